@@ -1,0 +1,1 @@
+"""The configuration file becomes types here, once, with a path and a remedy in every error."""

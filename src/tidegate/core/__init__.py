@@ -1,0 +1,1 @@
+"""The decision itself: pure, seeded, typed. No I/O, no clock, no logging."""

@@ -1,0 +1,51 @@
+"""When to stop trying an endpoint, and when to try again."""
+
+import msgspec
+
+from tidegate.core.model import Ending
+
+# Three failures within half a minute are a pattern; one is bad luck.
+STRIKES_OPEN = 3.0
+STRIKE_HALF_LIFE_S = 30.0
+OPEN_S_MIN = 5.0
+# An endpoint that keeps failing is tried every two minutes: rare enough to cost nothing, often enough to come back.
+OPEN_S_MAX = 120.0
+
+_STRIKES = {Ending.FAILED: 1.0, Ending.TIMED_OUT: 1.0, Ending.REFUSED: 0.5}
+
+
+class Breaker(msgspec.Struct):
+    """Closed, open until a time, or half-open: then one attempt at a time may try."""
+
+    strikes: float = 0.0
+    at_s: float = 0.0
+    open_until_s: float = 0.0
+    openings: int = 0
+
+    def blocks(self, now_s: float, in_flight: int) -> bool:
+        """Whether no attempt may start now."""
+        if not self.openings:
+            return False
+        return now_s < self.open_until_s or in_flight > 0
+
+    def learn(self, ending: Ending, now_s: float) -> None:
+        """Take in how an attempt ended. A later failure never shortens the time it stays open."""
+        if ending is Ending.OK:
+            self.strikes, self.openings, self.open_until_s = 0.0, 0, 0.0
+            return
+        strike = _STRIKES.get(ending)
+        if strike is None:
+            return
+        self.strikes = self.strikes * 0.5 ** (max(0.0, now_s - self.at_s) / STRIKE_HALF_LIFE_S) + strike
+        self.at_s = now_s
+        if self.openings or self.strikes >= STRIKES_OPEN:
+            # Attempts that were already under way when it opened do not count as another failed trial.
+            if now_s >= self.open_until_s:
+                self.openings += 1
+            open_s = min(OPEN_S_MIN * 2.0 ** (self.openings - 1), OPEN_S_MAX)
+            self.open_until_s = max(self.open_until_s, now_s + open_s)
+
+    @property
+    def state(self) -> str:
+        """`closed` or `open`; whether an open one is due for a trial depends on the time."""
+        return "open" if self.openings else "closed"

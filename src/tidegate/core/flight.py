@@ -1,0 +1,185 @@
+"""One request's state machine: feed it facts, get back what to do. It does nothing itself.
+
+```
+            start           first content          completed
+  PLANNED ---------> CALLING -------------> RELAYING ---------> LANDED
+     |  ^               | failed: next step    | failed: give up    ^
+     v  | resume        | none left ---------- + ------------------ +
+   HELD                 | client left --------------------------- > |
+```
+"""
+
+from enum import Enum
+
+from tidegate.core.model import Record, Run, Step, Wait
+
+
+class Call(Record, frozen=True, kw_only=True):
+    """Send the request to this endpoint. `hedge`: another attempt is still under way."""
+
+    endpoint: str
+    hedge: bool = False
+
+
+class Cancel(Record, frozen=True, kw_only=True):
+    """Stop this attempt; its engine must learn that nobody waits."""
+
+    endpoint: str
+
+
+class Relay(Record, frozen=True, kw_only=True):
+    """The commit point: this attempt's content goes to the client from now on."""
+
+    endpoint: str
+
+
+class Hold(Record, frozen=True, kw_only=True):
+    """Keep the request; decide again at `until_s` at the latest."""
+
+    until_s: float
+
+
+class Timer(Record, frozen=True, kw_only=True):
+    """Call `timer` at this time. A later Timer replaces an earlier one."""
+
+    at_s: float
+
+
+class GiveUp(Record, frozen=True, kw_only=True):
+    """Tell the client that it failed: `committed` says whether it has seen content, so that the error is in-band."""
+
+    committed: bool
+
+
+class Finish(Record, frozen=True, kw_only=True):
+    """The answer is complete."""
+
+    endpoint: str
+
+
+Action = Call | Cancel | Relay | Hold | Timer | GiveUp | Finish
+
+
+class State(Enum):
+    """Where a request is between its decision and its end."""
+
+    PLANNED = "planned"
+    HELD = "held"
+    CALLING = "calling"
+    RELAYING = "relaying"
+    LANDED = "landed"
+
+
+class Flight:
+    """Failover and cutover before the commit point, and cancellation at any time.
+
+    `buffered`: nothing reaches the client before the answer is complete, so a failure after first content can still
+    be made good elsewhere.
+    """
+
+    __slots__ = ("_buffered", "_deadlines", "_next", "_open", "_plan", "attempts", "state", "winner")
+
+    def __init__(self, *, buffered: bool = False) -> None:
+        self._buffered = buffered
+        self._plan: tuple[Step, ...] = ()
+        self._next = 0
+        self._open: dict[str, Run] = {}
+        self._deadlines: dict[str, tuple[float, float]] = {}
+        self.state = State.PLANNED
+        self.winner = ""
+        self.attempts = 0
+
+    def start(self, plan: tuple[Step, ...], now_s: float) -> list[Action]:
+        """Follow this plan. Called again with a new plan after a hold."""
+        assert self.state in (State.PLANNED, State.HELD), "a plan is followed once"
+        assert plan, "an empty plan is a refusal, which has no flight"
+        first = plan[0]
+        if isinstance(first, Wait):
+            self.state = State.HELD
+            return [Hold(until_s=first.until_s)]
+        self._plan, self._next = plan, 0
+        self.state = State.CALLING
+        return self._call_next(now_s)
+
+    def content(self, endpoint: str) -> list[Action]:
+        """First content of an attempt: it wins, the others are cancelled."""
+        if self.state is not State.CALLING or endpoint not in self._open:
+            return []
+        self.state, self.winner = State.RELAYING, endpoint
+        losers = [name for name in self._open if name != endpoint]
+        for name in losers:
+            self._close(name)
+        return [*(Cancel(endpoint=name) for name in losers), Relay(endpoint=endpoint)]
+
+    def completed(self, endpoint: str) -> list[Action]:
+        """An attempt delivered its whole answer."""
+        if self.state is State.CALLING:
+            # Complete without content: an empty answer is an answer.
+            return self.content(endpoint) + self.completed(endpoint)
+        if self.state is not State.RELAYING or endpoint != self.winner:
+            return []
+        self._close(endpoint)
+        self.state = State.LANDED
+        return [Finish(endpoint=endpoint)]
+
+    def failed(self, endpoint: str, now_s: float) -> list[Action]:
+        """An attempt ended without its answer."""
+        if endpoint not in self._open:
+            return []
+        self._close(endpoint)
+        if self.state is State.RELAYING:
+            if not self._buffered:
+                return self._give_up(committed=True)
+            self.state, self.winner = State.CALLING, ""
+        if self._open:
+            return self._timer()
+        return self._call_next(now_s)
+
+    def timer(self, now_s: float) -> list[Action]:
+        """Time has passed: start what is due, give up what has shown nothing for too long."""
+        if self.state is not State.CALLING:
+            return []
+        actions: list[Action] = []
+        for name, (cutover_s, timeout_s) in list(self._deadlines.items()):
+            if now_s >= timeout_s:
+                self._close(name)
+                actions.append(Cancel(endpoint=name))
+            elif now_s >= cutover_s:
+                self._deadlines[name] = (float("inf"), timeout_s)
+                if self._next < len(self._plan):
+                    actions += self._call_next(now_s)
+        if not self._open:
+            return actions + self._call_next(now_s)
+        return actions + self._timer()
+
+    def left(self) -> list[Action]:
+        """The client is gone: everything under way is cancelled."""
+        names = list(self._open)
+        for name in names:
+            self._close(name)
+        self.state = State.LANDED
+        return [Cancel(endpoint=name) for name in names]
+
+    def _call_next(self, now_s: float) -> list[Action]:
+        if self._next == len(self._plan):
+            return self._give_up(committed=False)
+        step = self._plan[self._next]
+        self._next += 1
+        assert isinstance(step, Run), "a wait stands first in a plan, and alone"
+        hedge = bool(self._open)
+        cutover_s = float("inf") if step.cutover_s is None else now_s + step.cutover_s
+        self._open[step.endpoint] = step
+        self._deadlines[step.endpoint] = (cutover_s, now_s + step.timeout_s)
+        self.attempts += 1
+        return [Call(endpoint=step.endpoint, hedge=hedge), *self._timer()]
+
+    def _timer(self) -> list[Action]:
+        return [Timer(at_s=min(min(pair) for pair in self._deadlines.values()))]
+
+    def _close(self, endpoint: str) -> None:
+        del self._open[endpoint]
+        del self._deadlines[endpoint]
+
+    def _give_up(self, *, committed: bool) -> list[Action]:
+        self.state = State.LANDED
+        return [GiveUp(committed=committed)]

@@ -1,0 +1,397 @@
+"""The nouns: what the core knows of the world, as frozen records.
+
+The same type is the argument, the journal line and the test datum. A number's name ends in its unit.
+"""
+
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+ANYWHERE = "anywhere"
+LOCAL = "local"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fact. Frozen, so that a journal line and the argument it came from can be one object.
+
+    Settings are written out whole instead: a default that changes later must not change an old journal.
+    """
+
+
+class Capability(StrEnum):
+    """What a request may need an endpoint to be able to do."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    TOOLS = "tools"
+    JSON_SCHEMA = "json_schema"
+    VISION = "vision"
+    AUDIO = "audio"
+    LOGPROBS = "logprobs"
+
+
+class Why(StrEnum):
+    """Every reason a decision or an exclusion can have. Closed: dashboards, docs and tests enumerate it."""
+
+    # Why this endpoint
+    CHEAPEST_ON_TIME = "cheapest_on_time"
+    WORTH_THE_PRICE = "worth_the_price"
+    LEAST_LOSS = "least_loss"
+    SENT_AWAY = "sent_away"
+    ONLY_LONG_ENOUGH = "only_long_enough"
+    ONLY_ALLOWED = "only_allowed"
+    ONLY_CAPABLE = "only_capable"
+    ONLY_AFFORDABLE = "only_affordable"
+    ONLY_AVAILABLE = "only_available"
+    ONLY_ENDPOINT = "only_endpoint"
+    STATIC_RULE = "static_rule"
+    # Why not yet
+    WAITS_FOR_SLOT = "waits_for_slot"
+    # Why not this endpoint, or none at all
+    UNKNOWN_MODEL = "unknown_model"
+    MUST_STAY_LOCAL = "must_stay_local"
+    SITE_NOT_ALLOWED = "site_not_allowed"
+    CONTEXT_TOO_LONG = "context_too_long"
+    LACKS_CAPABILITY = "lacks_capability"
+    OVER_MAX_COST = "over_max_cost"
+    DOWN = "down"
+    BREAKER_OPEN = "breaker_open"
+    TOLD_TO_WAIT = "told_to_wait"
+    BUSY = "busy"
+    HOLD_FULL = "hold_full"
+
+
+WHY_TEXT: dict[Why, str] = {
+    Why.CHEAPEST_ON_TIME: "the cheapest endpoint expected to keep the promise",
+    Why.WORTH_THE_PRICE: "a cheaper endpoint would risk the promise by more than this one costs",
+    Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
+    Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
+    Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
+    Why.ONLY_ALLOWED: "the request's data may go to no other site",
+    Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
+    Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
+    Why.ONLY_AVAILABLE: "every other endpoint is down, backing off or full",
+    Why.ONLY_ENDPOINT: "no other endpoint serves this model",
+    Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
+    Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
+    Why.UNKNOWN_MODEL: "no endpoint serves this model",
+    Why.MUST_STAY_LOCAL: "the request's data must stay local",
+    Why.SITE_NOT_ALLOWED: "the request's data may not go to this site",
+    Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
+    Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
+    Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
+    Why.DOWN: "the last probe did not reach the endpoint",
+    Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
+    Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",
+    Why.BUSY: "as much is in flight there as it takes",
+    Why.HOLD_FULL: "every slot is taken and the hold queue is full",
+}
+
+
+class Slo(Record, frozen=True, kw_only=True):
+    """Limits in seconds; an axis left out is no promise."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+
+class Request(Record, frozen=True, kw_only=True, tag="request"):
+    """What the core may know of one inference request. Never the prompt.
+
+    `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
+    gave none. `worth_usd` is what meeting the SLO is worth, with the size of the work already in it.
+    `residency` holds `anywhere`, `local` or names of sites. `prefix` are salted digests of prompt blocks.
+    """
+
+    id: str
+    arrived_s: float
+    model: str
+    klass: str
+    prompt_tokens: int
+    prompt_bytes: int
+    output_tokens_max: int | None = None
+    completions: int = 1
+    needs: tuple[Capability, ...] = ()
+    slo: Slo = Slo()
+    worth_usd: float = 0.0
+    worth_usd_per_1k_tokens: float = 0.0
+    late_usd_per_s: float = 0.0
+    residency: tuple[str, ...] = (ANYWHERE,)
+    cost_usd_max: float | None = None
+    failover: bool = True
+    session: str = ""
+    prefix: tuple[int, ...] = ()
+
+
+class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What requests of one class promise, are worth and may do; a request's own headers refine it.
+
+    `worth_usd` is paid for each request that meets the SLO; `worth_usd_per_1k_tokens` makes it grow with the
+    work, prompt and output.
+    """
+
+    name: str
+    slo: Slo = Slo()
+    worth_usd: float = 0.0
+    worth_usd_per_1k_tokens: float = 0.0
+    late_usd_per_s: float = 0.0
+    residency: tuple[str, ...] = (ANYWHERE,)
+
+
+class Price(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Dollars per token. Local work is free where nothing else is configured: it is sunk."""
+
+    usd_per_input_token: float = 0.0
+    usd_per_cached_token: float | None = None
+    usd_per_output_token: float = 0.0
+
+    def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0.0) -> float:
+        """What these tokens cost; cached tokens are part of the input."""
+        cached_usd = self.usd_per_input_token if self.usd_per_cached_token is None else self.usd_per_cached_token
+        return (
+            (input_tokens - cached_tokens) * self.usd_per_input_token
+            + cached_tokens * cached_usd
+            + output_tokens * self.usd_per_output_token
+        )
+
+
+class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What an endpoint is believed to do before anything was measured.
+
+    Prefill of `m` uncached tokens takes `overhead_s + m * prefill_s_per_token + m**2 / 2 * prefill_s_per_token2`:
+    attention grows with the square. One more running sequence adds `batch_slowdown` of the time per output token.
+    `sigma` is the standard deviation of log(actual / predicted) that this prior deserves.
+    """
+
+    overhead_s: float = 0.05
+    prefill_s_per_token: float = 0.0005
+    prefill_s_per_token2: float = 0.0
+    decode_s_per_token: float = 0.02
+    batch_slowdown: float = 0.0
+    rtt_s: float = 0.0
+    upload_bytes_per_s: float = 12.5e6
+    sigma: float = 0.7
+
+
+class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One addressable engine at a site serving one model: the unit a decision picks.
+
+    `owned`: the capacity is ours, so work is held here rather than queued in the engine, which is never filled
+    beyond `concurrency`. Where it is not ours, `concurrency` is the most we send at once. `shares_compute`: requests
+    in flight slow each other, as in one engine; a fleet behind an API does not show it.
+    """
+
+    name: str
+    site: str
+    local: bool
+    models: tuple[str, ...]
+    context_tokens: int
+    concurrency: int
+    owned: bool = False
+    shares_compute: bool = True
+    capabilities: tuple[Capability, ...] = (Capability.CHAT, Capability.COMPLETION)
+    price: Price = Price()
+    prior: Prior = Prior()
+
+
+# --- what a decision is made of ---------------------------------------------------------------------------------
+
+
+class Run(Record, frozen=True, kw_only=True, tag="run"):
+    """Run all of it on one endpoint.
+
+    After `cutover_s` without content the next step starts beside it; after `timeout_s` without content it is given up.
+    """
+
+    endpoint: str
+    timeout_s: float
+    cutover_s: float | None = None
+
+
+class Wait(Record, frozen=True, kw_only=True, tag="wait"):
+    """Hold the request here until a slot of `endpoint` is free, and decide again at `until_s` at the latest."""
+
+    endpoint: str
+    until_s: float
+
+
+Step = Run | Wait
+
+
+class Decision(Record, frozen=True, kw_only=True, tag="decision"):
+    """What was decided: the ordered plan, why, and with which probability the primary was picked.
+
+    An empty plan is a refusal; `retry_after_s` then says when it may be worth coming back, None if never.
+    """
+
+    request_id: str
+    plan: tuple[Step, ...]
+    why: Why
+    propensity: float = 1.0
+    retry_after_s: float | None = None
+
+
+class Estimate(msgspec.Struct, kw_only=True):
+    """Prediction for one request at one endpoint, now. Times in seconds from now; the hold until now is not in them.
+
+    `ttft_s` and `tpot_s` are medians, `ttft_s_high` the calibrated upper quantile. `sigma` is the spread of the
+    logarithm. `attainment` is the probability that every axis of the SLO is met.
+    """
+
+    wait_s: float
+    network_s: float
+    prefill_s: float
+    ttft_s: float
+    ttft_s_high: float
+    tpot_s: float
+    output_tokens: float
+    e2e_s: float
+    sigma: float
+    attainment: float
+    lateness_s: float
+    cost_usd: float
+
+
+class Candidate(Record, frozen=True, kw_only=True):
+    """One endpoint as a decision saw it: the rule that excluded it, or its estimate and what makes up its value."""
+
+    endpoint: str
+    excluded: Why | None = None
+    estimate: Estimate | None = None
+    value_usd: float | None = None
+    contributions_usd: dict[str, float] = {}
+
+
+# --- what happened ----------------------------------------------------------------------------------------------
+
+
+class Ending(StrEnum):
+    """How an attempt ended, and so what it teaches."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+
+
+class Held(Record, frozen=True, kw_only=True, tag="held"):
+    """The request waits in the hold queue."""
+
+    request: Request
+
+
+class Released(Record, frozen=True, kw_only=True, tag="released"):
+    """A held request left the queue without being sent: its client left, or it was refused."""
+
+    request_id: str
+
+
+class Started(Record, frozen=True, kw_only=True, tag="started"):
+    """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone."""
+
+    request_id: str
+    endpoint: str
+    klass: str
+    prompt_tokens: int
+    prompt_bytes: int
+    output_tokens_max: int | None = None
+    hedge: bool = False
+
+
+class FirstToken(Record, frozen=True, kw_only=True, tag="first_token"):
+    """First content of an attempt, `ttft_s` after it was sent."""
+
+    request_id: str
+    endpoint: str
+    ttft_s: float
+
+
+class Ended(Record, frozen=True, kw_only=True, tag="ended"):
+    """An attempt is over.
+
+    Times count from its sending; `ttft_s` is None where no content came, or none could be seen. Token counts are the
+    engine's own usage, None where it reported none.
+    """
+
+    request_id: str
+    endpoint: str
+    ending: Ending
+    e2e_s: float
+    ttft_s: float | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    output_tokens: int | None = None
+    retry_after_s: float | None = None
+    cause: str = ""
+
+
+class Probed(Record, frozen=True, kw_only=True, tag="probed"):
+    """A probe came back, or did not. None is unknown, never zero."""
+
+    endpoint: str
+    up: bool
+    rtt_s: float | None = None
+    context_tokens: int | None = None
+    running: int | None = None
+    queued: int | None = None
+
+
+class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran"):
+    """A decision took longer than its budget, measured by the shell."""
+
+    spent_s: float
+
+
+Observation = Held | Released | Started | FirstToken | Ended | Probed | DecisionOverran
+
+
+# --- the policy's settings and the journal ----------------------------------------------------------------------
+
+
+class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Settings of the decision itself; each default states its reason where the configuration declares it."""
+
+    seed: int = 0
+    held_max: int = 256
+    hold_s_max: float = 120.0
+    recheck_s: float = 0.5
+    attempts_max: int = 3
+    quantile: float = 0.9
+    decide_budget_s: float = 0.005
+    static_s: float = 1.0
+
+
+class Segment(Record, frozen=True, kw_only=True, tag="segment"):
+    """First line of every journal segment: all that replay needs to begin here.
+
+    `state` is the router's snapshot, as `Router.snapshot` made it.
+    """
+
+    version: int
+    software: str
+    policy: Policy
+    endpoints: tuple[Endpoint, ...]
+    state: msgspec.Raw
+
+
+Fact = Segment | Request | Decision | Observation
+
+
+class Line(Record, frozen=True, kw_only=True):
+    """One line of a journal: a fact and when it became one, in seconds since the epoch."""
+
+    at_s: float
+    fact: Fact
+
+
+JOURNAL_VERSION = 1
+
+_T = TypeVar("_T")
+
+
+def replace(record: _T, **changes: object) -> _T:
+    """A copy of a record with some fields changed."""
+    return msgspec.structs.replace(record, **changes)  # type: ignore[type-var]

@@ -1,0 +1,109 @@
+"""Feed a journal to the core: every decision in it must come out again."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tidegate.core.model import JOURNAL_VERSION, Candidate, Decision, Line, Record, Request, Segment
+from tidegate.core.router import Router, State
+
+
+class ReplayError(Exception):
+    """The journal cannot be replayed; the message says why."""
+
+
+class Difference(Record, frozen=True, kw_only=True):
+    """A decision that came out otherwise."""
+
+    at_s: float
+    recorded: Decision
+    replayed: Decision
+
+
+class Report(Record, frozen=True, kw_only=True):
+    """What replay found; `difference` is the first one, None where every decision came out again."""
+
+    segments: int
+    decisions: int
+    observations: int
+    difference: Difference | None = None
+
+
+class Explained(Record, frozen=True, kw_only=True):
+    """One decision with the candidates it chose from, recomputed."""
+
+    at_s: float
+    request: Request
+    decision: Decision
+    candidates: tuple[Candidate, ...]
+
+
+class Replay:
+    """Feeds lines one by one; `router` is as it was after the last one."""
+
+    def __init__(self) -> None:
+        self.router: Router | None = None
+        self.requests: dict[str, Request] = {}
+
+    def feed(self, line: Line) -> Decision | None:
+        """Take in one line. For a decision, what the core decides now; None for every other fact."""
+        fact, now_s = line.fact, line.at_s
+        if isinstance(fact, Segment):
+            self._begin(fact)
+            return None
+        if isinstance(fact, Request):
+            self.requests[fact.id] = fact
+            return None
+        if self.router is None:
+            raise ReplayError("the journal does not begin with a segment header; give the whole segment file")
+        if isinstance(fact, Decision):
+            request = self.requests.get(fact.request_id)
+            if request is None:
+                raise ReplayError(f"decision about {fact.request_id}, whose request is not in the journal")
+            return self.router.decide(request, now_s)
+        self.router.observe(fact, now_s)
+        return None
+
+    def _begin(self, segment: Segment) -> None:
+        if segment.version != JOURNAL_VERSION:
+            raise ReplayError(
+                f"journal format {segment.version}, this is {JOURNAL_VERSION}: "
+                f"replay it with the software that wrote it ({segment.software})"
+            )
+        state = msgspec.json.decode(segment.state, type=State)
+        self.router = Router(segment.endpoints, segment.policy, state)
+        self.requests = dict(state.held)
+
+
+def replay(lines: Iterable[Line]) -> Report:
+    """Reproduce every decision of a journal and report the first that differs."""
+    core = Replay()
+    segments = decisions = observations = 0
+    difference = None
+    for line in lines:
+        decided = core.feed(line)
+        if isinstance(line.fact, Segment):
+            segments += 1
+        elif isinstance(line.fact, Decision):
+            decisions += 1
+            if decided is not None and decided != line.fact and difference is None:
+                difference = Difference(at_s=line.at_s, recorded=line.fact, replayed=decided)
+        elif not isinstance(line.fact, Request):
+            observations += 1
+    return Report(segments=segments, decisions=decisions, observations=observations, difference=difference)
+
+
+def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
+    """Every decision about one request, each with its candidates as they stood then."""
+    core = Replay()
+    found = []
+    for line in lines:
+        decided = core.feed(line)
+        if decided is not None and decided.request_id == request_id:
+            assert core.router is not None
+            request = core.requests[request_id]
+            candidates = tuple(core.router.candidates(request, line.at_s))
+            recorded = line.fact
+            assert isinstance(recorded, Decision)
+            found.append(Explained(at_s=line.at_s, request=request, decision=recorded, candidates=candidates))
+    return found

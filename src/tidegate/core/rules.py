@@ -1,0 +1,86 @@
+"""Hard rules: cheap, checked before anything is predicted, and failing closed."""
+
+from collections.abc import Collection
+
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
+from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Request, Why
+
+
+def tokens_needed(request: Request, length: Length) -> int:
+    """Context this request needs: its prompt and its output, up to the client's bound or else the 95th percentile."""
+    output_tokens = request.output_tokens_max if request.output_tokens_max is not None else length.high_tokens
+    return request.prompt_tokens + int(output_tokens)
+
+
+def may_go_to(request: Request, endpoint: Endpoint) -> bool:
+    """Whether the request's data may leave for this endpoint's site."""
+    residency = request.residency
+    return ANYWHERE in residency or (endpoint.local and LOCAL in residency) or endpoint.site in residency
+
+
+def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float:
+    """The most it can cost there: nothing cached, and all the output that is allowed."""
+    output_tokens = request.output_tokens_max if request.output_tokens_max is not None else length.high_tokens
+    return endpoint.price.usd(request.prompt_tokens, output_tokens * request.completions)
+
+
+def excluded(request: Request, model: EndpointModel, needed: int, length: Length, now_s: float) -> Why | None:
+    """The first rule that forbids this endpoint for this request now, None if it may be used.
+
+    Rules on what may be come before rules on what is: a refusal then names the reason that lasts.
+    """
+    endpoint, state = model.endpoint, model.state
+    if not may_go_to(request, endpoint):
+        return Why.MUST_STAY_LOCAL if request.residency == (LOCAL,) else Why.SITE_NOT_ALLOWED
+    for need in request.needs:
+        if need not in model.capabilities:
+            return Why.LACKS_CAPABILITY
+    if needed > model.context_tokens:
+        return Why.CONTEXT_TOO_LONG
+    if request.cost_usd_max is not None and cost_usd_most(request, endpoint, length) > request.cost_usd_max:
+        return Why.OVER_MAX_COST
+    if not state.up:
+        return Why.DOWN
+    if state.breaker.openings and state.breaker.blocks(now_s, len(state.reservations)):
+        return Why.BREAKER_OPEN
+    if now_s < state.not_before_s:
+        return Why.TOLD_TO_WAIT
+    return None
+
+
+# From the reason that lasts to the one that passes; a refusal gives the last one that any endpoint reached,
+# since that endpoint came closest to serving.
+_CLOSENESS = (
+    Why.UNKNOWN_MODEL,
+    Why.MUST_STAY_LOCAL,
+    Why.SITE_NOT_ALLOWED,
+    Why.LACKS_CAPABILITY,
+    Why.CONTEXT_TOO_LONG,
+    Why.OVER_MAX_COST,
+    Why.DOWN,
+    Why.BREAKER_OPEN,
+    Why.TOLD_TO_WAIT,
+    Why.BUSY,
+    Why.HOLD_FULL,
+)
+_RANK = {why: rank for rank, why in enumerate(_CLOSENESS)}
+_ONLY = {
+    Why.MUST_STAY_LOCAL: Why.ONLY_ALLOWED,
+    Why.SITE_NOT_ALLOWED: Why.ONLY_ALLOWED,
+    Why.LACKS_CAPABILITY: Why.ONLY_CAPABLE,
+    Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
+    Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,
+}
+
+
+def why_refused(reasons: Collection[Why]) -> Why:
+    """The reason to give where every endpoint was excluded: that of the endpoint which came closest."""
+    return max(reasons, key=_RANK.__getitem__, default=Why.UNKNOWN_MODEL)
+
+
+def why_only(reasons: Collection[Why]) -> Why:
+    """The reason to give for the one endpoint that was left: what excluded the one that came closest."""
+    if not reasons:
+        return Why.ONLY_ENDPOINT
+    return _ONLY.get(why_refused(reasons), Why.ONLY_AVAILABLE)

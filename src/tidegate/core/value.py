@@ -1,0 +1,91 @@
+"""From an estimate to dollars (decision model, section 5).
+
+`value = worth * attainment - late_usd_per_s * lateness - cost`. The shadow price of our own capacity is not in it: held
+work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
+"""
+
+from math import sqrt
+
+from tidegate.core.calibration import probability_below
+from tidegate.core.estimator import Base
+from tidegate.core.length import Length
+from tidegate.core.model import Estimate, Request
+
+# Output length is known to half a natural logarithm at best; end to end inherits it.
+LENGTH_SIGMA = 0.5
+
+
+def worth_usd(request: Request, length: Length) -> float:
+    """What meeting the promise is worth: it grows with the work, as the work's price does."""
+    tokens = request.prompt_tokens + length.expected_tokens * request.completions
+    return request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0
+
+
+def attainment(request: Request, base: Base, spent_s: float) -> float:
+    """P(every axis of the SLO is met) if sent when `spent_s` have passed since arrival.
+
+    The axes share their causes, so the least likely one decides (comonotone), not the product.
+    """
+    slo = request.slo
+    p = 1.0
+    if slo.ttft_s is not None:
+        p = probability_below(slo.ttft_s - spent_s, base.first_s, base.sigma)
+    if slo.tpot_s is not None:
+        p = min(p, probability_below(slo.tpot_s, base.tpot_s, base.tpot_sigma))
+    if slo.e2e_s is not None:
+        p = min(p, probability_below(slo.e2e_s - spent_s, base.first_s + base.decode_s, _e2e_sigma(base)))
+    return p
+
+
+def lateness_s(request: Request, base: Base, spent_s: float) -> float:
+    """Expected seconds beyond the promise: the worse of TTFT and end to end."""
+    slo = request.slo
+    late_s = 0.0
+    if slo.ttft_s is not None:
+        late_s = spent_s + base.first_s - slo.ttft_s
+    if slo.e2e_s is not None:
+        late_s = max(late_s, spent_s + base.first_s + base.decode_s - slo.e2e_s)
+    return late_s if late_s > 0.0 else 0.0
+
+
+def value_usd(request: Request, base: Base, worth: float, spent_s: float) -> float:
+    """Expected worth of meeting the promise here, less lateness and what it costs to try."""
+    late_usd = request.late_usd_per_s * lateness_s(request, base, spent_s)
+    return worth * attainment(request, base, spent_s) - late_usd - base.cost_usd
+
+
+def contributions_usd(request: Request, base: Base, worth: float, spent_s: float) -> dict[str, float]:
+    """The terms of `value_usd`, which add up to it."""
+    return {
+        "promise": worth * attainment(request, base, spent_s),
+        "lateness": -request.late_usd_per_s * lateness_s(request, base, spent_s),
+        "cost": -base.cost_usd,
+    }
+
+
+def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estimate:
+    """The whole prediction, for people and records: what `base` says after waiting for `wait_s`."""
+    spent_s = now_s + wait_s - request.arrived_s
+    return Estimate(
+        wait_s=wait_s,
+        network_s=base.network_s,
+        prefill_s=base.queue_s + base.prefill_s,
+        ttft_s=wait_s + base.first_s,
+        ttft_s_high=wait_s + base.first_s_high,
+        tpot_s=base.tpot_s,
+        output_tokens=base.output_tokens,
+        e2e_s=wait_s + base.first_s + base.decode_s,
+        sigma=base.sigma,
+        attainment=attainment(request, base, spent_s),
+        lateness_s=lateness_s(request, base, spent_s),
+        cost_usd=base.cost_usd,
+    )
+
+
+def _e2e_sigma(base: Base) -> float:
+    whole_s = base.first_s + base.decode_s
+    first, rest = (
+        base.first_s / whole_s * base.sigma,
+        base.decode_s / whole_s * (base.tpot_sigma + LENGTH_SIGMA),
+    )
+    return sqrt(first * first + rest * rest) + 1e-6

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible service: accepts, decides, drives, replies."""

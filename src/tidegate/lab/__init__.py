@@ -1,0 +1,1 @@
+"""Real parts to try things on: engines, an emulated link, load, the demo."""

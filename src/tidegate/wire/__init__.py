@@ -1,0 +1,1 @@
+"""Bytes become types here, once, and types become bytes again. No I/O."""
