@@ -1,0 +1,260 @@
+"""One client's connection: exchanges one after the other, and how long each step may take."""
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, cast
+
+from tidegate.http.exchange import Exchange
+from tidegate.http.head import fields, status_line
+from tidegate.http.reader import Awaits, Reader
+
+if TYPE_CHECKING:
+    from tidegate.http.server import Server
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# Looking a member up in its class costs more than the comparison that follows.
+_REQUEST, _HEAD, _BODY = Awaits.REQUEST, Awaits.HEAD, Awaits.BODY
+
+
+class Connection(asyncio.Protocol):
+    """Runs one exchange at a time for one client.
+
+    While an exchange runs, reading goes on so that a client that leaves is noticed; what it sends is kept
+    unparsed up to `pipelined_bytes_max`, and only beyond that reading stops. After a protocol error nothing
+    more is parsed: answers to earlier requests go out, then the refusal, then the connection closes.
+    """
+
+    __slots__ = (
+        "_advancing",
+        "_closing",
+        "_deadline_s",
+        "_exchange",
+        "_held",
+        "_held_bytes",
+        "_limits",
+        "_reader",
+        "_reading_paused",
+        "_server",
+        "_stall_s",
+        "_stalled_bytes",
+        "_timed",
+        "_write_paused",
+        "peer",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self._limits = server.limits
+        self._reader = Reader(self, server.limits, server.clock)
+        self._exchange: Exchange | None = None
+        self._held: list[bytes] = []  # what came while the exchange was running
+        self._held_bytes = 0
+        self._reading_paused = False
+        self._write_paused = False
+        self._stall_s = 0.0
+        self._stalled_bytes = 0
+        self._advancing = False
+        self._closing = False  # what still comes in is thrown away
+        self._timed: Awaits | None = _REQUEST  # what the deadline is for; None while closing
+        self._deadline_s = server.coarse_s + server.limits.head_timeout_s
+        self.peer = ""
+
+    @property
+    def retiring(self) -> bool:
+        """Whether the running exchange is the last one."""
+        reader = self._reader
+        return self._server.closing or (reader.last and not reader.ready and reader.refusal is None)
+
+    # ------------------------------------------------------------------ the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, or refuse if there are too many connections."""
+        self.transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.peer = str(peer[0]) if peer else ""
+        self.transport.set_write_buffer_limits(high=self._limits.write_high_water)
+        if not self._server.admit(self):
+            self._refuse(503, "too many connections")
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, or keep for later while an exchange runs."""
+        if self._exchange is not None or self._write_paused:
+            self._hold(data)
+        elif not self._closing:
+            self._reader.feed(data)
+            self._advance()
+
+    def eof_received(self) -> None:
+        """The client is gone. If nothing is owed to it, what was written is still delivered."""
+        if self._exchange is not None:
+            self.transport.abort()
+            self._depart()
+        else:
+            self._close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        """Tell the running exchange."""
+        self._server.forget(self)
+        self._depart()
+
+    def pause_writing(self) -> None:
+        """The client does not read fast enough."""
+        self._write_paused = True
+        self._stall_s = self._server.coarse_s
+        self._stalled_bytes = self.transport.get_write_buffer_size()
+        if self._exchange is not None and self._exchange.on_pause is not None:
+            self._exchange.on_pause()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self._write_paused = False
+        if self._exchange is None:
+            self._advance()
+        elif self._exchange.on_resume is not None:
+            self._exchange.on_resume()
+
+    # ------------------------------------------------------------------ the exchange calls
+
+    def answered(self, keep_alive: bool) -> None:
+        """The response has ended."""
+        self._exchange = None
+        if keep_alive:
+            self._advance()
+        else:
+            self._close()
+
+    def dropped(self) -> None:
+        """The response was given up: deliver what is written, then close."""
+        self._exchange = None
+        self._close()
+
+    # ------------------------------------------------------------------ the server calls
+
+    def check(self, now_s: float) -> None:
+        """Enforce the time-outs."""
+        if self._write_paused:
+            pending = self.transport.get_write_buffer_size()
+            if pending < self._stalled_bytes:
+                self._stalled_bytes, self._stall_s = pending, now_s
+            elif now_s - self._stall_s >= self._limits.write_stall_s:
+                self.transport.abort()
+                return
+        if now_s < self._deadline_s:
+            return
+        if self._timed is None or self.transport.get_write_buffer_size():
+            self.transport.abort()
+        elif self._timed is _REQUEST:
+            self._close()
+        else:
+            self._refuse(408, "the request took too long to arrive")
+
+    def retire(self) -> None:
+        """Close now if nothing has begun."""
+        if self._exchange is None and self._reader.awaits is _REQUEST and not self._closing:
+            self._close()
+
+    # ------------------------------------------------------------------ taking turns
+
+    def _hold(self, data: bytes) -> None:
+        if self._reader.last:
+            return
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._limits.pipelined_bytes_max and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def _release(self) -> bytes:
+        data = b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        return data
+
+    def _advance(self) -> None:
+        """Run what waits, in order, until an exchange stays open or more bytes are needed."""
+        if self._advancing:  # an exchange ended within its handler: the loop below goes on
+            return
+        self._advancing = True
+        reader = self._reader
+        while self._exchange is None and not self._write_paused and not self._closing:
+            if reader.ready:
+                self._run(reader.ready.popleft())
+            elif reader.refusal is not None:
+                self._refuse(*reader.refusal)
+            elif self._held:
+                reader.feed(self._release())
+            else:
+                self._await(reader.awaits)
+                break
+        self._advancing = False
+
+    def _run(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._timed = None
+        self._deadline_s = inf
+        server = self._server
+        server.requests += 1
+        try:
+            server.handler(exchange)
+        except Exception as error:  # whatever it is, one request must not take the others down
+            self._reader.last = True
+            self._reader.ready.clear()
+            if exchange.started:
+                exchange.abort()
+                self._close()  # also if the response had ended before the handler failed
+            else:
+                content_type, body = server.error_body(500, "internal error")
+                exchange.respond(500, [(b"content-type", content_type)], body)
+            server.handler_failed(error)
+
+    def _await(self, awaits: Awaits) -> None:
+        """Set the clock for what the client has to send next."""
+        limits, coarse_s = self._limits, self._server.coarse_s
+        if awaits is _BODY:
+            self._deadline_s = coarse_s + limits.body_timeout_s
+            if self._reader.expects:
+                self._reader.expects = False
+                self.transport.write(_CONTINUE)
+        elif awaits is not self._timed:
+            # Not renewed by each byte: that is what a slow loris lives on.
+            self._deadline_s = coarse_s + (limits.head_timeout_s if awaits is _HEAD else limits.idle_timeout_s)
+        self._timed = awaits
+
+    # ------------------------------------------------------------------ closing
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Say why, then let the client finish talking: closing at once resets, and it may lose the answer."""
+        content_type, body = self._server.refuse(status, message)
+        head = status_line(status) + fields([(b"content-type", content_type)])
+        self.transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body))
+        self._stop(self._limits.linger_s)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _close(self) -> None:
+        """Deliver what is written and close; a client that does not read is cut off later."""
+        self._stop(self._limits.write_stall_s)
+        self.transport.close()
+
+    def _stop(self, patience_s: float) -> None:
+        self._forget_waiting()
+        self._timed = None
+        self._deadline_s = self._server.coarse_s + patience_s
+
+    def _depart(self) -> None:
+        self._forget_waiting()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.leave()
+
+    def _forget_waiting(self) -> None:
+        self._closing = True
+        self._reader.ready.clear()
+        self._held.clear()

@@ -1,0 +1,202 @@
+"""One request and its response, as the layer above sees them."""
+
+import socket
+import struct
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from tidegate.http.head import Headers, fields, status_line
+
+if TYPE_CHECKING:
+    from tidegate.http.connection import Connection
+
+_COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds
+
+
+class Phase(Enum):
+    """How far the response has come."""
+
+    WAITING = auto()
+    CHUNKED = auto()
+    DELIMITED_BY_CLOSE = auto()  # streaming to an HTTP/1.0 client
+    WITHOUT_BODY = auto()  # streaming in answer to HEAD, or with a status that has no body
+    ENDED = auto()
+    LEFT = auto()  # the client is gone or was dropped: every method does nothing
+
+
+# Looking a member up in its class costs more than the comparison that follows.
+_WAITING, _CHUNKED, _DELIMITED, _WITHOUT_BODY = (
+    Phase.WAITING,
+    Phase.CHUNKED,
+    Phase.DELIMITED_BY_CLOSE,
+    Phase.WITHOUT_BODY,
+)
+_ENDED, _LEFT = Phase.ENDED, Phase.LEFT
+
+
+class Exchange:
+    """One request, complete with its body, and the means to answer it.
+
+    Answer with `respond`, or with `start`, any number of `write` and `end`. Once the client has left,
+    these do nothing: an answer in flight needs no special case. Answering twice is a programmer's error.
+
+    A client that closes its side of the connection while it waits counts as gone: neither curl nor any
+    SDK half-closes, and an engine must not work for nobody.
+
+    method       "POST"; known to llhttp, never CONNECT
+    path, query  as sent, not decoded; ASCII; an absolute target is reduced to its path
+    headers      names in lower case; repeated fields joined by ", "
+    body         at most `Limits.body_bytes_max` bytes
+    peer         address of the other end of the connection
+    received_s   clock when the request was complete
+    closed       the response has ended, or nobody is left to read it
+    on_left      called once if the client leaves before the response has ended
+    on_pause     the client reads slower than the response is written: stop the source
+    on_resume    the client has caught up
+    """
+
+    __slots__ = (
+        "_connection",
+        "_http11",
+        "_keep_alive",
+        "_phase",
+        "_write",
+        "body",
+        "closed",
+        "headers",
+        "method",
+        "on_left",
+        "on_pause",
+        "on_resume",
+        "path",
+        "peer",
+        "query",
+        "received_s",
+    )
+
+    on_left: Callable[[], None] | None
+    on_pause: Callable[[], None] | None
+    on_resume: Callable[[], None] | None
+
+    def __init__(
+        self,
+        connection: "Connection",
+        method: str,
+        path: str,
+        query: str,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        received_s: float,
+        http11: bool,
+    ) -> None:
+        self._connection = connection
+        self._write = connection.transport.write
+        self._http11 = http11
+        self._keep_alive = True
+        self._phase = _WAITING
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = body
+        self.peer = connection.peer
+        self.received_s = received_s
+        self.closed = False
+        self.on_left = self.on_pause = self.on_resume = None
+
+    @property
+    def started(self) -> bool:
+        """Whether the head of the response is out, so that its status can no longer change."""
+        return self._phase is not _WAITING
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer at once, with a content-length."""
+        if self._phase is _LEFT:
+            return
+        assert self._phase is _WAITING, "the response has begun"
+        head = status_line(status) + fields(headers)
+        if status in (204, 304):
+            self._write(head + self._persistence())
+        else:
+            head = b"%bcontent-length: %d\r\n%b" % (head, len(body), self._persistence())
+            if self.method == "HEAD":
+                self._write(head)
+            elif len(body) <= _COPY_BYTES_MAX:
+                self._write(head + body)
+            else:
+                self._connection.transport.writelines((head, body))
+        self._finish()
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin a response whose length is not known yet."""
+        if self._phase is _LEFT:
+            return
+        assert self._phase is _WAITING, "the response has begun"
+        framing = b""
+        if status in (204, 304):
+            self._phase = _WITHOUT_BODY
+        elif self._http11:
+            framing = b"transfer-encoding: chunked\r\n"
+            self._phase = _WITHOUT_BODY if self.method == "HEAD" else _CHUNKED
+        else:
+            self._phase = _WITHOUT_BODY if self.method == "HEAD" else _DELIMITED
+        self._write(b"".join((status_line(status), fields(headers), framing, self._persistence())))
+
+    def write(self, data: bytes) -> None:
+        """Send a piece of the body as one chunk. An empty piece is left out: it would end the body."""
+        if self._phase is _CHUNKED:
+            if data:
+                self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        elif self._phase is _DELIMITED:
+            self._write(data)
+        else:
+            assert self._phase in (_WITHOUT_BODY, _LEFT), "write belongs between start and end"
+
+    def end(self) -> None:
+        """End a streamed response cleanly."""
+        if self._phase is _LEFT:
+            return
+        assert self._phase in (_CHUNKED, _DELIMITED, _WITHOUT_BODY), "end without start"
+        if self._phase is _CHUNKED:
+            self._write(b"0\r\n\r\n")
+        self._finish()
+
+    def abort(self) -> None:
+        """Drop the connection so that the client sees a truncated response, never a clean ending.
+
+        What was written before is still delivered. `on_left` is not called.
+        """
+        if self.closed:
+            return
+        if self._phase is _DELIMITED:
+            # Here a plain close is the clean ending, so only a reset tells.
+            peer = self._connection.transport.get_extra_info("socket")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._close(_LEFT)
+        self._connection.dropped()
+
+    def leave(self) -> None:
+        """For the connection: the client has gone before the response ended."""
+        on_left = self.on_left
+        self._close(_LEFT)
+        if on_left is not None:
+            on_left()
+
+    def _persistence(self) -> bytes:
+        """The end of the head, and whether the connection outlives the response."""
+        if self._phase is _DELIMITED or self._connection.retiring:
+            self._keep_alive = False
+            return b"connection: close\r\n\r\n"
+        return b"\r\n" if self._http11 else b"connection: keep-alive\r\n\r\n"
+
+    def _finish(self) -> None:
+        self._close(_ENDED)
+        self._connection.answered(self._keep_alive)
+
+    def _close(self, phase: Phase) -> None:
+        self._phase = phase
+        self.closed = True
+        # The callbacks hold the handler's state, which holds this: without the cycle memory is freed at once.
+        self.on_left = self.on_pause = self.on_resume = None

@@ -1,0 +1,23 @@
+"""What the server grants a client that it knows nothing about."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Every bound of the server, each with its reason."""
+
+    header_bytes_max: int = 64 * 1024  # agents send long session, trace and auth headers; nginx allows 32 KiB
+    headers_max: int = 100  # browsers and SDKs send about 20, a mesh adds another 20
+    target_bytes_max: int = 8 * 1024  # what nginx and most proxies accept
+    body_bytes_max: int = 32 * 1024 * 1024  # a million tokens are 4 MiB; the rest is room for images in base64
+    head_timeout_s: float = 10.0  # a head is one packet or two, even from a phone
+    body_timeout_s: float = 30.0  # silence between two pieces of a body: a lossy link that recovers, not one that died
+    idle_timeout_s: float = 75.0  # keep-alive: longer than the 60 s of common load balancers, so that they close first
+    write_stall_s: float = 60.0  # a reader that takes nothing for a minute keeps an engine busy for nobody
+    linger_s: float = 2.0  # after a refusal, time for the client to stop sending and read why
+    connections_max: int = 10_000  # half of a usual 20,000 file descriptors; the upstream side needs the others
+    write_high_water: int = 256 * 1024  # a minute of tokens; beyond it the upstream is paused
+    pipelined_bytes_max: int = 64 * 1024  # read ahead of the running exchange; beyond it reading stops
+    pipelined_max: int = 32  # requests in one segment; the client repeats the others on a new connection
+    sweep_s: float = 0.5  # how late a time-out may fire; one pass over 10,000 connections costs 1 ms

@@ -1,0 +1,276 @@
+"""One connection to an upstream: carries one call at a time."""
+
+import asyncio
+from math import inf
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import httptools
+
+from tidegate.http.call import Call, Receiver
+from tidegate.http.errors import Cause, TransportError
+
+if TYPE_CHECKING:
+    from tidegate.http.client import Pool
+
+_COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
+_HEADERS_MAX = 200  # vendors send about 40
+_BODILESS = (204, 304)
+
+
+class _StopError(Exception):
+    """Stops the parser; the cause is kept by the link."""
+
+
+class Link(asyncio.Protocol):
+    """Parses responses and hands them to the receiver of the call that it carries."""
+
+    __slots__ = (
+        "_call",
+        "_complete",
+        "_fault",
+        "_head_bytes",
+        "_headed",
+        "_headers",
+        "_heard",
+        "_keep_alive",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_receiver",
+        "_repeats",
+        "_silent_at_s",
+        "_skipping",
+        "_surplus",
+        "_until_close",
+        "idle_since_s",
+        "lost",
+        "reused",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._parser = httptools.HttpResponseParser(self)
+        self._call: Call | None = None
+        self._receiver: Receiver | None = None  # that of the call
+        self._paused = False
+        self.reused = False  # it has carried a call to its end before
+        self.lost = False
+        self.idle_since_s = 0.0
+        # The response that is being read.
+        self._headers: dict[bytes, bytes] = {}
+        self._repeats = 0
+        self._head_bytes = 0
+        self._headed = False  # the receiver has the head
+        self._complete = False
+        self._keep_alive = False
+        self._skipping = False  # an interim response
+        self._until_close = False
+        self._surplus = False  # more came than was asked for, or less than is needed to go on
+        self._fault: tuple[Cause, str] | None = None
+        self._heard = False  # anything came since the last sweep
+        self._silent_at_s = inf
+
+    # ------------------------------------------------------------------ the pool and the call call
+
+    def carry(self, call: Call) -> None:
+        """Send the request of `call` and expect its response."""
+        # The other marks are as they were on a connection that can be used again.
+        self._head_bytes = 0
+        self._headed = self._complete = False
+        self._call = call
+        self._receiver = call.receiver
+        call.link = self
+        if len(call.body) <= _COPY_BYTES_MAX:
+            self.transport.write(call.head + call.body)
+        else:
+            self.transport.writelines((call.head, call.body))
+
+    def drop(self) -> None:
+        """Close at once; nobody is told."""
+        self._call = self._receiver = None
+        self.transport.abort()
+
+    def fail(self, cause: Cause, message: str) -> None:
+        """Give the connection up and tell the receiver why."""
+        call, self._call, self._receiver = self._call, None, None
+        self.transport.abort()
+        self._pool.discard(self)
+        if call is not None:
+            call.link = None
+            call.fail(TransportError(cause, message, sent_bytes=True, response_started=self._headed))
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self._heard = True  # the silence was ours
+            self.transport.resume_reading()
+
+    def check(self, now_s: float) -> None:
+        """Enforce the time-outs of the call, if there is one."""
+        call = self._call
+        if call is None:
+            return
+        if not self._headed:
+            if now_s >= call.deadline_s:
+                self.fail(Cause.FIRST_BYTE_TIMEOUT, "no response in time")
+        elif self._heard or self._paused:
+            # Noting that something came costs less than reading the clock for every chunk.
+            self._heard = False
+            self._silent_at_s = now_s + call.idle_timeout_s
+        elif now_s >= self._silent_at_s:
+            self.fail(Cause.IDLE_TIMEOUT, "the response fell silent")
+
+    # ------------------------------------------------------------------ the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and end the call when its response is complete."""
+        call = self._call
+        if call is None:
+            # Nothing was asked: whatever this is, it must not become the answer to the next request.
+            self._pool.discard(self)
+            self.transport.abort()
+            return
+        self._heard = True
+        if not self._headed:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._surplus = True
+            if not self._complete:
+                self._broken(error)
+                return
+        if self._call is not call:  # cancelled by its receiver
+            return
+        if self._complete:
+            self._finish(call)
+        elif not self._headed and self._head_bytes > self._pool.header_bytes_max:
+            self.fail(Cause.TOO_LARGE, "the head of the response is too large")
+
+    def eof_received(self) -> None:
+        """A clean close: the end of a response that has no other end."""
+        if self._call is not None and self._until_close and self._headed:
+            self._surplus = True
+            self._finish(self._call)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The upstream is gone."""
+        self.lost = True
+        call = self._call
+        if call is not None and self.reused and not self._head_bytes and not call.retried:
+            # It closed an idle connection while the request was on its way.
+            self._call = self._receiver = call.link = None
+            self._pool.discard(self)
+            self._pool.retry(call)
+        elif call is not None:
+            self.fail(Cause.RESET, str(exc) if exc else "closed before the response was complete")
+        else:
+            self._pool.discard(self)
+
+    # ------------------------------------------------------------------ the parser calls
+
+    def on_message_begin(self) -> None:
+        """The first byte of a response."""
+        if self._complete:
+            self._surplus = True
+            raise _StopError
+        self._headers = {}
+        self._repeats = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; trailers are dropped."""
+        if self._headed:
+            return
+        name = name.lower()
+        headers = self._headers
+        if name not in headers:
+            headers[name] = value.strip()
+            return
+        self._repeats += 1
+        if self._repeats > _HEADERS_MAX:
+            self._reject(Cause.TOO_LARGE, "too many header fields")
+        headers[name] += b", " + value.strip()
+
+    def on_headers_complete(self) -> None:
+        """Hand the head over, unless it is only an interim one."""
+        call, receiver = self._call, self._receiver
+        if call is None or receiver is None:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._skipping = True
+            if status == 101:
+                self._reject(Cause.PROTOCOL, "the upstream switched protocols unasked")
+            return
+        headers = self._headers
+        if len(headers) + self._repeats > _HEADERS_MAX or (
+            self._head_bytes > self._pool.header_bytes_max
+            and sum(len(name) + len(value) + 4 for name, value in headers.items()) > self._pool.header_bytes_max
+        ):
+            self._reject(Cause.TOO_LARGE, "the head of the response is too large")
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and coding.lower() != b"chunked":
+            self._reject(Cause.PROTOCOL, "unknown transfer coding")
+        self._headed = True
+        if call.head.startswith(b"HEAD "):
+            # The parser waits for a body that does not come, so the connection cannot be used again.
+            self._complete = self._surplus = True
+        elif coding is None and b"content-length" not in headers and status not in _BODILESS:
+            self._until_close = True
+        receiver.on_head(status, headers)
+
+    def on_body(self, data: bytes) -> None:
+        """A piece of the body."""
+        receiver = self._receiver
+        if receiver is not None:
+            receiver.on_data(data)
+
+    def on_message_complete(self) -> None:
+        """The response is complete; its receiver hears of it when the parser has returned."""
+        if self._skipping:
+            self._skipping = False
+            return
+        self._complete = True
+        # Only here does llhttp know: after the message it has forgotten, and each request would connect anew.
+        self._keep_alive = self._parser.should_keep_alive()
+
+    # ------------------------------------------------------------------ inside
+
+    def _reject(self, cause: Cause, message: str) -> NoReturn:
+        self._fault = (cause, message)
+        raise _StopError
+
+    def _broken(self, error: httptools.HttpParserError) -> None:
+        """End the call after the parser has stopped: bad bytes, a bound, or an exception of the receiver."""
+        culprit = error.__context__
+        if self._fault is not None:
+            self.fail(*self._fault)
+        elif isinstance(error, httptools.HttpParserCallbackError) and isinstance(culprit, Exception):
+            self.fail(Cause.PROTOCOL, f"the receiver failed: {culprit!r}")
+            context = {"message": "the receiver of an HTTP response failed", "exception": culprit}
+            asyncio.get_running_loop().call_exception_handler(context)
+        else:
+            self.fail(Cause.PROTOCOL, str(error))
+
+    def _finish(self, call: Call) -> None:
+        self._call = self._receiver = call.link = None
+        self.resume()
+        # An upstream that answers before it has read the request may never read the rest of it.
+        usable = self._keep_alive and not self._surplus and not self.transport.get_write_buffer_size()
+        self.reused = True
+        self._pool.release(self, usable)
+        call.end()

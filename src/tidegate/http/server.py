@@ -1,0 +1,146 @@
+"""An HTTP/1.1 server that calls a handler with complete requests.
+
+Everything is driven by protocol callbacks: no task per request, and one timer for all time-outs.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tidegate.clock import Clock
+from tidegate.http.connection import Connection
+from tidegate.http.exchange import Exchange
+from tidegate.http.limits import Limits
+
+__all__ = ["Exchange", "Limits", "Server", "Statistics"]
+
+_BACKLOG = 1024  # a burst of new clients within one turn of the loop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What a server has seen so far."""
+
+    open: int
+    accepted: int
+    requests: int
+    refused: int  # connections beyond `connections_max`
+    protocol_errors: Mapping[int, int]  # by status
+    handler_errors: int
+
+
+class Server:
+    """Listens on one port.
+
+    handler     called with each request, on the event loop; it answers now or later
+    error_body  (status, message) -> (content-type, body) of the server's own refusals
+    on_error    told of an exception that escaped the handler, instead of the event loop's exception handler
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[Exchange], None],
+        *,
+        limits: Limits,
+        clock: Clock,
+        error_body: Callable[[int, str], tuple[bytes, bytes]],
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.clock = clock
+        self.error_body = error_body
+        self.coarse_s = clock.now_s()  # read once a sweep: deadlines need no better
+        self.closing = False
+        self.connections: set[Connection] = set()
+        self.accepted = self.requests = self.refused = self.handler_errors = 0
+        self.protocol_errors: dict[int, int] = {}
+        self._on_error = on_error
+        self._listener: asyncio.Server | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Future[None] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, chosen by the system if it was started with 0."""
+        assert self._listener is not None, "not started"
+        return int(self._listener.sockets[0].getsockname()[1])
+
+    async def start(self, host: str, port: int, ssl: ssl.SSLContext | None = None) -> None:
+        """Listen. Raises `OSError` if the address cannot be had."""
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self),
+            host,
+            port,
+            ssl=ssl,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=None if ssl is None else self.limits.head_timeout_s,
+        )
+        self._sweep()
+
+    async def close(self, grace_s: float) -> None:
+        """Accept nothing new, let what has begun finish for up to `grace_s`, then drop the rest."""
+        assert self._listener is not None, "not started"
+        self.closing = True
+        self._listener.close()
+        for connection in list(self.connections):
+            connection.retire()
+        await self._wait_until_empty(grace_s)
+        for connection in list(self.connections):
+            connection.transport.abort()
+        await self._wait_until_empty(grace_s=None)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def statistics(self) -> Statistics:
+        """Counts since the start."""
+        return Statistics(
+            open=len(self.connections),
+            accepted=self.accepted,
+            requests=self.requests,
+            refused=self.refused,
+            protocol_errors=dict(self.protocol_errors),
+            handler_errors=self.handler_errors,
+        )
+
+    def admit(self, connection: Connection) -> bool:
+        """For a new connection: whether there is room for it."""
+        if len(self.connections) >= self.limits.connections_max:
+            self.refused += 1
+            return False
+        self.accepted += 1
+        self.connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """For a lost connection."""
+        self.connections.discard(connection)
+        if self._emptied is not None and not self.connections and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def refuse(self, status: int, message: str) -> tuple[bytes, bytes]:
+        """For a connection: count a protocol error and word it."""
+        self.protocol_errors[status] = self.protocol_errors.get(status, 0) + 1
+        return self.error_body(status, message)
+
+    def handler_failed(self, error: Exception) -> None:
+        """For a connection: an exception escaped the handler."""
+        self.handler_errors += 1
+        if self._on_error is not None:
+            self._on_error(error)
+        else:
+            context = {"message": "the HTTP handler failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+
+    def _sweep(self) -> None:
+        """Enforce every time-out: one timer a server costs less than one a request."""
+        now_s = self.coarse_s = self.clock.now_s()
+        for connection in list(self.connections):
+            connection.check(now_s)
+        self._sweeping = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
+
+    async def _wait_until_empty(self, grace_s: float | None) -> None:
+        if self.connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._emptied], timeout=grace_s)

@@ -1,0 +1,119 @@
+"""What the demo tells the person who watches it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from tidegate.core.model import WHY_TEXT, Candidate, Price, Why
+from tidegate.lab.trip import Trip, median_error
+
+Tell = Callable[[str, float | None], None]
+
+
+class Guide:
+    """Prints the tour as it goes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def doing(self, text: str) -> Iterator[Tell]:
+        """Show that something is under way, and how far, for as long as it takes."""
+        with self._console.status(f"{text} …") as status:
+
+            def tell(what: str, share: float | None) -> None:
+                status.update(f"{what} …" if share is None else f"{what} … {share:.0%}")
+
+            yield tell
+
+    def ready(self, took_s: float) -> None:
+        """Everything runs."""
+        self._console.print(
+            f"Ready after {took_s:.1f} s: a [bold]local[/] engine (2k context, free), a [bold]remote[/] one (8k "
+            "context, priced) behind an emulated WAN (60 ms RTT, 20 Mbit/s), and the gateway that decides.\n"
+        )
+
+    def scene(self, text: str, found: list[Trip], *, warm_up: bool) -> None:
+        """What became of the requests of one scene."""
+        if warm_up:
+            for trip in found:
+                measured = _seconds(trip.measured_ttft_s)
+                self._console.print(
+                    f"[dim]{trip.title}: predicted {_seconds(trip.predicted_ttft_s)}, measured {measured}[/]"
+                )
+            return
+        self._console.print(f"[bold]{text}[/]")
+        for trip in found:
+            self._trip(trip)
+
+    def closing(self, found: list[Trip], price: Price) -> bool:
+        """The sum of it. Whether every request was served, with its reason."""
+        spent = sum(t.cost_usd for t in found)
+        remote = sum(price.usd(t.prompt_tokens or 0, t.output_tokens or 0) for t in found)
+        away = sum(t.endpoint == "remote" for t in found)
+        error, count = median_error(found)
+        served = [t for t in found if t.endpoint is not None and t.why]
+        self._console.print(
+            f"\n[bold]{len(served)} of {len(found)} requests served[/], {away} of them remotely. TTFT predictions: median "
+            f"absolute error {error:.0%} over {count} requests.\n"
+            f"[bold]Spent ${spent:.6f}[/]; sending everything remote would have cost ${remote:.6f} at the same tokens."
+        )
+        return bool(found) and len(served) == len(found)
+
+    def invite(self, host: str, gateway: int, admin: int, link: int, model: str, folder: Path) -> None:
+        """Lines to try."""
+        # Wrapped lines could not be copied.
+        self._console.print(
+            f"""
+The gateway keeps serving; Ctrl-C ends it. Try:
+
+  curl http://{host}:{gateway}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 32}}' -i
+
+  python - <<'EOF'
+  from openai import OpenAI
+  client = OpenAI(base_url="http://{host}:{gateway}/v1", api_key="unused")
+  for chunk in client.chat.completions.create(model="{model}", stream=True, max_tokens=32,
+                                              messages=[{{"role": "user", "content": "Hello!"}}]):
+      print(chunk.choices[0].delta.content if chunk.choices else "", end="", flush=True)
+  EOF
+
+  curl http://{host}:{admin}/api/state
+  curl -X PUT http://{host}:{link}/link -d '{{"rtt_ms": 400}}'        # move the remote engine further away
+  tidegate explain --journal {folder / "journal"}                  # why the last request went where it went
+  tidegate replay {folder / "journal"}                             # reproduce every decision
+""",
+            soft_wrap=True,
+            markup=False,
+        )
+
+    def _trip(self, trip: Trip) -> None:
+        console = self._console
+        if trip.endpoint is None:
+            console.print(f"  [bold red]{trip.title}: not served[/]")
+            return
+        held = f" after waiting {trip.held_s:.2f} s" if trip.held_s else ""
+        console.print(
+            f"  {trip.title} -> [bold cyan]{trip.endpoint}[/]{held}: {WHY_TEXT[Why(trip.why)]}\n"
+            f"      TTFT predicted {_seconds(trip.predicted_ttft_s)}, measured {_seconds(trip.measured_ttft_s)}; "
+            f"tokens {trip.prompt_tokens} in, {trip.output_tokens} out; ${trip.cost_usd:.6f}"
+        )
+        for other in trip.others:
+            console.print(f"      [dim]{_other(other)}[/]")
+
+
+def _other(other: Candidate) -> str:
+    if other.excluded is not None:
+        return f"{other.endpoint} was no choice: {WHY_TEXT[other.excluded]}"
+    estimate = other.estimate
+    assert estimate is not None, "what no rule excludes is predicted"
+    return (
+        f"{other.endpoint} instead, predicted: TTFT {_seconds(estimate.ttft_s)}, ${estimate.cost_usd:.6f}, "
+        f"promise kept with {estimate.attainment:.0%}"
+    )
+
+
+def _seconds(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f} s"

@@ -1,0 +1,258 @@
+"""Every way in which an upstream lets a call down, and the cause that its receiver is given."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+import pytest
+import trustme
+
+from tests.http.conftest import Run
+from tests.http.harness import (
+    HOST,
+    Recorder,
+    Script,
+    always,
+    answering,
+    ask,
+    echo,
+    pool,
+    post,
+    read_request,
+    serving,
+    upstream,
+)
+from tidegate.http.client import Cause
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def silent_after(reply: bytes) -> Script:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(reply)
+        await reader.read()
+
+    return script
+
+
+async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read(1)  # leaves the rest unread, so that closing resets
+
+
+FAULTS = {
+    "closed without an answer": (answering(b""), Cause.RESET, False),
+    "reset": (reset, Cause.RESET, False),
+    "closed within the head": (answering(b"HTTP/1.1 200 OK\r\ncont"), Cause.RESET, False),
+    "closed within the body": (answering(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"), Cause.RESET, True),
+    "closed within a chunk": (answering(CHUNKED + b"9\r\nabc"), Cause.RESET, True),
+    "closed before the last chunk": (answering(CHUNKED + b"3\r\nabc\r\n"), Cause.RESET, True),
+    "no answer": (silent_after(b""), Cause.FIRST_BYTE_TIMEOUT, False),
+    "half a head": (silent_after(b"HTTP/1.1 200 OK\r\n"), Cause.FIRST_BYTE_TIMEOUT, False),
+    "only an interim response": (silent_after(b"HTTP/1.1 100 Continue\r\n\r\n"), Cause.FIRST_BYTE_TIMEOUT, False),
+    "a head and no body": (silent_after(CHUNKED), Cause.IDLE_TIMEOUT, True),
+    "a body that stops": (silent_after(CHUNKED + b"3\r\nabc\r\n"), Cause.IDLE_TIMEOUT, True),
+    "HTML": (answering(b"<html><body>It works</body></html>"), Cause.PROTOCOL, False),
+    "garbage": (answering(b"\0\1\2\3"), Cause.PROTOCOL, False),
+    "HTTP/2": (answering(b"\0\0\x12\x04\0\0\0\0\0"), Cause.PROTOCOL, False),
+    "no status": (answering(b"HTTP/1.1 OK\r\n\r\n"), Cause.PROTOCOL, False),
+    "bare LF": (answering(b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok"), Cause.PROTOCOL, False),
+    "both lengths": (
+        answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n"),
+        Cause.PROTOCOL,
+        False,
+    ),
+    "unknown coding": (answering(b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nx"), Cause.PROTOCOL, False),
+    "a protocol switch": (
+        answering(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n"),
+        Cause.PROTOCOL,
+        False,
+    ),
+    "a bad chunk size": (answering(CHUNKED + b"zz\r\n"), Cause.PROTOCOL, True),
+    "a head without end": (silent_after(b"HTTP/1.1 200 OK\r\na: " + b"b" * 200_000), Cause.TOO_LARGE, False),
+    "a large head": (answering(b"HTTP/1.1 200 OK\r\na: " + b"b" * 70_000 + b"\r\n\r\n"), Cause.TOO_LARGE, False),
+    "many headers": (answering(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 300 + b"\r\n"), Cause.TOO_LARGE, False),
+    "endless interim responses": (silent_after(b"HTTP/1.1 100 Continue\r\n\r\n" * 9000), Cause.TOO_LARGE, False),
+}
+
+
+@pytest.mark.parametrize(("script", "cause", "started"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_of_the_upstream_has_its_cause(run: Run, script: Script, cause: Cause, started: bool) -> None:
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port) as to:
+            receiver = Recorder()
+            post(to, receiver, first_byte_timeout_s=0.1, idle_timeout_s=0.1)
+            await receiver.ended
+            assert receiver.error is not None
+            assert receiver.error.cause is cause
+            assert receiver.error.sent_bytes
+            assert receiver.error.response_started is started
+            assert ("head" in receiver.calls) is started
+            assert receiver.calls.count("error") == 1
+            assert to.statistics().open == 0
+            assert up.connections == 1
+
+    run(main())
+
+
+def test_nobody_there_is_refused(run: Run) -> None:
+    async def main() -> None:
+        with socket.socket() as taken:
+            taken.bind((HOST, 0))  # bound and not listening
+            async with pool(taken.getsockname()[1]) as to:
+                receiver = await ask(to)
+        assert receiver.error is not None
+        assert receiver.error.cause is Cause.REFUSED
+        assert not receiver.error.sent_bytes
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "x" * 300])
+def test_a_name_that_does_not_resolve_is_a_dns_error(run: Run, host: str) -> None:
+    async def main() -> None:
+        async with pool(80, host=host) as to:
+            receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.DNS
+
+    run(main())
+
+
+def test_a_handshake_that_stalls_is_a_connect_timeout(run: Run) -> None:
+    async def main() -> None:
+        async with (
+            upstream(silent_after(b"")) as up,
+            pool(up.port, tls=ssl.create_default_context(), connect_timeout_s=0.05) as to,
+        ):
+            receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.CONNECT_TIMEOUT
+
+    run(main())
+
+
+def test_a_request_that_waits_too_long_for_a_connection_fails(run: Run) -> None:
+    async def main() -> None:
+        async with upstream(silent_after(b"")) as up, pool(up.port, connections_max=1) as to:
+            first, second = Recorder(), Recorder()
+            post(to, first)
+            post(to, second, first_byte_timeout_s=0.05)
+            await second.ended
+            assert second.error is not None
+            assert second.error.cause is Cause.POOL_FULL
+            assert to.statistics().waiting == 0
+
+    run(main())
+
+
+def test_a_stream_that_keeps_coming_is_never_idle(run: Run) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(CHUNKED)
+        for _ in range(30):
+            writer.write(b"1\r\na\r\n")
+            await asyncio.sleep(0.01)  # the pace of the stream is what is tested
+        writer.write(b"0\r\n\r\n")
+        await reader.read()
+
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port) as to:
+            receiver = Recorder()
+            post(to, receiver, first_byte_timeout_s=0.15, idle_timeout_s=0.15)
+            await receiver.ended
+            assert receiver.error is None
+
+    run(main())
+
+
+def test_a_failing_receiver_is_told_and_reported() -> None:
+    class Failing(Recorder):
+        def on_data(self, data: bytes) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        reported: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        async with upstream(always(OK)) as up, pool(up.port) as to:
+            receiver = Failing()
+            post(to, receiver)
+            await receiver.ended
+            assert receiver.calls == ["head", "error"]
+            assert isinstance(reported[0]["exception"], ZeroDivisionError)
+
+    asyncio.run(main())
+
+
+# ---------------------------------------------------------------------- TLS
+
+AUTHORITY = trustme.CA()
+
+
+def server_tls(*names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert(*names).configure_cert(context)
+    return context
+
+
+def client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+def test_a_verified_upstream_is_spoken_to(run: Run) -> None:
+    async def main() -> None:
+        async with (
+            serving(echo, tls=server_tls("engine.test")) as server,
+            pool(server.port, tls=client_tls(), server_name="engine.test") as to,
+        ):
+            for _ in range(3):
+                body = bytes(300_000)
+                assert (await ask(to, body)).body == body
+            assert to.statistics().connects == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("names", "trusts"),
+    [(("other.test",), client_tls), (("engine.test",), ssl.create_default_context)],
+    ids=["wrong name", "unknown authority"],
+)
+def test_an_upstream_that_is_not_the_one_is_never_spoken_to(
+    run: Run, names: tuple[str, ...], trusts: Callable[[], ssl.SSLContext]
+) -> None:
+    heard: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+
+    async def main() -> None:
+        async with (
+            upstream(script, server_tls(*names)) as up,
+            pool(up.port, tls=trusts(), server_name="engine.test") as to,
+        ):
+            receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.TLS
+        assert b"".join(heard) == b""
+
+    run(main())
+
+
+def test_a_plain_upstream_where_tls_is_expected_is_a_tls_error(run: Run) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+
+    async def main() -> None:
+        async with upstream(script) as up, pool(up.port, tls=client_tls()) as to:
+            receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.TLS
+
+    run(main())

@@ -1,0 +1,191 @@
+"""Time-outs, limits on connections, and the end of a server."""
+
+import asyncio
+
+import pytest
+
+from tests.http.conftest import Run
+from tests.http.harness import GET, HOST, SetClock, client, eventually, read_response, serving, talk
+from tidegate.http.server import Exchange
+
+
+async def accepted(port: int, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(raw)
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    ("raw", "answer"),
+    [
+        (b"", b""),
+        (b"GET / HT", b"HTTP/1.1 408 "),
+        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc", b"HTTP/1.1 408 "),
+    ],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_a_client_that_falls_silent_within_a_request_is_dropped(run: Run, raw: bytes, answer: bytes) -> None:
+    async def main() -> None:
+        async with serving(head_timeout_s=0.05, body_timeout_s=0.05) as server:
+            assert (await talk(server.port, raw))[:13] == answer
+
+    run(main())
+
+
+def test_a_head_that_trickles_is_not_given_more_time_by_each_byte(run: Run) -> None:
+    async def main() -> None:
+        clock = SetClock()
+        async with serving(clock=clock, head_timeout_s=10.0) as server, client(server.port) as (reader, writer):
+            begun_s = clock.at_s
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")
+            answer = asyncio.ensure_future(reader.read())
+            while not answer.done():
+                writer.write(b"a")
+                clock.at_s += 1.0
+                await asyncio.wait([answer], timeout=0.02)
+            assert answer.result().startswith(b"HTTP/1.1 408 ")
+            assert 9.0 <= clock.at_s - begun_s <= 13.0
+
+    run(main())
+
+
+def test_a_body_that_keeps_coming_is_given_time(run: Run) -> None:
+    async def main() -> None:
+        async with serving(body_timeout_s=0.2) as server, client(server.port) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 20\r\n\r\n")
+            for _ in range(20):
+                await asyncio.sleep(0.02)  # the pace of the client is what is tested
+                writer.write(b"a")
+            assert (await read_response(reader)).body == b"a" * 20
+
+    run(main())
+
+
+def test_an_idle_connection_is_closed_without_a_word(run: Run) -> None:
+    async def main() -> None:
+        async with serving(idle_timeout_s=0.05) as server, client(server.port) as (reader, writer):
+            writer.write(GET)
+            await read_response(reader)
+            assert await reader.read() == b""
+            assert server.statistics().protocol_errors == {}
+
+    run(main())
+
+
+def test_a_handler_may_take_longer_than_any_client_may(run: Run) -> None:
+    async def main() -> None:
+        clock = SetClock()
+        begun: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        async with serving(begun.set_result, clock=clock) as server, client(server.port) as (reader, writer):
+            writer.write(GET)
+            exchange = await begun
+            clock.at_s += 3600.0
+            await eventually(lambda: server.coarse_s >= clock.at_s)
+            exchange.respond(200, [], b"at last")
+            assert (await read_response(reader)).body == b"at last"
+
+    run(main())
+
+
+def test_a_client_that_does_not_read_is_cut_off(run: Run) -> None:
+    async def main() -> None:
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def handler(exchange: Exchange) -> None:
+            exchange.on_left = lambda: left.set_result(None)
+            exchange.start(200, [])
+            exchange.write(bytes(50_000_000))
+
+        async with serving(handler, write_stall_s=0.05) as server, client(server.port) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(GET)
+            await left
+
+    run(main())
+
+
+def test_a_client_that_does_not_read_the_last_of_it_is_cut_off_too(run: Run) -> None:
+    async def main() -> None:
+        handler = lambda exchange: exchange.respond(200, [], bytes(50_000_000))  # noqa: E731
+        async with serving(handler, write_stall_s=0.05) as server, client(server.port) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            await eventually(lambda: server.statistics().open == 1)
+            await eventually(lambda: server.statistics().open == 0)
+
+    run(main())
+
+
+def test_a_thousand_slow_clients_do_not_stop_the_others(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            slow = [await accepted(server.port, b"GET / HTTP/1.1\r\nhost:") for _ in range(1000)]
+            async with client(server.port) as (reader, writer):
+                writer.write(GET)
+                assert (await read_response(reader)).status == 200
+            assert server.statistics().accepted == 1001
+            for _, writer in slow:
+                writer.transport.abort()
+            await eventually(lambda: server.statistics().open == 0)
+
+    run(main())
+
+
+def test_a_connection_too_many_is_refused_and_the_others_go_on(run: Run) -> None:
+    async def main() -> None:
+        async with serving(connections_max=2) as server, client(server.port) as (reader, writer):
+            async with client(server.port):
+                await eventually(lambda: server.statistics().open == 2)
+                assert (await talk(server.port, b"")).startswith(b"HTTP/1.1 503 ")
+                assert server.statistics().refused == 1
+                writer.write(GET)
+                assert (await read_response(reader)).status == 200
+            await eventually(lambda: server.statistics().open == 1)
+            async with client(server.port) as (reader, writer):
+                writer.write(GET)
+                assert (await read_response(reader)).status == 200
+
+    run(main())
+
+
+def test_closing_lets_what_has_begun_finish(run: Run) -> None:
+    async def main() -> None:
+        begun: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        async with (
+            serving(begun.set_result) as server,
+            client(server.port) as (reader, writer),
+            client(server.port) as (idle_reader, _),
+        ):
+            port = server.port
+            writer.write(GET)
+            exchange = await begun
+            await eventually(lambda: server.statistics().open == 2)
+            closing = asyncio.ensure_future(server.close(grace_s=30.0))
+            assert await idle_reader.read() == b""
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(HOST, port)
+            assert not closing.done()
+            exchange.respond(200, [], b"done")
+            response = await read_response(reader)
+            assert response.body == b"done"
+            assert response.headers[b"connection"] == b"close"
+            await closing
+
+    run(main())
+
+
+def test_closing_drops_what_does_not_finish_in_time(run: Run) -> None:
+    async def main() -> None:
+        begun: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with serving(begun.set_result) as server, client(server.port) as (reader, writer):
+            writer.write(GET)
+            exchange = await begun
+            exchange.on_left = lambda: left.set_result(None)
+            exchange.start(200, [])
+            await server.close(grace_s=0.05)
+            await left
+            assert not (await reader.read()).endswith(b"0\r\n\r\n")
+            assert server.statistics().open == 0
+
+    run(main())
