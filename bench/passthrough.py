@@ -15,6 +15,8 @@ from tidegate.clock import Clock
 from tidegate.http.client import Call, Origin, Pool, TransportError
 from tidegate.http.server import Exchange, Limits, Server
 
+JSON = ((b"content-type", b"application/json"),)
+
 
 class Relay:
     """Hands one response back as it comes: streamed if it is chunked, else in one piece."""
@@ -27,7 +29,7 @@ class Relay:
         self._call: Call = pool.send(
             exchange.method.encode(),
             exchange.path.encode(),
-            [(b"content-type", b"application/json")],
+            JSON,
             exchange.body,
             self,
             first_byte_timeout_s=600.0,

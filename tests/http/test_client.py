@@ -170,26 +170,42 @@ def test_requests_wait_for_a_connection_in_order(run: Run) -> None:
 
 
 def test_a_waiting_request_takes_the_place_of_a_cancelled_one(run: Run) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if up[0].connections == 1:
-            await reader.read()
-        else:
-            await always(OK)(reader, writer)
-
-    up: list[Upstream] = []
-
     async def main() -> None:
-        async with upstream(silent) as server, pool(server.port, connections_max=1) as to:
-            up.append(server)
+        asked = asyncio.Event()
+
+        async def silent_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if asked.is_set():
+                await always(OK)(reader, writer)
+            else:
+                await read_request(reader)
+                asked.set()
+                await reader.read()
+
+        async with upstream(silent_once) as up, pool(up.port, connections_max=1) as to:
             first, second, third = Recorder(), Recorder(), Recorder()
             call = post(to, first)
             post(to, second)
             post(to, third).cancel()
-            await eventually(lambda: server.connections == 1)
+            await asked.wait()
             call.cancel()
             await second.ended
             assert second.body == b"ok"
             assert first.calls == third.calls == []
+
+    run(main())
+
+
+def test_a_connection_made_for_a_cancelled_request_serves_the_next(run: Run) -> None:
+    async def main() -> None:
+        async with upstream(always(OK)) as up, pool(up.port, connections_max=1) as to:
+            first, second = Recorder(), Recorder()
+            call = post(to, first)
+            post(to, second)
+            call.cancel()
+            await second.ended
+            assert second.body == b"ok"
+            assert first.calls == []
+            assert up.connections == 1
 
     run(main())
 

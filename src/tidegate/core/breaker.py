@@ -10,40 +10,54 @@ STRIKE_HALF_LIFE_S = 30.0
 OPEN_S_MIN = 5.0
 # An endpoint that keeps failing is tried every two minutes: rare enough to cost nothing, often enough to come back.
 OPEN_S_MAX = 120.0
+# Openings beyond this one change nothing: the time has reached its bound.
+OPENINGS_MAX = 6
 
 _STRIKES = {Ending.FAILED: 1.0, Ending.TIMED_OUT: 1.0, Ending.REFUSED: 0.5}
 
 
 class Breaker(msgspec.Struct):
-    """Closed, open until a time, or half-open: then one attempt at a time may try."""
+    """Closed, open until a time, or half-open: then one attempt, the trial, decides whether it closes.
+
+    An attempt that started before it opened is a straggler. Its failure keeps the breaker open, yet is no failed trial;
+    its success does not close it.
+    """
 
     strikes: float = 0.0
     at_s: float = 0.0
     open_until_s: float = 0.0
     openings: int = 0
+    trial: str = ""
 
-    def blocks(self, now_s: float, in_flight: int) -> bool:
+    def blocks(self, now_s: float) -> bool:
         """Whether no attempt may start now."""
-        if not self.openings:
-            return False
-        return now_s < self.open_until_s or in_flight > 0
+        return self.openings > 0 and (now_s < self.open_until_s or self.trial != "")
 
-    def learn(self, ending: Ending, now_s: float) -> None:
+    def started(self, request_id: str, now_s: float) -> None:
+        """Take in that an attempt was sent: in a half-open breaker it is the trial."""
+        if self.openings and now_s >= self.open_until_s and not self.trial:
+            self.trial = request_id
+
+    def learn(self, request_id: str, ending: Ending, now_s: float) -> None:
         """Take in how an attempt ended. A later failure never shortens the time it stays open."""
+        tried = self.trial != "" and self.trial == request_id
+        if tried:
+            self.trial = ""
         if ending is Ending.OK:
-            self.strikes, self.openings, self.open_until_s = 0.0, 0, 0.0
+            if tried or not self.openings:
+                self.strikes, self.openings, self.open_until_s = 0.0, 0, 0.0
             return
         strike = _STRIKES.get(ending)
         if strike is None:
             return
         self.strikes = self.strikes * 0.5 ** (max(0.0, now_s - self.at_s) / STRIKE_HALF_LIFE_S) + strike
         self.at_s = now_s
-        if self.openings or self.strikes >= STRIKES_OPEN:
-            # Attempts that were already under way when it opened do not count as another failed trial.
-            if now_s >= self.open_until_s:
-                self.openings += 1
-            open_s = min(OPEN_S_MIN * 2.0 ** (self.openings - 1), OPEN_S_MAX)
-            self.open_until_s = max(self.open_until_s, now_s + open_s)
+        if tried or not self.openings:
+            if not tried and self.strikes < STRIKES_OPEN:
+                return
+            self.openings = min(self.openings + 1, OPENINGS_MAX)
+        open_s = min(OPEN_S_MIN * 2.0 ** (self.openings - 1), OPEN_S_MAX)
+        self.open_until_s = max(self.open_until_s, now_s + open_s)
 
     @property
     def state(self) -> str:

@@ -1,6 +1,6 @@
 """What was measured against what was predicted: corrections with honest spread, and calibrated quantiles."""
 
-from math import erfc, exp, log, pi, sqrt
+from math import erfc, exp, inf, pi, sqrt
 from typing import ClassVar
 
 import msgspec
@@ -12,9 +12,13 @@ HALF_LIFE_S = 600.0
 WEIGHT_MAX = 32.0
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX = 5.0
+# Nothing that is timed repeats to better than one per cent.
+VARIANCE_MIN = 1e-4
+# A bound this many deviations below what is believed rules out so little that it says nothing.
+BOUND_DEVIATIONS_MIN = -2.0
 
 
-class Cell(msgspec.Struct):
+class Cell(msgspec.Struct, gc=False):
     """Decayed mean and variance of log(actual / predicted)."""
 
     weight: float = 0.0
@@ -22,39 +26,55 @@ class Cell(msgspec.Struct):
     variance: float = 0.0
     at_s: float = 0.0
 
-    def learn(self, x: float, now_s: float) -> None:
-        """Take one sample in."""
-        if self.weight:
-            self.weight *= 0.5 ** (max(0.0, now_s - self.at_s) / HALF_LIFE_S)
-        self.weight = min(self.weight + 1.0, WEIGHT_MAX)
+    def learn(self, x: float, now_s: float, within: float = 0.0) -> None:
+        """Take one sample in; `within` is its own variance, where it is not measured but inferred."""
+        age_s = now_s - self.at_s
+        weight = self.weight
+        if age_s > 0.0 and weight:
+            weight *= 0.5 ** (age_s / HALF_LIFE_S)
+        self.weight = weight = weight + 1.0 if weight < WEIGHT_MAX - 1.0 else WEIGHT_MAX
         self.at_s = now_s
         before = x - self.mean
-        self.mean += before / self.weight
-        self.variance += (before * (x - self.mean) - self.variance) / self.weight
+        moved = before / weight
+        self.mean += moved
+        self.variance += (before * (before - moved) + within - self.variance) / weight
+
+    def weight_at(self, now_s: float) -> float:
+        """Effective number of recent samples; falls towards zero as knowledge ages."""
+        age_s = now_s - self.at_s
+        return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
 
 
-class Mix(msgspec.Struct, frozen=True):
-    """What a correction says of one cell: shift and variance of the logarithm, and when it was last fed."""
+class Mix(msgspec.Struct, gc=False):
+    """What a correction says of one cell: `predicted * factor` is the median, `* factor * mean_ratio` the mean.
+
+    `variance` is that of the logarithm, `at_s` when anything was last learned.
+    """
 
     bias: float
     variance: float
     at_s: float
+    factor: float
+    mean_ratio: float
 
 
 class Correction:
     """Multiplicative correction of one predicted quantity: cells that shrink towards their row, rows towards the whole.
 
-    `predicted * exp(bias)` is the median of what will be measured. A cell with few samples says what its row says, and
-    a row what the endpoint says; before any sample, bias is zero and the spread is the prior's.
+    A cell with few samples says what its row says, and a row what the endpoint says; before any sample the factor
+    is one and the spread is the prior's. Each level is the normal-inverse-gamma posterior whose prior is the coarser
+    level (Gelman, Bayesian Data Analysis, 3.3).
     """
 
-    # How many samples of a finer level weigh as much as the coarser one. The prior is weak: a declared
-    # speed is often off by half, and one measurement beats it.
+    # How many samples of the whole, the row, the cell weigh as much as the median of what is coarser. The prior is
+    # weak: a declared speed is often off by half, and one measurement beats it.
     WHOLE_STRENGTH = 0.3
     ROW_STRENGTH = 1.0
     CELL_STRENGTH = 2.0
+    # And its spread: one sample shows where the median is, but nothing of how far others will lie from it.
+    SPREAD_STRENGTH = 3.0
 
-    __slots__ = ("_columns", "_mixed", "_prior_variance", "cells")
+    __slots__ = ("_columns", "_levels", "_mixed", "_prior_variance", "_unmixed", "cells")
 
     def __init__(self, rows: int, columns: int, prior_sigma: float, cells: list[Cell] | None = None) -> None:
         """Rows and columns of cells; `cells` restores a snapshot: whole, then rows, then cells row by row."""
@@ -62,62 +82,91 @@ class Correction:
         self.cells = cells if cells is not None else [Cell() for _ in range(count)]
         assert len(self.cells) == count, "a snapshot has the shape of its correction"
         self._columns = columns
-        self._prior_variance = prior_sigma * prior_sigma
-        self._mixed: list[Mix | None] = [None] * (rows * columns)
+        self._prior_variance = max(prior_sigma * prior_sigma, VARIANCE_MIN)
+        self._levels = [
+            self._path(1 + row, 1 + rows + row * columns + column) for row in range(rows) for column in range(columns)
+        ]
+        self._unmixed: list[Mix | None] = [None] * (rows * columns)
+        self._mixed = self._unmixed.copy()
 
-    def at(self, row: int, column: int) -> Mix:
-        """What is believed of this cell. Memoised: the arithmetic is on every request's path."""
+    def at(self, row: int, column: int, now_s: float) -> tuple[Mix, float]:
+        """What is believed of this cell, and the spread of the logarithm at `now_s`.
+
+        What was learned long ago is trusted less, not shifted. Memoised: the arithmetic is on every request's path.
+        """
         index = row * self._columns + column
-        return self._mixed[index] or self._mix(index, row)
-
-    def variance_at(self, mix: Mix, now_s: float) -> float:
-        """The spread of `mix` at `now_s`: what was learned long ago is trusted less, not shifted."""
-        faded = 1.0 - 0.5 ** ((now_s - mix.at_s) / HALF_LIFE_S) if now_s > mix.at_s else 0.0
-        return mix.variance + faded * self._prior_variance
+        mix = self._mixed[index] or self._mix(index)
+        age_s = now_s - mix.at_s
+        # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
+        faded = age_s / (age_s + HALF_LIFE_S) if age_s > 0.0 else 0.0
+        return mix, sqrt(mix.variance + faded * self._prior_variance)
 
     def learn(self, row: int, column: int, log_ratio: float, now_s: float) -> None:
         """Take in log(actual / predicted before correction)."""
         x = min(max(log_ratio, -LOG_RATIO_MAX), LOG_RATIO_MAX)
-        rows = len(self._mixed) // self._columns
-        for index in (0, 1 + row, 1 + rows + row * self._columns + column):
-            self.cells[index].learn(x, now_s)
-        self._mixed = [None] * len(self._mixed)
+        for level, _ in self._levels[row * self._columns + column]:
+            level.learn(x, now_s)
+        self._mixed = self._unmixed.copy()
 
     def learn_at_least(self, row: int, column: int, log_ratio: float, now_s: float) -> None:
         """Take in a censored sample: the true value is at least this.
 
-        It counts as the mean of what is believed, given that it exceeds the bound; a bound well below what is
-        believed says nothing. Dropping such samples would bias the model towards optimism.
+        It counts as what is believed of values beyond the bound. Dropping such samples would bias the model towards
+        optimism, and so would letting one pull down a level that already expects more.
         """
-        mix = self.at(row, column)
-        sigma = sqrt(self.variance_at(mix, now_s)) or 1e-6
-        z = (log_ratio - mix.bias) / sigma
-        if z > -1.0:
-            self.learn(row, column, mix.bias + sigma * _mean_beyond(z), now_s)
+        mix, sigma = self.at(row, column, now_s)
+        inferred = beyond(min(log_ratio, LOG_RATIO_MAX), mix.bias, sigma)
+        if inferred is None:
+            return
+        x, within = inferred
+        believed = 0.0
+        for level, strength in self._levels[row * self._columns + column]:
+            weight = level.weight_at(now_s)
+            believed += weight / (weight + strength) * (level.mean - believed)
+            if x >= believed and (x >= level.mean or not level.weight):
+                level.learn(x, now_s, within)
+        self._mixed = self._unmixed.copy()
 
-    def _mix(self, index: int, row: int) -> Mix:
-        rows = len(self._mixed) // self._columns
-        whole, middle, cell = self.cells[0], self.cells[1 + row], self.cells[1 + rows + index]
-        bias, variance, at_s = 0.0, self._prior_variance, 0.0
-        for level, strength in (
-            (whole, self.WHOLE_STRENGTH),
-            (middle, self.ROW_STRENGTH),
-            (cell, self.CELL_STRENGTH),
-        ):
-            share = level.weight / (level.weight + strength)
-            # Between two levels lies what they disagree on, and that is uncertainty too.
-            variance += share * (level.variance - variance) + share * (1.0 - share) * (level.mean - bias) ** 2
-            bias += share * (level.mean - bias)
-            at_s = max(at_s, level.at_s)
-        mix = self._mixed[index] = Mix(bias, variance, at_s if whole.weight else float("inf"))
+    def _path(self, row: int, cell: int) -> tuple[tuple[Cell, float], ...]:
+        """The levels from coarse to fine, each with its strength."""
+        return (
+            (self.cells[0], self.WHOLE_STRENGTH),
+            (self.cells[row], self.ROW_STRENGTH),
+            (self.cells[cell], self.CELL_STRENGTH),
+        )
+
+    def _mix(self, index: int) -> Mix:
+        levels = self._levels[index]
+        # Every sample reaches the whole, so its time is that of the newest. A finer level that has seen nothing
+        # since then has aged against it.
+        whole = levels[0][0]
+        bias, variance, spread_strength = 0.0, self._prior_variance, self.SPREAD_STRENGTH
+        for level, strength in levels:
+            weight = level.weight if level.at_s >= whole.at_s else level.weight_at(whole.at_s)
+            share = weight / (weight + strength)
+            apart = level.mean - bias
+            # What two levels disagree on is uncertainty too.
+            scatter = weight * level.variance + strength * share * apart * apart
+            variance = (spread_strength * variance + scatter) / (spread_strength + weight)
+            bias += share * apart
+        variance = max(variance, VARIANCE_MIN)
+        at_s = whole.at_s if whole.weight else inf
+        mix = self._mixed[index] = Mix(bias, variance, at_s, exp(bias), exp(variance / 2.0))
         return mix
 
 
-def _mean_beyond(z: float) -> float:
-    """Mean of a standard normal, given that it exceeds `z` (inverse Mills ratio)."""
-    if z > 6.0:
-        return z + 1.0 / z
-    return exp(-z * z / 2.0) / sqrt(2.0 * pi) / (0.5 * erfc(z / sqrt(2.0)))
+def beyond(bound: float, mean: float, sigma: float) -> tuple[float, float] | None:
+    """What a normal value is expected to be given that it exceeds `bound`, and its variance; None: no news.
+
+    The variance is never taken so small that a bound below the mean would narrow what is believed.
+    """
+    z = (bound - mean) / sigma
+    if z < BOUND_DEVIATIONS_MIN:
+        return None
+    # The inverse Mills ratio; its asymptote where the tail is too thin for floats.
+    ratio = z + 1.0 / z if z > 6.0 else exp(-z * z / 2.0) / sqrt(2.0 * pi) / (0.5 * erfc(z / sqrt(2.0)))
+    within = max(1.0 + z * ratio, 1.0) - ratio * ratio
+    return mean + sigma * ratio, sigma * sigma * max(within, 0.0)
 
 
 class UpperQuantile(msgspec.Struct):
@@ -143,16 +192,11 @@ class UpperQuantile(msgspec.Struct):
         self.deviations = min(max(moved, 0.0), self.DEVIATIONS_MAX)
 
 
-def probability_below(limit: float, median: float, sigma: float) -> float:
-    """P(X <= limit) for a value whose logarithm spreads around that of `median`.
+def probability_below(deviations: float) -> float:
+    """P(X <= `deviations`) of a standard normal value.
 
     The logistic curve stands in for the normal one: within 0.01 of it, and half the price.
     """
-    if limit <= 0.0:
-        return 0.0
-    if median <= 0.0:
+    if deviations > 18.0:
         return 1.0
-    z = 1.702 * log(limit / median) / sigma
-    if z > 30.0:
-        return 1.0
-    return 1.0 / (1.0 + exp(-z)) if z > -30.0 else 0.0
+    return 1.0 / (1.0 + exp(-1.702 * deviations)) if deviations > -18.0 else 0.0

@@ -1,16 +1,16 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import exp, log, sqrt
+from math import exp, log
 
 import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, Correction, UpperQuantile
 from tidegate.core.length import Length
-from tidegate.core.model import Ended, Ending, Endpoint, Request, Started
+from tidegate.core.model import Ended, Ending, Endpoint, Probed, Request, Started
 from tidegate.core.network import Network
-from tidegate.core.reserve import Reservation, prefills_done_s
+from tidegate.core.reserve import Prefills, Reservation
 
 # Uncached prompt tokens: prefill per token differs by the length of the prompt (fixed cost, attention).
 LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
@@ -20,6 +20,11 @@ LOAD_EDGES = (0, 1, 3)
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
+# No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
+ENGINE_S_MIN = 1e-3
+TPOT_S_MIN = 1e-5
+# An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
+RETRY_AFTER_S_MAX = 3600.0
 
 
 class EndpointState(msgspec.Struct, kw_only=True):
@@ -31,18 +36,23 @@ class EndpointState(msgspec.Struct, kw_only=True):
     tpot: list[Cell] | None = None
     breaker: Breaker = msgspec.field(default_factory=Breaker)
     reservations: dict[str, Reservation] = {}
+    prefills: Prefills = msgspec.field(default_factory=Prefills)
     up: bool = True
     context_tokens: int | None = None
     not_before_s: float = 0.0
-    prefills_done_s: float = 0.0
 
 
-class Base(msgspec.Struct):
-    """What a request would take at an endpoint once it is sent; waiting for that is not in it."""
+class Base(msgspec.Struct, gc=False):
+    """What a request would take at an endpoint once it is sent; waiting for that is not in it.
+
+    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
+    ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
+    """
 
     network_s: float
     queue_s: float
     prefill_s: float
+    prefill_s_mean: float
     raw_s: float
     first_s: float
     sigma: float
@@ -51,6 +61,7 @@ class Base(msgspec.Struct):
     tpot_raw_s: float
     tpot_sigma: float
     decode_s: float
+    decode_s_mean: float
     output_tokens: float
     cost_usd: float
 
@@ -60,9 +71,14 @@ class Base(msgspec.Struct):
         return self.first_s * exp(self.deviations * self.sigma)
 
     @property
+    def first_s_mean(self) -> float:
+        """The expected time to first content."""
+        return self.network_s + self.queue_s + self.prefill_s_mean
+
+    @property
     def occupies_s(self) -> float:
-        """Expected time in a slot: the mean, not the median, since schedules add them up."""
-        return self.first_s * exp(self.sigma * self.sigma / 2.0) + self.decode_s
+        """The expected time in a slot."""
+        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
 
 
 class EndpointModel:
@@ -70,13 +86,19 @@ class EndpointModel:
 
     __slots__ = (
         "_batch_slowdown",
+        "_decode_s",
+        "_input_usd",
+        "_load_max",
+        "_output_usd",
         "_overhead_s",
         "_per_token2_s",
         "_per_token_s",
-        "_tpot_s",
+        "_shares_compute",
+        "_slots",
         "capabilities",
         "endpoint",
         "name",
+        "owned",
         "state",
         "tpot",
         "ttft",
@@ -88,132 +110,165 @@ class EndpointModel:
             network = Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s)
             state = EndpointState(network=network, quantile=UpperQuantile(quantile_deviations))
         self.endpoint = endpoint
-        self.name = endpoint.name
+        self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(endpoint.capabilities)
         self.state = state
         self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, prior.sigma, state.ttft)
         self.tpot = Correction(1, len(LOAD_EDGES) + 1, prior.sigma, state.tpot)
         state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
-        self._overhead_s = prior.overhead_s
+        self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
         self._per_token_s = prior.prefill_s_per_token
         self._per_token2_s = prior.prefill_s_per_token2 / 2.0
-        self._tpot_s = prior.decode_s_per_token
+        self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
         self._batch_slowdown = prior.batch_slowdown
+        self._shares_compute = endpoint.shares_compute
+        self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
+        # What is ours takes the next request once a slot is free: it will never see more beside it than this.
+        self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
+        self._slots: tuple[float, list[float]] | None = None
 
     @property
     def context_tokens(self) -> int:
         """The window as probed, else as declared."""
         return self.state.context_tokens or self.endpoint.context_tokens
 
-    def base(self, request: Request, length: Length, now_s: float) -> Base:
-        """What this request would take here, with what is in flight now."""
+    @property
+    def room(self) -> int:
+        """How many more requests it takes; negative where fail-over has filled it beyond."""
+        return self.endpoint.concurrency - len(self.state.reservations)
+
+    def base(self, request: Request | Started, length: Length, now_s: float) -> Base:
+        """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
+        free, where that has to come first."""
         state = self.state
         load = len(state.reservations)
-        column = 0 if load == 0 else bisect_left(LOAD_EDGES, load)
-        prompt_tokens = request.prompt_tokens
-        ttft = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column)
-        tpot = self.tpot.at(0, column)
-        raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
-        factor = exp(ttft.bias)
-        prefill_s = factor * raw_s
         queue_s = 0.0
-        if load and self.endpoint.shares_compute and state.prefills_done_s > now_s:
-            queue_s = state.prefills_done_s - now_s
-        network_s = state.network.rtt_s + request.prompt_bytes / state.network.upload_bytes_per_s
-        tpot_raw_s = self._tpot_s * (1.0 + self._batch_slowdown * load)
-        tpot_s = tpot_raw_s * exp(tpot.bias)
-        expected = length.expected_tokens * request.completions
-        price = self.endpoint.price
+        if load:
+            if self._shares_compute:
+                queue_s = state.prefills.left_s(now_s)
+            if self._load_max is not None and load > self._load_max:
+                load = self._load_max
+                queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
+        column = bisect_left(LOAD_EDGES, load)
+        prompt_tokens = request.prompt_tokens
+        ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
+        tpot, tpot_sigma = self.tpot.at(0, column, now_s)
+        raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
+        prefill_s = ttft.factor * raw_s
+        network = state.network
+        network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
+        tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
+        tpot_s = tpot_raw_s * tpot.factor
+        output_tokens = length.expected_tokens
+        decode_s = output_tokens * tpot_s
         return Base(
             network_s,
             queue_s,
             prefill_s,
-            raw_s + queue_s / factor,
+            prefill_s * ttft.mean_ratio,
+            raw_s + queue_s / ttft.factor,
             network_s + queue_s + prefill_s,
-            sqrt(self.ttft.variance_at(ttft, now_s)),
+            sigma,
             state.quantile.deviations,
             tpot_s,
             tpot_raw_s,
-            sqrt(self.tpot.variance_at(tpot, now_s)),
-            length.expected_tokens * tpot_s,
-            length.expected_tokens,
-            prompt_tokens * price.usd_per_input_token + expected * price.usd_per_output_token,
+            tpot_sigma,
+            decode_s,
+            decode_s * tpot.mean_ratio,
+            output_tokens,
+            self.cost_usd(request, length),
         )
+
+    def cost_usd(self, request: Request | Started, length: Length) -> float:
+        """What this request is expected to cost here, nothing of it cached."""
+        output_tokens = length.expected_tokens * request.completions
+        return request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `concurrency` slots is expected to be free, soonest first."""
+        if self._slots is not None and self._slots[0] == now_s:
+            return self._slots[1]
         busy = sorted(r.ends_s(now_s) for r in self.state.reservations.values())
         free = [now_s] * max(0, self.endpoint.concurrency - len(busy))
         # Filled beyond its concurrency (fail-over does that): as many must end as there are too many.
-        return free + busy[max(0, len(busy) - self.endpoint.concurrency) :]
+        slots_s = free + busy[max(0, len(busy) - self.endpoint.concurrency) :]
+        self._slots = (now_s, slots_s)
+        return slots_s
 
     # --- learning -----------------------------------------------------------------------------------------------
 
     def started(self, fact: Started, length: Length, now_s: float) -> None:
         """Reserve."""
-        request = Request(
-            id=fact.request_id,
-            arrived_s=now_s,
-            model="",
-            klass=fact.klass,
-            prompt_tokens=fact.prompt_tokens,
-            prompt_bytes=fact.prompt_bytes,
-            output_tokens_max=fact.output_tokens_max,
-        )
-        base = self.base(request, length, now_s)
         state = self.state
-        state.reservations[fact.request_id] = Reservation(
+        base = self.base(fact, length, now_s)
+        reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
             prompt_tokens=fact.prompt_tokens,
-            output_tokens=base.output_tokens,
             output_tokens_max=fact.output_tokens_max,
+            completions=fact.completions,
             load=len(state.reservations),
             network_s=base.network_s,
-            wait_s=base.queue_s,
-            prefill_s=base.prefill_s,
             raw_s=base.raw_s,
             ttft_s=base.first_s,
             ttft_s_high=base.first_s_high,
-            tpot_s=base.tpot_s,
             tpot_raw_s=base.tpot_raw_s,
+            prefill_s=base.prefill_s_mean,
+            first_s_mean=base.first_s_mean,
+            decode_s_mean=base.decode_s_mean,
         )
-        state.prefills_done_s = max(state.prefills_done_s, now_s) + base.prefill_s
+        state.reservations[fact.request_id] = reservation
+        if self._shares_compute:
+            state.prefills.add(reservation)
+        state.breaker.started(fact.request_id, now_s)
+        self._slots = None
 
     def first(self, request_id: str, now_s: float) -> None:
         """Its prefill is done."""
         reservation = self.state.reservations.get(request_id)
-        if reservation is not None:
+        if reservation is not None and reservation.first_s is None:
+            oldest = self._oldest_waiting()
             reservation.first_s = now_s
-            self.state.prefills_done_s = prefills_done_s(self.state.reservations, now_s)
+            self._settle(now_s, head_done=oldest is reservation)
 
     def ended(self, fact: Ended, quantile: float, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""
         state = self.state
+        oldest = self._oldest_waiting()
         reservation = state.reservations.pop(fact.request_id, None)
         if reservation is None:
             return None
-        state.prefills_done_s = prefills_done_s(state.reservations, now_s)
-        if fact.cause != CONTEXT_EXCEEDED:
-            state.breaker.learn(fact.ending, now_s)
-            if fact.retry_after_s is not None:
-                state.not_before_s = max(state.not_before_s, now_s + fact.retry_after_s)
+        self._settle(now_s, head_done=oldest is reservation)
+        # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
+        ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
+        state.breaker.learn(fact.request_id, ending, now_s)
+        if fact.retry_after_s is not None:
+            state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
         if fact.ttft_s is not None:
             self._learn_ttft(reservation, fact, fact.ttft_s, quantile, now_s)
             self._learn_tpot(reservation, fact, fact.ttft_s, now_s)
         elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
-            waited_s = max(fact.e2e_s - reservation.network_s, 1e-3)
-            row, column = self._cell(reservation.prompt_tokens, reservation.load)
-            self.ttft.learn_at_least(row, column, log(waited_s / reservation.raw_s), now_s)
+            self._learn_silence(reservation, fact.e2e_s, quantile, now_s)
         return reservation
 
-    def probed(self, up: bool, rtt_s: float | None, context_tokens: int | None) -> None:
+    def probed(self, fact: Probed) -> None:
         """Take in what a probe saw."""
-        self.state.up = up
-        if rtt_s is not None:
-            self.state.network.learn_rtt(rtt_s)
-        if context_tokens is not None:
-            self.state.context_tokens = context_tokens
+        self.state.up = fact.up
+        if fact.rtt_s is not None:
+            self.state.network.learn_rtt(fact.rtt_s)
+        if fact.context_tokens is not None:
+            self.state.context_tokens = fact.context_tokens
+
+    def _oldest_waiting(self) -> Reservation | None:
+        if not self._shares_compute:
+            return None
+        return next((r for r in self.state.reservations.values() if r.first_s is None), None)
+
+    def _settle(self, now_s: float, *, head_done: bool) -> None:
+        if self._shares_compute:
+            waiting = [r for r in self.state.reservations.values() if r.first_s is None]
+            self.state.prefills.settle(waiting, now_s, head_done=head_done)
+        self._slots = None
 
     def _learn_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, quantile: float, now_s: float) -> None:
         self.state.quantile.learn(ttft_s > sent.ttft_s_high, quantile)
@@ -223,13 +278,22 @@ class EndpointModel:
             tokens = max(0, fact.prompt_tokens - (fact.cached_tokens or 0))
             raw_s += self._raw_s(tokens) - self._raw_s(sent.prompt_tokens)
         row, column = self._cell(tokens, sent.load)
-        engine_s = max(ttft_s - sent.network_s, 1e-3)
-        self.ttft.learn(row, column, log(engine_s / max(raw_s, 1e-4)), now_s)
+        engine_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        self.ttft.learn(row, column, log(engine_s / raw_s), now_s)
+
+    def _learn_silence(self, sent: Reservation, waited_s: float, quantile: float, now_s: float) -> None:
+        # Given up before any content: the time to first content is at least this.
+        if waited_s > sent.ttft_s_high:
+            self.state.quantile.learn(True, quantile)
+        row, column = self._cell(sent.prompt_tokens, sent.load)
+        engine_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
+        self.ttft.learn_at_least(row, column, log(engine_s / sent.raw_s), now_s)
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
-        tokens = fact.output_tokens
-        if fact.ending is Ending.OK and tokens is not None and tokens >= TPOT_TOKENS_MIN:
-            tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1), 1e-5)
+        # Several completions are decoded side by side: a step yields one token of each.
+        tokens = (fact.output_tokens or 0) / sent.completions
+        if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
+            tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
             _, column = self._cell(0, sent.load)
             self.tpot.learn(0, column, log(tpot_s / sent.tpot_raw_s), now_s)
 

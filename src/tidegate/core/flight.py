@@ -1,11 +1,12 @@
 """One request's state machine: feed it facts, get back what to do. It does nothing itself.
 
 ```
-            start           first content          completed
-  PLANNED ---------> CALLING -------------> RELAYING ---------> LANDED
-     |  ^               | failed: next step    | failed: give up    ^
-     v  | resume        | none left ---------- + ------------------ +
-   HELD                 | client left --------------------------- > |
+            start            first content           completed
+  PLANNED ---------> CALLING --------------> RELAYING ---------> LANDED
+     |               ^    |                     |                  ^
+     | start: wait   |    | failed: next step   | failed           |
+     v               |    v                     | (buffered: next) |
+   HELD -------------+  none left: wait, or give up, or client left +
 ```
 """
 
@@ -22,9 +23,10 @@ class Call(Record, frozen=True, kw_only=True):
 
 
 class Cancel(Record, frozen=True, kw_only=True):
-    """Stop this attempt; its engine must learn that nobody waits."""
+    """Stop this attempt; its engine must learn that nobody waits. `timed_out`: it showed nothing for too long."""
 
     endpoint: str
+    timed_out: bool = False
 
 
 class Relay(Record, frozen=True, kw_only=True):
@@ -58,6 +60,10 @@ class Finish(Record, frozen=True, kw_only=True):
 
 
 Action = Call | Cancel | Relay | Hold | Timer | GiveUp | Finish
+
+
+# Over all plans that a request is given: two of the longest. More would multiply load when all are failing.
+ATTEMPTS_MAX = 6
 
 
 class State(Enum):
@@ -97,6 +103,7 @@ class Flight:
         if isinstance(first, Wait):
             self.state = State.HELD
             return [Hold(until_s=first.until_s)]
+        assert len({step.endpoint for step in plan}) == len(plan), "an attempt is known by its endpoint"
         self._plan, self._next = plan, 0
         self.state = State.CALLING
         return self._call_next(now_s)
@@ -113,7 +120,7 @@ class Flight:
 
     def completed(self, endpoint: str) -> list[Action]:
         """An attempt delivered its whole answer."""
-        if self.state is State.CALLING:
+        if self.state is State.CALLING and endpoint in self._open:
             # Complete without content: an empty answer is an answer.
             return self.content(endpoint) + self.completed(endpoint)
         if self.state is not State.RELAYING or endpoint != self.winner:
@@ -143,7 +150,7 @@ class Flight:
         for name, (cutover_s, timeout_s) in list(self._deadlines.items()):
             if now_s >= timeout_s:
                 self._close(name)
-                actions.append(Cancel(endpoint=name))
+                actions.append(Cancel(endpoint=name, timed_out=True))
             elif now_s >= cutover_s:
                 self._deadlines[name] = (float("inf"), timeout_s)
                 if self._next < len(self._plan):
@@ -164,8 +171,15 @@ class Flight:
         if self._next == len(self._plan):
             return self._give_up(committed=False)
         step = self._plan[self._next]
+        if isinstance(step, Wait):
+            # A hedge needs no slot that is not free; and whoever keeps failing has had its chances.
+            if self._open:
+                return self._timer()
+            if self.attempts >= ATTEMPTS_MAX:
+                return self._give_up(committed=False)
+            self.state = State.HELD
+            return [Hold(until_s=step.until_s)]
         self._next += 1
-        assert isinstance(step, Run), "a wait stands first in a plan, and alone"
         hedge = bool(self._open)
         cutover_s = float("inf") if step.cutover_s is None else now_s + step.cutover_s
         self._open[step.endpoint] = step

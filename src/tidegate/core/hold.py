@@ -5,6 +5,7 @@ latest start that still keeps its promise. The schedule of the held work is pred
 late, work is sent away until it is not, chosen among what still arrives in time elsewhere (decision model, section 6).
 """
 
+from collections.abc import Callable
 from heapq import heapify, heapreplace
 
 import msgspec
@@ -14,18 +15,31 @@ from tidegate.core.model import Request
 from tidegate.core.value import value_usd
 
 
-class Item(msgspec.Struct):
-    """One piece of work as the schedule sees it: our own endpoints it may wait for, others it may be sent to."""
+class Fit(msgspec.Struct):
+    """How one piece of work fits one of our own endpoints: how long it takes a slot, and from when on it is late."""
 
-    request: Request
-    worth_usd: float
-    own: dict[str, Base]
-    away: dict[str, Base]
+    base: Base
+    first_s: float
+    occupies_s: float
     latest_start_s: float
 
 
+class Item(msgspec.Struct):
+    """One piece of work as the schedule sees it: its fit to each of our own endpoints that it may wait for.
+
+    `elsewhere` are the other endpoints it may be sent to now, each with what that is worth in dollars, best first;
+    None until somebody asks.
+    """
+
+    request: Request
+    worth_usd: float
+    own: dict[str, Fit]
+    latest_start_s: float
+    elsewhere: list[tuple[float, str]] | None = None
+
+
 class Place(msgspec.Struct):
-    """Where one piece of work is expected to go, and when it is bound."""
+    """Where one piece of work is expected to go, and when it is bound. `shed`: for the sake of another."""
 
     endpoint: str
     start_s: float
@@ -33,122 +47,159 @@ class Place(msgspec.Struct):
     shed: bool = False
 
 
-def latest_start_s(request: Request, own: dict[str, Base]) -> float:
-    """The latest moment at which sending it to the quickest of our own still keeps its promise, at the quantile."""
-    base = min(own.values(), key=lambda b: b.first_s)
+Elsewhere = Callable[[Request], list[tuple[float, str]]]
+
+
+def item(
+    request: Request, worth_usd: float, own: dict[str, Base], elsewhere: list[tuple[float, str]] | None = None
+) -> Item:
+    """A piece of work that may wait for `own`; its place in the order is that of the quickest of them."""
+    fits = {name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b)) for name, b in own.items()}
+    return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere)
+
+
+def latest_start_s(request: Request, base: Base) -> float:
+    """The latest moment at which sending it there still keeps its promise, at the quantile."""
     slo = request.slo
     latest_s = float("inf")
-    if slo.ttft_s is not None:
-        latest_s = request.arrived_s + slo.ttft_s - base.first_s_high
-    if slo.e2e_s is not None:
-        latest_s = min(latest_s, request.arrived_s + slo.e2e_s - base.first_s_high - base.decode_s)
+    if slo.ttft_s is not None or slo.e2e_s is not None:
+        first_s_high = base.first_s_high
+        if slo.ttft_s is not None:
+            latest_s = request.arrived_s + slo.ttft_s - first_s_high
+        if slo.e2e_s is not None:
+            latest_s = min(latest_s, request.arrived_s + slo.e2e_s - first_s_high - base.decode_s)
     return latest_s
 
 
 def schedule(
-    items: list[Item], slots_s: dict[str, list[float]], rooms: dict[str, int], now_s: float
+    items: list[Item], slots_s: dict[str, list[float]], rooms: dict[str, int], elsewhere: Elsewhere, now_s: float
 ) -> dict[str, Place]:
     """Where each item goes, by request id.
 
     `slots_s`: when each slot of our own endpoints is free. `rooms`: how many more the others take. Neither is changed.
     """
     order = sorted(items, key=lambda i: (i.latest_start_s, i.request.arrived_s, i.request.id))
-    table = _Table(order, slots_s, dict(rooms), now_s)
-    settled: set[str] = set()
-    # Each round sends something away or settles something as late, so the rounds are bounded by the items.
-    while True:
-        table.place()
-        late = next((i for i in order if i.request.id not in settled and table.is_late(i)), None)
-        if late is None:
-            return table.places
-        if not table.relieve(late):
-            settled.add(late.request.id)
+    table = _Table(order, slots_s, dict(rooms), elsewhere, now_s)
+    table.place()
+    index = 0
+    # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
+    while index < len(order):
+        if table.is_late(order[index]) and table.relieve(order[index]):
+            table.place()
+        else:
+            index += 1
+    return table.places
 
 
 class _Table:
     """A schedule in the making."""
 
-    def __init__(self, order: list[Item], slots_s: dict[str, list[float]], rooms: dict[str, int], now_s: float) -> None:
+    def __init__(
+        self,
+        order: list[Item],
+        slots_s: dict[str, list[float]],
+        rooms: dict[str, int],
+        elsewhere: Elsewhere,
+        now_s: float,
+    ) -> None:
         self._order, self._slots_s, self._rooms, self._now_s = order, slots_s, rooms, now_s
+        self._value_elsewhere = elsewhere
         self._sent: dict[str, Place] = {}
+        self._stay_usd: dict[str, float] = {}
         self.places: dict[str, Place] = {}
 
     def place(self) -> None:
-        """Put every item that is not sent away on the slot that is free first, in order."""
-        free = {name: list(slots) for name, slots in self._slots_s.items()}
+        """Put every item that is not sent away where it shows content first, in order."""
+        now_s = self._now_s
+        free = {name: [max(at_s, now_s) for at_s in slots] for name, slots in self._slots_s.items()}
         for slots in free.values():
             heapify(slots)
-        self.places = dict(self._sent)
+        self._stay_usd = {}
+        self.places = places = dict(self._sent)
         for item in self._order:
             if item.request.id not in self._sent:
-                name = min(item.own, key=lambda n: (free[n][0], n))
-                start_s = max(free[name][0], self._now_s)
-                heapreplace(free[name], start_s + item.own[name].occupies_s)
-                self.places[item.request.id] = Place(name, start_s)
+                own = item.own
+                name = next(iter(own)) if len(own) == 1 else min(own, key=lambda n: (free[n][0] + own[n].first_s, n))
+                start_s = free[name][0]
+                heapreplace(free[name], start_s + own[name].occupies_s)
+                places[item.request.id] = Place(name, start_s)
 
     def is_late(self, item: Item) -> bool:
         """Whether it would start here too late for its promise, at the quantile."""
         place = self.places[item.request.id]
-        return not place.away and place.start_s > item.latest_start_s
+        return not place.away and place.start_s > item.own[place.endpoint].latest_start_s
 
     def relieve(self, late: Item) -> bool:
-        """Send away `late` itself, or the cheapest work before it until it is in time: whichever gains more dollars.
+        """Send away `late` itself, or the cheapest work before it that lets it be in time: whichever gains more.
 
-        False where neither gains anything.
+        False where neither gains a dollar.
         """
-        itself = self._exchange_usd(late)
+        itself = self._exchange(late, self._rooms)
         others, others_usd = self._make_way(late)
         if itself is not None and itself[0] > max(0.0, others_usd):
             self._send(late, itself[1], shed=False)
             return True
         if others_usd <= 0.0:
             return False
-        for item, endpoint in others:
-            self._send(item, endpoint, shed=True)
+        for leaving in others:
+            self._send(leaving.item, leaving.endpoint, shed=True)
         return True
 
-    def _make_way(self, late: Item) -> tuple[list[tuple[Item, str]], float]:
-        """The cheapest work before `late` whose leaving lets it start in time, and what that gains."""
+    def _make_way(self, late: Item) -> tuple[list["_Leaving"], float]:
+        """The cheapest work before `late` whose leaving lets it start in time, and what that gains in dollars."""
         place = self.places[late.request.id]
-        own = late.own[place.endpoint]
-        gained_usd = self._value(late, own, late.latest_start_s) - self._value(late, own, place.start_s)
-        behind_s = place.start_s - late.latest_start_s
-        rooms = dict(self._rooms)
-        leaving: list[tuple[Item, str]] = []
-        for item, usd, endpoint in self._cheapest_before(late, place.endpoint):
-            if rooms[endpoint] > 0:
-                rooms[endpoint] -= 1
-                leaving.append((item, endpoint))
-                gained_usd += usd
-                behind_s -= item.own[place.endpoint].occupies_s / len(self._slots_s[place.endpoint])
-                if behind_s <= 0.0:
-                    return leaving, gained_usd
-        return [], 0.0
+        fit = late.own[place.endpoint]
+        behind_s = place.start_s - fit.latest_start_s
+        if fit.latest_start_s < self._now_s:
+            return [], 0.0
+        leaving = self._cheapest_before(late, place.endpoint, behind_s)
+        if not leaving:
+            return [], 0.0
+        in_time_usd = self._value(late, fit.base, fit.latest_start_s)
+        return leaving, in_time_usd - self._stay(late) + sum(one.gain_usd for one in leaving)
 
-    def _cheapest_before(self, late: Item, endpoint: str) -> list[tuple[Item, float, str]]:
+    def _cheapest_before(self, late: Item, endpoint: str, behind_s: float) -> list["_Leaving"]:
+        """Work before `late` that frees `behind_s` for it at the least loss; empty where all of it is not enough."""
+        slots = len(self._slots_s[endpoint])
         found = []
         for item in self._order:
             if item is late:
                 break
             place = self.places[item.request.id]
             if not place.away and place.endpoint == endpoint:
-                exchange = self._exchange_usd(item)
+                exchange = self._exchange(item, self._rooms)
                 if exchange is not None:
-                    found.append((item, exchange[0], exchange[1]))
-        return sorted(found, key=lambda f: (-f[1], f[0].request.id))
+                    found.append(_Leaving(item, exchange[1], exchange[0], item.own[endpoint].occupies_s / slots))
+        found.sort(key=lambda one: (-one.gain_usd / one.frees_s, one.item.request.id))
+        rooms, chosen = dict(self._rooms), []
+        for one in found:
+            # The best of the others may be full by now; the next best will do.
+            exchange = self._exchange(one.item, rooms)
+            if exchange is not None:
+                one.gain_usd, one.endpoint = exchange
+                rooms[one.endpoint] -= 1
+                chosen.append(one)
+                behind_s -= one.frees_s
+                if behind_s <= 0.0:
+                    return _without_needless(chosen, -behind_s)
+        return []
 
-    def _exchange_usd(self, item: Item) -> tuple[float, str] | None:
+    def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
-        best: tuple[float, str] | None = None
-        for name, base in item.away.items():
-            if self._rooms.get(name, 0) > 0:
-                usd = self._value(item, base, self._now_s)
-                if best is None or usd > best[0]:
-                    best = (usd, name)
-        if best is None:
-            return None
-        place = self.places[item.request.id]
-        return best[0] - self._value(item, item.own[place.endpoint], place.start_s), best[1]
+        if item.elsewhere is None:
+            item.elsewhere = self._value_elsewhere(item.request)
+        for usd, name in item.elsewhere:
+            if rooms[name] > 0:
+                return usd - self._stay(item), name
+        return None
+
+    def _stay(self, item: Item) -> float:
+        usd = self._stay_usd.get(item.request.id)
+        if usd is None:
+            place = self.places[item.request.id]
+            usd = self._value(item, item.own[place.endpoint].base, place.start_s)
+            self._stay_usd[item.request.id] = usd
+        return usd
 
     def _send(self, item: Item, endpoint: str, *, shed: bool) -> None:
         self._rooms[endpoint] -= 1
@@ -157,3 +208,22 @@ class _Table:
     @staticmethod
     def _value(item: Item, base: Base, start_s: float) -> float:
         return value_usd(item.request, base, item.worth_usd, start_s - item.request.arrived_s)
+
+
+class _Leaving(msgspec.Struct):
+    """Work that could go elsewhere, what that gains in dollars, and how much sooner the next one starts for it."""
+
+    item: Item
+    endpoint: str
+    gain_usd: float
+    frees_s: float
+
+
+def _without_needless(chosen: list[_Leaving], spare_s: float) -> list[_Leaving]:
+    """What has to leave after all: the dearest whose time is not needed stay."""
+    kept = chosen
+    for one in sorted(chosen, key=lambda one: (one.gain_usd, one.item.request.id)):
+        if one.frees_s <= spare_s:
+            spare_s -= one.frees_s
+            kept = [other for other in kept if other is not one]
+    return kept

@@ -37,6 +37,7 @@ class Why(StrEnum):
     # Why this endpoint
     CHEAPEST_ON_TIME = "cheapest_on_time"
     WORTH_THE_PRICE = "worth_the_price"
+    NOT_WORTH_MORE = "not_worth_more"
     LEAST_LOSS = "least_loss"
     SENT_AWAY = "sent_away"
     ONLY_LONG_ENOUGH = "only_long_enough"
@@ -65,6 +66,7 @@ class Why(StrEnum):
 WHY_TEXT: dict[Why, str] = {
     Why.CHEAPEST_ON_TIME: "the cheapest endpoint expected to keep the promise",
     Why.WORTH_THE_PRICE: "a cheaper endpoint would risk the promise by more than this one costs",
+    Why.NOT_WORTH_MORE: "the promise is at risk here; keeping it elsewhere costs more than it is worth",
     Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
     Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
@@ -101,7 +103,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     """What the core may know of one inference request. Never the prompt.
 
     `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
-    gave none. `worth_usd` is what meeting the SLO is worth, with the size of the work already in it.
+    gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
     `residency` holds `anywhere`, `local` or names of sites. `prefix` are salted digests of prompt blocks.
     """
 
@@ -298,6 +300,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     prompt_tokens: int
     prompt_bytes: int
     output_tokens_max: int | None = None
+    completions: int = 1
     hedge: bool = False
 
 

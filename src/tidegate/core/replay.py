@@ -4,7 +4,18 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tidegate.core.model import JOURNAL_VERSION, Candidate, Decision, Line, Record, Request, Segment
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Candidate,
+    Decision,
+    Held,
+    Line,
+    Record,
+    Released,
+    Request,
+    Segment,
+    Started,
+)
 from tidegate.core.router import Router, State
 
 
@@ -39,7 +50,7 @@ class Explained(Record, frozen=True, kw_only=True):
 
 
 class Replay:
-    """Feeds lines one by one; `router` is as it was after the last one."""
+    """Feeds lines one by one; `router` is as it was after the last one, `requests` those not yet sent or refused."""
 
     def __init__(self) -> None:
         self.router: Router | None = None
@@ -60,7 +71,13 @@ class Replay:
             request = self.requests.get(fact.request_id)
             if request is None:
                 raise ReplayError(f"decision about {fact.request_id}, whose request is not in the journal")
+            if not fact.plan:
+                self.requests.pop(fact.request_id)
             return self.router.decide(request, now_s)
+        if isinstance(fact, Started | Released):
+            self.requests.pop(fact.request_id, None)
+        elif isinstance(fact, Held):
+            self.requests[fact.request.id] = fact.request
         self.router.observe(fact, now_s)
         return None
 
@@ -70,9 +87,16 @@ class Replay:
                 f"journal format {segment.version}, this is {JOURNAL_VERSION}: "
                 f"replay it with the software that wrote it ({segment.software})"
             )
-        state = msgspec.json.decode(segment.state, type=State)
+        try:
+            state = msgspec.json.decode(segment.state, type=State)
+        except msgspec.DecodeError as error:
+            raise ReplayError(
+                f"the state in the segment header does not fit this software: {error}; "
+                f"replay it with the software that wrote it ({segment.software})"
+            ) from error
         self.router = Router(segment.endpoints, segment.policy, state)
-        self.requests = dict(state.held)
+        # What was read but not yet decided before this segment is decided in it.
+        self.requests |= state.held
 
 
 def replay(lines: Iterable[Line]) -> Report:
@@ -98,10 +122,10 @@ def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
     core = Replay()
     found = []
     for line in lines:
+        request = core.requests.get(request_id)
         decided = core.feed(line)
-        if decided is not None and decided.request_id == request_id:
+        if request is not None and decided is not None and decided.request_id == request_id:
             assert core.router is not None
-            request = core.requests[request_id]
             candidates = tuple(core.router.candidates(request, line.at_s))
             recorded = line.fact
             assert isinstance(recorded, Decision)

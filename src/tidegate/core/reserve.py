@@ -1,46 +1,82 @@
 """Work in flight: what we have put on an endpoint and it has not finished."""
 
+from collections.abc import Iterable
+
 import msgspec
+
+# What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
+OVERDUE_SHARE = 0.2
 
 
 class Reservation(msgspec.Struct, kw_only=True):
     """One attempt under way, with what was predicted when it was sent, so that its ending can teach.
 
-    `raw_s` is the engine's share of TTFT before the learned correction, `prefill_s` the corrected time its prefill
-    occupies the engine, `load` how many others were in flight. Times in seconds.
+    `raw_s` and `tpot_raw_s` are the engine's share of TTFT and the time per token before the learned correction,
+    `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
+    and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight.
     """
 
     started_s: float
     klass: str
     prompt_tokens: int
-    output_tokens: float
     output_tokens_max: int | None
+    completions: int
     load: int
     network_s: float
-    wait_s: float
-    prefill_s: float
     raw_s: float
     ttft_s: float
     ttft_s_high: float
-    tpot_s: float
     tpot_raw_s: float
+    prefill_s: float
+    first_s_mean: float
+    decode_s_mean: float
     first_s: float | None = None
 
     def ends_s(self, now_s: float) -> float:
-        """When it is expected to free its slot.
+        """When it is expected to free its slot."""
+        if self.first_s is not None:
+            expected_s = self.first_s + self.decode_s_mean
+        else:
+            expected_s = max(self.started_s + self.first_s_mean, now_s) + self.decode_s_mean
+        return max(expected_s, now_s + OVERDUE_SHARE * (now_s - self.started_s) + 0.001)
 
-        One that is overdue is expected to need a fifth of its age more: what has lasted long tends to last.
-        """
-        begun_s = self.first_s if self.first_s is not None else self.started_s + self.ttft_s
-        expected_s = max(begun_s, now_s if self.first_s is None else 0.0) + self.output_tokens * self.tpot_s
-        return max(expected_s, now_s + 0.2 * (now_s - self.started_s) + 0.001)
 
+class Prefills(msgspec.Struct):
+    """The prompts an engine was given and has not begun to answer, worked on one after the other, oldest first.
 
-def prefills_done_s(reservations: dict[str, Reservation], now_s: float) -> float:
-    """When an engine that works on one prefill after the other will have finished those it was given."""
-    done_s = now_s
-    for index, reservation in enumerate(r for r in reservations.values() if r.first_s is None):
-        spent_s = now_s - reservation.started_s - reservation.network_s if index == 0 else 0.0
-        # What should be done by now is about to be: a tenth is left of it.
-        done_s += max(reservation.prefill_s - max(0.0, spent_s), 0.1 * reservation.prefill_s)
-    return done_s
+    `head_s` is what the oldest takes, from `since_s` on, when the engine turned to it; `behind_s` what the rest takes.
+    """
+
+    since_s: float = 0.0
+    head_s: float = 0.0
+    behind_s: float = 0.0
+
+    def add(self, reservation: Reservation) -> None:
+        """One more prompt, behind the others."""
+        if self.head_s:
+            self.behind_s += reservation.prefill_s
+        else:
+            self.head_s = reservation.prefill_s
+            self.since_s = reservation.started_s + reservation.network_s
+
+    def settle(self, waiting: Iterable[Reservation], now_s: float, *, head_done: bool) -> None:
+        """Some prompt is done with: these are left. `head_done`: it was the oldest, so the next one's turn has come."""
+        head = None
+        self.behind_s = 0.0
+        for reservation in waiting:
+            if head is None:
+                head = reservation
+            else:
+                self.behind_s += reservation.prefill_s
+        if head is None:
+            self.head_s = 0.0
+        elif head_done:
+            self.head_s = head.prefill_s
+            self.since_s = max(now_s, head.started_s + head.network_s)
+
+    def left_s(self, now_s: float) -> float:
+        """How long the engine is still busy with them."""
+        if not self.head_s:
+            return 0.0
+        spent_s = max(0.0, now_s - self.since_s)
+        return max(self.head_s - spent_s, OVERDUE_SHARE * spent_s) + self.behind_s

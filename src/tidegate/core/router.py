@@ -1,12 +1,15 @@
 """The router: `decide` reads, `observe` writes."""
 
+from heapq import heappush, heappushpop
+from statistics import NormalDist
+
 import msgspec
 
-from tidegate.core import rules
+from tidegate.core import plan, rules
 from tidegate.core.baseline import static_order
 from tidegate.core.calibration import Cell
-from tidegate.core.estimator import Base, EndpointModel, EndpointState
-from tidegate.core.hold import Item, Place, latest_start_s, schedule
+from tidegate.core.estimator import EndpointModel, EndpointState
+from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     Candidate,
@@ -24,19 +27,13 @@ from tidegate.core.model import (
     Request,
     Run,
     Started,
+    Step,
     Wait,
     Why,
 )
-from tidegate.core.value import attainment, contributions_usd, estimate, value_usd, worth_usd
-
-# Normal deviations of the quantile a promise is first judged at, before the tracker has seen anything.
-DEVIATIONS = {0.8: 0.84, 0.9: 1.28, 0.95: 1.64, 0.99: 2.33}
-# Without content for this long, an attempt is given up at the earliest: prompts of any size have started by
-# then on an engine that answers at all, or their own prediction says otherwise.
-TIMEOUT_S_MIN = 10.0
-TIMEOUT_FACTOR = 4.0
-# Told to come back when a slot is expected, but never sooner than this: clients retry in step.
-RETRY_AFTER_S_MIN = 1.0
+from tidegate.core.plan import Option
+from tidegate.core.refusal import refuse
+from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -48,27 +45,19 @@ class State(msgspec.Struct, kw_only=True):
     static_until_s: float = 0.0
 
 
-class Option(msgspec.Struct):
-    """An endpoint that no rule excludes, as this decision sees it."""
-
-    model: EndpointModel
-    base: Base
-    value_usd: float
-    room: int
-
-
 class Router:
     """Decides where each request runs, and learns from what happened.
 
     The same configuration, snapshot and sequence of calls to `observe` give the same decisions.
     """
 
-    __slots__ = ("_by_model", "_lengths", "_models", "_policy", "_state")
+    __slots__ = ("_by_model", "_lengths", "_models", "_own_by_model", "_policy", "_state")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
         self._policy = policy
-        deviations = DEVIATIONS[policy.quantile]
+        # What a promise is first judged at, before its tracker has seen anything.
+        deviations = NormalDist().inv_cdf(policy.quantile)
         # By name: neither the order of configuration nor that of a set may break a tie.
         self._models = {
             e.name: EndpointModel(e, deviations, self._state.endpoints.get(e.name))
@@ -78,64 +67,65 @@ class Router:
         self._lengths = LengthModel(self._state.lengths)
         self._by_model: dict[str, list[EndpointModel]] = {}
         for model in self._models.values():
-            for name in model.endpoint.models:
+            for name in dict.fromkeys(model.endpoint.models):
                 self._by_model.setdefault(name, []).append(model)
+        self._own_by_model = {name: [m for m in models if m.owned] for name, models in self._by_model.items()}
 
     # --- reading ------------------------------------------------------------------------------------------------
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
         length = self._lengths.at(request.klass, request.output_tokens_max)
-        worth = worth_usd(request, length)
-        options, reasons = self._weigh(request, length, worth, now_s)
-        if not options:
-            return self._refuse(request, reasons, now_s)
+        models, reasons = self._allowed(request, length, now_s)
+        if not models:
+            return self._wait_or_refuse(request, reasons, now_s)
         if now_s < self._state.static_until_s:
-            return self._static(request, options, now_s)
-        held = self._state.held
-        if held or any(o.room <= 0 for o in options):
-            own = [o for o in options if o.model.endpoint.owned]
-            if own:
+            return self._static(request, length, models, reasons, now_s)
+        worth = worth_usd(request, length)
+        held = bool(self._state.held)
+        for model in models:
+            if model.owned and (held or model.room <= 0):
+                options = self._weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
-            options = [o for o in options if o.room > 0]
-            if not options:
-                return self._refuse(request, [*reasons, Why.BUSY], now_s)
+        options = self._weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
         return self._run(request, options, reasons, worth, now_s)
 
     def due(self, now_s: float) -> list[Request]:
-        """Held requests whose turn has come: a slot is free, they are sent away, or they have waited too long."""
-        if not self._state.held:
+        """Held requests whose turn has come, in its order: `decide` lets none of them wait on, and only them.
+
+        A slot is free, or they are sent away, or they have waited too long, or nothing of ours can serve them any more.
+        """
+        held = self._state.held
+        if not held:
             return []
+        if now_s < self._state.static_until_s:
+            return [r for r in held.values() if not _waits(self.decide(r, now_s))]
         places = self._schedule(None, now_s)
-        ready = []
-        for request in self._state.held.values():
-            place = places.get(request.id)
-            expired = now_s - request.arrived_s >= self._policy.hold_s_max
-            if place is None or expired or place.start_s <= now_s:
-                ready.append((place.start_s if place else now_s, request.arrived_s, request.id, request))
-        return [r[-1] for r in sorted(ready, key=lambda r: r[:3])]
+        unplaced = [r for r in held.values() if r.id not in places and not _waits(self.decide(r, now_s))]
+        return unplaced + [
+            held[name]
+            for name, place in places.items()
+            if place.away or place.start_s <= now_s or self._expired(held[name], now_s)
+        ]
 
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
         length = self._lengths.at(request.klass, request.output_tokens_max)
         worth = worth_usd(request, length)
-        needed = rules.tokens_needed(request, length)
+        _, reasons = self._allowed(request, length, now_s)
         found = []
         for model in self._models.values():
             if request.model not in model.endpoint.models:
                 found.append(Candidate(endpoint=model.name, excluded=Why.UNKNOWN_MODEL))
                 continue
-            why = rules.excluded(request, model, needed, length, now_s)
-            room = model.endpoint.concurrency - len(model.state.reservations)
-            if why is None and room <= 0 and not model.endpoint.owned:
-                why = Why.BUSY
+            why = reasons.get(model.name)
             # What a rule excludes is still predicted: a reader wants to know what it would have been.
             base = model.base(request, length, now_s)
             wait_s = 0.0
-            if model.endpoint.owned and why is None and (room <= 0 or self._state.held):
-                wait_s = self._wait_s(request, model, base, worth, now_s)
-            spent_s = now_s + wait_s - request.arrived_s
-            parts = contributions_usd(request, base, worth, spent_s)
+            if why is None and model.owned and (model.room <= 0 or self._state.held):
+                alone = item(request, worth, {model.name: base}, [])
+                wait_s = max(0.0, self._schedule(alone, now_s)[request.id].start_s - now_s)
+            parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
             found.append(
                 Candidate(
                     endpoint=model.name,
@@ -167,14 +157,18 @@ class Router:
     # --- writing ------------------------------------------------------------------------------------------------
 
     def observe(self, fact: Observation, now_s: float) -> None:
-        """Take in a fact. All learning happens here."""
+        """Take in a fact. All learning happens here.
+
+        An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
+        """
         match fact:
             case Started():
                 self._state.held.pop(fact.request_id, None)
-                length = self._lengths.at(fact.klass, fact.output_tokens_max)
-                self._models[fact.endpoint].started(fact, length, now_s)
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.started(fact, self._lengths.at(fact.klass, fact.output_tokens_max), now_s)
             case FirstToken():
-                self._models[fact.endpoint].first(fact.request_id, now_s)
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.first(fact.request_id, now_s)
             case Ended():
                 self._ended(fact, now_s)
             case Held():
@@ -182,131 +176,185 @@ class Router:
             case Released():
                 self._state.held.pop(fact.request_id, None)
             case Probed():
-                self._models[fact.endpoint].probed(fact.up, fact.rtt_s, fact.context_tokens)
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.probed(fact)
             case DecisionOverran():
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
 
     def _ended(self, fact: Ended, now_s: float) -> None:
-        sent = self._models[fact.endpoint].ended(fact, self._policy.quantile, now_s)
+        model = self._models.get(fact.endpoint)
+        sent = model.ended(fact, self._policy.quantile, now_s) if model is not None else None
         if sent is not None and fact.output_tokens is not None:
-            cut = sent.output_tokens_max is not None and fact.output_tokens >= sent.output_tokens_max
+            tokens = fact.output_tokens / sent.completions
+            cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
-            self._lengths.learn(sent.klass, fact.output_tokens, now_s, at_least=at_least)
+            self._lengths.learn(sent.klass, tokens, now_s, at_least=at_least)
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
-    def _weigh(self, request: Request, length: Length, worth: float, now_s: float) -> tuple[list[Option], list[Why]]:
-        options: list[Option] = []
-        reasons: list[Why] = []
-        needed = rules.tokens_needed(request, length)
-        spent_s = now_s - request.arrived_s
+    def _allowed(self, request: Request, length: Length, now_s: float) -> tuple[list[EndpointModel], dict[str, Why]]:
+        """The endpoints that no rule excludes, and by name the reason for each of the others."""
+        models, reasons = self._within(request, length, rules.tokens_needed(request, length), now_s)
+        if not models and request.output_tokens_max is None and Why.CONTEXT_TOO_LONG in reasons.values():
+            return self._within(request, length, rules.tokens_needed_least(request), now_s)
+        return models, reasons
+
+    def _within(
+        self, request: Request, length: Length, needed: int, now_s: float
+    ) -> tuple[list[EndpointModel], dict[str, Why]]:
+        models: list[EndpointModel] = []
+        reasons: dict[str, Why] = {}
         for model in self._by_model.get(request.model, ()):
             why = rules.excluded(request, model, needed, length, now_s)
-            room = model.endpoint.concurrency - len(model.state.reservations)
-            if why is None and room <= 0 and not model.endpoint.owned:
-                why = Why.BUSY
-            if why is not None:
-                reasons.append(why)
-                continue
-            base = model.base(request, length, now_s)
-            options.append(Option(model, base, value_usd(request, base, worth, spent_s), room))
-        return options, reasons
+            if why is None:
+                models.append(model)
+            else:
+                reasons[model.name] = why
+        return models, reasons
 
-    def _run(self, request: Request, options: list[Option], reasons: list[Why], worth: float, now_s: float) -> Decision:
-        """Send it now, to the option worth most; the others follow as the plan's next steps."""
-        ranked = sorted(options, key=lambda o: (-o.value_usd, o.base.first_s, o.model.name))
-        best = ranked[0]
-        if len(ranked) == 1:
-            why = rules.why_only(reasons)
-        elif attainment(request, best.base, now_s - request.arrived_s) < 0.5:
-            why = Why.LEAST_LOSS
-        elif best.base.cost_usd <= min(o.base.cost_usd for o in ranked):
-            why = Why.CHEAPEST_ON_TIME
-        else:
-            why = Why.WORTH_THE_PRICE
-        return Decision(request_id=request.id, plan=self._plan(request, ranked, worth, now_s), why=why)
-
-    def _plan(self, request: Request, ranked: list[Option], worth: float, now_s: float) -> tuple[Run, ...]:
-        steps_max = self._policy.attempts_max if request.failover else 1
-        steps = ranked[:steps_max]
-        spent_s = now_s - request.arrived_s
-        plan = []
-        for option, following in zip(steps, [*steps[1:], None], strict=True):
-            first_s_high = option.base.first_s_high
-            cutover_s = None
-            if following is not None and request.slo.ttft_s is not None:
-                # As late as the next endpoint could still be in time, and never before this one is overdue.
-                latest_s = request.slo.ttft_s - spent_s - following.base.first_s_high
-                if latest_s >= first_s_high:
-                    gain_usd = worth * attainment(request, following.base, spent_s + latest_s)
-                    cutover_s = latest_s if gain_usd > following.base.cost_usd else None
-            timeout_s = max(TIMEOUT_S_MIN, TIMEOUT_FACTOR * first_s_high)
-            plan.append(Run(endpoint=option.model.name, timeout_s=timeout_s, cutover_s=cutover_s))
-        return tuple(plan)
-
-    def _bind(
-        self, request: Request, options: list[Option], reasons: list[Why], worth: float, now_s: float
-    ) -> Decision:
-        """Some of our own slots are taken or spoken for: start in turn, wait, or go elsewhere."""
-        policy = self._policy
-        if request.id in self._state.held and now_s - request.arrived_s >= policy.hold_s_max:
-            return self._refuse(request, [*reasons, Why.BUSY], now_s)
-        place = self._schedule(self._item(request, options, worth), now_s)[request.id]
-        others = [o for o in options if not o.model.endpoint.owned and o.room > 0]
-        if place.away:
-            others.sort(key=lambda o: o.model.name != place.endpoint)
-            plan = self._plan(request, others, worth, now_s)
-            return Decision(request_id=request.id, plan=plan, why=self._why_away(place, others))
-        if place.start_s <= now_s:
-            start = [o for o in options if o.model.name == place.endpoint]
-            return self._run(request, start + others, reasons, worth, now_s)
-        own = next(o for o in options if o.model.name == place.endpoint)
-        wait_usd = value_usd(request, own.base, worth, place.start_s - request.arrived_s)
-        if others and max(o.value_usd for o in others) > wait_usd:
-            return self._run(request, others, [*reasons, Why.BUSY], worth, now_s)
-        if request.id not in self._state.held and len(self._state.held) >= policy.held_max:
-            if others:
-                return self._run(request, others, [*reasons, Why.BUSY], worth, now_s)
-            return self._refuse(request, [*reasons, Why.HOLD_FULL], now_s)
-        until_s = min(place.start_s, now_s + policy.recheck_s)
-        wait = Wait(endpoint=place.endpoint, until_s=until_s)
-        return Decision(request_id=request.id, plan=(wait,), why=Why.WAITS_FOR_SLOT)
+    def _allowed_own(self, request: Request, length: Length, now_s: float) -> list[EndpointModel]:
+        """Those of `_allowed` that are ours, without a look at the others where there are any."""
+        needed = rules.tokens_needed(request, length)
+        own = self._own_by_model.get(request.model, ())
+        models = [m for m in own if rules.excluded(request, m, needed, length, now_s) is None]
+        return models or [m for m in self._allowed(request, length, now_s)[0] if m.owned]
 
     @staticmethod
-    def _why_away(place: Place, others: list[Option]) -> Why:
-        assert others, "only an endpoint with room is chosen to send work to"
-        return Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
+    def _weigh(
+        request: Request,
+        models: list[EndpointModel],
+        length: Length,
+        worth: float,
+        now_s: float,
+        keep: int | None = None,
+    ) -> list[Option]:
+        """What each is worth, the cheapest first; with `keep`, until no other can be among so many best.
 
-    def _static(self, request: Request, options: list[Option], now_s: float) -> Decision:
-        ranked = static_order([(o.model.endpoint, o.room, o.base.cost_usd) for o in options])
-        if not ranked:
-            return self._refuse(request, [Why.BUSY], now_s)
-        steps = tuple(
-            Run(endpoint=name, timeout_s=TIMEOUT_S_MIN * TIMEOUT_FACTOR)
-            for name in ranked[: self._policy.attempts_max if request.failover else 1]
+        Nothing is worth more than its promise kept for sure, less its cost: most of it needs no prediction.
+        """
+        spent_s = now_s - request.arrived_s
+        options: list[Option] = []
+        best: list[float] = []
+        for cost_usd, _, model in sorted([(m.cost_usd(request, length), m.name, m) for m in models]):
+            if len(best) == keep and worth - cost_usd < best[0]:
+                break
+            base = model.base(request, length, now_s)
+            usd = value_usd(request, base, worth, spent_s)
+            options.append(Option(model, base, usd))
+            if keep is not None:
+                heappush(best, usd) if len(best) < keep else heappushpop(best, usd)
+        return options
+
+    def _run(
+        self,
+        request: Request,
+        options: list[Option],
+        reasons: dict[str, Why],
+        worth: float,
+        now_s: float,
+        last: list[Option] | None = None,
+    ) -> Decision:
+        """Send it now, to the option worth most; the others follow as the plan's next steps, and then `last`."""
+        spent_s = now_s - request.arrived_s
+        ranked = sorted(options, key=plan.by_value)
+        why = plan.why_first(request, ranked, spent_s) if len(ranked) > 1 else rules.why_only(reasons.values())
+        return self._go(request, ranked + sorted(last or [], key=plan.by_value), reasons, why, worth, now_s)
+
+    def _go(
+        self,
+        request: Request,
+        ranked: list[Option],
+        reasons: dict[str, Why],
+        why: Why,
+        worth: float,
+        now_s: float,
+    ) -> Decision:
+        steps: tuple[Step, ...] = plan.steps(
+            request, ranked[: self._attempts_max(request)], worth, now_s - request.arrived_s
         )
+        busy = [name for name, excluded in reasons.items() if excluded is Why.BUSY]
+        if busy and len(steps) < self._attempts_max(request):
+            # Should all of these fail, one that is merely full now is worth waiting for.
+            until_s = plan.to_ms(now_s + self._policy.recheck_s)
+            steps = (*steps, Wait(endpoint=busy[0], until_s=until_s))
+        return Decision(request_id=request.id, plan=steps, why=why)
+
+    def _bind(
+        self, request: Request, options: list[Option], reasons: dict[str, Why], worth: float, now_s: float
+    ) -> Decision:
+        """Some of our own slots are taken or spoken for: start in turn, wait, or go elsewhere."""
+        own = {o.model.name: o for o in options if o.model.owned}
+        others = [o for o in options if not o.model.owned]
+        elsewhere = _best_first([(o.value_usd, o.model.name) for o in others])
+        work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
+        place = self._schedule(work, now_s)[request.id]
+        if place.away:
+            ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
+            why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
+            return self._go(request, ranked, reasons, why, worth, now_s)
+        if place.start_s <= now_s:
+            free = [o for name, o in own.items() if name != place.endpoint and o.model.room > 0]
+            return self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
+        reasons = reasons | dict.fromkeys(own, Why.BUSY)
+        if request.id in self._state.held:
+            stays = not self._expired(request, now_s)
+        else:
+            fits = len(self._state.held) < self._policy.held_max
+            wait_usd = value_usd(request, own[place.endpoint].base, worth, place.start_s - request.arrived_s)
+            stays = fits and (not others or elsewhere[0][0] <= wait_usd)
+            if not fits and not others:
+                full = reasons | dict.fromkeys(own, Why.HOLD_FULL)
+                return refuse(request, full, self._models, now_s, slot_s=place.start_s)
+        if stays:
+            return self._wait(request, place.endpoint, place.start_s, now_s)
+        if others:
+            return self._run(request, others, reasons, worth, now_s)
+        return refuse(request, reasons, self._models, now_s)
+
+    def _wait_or_refuse(self, request: Request, reasons: dict[str, Why], now_s: float) -> Decision:
+        """Nobody takes it now. Where somebody is merely full it waits: a refusal would lose what a slot could serve."""
+        busy = [self._models[name] for name, why in reasons.items() if why is Why.BUSY]
+        held = request.id in self._state.held
+        may_wait = not self._expired(request, now_s) if held else len(self._state.held) < self._policy.held_max
+        if busy and may_wait:
+            start_s, name = min((m.slots_free_s(now_s)[0], m.name) for m in busy)
+            return self._wait(request, name, start_s, now_s)
+        return refuse(request, reasons, self._models, now_s)
+
+    def _wait(self, request: Request, endpoint: str, start_s: float, now_s: float) -> Decision:
+        until_s = min(start_s, now_s + self._policy.recheck_s)
+        wait = Wait(endpoint=endpoint, until_s=plan.to_ms(until_s))
+        return Decision(request_id=request.id, plan=(wait,), why=Why.WAITS_FOR_SLOT)
+
+    def _static(
+        self,
+        request: Request,
+        length: Length,
+        models: list[EndpointModel],
+        reasons: dict[str, Why],
+        now_s: float,
+    ) -> Decision:
+        """Without predictions: local if it fits, else the cheapest remote. What is held keeps waiting for its slot."""
+        own = [m for m in models if m.owned]
+        held = request.id in self._state.held
+        ranked = static_order((m.endpoint, m.room, rules.cost_usd_most(request, m.endpoint, length)) for m in models)
+        may_wait = not self._expired(request, now_s) if held else len(self._state.held) < self._policy.held_max
+        free = any(m.room > 0 for m in own)
+        if own and not free and may_wait and (held or not ranked):
+            return self._wait(request, own[0].name, float("inf"), now_s)
+        if not ranked:
+            return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._models, now_s)
+        names = ranked[: self._attempts_max(request)]
+        steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
 
-    def _refuse(self, request: Request, reasons: list[Why], now_s: float) -> Decision:
-        why = rules.why_refused(reasons)
-        back_s = None
-        models = self._by_model.get(request.model, [])
-        if why in (Why.BUSY, Why.HOLD_FULL):
-            back_s = min((min(m.slots_free_s(now_s)) for m in models), default=now_s)
-        elif why in (Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.DOWN):
-            back_s = min((max(m.state.breaker.open_until_s, m.state.not_before_s) for m in models), default=now_s)
-        retry_after_s = None if back_s is None else max(RETRY_AFTER_S_MIN, back_s - now_s)
-        return Decision(request_id=request.id, plan=(), why=why, retry_after_s=retry_after_s)
+    def _attempts_max(self, request: Request) -> int:
+        return self._policy.attempts_max if request.failover else 1
 
     # --- the held schedule --------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _item(request: Request, options: list[Option], worth: float) -> Item:
-        own = {o.model.name: o.base for o in options if o.model.endpoint.owned}
-        away = {o.model.name: o.base for o in options if not o.model.endpoint.owned and o.room > 0}
-        if not request.failover:
-            away = {}
-        return Item(request, worth, own, away, latest_start_s(request, own))
+    def _expired(self, request: Request, now_s: float) -> bool:
+        return now_s - request.arrived_s >= self._policy.hold_s_max
 
     def _schedule(self, new: Item | None, now_s: float) -> dict[str, Place]:
         """The schedule of the held work, with one more item where given."""
@@ -315,18 +363,29 @@ class Router:
             if new is not None and request.id == new.request.id:
                 continue
             length = self._lengths.at(request.klass, request.output_tokens_max)
-            worth = worth_usd(request, length)
-            options, _ = self._weigh(request, length, worth, now_s)
-            if any(o.model.endpoint.owned for o in options):
-                items.append(self._item(request, options, worth))
+            own = {m.name: m.base(request, length, now_s) for m in self._allowed_own(request, length, now_s)}
+            if own:
+                items.append(item(request, worth_usd(request, length), own))
         slots_s, rooms = {}, {}
         for name, model in self._models.items():
-            if model.endpoint.owned:
+            if model.owned:
                 slots_s[name] = model.slots_free_s(now_s)
             else:
-                rooms[name] = model.endpoint.concurrency - len(model.state.reservations)
-        return schedule(items, slots_s, rooms, now_s)
+                rooms[name] = model.room
+        return schedule(items, slots_s, rooms, lambda request: self._elsewhere(request, now_s), now_s)
 
-    def _wait_s(self, request: Request, model: EndpointModel, base: Base, worth: float, now_s: float) -> float:
-        item = Item(request, worth, {model.name: base}, {}, latest_start_s(request, {model.name: base}))
-        return max(0.0, self._schedule(item, now_s)[request.id].start_s - now_s)
+    def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
+        """What a held request would be worth at each endpoint that is not ours, best first."""
+        length = self._lengths.at(request.klass, request.output_tokens_max)
+        models, _ = self._allowed(request, length, now_s)
+        others = [m for m in models if not m.owned]
+        options = self._weigh(request, others, length, worth_usd(request, length), now_s)
+        return _best_first([(o.value_usd, o.model.name) for o in options])
+
+
+def _best_first(valued: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    return sorted(valued, key=lambda v: (-v[0], v[1]))
+
+
+def _waits(decision: Decision) -> bool:
+    return bool(decision.plan) and isinstance(decision.plan[0], Wait)

@@ -13,10 +13,20 @@ def tokens_needed(request: Request, length: Length) -> int:
     return request.prompt_tokens + int(output_tokens)
 
 
+def tokens_needed_least(request: Request) -> int:
+    """What cannot be done without: our own guess of an output's length is no reason to refuse, only to prefer."""
+    return request.prompt_tokens + (request.output_tokens_max or 1)
+
+
 def may_go_to(request: Request, endpoint: Endpoint) -> bool:
     """Whether the request's data may leave for this endpoint's site."""
     residency = request.residency
-    return ANYWHERE in residency or (endpoint.local and LOCAL in residency) or endpoint.site in residency
+    if ANYWHERE in residency:
+        return True
+    # `local` is no name of a site: a remote site that is called so is still remote.
+    if endpoint.local and LOCAL in residency:
+        return True
+    return endpoint.site in residency and endpoint.site != LOCAL
 
 
 def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float:
@@ -42,10 +52,13 @@ def excluded(request: Request, model: EndpointModel, needed: int, length: Length
         return Why.OVER_MAX_COST
     if not state.up:
         return Why.DOWN
-    if state.breaker.openings and state.breaker.blocks(now_s, len(state.reservations)):
+    if state.breaker.openings and state.breaker.blocks(now_s):
         return Why.BREAKER_OPEN
     if now_s < state.not_before_s:
         return Why.TOLD_TO_WAIT
+    # What is ours is waited for; elsewhere nobody may wait.
+    if not endpoint.owned and len(state.reservations) >= endpoint.concurrency:
+        return Why.BUSY
     return None
 
 

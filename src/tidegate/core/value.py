@@ -4,7 +4,7 @@
 work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
 """
 
-from math import sqrt
+from math import inf, log, sqrt
 
 from tidegate.core.calibration import probability_below
 from tidegate.core.estimator import Base
@@ -27,14 +27,20 @@ def attainment(request: Request, base: Base, spent_s: float) -> float:
     The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
     slo = request.slo
-    p = 1.0
+    deviations = inf
     if slo.ttft_s is not None:
-        p = probability_below(slo.ttft_s - spent_s, base.first_s, base.sigma)
+        left_s = slo.ttft_s - spent_s
+        if left_s <= 0.0:
+            return 0.0
+        deviations = log(left_s / base.first_s) / base.sigma
     if slo.tpot_s is not None:
-        p = min(p, probability_below(slo.tpot_s, base.tpot_s, base.tpot_sigma))
+        deviations = min(deviations, log(slo.tpot_s / base.tpot_s) / base.tpot_sigma)
     if slo.e2e_s is not None:
-        p = min(p, probability_below(slo.e2e_s - spent_s, base.first_s + base.decode_s, _e2e_sigma(base)))
-    return p
+        left_s = slo.e2e_s - spent_s
+        if left_s <= 0.0:
+            return 0.0
+        deviations = min(deviations, log(left_s / (base.first_s + base.decode_s)) / _e2e_sigma(base))
+    return probability_below(deviations)
 
 
 def lateness_s(request: Request, base: Base, spent_s: float) -> float:
@@ -83,9 +89,6 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
 
 
 def _e2e_sigma(base: Base) -> float:
-    whole_s = base.first_s + base.decode_s
-    first, rest = (
-        base.first_s / whole_s * base.sigma,
-        base.decode_s / whole_s * (base.tpot_sigma + LENGTH_SIGMA),
-    )
-    return sqrt(first * first + rest * rest) + 1e-6
+    first = base.first_s * base.sigma
+    rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
+    return sqrt(first * first + rest_squared) / (base.first_s + base.decode_s)

@@ -69,12 +69,6 @@ class Call:
         if self.link is not None:
             self.link.resume()
 
-    def end(self) -> None:
-        """For the link: the response is complete."""
-        receiver, self.receiver = self.receiver, None
-        if receiver is not None:
-            receiver.on_end()
-
     def fail(self, error: TransportError) -> None:
         """For the pool and the link: there will be no more, unless it has ended already."""
         receiver, self.receiver = self.receiver, None

@@ -72,6 +72,7 @@ class Pool:
         self._origin = origin
         self._host = b"host: %b\r\n" % origin.authority
         self._clock = clock
+        self._now_s = clock.now_s()  # when it was last read: at most one sweep ago while anything is open
         self._connections_max = connections_max
         self._idle_max = idle_max
         self._idle_timeout_s = idle_timeout_s
@@ -106,7 +107,8 @@ class Pool:
         """
         length = b"content-length: %d\r\n\r\n" % len(body) if body or method == b"POST" else b"\r\n"
         head = request_line(method, target) + self._host + fields(headers) + length
-        call = Call(self, head, body, receiver, self._clock.now_s() + first_byte_timeout_s, idle_timeout_s)
+        now_s = self._now_s = self._clock.now_s()
+        call = Call(self, head, body, receiver, now_s + first_byte_timeout_s, idle_timeout_s)
         self._requests += 1
         link = self._take()
         if link is not None:
@@ -171,7 +173,7 @@ class Pool:
             self._reused += 1
             link.carry(self._waiting.popleft())
         elif len(self._idle) < self._idle_max:
-            link.idle_since_s = self._clock.now_s()
+            link.idle_since_s = self._now_s
             self._idle.append(link)
         else:
             link.transport.close()
@@ -240,7 +242,7 @@ class Pool:
 
     def _sweep(self) -> None:
         """Enforce every time-out, and let idle connections go before the upstream closes them."""
-        now_s = self._clock.now_s()
+        now_s = self._now_s = self._clock.now_s()
         for link in list(self._links):
             link.check(now_s)
         for call in list(self._connecting.values()):

@@ -219,8 +219,7 @@ class Connection(asyncio.Protocol):
         limits, coarse_s = self._limits, self._server.coarse_s
         if awaits is _BODY:
             self._deadline_s = coarse_s + limits.body_timeout_s
-            if self._reader.expects:
-                self._reader.expects = False
+            if self._reader.take_expectation():
                 self.transport.write(_CONTINUE)
         elif awaits is not self._timed:
             # Not renewed by each byte: that is what a slow loris lives on.

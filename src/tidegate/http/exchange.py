@@ -53,7 +53,7 @@ class Exchange:
     received_s   clock when the request was complete
     closed       the response has ended, or nobody is left to read it
     on_left      called once if the client leaves before the response has ended
-    on_pause     the client reads slower than the response is written: stop the source
+    on_pause     the client reads slower than the response is written: stop the source; set it before writing
     on_resume    the client has caught up
     """
 
@@ -62,7 +62,7 @@ class Exchange:
         "_http11",
         "_keep_alive",
         "_phase",
-        "_write",
+        "_transport",
         "body",
         "closed",
         "headers",
@@ -92,7 +92,7 @@ class Exchange:
         http11: bool,
     ) -> None:
         self._connection = connection
-        self._write = connection.transport.write
+        self._transport = connection.transport
         self._http11 = http11
         self._keep_alive = True
         self._phase = _WAITING
@@ -118,15 +118,15 @@ class Exchange:
         assert self._phase is _WAITING, "the response has begun"
         head = status_line(status) + fields(headers)
         if status in (204, 304):
-            self._write(head + self._persistence())
+            self._transport.write(head + self._persistence())
         else:
             head = b"%bcontent-length: %d\r\n%b" % (head, len(body), self._persistence())
             if self.method == "HEAD":
-                self._write(head)
+                self._transport.write(head)
             elif len(body) <= _COPY_BYTES_MAX:
-                self._write(head + body)
+                self._transport.write(head + body)
             else:
-                self._connection.transport.writelines((head, body))
+                self._transport.writelines((head, body))
         self._finish()
 
     def start(self, status: int, headers: Headers) -> None:
@@ -134,6 +134,7 @@ class Exchange:
         if self._phase is _LEFT:
             return
         assert self._phase is _WAITING, "the response has begun"
+        lines = fields(headers)
         framing = b""
         if status in (204, 304):
             self._phase = _WITHOUT_BODY
@@ -142,15 +143,15 @@ class Exchange:
             self._phase = _WITHOUT_BODY if self.method == "HEAD" else _CHUNKED
         else:
             self._phase = _WITHOUT_BODY if self.method == "HEAD" else _DELIMITED
-        self._write(b"".join((status_line(status), fields(headers), framing, self._persistence())))
+        self._transport.write(b"".join((status_line(status), lines, framing, self._persistence())))
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body as one chunk. An empty piece is left out: it would end the body."""
         if self._phase is _CHUNKED:
             if data:
-                self._write(b"%x\r\n%b\r\n" % (len(data), data))
+                self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         elif self._phase is _DELIMITED:
-            self._write(data)
+            self._transport.write(data)
         else:
             assert self._phase in (_WITHOUT_BODY, _LEFT), "write belongs between start and end"
 
@@ -160,7 +161,7 @@ class Exchange:
             return
         assert self._phase in (_CHUNKED, _DELIMITED, _WITHOUT_BODY), "end without start"
         if self._phase is _CHUNKED:
-            self._write(b"0\r\n\r\n")
+            self._transport.write(b"0\r\n\r\n")
         self._finish()
 
     def abort(self) -> None:
@@ -172,7 +173,7 @@ class Exchange:
             return
         if self._phase is _DELIMITED:
             # Here a plain close is the clean ending, so only a reset tells.
-            peer = self._connection.transport.get_extra_info("socket")
+            peer = self._transport.get_extra_info("socket")
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._close(_LEFT)
         self._connection.dropped()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tidegate.http.client import Pool
 
 _COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
-_HEADERS_MAX = 200  # vendors send about 40
+_REPEATS_MAX = 200  # vendors send about 40 fields in all
 _BODILESS = (204, 304)
 
 
@@ -138,8 +138,8 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and end the call when its response is complete."""
-        call = self._call
-        if call is None:
+        call, receiver = self._call, self._receiver
+        if call is None or receiver is None:
             # Nothing was asked: whatever this is, it must not become the answer to the next request.
             self._pool.discard(self)
             self.transport.abort()
@@ -154,18 +154,17 @@ class Link(asyncio.Protocol):
             if not self._complete:
                 self._broken(error)
                 return
-        if self._call is not call:  # cancelled by its receiver
-            return
         if self._complete:
-            self._finish(call)
+            if self._call is call:  # not cancelled by its receiver
+                self._finish(call, receiver)
         elif not self._headed and self._head_bytes > self._pool.header_bytes_max:
             self.fail(Cause.TOO_LARGE, "the head of the response is too large")
 
     def eof_received(self) -> None:
         """A clean close: the end of a response that has no other end."""
-        if self._call is not None and self._until_close and self._headed:
+        if self._call is not None and self._receiver is not None and self._until_close and self._headed:
             self._surplus = True
-            self._finish(self._call)
+            self._finish(self._call, self._receiver)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream is gone."""
@@ -200,9 +199,10 @@ class Link(asyncio.Protocol):
         if name not in headers:
             headers[name] = value.strip()
             return
+        # Joining copies what came before: without a bound here, many repeats cost quadratic time.
         self._repeats += 1
-        if self._repeats > _HEADERS_MAX:
-            self._reject(Cause.TOO_LARGE, "too many header fields")
+        if self._repeats > _REPEATS_MAX:
+            self._reject(Cause.TOO_LARGE, "too many repeated header fields")
         headers[name] += b", " + value.strip()
 
     def on_headers_complete(self) -> None:
@@ -217,11 +217,9 @@ class Link(asyncio.Protocol):
                 self._reject(Cause.PROTOCOL, "the upstream switched protocols unasked")
             return
         headers = self._headers
-        if len(headers) + self._repeats > _HEADERS_MAX or (
-            self._head_bytes > self._pool.header_bytes_max
-            and sum(len(name) + len(value) + 4 for name, value in headers.items()) > self._pool.header_bytes_max
-        ):
-            self._reject(Cause.TOO_LARGE, "the head of the response is too large")
+        # The bytes received include the start of the body, so they only tell when to look closer.
+        if self._head_bytes > self._pool.header_bytes_max:
+            self._judge_size(headers)
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             self._reject(Cause.PROTOCOL, "unknown transfer coding")
@@ -254,6 +252,11 @@ class Link(asyncio.Protocol):
         self._fault = (cause, message)
         raise _StopError
 
+    def _judge_size(self, headers: dict[bytes, bytes]) -> None:
+        size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+        if size > self._pool.header_bytes_max:
+            self._reject(Cause.TOO_LARGE, "the head of the response is too large")
+
     def _broken(self, error: httptools.HttpParserError) -> None:
         """End the call after the parser has stopped: bad bytes, a bound, or an exception of the receiver."""
         culprit = error.__context__
@@ -266,11 +269,12 @@ class Link(asyncio.Protocol):
         else:
             self.fail(Cause.PROTOCOL, str(error))
 
-    def _finish(self, call: Call) -> None:
-        self._call = self._receiver = call.link = None
-        self.resume()
+    def _finish(self, call: Call, receiver: Receiver) -> None:
+        self._call = self._receiver = call.link = call.receiver = None
+        if self._paused:
+            self.resume()
         # An upstream that answers before it has read the request may never read the rest of it.
         usable = self._keep_alive and not self._surplus and not self.transport.get_write_buffer_size()
         self.reused = True
         self._pool.release(self, usable)
-        call.end()
+        receiver.on_end()

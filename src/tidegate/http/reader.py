@@ -1,5 +1,6 @@
 """Bytes of one client in, complete requests out, within the limits."""
 
+import re
 from collections import deque
 from enum import Enum, auto
 from functools import lru_cache
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 # A second one of these means that two readers could see two different requests.
 _SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"))
-_VERSIONS = {"1.1": True, "1.0": False}
+_ORIGIN = re.compile(rb"[a-z]+://[^/?]*", re.IGNORECASE)
 
 
 class Awaits(Enum):
@@ -42,14 +43,15 @@ class Reader:
     refusal  (status, message) if what follows them is not acceptable
     last     nothing is parsed after what is ready: the client, or an error, ends the connection
     awaits   what has to come next
-    expects  whether the client waits for "100 Continue" before it sends the body
     """
 
     __slots__ = (
         "_body",
         "_body_bytes",
+        "_chunked",
         "_clock",
         "_connection",
+        "_expects",
         "_head_bytes",
         "_headers",
         "_http11",
@@ -60,7 +62,6 @@ class Reader:
         "_target",
         "_upgrading",
         "awaits",
-        "expects",
         "last",
         "ready",
         "refusal",
@@ -75,7 +76,8 @@ class Reader:
         self.refusal: tuple[int, str] | None = None
         self.last = False
         self.awaits = _REQUEST
-        self.expects = False
+        self._expects = False
+        self._chunked = False
         self._head_bytes = 0
         self._method = self._target = b""
         self._headers: dict[bytes, bytes] = {}
@@ -90,6 +92,7 @@ class Reader:
         if self.last:
             return
         if self.awaits is not _BODY:
+            self.awaits = _HEAD
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -104,28 +107,24 @@ class Reader:
             self.refusal = (431, "the header is too large")
             self.last = True
 
+    def take_expectation(self) -> bool:
+        """Whether the client waits for "100 Continue" before it sends the body; told once."""
+        expects, self._expects = self._expects, False
+        return expects and not self._body
+
     # ------------------------------------------------------------------ the parser calls
 
-    def on_message_begin(self) -> None:
-        """The first byte of a request."""
+    def on_url(self, url: bytes) -> None:
+        """The target, or a piece of it: the first that is told of a request."""
         if self._upgrading:
             return
-        if len(self.ready) >= self._limits.pipelined_max:
+        self.awaits = _HEAD
+        target = self._target = self._target + url
+        if len(target) > self._limits.target_bytes_max:
+            self._refuse(414, "the request target is too long")
+        if self.ready and len(self.ready) >= self._limits.pipelined_max:
             self.last = True
             raise _StopError
-        self.awaits = _HEAD
-        self._target = b""
-        self._headers = {}
-        self._repeats = 0
-        self._body = []
-        self._body_bytes = 0
-
-    def on_url(self, url: bytes) -> None:
-        """A piece of the target."""
-        if self.awaits is _HEAD:
-            self._target += url
-            if len(self._target) > self._limits.target_bytes_max:
-                self._refuse(414, "the request target is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; trailers are dropped."""
@@ -149,41 +148,46 @@ class Reader:
         if self._upgrading:
             self._upgrading = False
             return
-        headers, parser = self._headers, self._parser
+        headers, parser, limits = self._headers, self._parser, self._limits
         self.awaits = _BODY
         self._method = parser.get_method()
-        http11 = _VERSIONS.get(parser.get_http_version())
-        if http11 is None:
+        http11 = self._http11 = parser.get_http_version() == "1.1"
+        if not http11 and parser.get_http_version() != "1.0":
             self._refuse(505, "this server speaks HTTP/1.1")
-        self._http11 = http11
-        self._judge_size(headers)
+        if len(headers) + self._repeats > limits.headers_max:
+            self._refuse(431, "too many header fields")
+        # The bytes fed include the start of the body, so they only tell when to look closer.
+        if self._head_bytes > limits.header_bytes_max and self._size_of_head() > limits.header_bytes_max:
+            self._refuse(431, "the header is too large")
         if http11 and b"host" not in headers:
             self._refuse(400, "the host header is missing")
         if parser.should_upgrade():
             if self._method == b"CONNECT":
                 self._refuse(501, "this server is not a tunnel")
             self._upgrading = True
-        self._judge_framing(headers)
+        # Both framings at once, and malformed lengths, llhttp has refused already.
+        if b"content-length" in headers:
+            if int(headers[b"content-length"]) > limits.body_bytes_max:
+                self._refuse(413, "the body is too large")
+        elif b"transfer-encoding" in headers:
+            self._judge_coding(headers[b"transfer-encoding"])
         if b"expect" in headers:
             if headers[b"expect"].lower() != b"100-continue":
                 self._refuse(417, "only 100-continue can be expected")
-            self.expects = http11
+            self._expects = http11
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        self._body_bytes += len(data)
-        if self._body_bytes > self._limits.body_bytes_max:
-            self._refuse(413, "the body is too large")
         self._body.append(data)
-        self.expects = False
+        if self._chunked:  # a content-length has been judged before
+            self._body_bytes += len(data)
+            if self._body_bytes > self._limits.body_bytes_max:
+                self._refuse(413, "the body is too large")
 
     def on_message_complete(self) -> None:
         """The request is complete; it runs when the parser has returned and its turn has come."""
         if self._upgrading:
             return
-        self.awaits = _REQUEST
-        self._head_bytes = 0
-        self.expects = False
         path, query = _split(self._target)
         body = self._body
         exchange = Exchange(
@@ -196,10 +200,15 @@ class Reader:
             self._clock.now_s(),
             self._http11,
         )
-        self._body = []
         self.ready.append(exchange)
         # Only here does llhttp know: after the message it has forgotten.
         self.last = not self._parser.should_keep_alive()
+        self.awaits = _REQUEST
+        self._expects = self._chunked = False
+        self._head_bytes = self._repeats = self._body_bytes = 0
+        self._target = b""
+        self._headers = {}
+        self._body = []
 
     # ------------------------------------------------------------------ judging
 
@@ -207,27 +216,15 @@ class Reader:
         self.refusal = (status, message)
         raise _StopError
 
-    def _judge_size(self, headers: dict[bytes, bytes]) -> None:
-        limits = self._limits
-        if len(headers) + self._repeats > limits.headers_max:
-            self._refuse(431, "too many header fields")
-        # The bytes fed include the start of the body, so they only tell when to look closer.
-        if self._head_bytes > limits.header_bytes_max:
-            size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in headers.items())
-            if size > limits.header_bytes_max:
-                self._refuse(431, "the header is too large")
+    def _size_of_head(self) -> int:
+        return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
 
-    def _judge_framing(self, headers: dict[bytes, bytes]) -> None:
-        """Both lengths at once, and malformed ones, llhttp has refused already."""
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body_bytes_max:
-            self._refuse(413, "the body is too large")
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None:
-            if coding.lower() != b"chunked":
-                self._refuse(501, "the only transfer coding is chunked")
-            if not self._http11:
-                self._refuse(400, "HTTP/1.0 has no transfer codings")
+    def _judge_coding(self, coding: bytes) -> None:
+        if coding.lower() != b"chunked":
+            self._refuse(501, "the only transfer coding is chunked")
+        if not self._http11:
+            self._refuse(400, "HTTP/1.0 has no transfer codings")
+        self._chunked = True
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the body of a request that also offers another protocol.
@@ -250,6 +247,6 @@ class Reader:
 def _split(target: bytes) -> tuple[str, str]:
     """Path and query of a target."""
     if target[:1] not in (b"/", b"*"):  # absolute form: a proxy's way of asking
-        target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        target = _ORIGIN.sub(b"", target, count=1)
     path, _, query = target.decode("ascii").partition("?")
-    return path, query
+    return path or "/", query

@@ -1,0 +1,46 @@
+"""Where the results of benchmarks go: with the commit, the command and the machine that they are from."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from tidegate.clock import Clock, iso
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def record(name: str, found: dict[str, object]) -> None:
+    """Write bench/results/NAME.json, and print it."""
+    result = {
+        "commit": commit(),
+        "command": " ".join(["python", "-m", f"bench.{name}", *sys.argv[1:]]),
+        "machine": machine(),
+        "at": iso(Clock().now_s()),
+        **found,
+    }
+    text = json.dumps(result, indent=2) + "\n"
+    (RESULTS / f"{name}.json").write_text(text)
+    print(text)
+
+
+def commit() -> str:
+    """The commit that is checked out; `+` where files differ from it."""
+    head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+    dirty = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=True)
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def machine() -> str:
+    """Processor, cores and Python."""
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {platform.system()}"

@@ -1,0 +1,101 @@
+"""Verbs that read a journal: explain and replay."""
+
+import argparse
+import sys
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from tidegate import clock
+from tidegate.core.model import WHY_TEXT, Candidate, Decision, Wait
+from tidegate.core.replay import Explained, ReplayError
+from tidegate.core.replay import replay as replay_lines
+from tidegate.telemetry.explain import find
+from tidegate.telemetry.journal import JournalError, read
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print every decision about one request, with its candidates."""
+    try:
+        found = find(options.journal, options.id)
+    except (JournalError, ReplayError) as error:
+        print(f"tidegate explain: {error}", file=sys.stderr)
+        return 1
+    if not found:
+        what = f"decision {options.id}" if options.id else "decision"
+        print(f"tidegate explain: no {what} in {options.journal}; x-tidegate-decision names one", file=sys.stderr)
+        return 1
+    if options.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        console = Console(highlight=False)
+        for one in found:
+            print_explained(console, one)
+    return 0
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Reproduce a journal: 0 where every decision came out again, 1 where one did not."""
+    try:
+        report = replay_lines(read(options.journal))
+    except (JournalError, ReplayError) as error:
+        print(f"tidegate replay: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(msgspec.json.encode(report).decode())
+    else:
+        said = "all came out again" if report.difference is None else "one came out otherwise"
+        print(
+            f"{report.decisions} decisions over {report.observations} observations in {report.segments} segments: {said}"
+        )
+        if report.difference is not None:
+            print(f"  at {clock.iso(report.difference.at_s)}")
+            print(f"  recorded {_plan_text(report.difference.recorded)}")
+            print(f"  replayed {_plan_text(report.difference.replayed)}")
+    return 0 if report.difference is None else 1
+
+
+def print_explained(console: Console, one: Explained) -> None:
+    """One decision for people: where, why, and each candidate with what makes up its value."""
+    request, decision = one.request, one.decision
+    console.print(
+        f"[bold]{request.id}[/] at {clock.iso(one.at_s)}: {request.klass}, {request.model}, about "
+        f"{request.prompt_tokens} prompt tokens"
+    )
+    console.print(f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})")
+    table = Table(
+        "candidate", "value $", "promise $", "lateness $", "cost $", "ttft s", "90 % below", "e2e s", "kept", "rule",
+        box=None, header_style="bold",
+    )  # fmt: skip
+    for candidate in sorted(one.candidates, key=_rank):
+        table.add_row(*_row(candidate))
+    console.print(table)
+
+
+def _rank(candidate: Candidate) -> tuple[bool, float]:
+    return candidate.excluded is not None, -(candidate.value_usd or 0.0)
+
+
+def _row(candidate: Candidate) -> list[str]:
+    parts, estimate = candidate.contributions_usd, candidate.estimate
+    if estimate is None or candidate.value_usd is None:
+        return [candidate.endpoint, *["-"] * 8, _rule(candidate)]
+    usd = [candidate.value_usd, parts["promise"], parts["lateness"], parts["cost"]]
+    seconds = [estimate.ttft_s, estimate.ttft_s_high, estimate.e2e_s]
+    return [
+        candidate.endpoint,
+        *(f"{u:+.6f}" for u in usd),
+        *(f"{s:.2f}" for s in seconds),
+        f"{estimate.attainment:.0%}",
+        _rule(candidate),
+    ]
+
+
+def _rule(candidate: Candidate) -> str:
+    return "" if candidate.excluded is None else WHY_TEXT[candidate.excluded]
+
+
+def _plan_text(decision: Decision) -> str:
+    steps = [f"wait for {s.endpoint}" if isinstance(s, Wait) else s.endpoint for s in decision.plan]
+    return ", then ".join(steps) or "refused"

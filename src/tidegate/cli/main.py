@@ -1,0 +1,118 @@
+"""`tidegate`: serve, demo, check, explain, replay, version."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from tidegate import __version__
+from tidegate.cli import journal, serve
+from tidegate.config.load import load
+from tidegate.config.problem import ConfigError
+
+CONFIG = Path("tidegate.toml")
+JOURNAL = Path("journal")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status is 0 where it succeeded, 2 where it was asked wrongly."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ConfigError as error:
+        if options.json:
+            _print_json({"problems": error.problems})
+        else:
+            console = Console(stderr=True, highlight=False)
+            for problem in error.problems:
+                console.print(f"[bold red]{problem.file}[/]: [bold]{problem.path or 'file'}[/]: {problem.message}")
+                console.print(f"    remedy: {problem.remedy}")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tidegate",
+        description="Selective offloading for AI inference: decides, request by request, what runs on your own "
+        "hardware and what is worth paying for.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    verb = _verb(verbs, "serve", "run the gateway", _serve)
+    verb.add_argument("--config", type=Path, default=CONFIG, help="configuration file (default: %(default)s)")
+
+    verb = _verb(verbs, "demo", "two real engines, a gateway and a tour of decisions", _demo)
+    verb.add_argument("--once", action="store_true", help="exit after the tour")
+    verb.add_argument("--verify", action="store_true", help="really run the choice that was not taken, too")
+
+    verb = _verb(verbs, "check", "read a configuration and say what it means, or what is wrong with it", _check)
+    verb.add_argument("config", type=Path, nargs="?", default=CONFIG, help="default: %(default)s")
+
+    verb = _verb(verbs, "explain", "why a request went where it went", journal.explain)
+    verb.add_argument("id", nargs="?", help="x-tidegate-decision of its answer; without it, the last decision")
+    verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
+
+    verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
+    verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
+
+    _verb(verbs, "version", "print the version", _version)
+    return parser
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    text: str,
+    run: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _serve(options: argparse.Namespace) -> int:
+    return serve.serve(load(options.config), as_json=options.json)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    # The lab is heavy, and no other verb needs it.
+    from tidegate.lab.demo import demo
+
+    return demo(once=options.once, verify=options.verify, as_json=options.json)
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = load(options.config)
+    summary = serve.summary(config)
+    if options.json:
+        _print_json(summary)
+    else:
+        serve.print_summary(summary)
+    return 0
+
+
+def _version(options: argparse.Namespace) -> int:
+    if options.json:
+        _print_json({"version": __version__})
+    else:
+        print(f"tidegate {__version__}")
+    return 0
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.encode(value).decode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""From the tables of a configuration to the records that the core and the shells work with, in their units."""
+
+import ssl
+from pathlib import Path
+
+import msgspec
+
+from tidegate.config.address import Address, Url, parse_address, parse_url
+from tidegate.config.config import Config
+from tidegate.config.defaults import Defaults, defaults
+from tidegate.config.endpoint import EndpointTable, EngineKind, PriceTable, PriorTable
+from tidegate.config.schema import ClassTable, PolicyTable, SloTable
+from tidegate.config.secret import Secret
+from tidegate.core.model import Endpoint, Policy, Price, Prior, RequestClass, Slo, replace
+
+MIB = 1024 * 1024
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True):
+    """The service's settings. `journal` is None where there is none, `log` is None for stderr."""
+
+    listen: Address
+    admin: Address
+    journal: Path | None
+    journal_segment_bytes: int
+    journal_total_bytes: int
+    request_timeout_s: float
+    body_bytes_max: int
+    log: Path | None
+    connections_max: int
+    drain_s: float
+
+
+class Upstream(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach one endpoint: what its adapter needs, and the core does not.
+
+    `url` is None for a fake without one. `model` is the name to put into requests, empty to pass on the client's.
+    `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
+    """
+
+    name: str
+    engine: EngineKind
+    url: Url | None
+    model: str
+    key: Secret | None
+    tls_ca_file: Path | None
+    probe_s: float
+    connect_timeout_s: float
+    asks_context: bool
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The context for https, None for http; the usual authorities are trusted, and those of `tls_ca_file`."""
+        if self.url is None or not self.url.tls:
+            return None
+        context = ssl.create_default_context()
+        if self.tls_ca_file is not None:
+            context.load_verify_locations(self.tls_ca_file)
+        return context
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration as records. `endpoints` are in order of their names, `upstreams` has one for each."""
+
+    gateway: Gateway
+    policy: Policy
+    endpoints: tuple[Endpoint, ...]
+    upstreams: dict[str, Upstream]
+    classes: dict[str, RequestClass]
+
+
+def build(config: Config) -> Built:
+    """The records of a configuration; nothing is read, and nothing can fail that `load` has not refused."""
+    endpoints = sorted(config.endpoints.items())
+    return Built(
+        gateway=_gateway(config),
+        policy=policy(config.policy),
+        endpoints=tuple(endpoint(name, table, config.sites[table.site].local) for name, table in endpoints),
+        upstreams={name: _upstream(name, table, config) for name, table in endpoints},
+        classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
+    )
+
+
+def policy(table: PolicyTable) -> Policy:
+    """The settings of the decision."""
+    return Policy(
+        seed=table.seed,
+        held_max=table.held_max,
+        hold_s_max=table.hold_s_max,
+        recheck_s=table.recheck_ms / 1000,
+        attempts_max=table.attempts_max,
+        quantile=table.quantile,
+        decide_budget_s=table.decide_budget_ms / 1000,
+        static_s=table.static_s,
+    )
+
+
+def request_class(name: str, table: ClassTable) -> RequestClass:
+    """What the requests of a class start from."""
+    return RequestClass(
+        name=name,
+        slo=_slo(table.slo),
+        worth_usd=table.worth_usd,
+        worth_usd_per_1k_tokens=table.worth_usd_per_1k_tokens,
+        late_usd_per_s=table.late_usd_per_s,
+        residency=table.residency,
+    )
+
+
+def endpoint(name: str, table: EndpointTable, local: bool) -> Endpoint:
+    """The endpoint as the core knows it; what is left out is as usual for its engine."""
+    usual = defaults(table.engine, local)
+    context_tokens = table.context_tokens or usual.context_tokens
+    assert context_tokens is not None, "load refuses an unknown context window"
+    return Endpoint(
+        name=name,
+        site=table.site,
+        local=local,
+        models=table.serves or (table.model,),
+        context_tokens=context_tokens,
+        concurrency=table.concurrency or usual.concurrency,
+        owned=local if table.owned is None else table.owned,
+        shares_compute=usual.shares_compute if table.shares_compute is None else table.shares_compute,
+        capabilities=tuple(sorted(set(table.capabilities or usual.capabilities))),
+        price=_price(table.price),
+        prior=_prior(table.prior, usual),
+    )
+
+
+def _gateway(config: Config) -> Gateway:
+    table, folder = config.gateway, config.file.parent
+    return Gateway(
+        listen=parse_address(table.listen),
+        admin=parse_address(table.admin),
+        journal=folder / table.journal if table.journal else None,
+        journal_segment_bytes=table.journal_segment_mib * MIB,
+        journal_total_bytes=table.journal_total_mib * MIB,
+        request_timeout_s=table.request_timeout_s,
+        body_bytes_max=table.body_mib_max * MIB,
+        log=None if table.log == "-" else folder / table.log,
+        connections_max=table.connections_max,
+        drain_s=table.drain_s,
+    )
+
+
+def _upstream(name: str, table: EndpointTable, config: Config) -> Upstream:
+    return Upstream(
+        name=name,
+        engine=table.engine,
+        url=parse_url(table.url) if table.url else None,
+        model=table.model,
+        key=config.secrets.get(name),
+        tls_ca_file=config.file.parent / table.tls_ca_file if table.tls_ca_file else None,
+        probe_s=table.probe_s,
+        connect_timeout_s=table.connect_timeout_s,
+        asks_context=table.context_tokens is None,
+    )
+
+
+def _slo(table: SloTable) -> Slo:
+    return Slo(ttft_s=_seconds(table.ttft_ms), tpot_s=_seconds(table.tpot_ms), e2e_s=_seconds(table.e2e_ms))
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+def _price(table: PriceTable | None) -> Price:
+    if table is None or table.free:
+        return Price()
+    cached = table.usd_per_1m_cached_tokens
+    return Price(
+        usd_per_input_token=(table.usd_per_1m_input_tokens or 0.0) / 1e6,
+        usd_per_cached_token=None if cached is None else cached / 1e6,
+        usd_per_output_token=(table.usd_per_1m_output_tokens or 0.0) / 1e6,
+    )
+
+
+def _prior(table: PriorTable, usual: Defaults) -> Prior:
+    """The usual prior of the engine with what was written down in its place, turned from rates into times."""
+    prior = usual.prior
+    if table.prefill_tokens_per_s is not None:
+        # The usual length of half speed stays: the square term goes along with the speed.
+        slower = 1 / table.prefill_tokens_per_s / prior.prefill_s_per_token
+        prior = replace(
+            prior,
+            prefill_s_per_token=1 / table.prefill_tokens_per_s,
+            prefill_s_per_token2=prior.prefill_s_per_token2 * slower,
+        )
+    if table.prefill_half_speed_tokens is not None:
+        # One more token after m takes a + m * b seconds: twice as long as at the start where m * b = a.
+        prior = replace(prior, prefill_s_per_token2=prior.prefill_s_per_token / table.prefill_half_speed_tokens)
+    written = {
+        "overhead_s": _seconds(table.overhead_ms),
+        "decode_s_per_token": None if table.decode_tokens_per_s is None else 1 / table.decode_tokens_per_s,
+        "batch_slowdown": table.batch_slowdown,
+        "rtt_s": _seconds(table.rtt_ms),
+        "upload_bytes_per_s": None if table.upload_mbit_per_s is None else table.upload_mbit_per_s * 1e6 / 8,
+        "sigma": table.sigma,
+    }
+    return replace(prior, **{name: value for name, value in written.items() if value is not None})

@@ -1,0 +1,255 @@
+"""What has to be true between the settings: references, promises that can be kept, money, secrets and the network."""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from tidegate.config import secret
+from tidegate.config.address import Address, Url, is_loopback, is_private, parse_address, parse_url
+from tidegate.config.defaults import defaults
+from tidegate.config.endpoint import VARIABLE, EndpointTable, EngineKind, PriceTable
+from tidegate.config.problem import Problems, join, nearest
+from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.secret import Secret, SecretError
+from tidegate.core.model import ANYWHERE, LOCAL
+
+PRICE_REMEDY = (
+    "write price = { usd_per_1m_input_tokens = ..., usd_per_1m_output_tokens = ... } from the vendor's price list, "
+    "or price = { free = true } if it costs nothing"
+)
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """The well-formed tables of a file. `written` has all names that stand there, of broken tables too."""
+
+    folder: Path
+    gateway: GatewayTable | None
+    policy: PolicyTable | None
+    classes: dict[str, ClassTable]
+    sites: dict[str, SiteTable]
+    endpoints: dict[str, EndpointTable]
+    written: dict[str, set[str]]
+
+
+def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dict[str, Secret]:
+    """Note everything that contradicts something else; the secrets that were found, by endpoint."""
+    if draft.gateway is not None:
+        _gateway(draft.gateway, problems)
+    if draft.policy is not None:
+        _policy(draft.policy, draft.gateway, problems)
+    secrets: dict[str, Secret] = {}
+    for name, endpoint in draft.endpoints.items():
+        path = join("endpoint", name)
+        _site(path, endpoint, draft, problems)
+        _model(path, endpoint, problems)
+        _price(path, endpoint, draft.sites.get(endpoint.site), problems)
+        url = _url(path, endpoint, problems)
+        key = _secret(path, endpoint, draft.folder, problems, variables)
+        if key is not None:
+            secrets[name] = key
+        _network(path, endpoint, url, draft.folder, problems)
+    for name, klass in draft.classes.items():
+        _class(join("class", name), klass, draft, problems)
+    if not draft.written["endpoint"]:
+        problems.add("endpoint", "there is none", "write [endpoint.NAME] with its site, engine and url")
+    return secrets
+
+
+def _gateway(gateway: GatewayTable, problems: Problems) -> None:
+    listen = _address("gateway.listen", gateway.listen, problems)
+    admin = _address("gateway.admin", gateway.admin, problems)
+    if listen is not None and admin is not None and _same(listen, admin):
+        problems.add("gateway.admin", "this is the clients' address", "give it a port of its own, as in 127.0.0.1:8401")
+    if gateway.journal_total_mib < 2 * gateway.journal_segment_mib:
+        problems.add(
+            "gateway.journal_total_mib",
+            "less than two segments: the newest would be removed while it is written",
+            f"set it to {2 * gateway.journal_segment_mib} or more, or make journal_segment_mib smaller",
+        )
+
+
+def _address(path: str, text: str, problems: Problems) -> Address | None:
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        problems.add(path, f"{error} in `{text}`", "write host:port, as in 127.0.0.1:8400 or [::1]:8400")
+        return None
+    if not is_loopback(address.host):
+        port = address.port or 8400
+        problems.add(
+            path,
+            f"`{text}` can be reached from other machines, and there are no client keys yet: "
+            "whoever reaches it may spend your money and read your metrics",
+            f"listen on 127.0.0.1:{port} and put a proxy in front that does TLS and authenticates",
+        )
+    return address
+
+
+def _same(one: Address, other: Address) -> bool:
+    # Port 0 is a free one each time. Loopback has many addresses, but `localhost` is most often the first.
+    hosts = {"127.0.0.1" if host == "localhost" else host for host in (one.host.lower(), other.host.lower())}
+    return one.port == other.port != 0 and len(hosts) == 1
+
+
+def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problems) -> None:
+    if gateway is not None and policy.hold_s_max >= gateway.request_timeout_s:
+        problems.add(
+            "policy.hold_s_max",
+            f"a request would be held for its whole life: gateway.request_timeout_s is {gateway.request_timeout_s:g}",
+            "set it to less than the request time-out, with room for the answer",
+        )
+
+
+def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> None:
+    slo = klass.slo
+    if slo.ttft_ms is None and slo.tpot_ms is None and slo.e2e_ms is None:
+        problems.add(
+            f"{path}.slo",
+            "it promises nothing, so nothing could be late",
+            "set ttft_ms, tpot_ms or e2e_ms; a generous e2e_ms for work that is in no hurry",
+        )
+    limits_ms = [limit for limit in (slo.ttft_ms, slo.e2e_ms) if limit is not None]
+    if draft.gateway is not None and any(limit > draft.gateway.request_timeout_s * 1000 for limit in limits_ms):
+        problems.add(
+            f"{path}.slo",
+            f"it allows longer than a request lives: gateway.request_timeout_s is {draft.gateway.request_timeout_s:g}",
+            "promise less, or raise the request time-out",
+        )
+    _residency(f"{path}.residency", klass.residency, draft, problems)
+
+
+def _residency(path: str, residency: tuple[str, ...], draft: Draft, problems: Problems) -> None:
+    known = {*draft.written["site"], LOCAL, ANYWHERE}
+    for name in residency:
+        if name not in known:
+            problems.add(path, f"there is no site `{_clip(name)}`", nearest(name, known))
+    if ANYWHERE in residency and len(residency) > 1:
+        problems.add(path, "`anywhere` makes the rest meaningless", 'write either ["anywhere"] or the others')
+    local = {name for name, site in draft.sites.items() if site.local}
+    allowed = {*residency, *(local if LOCAL in residency else ())}
+    sites = {endpoint.site for endpoint in draft.endpoints.values()}
+    # Only where the rest is sound: a broken endpoint may be the one that was meant.
+    if not problems.found and ANYWHERE not in residency and not allowed & sites:
+        problems.add(
+            path,
+            "no endpoint stands where this data may go, so every request would be refused",
+            "add an endpoint there, or allow another site",
+        )
+
+
+def _site(path: str, endpoint: EndpointTable, draft: Draft, problems: Problems) -> None:
+    sites = draft.written["site"]
+    if endpoint.site not in sites:
+        remedy = nearest(endpoint.site, sites) if sites else "write [site.NAME] with local = true or false"
+        problems.add(f"{path}.site", f"there is no site `{_clip(endpoint.site)}`", remedy)
+
+
+def _model(path: str, endpoint: EndpointTable, problems: Problems) -> None:
+    if not endpoint.serves and not endpoint.model:
+        problems.add(
+            f"{path}.serves", "it serves nothing", 'write serves = ["NAME"] with the names that clients ask for'
+        )
+    names = [("model", endpoint.model), *(("serves", name) for name in endpoint.serves)]
+    for key, name in names:
+        if name and not (name.isascii() and name.isprintable()):  # it is repeated in a response header
+            problems.add(
+                f"{path}.{key}", "a model's name is ASCII on one line", "write the name as the engine shows it"
+            )
+    if endpoint.context_tokens is None and defaults(endpoint.engine, local=True).context_tokens is None:
+        problems.add(
+            f"{path}.context_tokens",
+            f"it is missing, and the engine `{endpoint.engine.value}` does not tell",
+            "set it to the model's context window, prompt and output together (vLLM: --max-model-len)",
+        )
+
+
+def _price(path: str, endpoint: EndpointTable, site: SiteTable | None, problems: Problems) -> None:
+    price = endpoint.price
+    if price is None:
+        if site is not None and not site.local:
+            problems.add(f"{path}.price", "a remote endpoint without a price: unknown is never zero", PRICE_REMEDY)
+        return
+    _amounts(f"{path}.price", price, problems)
+
+
+def _amounts(path: str, price: PriceTable, problems: Problems) -> None:
+    amounts = (price.usd_per_1m_input_tokens, price.usd_per_1m_cached_tokens, price.usd_per_1m_output_tokens)
+    if price.free:
+        if any(amount is not None for amount in amounts):
+            problems.add(path, "it is free and has a price", "remove `free` or the dollars")
+        return
+    if price.usd_per_1m_input_tokens is None or price.usd_per_1m_output_tokens is None:
+        problems.add(path, "half of the price is missing: unknown is never zero", PRICE_REMEDY)
+    elif (price.usd_per_1m_cached_tokens or 0.0) > price.usd_per_1m_input_tokens:
+        problems.add(
+            f"{path}.usd_per_1m_cached_tokens",
+            "tokens from the cache cost more than others",
+            "write the price of reading from the cache, not of writing into it",
+        )
+
+
+def _url(path: str, endpoint: EndpointTable, problems: Problems) -> Url | None:
+    if not endpoint.url:
+        if endpoint.engine is not EngineKind.FAKE:
+            problems.add(f"{path}.url", "it is missing", "write where the engine listens, as in http://127.0.0.1:8080")
+        return None
+    try:
+        return parse_url(endpoint.url)
+    except ValueError as error:
+        problems.add(f"{path}.url", str(error), "write https://host/v1 or http://host:port, and nothing else in it")
+        return None
+
+
+def _secret(
+    path: str, endpoint: EndpointTable, folder: Path, problems: Problems, variables: Mapping[str, str]
+) -> Secret | None:
+    variable, file = endpoint.api_key_env, endpoint.api_key_file
+    if variable and file:
+        problems.add(f"{path}.api_key_file", "there is `api_key_env` too", "remove one of the two")
+        return None
+    where = "api_key_env" if variable else "api_key_file"
+    try:
+        if variable:
+            return secret.from_variable(_variable(variable), variables)
+        if file:
+            return secret.from_file(folder / file)
+    except SecretError as error:
+        problems.add(f"{path}.{where}", error.message, error.remedy)
+    return None
+
+
+def _variable(name: str) -> str:
+    if not VARIABLE.match(name):
+        raise SecretError(  # without the name: it may be the key itself
+            "this is not the name of a variable",
+            "write the variable's name in capitals; the key itself never stands here",
+        )
+    return name
+
+
+def _network(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, problems: Problems) -> None:
+    keyed = bool(endpoint.api_key_env or endpoint.api_key_file)
+    if url is not None and keyed and not url.tls and not is_private(url.host):
+        problems.add(
+            f"{path}.url",
+            "the API key would travel through the internet in the clear",
+            "write https://, or reach it through a private network or tunnel",
+        )
+    if not endpoint.tls_ca_file:
+        return
+    if url is not None and not url.tls:
+        problems.add(
+            f"{path}.tls_ca_file", "the URL is http://, so it would not be used", "write https:// or remove it"
+        )
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / endpoint.tls_ca_file)
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
+        reason = "there are no certificates in it" if isinstance(error, ssl.SSLError) else "it cannot be read"
+        problems.add(f"{path}.tls_ca_file", reason, "name a file of certificates in PEM, readable by this user")
+
+
+def _clip(name: str) -> str:
+    return name[:64]  # a name is that long at most; what is longer is no name

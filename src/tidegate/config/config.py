@@ -1,0 +1,21 @@
+"""A configuration that was read and found consistent."""
+
+from pathlib import Path
+
+import msgspec
+
+from tidegate.config.endpoint import EndpointTable
+from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.secret import Secret
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The file's tables, and the secrets by endpoint. Relative paths start at the file's folder."""
+
+    file: Path
+    gateway: GatewayTable
+    policy: PolicyTable
+    classes: dict[str, ClassTable]
+    sites: dict[str, SiteTable]
+    endpoints: dict[str, EndpointTable]
+    secrets: dict[str, Secret]

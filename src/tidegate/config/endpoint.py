@@ -1,0 +1,207 @@
+"""An endpoint in the configuration file: its engine, price, and what it is believed to do at first."""
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from tidegate.config.schema import Table, Text
+from tidegate.core.model import Capability
+
+# A variable's name in the usual spelling. A key written here by mistake rarely has it, and is then not repeated in
+# an error message.
+VARIABLE = re.compile(r"^[A-Z_][A-Z0-9_]{0,127}$")
+
+
+class EngineKind(StrEnum):
+    """The software behind an endpoint, as far as its dialect differs."""
+
+    LLAMACPP = "llamacpp"
+    OPENAI = "openai"
+    FAKE = "fake"
+
+
+UsdPerMillion = Annotated[float, Meta(ge=0, le=10_000)]  # the dearest public price is 600
+
+
+class PriceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tokens cost. Unknown is never zero: give input and output, or say `free = true`."""
+
+    usd_per_1m_input_tokens: Annotated[
+        UsdPerMillion | None, Meta(description="Dollars for a million prompt tokens.")
+    ] = None
+    usd_per_1m_cached_tokens: Annotated[
+        UsdPerMillion | None,
+        Meta(
+            description="Dollars for a million prompt tokens that the endpoint holds in its cache. As the input, "
+            "because not every vendor gives a discount."
+        ),
+    ] = None
+    usd_per_1m_output_tokens: Annotated[
+        UsdPerMillion | None, Meta(description="Dollars for a million tokens of output.")
+    ] = None
+    free: Annotated[
+        bool, Meta(description="The endpoint costs nothing. Off, so that a forgotten price is noticed.")
+    ] = False
+
+
+class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the endpoint is believed to do before anything was measured; a few dozen requests overrule it.
+
+    What is left out depends on the engine, as the table of engines shows.
+    """
+
+    prefill_tokens_per_s: Annotated[
+        # From a small board to a rack: beyond, a unit was mixed up.
+        Annotated[float, Meta(ge=0.1, le=1e7)] | None,
+        Meta(description="Prompt tokens processed each second at the start of a prompt."),
+    ] = None
+    prefill_half_speed_tokens: Annotated[
+        Annotated[float, Meta(ge=100, le=1e9)] | None,  # below, attention would outweigh the weights in any model
+        Meta(description="Prompt length at which that speed has fallen to half: attention grows with the square."),
+    ] = None
+    decode_tokens_per_s: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1e5)] | None,  # from a disk-bound giant to wafer-scale hardware
+        Meta(description="Output tokens each second for a single request."),
+    ] = None
+    batch_slowdown: Annotated[
+        Annotated[float, Meta(ge=0, le=2)] | None,  # at 1 requests take turns; a little more is thrashing
+        Meta(description="Share by which each further running request stretches the time per token."),
+    ] = None
+    overhead_ms: Annotated[
+        Annotated[float, Meta(ge=0, le=60_000)] | None,  # a minute is a cold start, not an overhead
+        Meta(description="Time to the first token that does not depend on the prompt, without the network."),
+    ] = None
+    rtt_ms: Annotated[
+        Annotated[float, Meta(ge=0, le=5000)] | None,  # a geostationary satellite takes 600
+        Meta(description="Round trip of the network."),
+    ] = None
+    upload_mbit_per_s: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1e6)] | None,  # from a bad mobile link to a terabit
+        Meta(description="Bandwidth towards the endpoint."),
+    ] = None
+    sigma: Annotated[
+        Annotated[float, Meta(ge=0.01, le=3)] | None,  # at 3 one in three predictions is off by more than 20 times
+        Meta(description="Trust in all this: the standard deviation of log(actual / predicted)."),
+    ] = None
+
+
+class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One addressable engine at a site serving one model: the unit a decision picks."""
+
+    site: Annotated[
+        str, Meta(min_length=1, max_length=64, description="The site it stands at: the name of a `[site.NAME]` table.")
+    ]
+    engine: Annotated[
+        EngineKind,
+        Meta(
+            description="Its dialect: `llamacpp` for llama-server, `openai` for everything else that speaks the "
+            "OpenAI API (vLLM, SGLang, vendors), `fake` for tests."
+        ),
+    ]
+    url: Annotated[
+        str,
+        Meta(
+            max_length=2048,  # what proxies take
+            description="Where it listens, as OpenAI clients are told it: `https://host:port/v1`; a path before "
+            "`/v1` is kept, and `/v1` itself may be left out. Only `fake` can do without a URL.",
+        ),
+    ] = ""
+    model: Annotated[
+        str,
+        Meta(
+            max_length=256,  # repository paths of models have about 100 characters
+            description="The endpoint's own name for the model, put into every request to it. Left out, the name "
+            "the client asked for is passed on.",
+        ),
+    ] = ""
+    serves: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...],
+        Meta(
+            max_length=256,  # a list to read through
+            description="Names clients may ask for. Left out, `model`: the name that is known already.",
+        ),
+    ] = ()
+    context_tokens: Annotated[
+        # Below 128 no chat template fits; ten times the longest context there is.
+        Annotated[int, Meta(ge=128, le=100_000_000)] | None,
+        Meta(
+            description="Context window of one request, prompt and output together. Left out, llama.cpp is asked; "
+            "other engines do not tell."
+        ),
+    ] = None
+    concurrency: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | None,  # beyond, the sockets give out first
+        Meta(
+            description="Requests it runs at once without slowing down too much; the most we send. Depends on the "
+            "engine, as the table of engines shows."
+        ),
+    ] = None
+    owned: Annotated[
+        bool | None,
+        Meta(
+            description="Whether the capacity is ours alone, so that work is held here rather than in the engine's "
+            "queue. True at a local site: nobody else uses it there."
+        ),
+    ] = None
+    shares_compute: Annotated[
+        bool | None,
+        Meta(
+            description="Whether requests in flight slow each other. True for one engine; false for a vendor at a "
+            "remote site, whose fleet does not show it."
+        ),
+    ] = None
+    capabilities: Annotated[
+        Annotated[tuple[Capability, ...], Meta(min_length=1)] | None,  # an endpoint that can do nothing is a mistake
+        Meta(
+            description="What it can do; a request that needs more goes elsewhere. By engine, as far as every "
+            "model on it can: `vision` and `audio` have to be said."
+        ),
+    ] = None
+    api_key_env: Annotated[
+        str,
+        Meta(
+            max_length=128,
+            description="Environment variable that holds the API key. Never the key itself: this file is read by "
+            "many eyes.",
+        ),
+    ] = ""
+    api_key_file: Annotated[
+        Text,
+        Meta(
+            description="File that holds the API key, relative to this one, not readable by everybody. Instead of "
+            "the variable, as secret mounts are files."
+        ),
+    ] = ""
+    price: Annotated[
+        PriceTable | None,
+        Meta(description="What its tokens cost. Left out, work at a local site is free: its hardware is paid for."),
+    ] = None
+    prior: Annotated[
+        PriorTable, Meta(description="What it is believed to do at first. Depends on the engine, until measured.")
+    ] = PriorTable()
+    probe_s: Annotated[
+        float,
+        Meta(
+            ge=2,  # llama.cpp stops noticing clients that left when it is asked more than once a second
+            le=3600,  # an hour-old state is none
+            description="Time between two probes. Five seconds notice an outage before many requests do, and cost "
+            "nothing.",
+        ),
+    ] = 5.0
+    tls_ca_file: Annotated[
+        Text,
+        Meta(
+            description="File of certificates to trust besides the usual, relative to this one: for engines with "
+            "a certificate of your own. Verification cannot be switched off."
+        ),
+    ] = ""
+    connect_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,  # a round trip around the world is 0.3, with TLS three of them
+            le=60,  # beyond, the promise is lost anyway
+            description="Time to connect, TLS included. A lost packet is repeated after 1 s and 3 s: 5 forgive two.",
+        ),
+    ] = 5.0

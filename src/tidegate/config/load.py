@@ -1,0 +1,228 @@
+"""Reads the configuration file: everything that is wrong with it, at once, and never a traceback."""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tidegate.config import expected
+from tidegate.config.check import Draft, check
+from tidegate.config.config import Config
+from tidegate.config.endpoint import EndpointTable
+from tidegate.config.problem import ConfigError, Problem, Problems, join, nearest
+from tidegate.config.schema import CLASSES, NAME, RESERVED, ClassTable, GatewayTable, PolicyTable, SiteTable, Table
+
+FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
+NAME_REMEDY = "use lower-case letters, digits, `.`, `_` and `-`, 64 at most, a letter or digit first"
+PROBLEMS_PER_TABLE_MAX = 50  # more than anybody repairs in one go
+
+_NAMED = ("class", "site", "endpoint")
+_NAME = re.compile(NAME)
+_T = TypeVar("_T", bound=Table)
+
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+_ITEM = re.compile(r"\[(\d+)\]$")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_MISSING = re.compile(r"missing required field `([^`]*)`")
+
+
+def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = None) -> Config:
+    """The configuration in the file at `path`; ConfigError tells everything that is wrong with it.
+
+    Keys are looked up in `variables`, by default the process's environment.
+    """
+    shown = os.fspath(path)
+    problems = Problems(shown)
+    draft = _sections(Path(shown).parent, _parse(shown, _read(shown)), problems)
+    secrets = check(draft, problems, os.environ if variables is None else variables)
+    if problems.found:
+        raise ConfigError(problems.found)
+    assert draft.gateway is not None
+    assert draft.policy is not None
+    return Config(
+        file=Path(shown),
+        gateway=draft.gateway,
+        policy=draft.policy,
+        classes=draft.classes,
+        sites=draft.sites,
+        endpoints=draft.endpoints,
+        secrets=secrets,
+    )
+
+
+def _read(path: str) -> str:
+    if not path or "\0" in path:
+        raise _refuse(path, "this is not the name of a file", "name the configuration file")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise _refuse(path, "there is no such file", "name the file, or copy one from examples/") from None
+    except IsADirectoryError:
+        raise _refuse(path, "this is a folder", "name a file in it") from None
+    except PermissionError:
+        raise _refuse(path, "it cannot be read by this user", f"chmod u+r {path}, or start as its owner") from None
+    except OSError as error:
+        raise _refuse(path, f"it cannot be read: {error.strerror}", "name a readable file") from None
+    if len(content) > FILE_BYTES_MAX:
+        raise _refuse(path, "it is larger than 1 MiB", "name a configuration file, which has a few KiB")
+    if content.startswith(b"\xef\xbb\xbf"):
+        raise _refuse(path, "it begins with a byte order mark", "save it as UTF-8 without BOM")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _refuse(path, f"line {line} is not UTF-8", "save it as UTF-8") from None
+
+
+def _parse(path: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        raise _refuse(
+            path, message[0].lower() + message[1:], "repair this line; https://toml.io shows the syntax"
+        ) from None
+    except RecursionError:
+        raise _refuse(path, "it is nested too deeply", "tables are at most three deep here") from None
+    except ValueError:  # the one other that tomllib lets through: whole numbers of thousands of digits
+        raise _refuse(path, "it holds a number that is too long", "write numbers of a few digits") from None
+
+
+def _refuse(path: str, message: str, remedy: str) -> ConfigError:
+    return ConfigError([Problem(file=path, path="", message=message, remedy=remedy)])
+
+
+def _sections(folder: Path, document: dict[str, Any], problems: Problems) -> Draft:
+    """Turn each table into its type on its own, so that one broken table does not hide the next."""
+    known = ["gateway", "policy", *_NAMED]
+    for key in document:
+        if key not in known:
+            problems.add(join(key), "there is no such table", nearest(key, known))
+    return Draft(
+        folder=folder,
+        gateway=_convert(document.get("gateway", {}), ("gateway",), GatewayTable, problems),
+        policy=_convert(document.get("policy", {}), ("policy",), PolicyTable, problems),
+        classes=_named(document, "class", ClassTable, problems, CLASSES),
+        sites=_named(document, "site", SiteTable, problems, {}),
+        endpoints=_named(document, "endpoint", EndpointTable, problems, {}),
+        written={key: _names(document, key) for key in _NAMED},
+    )
+
+
+def _names(document: dict[str, Any], key: str) -> set[str]:
+    """What is named there, whether or not it is well-formed: a broken site still exists for those who refer to it."""
+    tables = document.get(key)
+    return set(tables) if isinstance(tables, dict) else set()
+
+
+def _named(
+    document: dict[str, Any], key: str, table: type[_T], problems: Problems, existing: dict[str, dict[str, object]]
+) -> dict[str, _T]:
+    """All `[key.NAME]` tables that are well-formed, by name; those in `existing` need not be written down."""
+    tables = document.get(key, {})
+    if not isinstance(tables, dict):
+        problems.add(key, "this is not a table", f"write [{key}.NAME], with a name of your choice")
+        return {}
+    made: dict[str, _T] = {}
+    for name in sorted({*tables, *existing}):
+        if key == "site" and name in RESERVED:
+            problems.add(join(key, name), f"`{name}` already has a meaning in `residency`", "choose another name")
+            continue
+        if not _NAME.match(name):
+            problems.add(join(key, name), "this name cannot be a metric label", NAME_REMEDY)
+            continue
+        given = tables.get(name, {})
+        raw = {**existing.get(name, {}), **given} if isinstance(given, dict) else given
+        if (one := _convert(raw, (key, name), table, problems)) is not None:
+            made[name] = one
+    return made
+
+
+def _convert(raw: Any, path: tuple[str, ...], table: type[_T], problems: Problems) -> _T | None:
+    """The table as its type, or None and every problem in it.
+
+    msgspec stops at the first error: the offending key is taken out and the rest tried again.
+    """
+    if not isinstance(raw, dict):
+        problems.add(join(*path), "this is not a table", f"write [{join(*path)}] and its settings below")
+        return None
+    rest = _copy(raw)
+    for _ in range(PROBLEMS_PER_TABLE_MAX):
+        try:
+            made = msgspec.convert(rest, table)
+        except msgspec.ValidationError as error:
+            if not _explain(str(error), rest, path, table, problems):
+                return None
+        else:
+            return made if rest == raw else None
+    return None
+
+
+def _copy(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, dict) else value for key, value in raw.items()}
+
+
+def _explain(error: str, raw: dict[str, Any], path: tuple[str, ...], table: type[Table], problems: Problems) -> bool:
+    """Note what msgspec found and take the key out of `raw`; False where trying again would not help."""
+    where = _AT.search(error)
+    keys = re.sub(r"\[[^\]]*\]", "", where[1]).split(".") if where and where[1] else []
+    keys = [key for key in keys if key]
+    if missing := _MISSING.search(error):
+        field = expected.at(table, [*keys, missing[1]])
+        remedy = f"{expected.description(field)} Write {expected.words(field.type)}."
+        if not any(problem.path == join(*path, *keys, missing[1]) for problem in problems.found):  # else taken out here
+            problems.add(join(*path, *keys), f"`{missing[1]}` is missing", remedy)
+        return False
+    if unknown := _UNKNOWN.search(error):
+        inner = expected.bare(expected.at(table, keys).type) if keys else None
+        owner = inner.cls if isinstance(inner, msgspec.inspect.StructType) else table
+        problems.add(
+            join(*path, *keys, unknown[1]),
+            "there is no such setting",
+            _better_key(unknown[1]) or nearest(unknown[1], [field.name for field in expected.fields(owner)]),
+        )
+        return _take_out(raw, [*keys, unknown[1]])
+    field = expected.at(table, keys)
+    kind, shown = expected.bare(field.type), _shown(_value(raw, keys))
+    item = _ITEM.search(where[1]) if where else None
+    if item and isinstance(kind, msgspec.inspect.VarTupleType):
+        kind, shown = kind.item_type, f"number {int(item[1]) + 1} of this list"
+    problems.add(join(*path, *keys), f"{shown} is not {expected.words(kind)}", expected.description(field))
+    return _take_out(raw, keys)
+
+
+def _better_key(key: str) -> str:
+    """Advice for a setting that does not exist for a reason."""
+    if "key" in key or key == "token" or "secret" in key:
+        return "keys do not stand in this file: use `api_key_env` or `api_key_file`"
+    return ""
+
+
+def _value(raw: dict[str, Any], keys: list[str]) -> Any:
+    value: Any = raw
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def _take_out(raw: dict[str, Any], keys: list[str]) -> bool:
+    table = _value(raw, keys[:-1])
+    return isinstance(table, dict) and table.pop(keys[-1], None) is not None
+
+
+def _shown(value: Any) -> str:
+    """A value in an error message. Text is not repeated: it may be a secret in the wrong place."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return f"{value:g}" if isinstance(value, float) else str(value)[:40]
+    if isinstance(value, str):
+        return "this text" if value else "empty text"
+    if isinstance(value, list):
+        return "this list" if value else "an empty list"
+    return "this table" if isinstance(value, dict) else "this"

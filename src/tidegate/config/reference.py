@@ -1,0 +1,171 @@
+"""The reference page of the configuration, made from the schema: it cannot tell anything else than the program does.
+
+`python -m tidegate.config.reference > docs/reference/configuration.md`
+"""
+
+import json
+import sys
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from tidegate.config import expected
+from tidegate.config.defaults import Defaults, defaults
+from tidegate.config.endpoint import EndpointTable, EngineKind, PriceTable, PriorTable
+from tidegate.config.schema import CLASSES, ClassTable, GatewayTable, PolicyTable, SiteTable, SloTable, Table
+
+TABLES: tuple[tuple[str, type[Table]], ...] = (
+    ("[gateway]", GatewayTable),
+    ("[policy]", PolicyTable),
+    ("[class.NAME]", ClassTable),
+    ("slo = { ... } in [class.NAME]", SloTable),
+    ("[site.NAME]", SiteTable),
+    ("[endpoint.NAME]", EndpointTable),
+    ("price = { ... } in [endpoint.NAME]", PriceTable),
+    ("prior = { ... } in [endpoint.NAME]", PriorTable),
+)
+
+ELSEWHERE = {
+    "context_tokens": "by engine",
+    "concurrency": "by engine",
+    "shares_compute": "by engine",
+    "capabilities": "by engine",
+    "prior": "by engine",
+    "owned": "by site",
+    "price": "by site",
+    "serves": "`model`",
+}
+"""Settings whose default depends on others, and on which."""
+
+_PRIOR = {field.name for field in expected.fields(PriorTable)}
+
+INTRODUCTION = """\
+<!-- Made by `python -m tidegate.config.reference`; a test compares it with the schema. Edit the schema. -->
+# Configuration
+
+One TOML file. An unknown setting is an error, and so is every contradiction; all are reported at once, each with
+what to do about it. Relative paths start at the folder of the file. Names of classes, sites and endpoints consist of
+lower-case letters, digits, `.`, `_` and `-`, at most 64 characters; no site is called `local` or `anywhere`.
+
+`[gateway]` and `[policy]` may be left out. At least one site and one endpoint are needed:
+
+```toml
+[site.home]
+local = true
+
+[endpoint.mine]
+site = "home"
+engine = "llamacpp"
+url = "http://127.0.0.1:8080"
+serves = ["smollm2"]
+```
+"""
+
+
+def reference() -> str:
+    """The whole page, as Markdown."""
+    parts = [INTRODUCTION]
+    parts += [_section(title, table) for title, table in TABLES]
+    parts += [_classes(), _engines()]
+    return "\n".join(parts)
+
+
+def _section(title: str, table: type[Table]) -> str:
+    rows = [
+        f"## `{title}`",
+        "",
+        *_paragraphs(table),
+        "",
+        "| setting | value | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for field in expected.fields(table):
+        cells = (f"`{field.name}`", expected.words(field.type), _default(field), expected.description(field))
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _paragraphs(table: type[Table]) -> list[str]:
+    return [line.strip() for line in (table.__doc__ or "").strip().splitlines()]
+
+
+def _default(field: inspect.Field) -> str:
+    value = expected.default(field)
+    if value is msgspec.NODEFAULT:
+        return "required"
+    if field.name in ELSEWHERE or field.name in _PRIOR:
+        return ELSEWHERE.get(field.name, "by engine")
+    if value is None or value in ((), ""):
+        return "none"
+    return f"`{_toml(value)}`"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Table):
+        given = {key: v for key, v in msgspec.structs.asdict(value).items() if v is not None}
+        return "{ " + ", ".join(f"{key} = {_toml(v)}" for key, v in given.items()) + " }"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, float):
+        return expected.number(value) if value >= 0.0001 or value == 0 else f"{value:.8f}".rstrip("0")
+    return json.dumps(value)
+
+
+def _classes() -> str:
+    names = sorted(CLASSES, reverse=True)  # interactive first: it has the defaults of the table
+    made = {name: msgspec.convert(CLASSES[name], ClassTable) for name in names}
+    rows = [
+        "## Classes that exist",
+        "",
+        "| | " + " | ".join(f"`{n}`" for n in names) + " |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    for field in expected.fields(ClassTable):
+        cells = [f"`{_toml(getattr(made[name], field.name))}`" for name in names]
+        rows.append(f"| `{field.name}` | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _engines() -> str:
+    kinds = [
+        ("`llamacpp`, local", defaults(EngineKind.LLAMACPP, local=True)),
+        ("`openai`, local", defaults(EngineKind.OPENAI, local=True)),
+        ("`openai`, remote", defaults(EngineKind.OPENAI, local=False)),
+        ("`fake`, local", defaults(EngineKind.FAKE, local=True)),
+    ]
+    head = "| | " + " | ".join(name for name, _ in kinds) + " |"
+    rows = ["## What is taken for granted of an engine", "", head, "| --- |" + " --- |" * len(kinds)]
+    columns = [_usual(usual) for _, usual in kinds]
+    rows += [f"| `{key}` | " + " | ".join(column[key] for column in columns) + " |" for key in columns[0]]
+    rows += ["", "`llamacpp` and `fake` at a remote site: as here, with the network of `openai`, remote.", ""]
+    rows += [f"- {name}: {usual.reasons}" for name, usual in kinds]
+    return "\n".join(rows) + "\n"
+
+
+def _usual(usual: Defaults) -> dict[str, str]:
+    """One column, in the units of the file."""
+    prior = usual.prior
+    half = prior.prefill_s_per_token / prior.prefill_s_per_token2 if prior.prefill_s_per_token2 else None
+    return {
+        "context_tokens": "required" if usual.context_tokens is None else str(usual.context_tokens),
+        "concurrency": str(usual.concurrency),
+        "shares_compute": _toml(usual.shares_compute),
+        "capabilities": ", ".join(c.value for c in usual.capabilities),
+        "prior.prefill_tokens_per_s": _round(1 / prior.prefill_s_per_token),
+        "prior.prefill_half_speed_tokens": "none" if half is None else _round(half),
+        "prior.decode_tokens_per_s": _round(1 / prior.decode_s_per_token),
+        "prior.batch_slowdown": _round(prior.batch_slowdown),
+        "prior.overhead_ms": _round(prior.overhead_s * 1000),
+        "prior.rtt_ms": _round(prior.rtt_s * 1000),
+        "prior.upload_mbit_per_s": _round(prior.upload_bytes_per_s * 8 / 1e6),
+        "prior.sigma": _round(prior.sigma),
+    }
+
+
+def _round(value: float) -> str:
+    return f"{value:.6g}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -1,0 +1,273 @@
+"""The configuration file as types: what may be written, within which bounds, and why each default is what it is.
+
+A description states what the setting means and, in its last sentence, the reason for the default; the reference page
+is made from it. The comment beside a bound gives the bound's reason.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from tidegate.core.model import ANYWHERE, LOCAL
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # endpoint, site and class names become metric labels and header values
+RESERVED = (ANYWHERE, LOCAL)  # residency gives these words a meaning of their own
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One table of the file. An unknown key is an error: a misspelt limit is no limit."""
+
+
+Text = Annotated[str, Meta(max_length=4096)]  # the longest path Linux takes
+Usd = Annotated[float, Meta(ge=0, le=1000)]  # a thousand dollars for one request is a slip of the keyboard
+
+
+class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The service: where it listens, what it keeps and what it grants its clients."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            max_length=300,  # a host name has at most 253 characters
+            description="Address for clients, `host:port`. Loopback only, as there are no client keys: whoever "
+            "reaches the port may spend the money. 8400 keeps clear of 8000, 8080 and 11434, where engines listen.",
+        ),
+    ] = "127.0.0.1:8400"
+    admin: Annotated[
+        str,
+        Meta(
+            max_length=300,  # as above
+            description="Address for metrics and administration, loopback only. A port of its own, so that a proxy "
+            "in front of the clients' port does not publish it.",
+        ),
+    ] = "127.0.0.1:8401"
+    journal: Annotated[
+        Text,
+        Meta(
+            description="Folder of the journal, relative to this file; empty switches it off. On by default: "
+            "without it no decision can be explained afterwards. It holds no prompts."
+        ),
+    ] = "journal"
+    journal_segment_mib: Annotated[
+        int,
+        Meta(
+            ge=1,  # below, the snapshot that starts each segment is a sizeable part of it
+            le=1024,  # replay and removal work on whole segments
+            description="Size at which the next segment of the journal begins. 16 MiB hold about 14,000 requests: "
+            "small enough to send to somebody, large enough that its snapshot weighs nothing.",
+        ),
+    ] = 16
+    journal_total_mib: Annotated[
+        int,
+        Meta(
+            ge=2,  # one segment being written and one to look at
+            le=1024 * 1024,  # a TiB: beyond, a number has a zero too many
+            description="Size of the whole journal; the oldest segments are removed beyond it. 1 GiB is about "
+            "900,000 requests and fits any disk that holds a model.",
+        ),
+    ] = 1024
+    request_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=1,  # below, no model answers
+            le=86_400,  # a day: a connection that lives longer has been forgotten
+            description="Time after which a request is given up, held or not. The OpenAI SDKs give up after 600 s "
+            "too, and nobody would be left to read the answer.",
+        ),
+    ] = 600.0
+    body_mib_max: Annotated[
+        int,
+        Meta(
+            ge=1,  # a 128k-token prompt has about half a MiB
+            le=256,  # each body is in memory whole, for every client at once
+            description="Size of a request body. A million tokens are 4 MiB of text; the rest is room for images "
+            "in base64.",
+        ),
+    ] = 32
+    log: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="Where log lines go: `-` is stderr, anything else a file, relative to this file. stderr, "
+            "because systemd and containers collect it.",
+        ),
+    ] = "-"
+    connections_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,  # 26 MB and a descriptor for each thousand; more needs more processes
+            description="Client connections at once. Half of the usual 20,000 file descriptors: the upstream side "
+            "needs the others.",
+        ),
+    ] = 10_000
+    drain_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,  # a service manager kills long before
+            description="Time running requests get to finish at shutdown. Service managers kill after 30 s "
+            "(Kubernetes) or 90 s (systemd), containers alone after 10 s.",
+        ),
+    ] = 10.0
+
+
+class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The decision itself. The defaults suit most; each is a bound or a time, not a weight."""
+
+    seed: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**63 - 1,  # what a journal's JSON carries everywhere
+            description="Seed of every random draw. Fixed, so that a journal replays; the value does not matter.",
+        ),
+    ] = 0
+    held_max: Annotated[
+        int,
+        Meta(
+            ge=0,  # 0: nothing is held, a request goes out at once or is refused
+            le=10_000,  # the whole queue is walked when a slot comes free
+            description="Requests held here for a slot of our own. 256 are minutes of work for any "
+            "single engine; more would only wait to be late.",
+        ),
+    ] = 256
+    hold_s_max: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,  # clients give up before
+            description="Longest time a request is held. Two minutes leave most of a client's 600 s for the answer.",
+        ),
+    ] = 120.0
+    recheck_ms: Annotated[
+        float,
+        Meta(
+            ge=10,  # below, rechecking takes more time than deciding
+            le=10_000,  # a promise of seconds is missed while nobody looks
+            description="A held request is decided again after this time at the latest. Half a second is short "
+            "against a promise of two, and 256 decisions of 0.05 ms each then take 3 % of a core.",
+        ),
+    ] = 500.0
+    attempts_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10,  # each attempt multiplies the load exactly when everything is slow
+            description="Attempts for one request, hedges included. One primary, one hedge, one last resort.",
+        ),
+    ] = 3
+    quantile: Annotated[
+        float,
+        Meta(
+            ge=0.5,  # below the median nothing is promised
+            le=0.999,  # beyond, hundreds of samples hold one exception, and the quantile is noise
+            description="Quantile at which a prediction has to keep the promise. Nine in ten is what interactive "
+            "services usually promise.",
+        ),
+    ] = 0.9
+    decide_budget_ms: Annotated[
+        float,
+        Meta(
+            ge=0.1,  # a decision between 16 endpoints takes 0.05
+            le=1000,  # the loop stands still meanwhile
+            description="CPU time one decision may take before the static rule takes over for a while. Decisions "
+            "take 0.05 ms; at 5 something is wrong, and the streams begin to stutter.",
+        ),
+    ] = 5.0
+    static_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,  # an hour without the model is an outage of it
+            description="How long the static rule decides after a decision overran. One second sheds the load of "
+            "a burst and forgives a single hiccup.",
+        ),
+    ] = 1.0
+
+
+LimitMs = Annotated[
+    float,
+    Meta(
+        ge=1,  # no network and no engine is faster
+        le=86_400_000,  # a day is no promise
+    ),
+]
+
+
+class SloTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A promise: limits in milliseconds. An axis left out is no promise; one at least is needed."""
+
+    ttft_ms: Annotated[LimitMs | None, Meta(description="Time to the first content.")] = None
+    tpot_ms: Annotated[LimitMs | None, Meta(description="Time per output token after the first.")] = None
+    e2e_ms: Annotated[LimitMs | None, Meta(description="Time to the end of the answer.")] = None
+
+
+class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A class of requests: what it promises, what keeping the promise is worth, and where its data may go.
+
+    `interactive` and `batch` exist without being written down; a client names its class in a header. What a class
+    of yours leaves out is as in `interactive`.
+    """
+
+    slo: Annotated[
+        SloTable,
+        Meta(
+            description="The promise. Two seconds is what people wait for an answer to begin; 150 ms a token is "
+            "a little faster than they read. Batch work only has to come back while its client waits: "
+            "`e2e_ms = 300000`, half of the request time-out."
+        ),
+    ] = SloTable(ttft_ms=2000.0, tpot_ms=150.0)
+    worth_usd: Annotated[
+        Usd,
+        Meta(
+            description="Dollars that one kept promise is worth. A fifth of a cent pays for a short answer of a "
+            "small commercial model; batch is worth a quarter of it."
+        ),
+    ] = 0.002
+    worth_usd_per_1k_tokens: Annotated[
+        Usd,
+        Meta(
+            description="Dollars added for each thousand tokens of prompt and output. Worth has to grow with the "
+            "work as its price does, or long prompts are pulled back from where they should go: 0.004 is above "
+            "the 3 dollars a million of a large model; batch is worth a quarter of it."
+        ),
+    ] = 0.004
+    late_usd_per_s: Annotated[
+        Usd,
+        Meta(
+            description="Dollars lost with each second of lateness: ranks the endpoints where none keeps the "
+            "promise. After four seconds as much as the promise itself; batch loses a fiftieth of it."
+        ),
+    ] = 0.0005
+    residency: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(
+            min_length=1,
+            max_length=64,  # sites are counted in a handful
+            description="Where its data may go: `local`, names of sites, or `anywhere`. A hard rule. Anywhere, "
+            "because an endpoint that is configured is meant to be used.",
+        ),
+    ] = (ANYWHERE,)
+
+
+CLASSES: dict[str, dict[str, object]] = {
+    "interactive": {},
+    "batch": {
+        "slo": {"e2e_ms": 300_000.0},
+        "worth_usd": 0.0005,
+        "worth_usd_per_1k_tokens": 0.001,
+        "late_usd_per_s": 0.00001,
+    },
+}
+"""The classes that exist without being written down: what they set apart from `ClassTable`'s defaults."""
+
+
+class SiteTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One location: one network path, one failure domain, and either under your roof or not."""
+
+    local: Annotated[
+        bool,
+        Meta(description="Whether data sent there stays at home. It has no default: a wrong guess would let data out."),
+    ]

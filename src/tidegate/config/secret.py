@@ -1,0 +1,94 @@
+"""Secrets: where they come from, and a type that does not show them."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+SECRET_BYTES_MAX = 16 * 1024  # signed tokens have 2 KiB; more is another file
+
+
+class SecretError(Exception):
+    """A secret cannot be had. It says why and what to do about it, never the secret."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class Secret:
+    """Text that shows itself only when asked: not in logs, not in tracebacks, not in what msgspec or pickle write."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The secret itself; call it where the bytes for the upstream are made, and nowhere else."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    __hash__ = None  # type: ignore[assignment]  # a digest of it would be a trace of it
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+    def __copy__(self) -> "Secret":
+        return self
+
+    def __deepcopy__(self, memo: object) -> "Secret":
+        return self
+
+
+def from_variable(name: str, variables: Mapping[str, str]) -> Secret:
+    """The secret in an environment variable."""
+    text = variables.get(name)
+    if text is None or not text.strip():
+        state = "not set" if text is None else "empty"
+        raise SecretError(
+            f"the environment variable {name} is {state}",
+            f"export {name}=... before the start, or use `api_key_file`",
+        )
+    return _checked(text, f"the environment variable {name}")
+
+
+def from_file(path: Path) -> Secret:
+    """The secret in a file that not everybody can read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe without a writer must not hang us
+        with os.fdopen(fd, "rb") as file:
+            mode = os.fstat(fd).st_mode
+            if not stat.S_ISREG(mode):
+                raise SecretError(f"{path} is not a file", "name a file that holds the key and nothing else")
+            if mode & stat.S_IROTH:
+                raise SecretError(f"{path} can be read by everybody on this machine", f"chmod 600 {path}")
+            content = file.read(SECRET_BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise SecretError(
+            f"{path} cannot be read: {reason}", "create it with the key in it, readable by this user only"
+        ) from None
+    if len(content) > SECRET_BYTES_MAX:
+        raise SecretError(f"{path} is larger than any key", "name a file that holds the key and nothing else")
+    return _checked(content.decode("latin-1"), str(path))
+
+
+def _checked(text: str, origin: str) -> Secret:
+    text = text.strip()
+    if not text:
+        raise SecretError(f"{origin} is empty", "put the key into it")
+    # It goes into a request header: anything else would end the header, or begin another.
+    if not text.isascii() or not text.isprintable():
+        raise SecretError(
+            f"{origin} holds characters that no key has (a line break inside, or not ASCII)",
+            "put the key alone into it, on one line",
+        )
+    return Secret(text)

@@ -1,0 +1,76 @@
+"""From endpoints that may be used to the ordered steps of a plan, and the reason for the first of them."""
+
+from math import ceil
+
+import msgspec
+
+from tidegate.core.estimator import Base, EndpointModel
+from tidegate.core.model import Request, Run, Why
+from tidegate.core.value import attainment
+
+# Without content for this long, an attempt is given up at the earliest: prompts of any size have started by
+# then on an engine that answers at all, or their own prediction says otherwise.
+TIMEOUT_S_MIN = 10.0
+TIMEOUT_FACTOR = 4.0
+# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN.
+TIMEOUT_S_STATIC = TIMEOUT_FACTOR * TIMEOUT_S_MIN
+# The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far.
+TIMEOUT_MEDIANS_MAX = 16.0
+# What is less likely than this to keep its promise is not expected to.
+EXPECTED = 0.5
+
+
+class Option(msgspec.Struct, gc=False):
+    """An endpoint that no rule excludes, as one decision sees it."""
+
+    model: EndpointModel
+    base: Base
+    value_usd: float
+
+
+def by_value(option: Option) -> tuple[float, float, str]:
+    """Sorts the option worth most first; ties go to the quicker one, then by name."""
+    return -option.value_usd, option.base.first_s, option.model.name
+
+
+def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: float) -> tuple[Run, ...]:
+    """One attempt at each option, in this order, `spent_s` after the request's arrival."""
+    plan: list[Run] = []
+    highs_s = [option.base.first_s_high for option in ranked]
+    for index, option in enumerate(ranked):
+        cutover_s = None
+        if index + 1 < len(ranked) and request.slo.ttft_s is not None:
+            # As late as the next one could still be in time, and never before this one is overdue.
+            latest_s = request.slo.ttft_s - spent_s - highs_s[index + 1]
+            if latest_s >= highs_s[index]:
+                cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
+                spent_s += cutover_s or 0.0
+        timeout_s = min(TIMEOUT_FACTOR * highs_s[index], TIMEOUT_MEDIANS_MAX * option.base.first_s)
+        timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
+        plan.append(Run(endpoint=option.model.name, timeout_s=timeout_s, cutover_s=cutover_s))
+    return tuple(plan)
+
+
+def _cutover_s(request: Request, following: Base, latest_s: float, worth_usd: float, spent_s: float) -> float | None:
+    """When `following` is started beside the one before it; not at all where that costs more than it may save."""
+    gain_usd = worth_usd * attainment(request, following, spent_s + latest_s)
+    return to_ms(latest_s) if gain_usd > following.cost_usd else None
+
+
+def why_first(request: Request, ranked: list[Option], spent_s: float) -> Why:
+    """Why the first of several options comes first."""
+    best = ranked[0]
+    if attainment(request, best.base, spent_s) < EXPECTED:
+        if all(attainment(request, o.base, spent_s) < EXPECTED for o in ranked[1:]):
+            return Why.LEAST_LOSS
+        return Why.NOT_WORTH_MORE
+    cost_usd = best.base.cost_usd
+    for option in ranked:
+        if option.base.cost_usd < cost_usd:
+            return Why.WORTH_THE_PRICE
+    return Why.CHEAPEST_ON_TIME
+
+
+def to_ms(seconds: float) -> float:
+    """Whole milliseconds: finer differences are those of one machine's logarithm, and a journal is for all of them."""
+    return ceil(seconds * 1000.0) / 1000.0

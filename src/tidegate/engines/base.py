@@ -1,0 +1,97 @@
+"""What an engine's dialect must do: make a request, judge an answer, and say how to probe it.
+
+A dialect is one file and one line in kinds.py. It touches no socket: the gateway sends what it makes and hands it
+what comes back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.model import Ending, Record
+from tidegate.wire.openai import Call
+
+
+class Outgoing(Record, frozen=True, kw_only=True):
+    """A request as it goes to the engine. `streamed`: the answer is an event stream."""
+
+    target: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    streamed: bool
+
+
+class Failure(Record, frozen=True, kw_only=True):
+    """Why an attempt did not give an answer.
+
+    `status`, `message`, `kind` and `code` are what the client would be told, were it the last attempt. `final`: the
+    request itself is at fault, so that no other endpoint would do better. `cause` is for records: a closed, short word.
+    """
+
+    ending: Ending
+    cause: str
+    status: int
+    message: str
+    kind: str = "api_error"
+    code: str | None = None
+    param: str | None = None
+    retry_after_s: float | None = None
+    final: bool = False
+
+
+def overflow(message: str) -> Failure:
+    """Prompt and output did not fit after all. Not final: another endpoint may have a larger window."""
+    return Failure(
+        ending=Ending.REFUSED,
+        cause=CONTEXT_EXCEEDED,
+        status=400,
+        message=message,
+        kind="invalid_request_error",
+        code="context_length_exceeded",
+        param="messages",
+    )
+
+
+class ProbeRequest(Record, frozen=True, kw_only=True):
+    """One GET of a probe. `essential`: the endpoint counts as down where it fails."""
+
+    target: bytes
+    essential: bool = False
+
+
+class ProbeAnswer(Record, frozen=True, kw_only=True):
+    """What came back: status and body."""
+
+    status: int
+    body: bytes
+
+
+class Signals(Record, frozen=True, kw_only=True):
+    """What a probe tells. None is unknown, never zero."""
+
+    up: bool
+    context_tokens: int | None = None
+    running: int | None = None
+    queued: int | None = None
+
+
+class Dialect(Protocol):
+    """How one kind of engine is spoken to."""
+
+    name: str
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
+        """The request as this engine wants it; `model` is the endpoint's own name for it."""
+        ...
+
+    def failure(self, status: int, headers: Mapping[bytes, bytes], body: bytes, now_s: float) -> Failure:
+        """What an answer other than 200 means."""
+        ...
+
+    def probes(self) -> tuple[ProbeRequest, ...]:
+        """What to ask, in order. Never a model load, never a paid token."""
+        ...
+
+    def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
+        """What the answers to `probes` tell; None where a probe got no answer."""
+        ...

@@ -1,0 +1,268 @@
+"""An engine without a model: a real server on loopback, with behaviour to order.
+
+It speaks the plain dialect, and answers llama.cpp's probes too, so that it can stand in for either.
+"""
+
+import asyncio
+from collections.abc import Callable
+from enum import StrEnum
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.http.limits import Limits
+from tidegate.http.server import Exchange, Server
+
+_JSON = (b"content-type", b"application/json")
+_EVENTS = (b"content-type", b"text/event-stream")
+_HTML = (b"content-type", b"text/html")
+_TEXT = (b"content-type", b"text/plain; version=0.0.4")
+_ERROR = b'{"error": {"message": "out of memory", "type": "server_error"}}'
+
+
+class Fault(StrEnum):
+    """How an answer goes wrong. One that is not streamed goes wrong in its one piece, whatever `fault_after` says."""
+
+    SILENT = "silent"  # accepted, and nothing ever comes
+    STALL = "stall"  # a role, and then nothing
+    CUT = "cut"  # the connection closes after `fault_after` tokens
+    UNFINISHED = "unfinished"  # the body ends cleanly after `fault_after` tokens, without a finish or [DONE]
+    MALFORMED = "malformed"  # a chunk that is no JSON after `fault_after` tokens
+    ERROR_EVENT = "error_event"  # an error inside the stream after `fault_after` tokens
+    HTML = "html"  # 200 and a web page
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests are answered. Seconds until the first token, and between tokens.
+
+    `status` other than 200 answers with that, `error` and `headers`. `pad` is added to each streamed token.
+    """
+
+    first_s: float = 0.0
+    token_s: float = 0.0
+    tokens: int = 4
+    usage: bool = True
+    status: int = 200
+    error: bytes = b'{"error":{"message":"no","type":"server_error","param":null,"code":null}}'
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    fault: Fault | None = None
+    fault_after: int = 2
+    pad: str = ""
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as it arrived."""
+
+    path: str
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+class _Asked(msgspec.Struct):
+    model: str = ""
+    stream: bool = False
+
+
+class FakeEngine:
+    """`async with FakeEngine() as engine:` then `engine.url`. Change `engine.script` at any time.
+
+    `seen` holds the inference requests in order, `left` counts clients that went before their answer was complete,
+    `peak` is the most that were in flight at once, `made` all tokens that were made, `paused` the answers that wait
+    for somebody to read them.
+    """
+
+    def __init__(self, script: Script | None = None, *, model: str = "fake", context_tokens: int = 8192) -> None:
+        self.script = script or Script()
+        self.seen: list[Seen] = []
+        self.left = 0
+        self.in_flight = 0
+        self.peak = 0
+        self.made = 0
+        self.paused = 0
+        self.up = True
+        self._model = model
+        self._context_tokens = context_tokens
+        self._server = Server(
+            self._handle, limits=Limits(), clock=Clock(), error_body=lambda _, m: (_JSON[1], m.encode())
+        )
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._server.port
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self._server.start("127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._server.close(0.0)
+
+    def _handle(self, exchange: Exchange) -> None:
+        if exchange.path == "/health":
+            exchange.respond(200 if self.up else 503, (_JSON,), b"{}")
+        elif exchange.path == "/v1/models":
+            listed = {"data": [{"id": self._model, "object": "model", "max_model_len": self._context_tokens}]}
+            exchange.respond(200 if self.up else 503, (_JSON,), msgspec.json.encode(listed))
+        elif exchange.path == "/props":
+            props = {"default_generation_settings": {"n_ctx": self._context_tokens}}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(props))
+        elif exchange.path == "/metrics":
+            gauges = b"llamacpp:requests_processing %d\nllamacpp:requests_deferred 0\n" % self.in_flight
+            exchange.respond(200, (_TEXT,), gauges)
+        elif exchange.method != "POST":
+            exchange.respond(404, (_JSON,), b'{"error":{"message":"File Not Found","type":"not_found_error"}}')
+        else:
+            self.seen.append(Seen(path=exchange.path, headers=exchange.headers, body=exchange.body))
+            _Answer(self, exchange, msgspec.json.decode(exchange.body, type=_Asked), self.script).begin()
+
+
+class _Answer:
+    """One answer on its way, token by token."""
+
+    def __init__(self, engine: FakeEngine, exchange: Exchange, asked: _Asked, script: Script) -> None:
+        self._engine = engine
+        self._exchange = exchange
+        self._asked = asked
+        self._script = script
+        self._made = 0
+        self._chat = exchange.path.endswith("/chat/completions")
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
+
+    def begin(self) -> None:
+        """Start to answer."""
+        exchange, script = self._exchange, self._script
+        if script.status != 200:
+            exchange.respond(script.status, (_JSON, *script.headers), script.error)
+            return
+        engine = self._engine
+        engine.in_flight += 1
+        engine.peak = max(engine.peak, engine.in_flight)
+        exchange.on_left = self._left
+        if script.fault is Fault.SILENT:
+            return
+        if script.fault is Fault.HTML:
+            engine.in_flight -= 1
+            exchange.respond(200, (_HTML,), b"<html><body>Sign in</body></html>")
+            return
+        if self._asked.stream:
+            exchange.on_pause, exchange.on_resume = self._pause, self._resume
+            exchange.start(200, (_EVENTS,))
+            if self._chat:
+                self._chunk({"role": "assistant", "content": None})
+        if script.fault is not Fault.STALL:
+            self._after(script.first_s, self._token)
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, act)
+
+    def _pause(self) -> None:
+        self._paused = True
+        self._engine.paused += 1
+
+    def _resume(self) -> None:
+        self._paused = False
+        self._engine.paused -= 1
+        if self._timer is not None:
+            self._timer.cancel()
+        self._after(0.0, self._token)
+
+    def _token(self) -> None:
+        script = self._script
+        if self._paused:
+            return
+        if script.fault is not None and (self._made >= script.fault_after or not self._asked.stream):
+            self._fail(script.fault)
+        elif self._made < script.tokens:
+            self._made += 1
+            self._engine.made += 1
+            if self._asked.stream:
+                word = f"w{self._made} {script.pad}"
+                self._chunk({"content": word} if self._chat else word)
+            self._after(script.token_s, self._token)
+        else:
+            self._finish()
+
+    def _fail(self, fault: Fault) -> None:
+        exchange = self._exchange
+        self._engine.in_flight -= 1
+        exchange.on_left = None
+        if not self._asked.stream:
+            self._fail_whole(fault)
+            return
+        match fault:
+            case Fault.CUT:
+                exchange.abort()
+                return
+            case Fault.MALFORMED:
+                exchange.write(b'data: {"choices": [{"delta"\n\n')
+            case Fault.ERROR_EVENT:
+                exchange.write(b"data: %b\n\n" % _ERROR)
+            case _:
+                pass
+        exchange.end()
+
+    def _fail_whole(self, fault: Fault) -> None:
+        exchange = self._exchange
+        if fault is Fault.ERROR_EVENT:
+            exchange.respond(200, (_JSON,), _ERROR)
+            return
+        exchange.start(200, (_JSON,))
+        exchange.write(b'{"id": "fake-1", "choices": [{"message"')
+        if fault is Fault.CUT:
+            exchange.abort()
+        else:
+            exchange.end()
+
+    def _finish(self) -> None:
+        exchange = self._exchange
+        self._engine.in_flight -= 1
+        exchange.on_left = None
+        prompt_tokens = len(exchange.body) // 4
+        usage = {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self._made,
+            "total_tokens": prompt_tokens + self._made,
+        }
+        if self._asked.stream:
+            self._chunk({} if self._chat else "", finish="stop")
+            if self._script.usage:
+                self._event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
+            exchange.write(b"data: [DONE]\n\n")
+            exchange.end()
+            return
+        text = "".join(f"w{i + 1} " for i in range(self._made))
+        choice: dict[str, object] = {"index": 0, "finish_reason": "stop", "logprobs": None}
+        choice |= {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        answer = {**self._head("chat.completion" if self._chat else "text_completion"), "choices": [choice]}
+        exchange.respond(
+            200, (_JSON,), msgspec.json.encode({**answer, "usage": usage} if self._script.usage else answer)
+        )
+
+    def _head(self, kind: str) -> dict[str, object]:
+        return {"id": "fake-1", "object": kind, "created": 0, "model": self._asked.model}
+
+    def _chunk(self, piece: dict[str, object] | str, finish: str | None = None) -> None:
+        choice: dict[str, object] = {"index": 0, "finish_reason": finish}
+        choice |= {"delta": piece} if self._chat else {"text": piece}
+        self._event({**self._head("chat.completion.chunk" if self._chat else "text_completion"), "choices": [choice]})
+
+    def _event(self, chunk: dict[str, object]) -> None:
+        self._exchange.write(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+
+    def _left(self) -> None:
+        self._engine.left += 1
+        self._engine.in_flight -= 1
+        self._engine.paused -= self._paused
+        if self._timer is not None:
+            self._timer.cancel()

@@ -1,0 +1,14 @@
+"""Every kind of engine, by the name that the configuration uses."""
+
+from collections.abc import Callable
+
+from tidegate.engines.base import Dialect
+from tidegate.engines.llamacpp import LlamaCpp
+from tidegate.engines.openai import OpenAI
+
+# What makes a dialect: from the path of the endpoint's URL, and its own name of the model.
+KINDS: dict[str, Callable[[str, str | None], Dialect]] = {
+    "llamacpp": LlamaCpp,
+    "openai": OpenAI,
+    "fake": OpenAI,  # engines/fake.py speaks the plain dialect
+}

@@ -1,0 +1,74 @@
+"""llama.cpp's own server (`llama-server`, xllamacpp).
+
+Its queue is unbounded and it never answers 429: admission is the gateway's. A request that is not streamed runs to its
+end although its client has left while another stream is active, so it is always streamed, and aggregated for a client
+that does not stream.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tidegate.engines.base import Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.engines.openai import OpenAI
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.openai import Call
+from tidegate.wire.prometheus import gauges
+
+_RUNNING = "llamacpp:requests_processing"
+_QUEUED = "llamacpp:requests_deferred"
+
+
+class _Generation(msgspec.Struct, frozen=True):
+    n_ctx: int | None = None
+
+
+class _Props(msgspec.Struct):
+    default_generation_settings: _Generation = _Generation()
+
+
+class LlamaCpp:
+    """The OpenAI dialect as llama.cpp speaks it."""
+
+    name = "llamacpp"
+
+    def __init__(self, base_path: str, model: str | None) -> None:
+        self._openai = OpenAI(base_path, model)
+        self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        self.failure = self._openai.failure
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
+        """See `Dialect`."""
+        return self._openai.made(call, model, headers, streamed=True)
+
+    def probes(self) -> tuple[ProbeRequest, ...]:
+        """See `Dialect`.
+
+        At most every two seconds: scraping `/metrics` faster stops the server from noticing clients that leave.
+        """
+        return (
+            ProbeRequest(target=self._base + b"/health", essential=True),
+            ProbeRequest(target=self._base + b"/props"),
+            ProbeRequest(target=self._base + b"/metrics"),
+        )
+
+    def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
+        """See `Dialect`. `/health` answers 503 while the model loads; `n_ctx` is the window of one slot."""
+        health, props, metrics = answers
+        if health is None or health.status != 200:
+            return Signals(up=False)
+        context_tokens = None
+        if props is not None and props.status == 200:
+            try:
+                n_ctx = msgspec.json.decode(props.body, type=_Props).default_generation_settings.n_ctx
+            except UNREADABLE:
+                n_ctx = None
+            context_tokens = n_ctx if n_ctx is not None and n_ctx > 0 else None
+        found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
+        running, queued = found.get(_RUNNING), found.get(_QUEUED)
+        return Signals(
+            up=True,
+            context_tokens=context_tokens,
+            running=None if running is None else int(running),
+            queued=None if queued is None else int(queued),
+        )

@@ -1,0 +1,113 @@
+"""Any server that speaks the OpenAI protocol: vLLM, SGLang, LM Studio, a gateway, the cloud."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from tidegate.core.model import Capability, Ending
+from tidegate.engines.base import Failure, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
+from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
+from tidegate.wire.openai import Call, upstream_body
+
+# The request itself is at fault: another endpoint would say the same.
+_CLIENTS_FAULT = frozenset({400, 422})
+# The endpoint will not take it now, and says so.
+_REFUSALS = frozenset({429, 503, 529})
+_PATHS = {Capability.CHAT: b"/v1/chat/completions", Capability.COMPLETION: b"/v1/completions"}
+
+
+class _Model(msgspec.Struct):
+    id: str = ""
+    max_model_len: int | None = None
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model] = []
+
+
+class OpenAI:
+    """The plain dialect. Answers are streamed only where the client streams."""
+
+    name = "openai"
+
+    def __init__(self, base_path: str, model: str | None) -> None:
+        """`base_path` is the path of the endpoint's URL; a trailing `/v1` in it is the protocol's own.
+
+        `model` is the endpoint's own name of the model whose window a probe looks up, None for any.
+        """
+        self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        self._model = model
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
+        """See `Dialect`."""
+        return self.made(call, model, headers, streamed=call.stream)
+
+    def made(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]], *, streamed: bool) -> Outgoing:
+        """The request, streamed or not whatever the client wants: for dialects that build on this one."""
+        return Outgoing(
+            target=self._base + _PATHS[call.kind],
+            headers=(*_FIXED_HEADERS, *headers),
+            body=upstream_body(call, model=model, stream=streamed),
+            streamed=streamed,
+        )
+
+    def failure(self, status: int, headers: Mapping[bytes, bytes], body: bytes, now_s: float) -> Failure:
+        """See `Dialect`."""
+        said = read_error(status, body, headers.get(b"content-type", b""))
+        if said.context_exceeded:
+            return overflow(said.message)
+        if status in _CLIENTS_FAULT:
+            return Failure(
+                ending=Ending.OK,
+                cause="client_error",
+                status=status,
+                message=said.message,
+                kind=said.type or "invalid_request_error",
+                code=said.code,
+                param=said.param,
+                final=True,
+            )
+        if status in _REFUSALS:
+            return Failure(
+                ending=Ending.REFUSED,
+                cause=f"status_{status}",
+                status=429 if status == 429 else 503,
+                message=said.message,
+                kind="rate_limit_error" if status == 429 else "api_error",
+                code="rate_limit_exceeded" if status == 429 else "upstream_overloaded",
+                retry_after_s=retry_after_s(headers, now_s),
+            )
+        # 401 and 403 concern the key that we hold, 404 a model that we configured: the client did nothing wrong.
+        return Failure(
+            ending=Ending.FAILED,
+            cause=f"status_{status}",
+            status=502,
+            message=f"the endpoint answered {status}: {said.message}",
+            code="upstream_error",
+            retry_after_s=retry_after_s(headers, now_s),
+        )
+
+    def probes(self) -> tuple[ProbeRequest, ...]:
+        """See `Dialect`. Listing models is free everywhere, and tells whether the key is good."""
+        return (ProbeRequest(target=self._base + b"/v1/models", essential=True),)
+
+    def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
+        """See `Dialect`. A window is told by vLLM alone (`max_model_len`)."""
+        (models,) = answers
+        # A server without a list of models is up all the same; one that is failing says 5xx, a bad key 401.
+        if models is None or models.status >= 500 or models.status in (401, 403):
+            return Signals(up=False)
+        try:
+            listed = msgspec.json.decode(models.body, type=_Models).data
+        except UNREADABLE:
+            return Signals(up=True)
+        known = [m for m in listed if self._model in (None, m.id)]
+        windows = [m.max_model_len for m in known if m.max_model_len is not None and m.max_model_len > 0]
+        return Signals(up=True, context_tokens=min(windows, default=None))
+
+
+_FIXED_HEADERS = (
+    (b"content-type", b"application/json"),
+    # Bytes are relayed as they come, so they must come uncompressed.
+    (b"accept-encoding", b"identity"),
+)

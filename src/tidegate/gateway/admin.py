@@ -1,0 +1,149 @@
+"""The admin address: cheap state only. What takes long runs in a process of its own."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tidegate.core.model import WHY_TEXT
+from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.reply import JSON
+from tidegate.http.server import Exchange, Server
+from tidegate.telemetry.journal import Journal
+from tidegate.telemetry.metrics import HttpCounts
+from tidegate.wire.errors import error_body
+
+# One query at a time reads the journal: it takes a core for a second, and the relay needs the other.
+EXPLAIN_TIMEOUT_S = 30.0
+_ROUTES = "/livez, /readyz, /metrics, /api/state and /api/decisions/{id}"
+
+
+class Admin:
+    """Answers every request on the admin address."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        *,
+        ready: Callable[[], bool],
+        journal: Journal | None,
+        servers: Callable[[], tuple[Server, Server]],
+    ) -> None:
+        self._dispatch = dispatch
+        self._ready = ready
+        self._journal = journal
+        self._servers = servers
+        self._explaining: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        """Stop explaining."""
+        if self._explaining is not None:
+            self._explaining.cancel()
+            await asyncio.gather(self._explaining, return_exceptions=True)
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer, now or later."""
+        if exchange.method not in ("GET", "HEAD"):
+            _error(exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.")
+            return
+        path = exchange.path
+        if path == "/livez":
+            exchange.respond(200, (JSON,), b'{"status":"ok"}')
+        elif path == "/readyz":
+            good = self._ready()
+            exchange.respond(200 if good else 503, (JSON,), b'{"ready":true}' if good else b'{"ready":false}')
+        elif path == "/metrics":
+            exchange.respond(200, ((b"content-type", b"text/plain; version=0.0.4"),), self._exposition())
+        elif path == "/api/state":
+            exchange.respond(200, (JSON,), msgspec.json.encode(self._state()))
+        elif path.startswith("/api/decisions/"):
+            self._decision(exchange, path.removeprefix("/api/decisions/"))
+        else:
+            _error(exchange, 404, f"There is nothing at {path[:200]}; there are {_ROUTES}.")
+
+    def _exposition(self) -> bytes:
+        dispatch = self._dispatch
+        seen = self._servers()[0].statistics()
+        return dispatch.metrics.exposition(
+            endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
+            held=dispatch.router.held,
+            http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
+            journal=None if self._journal is None else self._journal.statistics(),
+        )
+
+    def _state(self) -> dict[str, object]:
+        dispatch, now_s = self._dispatch, self._dispatch.clock.now_s()
+        endpoints = {}
+        for name, upstream in dispatch.upstreams.items():
+            model = dispatch.router.endpoint(name)
+            state = model.state
+            endpoints[name] = {
+                "site": upstream.endpoint.site,
+                "local": upstream.endpoint.local,
+                "models": upstream.endpoint.models,
+                "up": state.up,
+                "breaker": state.breaker.state,
+                "breaker_open_for_s": max(0.0, state.breaker.open_until_s - now_s),
+                "context_tokens": model.context_tokens,
+                "in_flight": len(state.reservations),
+                "concurrency": upstream.endpoint.concurrency,
+                "rtt_s": state.network.rtt_s,
+                "pool": upstream.pool.statistics(),
+            }
+        return {
+            "at_s": now_s,
+            "ready": self._ready(),
+            "in_flight": dispatch.in_flight,
+            "held": dispatch.router.held,
+            "endpoints": endpoints,
+        }
+
+    def _decision(self, exchange: Exchange, decision_id: str) -> None:
+        """The facts at once; the candidates, which replay recomputes, from a process of its own."""
+        known = self._dispatch.recent.get(decision_id)
+        if known is None:
+            _error(exchange, 404, "No recent decision has this id; older ones: tidegate explain --journal DIR ID.")
+            return
+        whys = {d.why.value: WHY_TEXT[d.why] for _, d in known.decisions}
+        facts = {"request": known.request, "decisions": known.decisions, "endings": known.endings, "why": whys}
+        if self._journal is None:
+            exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": None}))
+        elif self._explaining is not None:
+            _error(exchange, 503, "Another decision is being explained; try again in a second.")
+        else:
+            self._explaining = asyncio.get_running_loop().create_task(
+                self._explain(exchange, decision_id, facts, self._journal.folder)
+            )
+
+    async def _explain(self, exchange: Exchange, decision_id: str, facts: dict[str, object], folder: Path) -> None:
+        explained = None
+        try:
+            explained = await _replayed(decision_id, folder)
+        finally:
+            self._explaining = None
+        exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": explained}))
+
+
+async def _replayed(decision_id: str, folder: Path) -> msgspec.Raw | None:
+    """What `tidegate explain` says, None where it does not come to an answer. Its process never outlives this."""
+    verb = ("-m", "tidegate.cli.main", "explain", "--json", "--journal", str(folder), decision_id)
+    child: asyncio.subprocess.Process | None = None
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, *verb, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        async with asyncio.timeout(EXPLAIN_TIMEOUT_S):
+            out, _ = await child.communicate()
+        return msgspec.Raw(out.strip()) if child.returncode == 0 else None
+    except OSError:  # it did not start, or took too long
+        return None
+    finally:
+        if child is not None and child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def _error(exchange: Exchange, status: int, message: str) -> None:
+    exchange.respond(status, (JSON,), error_body(message, "invalid_request_error", None, f"http_{status}"))

@@ -1,0 +1,202 @@
+"""One call to one endpoint: reads its answer, and tells the drive what the flight must know."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tidegate.core.model import Ending
+from tidegate.engines.base import Dialect, Failure, Outgoing, overflow
+from tidegate.http.client import Call, Cause, TransportError
+from tidegate.wire.sse import BadStream
+from tidegate.wire.stream import Reader
+
+# An error body is read for its message alone.
+ERROR_BYTES_MAX = 64 * 1024
+
+_TRANSPORT: dict[Cause, tuple[Ending, int, str]] = {
+    Cause.REFUSED: (Ending.FAILED, 502, "could not be reached"),
+    Cause.DNS: (Ending.FAILED, 502, "could not be resolved"),
+    Cause.TLS: (Ending.FAILED, 502, "failed the TLS handshake"),
+    Cause.CONNECT_TIMEOUT: (Ending.TIMED_OUT, 504, "did not accept a connection in time"),
+    Cause.FIRST_BYTE_TIMEOUT: (Ending.TIMED_OUT, 504, "did not answer in time"),
+    Cause.IDLE_TIMEOUT: (Ending.TIMED_OUT, 504, "fell silent"),
+    Cause.RESET: (Ending.FAILED, 502, "closed the connection before its answer was complete"),
+    Cause.PROTOCOL: (Ending.FAILED, 502, "did not answer in HTTP"),
+    Cause.TOO_LARGE: (Ending.FAILED, 502, "answered with more than the gateway accepts"),
+    Cause.POOL_FULL: (Ending.REFUSED, 503, "has no free connection"),
+}
+
+
+class Listener(Protocol):
+    """Who an attempt reports to."""
+
+    def content(self, attempt: "Attempt") -> None:
+        """First content has come."""
+
+    def write(self, attempt: "Attempt", data: bytes) -> None:
+        """More of the answer, to be relayed."""
+
+    def completed(self, attempt: "Attempt", rest: bytes) -> None:
+        """The answer is complete; `rest` is what of it was not relayed yet."""
+
+    def failed(self, attempt: "Attempt", failure: Failure) -> None:
+        """There will be no answer, or no more of it."""
+
+
+class Attempt:
+    """Receives what an endpoint answers. Reports exactly one of `completed` and `failed`, unless cancelled."""
+
+    __slots__ = (
+        "_call",
+        "_content_type",
+        "_dialect",
+        "_error",
+        "_headers",
+        "_listener",
+        "_now_s",
+        "_over",
+        "endpoint",
+        "first_s",
+        "hedge",
+        "reader",
+        "sent_s",
+        "status",
+        "streamed",
+    )
+
+    def __init__(
+        self,
+        endpoint: str,
+        dialect: Dialect,
+        outgoing: Outgoing,
+        reader: Reader,
+        listener: Listener,
+        now_s: Callable[[], float],
+        *,
+        hedge: bool,
+    ) -> None:
+        self.endpoint = endpoint
+        self.hedge = hedge
+        self.reader = reader
+        self.sent_s = now_s()
+        self.first_s: float | None = None
+        self.status = 0
+        self.streamed = outgoing.streamed
+        self._dialect = dialect
+        self._listener = listener
+        self._now_s = now_s
+        self._call: Call | None = None
+        self._error: bytearray | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._over = False
+
+    def carry(self, call: Call) -> None:
+        """Remember the call that carries this attempt."""
+        self._call = call
+
+    def cancel(self) -> None:
+        """Nobody wants it any more: the connection closes, which is how the engine learns."""
+        self._over = True
+        if self._call is not None:
+            self._call.cancel()
+
+    def pause(self) -> None:
+        """Stop reading, so that the engine has to stop writing."""
+        if self._call is not None:
+            self._call.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._call is not None:
+            self._call.resume()
+
+    # --- what the HTTP client tells -------------------------------------------------------------------------------
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """See `http.Receiver`."""
+        self.status = status
+        if status != 200:
+            self._error, self._headers = bytearray(), headers
+            return
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        wanted = b"text/event-stream" if self.streamed else b"application/json"
+        if kind != wanted and not (kind == b"" and not self.streamed):
+            answered = kind.decode("latin-1")[:60] or "no content type"
+            self._fail("unexpected_content", f"answered {answered} where {wanted.decode()} was asked for")
+
+    def on_data(self, data: bytes) -> None:
+        """See `http.Receiver`."""
+        if self._over:
+            return
+        if self._error is not None:
+            self._error += data[: ERROR_BYTES_MAX - len(self._error)]
+            return
+        reader = self.reader
+        out = reader.feed(data)
+        if reader.content and self.first_s is None:
+            self.first_s = self._now_s()
+            self._listener.content(self)
+            if self._over:
+                return
+        if reader.failure is not None:
+            if out:
+                self._listener.write(self, out)
+            self._broke(reader.failure)
+        elif reader.done:
+            self._complete(out)
+        elif out:
+            self._listener.write(self, out)
+
+    def on_end(self) -> None:
+        """See `http.Receiver`."""
+        if self._over:
+            return
+        if self._error is not None:
+            failure = self._dialect.failure(self.status, self._headers, bytes(self._error), self._now_s())
+            self._over = True
+            self._listener.failed(self, failure)
+            return
+        out = self.reader.end()
+        if self.reader.failure is not None:
+            self._broke(self.reader.failure)
+            return
+        self._complete(out)
+
+    def on_error(self, error: TransportError) -> None:
+        """See `http.Receiver`."""
+        if self._over:
+            return
+        self._over = True
+        ending, status, what = _TRANSPORT[error.cause]
+        failure = Failure(
+            ending=ending,
+            cause=error.cause.value,
+            status=status,
+            message=f"the endpoint {what}",
+            code="upstream_timeout" if status == 504 else "upstream_error",
+        )
+        self._listener.failed(self, failure)
+
+    def _complete(self, rest: bytes) -> None:
+        # The connection reads on by itself to the end of the response, and can then be used again: also where a slow
+        # client has stopped it, for nobody will start it any more.
+        self._over = True
+        self.resume()
+        self._listener.completed(self, rest)
+
+    def _broke(self, stream: BadStream) -> None:
+        if stream.error is None or not stream.error.context_exceeded:
+            self._fail(stream.cause, stream.message)
+            return
+        self.cancel()
+        self._listener.failed(self, overflow(stream.error.message))
+
+    def _fail(self, cause: str, message: str) -> None:
+        self.cancel()
+        failure = Failure(
+            ending=Ending.FAILED,
+            cause=cause,
+            status=502,
+            message=f"the endpoint {message}",
+            code="upstream_error",
+        )
+        self._listener.failed(self, failure)

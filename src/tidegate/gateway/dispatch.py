@@ -1,0 +1,232 @@
+"""The one place where the core meets the world: every decision is made and every fact is told through here.
+
+What passes is journalled in the order in which the router saw it, so that replay can follow.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from tidegate import clock
+from tidegate.clock import Clock
+from tidegate.core.model import (
+    Decision,
+    DecisionOverran,
+    Ended,
+    FirstToken,
+    Observation,
+    Policy,
+    Probed,
+    Record,
+    Request,
+)
+from tidegate.core.router import Router
+from tidegate.gateway.upstream import Upstream
+from tidegate.telemetry.journal import Journal
+from tidegate.telemetry.log import Log
+from tidegate.telemetry.metrics import Metrics
+from tidegate.wire.tokens import TokenRatio
+
+# Cutovers and time-outs are seconds; a pass over a thousand requests in flight costs 0.1 ms.
+SWEEP_S = 0.05
+# Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
+RECENT_MAX = 2000
+
+
+class Timed(Protocol):
+    """Something under way that must act when its time comes."""
+
+    request: Request
+
+    def timer(self, now_s: float) -> None:
+        """Its time has come."""
+
+    def expire(self, now_s: float) -> None:
+        """It has taken longer than any request may."""
+
+    def turn(self, now_s: float) -> None:
+        """It is held, and should be decided again."""
+
+
+class Recent(Record, frozen=True, kw_only=True):
+    """What is remembered of a request for the admin address."""
+
+    request: Request
+    decisions: tuple[tuple[float, Decision], ...]
+    endings: tuple[Ended, ...] = ()
+
+
+class Dispatch:
+    """Owns the router and tells it everything; owns the timers of what is under way."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        policy: Policy,
+        router: Router,
+        upstreams: dict[str, Upstream],
+        journal: Journal | None,
+        metrics: Metrics,
+        log: Log,
+        request_timeout_s: float,
+    ) -> None:
+        self.clock = clock
+        self.router = router
+        self.upstreams = upstreams
+        self.metrics = metrics
+        self.log = log
+        self.ratios: dict[str, TokenRatio] = {}
+        self.recent: OrderedDict[str, Recent] = OrderedDict()
+        self._policy = policy
+        self._journal = journal
+        self._request_timeout_s = request_timeout_s
+        self._live: dict[str, Timed] = {}
+        self._timers: dict[str, float] = {}
+        self._held: dict[str, Timed] = {}
+        self._checked_s = 0.0
+        self._check_pending = False
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._swept_s = 0.0
+
+    # --- the core -------------------------------------------------------------------------------------------------
+
+    def decide(self, request: Request, now_s: float) -> Decision:
+        """Ask the router, write down what it said, and tell it if it took too long."""
+        started_s = clock.tick_s()
+        decision = self.router.decide(request, now_s)
+        spent_s = clock.tick_s() - started_s
+        if spent_s > self._policy.decide_budget_s:
+            # A neighbour that took the core is not to blame on the decision: being a read, it can be timed again.
+            started_s = clock.tick_s()
+            self.router.decide(request, now_s)
+            spent_s = min(spent_s, clock.tick_s() - started_s)
+        self.metrics.decided(decision.why, spent_s, refused=not decision.plan)
+        if self._journal is not None:
+            self._journal.append(decision, now_s)
+        known = self.recent.get(request.id)
+        if known is None:
+            if len(self.recent) >= RECENT_MAX:
+                self.recent.popitem(last=False)
+            self.recent[request.id] = Recent(request=request, decisions=((now_s, decision),))
+        elif len(known.decisions) < 8:
+            self.recent[request.id] = Recent(request=request, decisions=(*known.decisions, (now_s, decision)))
+        if spent_s > self._policy.decide_budget_s:
+            self.tell(DecisionOverran(spent_s=spent_s), now_s)
+        return decision
+
+    def arrived(self, request: Request, now_s: float) -> None:
+        """Write down a request, before anything is decided about it."""
+        if self._journal is not None:
+            self._journal.append(request, now_s)
+
+    def tell(self, fact: Observation, now_s: float) -> None:
+        """Tell the router a fact, and write it down."""
+        self.router.observe(fact, now_s)
+        if self._journal is not None:
+            self._journal.append(fact, now_s)
+        if isinstance(fact, Ended):
+            known = self.recent.get(fact.request_id)
+            if known is not None:
+                self.recent[fact.request_id] = Recent(
+                    request=known.request, decisions=known.decisions, endings=(*known.endings, fact)
+                )
+        if self._held and isinstance(fact, Ended | FirstToken):
+            self._check_soon()
+
+    def probed(self, fact: Probed) -> None:
+        """Tell the router what a probe saw, and let held work go where it opened a way."""
+        self.tell(fact, self.clock.now_s())
+        if self._held:
+            self._check_soon()
+
+    def written(self, release: Callable[[], None]) -> None:
+        """Call `release` once all that was told so far is written: the final bytes of an answer wait for it."""
+        if self._journal is None:
+            release()
+        else:
+            self._journal.after_write(release)
+
+    def ratio(self, model: str) -> TokenRatio:
+        """Bytes per token of a model; the names are those that are configured, so their number is bounded."""
+        found = self.ratios.get(model)
+        if found is None:
+            found = TokenRatio()
+            if self.router.serves(model):
+                self.ratios[model] = found
+        return found
+
+    # --- what is under way ----------------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way, held ones included."""
+        return len(self._live)
+
+    def begin(self, drive: Timed) -> None:
+        """A request is under way."""
+        self._live[drive.request.id] = drive
+        if self._sweep_handle is None:
+            self._swept_s = self.clock.now_s()
+            self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+    def end(self, drive: Timed) -> None:
+        """It is over."""
+        request_id = drive.request.id
+        self._live.pop(request_id, None)
+        self._timers.pop(request_id, None)
+        self._held.pop(request_id, None)
+
+    def set_timer(self, drive: Timed, at_s: float) -> None:
+        """Call its `timer` at this time, instead of any earlier order."""
+        self._timers[drive.request.id] = at_s
+
+    def hold(self, drive: Timed) -> None:
+        """It waits for its turn."""
+        self._held[drive.request.id] = drive
+
+    def unhold(self, drive: Timed) -> None:
+        """It waits no more."""
+        self._held.pop(drive.request.id, None)
+
+    def _check_soon(self) -> None:
+        if not self._check_pending:
+            self._check_pending = True
+            asyncio.get_running_loop().call_soon(self._check_held)
+
+    def _check_held(self) -> None:
+        """Bind what is due, one by one: each changes what the next one finds."""
+        self._check_pending = False
+        self._checked_s = now_s = self.clock.now_s()
+        turns = deque(self.router.due(now_s))
+        while turns:
+            drive = self._held.get(turns.popleft().id)
+            if drive is not None:
+                drive.turn(now_s)
+
+    def _sweep(self) -> None:
+        now_s = self.clock.now_s()
+        self.metrics.loop_lag(max(0.0, now_s - self._swept_s - SWEEP_S))
+        self._swept_s = now_s
+        # The next sweep comes whatever a request does in its turn: the others keep their time.
+        self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        for request_id in [i for i, at_s in self._timers.items() if at_s <= now_s]:
+            drive = self._live.get(request_id)
+            del self._timers[request_id]
+            if drive is not None:
+                drive.timer(now_s)
+        oldest_s = now_s - self._request_timeout_s
+        for drive in [d for d in self._live.values() if d.request.arrived_s < oldest_s]:
+            del self._live[drive.request.id]
+            drive.expire(now_s)
+        if self._held and now_s - self._checked_s >= self._policy.recheck_s:
+            self._check_held()
+        if not self._live:
+            self.close()
+
+    def close(self) -> None:
+        """Stop the timers."""
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+            self._sweep_handle = None

@@ -1,0 +1,344 @@
+"""Drives one request: performs what its flight says, and tells the flight what came of it."""
+
+from tidegate.core import flight as fly
+from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.flight import Flight
+from tidegate.core.model import Decision, Ending, Request, Wait
+from tidegate.engines.base import Failure
+from tidegate.gateway.account import Account
+from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.reply import EVENTS, JSON, ErrorReply, refusal
+from tidegate.http.server import Exchange
+from tidegate.wire.aggregate import Aggregator
+from tidegate.wire.errors import error_event
+from tidegate.wire.openai import Call
+from tidegate.wire.stream import Reader, StreamReader
+from tidegate.wire.whole import WholeReader
+
+# Silence between two pieces of an answer: the longest pause of a healthy engine is one prefill of a neighbour.
+IDLE_TIMEOUT_S = 60.0
+
+_NO_CONTENT = Failure(
+    ending=Ending.TIMED_OUT,
+    cause="no_content",
+    status=504,
+    message="the endpoint showed no content in time",
+    code="upstream_timeout",
+)
+_EXPIRED = Failure(
+    ending=Ending.TIMED_OUT,
+    cause="request_timeout",
+    status=504,
+    message="The request took longer than the gateway allows (gateway.request_timeout_s).",
+    code="request_timeout",
+)
+
+
+class Drive:
+    """One request from its decision to its last byte."""
+
+    __slots__ = (
+        "_account",
+        "_attempts",
+        "_call",
+        "_decision",
+        "_dispatch",
+        "_exchange",
+        "_failure",
+        "_flight",
+        "_held",
+        "_timeout_s",
+        "request",
+    )
+
+    def __init__(self, dispatch: Dispatch, exchange: Exchange, call: Call, request: Request, request_id: str) -> None:
+        """`request_id` is the client's own, or ours where it gave none; the request's `id` is always ours."""
+        self.request = request
+        self._dispatch = dispatch
+        self._exchange = exchange
+        self._call = call
+        self._flight = Flight(buffered=not call.stream)
+        self._account = Account(dispatch, call, request, request_id, exchange.received_s)
+        # Those under way: what is in here has started and not ended.
+        self._attempts: dict[str, Attempt] = {}
+        self._failure: Failure | None = None
+        self._held = False
+        self._timeout_s: dict[str, float] = {}
+        self._decision: Decision
+
+    def begin(self) -> None:
+        """Decide, and act on it."""
+        # A request that waited behind another one on its connection is decided when its turn has come.
+        now_s = self._dispatch.clock.now_s()
+        self._dispatch.arrived(self.request, now_s)
+        self._dispatch.begin(self)
+        self._exchange.on_left = self._left
+        self.turn(now_s)
+
+    # --- what the dispatch tells ----------------------------------------------------------------------------------
+
+    def turn(self, now_s: float) -> None:
+        """Decide now, for the first time or again after waiting."""
+        decision = self._decision = self._dispatch.decide(self.request, now_s)
+        if not decision.plan:
+            self._unhold(now_s, released=True)
+            self._refuse(decision, now_s)
+            return
+        self._timeout_s = {s.endpoint: s.timeout_s for s in decision.plan if not isinstance(s, Wait)}
+        self._act(self._flight.start(decision.plan, now_s), now_s)
+
+    def timer(self, now_s: float) -> None:
+        """See `Timed`."""
+        self._act(self._flight.timer(now_s), now_s)
+
+    def expire(self, now_s: float) -> None:
+        """See `Timed`."""
+        self._abandon(now_s, Ending.TIMED_OUT, _EXPIRED.cause)
+        self._remember(_EXPIRED)
+        self._fail(committed=self._exchange.started, now_s=now_s)
+
+    # --- what the attempts tell -----------------------------------------------------------------------------------
+
+    def content(self, attempt: Attempt) -> None:
+        """See `Listener`."""
+        now_s = attempt.first_s
+        assert now_s is not None
+        self._account.first(attempt, now_s)
+        self._act(self._flight.content(attempt.endpoint), now_s)
+
+    def write(self, attempt: Attempt, data: bytes) -> None:
+        """See `Listener`."""
+        if attempt.endpoint == self._flight.winner:
+            self._exchange.write(data)
+
+    def completed(self, attempt: Attempt, rest: bytes) -> None:
+        """See `Listener`."""
+        now_s = self._dispatch.clock.now_s()
+        usage = attempt.reader.usage
+        call = self._call
+        if usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
+            self._dispatch.ratio(call.model).learn(call.text_bytes, call.messages, usage.prompt_tokens)
+        self._ended(attempt, Ending.OK, now_s)
+        actions = self._flight.completed(attempt.endpoint)
+        for action in actions:
+            if isinstance(action, fly.Finish):
+                self._finish(attempt, rest, now_s)
+            else:
+                self._act([action], now_s)
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        """See `Listener`."""
+        now_s = self._dispatch.clock.now_s()
+        self._ended(attempt, failure.ending, now_s, failure.cause, failure.retry_after_s)
+        # Too long for one is no last word: a larger one that only failed may yet serve it.
+        if self._failure is None or failure.cause != CONTEXT_EXCEEDED:
+            self._remember(failure)
+        if failure.final and self._flight.state is fly.State.CALLING:
+            # The request is at fault: whatever else is tried would say the same.
+            self._abandon(now_s, Ending.CANCELLED)
+            self._fail(committed=False, now_s=now_s)
+        else:
+            self._act(self._flight.failed(attempt.endpoint, now_s), now_s)
+
+    # --- what the flight says -------------------------------------------------------------------------------------
+
+    def _act(self, actions: list[fly.Action], now_s: float) -> None:
+        for action in actions:
+            match action:
+                case fly.Call():
+                    self._send(action, now_s)
+                case fly.Cancel():
+                    if action.timed_out:
+                        self._remember(_NO_CONTENT)
+                        self._cancel(action.endpoint, now_s, Ending.TIMED_OUT, _NO_CONTENT.cause)
+                    else:
+                        self._cancel(action.endpoint, now_s, Ending.CANCELLED)
+                case fly.Timer():
+                    self._dispatch.set_timer(self, action.at_s)
+                case fly.Relay():
+                    self._relay(action.endpoint)
+                case fly.Hold():
+                    self._hold(now_s)
+                case fly.GiveUp():
+                    self._fail(committed=action.committed, now_s=now_s)
+                case fly.Finish():
+                    raise AssertionError("only a completed attempt finishes a flight")
+
+    def _hold(self, now_s: float) -> None:
+        if not self._held:
+            self._held = True
+            self._dispatch.hold(self)
+            self._account.held(now_s)
+
+    def _unhold(self, now_s: float, *, released: bool) -> None:
+        if self._held:
+            self._held = False
+            self._dispatch.unhold(self)
+            self._account.unheld(now_s, released=released)
+
+    def _send(self, action: fly.Call, now_s: float) -> None:
+        self._unhold(now_s, released=False)
+        upstream = self._dispatch.upstreams[action.endpoint]
+        self._account.started(action.endpoint, now_s, hedge=action.hedge)
+        headers = (*upstream.headers, (b"x-request-id", self.request.id.encode()))
+        outgoing = upstream.dialect.outgoing(self._call, upstream.model or self._call.model, headers)
+        attempt = Attempt(
+            action.endpoint,
+            upstream.dialect,
+            outgoing,
+            self._reader(streamed=outgoing.streamed),
+            self,
+            self._dispatch.clock.now_s,
+            hedge=action.hedge,
+        )
+        self._attempts[action.endpoint] = attempt
+        attempt.carry(
+            upstream.pool.send(
+                b"POST",
+                outgoing.target,
+                outgoing.headers,
+                outgoing.body,
+                attempt,
+                # The flight's own timer comes first; this one is for the connection's sake.
+                first_byte_timeout_s=self._timeout_s[action.endpoint] + 1.0,
+                idle_timeout_s=max(IDLE_TIMEOUT_S, self._timeout_s[action.endpoint] + 1.0),
+            )
+        )
+
+    def _reader(self, *, streamed: bool) -> Reader:
+        call = self._call
+        if not streamed:
+            return WholeReader()
+        if call.stream:
+            return StreamReader(include_usage=call.include_usage, completions=call.completions)
+        return Aggregator(call.kind, completions=call.completions)
+
+    def _relay(self, endpoint: str) -> None:
+        exchange = self._exchange
+        if not self._call.stream:
+            return
+        exchange.start(200, (*EVENTS, *self._account.headers(self._decision, self._flight.attempts, endpoint)))
+        attempt = self._attempts.get(endpoint)
+        # An answer without content is over when it may pass.
+        if attempt is not None:
+            exchange.on_pause, exchange.on_resume = attempt.pause, attempt.resume
+
+    def _finish(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
+        exchange = self._exchange
+        if self._call.stream:
+            done = attempt.reader.done_frame
+            if rest:
+                exchange.write(rest)
+
+            def release() -> None:
+                exchange.write(done)
+                exchange.end()
+        else:
+            reader = attempt.reader
+            assert isinstance(reader, Aggregator | WholeReader), "an answer given whole was gathered"
+            body = reader.result()
+            account = self._account
+            given = account.headers(self._decision, self._flight.attempts, attempt.endpoint)
+            headers = (JSON, *given, (b"x-tidegate-cost-usd", b"%.8f" % account.spent_usd))
+
+            def release() -> None:
+                exchange.respond(200, headers, body)
+
+        self._over(now_s, status=200, outcome="ok", attempt=attempt)
+        self._dispatch.written(release)
+
+    # --- endings --------------------------------------------------------------------------------------------------
+
+    def _remember(self, failure: Failure) -> None:
+        """What the client is told, if this was the last hope."""
+        self._failure = failure
+        self._account.cause = failure.cause
+
+    def _cancel(self, endpoint: str, now_s: float, ending: Ending, cause: str = "") -> None:
+        attempt = self._attempts[endpoint]
+        attempt.cancel()
+        self._ended(attempt, ending, now_s, cause)
+
+    def _ended(
+        self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
+    ) -> None:
+        del self._attempts[attempt.endpoint]
+        self._account.ended(attempt, ending, now_s, cause, retry_after_s)
+
+    def _left(self) -> None:
+        """The client is gone."""
+        now_s = self._dispatch.clock.now_s()
+        self._abandon(now_s, Ending.CANCELLED)
+        self._over(now_s, status=499, outcome="client_left")
+
+    def _abandon(self, now_s: float, ending: Ending, cause: str = "") -> None:
+        """End whatever is under way."""
+        self._unhold(now_s, released=True)
+        for action in self._flight.left():
+            assert isinstance(action, fly.Cancel)
+            # The flight is not told of the attempt whose failure ends it.
+            if action.endpoint in self._attempts:
+                self._cancel(action.endpoint, now_s, ending, cause)
+
+    def _refuse(self, decision: Decision, now_s: float) -> None:
+        router = self._dispatch.router
+        windows = tuple(
+            router.endpoint(name).context_tokens
+            for name, upstream in self._dispatch.upstreams.items()
+            if self.request.model in upstream.endpoint.models
+        )
+        reply = refusal(self.request, decision, windows)
+        self._answer_error(reply, now_s, outcome="refused", code=reply.code)
+
+    def _fail(self, *, committed: bool, now_s: float) -> None:
+        failure = self._failure
+        assert failure is not None, "a flight gives up after a failure"
+        reply = ErrorReply(
+            status=failure.status,
+            message=self._message(failure),
+            kind=failure.kind,
+            param=failure.param,
+            code=failure.code,
+            retry_after_s=failure.retry_after_s,
+            # Every endpoint that may serve this was tried already; an SDK that tries again at once multiplies load.
+            should_retry=False if failure.status in (502, 504) else None,
+        )
+        if not committed:
+            outcome = "client_error" if failure.final or failure.cause == CONTEXT_EXCEEDED else "failed"
+            # A final failure is relayed in the engine's words, and these may quote the prompt.
+            self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
+            return
+        exchange = self._exchange
+        event = error_event(reply.message, reply.kind, reply.param, reply.code)
+
+        def release() -> None:
+            # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.
+            exchange.write(event)
+            exchange.end()
+
+        self._over(now_s, status=200, outcome="failed_mid_stream", code=reply.code)
+        self._dispatch.written(release)
+
+    def _message(self, failure: Failure) -> str:
+        if failure.final or failure is _EXPIRED or failure.cause == CONTEXT_EXCEEDED:
+            return failure.message
+        tried = self._flight.attempts
+        return f"No endpoint could complete this ({tried} tried); the last one: {failure.message}."
+
+    def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
+        exchange = self._exchange
+        headers = (*reply.headers(), *self._account.headers(self._decision, self._flight.attempts))
+        body = reply.body()
+        self._over(now_s, status=reply.status, outcome=outcome, code=code)
+        self._dispatch.written(lambda: exchange.respond(reply.status, headers, body))
+
+    def _over(
+        self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None
+    ) -> None:
+        """The request has ended."""
+        self._exchange.on_left = None
+        self._dispatch.end(self)
+        self._account.over(
+            now_s, self._flight, self._decision, status=status, outcome=outcome, attempt=attempt, code=code
+        )

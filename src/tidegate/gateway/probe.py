@@ -1,0 +1,80 @@
+"""Looks after the endpoints: are they up, how far away, how large their window, how long their queue."""
+
+import asyncio
+
+from tidegate.clock import Clock
+from tidegate.core.model import Probed
+from tidegate.engines.base import ProbeAnswer, ProbeRequest
+from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.upstream import Upstream
+from tidegate.http.client import TransportError, fetch
+
+# An answer to a probe is small; a metrics page of vLLM has some 100 KB.
+PROBE_BYTES_MAX = 1024 * 1024
+PROBE_TIMEOUT_S = 5.0
+
+
+class Prober:
+    """Probes one endpoint for as long as it runs."""
+
+    def __init__(self, dispatch: Dispatch, upstream: Upstream, clock: Clock, every_s: float) -> None:
+        self._dispatch = dispatch
+        self._upstream = upstream
+        self._clock = clock
+        self._every_s = every_s
+        # An endpoint is up once it has said so: the first probe may not be lost.
+        self._failures = 1
+
+    async def run(self) -> None:
+        """Probe until cancelled. The first time is one interval from now: `once` comes before."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self.once()
+
+    async def once(self) -> None:
+        """One probe, told to the router."""
+        answers: list[ProbeAnswer | None] = []
+        rtt_s: float | None = None
+        for probe in self._upstream.dialect.probes():
+            # Known before the probe is sent: a connection that must be made first costs round trips of its own.
+            warm = self._upstream.pool.statistics().idle > 0
+            sent_s = self._clock.now_s()
+            answer = await self._ask(probe)
+            if answer is not None and warm:
+                took_s = self._clock.now_s() - sent_s
+                rtt_s = took_s if rtt_s is None else min(rtt_s, took_s)
+            answers.append(answer)
+            if answer is None and probe.essential:
+                break
+        probes = self._upstream.dialect.probes()
+        answers += [None] * (len(probes) - len(answers))
+        signals = self._upstream.dialect.signals(answers)
+        # One lost probe is bad luck; traffic itself finds out sooner, through the breaker.
+        self._failures = 0 if signals.up else self._failures + 1
+        known_up = self._dispatch.router.endpoint(self._upstream.endpoint.name).state.up
+        up = signals.up or (known_up and self._failures < 2)
+        self._dispatch.probed(
+            Probed(
+                endpoint=self._upstream.endpoint.name,
+                up=up,
+                rtt_s=rtt_s,
+                context_tokens=signals.context_tokens,
+                running=signals.running,
+                queued=signals.queued,
+            )
+        )
+
+    async def _ask(self, probe: ProbeRequest) -> ProbeAnswer | None:
+        try:
+            status, _, body = await fetch(
+                self._upstream.pool,
+                b"GET",
+                probe.target,
+                self._upstream.headers,
+                b"",
+                PROBE_TIMEOUT_S,
+                PROBE_BYTES_MAX,
+            )
+        except TransportError:
+            return None
+        return ProbeAnswer(status=status, body=body)

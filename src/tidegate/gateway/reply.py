@@ -1,0 +1,90 @@
+"""What a client is told: headers, and errors with a place and a remedy."""
+
+from math import ceil
+
+from tidegate.core.model import WHY_TEXT, Decision, Record, Request, Why
+from tidegate.wire.errors import error_body
+
+JSON = (b"content-type", b"application/json")
+EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class ErrorReply(Record, frozen=True, kw_only=True):
+    """An error as the client gets it, whole or as the last event of a stream."""
+
+    status: int
+    message: str
+    kind: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: float | None = None
+    # Whether an SDK should try again by itself, None where its own rule for the status is right.
+    should_retry: bool | None = None
+
+    def body(self) -> bytes:
+        """The JSON body."""
+        return error_body(self.message, self.kind, self.param, self.code)
+
+    def headers(self) -> Headers:
+        """Content type and what an SDK obeys."""
+        found: list[tuple[bytes, bytes]] = [JSON]
+        if self.retry_after_s is not None:
+            found.append((b"retry-after", b"%d" % max(1, ceil(self.retry_after_s))))
+        if self.should_retry is not None:
+            found.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
+        return tuple(found)
+
+
+# Status, type and code per reason: 400 can never work, 429 all busy, 503 none up.
+_REFUSALS: dict[Why, tuple[int, str, str]] = {
+    Why.UNKNOWN_MODEL: (404, "invalid_request_error", "model_not_found"),
+    Why.MUST_STAY_LOCAL: (400, "invalid_request_error", "must_stay_local"),
+    Why.SITE_NOT_ALLOWED: (400, "invalid_request_error", "site_not_allowed"),
+    Why.CONTEXT_TOO_LONG: (400, "invalid_request_error", "context_length_exceeded"),
+    Why.LACKS_CAPABILITY: (400, "invalid_request_error", "unsupported_capability"),
+    Why.OVER_MAX_COST: (400, "invalid_request_error", "max_cost_exceeded"),
+    Why.DOWN: (503, "api_error", "no_endpoint_available"),
+    Why.BREAKER_OPEN: (503, "api_error", "no_endpoint_available"),
+    Why.TOLD_TO_WAIT: (429, "rate_limit_error", "rate_limit_exceeded"),
+    Why.BUSY: (429, "rate_limit_error", "all_endpoints_busy"),
+    Why.HOLD_FULL: (429, "rate_limit_error", "all_endpoints_busy"),
+}
+_REMEDIES: dict[Why, str] = {
+    Why.MUST_STAY_LOCAL: "allow another site with x-tidegate-residency, or add a local endpoint that serves this model",
+    Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or add an endpoint at an allowed site",
+    Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
+    Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
+    Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd or lower max_tokens",
+}
+
+
+def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> ErrorReply:
+    """The error for a decision with an empty plan. `windows` are the context windows of the model's endpoints."""
+    why = decision.why
+    status, kind, code = _REFUSALS[why]
+    param = None
+    if why is Why.UNKNOWN_MODEL:
+        message = f"The model `{request.model}` is not served here; GET /v1/models lists what is."
+        param = "model"
+    elif why is Why.CONTEXT_TOO_LONG:
+        output = "" if request.output_tokens_max is None else f" and {request.output_tokens_max} of output"
+        message = (
+            f"This request needs about {request.prompt_tokens} tokens of prompt{output}; the largest context window "
+            f"it may use holds {max(windows, default=0)}: {_REMEDIES[why]}."
+        )
+        param = "messages"
+    elif why in _REMEDIES:
+        message = f"No endpoint can serve this: {WHY_TEXT[why]}; {_REMEDIES[why]}."
+    else:
+        back = "" if decision.retry_after_s is None else f"; try again in {ceil(decision.retry_after_s)} s"
+        message = f"No endpoint can take this now: {WHY_TEXT[why]}{back}."
+    return ErrorReply(
+        status=status, message=message, kind=kind, param=param, code=code, retry_after_s=decision.retry_after_s
+    )
+
+
+def echo(request_id: str, decision_id: str) -> Headers:
+    """The headers that every answer to an inference request carries."""
+    return ((b"x-request-id", request_id.encode()), (b"x-tidegate-decision", decision_id.encode()))

@@ -1,0 +1,29 @@
+"""One endpoint as the gateway reaches it: its dialect, its connections, its key."""
+
+from tidegate.core.model import Endpoint
+from tidegate.engines.base import Dialect
+from tidegate.http.client import Pool
+
+
+class Upstream:
+    """What it takes to call an endpoint."""
+
+    __slots__ = ("dialect", "endpoint", "headers", "model", "pool")
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        pool: Pool,
+        model: str | None,
+        headers: tuple[tuple[bytes, bytes], ...],
+    ) -> None:
+        """`model` is the endpoint's own name for it, None for the name that the client used.
+
+        `headers` go with every request, the key among them; they are never logged.
+        """
+        self.endpoint = endpoint
+        self.dialect = dialect
+        self.pool = pool
+        self.model = model
+        self.headers = headers

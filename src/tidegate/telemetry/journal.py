@@ -1,0 +1,247 @@
+"""The journal on disk: what happened, line by line, written before the world is told that it did.
+
+Facts are gathered and written once per tick of the loop; then the callbacks of that tick run, which release the final
+bytes of answers. So a killed process loses nothing of an answer whose end a client has seen. Once a second a thread
+calls fsync, so that a power cut loses at most the last second.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.core.model import Fact, Line, Record, Segment
+from tidegate.telemetry.reading import JournalError, read
+from tidegate.telemetry.segments import SegmentName, Worker, segments
+from tidegate.telemetry.tick import Tick
+
+__all__ = ["Journal", "JournalError", "JournalStatistics", "read", "segments"]
+
+BACKLOG_BYTES_MAX = 8 * 1024 * 1024  # what a disk that takes nothing may cost in memory: 7,000 requests
+SYNC_S = 1.0  # what a power cut may cost; fsync takes milliseconds, which no request should wait for
+RETRY_S = 1.0  # a full disk is not emptied sooner
+
+Release = Callable[[], None]
+
+
+class JournalStatistics(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Lines taken in, and of these lost; times the disk refused; segments begun."""
+
+    lines: int
+    lost: int
+    problems: int
+    segments: int
+
+
+class Journal:
+    """Writes segments into a folder, which several processes may share.
+
+    A segment begins with `header`: configuration and state as all facts appended until then have made them. It is
+    called here, and between ticks when a segment is full, never between a fact and its writing. OSError says that the
+    folder cannot be used. Later on nothing raises: what the disk does not take is kept and tried again, and beyond a
+    bound it is dropped, counted, and followed by a new segment, so that every segment replays.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_clock",
+        "_encode_into",
+        "_fd",
+        "_gap",
+        "_header",
+        "_lines",
+        "_lost",
+        "_name",
+        "_on_problem",
+        "_paused",
+        "_problems",
+        "_reported",
+        "_rotation_paused",
+        "_segment_bytes",
+        "_segments",
+        "_size",
+        "_tick",
+        "_timers",
+        "_waiting",
+        "_worker",
+        "folder",
+    )
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int,
+        total_bytes: int,
+        clock: Clock,
+        header: Callable[[], Segment],
+        on_problem: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`on_problem` is told what is wrong, once until it is right again; it must not raise."""
+        self.folder = folder
+        self._segment_bytes = segment_bytes
+        self._clock = clock
+        self._header = header
+        self._on_problem = on_problem
+        self._encode_into = msgspec.json.Encoder().encode_into
+        self._backlog = bytearray()
+        self._waiting: list[Release] = []
+        self._tick = Tick(self._flush)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._gap = False  # lines were dropped, so the next that is written has to begin a segment
+        self._paused = False  # the disk refused a write, or a new file, less than RETRY_S ago
+        self._rotation_paused = False
+        self._reported = ""
+        self._lines = self._lost = self._problems = self._segments = 0
+        # Room for the segment that is being written.
+        self._worker = Worker(folder, total_bytes - segment_bytes)
+        try:
+            self._name, self._fd, self._size = self._create(SegmentName.first(clock.now_s()))
+        except OSError as error:
+            raise OSError(error.errno, f"the journal's folder {folder} cannot be used: {error.strerror}") from None
+        self._worker.settle()
+
+    @property
+    def path(self) -> Path:
+        """The segment that is being written."""
+        return self.folder / str(self._name)
+
+    def append(self, fact: Fact, at_s: float) -> None:
+        """Take in a fact; it is written at the end of this tick, before what `after_write` is then given."""
+        self._lines += 1
+        backlog = self._backlog
+        length = len(backlog)
+        if self._gap or length > BACKLOG_BYTES_MAX:
+            self._gap = True
+            self._lost += 1
+            return
+        try:
+            self._encode_into(Line(at_s=at_s, fact=fact), backlog, length)
+        except Exception as error:  # a request must not fail because of what is written down about it
+            del backlog[length:]
+            self._lost += 1
+            self._trouble(f"a fact cannot be encoded: {error!r}")
+            return
+        backlog += b"\n"
+        self._tick.soon()
+
+    def after_write(self, release: Release) -> None:
+        """Call `release` at the end of this tick: all that was appended so far is with the kernel, or has failed."""
+        self._waiting.append(release)
+        self._tick.soon()
+
+    def statistics(self) -> JournalStatistics:
+        """Counts since the start."""
+        return JournalStatistics(lines=self._lines, lost=self._lost, problems=self._problems, segments=self._segments)
+
+    async def close(self) -> None:
+        """Write and sync what is left, and let everyone go who waits for it."""
+        self._paused = False
+        self._flush()
+        self._lost += self._backlog.count(b"\n")
+        self._backlog.clear()
+        self._gap = self._rotation_paused = True  # what still comes is lost
+        for timer in self._timers.values():
+            timer.cancel()
+        self._worker.retire(self._fd)
+        await asyncio.get_running_loop().run_in_executor(None, self._worker.close)
+
+    def _flush(self) -> None:
+        """One write, then the callbacks, even where it failed: clients do not wait for disks."""
+        try:
+            if not self._paused:
+                self._write()
+        finally:
+            waiting, self._waiting = self._waiting, []
+            for release in waiting:
+                _run(release)
+
+    def _write(self) -> None:
+        backlog = self._backlog
+        if backlog:
+            try:
+                while backlog:  # a disk that is nearly full takes a part; the rest of a line goes where it belongs
+                    taken = os.write(self._fd, backlog)
+                    del backlog[:taken]
+                    self._size += taken
+            except OSError as error:
+                self._paused = True
+                self._later("resume", RETRY_S, self._resume)
+                self._trouble(f"{self.path} cannot be written: {error.strerror}")
+                return
+            self._later("sync", SYNC_S, self._sync)
+        if not self._gap and self._size < self._segment_bytes:
+            self._reported = ""
+        elif not self._rotation_paused:
+            self._rotate()
+
+    def _rotate(self) -> None:
+        """Begin the next segment. While that fails, the old one grows on, unless lines are missing in it."""
+        assert not self._backlog, "a header comes after all the facts that are in its state"
+        old_fd = self._fd
+        try:
+            self._name, self._fd, self._size = self._create(self._name.next())
+        except Exception as error:  # with a broken header, too, answers have to be released
+            self._rotation_paused = True
+            self._later("resume", RETRY_S, self._resume)
+            self._trouble(f"no new segment in {self.folder}: {error}")
+            return
+        self._gap = False
+        self._reported = ""
+        self._worker.retire(old_fd)
+        self._worker.settle()
+
+    def _create(self, wanted: SegmentName) -> tuple[SegmentName, int, int]:
+        """A new segment with its header in it: its name, descriptor and size. OSError leaves nothing behind."""
+        line = msgspec.json.encode(Line(at_s=self._clock.now_s(), fact=self._header())) + b"\n"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name, fd = wanted.create(self.folder)
+        try:
+            written = 0
+            while written < len(line):
+                written += os.write(fd, line[written:])
+        except OSError:
+            (self.folder / str(name)).unlink(missing_ok=True)
+            os.close(fd)
+            raise
+        self._segments += 1
+        return name, fd, written
+
+    def _sync(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def failed(error: OSError) -> None:
+            loop.call_soon_threadsafe(self._trouble, f"{self.path} cannot be synced: {error.strerror}")
+
+        self._worker.sync(self._fd, failed)
+
+    def _resume(self) -> None:
+        self._paused = self._rotation_paused = False
+        self._tick.soon()
+
+    def _later(self, what: str, delay_s: float, act: Callable[[], None]) -> None:
+        if what not in self._timers:
+            self._timers[what] = asyncio.get_running_loop().call_later(delay_s, self._fire, what, act)
+
+    def _fire(self, what: str, act: Callable[[], None]) -> None:
+        del self._timers[what]
+        act()
+
+    def _trouble(self, message: str) -> None:
+        self._problems += 1
+        if message != self._reported:
+            self._reported = message
+            self._on_problem(f"journal: {message}")
+
+
+def _run(release: Release) -> None:
+    """One that fails must not keep the others waiting."""
+    try:
+        release()
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"{release!r} failed after the journal was written", "exception": error}
+        )

@@ -1,0 +1,166 @@
+"""One wide line of JSON for each request, and a line for each event in the gateway's life. Never a prompt."""
+
+import asyncio
+import os
+import select
+import stat
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tidegate.clock import Clock, iso
+from tidegate.core.model import Record
+from tidegate.telemetry.tick import Tick
+
+# A pipe that nobody reads must not stop the gateway: beyond this, lines are dropped and counted.
+BACKLOG_BYTES_MAX = 4 * 1024 * 1024
+RETRY_S = 0.1  # a reader that fell behind is given this long, where no other line comes
+
+
+class WideEvent(Record, frozen=True, kw_only=True, tag="request"):
+    """All there is to say about one request. A closed list: nothing else about a request is ever logged."""
+
+    at_s: float
+    request_id: str
+    decision_id: str
+    klass: str
+    model: str
+    endpoint: str | None
+    why: str | None
+    attempts: int
+    hedged: bool
+    stream: bool
+    status: int
+    outcome: str
+    code: str | None
+    cause: str | None
+    prompt_tokens: int | None
+    output_tokens: int | None
+    ttft_s: float | None
+    predicted_ttft_s: float | None
+    e2e_s: float
+    held_s: float
+    cost_usd: float
+
+
+class Log:
+    """Writes lines once per tick of the loop, and never waits for whoever reads them."""
+
+    def __init__(self, fd: int, clock: Clock, *, owned: bool = False) -> None:
+        """`owned`: the descriptor is closed with the log."""
+        self._sink = Sink(fd)
+        self._fd = fd
+        self._clock = clock
+        self._owned = owned
+        self._encode_into = msgspec.json.Encoder(enc_hook=str).encode_into
+        self._backlog = bytearray()
+        self._tick = Tick(self._flush)
+        self._again = False
+        self._told = 0
+        self.dropped = 0
+
+    @classmethod
+    def to(cls, file: Path | None, clock: Clock) -> "Log":
+        """Append to a file, or write to stderr where none is given. Raises `OSError`."""
+        if file is None:
+            return cls(sys.stderr.fileno(), clock)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return cls(os.open(file, flags, 0o600), clock, owned=True)
+
+    def request(self, event: WideEvent) -> None:
+        """A request has ended."""
+        if self._add(event):
+            self._tick.soon()
+
+    def event(self, level: str, name: str, **fields: str | int | float | bool | None) -> None:
+        """Something happened to the gateway itself. Written at once: there may be no next tick."""
+        now_s = self._clock.now_s()
+        self._add({"type": "event", "at": iso(now_s), "level": level, "event": name, **fields})
+        self._flush()
+
+    def close(self) -> None:
+        """Write what is left, as far as it is taken."""
+        self._flush()
+        self._sink.close()
+        if self._owned:
+            os.close(self._fd)
+
+    def _add(self, line: object) -> bool:
+        """Take in a line, or drop and count it: whoever logs is not to fail because of that."""
+        backlog = self._backlog
+        length = len(backlog)
+        if length <= BACKLOG_BYTES_MAX:
+            try:
+                self._encode_into(line, backlog, length)
+                backlog += b"\n"
+                return True
+            except Exception:
+                del backlog[length:]
+        self.dropped += 1
+        return False
+
+    def _flush(self) -> None:
+        """Write what is taken now; the rest waits for the next tick, or a moment where there is none."""
+        backlog = self._backlog
+        while backlog and (taken := self._sink.write(backlog)):
+            del backlog[:taken]
+        if backlog:
+            self._later()
+        elif self.dropped > self._told:
+            dropped, self._told = self.dropped - self._told, self.dropped
+            self.event("warning", "log lines dropped", lines=dropped)
+
+    def _later(self) -> None:
+        if self._again:
+            return
+        with suppress(RuntimeError):  # outside the loop the next event tries again
+            asyncio.get_running_loop().call_later(RETRY_S, self._retry)
+            self._again = True
+
+    def _retry(self) -> None:
+        self._again = False
+        self._flush()
+
+
+class Sink:
+    """A descriptor that is written without waiting.
+
+    A file takes everything. A pipe or terminal is reopened where the system allows it, since the flag that keeps it
+    from blocking belongs to the open file, which others share. Where it cannot be reopened, as a socket, it is asked
+    first, and given no more than it then certainly takes.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._own = -1
+        if not self._is_file:
+            with suppress(OSError):
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                self._own = os.open(f"/proc/self/fd/{fd}", flags)
+        self._fd = fd if self._own < 0 else self._own
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+
+    def write(self, data: bytearray) -> int:
+        """How much was taken; nothing where it is full, or gone."""
+        try:
+            if self._is_file:
+                return os.write(self._fd, data)
+            if not self._poll.poll(0):
+                return 0
+            return os.write(self._fd, _piece(data))
+        except OSError:  # a full disk, a closed pipe: there is nobody left to tell
+            return 0
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        if self._own >= 0:
+            os.close(self._own)
+
+
+def _piece(data: bytearray) -> bytes:
+    """As many whole lines as a pipe takes at once, so that the lines of several processes do not mix."""
+    piece = bytes(data[: select.PIPE_BUF])
+    return piece[: piece.rfind(b"\n") + 1] or piece

@@ -1,0 +1,293 @@
+"""What is counted: plain integers on the request's path, Prometheus only when somebody asks.
+
+`TABLE` names every metric; the reference page is made from it.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.model import Ended, Record, Why
+from tidegate.telemetry.journal import JournalStatistics
+
+# Classes are configured and sizes are three, but a bound that is not enforced is none: beyond it, `other`.
+LABELS_MAX = 1000
+OTHER = "other"
+
+
+class Spec(Record, frozen=True, kw_only=True):
+    """One metric: its name without prefix, its type, its labels, and what it means."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...] = ()
+    help: str
+
+
+TABLE: tuple[Spec, ...] = (
+    Spec(name="requests", type="counter", labels=("class", "outcome"), help="Requests that ended, by how."),
+    Spec(name="bad_requests", type="counter", labels=("status",), help="Requests refused before any decision."),
+    Spec(name="decisions", type="counter", labels=("why",), help="Decisions that send or hold, by reason."),
+    Spec(name="refusals", type="counter", labels=("why",), help="Decisions that refuse, by reason."),
+    Spec(name="attempts", type="counter", labels=("endpoint", "ending"), help="Calls to endpoints, by ending."),
+    Spec(name="hedges", type="counter", labels=("endpoint", "ending"), help="Of these, calls started as hedges."),
+    Spec(name="tokens", type="counter", labels=("endpoint", "direction"), help="Tokens reported by endpoints."),
+    Spec(name="cost_usd", type="counter", labels=("endpoint",), help="Dollars spent."),
+    Spec(name="hedge_cost_usd", type="counter", labels=("endpoint",), help="Of these, on hedges."),
+    Spec(name="ttft_seconds", type="histogram", labels=("class",), help="Arrival to first content."),
+    Spec(name="e2e_seconds", type="histogram", labels=("class",), help="Arrival to end, whatever the outcome."),
+    Spec(name="attempt_ttft_seconds", type="histogram", labels=("endpoint",), help="Sending to first content."),
+    Spec(name="attempt_tpot_seconds", type="histogram", labels=("endpoint",), help="Time per output token."),
+    Spec(
+        name="ttft_actual_to_predicted",
+        type="histogram",
+        labels=("endpoint",),
+        help="Measured TTFT over its prediction at sending; 1 is exact.",
+    ),
+    Spec(name="decision_seconds", type="histogram", help="CPU time of one decision."),
+    Spec(name="held_seconds", type="histogram", help="Time that held requests waited for a slot."),
+    Spec(name="held", type="gauge", help="Requests held now."),
+    Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
+    Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
+    Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
+    Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
+    Spec(name="loop_lag_seconds", type="histogram", help="How late the event loop's timer fired."),
+    Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
+    Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
+    Spec(name="journal_lost", type="counter", help="Lines lost because the disk did not take them."),
+    Spec(name="http_connections", type="gauge", help="Client connections now open."),
+    Spec(name="http_protocol_errors", type="counter", labels=("status",), help="Malformed HTTP, by answer."),
+)
+PREFIX = "tidegate_"
+
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+SHORT_SECONDS = (10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25)
+RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
+
+
+class Histogram:
+    """Counts per bucket, and their sum."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one value; one that is none, by a division by next to nothing, would spoil the sum for ever."""
+        if not 0.0 <= value < inf:
+            return
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them."""
+        total, found = 0, []
+        for bound, count in zip([*map(repr, self.bounds), "+Inf"], self.counts, strict=True):
+            total += count
+            found.append((bound, float(total)))
+        return found
+
+
+class Histograms:
+    """Histograms by one label."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self.by_label: dict[str, Histogram] = {}
+
+    def add(self, label: str, value: float) -> None:
+        """Count one value under a label."""
+        found = self.by_label.get(label)
+        if found is None:
+            label = label if len(self.by_label) < LABELS_MAX else OTHER
+            found = self.by_label.setdefault(label, Histogram(self._bounds))
+        found.add(value)
+
+
+class Counters:
+    """Numbers by a tuple of labels."""
+
+    def __init__(self) -> None:
+        self.by_labels: dict[tuple[str, ...], float] = {}
+
+    def add(self, labels: tuple[str, ...], amount: float = 1.0) -> None:
+        """Count."""
+        found = self.by_labels.get(labels)
+        if found is None and len(self.by_labels) >= LABELS_MAX:
+            labels = (OTHER,) * len(labels)
+            found = self.by_labels.get(labels)
+        self.by_labels[labels] = (found or 0.0) + amount
+
+
+class HttpCounts(Record, frozen=True, kw_only=True):
+    """What the client address counts."""
+
+    connections: int
+    protocol_errors: dict[int, int]
+
+
+class Metrics:
+    """Everything that is counted. The methods are called on the request's path, `exposition` by a scrape."""
+
+    def __init__(self) -> None:
+        counters = (s.name for s in TABLE if s.type == "counter")
+        self._counters: dict[str, Counters] = {name: Counters() for name in counters}
+        self._requests, self._decisions = self._counters["requests"], self._counters["decisions"]
+        self._attempts, self._tokens = self._counters["attempts"], self._counters["tokens"]
+        self._cost = self._counters["cost_usd"]
+        self._histograms = {
+            "ttft_seconds": Histograms(SECONDS),
+            "e2e_seconds": Histograms(SECONDS),
+            "attempt_ttft_seconds": Histograms(SECONDS),
+            "attempt_tpot_seconds": Histograms(SHORT_SECONDS),
+            "ttft_actual_to_predicted": Histograms(RATIOS),
+        }
+        self._ttft, self._e2e = self._histograms["ttft_seconds"], self._histograms["e2e_seconds"]
+        self._single = {
+            "decision_seconds": Histogram(SHORT_SECONDS),
+            "held_seconds": Histogram(SECONDS),
+            "loop_lag_seconds": Histogram(SHORT_SECONDS),
+        }
+        self._decision_s = self._single["decision_seconds"]
+        self._loop_lag_s = self._single["loop_lag_seconds"]
+
+    # --- on the path of requests ----------------------------------------------------------------------------------
+
+    def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
+        """A decision was made."""
+        (self._counters["refusals"] if refused else self._decisions).add((why.value,))
+        self._decision_s.add(spent_s)
+
+    def bad_request(self, status: int) -> None:
+        """A request was refused before any decision."""
+        self._counters["bad_requests"].add((str(status),))
+
+    def request_ended(self, klass: str, outcome: str, ttft_s: float | None, e2e_s: float) -> None:
+        """A request is over."""
+        self._requests.add((klass, outcome))
+        self._e2e.add(klass, e2e_s)
+        if ttft_s is not None:
+            self._ttft.add(klass, ttft_s)
+
+    def attempt_ended(self, fact: Ended, usd: float, predicted_ttft_s: float | None, *, hedge: bool) -> None:
+        """A call to an endpoint is over; TTFT and its prediction count from its sending."""
+        endpoint = fact.endpoint
+        self._attempts.add((endpoint, fact.ending.value))
+        if hedge:
+            self._counters["hedges"].add((endpoint, fact.ending.value))
+            self._counters["hedge_cost_usd"].add((endpoint,), usd)
+        if usd:
+            self._cost.add((endpoint,), usd)
+        if fact.prompt_tokens:
+            self._tokens.add((endpoint, "input"), fact.prompt_tokens)
+        if fact.output_tokens:
+            self._tokens.add((endpoint, "output"), fact.output_tokens)
+        ttft_s = fact.ttft_s
+        if ttft_s is not None:
+            self._histograms["attempt_ttft_seconds"].add(endpoint, ttft_s)
+            if predicted_ttft_s:
+                self._histograms["ttft_actual_to_predicted"].add(endpoint, ttft_s / predicted_ttft_s)
+            if fact.output_tokens is not None and fact.output_tokens > 1:
+                tpot_s = (fact.e2e_s - ttft_s) / (fact.output_tokens - 1)
+                self._histograms["attempt_tpot_seconds"].add(endpoint, tpot_s)
+
+    def held_for(self, seconds: float) -> None:
+        """A held request is held no more."""
+        self._single["held_seconds"].add(seconds)
+
+    def loop_lag(self, seconds: float) -> None:
+        """How late a timer fired."""
+        self._loop_lag_s.add(seconds)
+
+    def crashed(self) -> None:
+        """A request met a bug of ours."""
+        self._counters["handler_errors"].add(())
+
+    # --- at a scrape ----------------------------------------------------------------------------------------------
+
+    def exposition(
+        self,
+        *,
+        endpoints: Iterable[EndpointModel],
+        held: int,
+        http: HttpCounts,
+        journal: JournalStatistics | None,
+    ) -> bytes:
+        """All of it in Prometheus' text format."""
+        gauges: dict[str, dict[tuple[str, ...], float]] = {
+            "held": {(): float(held)},
+            "http_connections": {(): float(http.connections)},
+        }
+        for model in endpoints:
+            state = model.state
+            for name, value in (
+                ("in_flight", len(state.reservations)),
+                ("up", state.up),
+                ("breaker_open", state.breaker.openings > 0),
+                ("rtt_seconds", state.network.rtt_s),
+            ):
+                gauges.setdefault(name, {})[(model.name,)] = float(value)
+        counts = {name: dict(c.by_labels) for name, c in self._counters.items()}
+        counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
+        if journal is not None:
+            counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}
+        registry = CollectorRegistry()
+        registry.register(_Scrape(self._families(counts, gauges)))
+        return generate_latest(registry)
+
+    def _families(
+        self,
+        counts: dict[str, dict[tuple[str, ...], float]],
+        gauges: dict[str, dict[tuple[str, ...], float]],
+    ) -> list[Metric]:
+        families: list[Metric] = []
+        for spec in TABLE:
+            name, labels = PREFIX + spec.name, list(spec.labels)
+            if spec.type == "histogram":
+                family = HistogramMetricFamily(name, spec.help, labels=labels)
+                for label, histogram in self._histograms_of(spec.name):
+                    family.add_metric(label, histogram.buckets(), histogram.sum)
+                families.append(family)
+                continue
+            made = CounterMetricFamily if spec.type == "counter" else GaugeMetricFamily
+            plain = made(name, spec.help, labels=labels)
+            for values, number in sorted((counts if spec.type == "counter" else gauges).get(spec.name, {}).items()):
+                plain.add_metric(list(values), number)
+            families.append(plain)
+        return families
+
+    def _histograms_of(self, name: str) -> Iterator[tuple[list[str], Histogram]]:
+        if name in self._single:
+            yield [], self._single[name]
+        else:
+            for label, histogram in sorted(self._histograms[name].by_label.items()):
+                yield [label], histogram
+
+
+class _Scrape(Collector):
+    """Families that are made already."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def reference() -> str:
+    """The reference page of all metrics, in Markdown."""
+    lines = ["# Metrics", "", "At `/metrics` on the admin address.", "", "| name | type | labels | meaning |"]
+    lines.append("| --- | --- | --- | --- |")
+    for spec in TABLE:
+        suffix = "_total" if spec.type == "counter" else ""
+        labels = ", ".join(f"`{label}`" for label in spec.labels) or "-"
+        lines.append(f"| `{PREFIX}{spec.name}{suffix}` | {spec.type} | {labels} | {spec.help} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,87 @@
+"""Reads journals, from a running process or from what one left behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from tidegate.core.model import JOURNAL_VERSION, Line
+from tidegate.telemetry.segments import segments
+
+LINE_BYTES_MAX = 64 * 1024 * 1024  # a snapshot with the learned state of some 10,000 endpoints
+
+_NO_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class JournalError(Exception):
+    """A journal cannot be read. The message names file, line and reason."""
+
+
+class _Head(msgspec.Struct):
+    """As much of a segment's first line as every version has."""
+
+    class Fact(msgspec.Struct):
+        type: str
+        version: int = 0
+        software: str = "unknown software"
+
+    fact: Fact
+
+
+def read(source: Path) -> Iterator[Line]:
+    """The lines of one segment, or of all in a folder, in order; one of them at a time is in memory.
+
+    A last line without its end is passed over: the process was killed, or is writing it. Everything else that is no
+    line is a JournalError.
+    """
+    if source.is_dir():
+        paths = segments(source)
+        if not paths:
+            raise JournalError(f"{source}: no journal here; the configuration's gateway.journal names the folder")
+    else:
+        paths = [source]
+    for path in paths:
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            if path == source:
+                raise JournalError(f"{path}: there is no such file or folder") from None
+            continue  # removed meanwhile, being the oldest
+        except OSError as error:
+            raise JournalError(f"{path}: {error.strerror}") from None
+        with file:
+            yield from _lines(path, file)
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[Line]:
+    decoder = msgspec.json.Decoder(Line)
+    number = 0
+    while raw := file.readline(LINE_BYTES_MAX):
+        number += 1
+        if not raw.endswith(b"\n"):
+            if len(raw) == LINE_BYTES_MAX:
+                raise JournalError(f"{path}:{number}: the line is longer than {LINE_BYTES_MAX} bytes")
+            return
+        if number == 1:
+            _check_head(path, raw)
+        try:
+            line = decoder.decode(raw)
+        except _NO_LINE as error:
+            raise JournalError(f"{path}:{number}: {error}") from None
+        yield line
+
+
+def _check_head(path: Path, raw: bytes) -> None:
+    """Refuse another version before its fields are looked at: they may mean something else there."""
+    try:
+        head = msgspec.json.decode(raw, type=_Head).fact
+    except _NO_LINE:
+        raise JournalError(f"{path}:1: a segment begins with a segment line") from None
+    if head.type != "segment":
+        raise JournalError(f"{path}:1: a segment begins with a segment line, this is `{head.type}`")
+    if head.version != JOURNAL_VERSION:
+        raise JournalError(
+            f"{path}:1: journal format {head.version}, this is {JOURNAL_VERSION}: "
+            f"read it with the software that wrote it ({head.software})"
+        )

@@ -1,0 +1,154 @@
+"""Segment files: their names, their order, and the thread that syncs and removes them."""
+
+import fcntl
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tidegate.clock import iso
+
+_NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl$")
+CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
+
+
+class SegmentName(msgspec.Struct, frozen=True, order=True):
+    """`journal-<UTC time>-<process>-<counter>.jsonl`: when and where the journal was opened, and which one of it.
+
+    In order of name the segments of one run follow each other, even where runs overlap.
+    """
+
+    opened: str
+    pid: int
+    counter: int
+
+    @classmethod
+    def first(cls, at_s: float) -> "SegmentName":
+        """The name of the first segment of a run that begins now in this process."""
+        digits = "".join(c for c in iso(at_s)[:23] if c.isdigit())
+        return cls(f"{digits[:8]}T{digits[8:]}Z", os.getpid(), 0)
+
+    @classmethod
+    def parse(cls, name: str) -> "SegmentName | None":
+        """The parts of a file's name, None where it is no segment."""
+        match = _NAME.match(name)
+        return cls(match[1], int(match[2]), int(match[3])) if match else None
+
+    def next(self) -> "SegmentName":
+        """The segment after this one."""
+        return SegmentName(self.opened, self.pid, self.counter + 1)
+
+    def create(self, folder: Path) -> tuple["SegmentName", int]:
+        """Create this file, or the next that does not exist yet, for appending by us alone; its name and descriptor."""
+        name = self
+        for _ in range(CREATE_TRIES):
+            with suppress(FileExistsError):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+                fd = os.open(folder / str(name), flags, 0o600)
+                # Held until the process ends, however it does: whoever removes old segments skips it.
+                with suppress(OSError):  # some network file systems have no locks; the names are unique there too
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return name, fd
+            name = name.next()
+        raise FileExistsError(f"{folder / str(self)} and the next {CREATE_TRIES} exist")
+
+    def __str__(self) -> str:
+        return f"journal-{self.opened}-{self.pid}-{self.counter:06}.jsonl"
+
+
+def segments(folder: Path) -> list[Path]:
+    """The segments in a folder in the order in which they are read: run after run, and oldest first within each."""
+    named = [(name, path) for path in folder.iterdir() if (name := SegmentName.parse(path.name)) is not None]
+    return [path for _, path in sorted(named)]
+
+
+def prune(folder: Path, total_bytes: int) -> list[Path]:
+    """Remove the segments written to longest ago until the rest fit; those being written stay. What was removed."""
+    aged: list[tuple[int, SegmentName, int]] = []
+    for path in segments(folder):
+        with suppress(FileNotFoundError):  # another process prunes too
+            status = path.stat()
+            name = SegmentName.parse(path.name)
+            assert name is not None
+            aged.append((status.st_mtime_ns, name, status.st_size))
+    excess = sum(size for _, _, size in aged) - total_bytes
+    removed: list[Path] = []
+    for _, name, size in sorted(aged):
+        if excess <= 0:
+            break
+        path = folder / str(name)
+        if _remove(path):
+            removed.append(path)
+            excess -= size
+    return removed
+
+
+def _remove(path: Path) -> bool:
+    """Remove a segment unless somebody writes it."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(fd)
+        return True
+    return False
+
+
+class Worker:
+    """One thread for what may take long: fsync, closing, removing. In order, so that no descriptor is synced after
+    it was closed and given to another file.
+    """
+
+    def __init__(self, folder: Path, total_bytes: int) -> None:
+        self._folder = folder
+        self._total_bytes = total_bytes
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-journal")
+        self._syncing = False
+
+    def settle(self) -> None:
+        """A segment was created: make its name last, and room for it."""
+        self._pool.submit(self._settle)
+
+    def sync(self, fd: int, on_error: Callable[[OSError], None]) -> None:
+        """Make what was written last. While the disk is still at the last one, another would only queue up."""
+        if not self._syncing:
+            self._syncing = True
+            self._pool.submit(self._fsync, fd, on_error)
+
+    def retire(self, fd: int) -> None:
+        """Sync and close a segment that is full."""
+        self._pool.submit(self._close, fd)
+
+    def close(self) -> None:
+        """Wait for all of it."""
+        self._pool.shutdown(wait=True)
+
+    def _settle(self) -> None:
+        with suppress(OSError):
+            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        with suppress(OSError):
+            prune(self._folder, self._total_bytes)
+
+    def _fsync(self, fd: int, on_error: Callable[[OSError], None]) -> None:
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            on_error(error)
+        finally:
+            self._syncing = False
+
+    def _close(self, fd: int) -> None:
+        with suppress(OSError):
+            os.fsync(fd)
+        with suppress(OSError):
+            os.close(fd)

@@ -1,0 +1,26 @@
+"""Salted digests of a prompt's beginning: enough to recognise a shared prefix, not to read it."""
+
+from xxhash import xxh3_64_intdigest
+
+BLOCK_BYTES = 1024
+# 256 KiB, about 64k tokens: prompts that agree so far and differ later are as good as the same to a prefix cache.
+BLOCKS_MAX = 256
+SALT_BYTES = 16
+
+
+def prefix_digests(prompt: bytes | memoryview, salt: bytes, preamble: bytes | memoryview = b"") -> tuple[int, ...]:
+    """One digest per whole block of 1 KiB, each of everything up to its end, at most the first 256.
+
+    What two prompts share in digests from the first on, they share in bytes. A last, partial block has none: the next
+    turn of a conversation would change it. `preamble` is what engines put before the prompt, the tools.
+    The salt keeps digests of one installation from being looked up in another's; it is no secret against its holder.
+    """
+    assert len(salt) == SALT_BYTES
+    digest = xxh3_64_intdigest(salt)
+    if preamble:
+        digest = xxh3_64_intdigest(preamble, digest)
+    found = []
+    for end in range(BLOCK_BYTES, min(len(prompt), BLOCK_BYTES * BLOCKS_MAX) + 1, BLOCK_BYTES):
+        digest = xxh3_64_intdigest(prompt[end - BLOCK_BYTES : end], digest)
+        found.append(digest)
+    return tuple(found)

@@ -1,0 +1,194 @@
+"""Errors on the wire: ours as clients are told them, and an endpoint's as it told them."""
+
+import re
+from collections.abc import Mapping
+from email.utils import mktime_tz, parsedate_tz
+
+import msgspec
+
+from tidegate.core.model import Record
+
+# What a client can use of an endpoint's words; the rest is noise, or a web page.
+MESSAGE_CHARS_MAX = 500
+# Longer than any rate limit window that is worth waiting out; beyond it a probe finds out.
+RETRY_AFTER_S_MAX = 3600.0
+
+# What msgspec raises for bytes that are not what they should be. Skipped strings are not checked, decoded ones are.
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
+
+class BadRequest(Exception):
+    """The client's request cannot be served as it stands.
+
+    `message` names the place by its JSON path or header and says what is accepted; it never quotes a prompt.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        type: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.type = type
+        self.param = param
+        self.code = code
+
+    def body(self) -> bytes:
+        """The JSON body of the answer."""
+        return error_body(self.message, self.type, self.param, self.code)
+
+
+def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
+    """An error as the OpenAI schema wants it: all four keys, always."""
+    return msgspec.json.encode({"error": {"message": message, "type": type, "param": param, "code": code}})
+
+
+def error_event(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
+    """The same inside a stream, as its last event: no `[DONE]` may follow."""
+    return b"data: %b\n\n" % error_body(message, type, param, code)
+
+
+class ErrorInfo(Record, frozen=True, kw_only=True):
+    """What an endpoint said went wrong. `context_exceeded`: the prompt, with its output, is too long for it."""
+
+    message: str
+    type: str | None = None
+    code: str | None = None
+    param: str | None = None
+    context_exceeded: bool = False
+
+
+def read_error(status: int, body: bytes, content_type: bytes = b"") -> ErrorInfo:
+    """What an endpoint meant by an answer other than 200. Never raises, never relays markup."""
+    try:
+        found = find_error(msgspec.json.decode(body))
+    except UNREADABLE:
+        found = None
+    if found is not None:
+        return found
+    said = body.strip()
+    if not said:
+        return ErrorInfo(message=f"the endpoint answered {status} without a word")
+    if b"html" in content_type.lower() or said.startswith(b"<"):
+        return ErrorInfo(message="the endpoint answered HTML")
+    if said.startswith((b"{", b"[")):
+        return ErrorInfo(message=f"the endpoint answered {status} with JSON that names no error")
+    return _error(said.decode("utf-8", "replace"))
+
+
+def find_error(value: object) -> ErrorInfo | None:
+    """The error in decoded JSON, in any of the usual shapes; None where there is none.
+
+    `{"error": {...}}` is OpenAI's and llama.cpp's, `{"error": "..."}` Ollama's, `{"object": "error", "message": ...}`
+    vLLM's and SGLang's, `{"detail": ...}` FastAPI's. Some gateways wrap any of them into a list.
+    """
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if not isinstance(value, dict):
+        return None
+    inner = value.get("error")
+    if isinstance(inner, dict) and inner:
+        message = inner.get("message") or inner.get("detail") or inner.get("type")
+        return _error(message or "the endpoint gave no message", inner)
+    if isinstance(inner, str) and inner:
+        message = value.get("message")
+        return _error(message if isinstance(message, str) else inner, value)
+    if value.get("object") == "error" or value.get("type") == "error" or inner:
+        return _error(value.get("message") or "the endpoint gave no message", value)
+    if "detail" in value:
+        return _error(_detail(value["detail"]), value)
+    if isinstance(value.get("message"), str):
+        return _error(value["message"], value)
+    return None
+
+
+# How servers say that a prompt is too long: llama.cpp, OpenAI and vLLM, SGLang, Ollama, Anthropic, TGI, vLLM.
+_TOO_LONG = re.compile(
+    r"exceeds? the available context size"
+    r"|maximum context length"
+    r"|longer than the model'?s context length"
+    r"|exceeds? (?:the )?(?:maximum )?context (?:length|window|size)"
+    r"|prompt is too long"
+    r"|`?inputs`? (?:tokens \+ `?max_new_tokens`? )?must (?:be <=|have less than)"
+    r"|longer than the maximum model length"
+    r"|context[ _](?:length|window)[ _]exceeded",
+    re.IGNORECASE,
+)
+_TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_MARKUP = re.compile(r"<[/!]?[a-zA-Z][^<>]*>")
+
+
+def _error(message: object, fields: Mapping[str, object] | None = None) -> ErrorInfo:
+    fields = fields or {}
+    said = message if isinstance(message, str) else "the endpoint gave no message"
+    kind, code, param = (_word(fields.get(name)) for name in ("type", "code", "param"))
+    return ErrorInfo(
+        message=_printable(said),
+        type=kind,
+        code=code,
+        param=param,
+        context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(said[:4096])),
+    )
+
+
+def _detail(detail: object) -> str:
+    """FastAPI's detail: a string, or what failed to validate. Its `input` is the prompt, and stays where it is."""
+    if not isinstance(detail, list):
+        return detail if isinstance(detail, str) else "the endpoint gave no message"
+    told = []
+    for item in detail[:3]:
+        if isinstance(item, dict) and isinstance(item.get("msg"), str):
+            place = item.get("loc")
+            path = ".".join(str(step) for step in place) if isinstance(place, list) else ""
+            told.append(f"{path}: {item['msg']}" if path else item["msg"])
+    return "; ".join(told) or "the endpoint gave no message"
+
+
+def _printable(text: str) -> str:
+    """One line without markup and control characters, of bounded length."""
+    text = _UNPRINTABLE.sub(" ", _MARKUP.sub("", text[: 4 * MESSAGE_CHARS_MAX])).strip()
+    if len(text) > MESSAGE_CHARS_MAX:
+        text = text[: MESSAGE_CHARS_MAX - 1] + "…"
+    return text or "the endpoint gave no message"
+
+
+def _word(value: object) -> str | None:
+    """A short identifier: llama.cpp's codes are numbers, OpenAI's are words."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        return None
+    return _printable(str(value))[:128]
+
+
+_DIGITS = re.compile(rb"[0-9]{1,9}(?:\.[0-9]{0,9})?")
+
+
+def retry_after_s(headers: Mapping[bytes, bytes], now_s: float) -> float | None:
+    """Seconds after which an endpoint wants to be asked again, at most an hour; None where it does not say.
+
+    `retry-after-ms` goes first, being finer; `retry-after` is a number of seconds or an HTTP date.
+    """
+    in_ms = headers.get(b"retry-after-ms", b"").strip()
+    if _DIGITS.fullmatch(in_ms):
+        return min(float(in_ms) / 1000.0, RETRY_AFTER_S_MAX)
+    value = headers.get(b"retry-after", b"").strip()
+    if _DIGITS.fullmatch(value):
+        return min(float(value), RETRY_AFTER_S_MAX)
+    wait_s = _until(value, now_s)
+    return None if wait_s is None or wait_s < 0.0 else min(wait_s, RETRY_AFTER_S_MAX)
+
+
+def _until(date: bytes, now_s: float) -> float | None:
+    try:
+        parsed = parsedate_tz(date[:64].decode("ascii"))
+        return None if parsed is None else mktime_tz(parsed) - now_s
+    except (ValueError, OverflowError, IndexError, TypeError):
+        # What a date parser makes of hostile input is not documented.
+        return None

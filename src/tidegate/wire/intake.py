@@ -1,0 +1,111 @@
+"""From what a client asked to what the core may know of it. Never the prompt."""
+
+import re
+from collections.abc import Mapping
+
+from tidegate.core.classify import classify
+from tidegate.core.model import ANYWHERE, Record, Request, RequestClass, Slo
+from tidegate.wire.digest import prefix_digests
+from tidegate.wire.errors import BadRequest
+from tidegate.wire.knobs import Knobs, read_knobs
+from tidegate.wire.openai import Call
+from tidegate.wire.tokens import TokenRatio
+
+# An image of middling size: vendors and vision encoders take 85 to 2,500 tokens for one. A guess, but no surprise.
+MEDIA_TOKENS = 1000
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_EVERYWHERE = (ANYWHERE,)
+
+
+class ClassTable(Record, frozen=True, kw_only=True):
+    """The classes by name, and which one a request is of that names none."""
+
+    classes: dict[str, RequestClass]
+    default: str
+
+
+def intake(
+    call: Call,
+    headers: Mapping[bytes, bytes],
+    *,
+    id: str,
+    now_s: float,
+    table: ClassTable,
+    ratio: TokenRatio,
+    salt: bytes,
+    residency: tuple[str, ...] = _EVERYWHERE,
+) -> tuple[Request, Knobs]:
+    """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
+
+    Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `ratio` is the
+    model's, `residency` what the client's key may use at most. Raises `BadRequest` for settings that are not
+    acceptable.
+    """
+    knobs = read_knobs(headers, call.knobs)
+    spec = _class(table, knobs.klass)
+    prompt_tokens = call.prompt_tokens or ratio.tokens(call.text_bytes, call.messages) + MEDIA_TOKENS * call.media
+    request = Request(
+        id=id,
+        arrived_s=now_s,
+        model=call.model,
+        klass=classify(spec.name, prompt_tokens),
+        prompt_tokens=prompt_tokens,
+        prompt_bytes=len(call.prompt) + len(call.tools),
+        output_tokens_max=call.output_tokens_max,
+        completions=call.completions,
+        needs=call.needs,
+        slo=_slo(spec.slo, knobs),
+        worth_usd=spec.worth_usd,
+        worth_usd_per_1k_tokens=spec.worth_usd_per_1k_tokens,
+        late_usd_per_s=spec.late_usd_per_s,
+        residency=_residency(_within(spec.residency, residency), knobs.residency),
+        cost_usd_max=knobs.cost_usd_max,
+        failover=not knobs.no_fallback,
+        session=knobs.session,
+        prefix=prefix_digests(call.prompt, salt, call.tools),
+    )
+    return request, knobs
+
+
+def client_request_id(headers: Mapping[bytes, bytes]) -> str | None:
+    """The client's own id for its request, where it is fit to be echoed and logged."""
+    given = headers.get(b"x-request-id")
+    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else None
+
+
+def _class(table: ClassTable, name: str | None) -> RequestClass:
+    spec = table.classes.get(table.default if name is None else name)
+    if spec is None:
+        raise BadRequest(f"`x-tidegate-class`: there is no such class; there are {', '.join(sorted(table.classes))}.")
+    return spec
+
+
+def _slo(given: Slo, knobs: Knobs) -> Slo:
+    """The promise of the class, with the axes that the request sets itself."""
+    ttft_s, tpot_s, e2e_s = knobs.slo_ttft_s, knobs.slo_tpot_s, knobs.slo_e2e_s
+    if ttft_s is None and tpot_s is None and e2e_s is None:
+        return given
+    return Slo(
+        ttft_s=given.ttft_s if ttft_s is None else ttft_s,
+        tpot_s=given.tpot_s if tpot_s is None else tpot_s,
+        e2e_s=given.e2e_s if e2e_s is None else e2e_s,
+    )
+
+
+def _residency(allowed: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Where the data may go: what the request asks for, within what it is allowed. It may tighten, never widen."""
+    found = allowed if asked is None else _within(allowed, asked)
+    if not found:
+        within = f"; within {', '.join(allowed)} it may choose" if allowed else ""
+        raise BadRequest(f"`x-tidegate-residency`: nothing that it names is allowed to this request{within}.")
+    return found
+
+
+def _within(allowed: tuple[str, ...], asked: tuple[str, ...]) -> tuple[str, ...]:
+    """What both name. `local` and the name of a site are two things, even where the site is local: fail closed."""
+    if ANYWHERE in asked:
+        return allowed
+    if ANYWHERE in allowed:
+        return asked
+    return tuple(place for place in allowed if place in asked)

@@ -1,0 +1,292 @@
+"""OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from tidegate.core.model import Capability
+from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.tokens import text_bytes
+
+# Our own settings in a body, for clients that cannot set headers; never passed on.
+KNOBS_FIELD = "tidegate"
+
+# Beyond any engine; a larger bound means the same and would not fit a 64-bit field further down.
+OUTPUT_TOKENS_MAX = 2**31 - 1
+
+# Looking a member up in its class costs more than the comparison that follows.
+_CHAT = Capability.CHAT
+
+_Count = Annotated[int, Meta(ge=1)]
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asked for, its fields kept as they came.
+
+    `prompt` is the JSON of the messages or the prompt, `tools` that of the tools, which engines put before it.
+    `text_bytes` is about how much text the two hold, escapes and media left out; `messages` and `media` count the
+    parts of it that tokens are not made of. `prompt_tokens` is exact where the client sent tokens. `knobs` is our
+    own object in the body, and no longer in `fields`. `completions` are the choices that an answer has.
+    """
+
+    kind: Capability
+    model: str
+    stream: bool
+    include_usage: bool
+    output_tokens_max: int | None
+    completions: int
+    needs: tuple[Capability, ...]
+    prompt: memoryview
+    tools: memoryview
+    text_bytes: int
+    messages: int
+    media: int
+    prompt_tokens: int | None
+    knobs: Raw | None
+    fields: dict[str, Raw]
+
+
+class _Part(msgspec.Struct, gc=False):
+    type: str = ""
+    image_url: Raw | UnsetType = UNSET
+    input_audio: Raw | UnsetType = UNSET
+    file: Raw | UnsetType = UNSET
+
+
+class _Message(msgspec.Struct, gc=False):
+    role: str
+    content: Raw | UnsetType = UNSET
+
+
+class _StreamOptions(msgspec.Struct, gc=False):
+    include_usage: bool | None = None
+
+
+class _ResponseFormat(msgspec.Struct, gc=False):
+    type: str | None = None
+
+
+class _Common(msgspec.Struct, kw_only=True):
+    """The fields that are looked at; every other one passes unseen."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    tools: list[Raw] | None = None
+    functions: list[Raw] | None = None
+    response_format: _ResponseFormat | None = None
+
+
+class _Chat(_Common, kw_only=True):
+    messages: Annotated[list[_Message], Meta(min_length=1)]
+    logprobs: bool | None = None
+
+
+class _Completion(_Common, kw_only=True):
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    logprobs: int | bool | None = None
+
+
+_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_chat = msgspec.json.Decoder(_Chat).decode
+_completion = msgspec.json.Decoder(_Completion).decode
+_parts = msgspec.json.Decoder(list[_Part | str] | None).decode
+
+_ACCEPTED = {
+    "model": "must be the name of a model, 1 to 256 characters; GET /v1/models lists them",
+    "stream": "must be true or false",
+    "stream_options": 'must be an object such as {"include_usage": true}',
+    "max_tokens": "must be a whole number from 1",
+    "max_completion_tokens": "must be a whole number from 1",
+    "n": "must be a whole number from 1 to 128",
+    "tools": "must be an array of tools",
+    "functions": "must be an array of functions",
+    "response_format": "must be an object with a string `type`",
+    "messages": "must be a non-empty array of objects, each with a string `role`, and as `content` a string, "
+    "an array of parts, or null",
+    "logprobs": "must be true or false in chat, a whole number in completions",
+    "prompt": "must be a string, a non-empty array of strings, of tokens, or of arrays of tokens",
+}
+
+
+def parse(body: bytes, kind: Capability) -> Call:
+    """Read the body of a chat (`CHAT`) or text (`COMPLETION`) completion request.
+
+    Raises `BadRequest` and nothing else. A field that is given twice must be good each time and counts as its last,
+    here and for whoever the request is passed on to.
+    """
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise BadRequest(f"The body is not UTF-8: byte {error.start} is out of place.") from None
+    try:
+        fields = _fields(body)
+    except UNREADABLE as error:
+        raise BadRequest(_malformed(error)) from None
+    try:
+        # A second look at the same bytes costs less than to take them apart field by field.
+        asked: _Chat | _Completion = _chat(body) if kind is _CHAT else _completion(body)
+    except UNREADABLE as error:
+        raise _bad_field(str(error)) from None
+    knobs = fields.pop(KNOBS_FIELD, None)
+    tools = "tools" if asked.tools else "functions" if asked.functions else None
+    tools_json = _NOTHING if tools is None else memoryview(fields[tools])
+    prompt = memoryview(fields["messages" if kind is _CHAT else "prompt"])
+    found = _Content()
+    if isinstance(asked, _Chat):
+        found.read_messages(asked.messages)
+    else:
+        found.read_prompt(asked.prompt)
+    output_tokens_max = asked.max_completion_tokens or asked.max_tokens
+    return Call(
+        kind=kind,
+        model=asked.model,
+        stream=bool(asked.stream),
+        include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
+        output_tokens_max=None if output_tokens_max is None else min(output_tokens_max, OUTPUT_TOKENS_MAX),
+        completions=(asked.n or 1) * found.prompts,
+        needs=_needs(kind, asked, tools is not None, found),
+        prompt=prompt,
+        tools=tools_json,
+        text_bytes=max(0, text_bytes(prompt) - found.media_bytes) + (text_bytes(tools_json) if tools else 0),
+        messages=found.messages,
+        media=found.images + found.sounds + found.files,
+        prompt_tokens=found.tokens,
+        knobs=knobs,
+        fields=fields,
+    )
+
+
+_NOTHING = memoryview(b"")
+_QUOTE = ord('"')
+
+
+class _Content:
+    """What a prompt holds besides text, counted."""
+
+    __slots__ = ("files", "images", "media_bytes", "messages", "prompts", "sounds", "tokens")
+
+    def __init__(self) -> None:
+        self.messages = self.images = self.sounds = self.files = self.media_bytes = 0
+        self.prompts = 1
+        self.tokens: int | None = None
+
+    def read_messages(self, messages: list[_Message]) -> None:
+        """Count what the messages of a chat hold."""
+        self.messages = len(messages)
+        for at, message in enumerate(messages):
+            content = message.content
+            # A string is passed by unread: to decode a long prompt would take half as long again.
+            if content is UNSET or memoryview(content)[0] == _QUOTE:
+                continue
+            try:
+                parts = _parts(content)
+            except UNREADABLE as error:
+                raise _bad_field(str(error), f"messages[{at}].content") from None
+            for part in parts or ():
+                if isinstance(part, _Part):
+                    self._read_part(part)
+
+    def _read_part(self, part: _Part) -> None:
+        self.images += part.image_url is not UNSET or part.type == "image_url"
+        self.sounds += part.input_audio is not UNSET or part.type == "input_audio"
+        self.files += part.file is not UNSET
+        for media in (part.image_url, part.input_audio, part.file):
+            if media is not UNSET:
+                self.media_bytes += len(memoryview(media))
+
+    def read_prompt(self, prompt: str | list[str | int | list[int]]) -> None:
+        """Count the prompts of a text completion, and its tokens if it came as such."""
+        if isinstance(prompt, str):
+            return
+        kinds = {type(item) for item in prompt}
+        if len(kinds) > 1:
+            raise _bad_field("the items of the array are of different kinds", "prompt")
+        if kinds == {int}:
+            self.tokens = len(prompt)
+            return
+        self.prompts = len(prompt)
+        if kinds == {list}:
+            self.tokens = sum(len(item) for item in prompt if isinstance(item, list))
+
+
+def _needs(kind: Capability, asked: _Chat | _Completion, tools: bool, found: _Content) -> tuple[Capability, ...]:
+    needs = [kind]
+    if tools:
+        needs.append(Capability.TOOLS)
+    if asked.response_format is not None and asked.response_format.type == "json_schema":
+        needs.append(Capability.JSON_SCHEMA)
+    if found.images:
+        needs.append(Capability.VISION)
+    if found.sounds:
+        needs.append(Capability.AUDIO)
+    # In completions 0 asks for the log-probability of what was chosen; `false` asks for none.
+    if asked.logprobs or (asked.logprobs == 0 and asked.logprobs is not False):
+        needs.append(Capability.LOGPROBS)
+    return tuple(needs)
+
+
+def _malformed(error: Exception) -> str:
+    """What is wrong with a body that is no JSON object. msgspec names bytes and types, never values."""
+    if isinstance(error, msgspec.ValidationError):
+        return "The body must be a JSON object."
+    if isinstance(error, RecursionError):
+        return "The body is nested too deeply."
+    if isinstance(error, msgspec.DecodeError):
+        return f"The body is not JSON: {str(error).removeprefix('JSON is malformed: ')}."
+    return "The body is not UTF-8."
+
+
+def _bad_field(told: str, root: str = "") -> BadRequest:
+    """The error for a field that is not what it should be, from msgspec's words: `Expected ... - at `$.path``."""
+    what, _, place = told.partition(" - at `$")
+    path = (root + place.rstrip("`")).lstrip(".")
+    missing = what.startswith("Object missing required field `")
+    if missing:
+        path = f"{path}.{what.split('`')[1]}".lstrip(".")
+        what = "is missing"
+    elif "recursion" in what:
+        what = "is nested too deeply"
+    param = path.split(".")[0].split("[")[0] or None
+    accepted = _ACCEPTED.get(param or "")
+    message = f"`{path}`: {what[:1].lower()}{what[1:]}" if path else what
+    return BadRequest(f"{message}. `{param}` {accepted}." if accepted else f"{message}.", param=param)
+
+
+_TRUE, _FALSE = Raw(b"true"), Raw(b"false")
+_options = msgspec.json.Decoder(dict[str, Raw] | None).decode
+
+
+def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
+    """The request for an endpoint that calls the model `model`: every other field byte for byte as it came.
+
+    A stream is always asked for its usage: it is what the estimates learn from and what is charged.
+    """
+    fields = dict(call.fields)
+    fields["model"] = Raw(msgspec.json.encode(model))
+    fields["stream"] = _TRUE if stream else _FALSE
+    options = fields.pop("stream_options", None)
+    if stream:
+        kept = {} if options is None else _options(options) or {}
+        fields["stream_options"] = Raw(msgspec.json.encode({**kept, "include_usage": _TRUE}))
+    return msgspec.json.encode(fields)
+
+
+def models_body(names: Sequence[str], created: int) -> bytes:
+    """The answer to `GET /v1/models`."""
+    return msgspec.json.encode({"object": "list", "data": [_model(name, created) for name in names]})
+
+
+def model_body(name: str, created: int) -> bytes:
+    """The answer to `GET /v1/models/{id}`."""
+    return msgspec.json.encode(_model(name, created))
+
+
+def _model(name: str, created: int) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": "tidegate"}

@@ -1,0 +1,99 @@
+"""Server-sent events: bytes to frames, whatever pieces they come in."""
+
+import re
+from enum import StrEnum
+
+from tidegate.wire.errors import ErrorInfo
+
+# A chunk is a few hundred bytes; a tool call in one piece or a second of audio reaches some hundred KiB.
+FRAME_BYTES_MAX = 1024 * 1024
+
+DONE = b"[DONE]"
+DONE_FRAME = b"data: [DONE]\n\n"
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+
+
+class Cause(StrEnum):
+    """Why a stream cannot be trusted any further."""
+
+    MALFORMED = "malformed_chunk"
+    TRUNCATED = "truncated_stream"
+    TOO_LARGE = "oversized_answer"
+    ERROR_EVENT = "error_event"
+
+
+class BadStream(Exception):
+    """The stream broke. `message` continues the words "the endpoint"; `error` is what it said itself, if it did."""
+
+    def __init__(self, cause: Cause, message: str, error: ErrorInfo | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+        self.error = error
+
+
+class Frames:
+    r"""Splits a stream into frames, each with the blank line that ends it.
+
+    Lines end in `\n` or `\r\n`; a lone `\r`, which the standard allows and nobody sends, does not end one.
+    `oversized` is set once a frame is beyond its bound: what came before it is still returned, nothing after.
+    """
+
+    __slots__ = ("_pending", "oversized")
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+        self.oversized = False
+
+    @property
+    def pending(self) -> bytes:
+        """The bytes of a frame that has not ended yet."""
+        return bytes(self._pending)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that `data` completes."""
+        # Nearly always one read is one frame of one line.
+        size = len(data)
+        is_one = data.find(b"\n") == size - 2 and data.endswith(b"\n\n") and size <= FRAME_BYTES_MAX
+        if is_one and not self._pending and not self.oversized:
+            return [data]
+        return self._split(data)
+
+    def _split(self, data: bytes) -> list[bytes]:
+        if self.oversized:
+            return []
+        pending = self._pending
+        # A blank line may straddle the seam; what lies before it has been searched.
+        searched = max(0, len(pending) - 2)
+        read: bytes | bytearray = data
+        if pending:
+            pending += data
+            read = pending
+        frames: list[bytes] = []
+        start = 0
+        for blank in _BLANK_LINE.finditer(read, searched):
+            end = blank.end()
+            if end - start > FRAME_BYTES_MAX:
+                break
+            frames.append(bytes(read[start:end]))
+            start = end
+        if start or not pending:
+            self._pending = bytearray(read[start:])
+        if len(self._pending) > FRAME_BYTES_MAX:
+            self.oversized = True
+            self._pending = bytearray()
+        return frames
+
+
+def data_of(frame: bytes) -> bytes | None:
+    """What a frame carries; None for comments and other frames without data."""
+    if frame.startswith(b"data: {") and frame.find(b"\n") == len(frame) - 2:
+        return frame[6:-2]
+    found: list[bytes] = []
+    for line in frame.splitlines():
+        name, _, value = line.partition(b":")
+        # llama.cpp before late 2025 sent `error: {...}` where the others send `data: {"error": {...}}`.
+        if name in (b"data", b"error"):
+            found.append(value)
+    return b"\n".join(found).strip() if found else None

@@ -1,0 +1,206 @@
+"""A streamed answer on its way to a client that streams: what may pass now, and what it tells."""
+
+from typing import Protocol
+
+from tidegate.wire.chunks import Choice, Timings, Usage, read_chunk
+from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
+
+# Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours.
+HELD_BYTES_MAX = 256 * 1024
+
+
+class Reader(Protocol):
+    """Reads the answer of one attempt as its bytes come.
+
+    content        something that a user waits for has come: the commit point
+    finished       the answer is complete in substance
+    done           nothing more will pass: `[DONE]` was seen, or stands in `done_frame` all the same
+    done_frame     what to write last, once the books are closed; empty for answers given whole
+    usage          the engine's own count, None where it gave none
+    output_chunks  how many chunks brought content
+    timings        llama.cpp's measurements, None elsewhere
+    failure        why there is no more to come; what was fed since is dropped
+    """
+
+    @property
+    def content(self) -> bool: ...  # noqa: D102 - told above, as are those below
+    @property
+    def finished(self) -> bool: ...  # noqa: D102
+    @property
+    def done(self) -> bool: ...  # noqa: D102
+    @property
+    def done_frame(self) -> bytes: ...  # noqa: D102
+    @property
+    def usage(self) -> Usage | None: ...  # noqa: D102
+    @property
+    def output_chunks(self) -> int: ...  # noqa: D102
+    @property
+    def timings(self) -> Timings | None: ...  # noqa: D102
+    @property
+    def failure(self) -> BadStream | None: ...  # noqa: D102
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; what of them may be relayed now."""
+        ...
+
+    def end(self) -> bytes:
+        """There is no more: what may still be relayed. Sets `done`, or `failure` where the answer is cut short."""
+        ...
+
+
+class StreamReader:
+    """See `Reader`. Frames pass as they came, in order, with these exceptions.
+
+    Until content comes they are held back, so that another endpoint can still take over unseen. A completion that
+    ends without content is let go when it ends. The final chunk of usage, which we ask of every endpoint, goes to
+    clients that asked for it. `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be
+    read, or tells of an error, is `failure` and does not pass.
+
+    `completions` is how many choices were asked for: without a `[DONE]`, the end of fewer is no end.
+    """
+
+    __slots__ = (
+        "_completions",
+        "_ended",
+        "_frames",
+        "_held",
+        "_held_bytes",
+        "_include_usage",
+        "_open",
+        "_running",
+        "content",
+        "done",
+        "done_frame",
+        "failure",
+        "finished",
+        "output_chunks",
+        "timings",
+        "usage",
+    )
+
+    def __init__(self, *, include_usage: bool, completions: int = 1) -> None:
+        self._include_usage = include_usage
+        self._completions = completions
+        self._frames = Frames()
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._open = False  # what comes passes: nothing is held back any more
+        self._running: set[int | None] = set()
+        self._ended: set[int | None] = set()
+        self.content = False
+        self.finished = False
+        self.done = False
+        self.done_frame = b""
+        self.usage: Usage | None = None
+        self.output_chunks = 0
+        self.timings: Timings | None = None
+        self.failure: BadStream | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Reader`."""
+        frames = self.frames(data)
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def frames(self, data: bytes) -> list[bytes]:
+        """The same, frame by frame."""
+        if self.done or self.failure is not None:
+            return []
+        passing: list[bytes] = []
+        for frame in self._frames.feed(data):
+            if self._take(frame):
+                if self._open:
+                    passing.append(frame)
+                else:
+                    self._hold(frame)
+            if self.failure is not None:
+                return passing
+            if not self._open and (self.content or self.finished):
+                self._open = True
+                passing += self._held
+                self._held = []
+            if self.done:
+                return passing
+        if self._frames.oversized:
+            self.failure = BadStream(Cause.TOO_LARGE, "sent a chunk beyond any bound")
+        return passing
+
+    def end(self) -> bytes:
+        """See `Reader`."""
+        return b"".join(self.end_frames())
+
+    def end_frames(self) -> list[bytes]:
+        """The same, frame by frame."""
+        if self.done or self.failure is not None:
+            return []
+        passing: list[bytes] = []
+        if not self.finished and self._frames.pending.strip():
+            # Some servers leave out the last blank line. What is cut inside a frame does not read.
+            passing = self.frames(b"\n\n")
+            failure: BadStream | None = self.failure
+            if failure is not None and failure.cause is Cause.ERROR_EVENT:
+                return passing
+        if not self.finished:
+            self.failure = BadStream(Cause.TRUNCATED, "ended its answer before it was complete")
+        elif not self.done:
+            self._close(DONE_FRAME)
+        return passing
+
+    def fail(self, failure: BadStream) -> None:
+        """Stop here, for a reason that only the caller can see."""
+        self.failure = self.failure or failure
+
+    def _take(self, frame: bytes) -> bool:
+        """Learn what a frame tells; whether it is for the client."""
+        data = data_of(frame)
+        if not data:
+            return True
+        if data == DONE:
+            self._end_marked(frame)
+            return False
+        try:
+            chunk = read_chunk(data)
+        except BadStream as failure:
+            # Its traceback would tie the reader to itself until the next garbage collection.
+            self.failure = failure.with_traceback(None)
+            return False
+        choices = chunk.choices
+        if chunk.content:
+            self.content = True
+            self.output_chunks += 1
+        if chunk.timings is not None:
+            self.timings = chunk.timings
+        for choice in choices or ():
+            if choice.finish_reason or choice.index not in self._running:
+                self._count_ending(choice)
+        if chunk.told is not None:
+            self.usage = chunk.usage
+            return bool(choices) or self._include_usage
+        return True
+
+    def _count_ending(self, choice: Choice) -> None:
+        """Note that a choice began or ended."""
+        if choice.finish_reason:
+            self._ended.add(choice.index)
+            self._running.discard(choice.index)
+        elif choice.index not in self._ended:
+            self._running.add(choice.index)
+        if self._ended:
+            self.finished = not self._running and len(self._ended) >= self._completions
+
+    def _end_marked(self, frame: bytes) -> None:
+        """`[DONE]`: the engine's word that this was all. It needs something that was: a word alone is a cut."""
+        if self.content or self._ended:
+            self.finished = True
+            self._close(frame)
+        else:
+            self.failure = BadStream(Cause.TRUNCATED, "ended its answer before it began")
+
+    def _close(self, done_frame: bytes) -> None:
+        self.done = True
+        self.done_frame = done_frame
+
+    def _hold(self, frame: bytes) -> None:
+        self._held.append(frame)
+        self._held_bytes += len(frame)
+        if self._held_bytes > HELD_BYTES_MAX and not (self.content or self.finished):
+            self.failure = BadStream(Cause.TOO_LARGE, "sent more than any bound before its first content")

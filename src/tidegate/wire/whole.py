@@ -1,0 +1,58 @@
+"""An answer that an endpoint gives whole, for a client that does not stream."""
+
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, Chunk, Timings, Usage, read_chunk
+from tidegate.wire.sse import BadStream, Cause
+
+
+class WholeReader:
+    """See `Reader`. Nothing passes while the answer comes; `result` is all of it, untouched, once `done`.
+
+    When its first word was made cannot be seen: `content` comes with the end.
+    """
+
+    __slots__ = ("_body", "content", "done", "failure", "finished", "output_chunks", "timings", "usage")
+
+    done_frame = b""
+
+    def __init__(self) -> None:
+        self._body = bytearray()
+        self.content = False
+        self.finished = False
+        self.done = False
+        self.usage: Usage | None = None
+        self.output_chunks = 0
+        self.timings: Timings | None = None
+        self.failure: BadStream | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Reader`."""
+        if self.failure is None and not self.done:
+            self._body += data
+            if len(self._body) > ANSWER_BYTES_MAX:
+                self._body.clear()
+                self.failure = BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+        return b""
+
+    def end(self) -> bytes:
+        """See `Reader`."""
+        if self.failure is None and not self.done:
+            try:
+                self._learn(read_chunk(bytes(self._body)))
+            except BadStream as failure:
+                # Its traceback would tie the reader to itself until the next garbage collection.
+                self.failure = failure.with_traceback(None)
+        return b""
+
+    def result(self) -> bytes:
+        """The answer as it came."""
+        assert self.done, "the answer is not complete"
+        return bytes(self._body)
+
+    def _learn(self, answer: Chunk) -> None:
+        if not answer.choices:
+            self.failure = BadStream(Cause.MALFORMED, "answered without a choice")
+            return
+        self.content = answer.content
+        self.output_chunks = int(answer.content)
+        self.usage, self.timings = answer.usage, answer.timings
+        self.finished = self.done = True

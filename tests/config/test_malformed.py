@@ -1,0 +1,285 @@
+"""Every way to get a configuration wrong that anybody thought of: refused, with file, path and remedy."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.config.load import FILE_BYTES_MAX, load
+from tidegate.config.problem import ConfigError, Problem
+
+HOME = "[site.home]\nlocal = true\n"
+CLOUD = "[site.cloud]\nlocal = false\n"
+MINE = '[endpoint.mine]\nsite = "home"\nengine = "llamacpp"\nurl = "http://127.0.0.1:8080"\nserves = ["m"]\n'
+GOOD = HOME + CLOUD + MINE
+THEIRS = (
+    '[endpoint.theirs]\nsite = "cloud"\nengine = "openai"\nurl = "https://api.example.com/v1"\nserves = ["m"]\n'
+    "context_tokens = 8192\n"
+)
+PRICE = "price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 2 }\n"
+FREE = "price = { free = true }\n"
+VARIABLES = {"KEY": "sk-verysecret", "EMPTY": " ", "TORN": "sk-very\nsecret"}
+
+
+def problems_of(folder: Path, text: str) -> list[Problem]:
+    file = folder / "tidegate.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, VARIABLES)
+    for problem in caught.value.problems:
+        assert problem.file == str(file)
+        assert problem.message
+        assert problem.remedy
+        assert "verysecret" not in str(problem)
+    return caught.value.problems
+
+
+# What is written, where the problem is, what is said about it, and what of the remedy.
+MALFORMED = [
+    # the file's structure
+    (GOOD + "[gatewy]\n", "gatewy", "no such table", "`gateway`"),
+    ("gateway = 3\n" + GOOD, "gateway", "not a table", "[gateway]"),
+    ("class = 3\n" + GOOD, "class", "not a table", "[class.NAME]"),
+    (HOME + "endpoint = []\n", "site.home.endpoint", "no such setting", "known are: `local`"),
+    (GOOD + "[[gateway]]\n", "gateway", "not a table", "[gateway]"),
+    ("site.home = 7\n" + MINE, "site.home", "not a table", "[site.home]"),
+    (HOME, "endpoint", "there is none", "[endpoint.NAME]"),
+    (GOOD + "[endpoint.a.b]\n", "endpoint.a.b", "no such setting", ""),
+    # names
+    (GOOD + "[site.local]\nlocal = true\n", "site.local", "already has a meaning", "another name"),
+    (GOOD + "[site.anywhere]\nlocal = false\n", "site.anywhere", "already has a meaning", "another name"),
+    (GOOD + "[site.Home]\nlocal = true\n", "site.Home", "metric label", "lower-case"),
+    (GOOD + '[class."a b"]\n', 'class."a b"', "metric label", "lower-case"),
+    (GOOD + MINE.replace("mine", "m" * 65), f"endpoint.{'m' * 65}", "metric label", "64 at most"),
+    (GOOD + '[endpoint."é"]\n', 'endpoint."\\u00e9"', "metric label", "lower-case"),
+    # types and bounds
+    ("[gateway]\nlisten = 8400\n" + GOOD, "gateway.listen", "8400 is not text", "host:port"),
+    ("[gateway]\ndrain_s = -1\n" + GOOD, "gateway.drain_s", "-1 is not a number from 0 to 3600", "shutdown"),
+    ("[gateway]\ndrain_s = nan\n" + GOOD, "gateway.drain_s", "nan is not a number", "shutdown"),
+    ("[gateway]\ndrain_s = inf\n" + GOOD, "gateway.drain_s", "inf is not a number", "shutdown"),
+    ("[gateway]\nbody_mib_max = true\n" + GOOD, "gateway.body_mib_max", "true is not a whole number", "Size"),
+    ("[gateway]\nbody_mib_max = 1.5\n" + GOOD, "gateway.body_mib_max", "1.5 is not a whole number", "Size"),
+    ("[gateway]\nlog = ''\n" + GOOD, "gateway.log", "empty text is not text", "stderr"),
+    ("[gateway]\nlog = 1979-05-27\n" + GOOD, "gateway.log", "is not text", "stderr"),
+    ("[policy]\nquantile = 1.0\n" + GOOD, "policy.quantile", "1 is not a number from 0.5 to 0.999", "Nine in ten"),
+    ("[policy]\nseed = 99999999999999999999\n" + GOOD, "policy.seed", "is not a whole number", "random"),
+    ("[policy]\nrecheck_s = 1\n" + GOOD, "policy.recheck_s", "no such setting", "`recheck_ms`"),
+    ("[policy]\n" + "x" * 5000 + " = 1\n" + GOOD, "policy." + "x" * 5000, "no such setting", "known are"),
+    (GOOD + "probe_s = 1\n", "endpoint.mine.probe_s", "1 is not a number from 2 to 3600", "probes"),
+    (GOOD + "concurrency = 0\n", "endpoint.mine.concurrency", "0 is not a whole number from 1", "at once"),
+    (GOOD + "context_tokens = 1\n", "endpoint.mine.context_tokens", "1 is not a whole number", "window"),
+    (GOOD + "owned = 'yes'\n", "endpoint.mine.owned", "this text is not true or false", "ours alone"),
+    (
+        GOOD + "capabilities = ['chat', 'fly']\n",
+        "endpoint.mine.capabilities",
+        "number 2 of this list is not one of",
+        "vision",
+    ),
+    (GOOD + "capabilities = []\n", "endpoint.mine.capabilities", "an empty list is not", "goes elsewhere"),
+    (GOOD + "prior = { decode_tokens_per_s = 0 }\n", "endpoint.mine.prior.decode_tokens_per_s", "0 is not", "second"),
+    (GOOD + "prior = { decode_tps = 9 }\n", "endpoint.mine.prior.decode_tps", "no such setting", "decode_tokens"),
+    (HOME + MINE.replace("llamacpp", "ollama"), "endpoint.mine.engine", "this text is not one of", "dialect"),
+    (HOME + "[endpoint.mine]\nsite = 'home'\n", "endpoint.mine", "`engine` is missing", '"llamacpp", "openai"'),
+    ("[site.home]\n" + MINE, "site.home", "`local` is missing", "true or false"),
+    # references
+    (HOME + MINE.replace('"home"', '"hone"'), "endpoint.mine.site", "no site `hone`", "did you mean `home`"),
+    (HOME + MINE.replace('"home"', '"zzz"'), "endpoint.mine.site", "no site `zzz`", "known are: `home`"),
+    (MINE, "endpoint.mine.site", "no site `home`", "[site.NAME]"),
+    (GOOD + "[class.x]\nresidency = ['clod']\n", "class.x.residency", "no site `clod`", "`cloud`"),
+    (GOOD + "[class.x]\nresidency = []\n", "class.x.residency", "an empty list is not", "hard rule"),
+    (GOOD + "[class.x]\nresidency = 'local'\n", "class.x.residency", "this text is not a list", "hard rule"),
+    (GOOD + "[class.x]\nresidency = ['anywhere', 'local']\n", "class.x.residency", "meaningless", "either"),
+    (GOOD + "[class.x]\nresidency = ['cloud']\n", "class.x.residency", "every request would be refused", "allow"),
+    (HOME + MINE.replace('serves = ["m"]\n', ""), "endpoint.mine.serves", "serves nothing", "serves = "),
+    (HOME + MINE.replace('"m"', '"m\\n"'), "endpoint.mine.serves", "one line", "engine shows"),
+    # promises
+    (GOOD + "[class.x]\nslo = {}\n", "class.x.slo", "promises nothing", "e2e_ms"),
+    (GOOD + "[class.x]\nslo = { ttft_s = 2 }\n", "class.x.slo.ttft_s", "no such setting", "`ttft_ms`"),
+    (GOOD + "[class.batch]\nslo = { e2e_ms = 3600000 }\n", "class.batch.slo", "longer than a request lives", "raise"),
+    (GOOD + "[class.x]\nworth_usd = -1\n", "class.x.worth_usd", "-1 is not a number from 0", "kept promise"),
+    ("[policy]\nhold_s_max = 600\n" + GOOD, "policy.hold_s_max", "for its whole life", "less than"),
+    # money
+    (GOOD + THEIRS, "endpoint.theirs.price", "unknown is never zero", "free = true"),
+    (GOOD + THEIRS + "price = {}\n", "endpoint.theirs.price", "half of the price is missing", "free = true"),
+    (GOOD + THEIRS + PRICE.replace(", usd_per_1m_output_tokens = 2", ""), "endpoint.theirs.price", "half", "price"),
+    (GOOD + THEIRS + PRICE.replace("= {", "= { free = true,"), "endpoint.theirs.price", "free and has", "remove"),
+    (
+        GOOD + THEIRS + PRICE.replace("= {", "= { usd_per_1m_cached_tokens = 3,"),
+        "endpoint.theirs.price.usd_per_1m_cached_tokens",
+        "cost more",
+        "reading from the cache",
+    ),
+    (GOOD + THEIRS + PRICE.replace("1,", "-1,"), "endpoint.theirs.price.usd_per_1m_input_tokens", "-1 is", "million"),
+    (GOOD + THEIRS.replace("context_tokens = 8192\n", FREE), "endpoint.theirs.context_tokens", "missing", "vLLM"),
+    # the network
+    ("[gateway]\nlisten = '0.0.0.0:8400'\n" + GOOD, "gateway.listen", "other machines", "proxy"),
+    ("[gateway]\nlisten = ':8400'\n" + GOOD, "gateway.listen", "other machines", "127.0.0.1:8400"),
+    ("[gateway]\nlisten = '[::]:8400'\n" + GOOD, "gateway.listen", "other machines", "proxy"),
+    ("[gateway]\nlisten = '::1:8400'\n" + GOOD, "gateway.listen", "brackets", "[::1]:8400"),
+    ("[gateway]\nlisten = 'example.com:80'\n" + GOOD, "gateway.listen", "other machines", "authenticates"),
+    ("[gateway]\nadmin = '192.168.1.2:8401'\n" + GOOD, "gateway.admin", "other machines", "proxy"),
+    ("[gateway]\nlisten = '127.0.0.1'\n" + GOOD, "gateway.listen", "a port is missing", "host:port"),
+    ("[gateway]\nlisten = '127.0.0.1:http'\n" + GOOD, "gateway.listen", "not a number", "host:port"),
+    ("[gateway]\nlisten = '127.0.0.1:70000'\n" + GOOD, "gateway.listen", "from 0 to 65535", "host:port"),
+    ("[gateway]\nadmin = 'localhost:8400'\n" + GOOD, "gateway.admin", "the clients' address", "of its own"),
+    ("[gateway]\njournal_total_mib = 20\n" + GOOD, "gateway.journal_total_mib", "two segments", "32 or more"),
+    (HOME + MINE.replace("http://", "ftp://"), "endpoint.mine.url", "neither with http://", "https://host/v1"),
+    (HOME + MINE.replace("http://", ""), "endpoint.mine.url", "neither with http://", "https://host/v1"),
+    (HOME + MINE.replace("127.0.0.1:8080", ""), "endpoint.mine.url", "no valid host", "https://host/v1"),
+    (HOME + MINE.replace("//", "//me:verysecret@"), "endpoint.mine.url", "user name or password", "nothing else"),
+    (HOME + MINE.replace("8080", "8080/v1?key=verysecret"), "endpoint.mine.url", "query", "nothing else"),
+    (HOME + MINE.replace("8080", "8080/v1#x"), "endpoint.mine.url", "fragment", "nothing else"),
+    (HOME + MINE.replace("8080", "99999"), "endpoint.mine.url", "port", "http://host:port"),
+    (HOME + MINE.replace("8080", "0"), "endpoint.mine.url", "port", "http://host:port"),
+    (HOME + MINE.replace("127.0.0.1", "127.0.0.1 "), "endpoint.mine.url", "characters", "https://host/v1"),
+    (HOME + MINE.replace("127.0.0.1", "[::1"), "endpoint.mine.url", "host", "https://host/v1"),
+    (HOME + MINE.replace("8080", "8080/../x\\\\y"), "endpoint.mine.url", "characters", "https://host/v1"),
+    (HOME + MINE.replace('url = "http://127.0.0.1:8080"\n', ""), "endpoint.mine.url", "missing", "engine listens"),
+    (
+        GOOD + THEIRS.replace("https", "http") + FREE + "api_key_env = 'KEY'\n",
+        "endpoint.theirs.url",
+        "in the clear",
+        "https://",
+    ),
+    (
+        GOOD + THEIRS.replace("https://api.example.com", "http://8.8.8.8") + FREE + "api_key_env = 'KEY'\n",
+        "endpoint.theirs.url",
+        "in the clear",
+        "https://",
+    ),
+    (GOOD + "tls_ca_file = 'tidegate.toml'\n", "endpoint.mine.tls_ca_file", "http://", "https://"),
+    (GOOD + THEIRS + FREE + "tls_ca_file = 'none.pem'\n", "endpoint.theirs.tls_ca_file", "cannot be read", "PEM"),
+    (GOOD + THEIRS + FREE + "tls_ca_file = 'tidegate.toml'\n", "endpoint.theirs.tls_ca_file", "no certificates", "PEM"),
+    # secrets
+    (GOOD + "api_key = 'sk-verysecret'\n", "endpoint.mine.api_key", "no such setting", "`api_key_env`"),
+    (GOOD + "api_key_env = 'sk-verysecret'\n", "endpoint.mine.api_key_env", "not the name of a variable", "capitals"),
+    (GOOD + "api_key_env = 'NONE'\n", "endpoint.mine.api_key_env", "NONE is not set", "export NONE"),
+    (GOOD + "api_key_env = 'EMPTY'\n", "endpoint.mine.api_key_env", "EMPTY is empty", "export EMPTY"),
+    (GOOD + "api_key_env = 'TORN'\n", "endpoint.mine.api_key_env", "line break", "one line"),
+    (GOOD + "api_key_env = 'KEY'\napi_key_file = 'k'\n", "endpoint.mine.api_key_file", "too", "remove one"),
+    (GOOD + "api_key_file = 'none'\n", "endpoint.mine.api_key_file", "No such file", "readable by this user"),
+    (GOOD + "api_key_file = '.'\n", "endpoint.mine.api_key_file", "", "key"),
+    (GOOD + "api_key_file = 'tidegate.toml'\n", "endpoint.mine.api_key_file", "read by everybody", "chmod 600"),
+    (GOOD + "api_key_file = 'a\\u0000b'\n".replace("'", '"'), "endpoint.mine.api_key_file", "cannot be read", "key"),
+]
+
+
+@pytest.mark.parametrize(("text", "path", "message", "remedy"), MALFORMED, ids=lambda v: str(v)[:24])
+def test_a_malformed_configuration_is_refused_with_its_path_and_a_remedy(
+    tmp_path: Path, text: str, path: str, message: str, remedy: str
+) -> None:
+    (problem,) = [p for p in problems_of(tmp_path, text) if p.path == path and message in p.message]
+    assert remedy in problem.remedy
+
+
+TWO_MISTAKES = ("endpoint = []", "[endpoint.a.b]")
+
+
+@pytest.mark.parametrize("text", [text for text, *_ in MALFORMED], ids=lambda v: str(v)[:24])
+def test_one_mistake_is_one_problem(tmp_path: Path, text: str) -> None:
+    mistakes = 2 if any(fragment in text for fragment in TWO_MISTAKES) else 1
+    assert len(problems_of(tmp_path, text)) == mistakes
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    text = (
+        "[gateway]\ndrain_s = -1\nbody_mib_max = 0\nfoo = 1\n[policy]\nheld_max = -1\n"
+        + HOME
+        + MINE
+        + "probe_s = 0\ncolour = 'red'\nprice = { free = 1, x = 2 }\n"
+        + THEIRS
+        + "api_key_env = 'NONE'\n"
+    )
+    assert {p.path for p in problems_of(tmp_path, text)} == {
+        "gateway.drain_s",
+        "gateway.body_mib_max",
+        "gateway.foo",
+        "policy.held_max",
+        "endpoint.mine.probe_s",
+        "endpoint.mine.colour",
+        "endpoint.mine.price.free",
+        "endpoint.mine.price.x",
+        "endpoint.theirs.site",
+        "endpoint.theirs.api_key_env",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[gateway\n", "line 1, column 9"),
+        (b"a = 1\nb = \n", "line 2, column 5"),
+        (b"a = 1\na = 2\n", "line 2"),
+        (b"\xef\xbb\xbf[gateway]\n", "byte order mark"),
+        (b"a = 1\nb = '\xff'\n", "line 2 is not UTF-8"),
+        (b"a = '\x00'\n", "line 1"),
+        (b"a = " + b"[" * 100_000, "nested too deeply"),
+        (b"a = " + b"9" * 10_000, "too long"),
+        (b"#" * (FILE_BYTES_MAX + 1), "larger than 1 MiB"),
+    ],
+)
+def test_what_is_no_toml_is_refused_with_its_place(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    (problem,) = caught.value.problems
+    assert problem.path == ""
+    assert message in problem.message
+    assert problem.remedy
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
+    for path, message in [
+        (str(tmp_path / "none.toml"), "no such file"),
+        (str(tmp_path), "folder"),
+        ("", "not the name of a file"),
+        ("a\0b", "not the name of a file"),
+        (str(tmp_path / ("x" * 300)), "cannot be read"),
+        ("/dev/zero", "larger than 1 MiB"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        (problem,) = caught.value.problems
+        assert problem.file == path
+        assert message in problem.message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(GOOD)
+    file.chmod(0)
+    with pytest.raises(ConfigError, match="cannot be read by this user"):
+        load(file)
+
+
+LINES = [
+    *("[gateway]", "[policy]", "[class.x]", "[class]", "[site.home]", "[site]", "[[site.home]]", "[endpoint.mine]"),
+    *("local = true", "site = 'home'", "engine = 'llamacpp'", "url = 'http://h'", "serves = ['m']", "model = 1"),
+    *("price = { free = true }", "price.free.x = 1", "prior = [1, 2]", "prior.sigma = nan", "slo = [{}]", "slo = {}"),
+    *("residency = ['home', 3]", "residency = [[]]", "capabilities = [['chat']]", "'' = ''", '"\\u0000" = 1'),
+    *("listen = ':'", "admin = '[]:1'", "journal = '\u00e9'", "seed = 9223372036854775808", "api_key_file = '..'"),
+    *("'a.b[0]' = {}", "'`' = 1", '"\' - at `$.x`" = 2', "context_tokens = 1_000", "tls_ca_file = '/dev/null'"),
+]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=12))
+def test_whatever_is_written_is_a_configuration_or_has_problems(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_text("\n".join(lines))
+    with suppress(ConfigError):  # and nothing else
+        load(file, {})
+
+
+def test_a_problem_reads_as_file_path_message_and_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text("[gateway]\nlistn = 'x'\n" + GOOD)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(caught.value) == f"{file}: gateway.listn: there is no such setting\n    did you mean `listen`?"

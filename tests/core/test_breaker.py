@@ -1,0 +1,114 @@
+"""When to stop trying an endpoint, and when to try again."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.core.breaker import OPEN_S_MAX, OPEN_S_MIN, Breaker
+from tidegate.core.model import Ending
+
+
+def opened(now_s: float = 0.0) -> Breaker:
+    breaker = Breaker()
+    for index in range(3):
+        breaker.learn(f"r{index}", Ending.FAILED, now_s)
+    return breaker
+
+
+def test_two_failures_are_bad_luck_and_three_are_a_pattern() -> None:
+    breaker = Breaker()
+    breaker.learn("a", Ending.FAILED, 0.0)
+    breaker.learn("b", Ending.TIMED_OUT, 0.0)
+    assert not breaker.blocks(0.1)
+    breaker.learn("c", Ending.FAILED, 0.0)
+    assert breaker.blocks(0.1)
+
+
+def test_failures_far_apart_never_open_it() -> None:
+    breaker = Breaker()
+    for index in range(50):
+        breaker.learn(f"r{index}", Ending.FAILED, index * 60.0)
+    assert not breaker.blocks(50 * 60.0)
+
+
+def test_a_refusal_is_half_a_strike_and_a_cancellation_none() -> None:
+    breaker = Breaker()
+    for index in range(5):
+        breaker.learn(f"r{index}", Ending.REFUSED, 0.0)
+        breaker.learn(f"c{index}", Ending.CANCELLED, 0.0)
+    assert not breaker.blocks(0.0)
+    breaker.learn("r", Ending.REFUSED, 0.0)
+    assert breaker.blocks(0.0)
+
+
+def test_a_half_open_breaker_lets_one_attempt_try_at_a_time() -> None:
+    breaker = opened()
+    assert breaker.blocks(OPEN_S_MIN - 0.1)
+    assert not breaker.blocks(OPEN_S_MIN)
+    breaker.started("trial", OPEN_S_MIN)
+    assert breaker.blocks(OPEN_S_MIN + 1.0)
+    breaker.learn("trial", Ending.CANCELLED, OPEN_S_MIN + 2.0)
+    assert not breaker.blocks(OPEN_S_MIN + 2.0)
+
+
+def test_a_trial_that_succeeds_closes_it() -> None:
+    breaker = opened()
+    breaker.started("trial", 6.0)
+    breaker.learn("trial", Ending.OK, 7.0)
+    assert breaker.state == "closed"
+    assert not breaker.blocks(7.0)
+
+
+def test_each_failed_trial_doubles_the_time_until_the_next_up_to_a_bound() -> None:
+    breaker, waits = opened(), []
+    for index in range(2_000):
+        now_s = breaker.open_until_s
+        breaker.started(f"trial{index}", now_s)
+        breaker.learn(f"trial{index}", Ending.FAILED, now_s)
+        waits.append(breaker.open_until_s - now_s)
+    assert waits[:4] == [10.0, 20.0, 40.0, 80.0]
+    assert waits[4:] == [OPEN_S_MAX] * 1_996
+
+
+def test_a_straggler_that_fails_is_no_failed_trial() -> None:
+    breaker = opened()
+    breaker.learn("straggler", Ending.FAILED, 4.0)
+    assert breaker.open_until_s == 4.0 + OPEN_S_MIN
+    breaker.learn("late straggler", Ending.FAILED, 20.0)
+    assert breaker.open_until_s == 20.0 + OPEN_S_MIN
+
+
+def test_a_straggler_beside_the_trial_ends_neither_it_nor_the_back_off() -> None:
+    breaker = opened()
+    breaker.started("trial", 6.0)
+    breaker.learn("straggler", Ending.OK, 6.5)
+    assert breaker.blocks(6.6)
+    breaker.learn("trial", Ending.FAILED, 7.0)
+    assert breaker.open_until_s == 7.0 + 2 * OPEN_S_MIN
+
+
+def test_a_straggler_does_not_hold_up_the_trial() -> None:
+    breaker = Breaker()
+    breaker.started("straggler", 0.0)
+    for index in range(3):
+        breaker.learn(f"r{index}", Ending.FAILED, 1.0)
+    assert not breaker.blocks(1.0 + OPEN_S_MIN)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["start", *Ending]), st.integers(0, 4), st.floats(0.0, 60.0)),
+        max_size=80,
+    )
+)
+def test_a_later_failure_never_shortens_the_time_it_stays_open(events: list[tuple[str, int, float]]) -> None:
+    breaker, now_s = Breaker(), 0.0
+    for what, who, later_s in events:
+        now_s += later_s
+        until_s = breaker.open_until_s
+        if what == "start":
+            breaker.started(str(who), now_s)
+        else:
+            breaker.learn(str(who), Ending(what), now_s)
+        if what != Ending.OK:
+            assert breaker.open_until_s >= until_s
+        assert breaker.open_until_s <= now_s + OPEN_S_MAX

@@ -1,0 +1,120 @@
+"""One request's state machine, move by move."""
+
+import pytest
+
+from tidegate.core.flight import Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.model import Run, Wait
+
+A, B, C = (Run(endpoint=name, timeout_s=10.0) for name in "abc")
+HEDGED = Run(endpoint="a", timeout_s=10.0, cutover_s=2.0)
+
+
+def airborne(*plan: Run, buffered: bool = False) -> Flight:
+    flight = Flight(buffered=buffered)
+    flight.start(plan, 0.0)
+    return flight
+
+
+def test_it_calls_the_first_step_and_asks_to_be_woken_at_its_time_out() -> None:
+    assert Flight().start((A, B), 5.0) == [Call(endpoint="a"), Timer(at_s=15.0)]
+
+
+def test_first_content_is_the_commit_point_and_the_end_lands_it() -> None:
+    flight = airborne(A, B)
+    assert flight.content("a") == [Relay(endpoint="a")]
+    assert flight.completed("a") == [Finish(endpoint="a")]
+    assert (flight.state, flight.winner, flight.attempts) == (State.LANDED, "a", 1)
+
+
+def test_a_failure_before_content_goes_on_to_the_next_step() -> None:
+    flight = airborne(A, B)
+    assert flight.failed("a", 1.0) == [Call(endpoint="b"), Timer(at_s=11.0)]
+
+
+def test_the_last_failure_gives_up_uncommitted() -> None:
+    flight = airborne(A)
+    assert flight.failed("a", 1.0) == [GiveUp(committed=False)]
+
+
+def test_a_stream_that_breaks_after_content_gives_up_committed() -> None:
+    flight = airborne(A, B)
+    flight.content("a")
+    assert flight.failed("a", 1.0) == [GiveUp(committed=True)]
+
+
+def test_a_buffered_answer_that_breaks_after_content_is_made_good_elsewhere() -> None:
+    flight = airborne(A, B, buffered=True)
+    flight.content("a")
+    assert flight.failed("a", 1.0) == [Call(endpoint="b"), Timer(at_s=11.0)]
+    assert flight.content("b") == [Relay(endpoint="b")]
+    assert flight.completed("b") == [Finish(endpoint="b")]
+
+
+def test_without_content_at_the_cutover_the_next_step_starts_beside_it_once() -> None:
+    flight = airborne(HEDGED, B)
+    assert flight.timer(1.9) == [Timer(at_s=2.0)]
+    assert Call(endpoint="b", hedge=True) in flight.timer(2.0)
+    assert flight.timer(2.1) == [Timer(at_s=10.0)]
+
+
+def test_the_first_to_show_content_wins_and_the_others_are_cancelled() -> None:
+    flight = airborne(HEDGED, B)
+    flight.timer(2.0)
+    assert flight.content("b") == [Cancel(endpoint="a"), Relay(endpoint="b")]
+    assert flight.content("a") == []
+    assert flight.failed("a", 3.0) == []
+
+
+def test_one_of_two_that_fails_leaves_the_other_its_chance() -> None:
+    flight = airborne(HEDGED, B, C)
+    flight.timer(2.0)
+    assert flight.failed("a", 3.0) == [Timer(at_s=12.0)]
+    assert flight.content("b") == [Relay(endpoint="b")]
+
+
+def test_silence_is_given_up_at_the_time_out_and_the_next_step_tried() -> None:
+    flight = airborne(A, B)
+    assert flight.timer(10.0) == [Cancel(endpoint="a", timed_out=True), Call(endpoint="b"), Timer(at_s=20.0)]
+    assert flight.timer(20.0) == [Cancel(endpoint="b", timed_out=True), GiveUp(committed=False)]
+
+
+def test_an_attempt_given_up_may_still_end_and_nothing_comes_of_it() -> None:
+    flight = airborne(A, B)
+    flight.timer(10.0)
+    assert flight.completed("a") == []
+    assert flight.failed("a", 10.1) == []
+    assert flight.content("a") == []
+    assert flight.content("b") == [Relay(endpoint="b")]
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    flight = airborne(A, B)
+    assert flight.completed("a") == [Relay(endpoint="a"), Finish(endpoint="a")]
+
+
+def test_a_client_that_leaves_cancels_everything_under_way() -> None:
+    flight = airborne(HEDGED, B)
+    flight.timer(2.0)
+    assert flight.left() == [Cancel(endpoint="a"), Cancel(endpoint="b")]
+    assert flight.left() == []
+    assert flight.timer(99.0) == []
+
+
+def test_a_held_request_follows_the_plan_it_gets_at_last() -> None:
+    flight = Flight()
+    assert flight.start((Wait(endpoint="a", until_s=3.0),), 0.0) == [Hold(until_s=3.0)]
+    assert flight.start((Wait(endpoint="a", until_s=4.0),), 3.0) == [Hold(until_s=4.0)]
+    assert flight.start((A,), 4.0) == [Call(endpoint="a"), Timer(at_s=14.0)]
+
+
+def test_a_held_request_whose_client_leaves_has_nothing_to_cancel() -> None:
+    flight = Flight()
+    flight.start((Wait(endpoint="a", until_s=3.0),), 0.0)
+    assert flight.left() == []
+    assert flight.state is State.LANDED
+
+
+@pytest.mark.parametrize("plan", [(), (A, A)])
+def test_a_plan_that_cannot_be_flown_is_a_programmers_error(plan: tuple[Run, ...]) -> None:
+    with pytest.raises(AssertionError):
+        Flight().start(plan, 0.0)

@@ -1,0 +1,307 @@
+"""The decision: who gets it, why, with which time-outs, and when it waits."""
+
+import pytest
+
+from tests import make
+from tidegate.core.model import (
+    Decision,
+    DecisionOverran,
+    Ended,
+    Ending,
+    Held,
+    Price,
+    Prior,
+    Probed,
+    Released,
+    Request,
+    Run,
+    Slo,
+    Wait,
+    Why,
+)
+from tidegate.core.router import Router
+
+
+def names(decision: Decision) -> list[str]:
+    return [step.endpoint for step in decision.plan]
+
+
+def fill(router: Router, endpoint: str, count: int, now_s: float = 0.0) -> None:
+    for index in range(count):
+        router.observe(make.started(make.request(f"{endpoint}{index}"), endpoint), now_s)
+
+
+def hold(router: Router, *requests: Request) -> None:
+    for request in requests:
+        router.observe(Held(request=request), request.arrived_s)
+
+
+def test_what_is_in_time_at_home_stays_at_home_for_nothing() -> None:
+    decision = make.router().decide(make.request(), 0.0)
+    assert names(decision) == ["laptop", "cloud"]
+    assert decision.why is Why.CHEAPEST_ON_TIME
+    assert decision.propensity == 1.0
+
+
+def test_a_promise_that_home_cannot_keep_is_worth_the_price() -> None:
+    decision = make.router().decide(make.request(prompt_tokens=9_000, ttft_s=3.0, worth_usd=0.1), 0.0)
+    assert names(decision)[0] == "cloud"
+    assert decision.why is Why.WORTH_THE_PRICE
+
+
+def test_a_promise_worth_less_than_its_price_is_not_bought() -> None:
+    asked = make.request(prompt_tokens=9_000, ttft_s=3.0, worth_usd=0.001, late_usd_per_s=0.0)
+    decision = make.router().decide(asked, 0.0)
+    assert names(decision)[0] == "laptop"
+    assert decision.why is Why.NOT_WORTH_MORE
+
+
+def test_where_no_promise_can_be_kept_the_least_is_lost() -> None:
+    decision = make.router().decide(make.request(prompt_tokens=9_000, ttft_s=0.1), 0.0)
+    assert names(decision)[0] == "cloud"
+    assert decision.why is Why.LEAST_LOSS
+
+
+def test_without_failover_there_is_one_attempt() -> None:
+    assert len(make.router().decide(make.request(failover=False), 0.0).plan) == 1
+
+
+def test_time_outs_follow_the_prediction_within_bounds() -> None:
+    quick, slow = make.request(prompt_tokens=10), make.request(prompt_tokens=20_000, ttft_s=60.0)
+    router = make.router(make.endpoint("laptop"))
+    (first,), (second,) = (router.decide(r, 0.0).plan for r in (quick, slow))
+    assert isinstance(first, Run)
+    assert isinstance(second, Run)
+    assert first.timeout_s == 10.0
+    assert 80.0 < second.timeout_s < 320.0
+
+
+def test_a_hedge_starts_as_late_as_it_can_still_be_in_time() -> None:
+    decision = make.router().decide(make.request(worth_usd=1.0), 0.0)
+    assert isinstance(decision.plan[0], Run)
+    assert decision.plan[0].cutover_s is not None
+    assert 8.0 < decision.plan[0].cutover_s < 10.0
+
+
+def test_a_hedge_that_costs_more_than_the_promise_is_not_planned() -> None:
+    decision = make.router().decide(make.request(worth_usd=0.0), 0.0)
+    assert isinstance(decision.plan[0], Run)
+    assert decision.plan[0].cutover_s is None
+
+
+def test_a_full_endpoint_that_is_not_ours_is_busy() -> None:
+    router = make.router(make.endpoint("cloud", local=False, concurrency=2))
+    fill(router, "cloud", 2)
+    decision = router.decide(make.request(), 0.0)
+    assert decision.why is Why.BUSY
+    assert decision.retry_after_s is not None
+    assert decision.retry_after_s >= 1.0
+
+
+def test_a_request_that_can_wait_waits_for_a_slot_of_our_own() -> None:
+    router = make.router()
+    fill(router, "laptop", 2)
+    decision = router.decide(make.request(slo=Slo(e2e_s=600.0)), 0.0)
+    assert isinstance(decision.plan[0], Wait)
+    assert decision.plan[0].endpoint == "laptop"
+    assert decision.why is Why.WAITS_FOR_SLOT
+
+
+def test_a_request_that_cannot_wait_goes_elsewhere() -> None:
+    router = make.router()
+    fill(router, "laptop", 2)
+    assert names(router.decide(make.request(ttft_s=1.5, worth_usd=0.1), 0.0)) == ["cloud"]
+
+
+def test_one_that_arrives_does_not_overtake_one_that_is_more_urgent() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1))
+    urgent = make.request("urgent", ttft_s=5.0)
+    hold(router, urgent)
+    patient = router.decide(make.request("patient", ttft_s=60.0), 0.0)
+    assert isinstance(patient.plan[0], Wait)
+    assert names(router.decide(urgent, 0.0)) == ["laptop"]
+
+
+def test_what_is_held_comes_due_when_a_slot_is_free() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1))
+    fill(router, "laptop", 1)
+    held = make.request("held")
+    hold(router, held)
+    assert router.due(0.1) == []
+    router.observe(Ended(request_id="laptop0", endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.2), 1.0)
+    assert router.due(1.0) == [held]
+    router.observe(make.started(held, "laptop"), 1.0)
+    assert router.due(1.0) == []
+    assert router.held == 0
+
+
+def test_due_requests_come_in_the_order_of_their_promises() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=3))
+    a, b, c = (make.request(n, ttft_s=t) for n, t in (("a", 30.0), ("b", 5.0), ("c", 15.0)))
+    hold(router, a, b, c)
+    assert router.due(0.0) == [b, c, a]
+
+
+def test_what_is_held_and_would_be_late_is_sent_away_in_time() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1), make.endpoint("cloud", local=False))
+    fill(router, "laptop", 1)
+    held = make.request("held", ttft_s=8.0, worth_usd=0.1)
+    hold(router, held)
+    assert router.due(0.0) == []
+    # The one before it goes on and on; at some time waiting further would break the promise.
+    at_s = next(t / 10 for t in range(80) if router.due(t / 10))
+    assert 3.0 < at_s < 8.0
+    decision = router.decide(held, at_s)
+    assert names(decision) == ["cloud"]
+    assert decision.why is Why.WORTH_THE_PRICE
+
+
+def test_cheap_work_is_sent_away_so_that_dear_work_is_in_time() -> None:
+    router = make.router(
+        make.endpoint("laptop", concurrency=1),
+        make.endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-5)),
+    )
+    small = make.request("small", prompt_tokens=500, ttft_s=3.0)
+    big = make.request("big", prompt_tokens=5_000, ttft_s=8.5, worth_usd=0.06)
+    hold(router, small, big)
+    decision = router.decide(small, 0.0)
+    assert (names(decision), decision.why) == (["cloud"], Why.SENT_AWAY)
+    assert names(router.decide(big, 0.0))[0] == "laptop"
+
+
+def test_what_has_been_held_too_long_goes_wherever_it_can() -> None:
+    router = make.router(
+        make.endpoint("laptop", concurrency=1),
+        make.endpoint("cloud", local=False, price=Price(usd_per_input_token=1.0)),
+        hold_s_max=20.0,
+    )
+    fill(router, "laptop", 1)
+    held = make.request("held", slo=Slo())
+    hold(router, held)
+    assert isinstance(router.decide(held, 19.9).plan[0], Wait)
+    assert router.due(20.0) == [held]
+    assert names(router.decide(held, 20.0)) == ["cloud"]
+
+
+def test_what_has_been_held_too_long_and_can_go_nowhere_is_refused() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1), hold_s_max=20.0)
+    fill(router, "laptop", 1)
+    held = make.request("held", slo=Slo())
+    hold(router, held)
+    assert router.due(20.0) == [held]
+    decision = router.decide(held, 20.0)
+    assert (decision.plan, decision.why) == ((), Why.BUSY)
+    router.observe(Released(request_id="held"), 20.0)
+    assert router.held == 0
+
+
+def test_a_full_queue_refuses_and_says_when_a_slot_would_be_its_own() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1), held_max=2)
+    fill(router, "laptop", 1)
+    hold(router, *(make.request(slo=Slo()) for _ in range(2)))
+    decision = router.decide(make.request(slo=Slo()), 0.0)
+    assert decision.why is Why.HOLD_FULL
+    assert decision.retry_after_s is not None
+    assert decision.retry_after_s > router.endpoint("laptop").slots_free_s(0.0)[0]
+
+
+def test_what_is_held_is_due_at_once_when_our_engine_dies() -> None:
+    router = make.router()
+    fill(router, "laptop", 2)
+    held = make.request("held", slo=Slo(e2e_s=600.0))
+    hold(router, held)
+    assert router.due(0.0) == []
+    router.observe(Probed(endpoint="laptop", up=False), 0.1)
+    assert router.due(0.1) == [held]
+    assert names(router.decide(held, 0.1)) == ["cloud"]
+
+
+def test_an_endpoint_with_a_slot_is_used_while_another_of_ours_is_full() -> None:
+    router = make.router(make.endpoint("a"), make.endpoint("b"), make.endpoint("cloud", local=False))
+    fill(router, "a", 2)
+    assert names(router.decide(make.request(), 0.0))[0] == "b"
+
+
+def test_a_second_engine_of_ours_stands_by_even_for_what_may_not_leave() -> None:
+    router = make.router(make.endpoint("a"), make.endpoint("b"), make.endpoint("c"))
+    fill(router, "a", 2)
+    assert names(router.decide(make.request(residency="local"), 0.0)) == ["b", "c"]
+
+
+def test_the_static_rule_takes_home_first_then_the_cheapest() -> None:
+    dear = make.endpoint("dear", local=False, price=Price(usd_per_input_token=1.0))
+    router = make.router(dear, make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    router.observe(DecisionOverran(spent_s=0.1), 0.0)
+    decision = router.decide(make.request(prompt_tokens=9_000, ttft_s=1.0), 0.5)
+    assert (names(decision), decision.why) == (["laptop", "cloud", "dear"], Why.STATIC_RULE)
+    assert router.decide(make.request(), 1.0).why is not Why.STATIC_RULE
+
+
+def test_the_static_rule_keeps_data_at_home() -> None:
+    router = make.router()
+    router.observe(DecisionOverran(spent_s=0.1), 0.0)
+    assert names(router.decide(make.request(residency="local"), 0.1)) == ["laptop"]
+
+
+def test_the_static_rule_lets_what_is_held_wait_for_its_slot() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1), make.endpoint("cloud", local=False))
+    fill(router, "laptop", 1)
+    held = make.request("held", slo=Slo())
+    hold(router, held)
+    router.observe(DecisionOverran(spent_s=0.1), 0.0)
+    assert isinstance(router.decide(held, 0.1).plan[0], Wait)
+    assert router.due(0.1) == []
+    assert names(router.decide(make.request("new"), 0.1)) == ["cloud"]
+
+
+def test_the_static_rule_holds_what_has_nowhere_else_to_go() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1))
+    fill(router, "laptop", 1)
+    router.observe(DecisionOverran(spent_s=0.1), 0.0)
+    assert isinstance(router.decide(make.request(residency="local"), 0.1).plan[0], Wait)
+
+
+def test_facts_of_an_endpoint_that_a_reload_took_out_are_passed_over() -> None:
+    router = make.router()
+    request = make.request("r")
+    hold(router, request)
+    router.observe(make.started(request, "gone"), 0.0)
+    router.observe(Ended(request_id="r", endpoint="gone", ending=Ending.OK, e2e_s=1.0, output_tokens=5), 1.0)
+    router.observe(Probed(endpoint="gone", up=True), 1.0)
+    assert router.held == 0
+
+
+def test_an_endpoint_that_names_a_model_twice_is_tried_once() -> None:
+    router = make.router(make.endpoint("laptop", models=("m", "m")))
+    assert names(router.decide(make.request(), 0.0)) == ["laptop"]
+
+
+def test_candidates_show_what_an_excluded_endpoint_would_have_been() -> None:
+    cloud, laptop = make.router().candidates(make.request(residency="local"), 0.0)
+    assert (cloud.endpoint, cloud.excluded) == ("cloud", Why.MUST_STAY_LOCAL)
+    assert cloud.estimate is not None
+    assert cloud.estimate.cost_usd > 0.0
+    assert laptop.excluded is None
+
+
+def test_candidates_show_the_wait_for_a_slot() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1))
+    fill(router, "laptop", 1)
+    (candidate,) = router.candidates(make.request(), 0.0)
+    assert candidate.estimate is not None
+    assert candidate.estimate.wait_s == pytest.approx(router.endpoint("laptop").slots_free_s(0.0)[0])
+    assert candidate.estimate.ttft_s > candidate.estimate.wait_s
+
+
+@pytest.mark.parametrize("prior", [Prior(overhead_s=0.0, prefill_s_per_token=0.0, decode_s_per_token=0.0, sigma=0.0)])
+def test_a_prior_of_zeros_is_survived(prior: Prior) -> None:
+    router = make.router(make.endpoint("laptop", prior=prior), make.endpoint("cloud", local=False, prior=prior))
+    asked = make.request(
+        prompt_tokens=0, prompt_bytes=0, output_tokens_max=0, slo=Slo(ttft_s=1.0, tpot_s=0.1, e2e_s=1.0)
+    )
+    assert router.decide(asked, 0.0).plan
+    router.observe(make.started(asked, "laptop"), 0.0)
+    router.observe(
+        Ended(request_id=asked.id, endpoint="laptop", ending=Ending.OK, e2e_s=0.0, ttft_s=0.0, output_tokens=9), 0.0
+    )
+    assert router.decide(asked, 0.0).plan

@@ -1,0 +1,150 @@
+"""Hard rules, and the reasons they give."""
+
+import pytest
+
+from tests import make
+from tidegate.core.model import WHY_TEXT, Capability, Decision, Ended, Ending, Price, Probed, Request, Why
+from tidegate.core.router import Router
+
+
+def decide(router: Router, request: Request, now_s: float = 0.0) -> Decision:
+    return router.decide(request, now_s)
+
+
+def test_every_reason_has_its_sentence() -> None:
+    assert set(WHY_TEXT) == set(Why)
+
+
+def test_a_request_that_must_stay_local_is_refused_rather_than_offloaded() -> None:
+    router = make.router(make.endpoint("cloud", local=False))
+    decision = decide(router, make.request(residency="local"))
+    assert decision.plan == ()
+    assert decision.why is Why.MUST_STAY_LOCAL
+    assert decision.retry_after_s is None
+
+
+def test_a_remote_site_that_calls_itself_local_is_still_remote() -> None:
+    router = make.router(make.endpoint("cloud", local=False, site="local"))
+    assert decide(router, make.request(residency="local")).plan == ()
+
+
+@pytest.mark.parametrize("residency", [("eu",), ("eu", "local")])
+def test_a_named_site_admits_its_endpoints(residency: tuple[str, ...]) -> None:
+    router = make.router(make.endpoint("paris", local=False, site="eu"), make.endpoint("texas", local=False, site="us"))
+    assert [s.endpoint for s in decide(router, make.request(residency=residency)).plan] == ["paris"]
+
+
+def test_no_residency_at_all_admits_nothing() -> None:
+    decision = decide(make.router(), make.request(residency=()))
+    assert decision.why is Why.SITE_NOT_ALLOWED
+
+
+def test_context_must_hold_prompt_and_output() -> None:
+    router = make.router(make.endpoint(context_tokens=4_096))
+    assert decide(router, make.request(prompt_tokens=4_000, output_tokens_max=96)).plan
+    decision = decide(router, make.request(prompt_tokens=4_000, output_tokens_max=97))
+    assert (decision.why, decision.retry_after_s) == (Why.CONTEXT_TOO_LONG, None)
+
+
+def test_a_probed_window_replaces_the_declared_one() -> None:
+    router = make.router(make.endpoint("laptop", context_tokens=32_768))
+    router.observe(Probed(endpoint="laptop", up=True, context_tokens=2_048), 0.0)
+    assert decide(router, make.request(prompt_tokens=4_000)).why is Why.CONTEXT_TOO_LONG
+
+
+def test_a_guess_of_the_outputs_length_prefers_a_longer_window_but_never_refuses() -> None:
+    short, long = make.endpoint("laptop", context_tokens=4_096), make.endpoint("cloud", local=False)
+    asked = make.request(prompt_tokens=4_000, output_tokens_max=None)
+    assert [s.endpoint for s in decide(make.router(short, long), asked).plan] == ["cloud"]
+    alone = make.router(short)
+    assert [s.endpoint for s in decide(alone, asked).plan] == ["laptop"]
+    assert alone.candidates(asked, 0.0)[0].excluded is None
+    assert decide(alone, make.request(prompt_tokens=4_096, output_tokens_max=None)).why is Why.CONTEXT_TOO_LONG
+
+
+def test_what_an_endpoint_cannot_do_it_is_not_asked() -> None:
+    chat_only = make.endpoint("laptop")
+    able = make.endpoint("cloud", local=False, capabilities=tuple(Capability))
+    asked = make.request(needs=(Capability.CHAT, Capability.TOOLS))
+    assert decide(make.router(chat_only), asked).why is Why.LACKS_CAPABILITY
+    decision = decide(make.router(chat_only, able), asked)
+    assert ([s.endpoint for s in decision.plan], decision.why) == (["cloud"], Why.ONLY_CAPABLE)
+
+
+def test_a_cost_limit_counts_all_the_output_that_is_allowed() -> None:
+    cloud = make.endpoint("cloud", local=False, price=Price(usd_per_output_token=1e-5))
+    router = make.router(cloud)
+    assert decide(router, make.request(output_tokens_max=100, cost_usd_max=0.001)).plan
+    assert decide(router, make.request(output_tokens_max=101, cost_usd_max=0.001)).why is Why.OVER_MAX_COST
+    assert decide(router, make.request(output_tokens_max=100, completions=2, cost_usd_max=0.001)).plan == ()
+
+
+def test_an_endpoint_that_a_probe_could_not_reach_is_left_alone_until_one_does() -> None:
+    router = make.router(make.endpoint("laptop"))
+    router.observe(Probed(endpoint="laptop", up=False), 0.0)
+    assert decide(router, make.request()).why is Why.DOWN
+    router.observe(Probed(endpoint="laptop", up=True), 1.0)
+    assert decide(router, make.request()).plan
+
+
+def refused(router: Router, retry_after_s: float | None, now_s: float) -> None:
+    sent = make.request()
+    router.observe(make.started(sent, "cloud"), now_s)
+    fact = Ended(request_id=sent.id, endpoint="cloud", ending=Ending.REFUSED, e2e_s=0.1, retry_after_s=retry_after_s)
+    router.observe(fact, now_s)
+
+
+def test_an_endpoint_that_asked_for_peace_gets_it_and_a_shorter_wish_does_not_shorten_it() -> None:
+    router = make.router(make.endpoint("cloud", local=False))
+    refused(router, 30.0, 0.0)
+    refused(router, 1.0, 5.0)
+    decision = decide(router, make.request(), 6.0)
+    assert (decision.why, decision.retry_after_s) == (Why.TOLD_TO_WAIT, 24.0)
+    assert decide(router, make.request(), 30.0).plan
+
+
+def test_no_endpoint_is_believed_to_need_a_day_of_peace() -> None:
+    router = make.router(make.endpoint("cloud", local=False))
+    refused(router, 86_400.0, 0.0)
+    assert decide(router, make.request(), 3_600.0).plan
+
+
+def test_a_model_nobody_serves_is_unknown() -> None:
+    decision = decide(make.router(), make.request(model="gpt-99"))
+    assert (decision.plan, decision.why, decision.retry_after_s) == ((), Why.UNKNOWN_MODEL, None)
+
+
+def test_a_refusal_names_the_reason_that_came_closest_to_a_yes() -> None:
+    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    router.observe(Probed(endpoint="laptop", up=False), 0.0)
+    decision = decide(router, make.request(residency="local"))
+    assert decision.why is Why.DOWN
+    assert decision.retry_after_s is not None
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (make.request(residency="local"), Why.ONLY_ALLOWED),
+        (make.request(cost_usd_max=0.0), Why.ONLY_AFFORDABLE),
+    ],
+)
+def test_the_one_endpoint_that_is_left_says_what_excluded_the_other(asked: Request, why: Why) -> None:
+    decision = decide(make.router(), asked)
+    assert ([s.endpoint for s in decision.plan], decision.why) == (["laptop"], why)
+
+
+def test_the_only_endpoint_of_a_model_is_just_that() -> None:
+    assert decide(make.router(make.endpoint()), make.request()).why is Why.ONLY_ENDPOINT
+
+
+def test_a_failed_prompt_that_did_not_fit_is_no_fault_of_the_endpoint() -> None:
+    router = make.router(make.endpoint("laptop"))
+    for _ in range(5):
+        sent = make.request()
+        router.observe(make.started(sent, "laptop"), 0.0)
+        router.observe(
+            Ended(request_id=sent.id, endpoint="laptop", ending=Ending.FAILED, e2e_s=0.1, cause="context_exceeded"),
+            0.0,
+        )
+    assert decide(router, make.request()).plan

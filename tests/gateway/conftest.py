@@ -1,0 +1,21 @@
+"""Tests here may be coroutines: each runs on a loop of its own, and what only the loop has seen fails it too."""
+
+import asyncio
+import inspect
+from typing import Any
+
+import pytest
+import uvloop
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    escaped: list[dict[str, Any]] = []
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.get_loop().set_exception_handler(lambda loop, context: escaped.append(context))
+        runner.run(pyfuncitem.obj(**arguments))
+    assert escaped == []
+    return True

@@ -1,0 +1,115 @@
+"""The admin address: alive, ready, counted, and every decision explained."""
+
+import asyncio
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.gateway.harness import chat, house, local, remote
+from tests.http.harness import eventually
+from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.probe import Prober
+from tidegate.telemetry.metrics import PREFIX, TABLE
+
+
+async def test_the_gateway_is_ready_while_an_endpoint_is_up(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(up=False), cloud=remote()) as home:
+        assert (await home.get("/readyz", admin=True)).status == 200
+        assert (await home.get("/readyz")).status == 200
+
+
+async def test_the_gateway_is_alive_but_not_ready_while_every_endpoint_is_down(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(up=False), cloud=remote(up=False)) as home:
+        assert [(await home.get("/readyz", admin=a)).status for a in (True, False)] == [503, 503]
+        assert [(await home.get("/livez", admin=a)).status for a in (True, False)] == [200, 200]
+        assert (await home.get("/health")).status == 503
+        answer = await home.ask()
+    assert (answer.status, answer.error["code"]) == (503, "no_endpoint_available")
+    assert int(answer.header("retry-after")) >= 1
+
+
+async def test_one_lost_probe_is_bad_luck_and_two_are_an_outage_until_one_comes_back(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        gateway, engine, seen = home.gateway, home.engines["laptop"], []
+        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600)
+        for engine.up in (True, False, True, False, False, True):
+            await prober.once()
+            seen.append(gateway.router.endpoint("laptop").state.up)
+    assert seen == [True, True, True, True, False, True]
+
+
+async def test_every_metric_parses_and_counts_what_happened(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(status=500)), cloud=remote()) as home:
+        await home.ask(chat(stream=True))
+        await home.ask(b"{")
+        answer = await home.get("/metrics", admin=True)
+    families = {f.name: f for f in text_string_to_metric_families(answer.body.decode())}
+    assert set(families) == {PREFIX + spec.name for spec in TABLE}
+    samples = {(s.name, *sorted(s.labels.values())): s.value for f in families.values() for s in f.samples}
+    assert samples[PREFIX + "attempts_total", "failed", "laptop"] == 1
+    assert samples[PREFIX + "attempts_total", "cloud", "ok"] == 1
+    assert samples[PREFIX + "requests_total", "interactive/short", "ok"] == 1
+    assert samples[PREFIX + "bad_requests_total", "400"] == 1
+    assert samples[PREFIX + "cost_usd_total", "cloud"] > 0
+    assert samples[PREFIX + "up", "laptop"] == 1
+    assert answer.header("content-type").startswith("text/plain")
+
+
+async def test_the_state_shows_what_is_under_way(tmp_path: Path) -> None:
+    place = local(Script(fault=Fault.SILENT), concurrency=1)
+    async with house(tmp_path, laptop=place, cloud=remote()) as home:
+        secret = {"x_tidegate_residency": "local"}
+        async with home.asking(**secret), home.asking(**secret):
+            await eventually(lambda: home.gateway.router.held == 1)
+            state = (await home.get("/api/state", admin=True)).json
+        await home.quiet()
+        after = (await home.get("/api/state", admin=True)).json
+    assert (state["in_flight"], state["held"], state["ready"]) == (2, 1, True)
+    laptop = state["endpoints"]["laptop"]
+    assert (laptop["in_flight"], laptop["local"], laptop["up"], laptop["breaker"]) == (1, True, True, "closed")
+    assert (after["in_flight"], after["held"]) == (0, 0)
+
+
+async def test_a_decision_is_explained_with_its_candidates_and_what_came_of_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        asked = await home.ask()
+        decision_id = asked.header("x-tidegate-decision")
+        first = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
+        explaining = home.gateway._admin
+        await eventually(lambda: explaining._explaining is not None)
+        second = await home.get(f"/api/decisions/{decision_id}", admin=True)
+        found = (await first).json
+    assert (second.status, second.error["code"]) == (503, "http_503")
+    (explained,) = found["explained"]
+    assert {c["endpoint"]: c.get("excluded") for c in explained["candidates"]} == {"cloud": None, "laptop": None}
+    assert explained["decision"] == found["decisions"][0][1]
+    assert explained["request"] == found["request"]
+    assert [e["ending"] for e in found["endings"]] == ["ok"]
+    assert set(found["why"]) == {"cheapest_on_time"}
+
+
+async def test_without_a_journal_a_decision_is_shown_and_not_explained(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"journal": ""}) as home:
+        asked = await home.ask()
+        found = await home.get(f"/api/decisions/{asked.header('x-tidegate-decision')}", admin=True)
+    assert asked.status == 200
+    assert found.json["explained"] is None
+    assert found.json["decisions"][0][1]["why"] == "cheapest_on_time"
+
+
+async def test_what_is_not_there_is_404_and_what_changes_something_is_405(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        missing = [await home.get(path, admin=True) for path in ("/", "/api/decisions/none", "/v1/models")]
+        changing = await home.get("/api/state", method="DELETE", admin=True)
+    assert [(a.status, a.error["code"]) for a in missing] == [(404, "http_404")] * 3
+    assert (changing.status, changing.error["code"]) == (405, "http_405")
+
+
+async def test_a_stop_does_not_wait_for_an_explanation(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        decision_id = (await home.ask()).header("x-tidegate-decision")
+        asking = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
+        explaining = home.gateway._admin
+        await eventually(lambda: explaining._explaining is not None)
+    assert explaining._explaining is None
+    assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.IncompleteReadError)

@@ -1,0 +1,281 @@
+"""What goes wrong before first content is made good elsewhere, unseen; where there is no elsewhere, it is said."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.harness import chat, house, local, remote
+from tests.http.harness import Script as Steps
+from tests.http.harness import always, answering, read_request, upstream
+from tidegate.engines.fake import Fault, Script
+
+WORDS = "w1 w2 w3 w4 "
+OVERFLOW = json.loads(Path("tests/engines/cassettes/llamacpp/overflow.json").read_text())["response"]["body"].encode()
+
+SILENCES = {fault.value: Script(fault=fault, fault_after=0) for fault in (Fault.SILENT, Fault.STALL)}
+BROKEN = {
+    fault.value: Script(fault=fault, fault_after=0) for fault in Fault if fault not in (Fault.SILENT, Fault.STALL)
+}
+STATUSES = {f"status_{s}": Script(status=s) for s in (401, 403, 404, 408, 409, 413, 500, 502, 504)}
+WORDLESS = {
+    "web_page": Script(status=502, error=b"<html><h1>Bad Gateway</h1></html>"),
+    "nothing": Script(status=500, error=b""),
+    "moved": Script(status=302, error=b"", headers=((b"location", b"/login"),)),
+}
+REFUSALS = {
+    "status_429": Script(status=429),
+    "status_429_later": Script(status=429, headers=((b"retry-after", b"7"),)),
+    "status_503": Script(status=503),
+    "status_529": Script(
+        status=529, error=b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    ),
+}
+TROUBLES = SILENCES | BROKEN | STATUSES | WORDLESS | REFUSALS
+
+# A request may live for a second here, so that a silence is over before a test is.
+SECOND: dict[str, Any] = {
+    "gateway": {"request_timeout_s": 1},
+    "policy": {"hold_s_max": 0.5},
+    "classes": {"interactive": {"slo": {"ttft_ms": 900}}, "batch": {"slo": {"e2e_ms": 900}}},
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("engine", ["fake", "llamacpp"])
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_trouble_before_first_content_is_made_good_elsewhere_exactly_once(
+    tmp_path: Path, trouble: str, engine: str, stream: bool
+) -> None:
+    async with house(tmp_path, laptop=local(TROUBLES[trouble], engine=engine), cloud=remote()) as home:
+        answer = await home.ask(chat(stream=stream), x_tidegate_slo_ttft_ms="150")
+        assert len(home.engines["laptop"].seen) == len(home.engines["cloud"].seen) == 1
+    assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
+    assert answer.header("x-tidegate-attempts") == "2"
+    if stream:
+        assert answer.events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_engine_that_is_gone_is_made_good_elsewhere(tmp_path: Path, stream: bool) -> None:
+    async with house(tmp_path) as home:
+        await home.fell("laptop")
+        answer = await home.ask(chat(stream=stream))
+    assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
+
+
+ODD: dict[str, Steps] = {
+    "not_http": answering(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "closed_at_once": answering(b""),
+    "half_a_head": answering(b"HTTP/1.1 200 OK\r\ncontent-ty"),
+    "keep_alives_and_the_end": answering(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n: ping\n\n: ping\n\n"
+    ),
+    "done_at_once": answering(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 14\r\n\r\ndata: [DONE]\n\n"
+    ),
+    "no_type": answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"),
+    "gzip": answering(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: gzip\r\n"
+        b"content-length: 4\r\n\r\n\x1f\x8b\x08\x00"
+    ),
+    "endless_head": answering(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("odd", ODD)
+async def test_an_answer_that_is_none_is_made_good_elsewhere(tmp_path: Path, odd: str, stream: bool) -> None:
+    probe = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.readexactly(4)).startswith(b"GET"):
+            await always(probe)(reader, writer)
+        await ODD[odd](reader, writer)
+
+    async with (
+        upstream(script) as up,
+        house(tmp_path, laptop=local(url=f"http://127.0.0.1:{up.port}"), cloud=remote()) as home,
+    ):
+        answer = await home.ask(chat(stream=stream))
+    assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("silence", SILENCES)
+async def test_silence_without_an_alternative_ends_with_the_time_a_request_may_take(
+    tmp_path: Path, silence: str, stream: bool
+) -> None:
+    async with house(tmp_path, laptop=local(SILENCES[silence]), **SECOND) as home:
+        answer = await home.ask(chat(stream=stream))
+        assert home.engines["laptop"].left == 1
+    assert (answer.status, answer.error["code"]) == (504, "request_timeout")
+    assert "request_timeout_s" in answer.error["message"]
+    assert answer.header("x-should-retry") == "false"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("trouble", BROKEN | STATUSES | WORDLESS | REFUSALS)
+async def test_trouble_without_an_alternative_is_told_with_status_and_reason(
+    tmp_path: Path, trouble: str, stream: bool
+) -> None:
+    async with house(tmp_path, laptop=local(TROUBLES[trouble])) as home:
+        answer = await home.ask(chat(stream=stream))
+    expected = (502, "upstream_error", "api_error")
+    if trouble in REFUSALS:
+        limited = trouble.startswith("status_429")
+        expected = (
+            (429, "rate_limit_exceeded", "rate_limit_error") if limited else (503, "upstream_overloaded", "api_error")
+        )
+    assert (answer.status, answer.error["code"], answer.error["type"]) == expected
+    assert "<" not in answer.error["message"]
+    assert "No endpoint could complete this (1 tried)" in answer.error["message"]
+    assert answer.header("retry-after") == ("7" if trouble == "status_429_later" else "")
+    assert answer.header("x-should-retry") == ("false" if answer.status == 502 else "")
+    assert answer.header("x-tidegate-why") == "only_endpoint"
+    assert answer.endpoint == ""
+
+
+async def test_an_engine_that_is_gone_without_an_alternative_is_told(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local()) as home:
+        await home.fell("laptop")
+        answer = await home.ask()
+    assert (answer.status, answer.error["code"]) == (502, "upstream_error")
+
+
+async def test_no_fallback_means_one_attempt(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(status=500)), cloud=remote()) as home:
+        answer = await home.ask(x_tidegate_no_fallback="true")
+        assert home.engines["cloud"].seen == []
+    assert answer.status == 502
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("status", [400, 422])
+async def test_a_request_that_is_at_fault_is_told_so_and_tried_nowhere_else(
+    tmp_path: Path, status: int, stream: bool
+) -> None:
+    said = {"message": "temperature is too high", "type": "bad_thing", "param": "temperature", "code": "t"}
+    script = Script(status=status, error=json.dumps({"error": said}).encode())
+    async with house(tmp_path, laptop=local(script), cloud=remote()) as home:
+        answer = await home.ask(chat(stream=stream))
+        assert home.engines["cloud"].seen == []
+    assert (answer.status, answer.error) == (status, said)
+    assert answer.header("x-should-retry") == ""
+
+
+async def test_a_request_that_a_hedge_finds_at_fault_ends_the_other_attempt_too(tmp_path: Path) -> None:
+    wrong = Script(status=400, error=b'{"error":{"message":"no such tool"}}')
+    async with house(tmp_path, laptop=local(SILENCES["silent"]), cloud=remote(wrong)) as home:
+        answer = await home.ask(x_tidegate_slo_ttft_ms="150")
+        await home.quiet()
+        assert home.engines["laptop"].left == 1
+    assert (answer.status, answer.error["message"]) == (400, "no such tool")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_prompt_that_does_not_fit_after_all_goes_where_it_fits(tmp_path: Path, stream: bool) -> None:
+    full = Script(status=400, error=OVERFLOW)
+    async with house(tmp_path, laptop=local(full), cloud=remote()) as home:
+        answer = await home.ask(chat(stream=stream))
+    assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_prompt_that_fits_nowhere_after_all_is_the_clients_to_shorten(tmp_path: Path, stream: bool) -> None:
+    full = Script(status=400, error=OVERFLOW)
+    async with house(tmp_path, laptop=local(full), cloud=remote(full)) as home:
+        answer = await home.ask(chat(stream=stream))
+    assert (answer.status, answer.error["code"], answer.error["param"]) == (400, "context_length_exceeded", "messages")
+    assert "1531 tokens" in answer.error["message"]
+    assert answer.error["type"] == "invalid_request_error"
+
+
+async def test_an_overflow_that_is_told_inside_the_stream_is_an_overflow_all_the_same(tmp_path: Path) -> None:
+    frame = b"data: " + OVERFLOW + b"\n\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(frame)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        probe = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+        while True:
+            request = await read_request(reader)
+            writer.write(probe if request.startswith(b"GET") else head + frame)
+
+    async with upstream(script) as up, house(tmp_path, laptop=local(url=f"http://127.0.0.1:{up.port}")) as home:
+        answer = await home.ask(chat(stream=True))
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+
+
+@pytest.mark.parametrize("first", ["overflow", "down"])
+async def test_an_overflow_is_no_last_word_while_a_larger_endpoint_only_failed(tmp_path: Path, first: str) -> None:
+    full, down = Script(status=400, error=OVERFLOW), Script(status=503)
+    scripts = (full, down) if first == "overflow" else (down, full)
+    async with house(tmp_path, laptop=local(scripts[0]), cloud=remote(scripts[1])) as home:
+        answer = await home.ask()
+    assert (answer.status, answer.error["code"]) == (503, "upstream_overloaded")
+
+
+AFTER = {fault.value: fault for fault in (Fault.CUT, Fault.MALFORMED, Fault.ERROR_EVENT, Fault.UNFINISHED)}
+
+
+@pytest.mark.parametrize("fault", AFTER)
+@pytest.mark.parametrize("engine", ["fake", "llamacpp"])
+async def test_a_stream_that_breaks_ends_with_an_error_and_never_as_if_complete(
+    tmp_path: Path, fault: str, engine: str
+) -> None:
+    place = local(Script(fault=AFTER[fault], fault_after=2), engine=engine)
+    async with house(tmp_path, laptop=place, cloud=remote()) as home:
+        answer = await home.ask(chat(stream=True))
+        assert home.engines["cloud"].seen == []
+        (line,) = home.log()
+    assert (answer.status, answer.text, answer.endpoint) == (200, "w1 w2 ", "laptop")
+    assert "[DONE]" not in answer.events
+    assert set(answer.events[-1]) == {"error"}
+    assert set(answer.events[-1]["error"]) == {"message", "type", "param", "code"}
+    assert line["outcome"] == "failed_mid_stream"
+
+
+@pytest.mark.parametrize("fault", AFTER)
+@pytest.mark.parametrize("engine", ["fake", "llamacpp"])
+async def test_an_answer_that_breaks_before_it_was_given_whole_is_given_by_another(
+    tmp_path: Path, fault: str, engine: str
+) -> None:
+    place = local(Script(fault=AFTER[fault], fault_after=2), engine=engine)
+    async with house(tmp_path, laptop=place, cloud=remote()) as home:
+        answer = await home.ask(chat())
+    assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
+
+
+async def test_a_stream_that_falls_silent_ends_with_the_time_a_request_may_take(tmp_path: Path) -> None:
+    place = local(Script(tokens=1000, token_s=0.3))
+    async with house(tmp_path, laptop=place, **SECOND) as home:
+        answer = await home.ask(chat(stream=True))
+        assert home.engines["laptop"].left == 1
+    assert answer.events[-1]["error"]["code"] == "request_timeout"
+    assert "[DONE]" not in answer.events
+
+
+def three(*scripts: Script) -> dict[str, Any]:
+    return {name: local(script) for name, script in zip(("a", "b", "c"), scripts, strict=True)}
+
+
+async def test_every_endpoint_of_the_plan_is_tried_before_a_request_is_given_up(tmp_path: Path) -> None:
+    async with house(tmp_path, **three(Script(status=500), Script(status=429), Script())) as home:
+        answer = await home.ask()
+        assert [len(home.engines[name].seen) for name in "abc"] == [1, 1, 1]
+    assert (answer.text, answer.endpoint, answer.header("x-tidegate-attempts")) == (WORDS, "c", "3")
+
+
+async def test_a_hedge_that_loses_is_cancelled_and_paid_for(tmp_path: Path) -> None:
+    slow, never = Script(first_s=0.3), Script(fault=Fault.SILENT)
+    async with house(tmp_path, laptop=local(slow), cloud=remote(never)) as home:
+        answer = await home.ask(x_tidegate_slo_ttft_ms="150")
+        await home.quiet()
+        assert home.engines["cloud"].left == 1
+        (line,) = home.log()
+    assert (answer.text, answer.endpoint) == (WORDS, "laptop")
+    assert line["hedged"] is True
+    # The vendor bills the prompt once it works on it, whoever leaves.
+    assert float(answer.header("x-tidegate-cost-usd")) > 0

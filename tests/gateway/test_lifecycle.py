@@ -1,0 +1,100 @@
+"""Starting, stopping, and what is only tried."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.harness import CHAT, chat, house, local, remote, wire
+from tests.http.harness import Response, client, eventually, read_response
+from tidegate.core.model import Decision, Request
+from tidegate.engines.fake import Fault, Script
+
+
+async def test_a_stop_finishes_the_stream_under_way_and_takes_no_more(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(tokens=30, token_s=0.01))) as home:
+        asking = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].made > 2)
+        gateway = home.gateway
+        async with client(home.admin_port) as (reader, writer):
+            stopping = asyncio.create_task(gateway.stop())
+            await asyncio.sleep(0)
+            writer.write(b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n")
+            ready: Response = await read_response(reader)
+        with pytest.raises(ConnectionRefusedError):
+            await home.ask()
+        answer = await asking
+        await stopping
+        assert [line["event"] for line in home.log("event")] == ["listening", "stopped"]
+        gateway.stop = _nothing  # type: ignore[method-assign] # the house would stop it once more
+    assert ready.status == 503
+    assert answer.events[-1] == "[DONE]"
+    assert answer.text.endswith("w30 ")
+
+
+async def _nothing() -> None: ...
+
+
+async def test_a_stop_gives_up_what_does_not_finish_in_time(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(fault=Fault.SILENT)), gateway={"drain_s": 0.1}) as home:
+        engine = home.engines["laptop"]
+        asking = asyncio.create_task(home.ask())
+        await eventually(lambda: engine.in_flight == 1)
+        await home.gateway.stop()
+        await eventually(lambda: engine.left == 1)
+        assert home.log()[0]["outcome"] == "client_left"
+        home.gateway.stop = _nothing  # type: ignore[method-assign]
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.IncompleteReadError)
+
+
+async def test_two_gateways_in_one_process_know_nothing_of_each_other(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    async with house(one) as first, house(two, cloud=remote()) as second:
+        answers = await asyncio.gather(*(home.ask() for home in (first, second) for _ in range(4)))
+        assert len(first.engines["laptop"].seen) == len(second.engines["cloud"].seen) == 4
+        assert len(first.log()) == len(second.log()) == 4
+    assert [a.endpoint for a in answers] == ["laptop"] * 4 + ["cloud"] * 4
+    ids = {a.header("x-tidegate-decision") for a in answers}
+    assert len(ids) == 8
+
+
+async def test_a_gateway_starts_again_where_its_journal_lies(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with house(tmp_path) as home:
+            assert (await home.ask()).status == 200
+    assert len(list((tmp_path / "journal").iterdir())) == 2
+
+
+@pytest.mark.parametrize("how", ["header", "body"])
+async def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path, how: str) -> None:
+    async with house(tmp_path) as home:
+        body = chat(stream=True, tidegate={"dry_run": True} if how == "body" else {})
+        answer = await home.ask(body, **({"x_tidegate_dry_run": "true"} if how == "header" else {}))
+        assert not any(engine.seen for engine in home.engines.values())
+        assert not any(isinstance(line.fact, Request | Decision) for line in home.journal())
+        assert home.log() == []
+        real = await home.ask()
+    found = answer.json
+    assert answer.status == 200
+    assert [step["endpoint"] for step in found["decision"]["plan"]] == ["laptop", "cloud"]
+    assert {c["endpoint"] for c in found["candidates"]} == {"laptop", "cloud"}
+    assert real.endpoint == "laptop"
+
+
+async def test_a_dry_run_tells_a_refusal_too(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.ask(chat() | {"model": "none"}, x_tidegate_dry_run="1")
+    assert (answer.status, answer.json["decision"]["why"]) == (200, "unknown_model")
+
+
+async def test_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, client(home.port) as (reader, writer):
+        bodies = [b'{"model":"m","messages":[{"role":"user","content":"%d"}]}' % n for n in range(5)]
+        writer.write(b"".join(wire("POST", CHAT, body) for body in bodies))
+        statuses = [(await read_response(reader)).status for _ in bodies]
+        assert [b'"%d"' % n in seen.body for n, seen in enumerate(home.engines["laptop"].seen)] == [True] * 5
+        times = [line.at_s for line in home.journal()]
+    assert statuses == [200] * 5
+    assert times == sorted(times)

@@ -1,0 +1,206 @@
+"""Random weather for a router: everything that can happen, in any order, from one seed; and the journal of it.
+
+It does what a shell does: it tells of what was sent, follows plans to their next step when an attempt fails, holds what
+is to be held, decides again what is due.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from tests import make
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Capability,
+    Decision,
+    DecisionOverran,
+    Ended,
+    Ending,
+    Endpoint,
+    FirstToken,
+    Held,
+    Line,
+    Observation,
+    Policy,
+    Probed,
+    Released,
+    Request,
+    Run,
+    Segment,
+    Slo,
+    Wait,
+)
+from tidegate.core.router import Router
+
+NOW_S = 1_700_000_000.0
+RESIDENCIES = (("anywhere",), ("anywhere",), ("local",), ("eu",), ("local", "eu"))
+ENDINGS = (Ending.OK,) * 8 + (Ending.FAILED, Ending.FAILED, Ending.TIMED_OUT, Ending.REFUSED, Ending.CANCELLED)
+
+Decided = Callable[[Router, Request, Decision, float], None]
+
+
+def endpoints() -> tuple[Endpoint, ...]:
+    """Two engines of our own, unequal; a dear fleet, a cheap small one, and one in a named site."""
+    return (
+        make.endpoint("desk", concurrency=2, context_tokens=16_384),
+        make.endpoint("lap", concurrency=1, context_tokens=4_096),
+        make.endpoint("cloud", local=False),
+        make.endpoint("cheap", local=False, concurrency=2, context_tokens=8_192),
+        make.endpoint("paris", local=False, site="eu", concurrency=3),
+    )
+
+
+class Storm:
+    """One seed's weather. `step` lets something happen; `lines` is the journal so far."""
+
+    def __init__(self, seed: int, decided: Decided | None = None, policy: Policy | None = None) -> None:
+        self.draw = Random(seed)
+        self.now_s = NOW_S
+        self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
+        self.endpoints = endpoints()
+        self.sick = self.draw.choice(self.endpoints).name
+        self.router = Router(self.endpoints, self.policy)
+        self.lines: list[Line] = []
+        self.held: dict[str, Request] = {}
+        self.sent: dict[tuple[str, str], float] = {}
+        self.content: dict[tuple[str, str], float] = {}
+        self.rest: dict[str, tuple[Run, ...]] = {}
+        self.requests: dict[str, Request] = {}
+        self._decided = decided
+        self._count = 0
+        self.cut()
+
+    def run(self, steps: int) -> "Storm":
+        """Let so many things happen."""
+        for _ in range(steps):
+            self.step()
+        return self
+
+    def step(self) -> None:
+        """Let time pass and one thing happen."""
+        self.now_s += self.draw.choice((0.0, 0.01, 0.1, 0.5, 2.0))
+        happen = self.draw.choices(
+            (self.arrive, self.first, self.end, self.bind, self.leave, self.probe, self.overrun, self.cut),
+            (30, 15, 22, 20, 2, 4, 1, 1),
+        )[0]
+        happen()
+
+    def arrive(self) -> None:
+        """A request."""
+        draw, self._count = self.draw, self._count + 1
+        tokens = draw.choice((20, 300, 2_000, 6_000, 20_000))
+        request = make.request(
+            f"r{self._count}",
+            arrived_s=self.now_s,
+            klass=draw.choice(("chat", "chat/long", "batch")),
+            prompt_tokens=tokens,
+            prompt_bytes=4 * tokens,
+            output_tokens_max=draw.choice((None, 16, 400)),
+            completions=draw.choice((1, 1, 3)),
+            needs=draw.choice(((), (), (Capability.TOOLS,))) if draw.random() < 0.1 else (),
+            slo=draw.choice((Slo(ttft_s=0.5), Slo(ttft_s=5.0, tpot_s=0.05), Slo(e2e_s=60.0), Slo())),
+            worth_usd=draw.choice((0.0, 0.001, 0.02)),
+            residency=draw.choice(RESIDENCIES),
+            cost_usd_max=draw.choice((None, None, 0.001)),
+            failover=draw.random() < 0.9,
+        )
+        self.requests[request.id] = request
+        self.lines.append(Line(at_s=self.now_s, fact=request))
+        self.decide(request)
+
+    def decide(self, request: Request) -> None:
+        """Decide, and do what a shell does with the answer."""
+        decision = self.router.decide(request, self.now_s)
+        self.lines.append(Line(at_s=self.now_s, fact=decision))
+        if self._decided is not None:
+            self._decided(self.router, request, decision, self.now_s)
+        if not decision.plan:
+            if self.held.pop(request.id, None):
+                self.tell(Released(request_id=request.id))
+        elif isinstance(decision.plan[0], Wait):
+            if request.id not in self.held:
+                self.held[request.id] = request
+                self.tell(Held(request=request))
+        else:
+            self.held.pop(request.id, None)
+            self.rest[request.id] = tuple(s for s in decision.plan if isinstance(s, Run))
+            self.send(request)
+
+    def send(self, request: Request) -> None:
+        """Follow the plan by one step."""
+        step, *rest = self.rest[request.id]
+        self.rest[request.id] = tuple(rest)
+        self.sent[request.id, step.endpoint] = self.now_s
+        self.tell(make.started(request, step.endpoint))
+
+    def first(self) -> None:
+        """First content of some attempt."""
+        silent = [key for key in self.sent if key not in self.content]
+        if silent:
+            key = self.draw.choice(silent)
+            self.content[key] = self.now_s
+            self.tell(FirstToken(request_id=key[0], endpoint=key[1], ttft_s=self.now_s - self.sent[key]))
+
+    def end(self) -> None:
+        """Some attempt ends, well or not; a failed one goes on with its plan."""
+        if not self.sent:
+            return
+        key = self.draw.choice(list(self.sent))
+        sick = key[1] == self.sick and self.draw.random() < 0.9
+        ending = Ending.FAILED if sick else self.draw.choice(ENDINGS)
+        sent_s, first_s = self.sent.pop(key), self.content.pop(key, None)
+        tokens = self.draw.choice((None, 1, 40, 700))
+        self.tell(
+            Ended(
+                request_id=key[0],
+                endpoint=key[1],
+                ending=ending,
+                e2e_s=self.now_s - sent_s,
+                ttft_s=None if first_s is None else first_s - sent_s,
+                prompt_tokens=self.draw.choice((None, 10, 3_000)),
+                cached_tokens=self.draw.choice((None, 5)),
+                output_tokens=tokens if ending is Ending.OK else None,
+                retry_after_s=self.draw.choice((None, 3.0)) if ending is Ending.REFUSED else None,
+                cause=self.draw.choice(("", "", "context_exceeded")) if ending is Ending.FAILED else "",
+            )
+        )
+        if ending is not Ending.OK and first_s is None and self.rest[key[0]] and self.draw.random() < 0.8:
+            self.send(self.requests[key[0]])
+
+    def bind(self) -> None:
+        """What is due is decided again."""
+        for request in self.router.due(self.now_s):
+            if request.id in self.held:
+                self.decide(request)
+
+    def leave(self) -> None:
+        """The client of a held request is gone."""
+        if self.held:
+            name = self.draw.choice(list(self.held))
+            del self.held[name]
+            self.tell(Released(request_id=name))
+
+    def probe(self) -> None:
+        """A probe comes back, or not."""
+        name = self.draw.choice(self.endpoints).name
+        up = self.draw.random() < 0.8
+        self.tell(Probed(endpoint=name, up=up, rtt_s=self.draw.choice((None, 0.02)) if up else None))
+
+    def overrun(self) -> None:
+        """A decision took too long."""
+        self.tell(DecisionOverran(spent_s=0.02))
+
+    def cut(self) -> None:
+        """A new segment begins."""
+        segment = Segment(
+            version=JOURNAL_VERSION,
+            software="test",
+            policy=self.policy,
+            endpoints=self.endpoints,
+            state=self.router.snapshot(),
+        )
+        self.lines.append(Line(at_s=self.now_s, fact=segment))
+
+    def tell(self, fact: Observation) -> None:
+        """Tell the router, and write it down."""
+        self.router.observe(fact, self.now_s)
+        self.lines.append(Line(at_s=self.now_s, fact=fact))

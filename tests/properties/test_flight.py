@@ -1,0 +1,121 @@
+"""Whatever is told to a flight, in any order: one winner, nothing after landing, every call accounted for."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tidegate.core.flight import Action, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.model import Run, Wait
+
+ENDPOINTS = ("a", "b", "c")
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[Run, ...]:
+    names = draw(st.permutations(ENDPOINTS))[: draw(st.integers(1, 3))]
+    return tuple(
+        Run(endpoint=n, timeout_s=draw(st.floats(5.0, 20.0)), cutover_s=draw(st.none() | st.floats(0.0, 8.0)))
+        for n in names
+    )
+
+
+class FlightMachine(RuleBasedStateMachine):
+    """Keeps its own books of what is under way, from the actions alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.open: set[str] = set()
+        self.called: list[str] = []
+        self.relayed: list[str] = []
+        self.hedged_by: dict[str, int] = {}
+        self.wake_s: float | None = None
+        self.finished = self.gave_up = 0
+        self.client_left = False
+
+    @initialize(plan=plans(), buffered=st.booleans(), waits=st.integers(0, 2))
+    def begin(self, plan: tuple[Run, ...], buffered: bool, waits: int) -> None:
+        self.flight, self.plan, self.buffered = Flight(buffered=buffered), plan, buffered
+        for _ in range(waits):
+            assert self.flight.start((Wait(endpoint="a", until_s=1.0),), self.now_s) == [Hold(until_s=1.0)]
+        self.take(self.flight.start(plan, self.now_s))
+
+    def take(self, actions: list[Action]) -> None:
+        for action in actions:
+            assert not self.gave_up, "nothing follows giving up"
+            match action:
+                case Call():
+                    assert action.endpoint not in self.called, "no endpoint is tried twice"
+                    assert action.hedge == bool(self.open)
+                    self.called.append(action.endpoint)
+                    self.open.add(action.endpoint)
+                case Cancel():
+                    self.open.remove(action.endpoint)
+                case Relay():
+                    assert action.endpoint in self.open
+                    assert self.buffered or not self.relayed, "a streamed answer has one author"
+                    assert self.open == {action.endpoint}, "the losers are cancelled first"
+                    self.relayed.append(action.endpoint)
+                case Timer():
+                    assert action.at_s >= 0.0
+                    self.wake_s = action.at_s
+                case Finish():
+                    self.finished += 1
+                case GiveUp():
+                    assert action.committed == (bool(self.relayed) and not self.buffered)
+                    self.gave_up += 1
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS))
+    def content(self, endpoint: str) -> None:
+        self.take(self.flight.content(endpoint))
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS))
+    def failed(self, endpoint: str) -> None:
+        self.open.discard(endpoint)
+        self.take(self.flight.failed(endpoint, self.now_s))
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS))
+    def completed(self, endpoint: str) -> None:
+        actions = self.flight.completed(endpoint)
+        self.take(actions)
+        self.open.discard(endpoint)
+        if endpoint not in self.called:
+            assert actions == []
+
+    @rule(later_s=st.floats(0.0, 6.0))
+    def time_passes(self, later_s: float) -> None:
+        self.now_s += later_s
+        if self.wake_s is not None and self.now_s >= self.wake_s:
+            calls = len(self.called)
+            self.take(self.flight.timer(self.now_s))
+            if self.flight.state is State.CALLING:
+                assert self.wake_s > self.now_s or len(self.called) > calls, "a timer that fired does not fire again"
+
+    @precondition(lambda self: not self.client_left)
+    @rule()
+    def timer_at_any_time(self) -> None:
+        self.take(self.flight.timer(self.now_s))
+
+    @rule()
+    def client_leaves(self) -> None:
+        self.client_left = True
+        self.take(self.flight.left())
+        assert not self.open, "everything under way is cancelled"
+
+    @invariant()
+    def books_agree(self) -> None:
+        if not hasattr(self, "flight"):
+            return
+        assert len(self.called) == self.flight.attempts <= len(self.plan)
+        assert self.called == [step.endpoint for step in self.plan[: len(self.called)]]
+        assert self.finished + self.gave_up <= 1
+        landed = self.flight.state is State.LANDED
+        assert landed == bool(self.finished or self.gave_up or self.client_left)
+        if landed:
+            assert not self.open, "no call outlives its flight"
+        else:
+            assert self.open, "a flight in the air has something under way"
+
+
+FlightMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None, derandomize=True)
+TestFlight = FlightMachine.TestCase

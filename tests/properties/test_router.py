@@ -1,0 +1,173 @@
+"""Laws of the router that hold in any weather."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.properties.storm import Storm
+from tidegate.core.model import Decision, Policy, Request, Run, Wait
+from tidegate.core.router import Router, State
+
+seeds = st.integers(0, 10_000)
+
+
+def waits(decision: Decision) -> bool:
+    return bool(decision.plan) and isinstance(decision.plan[0], Wait)
+
+
+@given(seeds)
+def test_a_request_that_must_stay_local_never_gets_a_step_outside(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if request.residency == ("local",):
+            assert all(router.endpoint(step.endpoint).endpoint.local for step in decision.plan)
+
+    Storm(seed, check).run(200)
+
+
+@given(seeds)
+def test_a_named_site_is_as_hard_as_local(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if request.residency == ("eu",):
+            assert all(step.endpoint == "paris" for step in decision.plan)
+
+    Storm(seed, check).run(200)
+
+
+@given(seeds)
+def test_a_plan_never_contains_an_excluded_endpoint_nor_one_twice(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        excluded = {c.endpoint for c in router.candidates(request, now_s) if c.excluded is not None}
+        steps = [step.endpoint for step in decision.plan if isinstance(step, Run)]
+        assert excluded.isdisjoint(steps)
+        assert len(set(steps)) == len(steps)
+
+    Storm(seed, check).run(150)
+
+
+@given(seeds)
+def test_our_own_endpoints_are_never_filled_beyond_their_concurrency_by_a_first_step(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if decision.plan and isinstance(decision.plan[0], Run):
+            model = router.endpoint(decision.plan[0].endpoint)
+            assert model.room > 0
+
+    Storm(seed, check).run(200)
+
+
+@given(seeds)
+def test_a_plan_has_no_more_attempts_than_allowed_and_one_without_failover(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        assert len(decision.plan) <= (3 if request.failover else 1)
+        # Waiting is the first step, or what is left when every attempt has failed; nothing follows it.
+        assert all(isinstance(step, Run) for step in decision.plan[:-1])
+
+    Storm(seed, check).run(150)
+
+
+@given(seeds)
+def test_due_names_exactly_the_held_requests_that_decide_would_not_let_wait(seed: int) -> None:
+    storm = Storm(seed)
+    for _ in range(120):
+        storm.step()
+        due = {r.id for r in storm.router.due(storm.now_s)}
+        for request in storm.held.values():
+            assert waits(storm.router.decide(request, storm.now_s)) == (request.id not in due)
+
+
+@given(seeds)
+def test_a_held_request_is_due_in_the_end_whatever_else_is_held(seed: int) -> None:
+    storm = Storm(seed).run(100)
+    late_s = storm.now_s + storm.policy.hold_s_max
+    assert {r.id for r in storm.router.due(late_s)} == set(storm.held)
+
+
+@given(seeds)
+def test_the_hold_queue_never_outgrows_its_bound(seed: int) -> None:
+    storm = Storm(seed)
+    for _ in range(200):
+        storm.step()
+        assert storm.router.held == len(storm.held) <= storm.policy.held_max
+
+
+@given(seeds)
+def test_a_wait_names_a_time_in_the_future_and_not_far(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if waits(decision):
+            step = decision.plan[0]
+            assert isinstance(step, Wait)
+            assert now_s <= step.until_s <= now_s + Policy().recheck_s + 0.001
+
+    Storm(seed, check).run(150)
+
+
+@given(seeds)
+def test_a_refusal_says_when_to_come_back_exactly_where_its_reason_passes(seed: int) -> None:
+    passing = {"down", "breaker_open", "told_to_wait", "busy", "hold_full"}
+
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if not decision.plan:
+            assert (decision.retry_after_s is not None) == (decision.why in passing)
+            assert decision.retry_after_s is None or decision.retry_after_s >= 1.0
+
+    Storm(seed, check).run(200)
+
+
+@given(seeds)
+def test_reading_changes_nothing(seed: int) -> None:
+    storm = Storm(seed).run(100)
+    router, now_s = storm.router, storm.now_s + 0.3
+    asked = list(storm.requests.values())[-5:] + list(storm.held.values())
+    before = [router.decide(r, now_s) for r in asked]
+    state = bytes(router.snapshot())
+    for request in asked:
+        router.candidates(request, now_s + 1.0)
+        router.due(now_s + 5.0)
+        router.decide(request, now_s + 2.0)
+    assert [router.decide(r, now_s) for r in asked] == before
+    assert bytes(router.snapshot()) == state
+
+
+@given(seeds)
+def test_a_router_restored_from_its_snapshot_goes_on_identically(seed: int) -> None:
+    storm = Storm(seed).run(120)
+    state = msgspec.json.decode(storm.router.snapshot(), type=State)
+    restored = Router(storm.endpoints, storm.policy, state)
+    storm.lines.clear()
+    storm.run(60)
+    for line in storm.lines:
+        fact = line.fact
+        if isinstance(fact, Decision):
+            assert restored.decide(storm.requests[fact.request_id], line.at_s) == fact
+        elif not isinstance(fact, Request) and fact.__struct_config__.tag != "segment":
+            restored.observe(fact, line.at_s)  # type: ignore[arg-type]
+    assert bytes(restored.snapshot()) == bytes(storm.router.snapshot())
+
+
+@given(seeds, st.permutations(range(5)))
+def test_the_order_of_configuration_changes_no_choice(seed: int, order: list[int]) -> None:
+    storm = Storm(seed).run(120)
+    state = msgspec.json.decode(storm.router.snapshot(), type=State)
+    shuffled = Router(tuple(storm.endpoints[i] for i in order), storm.policy, state)
+    for request in storm.requests.values():
+        assert shuffled.decide(request, storm.now_s) == storm.router.decide(request, storm.now_s)
+    assert shuffled.due(storm.now_s) == storm.router.due(storm.now_s)
+
+
+@given(seeds)
+def test_contributions_add_up_to_the_value(seed: int) -> None:
+    storm = Storm(seed).run(80)
+    for request in storm.requests.values():
+        for candidate in storm.router.candidates(request, storm.now_s):
+            if candidate.value_usd is not None:
+                assert abs(sum(candidate.contributions_usd.values()) - candidate.value_usd) < 1e-12
+
+
+@given(seeds)
+def test_candidates_name_each_endpoint_once_and_agree_with_the_refusal(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        found = router.candidates(request, now_s)
+        assert sorted(c.endpoint for c in found) == ["cheap", "cloud", "desk", "lap", "paris"]
+        if all(c.excluded is not None for c in found):
+            assert waits(decision) or (decision.plan == () and decision.why in {c.excluded for c in found})
+
+    Storm(seed, check).run(100)

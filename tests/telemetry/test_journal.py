@@ -1,0 +1,384 @@
+"""The journal's promises: written before it is told, in order, within bounds, whatever the disk does."""
+
+import asyncio
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.telemetry import make
+from tidegate.clock import Clock
+from tidegate.core.model import Segment
+from tidegate.telemetry import journal as journal_module
+from tidegate.telemetry.journal import Journal, segments
+from tidegate.telemetry.segments import prune
+
+
+async def written(journal: Journal) -> None:
+    """Until the tick is over."""
+    done = asyncio.get_running_loop().create_future()
+    journal.after_write(lambda: done.set_result(None))
+    await done
+
+
+@contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size`: as a full disk, a part of a write is taken, then none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_callback_runs_when_what_was_appended_before_is_written(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        seen: list[object] = []
+        journal.append(make.fact(1), 1.0)
+        journal.after_write(lambda: seen.append(make.facts(tmp_path)))
+        journal.append(make.fact(2), 2.0)
+        assert make.facts(tmp_path) == []
+        await written(journal)
+        assert seen == [[make.fact(1), make.fact(2)]]
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_callback_runs_where_nothing_was_appended(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        await written(journal)
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_callbacks_run_in_order_and_one_that_fails_keeps_no_other_waiting(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        order: list[object] = []
+        reported: list[Exception] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        journal.append(make.fact(1), 1.0)
+        journal.after_write(lambda: order.append("first"))
+        journal.after_write(lambda: order.append(1 / 0))
+        journal.after_write(lambda: order.append("last"))
+        await written(journal)
+        assert order == ["first", "last"]
+        assert [type(e) for e in reported] == [ZeroDivisionError]
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_what_a_callback_appends_is_written_in_the_next_tick(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        journal.append(make.fact(1), 1.0)
+        journal.after_write(lambda: journal.append(make.fact(2), 2.0))
+        await written(journal)
+        await written(journal)
+        assert make.facts(tmp_path) == [make.fact(1), make.fact(2)]
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_header_has_in_its_state_all_the_facts_before_it_and_none_after(tmp_path: Path) -> None:
+    async def run() -> None:
+        told = 0
+        journal = make.journal(tmp_path, segment_bytes=900, header=lambda: make.segment(b"%d" % told))
+        for number in range(60):
+            told += 1  # the router learns a fact before it is written down
+            journal.append(make.fact(number), float(number))
+            if number % 3 == 2:
+                await written(journal)
+        await journal.close()
+        before = 0
+        for line in make.lines(tmp_path):
+            if isinstance(line.fact, Segment):
+                assert int(bytes(line.fact.state)) == before
+            else:
+                before += 1
+        assert before == 60
+        assert journal.statistics().segments == len(segments(tmp_path)) > 3
+
+    asyncio.run(run())
+
+
+def test_every_segment_begins_with_a_header_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path / "a" / "b", segment_bytes=700)
+        for number in range(20):
+            journal.append(make.fact(number), 1.0)
+            await written(journal)
+        await journal.close()
+
+    asyncio.run(run())
+    files = segments(tmp_path / "a" / "b")
+    assert len(files) > 2
+    for file in files:
+        assert isinstance(make.lines(file)[0].fact, Segment)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_the_oldest_segments_are_removed_beyond_the_total(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path, segment_bytes=1000, total_bytes=5000)
+        for number in range(300):
+            journal.append(make.fact(number), 1.0)
+            await written(journal)
+        await journal.close()
+
+    asyncio.run(run())
+    assert sum(file.stat().st_size for file in segments(tmp_path)) <= 5000
+    kept = make.facts(tmp_path)
+    assert kept[-1] == make.fact(299)
+    first = int(getattr(kept[0], "request_id")[1:])  # noqa: B009
+    assert kept == [make.fact(n) for n in range(first, 300)]
+
+
+def test_two_journals_in_one_folder_write_files_of_their_own_that_are_read_run_after_run(tmp_path: Path) -> None:
+    async def run() -> None:
+        one, other = make.journal(tmp_path, segment_bytes=600), make.journal(tmp_path, segment_bytes=600)
+        assert one.path != other.path
+        for number in range(20):
+            one.append(make.fact(number), 1.0)
+            other.append(make.fact(100 + number), 1.0)
+            await written(one)
+            await written(other)
+        await one.close()
+        await other.close()
+
+    asyncio.run(run())
+    assert sorted(make.facts(tmp_path), key=str) == [make.fact(n) for n in (*range(20), *range(100, 120))]
+
+
+def test_a_segment_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        path = journal.path
+        assert prune(tmp_path, 0) == []
+        await journal.close()
+        assert prune(tmp_path, 0) == [path]
+
+    asyncio.run(run())
+
+
+def test_what_cannot_be_encoded_is_lost_and_counted_and_hurts_nobody(tmp_path: Path) -> None:
+    async def run() -> None:
+        problems: list[str] = []
+        journal = make.journal(tmp_path, on_problem=problems.append)
+        journal.append(make.fact(1), 1.0)
+        journal.append(msgspec.structs.replace(make.fact(2), request_id="\ud800"), 2.0)
+        journal.append(make.fact(3), 3.0)
+        await written(journal)
+        assert make.facts(tmp_path) == [make.fact(1), make.fact(3)]
+        statistics = journal.statistics()
+        assert (statistics.lines, statistics.lost, statistics.problems) == (3, 1, 1)
+        assert "encoded" in problems[0]
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_keeps_no_answer_waiting_and_what_fits_in_memory_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+
+    async def run() -> None:
+        problems: list[str] = []
+        journal = make.journal(tmp_path, on_problem=problems.append)
+        # The disk takes one line and a piece of the second.
+        with files_end_at(journal.path.stat().st_size + 100):
+            for number in range(3):
+                journal.append(make.fact(number), 1.0)
+            await written(journal)
+            assert make.facts(tmp_path) == [make.fact(0)]
+        assert "cannot be written" in problems[0]
+        async with asyncio.timeout(10):
+            while len(make.facts(tmp_path)) < 3:
+                await written(journal)
+        assert make.facts(tmp_path) == [make.fact(n) for n in range(3)]
+        assert journal.statistics().lost == 0
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_lines_beyond_the_bound_are_lost_and_counted_and_the_next_begin_a_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+    monkeypatch.setattr(journal_module, "BACKLOG_BYTES_MAX", 1000)
+
+    async def run() -> None:
+        told = 0
+        journal = make.journal(tmp_path, header=lambda: make.segment(b"%d" % told))
+        size = journal.path.stat().st_size
+        with files_end_at(size):
+            for number in range(100):
+                told += 1
+                journal.append(make.fact(number), 1.0)
+                await written(journal)
+        lost = journal.statistics().lost
+        assert 0 < lost < 100
+        async with asyncio.timeout(10):
+            while len(segments(tmp_path)) < 2:
+                await written(journal)
+        told += 1
+        journal.append(make.fact(100), 1.0)
+        await written(journal)
+        await journal.close()
+        before, after = segments(tmp_path)
+        assert make.facts(before) == [make.fact(n) for n in range(100 - lost)]
+        header, line = make.lines(after)
+        assert isinstance(header.fact, Segment)
+        assert bytes(header.fact.state) == b"100"
+        assert line.fact == make.fact(100)
+
+    asyncio.run(run())
+
+
+def test_where_no_segment_can_be_begun_the_old_one_grows_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+
+    async def run() -> None:
+        broken = False
+
+        def header() -> Segment:
+            if broken:
+                raise RuntimeError("no snapshot")
+            return make.segment()
+
+        problems: list[str] = []
+        journal = make.journal(tmp_path, segment_bytes=500, header=header, on_problem=problems.append)
+        broken = True
+        for number in range(50):
+            journal.append(make.fact(number), 1.0)
+            await written(journal)
+        assert len(segments(tmp_path)) == 1
+        assert "no new segment" in problems[0]
+        assert len(problems) == 1
+        broken = False
+        async with asyncio.timeout(10):
+            while len(segments(tmp_path)) < 2:
+                await written(journal)
+        await journal.close()
+        assert make.facts(tmp_path) == [make.fact(n) for n in range(50)]
+
+    asyncio.run(run())
+
+
+def test_a_folder_that_cannot_be_used_is_told_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OSError, match=f"{file} cannot be used: File exists"):
+        make.journal(file)
+
+
+def test_after_its_end_nothing_is_written_and_nobody_waits(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        await journal.close()
+        journal.append(make.fact(1), 1.0)
+        await written(journal)
+        assert journal.statistics().lost == 1
+        assert make.facts(tmp_path) == []
+
+    asyncio.run(run())
+
+
+def test_what_is_left_is_written_at_the_end(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        released: list[int] = []
+        journal.append(make.fact(1), 1.0)
+        journal.after_write(lambda: released.append(1))
+        await journal.close()
+        assert released == [1]
+        assert make.facts(tmp_path) == [make.fact(1)]
+
+    asyncio.run(run())
+
+
+WRITER = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.telemetry import make
+
+async def main() -> None:
+    journal = make.journal(Path(sys.argv[1]), segment_bytes=20_000)
+    number = 0
+    while True:
+        for _ in range(7):
+            number += 1
+            journal.append(make.fact(number), float(number))
+        journal.after_write(lambda n=number: os.write(1, b"%d\\n" % n))
+        await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_process_leaves_all_that_it_has_told_the_world(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path.cwd()) as process:
+        assert process.stdout is not None
+        for _ in range(500):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        told = [b"", *process.stdout.read().split(b"\n")]
+    last = max((int(number) for number in told if number), default=500 * 7)
+    found = make.facts(tmp_path)
+    assert found == [make.fact(n) for n in range(1, len(found) + 1)]
+    assert len(found) >= last
+    assert len(segments(tmp_path)) > 1
+
+
+def test_appending_takes_less_than_a_budget_leaves(tmp_path: Path) -> None:
+    """Ten times the measured time: it catches a format made in the wrong place, not a busy machine."""
+
+    async def run() -> None:
+        journal, fact, clock = make.journal(tmp_path), make.fact(1), Clock()
+        best_s = 1.0
+        for _ in range(20):
+            start_s = clock.now_s()
+            for _ in range(1000):
+                journal.append(fact, 1.0)
+            best_s = min(best_s, (clock.now_s() - start_s) / 1000)
+            await written(journal)
+        await journal.close()
+        assert best_s < 10e-6
+
+    asyncio.run(run())
+
+
+def test_one_write_takes_all_of_a_tick(tmp_path: Path) -> None:
+    """A pipe in place of the segment shows each write as one read."""
+
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        reading, writing = os.pipe()
+        os.dup2(writing, journal._fd)
+        for number in range(5):
+            journal.append(make.fact(number), 1.0)
+        await written(journal)
+        assert os.read(reading, 1 << 16).count(b"\n") == 5
+        os.close(reading)
+        os.close(writing)
+        await journal.close()
+
+    asyncio.run(run())

@@ -1,0 +1,160 @@
+"""What is counted is exposed, under the names on the reference page, within bounds."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests import make
+from tidegate.core.model import Ended, Ending, Probed, Why
+from tidegate.telemetry.journal import JournalStatistics
+from tidegate.telemetry.metrics import (
+    LABELS_MAX,
+    OTHER,
+    PREFIX,
+    RATIOS,
+    SECONDS,
+    SHORT_SECONDS,
+    TABLE,
+    Counters,
+    Histogram,
+    Histograms,
+    HttpCounts,
+    Metrics,
+    reference,
+)
+
+PAGE = Path("docs/reference/metrics.md")
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scraped(metrics: Metrics) -> Samples:
+    """Every sample of a scrape, by name and labels, without what is empty."""
+    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    router.observe(Probed(endpoint="laptop", up=True, rtt_s=0.01), 1.0)
+    text = metrics.exposition(
+        endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
+        held=3,
+        http=HttpCounts(connections=7, protocol_errors={431: 2}),
+        journal=JournalStatistics(lines=10, lost=1, problems=0, segments=1),
+    )
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
+def used() -> Metrics:
+    """Metrics in which everything was counted once."""
+    metrics = Metrics()
+    metrics.decided(Why.CHEAPEST_ON_TIME, 3e-5, refused=False)
+    metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
+    metrics.bad_request(404)
+    metrics.request_ended("interactive", "ok", 0.3, 1.2)
+    metrics.attempt_ended(
+        Ended(
+            request_id="r",
+            endpoint="laptop",
+            ending=Ending.OK,
+            e2e_s=2.1,
+            ttft_s=0.1,
+            prompt_tokens=100,
+            output_tokens=11,
+        ),
+        usd=0.25,
+        predicted_ttft_s=0.2,
+        hedge=True,
+    )
+    metrics.held_for(0.5)
+    metrics.loop_lag(0.001)
+    metrics.crashed()
+    return metrics
+
+
+def test_the_page_is_what_the_table_says() -> None:
+    command = 'python -c "from tidegate.telemetry.metrics import reference; print(reference(), end=str())"'
+    assert PAGE.read_text() == reference(), f"run: {command} > {PAGE}"
+
+
+def test_every_metric_of_the_table_is_exposed_and_no_other() -> None:
+    suffixes = ("_bucket", "_sum", "_count", "_total", "_created")
+    names = set()
+    for name, _ in scraped(used()):
+        base = next((name.removesuffix(s) for s in suffixes if name.endswith(s)), name)
+        names.add(base.removeprefix(PREFIX))
+    assert names == {spec.name for spec in TABLE}
+
+
+def test_what_was_counted_is_exposed() -> None:
+    found = scraped(used())
+    for name, labels, value in [
+        ("requests_total", {"class": "interactive", "outcome": "ok"}, 1),
+        ("decisions_total", {"why": "cheapest_on_time"}, 1),
+        ("refusals_total", {"why": "hold_full"}, 1),
+        ("attempts_total", {"endpoint": "laptop", "ending": "ok"}, 1),
+        ("hedges_total", {"endpoint": "laptop", "ending": "ok"}, 1),
+        ("tokens_total", {"endpoint": "laptop", "direction": "input"}, 100),
+        ("tokens_total", {"endpoint": "laptop", "direction": "output"}, 11),
+        ("cost_usd_total", {"endpoint": "laptop"}, 0.25),
+        ("ttft_actual_to_predicted_sum", {"endpoint": "laptop"}, 0.5),
+        ("attempt_tpot_seconds_sum", {"endpoint": "laptop"}, 0.2),
+        ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "le": "0.1"}, 1),
+        ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "le": "0.05"}, 0),
+        ("held", {}, 3),
+        ("up", {"endpoint": "laptop"}, 1),
+        ("http_connections", {}, 7),
+        ("http_protocol_errors_total", {"status": "431"}, 2),
+        ("journal_lines_total", {}, 10),
+        ("journal_lost_total", {}, 1),
+    ]:
+        assert found[PREFIX + name, tuple(sorted(labels.items()))] == pytest.approx(value), name
+
+
+def test_an_attempt_without_content_has_no_time_to_it() -> None:
+    metrics = Metrics()
+    ended = Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=9.0)
+    metrics.attempt_ended(ended, usd=0.0, predicted_ttft_s=1.0, hedge=False)
+    assert not any("ttft" in name or "tpot" in name for name, _ in scraped(metrics))
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e6), max_size=50))
+def test_a_histogram_counts_each_value_once_and_in_every_bucket_above_it(values: list[float]) -> None:
+    histogram = Histogram(SECONDS)
+    for value in values:
+        histogram.add(value)
+    for bound, count in histogram.buckets():
+        assert count == sum(value <= float(bound) for value in values)
+    assert histogram.sum == pytest.approx(sum(values))
+
+
+def test_what_is_no_number_does_not_spoil_a_histogram() -> None:
+    histogram = Histogram(SECONDS)
+    for value in (float("nan"), float("inf"), -1.0):
+        histogram.add(value)
+    assert histogram.sum == 0.0
+    assert histogram.buckets()[-1] == ("+Inf", 0.0)
+
+
+def test_bounds_rise() -> None:
+    for bounds in (SECONDS, SHORT_SECONDS, RATIOS):
+        assert list(bounds) == sorted(set(bounds))
+
+
+def test_labels_are_bounded() -> None:
+    counters, histograms = Counters(), Histograms(SECONDS)
+    for number in range(LABELS_MAX + 50):
+        counters.add((f"c{number}", "ok"))
+        histograms.add(f"c{number}", 1.0)
+    assert len(counters.by_labels) == LABELS_MAX + 1
+    assert counters.by_labels[OTHER, OTHER] == 50
+    assert len(histograms.by_label) == LABELS_MAX + 1
+    assert histograms.by_label[OTHER].counts[SECONDS.index(1.0)] == 50
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    for spec in TABLE:
+        assert not spec.name.endswith(("_total", "_ms", "_us")), spec.name
+        assert spec.help.endswith("."), spec.name

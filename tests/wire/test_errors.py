@@ -1,0 +1,156 @@
+from email.utils import formatdate
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.streams import recorded
+from tidegate.wire.errors import (
+    MESSAGE_CHARS_MAX,
+    BadRequest,
+    ErrorInfo,
+    error_body,
+    error_event,
+    read_error,
+    retry_after_s,
+)
+
+
+def test_all_four_keys_are_always_there() -> None:
+    error = {"message": "no", "type": "api_error", "param": None, "code": None}
+    assert msgspec.json.decode(error_body("no", "api_error")) == {"error": error}
+    assert error_event("no", "api_error") == b"data: " + error_body("no", "api_error") + b"\n\n"
+    assert BadRequest("no").body() == error_body("no", "invalid_request_error")
+
+
+def test_a_message_with_line_ends_stays_one_event() -> None:
+    assert error_event("a\n\nb", "api_error").count(b"\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (
+            b'{"error":{"message":"Bad key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}',
+            ErrorInfo(message="Bad key", type="invalid_request_error", code="invalid_api_key"),
+        ),
+        (
+            b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}',
+            ErrorInfo(message="Loading model", type="unavailable_error", code="503"),
+        ),
+        (
+            b'{"object":"error","message":"no such model","type":"NotFoundError","param":"model","code":404}',
+            ErrorInfo(message="no such model", type="NotFoundError", param="model", code="404"),
+        ),
+        (b'{"detail":"Not Found"}', ErrorInfo(message="Not Found")),
+        (
+            b'{"detail":[{"loc":["body","n"],"msg":"Input should be an integer","input":"SECRET"}]}',
+            ErrorInfo(message="body.n: Input should be an integer"),
+        ),
+        (b'{"error":"model \'x\' not found"}', ErrorInfo(message="model 'x' not found")),
+        (b'{"message":"no Route matched"}', ErrorInfo(message="no Route matched")),
+        (
+            b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}',
+            ErrorInfo(message="Overloaded", type="overloaded_error"),
+        ),
+        (
+            b'[{"error":{"code":429,"message":"Quota","status":"RESOURCE_EXHAUSTED"}}]',
+            ErrorInfo(message="Quota", code="429"),
+        ),
+        (b'{"error":{"type":"overloaded_error"}}', ErrorInfo(message="overloaded_error", type="overloaded_error")),
+        (b'{"error":{"message":null,"code":true}}', ErrorInfo(message="the endpoint gave no message")),
+        (b'{"a":1}', ErrorInfo(message="the endpoint answered 500 with JSON that names no error")),
+        (b"{oops", ErrorInfo(message="the endpoint answered 500 with JSON that names no error")),
+        (b"<html><body><h1>502</h1></body></html>", ErrorInfo(message="the endpoint answered HTML")),
+        (b"  <!DOCTYPE html>", ErrorInfo(message="the endpoint answered HTML")),
+        (b"upstream connect error\r\nor disconnect", ErrorInfo(message="upstream connect error or disconnect")),
+        (b"", ErrorInfo(message="the endpoint answered 500 without a word")),
+        (b"\xff\xfe", ErrorInfo(message="��")),
+        (b"[" * 100_000, ErrorInfo(message="the endpoint answered 500 with JSON that names no error")),
+    ],
+)
+def test_an_error_is_read_in_every_usual_shape(body: bytes, told: ErrorInfo) -> None:
+    assert read_error(500, body) == told
+
+
+def test_html_is_known_by_its_content_type_too() -> None:
+    assert read_error(502, b"Bad Gateway", b"text/HTML; charset=utf-8").message == "the endpoint answered HTML"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        recorded("overflow"),
+        recorded("overflow_stream"),
+        b'{"error":{"message":"too long","type":"invalid_request_error","param":"messages",'
+        b'"code":"context_length_exceeded"}}',
+        b'{"error":{"message":"This model\'s maximum context length is 4096 tokens. However, you requested 5000."}}',
+        b'{"object":"error","message":"This model\'s maximum context length is 2048 tokens.","code":400}',
+        b'{"error":{"message":"The input (9000 tokens) is longer than the model\'s context length (8192 tokens)."}}',
+        b'{"error":"the input length exceeds the context length"}',
+        b'{"error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}',
+        b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 4096"}',
+        b'{"error":"`inputs` must have less than 1024 tokens"}',
+    ],
+)
+def test_a_prompt_that_is_too_long_is_recognised(body: bytes) -> None:
+    assert read_error(400, body).context_exceeded
+
+
+@pytest.mark.parametrize("body", [recorded("bad_request"), recorded("not_found"), b'{"detail":"bad temperature"}'])
+def test_another_complaint_is_not_about_length(body: bytes) -> None:
+    assert not read_error(400, body).context_exceeded
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"", b"text/html", b"application/json"]))
+def test_whatever_an_endpoint_answers_becomes_one_bounded_line(body: bytes, content_type: bytes) -> None:
+    said = read_error(500, body, content_type).message
+    assert 0 < len(said) <= MESSAGE_CHARS_MAX
+    assert all(character.isprintable() or character.isspace() for character in said) or "\n" not in said
+    assert "\n" not in said
+
+
+@given(st.text(max_size=3000))
+def test_no_markup_is_relayed(text: str) -> None:
+    body = msgspec.json.encode({"error": {"message": f"<script>x</script><b class='a'>{text}"}})
+    said = read_error(500, body).message
+    assert "<script>" not in said
+    assert "<b " not in said
+    assert len(said) <= MESSAGE_CHARS_MAX
+
+
+NOW_S = 1_760_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({}, None),
+        ({b"retry-after": b"3"}, 3.0),
+        ({b"retry-after": b" 1.5 "}, 1.5),
+        ({b"retry-after": b"0"}, 0.0),
+        ({b"retry-after-ms": b"250"}, 0.25),
+        ({b"retry-after-ms": b"250", b"retry-after": b"9"}, 0.25),
+        ({b"retry-after-ms": b"soon", b"retry-after": b"9"}, 9.0),
+        ({b"retry-after": b"999999"}, 3600.0),
+        ({b"retry-after-ms": b"999999999"}, 3600.0),
+        ({b"retry-after": b"-3"}, None),
+        ({b"retry-after": b"nan"}, None),
+        ({b"retry-after": b"inf"}, None),
+        ({b"retry-after": b"later"}, None),
+        ({b"retry-after": b""}, None),
+        ({b"retry-after": formatdate(NOW_S + 60, usegmt=True).encode()}, 60.0),
+        ({b"retry-after": formatdate(NOW_S + 90_000, usegmt=True).encode()}, 3600.0),
+        ({b"retry-after": formatdate(NOW_S - 60, usegmt=True).encode()}, None),
+        ({b"retry-after": b"Fri, 99 Foo 99999 99:99:99 GMT"}, None),
+    ],
+)
+def test_when_to_come_back(headers: dict[bytes, bytes], wait_s: float | None) -> None:
+    assert retry_after_s(headers, NOW_S) == wait_s
+
+
+@given(st.binary(max_size=80))
+def test_no_retry_after_whatever_raises(value: bytes) -> None:
+    wait_s = retry_after_s({b"retry-after": value, b"retry-after-ms": value}, NOW_S)
+    assert wait_s is None or 0.0 <= wait_s <= 3600.0

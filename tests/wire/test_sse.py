@@ -1,0 +1,76 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire.streams import cuts
+from tidegate.wire.sse import FRAME_BYTES_MAX, Frames, data_of
+
+
+def split(pieces: list[bytes]) -> tuple[list[bytes], bytes]:
+    frames = Frames()
+    found = [frame for piece in pieces for frame in frames.feed(piece)]
+    return found, frames.pending
+
+
+@given(
+    st.data(), st.lists(st.sampled_from([b"data: {}", b": ping", b"\n", b"\r\n", b"\r", b"x", b"data:"]), max_size=30)
+)
+def test_frames_do_not_depend_on_how_the_bytes_were_cut_and_lose_none(data: st.DataObject, words: list[bytes]) -> None:
+    stream = b"".join(words)
+    found, pending = split([stream])
+    assert b"".join(found) + pending == stream
+    assert split(data.draw(cuts(stream))) == (found, pending)
+
+
+@pytest.mark.parametrize(
+    ("stream", "frames", "pending"),
+    [
+        (b"data: 1\n\n", [b"data: 1\n\n"], b""),
+        (b"data: 1\n\ndata: 2\n\ndata:", [b"data: 1\n\n", b"data: 2\n\n"], b"data:"),
+        (b"data: 1\r\n\r\ndata: 2\r\n\r\n", [b"data: 1\r\n\r\n", b"data: 2\r\n\r\n"], b""),
+        (b"data: 1\n\r\ndata: 2\r\n\n", [b"data: 1\n\r\n", b"data: 2\r\n\n"], b""),
+        (b": ping\n\ndata: 1\n", [b": ping\n\n"], b"data: 1\n"),
+        (b"", [], b""),
+    ],
+)
+def test_a_frame_ends_with_its_blank_line(stream: bytes, frames: list[bytes], pending: bytes) -> None:
+    assert split([stream]) == (frames, pending)
+
+
+@pytest.mark.parametrize(
+    ("frame", "data"),
+    [
+        (b"data: {}\n\n", b"{}"),
+        (b"data:{}\n\n", b"{}"),
+        (b"data: {}\r\n\r\n", b"{}"),
+        (b"data: [DONE]\n\n", b"[DONE]"),
+        (b"data:[DONE] \r\n\r\n", b"[DONE]"),
+        (b'data: {"a":\ndata: 1}\n\n', b'{"a":\n 1}'),
+        (b"event: x\nid: 1\ndata: {}\nretry: 5\n\n", b"{}"),
+        (b": ping\ndata: {}\n\n", b"{}"),
+        (b"\ndata: {}\n\n", b"{}"),
+        (b": ping\n\n", None),
+        (b"event: ping\n\n", None),
+        (b"\n\n", None),
+        (b"data\n\n", b""),
+        (b"data:\n\n", b""),
+        (b"database: {}\n\n", None),
+    ],
+)
+def test_the_data_of_a_frame(frame: bytes, data: bytes | None) -> None:
+    assert data_of(frame) == data
+
+
+def test_what_came_before_an_oversized_frame_is_kept_and_nothing_behind_it_comes() -> None:
+    frames = Frames()
+    assert frames.feed(b"data: 1\n\n" + b"x" * (FRAME_BYTES_MAX + 1)) == [b"data: 1\n\n"]
+    assert frames.oversized
+    assert frames.pending == b""
+    assert frames.feed(b"data: 2\n\n") == []
+
+
+def test_a_large_frame_in_small_pieces_takes_time_in_proportion() -> None:
+    frames = Frames()
+    for _ in range(FRAME_BYTES_MAX // 8 - 1):
+        assert frames.feed(b"xxxxxxxx") == []
+    assert len(frames.feed(b"\n\n")) == 1

@@ -1,0 +1,263 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.wire import streams
+from tests.wire.streams import (
+    DONE,
+    ERROR,
+    PING,
+    PLAIN,
+    ROLE,
+    STOP,
+    USAGE_FRAME,
+    chunk,
+    cuts,
+    facts,
+    frame,
+    recorded,
+    relayed,
+)
+from tidegate.wire.chunks import Usage
+from tidegate.wire.sse import FRAME_BYTES_MAX, Cause
+from tidegate.wire.stream import HELD_BYTES_MAX, StreamReader
+
+
+def reader(*, include_usage: bool = True, completions: int = 1) -> StreamReader:
+    return StreamReader(include_usage=include_usage, completions=completions)
+
+
+@given(st.data(), st.sampled_from(sorted(streams.ALL)), st.booleans())
+def test_how_the_bytes_were_cut_changes_neither_the_relay_nor_the_facts(
+    data: st.DataObject, name: str, include_usage: bool
+) -> None:
+    stream = streams.ALL[name]
+    whole, cut = reader(include_usage=include_usage), reader(include_usage=include_usage)
+    pieces = data.draw(cuts(stream))
+    assert relayed(cut, pieces) == relayed(whole, [stream])
+    assert facts(cut) == facts(whole)
+
+
+@pytest.mark.parametrize("name", sorted(streams.ALL))
+def test_byte_by_byte_is_the_same(name: str) -> None:
+    stream = streams.ALL[name]
+    whole, cut = reader(), reader()
+    assert relayed(cut, [bytes([byte]) for byte in stream]) == relayed(whole, [stream])
+    assert facts(cut) == facts(whole)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=8))
+def test_no_bytes_whatever_raise(pieces: list[bytes]) -> None:
+    read = reader()
+    relayed(read, pieces)
+    assert read.done or read.failure is not None
+
+
+@pytest.mark.parametrize("name", ["plain", "llama.cpp", "llama.cpp tool call", "keep-alives", "carriage returns"])
+def test_a_client_that_asked_for_usage_gets_the_very_bytes_of_the_endpoint(name: str) -> None:
+    stream = streams.ALL[name]
+    read = reader()
+    assert relayed(read, [stream]) + read.done_frame == stream
+
+
+def test_a_client_that_did_not_ask_for_usage_does_not_get_it() -> None:
+    read = reader(include_usage=False)
+    assert relayed(read, [PLAIN]) + read.done_frame == PLAIN.replace(USAGE_FRAME, b"")
+    assert read.usage == Usage(prompt_tokens=9, output_tokens=2, cached_tokens=4)
+
+
+def test_usage_beside_a_choice_passes_untouched() -> None:
+    read = reader(include_usage=False)
+    stream = streams.ALL["usage with a choice"]
+    assert relayed(read, [stream]) + read.done_frame == stream
+    assert read.usage == Usage(prompt_tokens=9, output_tokens=2, cached_tokens=4)
+
+
+def test_what_comes_before_content_is_held_back_and_released_with_it() -> None:
+    read = reader()
+    assert read.feed(PING + ROLE + PING) == b""
+    assert not read.content
+    assert read.feed(chunk(content="a")) == PING + ROLE + PING + chunk(content="a")
+    assert read.content
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"content": "a"},
+        {"content": [{"type": "text", "text": "a"}]},
+        {"reasoning_content": "a"},
+        {"reasoning": "a"},
+        {"refusal": "a"},
+        {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": ""}}]},
+    ],
+)
+def test_anything_that_a_user_waits_for_is_content(delta: dict[str, Any]) -> None:
+    read = reader()
+    read.feed(chunk(**delta))
+    assert read.content
+    assert read.output_chunks == 1
+
+
+@pytest.mark.parametrize("delta", [{}, {"role": "assistant"}, {"content": None}, {"content": ""}, {"tool_calls": []}])
+def test_a_role_alone_is_no_content(delta: dict[str, Any]) -> None:
+    read = reader()
+    assert read.feed(chunk(**{"role": "assistant", **delta})) == b""
+    assert not read.content
+
+
+def test_done_is_kept_for_the_caller_and_nothing_behind_it_passes() -> None:
+    read = reader()
+    read.feed(ROLE + chunk(content="a"))
+    assert read.feed(STOP + DONE + DONE + chunk(content="b")) == STOP
+    assert read.done
+    assert read.done_frame == DONE
+    assert read.feed(chunk(content="c")) == b""
+    assert read.end() == b""
+
+
+def test_a_stream_that_is_complete_but_for_done_ends_cleanly() -> None:
+    read = reader()
+    assert relayed(read, [streams.ALL["no done"]]) == streams.ALL["no done"]
+    assert read.done
+    assert read.done_frame == DONE
+    assert read.failure is None
+
+
+@pytest.mark.parametrize("name", ["cut", "cut between chunks", "nothing", "done at once", "not events"])
+def test_a_stream_that_is_cut_never_ends_cleanly(name: str) -> None:
+    read = reader()
+    relayed(read, [streams.ALL[name]])
+    assert not read.done
+    assert read.done_frame == b""
+    assert read.failure is not None
+    assert read.failure.cause is Cause.TRUNCATED
+
+
+def test_one_of_two_choices_is_no_complete_answer() -> None:
+    read = reader(completions=2)
+    relayed(read, [chunk(content="a") + STOP])
+    assert not read.finished
+    assert read.failure is not None
+
+
+def test_a_choice_that_still_runs_keeps_the_answer_open() -> None:
+    read = reader()
+    read.feed(chunk(content="a") + chunk(content="b", index=1) + STOP)
+    assert not read.finished
+    read.feed(chunk(index=1, finish="stop"))
+    assert read.finished
+
+
+def test_an_endpoint_that_gives_fewer_choices_than_asked_for_is_taken_at_its_done() -> None:
+    read = reader(completions=2)
+    relayed(read, [chunk(content="a") + STOP + DONE])
+    assert read.done
+
+
+def test_a_completion_without_content_is_delivered() -> None:
+    read = reader()
+    stream = streams.ALL["empty"]
+    assert relayed(read, [stream]) + read.done_frame == stream
+    assert read.finished
+    assert not read.content
+
+
+def test_a_chunk_that_cannot_be_read_does_not_pass_nor_does_anything_behind_it() -> None:
+    read = reader()
+    assert relayed(read, [streams.ALL["malformed"]]) == ROLE + chunk(content="a")
+    assert read.failure is not None
+    assert read.failure.cause is Cause.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        (ERROR, "boom"),
+        (frame({"error": "out of memory"}), "out of memory"),
+        (frame({"object": "error", "message": "engine died", "code": 500}), "engine died"),
+        (b'error: {"code":500,"message":"slot gone","type":"server_error"}\n\n', "slot gone"),
+        (b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"busy"}}\n\n', "busy"),
+    ],
+)
+def test_an_error_event_is_a_failure_with_the_endpoints_words(event: bytes, told: str) -> None:
+    read = reader()
+    assert read.feed(ROLE + chunk(content="a") + event + DONE) == ROLE + chunk(content="a")
+    assert read.failure is not None
+    assert read.failure.cause is Cause.ERROR_EVENT
+    assert read.failure.error is not None
+    assert told in read.failure.message
+    assert not read.done
+
+
+@pytest.mark.parametrize("error", [None, False, "", {}, []])
+def test_a_falsy_error_is_none(error: object) -> None:
+    read = reader()
+    read.feed(frame({**streams.HEAD, "choices": [], "error": error}))
+    assert read.failure is None
+
+
+def test_a_filter_result_without_choices_is_passed() -> None:
+    first = frame({**streams.HEAD, "choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
+    read = reader(include_usage=False)
+    assert relayed(read, [first + PLAIN]).startswith(first + ROLE)
+
+
+def test_a_frame_beyond_its_bound_is_a_failure_wherever_it_is_cut() -> None:
+    huge = chunk(content="x" * FRAME_BYTES_MAX)
+    for pieces in ([ROLE + chunk(content="a") + huge + STOP], [ROLE + chunk(content="a") + huge[:-1], huge[-1:]]):
+        read = reader()
+        assert b"".join(read.feed(piece) for piece in pieces) == ROLE + chunk(content="a")
+        assert read.failure is not None
+        assert read.failure.cause is Cause.TOO_LARGE
+
+
+def test_a_large_frame_within_the_bound_passes() -> None:
+    large = chunk(content="x" * (FRAME_BYTES_MAX - 300))
+    read = reader()
+    assert b"".join(read.feed(large[at : at + 4096]) for at in range(0, len(large), 4096)) == large
+
+
+def test_keep_alives_without_end_are_a_failure_before_they_fill_the_memory() -> None:
+    read = reader()
+    for _ in range(HELD_BYTES_MAX // len(PING) + 1):
+        assert read.feed(PING) == b""
+    assert read.failure is not None
+    assert read.failure.cause is Cause.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("usage", "read_as"),
+    [
+        ({}, Usage()),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, Usage(prompt_tokens=0, output_tokens=0)),
+        ({"prompt_tokens": 3.0, "completion_tokens": None}, Usage(prompt_tokens=3)),
+        ({"prompt_tokens": -1, "completion_tokens": "many"}, Usage()),
+        ({"prompt_tokens": 5, "prompt_tokens_details": None}, Usage(prompt_tokens=5)),
+        ({"prompt_tokens": 5, "prompt_cache_hit_tokens": 2}, Usage(prompt_tokens=5, cached_tokens=2)),
+        ({"prompt_tokens": 5, "cached_tokens": 2}, Usage(prompt_tokens=5, cached_tokens=2)),
+        ({"prompt_tokens": 10**30}, Usage()),
+    ],
+)
+def test_what_usage_does_not_say_is_unknown(usage: object, read_as: Usage) -> None:
+    read = reader()
+    read.feed(frame({**streams.HEAD, "choices": [], "usage": usage}))
+    assert read.usage == read_as
+
+
+def test_usage_that_is_missing_is_unknown() -> None:
+    read = reader()
+    relayed(read, [streams.ALL["no done"]])
+    assert read.usage is None
+
+
+def test_llama_cpp_is_read_with_its_timings() -> None:
+    read = reader(include_usage=False)
+    relayed(read, [recorded("chat_stream_usage")])
+    assert read.usage == Usage(prompt_tokens=32, output_tokens=8, cached_tokens=31)
+    assert read.timings is not None
+    assert read.timings.prompt_ms is not None
+    assert read.timings.cache_n == 31
+    assert read.output_chunks == 8

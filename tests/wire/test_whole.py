@@ -1,0 +1,63 @@
+import msgspec
+import pytest
+
+from tests.wire.streams import HEAD, USAGE, recorded
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
+from tidegate.wire.sse import Cause
+from tidegate.wire.whole import WholeReader
+
+
+def read(body: bytes) -> WholeReader:
+    reader = WholeReader()
+    assert reader.feed(body[:10]) == b""
+    assert reader.feed(body[10:]) == b""
+    assert not reader.content
+    assert reader.end() == b""
+    return reader
+
+
+def test_an_answer_passes_untouched_and_tells_its_usage() -> None:
+    body = recorded("chat")
+    reader = read(body)
+    assert reader.result() == body
+    assert reader.content
+    assert reader.done
+    assert reader.usage == Usage(prompt_tokens=32, output_tokens=8, cached_tokens=24)
+    assert reader.timings is not None
+
+
+def test_a_text_completion_is_an_answer_too() -> None:
+    body = msgspec.json.encode({**HEAD, "choices": [{"index": 0, "text": "a"}], "usage": USAGE})
+    assert read(body).content
+
+
+def test_an_answer_without_content_is_an_answer() -> None:
+    body = msgspec.json.encode({**HEAD, "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]})
+    assert read(body).done
+    assert not read(body).content
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (b"", Cause.MALFORMED),
+        (b"<html>busy</html>", Cause.MALFORMED),
+        (b'{"choices":[{"index":0,"mess', Cause.MALFORMED),
+        (b'{"choices":[]}', Cause.MALFORMED),
+        (b"{}", Cause.MALFORMED),
+        (b'{"error":{"message":"boom"}}', Cause.ERROR_EVENT),
+        (b"[" * 100_000, Cause.MALFORMED),
+    ],
+)
+def test_what_is_no_answer_is_a_failure(body: bytes, cause: Cause) -> None:
+    reader = read(body)
+    assert not reader.done
+    assert reader.failure is not None
+    assert reader.failure.cause is cause
+
+
+def test_an_answer_beyond_its_bound_is_a_failure() -> None:
+    reader = WholeReader()
+    reader.feed(b" " * (ANSWER_BYTES_MAX + 1))
+    assert reader.failure is not None
+    assert reader.failure.cause is Cause.TOO_LARGE
