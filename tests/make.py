@@ -4,22 +4,13 @@ from itertools import count
 
 from tidegate.core.model import (
     ANYWHERE,
-    LOCAL,
-    Decision,
-    Ended,
-    Ending,
     Endpoint,
-    FirstToken,
-    Held,
     Policy,
     Price,
     Prior,
-    Probed,
     Request,
-    Run,
     Slo,
     Started,
-    Wait,
     replace,
 )
 from tidegate.core.router import Router
@@ -89,4 +80,14 @@ def started(request: Request, endpoint: str) -> Started:
         prompt_bytes=request.prompt_bytes,
         output_tokens_max=request.output_tokens_max,
         completions=request.completions,
+    )
+
+
+def scaled(prior: Prior, factor: float) -> Prior:
+    """An engine that takes `factor` times as long for everything of its own."""
+    return replace(
+        prior,
+        overhead_s=prior.overhead_s * factor,
+        prefill_s_per_token=prior.prefill_s_per_token * factor,
+        decode_s_per_token=prior.decode_s_per_token * factor,
     )

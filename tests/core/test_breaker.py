@@ -23,6 +23,14 @@ def test_two_failures_are_bad_luck_and_three_are_a_pattern() -> None:
     assert breaker.blocks(0.1)
 
 
+def test_three_failures_spread_over_half_a_minute_open_it() -> None:
+    breaker = Breaker()
+    for now_s in (0.0, 15.0, 30.0):
+        assert not breaker.blocks(now_s)
+        breaker.learn("r", Ending.FAILED, now_s)
+    assert breaker.blocks(30.0)
+
+
 def test_failures_far_apart_never_open_it() -> None:
     breaker = Breaker()
     for index in range(50):
@@ -32,7 +40,7 @@ def test_failures_far_apart_never_open_it() -> None:
 
 def test_a_refusal_is_half_a_strike_and_a_cancellation_none() -> None:
     breaker = Breaker()
-    for index in range(5):
+    for index in range(4):
         breaker.learn(f"r{index}", Ending.REFUSED, 0.0)
         breaker.learn(f"c{index}", Ending.CANCELLED, 0.0)
     assert not breaker.blocks(0.0)

@@ -57,7 +57,7 @@ def test_a_promise_worth_less_than_its_price_is_not_bought() -> None:
 
 
 def test_where_no_promise_can_be_kept_the_least_is_lost() -> None:
-    decision = make.router().decide(make.request(prompt_tokens=9_000, ttft_s=0.1), 0.0)
+    decision = make.router().decide(make.request(prompt_tokens=9_000, ttft_s=0.1, late_usd_per_s=0.01), 0.0)
     assert names(decision)[0] == "cloud"
     assert decision.why is Why.LEAST_LOSS
 
@@ -89,11 +89,23 @@ def test_a_hedge_that_costs_more_than_the_promise_is_not_planned() -> None:
     assert decision.plan[0].cutover_s is None
 
 
-def test_a_full_endpoint_that_is_not_ours_is_busy() -> None:
+def test_a_full_endpoint_that_is_not_ours_is_waited_for_where_there_is_no_other() -> None:
     router = make.router(make.endpoint("cloud", local=False, concurrency=2))
     fill(router, "cloud", 2)
+    held = make.request("held")
+    decision = router.decide(held, 0.0)
+    assert isinstance(decision.plan[0], Wait)
+    hold(router, held)
+    assert router.due(0.1) == []
+    router.observe(Ended(request_id="cloud0", endpoint="cloud", ending=Ending.OK, e2e_s=0.2), 0.2)
+    assert router.due(0.2) == [held]
+
+
+def test_a_full_endpoint_that_is_not_ours_is_busy_where_nobody_may_wait() -> None:
+    router = make.router(make.endpoint("cloud", local=False, concurrency=2), held_max=0)
+    fill(router, "cloud", 2)
     decision = router.decide(make.request(), 0.0)
-    assert decision.why is Why.BUSY
+    assert (decision.plan, decision.why) == ((), Why.BUSY)
     assert decision.retry_after_s is not None
     assert decision.retry_after_s >= 1.0
 
@@ -161,8 +173,8 @@ def test_cheap_work_is_sent_away_so_that_dear_work_is_in_time() -> None:
         make.endpoint("laptop", concurrency=1),
         make.endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-5)),
     )
-    small = make.request("small", prompt_tokens=500, ttft_s=3.0)
-    big = make.request("big", prompt_tokens=5_000, ttft_s=8.5, worth_usd=0.06)
+    small = make.request("small", prompt_tokens=500, ttft_s=2.0)
+    big = make.request("big", prompt_tokens=5_000, ttft_s=9.0, worth_usd=0.3)
     hold(router, small, big)
     decision = router.decide(small, 0.0)
     assert (names(decision), decision.why) == (["cloud"], Why.SENT_AWAY)
@@ -180,7 +192,9 @@ def test_what_has_been_held_too_long_goes_wherever_it_can() -> None:
     hold(router, held)
     assert isinstance(router.decide(held, 19.9).plan[0], Wait)
     assert router.due(20.0) == [held]
-    assert names(router.decide(held, 20.0)) == ["cloud"]
+    decision = router.decide(held, 20.0)
+    assert names(decision)[0] == "cloud"
+    assert isinstance(decision.plan[0], Run)
 
 
 def test_what_has_been_held_too_long_and_can_go_nowhere_is_refused() -> None:

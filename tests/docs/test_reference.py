@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-
 from docs.reference import FOLDER, PAGES
+
 from tidegate.config.load import load
 from tidegate.core.model import WHY_TEXT, Why
 

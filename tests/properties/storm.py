@@ -24,10 +24,11 @@ from tidegate.core.model import (
     Probed,
     Released,
     Request,
-    Run,
     Segment,
     Slo,
+    Step,
     Wait,
+    replace,
 )
 from tidegate.core.router import Router
 
@@ -41,11 +42,11 @@ Decided = Callable[[Router, Request, Decision, float], None]
 def endpoints() -> tuple[Endpoint, ...]:
     """Two engines of our own, unequal; a dear fleet, a cheap small one, and one in a named site."""
     return (
-        make.endpoint("desk", concurrency=2, context_tokens=16_384),
+        make.endpoint("desk", concurrency=2, context_tokens=16_384, prior=replace(make.LOCAL_PRIOR, batch_tokens=128)),
         make.endpoint("lap", concurrency=1, context_tokens=4_096),
         make.endpoint("cloud", local=False),
-        make.endpoint("cheap", local=False, concurrency=2, context_tokens=8_192),
-        make.endpoint("paris", local=False, site="eu", concurrency=3),
+        make.endpoint("cheap", local=False, concurrency=1, context_tokens=8_192),
+        make.endpoint("paris", local=False, site="eu", concurrency=1),
     )
 
 
@@ -63,7 +64,7 @@ class Storm:
         self.held: dict[str, Request] = {}
         self.sent: dict[tuple[str, str], float] = {}
         self.content: dict[tuple[str, str], float] = {}
-        self.rest: dict[str, tuple[Run, ...]] = {}
+        self.rest: dict[str, tuple[Step, ...]] = {}
         self.requests: dict[str, Request] = {}
         self._decided = decided
         self._count = 0
@@ -122,13 +123,17 @@ class Storm:
                 self.tell(Held(request=request))
         else:
             self.held.pop(request.id, None)
-            self.rest[request.id] = tuple(s for s in decision.plan if isinstance(s, Run))
-            self.send(request)
+            self.rest[request.id] = decision.plan
+            self.follow(request)
 
-    def send(self, request: Request) -> None:
+    def follow(self, request: Request) -> None:
         """Follow the plan by one step."""
         step, *rest = self.rest[request.id]
         self.rest[request.id] = tuple(rest)
+        if isinstance(step, Wait):
+            self.held[request.id] = request
+            self.tell(Held(request=request))
+            return
         self.sent[request.id, step.endpoint] = self.now_s
         self.tell(make.started(request, step.endpoint))
 
@@ -164,7 +169,7 @@ class Storm:
             )
         )
         if ending is not Ending.OK and first_s is None and self.rest[key[0]] and self.draw.random() < 0.8:
-            self.send(self.requests[key[0]])
+            self.follow(self.requests[key[0]])
 
     def bind(self) -> None:
         """What is due is decided again."""

@@ -23,6 +23,7 @@ def priors(draw: st.DrawFn) -> Prior:
         prefill_s_per_token2=draw(st.floats(0.0, 1e-6)),
         decode_s_per_token=draw(st.floats(0.001, 0.2)),
         batch_slowdown=draw(st.floats(0.0, 1.0)),
+        batch_tokens=draw(st.none() | st.integers(1, 4_096)),
         rtt_s=draw(st.floats(0.0, 0.5)),
         sigma=draw(st.floats(0.05, 1.5)),
     )
@@ -135,7 +136,8 @@ def test_the_unit_of_money_changes_no_choice(pair: tuple[Endpoint, Endpoint], re
 def test_more_in_flight_never_lowers_the_predicted_ttft_where_compute_is_shared(
     pair: tuple[Endpoint, Endpoint], request: Request, before: list[Request]
 ) -> None:
-    own = replace(pair[0], concurrency=3, context_tokens=1_000_000)
+    prior = replace(pair[0].prior, batch_tokens=128 if together else None)
+    own = replace(pair[0], concurrency=3, context_tokens=1_000_000, prior=prior)
     router = Router((own,), make.policy())
     ttft_s = 0.0
     for index, sent in enumerate(before):

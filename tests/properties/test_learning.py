@@ -1,4 +1,4 @@
-"""Laws of learning: corrections are unbiased, bounds hold what they say, and nothing teaches optimism by stopping early."""
+"""Laws of learning: corrections are unbiased, bounds hold what they say, and leaving early teaches no optimism."""
 
 from math import exp, log
 from random import Random

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.properties.storm import Storm
-from tidegate.core.model import Decision, Policy, Request, Run, Wait
+from tidegate.core.model import Decision, Policy, Request, Run, Wait, Why
 from tidegate.core.router import Router, State
 
 seeds = st.integers(0, 10_000)
@@ -40,6 +40,17 @@ def test_a_plan_never_contains_an_excluded_endpoint_nor_one_twice(seed: int) -> 
         steps = [step.endpoint for step in decision.plan if isinstance(step, Run)]
         assert excluded.isdisjoint(steps)
         assert len(set(steps)) == len(steps)
+
+    Storm(seed, check).run(150)
+
+
+@given(seeds)
+def test_what_may_be_waited_for_is_full_and_forbidden_by_nothing_else(seed: int) -> None:
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        excluded = {c.endpoint: c.excluded for c in router.candidates(request, now_s)}
+        for step in decision.plan:
+            if isinstance(step, Wait):
+                assert excluded[step.endpoint] in (None, Why.BUSY)
 
     Storm(seed, check).run(150)
 
@@ -83,10 +94,16 @@ def test_a_held_request_is_due_in_the_end_whatever_else_is_held(seed: int) -> No
 
 @given(seeds)
 def test_the_hold_queue_never_outgrows_its_bound(seed: int) -> None:
-    storm = Storm(seed)
+    """Nobody new is held beyond it; those whose attempts have failed come back on top, as many as were in flight."""
+
+    def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
+        if waits(decision) and request.id not in storm.held:
+            assert router.held < storm.policy.held_max
+
+    storm = Storm(seed, check)
     for _ in range(200):
         storm.step()
-        assert storm.router.held == len(storm.held) <= storm.policy.held_max
+        assert storm.router.held == len(storm.held)
 
 
 @given(seeds)

@@ -46,9 +46,8 @@ def replay(options: argparse.Namespace) -> int:
         print(msgspec.json.encode(report).decode())
     else:
         said = "all came out again" if report.difference is None else "one came out otherwise"
-        print(
-            f"{report.decisions} decisions over {report.observations} observations in {report.segments} segments: {said}"
-        )
+        counted = f"{report.decisions} decisions over {report.observations} observations, {report.segments} segments"
+        print(f"{counted}: {said}")
         if report.difference is not None:
             print(f"  at {clock.iso(report.difference.at_s)}")
             print(f"  recorded {_plan_text(report.difference.recorded)}")

@@ -193,6 +193,7 @@ def _prior(table: PriorTable, usual: Defaults) -> Prior:
         "overhead_s": _seconds(table.overhead_ms),
         "decode_s_per_token": None if table.decode_tokens_per_s is None else 1 / table.decode_tokens_per_s,
         "batch_slowdown": table.batch_slowdown,
+        "batch_tokens": table.batch_tokens,
         "rtt_s": _seconds(table.rtt_ms),
         "upload_bytes_per_s": None if table.upload_mbit_per_s is None else table.upload_mbit_per_s * 1e6 / 8,
         "sigma": table.sigma,

@@ -1,5 +1,7 @@
 """What an engine is taken for where the configuration does not say."""
 
+from typing import Any
+
 from tidegate.config.endpoint import EngineKind
 from tidegate.core.model import Capability, Prior, Record, replace
 
@@ -18,8 +20,11 @@ class Defaults(Record, frozen=True, kw_only=True, omit_defaults=False):
     reasons: str
 
 
-LAN = {"rtt_s": 0.0005, "upload_bytes_per_s": 125e6}  # a switch or loopback; gigabit
-WAN = {"rtt_s": 0.08, "upload_bytes_per_s": 2.5e6}  # a home or office line to a region on the same continent
+LAN: dict[str, Any] = {"rtt_s": 0.0005, "upload_bytes_per_s": 125e6}  # a switch or loopback; gigabit
+WAN: dict[str, Any] = {
+    "rtt_s": 0.08,
+    "upload_bytes_per_s": 2.5e6,
+}  # a home or office line to a region on the same continent
 
 _LLAMACPP = Defaults(
     context_tokens=2048,
@@ -38,6 +43,7 @@ _LLAMACPP = Defaults(
         prefill_s_per_token2=1 / 200 / 2000,
         decode_s_per_token=1 / 40,
         batch_slowdown=0.5,
+        batch_tokens=2048,
         sigma=1.0,
         **LAN,
     ),

@@ -69,6 +69,13 @@ class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=0, le=2)] | None,  # at 1 requests take turns; a little more is thrashing
         Meta(description="Share by which each further running request stretches the time per token."),
     ] = None
+    batch_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,  # beyond any context window
+        Meta(
+            description="Prompt tokens that llama.cpp computes before it looks at new requests (its `--batch-size`). "
+            "2048 for llama.cpp, being its own default; other engines take one prompt after the other."
+        ),
+    ] = None
     overhead_ms: Annotated[
         Annotated[float, Meta(ge=0, le=60_000)] | None,  # a minute is a cold start, not an overhead
         Meta(description="Time to the first token that does not depend on the prompt, without the network."),

@@ -156,6 +156,7 @@ def _usual(usual: Defaults) -> dict[str, str]:
         "prior.prefill_half_speed_tokens": "none" if half is None else _round(half),
         "prior.decode_tokens_per_s": _round(1 / prior.decode_s_per_token),
         "prior.batch_slowdown": _round(prior.batch_slowdown),
+        "prior.batch_tokens": "none" if prior.batch_tokens is None else str(prior.batch_tokens),
         "prior.overhead_ms": _round(prior.overhead_s * 1000),
         "prior.rtt_ms": _round(prior.rtt_s * 1000),
         "prior.upload_mbit_per_s": _round(prior.upload_bytes_per_s * 8 / 1e6),

@@ -4,8 +4,8 @@ import msgspec
 
 from tidegate.core.model import Ending
 
-# Three failures within half a minute are a pattern; one is bad luck.
-STRIKES_OPEN = 3.0
+# Three failures within half a minute are a pattern and add up to this; two are bad luck and never do.
+STRIKES_OPEN = 2.2
 STRIKE_HALF_LIFE_S = 30.0
 OPEN_S_MIN = 5.0
 # An endpoint that keeps failing is tried every two minutes: rare enough to cost nothing, often enough to come back.

@@ -85,6 +85,7 @@ class EndpointModel:
     """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended` and `probed` write."""
 
     __slots__ = (
+        "_batch_s",
         "_batch_slowdown",
         "_decode_s",
         "_input_usd",
@@ -122,6 +123,7 @@ class EndpointModel:
         self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
         self._batch_slowdown = prior.batch_slowdown
         self._shares_compute = endpoint.shares_compute
+        self._batch_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
@@ -141,20 +143,21 @@ class EndpointModel:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
         free, where that has to come first."""
         state = self.state
-        load = len(state.reservations)
-        queue_s = 0.0
-        if load:
-            if self._shares_compute:
-                queue_s = state.prefills.left_s(now_s)
-            if self._load_max is not None and load > self._load_max:
-                load = self._load_max
-                queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
+        load = in_flight = len(state.reservations)
+        if self._load_max is not None and load > self._load_max:
+            load = self._load_max
         column = bisect_left(LOAD_EDGES, load)
         prompt_tokens = request.prompt_tokens
         ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
         tpot, tpot_sigma = self.tpot.at(0, column, now_s)
         raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
         prefill_s = ttft.factor * raw_s
+        queue_s = 0.0
+        if in_flight and self._shares_compute:
+            step_s = None if self._batch_s is None else ttft.factor * self._batch_s
+            queue_s = state.prefills.before_s(prefill_s, step_s, now_s)
+            if in_flight > load:
+                queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
         network = state.network
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
         tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)

@@ -164,7 +164,8 @@ class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     Prefill of `m` uncached tokens takes `overhead_s + m * prefill_s_per_token + m**2 / 2 * prefill_s_per_token2`:
     attention grows with the square. One more running sequence adds `batch_slowdown` of the time per output token.
-    `sigma` is the standard deviation of log(actual / predicted) that this prior deserves.
+    An engine that lets prompts advance side by side looks at new ones after each `batch_tokens` (llama.cpp); None is
+    one prompt after the other. `sigma` is the standard deviation of log(actual / predicted) that this prior deserves.
     """
 
     overhead_s: float = 0.05
@@ -172,6 +173,7 @@ class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
     prefill_s_per_token2: float = 0.0
     decode_s_per_token: float = 0.02
     batch_slowdown: float = 0.0
+    batch_tokens: int | None = None
     rtt_s: float = 0.0
     upload_bytes_per_s: float = 12.5e6
     sigma: float = 0.7

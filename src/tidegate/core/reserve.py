@@ -45,14 +45,17 @@ class Prefills(msgspec.Struct):
     """The prompts an engine was given and has not begun to answer, worked on one after the other, oldest first.
 
     `head_s` is what the oldest takes, from `since_s` on, when the engine turned to it; `behind_s` what the rest takes.
+    `count` is how many they are.
     """
 
     since_s: float = 0.0
     head_s: float = 0.0
     behind_s: float = 0.0
+    count: int = 0
 
     def add(self, reservation: Reservation) -> None:
         """One more prompt, behind the others."""
+        self.count += 1
         if self.head_s:
             self.behind_s += reservation.prefill_s
         else:
@@ -62,8 +65,9 @@ class Prefills(msgspec.Struct):
     def settle(self, waiting: Iterable[Reservation], now_s: float, *, head_done: bool) -> None:
         """Some prompt is done with: these are left. `head_done`: it was the oldest, so the next one's turn has come."""
         head = None
-        self.behind_s = 0.0
+        self.behind_s, self.count = 0.0, 0
         for reservation in waiting:
+            self.count += 1
             if head is None:
                 head = reservation
             else:
@@ -73,6 +77,15 @@ class Prefills(msgspec.Struct):
         elif head_done:
             self.head_s = head.prefill_s
             self.since_s = max(now_s, head.started_s + head.network_s)
+
+    def before_s(self, prefill_s: float, step_s: float | None, now_s: float) -> float:
+        """How long they delay a new prompt that itself takes `prefill_s`.
+
+        One after the other: by all that is left of them. Side by side, in steps of `step_s`: it waits for the step
+        under way, and then each of them gets as much as the new one until that is done, and no more than it needs.
+        """
+        left_s = self.left_s(now_s)
+        return left_s if step_s is None else min(left_s, step_s + self.count * prefill_s)
 
     def left_s(self, now_s: float) -> float:
         """How long the engine is still busy with them."""

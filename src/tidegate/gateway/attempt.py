@@ -181,6 +181,9 @@ class Attempt:
         # client has stopped it, for nobody will start it any more.
         self._over = True
         self.resume()
+        if self.first_s is None and self.streamed:
+            # Nothing to say is said after as much prefill as a first word would have been.
+            self.first_s = self._now_s()
         self._listener.completed(self, rest)
 
     def _broke(self, stream: BadStream) -> None:

@@ -18,9 +18,9 @@ from tidegate.http.client import Origin, Pool, TransportError, fetch
 from tidegate.lab import weights
 from tidegate.lab.guide import Guide
 from tidegate.lab.link import Link
-from tidegate.lab.llama import Engine, EngineDiedError, Spec
+from tidegate.lab.llama import BATCH_TOKENS, Engine, EngineDiedError, Spec
 from tidegate.lab.tour import MODEL, Ask, Scene, scenes
-from tidegate.lab.trip import Trip, trips
+from tidegate.lab.trip import Trip, lost, trips
 from tidegate.lab.wan import Wan, control_server
 from tidegate.telemetry.journal import read
 from tidegate.wire.sse import DONE_FRAME
@@ -57,6 +57,7 @@ model = "{model}"
 serves = ["{model}"]
 concurrency = 2
 probe_s = 3
+prior = {{ batch_tokens = {batch} }}
 
 [endpoint.remote]
 site = "cloud"
@@ -67,7 +68,7 @@ serves = ["{model}"]
 concurrency = 2
 probe_s = 3
 price = {{ usd_per_1m_input_tokens = {price_in}, usd_per_1m_output_tokens = {price_out} }}
-prior = {{ rtt_ms = 60, upload_mbit_per_s = 20 }}
+prior = {{ rtt_ms = 60, upload_mbit_per_s = 20, batch_tokens = {batch} }}
 """
 
 
@@ -140,6 +141,7 @@ async def _parts(guide: Guide, stack: AsyncExitStack) -> Path:
                 local=local.url,
                 remote=wan.url,
                 model=MODEL,
+                batch=BATCH_TOKENS,
                 price_in=PRICE.usd_per_input_token * 1e6,
                 price_out=PRICE.usd_per_output_token * 1e6,
             )
@@ -188,22 +190,28 @@ async def _tour(guide: Guide, folder: Path, *, verify: bool) -> tuple[list[Trip]
 
 
 async def _play(guide: Guide, pool: Pool, folder: Path, scene: Scene) -> list[Trip]:
-    with guide.doing(scene.text):
-        tasks = []
-        for index, ask in enumerate(scene.asks):
-            tasks.append(asyncio.create_task(_ask(pool, ask)))
-            if scene.after_first and index == 0:
-                await _under_way(folder)
-        ids = await asyncio.gather(*tasks)
-    known = trips(read(folder / "journal"))
-    done = [
-        msgspec.structs.replace(known[i], title=ask.title) for i, ask in zip(ids, scene.asks, strict=True) if i in known
-    ]
-    guide.scene(scene.text, done, warm_up=scene.warm_up)
-    return done
+    if not scene.warm_up:
+        guide.scene(scene.text)
+    found: list[Trip] = []
+    for asks in [scene.asks] if scene.together else [(ask,) for ask in scene.asks]:
+        with guide.doing(asks[0].title if len(asks) == 1 else scene.text):
+            tasks = []
+            for index, ask in enumerate(asks):
+                tasks.append(asyncio.create_task(_ask(pool, ask)))
+                if scene.after_first and index == 0:
+                    await _under_way()
+            ids = await asyncio.gather(*tasks)
+        known = trips(read(folder / "journal"))
+        for request_id, ask in zip(ids, asks, strict=True):
+            trip = (
+                msgspec.structs.replace(known[request_id], title=ask.title) if request_id in known else lost(ask.title)
+            )
+            guide.trip(trip, warm_up=scene.warm_up)
+            found.append(trip)
+    return found
 
 
-async def _under_way(folder: Path) -> None:
+async def _under_way() -> None:
     """Return when the admin address says that a request is in flight at the local engine."""
     pool = Pool(Origin(HOST, ADMIN_PORT), clock=Clock())
     try:
@@ -239,6 +247,6 @@ async def _verify(guide: Guide, pool: Pool, folder: Path, found: list[Trip]) -> 
             continue
         kept = tuple(h for h in ask.headers if h[0] != b"x-tidegate-residency")
         again = msgspec.structs.replace(ask, headers=(*kept, (b"x-tidegate-residency", other)))
-        scene = Scene(text=f"Verifying: {ask.title}, {other.decode()} this time", asks=(again,))
+        scene = Scene(text=f"Verifying: {ask.title}, this time {other.decode()}", asks=(again,))
         verified += await _play(guide, pool, folder, scene)
     return verified

@@ -30,23 +30,36 @@ class Guide:
 
     def ready(self, took_s: float) -> None:
         """Everything runs."""
-        self._console.print(
+        self._say(
             f"Ready after {took_s:.1f} s: a [bold]local[/] engine (2k context, free), a [bold]remote[/] one (8k "
             "context, priced) behind an emulated WAN (60 ms RTT, 20 Mbit/s), and the gateway that decides.\n"
         )
 
-    def scene(self, text: str, found: list[Trip], *, warm_up: bool) -> None:
-        """What became of the requests of one scene."""
-        if warm_up:
-            for trip in found:
-                measured = _seconds(trip.measured_ttft_s)
-                self._console.print(
-                    f"[dim]{trip.title}: predicted {_seconds(trip.predicted_ttft_s)}, measured {measured}[/]"
-                )
+    def scene(self, text: str) -> None:
+        """What comes next."""
+        self._say(f"[bold]{text}[/]")
+
+    def trip(self, trip: Trip, *, warm_up: bool) -> None:
+        """What became of one request."""
+        predicted, measured = _seconds(trip.predicted_ttft_s), _seconds(trip.measured_ttft_s)
+        if trip.endpoint is None:
+            self._say(f"  [bold red]{trip.title}: not served[/]")
             return
-        self._console.print(f"[bold]{text}[/]")
-        for trip in found:
-            self._trip(trip)
+        if warm_up:
+            self._say(f"[dim]  {trip.title}: TTFT predicted {predicted}, measured {measured}[/]")
+            return
+        held = f" after waiting {trip.held_s:.2f} s" if trip.held_s else ""
+        self._say(
+            f"  {trip.title} -> [bold cyan]{trip.endpoint}[/]{held}: {WHY_TEXT[Why(trip.why)]}\n"
+            f"      TTFT predicted {predicted}, measured {measured}; tokens {trip.prompt_tokens} in, "
+            f"{trip.output_tokens} out; ${trip.cost_usd:.6f}"
+        )
+        for other in trip.others:
+            self._say(f"      [dim]{_other(other)}[/]")
+
+    def _say(self, text: str) -> None:
+        # One line is one fact, whatever the width of the terminal or file.
+        self._console.print(text, soft_wrap=True)
 
     def closing(self, found: list[Trip], price: Price) -> bool:
         """The sum of it. Whether every request was served, with its reason."""
@@ -55,9 +68,9 @@ class Guide:
         away = sum(t.endpoint == "remote" for t in found)
         error, count = median_error(found)
         served = [t for t in found if t.endpoint is not None and t.why]
-        self._console.print(
-            f"\n[bold]{len(served)} of {len(found)} requests served[/], {away} of them remotely. TTFT predictions: median "
-            f"absolute error {error:.0%} over {count} requests.\n"
+        self._say(
+            f"\n[bold]{len(served)} of {len(found)} requests served[/], {away} of them remotely. TTFT predictions: "
+            f"median absolute error {error:.0%} over {count} requests.\n"
             f"[bold]Spent ${spent:.6f}[/]; sending everything remote would have cost ${remote:.6f} at the same tokens."
         )
         return bool(found) and len(served) == len(found)
@@ -88,20 +101,6 @@ The gateway keeps serving; Ctrl-C ends it. Try:
             soft_wrap=True,
             markup=False,
         )
-
-    def _trip(self, trip: Trip) -> None:
-        console = self._console
-        if trip.endpoint is None:
-            console.print(f"  [bold red]{trip.title}: not served[/]")
-            return
-        held = f" after waiting {trip.held_s:.2f} s" if trip.held_s else ""
-        console.print(
-            f"  {trip.title} -> [bold cyan]{trip.endpoint}[/]{held}: {WHY_TEXT[Why(trip.why)]}\n"
-            f"      TTFT predicted {_seconds(trip.predicted_ttft_s)}, measured {_seconds(trip.measured_ttft_s)}; "
-            f"tokens {trip.prompt_tokens} in, {trip.output_tokens} out; ${trip.cost_usd:.6f}"
-        )
-        for other in trip.others:
-            console.print(f"      [dim]{_other(other)}[/]")
 
 
 def _other(other: Candidate) -> str:

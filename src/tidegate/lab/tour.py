@@ -7,11 +7,12 @@ import msgspec
 
 MODEL = "smollm2"
 
-_WORDS = (
+_TEXT = (
     "river stone window garden letter market engine silver bridge winter table forest signal harbor teacher "
     "camera mountain paper island music doctor kitchen machine summer village number ocean pocket mirror "
     "railway basket candle student weather picture hammer valley orange ticket shadow"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +38,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests sent together. `after_first`: the others follow once the first one is under way."""
+    """Requests that show one thing: one after the other, or `together`.
+
+    `after_first`: the others follow once the first one is under way.
+    """
 
     text: str
     asks: tuple[Ask, ...]
+    together: bool = False
     after_first: bool = False
     warm_up: bool = False
 
@@ -52,8 +57,8 @@ def document(seed: int, words: int) -> str:
     return " ".join(chance.choice(_WORDS) for _ in range(words))
 
 
-def _summary(seed: int, words: int) -> str:
-    return f"Summarise in one sentence: {document(seed, words)}"
+def _list(seed: int, words: int) -> str:
+    return f"Continue this list of words with other words: {document(seed, words)}"
 
 
 _LOCAL = ((b"x-tidegate-residency", b"local"),)
@@ -62,52 +67,56 @@ _PATIENT = (b"x-tidegate-slo-ttft-ms", b"60000")
 _BATCH = ((b"x-tidegate-class", b"batch"),)
 
 
-def _warm_up() -> list[Scene]:
+def _warm_up() -> Scene:
     """A few requests of each size to each side, so that the priors give way to measurements."""
-    sizes = (12, 110, 420, 900)
-    asks = [
-        Ask(title=f"warm-up, {words} words, {name}", prompt=_summary(100 + i, words), headers=(*side, _PATIENT))
-        for i, (words, (name, side)) in enumerate((w, s) for w in sizes for s in (("local", _LOCAL), ("cloud", _CLOUD)))
-    ]
-    return [Scene(text="Warming up: each side measures each size once", asks=(a,), warm_up=True) for a in asks]
+    asks = tuple(
+        Ask(title=f"warm-up, {words} words, {name}", prompt=_list(100 + words, words), headers=(*side, _PATIENT))
+        for words in (12, 110, 420, 900)
+        for name, side in (("local", _LOCAL), ("cloud", _CLOUD))
+    )
+    return Scene(text="Warming up: each side measures each size once", asks=asks, warm_up=True)
 
 
 def scenes() -> Sequence[Scene]:
     """The tour, warm-up first."""
-    chats = [
+    chats = (
         Ask(title="short chat", prompt="Name three primary colours."),
         Ask(title="short chat, not streamed", prompt="What is the capital of France?", stream=False),
         Ask(title="short chat", prompt="Give me a word that rhymes with blue."),
         Ask(title="short chat, not streamed", prompt="How many legs has a spider?", stream=False),
-    ]
-    fitting = [
-        Ask(title="long, but it fits", prompt=_summary(1, 700), headers=(_PATIENT,)),
-        Ask(title="longer, but it fits", prompt=_summary(2, 850), headers=(_PATIENT,)),
-    ]
-    beyond = Ask(title="document beyond the local window", prompt=_summary(3, 2100), headers=(_PATIENT,))
-    burst = tuple(
-        Ask(title=f"burst {i + 1} of 8", prompt=f"{document(20 + i, 40)} Which word comes first?", max_tokens=32)
-        for i in range(8)
     )
-    private = [
-        Ask(title="must stay local", prompt="My password hint is my dog. Is that wise?", headers=_LOCAL),
-        Ask(title="must stay local, longer", prompt=_summary(5, 400), headers=(*_LOCAL, _PATIENT)),
-    ]
-    busy = Ask(title="occupies the local engine", prompt=_summary(6, 800), headers=(*_LOCAL, _PATIENT))
-    tight = Ask(
-        title="tight TTFT meanwhile",
-        prompt="Say hello.",
-        headers=((b"x-tidegate-slo-ttft-ms", b"900"),),
+    fitting = (
+        Ask(title="long, but it fits", prompt=_list(1, 700), headers=(_PATIENT,)),
+        Ask(title="longer, but it fits", prompt=_list(2, 850), headers=(_PATIENT,)),
     )
-    busy2 = Ask(title="occupies the local engine", prompt=_summary(7, 800), headers=(*_LOCAL, _PATIENT))
+    beyond = (Ask(title="document", prompt=_list(3, 2100), headers=(_PATIENT,)),)
+    burst = tuple(Ask(title=f"burst {i + 1} of 8", prompt=_list(20 + i, 40), max_tokens=32) for i in range(8))
+    private = (
+        Ask(title="private note", prompt="My password hint is my dog. Is that wise?", headers=_LOCAL),
+        Ask(title="private list", prompt=_list(5, 400), headers=(*_LOCAL, _PATIENT)),
+    )
+    tight = Ask(title="tight TTFT meanwhile", prompt="Say hello.", headers=((b"x-tidegate-slo-ttft-ms", b"400"),))
     cheap = Ask(title="batch class meanwhile", prompt="Sort: pear, apple, fig.", headers=_BATCH)
-    return [
-        *_warm_up(),
-        *(Scene(text="Short chats: cheap and quick at home", asks=(a,)) for a in chats),
-        *(Scene(text="Long, but it fits at home, and the promise allows it", asks=(a,)) for a in fitting),
-        Scene(text="A document beyond the local window", asks=(beyond,)),
-        Scene(text="A burst of eight: held by deadline, some sent away", asks=burst),
-        *(Scene(text="Data that must stay local", asks=(a,)) for a in private),
-        Scene(text="A tight promise while the local engine is busy", asks=(busy, tight), after_first=True),
-        Scene(text="Cheap batch work while the local engine is busy", asks=(busy2, cheap), after_first=True),
+    busy = [
+        Ask(title="occupies the local engine", prompt=_list(seed, 500), headers=(*_LOCAL, _PATIENT)) for seed in (6, 7)
     ]
+    return (
+        _warm_up(),
+        Scene(text="Short chats: cheap and quick at home", asks=chats),
+        Scene(text="Long, but it fits at home, and the promise allows it", asks=fitting),
+        Scene(text="A document beyond the local window", asks=beyond),
+        Scene(text="A burst of eight: some wait for a slot, some are sent away", asks=burst, together=True),
+        Scene(text="Data that must stay local", asks=private),
+        Scene(
+            text="A tight promise while the local engine is busy",
+            asks=(busy[0], tight),
+            together=True,
+            after_first=True,
+        ),
+        Scene(
+            text="Cheap batch work while the local engine is busy",
+            asks=(busy[1], cheap),
+            together=True,
+            after_first=True,
+        ),
+    )

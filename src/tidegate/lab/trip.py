@@ -92,6 +92,23 @@ def _usd(price: Price, ended: Ended) -> float:
     return price.usd(ended.prompt_tokens or 0, ended.output_tokens or 0, ended.cached_tokens or 0)
 
 
+def lost(title: str) -> Trip:
+    """A request that was not served."""
+    return Trip(
+        id="",
+        title=title,
+        endpoint=None,
+        why="",
+        held_s=0.0,
+        predicted_ttft_s=None,
+        measured_ttft_s=None,
+        prompt_tokens=None,
+        output_tokens=None,
+        cost_usd=0.0,
+        others=(),
+    )
+
+
 def median_error(found: Iterable[Trip]) -> tuple[float, int]:
     """Median absolute relative error of predicted TTFT, and over how many requests."""
     errors = [t.error for t in found if t.error is not None]

@@ -1,0 +1,91 @@
+"""Steps and reasons."""
+
+from math import exp
+
+import pytest
+
+from tests import make
+from tidegate.core import plan
+from tidegate.core.length import Length
+from tidegate.core.model import Request, Slo, Why
+from tidegate.core.plan import Option, to_ms
+from tidegate.core.value import attainment, value_usd, worth_usd
+
+LENGTH = Length(50.0, 100.0)
+
+
+def option(name: str, request: Request, *, first_s: float, cost_usd: float = 0.0) -> Option:
+    model = make.router(make.endpoint(name)).endpoint(name)
+    base = model.base(request, LENGTH, 0.0)
+    base.first_s, base.cost_usd = first_s, cost_usd
+    return Option(model, base, value_usd(request, base, request.worth_usd, 0.0))
+
+
+def test_the_cutover_of_the_second_step_counts_from_when_it_starts() -> None:
+    request = make.request(ttft_s=10.0, worth_usd=1.0)
+    options = [option(n, request, first_s=1.0) for n in "abc"]
+    first, second, third = plan.steps(request, options, 1.0, 0.0)
+    high_s = exp(options[0].base.deviations * options[0].base.sigma)
+    assert first.cutover_s == pytest.approx(10.0 - high_s, abs=0.002)
+    # Nothing is left of the promise by then that a third could keep.
+    assert (second.cutover_s, third.cutover_s) == (None, None)
+
+
+def test_time_that_has_passed_since_arrival_brings_the_cutover_forward() -> None:
+    request = make.request(ttft_s=10.0, worth_usd=1.0)
+    options = [option(n, request, first_s=1.0) for n in "ab"]
+    early, late = (plan.steps(request, options, 1.0, spent_s)[0].cutover_s for spent_s in (0.0, 3.0))
+    assert early is not None
+    assert late == pytest.approx(early - 3.0, abs=0.002)
+
+
+def test_without_a_promise_of_first_content_nothing_is_started_twice() -> None:
+    request = make.request(slo=Slo(e2e_s=60.0), worth_usd=1.0)
+    options = [option(n, request, first_s=1.0) for n in "ab"]
+    assert [s.cutover_s for s in plan.steps(request, options, 1.0, 0.0)] == [None, None]
+
+
+def test_the_time_out_of_an_endpoint_that_keeps_missing_its_bound_stays_within_reason() -> None:
+    request = make.request()
+    slow = option("a", request, first_s=5.0)
+    slow.base.deviations, slow.base.sigma = 8.0, 1.0
+    assert plan.steps(request, [slow], 0.0, 0.0)[0].timeout_s == 80.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ((1.0, 0.0), (1.0, 0.001), Why.CHEAPEST_ON_TIME),
+        ((1.0, 0.001), (30.0, 0.0), Why.WORTH_THE_PRICE),
+        ((30.0, 0.0), (1.0, 0.1), Why.NOT_WORTH_MORE),
+        ((30.0, 0.0), (40.0, 0.0), Why.LEAST_LOSS),
+    ],
+)
+def test_the_reason_tells_what_the_choice_turned_on(
+    first: tuple[float, float], second: tuple[float, float], why: Why
+) -> None:
+    request = make.request(ttft_s=5.0)
+    ranked = [option(n, request, first_s=f, cost_usd=c) for n, (f, c) in (("a", first), ("b", second))]
+    assert plan.why_first(request, ranked, 0.0) is why
+
+
+def test_times_in_a_plan_are_whole_milliseconds_and_never_early() -> None:
+    assert [to_ms(s) for s in (0.0, 0.0001, 1.0, 1.2345)] == [0.0, 0.001, 1.0, 1.235]
+
+
+def test_worth_grows_with_the_work() -> None:
+    request = make.request(prompt_tokens=1_000, completions=2, worth_usd=0.01, worth_usd_per_1k_tokens=0.1)
+    assert worth_usd(request, LENGTH) == pytest.approx(0.01 + 0.1 * 1.1)
+
+
+def test_the_least_likely_axis_decides_attainment() -> None:
+    base = option("a", make.request(), first_s=1.0).base
+    both = attainment(make.request(slo=Slo(ttft_s=1.2, e2e_s=1e6)), base, 0.0)
+    assert both == attainment(make.request(slo=Slo(ttft_s=1.2)), base, 0.0)
+    assert attainment(make.request(slo=Slo(ttft_s=1.0)), base, 0.0) == 0.5
+    assert attainment(make.request(slo=Slo()), base, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("slo", [Slo(ttft_s=1.0), Slo(e2e_s=1.0)])
+def test_a_promise_whose_time_has_passed_cannot_be_kept(slo: Slo) -> None:
+    assert attainment(make.request(slo=slo), option("a", make.request(), first_s=1.0).base, 1.0) == 0.0

@@ -1,0 +1,141 @@
+"""A journal replays, or says exactly why not."""
+
+import msgspec
+import pytest
+
+from tests import make
+from tests.properties.storm import Storm
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Held,
+    Line,
+    Observation,
+    Request,
+    Segment,
+    Started,
+    Wait,
+    Why,
+    replace,
+)
+from tidegate.core.replay import ReplayError, explain, replay
+
+
+def starts(lines: list[Line]) -> list[int]:
+    return [index for index, line in enumerate(lines) if isinstance(line.fact, Segment)]
+
+
+def written(lines: list[Line]) -> list[Line]:
+    """As a file gives it back."""
+    return [msgspec.json.decode(msgspec.json.encode(line), type=Line) for line in lines]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_journal_replays_without_difference(seed: int) -> None:
+    lines = written(Storm(seed).run(250).lines)
+    report = replay(lines)
+    assert report.difference is None
+    assert report.decisions == sum(isinstance(line.fact, Decision) for line in lines)
+    assert report.segments == len(starts(lines))
+    assert report.observations + report.decisions + report.segments + sum(
+        isinstance(line.fact, Request) for line in lines
+    ) == len(lines)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_replays_from_any_of_its_segments(seed: int) -> None:
+    storm = Storm(seed)
+    for _ in range(10):
+        storm.run(25).cut()
+    lines = written(storm.lines)
+    for index in starts(lines):
+        assert replay(lines[index:]).difference is None
+
+
+def test_a_segment_may_begin_between_a_request_and_its_decision() -> None:
+    router = make.router()
+    request = make.request("r")
+    state = router.snapshot()
+    segment = Segment(
+        version=JOURNAL_VERSION,
+        software="test",
+        policy=make.policy(),
+        endpoints=(make.endpoint("laptop"), make.endpoint("cloud", local=False)),
+        state=state,
+    )
+    facts = (segment, request, segment, router.decide(request, 0.0))
+    assert replay(Line(at_s=0.0, fact=fact) for fact in facts).difference is None
+
+
+def test_the_first_decision_that_differs_is_reported() -> None:
+    lines = Storm(3).run(200).lines
+    decided = [i for i, line in enumerate(lines) if isinstance(line.fact, Decision)]
+    for index in (decided[5], decided[9]):
+        fact = lines[index].fact
+        assert isinstance(fact, Decision)
+        other = Why.BUSY if fact.why is not Why.BUSY else Why.DOWN
+        lines[index] = replace(lines[index], fact=replace(fact, why=other))
+    difference = replay(lines).difference
+    assert difference is not None
+    assert difference.recorded == lines[decided[5]].fact
+    assert difference.replayed != difference.recorded
+    assert difference.at_s == lines[decided[5]].at_s
+
+
+def test_a_wait_that_was_tampered_into_a_refusal_is_a_difference_and_not_the_end() -> None:
+    lines = Storm(1).run(200).lines
+    index, fact = next(
+        (i, line.fact)
+        for i, line in enumerate(lines)
+        if isinstance(line.fact, Decision) and line.fact.plan and isinstance(line.fact.plan[0], Wait)
+    )
+    lines[index] = replace(lines[index], fact=replace(fact, plan=()))
+    difference = replay(lines).difference
+    assert difference is not None
+    assert difference.recorded == lines[index].fact
+
+
+def test_facts_that_were_left_out_show_in_the_decisions() -> None:
+    lines = Storm(2).run(200).lines
+    kept = [line for line in lines[1:] if not isinstance(line.fact, Segment | Started)]
+    assert replay([lines[0], *kept]).difference is not None
+
+
+def test_another_version_is_refused_with_its_reason() -> None:
+    line = Storm(0).lines[0]
+    assert isinstance(line.fact, Segment)
+    other = replace(line, fact=replace(line.fact, version=99, software="tidegate 9.9"))
+    with pytest.raises(ReplayError, match=r"journal format 99, this is 1: .*tidegate 9\.9"):
+        replay([other])
+
+
+def test_a_state_of_another_shape_is_refused_with_its_reason() -> None:
+    line = Storm(0).lines[0]
+    assert isinstance(line.fact, Segment)
+    other = replace(line, fact=replace(line.fact, state=msgspec.Raw(b'{"endpoints": 7}')))
+    with pytest.raises(ReplayError, match="state in the segment header"):
+        replay([other])
+
+
+def test_a_journal_without_its_header_is_refused() -> None:
+    lines = Storm(0).run(5).lines
+    fact: Observation = Held(request=make.request())
+    with pytest.raises(ReplayError, match="segment header"):
+        replay([Line(at_s=0.0, fact=fact), *lines])
+
+
+def test_a_decision_about_an_unknown_request_is_refused() -> None:
+    lines = Storm(0).run(30).lines
+    with pytest.raises(ReplayError, match="not in the journal"):
+        replay(line for line in lines if not isinstance(line.fact, Request))
+
+
+def test_explain_tells_each_decision_of_a_request_with_its_candidates() -> None:
+    lines = Storm(1).run(200).lines
+    held = next(line.fact.request.id for line in lines if isinstance(line.fact, Held))
+    found = explain(lines, held)
+    assert len(found) >= 2
+    assert [one.decision for one in found] == [
+        line.fact for line in lines if isinstance(line.fact, Decision) and line.fact.request_id == held
+    ]
+    assert all(len(one.candidates) == 5 and one.request.id == held for one in found)

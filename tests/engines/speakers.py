@@ -1,0 +1,201 @@
+"""A dialect and a server that speaks it, called as the gateway calls them."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.http.harness import HOST, eventually
+from tidegate.clock import Clock
+from tidegate.core.model import Capability
+from tidegate.engines.base import Dialect, Failure, ProbeAnswer, Signals
+from tidegate.engines.fake import FakeEngine, Script
+from tidegate.engines.kinds import KINDS
+from tidegate.gateway.attempt import Attempt
+from tidegate.http.client import Origin, Pool, fetch
+from tidegate.wire.aggregate import Aggregator
+from tidegate.wire.openai import parse
+from tidegate.wire.stream import Reader, StreamReader
+from tidegate.wire.whole import WholeReader
+
+CASSETTES = Path(__file__).with_name("cassettes") / "llamacpp"
+LONG = "word " * 1500  # beyond a window of 1024
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """What llama.cpp really answered: status, headers and body."""
+    return dict(json.loads((CASSETTES / f"{name}.json").read_text())["response"])
+
+
+def chat(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 4} | fields
+
+
+def completion(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
+    return {"model": "m", "prompt": prompt, "temperature": 0, "max_tokens": 4} | fields
+
+
+class Called:
+    """One call under way, and what came of it. See `Listener`."""
+
+    attempt: Attempt
+
+    def __init__(self) -> None:
+        self.contents = 0
+        self.written = b""
+        self.failure: Failure | None = None
+        self.over = asyncio.Event()
+
+    def content(self, attempt: Attempt) -> None:
+        self.contents += 1
+
+    def write(self, attempt: Attempt, data: bytes) -> None:
+        self.written += data
+
+    def completed(self, attempt: Attempt, rest: bytes) -> None:
+        self.written += rest
+        self.over.set()
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        self.failure = failure
+        self.over.set()
+
+    @property
+    def chunks(self) -> list[Any]:
+        return [json.loads(frame[6:]) for frame in self.written.split(b"\n\n") if frame]
+
+    @property
+    def answer(self) -> Any:
+        reader = self.attempt.reader
+        assert isinstance(reader, Aggregator | WholeReader)
+        return json.loads(reader.result())
+
+
+class Speaker:
+    """`call` sends what a client asked for, `probe` asks how it is.
+
+    `tells_window`, `tells_load`: a probe knows it. `notices_leaving`: also while its answer is not streamed.
+    """
+
+    def __init__(self, kind: str, port: int, model: str) -> None:
+        self.kind = kind
+        self.model = model
+        self.dialect: Dialect = KINDS[kind]("", model)
+        self.clock = Clock()
+        self.pool = Pool(Origin(HOST, port), clock=self.clock, sweep_s=0.01)
+        self.tells_window = True
+        self.tells_load = kind == "llamacpp"
+        self.notices_leaving = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.pool.close()
+
+    def begin(self, body: dict[str, Any]) -> Called:
+        """Send it."""
+        asked = parse(json.dumps(body).encode(), Capability.CHAT if "messages" in body else Capability.COMPLETION)
+        outgoing = self.dialect.outgoing(asked, self.model, ((b"x-request-id", b"1"),))
+        reader: Reader = WholeReader()
+        if outgoing.streamed:
+            reader = StreamReader(include_usage=True) if asked.stream else Aggregator(asked.kind)
+        called = Called()
+        attempt = called.attempt = Attempt("e", self.dialect, outgoing, reader, called, self.clock.now_s, hedge=False)
+        call = self.pool.send(
+            b"POST",
+            outgoing.target,
+            outgoing.headers,
+            outgoing.body,
+            attempt,
+            first_byte_timeout_s=30.0,
+            idle_timeout_s=30.0,
+        )
+        attempt.carry(call)
+        return called
+
+    async def call(self, body: dict[str, Any]) -> Called:
+        """Send it, and wait for its end."""
+        called = self.begin(body)
+        await called.over.wait()
+        return called
+
+    async def probe(self) -> Signals:
+        """What the dialect makes of the answers to its probes."""
+        answers = []
+        for probe in self.dialect.probes():
+            status, _, body = await fetch(self.pool, b"GET", probe.target, (), b"", 10.0, 1 << 20)
+            answers.append(ProbeAnswer(status=status, body=body))
+        return self.dialect.signals(answers)
+
+    def overflowing(self) -> None:
+        """From now on a long prompt does not fit."""
+
+    def endless(self) -> None:
+        """From now on answers are long."""
+
+    def strict(self) -> None:
+        """From now on a bad parameter is refused."""
+
+    async def running(self) -> int:
+        """Requests it works on."""
+        raise NotImplementedError
+
+    async def busy(self) -> None:
+        """Return when it works on something."""
+        await self._until(lambda running: running > 0)
+
+    async def idle(self) -> None:
+        """Return when it works on nothing."""
+        await self._until(lambda running: running == 0)
+
+    async def _until(self, reached: Callable[[int], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not reached(await self.running()):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.02)
+
+
+class FakeSpeaker(Speaker):
+    """Before an engine to order."""
+
+    def __init__(self, kind: str, engine: FakeEngine) -> None:
+        super().__init__(kind, engine.port, "fake")
+        self.engine = engine
+
+    def overflowing(self) -> None:
+        said = recorded("overflow")
+        self.engine.script = Script(status=said["status"], error=said["body"].encode())
+
+    def endless(self) -> None:
+        self.engine.script = Script(tokens=100_000, token_s=0.005)
+
+    def strict(self) -> None:
+        said = recorded("bad_request")
+        self.engine.script = Script(status=said["status"], error=said["body"].encode())
+
+    async def running(self) -> int:
+        return self.engine.in_flight
+
+
+class RealSpeaker(Speaker):
+    """Before the real llama.cpp."""
+
+    def __init__(self, kind: str, port: int, model: str) -> None:
+        super().__init__(kind, port, model)
+        self.tells_window = kind == "llamacpp"
+        # llama.cpp does not, whatever else keeps it busy: its own dialect streams for that reason.
+        self.notices_leaving = kind == "llamacpp"
+
+    async def running(self) -> int:
+        _, _, body = await fetch(self.pool, b"GET", b"/slots", (), b"", 10.0, 1 << 20)
+        return sum(slot["is_processing"] for slot in json.loads(body))
+
+
+async def begun(called: Called) -> None:
+    """Return when its first content has come."""
+    await eventually(lambda: called.attempt.first_s is not None or called.over.is_set())
+    assert called.failure is None

@@ -1,0 +1,221 @@
+"""What holds for every dialect, before whatever speaks it: the fake, and the real llama.cpp where it is marked."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.engines.conftest import Speaking
+from tests.engines.speakers import LONG, Called, begun, chat, completion
+from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.model import Capability, Ending
+from tidegate.engines.base import Dialect, ProbeAnswer, Signals
+from tidegate.engines.kinds import KINDS
+from tidegate.wire.errors import MESSAGE_CHARS_MAX
+from tidegate.wire.openai import parse
+
+ASKED = {"chat": chat(), "completion": completion()}
+NOW_S = 1_800_000_000.0
+dialects = pytest.mark.parametrize("dialect", [made("/base/v1", "m") for made in KINDS.values()], ids=KINDS)
+
+
+def counted(called: Called) -> None:
+    usage = called.attempt.reader.usage
+    assert usage is not None
+    assert (usage.prompt_tokens or 0) > 0
+    assert usage.output_tokens == 4
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_stream_shows_its_first_content_and_counts_its_tokens(speaking: Speaking, asked: str) -> None:
+    async with speaking as speaker:
+        called = await speaker.call(ASKED[asked] | {"stream": True})
+    assert called.failure is None
+    assert called.contents == 1
+    assert called.attempt.first_s is not None
+    assert called.attempt.reader.done_frame == b"data: [DONE]\n\n"
+    counted(called)
+    choices = [choice for chunk in called.chunks for choice in chunk["choices"]]
+    assert [c["finish_reason"] for c in choices if c["finish_reason"]] in (["stop"], ["length"])
+    assert "".join((c.get("delta") or {}).get("content") or c.get("text") or "" for c in choices)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_whole_answer_is_one_object_and_counts_its_tokens(speaking: Speaking, asked: str) -> None:
+    async with speaking as speaker:
+        called = await speaker.call(ASKED[asked])
+    assert called.failure is None
+    assert called.written == b""
+    counted(called)
+    (choice,) = called.answer["choices"]
+    assert called.answer["object"] == ("chat.completion" if asked == "chat" else "text_completion")
+    assert choice["message"]["content"] if asked == "chat" else choice["text"]
+    assert choice["finish_reason"] in ("stop", "length")
+    assert called.answer["usage"]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("asked", [chat(LONG), completion(LONG)], ids=["chat", "completion"])
+async def test_a_prompt_that_does_not_fit_is_a_refusal_that_another_window_may_answer(
+    speaking: Speaking, asked: dict[str, Any], stream: bool
+) -> None:
+    async with speaking as speaker:
+        speaker.overflowing()
+        failure = (await speaker.call(asked | {"stream": stream})).failure
+    assert failure is not None
+    assert (failure.ending, failure.cause, failure.final) == (Ending.REFUSED, CONTEXT_EXCEEDED, False)
+    assert (failure.status, failure.code, failure.param) == (400, "context_length_exceeded", "messages")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_bad_parameter_is_the_clients_and_final(speaking: Speaking, stream: bool) -> None:
+    async with speaking as speaker:
+        speaker.strict()
+        failure = (await speaker.call(chat(temperature="hot", stream=stream))).failure
+    assert failure is not None
+    assert (failure.status, failure.final, failure.ending) == (400, True, Ending.OK)
+    assert failure.message
+
+
+async def test_a_probe_tells_what_the_engine_knows_of_itself(speaking: Speaking) -> None:
+    async with speaking as speaker:
+        idle = await speaker.probe()
+        speaker.endless()
+        called = speaker.begin(chat(stream=True, max_tokens=400))
+        await begun(called)
+        busy = await speaker.probe()
+        called.attempt.cancel()
+        await speaker.idle()
+    assert idle.up is busy.up is True
+    assert idle.context_tokens == (1024 if speaker.tells_window else None)
+    assert (idle.running, busy.running) == ((0, 1) if speaker.tells_load else (None, None))
+    assert busy.queued in ((0,) if speaker.tells_load else (None,))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("asked", ASKED)
+async def test_a_cancelled_call_frees_the_engine(speaking: Speaking, asked: str, stream: bool) -> None:
+    async with speaking as speaker:
+        if not stream and not speaker.notices_leaving:
+            pytest.skip("this server does not notice it")
+        speaker.endless()
+        called = speaker.begin(ASKED[asked] | {"stream": stream, "max_tokens": 900})
+        await speaker.busy()
+        called.attempt.cancel()
+        await speaker.idle()
+        assert not called.over.is_set()
+
+
+# --- without a server -----------------------------------------------------------------------------------------------
+
+
+@dialects
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("kind", [Capability.CHAT, Capability.COMPLETION])
+def test_a_request_goes_to_the_path_of_its_kind_with_the_headers_it_was_given(
+    dialect: Dialect, kind: Capability, stream: bool
+) -> None:
+    body = b'{"model":"m","messages":[{"role":"user"}],"prompt":"p","odd":1e3,"stream":%b}'
+    call = parse(body % (b"true" if stream else b"false"), kind)
+    made = dialect.outgoing(call, "theirs", ((b"authorization", b"Bearer k"),))
+    assert made.target == (b"/base/v1/chat/completions" if kind is Capability.CHAT else b"/base/v1/completions")
+    assert (b"authorization", b"Bearer k") in made.headers
+    assert (b"accept-encoding", b"identity") in made.headers
+    assert b'"model":"theirs"' in made.body
+    assert b'"odd":1e3' in made.body
+    assert made.streamed or not stream
+    assert (b'"stream":true' in made.body) is (b'"include_usage":true' in made.body) is made.streamed
+
+
+ENDINGS = {
+    401: (502, Ending.FAILED),
+    403: (502, Ending.FAILED),
+    404: (502, Ending.FAILED),
+    408: (502, Ending.FAILED),
+    409: (502, Ending.FAILED),
+    413: (502, Ending.FAILED),
+    429: (429, Ending.REFUSED),
+    500: (502, Ending.FAILED),
+    502: (502, Ending.FAILED),
+    503: (503, Ending.REFUSED),
+    504: (502, Ending.FAILED),
+    529: (503, Ending.REFUSED),
+}
+
+
+@dialects
+@pytest.mark.parametrize("status", ENDINGS)
+@pytest.mark.parametrize("body", [b"", b"<html>no</html>", b'{"error":{"message":"no"}}', b"\xff\x00"])
+def test_an_error_that_is_not_the_clients_is_never_final(dialect: Dialect, status: int, body: bytes) -> None:
+    failure = dialect.failure(status, {}, body, NOW_S)
+    assert (failure.status, failure.ending) == ENDINGS[status]
+    assert failure.final is False
+    assert failure.cause == f"status_{status}"
+
+
+@dialects
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({b"retry-after": b"7"}, 7.0),
+        ({b"retry-after-ms": b"250", b"retry-after": b"7"}, 0.25),
+        ({b"retry-after": b"Fri, 15 Jan 2027 08:00:30 GMT"}, 30.0),
+        ({b"retry-after": b"soon"}, None),
+        ({}, None),
+    ],
+)
+def test_a_refusal_keeps_the_time_to_come_back(
+    dialect: Dialect, headers: dict[bytes, bytes], seconds: float | None
+) -> None:
+    assert dialect.failure(429, headers, b"", NOW_S).retry_after_s == seconds
+
+
+@dialects
+@given(status=st.integers(201, 599), body=st.binary(max_size=400))
+def test_no_error_body_breaks_a_dialect(dialect: Dialect, status: int, body: bytes) -> None:
+    failure = dialect.failure(status, {}, body, NOW_S)
+    assert failure.message.isprintable()
+    assert len(failure.message) <= MESSAGE_CHARS_MAX + 40
+
+
+answers = st.none() | st.builds(
+    ProbeAnswer,
+    status=st.sampled_from([200, 401, 404, 500, 503]),
+    body=st.sampled_from(
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"\xff",
+            b"[" * 5000,
+            b'{"data":[{"id":"m","max_model_len":0},{"max_model_len":-1}]}',
+            b'{"data":[{"id":"m","max_model_len":1e99}]}',
+            b'{"default_generation_settings":{"n_ctx":-1}}',
+            b'{"default_generation_settings":{"n_ctx":"x"}}',
+            b"llamacpp:requests_processing NaN\nllamacpp:requests_deferred +Inf\n",
+            b"llamacpp:requests_processing 1e300\n",
+        ]
+    )
+    | st.binary(max_size=100),
+)
+
+
+@dialects
+@given(data=st.data())
+def test_no_answer_to_a_probe_breaks_a_dialect_or_makes_up_a_window(dialect: Dialect, data: st.DataObject) -> None:
+    count = len(dialect.probes())
+    signals = dialect.signals(data.draw(st.lists(answers, min_size=count, max_size=count)))
+    assert signals.context_tokens is None or signals.context_tokens > 0
+
+
+@dialects
+def test_an_engine_that_does_not_answer_is_down(dialect: Dialect) -> None:
+    assert dialect.signals([None] * len(dialect.probes())) == Signals(up=False)
+
+
+@dialects
+def test_probes_are_free_and_one_of_them_decides(dialect: Dialect) -> None:
+    probes = dialect.probes()
+    assert [p.essential for p in probes] == [True] + [False] * (len(probes) - 1)
+    assert all(p.target.startswith(b"/base/") for p in probes)
