@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.core.flight import Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.flight import ATTEMPTS_MAX, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
 from tidegate.core.model import Run, Wait
 
 A, B, C = (Run(endpoint=name, timeout_s=10.0) for name in "abc")
@@ -105,6 +105,29 @@ def test_a_held_request_follows_the_plan_it_gets_at_last() -> None:
     assert flight.start((Wait(endpoint="a", until_s=3.0),), 0.0) == [Hold(until_s=3.0)]
     assert flight.start((Wait(endpoint="a", until_s=4.0),), 3.0) == [Hold(until_s=4.0)]
     assert flight.start((A,), 4.0) == [Call(endpoint="a"), Timer(at_s=14.0)]
+
+
+def test_when_all_have_failed_a_plan_may_end_in_waiting_for_one_that_is_full() -> None:
+    flight = Flight()
+    flight.start((A, Wait(endpoint="b", until_s=2.0)), 0.0)
+    assert flight.failed("a", 1.0) == [Hold(until_s=2.0)]
+    assert flight.state is State.HELD
+    assert flight.start((B,), 2.0) == [Call(endpoint="b"), Timer(at_s=12.0)]
+
+
+def test_an_attempt_that_is_under_way_is_never_left_for_a_wait() -> None:
+    flight = Flight()
+    flight.start((HEDGED, Wait(endpoint="b", until_s=2.0)), 0.0)
+    assert flight.timer(2.0)[-1] == Timer(at_s=10.0)
+    assert flight.content("a") == [Relay(endpoint="a")]
+
+
+def test_whoever_keeps_failing_has_had_its_chances() -> None:
+    flight = Flight()
+    for now_s in range(ATTEMPTS_MAX):
+        flight.start((A, Wait(endpoint="b", until_s=2.0)), float(now_s))
+        actions = flight.failed("a", float(now_s))
+    assert actions == [GiveUp(committed=False)]
 
 
 def test_a_held_request_whose_client_leaves_has_nothing_to_cancel() -> None:

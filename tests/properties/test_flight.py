@@ -4,19 +4,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tidegate.core.flight import Action, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
-from tidegate.core.model import Run, Wait
+from tidegate.core.flight import ATTEMPTS_MAX, Action, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.model import Run, Step, Wait
 
 ENDPOINTS = ("a", "b", "c")
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> tuple[Run, ...]:
+def plans(draw: st.DrawFn) -> tuple[Step, ...]:
+    """Attempts, and at the end of some a wait for an endpoint that is merely full."""
     names = draw(st.permutations(ENDPOINTS))[: draw(st.integers(1, 3))]
-    return tuple(
+    runs = tuple(
         Run(endpoint=n, timeout_s=draw(st.floats(5.0, 20.0)), cutover_s=draw(st.none() | st.floats(0.0, 8.0)))
         for n in names
     )
+    return (*runs, Wait(endpoint="full", until_s=1.0)) if len(runs) < 3 and draw(st.booleans()) else runs
 
 
 class FlightMachine(RuleBasedStateMachine):
@@ -28,13 +30,13 @@ class FlightMachine(RuleBasedStateMachine):
         self.open: set[str] = set()
         self.called: list[str] = []
         self.relayed: list[str] = []
-        self.hedged_by: dict[str, int] = {}
+        self.attempts = 0
         self.wake_s: float | None = None
         self.finished = self.gave_up = 0
         self.client_left = False
 
     @initialize(plan=plans(), buffered=st.booleans(), waits=st.integers(0, 2))
-    def begin(self, plan: tuple[Run, ...], buffered: bool, waits: int) -> None:
+    def begin(self, plan: tuple[Step, ...], buffered: bool, waits: int) -> None:
         self.flight, self.plan, self.buffered = Flight(buffered=buffered), plan, buffered
         for _ in range(waits):
             assert self.flight.start((Wait(endpoint="a", until_s=1.0),), self.now_s) == [Hold(until_s=1.0)]
@@ -45,9 +47,10 @@ class FlightMachine(RuleBasedStateMachine):
             assert not self.gave_up, "nothing follows giving up"
             match action:
                 case Call():
-                    assert action.endpoint not in self.called, "no endpoint is tried twice"
+                    assert action.endpoint not in self.called, "no endpoint is tried twice in one plan"
                     assert action.hedge == bool(self.open)
                     self.called.append(action.endpoint)
+                    self.attempts += 1
                     self.open.add(action.endpoint)
                 case Cancel():
                     self.open.remove(action.endpoint)
@@ -59,6 +62,9 @@ class FlightMachine(RuleBasedStateMachine):
                 case Timer():
                     assert action.at_s >= 0.0
                     self.wake_s = action.at_s
+                case Hold():
+                    assert not self.open, "nothing is held while an attempt is under way"
+                    assert isinstance(self.plan[-1], Wait)
                 case Finish():
                     self.finished += 1
                 case GiveUp():
@@ -91,6 +97,12 @@ class FlightMachine(RuleBasedStateMachine):
             if self.flight.state is State.CALLING:
                 assert self.wake_s > self.now_s or len(self.called) > calls, "a timer that fired does not fire again"
 
+    @precondition(lambda self: self.flight.state is State.HELD)
+    @rule(plan=plans())
+    def decided_again(self, plan: tuple[Step, ...]) -> None:
+        self.plan, self.called = plan, []
+        self.take(self.flight.start(plan, self.now_s))
+
     @precondition(lambda self: not self.client_left)
     @rule()
     def timer_at_any_time(self) -> None:
@@ -106,7 +118,7 @@ class FlightMachine(RuleBasedStateMachine):
     def books_agree(self) -> None:
         if not hasattr(self, "flight"):
             return
-        assert len(self.called) == self.flight.attempts <= len(self.plan)
+        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2
         assert self.called == [step.endpoint for step in self.plan[: len(self.called)]]
         assert self.finished + self.gave_up <= 1
         landed = self.flight.state is State.LANDED
@@ -114,7 +126,7 @@ class FlightMachine(RuleBasedStateMachine):
         if landed:
             assert not self.open, "no call outlives its flight"
         else:
-            assert self.open, "a flight in the air has something under way"
+            assert bool(self.open) == (self.flight.state is not State.HELD), "in the air something is under way"
 
 
 FlightMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None, derandomize=True)

@@ -136,8 +136,7 @@ def test_the_unit_of_money_changes_no_choice(pair: tuple[Endpoint, Endpoint], re
 def test_more_in_flight_never_lowers_the_predicted_ttft_where_compute_is_shared(
     pair: tuple[Endpoint, Endpoint], request: Request, before: list[Request]
 ) -> None:
-    prior = replace(pair[0].prior, batch_tokens=128 if together else None)
-    own = replace(pair[0], concurrency=3, context_tokens=1_000_000, prior=prior)
+    own = replace(pair[0], concurrency=3, context_tokens=1_000_000)
     router = Router((own,), make.policy())
     ttft_s = 0.0
     for index, sent in enumerate(before):

@@ -4,7 +4,7 @@ from math import exp, log
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import make
@@ -163,6 +163,8 @@ samples = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.floats(-2.
 
 
 @given(samples, st.integers(0, 2), st.integers(0, 1), st.floats(-6.0, 6.0))
+@example([(0, 0, 2.0)] * 10 + [(1, 0, -1.0)] * 10, 1, 0, -0.9)
+@example([(0, 0, -2.0)] * 10 + [(1, 0, 1.0)] * 2, 0, 1, -1.5)
 def test_a_censored_sample_never_makes_the_model_more_optimistic(
     known: list[tuple[int, int, float]], row: int, column: int, bound: float
 ) -> None:

@@ -53,12 +53,18 @@ class Frames:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes."""
-        # Nearly always one read is one frame of one line.
+        return [data] if self.is_one(data) else self._split(data)
+
+    def is_one(self, data: bytes) -> bool:
+        """Whether `data`, next in the stream, is one whole frame of one line, as nearly every read is."""
         size = len(data)
-        is_one = data.find(b"\n") == size - 2 and data.endswith(b"\n\n") and size <= FRAME_BYTES_MAX
-        if is_one and not self._pending and not self.oversized:
-            return [data]
-        return self._split(data)
+        return (
+            data.find(b"\n") == size - 2
+            and data.endswith(b"\n\n")
+            and size <= FRAME_BYTES_MAX
+            and not self._pending
+            and not self.oversized
+        )
 
     def _split(self, data: bytes) -> list[bytes]:
         if self.oversized:

@@ -98,6 +98,9 @@ class StreamReader:
 
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
+        if self._open and not self.done and self.failure is None and self._frames.is_one(data):
+            # A stream that flows: the usual case, without the lists of the general one.
+            return data if self._take(data) else b""
         frames = self.frames(data)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 

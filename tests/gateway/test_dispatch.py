@@ -1,0 +1,46 @@
+"""The timers of what is under way: one request's trouble is not another's."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.gateway.harness import house, local, remote
+from tests.http.harness import eventually
+from tidegate.core.model import Request
+from tidegate.engines.fake import Fault, Script
+
+
+class Broken:
+    """Something under way that fails whenever its time comes."""
+
+    def __init__(self, id: str, arrived_s: float) -> None:
+        self.request = Request(
+            id=id, arrived_s=arrived_s, model="m", klass="chat/short", prompt_tokens=1, prompt_bytes=1
+        )
+
+    def timer(self, now_s: float) -> None:
+        raise ArithmeticError("timer")
+
+    def expire(self, now_s: float) -> None:
+        raise ArithmeticError("expire")
+
+    def turn(self, now_s: float) -> None:
+        raise ArithmeticError("turn")
+
+
+async def test_a_request_that_fails_in_its_turn_takes_no_time_from_the_others(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    usual, failed = loop.get_exception_handler(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda loop, context: failed.append(context))
+    async with house(tmp_path, laptop=local(Script(fault=Fault.SILENT)), cloud=remote()) as home:
+        dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
+        late, old = Broken("late", now_s), Broken("old", now_s - 1e6)
+        for broken in (late, old):
+            dispatch.begin(broken)
+        dispatch.set_timer(late, now_s)
+        answer = await home.ask(x_tidegate_slo_ttft_ms="200")
+        dispatch.end(late)
+        await eventually(lambda: dispatch.in_flight == 0)
+    loop.set_exception_handler(usual)
+    assert (answer.status, answer.endpoint) == (200, "cloud")
+    assert [str(context["exception"]) for context in failed] == ["timer", "expire"]
