@@ -121,11 +121,19 @@ def test_more_is_sent_away_until_the_late_one_is_in_time() -> None:
     assert places["late"].start_s <= 21.5
 
 
+def test_no_more_makes_way_than_lets_the_late_one_start() -> None:
+    early = [work(f"r{i}", ttft_s=2.0, away_usd=0.001) for i in range(2)]
+    places = run(*early, work("late", ttft_s=2.5, away_usd=None, worth_usd=1.0), slots_s=(0.0, 0.0))
+    assert len(away(places)) == 1
+    assert places["late"].start_s == 0.0
+
+
 def test_nothing_makes_way_where_not_enough_of_it_can_leave() -> None:
-    items = [work(f"r{i}", ttft_s=11.5 * i + 1.5, away_usd=0.001) for i in range(2)]
-    late = work("late", ttft_s=14.0, occupies_s=10.0, away_usd=None, worth_usd=1.0)
-    assert away(run(*items, late, slots_s=(0.0,), rooms=2)) != set()
-    assert len(away(run(*items, late, slots_s=(9.0,), rooms=1))) <= 1
+    early = [work(f"r{i}", ttft_s=1.5 + 4.0 * i, occupies_s=4.0) for i in range(2)]
+    stays = work("stays", ttft_s=9.2, occupies_s=6.0, away_usd=None)
+    late = work("late", ttft_s=9.5, away_usd=None, worth_usd=1.0)
+    assert away(run(*early, stays, late, rooms=2)) == {"r0", "r1"}
+    assert away(run(*early, stays, late, rooms=1)) == set()
 
 
 def test_no_more_is_sent_away_than_there_is_room() -> None:

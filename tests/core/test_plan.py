@@ -82,6 +82,8 @@ def test_the_least_likely_axis_decides_attainment() -> None:
     base = option("a", make.request(), first_s=1.0).base
     both = attainment(make.request(slo=Slo(ttft_s=1.2, e2e_s=1e6)), base, 0.0)
     assert both == attainment(make.request(slo=Slo(ttft_s=1.2)), base, 0.0)
+    slow = attainment(make.request(slo=Slo(ttft_s=1e6, tpot_s=0.01)), base, 0.0)
+    assert 0.0 < slow < 0.1
     assert attainment(make.request(slo=Slo(ttft_s=1.0)), base, 0.0) == 0.5
     assert attainment(make.request(slo=Slo()), base, 0.0) == 1.0
 

@@ -125,6 +125,24 @@ def test_a_request_that_cannot_wait_goes_elsewhere() -> None:
     assert names(router.decide(make.request(ttft_s=1.5, worth_usd=0.1), 0.0)) == ["cloud"]
 
 
+def test_a_request_that_could_wait_does_not_where_certainty_is_worth_its_price() -> None:
+    router = make.router()
+    fill(router, "laptop", 2)
+    for worth_usd, waits in ((0.001, True), (10.0, False)):
+        decision = router.decide(make.request(ttft_s=2.4, worth_usd=worth_usd, late_usd_per_s=0.0), 0.0)
+        assert isinstance(decision.plan[0], Wait) == waits
+
+
+def test_what_is_held_for_an_engine_whose_window_only_a_guess_exceeds_keeps_waiting() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1, context_tokens=4_096))
+    fill(router, "laptop", 1)
+    held = make.request("held", prompt_tokens=4_000, output_tokens_max=None, slo=Slo())
+    assert isinstance(router.decide(held, 0.0).plan[0], Wait)
+    hold(router, held)
+    assert router.due(0.1) == []
+    assert isinstance(router.decide(held, 0.1).plan[0], Wait)
+
+
 def test_one_that_arrives_does_not_overtake_one_that_is_more_urgent() -> None:
     router = make.router(make.endpoint("laptop", concurrency=1))
     urgent = make.request("urgent", ttft_s=5.0)

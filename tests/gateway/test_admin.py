@@ -111,5 +111,8 @@ async def test_a_stop_does_not_wait_for_an_explanation(tmp_path: Path) -> None:
         asking = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
         explaining = home.gateway._admin
         await eventually(lambda: explaining._explaining is not None)
+        task = explaining._explaining
     assert explaining._explaining is None
+    assert task is not None
+    assert task.cancelled()
     assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.IncompleteReadError)

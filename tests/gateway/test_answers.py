@@ -1,5 +1,6 @@
 """What clients get when all is well."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import CHAT, COMPLETIONS, KEY, chat, completion, house, local, remote
+from tests.http.harness import read_request, upstream
+from tidegate.core.model import Ended, Started
 from tidegate.engines.fake import Script
 
 WORDS = "w1 w2 w3 w4 "
@@ -166,8 +169,8 @@ async def test_what_is_not_served_is_refused_in_the_words_of_the_protocol(
 async def test_two_choices_are_two_choices(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         await home.ask(chat(n=2))
-        started = [line.fact for line in home.journal() if type(line.fact).__name__ == "Started"]
-    assert [s.completions for s in started] == [2]  # type: ignore[union-attr]
+        started = [line.fact for line in home.journal() if isinstance(line.fact, Started)]
+    assert [fact.completions for fact in started] == [2]
 
 
 async def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:
@@ -184,3 +187,47 @@ async def test_an_old_client_gets_its_stream_until_the_connection_closes(tmp_pat
         answer = await home.send(raw)
     assert answer.text == WORDS
     assert answer.events[-1] == "[DONE]"
+
+
+async def test_a_request_that_the_vendor_finds_at_fault_costs_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote(Script(status=400))) as home:
+        await home.ask()
+        assert [line["cost_usd"] for line in home.log()] == [0.0]
+
+
+async def test_an_answer_whose_tokens_nobody_counted_teaches_nothing_of_their_number(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(usage=False))) as home:
+        await home.ask()
+        await home.ask(chat(stream=True))
+        ended = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+    # In a stream each token is a chunk, more or less; an answer given whole is one, whatever its length.
+    assert [fact.output_tokens for fact in ended] == [None, 4]
+
+
+ONE_OF_TWO = (
+    b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    b'data: {"id":"1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_stream_that_ends_after_one_of_two_choices_was_cut(tmp_path: Path, stream: bool) -> None:
+    probe = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(ONE_OF_TWO)
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await read_request(reader)
+            writer.write(probe if request.startswith(b"GET") else head + ONE_OF_TWO)
+
+    async with upstream(script) as up:
+        place = local(engine="llamacpp", url=f"http://127.0.0.1:{up.port}")
+        async with house(tmp_path, laptop=place, cloud=remote()) as home:
+            answer = await home.ask(chat(n=2, stream=stream))
+            single = await home.ask(chat(stream=stream))
+    if stream:
+        assert set(answer.events[-1]) == {"error"}
+        assert single.events[-1] == "[DONE]"
+    else:
+        assert answer.endpoint == "cloud"
+        assert (single.text, single.endpoint) == ("a", "laptop")

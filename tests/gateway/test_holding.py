@@ -50,7 +50,8 @@ async def test_a_burst_that_may_go_anywhere_is_shared_with_those_who_are_in_time
 
 
 async def test_a_held_request_starts_when_the_slot_is_free_and_says_that_the_wait_was_not_ours(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=local(Script(first_s=0.2), concurrency=1)) as home:
+    place = local(Script(first_s=0.2), concurrency=1)
+    async with house(tmp_path, laptop=place, policy={"recheck_ms": 10_000}) as home:
         one, two = await asyncio.gather(home.ask(), home.ask())
         lines = {line["decision_id"]: line for line in home.log()}
     held_s = [lines[a.header("x-tidegate-decision")]["held_s"] for a in (one, two)]

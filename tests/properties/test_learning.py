@@ -223,17 +223,20 @@ def test_silence_never_lowers_a_prediction_of_the_endpoint(waited_s: float, time
     assert model.base(request, lengths.at("chat", 100), 0.0).first_s >= before * (1 - 1e-12)
 
 
-@pytest.mark.parametrize("bound", [40, 100, 400])
-def test_the_expected_length_is_the_mean_of_what_the_clients_bound_leaves(bound: int) -> None:
+@pytest.mark.parametrize(("spread", "within"), [(0.7, 0.1), (0.2, 0.06)])
+@pytest.mark.parametrize("bound", [80, 100, 400])
+def test_the_expected_length_is_the_mean_of_what_the_clients_bound_leaves(
+    bound: int, spread: float, within: float
+) -> None:
     lengths, draw = LengthModel(), Random(8)
     total = 0
     for index in range(4_000):
-        tokens = max(1, round(exp(draw.gauss(4.5, 0.7))))
+        tokens = max(1, round(exp(draw.gauss(4.5, spread))))
         if index < 3_000:
             lengths.learn("chat", min(tokens, bound), float(index), at_least=tokens >= bound)
         else:
             total += min(tokens, bound)
-    assert lengths.at("chat", bound).expected_tokens == pytest.approx(total / 1_000, rel=0.1)
+    assert lengths.at("chat", bound).expected_tokens == pytest.approx(total / 1_000, rel=within)
 
 
 def test_several_completions_teach_the_length_and_pace_of_one() -> None:

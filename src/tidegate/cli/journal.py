@@ -60,13 +60,19 @@ def print_explained(console: Console, one: Explained) -> None:
     request, decision = one.request, one.decision
     console.print(
         f"[bold]{request.id}[/] at {clock.iso(one.at_s)}: {request.klass}, {request.model}, about "
-        f"{request.prompt_tokens} prompt tokens"
+        f"{request.prompt_tokens} prompt tokens",
+        soft_wrap=True,
     )
-    console.print(f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})")
+    console.print(
+        f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
+        soft_wrap=True,
+    )
     table = Table(
-        "candidate", "value $", "promise $", "lateness $", "cost $", "ttft s", "90 % below", "e2e s", "kept", "rule",
-        box=None, header_style="bold",
+        "candidate", "value $", "promise", "late", "cost", "ttft s", "90 % <", "kept", "rule",
+        box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for candidate in sorted(one.candidates, key=_rank):
         table.add_row(*_row(candidate))
     console.print(table)
@@ -79,9 +85,9 @@ def _rank(candidate: Candidate) -> tuple[bool, float]:
 def _row(candidate: Candidate) -> list[str]:
     parts, estimate = candidate.contributions_usd, candidate.estimate
     if estimate is None or candidate.value_usd is None:
-        return [candidate.endpoint, *["-"] * 8, _rule(candidate)]
+        return [candidate.endpoint, *["-"] * 7, _rule(candidate)]
     usd = [candidate.value_usd, parts["promise"], parts["lateness"], parts["cost"]]
-    seconds = [estimate.ttft_s, estimate.ttft_s_high, estimate.e2e_s]
+    seconds = [estimate.ttft_s, estimate.ttft_s_high]
     return [
         candidate.endpoint,
         *(f"{u:+.6f}" for u in usd),

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console = Console(stderr=True, highlight=False)
             for problem in error.problems:
-                console.print(f"[bold red]{problem.file}[/]: [bold]{problem.path or 'file'}[/]: {problem.message}")
-                console.print(f"    remedy: {problem.remedy}")
+                where = f"[bold red]{problem.file}[/]: [bold]{problem.path or 'file'}[/]"
+                console.print(f"{where}: {problem.message}\n    remedy: {problem.remedy}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         return 130

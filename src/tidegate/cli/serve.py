@@ -50,7 +50,8 @@ def print_summary(found: Summary) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{found.file}[/] is good.")
     console.print(
-        f"Clients: http://{found.listen}/v1   admin: http://{found.admin}   journal: {found.journal or 'off'}"
+        f"clients http://{found.listen}/v1, admin http://{found.admin}, journal {found.journal or 'off'}",
+        soft_wrap=True,
     )
     table = Table(
         "endpoint", "site", "serves", "context", "at once", "$/M in", "$/M out", box=None, header_style="bold"
@@ -85,7 +86,8 @@ def serve(config: Config, *, as_json: bool) -> int:
     try:
         uvloop.run(_run(Gateway(build(config), Clock()), config, as_json=as_json))
     except OSError as error:
-        print(f"cannot listen: {error.strerror or error}; choose another port in [gateway]", file=sys.stderr)
+        # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
+        print(f"tidegate serve: cannot start: {error}; see [gateway] in {config.file}", file=sys.stderr)
         return 1
     return 0
 

@@ -5,7 +5,7 @@ latest start that still keeps its promise. The schedule of the held work is pred
 late, work is sent away until it is not, chosen among what still arrives in time elsewhere (decision model, section 6).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from heapq import heapify, heapreplace
 
 import msgspec
@@ -13,6 +13,9 @@ import msgspec
 from tidegate.core.estimator import Base
 from tidegate.core.model import Request
 from tidegate.core.value import value_usd
+
+# Sending more than this away for the sake of one late request is no relief; it also bounds the search.
+LEAVING_MAX = 8
 
 
 class Fit(msgspec.Struct):
@@ -110,18 +113,14 @@ class _Table:
 
     def place(self) -> None:
         """Put every item that is not sent away where it shows content first, in order."""
-        now_s = self._now_s
-        free = {name: [max(at_s, now_s) for at_s in slots] for name, slots in self._slots_s.items()}
-        for slots in free.values():
-            heapify(slots)
+        free = self._free()
         self._stay_usd = {}
         self.places = places = dict(self._sent)
         for item in self._order:
             if item.request.id not in self._sent:
-                own = item.own
-                name = next(iter(own)) if len(own) == 1 else min(own, key=lambda n: (free[n][0] + own[n].first_s, n))
+                name = _seat(item, free)
                 start_s = free[name][0]
-                heapreplace(free[name], start_s + own[name].occupies_s)
+                heapreplace(free[name], start_s + item.own[name].occupies_s)
                 places[item.request.id] = Place(name, start_s)
 
     def is_late(self, item: Item) -> bool:
@@ -149,18 +148,16 @@ class _Table:
         """The cheapest work before `late` whose leaving lets it start in time, and what that gains in dollars."""
         place = self.places[late.request.id]
         fit = late.own[place.endpoint]
-        behind_s = place.start_s - fit.latest_start_s
         if fit.latest_start_s < self._now_s:
             return [], 0.0
-        leaving = self._cheapest_before(late, place.endpoint, behind_s)
+        leaving = self._cheapest_before(late, place.endpoint)
         if not leaving:
             return [], 0.0
         in_time_usd = self._value(late, fit.base, fit.latest_start_s)
         return leaving, in_time_usd - self._stay(late) + sum(one.gain_usd for one in leaving)
 
-    def _cheapest_before(self, late: Item, endpoint: str, behind_s: float) -> list["_Leaving"]:
-        """Work before `late` that frees `behind_s` for it at the least loss; empty where all of it is not enough."""
-        slots = len(self._slots_s[endpoint])
+    def _cheapest_before(self, late: Item, endpoint: str) -> list["_Leaving"]:
+        """Work before `late` without which it is in time, at the least loss; empty where that is not to be had."""
         found = []
         for item in self._order:
             if item is late:
@@ -169,20 +166,46 @@ class _Table:
             if not place.away and place.endpoint == endpoint:
                 exchange = self._exchange(item, self._rooms)
                 if exchange is not None:
-                    found.append(_Leaving(item, exchange[1], exchange[0], item.own[endpoint].occupies_s / slots))
-        found.sort(key=lambda one: (-one.gain_usd / one.frees_s, one.item.request.id))
-        rooms, chosen = dict(self._rooms), []
-        for one in found:
+                    found.append(_Leaving(item, exchange[1], exchange[0]))
+        found.sort(key=lambda one: (-one.gain_usd / one.item.own[endpoint].occupies_s, one.item.request.id))
+        rooms, chosen = dict(self._rooms), dict[str, _Leaving]()
+        for one in found[:LEAVING_MAX]:
             # The best of the others may be full by now; the next best will do.
             exchange = self._exchange(one.item, rooms)
             if exchange is not None:
                 one.gain_usd, one.endpoint = exchange
                 rooms[one.endpoint] -= 1
-                chosen.append(one)
-                behind_s -= one.frees_s
-                if behind_s <= 0.0:
-                    return _without_needless(chosen, -behind_s)
+                chosen[one.item.request.id] = one
+                if self._in_time(late, chosen):
+                    return self._without_needless(late, chosen)
         return []
+
+    def _without_needless(self, late: Item, chosen: dict[str, "_Leaving"]) -> list["_Leaving"]:
+        """What has to leave after all: the dearest without which `late` is in time as well stay."""
+        for name in sorted(chosen, key=lambda name: (chosen[name].gain_usd, name)):
+            kept = {n: one for n, one in chosen.items() if n != name}
+            if self._in_time(late, kept):
+                chosen = kept
+        return list(chosen.values())
+
+    def _in_time(self, late: Item, leaving: Container[str]) -> bool:
+        """Whether `late` starts in time once these have left."""
+        free = self._free()
+        for item in self._order:
+            if item.request.id not in self._sent and item.request.id not in leaving:
+                name = _seat(item, free)
+                start_s = free[name][0]
+                if item is late:
+                    return start_s <= item.own[name].latest_start_s
+                heapreplace(free[name], start_s + item.own[name].occupies_s)
+        raise AssertionError("what is late has not left")
+
+    def _free(self) -> dict[str, list[float]]:
+        """When each slot is free, as a heap by endpoint."""
+        free = {name: [max(at_s, self._now_s) for at_s in slots] for name, slots in self._slots_s.items()}
+        for slots in free.values():
+            heapify(slots)
+        return free
 
     def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
@@ -211,19 +234,16 @@ class _Table:
 
 
 class _Leaving(msgspec.Struct):
-    """Work that could go elsewhere, what that gains in dollars, and how much sooner the next one starts for it."""
+    """Work that could go elsewhere, and what that gains in dollars."""
 
     item: Item
     endpoint: str
     gain_usd: float
-    frees_s: float
 
 
-def _without_needless(chosen: list[_Leaving], spare_s: float) -> list[_Leaving]:
-    """What has to leave after all: the dearest whose time is not needed stay."""
-    kept = chosen
-    for one in sorted(chosen, key=lambda one: (one.gain_usd, one.item.request.id)):
-        if one.frees_s <= spare_s:
-            spare_s -= one.frees_s
-            kept = [other for other in kept if other is not one]
-    return kept
+def _seat(item: Item, free: dict[str, list[float]]) -> str:
+    """The endpoint of our own at which it shows content first."""
+    own = item.own
+    if len(own) == 1:
+        return next(iter(own))
+    return min(own, key=lambda name: (free[name][0] + own[name].first_s, name))

@@ -11,7 +11,7 @@ PRIOR_TOKENS = 100.0
 PRIOR_SIGMA = 1.0
 PRIOR_STRENGTH = 1.0
 # One length shows where the middle is, but little of how far others will lie from it.
-SPREAD_STRENGTH = 3.0
+SPREAD_STRENGTH = 1.0
 # Classes are a handful of names times three sizes; beyond this a new one shares its parent's cell.
 CLASSES_MAX = 64
 # Clients use a handful of bounds; beyond this the memo starts afresh.

@@ -31,7 +31,7 @@ class Difference(Record, frozen=True, kw_only=True):
     replayed: Decision
 
 
-class Report(Record, frozen=True, kw_only=True):
+class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What replay found; `difference` is the first one, None where every decision came out again."""
 
     segments: int

@@ -1,0 +1,31 @@
+"""The main job as a user runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tidegate.core.model import WHY_TEXT, Why
+from tidegate.lab.tour import scenes
+from tidegate.lab.weights import cache_dir
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_demo_serves_every_request_of_its_tour_and_prints_every_reason() -> None:
+    command = [sys.executable, "-m", "tidegate.cli.main", "demo", "--once", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    assert ran.returncode == 0, ran.stderr
+    trips = json.loads(ran.stdout)["trips"]
+    assert len(trips) == sum(len(s.asks) for s in scenes() if not s.warm_up)
+    assert {t["endpoint"] for t in trips} == {"local", "remote"}
+    assert all(WHY_TEXT[Why(t["why"])] in ran.stderr for t in trips)
+    assert sum(t["measured_ttft_s"] is not None for t in trips) >= 20
+    journal: Path = cache_dir() / "demo" / "journal"
+    again = [sys.executable, "-m", "tidegate.cli.main", "replay", "--json", str(journal)]
+    replayed = subprocess.run(again, capture_output=True, text=True)
+    assert replayed.returncode == 0, replayed.stderr
+    assert json.loads(replayed.stdout)["difference"] is None
