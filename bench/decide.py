@@ -1,6 +1,6 @@
 """What a decision costs: CPU time of `decide` and of learning from one request.
 
-    python bench/decide.py            prints a table and writes bench/results/decide.json
+    python -m bench.decide            prints a table and writes bench/results/decide.json
 
 Medians come from batches of decisions, so that reading the clock costs nothing; p99 from decisions timed one by one,
 less the clock's own cost. CPU time of the thread, not elapsed: a neighbour on the machine does not count, except that
@@ -11,15 +11,12 @@ The usual case prunes: most endpoints cost too much to be among the best, whatev
 promise is broken already, so that nothing can be pruned: the most that a decision costs.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-from platform import python_version
 from random import Random
 from statistics import median
 
 import msgspec
 
+from bench.record import record
 from tidegate import clock
 from tidegate.core.model import (
     Ended,
@@ -36,7 +33,6 @@ from tidegate.core.model import (
 )
 from tidegate.core.router import Router
 
-ROOT = Path(__file__).parent.parent
 DECISIONS = 20_000
 BATCH = 50
 SITTINGS = 3
@@ -55,20 +51,6 @@ class Row(msgspec.Struct, kw_only=True):
     us_p50: float
     us_p99: float
     yardstick_us: float
-
-
-class Result(msgspec.Struct, kw_only=True):
-    """What is written down, with all that is needed to get it again."""
-
-    commit: str
-    command: str
-    date: str
-    cpu: str
-    cores: int
-    python: str
-    decisions: int
-    decide: list[Row]
-    learn_us_p50: float
 
 
 def endpoints(count: int) -> tuple[Endpoint, ...]:
@@ -226,13 +208,6 @@ def learn_us() -> float:
     return round(median(batches) * 1e6, 1)
 
 
-def machine() -> tuple[str, int]:
-    """The processor's name, and how many there are."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return (names[0] if names else "unknown"), len(names)
-
-
 def main() -> None:
     """Measure, print, write down."""
     cases = [(case, count, 0) for case in ("usual", "late") for count in (1, 4, 16, 64)]
@@ -245,22 +220,8 @@ def main() -> None:
             f"{one.case:>6} {one.candidates:>10} {one.held:>5} {one.us_p50:>8} {one.us_p99:>8} {one.yardstick_us:>10}"
         )
     print(f"Started + FirstToken + Ended: {learned} us (target {LEARN_BUDGET_US}); 16 candidates: target {BUDGET_US}")
-    cpu, cores = machine()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    result = Result(
-        commit=commit.stdout.strip(),
-        command="python " + " ".join(["bench/decide.py", *sys.argv[1:]]),
-        date=clock.iso(clock.Clock().now_s()),
-        cpu=cpu,
-        cores=cores,
-        python=python_version(),
-        decisions=DECISIONS,
-        decide=rows,
-        learn_us_p50=learned,
-    )
-    path = ROOT / "bench" / "results" / "decide.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(result)) + b"\n")
+    found = {"decisions": DECISIONS, "decide": [msgspec.to_builtins(one) for one in rows], "learn_us_p50": learned}
+    record("decide", found)
 
 
 if __name__ == "__main__":

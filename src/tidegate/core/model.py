@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+_T = TypeVar("_T")
+
 ANYWHERE = "anywhere"
 LOCAL = "local"
 
@@ -288,7 +290,7 @@ class Held(Record, frozen=True, kw_only=True, tag="held"):
 
 
 class Released(Record, frozen=True, kw_only=True, tag="released"):
-    """A held request left the queue without being sent: its client left, or it was refused."""
+    """A held request left the queue unsent: its client left, or it was refused."""
 
     request_id: str
 
@@ -370,10 +372,7 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):
-    """First line of every journal segment: all that replay needs to begin here.
-
-    `state` is the router's snapshot, as `Router.snapshot` made it.
-    """
+    """First line of every journal segment: all that replay needs. `state` is what `Router.snapshot` made."""
 
     version: int
     software: str
@@ -393,8 +392,6 @@ class Line(Record, frozen=True, kw_only=True):
 
 
 JOURNAL_VERSION = 1
-
-_T = TypeVar("_T")
 
 
 def replace(record: _T, **changes: object) -> _T:
