@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 from tidegate.clock import Clock, iso
@@ -13,10 +12,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def record(name: str, found: dict[str, object]) -> None:
-    """Write bench/results/NAME.json, and print it."""
+    """Write bench/results/NAME.json, and print it. The command is the one of the Makefile: no path of this machine."""
     result = {
         "commit": commit(),
-        "command": " ".join(["python", "-m", f"bench.{name}", *sys.argv[1:]]),
+        "command": f"make bench-{name}",
         "machine": machine(),
         "at": iso(Clock().now_s()),
         **found,
