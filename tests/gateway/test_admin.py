@@ -38,6 +38,16 @@ async def test_one_lost_probe_is_bad_luck_and_two_are_an_outage_until_one_comes_
     assert seen == [True, True, True, True, False, True]
 
 
+async def test_a_window_that_was_written_down_is_narrowed_by_what_the_engine_tells_and_never_widened(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, laptop=local(engine="llamacpp")) as home:
+        gateway, laptop = home.gateway, home.gateway.dispatch.upstreams["laptop"]
+        for written, found in ((4096, 4096), (16384, 8192), (None, 8192)):
+            await Prober(gateway.dispatch, laptop, gateway.clock, 3600, written).once()
+            assert gateway.router.endpoint("laptop").context_tokens == found
+
+
 async def test_every_metric_parses_and_counts_what_happened(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=local(Script(status=500)), cloud=remote()) as home:
         await home.ask(chat(stream=True))

@@ -76,10 +76,7 @@ class Gateway:
             log=self.log,
             request_timeout_s=settings.request_timeout_s,
         )
-        probers = [
-            Prober(dispatch, upstream, self.clock, self._built.upstreams[name].probe_s)
-            for name, upstream in self._upstreams.items()
-        ]
+        probers = [self._prober(dispatch, name, upstream) for name, upstream in self._upstreams.items()]
         await asyncio.gather(*(p.once() for p in probers))
         handler = Handler(
             dispatch,
@@ -144,6 +141,11 @@ class Gateway:
         )
         dialect = KINDS[table.engine.value](table.url.path, table.model or None)
         return Upstream(endpoint, dialect, pool, table.model or None, _key(table.key))
+
+    def _prober(self, dispatch: Dispatch, name: str, upstream: Upstream) -> Prober:
+        table = self._built.upstreams[name]
+        written = None if table.asks_context else upstream.endpoint.context_tokens
+        return Prober(dispatch, upstream, self.clock, table.probe_s, written)
 
     def _crashed(self, error: Exception) -> None:
         self.metrics.crashed()

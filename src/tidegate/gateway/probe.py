@@ -17,8 +17,17 @@ PROBE_TIMEOUT_S = 5.0
 class Prober:
     """Probes one endpoint for as long as it runs."""
 
-    def __init__(self, dispatch: Dispatch, upstream: Upstream, clock: Clock, every_s: float) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        upstream: Upstream,
+        clock: Clock,
+        every_s: float,
+        context_tokens_max: int | None = None,
+    ) -> None:
+        """`context_tokens_max` is the window that the operator wrote down: an engine may tell of a smaller one only."""
         self._dispatch = dispatch
+        self._context_tokens_max = context_tokens_max
         self._upstream = upstream
         self._clock = clock
         self._every_s = every_s
@@ -58,11 +67,16 @@ class Prober:
                 endpoint=self._upstream.endpoint.name,
                 up=up,
                 rtt_s=rtt_s,
-                context_tokens=signals.context_tokens,
+                context_tokens=self._window(signals.context_tokens),
                 running=signals.running,
                 queued=signals.queued,
             )
         )
+
+    def _window(self, told: int | None) -> int | None:
+        if told is None or self._context_tokens_max is None:
+            return told
+        return min(told, self._context_tokens_max)
 
     async def _ask(self, probe: ProbeRequest) -> ProbeAnswer | None:
         try:
