@@ -3,7 +3,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The clock's own resolution decides nothing; a fixed hash seed would hide an order that is left to chance.
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
