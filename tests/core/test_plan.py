@@ -18,7 +18,7 @@ def option(name: str, request: Request, *, first_s: float, cost_usd: float = 0.0
     model = make.router(make.endpoint(name)).endpoint(name)
     base = model.base(request, LENGTH, 0.0)
     base.first_s, base.cost_usd = first_s, cost_usd
-    return Option(model, base, value_usd(request, base, request.worth_usd, 0.0))
+    return Option(model, base, value_usd(request, base, request.worth_usd, 0.0), attainment(request, base, 0.0))
 
 
 def test_the_cutover_of_the_second_step_counts_from_when_it_starts() -> None:
@@ -66,7 +66,7 @@ def test_the_reason_tells_what_the_choice_turned_on(
 ) -> None:
     request = make.request(ttft_s=5.0)
     ranked = [option(n, request, first_s=f, cost_usd=c) for n, (f, c) in (("a", first), ("b", second))]
-    assert plan.why_first(request, ranked, 0.0) is why
+    assert plan.why_first(ranked) is why
 
 
 def test_times_in_a_plan_are_whole_milliseconds_and_never_early() -> None:

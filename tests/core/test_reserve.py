@@ -19,7 +19,7 @@ def model(concurrency: int = 4, *, shares_compute: bool = True, owned: bool = Tr
 
 def send(engine: EndpointModel, name: str, now_s: float) -> None:
     request = make.request(name, prompt_bytes=0)
-    engine.started(make.started(request, "e"), LENGTHS.at("chat", 100), now_s)
+    engine.started(make.started(request, "e"), engine.base(request, LENGTHS.at("chat", 100), now_s), now_s)
 
 
 def end(engine: EndpointModel, name: str, now_s: float, ending: Ending = Ending.CANCELLED) -> None:

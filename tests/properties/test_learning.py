@@ -41,7 +41,7 @@ class Engine:
         request, prior = self.request(), self.endpoint.prior
         length = self.lengths.at(request.klass, request.output_tokens_max)
         base = self.model.base(request, length, self.now_s)
-        self.model.started(make.started(request, "laptop"), length, self.now_s)
+        self.model.started(make.started(request, "laptop"), self.model.base(request, length, self.now_s), self.now_s)
         network_s = prior.rtt_s + request.prompt_bytes / prior.upload_bytes_per_s
         ttft_s = network_s + self.noisy(prior.overhead_s + request.prompt_tokens * prior.prefill_s_per_token)
         tokens = min(120, max(1, round(self.draw.lognormvariate(4.0, 0.8))))
@@ -206,7 +206,7 @@ def test_clients_that_leave_do_not_hide_how_slow_an_endpoint_is(cut_at: float) -
 def test_a_time_out_counts_as_a_miss_of_the_bound() -> None:
     model, lengths = EndpointModel(make.endpoint("laptop"), deviations()), LengthModel()
     request = make.request("r")
-    model.started(make.started(request, "laptop"), lengths.at("chat", 100), 0.0)
+    model.started(make.started(request, "laptop"), model.base(request, lengths.at("chat", 100), 0.0), 0.0)
     model.ended(Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), 0.9, 60.0)
     assert (model.state.quantile.hits, model.state.quantile.misses) == (0, 1)
 
@@ -218,7 +218,7 @@ def test_silence_never_lowers_a_prediction_of_the_endpoint(waited_s: float, time
     before = model.base(request, lengths.at("chat", 100), 0.0).first_s
     for index in range(times):
         sent = make.request(f"r{index}")
-        model.started(make.started(sent, "laptop"), lengths.at("chat", 100), 0.0)
+        model.started(make.started(sent, "laptop"), model.base(sent, lengths.at("chat", 100), 0.0), 0.0)
         model.ended(Ended(request_id=sent.id, endpoint="laptop", ending=Ending.CANCELLED, e2e_s=waited_s), 0.9, 0.0)
     assert model.base(request, lengths.at("chat", 100), 0.0).first_s >= before * (1 - 1e-12)
 
@@ -272,5 +272,5 @@ def test_a_cell_forgets_nothing_within_an_instant_and_half_in_ten_minutes() -> N
 def test_started_without_an_ending_teaches_nothing() -> None:
     model = EndpointModel(make.endpoint("laptop"), deviations())
     fact = Started(request_id="r", endpoint="laptop", klass="chat", prompt_tokens=10, prompt_bytes=40)
-    model.started(fact, LengthModel().at("chat", None), 0.0)
+    model.started(fact, model.base(fact, LengthModel().at("chat", None), 0.0), 0.0)
     assert all(not cell.weight for cell in model.ttft.cells)

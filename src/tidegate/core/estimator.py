@@ -200,10 +200,9 @@ class EndpointModel:
 
     # --- learning -----------------------------------------------------------------------------------------------
 
-    def started(self, fact: Started, length: Length, now_s: float) -> None:
-        """Reserve."""
+    def started(self, fact: Started, base: Base, now_s: float) -> None:
+        """Reserve. `base` is what this model predicts of it now."""
         state = self.state
-        base = self.base(fact, length, now_s)
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,

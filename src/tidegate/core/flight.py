@@ -11,6 +11,7 @@
 """
 
 from enum import Enum
+from math import inf
 
 from tidegate.core.model import Record, Run, Step, Wait
 
@@ -113,6 +114,8 @@ class Flight:
         if self.state is not State.CALLING or endpoint not in self._open:
             return []
         self.state, self.winner = State.RELAYING, endpoint
+        if len(self._open) == 1:
+            return [Relay(endpoint=endpoint)]
         losers = [name for name in self._open if name != endpoint]
         for name in losers:
             self._close(name)
@@ -152,7 +155,7 @@ class Flight:
                 self._close(name)
                 actions.append(Cancel(endpoint=name, timed_out=True))
             elif now_s >= cutover_s:
-                self._deadlines[name] = (float("inf"), timeout_s)
+                self._deadlines[name] = (inf, timeout_s)
                 if self._next < len(self._plan):
                     actions += self._call_next(now_s)
         if not self._open:
@@ -181,14 +184,17 @@ class Flight:
             return [Hold(until_s=step.until_s)]
         self._next += 1
         hedge = bool(self._open)
-        cutover_s = float("inf") if step.cutover_s is None else now_s + step.cutover_s
+        cutover_s = inf if step.cutover_s is None else now_s + step.cutover_s
         self._open[step.endpoint] = step
         self._deadlines[step.endpoint] = (cutover_s, now_s + step.timeout_s)
         self.attempts += 1
         return [Call(endpoint=step.endpoint, hedge=hedge), *self._timer()]
 
     def _timer(self) -> list[Action]:
-        return [Timer(at_s=min(min(pair) for pair in self._deadlines.values()))]
+        at_s = inf
+        for cutover_s, timeout_s in self._deadlines.values():
+            at_s = min(at_s, cutover_s, timeout_s)
+        return [Timer(at_s=at_s)]
 
     def _close(self, endpoint: str) -> None:
         del self._open[endpoint]

@@ -26,6 +26,7 @@ class Option(msgspec.Struct, gc=False):
     model: EndpointModel
     base: Base
     value_usd: float
+    attainment: float
 
 
 def by_value(option: Option) -> tuple[float, float, str]:
@@ -57,11 +58,11 @@ def _cutover_s(request: Request, following: Base, latest_s: float, worth_usd: fl
     return to_ms(latest_s) if gain_usd > following.cost_usd else None
 
 
-def why_first(request: Request, ranked: list[Option], spent_s: float) -> Why:
+def why_first(ranked: list[Option]) -> Why:
     """Why the first of several options comes first."""
     best = ranked[0]
-    if attainment(request, best.base, spent_s) < EXPECTED:
-        if all(attainment(request, o.base, spent_s) < EXPECTED for o in ranked[1:]):
+    if best.attainment < EXPECTED:
+        if all(option.attainment < EXPECTED for option in ranked):
             return Why.LEAST_LOSS
         return Why.NOT_WORTH_MORE
     cost_usd = best.base.cost_usd

@@ -8,7 +8,7 @@ import msgspec
 from tidegate.core import plan, rules
 from tidegate.core.baseline import static_order
 from tidegate.core.calibration import Cell
-from tidegate.core.estimator import EndpointModel, EndpointState
+from tidegate.core.estimator import Base, EndpointModel, EndpointState
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
@@ -33,7 +33,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
-from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
+from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -51,7 +51,7 @@ class Router:
     The same configuration, snapshot and sequence of calls to `observe` give the same decisions.
     """
 
-    __slots__ = ("_by_model", "_lengths", "_models", "_own_by_model", "_policy", "_state")
+    __slots__ = ("_by_model", "_decided", "_lengths", "_models", "_own_by_model", "_policy", "_state")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
@@ -65,6 +65,8 @@ class Router:
         }
         self._state.endpoints = {name: m.state for name, m in self._models.items()}
         self._lengths = LengthModel(self._state.lengths)
+        # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
+        self._decided: tuple[Request, float, list[Option]] | None = None
         self._by_model: dict[str, list[EndpointModel]] = {}
         for model in self._models.values():
             for name in dict.fromkeys(model.endpoint.models):
@@ -88,6 +90,7 @@ class Router:
                 options = self._weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = self._weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
+        self._decided = request, now_s, options
         return self._run(request, options, reasons, worth, now_s)
 
     def due(self, now_s: float) -> list[Request]:
@@ -161,11 +164,12 @@ class Router:
 
         An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
         """
+        decided, self._decided = self._decided, None
         match fact:
             case Started():
                 self._state.held.pop(fact.request_id, None)
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    model.started(fact, self._lengths.at(fact.klass, fact.output_tokens_max), now_s)
+                    model.started(fact, self._predicted(fact, model, decided, now_s), now_s)
             case FirstToken():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.first(fact.request_id, now_s)
@@ -180,6 +184,16 @@ class Router:
                     model.probed(fact)
             case DecisionOverran():
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
+
+    def _predicted(
+        self, fact: Started, model: EndpointModel, decided: tuple[Request, float, list[Option]] | None, now_s: float
+    ) -> Base:
+        """What is predicted of an attempt: what its decision found, where it is sent at once."""
+        if decided is not None and decided[1] == now_s and decided[0].id == fact.request_id:
+            for option in decided[2]:
+                if option.model is model:
+                    return option.base
+        return model.base(fact, self._lengths.at(fact.klass, fact.output_tokens_max), now_s)
 
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
@@ -239,8 +253,9 @@ class Router:
             if len(best) == keep and worth - cost_usd < best[0]:
                 break
             base = model.base(request, length, now_s)
-            usd = value_usd(request, base, worth, spent_s)
-            options.append(Option(model, base, usd))
+            attained = attainment(request, base, spent_s)
+            usd = net_usd(request, base, worth, spent_s, attained)
+            options.append(Option(model, base, usd, attained))
             if keep is not None:
                 heappush(best, usd) if len(best) < keep else heappushpop(best, usd)
         return options
@@ -255,9 +270,8 @@ class Router:
         last: list[Option] | None = None,
     ) -> Decision:
         """Send it now, to the option worth most; the others follow as the plan's next steps, and then `last`."""
-        spent_s = now_s - request.arrived_s
         ranked = sorted(options, key=plan.by_value)
-        why = plan.why_first(request, ranked, spent_s) if len(ranked) > 1 else rules.why_only(reasons.values())
+        why = plan.why_first(ranked) if len(ranked) > 1 else rules.why_only(reasons.values())
         return self._go(request, ranked + sorted(last or [], key=plan.by_value), reasons, why, worth, now_s)
 
     def _go(

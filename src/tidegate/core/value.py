@@ -56,8 +56,15 @@ def lateness_s(request: Request, base: Base, spent_s: float) -> float:
 
 def value_usd(request: Request, base: Base, worth: float, spent_s: float) -> float:
     """Expected worth of meeting the promise here, less lateness and what it costs to try."""
-    late_usd = request.late_usd_per_s * lateness_s(request, base, spent_s)
-    return worth * attainment(request, base, spent_s) - late_usd - base.cost_usd
+    return net_usd(request, base, worth, spent_s, attainment(request, base, spent_s))
+
+
+def net_usd(request: Request, base: Base, worth: float, spent_s: float, attained: float) -> float:
+    """`value_usd` where the attainment is known already."""
+    usd = worth * attained - base.cost_usd
+    if request.late_usd_per_s:
+        usd -= request.late_usd_per_s * lateness_s(request, base, spent_s)
+    return usd
 
 
 def contributions_usd(request: Request, base: Base, worth: float, spent_s: float) -> dict[str, float]:

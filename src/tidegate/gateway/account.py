@@ -4,7 +4,7 @@ from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Released, Request, Started
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.reply import Headers, echo
+from tidegate.gateway.reply import Headers, own_lines
 from tidegate.http.client import Cause
 from tidegate.telemetry.log import WideEvent
 from tidegate.wire.openai import Call
@@ -127,21 +127,19 @@ class Account:
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._request.prompt_tokens
         return price.usd(prompt_tokens, fact.output_tokens or 0, fact.cached_tokens or 0)
 
-    def headers(self, decision: Decision, attempts: int, endpoint: str = "") -> Headers:
-        """What the answer says of how it came about; `endpoint` is who gave it, if anybody did."""
+    def headers(self, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
+        """What the answer says of how it came about: what many say alike, and the lines that are its own.
+
+        `endpoint` is who gave it, if anybody did.
+        """
         overhead_s = self._overhead_s
         if overhead_s is None:
             overhead_s = self._dispatch.clock.now_s() - self._received_s - self._held_s
-        found = [
-            *echo(self._request_id, self._request.id),
-            (b"x-tidegate-why", decision.why.value.encode()),
-            (b"x-tidegate-attempts", b"%d" % attempts),
-            (b"x-tidegate-overhead-us", b"%d" % max(0.0, overhead_s * 1e6)),
-        ]
+        alike: Headers = ((b"x-tidegate-why", decision.why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
         if endpoint:
             model = self._dispatch.upstreams[endpoint].model or self._call.model
-            found += [(b"x-tidegate-endpoint", endpoint.encode()), (b"x-tidegate-model", model.encode())]
-        return tuple(found)
+            alike += ((b"x-tidegate-endpoint", endpoint.encode()), (b"x-tidegate-model", model.encode()))
+        return alike, own_lines(self._request_id, self._request.id, overhead_s)
 
     def over(
         self,
@@ -167,7 +165,7 @@ class Account:
                 klass=request.klass,
                 model=request.model,
                 endpoint=flight.winner or None,
-                why=decision.why.value,
+                why=decision.why,
                 attempts=flight.attempts,
                 hedged=self._hedged,
                 stream=self._call.stream,

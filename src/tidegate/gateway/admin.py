@@ -106,7 +106,7 @@ class Admin:
         if known is None:
             _error(exchange, 404, "No recent decision has this id; older ones: tidegate explain --journal DIR ID.")
             return
-        whys = {d.why.value: WHY_TEXT[d.why] for _, d in known.decisions}
+        whys = {d.why: WHY_TEXT[d.why] for _, d in known.decisions}
         facts = {"request": known.request, "decisions": known.decisions, "endings": known.endings, "why": whys}
         if self._journal is None:
             exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": None}))

@@ -4,9 +4,11 @@ What passes is journalled in the order in which the router saw it, so that repla
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+
+import msgspec
 
 from tidegate import clock
 from tidegate.clock import Clock
@@ -18,7 +20,6 @@ from tidegate.core.model import (
     Observation,
     Policy,
     Probed,
-    Record,
     Request,
 )
 from tidegate.core.router import Router
@@ -49,12 +50,12 @@ class Timed(Protocol):
         """It is held, and should be decided again."""
 
 
-class Recent(Record, frozen=True, kw_only=True):
-    """What is remembered of a request for the admin address."""
+class Recent(msgspec.Struct):
+    """What is remembered of a request for the admin address. It grows as the request goes on."""
 
     request: Request
-    decisions: tuple[tuple[float, Decision], ...]
-    endings: tuple[Ended, ...] = ()
+    decisions: list[tuple[float, Decision]]
+    endings: list[Ended]
 
 
 class Dispatch:
@@ -78,7 +79,7 @@ class Dispatch:
         self.metrics = metrics
         self.log = log
         self.ratios: dict[str, TokenRatio] = {}
-        self.recent: OrderedDict[str, Recent] = OrderedDict()
+        self.recent: dict[str, Recent] = {}
         self._policy = policy
         self._journal = journal
         self._request_timeout_s = request_timeout_s
@@ -108,10 +109,10 @@ class Dispatch:
         known = self.recent.get(request.id)
         if known is None:
             if len(self.recent) >= RECENT_MAX:
-                self.recent.popitem(last=False)
-            self.recent[request.id] = Recent(request=request, decisions=((now_s, decision),))
+                del self.recent[next(iter(self.recent))]
+            self.recent[request.id] = Recent(request, [(now_s, decision)], [])
         elif len(known.decisions) < 8:
-            self.recent[request.id] = Recent(request=request, decisions=(*known.decisions, (now_s, decision)))
+            known.decisions.append((now_s, decision))
         if spent_s > self._policy.decide_budget_s:
             self.tell(DecisionOverran(spent_s=spent_s), now_s)
         return decision
@@ -126,12 +127,8 @@ class Dispatch:
         self.router.observe(fact, now_s)
         if self._journal is not None:
             self._journal.append(fact, now_s)
-        if isinstance(fact, Ended):
-            known = self.recent.get(fact.request_id)
-            if known is not None:
-                self.recent[fact.request_id] = Recent(
-                    request=known.request, decisions=known.decisions, endings=(*known.endings, fact)
-                )
+        if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
+            known.endings.append(fact)
         if self._held and isinstance(fact, Ended | FirstToken):
             self._check_soon()
 

@@ -181,8 +181,7 @@ class Drive:
         self._unhold(now_s, released=False)
         upstream = self._dispatch.upstreams[action.endpoint]
         self._account.started(action.endpoint, now_s, hedge=action.hedge)
-        headers = (*upstream.headers, (b"x-request-id", self.request.id.encode()))
-        outgoing = upstream.dialect.outgoing(self._call, upstream.model or self._call.model, headers)
+        outgoing = upstream.dialect.outgoing(self._call, upstream.model or self._call.model, upstream.headers)
         attempt = Attempt(
             action.endpoint,
             upstream.dialect,
@@ -203,6 +202,7 @@ class Drive:
                 # The flight's own timer comes first; this one is for the connection's sake.
                 first_byte_timeout_s=self._timeout_s[action.endpoint] + 1.0,
                 idle_timeout_s=max(IDLE_TIMEOUT_S, self._timeout_s[action.endpoint] + 1.0),
+                lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
             )
         )
 
@@ -218,7 +218,8 @@ class Drive:
         exchange = self._exchange
         if not self._call.stream:
             return
-        exchange.start(200, (*EVENTS, *self._account.headers(self._decision, self._flight.attempts, endpoint)))
+        headers, lines = self._account.headers(self._decision, self._flight.attempts, endpoint)
+        exchange.start(200, EVENTS + headers, lines)
         attempt = self._attempts.get(endpoint)
         # An answer without content is over when it may pass.
         if attempt is not None:
@@ -238,12 +239,11 @@ class Drive:
             reader = attempt.reader
             assert isinstance(reader, Aggregator | WholeReader), "an answer given whole was gathered"
             body = reader.result()
-            account = self._account
-            given = account.headers(self._decision, self._flight.attempts, attempt.endpoint)
-            headers = (JSON, *given, (b"x-tidegate-cost-usd", b"%.8f" % account.spent_usd))
+            headers, lines = self._account.headers(self._decision, self._flight.attempts, attempt.endpoint)
+            lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd
 
             def release() -> None:
-                exchange.respond(200, headers, body)
+                exchange.respond(200, (JSON, *headers), body, lines)
 
         self._over(now_s, status=200, outcome="ok", attempt=attempt)
         self._dispatch.written(release)
@@ -328,10 +328,10 @@ class Drive:
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
-        headers = (*reply.headers(), *self._account.headers(self._decision, self._flight.attempts))
+        headers, lines = self._account.headers(self._decision, self._flight.attempts)
         body = reply.body()
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
-        self._dispatch.written(lambda: exchange.respond(reply.status, headers, body))
+        self._dispatch.written(lambda: exchange.respond(reply.status, reply.headers() + headers, body, lines))
 
     def _over(
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None

@@ -85,6 +85,15 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
     )
 
 
+def own_lines(request_id: str, decision_id: str, overhead_s: float) -> bytes:
+    """The header lines that no two answers share; both ids are of letters, digits and `._-`."""
+    return b"x-request-id: %b\r\nx-tidegate-decision: %b\r\nx-tidegate-overhead-us: %d\r\n" % (
+        request_id.encode(),
+        decision_id.encode(),
+        max(0.0, overhead_s * 1e6),
+    )
+
+
 def echo(request_id: str, decision_id: str) -> Headers:
     """The headers that every answer to an inference request carries."""
     return ((b"x-request-id", request_id.encode()), (b"x-tidegate-decision", decision_id.encode()))

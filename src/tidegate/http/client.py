@@ -97,16 +97,18 @@ class Pool:
         *,
         first_byte_timeout_s: float,
         idle_timeout_s: float,
+        lines: bytes = b"",
     ) -> Call:
         """Send a request; `receiver` is told what comes back.
 
         first_byte_timeout_s  from now to the head of the response, whatever it waits for
         idle_timeout_s        silence within the body
+        lines                 more header lines, each with its line end, sent as they are: what differs each time
 
         Raises `ValueError` for a header or target that cannot be sent; other failures go to `receiver`.
         """
         length = b"content-length: %d\r\n\r\n" % len(body) if body or method == b"POST" else b"\r\n"
-        head = request_line(method, target) + self._host + fields(headers) + length
+        head = request_line(method, target) + self._host + fields(headers) + lines + length
         now_s = self._now_s = self._clock.now_s()
         call = Call(self, head, body, receiver, now_s + first_byte_timeout_s, idle_timeout_s)
         self._requests += 1

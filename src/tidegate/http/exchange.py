@@ -111,12 +111,15 @@ class Exchange:
         """Whether the head of the response is out, so that its status can no longer change."""
         return self._phase is not _WAITING
 
-    def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """Answer at once, with a content-length."""
+    def respond(self, status: int, headers: Headers, body: bytes, lines: bytes = b"") -> None:
+        """Answer at once, with a content-length. `lines` are more header lines: what differs from answer to answer.
+
+        They are sent as they are, each with its line end: their maker vouches for what is in them.
+        """
         if self._phase is _LEFT:
             return
         assert self._phase is _WAITING, "the response has begun"
-        head = status_line(status) + fields(headers)
+        head = status_line(status) + fields(headers) + lines
         if status in (204, 304):
             self._transport.write(head + self._persistence())
         else:
@@ -129,12 +132,12 @@ class Exchange:
                 self._transport.writelines((head, body))
         self._finish()
 
-    def start(self, status: int, headers: Headers) -> None:
-        """Begin a response whose length is not known yet."""
+    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
+        """Begin a response whose length is not known yet. `lines` as in `respond`."""
         if self._phase is _LEFT:
             return
         assert self._phase is _WAITING, "the response has begun"
-        lines = fields(headers)
+        head = status_line(status) + fields(headers) + lines
         framing = b""
         if status in (204, 304):
             self._phase = _WITHOUT_BODY
@@ -143,7 +146,7 @@ class Exchange:
             self._phase = _WITHOUT_BODY if self.method == "HEAD" else _CHUNKED
         else:
             self._phase = _WITHOUT_BODY if self.method == "HEAD" else _DELIMITED
-        self._transport.write(b"".join((status_line(status), lines, framing, self._persistence())))
+        self._transport.write(head + framing + self._persistence())
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body as one chunk. An empty piece is left out: it would end the body."""

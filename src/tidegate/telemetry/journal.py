@@ -48,8 +48,9 @@ class Journal:
     __slots__ = (
         "_backlog",
         "_clock",
-        "_encode_into",
+        "_encode_lines",
         "_fd",
+        "_fresh",
         "_gap",
         "_header",
         "_lines",
@@ -86,7 +87,8 @@ class Journal:
         self._clock = clock
         self._header = header
         self._on_problem = on_problem
-        self._encode_into = msgspec.json.Encoder().encode_into
+        self._encode_lines = msgspec.json.Encoder().encode_lines
+        self._fresh: list[Line] = []  # appended in this tick; being frozen, they can be encoded at its end
         self._backlog = bytearray()
         self._waiting: list[Release] = []
         self._tick = Tick(self._flush)
@@ -112,20 +114,7 @@ class Journal:
     def append(self, fact: Fact, at_s: float) -> None:
         """Take in a fact; it is written at the end of this tick, before what `after_write` is then given."""
         self._lines += 1
-        backlog = self._backlog
-        length = len(backlog)
-        if self._gap or length > BACKLOG_BYTES_MAX:
-            self._gap = True
-            self._lost += 1
-            return
-        try:
-            self._encode_into(Line(at_s=at_s, fact=fact), backlog, length)
-        except Exception as error:  # a request must not fail because of what is written down about it
-            del backlog[length:]
-            self._lost += 1
-            self._trouble(f"a fact cannot be encoded: {error!r}")
-            return
-        backlog += b"\n"
+        self._fresh.append(Line(at_s=at_s, fact=fact))
         self._tick.soon()
 
     def after_write(self, release: Release) -> None:
@@ -152,12 +141,37 @@ class Journal:
     def _flush(self) -> None:
         """One write, then the callbacks, even where it failed: clients do not wait for disks."""
         try:
+            self._take_in()
             if not self._paused:
                 self._write()
         finally:
             waiting, self._waiting = self._waiting, []
             for release in waiting:
                 _run(release)
+
+    def _take_in(self) -> None:
+        """Encode what this tick brought; beyond the bound it is lost, and with it all until a new segment begins."""
+        fresh, self._fresh = self._fresh, []
+        if self._gap:
+            self._lost += len(fresh)
+            return
+        try:
+            lines = self._encode_lines(fresh)
+            room = BACKLOG_BYTES_MAX - len(self._backlog)
+            if len(lines) > room:
+                self._gap = True
+                taken = lines[: lines.rfind(b"\n", 0, max(0, room)) + 1]
+                self._lost += len(fresh) - taken.count(b"\n")
+                lines = taken
+            self._backlog += lines
+        except Exception as error:  # a request must not fail because of what is written down about it
+            if len(fresh) == 1:
+                self._lost += 1
+                self._trouble(f"a fact cannot be encoded: {error!r}")
+                return
+            for line in fresh:
+                self._fresh = [line]
+                self._take_in()
 
     def _write(self) -> None:
         backlog = self._backlog

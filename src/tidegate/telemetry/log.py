@@ -54,7 +54,8 @@ class Log:
         self._fd = fd
         self._clock = clock
         self._owned = owned
-        self._encode_into = msgspec.json.Encoder(enc_hook=str).encode_into
+        self._encode_lines = msgspec.json.Encoder(enc_hook=str).encode_lines
+        self._fresh: list[object] = []  # of this tick, encoded at its end
         self._backlog = bytearray()
         self._tick = Tick(self._flush)
         self._again = False
@@ -71,13 +72,13 @@ class Log:
 
     def request(self, event: WideEvent) -> None:
         """A request has ended."""
-        if self._add(event):
-            self._tick.soon()
+        self._fresh.append(event)
+        self._tick.soon()
 
     def event(self, level: str, name: str, **fields: str | int | float | bool | None) -> None:
         """Something happened to the gateway itself. Written at once: there may be no next tick."""
         now_s = self._clock.now_s()
-        self._add({"type": "event", "at": iso(now_s), "level": level, "event": name, **fields})
+        self._fresh.append({"type": "event", "at": iso(now_s), "level": level, "event": name, **fields})
         self._flush()
 
     def close(self) -> None:
@@ -87,22 +88,28 @@ class Log:
         if self._owned:
             os.close(self._fd)
 
-    def _add(self, line: object) -> bool:
-        """Take in a line, or drop and count it: whoever logs is not to fail because of that."""
-        backlog = self._backlog
-        length = len(backlog)
-        if length <= BACKLOG_BYTES_MAX:
-            try:
-                self._encode_into(line, backlog, length)
-                backlog += b"\n"
-                return True
-            except Exception:
-                del backlog[length:]
-        self.dropped += 1
-        return False
+    def _take_in(self) -> None:
+        """Encode the fresh lines, or drop and count them: whoever logs is not to fail because of that."""
+        fresh, self._fresh = self._fresh, []
+        try:
+            lines = self._encode_lines(fresh)
+            room = BACKLOG_BYTES_MAX - len(self._backlog)
+            if len(lines) > room:
+                taken = lines[: lines.rfind(b"\n", 0, max(0, room)) + 1]
+                self.dropped += len(fresh) - taken.count(b"\n")
+                lines = taken
+            self._backlog += lines
+        except Exception:
+            if len(fresh) == 1:
+                self.dropped += 1
+                return
+            for line in fresh:
+                self._fresh = [line]
+                self._take_in()
 
     def _flush(self) -> None:
         """Write what is taken now; the rest waits for the next tick, or a moment where there is none."""
+        self._take_in()
         backlog = self._backlog
         while backlog and (taken := self._sink.write(backlog)):
             del backlog[:taken]

@@ -120,11 +120,13 @@ class Counters:
 
     def add(self, labels: tuple[str, ...], amount: float = 1.0) -> None:
         """Count."""
-        found = self.by_labels.get(labels)
-        if found is None and len(self.by_labels) >= LABELS_MAX:
-            labels = (OTHER,) * len(labels)
-            found = self.by_labels.get(labels)
-        self.by_labels[labels] = (found or 0.0) + amount
+        by_labels = self.by_labels
+        found = by_labels.get(labels)
+        if found is None:
+            if len(by_labels) >= LABELS_MAX:
+                labels = (OTHER,) * len(labels)
+            found = by_labels.get(labels, 0.0)
+        by_labels[labels] = found + amount
 
 
 class HttpCounts(Record, frozen=True, kw_only=True):
@@ -163,7 +165,7 @@ class Metrics:
 
     def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
         """A decision was made."""
-        (self._counters["refusals"] if refused else self._decisions).add((why.value,))
+        (self._counters["refusals"] if refused else self._decisions).add((why,))
         self._decision_s.add(spent_s)
 
     def bad_request(self, status: int) -> None:
@@ -180,9 +182,9 @@ class Metrics:
     def attempt_ended(self, fact: Ended, usd: float, predicted_ttft_s: float | None, *, hedge: bool) -> None:
         """A call to an endpoint is over; TTFT and its prediction count from its sending."""
         endpoint = fact.endpoint
-        self._attempts.add((endpoint, fact.ending.value))
+        self._attempts.add((endpoint, fact.ending))
         if hedge:
-            self._counters["hedges"].add((endpoint, fact.ending.value))
+            self._counters["hedges"].add((endpoint, fact.ending))
             self._counters["hedge_cost_usd"].add((endpoint,), usd)
         if usd:
             self._cost.add((endpoint,), usd)
