@@ -50,8 +50,9 @@ class Called:
 
     def content(self, attempt: Attempt) -> None:
         self.contents += 1
+        attempt.relay = self._write
 
-    def write(self, attempt: Attempt, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         self.written += data
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:

@@ -68,10 +68,8 @@ class Slow:
     def __init__(self) -> None:
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-    def content(self, attempt: Attempt) -> None: ...
-
-    def write(self, attempt: Attempt, data: bytes) -> None:
-        attempt.pause()
+    def content(self, attempt: Attempt) -> None:
+        attempt.relay = lambda _: attempt.pause()
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         self.done.set_result(rest)

@@ -30,16 +30,17 @@ class Listener(Protocol):
     """Who an attempt reports to."""
 
     def content(self, attempt: "Attempt") -> None:
-        """First content has come."""
-
-    def write(self, attempt: "Attempt", data: bytes) -> None:
-        """More of the answer, to be relayed."""
+        """First content has come: set `relay`, to which what passes goes from now on."""
 
     def completed(self, attempt: "Attempt", rest: bytes) -> None:
         """The answer is complete; `rest` is what of it was not relayed yet."""
 
     def failed(self, attempt: "Attempt", failure: Failure) -> None:
         """There will be no answer, or no more of it."""
+
+
+def _nowhere(data: bytes) -> None:
+    """Where an answer goes that is given whole, at the end."""
 
 
 class Attempt:
@@ -57,6 +58,7 @@ class Attempt:
         "endpoint",
         "first_s",
         "hedge",
+        "relay",
         "reader",
         "sent_s",
         "status",
@@ -81,6 +83,8 @@ class Attempt:
         self.first_s: float | None = None
         self.status = 0
         self.streamed = outgoing.streamed
+        # Where what passes goes; nothing passes before content, upon which the listener sets it.
+        self.relay: Callable[[bytes], None] = _nowhere
         self._dialect = dialect
         self._listener = listener
         self._now_s = now_s
@@ -139,12 +143,12 @@ class Attempt:
                 return
         if reader.failure is not None:
             if out:
-                self._listener.write(self, out)
+                self.relay(out)
             self._broke(reader.failure)
         elif reader.done:
             self._complete(out)
         elif out:
-            self._listener.write(self, out)
+            self.relay(out)
 
     def on_end(self) -> None:
         """See `http.Receiver`."""

@@ -107,11 +107,6 @@ class Drive:
         self._account.first(attempt, now_s)
         self._act(self._flight.content(attempt.endpoint), now_s)
 
-    def write(self, attempt: Attempt, data: bytes) -> None:
-        """See `Listener`."""
-        if attempt.endpoint == self._flight.winner:
-            self._exchange.write(data)
-
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
@@ -224,6 +219,7 @@ class Drive:
         # An answer without content is over when it may pass.
         if attempt is not None:
             exchange.on_pause, exchange.on_resume = attempt.pause, attempt.resume
+            attempt.relay = exchange.write
 
     def _finish(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
         exchange = self._exchange

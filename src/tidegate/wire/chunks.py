@@ -131,6 +131,14 @@ def _count(value: object) -> int | None:
 _decode = msgspec.json.Decoder(Chunk).decode
 
 
+def quick_chunk(data: bytes) -> Chunk | None:
+    """Decode one chunk; None for what is none. It is not looked at for errors."""
+    try:
+        return _decode(data)
+    except UNREADABLE:
+        return None
+
+
 def read_chunk(data: bytes) -> Chunk:
     """Decode one chunk. Raises `BadStream` for what is no chunk, and for an error event."""
     try:

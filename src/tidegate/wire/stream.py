@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from tidegate.wire.chunks import Choice, Timings, Usage, read_chunk
+from tidegate.wire.chunks import Choice, Timings, Usage, quick_chunk, read_chunk
 from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
 
 # Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours.
@@ -99,8 +99,8 @@ class StreamReader:
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
         if self._open and not self.done and self.failure is None and self._frames.is_one(data):
-            # A stream that flows: the usual case, without the lists of the general one.
-            return data if self._take(data) else b""
+            # A stream that flows, without the lists of the general case; mostly it is one more piece of one text.
+            return data if self._flows(data) or self._take(data) else b""
         frames = self.frames(data)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
@@ -151,6 +151,22 @@ class StreamReader:
     def fail(self, failure: BadStream) -> None:
         """Stop here, for a reason that only the caller can see."""
         self.failure = self.failure or failure
+
+    def _flows(self, frame: bytes) -> bool:
+        """Whether a frame of one line is more content of a choice that has begun, and nothing else; counts it."""
+        chunk = quick_chunk(frame[6:-2]) if frame.startswith(b"data: {") else None
+        if chunk is None or chunk.told is not None or chunk.timings is not None or chunk.failed:
+            return False
+        choices = chunk.choices
+        if choices is None or len(choices) != 1:
+            return False
+        choice = choices[0]
+        delta = choice.delta
+        if delta is None or not delta.content or choice.finish_reason or choice.index not in self._running:
+            return False
+        self.content = True
+        self.output_chunks += 1
+        return True
 
     def _take(self, frame: bytes) -> bool:
         """Learn what a frame tells; whether it is for the client."""
