@@ -2,7 +2,8 @@
 
 The rig is a folder with `mock.c` (an upstream), `lg.c` (a load generator) and `mkbodies.py`. The gateway has the first
 core, the rig the last. CPU is what the kernel counted for all threads of the gateway while the load ran, divided by the
-requests or events that completed. The bare relay of `bench/passthrough.py` runs in turn with it, for comparison.
+requests or events that completed. In turn with it run the same gateway interpreted, and the bare relay of
+`bench/passthrough.py`.
 """
 
 import argparse
@@ -49,6 +50,7 @@ context_tokens = 1000000
 price = {{ usd_per_1m_input_tokens = 1.0, usd_per_1m_output_tokens = 2.0 }}
 """
 
+KINDS = ("tidegate", "tidegate interpreted", "passthrough")
 LOADS = {
     "W1": (["-b", "w1.json", "-c", "32", "-n", "30000"], "ok"),
     "W2": (["-b", "w2.json", "-c", "32", "-n", "3000"], "ok"),
@@ -60,22 +62,23 @@ def main() -> None:
     """Run every load against both, in turn, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rig", type=Path, required=True, help="folder with mock.c, lg.c and mkbodies.py")
+    parser.add_argument("--compiled", type=Path, required=True, help="folder of the compiled package")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if not (options.rig / "mock.c").is_file():
         sys.exit(f"no mock.c in {options.rig}; name the rig's folder with RIG=...")
-    found: dict[str, dict[str, list[float]]] = {name: {"tidegate": [], "passthrough": []} for name in LOADS}
+    found: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in KINDS} for name in LOADS}
     with tempfile.TemporaryDirectory() as folder, _rig(options.rig, Path(folder)) as (rig, mock):
         for number in range(options.rounds):
-            for relay in ("tidegate", "passthrough"):
-                with _relay(relay, mock, rig) as (port, pid):
+            for relay in KINDS:
+                with _relay(relay, mock, rig, options.compiled) as (port, pid):
                     _load(rig, port, LOADS["W1"][0][:-1] + ["2000"])  # warm
                     for name, (arguments, unit) in LOADS.items():
                         before_s = _cpu_s(pid)
                         said = _load(rig, port, arguments)
                         us = (_cpu_s(pid) - before_s) * 1e6 / said[unit]
                         found[name][relay].append(us)
-                        print(f"round {number + 1} {relay:12} {name}: {us:7.1f} us, {said['err']} errors", flush=True)
+                        print(f"round {number + 1} {relay:22} {name}: {us:7.1f} us, {said['err']} errors", flush=True)
     rows = {
         name: {
             relay: {"us_median": round(median(v), 1), "us_min": round(min(v), 1), "us_max": round(max(v), 1)}
@@ -105,17 +108,18 @@ def _rig(source: Path, folder: Path) -> Iterator[tuple[Path, int]]:
 
 
 @contextmanager
-def _relay(kind: str, mock: int, rig: Path) -> Iterator[tuple[int, int]]:
+def _relay(kind: str, mock: int, rig: Path, compiled: Path) -> Iterator[tuple[int, int]]:
     """The gateway, or the bare relay, on the first core."""
     port = _free_port()
+    environment = os.environ | ({"PYTHONPATH": str(compiled.resolve())} if kind == "tidegate" else {})
     with tempfile.TemporaryDirectory(dir=rig) as folder:
-        if kind == "tidegate":
+        if kind != "passthrough":
             config = Path(folder) / "tidegate.toml"
             config.write_text(CONFIG.format(port=port, admin=_free_port(), folder=folder, mock=mock))
             command = ["-m", "tidegate.cli.main", "serve", "--config", str(config)]
         else:
             command = ["-m", "bench.passthrough", "--listen", str(port), "--upstream", str(mock)]
-        child = subprocess.Popen([*_pinned(0), sys.executable, *command], stderr=subprocess.DEVNULL)
+        child = subprocess.Popen([*_pinned(0), sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
         try:
             _await_port(port)
             yield port, child.pid

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import make
-from tidegate.core.calibration import Cell, Correction
+from tidegate.core.calibration import Cell
+from tidegate.core.correction import Correction
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, Endpoint, Request, Started

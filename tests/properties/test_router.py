@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from tests.properties.storm import Storm
 from tidegate.core.model import Decision, Policy, Request, Run, Wait, Why
-from tidegate.core.router import Router, State
+from tidegate.core.router import Router
+from tidegate.core.state import State
 
 seeds = st.integers(0, 10_000)
 

@@ -13,7 +13,8 @@ import pytest
 from tidegate.clock import Clock
 from tidegate.config.secret import Secret
 from tidegate.telemetry import log as log_module
-from tidegate.telemetry.log import Log, WideEvent
+from tidegate.telemetry.event import WideEvent
+from tidegate.telemetry.log import Log
 
 EVENT = WideEvent(
     at_s=1.5,

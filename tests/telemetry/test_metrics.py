@@ -9,7 +9,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests import make
 from tidegate.core.model import Ended, Ending, Probed, Why
-from tidegate.telemetry.journal import JournalStatistics
 from tidegate.telemetry.metrics import (
     LABELS_MAX,
     OTHER,
@@ -25,6 +24,7 @@ from tidegate.telemetry.metrics import (
     Metrics,
     reference,
 )
+from tidegate.telemetry.segments import JournalStatistics
 
 PAGE = Path("docs/reference/metrics.md")
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -6,11 +6,13 @@ from math import exp, log
 import msgspec
 
 from tidegate.core.breaker import Breaker
-from tidegate.core.calibration import Cell, Correction, UpperQuantile
+from tidegate.core.calibration import UpperQuantile
+from tidegate.core.correction import Correction
 from tidegate.core.length import Length
 from tidegate.core.model import Ended, Ending, Endpoint, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
+from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: prefill per token differs by the length of the prompt (fixed cost, attention).
 LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
@@ -25,21 +27,6 @@ ENGINE_S_MIN = 1e-3
 TPOT_S_MIN = 1e-5
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
-
-
-class EndpointState(msgspec.Struct, kw_only=True):
-    """All that is learned and tracked of one endpoint; a snapshot is this, encoded."""
-
-    network: Network
-    quantile: UpperQuantile
-    ttft: list[Cell] | None = None
-    tpot: list[Cell] | None = None
-    breaker: Breaker = msgspec.field(default_factory=Breaker)
-    reservations: dict[str, Reservation] = {}
-    prefills: Prefills = msgspec.field(default_factory=Prefills)
-    up: bool = True
-    context_tokens: int | None = None
-    not_before_s: float = 0.0
 
 
 class Base(msgspec.Struct, gc=False):
@@ -109,7 +96,9 @@ class EndpointModel:
         prior = endpoint.prior
         if state is None:
             network = Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s)
-            state = EndpointState(network=network, quantile=UpperQuantile(quantile_deviations))
+            state = EndpointState(
+                network=network, quantile=UpperQuantile(quantile_deviations), breaker=Breaker(), prefills=Prefills()
+            )
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(endpoint.capabilities)

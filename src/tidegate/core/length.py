@@ -4,7 +4,8 @@ from math import erfc, exp, log, sqrt
 
 import msgspec
 
-from tidegate.core.calibration import VARIANCE_MIN, Cell, beyond
+from tidegate.core.calibration import VARIANCE_MIN, Cell
+from tidegate.core.correction import beyond
 
 # Before anything was seen: the Azure conversation trace has a median of 129 output tokens, its code trace 13.
 PRIOR_TOKENS = 100.0

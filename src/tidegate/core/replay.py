@@ -16,7 +16,8 @@ from tidegate.core.model import (
     Segment,
     Started,
 )
-from tidegate.core.router import Router, State
+from tidegate.core.router import Router
+from tidegate.core.state import State
 
 
 class ReplayError(Exception):

@@ -7,8 +7,7 @@ import msgspec
 
 from tidegate.core import plan, rules
 from tidegate.core.baseline import static_order
-from tidegate.core.calibration import Cell
-from tidegate.core.estimator import Base, EndpointModel, EndpointState
+from tidegate.core.estimator import Base, EndpointModel
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
@@ -33,16 +32,8 @@ from tidegate.core.model import (
 )
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
+from tidegate.core.state import State
 from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
-
-
-class State(msgspec.Struct, kw_only=True):
-    """Everything learned and tracked; a snapshot is this, encoded."""
-
-    endpoints: dict[str, EndpointState] = {}
-    lengths: dict[str, Cell] = {}
-    held: dict[str, Request] = {}
-    static_until_s: float = 0.0
 
 
 class Router:

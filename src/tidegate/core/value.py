@@ -4,9 +4,8 @@
 work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
 """
 
-from math import inf, log, sqrt
+from math import exp, inf, log, sqrt
 
-from tidegate.core.calibration import probability_below
 from tidegate.core.estimator import Base
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
@@ -99,3 +98,13 @@ def _e2e_sigma(base: Base) -> float:
     first = base.first_s * base.sigma
     rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
     return sqrt(first * first + rest_squared) / (base.first_s + base.decode_s)
+
+
+def probability_below(deviations: float) -> float:
+    """P(X <= `deviations`) of a standard normal value.
+
+    The logistic curve stands in for the normal one: within 0.01 of it, and half the price.
+    """
+    if deviations > 18.0:
+        return 1.0
+    return 1.0 / (1.0 + exp(-1.702 * deviations)) if deviations > -18.0 else 0.0

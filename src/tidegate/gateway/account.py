@@ -6,7 +6,7 @@ from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
 from tidegate.http.client import Cause
-from tidegate.telemetry.log import WideEvent
+from tidegate.telemetry.event import WideEvent
 from tidegate.wire.openai import Call
 
 # Causes for which nobody sends a bill: it was not accepted, or never arrived.

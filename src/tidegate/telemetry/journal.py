@@ -13,27 +13,18 @@ from pathlib import Path
 import msgspec
 
 from tidegate.clock import Clock
-from tidegate.core.model import Fact, Line, Record, Segment
+from tidegate.core.model import Fact, Line, Segment
 from tidegate.telemetry.reading import JournalError, read
-from tidegate.telemetry.segments import SegmentName, Worker, segments
+from tidegate.telemetry.segments import JournalStatistics, SegmentName, Worker, segments
 from tidegate.telemetry.tick import Tick
 
-__all__ = ["Journal", "JournalError", "JournalStatistics", "read", "segments"]
+__all__ = ["Journal", "JournalError", "read", "segments"]
 
 BACKLOG_BYTES_MAX = 8 * 1024 * 1024  # what a disk that takes nothing may cost in memory: 7,000 requests
 SYNC_S = 1.0  # what a power cut may cost; fsync takes milliseconds, which no request should wait for
 RETRY_S = 1.0  # a full disk is not emptied sooner
 
 Release = Callable[[], None]
-
-
-class JournalStatistics(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Lines taken in, and of these lost; times the disk refused; segments begun."""
-
-    lines: int
-    lost: int
-    problems: int
-    segments: int
 
 
 class Journal:

@@ -11,38 +11,12 @@ from pathlib import Path
 import msgspec
 
 from tidegate.clock import Clock, iso
-from tidegate.core.model import Record
+from tidegate.telemetry.event import WideEvent
 from tidegate.telemetry.tick import Tick
 
 # A pipe that nobody reads must not stop the gateway: beyond this, lines are dropped and counted.
 BACKLOG_BYTES_MAX = 4 * 1024 * 1024
 RETRY_S = 0.1  # a reader that fell behind is given this long, where no other line comes
-
-
-class WideEvent(Record, frozen=True, kw_only=True, tag="request"):
-    """All there is to say about one request. A closed list: nothing else about a request is ever logged."""
-
-    at_s: float
-    request_id: str
-    decision_id: str
-    klass: str
-    model: str
-    endpoint: str | None
-    why: str | None
-    attempts: int
-    hedged: bool
-    stream: bool
-    status: int
-    outcome: str
-    code: str | None
-    cause: str | None
-    prompt_tokens: int | None
-    output_tokens: int | None
-    ttft_s: float | None
-    predicted_ttft_s: float | None
-    e2e_s: float
-    held_s: float
-    cost_usd: float
 
 
 class Log:

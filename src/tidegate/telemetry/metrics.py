@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Ended, Record, Why
-from tidegate.telemetry.journal import JournalStatistics
+from tidegate.telemetry.segments import JournalStatistics
 
 # Classes are configured and sizes are three, but a bound that is not enforced is none: beyond it, `other`.
 LABELS_MAX = 1000
@@ -25,8 +25,8 @@ class Spec(Record, frozen=True, kw_only=True):
 
     name: str
     type: str
-    labels: tuple[str, ...] = ()
     help: str
+    labels: tuple[str, ...] = ()
 
 
 TABLE: tuple[Spec, ...] = (

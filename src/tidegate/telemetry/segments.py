@@ -11,9 +11,19 @@ from pathlib import Path
 import msgspec
 
 from tidegate.clock import iso
+from tidegate.core.model import Record
 
 _NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl$")
 CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
+
+
+class JournalStatistics(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Lines taken in, and of these lost; times the disk refused; segments begun."""
+
+    lines: int
+    lost: int
+    problems: int
+    segments: int
 
 
 class SegmentName(msgspec.Struct, frozen=True, order=True):

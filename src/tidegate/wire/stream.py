@@ -98,7 +98,7 @@ class StreamReader:
 
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
-        if self._open and not self.done and self.failure is None and self._frames.is_one(data):
+        if self._open and not self._over() and self._frames.is_one(data):
             # A stream that flows, without the lists of the general case; mostly it is one more piece of one text.
             return data if self._flows(data) or self._take(data) else b""
         frames = self.frames(data)
@@ -106,7 +106,7 @@ class StreamReader:
 
     def frames(self, data: bytes) -> list[bytes]:
         """The same, frame by frame."""
-        if self.done or self.failure is not None:
+        if self._over():
             return []
         passing: list[bytes] = []
         for frame in self._frames.feed(data):
@@ -133,13 +133,13 @@ class StreamReader:
 
     def end_frames(self) -> list[bytes]:
         """The same, frame by frame."""
-        if self.done or self.failure is not None:
+        if self._over():
             return []
         passing: list[bytes] = []
         if not self.finished and self._frames.pending.strip():
             # Some servers leave out the last blank line. What is cut inside a frame does not read.
             passing = self.frames(b"\n\n")
-            failure: BadStream | None = self.failure
+            failure = self.failure
             if failure is not None and failure.cause is Cause.ERROR_EVENT:
                 return passing
         if not self.finished:
@@ -151,6 +151,10 @@ class StreamReader:
     def fail(self, failure: BadStream) -> None:
         """Stop here, for a reason that only the caller can see."""
         self.failure = self.failure or failure
+
+    def _over(self) -> bool:
+        """Whether nothing more is taken in."""
+        return self.done or self.failure is not None
 
     def _flows(self, frame: bytes) -> bool:
         """Whether a frame of one line is more content of a choice that has begun, and nothing else; counts it."""
