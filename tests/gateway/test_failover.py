@@ -10,14 +10,14 @@ import pytest
 from tests.gateway.harness import chat, house, local, remote
 from tests.http.harness import Script as Steps
 from tests.http.harness import always, answering, read_request, upstream
-from tidegate.engines.fake import Fault, Script
+from tidegate.engines.fake import FAKED, Fault, Script
 
 WORDS = "w1 w2 w3 w4 "
 OVERFLOW = json.loads(Path("tests/engines/cassettes/llamacpp/overflow.json").read_text())["response"]["body"].encode()
 
 SILENCES = {fault.value: Script(fault=fault, fault_after=0) for fault in (Fault.SILENT, Fault.STALL)}
 BROKEN = {
-    fault.value: Script(fault=fault, fault_after=0) for fault in Fault if fault not in (Fault.SILENT, Fault.STALL)
+    fault.value: Script(fault=fault, fault_after=0) for fault in FAKED if fault not in (Fault.SILENT, Fault.STALL)
 }
 STATUSES = {f"status_{s}": Script(status=s) for s in (401, 403, 404, 408, 409, 413, 500, 502, 504)}
 WORDLESS = {
