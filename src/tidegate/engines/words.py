@@ -40,7 +40,7 @@ class Words:
 
     def usage_frame(self, usage: dict[str, int]) -> bytes:
         """The frame of usage alone."""
-        return event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
+        return event({**self._chunk_head(), "choices": [], "usage": usage})
 
     def usage(self, output_tokens: int) -> dict[str, int]:
         """What it took."""
@@ -60,8 +60,11 @@ class Words:
     ) -> bytes:
         choice: dict[str, object] = {"index": 0, "finish_reason": finish}
         choice |= {"delta": piece} if self._chat else {"text": piece}
-        chunk = {**self._head("chat.completion.chunk" if self._chat else "text_completion"), "choices": [choice]}
+        chunk = {**self._chunk_head(), "choices": [choice]}
         return event(chunk if usage is None else {**chunk, "usage": usage})
+
+    def _chunk_head(self) -> dict[str, object]:
+        return self._head("chat.completion.chunk" if self._chat else "text_completion")
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": "fake-1", "object": kind, "created": 0, "model": self._model}

@@ -288,6 +288,7 @@ class _Playing:
 
     def __init__(self, chaos: Chaos, connection: _Connection, fault: Fault | None, script: Iterator[Step]) -> None:
         self.paused = False
+        self._stalled = False
         self._chaos = chaos
         self._connection: _Connection | None = connection
         self._deaf = fault is Fault.IGNORES_CANCEL
@@ -312,6 +313,7 @@ class _Playing:
                 self._waiting = asyncio.get_running_loop().call_later(step, self.go_on)
                 return
             elif step is Then.STALL:
+                self._stalled = True
                 return
             else:
                 self._end(step)
@@ -321,7 +323,7 @@ class _Playing:
     def resume(self) -> None:
         """The peer reads again."""
         self.paused = False
-        if self._waiting is None:
+        if self._waiting is None and not self._stalled:
             self._waiting = asyncio.get_running_loop().call_later(0.0, self.go_on)
 
     def left(self) -> None:

@@ -171,11 +171,10 @@ def _later(fault: Fault, asked: Asked, pace: Pace) -> Iterator[Step]:
             yield _chunk(words.token(number))
     elif fault is not Fault.ERROR_EVENT:
         yield _chunk(_HALF)
+    if fault in (Fault.STALL_LATER, Fault.CUT):
+        yield Then.CLOSE if fault is Fault.CUT else Then.STALL
+        return
     match fault:
-        case Fault.STALL_LATER:
-            yield Then.STALL
-        case Fault.CUT:
-            yield Then.CLOSE
         case Fault.MALFORMED:
             yield _chunk(b'data: {"choices": [{"delta"\n\n' if asked.streamed else b"}")
         case Fault.ERROR_EVENT:
@@ -184,7 +183,6 @@ def _later(fault: Fault, asked: Asked, pace: Pace) -> Iterator[Step]:
             yield _chunk(b'data: {"choices": [{"index": 0, "delta": {"content": "' if asked.streamed else b': "')
             for _ in range(HUGE_BYTES // _PIECE_BYTES):
                 yield _chunk(b"x" * _PIECE_BYTES)
-            yield Then.CLOSE
     yield _LAST_CHUNK
 
 
