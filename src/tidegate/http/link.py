@@ -214,6 +214,8 @@ class Link(asyncio.Protocol):
             self._skipping = True
             if status == 101:
                 self._reject(Cause.PROTOCOL, "the upstream switched protocols unasked")
+            if status < 100:
+                self._reject(Cause.PROTOCOL, "the status is none")
             return
         headers = self._headers
         # The bytes received include the start of the body, so they only tell when to look closer.
@@ -246,6 +248,9 @@ class Link(asyncio.Protocol):
         self._complete = True
         # Only here does llhttp know: after the message it has forgotten, and each request would connect anew.
         self._keep_alive = self._parser.should_keep_alive()
+        # Of a response in HTTP/1.0 that says both, llhttp hears only that it stays.
+        if b"connection" in self._headers and b"close" in self._headers[b"connection"].lower():
+            self._keep_alive = False
 
     # ------------------------------------------------------------------ inside
 

@@ -225,7 +225,10 @@ class Reader:
         )
         self.ready.append(exchange)
         # Only here does llhttp know: after the message it has forgotten.
-        self.last = not (self._parser.should_keep_alive() and (self._http11 or self._stays()))
+        self.last = not self._parser.should_keep_alive()
+        # Of a request in HTTP/1.0 that says both, llhttp hears only that it stays.
+        if not self._http11 and b"close" in self._headers.get(b"connection", b"").lower():
+            self.last = True
         self.awaits = _REQUEST
         self._expects = self._chunked = False
         self._head_bytes = self._repeats = self._body_bytes = 0
@@ -241,10 +244,6 @@ class Reader:
 
     def _size_of_head(self) -> int:
         return len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers.items())
-
-    def _stays(self) -> bool:
-        """Whether an HTTP/1.0 client that asks to stay does not ask to close too: llhttp does not look for that."""
-        return b"close" not in re.split(rb"[ \t,]+", self._headers.get(b"connection", b"").lower())
 
     def _judge_coding(self, coding: bytes) -> None:
         if coding.lower() != b"chunked":
