@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.reference import reference as configuration
 from tidegate.core.model import WHY_TEXT
+from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.telemetry.metrics import reference as metrics
 
 FOLDER = Path(__file__).parent / "reference"
@@ -16,7 +18,34 @@ def reasons() -> str:
                       "| --- | --- |", *rows]) + "\n"  # fmt: skip
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics, "reasons.md": reasons}
+_FAULTS = f"""# Faults
+
+Every way in which an upstream is known to let its callers down, and what a correct caller makes of it. The tests put
+each of them before the gateway. `tidegate chaos` runs a provider that commits them: give a client or a gateway
+`http://127.0.0.1:{CHAOS_PORT}/FAULT/v1` as its base URL, with any key and any model. Without a fault, `/v1` behaves;
+`/seen` counts requests, clients that left, and what is under way.
+
+Faults marked † show before a path is sent and have addresses of their own, which the command prints. Those marked *
+neither go on nor close, so that only the caller's own time-out ends them.
+"""
+
+
+def faults() -> str:
+    """The page of all faults."""
+    parts = [_FAULTS]
+    for kind in Kind:
+        rows = [f"| `{fault.value}`{' †' * told.below_http}{' *' * told.waits} | {told.text} |"
+                for fault, told in FAULTS.items() if told.kind is kind]  # fmt: skip
+        title = kind.value.replace("_", " ").capitalize()
+        parts.append(
+            "\n".join(
+                [f"## {title}\n\nExpected: {EXPECTED[kind]}.\n", "| fault | meaning |", "| --- | --- |", *rows, ""]
+            )
+        )
+    return "\n".join(parts)
+
+
+PAGES = {"configuration.md": configuration, "faults.md": faults, "metrics.md": metrics, "reasons.md": reasons}
 
 
 def main() -> None:

@@ -194,6 +194,7 @@ async def house(
     gateway: dict[str, Any] | None = None,
     policy: dict[str, Any] | None = None,
     classes: dict[str, dict[str, Any]] | None = None,
+    clock: Clock | None = None,
     **places: Place,
 ) -> AsyncIterator[House]:
     """A gateway before these endpoints; without any, one of our own and one that costs money."""
@@ -208,7 +209,7 @@ async def house(
         urls = {name: place.url or engines[name].url for name, place in places.items()}
         file = folder / "tidegate.toml"
         file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}))
-        made = Gateway(build(load(file, {"VENDOR_KEY": KEY})), Clock())
+        made = Gateway(build(load(file, {"VENDOR_KEY": KEY})), clock or Clock())
         await made.start()
         home = House(made, folder, engines, made.server.port, made.admin.port)
         try:

@@ -9,15 +9,15 @@ import pytest
 
 from tests.gateway.harness import chat, house, local, remote
 from tests.http.harness import Script as Steps
-from tests.http.harness import always, answering, read_request, upstream
-from tidegate.engines.fake import Fault, Script
+from tests.http.harness import always, answering, eventually, read_request, upstream
+from tidegate.engines.fake import FAKED, Fault, Script
 
 WORDS = "w1 w2 w3 w4 "
 OVERFLOW = json.loads(Path("tests/engines/cassettes/llamacpp/overflow.json").read_text())["response"]["body"].encode()
 
 SILENCES = {fault.value: Script(fault=fault, fault_after=0) for fault in (Fault.SILENT, Fault.STALL)}
 BROKEN = {
-    fault.value: Script(fault=fault, fault_after=0) for fault in Fault if fault not in (Fault.SILENT, Fault.STALL)
+    fault.value: Script(fault=fault, fault_after=0) for fault in FAKED if fault not in (Fault.SILENT, Fault.STALL)
 }
 STATUSES = {f"status_{s}": Script(status=s) for s in (401, 403, 404, 408, 409, 413, 500, 502, 504)}
 WORDLESS = {
@@ -110,7 +110,7 @@ async def test_silence_without_an_alternative_ends_with_the_time_a_request_may_t
 ) -> None:
     async with house(tmp_path, laptop=local(SILENCES[silence]), **SECOND) as home:
         answer = await home.ask(chat(stream=stream))
-        assert home.engines["laptop"].left == 1
+        await eventually(lambda: home.engines["laptop"].left == 1)
     assert (answer.status, answer.error["code"]) == (504, "request_timeout")
     assert "request_timeout_s" in answer.error["message"]
     assert answer.header("x-should-retry") == "false"
@@ -171,7 +171,7 @@ async def test_a_request_that_a_hedge_finds_at_fault_ends_the_other_attempt_too(
     async with house(tmp_path, laptop=local(SILENCES["silent"]), cloud=remote(wrong)) as home:
         answer = await home.ask(x_tidegate_slo_ttft_ms="150")
         await home.quiet()
-        assert home.engines["laptop"].left == 1
+        await eventually(lambda: home.engines["laptop"].left == 1)
     assert (answer.status, answer.error["message"]) == (400, "no such tool")
 
 
@@ -252,7 +252,7 @@ async def test_a_stream_that_falls_silent_ends_with_the_time_a_request_may_take(
     place = local(Script(tokens=1000, token_s=0.3))
     async with house(tmp_path, laptop=place, **SECOND) as home:
         answer = await home.ask(chat(stream=True))
-        assert home.engines["laptop"].left == 1
+        await eventually(lambda: home.engines["laptop"].left == 1)
     assert answer.events[-1]["error"]["code"] == "request_timeout"
     assert "[DONE]" not in answer.events
 
@@ -273,7 +273,7 @@ async def test_a_hedge_that_loses_is_cancelled_and_paid_for(tmp_path: Path) -> N
     async with house(tmp_path, laptop=local(slow), cloud=remote(never)) as home:
         answer = await home.ask(x_tidegate_slo_ttft_ms="150")
         await home.quiet()
-        assert home.engines["cloud"].left == 1
+        await eventually(lambda: home.engines["cloud"].left == 1)
         (line,) = home.log()
     assert (answer.text, answer.endpoint) == (WORDS, "laptop")
     assert line["hedged"] is True

@@ -1,4 +1,4 @@
-"""`tidegate`: serve, demo, check, explain, replay, version."""
+"""`tidegate`: serve, demo, check, explain, replay, chaos, version."""
 
 import argparse
 import sys
@@ -12,9 +12,12 @@ from tidegate import __version__
 from tidegate.cli import journal, serve
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
+from tidegate.engines.faults import Fault
 
 CONFIG = Path("tidegate.toml")
 JOURNAL = Path("journal")
+CHAOS_PORT = 8480
+PORT_MAX = 65535 - 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
 
+    verb = _verb(verbs, "chaos", "a provider that misbehaves, to aim a client or a gateway at", _chaos)
+    verb.add_argument(
+        "--only", nargs="+", choices=[fault.value for fault in Fault], metavar="FAULT", help="list these faults alone"
+    )
+    verb.add_argument(
+        "--port", type=_port, default=CHAOS_PORT, help="the first of four ports, 0 for any (default: %(default)s)"
+    )
+
     _verb(verbs, "version", "print the version", _version)
     return parser
 
@@ -90,6 +101,19 @@ def _demo(options: argparse.Namespace) -> int:
     from tidegate.lab.demo import demo
 
     return demo(once=options.once, verify=options.verify, as_json=options.json)
+
+
+def _chaos(options: argparse.Namespace) -> int:
+    # Part of the lab, as the demo is.
+    from tidegate.cli.chaos import chaos
+
+    return chaos(options)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= PORT_MAX:
+        raise argparse.ArgumentTypeError(f"a number from 0 to {PORT_MAX} is expected: three more ports follow it")
+    return int(text)
 
 
 def _check(options: argparse.Namespace) -> int:

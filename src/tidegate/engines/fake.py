@@ -5,39 +5,43 @@ It speaks the plain dialect, and answers llama.cpp's probes too, so that it can 
 
 import asyncio
 from collections.abc import Callable
-from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from tidegate.clock import Clock
+from tidegate.engines.faults import Fault
+from tidegate.engines.words import DONE, Words, event
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
+
+__all__ = ["FAKED", "FakeEngine", "Fault", "Script", "Seen"]
 
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (b"content-type", b"text/event-stream")
 _HTML = (b"content-type", b"text/html")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4")
-_ERROR = b'{"error": {"message": "out of memory", "type": "server_error"}}'
+_ERROR = {"error": {"message": "out of memory", "type": "server_error"}}
 
 
-class Fault(StrEnum):
-    """How an answer goes wrong. One that is not streamed goes wrong in its one piece, whatever `fault_after` says."""
-
-    SILENT = "silent"  # accepted, and nothing ever comes
-    STALL = "stall"  # a role, and then nothing
-    CUT = "cut"  # the connection closes after `fault_after` tokens
-    UNFINISHED = "unfinished"  # the body ends cleanly after `fault_after` tokens, without a finish or [DONE]
-    MALFORMED = "malformed"  # a chunk that is no JSON after `fault_after` tokens
-    ERROR_EVENT = "error_event"  # an error inside the stream after `fault_after` tokens
-    HTML = "html"  # 200 and a web page
+FAKED = (
+    Fault.SILENT,
+    Fault.STALL,
+    Fault.CUT,
+    Fault.UNFINISHED,
+    Fault.MALFORMED,
+    Fault.ERROR_EVENT,
+    Fault.HTML,
+)
+"""The faults that can be committed through a server that speaks correct HTTP; `tidegate chaos` commits them all."""
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
     """How requests are answered. Seconds until the first token, and between tokens.
 
-    `status` other than 200 answers with that, `error` and `headers`. `pad` is added to each streamed token.
+    `status` other than 200 answers with that, `error` and `headers`. `pad` is added to each streamed token. `fault` is
+    one of `FAKED`, and is committed after `fault_after` tokens where it comes after content.
     """
 
     first_s: float = 0.0
@@ -50,6 +54,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault | None = None
     fault_after: int = 2
     pad: str = ""
+
+    def __post_init__(self) -> None:
+        assert self.fault is None or self.fault in FAKED, "tidegate chaos commits this one"
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +142,8 @@ class _Answer:
         self._asked = asked
         self._script = script
         self._made = 0
-        self._chat = exchange.path.endswith("/chat/completions")
+        chat = exchange.path.endswith("/chat/completions")
+        self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body))
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
 
@@ -158,8 +166,7 @@ class _Answer:
         if self._asked.stream:
             exchange.on_pause, exchange.on_resume = self._pause, self._resume
             exchange.start(200, (_EVENTS,))
-            if self._chat:
-                self._chunk({"role": "assistant", "content": None})
+            exchange.write(self._words.role())
         if script.fault is not Fault.STALL:
             self._after(script.first_s, self._token)
 
@@ -187,8 +194,7 @@ class _Answer:
             self._made += 1
             self._engine.made += 1
             if self._asked.stream:
-                word = f"w{self._made} {script.pad}"
-                self._chunk({"content": word} if self._chat else word)
+                self._exchange.write(self._words.token(self._made, script.pad))
             self._after(script.token_s, self._token)
         else:
             self._finish()
@@ -207,7 +213,7 @@ class _Answer:
             case Fault.MALFORMED:
                 exchange.write(b'data: {"choices": [{"delta"\n\n')
             case Fault.ERROR_EVENT:
-                exchange.write(b"data: %b\n\n" % _ERROR)
+                exchange.write(event(_ERROR))
             case _:
                 pass
         exchange.end()
@@ -215,7 +221,7 @@ class _Answer:
     def _fail_whole(self, fault: Fault) -> None:
         exchange = self._exchange
         if fault is Fault.ERROR_EVENT:
-            exchange.respond(200, (_JSON,), _ERROR)
+            exchange.respond(200, (_JSON,), msgspec.json.encode(_ERROR))
             return
         exchange.start(200, (_JSON,))
         exchange.write(b'{"id": "fake-1", "choices": [{"message"')
@@ -228,37 +234,16 @@ class _Answer:
         exchange = self._exchange
         self._engine.in_flight -= 1
         exchange.on_left = None
-        prompt_tokens = len(exchange.body) // 4
-        usage = {
-            "prompt_tokens": prompt_tokens,
-            "completion_tokens": self._made,
-            "total_tokens": prompt_tokens + self._made,
-        }
+        words = self._words
+        usage = words.usage(self._made) if self._script.usage else None
         if self._asked.stream:
-            self._chunk({} if self._chat else "", finish="stop")
-            if self._script.usage:
-                self._event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
-            exchange.write(b"data: [DONE]\n\n")
+            exchange.write(words.finish())
+            if usage is not None:
+                exchange.write(words.usage_frame(usage))
+            exchange.write(DONE)
             exchange.end()
-            return
-        text = "".join(f"w{i + 1} " for i in range(self._made))
-        choice: dict[str, object] = {"index": 0, "finish_reason": "stop", "logprobs": None}
-        choice |= {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        answer = {**self._head("chat.completion" if self._chat else "text_completion"), "choices": [choice]}
-        exchange.respond(
-            200, (_JSON,), msgspec.json.encode({**answer, "usage": usage} if self._script.usage else answer)
-        )
-
-    def _head(self, kind: str) -> dict[str, object]:
-        return {"id": "fake-1", "object": kind, "created": 0, "model": self._asked.model}
-
-    def _chunk(self, piece: dict[str, object] | str, finish: str | None = None) -> None:
-        choice: dict[str, object] = {"index": 0, "finish_reason": finish}
-        choice |= {"delta": piece} if self._chat else {"text": piece}
-        self._event({**self._head("chat.completion.chunk" if self._chat else "text_completion"), "choices": [choice]})
-
-    def _event(self, chunk: dict[str, object]) -> None:
-        self._exchange.write(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+        else:
+            exchange.respond(200, (_JSON,), words.whole(self._made, usage))
 
     def _left(self) -> None:
         self._engine.left += 1

@@ -169,7 +169,8 @@ class Pool:
     def release(self, link: Link, usable: bool) -> None:
         """For a link whose call has ended."""
         if not usable or link not in self._links:
-            link.transport.close()
+            # Nothing is left to be delivered: the rest of a request that was answered early would be read by nobody.
+            link.transport.abort()
             self.discard(link)
         elif self._waiting:
             self._reused += 1

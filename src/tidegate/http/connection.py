@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from tidegate.http.server import Server
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A closed socket answers what is written to it with a reset, which the next write finds: in a local network, across
+# the world, on a bad link. Go's client gives up at six interim responses.
+_PROBES_AFTER_S = (0.02, 0.2, 2.0)
 # Looking a member up in its class costs more than the comparison that follows.
 _REQUEST, _HEAD, _BODY = Awaits.REQUEST, Awaits.HEAD, Awaits.BODY
 
@@ -29,6 +32,7 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_deadline_s",
         "_exchange",
+        "_half_closed",
         "_held",
         "_held_bytes",
         "_limits",
@@ -58,6 +62,7 @@ class Connection(asyncio.Protocol):
         self._stalled_bytes = 0
         self._advancing = False
         self._closing = False  # what still comes in is thrown away
+        self._half_closed = False  # the client sends no more
         self._timed: Awaits | None = _REQUEST  # what the deadline is for; None while closing
         self._deadline_s = server.coarse_s + server.limits.head_timeout_s
         self.peer = ""
@@ -88,13 +93,26 @@ class Connection(asyncio.Protocol):
             self._reader.feed(data)
             self._advance()
 
-    def eof_received(self) -> None:
-        """The client is gone. If nothing is owed to it, what was written is still delivered."""
-        if self._exchange is not None:
+    def eof_received(self) -> bool:
+        """The client sends no more. Whether it is gone or only waits for its answers, TCP does not tell.
+
+        Nobody half-closes in the middle of a response. Before one, an interim response finds out: to HTTP/1.1
+        clients it means nothing, and from a closed socket it draws a reset.
+        """
+        exchange = self._exchange
+        last = not self._held and not self._reader.ready
+        if exchange is None and last:
+            self._close()  # nothing is owed
+            return False
+        gone = exchange is not None and (exchange.started or not exchange.takes_interim)
+        if gone or not self.transport.can_write_eof():
             self.transport.abort()
             self._depart()
-        else:
-            self._close()
+            return False
+        self._half_closed = True
+        self._reader.last = self._reader.last or last
+        self._probe(_PROBES_AFTER_S)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Tell the running exchange."""
@@ -159,6 +177,14 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ taking turns
 
+    def _probe(self, again_after_s: tuple[float, ...]) -> None:
+        exchange = self._exchange
+        if exchange is None or exchange.started or self.transport.is_closing():
+            return
+        self.transport.write(_CONTINUE)
+        if again_after_s:
+            asyncio.get_running_loop().call_later(again_after_s[0], self._probe, again_after_s[1:])
+
     def _hold(self, data: bytes) -> None:
         if self._reader.last:
             return
@@ -190,6 +216,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(*reader.refusal)
             elif self._held:
                 reader.feed(self._release())
+            elif self._half_closed:
+                self._close()
             else:
                 self._await(reader.awaits)
                 break

@@ -42,8 +42,9 @@ class Exchange:
     Answer with `respond`, or with `start`, any number of `write` and `end`. Once the client has left,
     these do nothing: an answer in flight needs no special case. Answering twice is a programmer's error.
 
-    A client that closes its side of the connection while it waits counts as gone: neither curl nor any
-    SDK half-closes, and an engine must not work for nobody.
+    A client that closes its side of the connection before the response has begun is asked whether it is still
+    there, and answered if it is; one that does so in the middle of a response counts as gone, as do HTTP/1.0 and
+    TLS clients, who cannot be asked: an engine must not work for nobody.
 
     method       "POST"; known to llhttp, never CONNECT
     path, query  as sent, not decoded; ASCII; an absolute target is reduced to its path
@@ -110,6 +111,11 @@ class Exchange:
     def started(self) -> bool:
         """Whether the head of the response is out, so that its status can no longer change."""
         return self._phase is not _WAITING
+
+    @property
+    def takes_interim(self) -> bool:
+        """Whether the client may be sent an interim response: HTTP/1.0 has none."""
+        return self._http11
 
     def respond(self, status: int, headers: Headers, body: bytes, lines: bytes = b"") -> None:
         """Answer at once, with a content-length. `lines` are more header lines: what differs from answer to answer.

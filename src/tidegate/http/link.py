@@ -70,7 +70,7 @@ class Link(asyncio.Protocol):
         self._until_close = False
         self._surplus = False  # more came than was asked for, or less than is needed to go on
         self._fault: tuple[Cause, str] | None = None
-        self._heard = False  # anything came since the last sweep
+        self._heard = False  # a head or a piece of the body came since the last sweep
         self._silent_at_s = inf
 
     # ------------------------------------------------------------------ the pool and the call call
@@ -144,7 +144,6 @@ class Link(asyncio.Protocol):
             self._pool.discard(self)
             self.transport.abort()
             return
-        self._heard = True
         if not self._headed:
             self._head_bytes += len(data)
         try:
@@ -215,6 +214,8 @@ class Link(asyncio.Protocol):
             self._skipping = True
             if status == 101:
                 self._reject(Cause.PROTOCOL, "the upstream switched protocols unasked")
+            if status < 100:
+                self._reject(Cause.PROTOCOL, "the status is none")
             return
         headers = self._headers
         # The bytes received include the start of the body, so they only tell when to look closer.
@@ -223,7 +224,7 @@ class Link(asyncio.Protocol):
         coding = headers.get(b"transfer-encoding")
         if coding is not None and coding.lower() != b"chunked":
             self._reject(Cause.PROTOCOL, "unknown transfer coding")
-        self._headed = True
+        self._headed = self._heard = True
         if call.head.startswith(b"HEAD "):
             # The parser waits for a body that does not come, so the connection cannot be used again.
             self._complete = self._surplus = True
@@ -235,6 +236,8 @@ class Link(asyncio.Protocol):
         """A piece of the body."""
         receiver = self._receiver
         if receiver is not None:
+            # Trailers and extensions without end are silence: only what the receiver is given counts.
+            self._heard = True
             receiver.on_data(data)
 
     def on_message_complete(self) -> None:
@@ -245,6 +248,9 @@ class Link(asyncio.Protocol):
         self._complete = True
         # Only here does llhttp know: after the message it has forgotten, and each request would connect anew.
         self._keep_alive = self._parser.should_keep_alive()
+        # Of a response in HTTP/1.0 that says both, llhttp hears only that it stays.
+        if b"connection" in self._headers and b"close" in self._headers[b"connection"].lower():
+            self._keep_alive = False
 
     # ------------------------------------------------------------------ inside
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # A second one of these means that two readers could see two different requests.
 _SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"))
 _ORIGIN = re.compile(rb"[a-z]+://[^/?]*", re.IGNORECASE)
+_HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+# What a body may consist of before its pieces are put together: small ones take more for themselves than they hold.
+_PIECES_MAX = 64
 
 
 class Awaits(Enum):
@@ -46,6 +49,7 @@ class Reader:
     """
 
     __slots__ = (
+        "_bare_bytes",
         "_body",
         "_body_bytes",
         "_chunked",
@@ -84,8 +88,9 @@ class Reader:
         self._repeats = 0
         self._http11 = True
         self._upgrading = False
-        self._body: list[bytes] = []
+        self._body: list[bytes | bytearray] = []
         self._body_bytes = 0
+        self._bare_bytes = 0  # of a chunked body since its last piece: sizes, extensions, trailers
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
@@ -94,6 +99,8 @@ class Reader:
         if self.awaits is not _BODY:
             self.awaits = _HEAD
             self._head_bytes += len(data)
+        elif self._chunked:
+            self._bare_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -105,6 +112,9 @@ class Reader:
             self.last = True
         if self.awaits is _HEAD and self._head_bytes > self._limits.header_bytes_max and not self.last:
             self.refusal = (431, "the header is too large")
+            self.last = True
+        elif self.awaits is _BODY and self._bare_bytes > self._limits.header_bytes_max and not self.last:
+            self.refusal = (431, "the trailers or extensions of the body are too large")
             self.last = True
 
     def take_expectation(self) -> bool:
@@ -159,8 +169,12 @@ class Reader:
         # The bytes fed include the start of the body, so they only tell when to look closer.
         if self._head_bytes > limits.header_bytes_max and self._size_of_head() > limits.header_bytes_max:
             self._refuse(431, "the header is too large")
-        if http11 and b"host" not in headers:
-            self._refuse(400, "the host header is missing")
+        host = headers.get(b"host")
+        if host is None:
+            if http11:
+                self._refuse(400, "the host header is missing")
+        elif not _is_host(host):
+            self._refuse(400, "the host header names no host")
         if parser.should_upgrade():
             if self._method == b"CONNECT":
                 self._refuse(501, "this server is not a tunnel")
@@ -178,8 +192,15 @@ class Reader:
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
-        self._body.append(data)
+        body = self._body
+        if len(body) < _PIECES_MAX:
+            body.append(data)
+        elif len(body) == _PIECES_MAX:
+            body.append(bytearray(data))
+        else:
+            body[-1] += data
         if self._chunked:  # a content-length has been judged before
+            self._bare_bytes = 0
             self._body_bytes += len(data)
             if self._body_bytes > self._limits.body_bytes_max:
                 self._refuse(413, "the body is too large")
@@ -189,6 +210,8 @@ class Reader:
         if self._upgrading:
             return
         path, query = _split(self._target)
+        if not path:
+            self._refuse(400, "the request target has a fragment")
         body = self._body
         exchange = Exchange(
             self._connection,
@@ -196,13 +219,16 @@ class Reader:
             path,
             query,
             self._headers,
-            body[0] if len(body) == 1 else b"".join(body),
+            bytes(body[0]) if len(body) == 1 else b"".join(body),
             self._clock.now_s(),
             self._http11,
         )
         self.ready.append(exchange)
         # Only here does llhttp know: after the message it has forgotten.
         self.last = not self._parser.should_keep_alive()
+        # Of a request in HTTP/1.0 that says both, llhttp hears only that it stays.
+        if not self._http11 and b"close" in self._headers.get(b"connection", b"").lower():
+            self.last = True
         self.awaits = _REQUEST
         self._expects = self._chunked = False
         self._head_bytes = self._repeats = self._body_bytes = 0
@@ -225,6 +251,7 @@ class Reader:
         if not self._http11:
             self._refuse(400, "HTTP/1.0 has no transfer codings")
         self._chunked = True
+        self._bare_bytes = 0
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the body of a request that also offers another protocol.
@@ -245,8 +272,16 @@ class Reader:
 
 @lru_cache(maxsize=256)  # clients ask for a handful of targets
 def _split(target: bytes) -> tuple[str, str]:
-    """Path and query of a target."""
+    """Path and query of a target; an empty path for one that is none."""
+    if b"#" in target:
+        return "", ""
     if target[:1] not in (b"/", b"*"):  # absolute form: a proxy's way of asking
         target = _ORIGIN.sub(b"", target, count=1)
     path, _, query = target.decode("ascii").partition("?")
     return path or "/", query
+
+
+@lru_cache(maxsize=256)  # a gateway is known by a handful of names
+def _is_host(value: bytes) -> bool:
+    """Whether this may be the value of a host header: a name or an address, and perhaps a port. Empty is allowed."""
+    return _HOST.fullmatch(value) is not None
