@@ -43,6 +43,10 @@ class WholeReader:
                 self.failure = failure.with_traceback(None)
         return b""
 
+    def fail(self, failure: BadStream) -> None:
+        """Give up an answer for a reason that only the caller can see."""
+        self.failure = self.failure or failure
+
     def result(self) -> bytes:
         """The answer as it came."""
         assert self.done, "the answer is not complete"
