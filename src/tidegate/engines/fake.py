@@ -1,6 +1,6 @@
 """An engine without a model: a real server on loopback, with behaviour to order.
 
-It speaks the plain dialect, and answers llama.cpp's probes too, so that it can stand in for either.
+It speaks OpenAI's dialect and Anthropic's, and answers the probes of every kind, so that it can stand in for any.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import msgspec
 from tidegate.clock import Clock
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
+from tidegate.wire.anthropic.answer import MessageStream, whole
 
 _JSON = (b"content-type", b"application/json")
 _EVENTS = (b"content-type", b"text/event-stream")
@@ -135,7 +136,8 @@ class _Answer:
         self._asked = asked
         self._script = script
         self._made = 0
-        self._chat = exchange.path.endswith("/chat/completions")
+        self._messages = MessageStream() if exchange.path.endswith("/messages") else None
+        self._chat = exchange.path.endswith("/chat/completions") or self._messages is not None
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
 
@@ -206,6 +208,8 @@ class _Answer:
                 return
             case Fault.MALFORMED:
                 exchange.write(b'data: {"choices": [{"delta"\n\n')
+            case Fault.ERROR_EVENT if self._messages is not None:
+                exchange.write(self._messages.error("out of memory", "api_error", None))
             case Fault.ERROR_EVENT:
                 exchange.write(b"data: %b\n\n" % _ERROR)
             case _:
@@ -238,16 +242,15 @@ class _Answer:
             self._chunk({} if self._chat else "", finish="stop")
             if self._script.usage:
                 self._event({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
-            exchange.write(b"data: [DONE]\n\n")
+            exchange.write(b"data: [DONE]\n\n" if self._messages is None else self._messages.end())
             exchange.end()
             return
         text = "".join(f"w{i + 1} " for i in range(self._made))
         choice: dict[str, object] = {"index": 0, "finish_reason": "stop", "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         answer = {**self._head("chat.completion" if self._chat else "text_completion"), "choices": [choice]}
-        exchange.respond(
-            200, (_JSON,), msgspec.json.encode({**answer, "usage": usage} if self._script.usage else answer)
-        )
+        body = msgspec.json.encode({**answer, "usage": usage} if self._script.usage else answer)
+        exchange.respond(200, (_JSON,), body if self._messages is None else whole(body))
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": "fake-1", "object": kind, "created": 0, "model": self._asked.model}
@@ -258,7 +261,8 @@ class _Answer:
         self._event({**self._head("chat.completion.chunk" if self._chat else "text_completion"), "choices": [choice]})
 
     def _event(self, chunk: dict[str, object]) -> None:
-        self._exchange.write(b"data: " + msgspec.json.encode(chunk) + b"\n\n")
+        frame = b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+        self._exchange.write(frame if self._messages is None else self._messages.feed(frame))
 
     def _left(self) -> None:
         self._engine.left += 1

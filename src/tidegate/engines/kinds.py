@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+from tidegate.engines.anthropic import Anthropic
 from tidegate.engines.base import Dialect
 from tidegate.engines.llamacpp import LlamaCpp
 from tidegate.engines.openai import OpenAI
 
 # What makes a dialect: from the path of the endpoint's URL, and its own name of the model.
 KINDS: dict[str, Callable[[str, str | None], Dialect]] = {
+    "anthropic": Anthropic,
     "llamacpp": LlamaCpp,
     "openai": OpenAI,
     "fake": OpenAI,  # engines/fake.py speaks the plain dialect

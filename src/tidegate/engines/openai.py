@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tidegate.core.model import Capability, Ending
-from tidegate.engines.base import Failure, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
+from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
 from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
 from tidegate.wire.openai import Call, upstream_body
 
@@ -38,15 +38,23 @@ class OpenAI:
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         self._model = model
 
-    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
+    def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
+        """See `Dialect`. As they are."""
+        return tuple(given)
+
+    def translator(self, *, streamed: bool, now_s: float) -> None:  # noqa: ARG002 - there is none either way
+        """See `Dialect`. What it answers is the hub's."""
+        return
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
         """See `Dialect`."""
         return self.made(call, model, headers, streamed=call.stream)
 
-    def made(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]], *, streamed: bool) -> Outgoing:
+    def made(self, call: Call, model: str, headers: Sequence[Header], *, streamed: bool) -> Outgoing:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
         return Outgoing(
             target=self._base + _PATHS[call.kind],
-            headers=(*_FIXED_HEADERS, *headers),
+            headers=(*FIXED_HEADERS, *headers),
             body=upstream_body(call, model=model, stream=streamed),
             streamed=streamed,
         )
@@ -106,7 +114,7 @@ class OpenAI:
         return Signals(up=True, context_tokens=min(windows, default=None))
 
 
-_FIXED_HEADERS = (
+FIXED_HEADERS = (
     (b"content-type", b"application/json"),
     # Bytes are relayed as they come, so they must come uncompressed.
     (b"accept-encoding", b"identity"),
