@@ -50,8 +50,11 @@ class Client(Protocol):
         """A translator of a streamed answer; `now_s` tells the time, for dialects that give durations."""
         ...
 
-    def whole(self, body: bytes, call: Call, now_s: Callable[[], float]) -> bytes:
-        """An answer given whole. Raises `BadStream` where the client's dialect has no form for it."""
+    def whole(self, call: Call, now_s: Callable[[], float]) -> Callable[[bytes], bytes]:
+        """What translates an answer given whole, made when it is asked for.
+
+        It raises `BadStream` where the client's dialect has no form for the answer.
+        """
         ...
 
     def error_body(self, status: int, message: str, kind: str, param: str | None, code: str | None) -> bytes:
@@ -192,4 +195,4 @@ def reader(
         return inner if engine is None else Translated(inner, engine=engine)
     if call.stream:
         return Translated(inner, engine=engine, stream=client.stream(call, now_s))
-    return Translated(inner, engine=engine, whole=lambda body: client.whole(body, call, now_s))
+    return Translated(inner, engine=engine, whole=client.whole(call, now_s))

@@ -176,8 +176,11 @@ def test_a_refusal_and_what_the_sdk_gave_back_can_be_sent_again() -> None:
         "id": "msg_1",
         "status": "completed",
         "role": "assistant",
-        "content": [{"type": "output_text", "text": "a", "annotations": [], "logprobs": []}, {"type": "refusal", "refusal": "b"}],
-    }  # fmt: skip
+        "content": [
+            {"type": "output_text", "text": "a", "annotations": [], "logprobs": []},
+            {"type": "refusal", "refusal": "b"},
+        ],
+    }
     assert parsed(input=[said])["messages"][0]["content"] == [text_part("a"), {"type": "refusal", "refusal": "b"}]
 
 

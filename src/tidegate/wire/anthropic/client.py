@@ -21,9 +21,9 @@ class Messages:
         """See `Client`."""
         return answer.MessageStream()
 
-    def whole(self, body: bytes, call: Call, now_s: Callable[[], float]) -> bytes:  # noqa: ARG002 - others ask them
+    def whole(self, call: Call, now_s: Callable[[], float]) -> Callable[[bytes], bytes]:  # noqa: ARG002 - others ask them
         """See `Client`."""
-        return answer.whole(body)
+        return answer.whole
 
     def error_body(self, status: int, message: str, kind: str, param: str | None, code: str | None) -> bytes:  # noqa: ARG002
         """See `Client`. The type is the status's; the place is in the message."""

@@ -22,9 +22,9 @@ class Responses:
         """See `Client`."""
         return ResponseStream(call, now_s())
 
-    def whole(self, body: bytes, call: Call, now_s: Callable[[], float]) -> bytes:
+    def whole(self, call: Call, now_s: Callable[[], float]) -> Callable[[bytes], bytes]:
         """See `Client`."""
-        return answer.whole(body, call, now_s())
+        return lambda body: answer.whole(body, call, now_s())
 
     def error_body(self, status: int, message: str, kind: str, param: str | None, code: str | None) -> bytes:  # noqa: ARG002
         """See `Client`."""
