@@ -17,8 +17,9 @@ from tidegate.engines.fake import FakeEngine, Script
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.attempt import Attempt
 from tidegate.http.client import Origin, Pool, fetch
+from tidegate.wire import embeddings
 from tidegate.wire.aggregate import Aggregator
-from tidegate.wire.openai import parse
+from tidegate.wire.openai import Call, parse
 from tidegate.wire.translate import Translated, reader
 from tidegate.wire.whole import WholeReader
 
@@ -40,6 +41,12 @@ def chat(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
 
 def completion(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
     return {"model": "m", "prompt": prompt, "temperature": 0, "max_tokens": 4} | fields
+
+
+def read_asked(data: bytes, body: dict[str, Any]) -> Call:
+    if "input" in body:
+        return embeddings.parse(data)
+    return parse(data, Capability.CHAT if "messages" in body else Capability.COMPLETION)
 
 
 class Called:
@@ -109,7 +116,7 @@ class Speaker:
 
     def begin(self, body: dict[str, Any]) -> Called:
         """Send it."""
-        asked = parse(json.dumps(body).encode(), Capability.CHAT if "messages" in body else Capability.COMPLETION)
+        asked = read_asked(json.dumps(body).encode(), body)
         outgoing = self.dialect.outgoing(asked, self.model, ((b"x-request-id", b"1"),))
         now_s = self.clock.now_s
         translator = self.dialect.translator(streamed=outgoing.streamed, now_s=now_s())

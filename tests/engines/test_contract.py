@@ -62,6 +62,19 @@ async def test_a_whole_answer_is_one_object_and_counts_its_tokens(speaking: Spea
     assert called.answer["usage"]["completion_tokens"] == 4
 
 
+async def test_embeddings_are_given_whole_and_count_their_tokens(speaking: Speaking) -> None:
+    asked = {"model": "m", "input": ["a", "b"], "encoding_format": "float"}
+    async with speaking as speaker:
+        speaker.must_serve(asked)
+        called = await speaker.call(asked)
+    if called.failure is not None and called.failure.message.startswith("the endpoint answered 501"):
+        pytest.skip("this server was not started for embeddings")
+    assert called.failure is None
+    assert called.answer["data"][0]["embedding"]
+    assert called.attempt.reader.usage is not None
+    assert called.attempt.reader.usage.prompt_tokens
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("asked", [chat(LONG), completion(LONG)], ids=["chat", "completion"])
 async def test_a_prompt_that_does_not_fit_is_a_refusal_that_another_window_may_answer(

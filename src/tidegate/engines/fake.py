@@ -147,6 +147,9 @@ class _Answer:
         if script.status != 200:
             exchange.respond(script.status, (_JSON, *script.headers), script.error)
             return
+        if exchange.path.endswith("/embeddings"):
+            exchange.respond(200, (_JSON,), msgspec.json.encode(self._embeddings()))
+            return
         engine = self._engine
         engine.in_flight += 1
         engine.peak = max(engine.peak, engine.in_flight)
@@ -251,6 +254,12 @@ class _Answer:
         answer = {**self._head("chat.completion" if self._chat else "text_completion"), "choices": [choice]}
         body = msgspec.json.encode({**answer, "usage": usage} if self._script.usage else answer)
         exchange.respond(200, (_JSON,), body if self._messages is None else whole(body))
+
+    def _embeddings(self) -> dict[str, object]:
+        """One vector; where it points has no meaning."""
+        usage = {"prompt_tokens": len(self._exchange.body) // 4, "total_tokens": len(self._exchange.body) // 4}
+        data = [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}]
+        return {"object": "list", "data": data, "model": self._asked.model, "usage": usage}
 
     def _head(self, kind: str) -> dict[str, object]:
         return {"id": "fake-1", "object": kind, "created": 0, "model": self._asked.model}

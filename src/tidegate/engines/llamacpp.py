@@ -12,7 +12,7 @@ import msgspec
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
-from tidegate.wire.openai import Call
+from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
 
 _RUNNING = "llamacpp:requests_processing"
@@ -40,8 +40,8 @@ class LlamaCpp:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`."""
-        return self._openai.made(call, model, headers, streamed=True)
+        """See `Dialect`. Embeddings come whole."""
+        return self._openai.made(call, model, headers, streamed=call.kind is not EMBEDDING)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`.

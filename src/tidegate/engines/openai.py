@@ -7,13 +7,17 @@ import msgspec
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
 from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
-from tidegate.wire.openai import Call, upstream_body
+from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
 # The request itself is at fault: another endpoint would say the same.
 _CLIENTS_FAULT = frozenset({400, 422})
 # The endpoint will not take it now, and says so.
 _REFUSALS = frozenset({429, 503, 529})
-_PATHS = {Capability.CHAT: b"/v1/chat/completions", Capability.COMPLETION: b"/v1/completions"}
+_PATHS = {
+    Capability.CHAT: b"/v1/chat/completions",
+    Capability.COMPLETION: b"/v1/completions",
+    EMBEDDING: b"/v1/embeddings",
+}
 
 
 class _Model(msgspec.Struct):

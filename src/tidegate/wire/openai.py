@@ -1,7 +1,8 @@
 """OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -16,6 +17,15 @@ KNOBS_FIELD = "tidegate"
 
 # Beyond any engine; a larger bound means the same and would not fit a 64-bit field further down.
 OUTPUT_TOKENS_MAX = 2**31 - 1
+
+
+class _Pending(StrEnum):
+    """What the core's `Capability` has no member for yet."""
+
+    EMBEDDING = "embedding"
+
+
+EMBEDDING = cast(Capability, _Pending.EMBEDDING)
 
 # Looking a member up in its class costs more than the comparison that follows.
 _CHAT = Capability.CHAT
@@ -136,7 +146,7 @@ def parse(body: bytes, kind: Capability) -> Call:
         raise bad_field(str(error), _ACCEPTED) from None
     knobs = fields.pop(KNOBS_FIELD, None)
     tools = "tools" if asked.tools else "functions" if asked.functions else None
-    tools_json = _NOTHING if tools is None else memoryview(fields[tools])
+    tools_json = NO_BYTES if tools is None else memoryview(fields[tools])
     prompt = memoryview(fields["messages" if kind is _CHAT else "prompt"])
     found = _Content()
     if isinstance(asked, _Chat):
@@ -163,7 +173,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     )
 
 
-_NOTHING = memoryview(b"")
+NO_BYTES = memoryview(b"")
 _QUOTE = ord('"')
 
 
@@ -239,10 +249,13 @@ _options = msgspec.json.Decoder(dict[str, Raw] | None).decode
 def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
     """The request for an endpoint that calls the model `model`: every other field byte for byte as it came.
 
-    A stream is always asked for its usage: it is what the estimates learn from and what is charged.
+    A stream is always asked for its usage: it is what the estimates learn from and what is charged. Embeddings have
+    no field for it, and some servers refuse one.
     """
     fields = dict(call.fields)
     fields["model"] = Raw(msgspec.json.encode(model))
+    if call.kind is EMBEDDING:
+        return msgspec.json.encode(fields)
     fields["stream"] = _TRUE if stream else _FALSE
     options = fields.pop("stream_options", None)
     if stream:

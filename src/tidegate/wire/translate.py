@@ -185,7 +185,7 @@ def reader(
     """What reads one attempt's answer. `streamed`: the engine streams it; `client` is None for OpenAI's own dialect."""
     inner: StreamReader | Aggregator | WholeReader
     if not streamed:
-        inner = WholeReader()
+        inner = WholeReader(call.kind)
     elif call.stream:
         # Other dialects always tell the usage.
         inner = StreamReader(include_usage=call.include_usage or client is not None, completions=call.completions)
