@@ -98,7 +98,7 @@ class Speaker:
         self.clock = Clock()
         self.pool = Pool(Origin(HOST, port), clock=self.clock, sweep_s=0.01)
         self.tells_window = kind not in ("anthropic",)
-        self.tells_load = kind == "llamacpp"
+        self.tells_load = kind in ("llamacpp", "sglang", "vllm")
         self.notices_leaving = True
 
     async def __aenter__(self) -> Self:

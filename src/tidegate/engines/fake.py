@@ -22,6 +22,12 @@ _HTML = (b"content-type", b"text/html")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4")
 _ERROR = b'{"error": {"message": "out of memory", "type": "server_error"}}'
 
+_GAUGES = (
+    (b"llamacpp:requests_processing", b"llamacpp:requests_deferred"),
+    (b"vllm:num_requests_running", b"vllm:num_requests_waiting"),
+    (b"sglang:num_running_reqs", b"sglang:num_queue_reqs"),
+)
+
 
 class Fault(StrEnum):
     """How an answer goes wrong. One that is not streamed goes wrong in its one piece, whatever `fault_after` says."""
@@ -118,8 +124,16 @@ class FakeEngine:
             props = {"default_generation_settings": {"n_ctx": self._context_tokens}}
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":
-            gauges = b"llamacpp:requests_processing %d\nllamacpp:requests_deferred 0\n" % self.in_flight
+            gauges = b"".join(b"%b %d\n%b 0\n" % (running, self.in_flight, queued) for running, queued in _GAUGES)
             exchange.respond(200, (_TEXT,), gauges)
+        elif exchange.path == "/get_server_info":
+            told = {"context_length": self._context_tokens, "api_key": "the engine's own"}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(told))
+        elif exchange.path == "/api/version":
+            exchange.respond(200 if self.up else 503, (_JSON,), b'{"version":"0.0.0"}')
+        elif exchange.path == "/api/ps":
+            loaded = {"models": [{"name": self._model, "context_length": self._context_tokens}]}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(loaded))
         elif exchange.method != "POST":
             exchange.respond(404, (_JSON,), b'{"error":{"message":"File Not Found","type":"not_found_error"}}')
         else:

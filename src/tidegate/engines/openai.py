@@ -1,4 +1,4 @@
-"""Any server that speaks the OpenAI protocol: vLLM, SGLang, LM Studio, a gateway, the cloud."""
+"""Any server that speaks the OpenAI protocol: LM Studio, a gateway, the cloud, and vLLM or SGLang seen from outside."""
 
 from collections.abc import Mapping, Sequence
 
@@ -109,13 +109,17 @@ class OpenAI:
         # A server without a list of models is up all the same; one that is failing says 5xx, a bad key 401.
         if models is None or models.status >= 500 or models.status in (401, 403):
             return Signals(up=False)
+        return Signals(up=True, context_tokens=self.window(models))
+
+    def window(self, models: ProbeAnswer | None) -> int | None:
+        """The window of the endpoint's model in a list of models: for dialects that build on this one."""
         try:
-            listed = msgspec.json.decode(models.body, type=_Models).data
+            listed = msgspec.json.decode(b"" if models is None else models.body, type=_Models).data
         except UNREADABLE:
-            return Signals(up=True)
+            return None
         known = [m for m in listed if self._model in (None, m.id)]
         windows = [m.max_model_len for m in known if m.max_model_len is not None and m.max_model_len > 0]
-        return Signals(up=True, context_tokens=min(windows, default=None))
+        return min(windows, default=None)
 
 
 FIXED_HEADERS = (
