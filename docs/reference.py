@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from docs.dialects import dialects
 from tidegate.config.reference import reference as configuration
 from tidegate.core.model import WHY_TEXT
 from tidegate.telemetry.metrics import reference as metrics
@@ -16,7 +17,7 @@ def reasons() -> str:
                       "| --- | --- |", *rows]) + "\n"  # fmt: skip
 
 
-PAGES = {"configuration.md": configuration, "metrics.md": metrics, "reasons.md": reasons}
+PAGES = {"configuration.md": configuration, "dialects.md": dialects, "metrics.md": metrics, "reasons.md": reasons}
 
 
 def main() -> None:
