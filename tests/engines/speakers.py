@@ -20,7 +20,7 @@ from tidegate.http.client import Origin, Pool, fetch
 from tidegate.wire import embeddings
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.openai import Call, parse
-from tidegate.wire.translate import Translated, reader
+from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
 
 # Kinds whose dialect is not the hub's: they serve chats alone.
@@ -114,13 +114,14 @@ class Speaker:
         if self.kind in TRANSLATED and "messages" not in body:
             pytest.skip("this dialect serves chats alone")
 
-    def begin(self, body: dict[str, Any]) -> Called:
-        """Send it."""
-        asked = read_asked(json.dumps(body).encode(), body)
+    def begin(self, body: dict[str, Any], client: Client | None = None) -> Called:
+        """Send it, for a client that speaks a dialect of its own where one is given."""
+        data = json.dumps(body).encode()
+        asked = read_asked(data, body) if client is None else client.parse(data)
         outgoing = self.dialect.outgoing(asked, self.model, ((b"x-request-id", b"1"),))
         now_s = self.clock.now_s
         translator = self.dialect.translator(streamed=outgoing.streamed, now_s=now_s())
-        made = reader(asked, streamed=outgoing.streamed, engine=translator, now_s=now_s)
+        made = reader(asked, streamed=outgoing.streamed, engine=translator, client=client, now_s=now_s)
         called = Called()
         attempt = called.attempt = Attempt("e", self.dialect, outgoing, made, called, now_s, hedge=False)
         call = self.pool.send(
@@ -135,9 +136,9 @@ class Speaker:
         attempt.carry(call)
         return called
 
-    async def call(self, body: dict[str, Any]) -> Called:
+    async def call(self, body: dict[str, Any], client: Client | None = None) -> Called:
         """Send it, and wait for its end."""
-        called = self.begin(body)
+        called = self.begin(body, client)
         await called.over.wait()
         return called
 
@@ -157,6 +158,14 @@ class Speaker:
 
     def strict(self) -> None:
         """From now on a bad parameter is refused."""
+
+    def broken(self, script: Script) -> None:
+        """From now on answers go wrong in this way."""
+        pytest.skip("this server does not go wrong to order")
+
+    def seen(self) -> list[bytes]:
+        """The bodies of the requests as they arrived."""
+        raise NotImplementedError
 
     async def running(self) -> int:
         """Requests it works on."""
@@ -193,6 +202,12 @@ class FakeSpeaker(Speaker):
     def strict(self) -> None:
         said = recorded("bad_request")
         self.engine.script = Script(status=said["status"], error=said["body"].encode())
+
+    def broken(self, script: Script) -> None:
+        self.engine.script = script
+
+    def seen(self) -> list[bytes]:
+        return [seen.body for seen in self.engine.seen]
 
     async def running(self) -> int:
         return self.engine.in_flight

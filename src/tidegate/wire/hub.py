@@ -72,49 +72,60 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class _InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
+    cached_tokens: float | None = None
+    cache_write_tokens: float | None = None
 
 
 class _OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: float | None = None
 
 
 class Counts(msgspec.Struct, gc=False):
-    """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's."""
+    """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's.
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    Some engines count in floats, and a bad count is no reason to lose an answer.
+    """
+
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
 
     @property
     def input(self) -> int:
         """Prompt tokens; 0 where the engine did not say, since the dialects have no word for that."""
-        return max(0, self.prompt_tokens or 0)
+        return _whole(self.prompt_tokens)
 
     @property
     def output(self) -> int:
         """Output tokens; 0 where the engine did not say."""
-        return max(0, self.completion_tokens or 0)
+        return _whole(self.completion_tokens)
 
     @property
     def cached(self) -> int:
         """Prompt tokens that came from a cache, at most all of them."""
         details = self.prompt_tokens_details
-        return min(self.input, max(0, (details.cached_tokens or 0) if details else 0))
+        return min(self.input, _whole(details.cached_tokens) if details else 0)
 
     @property
     def written(self) -> int:
         """Prompt tokens that were written to a cache, at most those that did not come from it."""
         details = self.prompt_tokens_details
-        return min(self.input - self.cached, max(0, (details.cache_write_tokens or 0) if details else 0))
+        return min(self.input - self.cached, _whole(details.cache_write_tokens) if details else 0)
 
     @property
     def reasoning(self) -> int:
         """Output tokens of thinking."""
         details = self.completion_tokens_details
-        return min(self.output, max(0, (details.reasoning_tokens or 0) if details else 0))
+        return min(self.output, _whole(details.reasoning_tokens) if details else 0)
+
+
+# More is a slip of the engine, and beyond the integers that clients can read.
+_COUNT_MAX = 1 << 40
+
+
+def _whole(count: float | None) -> int:
+    return 0 if count is None else int(min(max(0.0, count), _COUNT_MAX))
 
 
 NO_COUNTS = Counts()
@@ -132,7 +143,7 @@ class Answer(msgspec.Struct, gc=False):
 
     id: str | None = None
     model: str | None = None
-    created: int | None = None
+    created: float | None = None
     choices: list[Choice] | None = None
     usage: Counts | None = None
     timings: Measured | None = None

@@ -13,7 +13,7 @@ from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, Field, carried, refused, set_aside, top_level
 from tidegate.wire.hub import encode
 from tidegate.wire.openai import Call
-from tidegate.wire.shape import known_only, read_body
+from tidegate.wire.shape import read_body
 
 # The dialect wants a bound. Every model of the vendor can give as much; an answer that is cut says so.
 OUTPUT_TOKENS_DEFAULT = 8192
@@ -157,7 +157,7 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
         "temperature": None if asked.temperature is None else min(asked.temperature, _TEMPERATURE_MAX),
         "top_p": asked.top_p,
         "top_k": asked.top_k,
-        "tools": None if asked.tools is None else [_tool(tool.function) for tool in asked.tools],
+        "tools": [_tool(tool.function) for tool in asked.tools or ()] or None,
         "tool_choice": _choice(asked),
         "metadata": None if asked.user is None else {"user_id": asked.user},
         "output_config": _config(asked),
@@ -171,10 +171,11 @@ _NULL = Raw(b"null")
 
 def _check(call: Call) -> None:
     given = {name: value for name, value in call.fields.items() if value != _NULL}
-    for name, why in _REFUSED.items():
-        if name in given:
-            raise BadRequest(f"`{name}` cannot be carried to this endpoint: {why}. Leave it out.", param=name)
-    known_only(given, _KNOWN, "Messages")
+    for name in given:
+        if name not in _KNOWN:
+            why = _REFUSED.get(name, "its dialect has no such field")
+            shown = name.encode("ascii", "replace").decode()[:64]
+            raise BadRequest(f"`{shown}` cannot be carried to this endpoint: {why}. Leave it out.", param=shown)
     if call.completions > 1:
         raise BadRequest("`n`: this endpoint gives one choice. Ask for 1.", param="n")
     if Capability.LOGPROBS in call.needs:

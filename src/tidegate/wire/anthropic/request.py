@@ -71,7 +71,8 @@ def _chat(asked: Body) -> dict[str, Any]:
         "tidegate": asked.tidegate,
     }
     chat |= {name: value for name, value in plain.items() if value is not None}
-    if asked.tools is not None:
+    # An empty list says that there are none; some engines refuse one.
+    if asked.tools:
         chat["tools"] = [_tool(tool) for tool in asked.tools]
     if asked.tool_choice is not None:
         chat |= _choice(asked.tool_choice)

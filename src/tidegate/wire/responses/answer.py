@@ -66,7 +66,7 @@ def opening(answer: Answer, call: Call, now_s: float) -> dict[str, Any]:
     return {
         "id": f"resp_{answer_id(answer)}",
         "object": "response",
-        "created_at": answer.created or int(now_s),
+        "created_at": int(answer.created or now_s),
         "status": "in_progress",
         "background": False,
         "error": None,
