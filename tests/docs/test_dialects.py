@@ -1,9 +1,12 @@
 """The page of dialects, against what the code does."""
 
 import json
-from typing import Any
+from types import ModuleType
+from typing import Any, get_type_hints
 
+import msgspec
 import pytest
+from msgspec import Raw, UnsetType
 
 from tidegate.wire.anthropic import request as messages
 from tidegate.wire.anthropic import shapes as anthropic
@@ -50,6 +53,22 @@ def test_a_field_has_the_fate_that_the_page_tells(kind: str, name: str, fate: Fa
 def test_no_field_stands_on_the_page_twice(kind: str) -> None:
     paths = [field.path for field in DIALECTS[kind][1]]
     assert len(paths) == len(set(paths))
+
+
+@pytest.mark.parametrize(
+    ("module", "fields"), [(anthropic, anthropic.FIELDS), (responses_shapes, responses_shapes.FIELDS)]
+)
+def test_what_is_decoded_and_never_looked_at_is_on_the_page(module: ModuleType, fields: tuple[Field, ...]) -> None:
+    told = " ".join(f"{field.path} {field.note}" for field in fields)
+    unseen = {
+        name
+        for made in vars(module).values()
+        if isinstance(made, type) and issubclass(made, msgspec.Struct)
+        for name, hint in get_type_hints(made).items()
+        if hint == Raw | UnsetType
+    }
+    assert unseen
+    assert {name for name in unseen if name not in told} == set()
 
 
 @pytest.mark.parametrize("kind", DIALECTS)

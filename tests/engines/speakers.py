@@ -117,7 +117,7 @@ class Speaker:
     def begin(self, body: dict[str, Any], client: Client | None = None) -> Called:
         """Send it, for a client that speaks a dialect of its own where one is given."""
         data = json.dumps(body).encode()
-        asked = read_asked(data, body) if client is None else client.parse(data)
+        asked = read_asked(data, body) if client is None else client.parse(data, {})
         outgoing = self.dialect.outgoing(asked, self.model, ((b"x-request-id", b"1"),))
         now_s = self.clock.now_s
         translator = self.dialect.translator(streamed=outgoing.streamed, now_s=now_s())

@@ -58,8 +58,12 @@ def test_a_chat_becomes_a_request_that_the_sdk_would_send(stream: bool) -> None:
 
 def test_what_a_client_says_in_the_same_dialect_goes_on_as_it_came() -> None:
     asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}], "speed": "fast"}
-    call = request.parse(json.dumps(asked).encode())
-    assert json.loads(CLAUDE.outgoing(call, "claude", ()).body) == {**asked, "model": "claude", "stream": False}
+    beta = (b"anthropic-beta", b"fast-mode")
+    call = request.parse(json.dumps(asked).encode(), dict([beta, (b"x-api-key", b"the client's own")]))
+    made = CLAUDE.outgoing(call, "claude", ((b"x-api-key", b"ours"),))
+    assert json.loads(made.body) == {**asked, "model": "claude", "stream": False}
+    assert beta in made.headers
+    assert [value for name, value in made.headers if name == b"x-api-key"] == [b"ours"]
 
 
 def test_a_completion_is_not_carried_and_another_endpoint_may_serve_it() -> None:

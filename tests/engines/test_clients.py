@@ -147,7 +147,7 @@ async def test_what_the_messages_client_says_reaches_an_engine_of_its_dialect_un
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 # A conversation with a thought, a call, its result, and a system of blocks, as agents have them.
-RICH = {
+RICH: dict[str, dict[str, Any]] = {
     "messages": {
         "max_tokens": 4,
         "system": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}],

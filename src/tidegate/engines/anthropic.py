@@ -12,6 +12,7 @@ from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, S
 from tidegate.engines.openai import FIXED_HEADERS, OpenAI
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
 from tidegate.wire.anthropic.outward import messages_body
+from tidegate.wire.anthropic.shapes import NAME
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Translate
@@ -33,7 +34,7 @@ class _Models(msgspec.Struct):
 class Anthropic:
     """The Messages dialect. It serves chats alone."""
 
-    name = "anthropic"
+    name = NAME
 
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`."""
@@ -54,9 +55,10 @@ class Anthropic:
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
         """See `Dialect`."""
+        own = call.native.headers if call.native is not None and call.native.dialect == NAME else ()
         return Outgoing(
             target=self._base + b"/v1/messages",
-            headers=(*FIXED_HEADERS, *self.headers(headers)),
+            headers=(*FIXED_HEADERS, *self.headers(headers), *own),
             body=messages_body(call, model=model, stream=call.stream),
             streamed=call.stream,
         )

@@ -34,10 +34,14 @@ _Count = Annotated[int, Meta(ge=1)]
 
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing."""
+    """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing.
+
+    `headers` are those that say how the fields are to be read.
+    """
 
     dialect: str
     fields: dict[str, Raw]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """Between dialects: a reader for an engine or a client that does not speak the hub's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from tidegate.wire.aggregate import Aggregator
@@ -42,8 +42,8 @@ class Client(Protocol):
     name: str
     content_type: bytes
 
-    def parse(self, body: bytes) -> Call:
-        """What it asks for. Raises `BadRequest`."""
+    def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:
+        """What it asks for. Names of headers are in lower case. Raises `BadRequest`."""
         ...
 
     def stream(self, call: Call, now_s: Callable[[], float]) -> ClientStream:

@@ -21,7 +21,7 @@ from tidegate.wire.ollama.models import Facts, show, shown, tags, version
 from tidegate.wire.openai import Call
 from tidegate.wire.sse import BadStream, Cause
 
-CALL = OLLAMA_CHAT.parse(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}')
+CALL = OLLAMA_CHAT.parse(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', {})
 clients = st.sampled_from([OLLAMA_CHAT, OLLAMA_GENERATE])
 
 
@@ -283,5 +283,5 @@ def test_a_version_is_three_numbers() -> None:
 
 
 def test_a_call_keeps_nothing_in_the_other_dialect() -> None:
-    call: Call = OLLAMA_GENERATE.parse(b'{"model":"m","prompt":"hi"}')
+    call: Call = OLLAMA_GENERATE.parse(b'{"model":"m","prompt":"hi"}', {})
     assert call.native is None

@@ -1,6 +1,6 @@
 """Clients that speak the Messages API: `POST /v1/messages` and `/v1/messages/count_tokens`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tidegate.wire.anthropic import answer, errors, request
 from tidegate.wire.hub import encode
@@ -13,9 +13,9 @@ class Messages:
     name = "anthropic"
     content_type = b"text/event-stream; charset=utf-8"
 
-    def parse(self, body: bytes) -> Call:
+    def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:
         """See `Client`."""
-        return request.parse(body)
+        return request.parse(body, headers)
 
     def stream(self, call: Call, now_s: Callable[[], float]) -> answer.MessageStream:  # noqa: ARG002 - others ask it
         """See `Client`."""

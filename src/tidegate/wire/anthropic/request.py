@@ -1,6 +1,6 @@
 """A Messages request becomes a chat completion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -36,13 +36,15 @@ _REFUSED = top_level(FIELDS, Fate.REFUSED)
 _decoder = msgspec.json.Decoder(Body)
 # The name of the schema, which OpenAI wants and Anthropic has not.
 FORMAT_NAME = "answer"
+BETA_HEADER = b"anthropic-beta"
+NO_HEADERS: Mapping[bytes, bytes] = {}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def parse(body: bytes, *, counting: bool = False) -> Call:
+def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting: bool = False) -> Call:
     """The call that a body of `POST /v1/messages` asks for; `counting` is `/v1/messages/count_tokens`.
 
-    Raises `BadRequest` and nothing else.
+    Names of headers are in lower case. Raises `BadRequest` and nothing else.
     """
     fields = read_fields(body)
     for name, why in _REFUSED.items():
@@ -53,7 +55,9 @@ def parse(body: bytes, *, counting: bool = False) -> Call:
     if asked.max_tokens is None and not counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
     fields.pop("tidegate", None)
-    return call_of(_chat(asked), Native(dialect=NAME, fields=fields))
+    # The vendor takes fields that are new only together with the header that names them.
+    kept = tuple((name, headers[name]) for name in (BETA_HEADER,) if name in headers)
+    return call_of(_chat(asked), Native(dialect=NAME, fields=fields, headers=kept))
 
 
 _NULL = Raw(b"null")

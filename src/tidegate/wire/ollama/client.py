@@ -1,6 +1,6 @@
 """Clients that speak Ollama's API: `POST /api/chat` and `/api/generate`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tidegate.wire.ollama import answer, request
 from tidegate.wire.openai import Call
@@ -16,7 +16,7 @@ class Ollama:
         self._parse = parse
         self._form = form
 
-    def parse(self, body: bytes) -> Call:
+    def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:  # noqa: ARG002 - none of them matters here
         """See `Client`. It is streamed where the request does not say."""
         return self._parse(body)
 

@@ -1,6 +1,6 @@
 """Clients that speak the Responses API: `POST /v1/responses`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tidegate.wire import errors
 from tidegate.wire.openai import Call
@@ -14,7 +14,7 @@ class Responses:
     name = "responses"
     content_type = b"text/event-stream; charset=utf-8"
 
-    def parse(self, body: bytes) -> Call:
+    def parse(self, body: bytes, headers: Mapping[bytes, bytes]) -> Call:  # noqa: ARG002 - none of them matters here
         """See `Client`."""
         return request.parse(body)
 
