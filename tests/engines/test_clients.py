@@ -14,9 +14,7 @@ from tests.engines.conftest import Speaking
 from tests.engines.speakers import TRANSLATED, Called, Speaker
 from tidegate.core.model import Ending
 from tidegate.engines.fake import Fault, Script
-from tidegate.wire.anthropic.client import Messages
-from tidegate.wire.ollama.client import OLLAMA_CHAT, OLLAMA_GENERATE
-from tidegate.wire.responses.client import Responses
+from tidegate.wire.clients import CLIENTS
 from tidegate.wire.translate import Client
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
@@ -71,30 +69,31 @@ USER = [{"role": "user", "content": "Say hi"}]
 FOUR = {"num_predict": 4, "temperature": 0}
 TALKS = {
     "messages": Talk(
-        Messages(),
+        CLIENTS["/v1/messages"],
         {"model": "m", "max_tokens": 4, "messages": USER, "temperature": 0},
         messages_text,
         lambda body: "".join(getattr(block, "text", "") for block in Message.model_validate_json(body).content),
     ),
     "responses": Talk(
-        Responses(),
+        CLIENTS["/v1/responses"],
         {"model": "m", "input": "Say hi", "max_output_tokens": 4, "temperature": 0},
         responses_text,
         lambda body: Response.model_validate_json(body).output_text,
     ),
     "ollama": Talk(
-        OLLAMA_CHAT,
+        CLIENTS["/api/chat"],
         {"model": "m", "messages": USER, "options": FOUR},
         ollama_text,
         lambda body: ChatResponse.model_validate_json(body).message.content or "",
     ),
     "ollama prompt": Talk(
-        OLLAMA_GENERATE,
+        CLIENTS["/api/generate"],
         {"model": "m", "prompt": "Say hi", "options": FOUR},
         generated_text,
         lambda body: GenerateResponse.model_validate_json(body).response or "",
     ),
 }
+assert [talk.client for talk in TALKS.values()] == list(CLIENTS.values())
 talks = pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
 
 
@@ -141,7 +140,7 @@ async def test_what_the_messages_client_says_reaches_an_engine_of_its_dialect_un
     async with speaking as speaker:
         if speaker.kind not in TRANSLATED:
             pytest.skip("this engine speaks another dialect")
-        await speaker.call(TALKS["messages"].body | {"system": [cached], "stream": True}, Messages())
+        await speaker.call(TALKS["messages"].body | {"system": [cached], "stream": True}, TALKS["messages"].client)
         assert json.loads(speaker.seen()[-1])["system"] == [cached]
 
 

@@ -192,6 +192,12 @@ def test_no_body_breaks_it(data: bytes) -> None:
         parse(data)
 
 
+@given(st.dictionaries(st.sampled_from(sorted(top_level(OUTWARD, *Fate))), junk), conversations())
+def test_no_chat_breaks_the_way_out(fields: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    with suppress(BadRequest):
+        outward({"messages": messages, **fields, "model": "m"})
+
+
 # --- what is carried ------------------------------------------------------------------------------------------------
 
 

@@ -188,7 +188,11 @@ ACCEPTED = {
 
 FIELDS: tuple[Field, ...] = (
     carried("model", "by the names of GET /v1/models"),
-    carried("messages", "tool results become messages of the role tool, before what else the message says"),
+    carried(
+        "messages",
+        "tool results become messages of the role tool, before what else the message says; an image in one stays "
+        "there, and some engines refuse it",
+    ),
     carried("max_tokens", "required, but for count_tokens"),
     carried("system", "the first message, its blocks kept apart"),
     carried("stop_sequences", "`stop`"),
