@@ -51,8 +51,8 @@ as a broken answer does; Responses keeps them as text. `POST /v1/messages/count_
 marked `"estimated": true`. Ollama's durations are the engine's own where it tells them, else the gateway's clock;
 sizes and digests of models are empty.
 
-The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpoint, as the request does; no other header
-of a client is passed on.
+The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpoint, as the request does;
+no other header is passed on.
 
 An engine's Messages answer reaches the hub with `pause_turn` as stop and `model_context_window_exceeded` as length;
 citations are left out, and a block of a tool that the vendor runs is a broken answer.

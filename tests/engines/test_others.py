@@ -124,6 +124,22 @@ def test_ollama_is_never_made_to_load() -> None:
     assert b"num_ctx" not in made.body
 
 
+@pytest.mark.parametrize(
+    ("asked", "bound"),
+    [
+        ({"max_completion_tokens": 5}, 5),
+        ({"max_completion_tokens": 5, "max_tokens": 7}, 5),
+        ({"max_completion_tokens": None, "max_tokens": 7}, 7),
+        ({"max_tokens": 7}, 7),
+    ],
+)
+def test_ollama_gets_the_bound_by_the_name_that_it_knows(asked: dict[str, int | None], bound: int) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a"}], **asked}).encode()
+    made = json.loads(Ollama("", "m").outgoing(parse(body, Capability.CHAT), "m", ()).body)
+    assert made["max_tokens"] == bound
+    assert "max_completion_tokens" not in made
+
+
 def test_ollamas_full_queue_is_a_refusal() -> None:
     busy = (
         b'{"error":{"message":"server busy, please try again.  maximum pending requests exceeded","type":"api_error"}}'

@@ -8,6 +8,7 @@ be asked for by mistake. A prompt beyond the window is cut by Ollama without a w
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import Raw, structs
 
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
 from tidegate.engines.openai import OpenAI
@@ -15,6 +16,8 @@ from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 
 _LATEST = ":latest"
+_NEWER_BOUND = "max_completion_tokens"
+_NULL = Raw(b"null")
 
 
 class _Loaded(msgspec.Struct):
@@ -42,7 +45,11 @@ class Ollama:
         self.translator = self._openai.translator
 
     def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
-        """See `Dialect`."""
+        """See `Dialect`. Ollama passes over `max_completion_tokens`, and would answer without a bound."""
+        if _NEWER_BOUND in call.fields:
+            fields = dict(call.fields)
+            bound = fields.pop(_NEWER_BOUND)
+            call = structs.replace(call, fields=fields if bound == _NULL else {**fields, "max_tokens": bound})
         return self._openai.outgoing(call, model, headers)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
