@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from docs.dialects import dialects
 from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.reference import reference as configuration
 from tidegate.core.model import WHY_TEXT
@@ -45,7 +46,13 @@ def faults() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"configuration.md": configuration, "faults.md": faults, "metrics.md": metrics, "reasons.md": reasons}
+PAGES = {
+    "configuration.md": configuration,
+    "dialects.md": dialects,
+    "faults.md": faults,
+    "metrics.md": metrics,
+    "reasons.md": reasons,
+}
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from tidegate.config.load import load
 from tidegate.config.schema import PolicyTable
 from tidegate.config.secret import Secret
 from tidegate.core.model import Capability, Policy, Price, Slo
+from tidegate.engines.kinds import KINDS
 
 EXAMPLES = sorted(Path("examples").glob("*.toml"))
 VARIABLES = {"OPENAI_API_KEY": "sk-verysecret", "PARTNER_API_KEY": "p"}
@@ -223,3 +224,10 @@ def test_a_certificate_of_ones_own_is_trusted_beside_the_usual(tmp_path: Path) -
     assert context.check_hostname
     assert any("trustme" in str(ca) for ca in context.get_ca_certs())
     assert built(tmp_path, SITES + MINE).upstreams["mine"].tls() is None
+
+
+def test_every_engine_that_can_be_written_has_a_dialect_and_defaults() -> None:
+    assert {kind.value for kind in EngineKind} == set(KINDS)
+    for kind in EngineKind:
+        assert defaults(kind, local=True).reasons
+        assert defaults(kind, local=False).prior.rtt_s > 0.01

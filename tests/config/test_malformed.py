@@ -81,8 +81,8 @@ MALFORMED = [
     (GOOD + "capabilities = []\n", "endpoint.mine.capabilities", "an empty list is not", "goes elsewhere"),
     (GOOD + "prior = { decode_tokens_per_s = 0 }\n", "endpoint.mine.prior.decode_tokens_per_s", "0 is not", "second"),
     (GOOD + "prior = { decode_tps = 9 }\n", "endpoint.mine.prior.decode_tps", "no such setting", "decode_tokens"),
-    (HOME + MINE.replace("llamacpp", "ollama"), "endpoint.mine.engine", "this text is not one of", "dialect"),
-    (HOME + "[endpoint.mine]\nsite = 'home'\n", "endpoint.mine", "`engine` is missing", '"llamacpp", "openai"'),
+    (HOME + MINE.replace("llamacpp", "tgi"), "endpoint.mine.engine", "this text is not one of", "dialect"),
+    (HOME + "[endpoint.mine]\nsite = 'home'\n", "endpoint.mine", "`engine` is missing", '"llamacpp", "ollama"'),
     ("[site.home]\n" + MINE, "site.home", "`local` is missing", "true or false"),
     # references
     (HOME + MINE.replace('"home"', '"hone"'), "endpoint.mine.site", "no site `hone`", "did you mean `home`"),

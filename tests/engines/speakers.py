@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from tests.http.harness import HOST, eventually
 from tidegate.clock import Clock
 from tidegate.core.model import Capability
@@ -15,10 +17,14 @@ from tidegate.engines.fake import FakeEngine, Script
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.attempt import Attempt
 from tidegate.http.client import Origin, Pool, fetch
+from tidegate.wire import embeddings
 from tidegate.wire.aggregate import Aggregator
-from tidegate.wire.openai import parse
-from tidegate.wire.stream import Reader, StreamReader
+from tidegate.wire.openai import Call, parse
+from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
+
+# Kinds whose dialect is not the hub's: they serve chats alone.
+TRANSLATED = frozenset({"anthropic"})
 
 CASSETTES = Path(__file__).with_name("cassettes") / "llamacpp"
 LONG = "word " * 1500  # beyond a window of 1024
@@ -35,6 +41,12 @@ def chat(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
 
 def completion(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
     return {"model": "m", "prompt": prompt, "temperature": 0, "max_tokens": 4} | fields
+
+
+def read_asked(data: bytes, body: dict[str, Any]) -> Call:
+    if "input" in body:
+        return embeddings.parse(data)
+    return parse(data, Capability.CHAT if "messages" in body else Capability.COMPLETION)
 
 
 class Called:
@@ -70,7 +82,7 @@ class Called:
     @property
     def answer(self) -> Any:
         reader = self.attempt.reader
-        assert isinstance(reader, Aggregator | WholeReader)
+        assert isinstance(reader, Aggregator | WholeReader | Translated)
         return json.loads(reader.result())
 
 
@@ -86,8 +98,8 @@ class Speaker:
         self.dialect: Dialect = KINDS[kind]("", model)
         self.clock = Clock()
         self.pool = Pool(Origin(HOST, port), clock=self.clock, sweep_s=0.01)
-        self.tells_window = True
-        self.tells_load = kind == "llamacpp"
+        self.tells_window = kind not in ("anthropic",)
+        self.tells_load = kind in ("llamacpp", "sglang", "vllm")
         self.notices_leaving = True
 
     async def __aenter__(self) -> Self:
@@ -98,15 +110,21 @@ class Speaker:
     ) -> None:
         await self.pool.close()
 
-    def begin(self, body: dict[str, Any]) -> Called:
-        """Send it."""
-        asked = parse(json.dumps(body).encode(), Capability.CHAT if "messages" in body else Capability.COMPLETION)
+    def must_serve(self, body: dict[str, Any]) -> None:
+        """Skip the test where its dialect has no such request."""
+        if self.kind in TRANSLATED and "messages" not in body:
+            pytest.skip("this dialect serves chats alone")
+
+    def begin(self, body: dict[str, Any], client: Client | None = None) -> Called:
+        """Send it, for a client that speaks a dialect of its own where one is given."""
+        data = json.dumps(body).encode()
+        asked = read_asked(data, body) if client is None else client.parse(data, {})
         outgoing = self.dialect.outgoing(asked, self.model, ((b"x-request-id", b"1"),))
-        reader: Reader = WholeReader()
-        if outgoing.streamed:
-            reader = StreamReader(include_usage=True) if asked.stream else Aggregator(asked.kind)
+        now_s = self.clock.now_s
+        translator = self.dialect.translator(streamed=outgoing.streamed, now_s=now_s())
+        made = reader(asked, streamed=outgoing.streamed, engine=translator, client=client, now_s=now_s)
         called = Called()
-        attempt = called.attempt = Attempt("e", self.dialect, outgoing, reader, called, self.clock.now_s, hedge=False)
+        attempt = called.attempt = Attempt("e", self.dialect, outgoing, made, called, now_s, hedge=False)
         call = self.pool.send(
             b"POST",
             outgoing.target,
@@ -119,9 +137,9 @@ class Speaker:
         attempt.carry(call)
         return called
 
-    async def call(self, body: dict[str, Any]) -> Called:
+    async def call(self, body: dict[str, Any], client: Client | None = None) -> Called:
         """Send it, and wait for its end."""
-        called = self.begin(body)
+        called = self.begin(body, client)
         await called.over.wait()
         return called
 
@@ -141,6 +159,14 @@ class Speaker:
 
     def strict(self) -> None:
         """From now on a bad parameter is refused."""
+
+    def broken(self, script: Script) -> None:
+        """From now on answers go wrong in this way."""
+        pytest.skip("this server does not go wrong to order")
+
+    def seen(self) -> list[bytes]:
+        """The bodies of the requests as they arrived."""
+        raise NotImplementedError
 
     async def running(self) -> int:
         """Requests it works on."""
@@ -177,6 +203,12 @@ class FakeSpeaker(Speaker):
     def strict(self) -> None:
         said = recorded("bad_request")
         self.engine.script = Script(status=said["status"], error=said["body"].encode())
+
+    def broken(self, script: Script) -> None:
+        self.engine.script = script
+
+    def seen(self) -> list[bytes]:
+        return [seen.body for seen in self.engine.seen]
 
     async def running(self) -> int:
         return self.engine.in_flight

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.engines.conftest import Speaking
-from tests.engines.speakers import LONG, Called, begun, chat, completion
+from tests.engines.speakers import LONG, TRANSLATED, Called, begun, chat, completion
 from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
@@ -18,7 +18,11 @@ from tidegate.wire.openai import parse
 
 ASKED = {"chat": chat(), "completion": completion()}
 NOW_S = 1_800_000_000.0
-dialects = pytest.mark.parametrize("dialect", [made("/base/v1", "m") for made in KINDS.values()], ids=KINDS)
+DIALECTS = {kind: made("/base/v1", "m") for kind, made in KINDS.items()}
+dialects = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+# Those whose requests are the hub's own, and pass as they came.
+PLAIN = {kind: dialect for kind, dialect in DIALECTS.items() if kind not in TRANSLATED}
+plain_dialects = pytest.mark.parametrize("dialect", PLAIN.values(), ids=PLAIN)
 
 
 def counted(called: Called) -> None:
@@ -31,6 +35,7 @@ def counted(called: Called) -> None:
 @pytest.mark.parametrize("asked", ASKED)
 async def test_a_stream_shows_its_first_content_and_counts_its_tokens(speaking: Speaking, asked: str) -> None:
     async with speaking as speaker:
+        speaker.must_serve(ASKED[asked])
         called = await speaker.call(ASKED[asked] | {"stream": True})
     assert called.failure is None
     assert called.contents == 1
@@ -45,6 +50,7 @@ async def test_a_stream_shows_its_first_content_and_counts_its_tokens(speaking: 
 @pytest.mark.parametrize("asked", ASKED)
 async def test_a_whole_answer_is_one_object_and_counts_its_tokens(speaking: Speaking, asked: str) -> None:
     async with speaking as speaker:
+        speaker.must_serve(ASKED[asked])
         called = await speaker.call(ASKED[asked])
     assert called.failure is None
     assert called.written == b""
@@ -56,12 +62,26 @@ async def test_a_whole_answer_is_one_object_and_counts_its_tokens(speaking: Spea
     assert called.answer["usage"]["completion_tokens"] == 4
 
 
+async def test_embeddings_are_given_whole_and_count_their_tokens(speaking: Speaking) -> None:
+    asked = {"model": "m", "input": ["a", "b"], "encoding_format": "float"}
+    async with speaking as speaker:
+        speaker.must_serve(asked)
+        called = await speaker.call(asked)
+    if called.failure is not None and called.failure.message.startswith("the endpoint answered 501"):
+        pytest.skip("this server was not started for embeddings")
+    assert called.failure is None
+    assert called.answer["data"][0]["embedding"]
+    assert called.attempt.reader.usage is not None
+    assert called.attempt.reader.usage.prompt_tokens
+
+
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("asked", [chat(LONG), completion(LONG)], ids=["chat", "completion"])
 async def test_a_prompt_that_does_not_fit_is_a_refusal_that_another_window_may_answer(
     speaking: Speaking, asked: dict[str, Any], stream: bool
 ) -> None:
     async with speaking as speaker:
+        speaker.must_serve(asked)
         speaker.overflowing()
         failure = (await speaker.call(asked | {"stream": stream})).failure
     assert failure is not None
@@ -73,7 +93,9 @@ async def test_a_prompt_that_does_not_fit_is_a_refusal_that_another_window_may_a
 async def test_a_bad_parameter_is_the_clients_and_final(speaking: Speaking, stream: bool) -> None:
     async with speaking as speaker:
         speaker.strict()
-        failure = (await speaker.call(chat(temperature="hot", stream=stream))).failure
+        # What a translator would refuse by itself is not sent, and is no failure of the engine's.
+        bad: dict[str, Any] = {"top_p": 7} if speaker.kind in TRANSLATED else {"temperature": "hot"}
+        failure = (await speaker.call(chat(stream=stream, **bad))).failure
     assert failure is not None
     assert (failure.status, failure.final, failure.ending) == (400, True, Ending.OK)
     assert failure.message
@@ -98,6 +120,7 @@ async def test_a_probe_tells_what_the_engine_knows_of_itself(speaking: Speaking)
 @pytest.mark.parametrize("asked", ASKED)
 async def test_a_cancelled_call_frees_the_engine(speaking: Speaking, asked: str, stream: bool) -> None:
     async with speaking as speaker:
+        speaker.must_serve(ASKED[asked])
         if not stream and not speaker.notices_leaving:
             pytest.skip("this server does not notice it")
         speaker.endless()
@@ -111,7 +134,7 @@ async def test_a_cancelled_call_frees_the_engine(speaking: Speaking, asked: str,
 # --- without a server -----------------------------------------------------------------------------------------------
 
 
-@dialects
+@plain_dialects
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("kind", [Capability.CHAT, Capability.COMPLETION])
 def test_a_request_goes_to_the_path_of_its_kind_with_the_headers_it_was_given(
@@ -208,6 +231,21 @@ def test_no_answer_to_a_probe_breaks_a_dialect_or_makes_up_a_window(dialect: Dia
     count = len(dialect.probes())
     signals = dialect.signals(data.draw(st.lists(answers, min_size=count, max_size=count)))
     assert signals.context_tokens is None or signals.context_tokens > 0
+
+
+@dialects
+def test_headers_for_an_engine_keep_the_rest_and_settle_at_once(dialect: Dialect) -> None:
+    made = dialect.headers(((b"authorization", b"Bearer k"), (b"x-request-id", b"1")))
+    assert (b"x-request-id", b"1") in made
+    assert [value for _, value in made if value.endswith(b"k")]
+    assert dialect.headers(made) == made
+
+
+@dialects
+@pytest.mark.parametrize("streamed", [True, False])
+def test_a_translator_is_new_for_each_answer(dialect: Dialect, streamed: bool) -> None:
+    first, second = (dialect.translator(streamed=streamed, now_s=NOW_S) for _ in range(2))
+    assert first is None or first is not second
 
 
 @dialects

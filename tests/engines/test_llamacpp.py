@@ -82,7 +82,7 @@ async def replayed(name: str, body: dict[str, Any]) -> Called:
 
 @pytest.mark.parametrize("name", ["chat_stream", "chat_stream_usage", "tool_call_stream"])
 async def test_its_streams_are_relayed_to_the_last_byte(name: str) -> None:
-    called = await replayed(name, chat(stream=True))
+    called = await replayed(name, chat(stream=True, stream_options={"include_usage": True}))
     assert called.failure is None
     assert called.contents == 1
     assert called.written + called.attempt.reader.done_frame == recorded(name)["body"].encode()

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.wire.streams import recorded
-from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX, gauges
+from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX, gauges, samples
 
 RUNNING, WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 
@@ -52,3 +52,8 @@ def test_an_exposition_beyond_its_bound_tells_nothing() -> None:
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_raise(text: bytes) -> None:
     gauges(b"a" + text, ["a", "aa"])
+
+
+def test_samples_keep_their_labels() -> None:
+    text = b'a{x="1",y="}\\""} 2\na 3\nb{x="2"} NaN\n'
+    assert samples(text, ["a", "b"]) == {"a": [({b"x": b"1", b"y": b'}\\"'}, 2.0), ({}, 3.0)]}

@@ -90,6 +90,30 @@ _REMOTE_OPENAI = Defaults(
     "completions or log-probabilities.",
 )
 
+# What serves many at once on an accelerator, and tells its window.
+_SERVER = replace(
+    _LOCAL_OPENAI,
+    context_tokens=2048,
+    reasons="As `openai`, local, which was measured with vLLM. The context is assumed until the engine was asked.",
+)
+
+_OLLAMA = Defaults(
+    context_tokens=4096,
+    concurrency=1,
+    shares_compute=True,
+    capabilities=(Capability.CHAT, Capability.COMPLETION, Capability.TOOLS, Capability.JSON_SCHEMA),
+    prior=replace(_LLAMACPP.prior, batch_tokens=None),
+    reasons="The same computation as `llamacpp`, one prompt after the other. One at once, its own default. The context "
+    "is its default below 24 GiB of memory, assumed until the model is loaded and tells: beyond it Ollama cuts "
+    "prompts without a word.",
+)
+
+_ANTHROPIC = replace(
+    _REMOTE_OPENAI,
+    context_tokens=200_000,
+    reasons="As `openai`, remote. The context is that of every model of the vendor since 2024, until it was asked.",
+)
+
 _FAKE = Defaults(
     context_tokens=8192,
     concurrency=4,
@@ -100,11 +124,21 @@ _FAKE = Defaults(
 )
 
 
+_BY_ENGINE = {
+    EngineKind.LLAMACPP: _LLAMACPP,
+    EngineKind.OLLAMA: _OLLAMA,
+    EngineKind.VLLM: _SERVER,
+    EngineKind.SGLANG: _SERVER,
+    EngineKind.ANTHROPIC: _ANTHROPIC,
+    EngineKind.FAKE: _FAKE,
+}
+
+
 def defaults(engine: EngineKind, local: bool) -> Defaults:
     """What holds for such an engine at such a site."""
     if engine is EngineKind.OPENAI:
         return _LOCAL_OPENAI if local else _REMOTE_OPENAI
-    base = _LLAMACPP if engine is EngineKind.LLAMACPP else _FAKE
+    base = _BY_ENGINE[engine]
     return base if local else _moved(base)
 
 

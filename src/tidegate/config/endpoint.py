@@ -18,7 +18,11 @@ class EngineKind(StrEnum):
     """The software behind an endpoint, as far as its dialect differs."""
 
     LLAMACPP = "llamacpp"
+    OLLAMA = "ollama"
+    VLLM = "vllm"
+    SGLANG = "sglang"
     OPENAI = "openai"
+    ANTHROPIC = "anthropic"
     FAKE = "fake"
 
 
@@ -103,8 +107,9 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     engine: Annotated[
         EngineKind,
         Meta(
-            description="Its dialect: `llamacpp` for llama-server, `openai` for everything else that speaks the "
-            "OpenAI API (vLLM, SGLang, vendors), `fake` for tests."
+            description="Its dialect: `llamacpp` for llama-server, `ollama`, `vllm` and `sglang` by their names, "
+            "`anthropic` for the Messages API, `openai` for everything else that speaks the OpenAI API (vendors, "
+            "gateways), `fake` for tests."
         ),
     ]
     url: Annotated[
@@ -134,8 +139,8 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         # Below 128 no chat template fits; ten times the longest context there is.
         Annotated[int, Meta(ge=128, le=100_000_000)] | None,
         Meta(
-            description="Context window of one request, prompt and output together. Left out, llama.cpp is asked; "
-            "other engines do not tell."
+            description="Context window of one request, prompt and output together. Left out, the engine is asked; "
+            "`openai` does not tell."
         ),
     ] = None
     concurrency: Annotated[

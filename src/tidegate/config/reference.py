@@ -130,15 +130,18 @@ def _classes() -> str:
 def _engines() -> str:
     kinds = [
         ("`llamacpp`, local", defaults(EngineKind.LLAMACPP, local=True)),
+        ("`ollama`, local", defaults(EngineKind.OLLAMA, local=True)),
+        ("`vllm` and `sglang`, local", defaults(EngineKind.VLLM, local=True)),
         ("`openai`, local", defaults(EngineKind.OPENAI, local=True)),
         ("`openai`, remote", defaults(EngineKind.OPENAI, local=False)),
+        ("`anthropic`, remote", defaults(EngineKind.ANTHROPIC, local=False)),
         ("`fake`, local", defaults(EngineKind.FAKE, local=True)),
     ]
     head = "| | " + " | ".join(name for name, _ in kinds) + " |"
     rows = ["## What is taken for granted of an engine", "", head, "| --- |" + " --- |" * len(kinds)]
     columns = [_usual(usual) for _, usual in kinds]
     rows += [f"| `{key}` | " + " | ".join(column[key] for column in columns) + " |" for key in columns[0]]
-    rows += ["", "`llamacpp` and `fake` at a remote site: as here, with the network of `openai`, remote.", ""]
+    rows += ["", "Another site: as here, with the network of `openai`, remote.", ""]
     rows += [f"- {name}: {usual.reasons}" for name, usual in kinds]
     return "\n".join(rows) + "\n"
 

@@ -9,14 +9,18 @@ from typing import Protocol
 
 from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.model import Ending, Record
+from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
+from tidegate.wire.translate import Translate
+
+Header = tuple[bytes, bytes]
 
 
 class Outgoing(Record, frozen=True, kw_only=True):
     """A request as it goes to the engine. `streamed`: the answer is an event stream."""
 
     target: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: tuple[Header, ...]
     body: bytes
     streamed: bool
 
@@ -52,6 +56,19 @@ def overflow(message: str) -> Failure:
     )
 
 
+def uncarried(refusal: BadRequest) -> Failure:
+    """This engine's dialect cannot say what is asked. Not final: another's may; nothing was sent."""
+    return Failure(
+        ending=Ending.REFUSED,
+        cause="uncarried",
+        status=refusal.status,
+        message=refusal.message,
+        kind=refusal.type,
+        code="unsupported_capability",
+        param=refusal.param,
+    )
+
+
 class ProbeRequest(Record, frozen=True, kw_only=True):
     """One GET of a probe. `essential`: the endpoint counts as down where it fails."""
 
@@ -67,12 +84,13 @@ class ProbeAnswer(Record, frozen=True, kw_only=True):
 
 
 class Signals(Record, frozen=True, kw_only=True):
-    """What a probe tells. None is unknown, never zero."""
+    """What a probe tells. None is unknown, never zero. `cache_share` is how full the KV cache is, from 0 to 1."""
 
     up: bool
     context_tokens: int | None = None
     running: int | None = None
     queued: int | None = None
+    cache_share: float | None = None
 
 
 class Dialect(Protocol):
@@ -80,8 +98,22 @@ class Dialect(Protocol):
 
     name: str
 
-    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
-        """The request as this engine wants it; `model` is the endpoint's own name for it."""
+    def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
+        """The headers that go with every request and probe, the key among them, as this engine wants them.
+
+        Doing it twice changes nothing.
+        """
+        ...
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
+        """The request as this engine wants it; `model` is the endpoint's own name for it.
+
+        Raises `BadRequest` for what its dialect cannot say: see `uncarried`.
+        """
+        ...
+
+    def translator(self, *, streamed: bool, now_s: float) -> Translate | None:
+        """What makes the hub's answer of this engine's; None where it is that already. `now_s` dates it."""
         ...
 
     def failure(self, status: int, headers: Mapping[bytes, bytes], body: bytes, now_s: float) -> Failure:

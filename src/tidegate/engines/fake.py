@@ -1,6 +1,6 @@
 """An engine without a model: a real server on loopback, with behaviour to order.
 
-It speaks the plain dialect, and answers llama.cpp's probes too, so that it can stand in for either.
+It speaks OpenAI's dialect and Anthropic's, and answers the probes of every kind, so that it can stand in for any.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from tidegate.engines.faults import Fault
 from tidegate.engines.words import DONE, Words, event
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
+from tidegate.wire.anthropic.answer import MessageStream, whole
 
 __all__ = ["FAKED", "FakeEngine", "Fault", "Script", "Seen"]
 
@@ -23,6 +24,12 @@ _EVENTS = (b"content-type", b"text/event-stream")
 _HTML = (b"content-type", b"text/html")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4")
 _ERROR = {"error": {"message": "out of memory", "type": "server_error"}}
+
+_GAUGES = (
+    (b"llamacpp:requests_processing", b"llamacpp:requests_deferred"),
+    (b"vllm:num_requests_running", b"vllm:num_requests_waiting"),
+    (b"sglang:num_running_reqs", b"sglang:num_queue_reqs"),
+)
 
 
 FAKED = (
@@ -124,8 +131,16 @@ class FakeEngine:
             props = {"default_generation_settings": {"n_ctx": self._context_tokens}}
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":
-            gauges = b"llamacpp:requests_processing %d\nllamacpp:requests_deferred 0\n" % self.in_flight
+            gauges = b"".join(b"%b %d\n%b 0\n" % (running, self.in_flight, queued) for running, queued in _GAUGES)
             exchange.respond(200, (_TEXT,), gauges)
+        elif exchange.path == "/get_server_info":
+            told = {"context_length": self._context_tokens, "api_key": "the engine's own"}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(told))
+        elif exchange.path == "/api/version":
+            exchange.respond(200 if self.up else 503, (_JSON,), b'{"version":"0.0.0"}')
+        elif exchange.path == "/api/ps":
+            loaded = {"models": [{"name": self._model, "context_length": self._context_tokens}]}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(loaded))
         elif exchange.method != "POST":
             exchange.respond(404, (_JSON,), b'{"error":{"message":"File Not Found","type":"not_found_error"}}')
         else:
@@ -142,7 +157,8 @@ class _Answer:
         self._asked = asked
         self._script = script
         self._made = 0
-        chat = exchange.path.endswith("/chat/completions")
+        self._messages = MessageStream() if exchange.path.endswith("/messages") else None
+        chat = exchange.path.endswith("/chat/completions") or self._messages is not None
         self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body))
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
@@ -152,6 +168,9 @@ class _Answer:
         exchange, script = self._exchange, self._script
         if script.status != 200:
             exchange.respond(script.status, (_JSON, *script.headers), script.error)
+            return
+        if exchange.path.endswith("/embeddings"):
+            exchange.respond(200, (_JSON,), msgspec.json.encode(self._embeddings()))
             return
         engine = self._engine
         engine.in_flight += 1
@@ -166,7 +185,7 @@ class _Answer:
         if self._asked.stream:
             exchange.on_pause, exchange.on_resume = self._pause, self._resume
             exchange.start(200, (_EVENTS,))
-            exchange.write(self._words.role())
+            self._write(self._words.role())
         if script.fault is not Fault.STALL:
             self._after(script.first_s, self._token)
 
@@ -194,7 +213,7 @@ class _Answer:
             self._made += 1
             self._engine.made += 1
             if self._asked.stream:
-                self._exchange.write(self._words.token(self._made, script.pad))
+                self._write(self._words.token(self._made, script.pad))
             self._after(script.token_s, self._token)
         else:
             self._finish()
@@ -212,6 +231,8 @@ class _Answer:
                 return
             case Fault.MALFORMED:
                 exchange.write(b'data: {"choices": [{"delta"\n\n')
+            case Fault.ERROR_EVENT if self._messages is not None:
+                exchange.write(self._messages.error("out of memory", "api_error", None))
             case Fault.ERROR_EVENT:
                 exchange.write(event(_ERROR))
             case _:
@@ -237,13 +258,23 @@ class _Answer:
         words = self._words
         usage = words.usage(self._made) if self._script.usage else None
         if self._asked.stream:
-            exchange.write(words.finish())
+            self._write(words.finish())
             if usage is not None:
-                exchange.write(words.usage_frame(usage))
-            exchange.write(DONE)
+                self._write(words.usage_frame(usage))
+            exchange.write(DONE if self._messages is None else self._messages.end())
             exchange.end()
         else:
-            exchange.respond(200, (_JSON,), words.whole(self._made, usage))
+            body = words.whole(self._made, usage)
+            exchange.respond(200, (_JSON,), body if self._messages is None else whole(body))
+
+    def _write(self, frame: bytes) -> None:
+        self._exchange.write(frame if self._messages is None else self._messages.feed(frame))
+
+    def _embeddings(self) -> dict[str, object]:
+        """One vector; where it points has no meaning."""
+        usage = {"prompt_tokens": len(self._exchange.body) // 4, "total_tokens": len(self._exchange.body) // 4}
+        data = [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}]
+        return {"object": "list", "data": data, "model": self._asked.model, "usage": usage}
 
     def _left(self) -> None:
         self._engine.left += 1

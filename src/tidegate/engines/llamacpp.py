@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.engines.base import Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
-from tidegate.wire.openai import Call
+from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
 
 _RUNNING = "llamacpp:requests_processing"
@@ -36,10 +36,12 @@ class LlamaCpp:
         self._openai = OpenAI(base_path, model)
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         self.failure = self._openai.failure
+        self.headers = self._openai.headers
+        self.translator = self._openai.translator
 
-    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
-        """See `Dialect`."""
-        return self._openai.made(call, model, headers, streamed=True)
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
+        """See `Dialect`. Embeddings come whole."""
+        return self._openai.made(call, model, headers, streamed=call.kind is not EMBEDDING)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`.

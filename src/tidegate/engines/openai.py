@@ -1,19 +1,23 @@
-"""Any server that speaks the OpenAI protocol: vLLM, SGLang, LM Studio, a gateway, the cloud."""
+"""Any server that speaks the OpenAI protocol: LM Studio, a gateway, the cloud, and vLLM or SGLang seen from outside."""
 
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from tidegate.core.model import Capability, Ending
-from tidegate.engines.base import Failure, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
+from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
 from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
-from tidegate.wire.openai import Call, upstream_body
+from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
 # The request itself is at fault: another endpoint would say the same.
 _CLIENTS_FAULT = frozenset({400, 422})
 # The endpoint will not take it now, and says so.
 _REFUSALS = frozenset({429, 503, 529})
-_PATHS = {Capability.CHAT: b"/v1/chat/completions", Capability.COMPLETION: b"/v1/completions"}
+_PATHS = {
+    Capability.CHAT: b"/v1/chat/completions",
+    Capability.COMPLETION: b"/v1/completions",
+    EMBEDDING: b"/v1/embeddings",
+}
 
 
 class _Model(msgspec.Struct):
@@ -38,15 +42,23 @@ class OpenAI:
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         self._model = model
 
-    def outgoing(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]]) -> Outgoing:
+    def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
+        """See `Dialect`. As they are."""
+        return tuple(given)
+
+    def translator(self, *, streamed: bool, now_s: float) -> None:  # noqa: ARG002 - there is none either way
+        """See `Dialect`. What it answers is the hub's."""
+        return
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
         """See `Dialect`."""
         return self.made(call, model, headers, streamed=call.stream)
 
-    def made(self, call: Call, model: str, headers: Sequence[tuple[bytes, bytes]], *, streamed: bool) -> Outgoing:
+    def made(self, call: Call, model: str, headers: Sequence[Header], *, streamed: bool) -> Outgoing:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
         return Outgoing(
             target=self._base + _PATHS[call.kind],
-            headers=(*_FIXED_HEADERS, *headers),
+            headers=(*FIXED_HEADERS, *headers),
             body=upstream_body(call, model=model, stream=streamed),
             streamed=streamed,
         )
@@ -97,16 +109,20 @@ class OpenAI:
         # A server without a list of models is up all the same; one that is failing says 5xx, a bad key 401.
         if models is None or models.status >= 500 or models.status in (401, 403):
             return Signals(up=False)
+        return Signals(up=True, context_tokens=self.window(models))
+
+    def window(self, models: ProbeAnswer | None) -> int | None:
+        """The window of the endpoint's model in a list of models: for dialects that build on this one."""
         try:
-            listed = msgspec.json.decode(models.body, type=_Models).data
+            listed = msgspec.json.decode(b"" if models is None else models.body, type=_Models).data
         except UNREADABLE:
-            return Signals(up=True)
+            return None
         known = [m for m in listed if self._model in (None, m.id)]
         windows = [m.max_model_len for m in known if m.max_model_len is not None and m.max_model_len > 0]
-        return Signals(up=True, context_tokens=min(windows, default=None))
+        return min(windows, default=None)
 
 
-_FIXED_HEADERS = (
+FIXED_HEADERS = (
     (b"content-type", b"application/json"),
     # Bytes are relayed as they come, so they must come uncompressed.
     (b"accept-encoding", b"identity"),

@@ -84,6 +84,10 @@ class Aggregator:
         self._add(self._reader.end_frames())
         return b""
 
+    def fail(self, failure: BadStream) -> None:
+        """Give up an answer for a reason that only the caller can see."""
+        self._reader.fail(failure)
+
     def result(self) -> bytes:
         """The answer as it would have come unstreamed."""
         assert self.done, "the answer is not complete"

@@ -82,6 +82,7 @@ class Chunk(msgspec.Struct, gc=False):
     """A chunk, or a whole answer. Unknown fields are skipped, not checked."""
 
     choices: list[Choice] | None = None
+    data: list[msgspec.Raw] | None = None  # embeddings, which have no choices
     told: _Usage | None = msgspec.field(name="usage", default=None)
     timings: Timings | None = None
     failed: object = msgspec.field(name="error", default=None)

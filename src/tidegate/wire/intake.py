@@ -44,7 +44,7 @@ def intake(
     """
     knobs = read_knobs(headers, call.knobs)
     spec = _class(table, knobs.klass)
-    prompt_tokens = call.prompt_tokens or ratio.tokens(call.text_bytes, call.messages) + MEDIA_TOKENS * call.media
+    prompt_tokens = estimated_tokens(call, ratio)
     request = Request(
         id=id,
         arrived_s=now_s,
@@ -66,6 +66,11 @@ def intake(
         prefix=prefix_digests(call.prompt, salt, call.tools),
     )
     return request, knobs
+
+
+def estimated_tokens(call: Call, ratio: TokenRatio) -> int:
+    """Tokens of the prompt, tools included: counted where the client sent tokens, else estimated from its bytes."""
+    return call.prompt_tokens or ratio.tokens(call.text_bytes, call.messages) + MEDIA_TOKENS * call.media
 
 
 def client_request_id(headers: Mapping[bytes, bytes]) -> str | None:

@@ -1,13 +1,15 @@
 """OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, cast
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from tidegate.core.model import Capability
-from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.shape import bad_field, read_fields
 from tidegate.wire.tokens import text_bytes
 
 # Our own settings in a body, for clients that cannot set headers; never passed on.
@@ -16,10 +18,30 @@ KNOBS_FIELD = "tidegate"
 # Beyond any engine; a larger bound means the same and would not fit a 64-bit field further down.
 OUTPUT_TOKENS_MAX = 2**31 - 1
 
+
+class _Pending(StrEnum):
+    """What the core's `Capability` has no member for yet."""
+
+    EMBEDDING = "embedding"
+
+
+EMBEDDING = cast(Capability, _Pending.EMBEDDING)
+
 # Looking a member up in its class costs more than the comparison that follows.
 _CHAT = Capability.CHAT
 
 _Count = Annotated[int, Meta(ge=1)]
+
+
+class Native(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing.
+
+    `headers` are those that say how the fields are to be read.
+    """
+
+    dialect: str
+    fields: dict[str, Raw]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +68,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None
     knobs: Raw | None
     fields: dict[str, Raw]
+    native: Native | None = None
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -92,7 +115,6 @@ class _Completion(_Common, kw_only=True):
     logprobs: int | bool | None = None
 
 
-_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _chat = msgspec.json.Decoder(_Chat).decode
 _completion = msgspec.json.Decoder(_Completion).decode
 _parts = msgspec.json.Decoder(list[_Part | str] | None).decode
@@ -120,23 +142,15 @@ def parse(body: bytes, kind: Capability) -> Call:
     Raises `BadRequest` and nothing else. A field that is given twice must be good each time and counts as its last,
     here and for whoever the request is passed on to.
     """
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise BadRequest(f"The body is not UTF-8: byte {error.start} is out of place.") from None
-    try:
-        fields = _fields(body)
-    except UNREADABLE as error:
-        raise BadRequest(_malformed(error)) from None
+    fields = read_fields(body)
     try:
         # A second look at the same bytes costs less than to take them apart field by field.
         asked: _Chat | _Completion = _chat(body) if kind is _CHAT else _completion(body)
     except UNREADABLE as error:
-        raise _bad_field(str(error)) from None
+        raise bad_field(str(error), _ACCEPTED) from None
     knobs = fields.pop(KNOBS_FIELD, None)
     tools = "tools" if asked.tools else "functions" if asked.functions else None
-    tools_json = _NOTHING if tools is None else memoryview(fields[tools])
+    tools_json = NO_BYTES if tools is None else memoryview(fields[tools])
     prompt = memoryview(fields["messages" if kind is _CHAT else "prompt"])
     found = _Content()
     if isinstance(asked, _Chat):
@@ -163,7 +177,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     )
 
 
-_NOTHING = memoryview(b"")
+NO_BYTES = memoryview(b"")
 _QUOTE = ord('"')
 
 
@@ -188,7 +202,7 @@ class _Content:
             try:
                 parts = _parts(content)
             except UNREADABLE as error:
-                raise _bad_field(str(error), f"messages[{at}].content") from None
+                raise bad_field(str(error), _ACCEPTED, f"messages[{at}].content") from None
             for part in parts or ():
                 if isinstance(part, _Part):
                     self._read_part(part)
@@ -207,7 +221,7 @@ class _Content:
             return
         kinds = {type(item) for item in prompt}
         if len(kinds) > 1:
-            raise _bad_field("the items of the array are of different kinds", "prompt")
+            raise bad_field("the items of the array are of different kinds", _ACCEPTED, "prompt")
         if kinds == {int}:
             self.tokens = len(prompt)
             return
@@ -232,33 +246,6 @@ def _needs(kind: Capability, asked: _Chat | _Completion, tools: bool, found: _Co
     return tuple(needs)
 
 
-def _malformed(error: Exception) -> str:
-    """What is wrong with a body that is no JSON object. msgspec names bytes and types, never values."""
-    if isinstance(error, msgspec.ValidationError):
-        return "The body must be a JSON object."
-    if isinstance(error, RecursionError):
-        return "The body is nested too deeply."
-    if isinstance(error, msgspec.DecodeError):
-        return f"The body is not JSON: {str(error).removeprefix('JSON is malformed: ')}."
-    return "The body is not UTF-8."
-
-
-def _bad_field(told: str, root: str = "") -> BadRequest:
-    """The error for a field that is not what it should be, from msgspec's words: `Expected ... - at `$.path``."""
-    what, _, place = told.partition(" - at `$")
-    path = (root + place.rstrip("`")).lstrip(".")
-    missing = what.startswith("Object missing required field `")
-    if missing:
-        path = f"{path}.{what.split('`')[1]}".lstrip(".")
-        what = "is missing"
-    elif "recursion" in what:
-        what = "is nested too deeply"
-    param = path.split(".")[0].split("[")[0] or None
-    accepted = _ACCEPTED.get(param or "")
-    message = f"`{path}`: {what[:1].lower()}{what[1:]}" if path else what
-    return BadRequest(f"{message}. `{param}` {accepted}." if accepted else f"{message}.", param=param)
-
-
 _TRUE, _FALSE = Raw(b"true"), Raw(b"false")
 _options = msgspec.json.Decoder(dict[str, Raw] | None).decode
 
@@ -266,10 +253,13 @@ _options = msgspec.json.Decoder(dict[str, Raw] | None).decode
 def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
     """The request for an endpoint that calls the model `model`: every other field byte for byte as it came.
 
-    A stream is always asked for its usage: it is what the estimates learn from and what is charged.
+    A stream is always asked for its usage: it is what the estimates learn from and what is charged. Embeddings have
+    no field for it, and some servers refuse one.
     """
     fields = dict(call.fields)
     fields["model"] = Raw(msgspec.json.encode(model))
+    if call.kind is EMBEDDING:
+        return msgspec.json.encode(fields)
     fields["stream"] = _TRUE if stream else _FALSE
     options = fields.pop("stream_options", None)
     if stream:

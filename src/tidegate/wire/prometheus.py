@@ -8,17 +8,25 @@ from math import isfinite
 EXPOSITION_BYTES_MAX = 1024 * 1024
 
 _SAMPLE = re.compile(
-    rb'([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[ \t]*([-+.0-9a-zA-Z]+)(?:[ \t].*)?'
+    rb'([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?[ \t]*([-+.0-9a-zA-Z]+)(?:[ \t].*)?'
 )
+_LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
+
+Labels = dict[bytes, bytes]
 
 
 def gauges(text: bytes, names: Collection[str]) -> dict[str, float]:
-    """The values of the named metrics, each summed over its label sets. What is missing is absent, never zero.
+    """The values of the named metrics, each summed over its label sets. What is missing is absent, never zero."""
+    return {name: sum(value for _, value in found) for name, found in samples(text, names).items()}
+
+
+def samples(text: bytes, names: Collection[str]) -> dict[str, list[tuple[Labels, float]]]:
+    """The samples of the named metrics with their labels, values of labels as they are escaped.
 
     NaN, infinities and lines that do not parse are passed over. An exposition beyond 1 MiB tells nothing: half of its
     label sets would make a wrong sum.
     """
-    found: dict[str, float] = {}
+    found: dict[str, list[tuple[Labels, float]]] = {}
     if len(text) > EXPOSITION_BYTES_MAX:
         return found
     wanted = {name.encode(): name for name in names}
@@ -31,9 +39,9 @@ def gauges(text: bytes, names: Collection[str]) -> dict[str, float]:
         if sample is None or name is None:
             continue
         try:
-            value = float(sample[2])
+            value = float(sample[3])
         except ValueError:
             continue
         if isfinite(value):
-            found[name] = found.get(name, 0.0) + value
+            found.setdefault(name, []).append((dict(_LABEL.findall(sample[2] or b"")), value))
     return found

@@ -1,6 +1,8 @@
 """An answer that an endpoint gives whole, for a client that does not stream."""
 
+from tidegate.core.model import Capability
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, Chunk, Timings, Usage, read_chunk
+from tidegate.wire.openai import EMBEDDING
 from tidegate.wire.sse import BadStream, Cause
 
 
@@ -10,11 +12,12 @@ class WholeReader:
     When its first word was made cannot be seen: `content` comes with the end.
     """
 
-    __slots__ = ("_body", "content", "done", "failure", "finished", "output_chunks", "timings", "usage")
+    __slots__ = ("_body", "_kind", "content", "done", "failure", "finished", "output_chunks", "timings", "usage")
 
     done_frame = b""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Capability = Capability.CHAT) -> None:
+        self._kind = kind
         self._body = bytearray()
         self.content = False
         self.finished = False
@@ -43,16 +46,22 @@ class WholeReader:
                 self.failure = failure.with_traceback(None)
         return b""
 
+    def fail(self, failure: BadStream) -> None:
+        """Give up an answer for a reason that only the caller can see."""
+        self.failure = self.failure or failure
+
     def result(self) -> bytes:
         """The answer as it came."""
         assert self.done, "the answer is not complete"
         return bytes(self._body)
 
     def _learn(self, answer: Chunk) -> None:
-        if not answer.choices:
-            self.failure = BadStream(Cause.MALFORMED, "answered without a choice")
+        embedded = self._kind is EMBEDDING
+        if not (answer.data if embedded else answer.choices):
+            missing = "an embedding" if embedded else "a choice"
+            self.failure = BadStream(Cause.MALFORMED, f"answered without {missing}")
             return
-        self.content = answer.content
-        self.output_chunks = int(answer.content)
+        self.content = embedded or answer.content
+        self.output_chunks = int(self.content)
         self.usage, self.timings = answer.usage, answer.timings
         self.finished = self.done = True

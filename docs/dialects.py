@@ -1,0 +1,74 @@
+"""The page of dialects: what becomes of every field."""
+
+from tidegate.wire import fate
+from tidegate.wire.anthropic import outward
+from tidegate.wire.anthropic import shapes as anthropic
+from tidegate.wire.fate import Fate
+from tidegate.wire.ollama import shapes as ollama
+from tidegate.wire.responses import shapes as responses
+
+_FATES = {
+    Fate.CARRIED: "It says the same on the other side.",
+    Fate.NATIVE: "An engine of the same dialect gets it; others have no word for it, and do without.",
+    Fate.SET_ASIDE: "No engine gets it, and the answer is still the one that was asked for.",
+    Fate.REFUSED: "A 400 names it and says why: without it, the answer would be another one.",
+}
+_INTRODUCTION = """# Dialects
+
+Between all dialects stands OpenAI's chat completion, the hub. A client may speak any of the dialects below, an engine
+any of its own; requests go through the hub, and so do answers. Nothing is dropped in silence: each field has one of
+four fates, and a field that is not listed is refused.
+"""
+_HUB = """## OpenAI chat completions, completions and embeddings
+
+Unknown fields pass untouched to engines that speak the same dialect, which are all but `anthropic`.
+
+| address | |
+| --- | --- |
+| `POST /v1/chat/completions`, `/v1/completions` | see [wire](wire.md) |
+| `POST /v1/embeddings` | never streamed; needs an endpoint with the capability `embedding` |
+"""
+_ANSWERS = """## Answers
+
+| hub | Messages | Responses | Ollama |
+| --- | --- | --- | --- |
+| `finish_reason` stop | end_turn, or stop_sequence where the engine tells it | completed | stop |
+| length | max_tokens | incomplete: max_output_tokens | length |
+| tool_calls, function_call | tool_use | completed | stop |
+| content_filter | refusal | incomplete: content_filter | stop |
+| `reasoning_content`, `reasoning` | thinking, its signature where the engine gave one | a reasoning item | thinking |
+| `refusal` | text | a refusal part | text |
+| usage, where the engine tells none | 0 | 0 | 0 |
+| cached tokens | cache_read_input_tokens, no part of input_tokens | input_tokens_details | not told |
+| `logprobs`, `annotations`, `audio` | not carried | not carried | not carried |
+| choices beyond the first | not carried, and cannot be asked for | likewise | likewise |
+| a comment between events | ping | the same | nothing |
+| an error in mid-stream | an `error` event | `response.failed` | a line with `error` |
+
+Prompt tokens are known when the answer is complete: Messages has them in `message_delta`, and zeros in
+`message_start`. A whole answer whose tool arguments are no JSON object has no form in Messages and Ollama, and fails
+as a broken answer does; Responses keeps them as text. `POST /v1/messages/count_tokens` gives an estimate from bytes,
+marked `"estimated": true`. Ollama's durations are the engine's own where it tells them, else the gateway's clock;
+sizes and digests of models are empty.
+
+The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpoint, as the request does;
+no other header is passed on.
+
+An engine's Messages answer reaches the hub with `pause_turn` as stop and `model_context_window_exceeded` as length;
+citations are left out, and a block of a tool that the vendor runs is a broken answer.
+"""
+
+
+def dialects() -> str:
+    """The page."""
+    fates = "\n".join(f"| {fate.value} | {words} |" for fate, words in _FATES.items())
+    sections = [
+        ("Messages, from clients: `POST /v1/messages`, `/v1/messages/count_tokens`", anthropic.FIELDS),
+        ("Messages, to engines: what of a chat completion an `anthropic` endpoint gets", outward.OUTWARD),
+        ("Responses, from clients: `POST /v1/responses`", responses.FIELDS),
+        ("Ollama, from clients: `POST /api/chat`", ollama.CHAT),
+        ("Ollama, from clients: `POST /api/generate`", ollama.GENERATE),
+        ("Ollama's options", ollama.OPTIONS),
+    ]
+    tables = [f"## {title}\n\n{fate.table(fields)}\n" for title, fields in sections]
+    return "\n".join([_INTRODUCTION, f"| fate | |\n| --- | --- |\n{fates}\n", _HUB, *tables, _ANSWERS])

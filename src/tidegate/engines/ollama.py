@@ -1,0 +1,80 @@
+"""Ollama, over its OpenAI address (`/v1`) rather than its own.
+
+What passes is untouched bytes, with nothing to translate and nothing to lose, and errors and usage have the usual
+shape. And `/v1` has no `num_ctx`: a window other than the loaded one would make Ollama load the model anew, and cannot
+be asked for by mistake. A prompt beyond the window is cut by Ollama without a word, so the window matters.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Raw, structs
+
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.engines.openai import OpenAI
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.openai import Call
+
+_LATEST = ":latest"
+_NEWER_BOUND = "max_completion_tokens"
+_NULL = Raw(b"null")
+
+
+class _Loaded(msgspec.Struct):
+    name: str = ""
+    model: str = ""
+    context_length: int | None = None
+
+
+class _Running(msgspec.Struct):
+    models: list[_Loaded] | None = None
+
+
+class Ollama:
+    """The OpenAI dialect as Ollama speaks it."""
+
+    name = "ollama"
+
+    def __init__(self, base_path: str, model: str | None) -> None:
+        """See `OpenAI`. `model` without a tag is its latest, as everywhere in Ollama."""
+        self._openai = OpenAI(base_path, model)
+        self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        self._model = None if model is None else _tagged(model)
+        self.failure = self._openai.failure
+        self.headers = self._openai.headers
+        self.translator = self._openai.translator
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
+        """See `Dialect`. Ollama passes over `max_completion_tokens`, and would answer without a bound."""
+        if _NEWER_BOUND in call.fields:
+            fields = dict(call.fields)
+            bound = fields.pop(_NEWER_BOUND)
+            call = structs.replace(call, fields=fields if bound == _NULL else {**fields, "max_tokens": bound})
+        return self._openai.outgoing(call, model, headers)
+
+    def probes(self) -> tuple[ProbeRequest, ...]:
+        """See `Dialect`. Neither loads a model.
+
+        Not `/api/show`: it tells the window that a model was trained for, which is rarely the one that it runs with.
+        """
+        return (
+            ProbeRequest(target=self._base + b"/api/version", essential=True),
+            ProbeRequest(target=self._base + b"/api/ps"),
+        )
+
+    def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
+        """See `Dialect`. A window is known while the model is loaded; how much runs, Ollama does not tell."""
+        version, running = answers
+        if version is None or version.status != 200:
+            return Signals(up=False)
+        try:
+            told = msgspec.json.decode(running.body, type=_Running).models if running is not None else None
+        except UNREADABLE:
+            told = None
+        mine = [m for m in told or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
+        windows = [m.context_length for m in mine if m.context_length is not None and m.context_length > 0]
+        return Signals(up=True, context_tokens=min(windows, default=None))
+
+
+def _tagged(name: str) -> str:
+    return name if ":" in name.rpartition("/")[2] else name + _LATEST

@@ -1,0 +1,83 @@
+"""SGLang (`sglang.launch_server`)."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.engines.openai import OpenAI
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.openai import Call
+from tidegate.wire.prometheus import Labels, samples
+
+_RUNNING = "sglang:num_running_reqs"
+_QUEUED = "sglang:num_queue_reqs"
+_CACHE = "sglang:token_usage"
+
+
+class _Info(msgspec.Struct):
+    """Of what `/get_server_info` tells: the rest holds the server's own keys, and is not looked at."""
+
+    context_length: int | None = None
+    max_total_num_tokens: int | None = None
+
+
+class SGLang:
+    """The OpenAI dialect as SGLang speaks it."""
+
+    name = "sglang"
+
+    def __init__(self, base_path: str, model: str | None) -> None:
+        """See `OpenAI`."""
+        self._openai = OpenAI(base_path, model)
+        self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        self.failure = self._openai.failure
+        self.headers = self._openai.headers
+        self.translator = self._openai.translator
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
+        """See `Dialect`."""
+        return self._openai.outgoing(call, model, headers)
+
+    def probes(self) -> tuple[ProbeRequest, ...]:
+        """See `Dialect`. Not `/health`: where nothing runs, it makes a token to find out."""
+        return (
+            ProbeRequest(target=self._base + b"/v1/models", essential=True),
+            ProbeRequest(target=self._base + b"/get_server_info"),
+            ProbeRequest(target=self._base + b"/metrics"),
+        )
+
+    def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
+        """See `Dialect`. No request can be longer than the whole pool of tokens, whatever the model's window."""
+        models, info, metrics = answers
+        if not self._openai.signals((models,)).up:
+            return Signals(up=False)
+        told = _info(info)
+        windows = (self._openai.window(models), told.context_length, told.max_total_num_tokens)
+        text = metrics.body if metrics is not None and metrics.status == 200 else b""
+        found = samples(text, (_RUNNING, _QUEUED, _CACHE))
+        running, queued, full = (_by_replica(found.get(name, [])) for name in (_RUNNING, _QUEUED, _CACHE))
+        return Signals(
+            up=True,
+            context_tokens=min((w for w in windows if w is not None and w > 0), default=None),
+            running=int(sum(running)) if running else None,
+            queued=int(sum(queued)) if queued else None,
+            cache_share=min(1.0, max(0.0, *full)) if full else None,
+        )
+
+
+def _info(answer: ProbeAnswer | None) -> _Info:
+    try:
+        return _Info() if answer is None else msgspec.json.decode(answer.body, type=_Info)
+    except UNREADABLE:
+        return _Info()
+
+
+def _by_replica(told: Sequence[tuple[Labels, float]]) -> list[float]:
+    """One value for each data-parallel replica: ranks of one repeat the same, and priorities are parts of the whole."""
+    found: dict[bytes, float] = {}
+    for labels, value in told:
+        if not labels.get(b"priority"):
+            replica = labels.get(b"dp_rank", b"")
+            found[replica] = max(value, found.get(replica, value))
+    return [found[replica] for replica in sorted(found)]

@@ -1,0 +1,60 @@
+"""vLLM (`vllm serve`).
+
+Its queue is unbounded; how long it is stands in the metrics. It notices clients that leave, streamed or not.
+"""
+
+from collections.abc import Sequence
+
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.engines.openai import OpenAI
+from tidegate.wire.openai import Call
+from tidegate.wire.prometheus import samples
+
+_RUNNING = "vllm:num_requests_running"
+_WAITING = "vllm:num_requests_waiting"
+# The name since version 1 of its engine, and the one before.
+_CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+
+
+class VLLM:
+    """The OpenAI dialect as vLLM speaks it."""
+
+    name = "vllm"
+
+    def __init__(self, base_path: str, model: str | None) -> None:
+        """See `OpenAI`."""
+        self._openai = OpenAI(base_path, model)
+        self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        self.failure = self._openai.failure
+        self.headers = self._openai.headers
+        self.translator = self._openai.translator
+
+    def outgoing(self, call: Call, model: str, headers: Sequence[Header]) -> Outgoing:
+        """See `Dialect`."""
+        return self._openai.outgoing(call, model, headers)
+
+    def probes(self) -> tuple[ProbeRequest, ...]:
+        """See `Dialect`. `/health` asks the engine itself, not only its front."""
+        return (
+            ProbeRequest(target=self._base + b"/health", essential=True),
+            ProbeRequest(target=self._base + b"/v1/models"),
+            ProbeRequest(target=self._base + b"/metrics"),
+        )
+
+    def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
+        """See `Dialect`. Engines that share the load have samples of their own: requests add up, caches do not."""
+        health, models, metrics = answers
+        if health is None or health.status != 200:
+            return Signals(up=False)
+        text = metrics.body if metrics is not None and metrics.status == 200 else b""
+        found = samples(text, (_RUNNING, _WAITING, *_CACHE))
+        values = {name: [value for _, value in told] for name, told in found.items()}
+        running, waiting = (int(sum(values[name])) if name in values else None for name in (_RUNNING, _WAITING))
+        full = next((max(values[name]) for name in _CACHE if name in values), None)
+        return Signals(
+            up=True,
+            context_tokens=self._openai.window(models),
+            running=running,
+            queued=waiting,
+            cache_share=None if full is None else min(1.0, max(0.0, full)),
+        )

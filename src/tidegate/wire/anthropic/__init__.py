@@ -1,0 +1,1 @@
+"""Anthropic's Messages API, spoken with clients and with engines."""

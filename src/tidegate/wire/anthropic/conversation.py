@@ -1,0 +1,131 @@
+"""The hub's messages become `system` and `messages` of the Messages API."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from tidegate.wire.anthropic.hub_shapes import (
+    HubAssistant,
+    HubCall,
+    HubDeveloper,
+    HubMessage,
+    HubSystem,
+    HubTool,
+    HubUser,
+    ImagePart,
+    RefusalPart,
+    TextPart,
+)
+from tidegate.wire.errors import UNREADABLE, BadRequest
+
+_DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,")
+_System = HubSystem | HubDeveloper
+
+
+def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
+    """The two fields. Instructions before all else are the system's; those between stay where they are."""
+    first = next((at for at, m in enumerate(messages) if not isinstance(m, _System)), len(messages))
+    leading = [m.content for m in messages[:first] if isinstance(m, _System)]
+    found: dict[str, Any] = {}
+    if len(leading) == 1:
+        found["system"] = _content(leading[0], "messages[0]")
+    elif leading:
+        found["system"] = [block for content in leading for block in _blocks(content, "messages")]
+    if first == len(messages):
+        raise BadRequest("`messages`: this endpoint wants a message that is not the system's.", param="messages")
+    found["messages"] = _turns(messages, first)
+    return found
+
+
+def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
+    turns: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []  # of the tools, still to be put into a message
+    for at in range(first, len(messages)):
+        message, path = messages[at], f"messages[{at}]"
+        if isinstance(message, HubTool):
+            content = _content(message.content, path)
+            results.append({"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content})
+            continue
+        if results and isinstance(message, HubUser) and not isinstance(message.content, str):
+            turns.append({"role": "user", "content": results + _blocks(message.content, path)})
+            results = []
+            continue
+        turns += _with(results)
+        results = []
+        if isinstance(message, HubAssistant):
+            turns.append({"role": "assistant", "content": _assistant(message, path)})
+        else:
+            role = "user" if isinstance(message, HubUser) else "system"
+            turns.append({"role": role, "content": _content(message.content, path)})
+    return turns + _with(results)
+
+
+def _with(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": results}] if results else []
+
+
+_Parts = Iterable[TextPart | ImagePart | RefusalPart]
+
+
+def _content(content: str | _Parts, path: str) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else _blocks(content, path)
+
+
+def _blocks(content: str | _Parts, path: str) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [_block(part, f"{path}.content[{at}]") for at, part in enumerate(content)]
+
+
+def _block(part: TextPart | ImagePart | RefusalPart, path: str) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, RefusalPart):
+        return {"type": "text", "text": part.refusal}
+    url = part.image_url.url
+    data = _DATA_URL.match(url)
+    if data is not None:
+        return {"type": "image", "source": {"type": "base64", "media_type": data[1], "data": url[data.end() :]}}
+    if url.startswith("data:"):
+        raise BadRequest(
+            f"`{path}.image_url.url`: a data URL must be of an image in base64: `data:image/...;base64,...`.",
+            param="messages",
+        )
+    return {"type": "image", "source": {"type": "url", "url": url}}
+
+
+def _assistant(message: HubAssistant, path: str) -> str | list[dict[str, Any]]:
+    said = message.content
+    thoughts = [_thought(detail.text, detail.signature, detail.data) for detail in message.reasoning_details or ()]
+    blocks = [thought for thought in thoughts if thought is not None]
+    calls = message.tool_calls or []
+    if isinstance(said, str) and not blocks and not calls and not message.refusal:
+        return said
+    if said is not None and (said != "" or not calls):
+        blocks += _blocks(said, path)
+    if message.refusal:
+        blocks.append({"type": "text", "text": message.refusal})
+    return blocks + [_use(call, f"{path}.tool_calls[{at}]") for at, call in enumerate(calls)]
+
+
+def _thought(text: str | None, signature: str | None, data: str | None) -> dict[str, Any] | None:
+    """A thought that its maker takes back: with its seal, or sealed altogether."""
+    if data is not None:
+        return {"type": "redacted_thinking", "data": data}
+    if text is None or not signature:
+        return None
+    return {"type": "thinking", "thinking": text, "signature": signature}
+
+
+def _use(call: HubCall, path: str) -> dict[str, Any]:
+    arguments = call.function.arguments.strip() or "{}"
+    try:
+        msgspec.json.decode(arguments, type=dict[str, Raw])
+    except UNREADABLE:
+        raise BadRequest(
+            f"`{path}.function.arguments`: is not a JSON object, which this endpoint wants.", param="messages"
+        ) from None
+    return {"type": "tool_use", "id": call.id, "name": call.function.name, "input": Raw(arguments.encode())}

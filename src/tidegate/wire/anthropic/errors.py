@@ -1,0 +1,39 @@
+"""Errors as Messages clients are told them."""
+
+from tidegate.wire.hub import encode
+
+_BY_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_BY_CODE = {
+    "upstream_overloaded": "overloaded_error",
+    "no_endpoint_available": "overloaded_error",
+    "upstream_timeout": "timeout_error",
+    "request_timeout": "timeout_error",
+}
+_KINDS = frozenset(_BY_STATUS.values())
+
+
+def error_body(status: int, message: str) -> bytes:
+    """The body of an answer that is an error; its type is the status's."""
+    fallback = "invalid_request_error" if status < 500 else "api_error"
+    return _body(_BY_STATUS.get(status, fallback), message)
+
+
+def error_event(message: str, kind: str, code: str | None) -> bytes:
+    """The same inside a stream, as its last event. `kind` and `code` are those of an OpenAI error."""
+    own = _BY_CODE.get(code or "") or (kind if kind in _KINDS else "api_error")
+    return b"event: error\ndata: %b\n\n" % _body(own, message)
+
+
+def _body(kind: str, message: str) -> bytes:
+    return encode({"type": "error", "error": {"type": kind, "message": message}})

@@ -1,0 +1,102 @@
+"""The hub's messages as types: what this dialect can say of them. What is not here is refused."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from tidegate.wire.hub import Detail
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", gc=False):
+    """Any part."""
+
+
+class TextPart(_Part, tag="text"):
+    """Text."""
+
+    text: str
+
+
+class RefusalPart(_Part, tag="refusal"):
+    """The model said no."""
+
+    refusal: str
+
+
+class ImageUrl(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Where an image is; `data:` is the image itself."""
+
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(_Part, tag="image_url"):
+    """An image."""
+
+    image_url: ImageUrl
+
+
+class _HubMessage(msgspec.Struct, forbid_unknown_fields=True, tag_field="role", gc=False):
+    """Any message."""
+
+
+class HubSystem(_HubMessage, tag="system"):
+    """An instruction."""
+
+    content: str | list[TextPart]
+    name: str | None = None
+
+
+class HubDeveloper(_HubMessage, tag="developer"):
+    """An instruction, by its newer name."""
+
+    content: str | list[TextPart]
+    name: str | None = None
+
+
+class HubUser(_HubMessage, tag="user"):
+    """What the user said."""
+
+    content: str | list[TextPart | ImagePart]
+    name: str | None = None
+
+
+class HubTool(_HubMessage, tag="tool"):
+    """What came of a call."""
+
+    tool_call_id: str
+    content: str | list[TextPart | ImagePart]
+    name: str | None = None
+
+
+class HubFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What was called. Arguments are JSON in a string."""
+
+    name: str
+    arguments: str
+
+
+class HubCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A call that the model made."""
+
+    id: str
+    function: HubFunction
+    type: Literal["function"] = "function"
+    index: int | None = None
+
+
+class HubAssistant(_HubMessage, tag="assistant"):
+    """What the model said."""
+
+    content: str | list[TextPart | RefusalPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[HubCall] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[Detail] | None = None
+    annotations: Raw | UnsetType = UNSET
+    name: str | None = None
+
+
+HubMessage = HubSystem | HubDeveloper | HubUser | HubTool | HubAssistant

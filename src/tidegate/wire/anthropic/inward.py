@@ -1,0 +1,323 @@
+"""A Messages answer becomes the hub's: its events the chunks, or the whole of it."""
+
+from typing import Any
+
+import msgspec
+
+from tidegate.wire.chunks import ANSWER_BYTES_MAX
+from tidegate.wire.errors import UNREADABLE, find_error
+from tidegate.wire.hub import encode
+from tidegate.wire.sse import DONE_FRAME, BadStream, Cause, Frames, data_of
+
+_REASONS = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_MALFORMED = "sent an event that cannot be read"
+
+
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens_details: dict[str, Any] | None = None
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    data: str = ""
+    id: str = ""
+    name: str = ""
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Message(msgspec.Struct, gc=False):
+    id: str = ""
+    model: str = ""
+    type: str = ""
+    content: list[_Block] = []
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    usage: _Usage | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    type: str = ""
+    text: str = ""
+    thinking: str = ""
+    signature: str = ""
+    partial_json: str = ""
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str = ""
+    index: int = 0
+    message: _Message | None = None
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+    usage: _Usage | None = None
+
+
+_event = msgspec.json.Decoder(_Event).decode
+_message = msgspec.json.Decoder(_Message).decode
+
+
+class _Counted:
+    """Usage as far as it was told: message_start has the prompt's, message_delta what has grown since."""
+
+    __slots__ = ("_read", "_thought", "_unread", "_written", "output")
+
+    def __init__(self) -> None:
+        self._unread = self._read = self._written = 0
+        self._thought: object = None
+        self.output = 0
+
+    def add(self, usage: _Usage | None) -> None:
+        if usage is None:
+            return
+        self._unread = _latest(usage.input_tokens, self._unread)
+        self._read = _latest(usage.cache_read_input_tokens, self._read)
+        self._written = _latest(usage.cache_creation_input_tokens, self._written)
+        self.output = _latest(usage.output_tokens, self.output)
+        if usage.output_tokens_details is not None:
+            self._thought = usage.output_tokens_details.get("thinking_tokens")
+
+    def told(self) -> dict[str, Any]:
+        prompt = self._unread + self._read + self._written
+        usage: dict[str, Any] = {
+            "prompt_tokens": prompt,
+            "completion_tokens": self.output,
+            "total_tokens": prompt + self.output,
+            "prompt_tokens_details": {"cached_tokens": self._read, "cache_write_tokens": self._written},
+        }
+        if isinstance(self._thought, int):
+            usage["completion_tokens_details"] = {"reasoning_tokens": self._thought}
+        return usage
+
+
+def _latest(told: int | None, known: int) -> int:
+    return known if told is None else max(0, told)
+
+
+def _reason(stop_reason: str | None) -> str | None:
+    return None if stop_reason is None else _REASONS.get(stop_reason, "stop")
+
+
+class EventStream:
+    """See `Translate`. `created_s` is when the request was sent: this dialect's answers have no date."""
+
+    __slots__ = ("_call", "_counted", "_created_s", "_ended", "_frames", "_head", "_out", "_sequence", "failure")
+
+    def __init__(self, created_s: int) -> None:
+        self._frames = Frames()
+        self._counted = _Counted()
+        self._created_s = created_s
+        self._head: dict[str, Any] | None = None
+        self._call = -1
+        self._ended = False
+        self._sequence: str | None = None
+        self._out: list[bytes] = []
+        self.failure: BadStream | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Translate`."""
+        for frame in self._frames.feed(data):
+            if self.failure is not None or self._ended:
+                break
+            self._read(frame)
+        if self._frames.oversized and self.failure is None:
+            self.failure = BadStream(Cause.TOO_LARGE, "sent an event beyond any bound")
+        return self._flushed()
+
+    def end(self) -> bytes:
+        """See `Translate`. What has not ended by itself is cut, and is left so for the reader to find."""
+        if not self._ended and self.failure is None and self._frames.pending.strip():
+            return self.feed(b"\n\n")
+        return self._flushed()
+
+    def _flushed(self) -> bytes:
+        out = b"".join(self._out)
+        self._out.clear()
+        return out
+
+    def _read(self, frame: bytes) -> None:
+        data = data_of(frame)
+        if not data:
+            self._out.append(frame)
+            return
+        try:
+            self._take(_event(data), data)
+        except BadStream as failure:
+            self.failure = failure.with_traceback(None)
+        except UNREADABLE:
+            self.failure = BadStream(Cause.MALFORMED, _MALFORMED)
+
+    def _take(self, event: _Event, data: bytes) -> None:
+        match event.type:
+            case "message_start" if event.message is not None:
+                self._counted.add(event.message.usage)
+                self._head = _head(event.message, self._created_s, "chat.completion.chunk")
+                self._chunk({"role": "assistant", "content": ""})
+            case "content_block_start" if event.content_block is not None:
+                self._start(event.content_block)
+            case "content_block_delta" if event.delta is not None:
+                self._add(event.delta)
+            case "message_delta":
+                self._counted.add(event.usage)
+                if event.delta is not None and event.delta.stop_reason is not None:
+                    self._chunk({}, _reason(event.delta.stop_reason), event.delta.stop_sequence)
+            case "message_stop":
+                self._stop()
+            case "error":
+                error = find_error(msgspec.json.decode(data))
+                said = "an error" if error is None else f"an error: {error.message}"
+                raise BadStream(Cause.ERROR_EVENT, f"reported {said}", error)
+            case "ping":
+                self._out.append(b": ping\n\n")
+            case _:
+                # The protocol adds kinds of events over time, and wants those unknown to be passed over.
+                pass
+
+    def _start(self, block: _Block) -> None:
+        match block.type:
+            case "text" if block.text:
+                self._chunk({"content": block.text})
+            case "thinking" if block.thinking:
+                self._chunk({"reasoning_content": block.thinking})
+            case "redacted_thinking":
+                self._chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": block.data}]})
+            case "tool_use":
+                self._call += 1
+                function = {"name": block.name, "arguments": ""}
+                call = {"index": self._call, "id": block.id, "type": "function", "function": function}
+                self._chunk({"tool_calls": [call]})
+            case "text" | "thinking":
+                pass
+            case _:
+                raise BadStream(Cause.MALFORMED, "answered with a block that cannot be carried")
+
+    def _add(self, delta: _Delta) -> None:
+        match delta.type:
+            case "text_delta":
+                self._chunk({"content": delta.text})
+            case "thinking_delta":
+                self._chunk({"reasoning_content": delta.thinking})
+            case "signature_delta":
+                self._chunk({"reasoning_details": [{"type": "reasoning.text", "signature": delta.signature}]})
+            case "input_json_delta":
+                call = {"index": max(0, self._call), "function": {"arguments": delta.partial_json}}
+                self._chunk({"tool_calls": [call]})
+            case _:
+                pass
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None, sequence: str | None = None) -> None:
+        choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish}
+        if sequence is not None:
+            choice["stop_reason"] = sequence
+        self._send({"choices": [choice]})
+
+    def _stop(self) -> None:
+        self._ended = True
+        self._send({"choices": [], "usage": self._counted.told()})
+        self._out.append(DONE_FRAME)
+
+    def _send(self, fields: dict[str, Any]) -> None:
+        if self._head is None:
+            raise BadStream(Cause.MALFORMED, "sent events before its message began")
+        self._out.append(b"data: %b\n\n" % encode({**self._head, **fields}))
+
+
+class WholeMessage:
+    """See `Translate`. Gathers the body, and gives the hub's at the end."""
+
+    __slots__ = ("_body", "_created_s", "failure")
+
+    def __init__(self, created_s: int) -> None:
+        self._body = bytearray()
+        self._created_s = created_s
+        self.failure: BadStream | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """See `Translate`."""
+        if self.failure is None:
+            self._body += data
+            if len(self._body) > ANSWER_BYTES_MAX:
+                self._body.clear()
+                self.failure = BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
+        return b""
+
+    def end(self) -> bytes:
+        """See `Translate`."""
+        if self.failure is not None:
+            return b""
+        try:
+            return whole(bytes(self._body), self._created_s)
+        except BadStream as failure:
+            self.failure = failure.with_traceback(None)
+            return b""
+
+
+def whole(body: bytes, created_s: int) -> bytes:
+    """A whole answer as the hub's. Raises `BadStream` for what is no message."""
+    try:
+        message = _message(body)
+        if message.type != "message":
+            error = find_error(msgspec.json.decode(body))
+            if error is not None:
+                raise BadStream(Cause.ERROR_EVENT, f"reported an error: {error.message}", error)
+            raise BadStream(Cause.MALFORMED, "answered without a message")
+    except UNREADABLE:
+        raise BadStream(Cause.MALFORMED, "answered with what cannot be read") from None
+    counted = _Counted()
+    counted.add(message.usage)
+    choice: dict[str, Any] = {"index": 0, "message": _said(message.content), "logprobs": None}
+    choice["finish_reason"] = _reason(message.stop_reason) or "stop"
+    if message.stop_sequence is not None:
+        choice["stop_reason"] = message.stop_sequence
+    head = _head(message, created_s, "chat.completion")
+    return encode({**head, "choices": [choice], "usage": counted.told()})
+
+
+def _head(message: _Message, created_s: int, kind: str) -> dict[str, Any]:
+    return {"id": message.id, "object": kind, "created": created_s, "model": message.model}
+
+
+def _said(blocks: list[_Block]) -> dict[str, Any]:
+    said: dict[str, Any] = {"role": "assistant"}
+    texts: list[str] = []
+    thoughts: list[str] = []
+    details: list[dict[str, Any]] = []
+    calls: list[dict[str, Any]] = []
+    for block in blocks:
+        match block.type:
+            case "text":
+                texts.append(block.text)
+            case "thinking":
+                thoughts.append(block.thinking)
+                details.append({"type": "reasoning.text", "text": block.thinking, "signature": block.signature})
+            case "redacted_thinking":
+                details.append({"type": "reasoning.encrypted", "data": block.data})
+            case "tool_use":
+                function = {"name": block.name, "arguments": bytes(block.input).decode()}
+                calls.append({"id": block.id, "type": "function", "function": function})
+            case _:
+                raise BadStream(Cause.MALFORMED, "answered with a block that cannot be carried")
+    said["content"] = "".join(texts) if texts or not calls else None
+    if any(thoughts):
+        said["reasoning_content"] = "".join(thoughts)
+    if any(detail.get("signature") or "data" in detail for detail in details):
+        said["reasoning_details"] = details
+    if calls:
+        said["tool_calls"] = calls
+    return said

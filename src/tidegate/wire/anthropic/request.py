@@ -1,0 +1,187 @@
+"""A Messages request becomes a chat completion."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from tidegate.wire.anthropic.shapes import (
+    ACCEPTED,
+    FIELDS,
+    NAME,
+    AssistantBlock,
+    AssistantMessage,
+    Base64Source,
+    Body,
+    ImageBlock,
+    Message,
+    TextBlock,
+    ThinkingBlock,
+    Tool,
+    ToolChoice,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserBlock,
+    UserMessage,
+)
+from tidegate.wire.errors import BadRequest
+from tidegate.wire.fate import Fate, top_level
+from tidegate.wire.hub import call_of, encode
+from tidegate.wire.openai import Call, Native
+from tidegate.wire.shape import known_only, read_body, read_fields
+
+_KNOWN = top_level(FIELDS, Fate.CARRIED, Fate.NATIVE)
+_REFUSED = top_level(FIELDS, Fate.REFUSED)
+_decoder = msgspec.json.Decoder(Body)
+# The name of the schema, which OpenAI wants and Anthropic has not.
+FORMAT_NAME = "answer"
+BETA_HEADER = b"anthropic-beta"
+NO_HEADERS: Mapping[bytes, bytes] = {}
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting: bool = False) -> Call:
+    """The call that a body of `POST /v1/messages` asks for; `counting` is `/v1/messages/count_tokens`.
+
+    Names of headers are in lower case. Raises `BadRequest` and nothing else.
+    """
+    fields = read_fields(body)
+    for name, why in _REFUSED.items():
+        if name in fields and fields[name] != _NULL:
+            raise BadRequest(f"`{name}` cannot be carried: {why}. Leave it out.", param=name)
+    known_only(fields, {**_KNOWN, **_REFUSED}, "Messages")
+    asked = read_body(body, _decoder, ACCEPTED)
+    if asked.max_tokens is None and not counting:
+        raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
+    fields.pop("tidegate", None)
+    # The vendor takes fields that are new only together with the header that names them.
+    kept = tuple((name, headers[name]) for name in (BETA_HEADER,) if name in headers)
+    return call_of(_chat(asked), Native(dialect=NAME, fields=fields, headers=kept))
+
+
+_NULL = Raw(b"null")
+
+
+def _chat(asked: Body) -> dict[str, Any]:
+    chat: dict[str, Any] = {"model": asked.model, "messages": _messages(asked)}
+    plain = {
+        "max_tokens": asked.max_tokens,
+        "stop": asked.stop_sequences,
+        "stream": asked.stream,
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
+        "top_k": asked.top_k,
+        "tidegate": asked.tidegate,
+    }
+    chat |= {name: value for name, value in plain.items() if value is not None}
+    # An empty list says that there are none; some engines refuse one.
+    if asked.tools:
+        chat["tools"] = [_tool(tool) for tool in asked.tools]
+    if asked.tool_choice is not None:
+        chat |= _choice(asked.tool_choice)
+    if asked.metadata is not None and asked.metadata.user_id is not None:
+        chat["user"] = asked.metadata.user_id
+    config = asked.output_config
+    if config is not None and config.effort is not None:
+        chat["reasoning_effort"] = config.effort
+    if config is not None and config.format is not None:
+        schema = {"name": FORMAT_NAME, "schema": config.format.schema, "strict": True}
+        chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+    return chat
+
+
+def _messages(asked: Body) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if asked.system is not None:
+        found.append({"role": "system", "content": _content(asked.system)})
+    for at, message in enumerate(asked.messages):
+        found += _message(message, f"messages[{at}]")
+    return found
+
+
+def _message(message: Message, path: str) -> list[dict[str, Any]]:
+    if isinstance(message, UserMessage):
+        if isinstance(message.content, str):
+            return [{"role": "user", "content": message.content}]
+        return _user(message.content, path)
+    if isinstance(message, AssistantMessage):
+        if isinstance(message.content, str):
+            return [{"role": "assistant", "content": message.content}]
+        return [_assistant(message.content)]
+    return [{"role": "system", "content": _content(message.content)}]
+
+
+def _user(blocks: Sequence[UserBlock], path: str) -> list[dict[str, Any]]:
+    """The results of tools, each a message of its own, and after them what the user says."""
+    found: list[dict[str, Any]] = []
+    rest: list[TextBlock | ImageBlock] = []
+    for at, block in enumerate(blocks):
+        if not isinstance(block, ToolResultBlock):
+            rest.append(block)
+        elif rest:
+            raise BadRequest(
+                f"`{path}.content[{at}]`: a tool_result stands behind other blocks; results go first.",
+                param="messages",
+            )
+        else:
+            content = "" if block.content is UNSET else _content(block.content)
+            found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": content})
+    if rest or not found:
+        found.append({"role": "user", "content": _content(rest)})
+    return found
+
+
+def _assistant(blocks: Sequence[AssistantBlock]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant"}
+    texts = [block for block in blocks if isinstance(block, TextBlock)]
+    calls = [block for block in blocks if isinstance(block, ToolUseBlock)]
+    thoughts = [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]
+    message["content"] = _content(texts) if texts or not calls else None
+    if any(thoughts):
+        message["reasoning_content"] = "".join(thoughts)
+    if calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _json(call.input)}}
+            for call in calls
+        ]
+    return message
+
+
+def _json(value: object) -> str:
+    return encode(value).decode()
+
+
+def _content(content: str | Sequence[TextBlock | ImageBlock]) -> str | list[dict[str, Any]]:
+    return content if isinstance(content, str) else [_part(block) for block in content]
+
+
+def _part(block: TextBlock | ImageBlock) -> dict[str, Any]:
+    if isinstance(block, TextBlock):
+        return {"type": "text", "text": block.text}
+    source = block.source
+    url = f"data:{source.media_type};base64,{source.data}" if isinstance(source, Base64Source) else source.url
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description is not UNSET:
+        function["description"] = tool.description
+    function["parameters"] = tool.input_schema
+    if tool.strict is not UNSET:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _choice(choice: ToolChoice) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if choice.type == "tool":
+        if choice.name is None:
+            raise BadRequest("`tool_choice.name`: is missing. A choice of type tool names one.", param="tool_choice")
+        found["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    else:
+        found["tool_choice"] = _CHOICES[choice.type]
+    if choice.disable_parallel_tool_use is not None:
+        found["parallel_tool_calls"] = not choice.disable_parallel_tool_use
+    return found

@@ -1,0 +1,237 @@
+"""The hub's answers, read whole: what a translator to another dialect must see of a chunk.
+
+Between all dialects stands OpenAI's chat completion. Requests become its body, answers its chunks. Three words are not
+OpenAI's own: `reasoning_content` is what llama.cpp,
+vLLM and DeepSeek call a model's thinking, `reasoning_details` carries its signatures as OpenRouter does, and a choice's
+`stop_reason` is the stop sequence that was met, as vLLM tells it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw, structs
+
+from tidegate.core.model import Capability
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.openai import Call, Native, parse
+from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
+
+# Calls of one answer that are kept apart; models make a handful.
+CALLS_MAX = 1024
+
+
+class Function(msgspec.Struct, gc=False):
+    """What a call calls. Arguments are JSON, in pieces while it streams."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct, gc=False):
+    """A call, or a piece of one."""
+
+    index: int | None = None
+    id: str | None = None
+    function: Function | None = None
+
+
+class Detail(msgspec.Struct, gc=False):
+    """What belongs to a thought besides its text: a signature, or the whole of it sealed."""
+
+    type: str = ""
+    text: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class Said(msgspec.Struct, gc=False):
+    """A message, or what a chunk adds to one."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[Detail] | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+    @property
+    def thought(self) -> str:
+        """The thinking, under either of its names."""
+        return self.reasoning_content or self.reasoning or ""
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One choice. `stop_reason` may be a token's number as well, which tells a client nothing."""
+
+    index: int | None = None
+    delta: Said | None = None
+    message: Said | None = None
+    finish_reason: str | None = None
+    stop_reason: object = None
+
+
+class _InputDetails(msgspec.Struct, gc=False):
+    cached_tokens: float | None = None
+    cache_write_tokens: float | None = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: float | None = None
+
+
+class Counts(msgspec.Struct, gc=False):
+    """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's.
+
+    Some engines count in floats, and a bad count is no reason to lose an answer.
+    """
+
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    prompt_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+
+    @property
+    def input(self) -> int:
+        """Prompt tokens; 0 where the engine did not say, since the dialects have no word for that."""
+        return _whole(self.prompt_tokens)
+
+    @property
+    def output(self) -> int:
+        """Output tokens; 0 where the engine did not say."""
+        return _whole(self.completion_tokens)
+
+    @property
+    def cached(self) -> int:
+        """Prompt tokens that came from a cache, at most all of them."""
+        details = self.prompt_tokens_details
+        return min(self.input, _whole(details.cached_tokens) if details else 0)
+
+    @property
+    def written(self) -> int:
+        """Prompt tokens that were written to a cache, at most those that did not come from it."""
+        details = self.prompt_tokens_details
+        return min(self.input - self.cached, _whole(details.cache_write_tokens) if details else 0)
+
+    @property
+    def reasoning(self) -> int:
+        """Output tokens of thinking."""
+        details = self.completion_tokens_details
+        return min(self.output, _whole(details.reasoning_tokens) if details else 0)
+
+
+# More is a slip of the engine, and beyond the integers that clients can read.
+_COUNT_MAX = 1 << 40
+
+
+def _whole(count: float | None) -> int:
+    return 0 if count is None else int(min(max(0.0, count), _COUNT_MAX))
+
+
+NO_COUNTS = Counts()
+
+
+class Measured(msgspec.Struct, gc=False):
+    """llama.cpp's own measurements, in milliseconds."""
+
+    prompt_ms: float | None = None
+    predicted_ms: float | None = None
+
+
+class Answer(msgspec.Struct, gc=False):
+    """A chunk, or a whole answer."""
+
+    id: str | None = None
+    model: str | None = None
+    created: float | None = None
+    choices: list[Choice] | None = None
+    usage: Counts | None = None
+    timings: Measured | None = None
+
+    @property
+    def first(self) -> Choice | None:
+        """The choice that the other dialects have: they know of one alone."""
+        for choice in self.choices or ():
+            if not choice.index:
+                return choice
+        return None
+
+
+_UNCARRIED = "sent a chunk that cannot be put into the client's dialect"
+
+_answer = msgspec.json.Decoder(Answer).decode
+
+
+def read_answer(data: bytes) -> Answer:
+    """A chunk or a whole answer. Raises `BadStream` where a field that counts is not what OpenAI's would be."""
+    try:
+        return _answer(data)
+    except UNREADABLE:
+        raise BadStream(Cause.MALFORMED, _UNCARRIED) from None
+
+
+class Chunks:
+    """A stream of the hub's, chunk by chunk; None stands for a keep-alive. Its memory is that of `Frames`."""
+
+    __slots__ = ("_frames",)
+
+    def __init__(self) -> None:
+        self._frames = Frames()
+
+    def feed(self, data: bytes) -> list[bytes | None]:
+        """What `data` completes, still to be read: one that cannot be must not take its forerunners along."""
+        found: list[bytes | None] = []
+        for frame in self._frames.feed(data):
+            inside = data_of(frame)
+            if inside != DONE:
+                found.append(inside or None)
+        return found
+
+    @property
+    def oversized(self) -> bool:
+        """See `Frames`."""
+        return self._frames.oversized
+
+
+class Slots:
+    """Tells the calls of a streamed answer apart, also where an engine leaves their index out."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def of(self, call: ToolCall) -> int:
+        """Which call a piece is of. Without an index an id begins one, and its absence goes on with the last."""
+        at = call.index
+        if at is None:
+            at = self._count if call.id else max(0, self._count - 1)
+        if not 0 <= at < CALLS_MAX:
+            raise BadStream(Cause.MALFORMED, _UNCARRIED)
+        self._count = max(self._count, at + 1)
+        return at
+
+
+def call_of(fields: Mapping[str, Any], native: Native | None = None) -> Call:
+    """The call for a chat body that was made from another dialect's. Raises `BadRequest`."""
+    return structs.replace(parse(msgspec.json.encode(fields), Capability.CHAT), native=native)
+
+
+def arguments_of(call: ToolCall) -> Raw:
+    """A whole call's arguments as the JSON object that other dialects want; none at all are no arguments.
+
+    Raises `BadStream` where the model wrote something else: handing it on as text would hide that.
+    """
+    said = (call.function.arguments if call.function else None) or ""
+    if not said.strip():
+        return Raw(b"{}")
+    try:
+        msgspec.json.decode(said, type=dict[str, Raw])
+    except UNREADABLE:
+        raise BadStream(Cause.MALFORMED, "called a tool with arguments that are no JSON object") from None
+    return Raw(said.encode())
+
+
+def encode(value: object) -> bytes:
+    """JSON, with members in the order in which they were put."""
+    return msgspec.json.encode(value)

@@ -1,0 +1,253 @@
+"""The Responses request as types. What is not here is refused, and so are items and tools of other types."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from tidegate.wire.fate import Field, carried, refused, set_aside
+
+NAME = "responses"
+
+_Ignored = Raw | UnsetType
+_Status = Literal["in_progress", "completed", "incomplete"] | None
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", gc=False):
+    """Any part of a message."""
+
+
+class InputText(_Part, tag="input_text"):
+    """Text."""
+
+    text: str
+    prompt_cache_breakpoint: _Ignored = UNSET
+
+
+class InputImage(_Part, tag="input_image"):
+    """An image, by its URL or as one. `file_id` names what a vendor stores."""
+
+    image_url: str
+    detail: str | None = None
+    prompt_cache_breakpoint: _Ignored = UNSET
+
+
+class OutputText(_Part, tag="output_text"):
+    """What the model said."""
+
+    text: str
+    annotations: _Ignored = UNSET
+    logprobs: _Ignored = UNSET
+
+
+class Refusal(_Part, tag="refusal"):
+    """The model said no."""
+
+    refusal: str
+
+
+class SummaryText(_Part, tag="summary_text"):
+    """A thought, in short."""
+
+    text: str
+
+
+class ReasoningText(_Part, tag="reasoning_text"):
+    """A thought."""
+
+    text: str
+
+
+InputPart = InputText | InputImage
+MessagePart = InputText | InputImage | OutputText | Refusal
+
+
+class Item(msgspec.Struct, gc=False):
+    """Enough of an item to tell which it is; a message needs no type."""
+
+    type: str = "message"
+
+
+class MessageItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What somebody said."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[MessagePart]
+    type: str = "message"
+    id: str | None = None
+    status: _Status = None
+    phase: str | None = None
+
+
+class FunctionCallItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A call that the model made. Arguments are JSON in a string."""
+
+    type: str
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: _Status = None
+
+
+class FunctionOutputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What came of a call."""
+
+    type: str
+    call_id: str
+    output: str | list[InputPart]
+    id: str | None = None
+    status: _Status = None
+    name: str | None = None
+
+
+class ReasoningItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What the model thought. `encrypted_content` is for its maker alone."""
+
+    type: str
+    summary: list[SummaryText] = []
+    content: list[ReasoningText] | None = None
+    id: str | None = None
+    encrypted_content: str | None = None
+    status: _Status = None
+
+
+class Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A function of the client's own."""
+
+    type: Literal["function"]
+    name: str
+    parameters: dict[str, Raw] | None = None
+    strict: bool | None = None
+    description: str | None = None
+    allowed_callers: list[Literal["direct"]] | None = None
+    defer_loading: bool | None = None
+    output_schema: _Ignored = UNSET
+
+
+class ToolChoice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The function to be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class Format(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The shape of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    schema: Raw | UnsetType = UNSET
+    description: str | None = None
+    strict: bool | None = None
+
+
+class Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """How the text is to be."""
+
+    format: Format | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class Reasoning(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """How hard to think."""
+
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: _Ignored = UNSET
+    generate_summary: _Ignored = UNSET
+    context: _Ignored = UNSET
+    mode: _Ignored = UNSET
+
+
+class Body(msgspec.Struct, kw_only=True):
+    """What is carried of a request; other fields have their fate in `FIELDS`."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    input: str | Annotated[list[Raw], Meta(min_length=1)]
+    instructions: str | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    text: Text | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_logprobs: int | None = None
+    include: list[str] | None = None
+    stream: bool | None = None
+    user: str | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
+    service_tier: str | None = None
+    background: bool | None = None
+    tidegate: dict[str, Any] | None = None
+
+
+ACCEPTED = {
+    "model": "must be the name of a model, 1 to 256 characters; GET /v1/models lists them",
+    "input": "must be a string or a non-empty array of items: message (input_text, input_image, output_text, refusal), "
+    "function_call, function_call_output, reasoning",
+    "instructions": "must be a string",
+    "tools": "must be an array of functions; tools that a vendor runs are not served here",
+    "tool_choice": 'must be auto, none, required, or {"type": "function", "name": "..."}',
+    "parallel_tool_calls": "must be true or false",
+    "text": "must be an object with a format of type text, json_object or json_schema, a verbosity, or both",
+    "reasoning": "must be an object such as {\"effort\": \"low\"}",
+    "max_output_tokens": "must be a whole number from 1",
+    "temperature": "must be a number",
+    "top_p": "must be a number",
+    "include": "must be an array of strings",
+    "stream": "must be true or false",
+    "tidegate": "must be an object",
+}  # fmt: skip
+
+FIELDS: tuple[Field, ...] = (
+    carried("model", "by the names of GET /v1/models"),
+    carried("input", "a call joins the assistant's message before it, a thought the one behind it"),
+    carried("instructions", "the first message, of the role system"),
+    carried("tools", "functions"),
+    carried("tool_choice", "auto, none, required, or a function"),
+    carried("parallel_tool_calls", ""),
+    carried("text", "format is `response_format`; verbosity"),
+    carried("reasoning", "effort is `reasoning_effort`"),
+    carried("max_output_tokens", "`max_tokens`, which every engine knows"),
+    carried("temperature", ""),
+    carried("top_p", ""),
+    carried("stream", ""),
+    carried("user", ""),
+    carried("prompt_cache_key", ""),
+    carried("safety_identifier", ""),
+    carried("service_tier", ""),
+    carried("tidegate", "our own settings; never passed on"),
+    carried("top_logprobs", "0; more is refused"),
+    carried("background", "false; true is refused, since nothing is kept for later"),
+    carried("include", "what concerns tools of the vendor, or sealed thoughts, has nothing to show; log-probabilities "
+            "are refused"),
+    set_aside("store", "nothing is stored, and the answer says `store: false`"),
+    set_aside("metadata", "of what is stored; the answer repeats it"),
+    set_aside("stream_options", "obfuscation is a vendor's padding"),
+    set_aside("truncation", "a prompt that is too long is refused, never cut"),
+    set_aside("max_tool_calls", "of tools that a vendor runs; there are none"),
+    set_aside("prompt_cache_options", "a hint about price"),
+    set_aside("prompt_cache_retention", "a hint about price"),
+    set_aside("image", "a hint about price"),
+    set_aside("reasoning.summary", "and generate_summary, context, mode: thoughts come as the engine shows them"),
+    set_aside("input[].id", "and status, phase, the name beside an output: of what a vendor stores"),
+    set_aside("input[].encrypted_content", "sealed for its maker"),
+    set_aside("input[].content[].annotations", "and logprobs: of an earlier answer"),
+    set_aside("input[].content[].prompt_cache_breakpoint", "a hint about price"),
+    set_aside("input[].reasoning, its parts", "their borders: they go on as one text"),
+    set_aside("tools[].output_schema", "not part of a function"),
+    set_aside("tools[].defer_loading", "the tool is there from the start"),
+    refused("previous_response_id", "nothing is stored here; send the whole conversation as `input`"),
+    refused("conversation", "nothing is stored here; send the whole conversation as `input`"),
+    refused("prompt", "templates that a vendor stores are not known here; send `instructions` and `input`"),
+    refused("background_options", "nothing is kept for later"),
+    refused("context_management", "conversations are not edited here"),
+    refused("moderation", "a vendor's own"),
+    refused("access_programs", "a vendor's own"),
+    refused("input[], other types", "item_reference, and what tools of the vendor left behind"),
+    refused("input[].content[], input_file and input_audio", "and images by file_id: files are not stored here"),
+    refused("tools[], other types", "tools that a vendor runs, and custom tools, which chats have not"),
+)  # fmt: skip

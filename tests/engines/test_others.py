@@ -1,0 +1,159 @@
+"""What vLLM, SGLang and Ollama tell of themselves.
+
+The answers below are written after public samples, and are not recordings: none of these engines runs where the tests
+do. Labels of vLLM's gauges are those of its production metrics page (`engine` and `model_name`); those of SGLang's
+(`dp_rank`, `tp_rank`, `priority`) and its list of models are as gateways that scrape it test for them; `/api/ps` is
+the example of Ollama's API reference.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.engines.speakers import chat
+from tidegate.core.model import Capability, Ending
+from tidegate.engines.base import Dialect, ProbeAnswer, Signals
+from tidegate.engines.ollama import Ollama
+from tidegate.engines.sglang import SGLang
+from tidegate.engines.vllm import VLLM
+from tidegate.wire.openai import parse
+
+UP = ProbeAnswer(status=200, body=b"")
+MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "max_model_len": 32768}, {"id": "lora"}]}
+
+
+def answer(body: Any, status: int = 200) -> ProbeAnswer:
+    return ProbeAnswer(status=status, body=body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+# --- vLLM -----------------------------------------------------------------------------------------------------------
+
+VLLM_METRICS = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 4.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 0.0
+vllm:num_requests_waiting{engine="1",model_name="m"} 2.0
+vllm:num_requests_waiting_by_reason{engine="1",model_name="m",reason="capacity"} 2.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+"""
+
+
+def test_vllms_engines_add_up_in_requests_and_the_fullest_cache_counts() -> None:
+    told = VLLM("", "m").signals([UP, answer(MODELS), answer(VLLM_METRICS)])
+    assert told == Signals(up=True, context_tokens=32768, running=7, queued=2, cache_share=0.75)
+
+
+def test_vllms_older_name_of_its_cache_is_known() -> None:
+    text = VLLM_METRICS.replace(b"kv_cache_usage", b"gpu_cache_usage")
+    assert VLLM("", "m").signals([UP, None, answer(text)]).cache_share == 0.75
+
+
+# --- SGLang ---------------------------------------------------------------------------------------------------------
+
+SGLANG_METRICS = b"""# TYPE sglang:num_running_reqs gauge
+sglang:num_running_reqs{dp_rank="0",model_name="m",tp_rank="0"} 4.0
+sglang:num_running_reqs{dp_rank="0",model_name="m",tp_rank="1"} 4.0
+sglang:num_running_reqs{dp_rank="1",model_name="m",priority="",tp_rank="0"} 5.0
+sglang:num_running_reqs{dp_rank="1",model_name="m",priority="-1",tp_rank="0"} 2.0
+sglang:num_running_reqs{dp_rank="1",model_name="m",priority="7",tp_rank="0"} 3.0
+# TYPE sglang:num_queue_reqs gauge
+sglang:num_queue_reqs{dp_rank="0",model_name="m"} 1.0
+sglang:num_queue_reqs{dp_rank="1",model_name="m"} 0.0
+# TYPE sglang:token_usage gauge
+sglang:token_usage{dp_rank="0",model_name="m"} 0.5
+sglang:token_usage{dp_rank="1",model_name="m"} 0.25
+"""
+
+
+def test_sglangs_ranks_repeat_each_other_and_its_priorities_are_parts() -> None:
+    told = SGLang("", "m").signals([answer(MODELS), None, answer(SGLANG_METRICS)])
+    assert told == Signals(up=True, context_tokens=32768, running=9, queued=1, cache_share=0.5)
+
+
+@pytest.mark.parametrize(
+    ("info", "window"),
+    [
+        ({"context_length": 8192}, 8192),
+        ({"context_length": None, "max_total_num_tokens": 20000, "api_key": "k"}, 20000),
+        ({"context_length": 131072, "max_total_num_tokens": 500000}, 32768),
+        ({"context_length": "?"}, 32768),
+    ],
+)
+def test_sglangs_window_is_the_smallest_of_what_it_tells(info: dict[str, Any], window: int) -> None:
+    assert SGLang("", "m").signals([answer(MODELS), answer(info), None]).context_tokens == window
+
+
+def test_sglang_is_never_asked_for_a_token_to_see_whether_it_is_well() -> None:
+    assert not [probe for probe in SGLang("", "m").probes() if b"health" in probe.target]
+
+
+# --- Ollama ---------------------------------------------------------------------------------------------------------
+
+
+def loaded(*names: str) -> ProbeAnswer:
+    return answer({"models": [{"name": name, "model": name, "context_length": 4096} for name in names]})
+
+
+@pytest.mark.parametrize(
+    ("model", "names", "window"),
+    [
+        ("gemma3", ("gemma3:latest",), 4096),
+        ("gemma3:4b", ("gemma3:4b",), 4096),
+        ("gemma3:4b", ("gemma3:latest",), None),
+        ("host:5000/org/m", ("host:5000/org/m:latest",), 4096),
+        (None, ("any",), 4096),
+        ("gemma3", (), None),
+    ],
+)
+def test_ollamas_window_is_that_of_the_loaded_model(
+    model: str | None, names: tuple[str, ...], window: int | None
+) -> None:
+    assert Ollama("", model).signals([UP, loaded(*names)]) == Signals(up=True, context_tokens=window)
+
+
+def test_ollama_is_never_made_to_load() -> None:
+    assert [probe.target for probe in Ollama("/v1", "m").probes()] == [b"/api/version", b"/api/ps"]
+    body = json.dumps(chat(stream=True)).encode()
+    made = Ollama("/v1", "m").outgoing(parse(body, Capability.CHAT), "m", ())
+    assert made.target == b"/v1/chat/completions"
+    assert b"num_ctx" not in made.body
+
+
+@pytest.mark.parametrize(
+    ("asked", "bound"),
+    [
+        ({"max_completion_tokens": 5}, 5),
+        ({"max_completion_tokens": 5, "max_tokens": 7}, 5),
+        ({"max_completion_tokens": None, "max_tokens": 7}, 7),
+        ({"max_tokens": 7}, 7),
+    ],
+)
+def test_ollama_gets_the_bound_by_the_name_that_it_knows(asked: dict[str, int | None], bound: int) -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a"}], **asked}).encode()
+    made = json.loads(Ollama("", "m").outgoing(parse(body, Capability.CHAT), "m", ()).body)
+    assert made["max_tokens"] == bound
+    assert "max_completion_tokens" not in made
+
+
+def test_ollamas_full_queue_is_a_refusal() -> None:
+    busy = (
+        b'{"error":{"message":"server busy, please try again.  maximum pending requests exceeded","type":"api_error"}}'
+    )
+    said = Ollama("", "m").failure(503, {}, busy, 0.0)
+    assert (said.ending, said.status) == (Ending.REFUSED, 503)
+
+
+# --- all three ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", [VLLM("", "m"), SGLang("", "m"), Ollama("", "m")], ids=lambda d: d.name)
+def test_what_is_not_told_is_not_known(dialect: Dialect) -> None:
+    quiet: list[ProbeAnswer | None] = [answer({}), *[None] * (len(dialect.probes()) - 1)]
+    assert dialect.signals(quiet) == Signals(up=True)
+    failing: list[ProbeAnswer | None] = [answer({}, 503), *[None] * (len(dialect.probes()) - 1)]
+    assert dialect.signals(failing) == Signals(up=False)

@@ -1,0 +1,341 @@
+"""Answers of the Messages API, from the hub and back."""
+
+import json
+from typing import Any
+
+import pytest
+from anthropic.lib.streaming._messages import accumulate_event
+from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types.shared import ErrorResponse
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from tests.wire.hub import HEAD, answers, gathered, streamed
+from tests.wire.streams import DONE, PING, chunk, cuts, frame
+from tidegate.wire.anthropic.answer import MessageStream, whole
+from tidegate.wire.anthropic.client import Messages
+from tidegate.wire.anthropic.errors import error_body
+from tidegate.wire.anthropic.inward import EventStream, WholeMessage
+from tidegate.wire.sse import FRAME_BYTES_MAX, BadStream, Cause
+
+EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
+USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 4}}
+
+
+def events_of(out: bytes) -> list[dict[str, Any]]:
+    """The data of each event, named as it should be."""
+    found = []
+    for block in out.split(b"\n\n")[:-1]:
+        name, data = block.split(b"\n")
+        event = json.loads(data.removeprefix(b"data: "))
+        assert name == b"event: " + event["type"].encode()
+        found.append(event)
+    return found
+
+
+def outward(*stream: bytes) -> bytes:
+    translate = MessageStream()
+    return b"".join(translate.feed(piece) for piece in stream) + translate.end()
+
+
+def inward(*stream: bytes) -> bytes:
+    translate = EventStream(HEAD["created"])
+    return b"".join(translate.feed(piece) for piece in stream) + translate.end()
+
+
+def message_of(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the SDK makes of them."""
+    message: Any = None
+    json_bufs: dict[int, bytes] = {}
+    for event in events:
+        event = EVENT.validate_python(event)
+        message = accumulate_event(event=event, current_snapshot=message, json_bufs=json_bufs)
+    made: dict[str, Any] = message.model_dump(mode="json", exclude_none=True)
+    return made
+
+
+def facts(message: dict[str, Any]) -> dict[str, Any]:
+    known = Message.model_validate(message).model_dump(mode="json", exclude_none=True)
+    # Zeros and absences say the same.
+    known["usage"] = {name: value for name, value in known["usage"].items() if value}
+    for block in known["content"]:
+        block.pop("parsed_output", None)
+    return known
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.data(), answers())
+def test_a_stream_adds_up_to_the_whole_answer(data: st.DataObject, answer: dict[str, Any]) -> None:
+    events = events_of(outward(data.draw(streamed(answer))))
+    assert facts(message_of(events)) == facts(json.loads(whole(json.dumps(answer).encode())))
+
+
+@given(st.data(), answers())
+def test_events_do_not_depend_on_how_the_bytes_were_cut(data: st.DataObject, answer: dict[str, Any]) -> None:
+    stream = data.draw(streamed(answer))
+    out = outward(stream)
+    assert outward(*data.draw(cuts(stream))) == out
+    back = inward(out)
+    assert inward(*data.draw(cuts(out))) == back
+
+
+def test_a_stream_may_be_cut_at_every_byte() -> None:
+    stream = PING + chunk(role="assistant") + chunk(content="é") + chunk(finish="stop", usage=USAGE) + DONE
+    out = outward(stream)
+    for at in range(len(stream)):
+        assert outward(stream[:at], stream[at:]) == out
+    back = inward(out)
+    for at in range(len(out)):
+        assert inward(out[:at], out[at:]) == back
+
+
+@given(st.data(), answers())
+def test_what_the_hub_answers_comes_back_from_the_other_dialect(data: st.DataObject, answer: dict[str, Any]) -> None:
+    back = json.loads(gathered(inward(outward(data.draw(streamed(answer))))))
+    assert back == {**answer, "id": "msg_chatcmpl-1", "choices": back["choices"]}
+    assert essence(back["choices"][0]) == essence(answer["choices"][0])
+
+
+@given(answers())
+def test_a_whole_answer_comes_back_from_the_other_dialect(answer: dict[str, Any]) -> None:
+    translate = WholeMessage(HEAD["created"])
+    assert translate.feed(whole(json.dumps(answer).encode())) == b""
+    back = json.loads(translate.end())
+    assert back == {**answer, "id": "msg_chatcmpl-1", "choices": back["choices"]}
+    assert essence(back["choices"][0]) == essence(answer["choices"][0])
+
+
+def essence(choice: dict[str, Any]) -> dict[str, Any]:
+    """A choice, without what says nothing: an empty text beside calls, a null."""
+    message = {name: value for name, value in choice["message"].items() if value}
+    return {**choice, "message": message}
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_answer_is_one_block_of_text() -> None:
+    events = events_of(outward(chunk(role="assistant", content=""), chunk(content="Hi"), chunk(finish="stop"), DONE))
+    assert [event["type"] for event in events] == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[0]["message"]["content"] == []
+    assert events[2] == {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}}
+    assert events[4]["delta"] == {"stop_reason": "end_turn", "stop_sequence": None}
+
+
+def test_arguments_of_a_call_come_in_the_pieces_of_the_engine() -> None:
+    pieces = [
+        {"index": 0, "id": "c1", "function": {"name": "f", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"a":'}},
+        {"index": 0, "function": {"arguments": "1}"}},
+        {"index": 1, "id": "c2", "function": {"name": "g", "arguments": "{}"}},
+    ]
+    events = events_of(outward(*[chunk(tool_calls=[piece]) for piece in pieces], chunk(finish="tool_calls")))
+    starts = [event["content_block"] for event in events if event["type"] == "content_block_start"]
+    assert [(s["id"], s["name"], s["input"]) for s in starts] == [("c1", "f", {}), ("c2", "g", {})]
+    deltas = [(e["index"], e["delta"]["partial_json"]) for e in events if e["type"] == "content_block_delta"]
+    assert deltas == [(0, '{"a":'), (0, "1}"), (1, "{}")]
+
+
+def test_thinking_text_and_calls_are_blocks_that_follow_each_other() -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
+    out = outward(chunk(reasoning="hm"), chunk(content="a"), chunk(tool_calls=[call]), chunk(finish="stop"))
+    message = message_of(events_of(out))
+    assert [block["type"] for block in message["content"]] == ["thinking", "text", "tool_use"]
+    assert message["stop_reason"] == "tool_use"
+
+
+def test_keep_alives_are_pings() -> None:
+    assert outward(PING, chunk(content="a")).startswith(b'event: ping\ndata: {"type":"ping"}\n\n')
+    assert b": ping\n\n" in inward(outward(PING, chunk(content="a")))
+
+
+def test_a_seal_comes_through_to_the_client_and_back() -> None:
+    sealed = [
+        chunk(reasoning_content="hm"),
+        chunk(reasoning_details=[{"type": "reasoning.text", "signature": "c2ln"}]),
+        chunk(reasoning_details=[{"type": "reasoning.encrypted", "data": "eA=="}]),
+        chunk(content="4"),
+        chunk(finish="stop"),
+    ]
+    content = message_of(events_of(outward(*sealed)))["content"]
+    assert content == [
+        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "eA=="},
+        {"type": "text", "text": "4"},
+    ]
+    assert json.loads(whole(gathered(b"".join(sealed) + DONE)))["content"] == content
+    whole_back = WholeMessage(0)
+    whole_back.feed(json.dumps({"type": "message", "id": "1", "content": content, "stop_reason": "end_turn"}).encode())
+    assert json.loads(whole(whole_back.end()))["content"] == content
+
+
+@pytest.mark.parametrize(
+    ("finish", "more", "reason", "sequence"),
+    [
+        ("stop", {}, "end_turn", None),
+        ("stop", {"stop_reason": "END"}, "stop_sequence", "END"),
+        ("stop", {"stop_reason": 128001}, "end_turn", None),
+        ("length", {}, "max_tokens", None),
+        ("tool_calls", {}, "tool_use", None),
+        ("function_call", {}, "tool_use", None),
+        ("content_filter", {}, "refusal", None),
+        ("insufficient_system_resource", {}, "end_turn", None),
+    ],
+)
+def test_why_it_stopped_is_said_in_the_clients_words(
+    finish: str, more: dict[str, Any], reason: str, sequence: str | None
+) -> None:
+    choice = {"index": 0, "finish_reason": finish, **more}
+    message = json.loads(whole(json.dumps({"choices": [{**choice, "message": {"content": "a"}}]}).encode()))
+    assert (message["stop_reason"], message["stop_sequence"]) == (reason, sequence)
+    *_, delta, _ = events_of(outward(frame({"choices": [{**choice, "delta": {"content": "a"}}]})))
+    assert delta["delta"] == {"stop_reason": reason, "stop_sequence": sequence}
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("end_turn", "stop"),
+        ("pause_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+    ],
+)
+def test_why_an_engine_stopped_is_said_in_the_hubs_words(reason: str, finish: str) -> None:
+    translate = WholeMessage(0)
+    translate.feed(json.dumps({"type": "message", "stop_reason": reason}).encode())
+    assert json.loads(translate.end())["choices"][0]["finish_reason"] == finish
+
+
+def test_a_refusal_is_text_and_its_reason() -> None:
+    message = message_of(events_of(outward(chunk(refusal="No."), chunk(finish="stop"))))
+    assert message["content"] == [{"type": "text", "text": "No."}]
+    assert message["stop_reason"] == "refusal"
+
+
+def test_counts_that_no_engine_should_give_lose_no_answer() -> None:
+    usage = {"prompt_tokens": 9.0, "completion_tokens": 1e300, "prompt_tokens_details": {"cached_tokens": 99}}
+    choice = {"message": {"content": "a"}, "finish_reason": "stop"}
+    message = json.loads(whole(json.dumps({"created": 1.5, "choices": [choice], "usage": usage}).encode()))
+    assert Message.model_validate(message).usage.input_tokens == 0
+    assert (message["usage"]["cache_read_input_tokens"], message["usage"]["output_tokens"]) == (9, 1 << 40)
+
+
+# --- what breaks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        chunk(content=7),
+        chunk(tool_calls=[{"index": 0, "id": "c"}]),
+        chunk(tool_calls=[{"index": 10**9, "id": "c", "function": {"name": "f"}}]),
+        b"data: [1]\n\n",
+    ],
+)
+def test_what_has_no_form_is_a_failure_after_what_came_before_it(bad: bytes) -> None:
+    translate = MessageStream()
+    out = translate.feed(chunk(content="a") + bad + chunk(content="b"))
+    assert translate.failure is not None
+    assert translate.failure.cause is Cause.MALFORMED
+    assert [event["type"] for event in events_of(out)][-1] == "content_block_delta"
+    assert translate.feed(chunk(content="c")) == b""
+
+
+def test_a_call_that_comes_back_after_its_end_is_a_failure() -> None:
+    translate = MessageStream()
+    for at in (0, 1):
+        translate.feed(chunk(tool_calls=[{"index": at, "id": f"c{at}", "function": {"name": "f", "arguments": "{"}}]))
+    assert translate.failure is None
+    translate.feed(chunk(tool_calls=[{"index": 0, "function": {"arguments": ""}}]))
+    assert translate.failure is None
+    translate.feed(chunk(tool_calls=[{"index": 0, "function": {"arguments": "}"}}]))
+    assert translate.failure is not None
+
+
+@pytest.mark.parametrize("arguments", ["{", "[]", "7", "null"])
+def test_arguments_that_are_no_object_are_no_whole_answer(arguments: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    with pytest.raises(BadStream):
+        whole(json.dumps({"choices": [{"message": {"tool_calls": [call]}}]}).encode())
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"choices":[]}', b'{"choices":[{"message":7}]}'])
+def test_what_is_no_answer_is_none_in_any_dialect(body: bytes) -> None:
+    with pytest.raises(BadStream):
+        whole(body)
+    translate = WholeMessage(0)
+    translate.feed(body)
+    assert translate.end() == b""
+    assert translate.failure is not None
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from([b"data: {}\n\n", b'data: {"type":"message_stop"}\n\n'])))
+def test_no_bytes_break_a_translator(stream: list[bytes]) -> None:
+    outward(*stream)
+    inward(*stream)
+
+
+def test_an_engines_error_event_is_a_failure_in_its_own_words() -> None:
+    translate = EventStream(0)
+    overloaded = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    translate.feed(b"event: error\n" + frame(overloaded))
+    assert translate.failure is not None
+    assert (translate.failure.cause, translate.failure.message) == (Cause.ERROR_EVENT, "reported an error: Overloaded")
+
+
+def test_an_event_beyond_any_bound_is_a_failure() -> None:
+    translate = EventStream(0)
+    translate.feed(b"data: " + b"x" * (FRAME_BYTES_MAX + 1))
+    assert translate.failure is not None
+    assert translate.failure.cause is Cause.TOO_LARGE
+
+
+def test_events_of_a_kind_that_came_later_are_passed_over() -> None:
+    out = outward(chunk(content="a"), chunk(finish="stop"))
+    assert inward(b'event: new\ndata: {"type":"new"}\n\n' + out) == inward(out)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+        (415, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (502, "api_error"),
+        (503, "overloaded_error"),
+        (504, "timeout_error"),
+        (529, "overloaded_error"),
+    ],
+)
+def test_an_error_has_the_type_of_its_status(status: int, kind: str) -> None:
+    body = json.loads(Messages().error_body(status, "no", "api_error", None, None))
+    assert body == {"type": "error", "error": {"type": kind, "message": "no"}}
+    assert json.loads(error_body(status, "no")) == body
+    if kind != "request_too_large":
+        assert ErrorResponse.model_validate({**body, "request_id": None}).error.type == kind
+
+
+def test_an_error_in_mid_stream_is_its_last_event() -> None:
+    (event,) = events_of(MessageStream().error("gone", "api_error", "upstream_error"))
+    assert event == {"type": "error", "error": {"type": "api_error", "message": "gone"}}
+    (event,) = events_of(MessageStream().error("slow", "api_error", "upstream_timeout"))
+    assert event["error"]["type"] == "timeout_error"

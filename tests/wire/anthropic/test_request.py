@@ -1,0 +1,367 @@
+"""Requests of the Messages API, to the hub and back."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from anthropic.types import message_count_tokens_params, message_create_params
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import structs
+
+from tests.wire.hub import (
+    asked,
+    conversations,
+    fields_of,
+    image_part,
+    meaning,
+    objects,
+    optional,
+    schemas,
+    texts,
+    tools,
+    words,
+)
+from tidegate.core.model import Capability
+from tidegate.wire.anthropic.client import counted
+from tidegate.wire.anthropic.outward import OUTPUT_TOKENS_DEFAULT, OUTWARD, messages_body
+from tidegate.wire.anthropic.request import parse
+from tidegate.wire.anthropic.shapes import FIELDS
+from tidegate.wire.errors import BadRequest
+from tidegate.wire.fate import Fate, top_level
+from tidegate.wire.intake import estimated_tokens
+from tidegate.wire.tokens import TokenRatio
+
+BROKEN = {"id": "1", "function": {"name": "f", "arguments": "no"}}
+HI = [{"role": "user", "content": "hi"}]
+
+
+def parsed(**fields: Any) -> dict[str, Any]:
+    return fields_of(parse(body(**fields)))
+
+
+def user_says(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(blocks)}]}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "max_tokens": 9, "messages": HI, **fields}).encode()
+
+
+def refused(data: bytes) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        parse(data)
+    return caught.value
+
+
+def outward(fields: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(messages_body(asked(fields), model="theirs", stream=False))
+    return made
+
+
+# --- laws -----------------------------------------------------------------------------------------------------------
+
+text_blocks = texts.map(lambda text: {"type": "text", "text": text})
+image_blocks = st.sampled_from(
+    [
+        {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}},
+        {"type": "image", "source": {"type": "url", "url": "https://example.org/ü.png"}},
+    ]
+)
+said = texts | st.lists(text_blocks | image_blocks, min_size=1, max_size=3)
+results = st.builds(lambda id, content: {"type": "tool_result", "tool_use_id": id, "content": content}, words, said)
+uses = st.builds(
+    lambda id, name, given: {"type": "tool_use", "id": id, "name": name, "input": given}, words, words, objects
+)
+user = st.builds(
+    lambda content: {"role": "user", "content": content},
+    texts
+    | st.builds(
+        lambda first, rest: first + rest,
+        st.lists(results, min_size=1, max_size=2),
+        st.lists(text_blocks | image_blocks, max_size=2),
+    )
+    | st.lists(text_blocks | image_blocks, min_size=1, max_size=2),
+)
+assistant = st.builds(
+    lambda content: {"role": "assistant", "content": content},
+    texts
+    | st.builds(
+        lambda first, rest: first + rest,
+        st.lists(text_blocks, min_size=1, max_size=2),
+        st.lists(uses, max_size=2),
+    )
+    | st.lists(uses, min_size=1, max_size=2),
+)
+own_tools = st.lists(
+    st.builds(
+        lambda name, schema, more: {"name": name, "input_schema": schema, **more},
+        words,
+        schemas,
+        optional(description=texts, strict=st.booleans()),
+    ),
+    min_size=1,
+    max_size=2,
+)
+choices = st.builds(
+    lambda choice, more: {**choice, **(more if choice["type"] != "none" else {})},
+    st.sampled_from([{"type": "auto"}, {"type": "any"}, {"type": "none"}, {"type": "tool", "name": "f"}]),
+    optional(disable_parallel_tool_use=st.booleans()),
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> dict[str, Any]:
+    messages = [draw(user)]
+    for answer, question in draw(st.lists(st.tuples(assistant, user), max_size=2)):
+        messages += [answer, question]
+    return {
+        "model": "m",
+        "max_tokens": draw(st.integers(1, 10**6)),
+        "messages": messages,
+        "stream": draw(st.booleans()),
+        **draw(
+            optional(
+                system=texts | st.lists(text_blocks, min_size=1, max_size=2),
+                stop_sequences=st.lists(texts, max_size=3),
+                temperature=st.floats(0, 1),
+                top_p=st.floats(0, 1),
+                top_k=st.integers(0, 100),
+                tools=own_tools,
+                tool_choice=choices,
+                metadata=st.builds(lambda user_id: {"user_id": user_id}, texts),
+                output_config=optional(
+                    effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
+                    format=schemas.map(lambda schema: {"type": "json_schema", "schema": schema}),
+                ).filter(bool),
+            )
+        ),
+    }
+
+
+@given(bodies())
+def test_what_both_dialects_can_say_comes_back_exactly(sent: dict[str, Any]) -> None:
+    call = structs.replace(parse(json.dumps(sent).encode()), native=None)
+    assert json.loads(messages_body(call, model="m", stream=sent["stream"])) == sent
+
+
+hub_bodies = st.builds(
+    lambda messages, more: {"messages": messages, "max_tokens": 7, **more},
+    conversations(),
+    optional(
+        tools=tools(),
+        stop=st.lists(texts, min_size=1, max_size=2),
+        temperature=st.floats(0, 1),
+        top_p=st.floats(0, 1),
+        top_k=st.integers(1, 50),
+        user=texts,
+        reasoning_effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
+        tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
+    ),
+)
+
+
+@given(hub_bodies)
+def test_what_the_hub_says_comes_back_from_the_other_dialect(sent: dict[str, Any]) -> None:
+    back = fields_of(parse(messages_body(asked(sent), model="theirs", stream=False)))
+    assert meaning(back.pop("messages")) == meaning(sent["messages"])
+    rest = {name: value for name, value in sent.items() if name != "messages"}
+    assert back == {"model": "theirs", "stream": False, **rest}
+
+
+@given(bodies(), st.booleans())
+def test_an_engine_of_the_same_dialect_gets_the_request_as_it_was(sent: dict[str, Any], stream: bool) -> None:
+    sent |= {"thinking": {"type": "enabled", "budget_tokens": 2000}, "tidegate": {"class": "batch"}}
+    sent["messages"].append(
+        {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"ttl": "1h"}}]}
+    )
+    made = json.loads(messages_body(parse(json.dumps(sent).encode()), model="theirs", stream=stream))
+    del sent["tidegate"]
+    assert made == {**sent, "model": "theirs", "stream": stream}
+
+
+names = st.sampled_from(["model", "messages", "role", "content", "type", "text", "max_tokens", "system", "tools"])
+scalars = st.none() | st.text() | st.integers() | st.floats(allow_nan=False)
+junk = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(names, inner))
+
+
+@given(junk.map(lambda value: json.dumps(value).encode()) | st.binary())
+def test_no_body_breaks_it(data: bytes) -> None:
+    with suppress(BadRequest):
+        parse(data)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(top_level(OUTWARD, *Fate))), junk), conversations())
+def test_no_chat_breaks_the_way_out(fields: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    with suppress(BadRequest):
+        outward({"messages": messages, **fields, "model": "m"})
+
+
+# --- what is carried ------------------------------------------------------------------------------------------------
+
+
+def test_results_of_tools_are_messages_of_their_own_before_what_the_user_says() -> None:
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "4"}]}
+    made = parsed(messages=[{"role": "user", "content": [result, {"type": "text", "text": "and?"}]}])["messages"]
+    assert made == [
+        {"role": "tool", "tool_call_id": "t1", "content": [{"type": "text", "text": "4"}]},
+        {"role": "user", "content": [{"type": "text", "text": "and?"}]},
+    ]
+
+
+def test_thinking_goes_on_as_text_and_its_seal_to_its_maker_alone() -> None:
+    blocks = [
+        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "eA=="},
+        {"type": "text", "text": "4"},
+    ]
+    sent = body(messages=[*HI, {"role": "assistant", "content": blocks}])
+    message = fields_of(parse(sent))["messages"][1]
+    assert message == {"role": "assistant", "content": [{"type": "text", "text": "4"}], "reasoning_content": "hm"}
+    assert json.loads(messages_body(parse(sent), model="m", stream=False))["messages"][1]["content"] == blocks
+
+
+def test_a_sealed_thought_of_the_hub_goes_back_to_its_maker_and_an_open_one_does_not() -> None:
+    details = [
+        {"type": "reasoning.text", "text": "hm", "signature": "c2ln"},
+        {"type": "reasoning.encrypted", "data": "eA=="},
+        {"type": "reasoning.text", "text": "open"},
+    ]
+    message = {"role": "assistant", "content": "4", "reasoning_content": "hm", "reasoning_details": details}
+    assert outward({"messages": [*HI, message]})["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+        {"type": "redacted_thinking", "data": "eA=="},
+        {"type": "text", "text": "4"},
+    ]
+
+
+def test_needs_are_seen_through_the_translation() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.org"}}
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+    wanted = {"format": {"type": "json_schema", "schema": {}}}
+    call = parse(body(messages=[{"role": "user", "content": [image]}], tools=[tool], output_config=wanted, stream=True))
+    assert set(call.needs) == {Capability.CHAT, Capability.VISION, Capability.TOOLS, Capability.JSON_SCHEMA}
+    assert (call.stream, call.output_tokens_max, call.media) == (True, 9, 1)
+
+
+def test_our_own_settings_are_read_and_not_passed_on() -> None:
+    call = parse(body(tidegate={"class": "batch"}))
+    assert call.knobs is not None
+    assert "tidegate" not in fields_of(call)
+
+
+def test_instructions_in_mid_conversation_stay_where_they_are() -> None:
+    messages = [*HI, {"role": "system", "content": "be brief"}, *HI]
+    assert parsed(messages=messages)["messages"] == messages
+    assert outward({"messages": messages})["messages"] == messages
+
+
+def test_several_instructions_before_all_else_are_one_system() -> None:
+    messages = [{"role": "developer", "content": "a"}, {"role": "system", "content": "b"}, *HI]
+    assert outward({"messages": messages})["system"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+
+
+def test_a_bound_is_made_up_where_the_hub_has_none() -> None:
+    assert outward({"messages": HI})["max_tokens"] == OUTPUT_TOKENS_DEFAULT
+    assert outward({"messages": HI, "max_tokens": 5, "max_completion_tokens": 6})["max_tokens"] == 6
+
+
+def test_an_empty_call_has_no_arguments() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    made = outward({"messages": [*HI, {"role": "assistant", "content": "", "tool_calls": [call]}]})
+    assert made["messages"][1]["content"] == [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]
+
+
+def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None:
+    data = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 400}]}).encode()
+    tokens = estimated_tokens(parse(data, counting=True), TokenRatio())
+    assert 400 <= tokens <= 600
+    assert json.loads(counted(tokens)) == {"input_tokens": tokens, "estimated": True}
+
+
+# --- what is not ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"max_tokens": None}, "max_tokens", "`max_tokens`: is missing"),
+        ({"max_tokens": 0}, "max_tokens", "whole number from 1"),
+        ({"messages": []}, "messages", "non-empty"),
+        ({"messages": [{"role": "user"}]}, "messages", "`messages[0].content`: is missing"),
+        ({"messages": [{"role": "poet", "content": "a"}]}, "messages", "`messages[0].role`"),
+        (user_says({"type": "document"}), "messages", "`messages[0].content[0].type`"),
+        (user_says({"type": "text", "text": "a", "odd": 1}), "messages", "`messages[0].content[0].odd`"),
+        (
+            user_says({"type": "text", "text": "a"}, {"type": "tool_result", "tool_use_id": "1"}),
+            "messages",
+            "`messages[0].content[1]`: a tool_result stands behind",
+        ),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools", "`tools[0].type`"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice", "`tool_choice.name`: is missing"),
+        ({"container": "c"}, "container", "cannot be carried"),
+        ({"mcp_servers": []}, "mcp_servers", "cannot be carried"),
+        ({"inference_geo": "us"}, "inference_geo", "x-tidegate-residency"),
+        ({"odd": 1}, "odd", "is not a field"),
+        ({"system": 7}, "system", "a string or an array of text blocks"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_carried_is_refused_with_its_place(fields: dict[str, Any], param: str, said: str) -> None:
+    error = refused(body(**fields))
+    assert error.param == param
+    assert said in error.message
+
+
+def test_a_refusal_never_quotes_what_was_sent() -> None:
+    for fields in ({"messages": [{"role": "SECRET", "content": "SECRET"}]}, {"tools": [{"type": "SECRET"}]}):
+        assert "SECRET" not in refused(body(**fields)).message
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"logit_bias": {"1": 1}}, "logit_bias"),
+        ({"presence_penalty": 0.5}, "presence_penalty"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"guided_regex": "a"}, "guided_regex"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools"),
+        ({"messages": [{"role": "system", "content": "a"}]}, "messages"),
+        (user_says({"type": "file", "file": {}}), "messages"),
+        (user_says(image_part("data:,a")), "messages"),
+        ({"messages": [{"role": "assistant", "tool_calls": [BROKEN]}]}, "messages"),
+    ],
+)  # fmt: skip
+def test_what_an_engine_of_this_dialect_cannot_do_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        outward({"messages": HI, **fields})
+    assert caught.value.param == param
+    assert param in caught.value.message
+
+
+def test_what_says_nothing_is_no_reason_to_refuse() -> None:
+    quiet = {
+        "n": 1,
+        "logprobs": False,
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "functions": None,
+        "audio": None,
+    }
+    assert outward({"messages": HI, **quiet}).keys() == {"model", "max_tokens", "messages", "stream"}
+
+
+def test_every_field_of_the_sdk_has_its_fate() -> None:
+    known = top_level(FIELDS, *Fate)
+    for params in (message_create_params.MessageCreateParamsBase, message_count_tokens_params.MessageCountTokensParams):
+        assert set(params.__annotations__) - set(known) == set()
+
+
+def test_every_field_of_the_hub_has_its_fate() -> None:
+    from openai.types.chat import completion_create_params
+
+    known = top_level(OUTWARD, *Fate)
+    assert set(completion_create_params.CompletionCreateParamsBase.__annotations__) - set(known) == set()

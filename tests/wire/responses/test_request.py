@@ -1,0 +1,257 @@
+"""Requests of the Responses API become chats."""
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.responses import response_create_params
+
+from tests.wire.hub import conversations, fields_of, objects, optional, text_part, texts, tools
+from tidegate.core.model import Capability
+from tidegate.wire.errors import BadRequest
+from tidegate.wire.fate import Fate, top_level
+from tidegate.wire.responses.request import parse
+from tidegate.wire.responses.shapes import FIELDS
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "input": "hi", **fields}).encode()
+
+
+def parsed(**fields: Any) -> dict[str, Any]:
+    return fields_of(parse(body(**fields)))
+
+
+def refused(data: bytes) -> BadRequest:
+    with pytest.raises(BadRequest) as caught:
+        parse(data)
+    return caught.value
+
+
+# --- the same conversation as items ---------------------------------------------------------------------------------
+
+
+def items(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        if message["role"] == "tool":
+            output = content(message["content"], "input_text")
+            found.append({"type": "function_call_output", "call_id": message["tool_call_id"], "output": output})
+            continue
+        if message.get("reasoning_content"):
+            thought = [{"type": "reasoning_text", "text": message["reasoning_content"]}]
+            found.append({"type": "reasoning", "id": "rs_1", "summary": [], "content": thought})
+        if message["content"] is not None:
+            kind = "output_text" if message["role"] == "assistant" else "input_text"
+            found.append({"role": message["role"], "content": content(message["content"], kind)})
+        calls = message.get("tool_calls", ())
+        found += [{"type": "function_call", "call_id": call["id"], **call["function"]} for call in calls]
+    return found
+
+
+def content(said: Any, kind: str) -> Any:
+    if isinstance(said, str):
+        return said
+    return [
+        {"type": kind, "text": part["text"]}
+        if part["type"] == "text"
+        else {"type": "input_image", "image_url": part["image_url"]["url"], "detail": None}
+        for part in said
+    ]
+
+
+@st.composite
+def thinking(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """A conversation in which the assistant may have thought."""
+    messages = draw(conversations())
+    for message in messages:
+        if message["role"] == "assistant" and draw(st.booleans()):
+            message["reasoning_content"] = draw(texts.filter(bool))
+    return messages
+
+
+@given(
+    thinking(),
+    optional(
+        stream=st.booleans(),
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0, 1),
+        parallel_tool_calls=st.booleans(),
+        user=texts,
+        prompt_cache_key=texts,
+        safety_identifier=texts,
+        service_tier=st.sampled_from(["auto", "flex"]),
+        tools=tools(),
+        tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
+        max_tokens=st.integers(1, 10**6),
+        reasoning_effort=st.sampled_from(["none", "minimal", "low", "high", "max"]),
+        verbosity=st.sampled_from(["low", "high"]),
+        response_format=st.just({"type": "json_object"})
+        | st.builds(
+            lambda name, schema, more: {"type": "json_schema", "json_schema": {"name": name, "schema": schema, **more}},
+            texts,
+            objects,
+            optional(strict=st.booleans(), description=texts),
+        ),
+    ),
+)
+def test_what_both_dialects_can_say_is_carried_exactly(messages: list[dict[str, Any]], chat: dict[str, Any]) -> None:
+    assert parsed(**as_responses(chat), input=items(messages)) == {"model": "m", "messages": messages, **chat}
+
+
+def as_responses(chat: dict[str, Any]) -> dict[str, Any]:
+    sent = dict(chat)
+    text: dict[str, Any] = {}
+    if "max_tokens" in sent:
+        sent["max_output_tokens"] = sent.pop("max_tokens")
+    if "reasoning_effort" in sent:
+        sent["reasoning"] = {"effort": sent.pop("reasoning_effort"), "summary": "auto"}
+    if "verbosity" in sent:
+        text["verbosity"] = sent.pop("verbosity")
+    if "response_format" in sent:
+        format = sent.pop("response_format")
+        text["format"] = {"type": format["type"], **format.get("json_schema", {})}
+    if text:
+        sent["text"] = text
+    if "tools" in sent:
+        sent["tools"] = [{"type": "function", **tool["function"]} for tool in sent["tools"]]
+    if isinstance(sent.get("tool_choice"), dict):
+        sent["tool_choice"] = {"type": "function", **sent["tool_choice"]["function"]}
+    return sent
+
+
+names = st.sampled_from(["model", "input", "role", "content", "type", "text", "call_id", "tools", "name", "summary"])
+scalars = st.none() | st.text() | st.integers() | st.floats(allow_nan=False)
+junk = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(names, inner))
+
+
+@given(junk.map(lambda value: json.dumps(value).encode()) | junk.map(lambda v: body(input=[v])) | st.binary())
+def test_no_body_breaks_it(data: bytes) -> None:
+    with suppress(BadRequest):
+        parse(data)
+
+
+# --- what is carried ------------------------------------------------------------------------------------------------
+
+
+def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
+    assert parsed(instructions="be brief")["messages"] == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "hi"},
+    ]
+
+
+def test_a_thought_and_calls_are_one_message_of_the_assistant() -> None:
+    sent = [
+        {
+            "type": "reasoning",
+            "id": "rs",
+            "summary": [{"type": "summary_text", "text": "hm"}],
+            "encrypted_content": "x",
+        },
+        {"type": "function_call", "id": "fc", "call_id": "1", "name": "f", "arguments": "{}", "status": "completed"},
+        {"type": "function_call", "call_id": "2", "name": "g", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "4"},
+    ]
+    first, second = parsed(input=sent)["messages"]
+    assert (first["content"], first["reasoning_content"]) == (None, "hm")
+    assert [call["function"]["name"] for call in first["tool_calls"]] == ["f", "g"]
+    assert second == {"role": "tool", "tool_call_id": "1", "content": "4"}
+
+
+def test_a_thought_that_led_to_nothing_is_not_lost() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    assert parsed(input=[thought, {"role": "user", "content": "go on"}])["messages"] == [
+        {"role": "assistant", "content": "", "reasoning_content": "hm"},
+        {"role": "user", "content": "go on"},
+    ]
+
+
+def test_a_refusal_and_what_the_sdk_gave_back_can_be_sent_again() -> None:
+    said = {
+        "type": "message",
+        "id": "msg_1",
+        "status": "completed",
+        "role": "assistant",
+        "content": [
+            {"type": "output_text", "text": "a", "annotations": [], "logprobs": []},
+            {"type": "refusal", "refusal": "b"},
+        ],
+    }
+    assert parsed(input=[said])["messages"][0]["content"] == [text_part("a"), {"type": "refusal", "refusal": "b"}]
+
+
+def test_needs_are_seen_through_the_translation() -> None:
+    image = {"type": "input_image", "image_url": "https://example.org", "detail": "low"}
+    format = {"type": "json_schema", "name": "n", "schema": {}}
+    tool: dict[str, Any] = {"type": "function", "name": "f", "parameters": {}, "strict": None}
+    sent = [{"role": "user", "content": [image]}]
+    call = parse(body(input=sent, text={"format": format}, tools=[tool], max_output_tokens=5))
+    assert set(call.needs) == {Capability.CHAT, Capability.VISION, Capability.TOOLS, Capability.JSON_SCHEMA}
+    assert call.output_tokens_max == 5
+    assert fields_of(call)["messages"][0]["content"][0]["image_url"]["detail"] == "low"
+
+
+def test_our_own_settings_are_read_and_not_passed_on() -> None:
+    call = parse(body(tidegate={"class": "batch"}))
+    assert call.knobs is not None
+    assert "tidegate" not in fields_of(call)
+
+
+def test_what_needs_a_memory_or_a_vendor_is_refused_only_where_it_is_asked_for() -> None:
+    quiet = {"previous_response_id": None, "background": False, "conversation": None, "top_logprobs": 0, "store": True}
+    assert parsed(**quiet, include=["reasoning.encrypted_content"], tools=[]).keys() == {"model", "messages"}
+
+
+# --- what is not ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id", "send the whole conversation"),
+        ({"conversation": "conv_1"}, "conversation", "send the whole conversation"),
+        ({"prompt": {"id": "p"}}, "prompt", "templates"),
+        ({"background": True}, "background", "nothing is kept for later"),
+        ({"top_logprobs": 2}, "top_logprobs", "log-probabilities"),
+        ({"include": ["message.output_text.logprobs"]}, "include", "log-probabilities"),
+        ({"tools": [{"type": "web_search"}]}, "tools", "a vendor runs are not served here"),
+        ({"tools": [{"type": "custom", "name": "f"}]}, "tools", "`tools[0]"),
+        ({"tool_choice": {"type": "file_search"}}, "tool_choice", "must be auto, none, required"),
+        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text", "`text.format.name`: is missing"),
+        ({"input": []}, "input", "a non-empty array"),
+        ({"input": 7}, "input", "a non-empty array"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input", "`input[0].type`"),
+        ({"input": [{"role": "user"}]}, "input", "`input[0].content`: is missing"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input", "`input[0].content[0].type`"),
+        ({"input": [{"role": "user", "content": "a", "odd": 1}]}, "input", "`input[0].odd`"),
+        ({"input": [{"type": "function_call", "call_id": "1", "name": "f"}]}, "input", "`input[0].arguments`"),
+        ({"odd": 1}, "odd", "is not a field"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_carried_is_refused_with_its_place(fields: dict[str, Any], param: str, said: str) -> None:
+    error = refused(body(**fields))
+    assert error.param == param
+    assert said in error.message
+
+
+def test_only_users_show_images() -> None:
+    image = {"type": "input_image", "image_url": "https://example.org"}
+    assert "`input[0].content[0]`" in refused(body(input=[{"role": "system", "content": [image]}])).message
+
+
+def test_a_refusal_never_quotes_what_was_sent() -> None:
+    for sent in (
+        [{"type": "SECRET"}],
+        [{"role": "SECRET", "content": "SECRET"}],
+        [{"role": "user", "content": ["SECRET"]}],
+    ):
+        assert "SECRET" not in refused(body(input=sent)).message
+
+
+def test_every_field_of_the_sdk_has_its_fate() -> None:
+    known = top_level(FIELDS, *Fate)
+    assert set(response_create_params.ResponseCreateParamsBase.__annotations__) - set(known) == set()
