@@ -22,8 +22,8 @@ RATES = {
 @st.composite
 def prices(draw: st.DrawFn) -> Price:
     starts = sorted(draw(st.sets(counts, max_size=3)))
-    tiers = tuple(draw(st.builds(Tier, above_tokens=st.just(start), **RATES)) for start in starts)  # type: ignore[arg-type]
-    return draw(st.builds(Price, tiers=st.just(tiers), **RATES))  # type: ignore[arg-type]
+    tiers = tuple(draw(st.builds(Tier, above_tokens=st.just(start), **RATES)) for start in starts)
+    return draw(st.builds(Price, tiers=st.just(tiers), **RATES))
 
 
 @st.composite

@@ -8,15 +8,21 @@ from typing import TypeVar
 
 import msgspec
 
-# The nouns are imported from here, wherever they stand.
+# A noun is imported from here, wherever it stands.
 from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
-from tidegate.core.record import Record as Record
 
 _T = TypeVar("_T")
 
 ANYWHERE = "anywhere"
 LOCAL = "local"
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fact. Frozen, so that a journal line and the argument it came from can be one object.
+
+    Settings are written out whole instead: a default that changes later must not change an old journal.
+    """
 
 
 class Capability(StrEnum):

@@ -1,9 +1,9 @@
 """What tokens cost: prices by kind of token, and by the length of the prompt."""
 
-from tidegate.core.record import Record
+import msgspec
 
 
-class Rates(Record, frozen=True, kw_only=True, omit_defaults=False):
+class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Dollars per token of each kind.
 
     Input tokens that the endpoint reads from its cache, or is told to keep there, may have a price of their own, and so
