@@ -84,6 +84,12 @@ class Reference:
         rooms = [round(c.usd * NUSD) - self.held(c, now_s) for c in self.caps if c.key in (None, key)]
         return max(0, min(rooms)) if rooms else None
 
+    def open(self) -> dict[str, bool]:
+        """Leases that are on the disk, and whether they have expired."""
+        return {
+            name: e.state == "unconfirmed" for name, e in self.durable.items() if e.state in ("reserved", "unconfirmed")
+        }
+
     def history(self) -> dict[tuple[int, str, str], tuple[int, int, int]]:
         """Spent, settled and overruns by day, key and endpoint, as far as they are on the disk."""
         rows: dict[tuple[int, str, str], tuple[int, int, int]] = {}
