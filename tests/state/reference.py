@@ -33,9 +33,12 @@ class Reference:
 
     def reserve(self, name: str, key: str, upper: int, now_s: float) -> bool:
         """Whether it fits."""
-        if name in self.entries:
-            return True
         self.expire(now_s)
+        if name in self.entries:
+            if self.entries[name].state in ("reserved", "unconfirmed"):
+                return True
+            # A name that is used again is another lease: what became of the first stands.
+            self.entries[f"{name}, earlier {len(self.entries)}"] = self.entries.pop(name)
         for cap in self.caps:
             if cap.key in (None, key) and self.held(cap, now_s) + upper > round(cap.usd * NUSD):
                 return False
@@ -84,7 +87,11 @@ class Reference:
         rooms = [round(c.usd * NUSD) - self.held(c, now_s) for c in self.caps if c.key in (None, key)]
         return max(0, min(rooms)) if rooms else None
 
-    def open(self) -> dict[str, bool]:
+    def open_now(self) -> set[str]:
+        """Leases that can still be settled."""
+        return {name for name, e in self.entries.items() if e.state in ("reserved", "unconfirmed")}
+
+    def stored(self) -> dict[str, bool]:
         """Leases that are on the disk, and whether they have expired."""
         return {
             name: e.state == "unconfirmed" for name, e in self.durable.items() if e.state in ("reserved", "unconfirmed")
