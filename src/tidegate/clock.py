@@ -4,7 +4,13 @@ Everything else is handed `now_s`, so that a simulated hour and a real one run t
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+
+Day = date
+"""A calendar day, as TOML writes it."""
+
+DAY_S = 86_400.0
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
 class Clock:
@@ -41,4 +47,30 @@ def sleep_s(seconds: float) -> None:
 
 def iso(at_s: float) -> str:
     """UTC time of `at_s` as ISO 8601 with milliseconds, for people and logs."""
-    return datetime.fromtimestamp(at_s, tz=UTC).isoformat(timespec="milliseconds")
+    return utc(at_s).isoformat(timespec="milliseconds")
+
+
+def utc(at_s: float) -> datetime:
+    """The calendar's and the clock's name for `at_s`, in UTC."""
+    return datetime.fromtimestamp(at_s, tz=UTC)
+
+
+def day_number(at_s: float) -> int:
+    """Days from the epoch to the UTC day of `at_s`."""
+    return int(at_s // DAY_S)
+
+
+def day(number: int) -> Day:
+    """The calendar day of that number."""
+    return date.fromordinal(_EPOCH + number)
+
+
+def month_number(number: int) -> int:
+    """Months from the year zero to that of the day `number`."""
+    at = day(number)
+    return at.year * 12 + at.month - 1
+
+
+def month_starts_s(month: int) -> float:
+    """When that month begins, in seconds since the epoch."""
+    return (date(month // 12, month % 12 + 1, 1).toordinal() - _EPOCH) * DAY_S

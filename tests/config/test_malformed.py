@@ -20,7 +20,21 @@ THEIRS = (
     "context_tokens = 8192\n"
 )
 PRICE = "price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 2 }\n"
-FREE = "price = { free = true }\n"
+FREE = "price = 'free'\n"
+OPENAI = GOOD + THEIRS.replace("example", "openai")
+TIER = "{ above_tokens = 9, usd_per_1m_input_tokens = 2, usd_per_1m_output_tokens = 4 }"
+FROM = ", from = "
+
+
+def tiers(*tables: str) -> str:
+    return PRICE.replace("}", f", tiers = [{', '.join(tables)}] }}")
+
+
+def dated(*starts: str) -> str:
+    one = "{ usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 2"
+    return f"price = [{', '.join(one + start + ' }' for start in starts)}]\n"
+
+
 VARIABLES = {"KEY": "sk-verysecret", "EMPTY": " ", "TORN": "sk-very\nsecret"}
 
 
@@ -102,10 +116,14 @@ MALFORMED = [
     (GOOD + "[class.x]\nworth_usd = -1\n", "class.x.worth_usd", "-1 is not a number from 0", "kept promise"),
     ("[policy]\nhold_s_max = 600\n" + GOOD, "policy.hold_s_max", "for its whole life", "less than"),
     # money
-    (GOOD + THEIRS, "endpoint.theirs.price", "unknown is never zero", "free = true"),
-    (GOOD + THEIRS + "price = {}\n", "endpoint.theirs.price", "half of the price is missing", "free = true"),
+    (GOOD + THEIRS, "endpoint.theirs.price", "unknown is never zero", 'price = "free"'),
+    (GOOD + THEIRS + "running_cost = { usd_per_hour = 1 }\n", "endpoint.theirs.price", "unknown", 'price = "free"'),
+    (GOOD + THEIRS + "price = {}\n", "endpoint.theirs.price", "half of the price is missing", 'price = "free"'),
     (GOOD + THEIRS + PRICE.replace(", usd_per_1m_output_tokens = 2", ""), "endpoint.theirs.price", "half", "price"),
-    (GOOD + THEIRS + PRICE.replace("= {", "= { free = true,"), "endpoint.theirs.price", "free and has", "remove"),
+    (GOOD + THEIRS + "price = { free = true }\n", "endpoint.theirs.price.free", "no such setting", "known are"),
+    (GOOD + THEIRS + "price = 'fre'\n", "endpoint.theirs.price", "this text is not one of", "look them up"),
+    (GOOD + THEIRS + "price = []\n", "endpoint.theirs.price", "an empty list is not", "look them up"),
+    (GOOD + THEIRS + "price = [1]\n", "endpoint.theirs.price", "number 1 of this list is not", "look them up"),
     (
         GOOD + THEIRS + PRICE.replace("= {", "= { usd_per_1m_cached_tokens = 3,"),
         "endpoint.theirs.price.usd_per_1m_cached_tokens",
@@ -113,6 +131,54 @@ MALFORMED = [
         "reading from the cache",
     ),
     (GOOD + THEIRS + PRICE.replace("1,", "-1,"), "endpoint.theirs.price.usd_per_1m_input_tokens", "-1 is", "million"),
+    # money: long prompts
+    (GOOD + THEIRS + tiers("{ above_tokens = 9 }"), "endpoint.theirs.price.tiers[0]", "half of the price", "vendor"),
+    (GOOD + THEIRS + tiers("{ x = 1, above_tokens = 9 }"), "endpoint.theirs.price.tiers[0].x", "no such", "known are"),
+    (GOOD + THEIRS + tiers(TIER, "{}"), "endpoint.theirs.price.tiers[1]", "`above_tokens` is missing", "whole number"),
+    (
+        GOOD + THEIRS + tiers(TIER, TIER),
+        "endpoint.theirs.price.tiers[1].above_tokens",
+        "not above the one before",
+        "in order",
+    ),
+    # money: the price list
+    (GOOD + THEIRS + "price = 'list'\n", "endpoint.theirs.price", "belongs to no provider", "provider ="),
+    (OPENAI + "price = 'list'\n", "endpoint.theirs.price", "no name of its own", 'model = "..."'),
+    (OPENAI + "model = 'gpt-4o-minx'\nprice = 'list'\n", "endpoint.theirs.price", "does not have", "`gpt-4o-mini`"),
+    (OPENAI + "price = { model = 'no-such' }\n", "endpoint.theirs.price.model", "`openai` does not have", "vendor"),
+    (OPENAI + "price = { provider = 'opnai' }\n", "endpoint.theirs.price.provider", "no such provider", "`openai`"),
+    (
+        OPENAI + "price = { provider = 'perplexity', model = 'sonar' }\n",
+        "endpoint.theirs.price.model",
+        "billed by the request",
+        "vendor",
+    ),
+    (OPENAI + "price = { model = 'whisper-1' }\n", "endpoint.theirs.price", "half of the price", "vendor"),
+    # money: dates
+    (GOOD + THEIRS + dated(FROM + "2026-12-01"), "endpoint.theirs.price[0].from", "before that day", "remove"),
+    (GOOD + THEIRS + dated("", ""), "endpoint.theirs.price[1].from", "it is missing", "first day"),
+    (
+        GOOD + THEIRS + dated("", FROM + "2026-12-01", FROM + "2026-12-01"),
+        "endpoint.theirs.price[2].from",
+        "not after the one before",
+        "in order",
+    ),
+    (
+        GOOD + THEIRS + dated("", FROM + "'soon'"),
+        "endpoint.theirs.price[1].from",
+        "this text is not a day, as in 2026-12-01",
+        "midnight",
+    ),
+    (GOOD + THEIRS + PRICE.replace("}", ", from = 2026-12-01 }"), "endpoint.theirs.price.from", "before", "two tables"),
+    (
+        GOOD + THEIRS + dated("", FROM + "2026-12-01, usd_per_1m_cached_tokens = 5"),
+        "endpoint.theirs.price[1].usd_per_1m_cached_tokens",
+        "cost more",
+        "reading",
+    ),
+    # money: power
+    (GOOD + "running_cost = { watts = 300 }\n", "endpoint.mine.running_cost", "half of the power", "usd_per_kwh"),
+    (GOOD + "running_cost = { usd_per_kwh = 99 }\n", "endpoint.mine.running_cost.usd_per_kwh", "99 is not", "hour"),
     (GOOD + THEIRS.replace("context_tokens = 8192\n", FREE), "endpoint.theirs.context_tokens", "missing", "vLLM"),
     # the network
     ("[gateway]\nlisten = '0.0.0.0:8400'\n" + GOOD, "gateway.listen", "other machines", "proxy"),
@@ -260,7 +326,17 @@ def test_a_file_without_permission_is_told_so(tmp_path: Path) -> None:
 LINES = [
     *("[gateway]", "[policy]", "[class.x]", "[class]", "[site.home]", "[site]", "[[site.home]]", "[endpoint.mine]"),
     *("local = true", "site = 'home'", "engine = 'llamacpp'", "url = 'http://h'", "serves = ['m']", "model = 1"),
-    *("price = { free = true }", "price.free.x = 1", "prior = [1, 2]", "prior.sigma = nan", "slo = [{}]", "slo = {}"),
+    *(
+        "price = 'free'",
+        "price.tiers.x = 1",
+        "price = [{}, { from = 1 }]",
+        "price = [[]]",
+        "price.tiers = [[{}]]",
+        "prior = [1, 2]",
+        "prior.sigma = nan",
+        "slo = [{}]",
+        "slo = {}",
+    ),
     *("residency = ['home', 3]", "residency = [[]]", "capabilities = [['chat']]", "'' = ''", '"\\u0000" = 1'),
     *("listen = ':'", "admin = '[]:1'", "journal = '\u00e9'", "seed = 9223372036854775808", "api_key_file = '..'"),
     *("'a.b[0]' = {}", "'`' = 1", '"\' - at `$.x`" = 2', "context_tokens = 1_000", "tls_ca_file = '/dev/null'"),

@@ -209,7 +209,8 @@ async def house(
         urls = {name: place.url or engines[name].url for name, place in places.items()}
         file = folder / "tidegate.toml"
         file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}))
-        made = Gateway(build(load(file, {"VENDOR_KEY": KEY})), clock or Clock())
+        clock = clock or Clock()
+        made = Gateway(build(load(file, {"VENDOR_KEY": KEY}), clock.now_s()), clock)
         await made.start()
         home = House(made, folder, engines, made.server.port, made.admin.port)
         try:

@@ -34,7 +34,7 @@ class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 def summary(config: Config) -> Summary:
     """What this configuration comes to, without secrets."""
-    built = build(config)
+    built = build(config, Clock().now_s())
     return Summary(
         file=str(config.file),
         listen=config.gateway.listen,
@@ -83,8 +83,9 @@ def print_summary(found: Summary) -> None:
 def serve(config: Config, *, as_json: bool) -> int:
     """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once."""
     _tune_memory()
+    clock = Clock()
     try:
-        uvloop.run(_run(Gateway(build(config), Clock()), config, as_json=as_json))
+        uvloop.run(_run(Gateway(build(config, clock.now_s()), clock), config, as_json=as_json))
     except OSError as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
         print(f"tidegate serve: cannot start: {error}; see [gateway] in {config.file}", file=sys.stderr)

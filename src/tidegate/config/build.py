@@ -5,13 +5,14 @@ from pathlib import Path
 
 import msgspec
 
+from tidegate.config import tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
-from tidegate.config.endpoint import EndpointTable, EngineKind, PriceTable, PriorTable
+from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Endpoint, Policy, Price, Prior, RequestClass, Slo, replace
+from tidegate.core.model import Endpoint, Policy, Prior, RequestClass, Slo, replace
 
 MIB = 1024 * 1024
 
@@ -68,14 +69,17 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, RequestClass]
 
 
-def build(config: Config) -> Built:
-    """The records of a configuration; nothing is read, and nothing can fail that `load` has not refused."""
-    endpoints = sorted(config.endpoints.items())
+def build(config: Config, now_s: float) -> Built:
+    """The records of a configuration; nothing is read, and nothing can fail that `load` has not refused.
+
+    Prices are those in force at `now_s`; they change at midnight UTC and not in between.
+    """
+    tables = sorted(config.endpoints.items())
     return Built(
         gateway=_gateway(config),
         policy=policy(config.policy),
-        endpoints=tuple(endpoint(name, table, config.sites[table.site].local) for name, table in endpoints),
-        upstreams={name: _upstream(name, table, config) for name, table in endpoints},
+        endpoints=tuple(endpoint(name, table, config.sites[table.site].local, now_s) for name, table in tables),
+        upstreams={name: _upstream(name, table, config) for name, table in tables},
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
     )
 
@@ -106,8 +110,8 @@ def request_class(name: str, table: ClassTable) -> RequestClass:
     )
 
 
-def endpoint(name: str, table: EndpointTable, local: bool) -> Endpoint:
-    """The endpoint as the core knows it; what is left out is as usual for its engine."""
+def endpoint(name: str, table: EndpointTable, local: bool, now_s: float) -> Endpoint:
+    """The endpoint as the core knows it at `now_s`; what is left out is as usual for its engine."""
     usual = defaults(table.engine, local)
     context_tokens = table.context_tokens or usual.context_tokens
     assert context_tokens is not None, "load refuses an unknown context window"
@@ -121,7 +125,8 @@ def endpoint(name: str, table: EndpointTable, local: bool) -> Endpoint:
         owned=local if table.owned is None else table.owned,
         shares_compute=usual.shares_compute if table.shares_compute is None else table.shares_compute,
         capabilities=tuple(sorted(set(table.capabilities or usual.capabilities))),
-        price=_price(table.price),
+        price=tariff.price(table, now_s),
+        usd_per_s=tariff.usd_per_s(table.running_cost),
         prior=_prior(table.prior, usual),
     )
 
@@ -162,17 +167,6 @@ def _slo(table: SloTable) -> Slo:
 
 def _seconds(ms: float | None) -> float | None:
     return None if ms is None else ms / 1000
-
-
-def _price(table: PriceTable | None) -> Price:
-    if table is None or table.free:
-        return Price()
-    cached = table.usd_per_1m_cached_tokens
-    return Price(
-        usd_per_input_token=(table.usd_per_1m_input_tokens or 0.0) / 1e6,
-        usd_per_cached_token=None if cached is None else cached / 1e6,
-        usd_per_output_token=(table.usd_per_1m_output_tokens or 0.0) / 1e6,
-    )
 
 
 def _prior(table: PriorTable, usual: Defaults) -> Prior:

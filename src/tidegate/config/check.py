@@ -6,19 +6,14 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import secret
+from tidegate.config import secret, tariff
 from tidegate.config.address import Address, Url, is_loopback, is_private, parse_address, parse_url
 from tidegate.config.defaults import defaults
-from tidegate.config.endpoint import VARIABLE, EndpointTable, EngineKind, PriceTable
+from tidegate.config.endpoint import VARIABLE, EndpointTable, EngineKind
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret, SecretError
 from tidegate.core.model import ANYWHERE, LOCAL
-
-PRICE_REMEDY = (
-    "write price = { usd_per_1m_input_tokens = ..., usd_per_1m_output_tokens = ... } from the vendor's price list, "
-    "or price = { free = true } if it costs nothing"
-)
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +39,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
         path = join("endpoint", name)
         _site(path, endpoint, draft, problems)
         _model(path, endpoint, problems)
-        _price(path, endpoint, draft.sites.get(endpoint.site), problems)
+        tariff.check(path, endpoint, draft.sites.get(endpoint.site), problems)
         url = _url(path, endpoint, problems)
         key = _secret(path, endpoint, draft.folder, problems, variables)
         if key is not None:
@@ -162,31 +157,6 @@ def _model(path: str, endpoint: EndpointTable, problems: Problems) -> None:
             f"{path}.context_tokens",
             f"it is missing, and the engine `{endpoint.engine.value}` does not tell",
             "set it to the model's context window, prompt and output together (vLLM: --max-model-len)",
-        )
-
-
-def _price(path: str, endpoint: EndpointTable, site: SiteTable | None, problems: Problems) -> None:
-    price = endpoint.price
-    if price is None:
-        if site is not None and not site.local:
-            problems.add(f"{path}.price", "a remote endpoint without a price: unknown is never zero", PRICE_REMEDY)
-        return
-    _amounts(f"{path}.price", price, problems)
-
-
-def _amounts(path: str, price: PriceTable, problems: Problems) -> None:
-    amounts = (price.usd_per_1m_input_tokens, price.usd_per_1m_cached_tokens, price.usd_per_1m_output_tokens)
-    if price.free:
-        if any(amount is not None for amount in amounts):
-            problems.add(path, "it is free and has a price", "remove `free` or the dollars")
-        return
-    if price.usd_per_1m_input_tokens is None or price.usd_per_1m_output_tokens is None:
-        problems.add(path, "half of the price is missing: unknown is never zero", PRICE_REMEDY)
-    elif (price.usd_per_1m_cached_tokens or 0.0) > price.usd_per_1m_input_tokens:
-        problems.add(
-            f"{path}.usd_per_1m_cached_tokens",
-            "tokens from the cache cost more than others",
-            "write the price of reading from the cache, not of writing into it",
         )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
 from tidegate.core.model import Capability
 
@@ -24,30 +25,6 @@ class EngineKind(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     FAKE = "fake"
-
-
-UsdPerMillion = Annotated[float, Meta(ge=0, le=10_000)]  # the dearest public price is 600
-
-
-class PriceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What tokens cost. Unknown is never zero: give input and output, or say `free = true`."""
-
-    usd_per_1m_input_tokens: Annotated[
-        UsdPerMillion | None, Meta(description="Dollars for a million prompt tokens.")
-    ] = None
-    usd_per_1m_cached_tokens: Annotated[
-        UsdPerMillion | None,
-        Meta(
-            description="Dollars for a million prompt tokens that the endpoint holds in its cache. As the input, "
-            "because not every vendor gives a discount."
-        ),
-    ] = None
-    usd_per_1m_output_tokens: Annotated[
-        UsdPerMillion | None, Meta(description="Dollars for a million tokens of output.")
-    ] = None
-    free: Annotated[
-        bool, Meta(description="The endpoint costs nothing. Off, so that a forgotten price is noticed.")
-    ] = False
 
 
 class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,8 +164,19 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = ""
     price: Annotated[
-        PriceTable | None,
-        Meta(description="What its tokens cost. Left out, work at a local site is free: its hardware is paid for."),
+        # A price list announces one change at a time: 64 are decades.
+        PriceWord | PriceTable | Annotated[tuple[PriceTable, ...], Meta(min_length=1, max_length=64)] | None,
+        Meta(
+            description="What its tokens cost: numbers, or where to look them up. Left out, work at a local site has "
+            "no price, as nobody sends a bill; a remote one has to say it."
+        ),
+    ] = None
+    running_cost: Annotated[
+        RunningCostTable | None,
+        Meta(
+            description="What running the engine costs, besides its tokens. Left out, nothing: its hardware is paid "
+            "for and its power not counted."
+        ),
     ] = None
     prior: Annotated[
         PriorTable, Meta(description="What it is believed to do at first. Depends on the engine, until measured.")

@@ -18,9 +18,19 @@ def bare(kind: inspect.Type) -> inspect.Type:
     if isinstance(kind, inspect.Metadata):
         return bare(kind.type)
     if isinstance(kind, inspect.UnionType):
-        (only,) = (t for t in kind.types if not isinstance(t, inspect.NoneType))
-        return bare(only)
+        some = tuple(t for t in kind.types if not isinstance(t, inspect.NoneType))
+        return bare(some[0]) if len(some) == 1 else inspect.UnionType(some)
     return kind
+
+
+def tables(kind: inspect.Type) -> list[type[msgspec.Struct]]:
+    """The tables that may stand there, by themselves or in a list."""
+    kind = bare(kind)
+    if isinstance(kind, inspect.UnionType):
+        return list(dict.fromkeys(table for one in kind.types for table in tables(one)))
+    if isinstance(kind, inspect.VarTupleType):
+        return tables(kind.item_type)
+    return [kind.cls] if isinstance(kind, inspect.StructType) else []
 
 
 def description(field: inspect.Field) -> str:
@@ -33,8 +43,12 @@ def description(field: inspect.Field) -> str:
 def words(kind: inspect.Type) -> str:
     """What may stand there, as in `a whole number from 1 to 256`."""
     kind = bare(kind)
+    if isinstance(kind, inspect.UnionType):
+        return ", or ".join(words(one) for one in kind.types)
     if isinstance(kind, inspect.BoolType):
         return "true or false"
+    if isinstance(kind, inspect.DateType):
+        return "a day, as in 2026-12-01"
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
         return f"{noun} from {number(kind.ge)} to {number(kind.le)}"
@@ -46,7 +60,7 @@ def words(kind: inspect.Type) -> str:
     if isinstance(kind, inspect.VarTupleType):
         return f"a list{' of at least one' if kind.min_length else ''}, each {words(kind.item_type)}"
     assert isinstance(kind, inspect.StructType), kind
-    return "a table of " + ", ".join(f"`{field.name}`" for field in kind.fields)
+    return "a table of " + ", ".join(f"`{field.encode_name}`" for field in kind.fields)
 
 
 def number(value: float | None) -> str:
@@ -56,12 +70,10 @@ def number(value: float | None) -> str:
 
 
 def at(table: type[msgspec.Struct], keys: list[str]) -> inspect.Field:
-    """The setting that `keys` leads to; list indices are passed over."""
-    (field,) = (f for f in fields(table) if f.name == keys[0])
-    inner = bare(field.type)
-    if len(keys) > 1 and isinstance(inner, inspect.StructType):
-        return at(inner.cls, keys[1:])
-    return field
+    """The setting that `keys` leads to, the indices of lists left out."""
+    (field,) = (f for f in fields(table) if f.encode_name == keys[0])
+    inner = tables(field.type)
+    return at(inner[0], keys[1:]) if len(keys) > 1 and inner else field
 
 
 def default(field: inspect.Field) -> Any:

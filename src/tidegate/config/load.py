@@ -25,7 +25,7 @@ _NAME = re.compile(NAME)
 _T = TypeVar("_T", bound=Table)
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
-_ITEM = re.compile(r"\[(\d+)\]$")
+_STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _MISSING = re.compile(r"missing required field `([^`]*)`")
 
@@ -163,37 +163,53 @@ def _convert(raw: Any, path: tuple[str, ...], table: type[_T], problems: Problem
     return None
 
 
-def _copy(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, dict) else value for key, value in raw.items()}
+def _copy(raw: Any) -> Any:
+    if isinstance(raw, dict):
+        return {key: _copy(value) for key, value in raw.items()}
+    return [_copy(value) for value in raw] if isinstance(raw, list) else raw
 
 
-def _explain(error: str, raw: dict[str, Any], path: tuple[str, ...], table: type[Table], problems: Problems) -> bool:
+def _explain(
+    error: str, raw: dict[str, Any], path: tuple[str, ...], table: type[msgspec.Struct], problems: Problems
+) -> bool:
     """Note what msgspec found and take the key out of `raw`; False where trying again would not help."""
     where = _AT.search(error)
-    keys = re.sub(r"\[[^\]]*\]", "", where[1]).split(".") if where and where[1] else []
-    keys = [key for key in keys if key]
+    steps = [int(index) if index else key for index, key in _STEP.findall(where[1])] if where else []
     if missing := _MISSING.search(error):
-        field = expected.at(table, [*keys, missing[1]])
+        field = expected.at(table, [*_keys(steps), missing[1]])
         remedy = f"{expected.description(field)} Write {expected.words(field.type)}."
-        if not any(problem.path == join(*path, *keys, missing[1]) for problem in problems.found):  # else taken out here
-            problems.add(join(*path, *keys), f"`{missing[1]}` is missing", remedy)
+        if not any(problem.path == _place(path, [*steps, missing[1]]) for problem in problems.found):  # taken out here
+            problems.add(_place(path, steps), f"`{missing[1]}` is missing", remedy)
         return False
     if unknown := _UNKNOWN.search(error):
-        inner = expected.bare(expected.at(table, keys).type) if keys else None
-        owner = inner.cls if isinstance(inner, msgspec.inspect.StructType) else table
+        owner = expected.tables(expected.at(table, _keys(steps)).type)[0] if steps else table
         problems.add(
-            join(*path, *keys, unknown[1]),
+            _place(path, [*steps, unknown[1]]),
             "there is no such setting",
-            _better_key(unknown[1]) or nearest(unknown[1], [field.name for field in expected.fields(owner)]),
+            _better_key(unknown[1]) or nearest(unknown[1], [field.encode_name for field in expected.fields(owner)]),
         )
-        return _take_out(raw, [*keys, unknown[1]])
-    field = expected.at(table, keys)
-    kind, shown = expected.bare(field.type), _shown(_value(raw, keys))
-    item = _ITEM.search(where[1]) if where else None
-    if item and isinstance(kind, msgspec.inspect.VarTupleType):
-        kind, shown = kind.item_type, f"number {int(item[1]) + 1} of this list"
-    problems.add(join(*path, *keys), f"{shown} is not {expected.words(kind)}", expected.description(field))
-    return _take_out(raw, keys)
+        return _take_out(raw, [*steps, unknown[1]])
+    field = expected.at(table, _keys(steps))
+    kind = expected.bare(field.type)
+    if isinstance(steps[-1], int):
+        shown = f"number {steps.pop() + 1} of this list"
+        kind = kind.item_type if isinstance(kind, msgspec.inspect.VarTupleType) else kind
+    else:
+        shown = _shown(_value(raw, steps))
+    problems.add(_place(path, steps), f"{shown} is not {expected.words(kind)}", expected.description(field))
+    return _take_out(raw, steps)
+
+
+def _keys(steps: list[str | int]) -> list[str]:
+    return [step for step in steps if isinstance(step, str)]
+
+
+def _place(path: tuple[str, ...], steps: list[str | int]) -> str:
+    """The path of a setting, with the places in lists counted from 0 as in `price[1].from`."""
+    place = join(*path)
+    for step in steps:
+        place += f"[{step}]" if isinstance(step, int) else f".{join(step)}"
+    return place
 
 
 def _better_key(key: str) -> str:
@@ -203,16 +219,16 @@ def _better_key(key: str) -> str:
     return ""
 
 
-def _value(raw: dict[str, Any], keys: list[str]) -> Any:
+def _value(raw: dict[str, Any], steps: list[str | int]) -> Any:
     value: Any = raw
-    for key in keys:
-        value = value[key]
+    for step in steps:
+        value = value[step]
     return value
 
 
-def _take_out(raw: dict[str, Any], keys: list[str]) -> bool:
-    table = _value(raw, keys[:-1])
-    return isinstance(table, dict) and table.pop(keys[-1], None) is not None
+def _take_out(raw: dict[str, Any], steps: list[str | int]) -> bool:
+    table = _value(raw, steps[:-1])
+    return isinstance(table, dict) and table.pop(steps[-1], None) is not None
 
 
 def _shown(value: Any) -> str:

@@ -12,7 +12,8 @@ from msgspec import inspect
 
 from tidegate.config import expected
 from tidegate.config.defaults import Defaults, defaults
-from tidegate.config.endpoint import EndpointTable, EngineKind, PriceTable, PriorTable
+from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
+from tidegate.config.price import PriceTable, RunningCostTable, TierTable
 from tidegate.config.schema import CLASSES, ClassTable, GatewayTable, PolicyTable, SiteTable, SloTable, Table
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
@@ -23,6 +24,8 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[site.NAME]", SiteTable),
     ("[endpoint.NAME]", EndpointTable),
     ("price = { ... } in [endpoint.NAME]", PriceTable),
+    ("tiers = [{ ... }] in price", TierTable),
+    ("running_cost = { ... } in [endpoint.NAME]", RunningCostTable),
     ("prior = { ... } in [endpoint.NAME]", PriorTable),
 )
 
@@ -81,7 +84,7 @@ def _section(title: str, table: type[Table]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for field in expected.fields(table):
-        cells = (f"`{field.name}`", expected.words(field.type), _default(field), expected.description(field))
+        cells = (f"`{field.encode_name}`", expected.words(field.type), _default(field), expected.description(field))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 

@@ -8,6 +8,10 @@ from typing import TypeVar
 
 import msgspec
 
+# A noun is imported from here, wherever it stands.
+from tidegate.core.price import Price as Price
+from tidegate.core.price import Tier as Tier
+
 _T = TypeVar("_T")
 
 ANYWHERE = "anywhere"
@@ -144,23 +148,6 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     residency: tuple[str, ...] = (ANYWHERE,)
 
 
-class Price(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Dollars per token. Local work is free where nothing else is configured: it is sunk."""
-
-    usd_per_input_token: float = 0.0
-    usd_per_cached_token: float | None = None
-    usd_per_output_token: float = 0.0
-
-    def usd(self, input_tokens: float, output_tokens: float, cached_tokens: float = 0.0) -> float:
-        """What these tokens cost; cached tokens are part of the input."""
-        cached_usd = self.usd_per_input_token if self.usd_per_cached_token is None else self.usd_per_cached_token
-        return (
-            (input_tokens - cached_tokens) * self.usd_per_input_token
-            + cached_tokens * cached_usd
-            + output_tokens * self.usd_per_output_token
-        )
-
-
 class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What an endpoint is believed to do before anything was measured.
 
@@ -186,7 +173,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     `owned`: the capacity is ours, so work is held here rather than queued in the engine, which is never filled
     beyond `concurrency`. Where it is not ours, `concurrency` is the most we send at once. `shares_compute`: requests
-    in flight slow each other, as in one engine; a fleet behind an API does not show it.
+    in flight slow each other, as in one engine; a fleet behind an API does not show it. Tokens cost `price`, paid to
+    others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once.
     """
 
     name: str
@@ -199,7 +187,12 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     shares_compute: bool = True
     capabilities: tuple[Capability, ...] = (Capability.CHAT, Capability.COMPLETION)
     price: Price = Price()
+    usd_per_s: float = 0.0
     prior: Prior = Prior()
+
+    def running_usd(self, in_use_s: float) -> float:
+        """What it costs that a request has one of the engine's places for so long."""
+        return in_use_s * self.usd_per_s / self.concurrency
 
 
 # --- what a decision is made of ---------------------------------------------------------------------------------

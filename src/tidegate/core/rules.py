@@ -30,9 +30,9 @@ def may_go_to(request: Request, endpoint: Endpoint) -> bool:
 
 
 def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float:
-    """The most it can cost there: nothing cached, and all the output that is allowed."""
+    """The most its tokens can cost there: all the output that is allowed, and each token of the dearest kind."""
     output_tokens = request.output_tokens_max if request.output_tokens_max is not None else length.high_tokens
-    return endpoint.price.usd(request.prompt_tokens, output_tokens * request.completions)
+    return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
 
 
 def excluded(request: Request, model: EndpointModel, needed: int, length: Length, now_s: float) -> Why | None:
