@@ -51,8 +51,22 @@ def problems_of(folder: Path, text: str) -> list[Problem]:
     return caught.value.problems
 
 
+GROUP = GOOD + "[model.chat]\nendpoints = { mine = 'identical' }\n"
+
 # What is written, where the problem is, what is said about it, and what of the remedy.
 MALFORMED = [
+    # models
+    (GOOD + "[model.chat]\n", "model.chat", "`endpoints` is missing", "table of names"),
+    (GOOD + "[model.chat]\nendpoints = {}\n", "model.chat.endpoints", "at least one", "by name"),
+    (GROUP.replace("mine = 'i", "mein = 'i"), "model.chat.endpoints", "no endpoint `mein`", "`mine`"),
+    (GROUP.replace("'identical'", "'same'"), "model.chat.endpoints", '"identical", "same_family"', "by name"),
+    (GROUP.replace("identical", "substitute"), "model.chat.likeness", "every request would be refused", "allow less"),
+    (GROUP + "likeness = 'alike'\n", "model.chat.likeness", 'not one of "identical"', ""),
+    (GROUP + "aliases = ['m']\n", "model.chat.aliases", "served by endpoint `mine`", "another name"),
+    (GROUP + "aliases = ['chat']\n", "model.chat.aliases", "taken by [model.chat]", "one thing"),
+    (GROUP + "aliases = ['a', 'a']\n", "model.chat.aliases", "taken by an alias of model.chat", "one thing"),
+    (GROUP + "aliases = ['na\u00efve']\n", "model.chat.aliases", "ASCII", "as clients send it"),
+    (GROUP.replace("model.chat", "model.m"), "endpoint.mine.serves", "table of its own", "with its likeness"),
     # the file's structure
     (GOOD + "[gatewy]\n", "gatewy", "no such table", "`gateway`"),
     ("gateway = 3\n" + GOOD, "gateway", "not a table", "[gateway]"),

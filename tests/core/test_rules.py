@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.model import WHY_TEXT, Capability, Decision, Ended, Ending, Price, Probed, Request, Why
+from tidegate.core.model import WHY_TEXT, Capability, Decision, Ended, Ending, Likeness, Price, Probed, Request, Why
 from tidegate.core.router import Router
 
 
@@ -44,6 +44,30 @@ def test_context_must_hold_prompt_and_output() -> None:
     assert decide(router, make.request(prompt_tokens=4_000, output_tokens_max=96)).plan
     decision = decide(router, make.request(prompt_tokens=4_000, output_tokens_max=97))
     assert (decision.why, decision.retry_after_s) == (Why.CONTEXT_TOO_LONG, None)
+
+
+@pytest.mark.parametrize("least", list(Likeness))
+def test_no_endpoint_is_less_alike_than_the_request_demands(least: Likeness) -> None:
+    endpoints = [
+        make.endpoint("a-far", local=False, likeness={"m": Likeness.SUBSTITUTE}),
+        make.endpoint("b-near", local=False, likeness={"m": Likeness.SAME_FAMILY}),
+        make.endpoint("c-same", local=False, likeness={"other": Likeness.SUBSTITUTE}),
+    ]
+    plan = make.router(*endpoints).decide(make.request(likeness=least), 0.0).plan
+    allowed = {Likeness.IDENTICAL: "c", Likeness.SAME_FAMILY: "bc", Likeness.SUBSTITUTE: "abc"}[least]
+    assert sorted(step.endpoint[0] for step in plan) == list(allowed)
+    refused = make.router(*endpoints[:1]).decide(make.request(likeness=Likeness.IDENTICAL), 0.0)
+    assert (refused.why, refused.retry_after_s) == (Why.NOT_ALIKE, None)
+
+
+def test_probed_capabilities_replace_the_usual_ones() -> None:
+    router = make.router(make.endpoint("laptop"))
+    asked = make.request(needs=(Capability.CHAT, Capability.VISION))
+    assert decide(router, asked).why is Why.LACKS_CAPABILITY
+    router.observe(Probed(endpoint="laptop", up=True, capabilities=(Capability.CHAT, Capability.VISION)), 0.0)
+    assert decide(router, asked).plan
+    router.observe(Probed(endpoint="laptop", up=True), 1.0)
+    assert decide(router, asked).plan
 
 
 def test_a_probed_window_replaces_the_declared_one() -> None:

@@ -56,7 +56,7 @@ def test_it_is_down_while_it_loads() -> None:
 @pytest.mark.parametrize(("name", "running", "queued"), [("metrics_idle", 0, 0), ("metrics", 2, 2)])
 def test_it_tells_its_window_and_its_load(name: str, running: int, queued: int) -> None:
     signals = LLAMA.signals([answer("health"), answer("props"), answer(name)])
-    assert signals == Signals(up=True, context_tokens=1024, running=running, queued=queued)
+    assert signals == Signals(up=True, context_tokens=1024, media=(), running=running, queued=queued)
 
 
 @pytest.mark.parametrize("lost", [1, 2])

@@ -194,10 +194,14 @@ async def house(
     gateway: dict[str, Any] | None = None,
     policy: dict[str, Any] | None = None,
     classes: dict[str, dict[str, Any]] | None = None,
+    models: dict[str, dict[str, Any]] | None = None,
     clock: Clock | None = None,
     **places: Place,
 ) -> AsyncIterator[House]:
-    """A gateway before these endpoints; without any, one of our own and one that costs money."""
+    """A gateway before these endpoints; without any, one of our own and one that costs money.
+
+    They serve `MODEL`, or what the tables of `models` say.
+    """
     places = places or {"laptop": local(), "cloud": remote()}
     async with AsyncExitStack() as stack:
         engines = {}
@@ -208,7 +212,7 @@ async def house(
                 await stack.enter_async_context(engines[name])
         urls = {name: place.url or engines[name].url for name, place in places.items()}
         file = folder / "tidegate.toml"
-        file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}))
+        file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}))
         clock = clock or Clock()
         made = Gateway(build(load(file, {"VENDOR_KEY": KEY}), clock.now_s()), clock)
         await made.start()
@@ -250,6 +254,7 @@ def _toml(
     gateway: dict[str, Any],
     policy: dict[str, Any],
     classes: dict[str, dict[str, Any]],
+    models: dict[str, dict[str, Any]],
 ) -> str:
     usual = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "journal": "journal", "log": "log", "drain_s": 5}
     tables: dict[str, dict[str, Any]] = {
@@ -260,8 +265,10 @@ def _toml(
         "site.away": {"local": False},
     }
     tables |= {f"class.{name}": table for name, table in classes.items()}
+    tables |= {f"model.{json.dumps(name)}": table for name, table in models.items()}
+    serves = {} if models else {"serves": [MODEL]}
     for name, place in places.items():
-        told = {"url": urls[name], "serves": [MODEL], "context_tokens": place.context_tokens, "probe_s": 3600}
+        told = {"url": urls[name], **serves, "context_tokens": place.context_tokens, "probe_s": 3600}
         tables[f"endpoint.{name}"] = {"prior": SURE} | told | place.settings
     return "\n".join(
         f"[{name}]\n" + "".join(f"{k} = {_value(v)}\n" for k, v in t.items()) for name, t in tables.items()
@@ -270,5 +277,5 @@ def _toml(
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + " }"
     return json.dumps(value)

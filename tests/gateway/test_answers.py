@@ -151,7 +151,7 @@ async def test_the_client_address_tells_that_it_is_alive(tmp_path: Path, path: s
         ("DELETE", "/readyz", 405),
         ("GET", "/", 404),
         ("POST", "/v1/v1/chat/completions", 404),
-        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/audio/speech", 404),
         ("GET", "/v1/health", 404),
     ],
 )

@@ -5,11 +5,10 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from openai.types import Model
 
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
-from tidegate.wire.openai import OUTPUT_TOKENS_MAX, Call, model_body, models_body, parse, upstream_body
+from tidegate.wire.openai import OUTPUT_TOKENS_MAX, Call, parse, upstream_body
 
 HI = [{"role": "user", "content": "hi"}]
 CHAT, COMPLETION = Capability.CHAT, Capability.COMPLETION
@@ -319,10 +318,3 @@ def test_no_message_ever_quotes_the_prompt(messages: Any, prompt: Any, kind: Cap
     for attempt in (body, body[: max(1, len(body) - cut)]):
         outcome = judged(attempt, kind)
         assert isinstance(outcome, Call) or MARKER not in f"{outcome.message} {outcome.param} {outcome.code}"
-
-
-def test_models_are_listed_as_the_sdk_reads_them() -> None:
-    listed = json.loads(models_body(["a", "b"], 7))
-    assert [Model.model_validate(model, strict=True).id for model in listed["data"]] == ["a", "b"]
-    assert listed["object"] == "list"
-    assert json.loads(model_body("a", 7)) == listed["data"][0]

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import tariff
+from tidegate.config import groups, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Endpoint, Policy, Prior, RequestClass, Slo, replace
+from tidegate.core.model import Endpoint, ModelGroup, Policy, Prior, RequestClass, Slo, replace
 
 MIB = 1024 * 1024
 
@@ -37,6 +37,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
     `url` is None for a fake without one. `model` is the name to put into requests, empty to pass on the client's.
     `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
+    `asks_media`: so is which kinds of media its model takes.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     probe_s: float
     connect_timeout_s: float
     asks_context: bool
+    asks_media: bool
 
     def tls(self) -> ssl.SSLContext | None:
         """The context for https, None for http; the usual authorities are trusted, and those of `tls_ca_file`."""
@@ -67,6 +69,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...]
     upstreams: dict[str, Upstream]
     classes: dict[str, RequestClass]
+    groups: dict[str, ModelGroup]
 
 
 def build(config: Config, now_s: float) -> Built:
@@ -78,8 +81,9 @@ def build(config: Config, now_s: float) -> Built:
     return Built(
         gateway=_gateway(config),
         policy=policy(config.policy),
-        endpoints=tuple(endpoint(name, table, config.sites[table.site].local, now_s) for name, table in tables),
+        endpoints=tuple(endpoint(name, table, config, now_s) for name, table in tables),
         upstreams={name: _upstream(name, table, config) for name, table in tables},
+        groups=groups.groups(config.models, config.endpoints),
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
     )
 
@@ -107,11 +111,13 @@ def request_class(name: str, table: ClassTable) -> RequestClass:
         worth_usd_per_1k_tokens=table.worth_usd_per_1k_tokens,
         late_usd_per_s=table.late_usd_per_s,
         residency=table.residency,
+        likeness=table.likeness,
     )
 
 
-def endpoint(name: str, table: EndpointTable, local: bool, now_s: float) -> Endpoint:
+def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> Endpoint:
     """The endpoint as the core knows it at `now_s`; what is left out is as usual for its engine."""
+    local = config.sites[table.site].local
     usual = defaults(table.engine, local)
     context_tokens = table.context_tokens or usual.context_tokens
     assert context_tokens is not None, "load refuses an unknown context window"
@@ -119,7 +125,8 @@ def endpoint(name: str, table: EndpointTable, local: bool, now_s: float) -> Endp
         name=name,
         site=table.site,
         local=local,
-        models=table.serves or (table.model,),
+        models=groups.names(name, table, config.models),
+        likeness=groups.likeness(name, config.models),
         context_tokens=context_tokens,
         concurrency=table.concurrency or usual.concurrency,
         owned=local if table.owned is None else table.owned,
@@ -158,6 +165,7 @@ def _upstream(name: str, table: EndpointTable, config: Config) -> Upstream:
         probe_s=table.probe_s,
         connect_timeout_s=table.connect_timeout_s,
         asks_context=table.context_tokens is None,
+        asks_media=table.capabilities is None,
     )
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import secret, tariff
+from tidegate.config import groups, secret, tariff
 from tidegate.config.address import Address, Url, is_loopback, is_private, parse_address, parse_url
 from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import VARIABLE, EndpointTable, EngineKind
+from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret, SecretError
@@ -24,6 +25,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable | None
     classes: dict[str, ClassTable]
     sites: dict[str, SiteTable]
+    models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]
     written: dict[str, set[str]]
 
@@ -38,7 +40,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
         _site(path, endpoint, draft, problems)
-        _model(path, endpoint, problems)
+        _model(path, name, endpoint, draft, problems)
         tariff.check(path, endpoint, draft.sites.get(endpoint.site), problems)
         url = _url(path, endpoint, problems)
         key = _secret(path, endpoint, draft.folder, problems, variables)
@@ -47,6 +49,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
         _network(path, endpoint, url, draft.folder, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
+    groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
     if not draft.written["endpoint"]:
         problems.add("endpoint", "there is none", "write [endpoint.NAME] with its site, engine and url")
     return secrets
@@ -141,14 +144,14 @@ def _site(path: str, endpoint: EndpointTable, draft: Draft, problems: Problems) 
         problems.add(f"{path}.site", f"there is no site `{_clip(endpoint.site)}`", remedy)
 
 
-def _model(path: str, endpoint: EndpointTable, problems: Problems) -> None:
-    if not endpoint.serves and not endpoint.model:
+def _model(path: str, name: str, endpoint: EndpointTable, draft: Draft, problems: Problems) -> None:
+    grouped = any(name in group.endpoints for group in draft.models.values())
+    if not endpoint.serves and not endpoint.model and not grouped:
         problems.add(
             f"{path}.serves", "it serves nothing", 'write serves = ["NAME"] with the names that clients ask for'
         )
-    names = [("model", endpoint.model), *(("serves", name) for name in endpoint.serves)]
-    for key, name in names:
-        if name and not (name.isascii() and name.isprintable()):  # it is repeated in a response header
+    for key, name in (("model", endpoint.model), *(("serves", name) for name in endpoint.serves)):
+        if not groups.printable(name):
             problems.add(
                 f"{path}.{key}", "a model's name is ASCII on one line", "write the name as the engine shows it"
             )

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config.endpoint import EndpointTable
+from tidegate.config.model import ModelTable
 from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret
 
@@ -17,5 +18,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable
     classes: dict[str, ClassTable]
     sites: dict[str, SiteTable]
+    models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]
     secrets: dict[str, Secret]

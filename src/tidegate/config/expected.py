@@ -59,6 +59,8 @@ def words(kind: inspect.Type) -> str:
         return "one of " + ", ".join(f'"{member.value}"' for member in kind.cls)
     if isinstance(kind, inspect.VarTupleType):
         return f"a list{' of at least one' if kind.min_length else ''}, each {words(kind.item_type)}"
+    if isinstance(kind, inspect.DictType):
+        return f"a table of names{', at least one' if kind.min_length else ''}, each {words(kind.value_type)}"
     assert isinstance(kind, inspect.StructType), kind
     return "a table of " + ", ".join(f"`{field.encode_name}`" for field in kind.fields)
 

@@ -13,6 +13,7 @@ from tidegate.config import expected
 from tidegate.config.check import Draft, check
 from tidegate.config.config import Config
 from tidegate.config.endpoint import EndpointTable
+from tidegate.config.model import ModelTable
 from tidegate.config.problem import ConfigError, Problem, Problems, join, nearest
 from tidegate.config.schema import CLASSES, NAME, RESERVED, ClassTable, GatewayTable, PolicyTable, SiteTable, Table
 
@@ -20,7 +21,7 @@ FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 NAME_REMEDY = "use lower-case letters, digits, `.`, `_` and `-`, 64 at most, a letter or digit first"
 PROBLEMS_PER_TABLE_MAX = 50  # more than anybody repairs in one go
 
-_NAMED = ("class", "site", "endpoint")
+_NAMED = ("class", "site", "model", "endpoint")
 _NAME = re.compile(NAME)
 _T = TypeVar("_T", bound=Table)
 
@@ -49,6 +50,7 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
         policy=draft.policy,
         classes=draft.classes,
         sites=draft.sites,
+        models=draft.models,
         endpoints=draft.endpoints,
         secrets=secrets,
     )
@@ -109,6 +111,7 @@ def _sections(folder: Path, document: dict[str, Any], problems: Problems) -> Dra
         policy=_convert(document.get("policy", {}), ("policy",), PolicyTable, problems),
         classes=_named(document, "class", ClassTable, problems, CLASSES),
         sites=_named(document, "site", SiteTable, problems, {}),
+        models=_named(document, "model", ModelTable, problems, {}),
         endpoints=_named(document, "endpoint", EndpointTable, problems, {}),
         written={key: _names(document, key) for key in _NAMED},
     )
@@ -133,7 +136,7 @@ def _named(
         if key == "site" and name in RESERVED:
             problems.add(join(key, name), f"`{name}` already has a meaning in `residency`", "choose another name")
             continue
-        if not _NAME.match(name):
+        if key != "model" and not _NAME.match(name):  # a model has the name that clients send
             problems.add(join(key, name), "this name cannot be a metric label", NAME_REMEDY)
             continue
         given = tables.get(name, {})

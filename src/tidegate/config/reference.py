@@ -13,6 +13,7 @@ from msgspec import inspect
 from tidegate.config import expected
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
+from tidegate.config.model import ModelTable
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
 from tidegate.config.schema import CLASSES, ClassTable, GatewayTable, PolicyTable, SiteTable, SloTable, Table
 
@@ -22,6 +23,7 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[class.NAME]", ClassTable),
     ("slo = { ... } in [class.NAME]", SloTable),
     ("[site.NAME]", SiteTable),
+    ("[model.NAME]", ModelTable),
     ("[endpoint.NAME]", EndpointTable),
     ("price = { ... } in [endpoint.NAME]", PriceTable),
     ("tiers = [{ ... }] in price", TierTable),
@@ -125,7 +127,8 @@ def _classes() -> str:
         "| --- |" + " --- |" * len(names),
     ]
     for field in expected.fields(ClassTable):
-        cells = [f"`{_toml(getattr(made[name], field.name))}`" for name in names]
+        values = [getattr(made[name], field.name) for name in names]
+        cells = ["none" if value is None else f"`{_toml(value)}`" for value in values]
         rows.append(f"| `{field.name}` | " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tidegate.core.model import ANYWHERE, LOCAL
+from tidegate.core.model import ANYWHERE, LOCAL, Likeness
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"  # endpoint, site and class names become metric labels and header values
 RESERVED = (ANYWHERE, LOCAL)  # residency gives these words a meaning of their own
@@ -250,6 +250,13 @@ class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "because an endpoint that is configured is meant to be used.",
         ),
     ] = (ANYWHERE,)
+    likeness: Annotated[
+        Likeness | None,
+        Meta(
+            description="The least alike model that will do for its requests: `identical`, `same_family` or "
+            "`substitute`. Left out, what the model's own table says."
+        ),
+    ] = None
 
 
 CLASSES: dict[str, dict[str, object]] = {

@@ -85,6 +85,7 @@ class EndpointModel:
         "_slots",
         "capabilities",
         "endpoint",
+        "likeness",
         "name",
         "owned",
         "state",
@@ -101,7 +102,8 @@ class EndpointModel:
             )
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
-        self.capabilities = frozenset(endpoint.capabilities)
+        self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
+        self.likeness = endpoint.likeness
         self.state = state
         self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, prior.sigma, state.ttft)
         self.tpot = Correction(1, len(LOAD_EDGES) + 1, prior.sigma, state.tpot)
@@ -249,6 +251,9 @@ class EndpointModel:
             self.state.network.learn_rtt(fact.rtt_s)
         if fact.context_tokens is not None:
             self.state.context_tokens = fact.context_tokens
+        if fact.capabilities is not None:
+            self.state.capabilities = fact.capabilities
+            self.capabilities = frozenset(fact.capabilities)
 
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:

@@ -35,6 +35,15 @@ class Capability(StrEnum):
     VISION = "vision"
     AUDIO = "audio"
     LOGPROBS = "logprobs"
+    EMBEDDING = "embedding"
+
+
+class Likeness(StrEnum):
+    """How alike an endpoint's model is to what a model's name promises."""
+
+    IDENTICAL = "identical"
+    SAME_FAMILY = "same_family"
+    SUBSTITUTE = "substitute"
 
 
 class Why(StrEnum):
@@ -48,6 +57,7 @@ class Why(StrEnum):
     SENT_AWAY = "sent_away"
     ONLY_LONG_ENOUGH = "only_long_enough"
     ONLY_ALLOWED = "only_allowed"
+    ONLY_ALIKE = "only_alike"
     ONLY_CAPABLE = "only_capable"
     ONLY_AFFORDABLE = "only_affordable"
     ONLY_AVAILABLE = "only_available"
@@ -59,6 +69,7 @@ class Why(StrEnum):
     UNKNOWN_MODEL = "unknown_model"
     MUST_STAY_LOCAL = "must_stay_local"
     SITE_NOT_ALLOWED = "site_not_allowed"
+    NOT_ALIKE = "not_alike"
     CONTEXT_TOO_LONG = "context_too_long"
     LACKS_CAPABILITY = "lacks_capability"
     OVER_MAX_COST = "over_max_cost"
@@ -77,6 +88,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
+    Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
     Why.ONLY_AVAILABLE: "every other endpoint is down, backing off or full",
@@ -86,6 +98,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.UNKNOWN_MODEL: "no endpoint serves this model",
     Why.MUST_STAY_LOCAL: "the request's data must stay local",
     Why.SITE_NOT_ALLOWED: "the request's data may not go to this site",
+    Why.NOT_ALIKE: "the endpoint's model is less alike to the one asked for than the request demands",
     Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
@@ -110,7 +123,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
 
     `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
-    `residency` holds `anywhere`, `local` or names of sites. `prefix` are salted digests of prompt blocks.
+    `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `prefix` are salted
+    digests of prompt blocks.
     """
 
     id: str
@@ -129,6 +143,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     residency: tuple[str, ...] = (ANYWHERE,)
     cost_usd_max: float | None = None
     failover: bool = True
+    likeness: Likeness = Likeness.SUBSTITUTE
     session: str = ""
     prefix: tuple[int, ...] = ()
 
@@ -137,7 +152,7 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests of one class promise, are worth and may do; a request's own headers refine it.
 
     `worth_usd` is paid for each request that meets the SLO; `worth_usd_per_1k_tokens` makes it grow with the
-    work, prompt and output.
+    work, prompt and output. `likeness` is the least that will do, None what the model's name asks for.
     """
 
     name: str
@@ -146,6 +161,18 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     worth_usd_per_1k_tokens: float = 0.0
     late_usd_per_s: float = 0.0
     residency: tuple[str, ...] = (ANYWHERE,)
+    likeness: Likeness | None = None
+
+
+class ModelGroup(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A model as clients ask for it: its name, other names for it, and the least alike endpoint that serves it unasked.
+
+    Which endpoints there are, and how alike, stands at the endpoints.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    likeness: Likeness = Likeness.IDENTICAL
 
 
 class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -174,13 +201,15 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     `owned`: the capacity is ours, so work is held here rather than queued in the engine, which is never filled
     beyond `concurrency`. Where it is not ours, `concurrency` is the most we send at once. `shares_compute`: requests
     in flight slow each other, as in one engine; a fleet behind an API does not show it. Tokens cost `price`, paid to
-    others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once.
+    others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once. `models` are the names
+    that it serves; under each its model is `identical` to what the name promises, unless `likeness` says otherwise.
     """
 
     name: str
     site: str
     local: bool
     models: tuple[str, ...]
+    likeness: dict[str, Likeness] = {}
     context_tokens: int
     concurrency: int
     owned: bool = False
@@ -335,6 +364,7 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     up: bool
     rtt_s: float | None = None
     context_tokens: int | None = None
+    capabilities: tuple[Capability, ...] | None = None
     running: int | None = None
     queued: int | None = None
 

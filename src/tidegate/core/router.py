@@ -135,6 +135,10 @@ class Router:
         """Whether any endpoint serves this model name."""
         return model in self._by_model
 
+    def serving(self, model: str) -> list[EndpointModel]:
+        """The endpoints that serve this model name, to read."""
+        return list(self._by_model.get(model, ()))
+
     @property
     def held(self) -> int:
         """How many requests are held."""

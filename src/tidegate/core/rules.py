@@ -4,7 +4,12 @@ from collections.abc import Collection
 
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
-from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Request, Why
+from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request, Why
+
+# Looking a member up in its class costs more than the comparison that follows.
+_IDENTICAL, _SUBSTITUTE = Likeness.IDENTICAL, Likeness.SUBSTITUTE
+# From what is the same to what only stands in for it.
+_RANK_OF = {likeness: rank for rank, likeness in enumerate(Likeness)}
 
 
 def tokens_needed(request: Request, length: Length) -> int:
@@ -43,6 +48,9 @@ def excluded(request: Request, model: EndpointModel, needed: int, length: Length
     endpoint, state = model.endpoint, model.state
     if not may_go_to(request, endpoint):
         return Why.MUST_STAY_LOCAL if request.residency == (LOCAL,) else Why.SITE_NOT_ALLOWED
+    least = request.likeness
+    if least is not _SUBSTITUTE and _RANK_OF[model.likeness.get(request.model, _IDENTICAL)] > _RANK_OF[least]:
+        return Why.NOT_ALIKE
     for need in request.needs:
         if need not in model.capabilities:
             return Why.LACKS_CAPABILITY
@@ -68,6 +76,7 @@ _CLOSENESS = (
     Why.UNKNOWN_MODEL,
     Why.MUST_STAY_LOCAL,
     Why.SITE_NOT_ALLOWED,
+    Why.NOT_ALIKE,
     Why.LACKS_CAPABILITY,
     Why.CONTEXT_TOO_LONG,
     Why.OVER_MAX_COST,
@@ -81,6 +90,7 @@ _RANK = {why: rank for rank, why in enumerate(_CLOSENESS)}
 _ONLY = {
     Why.MUST_STAY_LOCAL: Why.ONLY_ALLOWED,
     Why.SITE_NOT_ALLOWED: Why.ONLY_ALLOWED,
+    Why.NOT_ALIKE: Why.ONLY_ALIKE,
     Why.LACKS_CAPABILITY: Why.ONLY_CAPABLE,
     Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
     Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,

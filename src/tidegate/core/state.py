@@ -4,7 +4,7 @@ import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, UpperQuantile
-from tidegate.core.model import Request
+from tidegate.core.model import Capability, Request
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 
@@ -21,6 +21,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     reservations: dict[str, Reservation] = {}
     up: bool = True
     context_tokens: int | None = None
+    capabilities: tuple[Capability, ...] | None = None
     not_before_s: float = 0.0
 
 

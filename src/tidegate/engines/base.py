@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tidegate.core.estimator import CONTEXT_EXCEEDED
-from tidegate.core.model import Ending, Record
+from tidegate.core.model import Capability, Ending, Record
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Translate
@@ -84,10 +84,14 @@ class ProbeAnswer(Record, frozen=True, kw_only=True):
 
 
 class Signals(Record, frozen=True, kw_only=True):
-    """What a probe tells. None is unknown, never zero. `cache_share` is how full the KV cache is, from 0 to 1."""
+    """What a probe tells. None is unknown, never zero.
+
+    `media` are the kinds besides text that the model takes; `cache_share` is how full the KV cache is, from 0 to 1.
+    """
 
     up: bool
     context_tokens: int | None = None
+    media: tuple[Capability, ...] | None = None
     running: int | None = None
     queued: int | None = None
     cache_share: float | None = None

@@ -6,9 +6,11 @@ that does not stream.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
+from tidegate.core.model import Capability
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
@@ -23,8 +25,14 @@ class _Generation(msgspec.Struct, frozen=True):
     n_ctx: int | None = None
 
 
+class _Modalities(msgspec.Struct, frozen=True):
+    vision: bool = False
+    audio: bool = False
+
+
 class _Props(msgspec.Struct):
     default_generation_settings: _Generation = _Generation()
+    modalities: _Modalities | None = None
 
 
 class LlamaCpp:
@@ -59,18 +67,22 @@ class LlamaCpp:
         health, props, metrics = answers
         if health is None or health.status != 200:
             return Signals(up=False)
-        context_tokens = None
+        told = _Props()
         if props is not None and props.status == 200:
-            try:
-                n_ctx = msgspec.json.decode(props.body, type=_Props).default_generation_settings.n_ctx
-            except UNREADABLE:
-                n_ctx = None
-            context_tokens = n_ctx if n_ctx is not None and n_ctx > 0 else None
+            with suppress(*UNREADABLE):
+                told = msgspec.json.decode(props.body, type=_Props)
+        n_ctx = told.default_generation_settings.n_ctx
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
         running, queued = found.get(_RUNNING), found.get(_QUEUED)
         return Signals(
             up=True,
-            context_tokens=context_tokens,
+            context_tokens=n_ctx if n_ctx is not None and n_ctx > 0 else None,
+            media=None if told.modalities is None else _media(told.modalities),
             running=None if running is None else int(running),
             queued=None if queued is None else int(queued),
         )
+
+
+def _media(told: _Modalities) -> tuple[Capability, ...]:
+    taken = ((Capability.AUDIO, told.audio), (Capability.VISION, told.vision))
+    return tuple(capability for capability, takes in taken if takes)

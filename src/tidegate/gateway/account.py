@@ -1,7 +1,7 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
 from tidegate.core.flight import Flight
-from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Released, Request, Started
+from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
@@ -9,6 +9,7 @@ from tidegate.http.client import Cause
 from tidegate.telemetry.event import WideEvent
 from tidegate.wire.openai import Call
 
+_IDENTICAL = Likeness.IDENTICAL
 # Causes for which nobody sends a bill: it was not accepted, or never arrived.
 _UNBILLED = frozenset({"client_error", Cause.CONNECT_TIMEOUT.value})
 
@@ -137,8 +138,13 @@ class Account:
             overhead_s = self._dispatch.clock.now_s() - self._received_s - self._held_s
         alike: Headers = ((b"x-tidegate-why", decision.why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
         if endpoint:
-            model = self._dispatch.upstreams[endpoint].model or self._call.model
-            alike += ((b"x-tidegate-endpoint", endpoint.encode()), (b"x-tidegate-model", model.encode()))
+            upstream = self._dispatch.upstreams[endpoint]
+            likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
+            alike += (
+                (b"x-tidegate-endpoint", endpoint.encode()),
+                (b"x-tidegate-model", (upstream.model or self._request.model).encode()),
+                (b"x-tidegate-likeness", likeness.encode()),
+            )
         return alike, own_lines(self._request_id, self._request.id, overhead_s)
 
     def over(

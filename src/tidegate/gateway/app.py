@@ -11,6 +11,7 @@ from tidegate.core.model import JOURNAL_VERSION, Endpoint, Segment
 from tidegate.core.router import Router
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.admin import Admin
+from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
 from tidegate.gateway.probe import Prober
@@ -80,7 +81,7 @@ class Gateway:
         await asyncio.gather(*(p.once() for p in probers))
         handler = Handler(
             dispatch,
-            models=tuple(sorted({m for e in self._built.endpoints for m in e.models})),
+            catalogue=Catalogue(self._built.groups, self.router, self.clock.now_s()),
             classes=ClassTable(classes=self._built.classes, default=DEFAULT_CLASS),
             ready=self.ready,
             salt=os.urandom(16),
@@ -140,12 +141,12 @@ class Gateway:
             connect_timeout_s=table.connect_timeout_s,
         )
         dialect = KINDS[table.engine.value](table.url.path, table.model or None)
-        return Upstream(endpoint, dialect, pool, table.model or None, _key(table.key))
+        return Upstream(endpoint, dialect, pool, table.model or None, dialect.headers(_key(table.key)))
 
     def _prober(self, dispatch: Dispatch, name: str, upstream: Upstream) -> Prober:
         table = self._built.upstreams[name]
         written = None if table.asks_context else upstream.endpoint.context_tokens
-        return Prober(dispatch, upstream, self.clock, table.probe_s, written)
+        return Prober(dispatch, upstream, self.clock, table.probe_s, written, asks_media=table.asks_media)
 
     def _crashed(self, error: Exception) -> None:
         self.metrics.crashed()

@@ -4,16 +4,16 @@ from tidegate.core import flight as fly
 from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Request, Wait
-from tidegate.engines.base import Failure
+from tidegate.engines.base import Failure, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.reply import EVENTS, JSON, ErrorReply, refusal
+from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.http.server import Exchange
 from tidegate.wire.aggregate import Aggregator
-from tidegate.wire.errors import error_event
+from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import Call
-from tidegate.wire.stream import Reader, StreamReader
+from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
 
 # Silence between two pieces of an answer: the longest pause of a healthy engine is one prefill of a neighbour.
@@ -42,22 +42,38 @@ class Drive:
         "_account",
         "_attempts",
         "_call",
+        "_client",
         "_decision",
         "_dispatch",
         "_exchange",
         "_failure",
         "_flight",
         "_held",
+        "_stream",
         "_timeout_s",
         "request",
     )
 
-    def __init__(self, dispatch: Dispatch, exchange: Exchange, call: Call, request: Request, request_id: str) -> None:
-        """`request_id` is the client's own, or ours where it gave none; the request's `id` is always ours."""
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        exchange: Exchange,
+        call: Call,
+        request: Request,
+        request_id: str,
+        client: Client | None = None,
+    ) -> None:
+        """`request_id` is the client's own, or ours where it gave none; the request's `id` is always ours.
+
+        `client` is the dialect in which to answer, None for OpenAI's own.
+        """
         self.request = request
         self._dispatch = dispatch
         self._exchange = exchange
         self._call = call
+        self._client = client
+        # What is translated to a client in mid-stream, and has to end in its dialect.
+        self._stream: Translated | None = None
         self._flight = Flight(buffered=not call.stream)
         self._account = Account(dispatch, call, request, request_id, exchange.received_s)
         # Those under way: what is in here has started and not ended.
@@ -113,7 +129,7 @@ class Drive:
         usage = attempt.reader.usage
         call = self._call
         if usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
-            self._dispatch.ratio(call.model).learn(call.text_bytes, call.messages, usage.prompt_tokens)
+            self._dispatch.ratio(self.request.model).learn(call.text_bytes, call.messages, usage.prompt_tokens)
         self._ended(attempt, Ending.OK, now_s)
         actions = self._flight.completed(attempt.endpoint)
         for action in actions:
@@ -173,15 +189,29 @@ class Drive:
             self._account.unheld(now_s, released=released)
 
     def _send(self, action: fly.Call, now_s: float) -> None:
-        self._unhold(now_s, released=False)
         upstream = self._dispatch.upstreams[action.endpoint]
+        try:
+            outgoing = upstream.dialect.outgoing(self._call, upstream.model or self.request.model, upstream.headers)
+        except BadRequest as refusal:
+            # Nothing is sent: this engine's dialect cannot say what is asked, and the next one's may.
+            self._unhold(now_s, released=True)
+            self._remember(uncarried(refusal))
+            self._act(self._flight.failed(action.endpoint, now_s), now_s)
+            return
+        self._unhold(now_s, released=False)
         self._account.started(action.endpoint, now_s, hedge=action.hedge)
-        outgoing = upstream.dialect.outgoing(self._call, upstream.model or self._call.model, upstream.headers)
+        engine = upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s)
         attempt = Attempt(
             action.endpoint,
             upstream.dialect,
             outgoing,
-            self._reader(streamed=outgoing.streamed),
+            reader(
+                self._call,
+                streamed=outgoing.streamed,
+                engine=engine,
+                client=self._client,
+                now_s=self._dispatch.clock.now_s,
+            ),
             self,
             self._dispatch.clock.now_s,
             hedge=action.hedge,
@@ -201,25 +231,20 @@ class Drive:
             )
         )
 
-    def _reader(self, *, streamed: bool) -> Reader:
-        call = self._call
-        if not streamed:
-            return WholeReader()
-        if call.stream:
-            return StreamReader(include_usage=call.include_usage, completions=call.completions)
-        return Aggregator(call.kind, completions=call.completions)
-
     def _relay(self, endpoint: str) -> None:
         exchange = self._exchange
         if not self._call.stream:
             return
         headers, lines = self._account.headers(self._decision, self._flight.attempts, endpoint)
-        exchange.start(200, EVENTS + headers, lines)
+        kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
+        exchange.start(200, (kind, NO_CACHE, *headers), lines)
         attempt = self._attempts.get(endpoint)
         # An answer without content is over when it may pass.
         if attempt is not None:
             exchange.on_pause, exchange.on_resume = attempt.pause, attempt.resume
             attempt.relay = exchange.write
+            if isinstance(attempt.reader, Translated):
+                self._stream = attempt.reader
 
     def _finish(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
         exchange = self._exchange
@@ -232,9 +257,9 @@ class Drive:
                 exchange.write(done)
                 exchange.end()
         else:
-            reader = attempt.reader
-            assert isinstance(reader, Aggregator | WholeReader), "an answer given whole was gathered"
-            body = reader.result()
+            gathered = attempt.reader
+            assert isinstance(gathered, Aggregator | WholeReader | Translated), "an answer given whole was gathered"
+            body = gathered.result()
             headers, lines = self._account.headers(self._decision, self._flight.attempts, attempt.endpoint)
             lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd
 
@@ -306,7 +331,10 @@ class Drive:
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return
         exchange = self._exchange
-        event = error_event(reply.message, reply.kind, reply.param, reply.code)
+        if self._stream is None:
+            event = error_event(reply.message, reply.kind, reply.param, reply.code)
+        else:
+            event = self._stream.error(reply.message, reply.kind, reply.param, reply.code)
 
         def release() -> None:
             # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.
@@ -325,7 +353,7 @@ class Drive:
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
         headers, lines = self._account.headers(self._decision, self._flight.attempts)
-        body = reply.body()
+        body = reply.body(self._client)
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
         self._dispatch.written(lambda: exchange.respond(reply.status, reply.headers() + headers, body, lines))
 

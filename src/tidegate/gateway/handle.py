@@ -5,18 +5,24 @@ from urllib.parse import unquote
 
 import msgspec
 
-from tidegate.core.model import Capability, Request
+from tidegate.core.model import Request
 from tidegate.core.replay import Explained
+from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
 from tidegate.gateway.reply import JSON, ErrorReply, echo
+from tidegate.gateway.routes import ROUTES, Route
 from tidegate.http.server import Exchange
+from tidegate.wire.anthropic import request
+from tidegate.wire.anthropic.client import counted
 from tidegate.wire.errors import BadRequest
-from tidegate.wire.intake import ClassTable, client_request_id, intake
-from tidegate.wire.openai import model_body, models_body, parse
+from tidegate.wire.intake import ClassTable, client_request_id, estimated_tokens, intake
+from tidegate.wire.ollama import models
+from tidegate.wire.translate import Client
 
-_KINDS = {"/chat/completions": Capability.CHAT, "/completions": Capability.COMPLETION}
+_COUNT = frozenset({"/v1/messages/count_tokens", "/messages/count_tokens"})
 _ALIVE = frozenset({"/health", "/livez", "/readyz"})
+_SERVED = sorted(path for path in ROUTES if path.startswith(("/v1/", "/api/")))
 
 
 class Handler:
@@ -26,7 +32,7 @@ class Handler:
         self,
         dispatch: Dispatch,
         *,
-        models: tuple[str, ...],
+        catalogue: Catalogue,
         classes: ClassTable,
         ready: Callable[[], bool],
         salt: bytes,
@@ -34,37 +40,54 @@ class Handler:
     ) -> None:
         """`instance` begins every id, so that ids of two processes differ; `salt` keeps digests from being guessed."""
         self._dispatch = dispatch
-        self._models = models
+        self._catalogue = catalogue
         self._classes = classes
         self._ready = ready
         self._salt = salt
         self._instance = instance
         self._count = 0
-        self._created_s = int(dispatch.clock.now_s())
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later; nothing here waits."""
-        path = exchange.path
-        short = path[3:] if path.startswith("/v1/") else path
-        kind = _KINDS.get(short)
+        route = ROUTES.get(exchange.path)
+        client = None if route is None else route.client
         try:
-            if kind is not None:
-                self._infer(exchange, kind)
-            elif short == "/models" or short.startswith("/models/"):
-                self._list(exchange, short)
-            elif path in _ALIVE:
-                self._alive(exchange)
+            if route is not None:
+                self._infer(exchange, route)
             else:
-                raise BadRequest(
-                    f"There is nothing at {path[:200]}; POST /v1/chat/completions, POST /v1/completions and "
-                    "GET /v1/models are served here.",
-                    status=404,
-                    code="not_found",
-                )
+                self._look_up(exchange, exchange.path)
         except BadRequest as error:
-            self._refuse(exchange, error)
+            self._refuse(exchange, error, client)
 
-    def _infer(self, exchange: Exchange, kind: Capability) -> None:
+    def _look_up(self, exchange: Exchange, path: str) -> None:
+        """Answer what is no inference."""
+        short = path[3:] if path.startswith("/v1/") else path
+        if short == "/models" or short.startswith("/models/"):
+            self._list(exchange, short)
+        elif path in _ALIVE:
+            self._alive(exchange)
+        elif path in _COUNT:
+            _only(exchange, "POST")
+            call = request.parse(exchange.body, exchange.headers, counting=True)
+            tokens = estimated_tokens(call, self._dispatch.ratio(self._canonical(call.model)))
+            self._answer(exchange, counted(tokens))
+        elif path == "/api/tags":
+            _only(exchange, "GET")
+            self._answer(exchange, models.tags(self._catalogue.facts(name) for name in self._catalogue.names()))
+        elif path == "/api/show":
+            _only(exchange, "POST")
+            self._answer(exchange, models.show(self._catalogue.facts(models.shown(exchange.body))))
+        elif path == "/api/version":
+            _only(exchange, "GET")
+            self._answer(exchange, models.version())
+        else:
+            raise BadRequest(
+                f"There is nothing at {path[:200]}; POST is served at {', '.join(_SERVED)}, GET at /v1/models.",
+                status=404,
+                code="not_found",
+            )
+
+    def _infer(self, exchange: Exchange, route: Route) -> None:
         _only(exchange, "POST")
         encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
         if encoding != b"identity":
@@ -73,51 +96,51 @@ class Handler:
                 status=415,
                 code="unsupported_encoding",
             )
-        call = parse(exchange.body, kind)
+        call = route.parse(exchange.body, exchange.headers)
         request_id = self._new_id()
-        request, knobs = intake(
+        group = self._catalogue.group(call.model)
+        asked, knobs = intake(
             call,
             exchange.headers,
             id=request_id,
             now_s=exchange.received_s,
             table=self._classes,
-            ratio=self._dispatch.ratio(call.model),
+            ratio=self._dispatch.ratio(call.model if group is None else group.name),
             salt=self._salt,
+            group=group,
         )
         echoed = client_request_id(exchange.headers) or request_id
         if knobs.dry_run:
-            self._dry_run(exchange, request, echoed)
+            self._dry_run(exchange, asked, echoed)
         else:
-            Drive(self._dispatch, exchange, call, request, echoed).begin()
+            Drive(self._dispatch, exchange, call, asked, echoed, route.client).begin()
 
-    def _dry_run(self, exchange: Exchange, request: Request, echoed: str) -> None:
+    def _dry_run(self, exchange: Exchange, asked: Request, echoed: str) -> None:
         """Say what would be done, and do nothing: nothing is sent, journalled or learned."""
         router, now_s = self._dispatch.router, exchange.received_s
         found = Explained(
             at_s=now_s,
-            request=request,
-            decision=router.decide(request, now_s),
-            candidates=tuple(router.candidates(request, now_s)),
+            request=asked,
+            decision=router.decide(asked, now_s),
+            candidates=tuple(router.candidates(asked, now_s)),
         )
-        headers = (JSON, *echo(echoed, request.id))
+        headers = (JSON, *echo(echoed, asked.id))
         exchange.respond(200, headers, msgspec.json.encode(found))
 
     def _list(self, exchange: Exchange, short: str) -> None:
         _only(exchange, "GET")
         # Names of models have slashes, which SDKs quote and people do not.
         name = unquote(short.removeprefix("/models").removeprefix("/"))
-        if not name:
-            body = models_body(self._models, self._created_s)
-        elif name in self._models:
-            body = model_body(name, self._created_s)
-        else:
-            raise BadRequest(
-                "This model is not served here; GET /v1/models lists what is.",
-                status=404,
-                code="model_not_found",
-                param="model",
-            )
+        entry = self._catalogue.entry
+        found = entry(name) if name else {"object": "list", "data": [entry(one) for one in self._catalogue.names()]}
+        self._answer(exchange, msgspec.json.encode(found))
+
+    def _answer(self, exchange: Exchange, body: bytes) -> None:
         exchange.respond(200, (JSON, self._id_header(exchange)), body)
+
+    def _canonical(self, name: str) -> str:
+        group = self._catalogue.group(name)
+        return name if group is None else group.name
 
     def _alive(self, exchange: Exchange) -> None:
         _only(exchange, "GET")
@@ -125,12 +148,12 @@ class Handler:
         body = b'{"status":"ok"}' if good else b'{"status":"no endpoint is up"}'
         exchange.respond(200 if good else 503, (JSON,), body)
 
-    def _refuse(self, exchange: Exchange, error: BadRequest) -> None:
+    def _refuse(self, exchange: Exchange, error: BadRequest, client: Client | None) -> None:
         self._dispatch.metrics.bad_request(error.status)
         reply = ErrorReply(
             status=error.status, message=error.message, kind=error.type, param=error.param, code=error.code
         )
-        exchange.respond(reply.status, (*reply.headers(), self._id_header(exchange)), reply.body())
+        exchange.respond(reply.status, (*reply.headers(), self._id_header(exchange)), reply.body(client))
 
     def _id_header(self, exchange: Exchange) -> tuple[bytes, bytes]:
         return b"x-request-id", (client_request_id(exchange.headers) or self._new_id()).encode()

@@ -3,7 +3,7 @@
 import asyncio
 
 from tidegate.clock import Clock
-from tidegate.core.model import Probed
+from tidegate.core.model import Capability, Probed
 from tidegate.engines.base import ProbeAnswer, ProbeRequest
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
@@ -12,6 +12,8 @@ from tidegate.http.client import TransportError, fetch
 # An answer to a probe is small; a metrics page of vLLM has some 100 KB.
 PROBE_BYTES_MAX = 1024 * 1024
 PROBE_TIMEOUT_S = 5.0
+
+_MEDIA = frozenset({Capability.VISION, Capability.AUDIO})
 
 
 class Prober:
@@ -24,10 +26,16 @@ class Prober:
         clock: Clock,
         every_s: float,
         context_tokens_max: int | None = None,
+        *,
+        asks_media: bool = False,
     ) -> None:
-        """`context_tokens_max` is the window that the operator wrote down: an engine may tell of a smaller one only."""
+        """`context_tokens_max` is the window that the operator wrote down: an engine may tell of a smaller one only.
+
+        `asks_media`: the operator did not write down what the model can do, so the engine is believed.
+        """
         self._dispatch = dispatch
         self._context_tokens_max = context_tokens_max
+        self._asks_media = asks_media
         self._upstream = upstream
         self._clock = clock
         self._every_s = every_s
@@ -68,10 +76,17 @@ class Prober:
                 up=up,
                 rtt_s=rtt_s,
                 context_tokens=self._window(signals.context_tokens),
+                capabilities=self._capabilities(signals.media),
                 running=signals.running,
                 queued=signals.queued,
             )
         )
+
+    def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:
+        if media is None or not self._asks_media:
+            return None
+        usual = set(self._upstream.endpoint.capabilities) - _MEDIA
+        return tuple(sorted(usual.union(media)))
 
     def _window(self, told: int | None) -> int | None:
         if told is None or self._context_tokens_max is None:

@@ -4,9 +4,11 @@ from math import ceil
 
 from tidegate.core.model import WHY_TEXT, Decision, Record, Request, Why
 from tidegate.wire.errors import error_body
+from tidegate.wire.translate import Client
 
 JSON = (b"content-type", b"application/json")
-EVENTS = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CACHE = (b"cache-control", b"no-cache")
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -23,8 +25,10 @@ class ErrorReply(Record, frozen=True, kw_only=True):
     # Whether an SDK should try again by itself, None where its own rule for the status is right.
     should_retry: bool | None = None
 
-    def body(self) -> bytes:
-        """The JSON body."""
+    def body(self, client: Client | None = None) -> bytes:
+        """The JSON body, as this kind of client knows errors."""
+        if client is not None:
+            return client.error_body(self.status, self.message, self.kind, self.param, self.code)
         return error_body(self.message, self.kind, self.param, self.code)
 
     def headers(self) -> Headers:
@@ -42,6 +46,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.UNKNOWN_MODEL: (404, "invalid_request_error", "model_not_found"),
     Why.MUST_STAY_LOCAL: (400, "invalid_request_error", "must_stay_local"),
     Why.SITE_NOT_ALLOWED: (400, "invalid_request_error", "site_not_allowed"),
+    Why.NOT_ALIKE: (400, "invalid_request_error", "model_not_alike"),
     Why.CONTEXT_TOO_LONG: (400, "invalid_request_error", "context_length_exceeded"),
     Why.LACKS_CAPABILITY: (400, "invalid_request_error", "unsupported_capability"),
     Why.OVER_MAX_COST: (400, "invalid_request_error", "max_cost_exceeded"),
@@ -54,6 +59,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
 _REMEDIES: dict[Why, str] = {
     Why.MUST_STAY_LOCAL: "allow another site with x-tidegate-residency, or add a local endpoint that serves this model",
     Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or add an endpoint at an allowed site",
+    Why.NOT_ALIKE: "accept less with x-tidegate-likeness: same_family or substitute, or add an endpoint with the model",
     Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
     Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd or lower max_tokens",

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from tidegate.core.classify import classify
-from tidegate.core.model import ANYWHERE, Record, Request, RequestClass, Slo
+from tidegate.core.model import ANYWHERE, Likeness, ModelGroup, Record, Request, RequestClass, Slo
 from tidegate.wire.digest import prefix_digests
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.knobs import Knobs, read_knobs
@@ -16,6 +16,7 @@ MEDIA_TOKENS = 1000
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _EVERYWHERE = (ANYWHERE,)
+_IDENTICAL = Likeness.IDENTICAL
 
 
 class ClassTable(Record, frozen=True, kw_only=True):
@@ -34,13 +35,14 @@ def intake(
     table: ClassTable,
     ratio: TokenRatio,
     salt: bytes,
+    group: ModelGroup | None = None,
     residency: tuple[str, ...] = _EVERYWHERE,
 ) -> tuple[Request, Knobs]:
     """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
 
-    Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `ratio` is the
-    model's, `residency` what the client's key may use at most. Raises `BadRequest` for settings that are not
-    acceptable.
+    Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `group` is what the
+    model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` what the client's key
+    may use at most. Raises `BadRequest` for settings that are not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
     spec = _class(table, knobs.klass)
@@ -48,7 +50,7 @@ def intake(
     request = Request(
         id=id,
         arrived_s=now_s,
-        model=call.model,
+        model=call.model if group is None else group.name,
         klass=classify(spec.name, prompt_tokens),
         prompt_tokens=prompt_tokens,
         prompt_bytes=len(call.prompt) + len(call.tools),
@@ -62,6 +64,7 @@ def intake(
         residency=_residency(_within(spec.residency, residency), knobs.residency),
         cost_usd_max=knobs.cost_usd_max,
         failover=not knobs.no_fallback,
+        likeness=knobs.likeness or spec.likeness or (_IDENTICAL if group is None else group.likeness),
         session=knobs.session,
         prefix=prefix_digests(call.prompt, salt, call.tools),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from tidegate.core.model import Record
+from tidegate.core.model import Likeness, Record
 from tidegate.wire.errors import UNREADABLE, BadRequest
 
 # A day: what takes longer is a batch, and promises nothing.
@@ -23,6 +23,7 @@ class Knobs(Record, frozen=True, kw_only=True):
     slo_e2e_s: float | None = None
     cost_usd_max: float | None = None
     residency: tuple[str, ...] | None = None
+    likeness: Likeness | None = None
     session: str = ""
     dry_run: bool = False
     no_fallback: bool = False
@@ -31,6 +32,7 @@ class Knobs(Record, frozen=True, kw_only=True):
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?(?:[eE][-+]?[0-9]{1,3})?")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SESSION = re.compile(r"[\x21-\x7e]{1,256}")
+_LIKENESS = {likeness.value: likeness for likeness in Likeness}
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -47,6 +49,10 @@ def _dollars(text: str) -> float | None:
 def _places(text: str) -> tuple[str, ...] | None:
     places = tuple(sorted({place.strip() for place in text.split(",")}))
     return places if len(places) <= SITES_MAX and all(map(_NAME.fullmatch, places)) else None
+
+
+def _likeness(text: str) -> Likeness | None:
+    return _LIKENESS.get(text)
 
 
 def _name(text: str) -> str | None:
@@ -68,6 +74,7 @@ _KNOBS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "slo_e2e_ms": ("slo_e2e_s", _seconds, _MILLISECONDS),
     "max_cost_usd": ("cost_usd_max", _dollars, "a number of US dollars from 0"),
     "residency": ("residency", _places, "anywhere, local, or names of sites, separated by commas"),
+    "likeness": ("likeness", _likeness, f"one of {', '.join(_LIKENESS)}: the least alike model that will do"),
     "session": ("session", _session, "up to 256 printable ASCII characters without spaces"),
     "dry_run": ("dry_run", _BOOLS.get, _FLAG),
     "no_fallback": ("no_fallback", _BOOLS.get, _FLAG),

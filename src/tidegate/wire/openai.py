@@ -1,8 +1,6 @@
 """OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
 
-from collections.abc import Sequence
-from enum import StrEnum
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
@@ -18,14 +16,7 @@ KNOBS_FIELD = "tidegate"
 # Beyond any engine; a larger bound means the same and would not fit a 64-bit field further down.
 OUTPUT_TOKENS_MAX = 2**31 - 1
 
-
-class _Pending(StrEnum):
-    """What the core's `Capability` has no member for yet."""
-
-    EMBEDDING = "embedding"
-
-
-EMBEDDING = cast(Capability, _Pending.EMBEDDING)
+EMBEDDING = Capability.EMBEDDING
 
 # Looking a member up in its class costs more than the comparison that follows.
 _CHAT = Capability.CHAT
@@ -266,17 +257,3 @@ def upstream_body(call: Call, *, model: str, stream: bool) -> bytes:
         kept = {} if options is None else _options(options) or {}
         fields["stream_options"] = Raw(msgspec.json.encode({**kept, "include_usage": _TRUE}))
     return msgspec.json.encode(fields)
-
-
-def models_body(names: Sequence[str], created: int) -> bytes:
-    """The answer to `GET /v1/models`."""
-    return msgspec.json.encode({"object": "list", "data": [_model(name, created) for name in names]})
-
-
-def model_body(name: str, created: int) -> bytes:
-    """The answer to `GET /v1/models/{id}`."""
-    return msgspec.json.encode(_model(name, created))
-
-
-def _model(name: str, created: int) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": "tidegate"}

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.chunks import Timings, Usage
+from tidegate.wire.errors import error_event
 from tidegate.wire.openai import Call
 from tidegate.wire.sse import BadStream
 from tidegate.wire.stream import Reader, StreamReader
@@ -76,7 +77,7 @@ class Translated:
         inner: StreamReader | Aggregator | WholeReader,
         *,
         engine: Translate | None = None,
-        stream: Translate | None = None,
+        stream: ClientStream | None = None,
         whole: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self._inner = inner
@@ -150,6 +151,12 @@ class Translated:
             if self._engine.failure is not None:
                 return self._passed(passing)
         return self._passed(passing + self._inner.end())
+
+    def error(self, message: str, kind: str, param: str | None, code: str | None) -> bytes:
+        """The last event of a stream that broke, in the client's dialect."""
+        if self._stream is None:
+            return error_event(message, kind, param, code)
+        return self._stream.error(message, kind, code)
 
     def result(self) -> bytes:
         """The answer in the client's dialect."""

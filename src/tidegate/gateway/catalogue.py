@@ -1,0 +1,87 @@
+"""The models that clients may ask for: what a name means, and the lists that clients look up."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.model import Likeness, ModelGroup
+from tidegate.core.router import Router
+from tidegate.wire.errors import BadRequest
+from tidegate.wire.ollama.models import Facts
+
+
+class Catalogue:
+    """Names and what stands behind them; windows and capabilities are as last probed."""
+
+    def __init__(self, groups: Mapping[str, ModelGroup], router: Router, created_s: float) -> None:
+        """`groups` has every name that clients may send, aliases included."""
+        self._groups = groups
+        self._router = router
+        self._created_s = created_s
+        self._members: dict[str, list[EndpointModel]] = {
+            group.name: router.serving(group.name) for group in groups.values()
+        }
+
+    def group(self, name: str) -> ModelGroup | None:
+        """What is meant by a name, None where nothing is."""
+        return self._groups.get(name)
+
+    def names(self) -> list[str]:
+        """Every name that clients may send."""
+        return sorted(self._groups)
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """One model of `GET /v1/models`: the usual fields, and in `tidegate` what is known of it.
+
+        Raises `BadRequest` where it is not served.
+        """
+        group = self._known(name)
+        facts = self.facts(name)
+        told: dict[str, Any] = {
+            "context_tokens": facts.context_tokens,
+            "capabilities": facts.capabilities,
+            "likeness": group.likeness,
+            "endpoints": [_member(model, group.name) for model in self._members[group.name]],
+        }
+        if name != group.name:
+            told["alias_of"] = group.name
+        return {
+            "id": name,
+            "object": "model",
+            "created": int(self._created_s),
+            "owned_by": "tidegate",
+            "tidegate": told,
+        }
+
+    def facts(self, name: str) -> Facts:
+        """What a request may count on at best: over all endpoints of the name, as Ollama's lists have it too.
+
+        Raises `BadRequest` where it is not served.
+        """
+        members = self._members[self._known(name).name]
+        return Facts(
+            name=name,
+            created_s=self._created_s,
+            context_tokens=max((model.context_tokens for model in members), default=None),
+            capabilities=tuple(sorted({c for model in members for c in model.capabilities})),
+        )
+
+    def _known(self, name: str) -> ModelGroup:
+        group = self._groups.get(name)
+        if group is None:
+            raise BadRequest(
+                "This model is not served here; GET /v1/models lists what is.",
+                status=404,
+                code="model_not_found",
+                param="model",
+            )
+        return group
+
+
+def _member(model: EndpointModel, group: str) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "likeness": model.likeness.get(group, Likeness.IDENTICAL),
+        "local": model.endpoint.local,
+        "up": model.state.up,
+    }
