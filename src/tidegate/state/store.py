@@ -88,7 +88,8 @@ class Store:
                 f"{self.path}: the ledger has format {found}, and this version of Tidegate reads {FORMAT}; "
                 f"start the version that wrote it, or {_AFRESH}"
             )
-        if (fault := self._pragma("quick_check(1)")) != "ok":
+        fault = str(self._pragma("quick_check(1)")).splitlines()[-1]
+        if fault != "ok":
             raise LedgerError(f"{self.path}: the ledger is damaged ({fault}); {_remedy(self.path)}")
 
     def _pragma(self, name: str) -> object:
