@@ -7,10 +7,11 @@ import msgspec
 
 from tidegate.config import tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
+from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
-from tidegate.config.schema import ClassTable, PolicyTable, SloTable
+from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
 from tidegate.core.model import Endpoint, Policy, Prior, RequestClass, Slo, replace
 
@@ -60,13 +61,17 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration as records. `endpoints` are in order of their names, `upstreams` has one for each."""
+    """A configuration as records. `endpoints` are in order of their names, `upstreams` has one for each.
+
+    `caps` are what all clients together may spend.
+    """
 
     gateway: Gateway
     policy: Policy
     endpoints: tuple[Endpoint, ...]
     upstreams: dict[str, Upstream]
     classes: dict[str, RequestClass]
+    caps: tuple[Cap, ...]
 
 
 def build(config: Config, now_s: float) -> Built:
@@ -81,6 +86,7 @@ def build(config: Config, now_s: float) -> Built:
         endpoints=tuple(endpoint(name, table, config.sites[table.site].local, now_s) for name, table in tables),
         upstreams={name: _upstream(name, table, config) for name, table in tables},
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
+        caps=caps(config.budget),
     )
 
 
@@ -96,6 +102,12 @@ def policy(table: PolicyTable) -> Policy:
         decide_budget_s=table.decide_budget_ms / 1000,
         static_s=table.static_s,
     )
+
+
+def caps(table: BudgetTable) -> tuple[Cap, ...]:
+    """What may be spent by all together."""
+    sums = ((Period.DAY, table.usd_per_day), (Period.MONTH, table.usd_per_month))
+    return tuple(Cap(usd=usd, period=period) for period, usd in sums if usd is not None)
 
 
 def request_class(name: str, table: ClassTable) -> RequestClass:

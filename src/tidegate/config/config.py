@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config.endpoint import EndpointTable
-from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret
 
 
@@ -15,6 +15,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     gateway: GatewayTable
     policy: PolicyTable
+    budget: BudgetTable
     classes: dict[str, ClassTable]
     sites: dict[str, SiteTable]
     endpoints: dict[str, EndpointTable]
