@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from tidegate.config.address import Address, Url, is_loopback, is_private, parse_url
 from tidegate.config.build import Built, build, policy
+from tidegate.config.cap import Cap, Period
 from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import load
+from tidegate.config.problem import ConfigError
 from tidegate.config.schema import PolicyTable
 from tidegate.config.secret import Secret
 from tidegate.core.model import Capability, Policy, Price, Slo
@@ -228,3 +230,22 @@ def test_every_engine_that_can_be_written_has_a_dialect_and_defaults() -> None:
     for kind in EngineKind:
         assert defaults(kind, local=True).reasons
         assert defaults(kind, local=False).prior.rtt_s > 0.01
+
+
+# --- the budget -------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_becomes_caps_for_all_clients_together(tmp_path: Path) -> None:
+    text = SITES + MINE + "[budget]\nusd_per_day = 5\nusd_per_month = 60\n"
+    assert built(tmp_path, text).caps == (Cap(usd=5.0, period=Period.DAY), Cap(usd=60.0, period=Period.MONTH))
+
+
+def test_without_a_budget_there_is_no_cap(tmp_path: Path) -> None:
+    assert built(tmp_path, SITES + MINE).caps == ()
+
+
+@pytest.mark.parametrize("table", ["usd_per_day = 5\nusd_per_month = 4", "usd_per_day = 0", "usd_per_week = 3"])
+def test_a_budget_that_cannot_be_meant_is_refused(tmp_path: Path, table: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        built(tmp_path, SITES + MINE + "[budget]\n" + table + "\n")
+    assert [problem.path.split(".")[0] for problem in error.value.problems] == ["budget"]

@@ -7,10 +7,11 @@ import msgspec
 
 from tidegate.config import groups, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
+from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
-from tidegate.config.schema import ClassTable, PolicyTable, SloTable
+from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
 from tidegate.core.model import Endpoint, ModelGroup, Policy, Prior, RequestClass, Slo, replace
 
@@ -62,7 +63,10 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """A configuration as records. `endpoints` are in order of their names, `upstreams` has one for each."""
+    """A configuration as records. `endpoints` are in order of their names, `upstreams` has one for each.
+
+    `caps` are what all clients together may spend.
+    """
 
     gateway: Gateway
     policy: Policy
@@ -70,6 +74,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     upstreams: dict[str, Upstream]
     classes: dict[str, RequestClass]
     groups: dict[str, ModelGroup]
+    caps: tuple[Cap, ...]
 
 
 def build(config: Config, now_s: float) -> Built:
@@ -85,6 +90,7 @@ def build(config: Config, now_s: float) -> Built:
         upstreams={name: _upstream(name, table, config) for name, table in tables},
         groups=groups.groups(config.models, config.endpoints),
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
+        caps=caps(config.budget),
     )
 
 
@@ -100,6 +106,12 @@ def policy(table: PolicyTable) -> Policy:
         decide_budget_s=table.decide_budget_ms / 1000,
         static_s=table.static_s,
     )
+
+
+def caps(table: BudgetTable) -> tuple[Cap, ...]:
+    """What may be spent by all together."""
+    sums = ((Period.DAY, table.usd_per_day), (Period.MONTH, table.usd_per_month))
+    return tuple(Cap(usd=usd, period=period) for period, usd in sums if usd is not None)
 
 
 def request_class(name: str, table: ClassTable) -> RequestClass:

@@ -12,7 +12,7 @@ from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import VARIABLE, EndpointTable, EngineKind
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
-from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret, SecretError
 from tidegate.core.model import ANYWHERE, LOCAL
 
@@ -23,6 +23,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path
     gateway: GatewayTable | None
     policy: PolicyTable | None
+    budget: BudgetTable | None
     classes: dict[str, ClassTable]
     sites: dict[str, SiteTable]
     models: dict[str, ModelTable]
@@ -36,6 +37,8 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
         _gateway(draft.gateway, problems)
     if draft.policy is not None:
         _policy(draft.policy, draft.gateway, problems)
+    if draft.budget is not None:
+        _budget(draft.budget, problems)
     secrets: dict[str, Secret] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
@@ -97,6 +100,16 @@ def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problem
             "policy.hold_s_max",
             f"a request would be held for its whole life: gateway.request_timeout_s is {gateway.request_timeout_s:g}",
             "set it to less than the request time-out, with room for the answer",
+        )
+
+
+def _budget(budget: BudgetTable, problems: Problems) -> None:
+    day, month = budget.usd_per_day, budget.usd_per_month
+    if day is not None and month is not None and month < day:
+        problems.add(
+            "budget.usd_per_month",
+            "it is less than one day's, which could never be spent",
+            "raise it, or lower the day's",
         )
 
 

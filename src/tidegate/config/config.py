@@ -6,7 +6,7 @@ import msgspec
 
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
-from tidegate.config.schema import ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret
 
 
@@ -16,6 +16,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     file: Path
     gateway: GatewayTable
     policy: PolicyTable
+    budget: BudgetTable
     classes: dict[str, ClassTable]
     sites: dict[str, SiteTable]
     models: dict[str, ModelTable]

@@ -15,7 +15,17 @@ from tidegate.config.config import Config
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import ConfigError, Problem, Problems, join, nearest
-from tidegate.config.schema import CLASSES, NAME, RESERVED, ClassTable, GatewayTable, PolicyTable, SiteTable, Table
+from tidegate.config.schema import (
+    CLASSES,
+    NAME,
+    RESERVED,
+    BudgetTable,
+    ClassTable,
+    GatewayTable,
+    PolicyTable,
+    SiteTable,
+    Table,
+)
 
 FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 NAME_REMEDY = "use lower-case letters, digits, `.`, `_` and `-`, 64 at most, a letter or digit first"
@@ -37,17 +47,24 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
     Keys are looked up in `variables`, by default the process's environment.
     """
     shown = os.fspath(path)
-    problems = Problems(shown)
-    draft = _sections(Path(shown).parent, _parse(shown, _read(shown)), problems)
+    return parse(_read(shown), shown, variables)
+
+
+def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> Config:
+    """The configuration in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
+    problems = Problems(path)
+    draft = _sections(Path(path).parent, _parse(path, text), problems)
     secrets = check(draft, problems, os.environ if variables is None else variables)
     if problems.found:
         raise ConfigError(problems.found)
     assert draft.gateway is not None
     assert draft.policy is not None
+    assert draft.budget is not None
     return Config(
-        file=Path(shown),
+        file=Path(path),
         gateway=draft.gateway,
         policy=draft.policy,
+        budget=draft.budget,
         classes=draft.classes,
         sites=draft.sites,
         models=draft.models,
@@ -101,7 +118,7 @@ def _refuse(path: str, message: str, remedy: str) -> ConfigError:
 
 def _sections(folder: Path, document: dict[str, Any], problems: Problems) -> Draft:
     """Turn each table into its type on its own, so that one broken table does not hide the next."""
-    known = ["gateway", "policy", *_NAMED]
+    known = ["gateway", "policy", "budget", *_NAMED]
     for key in document:
         if key not in known:
             problems.add(join(key), "there is no such table", nearest(key, known))
@@ -109,6 +126,7 @@ def _sections(folder: Path, document: dict[str, Any], problems: Problems) -> Dra
         folder=folder,
         gateway=_convert(document.get("gateway", {}), ("gateway",), GatewayTable, problems),
         policy=_convert(document.get("policy", {}), ("policy",), PolicyTable, problems),
+        budget=_convert(document.get("budget", {}), ("budget",), BudgetTable, problems),
         classes=_named(document, "class", ClassTable, problems, CLASSES),
         sites=_named(document, "site", SiteTable, problems, {}),
         models=_named(document, "model", ModelTable, problems, {}),

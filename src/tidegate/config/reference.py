@@ -15,11 +15,21 @@ from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.model import ModelTable
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
-from tidegate.config.schema import CLASSES, ClassTable, GatewayTable, PolicyTable, SiteTable, SloTable, Table
+from tidegate.config.schema import (
+    CLASSES,
+    BudgetTable,
+    ClassTable,
+    GatewayTable,
+    PolicyTable,
+    SiteTable,
+    SloTable,
+    Table,
+)
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[gateway]", GatewayTable),
     ("[policy]", PolicyTable),
+    ("[budget]", BudgetTable),
     ("[class.NAME]", ClassTable),
     ("slo = { ... } in [class.NAME]", SloTable),
     ("[site.NAME]", SiteTable),
@@ -53,7 +63,7 @@ One TOML file. An unknown setting is an error, and so is every contradiction; al
 what to do about it. Relative paths start at the folder of the file. Names of classes, sites and endpoints consist of
 lower-case letters, digits, `.`, `_` and `-`, at most 64 characters; no site is called `local` or `anywhere`.
 
-`[gateway]` and `[policy]` may be left out. At least one site and one endpoint are needed:
+`[gateway]`, `[policy]` and `[budget]` may be left out. At least one site and one endpoint are needed:
 
 ```toml
 [site.home]

@@ -187,6 +187,28 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 1.0
 
 
+Budget = Annotated[
+    float,
+    Meta(
+        ge=0.01,  # a cent: below, no request would fit
+        le=1_000_000,  # beyond, a number has a zero too many
+    ),
+]
+
+
+class BudgetTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all clients together may spend at endpoints that cost money. Without a number there is no limit."""
+
+    usd_per_day: Annotated[
+        Budget | None,
+        Meta(description="Dollars for one day, from midnight UTC. No limit, since the table has to be asked for."),
+    ] = None
+    usd_per_month: Annotated[
+        Budget | None,
+        Meta(description="Dollars for one calendar month, UTC; it holds beside the day's. No limit, as above."),
+    ] = None
+
+
 LimitMs = Annotated[
     float,
     Meta(
