@@ -195,6 +195,7 @@ async def house(
     policy: dict[str, Any] | None = None,
     classes: dict[str, dict[str, Any]] | None = None,
     models: dict[str, dict[str, Any]] | None = None,
+    budget: dict[str, Any] | None = None,
     clock: Clock | None = None,
     **places: Place,
 ) -> AsyncIterator[House]:
@@ -212,7 +213,7 @@ async def house(
                 await stack.enter_async_context(engines[name])
         urls = {name: place.url or engines[name].url for name, place in places.items()}
         file = folder / "tidegate.toml"
-        file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}))
+        file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}, budget or {}))
         clock = clock or Clock()
         made = Gateway(build(load(file, {"VENDOR_KEY": KEY}), clock.now_s()), clock)
         await made.start()
@@ -255,12 +256,14 @@ def _toml(
     policy: dict[str, Any],
     classes: dict[str, dict[str, Any]],
     models: dict[str, dict[str, Any]],
+    budget: dict[str, Any],
 ) -> str:
     usual = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "journal": "journal", "log": "log", "drain_s": 5}
     tables: dict[str, dict[str, Any]] = {
         "gateway": usual | gateway,
         # A busy machine must not bring on the static rule.
         "policy": {"decide_budget_ms": 1000} | policy,
+        "budget": budget,
         "site.home": {"local": True},
         "site.away": {"local": False},
     }

@@ -22,6 +22,7 @@ from tidegate.telemetry.metrics import (
     Histograms,
     HttpCounts,
     Metrics,
+    MoneyCounts,
     reference,
 )
 from tidegate.telemetry.segments import JournalStatistics
@@ -38,6 +39,7 @@ def scraped(metrics: Metrics) -> Samples:
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
         held=3,
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
+        money=MoneyCounts(left_usd={("day", ""): 2.5}, overruns=1),
         journal=JournalStatistics(lines=10, lost=1, problems=0, segments=1),
     )
     return {

@@ -75,6 +75,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, RequestClass]
     groups: dict[str, ModelGroup]
     caps: tuple[Cap, ...]
+    ledger: Path
 
 
 def build(config: Config, now_s: float) -> Built:
@@ -91,6 +92,7 @@ def build(config: Config, now_s: float) -> Built:
         groups=groups.groups(config.models, config.endpoints),
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
         caps=caps(config.budget),
+        ledger=config.file.parent / config.budget.ledger,
     )
 
 
@@ -140,6 +142,7 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         models=groups.names(name, table, config.models),
         likeness=groups.likeness(name, config.models),
         context_tokens=context_tokens,
+        output_tokens_max=table.output_tokens_max,
         concurrency=table.concurrency or usual.concurrency,
         owned=local if table.owned is None else table.owned,
         shares_compute=usual.shares_compute if table.shares_compute is None else table.shares_compute,

@@ -120,6 +120,13 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "`openai` does not tell."
         ),
     ] = None
+    output_tokens_max: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000_000)] | None,  # as the window
+        Meta(
+            description="The most that its model generates for one answer, as vendors declare it. Budgets hold back "
+            "the price of so much where a request gives no bound of its own. Left out, the window."
+        ),
+    ] = None
     concurrency: Annotated[
         Annotated[int, Meta(ge=1, le=10_000)] | None,  # beyond, the sockets give out first
         Meta(

@@ -50,6 +50,7 @@ ELSEWHERE = {
     "owned": "by site",
     "price": "by site",
     "serves": "`model`",
+    "output_tokens_max": "the window",
 }
 """Settings whose default depends on others, and on which."""
 

@@ -199,6 +199,14 @@ Budget = Annotated[
 class BudgetTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What all clients together may spend at endpoints that cost money. Without a number there is no limit."""
 
+    ledger: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="File in which every dollar is held back before it is spent, and settled after; relative to "
+            "this one. It is made where some endpoint costs money, limits or not: so that it is known what was spent.",
+        ),
+    ] = "ledger.db"
     usd_per_day: Annotated[
         Budget | None,
         Meta(description="Dollars for one day, from midnight UTC. No limit, since the table has to be asked for."),

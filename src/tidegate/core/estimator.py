@@ -81,8 +81,10 @@ class EndpointModel:
         "_overhead_s",
         "_per_token2_s",
         "_per_token_s",
+        "_price",
         "_shares_compute",
         "_slots",
+        "_usd_per_s",
         "capabilities",
         "endpoint",
         "likeness",
@@ -115,6 +117,7 @@ class EndpointModel:
         self._batch_slowdown = prior.batch_slowdown
         self._shares_compute = endpoint.shares_compute
         self._batch_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
+        self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
@@ -170,12 +173,15 @@ class EndpointModel:
             decode_s,
             decode_s * tpot.mean_ratio,
             output_tokens,
-            self.cost_usd(request, length),
+            self.cost_usd(request, length)
+            + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
         )
 
     def cost_usd(self, request: Request | Started, length: Length) -> float:
-        """What this request is expected to cost here, nothing of it cached."""
+        """What the tokens of this request are expected to cost here, none of them cached."""
         output_tokens = length.expected_tokens * request.completions
+        if self._price.tiers:
+            return self._price.usd(request.prompt_tokens, output_tokens)
         return request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:

@@ -60,6 +60,7 @@ class Why(StrEnum):
     ONLY_ALIKE = "only_alike"
     ONLY_CAPABLE = "only_capable"
     ONLY_AFFORDABLE = "only_affordable"
+    ONLY_WITHIN_BUDGET = "only_within_budget"
     ONLY_AVAILABLE = "only_available"
     ONLY_ENDPOINT = "only_endpoint"
     STATIC_RULE = "static_rule"
@@ -73,6 +74,7 @@ class Why(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     LACKS_CAPABILITY = "lacks_capability"
     OVER_MAX_COST = "over_max_cost"
+    OVER_BUDGET = "over_budget"
     DOWN = "down"
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
@@ -91,6 +93,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
+    Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
     Why.ONLY_AVAILABLE: "every other endpoint is down, backing off or full",
     Why.ONLY_ENDPOINT: "no other endpoint serves this model",
     Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
@@ -102,6 +105,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
+    Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
     Why.DOWN: "the last probe did not reach the endpoint",
     Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
     Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",
@@ -123,8 +127,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
 
     `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
-    `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `prefix` are salted
-    digests of prompt blocks.
+    `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
+    is what the budget had left when it arrived, None without one. `prefix` are salted digests of prompt blocks.
     """
 
     id: str
@@ -142,6 +146,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     late_usd_per_s: float = 0.0
     residency: tuple[str, ...] = (ANYWHERE,)
     cost_usd_max: float | None = None
+    budget_usd: float | None = None
     failover: bool = True
     likeness: Likeness = Likeness.SUBSTITUTE
     session: str = ""
@@ -203,6 +208,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     in flight slow each other, as in one engine; a fleet behind an API does not show it. Tokens cost `price`, paid to
     others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once. `models` are the names
     that it serves; under each its model is `identical` to what the name promises, unless `likeness` says otherwise.
+    It generates `output_tokens_max` at most, None is the window.
     """
 
     name: str
@@ -214,6 +220,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     concurrency: int
     owned: bool = False
     shares_compute: bool = True
+    output_tokens_max: int | None = None
     capabilities: tuple[Capability, ...] = (Capability.CHAT, Capability.COMPLETION)
     price: Price = Price()
     usd_per_s: float = 0.0
@@ -352,7 +359,9 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     ttft_s: float | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
     retry_after_s: float | None = None
     cause: str = ""
 

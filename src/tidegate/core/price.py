@@ -65,6 +65,13 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=False):
             usd += reasoning_tokens * (output_usd if (own := rates.usd_per_reasoning_token) is None else own)
         return usd
 
+    @property
+    def asks_money(self) -> bool:
+        """Whether any token costs anything."""
+        return self.upper_usd(1.0, 1.0) > 0.0 or any(
+            tier.usd_per_input_token_most + tier.usd_per_output_token_most > 0.0 for tier in self.tiers
+        )
+
     def upper_usd(self, input_tokens: float, output_tokens: float) -> float:
         """The most that so many tokens or fewer can cost, of whatever kinds they turn out to be."""
         if not self.tiers:

@@ -58,6 +58,8 @@ def excluded(request: Request, model: EndpointModel, needed: int, length: Length
         return Why.CONTEXT_TOO_LONG
     if request.cost_usd_max is not None and cost_usd_most(request, endpoint, length) > request.cost_usd_max:
         return Why.OVER_MAX_COST
+    if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:
+        return Why.OVER_BUDGET
     if not state.up:
         return Why.DOWN
     if state.breaker.openings and state.breaker.blocks(now_s):
@@ -80,6 +82,7 @@ _CLOSENESS = (
     Why.LACKS_CAPABILITY,
     Why.CONTEXT_TOO_LONG,
     Why.OVER_MAX_COST,
+    Why.OVER_BUDGET,
     Why.DOWN,
     Why.BREAKER_OPEN,
     Why.TOLD_TO_WAIT,
@@ -94,6 +97,7 @@ _ONLY = {
     Why.LACKS_CAPABILITY: Why.ONLY_CAPABLE,
     Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
     Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,
+    Why.OVER_BUDGET: Why.ONLY_WITHIN_BUDGET,
 }
 
 

@@ -2,6 +2,7 @@
 
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
+from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
@@ -23,6 +24,7 @@ class Account:
         "_first_s",
         "_hedged",
         "_held_s",
+        "_leases",
         "_overhead_s",
         "_predicted_ttft_s",
         "_received_s",
@@ -42,10 +44,23 @@ class Account:
         self._first_s: float | None = None
         self._held_s = 0.0
         self._hedged = False
+        # What is held back for an attempt, by its endpoint; an endpoint may be tried again under another plan.
+        self._leases: dict[str, str] = {}
         self._overhead_s: float | None = None
         self._predicted_ttft_s: float | None = None
         self.cause: str | None = None
         self.spent_usd = 0.0
+
+    def may_spend(self, endpoint: str, attempt: int, now_s: float) -> Failure | None:
+        """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's."""
+        upstream = self._dispatch.upstreams[endpoint]
+        if not upstream.asks_money:
+            return None
+        lease_id = f"{self._request.id}/{attempt}"
+        refused = self._dispatch.spending.hold(lease_id, "", upstream.endpoint, self._call, now_s)
+        if refused is None:
+            self._leases[endpoint] = lease_id
+        return refused
 
     def held(self, now_s: float) -> None:
         """It waits for a slot."""
@@ -101,18 +116,24 @@ class Account:
             ttft_s=None if attempt.first_s is None else attempt.first_s - attempt.sent_s,
             prompt_tokens=usage.prompt_tokens if usage else None,
             cached_tokens=usage.cached_tokens if usage else None,
+            cache_write_tokens=usage.cache_write_tokens if usage else None,
+            reasoning_tokens=usage.reasoning_tokens if usage else None,
             output_tokens=usage.output_tokens if usage else chunks,
             retry_after_s=retry_after_s,
             cause=cause,
         )
-        usd = self._cost_usd(attempt, fact)
+        billed_usd = self._billed_usd(attempt, fact)
+        lease_id = self._leases.pop(attempt.endpoint, None)
+        if lease_id is not None:
+            self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint)
+        usd = billed_usd + self._dispatch.upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
         reserved = self._dispatch.router.endpoint(attempt.endpoint).state.reservations.get(self._request.id)
         predicted_s = reserved.ttft_s if reserved is not None else None
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.attempt_ended(fact, usd, predicted_s, hedge=attempt.hedge)
 
-    def _cost_usd(self, attempt: Attempt, fact: Ended) -> float:
+    def _billed_usd(self, attempt: Attempt, fact: Ended) -> float:
         """What the attempt is billed: its usage, or what is known of it where it was cut short.
 
         A provider bills the prompt once it has begun to work, whoever leaves; a request that it refused, or that
@@ -126,7 +147,13 @@ class Account:
         if fact.cause in _UNBILLED:
             return 0.0
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._request.prompt_tokens
-        return price.usd(prompt_tokens, fact.output_tokens or 0, fact.cached_tokens or 0)
+        return price.usd(
+            prompt_tokens,
+            fact.output_tokens or 0,
+            fact.cached_tokens or 0,
+            fact.cache_write_tokens or 0,
+            fact.reasoning_tokens or 0,
+        )
 
     def headers(self, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
         """What the answer says of how it came about: what many say alike, and the lines that are its own.

@@ -11,8 +11,9 @@ from tidegate.core.model import WHY_TEXT
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import JSON
 from tidegate.http.server import Exchange, Server
+from tidegate.state.cap import Status
 from tidegate.telemetry.journal import Journal
-from tidegate.telemetry.metrics import HttpCounts
+from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
 from tidegate.wire.errors import error_body
 
 # One query at a time reads the journal: it takes a core for a second, and the relay needs the other.
@@ -71,7 +72,12 @@ class Admin:
             held=dispatch.router.held,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
+            money=None if (status := self._spent()) is None else _counts(status),
         )
+
+    def _spent(self) -> Status | None:
+        ledger = self._dispatch.spending.ledger
+        return None if ledger is None else ledger.status(self._dispatch.clock.now_s())
 
     def _state(self) -> dict[str, object]:
         dispatch, now_s = self._dispatch, self._dispatch.clock.now_s()
@@ -97,6 +103,7 @@ class Admin:
             "ready": self._ready(),
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
+            "budget": self._spent(),
             "endpoints": endpoints,
         }
 
@@ -124,6 +131,13 @@ class Admin:
         finally:
             self._explaining = None
         exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": explained}))
+
+
+def _counts(status: Status) -> MoneyCounts:
+    left_usd: dict[tuple[str, ...], float] = {
+        (told.cap.period.value, told.cap.key or ""): told.left_usd for told in status.caps
+    }
+    return MoneyCounts(left_usd=left_usd, overruns=status.overruns)
 
 
 async def _replayed(decision_id: str, folder: Path) -> msgspec.Raw | None:

@@ -15,10 +15,12 @@ from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
 from tidegate.gateway.probe import Prober
+from tidegate.gateway.spending import Spending
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
+from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
@@ -29,6 +31,8 @@ from tidegate.wire.intake import ClassTable
 PROBE_CONNECTIONS = 64
 # The class of a request that names none: someone waits for it.
 DEFAULT_CLASS = "interactive"
+# A lease outlives its request by more than clocks and the last bytes take.
+LEASE_MARGIN_S = 60.0
 # Administration is for people and scrapers: small questions, few at a time.
 ADMIN_LIMITS = Limits(body_bytes_max=64 * 1024, connections_max=100)
 
@@ -53,6 +57,9 @@ class Gateway:
                 header=self._segment,
                 on_problem=lambda text: self.log.event("error", text),
             )
+        self.spending = Spending(
+            self._ledger(), capped=bool(built.caps), on_problem=lambda text: self.log.event("error", text)
+        )
         # The pools belong to a running loop, so the rest is made in `start`.
         self._upstreams: dict[str, Upstream] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -75,6 +82,7 @@ class Gateway:
             journal=self.journal,
             metrics=self.metrics,
             log=self.log,
+            spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
         )
         probers = [self._prober(dispatch, name, upstream) for name, upstream in self._upstreams.items()]
@@ -112,6 +120,7 @@ class Gateway:
             await upstream.pool.close()
         if self.journal is not None:
             await self.journal.close()
+        self.spending.close()
         self.log.event("info", "stopped")
         self.log.close()
 
@@ -130,6 +139,13 @@ class Gateway:
             endpoints=self._built.endpoints,
             state=self.router.snapshot(),
         )
+
+    def _ledger(self) -> Ledger | None:
+        """What was spent is known wherever anything costs money. Raises LedgerError."""
+        built = self._built
+        if not built.caps and not any(endpoint.price.asks_money for endpoint in built.endpoints):
+            return None
+        return Ledger.open(built.ledger, built.caps, built.gateway.request_timeout_s + LEASE_MARGIN_S)
 
     def _upstream(self, endpoint: Endpoint) -> Upstream:
         table = self._built.upstreams[endpoint.name]

@@ -23,6 +23,7 @@ from tidegate.core.model import (
     Request,
 )
 from tidegate.core.router import Router
+from tidegate.gateway.spending import Spending
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
@@ -71,6 +72,7 @@ class Dispatch:
         journal: Journal | None,
         metrics: Metrics,
         log: Log,
+        spending: Spending,
         request_timeout_s: float,
     ) -> None:
         self.clock = clock
@@ -78,6 +80,7 @@ class Dispatch:
         self.upstreams = upstreams
         self.metrics = metrics
         self.log = log
+        self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
         self.recent: dict[str, Recent] = {}
         self._policy = policy

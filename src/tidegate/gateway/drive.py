@@ -193,10 +193,12 @@ class Drive:
         try:
             outgoing = upstream.dialect.outgoing(self._call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
-            # Nothing is sent: this engine's dialect cannot say what is asked, and the next one's may.
-            self._unhold(now_s, released=True)
-            self._remember(uncarried(refusal))
-            self._act(self._flight.failed(action.endpoint, now_s), now_s)
+            # This engine's dialect cannot say what is asked, and the next one's may.
+            self._pass_over(action.endpoint, uncarried(refusal), now_s)
+            return
+        refused = self._account.may_spend(action.endpoint, self._flight.attempts, now_s)
+        if refused is not None:
+            self._pass_over(action.endpoint, refused, now_s)
             return
         self._unhold(now_s, released=False)
         self._account.started(action.endpoint, now_s, hedge=action.hedge)
@@ -230,6 +232,12 @@ class Drive:
                 lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
             )
         )
+
+    def _pass_over(self, endpoint: str, failure: Failure, now_s: float) -> None:
+        """Nothing is sent there; go on with the next step."""
+        self._unhold(now_s, released=True)
+        self._remember(failure)
+        self._act(self._flight.failed(endpoint, now_s), now_s)
 
     def _relay(self, endpoint: str) -> None:
         exchange = self._exchange

@@ -108,6 +108,7 @@ class Handler:
             ratio=self._dispatch.ratio(call.model if group is None else group.name),
             salt=self._salt,
             group=group,
+            budget_usd=self._dispatch.spending.headroom_usd("", exchange.received_s),
         )
         echoed = client_request_id(exchange.headers) or request_id
         if knobs.dry_run:

@@ -50,6 +50,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.CONTEXT_TOO_LONG: (400, "invalid_request_error", "context_length_exceeded"),
     Why.LACKS_CAPABILITY: (400, "invalid_request_error", "unsupported_capability"),
     Why.OVER_MAX_COST: (400, "invalid_request_error", "max_cost_exceeded"),
+    Why.OVER_BUDGET: (429, "insufficient_quota", "insufficient_quota"),
     Why.DOWN: (503, "api_error", "no_endpoint_available"),
     Why.BREAKER_OPEN: (503, "api_error", "no_endpoint_available"),
     Why.TOLD_TO_WAIT: (429, "rate_limit_error", "rate_limit_exceeded"),
@@ -62,6 +63,7 @@ _REMEDIES: dict[Why, str] = {
     Why.NOT_ALIKE: "accept less with x-tidegate-likeness: same_family or substitute, or add an endpoint with the model",
     Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
+    Why.OVER_BUDGET: "lower max_tokens, wait until the budget is renewed, or add an endpoint that costs nothing",
     Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd or lower max_tokens",
 }
 

@@ -8,7 +8,7 @@ from tidegate.http.client import Pool
 class Upstream:
     """What it takes to call an endpoint."""
 
-    __slots__ = ("dialect", "endpoint", "headers", "model", "pool")
+    __slots__ = ("asks_money", "dialect", "endpoint", "headers", "model", "pool")
 
     def __init__(
         self,
@@ -23,6 +23,7 @@ class Upstream:
         `headers` go with every request, the key among them; they are never logged.
         """
         self.endpoint = endpoint
+        self.asks_money = endpoint.price.asks_money
         self.dialect = dialect
         self.pool = pool
         self.model = model

@@ -39,6 +39,13 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="tokens", type="counter", labels=("endpoint", "direction"), help="Tokens reported by endpoints."),
     Spec(name="cost_usd", type="counter", labels=("endpoint",), help="Dollars spent."),
     Spec(name="hedge_cost_usd", type="counter", labels=("endpoint",), help="Of these, on hedges."),
+    Spec(
+        name="budget_left_usd",
+        type="gauge",
+        labels=("period", "key"),
+        help="Dollars that may still be spent in this period; by one key, or by all where it is empty.",
+    ),
+    Spec(name="ledger_overruns", type="counter", help="Bills above what was held back for them, in the days kept."),
     Spec(name="ttft_seconds", type="histogram", labels=("class",), help="Arrival to first content."),
     Spec(name="e2e_seconds", type="histogram", labels=("class",), help="Arrival to end, whatever the outcome."),
     Spec(name="attempt_ttft_seconds", type="histogram", labels=("endpoint",), help="Sending to first content."),
@@ -136,6 +143,13 @@ class HttpCounts(Record, frozen=True, kw_only=True):
     protocol_errors: dict[int, int]
 
 
+class MoneyCounts(Record, frozen=True, kw_only=True):
+    """What the ledger counts: dollars left by period and key, and bills above their bound."""
+
+    left_usd: dict[tuple[str, ...], float]
+    overruns: int
+
+
 class Metrics:
     """Everything that is counted. The methods are called on the request's path, `exposition` by a scrape."""
 
@@ -222,6 +236,7 @@ class Metrics:
         held: int,
         http: HttpCounts,
         journal: JournalStatistics | None,
+        money: MoneyCounts | None,
     ) -> bytes:
         """All of it in Prometheus' text format."""
         gauges: dict[str, dict[tuple[str, ...], float]] = {
@@ -241,6 +256,9 @@ class Metrics:
         counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
         if journal is not None:
             counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}
+        if money is not None:
+            gauges["budget_left_usd"] = dict(money.left_usd)
+            counts["ledger_overruns"] = {(): float(money.overruns)}
         registry = CollectorRegistry()
         registry.register(_Scrape(self._families(counts, gauges)))
         return generate_latest(registry)

@@ -11,11 +11,15 @@ ANSWER_BYTES_MAX = 32 * 1024 * 1024
 
 
 class Usage(Record, frozen=True, kw_only=True):
-    """Tokens as the engine counted them; None where it did not say. Cached tokens are part of the prompt's."""
+    """Tokens as the engine counted them; None where it did not say. Those read from and written to a cache are part of
+    the prompt's, those of reasoning part of the output's.
+    """
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class Timings(Record, frozen=True, kw_only=True):
@@ -68,12 +72,18 @@ class Choice(msgspec.Struct, gc=False):
 
 class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: object = None
+    cache_write_tokens: object = None
+
+
+class _OutputDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: object = None
 
 
 class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: object = None
     completion_tokens: object = None
     prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
     prompt_cache_hit_tokens: object = None  # DeepSeek
     cached_tokens: object = None  # Moonshot
 
@@ -106,7 +116,8 @@ class Chunk(msgspec.Struct, gc=False):
         told = self.told
         if told is None:
             return None
-        cached = _count(told.prompt_tokens_details.cached_tokens if told.prompt_tokens_details else None)
+        details, output = told.prompt_tokens_details, told.completion_tokens_details
+        cached = _count(details.cached_tokens) if details else None
         if cached is None:
             cached = _count(told.prompt_cache_hit_tokens)
         if cached is None:
@@ -115,6 +126,8 @@ class Chunk(msgspec.Struct, gc=False):
             prompt_tokens=_count(told.prompt_tokens),
             output_tokens=_count(told.completion_tokens),
             cached_tokens=cached,
+            cache_write_tokens=_count(details.cache_write_tokens) if details else None,
+            reasoning_tokens=_count(output.reasoning_tokens) if output else None,
         )
 
 

@@ -37,12 +37,13 @@ def intake(
     salt: bytes,
     group: ModelGroup | None = None,
     residency: tuple[str, ...] = _EVERYWHERE,
+    budget_usd: float | None = None,
 ) -> tuple[Request, Knobs]:
     """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
 
     Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `group` is what the
-    model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` what the client's key
-    may use at most. Raises `BadRequest` for settings that are not acceptable.
+    model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` and `budget_usd` are
+    what the client's key may use at most. Raises `BadRequest` for settings that are not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
     spec = _class(table, knobs.klass)
@@ -63,6 +64,7 @@ def intake(
         late_usd_per_s=spec.late_usd_per_s,
         residency=_residency(_within(spec.residency, residency), knobs.residency),
         cost_usd_max=knobs.cost_usd_max,
+        budget_usd=budget_usd,
         failover=not knobs.no_fallback,
         likeness=knobs.likeness or spec.likeness or (_IDENTICAL if group is None else group.likeness),
         session=knobs.session,

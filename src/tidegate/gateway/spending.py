@@ -1,0 +1,140 @@
+"""Money on the path of a request: held back before anything is sent to who asks for money, and settled after.
+
+Nothing here decides where a request runs. What does not fit the budget, or cannot be written down, is not sent.
+"""
+
+from collections.abc import Callable, Mapping
+
+from tidegate.core.model import Ending, Endpoint
+from tidegate.engines.base import Failure
+from tidegate.state.ledger import Ledger
+from tidegate.state.store import LedgerError
+from tidegate.telemetry.tick import Tick
+from tidegate.wire.openai import Call
+
+# What a chat template puts around a message at most: names of roles, tools and markers.
+TEMPLATE_TOKENS_MAX = 64
+# Extras that are billed beside the tokens, at prices that nobody lists; the values that ask for none.
+_EXTRAS: Mapping[str, tuple[bytes, ...]] = {
+    "service_tier": (b"null", b'"auto"', b'"default"', b'"flex"'),
+    "web_search_options": (b"null",),
+}
+
+
+class Spending:
+    """The ledger as the request's path sees it; without one, everything is allowed and nothing is kept."""
+
+    def __init__(self, ledger: Ledger | None, *, capped: bool, on_problem: Callable[[str], None]) -> None:
+        """`capped`: some cap is in force. `on_problem` is told once what is wrong with the file, until it is right."""
+        self.ledger = ledger
+        self._capped = capped
+        self._on_problem = on_problem
+        self._reported = ""
+        self._tick = Tick(self._flush)
+
+    def headroom_usd(self, key: str, now_s: float) -> float | None:
+        """The most that one more request of this key may cost; None where there is no limit."""
+        if self.ledger is None or not self._capped:
+            return None
+        return self.ledger.headroom_usd(key, now_s)
+
+    def hold(self, lease_id: str, key: str, endpoint: Endpoint, call: Call, now_s: float) -> Failure | None:
+        """Hold back the most that `call` can cost at `endpoint`, durably; the reason if it may not be sent there."""
+        if self.ledger is None:
+            return None
+        if self._capped:
+            for field, harmless in _EXTRAS.items():
+                value = call.fields.get(field)
+                if value is not None and bytes(value) not in harmless:
+                    return _extra(field)
+        refused = self.ledger.reserve(lease_id, key, upper_usd(endpoint, call), now_s)
+        if refused is not None:
+            return _exhausted(refused.left_usd, refused.cap.period.value, refused.resets_at_s - now_s)
+        if self._commit():
+            return None
+        self.ledger.release(lease_id)
+        return _UNRECORDED
+
+    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str) -> None:
+        """The attempt is over and has cost this much, nothing where it was not billed."""
+        if self.ledger is None:
+            return
+        if usd > 0.0:
+            self.ledger.settle(lease_id, usd, now_s, endpoint)
+        else:
+            self.ledger.release(lease_id)
+        self._tick.soon()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self.ledger is not None:
+            try:
+                self.ledger.close()
+            except LedgerError as error:
+                self._on_problem(str(error))
+
+    def _flush(self) -> None:
+        self._commit()
+
+    def _commit(self) -> bool:
+        """Write down what was held and settled so far. What cannot be written goes with the next time."""
+        assert self.ledger is not None, "without a ledger there is nothing to write"
+        try:
+            self.ledger.commit()
+        except LedgerError as error:
+            if str(error) != self._reported:
+                self._reported = str(error)
+                self._on_problem(self._reported)
+            return False
+        self._reported = ""
+        return True
+
+
+def upper_usd(endpoint: Endpoint, call: Call) -> float:
+    """The most that `call` can cost at `endpoint`.
+
+    No tokenizer makes more tokens than there are bytes, and nothing is generated beyond the window or the bound.
+    """
+    window = endpoint.context_tokens
+    prompt_tokens = len(call.prompt) + len(call.tools) + TEMPLATE_TOKENS_MAX * (call.messages + 1)
+    if call.media:
+        prompt_tokens = window
+    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+    if call.output_tokens_max is not None:
+        output_tokens = min(output_tokens, call.output_tokens_max)
+    return endpoint.price.upper_usd(min(prompt_tokens, window), output_tokens * call.completions)
+
+
+def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:
+    return Failure(
+        ending=Ending.REFUSED,
+        cause="budget",
+        status=429,
+        message=(
+            f"the budget of the {period} has {max(0.0, left_usd):.6f} dollars left, less than this may cost at most; "
+            f"it is renewed in {resets_s / 3600:.1f} h. A bound (max_tokens) makes a request cost less at most"
+        ),
+        kind="insufficient_quota",
+        code="insufficient_quota",
+    )
+
+
+def _extra(field: str) -> Failure:
+    return Failure(
+        ending=Ending.REFUSED,
+        cause="unpriced",
+        status=400,
+        message=f"`{field}` is billed beside the tokens at no listed price, so no budget can hold it; leave it out",
+        kind="invalid_request_error",
+        code="unpriced_option",
+        param=field,
+    )
+
+
+_UNRECORDED = Failure(
+    ending=Ending.REFUSED,
+    cause="ledger",
+    status=503,
+    message="what it costs cannot be written down, so nothing is sent to who asks for money",
+    code="spending_unrecorded",
+)

@@ -1,0 +1,177 @@
+"""No dollar is spent without leave: what may be spent is held back before anything is sent, and settled after."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.harness import House, chat, house, local, remote
+from tests.http.harness import eventually
+from tidegate.engines.fake import Fault, Script
+
+# A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
+PRICE = {"usd_per_1m_input_tokens": 1000, "usd_per_1m_output_tokens": 4000}
+
+
+def vendor(script: Script | None = None, **settings: Any) -> Any:
+    return remote(script, price=PRICE, **settings)
+
+
+def spent(home: House) -> tuple[float, float]:
+    """Dollars spent and held back today, as the ledger has them."""
+    ledger = home.gateway.spending.ledger
+    assert ledger is not None
+    day = ledger.status(home.gateway.clock.now_s()).caps[0]
+    return day.spent_usd, day.reserved_usd
+
+
+def sent(home: House, name: str = "cloud") -> int:
+    return len(home.engines[name].seen)
+
+
+async def test_what_an_answer_has_cost_is_what_the_ledger_has(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        assert answer.status == 200
+        usd = float(answer.header("x-tidegate-cost-usd"))
+        assert usd > 0
+        assert spent(home)[0] == pytest.approx(usd, abs=1e-8)
+        assert spent(home)[1] == 0.0
+        state = (await home.get("/api/state", admin=True)).json["budget"]["caps"][0]
+        assert state["spent_usd"] == pytest.approx(usd, abs=1e-8)
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert 'tidegate_budget_left_usd{key="",period="day"}' in metrics
+
+
+async def test_what_was_spent_is_remembered_by_the_next_process(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        await home.ask(chat(max_tokens=10))
+        before = spent(home)
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        assert spent(home) == before
+
+
+async def test_beyond_the_budget_nothing_is_sent_and_the_refusal_names_the_remedy(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 0.01}, cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        assert answer.status == 429
+        assert answer.error["code"] == answer.error["type"] == "insufficient_quota"
+        assert "max_tokens" in answer.error["message"]
+        assert sent(home) == 0
+
+
+async def test_beyond_the_budget_our_own_engine_serves_and_says_why(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 0.01}, laptop=local(), cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert answer.header("x-tidegate-why") == "only_within_budget"
+
+
+async def test_a_crowd_at_once_spends_no_more_than_the_cap(tmp_path: Path) -> None:
+    slow = Script(tokens=10, first_s=0.05)
+    async with house(tmp_path, budget={"usd_per_day": 3.0}, cloud=vendor(slow, concurrency=100)) as home:
+        answers = await asyncio.gather(*(home.ask(chat(max_tokens=10)) for _ in range(60)))
+        served = [a for a in answers if a.status == 200]
+        assert 0 < len(served) < 60
+        assert {a.status for a in answers} == {200, 429}
+        assert sent(home) == len(served)
+        usd, held = spent(home)
+        assert held == 0.0
+        assert usd == pytest.approx(sum(float(a.header("x-tidegate-cost-usd")) for a in served), abs=1e-6)
+        assert usd <= 3.0
+
+
+async def test_a_request_without_a_bound_holds_back_what_the_model_may_generate(tmp_path: Path) -> None:
+    for least, status in ((1000, 200), (8192, 429)):
+        folder = tmp_path / str(least)
+        folder.mkdir()
+        place = vendor(Script(tokens=3), output_tokens_max=least)
+        async with house(folder, budget={"usd_per_day": 10.0}, cloud=place) as home:
+            assert (await home.ask(chat())).status == status
+
+
+async def test_an_attempt_that_was_refused_costs_nothing(tmp_path: Path) -> None:
+    broken = vendor(Script(status=500, error=b"{}"))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=broken) as home:
+        assert (await home.ask(chat(max_tokens=10))).status == 502
+        assert spent(home) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.MALFORMED])
+async def test_a_stream_that_broke_costs_what_had_come(tmp_path: Path, fault: Fault) -> None:
+    place = vendor(Script(tokens=10, fault=fault, fault_after=3))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        await home.ask(chat(max_tokens=10, stream=True))
+        usd, held = spent(home)
+        assert usd >= 3 * 4e-3
+        assert held == 0.0
+
+
+async def test_a_client_that_leaves_pays_for_what_it_caused(tmp_path: Path) -> None:
+    place = vendor(Script(tokens=1000, token_s=0.01))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        async with home.asking(chat(stream=True, max_tokens=1000)) as reader:
+            await reader.readuntil(b"w2")
+            assert spent(home)[1] > 0
+        await eventually(lambda: spent(home)[0] > 0)
+        usd, held = spent(home)
+        assert 2 * 4e-3 <= usd < 1000 * 4e-3
+        assert held == 0.0
+
+
+@pytest.mark.parametrize("extra", [{"service_tier": "priority"}, {"web_search_options": {}}])
+async def test_what_is_billed_beside_the_tokens_is_not_bought_on_a_budget(
+    tmp_path: Path, extra: dict[str, Any]
+) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10, **extra))
+        assert answer.error["code"] == "unpriced_option"
+        assert answer.error["param"] == next(iter(extra))
+        assert sent(home) == 0
+        assert (await home.ask(chat(max_tokens=10, service_tier="auto"))).status == 200
+
+
+async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, laptop=local(), cloud=vendor()) as home:
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        pages = ledger._store._db.execute("PRAGMA page_count").fetchone()[0]
+        ledger._store._db.execute(f"PRAGMA max_page_count = {pages}")
+        ledger._store._db.execute("PRAGMA cache_size = 1")
+        for number in range(200):
+            ledger.reserve(f"filler {number}" * 50, "", 0.001, home.gateway.clock.now_s())
+        answer = await home.ask(chat(max_tokens=10), x_tidegate_no_fallback="true", x_tidegate_residency="away")
+        assert (answer.status, answer.error["code"]) == (503, "spending_unrecorded")
+        assert sent(home) == 0
+        # What costs nothing goes on.
+        assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="local")).status == 200
+        assert len([line for line in home.log("event") if line["level"] == "error"]) == 1
+        ledger._store._db.execute("PRAGMA max_page_count = 100000")
+        assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="away")).status == 200
+
+
+async def test_without_a_budget_it_is_known_all_the_same_what_was_spent(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(up=False), cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        await home.quiet()
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        ledger.commit()
+        (row,) = ledger.history(1)
+        assert (row.endpoint, row.settled) == ("cloud", 1)
+        assert row.spent_usd == pytest.approx(float(answer.header("x-tidegate-cost-usd")), abs=1e-8)
+
+
+async def test_where_nothing_costs_money_there_is_no_ledger(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local()) as home:
+        assert home.gateway.spending.ledger is None
+    assert not (tmp_path / "ledger.db").exists()
+
+
+async def test_running_an_engine_of_ours_costs_but_no_budget_is_touched(tmp_path: Path) -> None:
+    place = local(running_cost={"usd_per_hour": 3600}, concurrency=1)
+    async with house(tmp_path, budget={"usd_per_day": 100}, laptop=place) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        assert float(answer.header("x-tidegate-cost-usd")) > 0
+        assert spent(home) == (0.0, 0.0)
