@@ -13,6 +13,7 @@ from tidegate.engines.kinds import KINDS
 from tidegate.gateway.admin import Admin
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
+from tidegate.gateway.keep import Keeper
 from tidegate.gateway.probe import Prober
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
@@ -41,7 +42,8 @@ class Gateway:
         self.clock = clock
         self.metrics = Metrics()
         self.log = Log.to(settings.log, clock)
-        self.router = Router(built.endpoints, built.policy)
+        self.keeper = Keeper(built, clock, self.log)
+        self.router = Router(built.endpoints, built.policy, self.keeper.restored.state)
         self.journal = None
         if settings.journal is not None:
             self.journal = Journal(
@@ -76,6 +78,7 @@ class Gateway:
             log=self.log,
             request_timeout_s=settings.request_timeout_s,
         )
+        self.keeper.begin(dispatch)
         probers = [self._prober(dispatch, name, upstream) for name, upstream in self._upstreams.items()]
         await asyncio.gather(*(p.once() for p in probers))
         handler = Handler(
@@ -88,7 +91,7 @@ class Gateway:
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max)
         self.server = Server(handler, limits=limits, clock=self.clock, error_body=_error_body, on_error=self._crashed)
-        self._admin = Admin(dispatch, ready=self.ready, journal=self.journal, servers=self._servers)
+        self._admin = Admin(dispatch, ready=self.ready, journal=self.journal, keeper=self.keeper, servers=self._servers)
         self.admin = Server(
             self._admin, limits=ADMIN_LIMITS, clock=self.clock, error_body=_error_body, on_error=self._crashed
         )
@@ -107,6 +110,7 @@ class Gateway:
         await self.admin.close(0.0)
         await self._admin.close()
         self.dispatch.close()
+        await self.keeper.close()
         for upstream in self._upstreams.values():
             await upstream.pool.close()
         if self.journal is not None:
