@@ -69,7 +69,7 @@ def aged(state: State, quantile: float, age_s: float) -> State:
 
 
 def _widened(spread: float, prior: float, left: float) -> float:
-    return max(spread, prior + (spread - prior) * left)
+    return spread + max(0.0, prior - spread) * (1.0 - left)
 
 
 def _revived(e: EndpointState, now_s: float) -> EndpointState:

@@ -140,7 +140,7 @@ class Keeper:
         """One event, where there was anything to take back."""
         r = self.restored
         if r.refused:
-            self._log.event("warning", "learned state refused", reason=r.refused)
+            self._log.event("warning", "learned state refused", reason=r.refused, saving=self._file is not None)
         elif r.state is not None:
             kept = len(r.state.endpoints)
             told = {"dropped": ", ".join(r.dropped), "skipped": r.skipped}

@@ -46,7 +46,7 @@ class Checkpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     at_s: float
     software: str
-    policy: dict[str, float]
+    policy: dict[str, int | float]
     endpoints: dict[str, str]
     ratios: dict[str, tuple[float, float]]
     state: msgspec.Raw
@@ -70,10 +70,17 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Checkpoints:
-    """The file. CheckpointError where it is in use, damaged, of another format, or cannot be written."""
+    """The file, made if it is not there.
+
+    CheckpointError where it is in use, damaged, of another format, or cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{path.parent}: {error.strerror}; name a folder that can be made") from None
         self._file = Database(path, CHECKPOINTS)
 
     def write(self, body: bytes) -> None:
@@ -116,7 +123,7 @@ def fingerprint(endpoint: Endpoint, upstream: Upstream) -> str:
     return blake2b(msgspec.json.encode(depends), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def settings(policy: Policy) -> dict[str, float]:
+def settings(policy: Policy) -> dict[str, int | float]:
     """The policy as a checkpoint keeps it: in the clear, so that a difference can be named."""
     return {name: getattr(policy, name) for name in policy.__struct_fields__}
 
@@ -149,7 +156,7 @@ def restore(
     return Restored(refused=f"{found.path}: {_once(skipped)}" if skipped else "")
 
 
-def _sound(checksum: object, body: object, now: dict[str, float]) -> tuple[Checkpoint, State]:
+def _sound(checksum: object, body: object, now: dict[str, int | float]) -> tuple[Checkpoint, State]:
     """A snapshot that is whole and of this policy. ValueError says why it is not, and what to do."""
     if not isinstance(body, bytes) or checksum != _checksum(body):
         raise ValueError("a snapshot is damaged: its checksum does not hold; see to the disk")

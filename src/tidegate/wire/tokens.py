@@ -79,6 +79,5 @@ class TokenRatio(msgspec.Struct):
 
     def aged(self, age_s: float) -> "TokenRatio":
         """The same ratio after `age_s` without a sample: it weighs less, down to a prior, so that the next move it."""
-        lasting = min(self.tokens_sum, _PRIOR_TOKENS)
-        share = (lasting + (self.tokens_sum - lasting) * left_after(age_s)) / self.tokens_sum
+        share = max(left_after(age_s), min(1.0, _PRIOR_TOKENS / self.tokens_sum))
         return TokenRatio(self.bytes_sum * share, self.tokens_sum * share)
