@@ -165,8 +165,8 @@ def _sound(checksum: object, body: object, now: dict[str, int | float]) -> tuple
     if changed := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         told = ", ".join(f"policy.{name} was {was.get(name)} and is {now.get(name)}" for name in changed)
         raise ValueError(
-            f"a snapshot was learned under another policy: {told}; put it back and restart within a minute to have "
-            "that again, or go on and learn anew"
+            f"a snapshot was learned under another policy: {told}; put it back and restart, before "
+            f"{KEPT} newer ones have taken its place, or go on and learn anew"
         )
     state = msgspec.json.decode(made.state, type=State)
     wrong = fault(state)
