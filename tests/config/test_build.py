@@ -57,6 +57,25 @@ def test_every_setting_of_the_core_can_be_written() -> None:
     assert in_seconds == set(Policy.__struct_fields__)
 
 
+@pytest.mark.parametrize(
+    ("written", "state"),
+    [
+        ("", "learned.sqlite"),
+        ("journal = 'data/journal'", "data/learned.sqlite"),
+        ("journal = '/var/lib/tidegate/journal'", "/var/lib/tidegate/learned.sqlite"),
+        ("journal = ''", None),
+        ("state = ''", None),
+        ("journal = ''\nstate = 'here'", "here"),
+        ("state = '/var/lib/x'", "/var/lib/x"),
+    ],
+)
+def test_what_was_learned_is_kept_beside_the_journal_or_where_it_is_written(
+    tmp_path: Path, written: str, state: str | None
+) -> None:
+    made = built(tmp_path, f"[gateway]\n{written}\n" + SITES + MINE)
+    assert made.gateway.state == (None if state is None else tmp_path / state)
+
+
 def test_the_smallest_configuration_is_a_local_engine(tmp_path: Path) -> None:
     made = built(tmp_path, SITES + MINE)
     (endpoint,) = made.endpoints

@@ -136,9 +136,9 @@ async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
     async with house(tmp_path, budget={"usd_per_day": 100}, laptop=local(), cloud=vendor()) as home:
         ledger = home.gateway.spending.ledger
         assert ledger is not None
-        pages = ledger._store._db.execute("PRAGMA page_count").fetchone()[0]
-        ledger._store._db.execute(f"PRAGMA max_page_count = {pages}")
-        ledger._store._db.execute("PRAGMA cache_size = 1")
+        pages = ledger._store._file.connection.execute("PRAGMA page_count").fetchone()[0]
+        ledger._store._file.connection.execute(f"PRAGMA max_page_count = {pages}")
+        ledger._store._file.connection.execute("PRAGMA cache_size = 1")
         for number in range(200):
             ledger.reserve(f"filler {number}" * 50, "", 0.001, home.gateway.clock.now_s())
         answer = await home.ask(chat(max_tokens=10), x_tidegate_no_fallback="true", x_tidegate_residency="away")
@@ -147,7 +147,7 @@ async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
         # What costs nothing goes on.
         assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="local")).status == 200
         assert len([line for line in home.log("event") if line["level"] == "error"]) == 1
-        ledger._store._db.execute("PRAGMA max_page_count = 100000")
+        ledger._store._file.connection.execute("PRAGMA max_page_count = 100000")
         assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="away")).status == 200
 
 

@@ -92,3 +92,31 @@ def test_the_same_text_escaped_otherwise_counts_about_the_same(text: str) -> Non
 @given(st.binary(max_size=5000))
 def test_text_is_never_longer_than_its_json(json: bytes) -> None:
     assert min(1, len(json)) <= text_bytes(memoryview(json)) <= len(json)
+
+
+@given(st.floats(1.2, 12.0), st.floats(0.0, 1e7), st.floats(0.0, 1e7))
+def test_an_aged_ratio_says_the_same_and_weighs_less_but_no_less_than_before_anything_was_learned(
+    bytes_per_token: float, age_s: float, more_s: float
+) -> None:
+    ratio = TokenRatio()
+    for _ in range(50):
+        ratio.learn(20_000 + MESSAGE_BYTES, 1, round(20_000 / bytes_per_token + MESSAGE_TOKENS))
+    aged = ratio.aged(age_s)
+    assert aged.bytes_per_token == pytest.approx(ratio.bytes_per_token)
+    assert TokenRatio().tokens_sum <= aged.tokens_sum * (1 + 1e-12)
+    assert aged.tokens_sum <= ratio.tokens_sum
+    assert aged.aged(more_s).tokens_sum == pytest.approx(ratio.aged(age_s + more_s).tokens_sum)
+
+
+def test_an_aged_ratio_follows_new_traffic_sooner() -> None:
+    fresh = TokenRatio(bytes_sum=400_000.0, tokens_sum=100_000.0)
+    old = fresh.aged(24 * 3600.0)
+    for ratio in (fresh, old):
+        ratio.learn(10_000 + MESSAGE_BYTES, 1, 5_000 + int(MESSAGE_TOKENS))
+    assert old.bytes_per_token < 2.3 < 3.8 < fresh.bytes_per_token
+
+
+@given(st.floats(1.0, 1e9), st.floats(1.0, 1e8))
+def test_a_ratio_without_an_age_is_the_same_bit_for_bit(bytes_sum: float, tokens_sum: float) -> None:
+    ratio = TokenRatio(bytes_sum=bytes_sum, tokens_sum=tokens_sum)
+    assert ratio.aged(0.0) == ratio

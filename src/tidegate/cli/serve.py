@@ -28,6 +28,7 @@ class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
     listen: str
     admin: str
     journal: str
+    state: str
     endpoints: tuple[Endpoint, ...]
     classes: dict[str, RequestClass]
 
@@ -40,6 +41,7 @@ def summary(config: Config) -> Summary:
         listen=config.gateway.listen,
         admin=config.gateway.admin,
         journal=config.gateway.journal,
+        state="" if built.gateway.state is None else str(built.gateway.state),
         endpoints=built.endpoints,
         classes=built.classes,
     )
@@ -50,7 +52,8 @@ def print_summary(found: Summary) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{found.file}[/] is good.")
     console.print(
-        f"clients http://{found.listen}/v1, admin http://{found.admin}, journal {found.journal or 'off'}",
+        f"clients http://{found.listen}/v1, admin http://{found.admin}, journal {found.journal or 'off'}, "
+        f"learned state {found.state or 'off'}",
         soft_wrap=True,
     )
     table = Table(

@@ -16,16 +16,19 @@ from tidegate.config.secret import Secret
 from tidegate.core.model import Endpoint, ModelGroup, Policy, Prior, RequestClass, Slo, replace
 
 MIB = 1024 * 1024
+STATE_FILE = "learned.sqlite"
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
-    """The service's settings. `journal` is None where there is none, `log` is None for stderr."""
+    """The service's settings. `journal` and `state` are None where there is none, `log` is None for stderr."""
 
     listen: Address
     admin: Address
     journal: Path | None
     journal_segment_bytes: int
     journal_total_bytes: int
+    state: Path | None
+    state_s: float
     request_timeout_s: float
     body_bytes_max: int
     log: Path | None
@@ -155,12 +158,19 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
 
 def _gateway(config: Config) -> Gateway:
     table, folder = config.gateway, config.file.parent
+    journal = folder / table.journal if table.journal else None
+    if table.state is None:
+        state = None if journal is None else journal.parent / STATE_FILE
+    else:
+        state = folder / table.state if table.state else None
     return Gateway(
         listen=parse_address(table.listen),
         admin=parse_address(table.admin),
-        journal=folder / table.journal if table.journal else None,
+        journal=journal,
         journal_segment_bytes=table.journal_segment_mib * MIB,
         journal_total_bytes=table.journal_total_mib * MIB,
+        state=state,
+        state_s=table.state_s,
         request_timeout_s=table.request_timeout_s,
         body_bytes_max=table.body_mib_max * MIB,
         log=None if table.log == "-" else folder / table.log,

@@ -63,6 +63,11 @@ def _gateway(gateway: GatewayTable, problems: Problems) -> None:
     admin = _address("gateway.admin", gateway.admin, problems)
     if listen is not None and admin is not None and _same(listen, admin):
         problems.add("gateway.admin", "this is the clients' address", "give it a port of its own, as in 127.0.0.1:8401")
+    for key, path in (("journal", gateway.journal), ("state", gateway.state), ("log", gateway.log)):
+        if path and "\0" in path:
+            problems.add(f"gateway.{key}", "this is not the name of a file", "write a path")
+    if gateway.state and gateway.state == gateway.journal:
+        problems.add("gateway.state", "this is the journal's folder", "name a file beside it, as in learned.sqlite")
     if gateway.journal_total_mib < 2 * gateway.journal_segment_mib:
         problems.add(
             "gateway.journal_total_mib",

@@ -67,6 +67,23 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "900,000 requests and fits any disk that holds a model.",
         ),
     ] = 1024
+    state: Annotated[
+        Text | None,
+        Meta(
+            description="File of what was learned, relative to this file, so that a restart does not begin anew; empty "
+            "switches it off. Left out, `learned.sqlite` beside the journal, and none without a journal: whoever "
+            "wants nothing written gets nothing written. It holds no prompts."
+        ),
+    ] = None
+    state_s: Annotated[
+        float,
+        Meta(
+            ge=1,  # below, an idle gateway is busy writing
+            le=3600,  # knowledge that is an hour old is worth half of nothing
+            description="Time between two snapshots of it: what a killed process loses. Half a minute is little "
+            "against the ten minutes after which half is forgotten anyway, and a MB an hour for each endpoint.",
+        ),
+    ] = 30.0
     request_timeout_s: Annotated[
         float,
         Meta(

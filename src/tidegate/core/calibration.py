@@ -13,6 +13,11 @@ WEIGHT_MAX = 32.0
 VARIANCE_MIN = 1e-4
 
 
+def left_after(age_s: float) -> float:
+    """The share of what was known that is left after so long: 1 at once, a half after each half-life."""
+    return float(0.5 ** (age_s / HALF_LIFE_S))
+
+
 class Cell(msgspec.Struct, gc=False):
     """Decayed mean and variance of log(actual / predicted)."""
 

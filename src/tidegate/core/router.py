@@ -148,9 +148,10 @@ class Router:
         """The model of one endpoint, to read."""
         return self._models[name]
 
-    def snapshot(self) -> msgspec.Raw:
-        """The whole state as JSON; `State` decodes it."""
-        return msgspec.Raw(msgspec.json.encode(self._state))
+    def snapshot(self, *, held: bool = True) -> msgspec.Raw:
+        """The whole state as JSON, or all but the requests that are held; `State` decodes it."""
+        state = self._state if held else msgspec.structs.replace(self._state, held={})
+        return msgspec.Raw(msgspec.json.encode(state))
 
     # --- writing ------------------------------------------------------------------------------------------------
 

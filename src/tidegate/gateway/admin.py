@@ -9,6 +9,7 @@ import msgspec
 
 from tidegate.core.model import WHY_TEXT
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON
 from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Status
@@ -30,11 +31,13 @@ class Admin:
         *,
         ready: Callable[[], bool],
         journal: Journal | None,
+        keeper: Keeper,
         servers: Callable[[], tuple[Server, Server]],
     ) -> None:
         self._dispatch = dispatch
         self._ready = ready
         self._journal = journal
+        self._keeper = keeper
         self._servers = servers
         self._explaining: asyncio.Task[None] | None = None
 
@@ -105,6 +108,7 @@ class Admin:
             "held": dispatch.router.held,
             "budget": self._spent(),
             "endpoints": endpoints,
+            "learned": self._keeper.status(),
         }
 
     def _decision(self, exchange: Exchange, decision_id: str) -> None:

@@ -14,6 +14,7 @@ from tidegate.gateway.admin import Admin
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
+from tidegate.gateway.keep import Keeper
 from tidegate.gateway.probe import Prober
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.upstream import Upstream
@@ -46,7 +47,8 @@ class Gateway:
         self.clock = clock
         self.metrics = Metrics()
         self.log = Log.to(settings.log, clock)
-        self.router = Router(built.endpoints, built.policy)
+        self.keeper = Keeper(built, clock, self.log)
+        self.router = Router(built.endpoints, built.policy, self.keeper.restored.state)
         self.journal = None
         if settings.journal is not None:
             self.journal = Journal(
@@ -85,6 +87,7 @@ class Gateway:
             spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
         )
+        self.keeper.begin(dispatch)
         probers = [self._prober(dispatch, name, upstream) for name, upstream in self._upstreams.items()]
         await asyncio.gather(*(p.once() for p in probers))
         handler = Handler(
@@ -97,7 +100,7 @@ class Gateway:
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max)
         self.server = Server(handler, limits=limits, clock=self.clock, error_body=_error_body, on_error=self._crashed)
-        self._admin = Admin(dispatch, ready=self.ready, journal=self.journal, servers=self._servers)
+        self._admin = Admin(dispatch, ready=self.ready, journal=self.journal, keeper=self.keeper, servers=self._servers)
         self.admin = Server(
             self._admin, limits=ADMIN_LIMITS, clock=self.clock, error_body=_error_body, on_error=self._crashed
         )
@@ -116,6 +119,7 @@ class Gateway:
         await self.admin.close(0.0)
         await self._admin.close()
         self.dispatch.close()
+        await self.keeper.close()
         for upstream in self._upstreams.values():
             await upstream.pool.close()
         if self.journal is not None:

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from tidegate.core.calibration import left_after
+
 # English prose and code have about four bytes a token in today's vocabularies, other languages two to five.
 PRIOR_BYTES_PER_TOKEN = 4.0
 BYTES_PER_TOKEN_MIN = 1.0
@@ -74,3 +76,8 @@ class TokenRatio(msgspec.Struct):
         tokens = min(max(tokens, text / BYTES_PER_TOKEN_MAX), text / BYTES_PER_TOKEN_MIN)
         self.bytes_sum = self.bytes_sum * _DECAY + text
         self.tokens_sum = self.tokens_sum * _DECAY + tokens
+
+    def aged(self, age_s: float) -> "TokenRatio":
+        """The same ratio after `age_s` without a sample: it weighs less, down to a prior, so that the next move it."""
+        share = max(left_after(age_s), min(1.0, _PRIOR_TOKENS / self.tokens_sum))
+        return TokenRatio(self.bytes_sum * share, self.tokens_sum * share)

@@ -1,0 +1,116 @@
+"""A state after a restart: what was under way is over, what was learned is kept, and what does not age by itself has.
+
+Cells of corrections, strikes of breakers and the weights of all cells fade with the time since they last learned, in
+epoch seconds, whether the process lived on or not. What has no such time widens here, by the time that nobody looked.
+"""
+
+from collections.abc import Container, Iterator
+from statistics import NormalDist
+
+from tidegate.core.breaker import OPEN_S_MAX
+from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
+from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
+from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
+from tidegate.core.model import replace
+from tidegate.core.network import Network
+from tidegate.core.reserve import Prefills
+from tidegate.core.state import EndpointState, State
+
+_ROWS, _COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
+# The whole, its rows, and their cells.
+_SHAPES = {"ttft": 1 + _ROWS + _ROWS * _COLUMNS, "tpot": 2 + _COLUMNS}
+
+
+def fault(state: State) -> str:
+    """What is wrong with a state that no router of this software made; empty where nothing is."""
+    if len(state.lengths) > CLASSES_MAX:
+        return f"`lengths` has {len(state.lengths)} cells, and {CLASSES_MAX} at most are known"
+    if not all(_sound(cell) for cell in state.lengths.values()):
+        return "`lengths` has a cell of negative weight or variance"
+    return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
+
+
+def revived(state: State, keep: Container[str], now_s: float) -> State:
+    """A copy with all that was learned, of the endpoints in `keep`, and nothing that the old process had under way.
+
+    Its attempts ended with it and teach nothing, what it held is gone, and so is the trial of a breaker; one that is
+    open stays so for the rest of its time. Probes find out again what is up. Times beyond `now_s`, from a clock that
+    was set back since, become `now_s`: an age is never negative. Once is enough: revived twice is revived once.
+    """
+    return State(
+        endpoints={name: _revived(e, now_s) for name, e in state.endpoints.items() if name in keep},
+        lengths={klass: _not_after(cell, now_s) for klass, cell in state.lengths.items()},
+    )
+
+
+def aged(state: State, quantile: float, age_s: float) -> State:
+    """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
+
+    Lengths and the calibrated `quantile` go back to the spread that they start from, by halves; where it was found to
+    be wider it stays. A round trip that is older than a half-life is replaced by the next one that is measured.
+    """
+    assert age_s >= 0.0, "time runs forwards"
+    deviations, left = NormalDist().inv_cdf(quantile), left_after(age_s)
+    return replace(
+        state,
+        endpoints={
+            name: replace(
+                e,
+                quantile=replace(e.quantile, deviations=_widened(e.quantile.deviations, deviations, left)),
+                network=replace(e.network, probed=e.network.probed and age_s < HALF_LIFE_S),
+            )
+            for name, e in state.endpoints.items()
+        },
+        lengths={
+            klass: replace(cell, variance=_widened(cell.variance, PRIOR_SIGMA**2, left))
+            for klass, cell in state.lengths.items()
+        },
+    )
+
+
+def _widened(spread: float, prior: float, left: float) -> float:
+    return spread + max(0.0, prior - spread) * (1.0 - left)
+
+
+def _revived(e: EndpointState, now_s: float) -> EndpointState:
+    breaker = replace(
+        e.breaker,
+        trial="",
+        at_s=min(e.breaker.at_s, now_s),
+        open_until_s=min(e.breaker.open_until_s, now_s + OPEN_S_MAX),
+    )
+    return EndpointState(
+        network=replace(e.network),
+        quantile=replace(e.quantile),
+        breaker=breaker,
+        prefills=Prefills(),
+        ttft=None if e.ttft is None else [_not_after(cell, now_s) for cell in e.ttft],
+        tpot=None if e.tpot is None else [_not_after(cell, now_s) for cell in e.tpot],
+        context_tokens=e.context_tokens,
+        capabilities=e.capabilities,
+        not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+    )
+
+
+def _not_after(cell: Cell, now_s: float) -> Cell:
+    return replace(cell, at_s=min(cell.at_s, now_s))
+
+
+def _faults(e: EndpointState) -> Iterator[str]:
+    for name, cells in (("ttft", e.ttft), ("tpot", e.tpot)):
+        if cells is not None and len(cells) != _SHAPES[name]:
+            yield f"`{name}` has {len(cells)} cells, not {_SHAPES[name]}"
+        elif cells is not None and not all(_sound(cell) for cell in cells):
+            yield f"`{name}` has a cell of negative weight or variance"
+    if not _sound_network(e.network):
+        yield "`network` has a negative round trip or no upload rate"
+    if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:
+        yield "`quantile` is out of its bounds"
+
+
+def _sound(cell: Cell) -> bool:
+    return cell.weight >= 0.0 and cell.variance >= 0.0
+
+
+def _sound_network(network: Network) -> bool:
+    return network.rtt_s >= 0.0 and network.upload_bytes_per_s > 0.0

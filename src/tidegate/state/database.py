@@ -1,0 +1,145 @@
+"""A file of ours in SQLite: how it is made, told from others, locked, and what is said where it cannot be used."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import msgspec
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a file holds. `noun` is what messages call it, `afresh` what becomes of moving it away.
+
+    `schema` makes its tables; `error` is raised with the place, the reason and the remedy.
+    """
+
+    noun: str
+    afresh: str
+    application_id: int
+    format: int
+    schema: str
+    error: type[Exception]
+
+
+class Database:
+    """An open file. The lock on it goes with the process, however that ends.
+
+    Write-ahead log with `synchronous = NORMAL`: what was committed survives the death of the process. A power cut may
+    lose what was committed since the kernel last wrote the log out, half a minute by its defaults, and never breaks
+    the file. Any thread may use it, one at a time.
+    """
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        self.path = path
+        self._kind = kind
+        with ExitStack() as opened:
+            self._lock = opened.enter_context(closing(Lock(path, kind)))
+            with self.explained():
+                if not path.exists():
+                    _create(path, kind)
+                connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                self.connection = opened.enter_context(closing(connection))
+                self._check()
+                self.connection.execute("PRAGMA synchronous = NORMAL")
+            self._opened = opened.pop_all()
+
+    def _check(self) -> None:
+        path, kind = self.path, self._kind
+        if self._pragma("application_id") != kind.application_id:
+            raise kind.error(f"{path}: this is no {kind.noun}, or its beginning is lost; {_remedy(path, kind)}")
+        if (found := self._pragma("user_version")) != kind.format:
+            raise kind.error(
+                f"{path}: the {kind.noun} has format {found}, and this version of Tidegate reads {kind.format}; "
+                f"start the version that wrote it, or {_away(kind)}"
+            )
+        fault = str(self._pragma("quick_check(1)")).splitlines()[-1]
+        if fault != "ok":
+            raise kind.error(f"{path}: the {kind.noun} is damaged ({fault}); {_remedy(path, kind)}")
+
+    def _pragma(self, name: str) -> object:
+        return self.connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """What goes wrong within is raised as this kind's error."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._kind.error(f"{self.path}: {error}; {_remedy(self.path, self._kind)}") from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is written within, or nothing of it where this raises."""
+        db = self.connection
+        with self.explained():
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite takes some errors back by itself
+                    db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._opened.close()
+
+
+class Lock:
+    """One process at a time. The kernel lets go of it when the process ends.
+
+    On a file of its own: closing any descriptor of the database's file would drop the locks that SQLite has on it.
+    """
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        file = path.with_name(path.name + ".lock")
+        try:
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise kind.error(f"{file}: {error.strerror}; see that its folder exists and can be written") from None
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._descriptor)
+            noun = kind.noun
+            reason = f"it cannot be locked: {error.strerror}; keep the {noun} on a local disk"
+            if isinstance(error, BlockingIOError):
+                reason = f"the {noun} is open in another process; stop that, or give each gateway a {noun} of its own"
+            raise kind.error(f"{path}: {reason}") from None
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+def _create(path: Path, kind: Kind) -> None:
+    """An empty file. It gets its name when it is whole: what stands under it and is not is damaged, not new."""
+    new = path.with_name(path.name + ".new")
+    # A log that outlived its database would be taken for that of the next one.
+    for leftover in (new, *(file.with_name(file.name + end) for file in (new, path) for end in ("-wal", "-shm"))):
+        leftover.unlink(missing_ok=True)
+    new.touch(mode=0o600)  # SQLite gives the files beside it the same
+    with closing(sqlite3.connect(new, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.executescript(
+            f"BEGIN; {kind.schema}; PRAGMA application_id = {kind.application_id}; "
+            f"PRAGMA user_version = {kind.format}; COMMIT;"
+        )
+    new.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _away(kind: Kind) -> str:
+    return f"move it away with all that is named after it, to {kind.afresh}"
+
+
+def _remedy(path: Path, kind: Kind) -> str:
+    return f"see that {path.parent} can be written and the disk has room, put back a copy of the file, or {_away(kind)}"

@@ -1,0 +1,313 @@
+"""Laws of a restart: nothing that was under way survives it, all that was learned does, and age only widens."""
+
+from collections.abc import Callable
+from math import sqrt
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.properties.storm import Storm
+from tidegate.core.breaker import OPEN_S_MAX
+from tidegate.core.calibration import Cell
+from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
+from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, LengthModel
+from tidegate.core.model import Ended, Ending, Probed, Released
+from tidegate.core.network import Network
+from tidegate.core.reserve import Prefills
+from tidegate.core.revive import aged, fault, revived
+from tidegate.core.router import Router
+from tidegate.core.state import EndpointState, State
+
+seeds = st.integers(0, 10_000)
+ages_s = st.floats(0.0, 200 * 3600.0)
+HOUR_S = 3600.0
+QUANTILE = 0.9
+DEVIATIONS = 1.2815515655446004  # the 0.9 quantile of a normal value
+
+
+def state_of(storm: Storm) -> State:
+    return msgspec.json.decode(storm.router.snapshot(), type=State)
+
+
+def names(storm: Storm) -> set[str]:
+    return {e.name for e in storm.endpoints}
+
+
+def idle(seed: int) -> Storm:
+    """A router that has seen much, and has nothing under way; all endpoints are up."""
+    storm = Storm(seed).run(200)
+    for request_id, endpoint in storm.sent:
+        storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
+    for name in storm.held:
+        storm.tell(Released(request_id=name))
+    for name in names(storm):
+        storm.tell(Probed(endpoint=name, up=True))
+    storm.now_s += storm.policy.static_s
+    return storm
+
+
+def learned(e: EndpointState) -> bytes:
+    breaker = msgspec.structs.replace(e.breaker, trial="")
+    return msgspec.json.encode((e.network, e.quantile, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s))
+
+
+@given(seeds)
+def test_nothing_that_was_under_way_survives(seed: int) -> None:
+    storm = Storm(seed).run(150)
+    after = revived(state_of(storm), names(storm), storm.now_s)
+    assert after.held == {}
+    assert after.static_until_s == 0.0
+    for e in after.endpoints.values():
+        assert e.reservations == {}
+        assert e.prefills == Prefills()
+        assert e.breaker.trial == ""
+        assert e.up
+
+
+def test_the_storms_have_what_must_not_survive() -> None:
+    states = [state_of(Storm(seed).run(150)) for seed in range(30)]
+    endpoints = [e for state in states for e in state.endpoints.values()]
+    assert any(state.held for state in states)
+    assert any(state.static_until_s for state in states)
+    assert any(e.reservations for e in endpoints)
+    assert any(e.prefills.count for e in endpoints)
+    assert any(e.breaker.trial for e in endpoints)
+    assert any(not e.up for e in endpoints)
+
+
+@given(seeds)
+def test_all_that_was_learned_survives_bit_for_bit(seed: int) -> None:
+    storm = Storm(seed).run(150)
+    before = state_of(storm)
+    after = revived(before, names(storm), storm.now_s)
+    assert after.lengths == before.lengths
+    assert {n: learned(e) for n, e in after.endpoints.items()} == {n: learned(e) for n, e in before.endpoints.items()}
+
+
+@given(seeds, st.floats(-1e6, 1e6))
+def test_revived_twice_is_revived_once_and_the_state_itself_stays_as_it_was(seed: int, later_s: float) -> None:
+    storm = Storm(seed).run(150)
+    before, now_s = state_of(storm), storm.now_s + later_s
+    encoded = msgspec.json.encode(before)
+    once = revived(before, names(storm), now_s)
+    assert revived(once, names(storm), now_s) == once
+    aged(once, QUANTILE, 60.0)
+    assert msgspec.json.encode(before) == encoded
+
+
+@given(seeds, st.sets(st.sampled_from(["cheap", "cloud", "desk", "lap", "paris"])))
+def test_of_an_endpoint_that_is_not_kept_nothing_survives(seed: int, keep: set[str]) -> None:
+    storm = Storm(seed).run(100)
+    before = state_of(storm)
+    after = revived(before, keep, storm.now_s)
+    assert after.endpoints.keys() == keep
+    assert after.lengths == before.lengths
+
+
+@given(seeds)
+def test_without_an_age_nothing_widens_bit_for_bit(seed: int) -> None:
+    state = state_of(Storm(seed).run(150))
+    assert aged(state, QUANTILE, 0.0) == state
+
+
+@given(seeds)
+def test_an_idle_router_decides_after_a_restart_as_before_it(seed: int) -> None:
+    storm = idle(seed)
+    state = aged(revived(state_of(storm), names(storm), storm.now_s), storm.policy.quantile, 0.0)
+    restored = Router(storm.endpoints, storm.policy, state)
+    assert storm.requests
+    for request in storm.requests.values():
+        assert restored.candidates(request, storm.now_s) == storm.router.candidates(request, storm.now_s)
+        assert restored.decide(request, storm.now_s) == storm.router.decide(request, storm.now_s)
+
+
+@given(seeds)
+def test_a_half_open_breaker_tries_again_and_an_open_one_waits_for_the_rest_of_its_time(seed: int) -> None:
+    storm = Storm(seed).run(150)
+    before = state_of(storm).endpoints
+    after = revived(state_of(storm), names(storm), storm.now_s).endpoints
+    for name, e in after.items():
+        assert e.breaker.open_until_s == before[name].breaker.open_until_s
+        assert e.breaker.blocks(storm.now_s) == (e.breaker.openings > 0 and storm.now_s < e.breaker.open_until_s)
+
+
+@given(seeds, st.floats(0.0, 1e9))
+def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_longer_than_ever(
+    seed: int, back_s: float
+) -> None:
+    storm = Storm(seed).run(150)
+    now_s = storm.now_s - back_s
+    after = revived(state_of(storm), names(storm), now_s)
+    for e in after.endpoints.values():
+        assert e.breaker.at_s <= now_s
+        assert e.breaker.open_until_s <= now_s + OPEN_S_MAX
+        assert e.not_before_s <= now_s + RETRY_AFTER_S_MAX
+        assert all(cell.at_s <= now_s for cell in [*(e.ttft or []), *(e.tpot or [])])
+    assert all(cell.at_s <= now_s for cell in after.lengths.values())
+
+
+# --- age ------------------------------------------------------------------------------------------------------------
+
+
+def restored_after(storm: Storm, age_s: float) -> Router:
+    now_s = storm.now_s + age_s
+    state = aged(revived(state_of(storm), names(storm), now_s), storm.policy.quantile, age_s)
+    return Router(storm.endpoints, storm.policy, state)
+
+
+@given(seeds, ages_s)
+def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: float) -> None:
+    storm = idle(seed)
+    restored, now_s = restored_after(storm, age_s), storm.now_s + age_s
+    for request in list(storm.requests.values())[-10:]:
+        before = storm.router.candidates(request, storm.now_s)
+        after = restored.candidates(request, now_s)
+        for one, other in zip(before, after, strict=True):
+            if one.estimate is not None and other.estimate is not None:
+                assert other.estimate.ttft_s == one.estimate.ttft_s
+                assert other.estimate.tpot_s == one.estimate.tpot_s
+                assert other.estimate.sigma >= one.estimate.sigma
+                assert other.estimate.ttft_s_high >= one.estimate.ttft_s_high
+
+
+@given(seeds, ages_s)
+def test_the_spread_of_a_correction_never_narrows_and_ends_at_the_priors_beside_its_own(
+    seed: int, age_s: float
+) -> None:
+    storm = idle(seed)
+    restored, never = restored_after(storm, age_s), restored_after(storm, 1e9)
+    for endpoint in storm.endpoints:
+        was, now, end = (r.endpoint(endpoint.name).ttft for r in (storm.router, restored, never))
+        for row in range(len(LENGTH_EDGES) + 1):
+            for column in range(len(LOAD_EDGES) + 1):
+                _, sigma = was.at(row, column, storm.now_s)
+                _, later = now.at(row, column, storm.now_s + age_s)
+                mix, last = end.at(row, column, storm.now_s + 1e9)
+                assert sigma <= later <= last + 1e-9
+                if was.cells[0].weight:
+                    assert last == pytest.approx(sqrt(mix.variance + endpoint.prior.sigma**2), rel=1e-4)
+
+
+cells = st.builds(
+    Cell, weight=st.floats(0.0, 32.0), mean=st.floats(0.0, 9.0), variance=st.floats(0.0, 4.0), at_s=st.just(0.0)
+)
+
+
+@given(st.dictionaries(st.sampled_from(["chat", "chat/long", "batch/short"]), cells), ages_s)
+def test_the_spread_of_lengths_never_narrows_and_does_not_end_below_the_priors(
+    lengths: dict[str, Cell], age_s: float
+) -> None:
+    state = State(lengths=lengths)
+    for klass in ("chat", "chat/long", "batch/short"):
+        mu, variance = LengthModel(lengths)._log_moments(klass)
+        later_mu, later = LengthModel(aged(state, QUANTILE, age_s).lengths)._log_moments(klass)
+        _, end = LengthModel(aged(state, QUANTILE, 1e9).lengths)._log_moments(klass)
+        assert later_mu == mu
+        assert variance - 1e-12 <= later <= end + 1e-12
+        assert end >= PRIOR_SIGMA**2 - 1e-12
+
+
+@given(st.floats(0.0, 8.0), ages_s)
+def test_a_calibrated_bound_goes_back_to_where_it_began_and_stays_where_it_is_wider(
+    deviations: float, age_s: float
+) -> None:
+    state = _one(deviations)
+    later = aged(state, QUANTILE, age_s).endpoints["e"].quantile.deviations
+    end = aged(state, QUANTILE, 1e9).endpoints["e"].quantile.deviations
+    assert deviations <= later <= end
+    assert end == pytest.approx(max(deviations, DEVIATIONS))
+
+
+@given(st.dictionaries(st.sampled_from("abc"), cells), st.floats(0.0, 8.0), ages_s, ages_s)
+def test_two_restarts_age_what_was_learned_as_one_after_both_times(
+    lengths: dict[str, Cell], deviations: float, one_s: float, other_s: float
+) -> None:
+    state = msgspec.structs.replace(_one(deviations), lengths=lengths)
+    twice = aged(aged(state, QUANTILE, one_s), QUANTILE, other_s)
+    once = aged(state, QUANTILE, one_s + other_s)
+    quantiles = [s.endpoints["e"].quantile.deviations for s in (twice, once)]
+    assert quantiles[0] == pytest.approx(quantiles[1])
+    assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
+
+
+@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1 + 0.2 / 3.0), (HOUR_S, 0.3)])
+def test_a_round_trip_that_is_old_gives_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
+    network = aged(_one(1.0), QUANTILE, age_s).endpoints["e"].network
+    assert network.rtt_s == 0.1
+    network.learn_rtt(0.3)
+    assert network.rtt_s == pytest.approx(after_s)
+
+
+def _one(deviations: float) -> State:
+    storm = Storm(0)
+    made = state_of(storm).endpoints["lap"]
+    made.quantile.deviations = deviations
+    made.network = Network(rtt_s=0.1, upload_bytes_per_s=1e6, probed=True)
+    return State(endpoints={"e": made})
+
+
+# --- what is wrong with a state -------------------------------------------------------------------------------------
+
+
+@given(seeds)
+def test_nothing_is_wrong_with_what_a_router_made(seed: int) -> None:
+    assert fault(state_of(Storm(seed).run(150))) == ""
+
+
+def _cut(e: EndpointState) -> None:
+    assert e.ttft is not None
+    e.ttft.pop()
+
+
+def _grow(e: EndpointState) -> None:
+    assert e.tpot is not None
+    e.tpot.append(Cell())
+
+
+def _lighten(e: EndpointState) -> None:
+    assert e.tpot is not None
+    e.tpot[0].weight = -1.0
+
+
+def _narrow(e: EndpointState) -> None:
+    assert e.ttft is not None
+    e.ttft[3].variance = -0.1
+
+
+def _hurry(e: EndpointState) -> None:
+    e.network.rtt_s = -0.1
+
+
+def _stop(e: EndpointState) -> None:
+    e.network.upload_bytes_per_s = 0.0
+
+
+def _stretch(e: EndpointState) -> None:
+    e.quantile.deviations = 9.0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (_cut, "`ttft` has 30 cells, not 31"),
+        (_grow, "`tpot` has 7 cells, not 6"),
+        (_lighten, "`tpot` has a cell of negative"),
+        (_narrow, "`ttft` has a cell of negative"),
+        (_hurry, "`network`"),
+        (_stop, "`network`"),
+        (_stretch, "`quantile`"),
+    ],
+)
+def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(
+    spoil: Callable[[EndpointState], None], named: str
+) -> None:
+    state = state_of(Storm(1).run(50))
+    spoil(state.endpoints["cloud"])
+    assert fault(state).startswith(f"endpoint `cloud`: {named}")
+
+
+def test_more_classes_than_are_ever_learned_and_cells_that_cannot_be_are_wrong() -> None:
+    assert "65 cells" in fault(State(lengths={str(n): Cell() for n in range(CLASSES_MAX + 1)}))
+    assert "`lengths`" in fault(State(lengths={"chat": Cell(weight=-1.0)}))
