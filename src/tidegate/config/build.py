@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import tariff
+from tidegate.config import door, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
+from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
@@ -18,10 +19,16 @@ MIB = 1024 * 1024
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
-    """The service's settings. `journal` is None where there is none, `log` is None for stderr."""
+    """The service's settings. `journal` is None where there is none, `log` is None for stderr.
+
+    Without `keys` everybody is served, without `admin_key` everybody may administer.
+    """
 
     listen: Address
     admin: Address
+    keys: Path | None
+    admin_key: Secret | None
+    tls: Tls | None
     journal: Path | None
     journal_segment_bytes: int
     journal_total_bytes: int
@@ -136,6 +143,9 @@ def _gateway(config: Config) -> Gateway:
     return Gateway(
         listen=parse_address(table.listen),
         admin=parse_address(table.admin),
+        keys=folder / table.keys if table.keys else None,
+        admin_key=config.admin_key,
+        tls=None if table.tls is None else door.tls(table.tls, folder),
         journal=folder / table.journal if table.journal else None,
         journal_segment_bytes=table.journal_segment_mib * MIB,
         journal_total_bytes=table.journal_total_mib * MIB,

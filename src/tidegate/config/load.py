@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tidegate.config import expected
+from tidegate.config import door, expected
 from tidegate.config.check import Draft, check
 from tidegate.config.config import Config
 from tidegate.config.endpoint import EndpointTable
@@ -37,8 +37,10 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
     """
     shown = os.fspath(path)
     problems = Problems(shown)
+    variables = os.environ if variables is None else variables
     draft = _sections(Path(shown).parent, _parse(shown, _read(shown)), problems)
-    secrets = check(draft, problems, os.environ if variables is None else variables)
+    admin_key = None if draft.gateway is None else door.check(draft.gateway, draft.folder, problems, variables)
+    secrets = check(draft, problems, variables)
     if problems.found:
         raise ConfigError(problems.found)
     assert draft.gateway is not None
@@ -51,6 +53,7 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
         sites=draft.sites,
         endpoints=draft.endpoints,
         secrets=secrets,
+        admin_key=admin_key,
     )
 
 

@@ -14,10 +14,22 @@ from tidegate.config import expected
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
-from tidegate.config.schema import CLASSES, ClassTable, GatewayTable, PolicyTable, SiteTable, SloTable, Table
+from tidegate.config.schema import (
+    CLASSES,
+    ClassTable,
+    GatewayTable,
+    PolicyTable,
+    SecretTable,
+    SiteTable,
+    SloTable,
+    Table,
+    TlsTable,
+)
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[gateway]", GatewayTable),
+    ("admin_key = { ... } in [gateway]", SecretTable),
+    ("tls = { ... } in [gateway]", TlsTable),
     ("[policy]", PolicyTable),
     ("[class.NAME]", ClassTable),
     ("slo = { ... } in [class.NAME]", SloTable),
