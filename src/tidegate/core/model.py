@@ -110,7 +110,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
 
     `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
-    `residency` holds `anywhere`, `local` or names of sites. `prefix` are salted digests of prompt blocks.
+    `residency` holds `anywhere`, `local` or names of sites. `prefix` are salted digests of prompt blocks. `key` is the
+    id of the client's key, empty where none is asked for.
     """
 
     id: str
@@ -131,6 +132,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     failover: bool = True
     session: str = ""
     prefix: tuple[int, ...] = ()
+    key: str = ""
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):

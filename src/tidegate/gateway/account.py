@@ -3,6 +3,7 @@
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Released, Request, Started
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
 from tidegate.http.client import Cause
@@ -20,6 +21,7 @@ class Account:
         "_call",
         "_dispatch",
         "_first_s",
+        "_grant",
         "_hedged",
         "_held_s",
         "_overhead_s",
@@ -27,17 +29,21 @@ class Account:
         "_received_s",
         "_request",
         "_request_id",
+        "_used_tokens",
         "cause",
         "spent_usd",
     )
 
-    def __init__(self, dispatch: Dispatch, call: Call, request: Request, request_id: str, received_s: float) -> None:
+    def __init__(
+        self, dispatch: Dispatch, call: Call, request: Request, request_id: str, received_s: float, grant: Grant
+    ) -> None:
         """`request_id` is the client's own, or ours where it gave none."""
         self._dispatch = dispatch
         self._call = call
         self._request = request
         self._request_id = request_id
         self._received_s = received_s
+        self._grant = grant
         self._first_s: float | None = None
         self._held_s = 0.0
         self._hedged = False
@@ -45,6 +51,7 @@ class Account:
         self._predicted_ttft_s: float | None = None
         self.cause: str | None = None
         self.spent_usd = 0.0
+        self._used_tokens = 0
 
     def held(self, now_s: float) -> None:
         """It waits for a slot."""
@@ -104,6 +111,10 @@ class Account:
             retry_after_s=retry_after_s,
             cause=cause,
         )
+        if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
+            # The most of any attempt: what hedging repeats is our affair, not the client's.
+            prompt_tokens = self._request.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
+            self._used_tokens = max(self._used_tokens, prompt_tokens + (fact.output_tokens or 0))
         usd = self._cost_usd(attempt, fact)
         self.spent_usd += usd
         reserved = self._dispatch.router.endpoint(attempt.endpoint).state.reservations.get(self._request.id)
@@ -139,7 +150,10 @@ class Account:
         if endpoint:
             model = self._dispatch.upstreams[endpoint].model or self._call.model
             alike += ((b"x-tidegate-endpoint", endpoint.encode()), (b"x-tidegate-model", model.encode()))
-        return alike, own_lines(self._request_id, self._request.id, overhead_s)
+        own = own_lines(self._request_id, self._request.id, overhead_s)
+        if self._grant.limited:
+            own += self._grant.lines(self._dispatch.clock.now_s())
+        return alike, own
 
     def over(
         self,
@@ -157,11 +171,15 @@ class Account:
         ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
         self._dispatch.metrics.request_ended(request.klass, outcome, ttft_s, now_s - request.arrived_s)
+        self._grant.end(request, self._used_tokens, now_s)
+        if request.key:
+            self._dispatch.metrics.key_ended(request.key, outcome, self._used_tokens, self.spent_usd)
         self._dispatch.log.request(
             WideEvent(
                 at_s=now_s,
                 request_id=self._request_id,
                 decision_id=request.id,
+                key=request.key or None,
                 klass=request.klass,
                 model=request.model,
                 endpoint=flight.winner or None,

@@ -5,12 +5,14 @@ import os
 
 from tidegate import __version__
 from tidegate.clock import Clock
+from tidegate.config.address import is_loopback
 from tidegate.config.build import Built
 from tidegate.config.secret import Secret
 from tidegate.core.model import JOURNAL_VERSION, Endpoint, Segment
 from tidegate.core.router import Router
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.admin import Admin
+from tidegate.gateway.auth import Auth
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
 from tidegate.gateway.probe import Prober
@@ -18,6 +20,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
+from tidegate.state.keys import KeyFile
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
@@ -57,6 +60,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._admin: Admin
+        self.auth: Auth
         self.dispatch: Dispatch
         self.server: Server
         self.admin: Server
@@ -64,6 +68,7 @@ class Gateway:
     async def start(self) -> None:
         """Listen, having probed every endpoint once."""
         settings = self._built.gateway
+        auth = self.auth = self._auth()
         for endpoint in self._built.endpoints:
             self._upstreams[endpoint.name] = self._upstream(endpoint)
         dispatch = self.dispatch = Dispatch(
@@ -80,21 +85,25 @@ class Gateway:
         await asyncio.gather(*(p.once() for p in probers))
         handler = Handler(
             dispatch,
-            models=tuple(sorted({m for e in self._built.endpoints for m in e.models})),
-            classes=ClassTable(classes=self._built.classes, default=DEFAULT_CLASS),
+            auth=auth,
             ready=self.ready,
             salt=os.urandom(16),
             instance=os.urandom(4).hex(),
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max)
         self.server = Server(handler, limits=limits, clock=self.clock, error_body=_error_body, on_error=self._crashed)
-        self._admin = Admin(dispatch, ready=self.ready, journal=self.journal, servers=self._servers)
+        self._admin = Admin(
+            dispatch, ready=self.ready, journal=self.journal, servers=self._servers, key=settings.admin_key
+        )
         self.admin = Server(
             self._admin, limits=ADMIN_LIMITS, clock=self.clock, error_body=_error_body, on_error=self._crashed
         )
-        await self.server.start(settings.listen.host, settings.listen.port)
-        await self.admin.start(settings.admin.host, settings.admin.port)
-        self._tasks = [asyncio.create_task(p.run()) for p in probers]
+        tls = None if settings.tls is None else settings.tls.context()
+        await self.server.start(settings.listen.host, settings.listen.port, tls)
+        await self.admin.start(settings.admin.host, settings.admin.port, tls)
+        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *(p.run() for p in probers))]
+        if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
+            self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)
 
     async def stop(self) -> None:
@@ -106,6 +115,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.admin.close(0.0)
         await self._admin.close()
+        self.auth.close()
         self.dispatch.close()
         for upstream in self._upstreams.values():
             await upstream.pool.close()
@@ -117,6 +127,17 @@ class Gateway:
     def ready(self) -> bool:
         """Whether a request may be sent here: some endpoint is up, and the gateway is not going down."""
         return not self._draining and any(self.router.endpoint(n).state.up for n in self._upstreams)
+
+    def _auth(self) -> Auth:
+        """Raises KeysError where the file of keys cannot be read."""
+        settings = self._built.gateway
+        return Auth(
+            None if settings.keys is None else KeyFile(settings.keys),
+            models=tuple(sorted({m for e in self._built.endpoints for m in e.models})),
+            classes=ClassTable(classes=self._built.classes, default=DEFAULT_CLASS),
+            clock=self.clock,
+            log=self.log,
+        )
 
     def _servers(self) -> tuple[Server, Server]:
         return self.server, self.admin

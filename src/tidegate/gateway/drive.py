@@ -7,6 +7,7 @@ from tidegate.core.model import Decision, Ending, Request, Wait
 from tidegate.engines.base import Failure
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import EVENTS, JSON, ErrorReply, refusal
 from tidegate.http.server import Exchange
@@ -52,14 +53,16 @@ class Drive:
         "request",
     )
 
-    def __init__(self, dispatch: Dispatch, exchange: Exchange, call: Call, request: Request, request_id: str) -> None:
+    def __init__(
+        self, dispatch: Dispatch, exchange: Exchange, call: Call, request: Request, request_id: str, grant: Grant
+    ) -> None:
         """`request_id` is the client's own, or ours where it gave none; the request's `id` is always ours."""
         self.request = request
         self._dispatch = dispatch
         self._exchange = exchange
         self._call = call
         self._flight = Flight(buffered=not call.stream)
-        self._account = Account(dispatch, call, request, request_id, exchange.received_s)
+        self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
         # Those under way: what is in here has started and not ended.
         self._attempts: dict[str, Attempt] = {}
         self._failure: Failure | None = None

@@ -7,12 +7,13 @@ import msgspec
 
 from tidegate.core.model import Capability, Request
 from tidegate.core.replay import Explained
+from tidegate.gateway.auth import Auth, Grant, no_model
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
 from tidegate.gateway.reply import JSON, ErrorReply, echo
 from tidegate.http.server import Exchange
 from tidegate.wire.errors import BadRequest
-from tidegate.wire.intake import ClassTable, client_request_id, intake
+from tidegate.wire.intake import client_request_id, intake
 from tidegate.wire.openai import model_body, models_body, parse
 
 _KINDS = {"/chat/completions": Capability.CHAT, "/completions": Capability.COMPLETION}
@@ -26,16 +27,14 @@ class Handler:
         self,
         dispatch: Dispatch,
         *,
-        models: tuple[str, ...],
-        classes: ClassTable,
+        auth: Auth,
         ready: Callable[[], bool],
         salt: bytes,
         instance: str,
     ) -> None:
         """`instance` begins every id, so that ids of two processes differ; `salt` keeps digests from being guessed."""
         self._dispatch = dispatch
-        self._models = models
-        self._classes = classes
+        self._auth = auth
         self._ready = ready
         self._salt = salt
         self._instance = instance
@@ -47,13 +46,16 @@ class Handler:
         path = exchange.path
         short = path[3:] if path.startswith("/v1/") else path
         kind = _KINDS.get(short)
+        grant: Grant | None = None
         try:
-            if kind is not None:
-                self._infer(exchange, kind)
-            elif short == "/models" or short.startswith("/models/"):
-                self._list(exchange, short)
-            elif path in _ALIVE:
+            if path in _ALIVE:  # whoever watches over us has no key
                 self._alive(exchange)
+                return
+            grant = self._auth.grant(exchange.headers, exchange.received_s)
+            if kind is not None:
+                self._infer(exchange, kind, grant)
+            elif short == "/models" or short.startswith("/models/"):
+                self._list(exchange, short, grant)
             else:
                 raise BadRequest(
                     f"There is nothing at {path[:200]}; POST /v1/chat/completions, POST /v1/completions and "
@@ -62,10 +64,11 @@ class Handler:
                     code="not_found",
                 )
         except BadRequest as error:
-            self._refuse(exchange, error)
+            self._refuse(exchange, error, grant)
 
-    def _infer(self, exchange: Exchange, kind: Capability) -> None:
+    def _infer(self, exchange: Exchange, kind: Capability, grant: Grant) -> None:
         _only(exchange, "POST")
+        grant.admit(exchange.received_s)
         encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
         if encoding != b"identity":
             raise BadRequest(
@@ -74,23 +77,27 @@ class Handler:
                 code="unsupported_encoding",
             )
         call = parse(exchange.body, kind)
+        grant.check(call.model)
         request_id = self._new_id()
         request, knobs = intake(
             call,
             exchange.headers,
             id=request_id,
             now_s=exchange.received_s,
-            table=self._classes,
+            table=grant.classes,
             ratio=self._dispatch.ratio(call.model),
             salt=self._salt,
+            residency=grant.profile.residency,
+            key=grant.profile.id,
         )
         echoed = client_request_id(exchange.headers) or request_id
         if knobs.dry_run:
-            self._dry_run(exchange, request, echoed)
+            self._dry_run(exchange, request, echoed, grant)
         else:
-            Drive(self._dispatch, exchange, call, request, echoed).begin()
+            grant.begin(request, exchange.received_s)
+            Drive(self._dispatch, exchange, call, request, echoed, grant).begin()
 
-    def _dry_run(self, exchange: Exchange, request: Request, echoed: str) -> None:
+    def _dry_run(self, exchange: Exchange, request: Request, echoed: str, grant: Grant) -> None:
         """Say what would be done, and do nothing: nothing is sent, journalled or learned."""
         router, now_s = self._dispatch.router, exchange.received_s
         found = Explained(
@@ -100,24 +107,19 @@ class Handler:
             candidates=tuple(router.candidates(request, now_s)),
         )
         headers = (JSON, *echo(echoed, request.id))
-        exchange.respond(200, headers, msgspec.json.encode(found))
+        exchange.respond(200, headers, msgspec.json.encode(found), grant.lines(now_s))
 
-    def _list(self, exchange: Exchange, short: str) -> None:
+    def _list(self, exchange: Exchange, short: str, grant: Grant) -> None:
         _only(exchange, "GET")
         # Names of models have slashes, which SDKs quote and people do not.
         name = unquote(short.removeprefix("/models").removeprefix("/"))
         if not name:
-            body = models_body(self._models, self._created_s)
-        elif name in self._models:
+            body = models_body(grant.models, self._created_s)
+        elif name in grant.models:
             body = model_body(name, self._created_s)
         else:
-            raise BadRequest(
-                "This model is not served here; GET /v1/models lists what is.",
-                status=404,
-                code="model_not_found",
-                param="model",
-            )
-        exchange.respond(200, (JSON, self._id_header(exchange)), body)
+            raise no_model()
+        exchange.respond(200, (JSON, self._id_header(exchange)), body, grant.lines(exchange.received_s))
 
     def _alive(self, exchange: Exchange) -> None:
         _only(exchange, "GET")
@@ -125,12 +127,19 @@ class Handler:
         body = b'{"status":"ok"}' if good else b'{"status":"no endpoint is up"}'
         exchange.respond(200 if good else 503, (JSON,), body)
 
-    def _refuse(self, exchange: Exchange, error: BadRequest) -> None:
+    def _refuse(self, exchange: Exchange, error: BadRequest, grant: Grant | None) -> None:
+        """`grant` is None where it was refused for want of one."""
         self._dispatch.metrics.bad_request(error.status)
+        lines = b""
+        if grant is not None:
+            lines = grant.lines(exchange.received_s)
+            if grant.profile.id:
+                self._dispatch.metrics.key_refused(grant.profile.id, error.code or "bad_request")
         reply = ErrorReply(
             status=error.status, message=error.message, kind=error.type, param=error.param, code=error.code
         )
-        exchange.respond(reply.status, (*reply.headers(), self._id_header(exchange)), reply.body())
+        headers = (*reply.headers(), *error.headers, self._id_header(exchange))
+        exchange.respond(reply.status, headers, reply.body(), lines)
 
     def _id_header(self, exchange: Exchange) -> tuple[bytes, bytes]:
         return b"x-request-id", (client_request_id(exchange.headers) or self._new_id()).encode()
