@@ -81,7 +81,10 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         self.transport.set_write_buffer_limits(high=self._limits.write_high_water)
-        if not self._server.admit(self):
+        if self._server.closing:  # a handshake that took until after the end: nobody would look after it
+            self._closing = True
+            self.transport.abort()
+        elif not self._server.admit(self):
             self._refuse(503, "too many connections")
             self.transport.close()
 
