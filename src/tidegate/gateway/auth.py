@@ -25,7 +25,7 @@ _EVERYBODY = Profile(id="", name="everybody", created_s=0.0)
 class Grant:
     """What one key may do, and what of its limits is left: lives as long as the key does."""
 
-    __slots__ = ("_in_flight", "_requests", "_tokens", "classes", "limited", "models", "profile")
+    __slots__ = ("_in_flight", "_requests", "_tokens", "_told", "classes", "limited", "models", "profile")
 
     def __init__(self, profile: Profile, models: tuple[str, ...], classes: ClassTable, now_s: float) -> None:
         """`models` and `classes` are all that are served; of them it gets what the profile allows."""
@@ -35,7 +35,9 @@ class Grant:
         requests, tokens = profile.requests_per_minute, profile.tokens_per_minute
         self._requests = None if requests is None else Bucket(requests, now_s)
         self._tokens = None if tokens is None else Bucket(tokens, now_s)
-        self.limited = requests is not None or tokens is not None
+        kinds = ((b"requests", self._requests), (b"tokens", self._tokens))
+        self._told = tuple((bucket, _text(kind, bucket)) for kind, bucket in kinds if bucket is not None)
+        self.limited = bool(self._told)
         self._in_flight = 0
 
     def check(self, model: str) -> None:
@@ -86,16 +88,9 @@ class Grant:
     def lines(self, now_s: float) -> bytes:
         """The header lines that tell a limited client where it stands."""
         found = b""
-        for kind, bucket in ((b"requests", self._requests), (b"tokens", self._tokens)):
-            if bucket is not None:
-                found += (
-                    b"x-ratelimit-limit-%b: %d\r\nx-ratelimit-remaining-%b: %d\r\nx-ratelimit-reset-%b: %.3fs\r\n"
-                    % (
-                        *(kind, bucket.burst),
-                        *(kind, max(0.0, bucket.level(now_s))),
-                        *(kind, bucket.wait_s(bucket.burst, now_s)),
-                    )
-                )
+        for bucket, text in self._told:
+            level = bucket.level(now_s)
+            found += text % (max(0.0, level), (bucket.burst - level) / bucket.rate_per_s)
         return found
 
 
@@ -202,6 +197,12 @@ def _allowed(classes: ClassTable, profile: Profile) -> ClassTable:
         default=profile.class_default or usual,
         partial=True,
     )
+
+
+def _text(kind: bytes, bucket: Bucket) -> bytes:
+    """The header lines of one limit, short of what is left of it and the seconds until all of it is there again."""
+    limit = b"x-ratelimit-limit-%b: %d\r\n" % (kind, bucket.burst)
+    return limit + b"x-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%.3fs\r\n" % (kind, kind)
 
 
 def _charge(request: Request, bucket: Bucket) -> float:
