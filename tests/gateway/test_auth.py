@@ -104,6 +104,16 @@ async def test_a_body_is_not_read_before_the_key(tmp_path: Path) -> None:
         assert (await home.ask(b"{")).status == 401
 
 
+async def test_a_large_body_is_not_even_taken_without_a_key(tmp_path: Path) -> None:
+    prompt = "word " * 20_000
+    async with one_key(tmp_path) as (home, key):
+        assert (await home.ask(chat(prompt), **key)).status == 200
+        head = wire("POST", "/v1/chat/completions", headers=[("authorization", "Bearer other")])
+        refused = await home.send(head.replace(b"content-length: 0", b"content-length: 100000"))
+        assert (refused.status, refused.error["code"]) == (413, "http_413")
+        assert "without a valid key" in refused.error["message"]
+
+
 async def test_whoever_watches_needs_no_key(tmp_path: Path) -> None:
     create(tmp_path)
     async with guarded(tmp_path) as home:

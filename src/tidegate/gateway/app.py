@@ -91,7 +91,14 @@ class Gateway:
             instance=os.urandom(4).hex(),
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max)
-        self.server = Server(handler, limits=limits, clock=self.clock, error_body=_error_body, on_error=self._crashed)
+        self.server = Server(
+            handler,
+            limits=limits,
+            clock=self.clock,
+            error_body=_error_body,
+            knows=auth.knows,
+            on_error=self._crashed,
+        )
         self._admin = Admin(
             dispatch, ready=self.ready, journal=self.journal, servers=self._servers, key=settings.admin_key
         )

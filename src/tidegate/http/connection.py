@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._limits = server.limits
-        self._reader = Reader(self, server.limits, server.clock)
+        self._reader = Reader(self, server.limits, server.clock, server.knows)
         self._exchange: Exchange | None = None
         self._held: list[bytes] = []  # what came while the exchange was running
         self._held_bytes = 0
