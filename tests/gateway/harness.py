@@ -149,6 +149,10 @@ class House:
         port = self.admin_port if admin else self.port
         return await self.send(wire(method, path), port=port, head_only=method == "HEAD")
 
+    async def get_with(self, path: str, secret: str) -> Answer:
+        """The same from a client that has a key."""
+        return await self.send(wire("GET", path, headers=[("authorization", f"Bearer {secret}")]))
+
     async def send(self, raw: bytes, *, port: int | None = None, head_only: bool = False) -> Answer:
         async with client(port or self.port) as (reader, writer):
             writer.write(raw)

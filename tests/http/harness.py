@@ -1,7 +1,7 @@
 """Both ends of a connection, for the tests: real sockets on the loopback, nothing imitated."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,13 +38,19 @@ def echo(exchange: Exchange) -> None:
 
 @asynccontextmanager
 async def serving(
-    handler: Callable[[Exchange], None] = echo, *, clock: Clock | None = None, tls: Any = None, **limits: Any
+    handler: Callable[[Exchange], None] = echo,
+    *,
+    clock: Clock | None = None,
+    tls: Any = None,
+    knows: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True,
+    **limits: Any,
 ) -> AsyncIterator[Server]:
     server = Server(
         handler,
         limits=Limits(**{"sweep_s": 0.01, **limits}),
         clock=clock or Clock(),
         error_body=error_body,
+        knows=knows,
     )
     await server.start(HOST, 0, tls)
     try:

@@ -148,6 +148,25 @@ def test_a_chunked_body_is_refused_as_soon_as_it_passes_the_limit(run: Run) -> N
     run(main())
 
 
+@pytest.mark.parametrize("size", [100, 101, 1000, 1001])
+@pytest.mark.parametrize("known", [True, False], ids=["known", "stranger"])
+@pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "whole"])
+def test_who_is_not_known_may_send_small_bodies_alone(run: Run, size: int, known: bool, chunked: bool) -> None:
+    async def main() -> None:
+        limits = {"body_bytes_max": 1000, "stranger_body_bytes_max": 100}
+        knows = lambda headers: headers.get(b"x-who") == b"friend"  # noqa: E731
+        async with serving(knows=knows, **limits) as server, client(server.port) as (reader, writer):  # type: ignore[arg-type]
+            head = b"POST / HTTP/1.1\r\nhost: a\r\nx-who: %b\r\n" % (b"friend" if known else b"stranger")
+            if chunked:
+                writer.write(head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (size, bytes(size)))
+            else:
+                writer.write(head + b"content-length: %d\r\n\r\n%b" % (size, bytes(size)))
+            expected = 200 if size <= (1000 if known else 100) else 413
+            assert (await read_response(reader)).status == expected
+
+    run(main())
+
+
 def test_100_continue_is_sent_before_the_body_and_after_earlier_answers(run: Run) -> None:
     async def main() -> None:
         async with serving() as server, client(server.port) as (reader, writer):

@@ -20,6 +20,7 @@ EVENT = WideEvent(
     at_s=1.5,
     request_id="r1",
     decision_id="d1",
+    key="alice-1",
     klass="interactive",
     model="m",
     endpoint="laptop",

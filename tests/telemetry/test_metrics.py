@@ -56,6 +56,8 @@ def used() -> Metrics:
     metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
     metrics.bad_request(404)
     metrics.request_ended("interactive", "ok", 0.3, 1.2)
+    metrics.key_refused("alice-1", "rate_limit_exceeded")
+    metrics.key_ended("alice-1", "ok", 111, 0.25)
     metrics.attempt_ended(
         Ended(
             request_id="r",
@@ -100,6 +102,10 @@ def test_what_was_counted_is_exposed() -> None:
         ("hedges_total", {"endpoint": "laptop", "ending": "ok"}, 1),
         ("tokens_total", {"endpoint": "laptop", "direction": "input"}, 100),
         ("tokens_total", {"endpoint": "laptop", "direction": "output"}, 11),
+        ("key_requests_total", {"key": "alice-1", "outcome": "ok"}, 1),
+        ("key_refusals_total", {"key": "alice-1", "code": "rate_limit_exceeded"}, 1),
+        ("key_tokens_total", {"key": "alice-1"}, 111),
+        ("key_cost_usd_total", {"key": "alice-1"}, 0.25),
         ("cost_usd_total", {"endpoint": "laptop"}, 0.25),
         ("ttft_actual_to_predicted_sum", {"endpoint": "laptop"}, 0.5),
         ("attempt_tpot_seconds_sum", {"endpoint": "laptop"}, 0.2),

@@ -1,4 +1,4 @@
-"""`tidegate`: serve, demo, check, explain, replay, chaos, version."""
+"""`tidegate`: serve, demo, check, keys, explain, replay, chaos, version."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from tidegate import __version__
-from tidegate.cli import journal, serve
+from tidegate.cli import journal, keys, serve
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.engines.faults import Fault
@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "check", "read a configuration and say what it means, or what is wrong with it", _check)
     verb.add_argument("config", type=Path, nargs="?", default=CONFIG, help="default: %(default)s")
+
+    text = "make, list, revoke and rotate the keys of clients"
+    keys.declare(verbs.add_parser("keys", help=text, description=text[0].upper() + text[1:] + "."), _verb)
 
     verb = _verb(verbs, "explain", "why a request went where it went", journal.explain)
     verb.add_argument("id", nargs="?", help="x-tidegate-decision of its answer; without it, the last decision")

@@ -16,6 +16,7 @@ from tidegate.config.build import build
 from tidegate.config.config import Config
 from tidegate.core.model import Endpoint, Record, RequestClass
 from tidegate.gateway.app import Gateway
+from tidegate.state.keys import KeysError
 
 # mallopt's parameters, from <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -27,6 +28,8 @@ class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
     file: str
     listen: str
     admin: str
+    keys: str
+    tls: bool
     journal: str
     state: str
     endpoints: tuple[Endpoint, ...]
@@ -40,6 +43,8 @@ def summary(config: Config) -> Summary:
         file=str(config.file),
         listen=config.gateway.listen,
         admin=config.gateway.admin,
+        keys=config.gateway.keys,
+        tls=config.gateway.tls is not None,
         journal=config.gateway.journal,
         state="" if built.gateway.state is None else str(built.gateway.state),
         endpoints=built.endpoints,
@@ -52,7 +57,7 @@ def print_summary(found: Summary) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{found.file}[/] is good.")
     console.print(
-        f"clients http://{found.listen}/v1, admin http://{found.admin}, journal {found.journal or 'off'}, "
+        f"{_addresses(found)}, keys {found.keys or 'none'}, journal {found.journal or 'off'}, "
         f"learned state {found.state or 'off'}",
         soft_wrap=True,
     )
@@ -83,13 +88,18 @@ def print_summary(found: Summary) -> None:
     console.print(table)
 
 
+def _addresses(found: Summary) -> str:
+    scheme = "https" if found.tls else "http"
+    return f"clients {scheme}://{found.listen}/v1, admin {scheme}://{found.admin}"
+
+
 def serve(config: Config, *, as_json: bool) -> int:
     """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once."""
     _tune_memory()
     clock = Clock()
     try:
         uvloop.run(_run(Gateway(build(config, clock.now_s()), clock), config, as_json=as_json))
-    except OSError as error:
+    except (OSError, KeysError) as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
         print(f"tidegate serve: cannot start: {error}; see [gateway] in {config.file}", file=sys.stderr)
         return 1
@@ -114,11 +124,7 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(summary(config)).decode(), flush=True)
     else:
-        print(
-            f"tidegate: clients http://{config.gateway.listen}/v1, admin http://{config.gateway.admin}",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"tidegate: {_addresses(summary(config))}", file=sys.stderr, flush=True)
     try:
         await stop.wait()
     finally:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import groups, tariff
+from tidegate.config import door, groups, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
+from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
@@ -20,10 +21,16 @@ STATE_FILE = "learned.sqlite"
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
-    """The service's settings. `journal` and `state` are None where there is none, `log` is None for stderr."""
+    """The service's settings. `journal` and `state` are None where there is none, `log` is None for stderr.
+
+    Without `keys` everybody is served, without `admin_key` everybody may administer.
+    """
 
     listen: Address
     admin: Address
+    keys: Path | None
+    admin_key: Secret | None
+    tls: Tls | None
     journal: Path | None
     journal_segment_bytes: int
     journal_total_bytes: int
@@ -166,6 +173,9 @@ def _gateway(config: Config) -> Gateway:
     return Gateway(
         listen=parse_address(table.listen),
         admin=parse_address(table.admin),
+        keys=folder / table.keys if table.keys else None,
+        admin_key=config.admin_key,
+        tls=None if table.tls is None else door.tls(table.tls, folder),
         journal=journal,
         journal_segment_bytes=table.journal_segment_mib * MIB,
         journal_total_bytes=table.journal_total_mib * MIB,

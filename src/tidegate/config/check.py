@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config import groups, secret, tariff
-from tidegate.config.address import Address, Url, is_loopback, is_private, parse_address, parse_url
+from tidegate.config.address import Url, is_private, parse_url
 from tidegate.config.defaults import defaults
-from tidegate.config.endpoint import VARIABLE, EndpointTable, EngineKind
+from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
@@ -59,10 +59,6 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
 
 
 def _gateway(gateway: GatewayTable, problems: Problems) -> None:
-    listen = _address("gateway.listen", gateway.listen, problems)
-    admin = _address("gateway.admin", gateway.admin, problems)
-    if listen is not None and admin is not None and _same(listen, admin):
-        problems.add("gateway.admin", "this is the clients' address", "give it a port of its own, as in 127.0.0.1:8401")
     for key, path in (("journal", gateway.journal), ("state", gateway.state), ("log", gateway.log)):
         if path and "\0" in path:
             problems.add(f"gateway.{key}", "this is not the name of a file", "write a path")
@@ -74,29 +70,6 @@ def _gateway(gateway: GatewayTable, problems: Problems) -> None:
             "less than two segments: the newest would be removed while it is written",
             f"set it to {2 * gateway.journal_segment_mib} or more, or make journal_segment_mib smaller",
         )
-
-
-def _address(path: str, text: str, problems: Problems) -> Address | None:
-    try:
-        address = parse_address(text)
-    except ValueError as error:
-        problems.add(path, f"{error} in `{text}`", "write host:port, as in 127.0.0.1:8400 or [::1]:8400")
-        return None
-    if not is_loopback(address.host):
-        port = address.port or 8400
-        problems.add(
-            path,
-            f"`{text}` can be reached from other machines, and there are no client keys yet: "
-            "whoever reaches it may spend your money and read your metrics",
-            f"listen on 127.0.0.1:{port} and put a proxy in front that does TLS and authenticates",
-        )
-    return address
-
-
-def _same(one: Address, other: Address) -> bool:
-    # Port 0 is a free one each time. Loopback has many addresses, but `localhost` is most often the first.
-    hosts = {"127.0.0.1" if host == "localhost" else host for host in (one.host.lower(), other.host.lower())}
-    return one.port == other.port != 0 and len(hosts) == 1
 
 
 def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problems) -> None:
@@ -203,21 +176,12 @@ def _secret(
     where = "api_key_env" if variable else "api_key_file"
     try:
         if variable:
-            return secret.from_variable(_variable(variable), variables)
+            return secret.from_variable(variable, variables)
         if file:
             return secret.from_file(folder / file)
     except SecretError as error:
         problems.add(f"{path}.{where}", error.message, error.remedy)
     return None
-
-
-def _variable(name: str) -> str:
-    if not VARIABLE.match(name):
-        raise SecretError(  # without the name: it may be the key itself
-            "this is not the name of a variable",
-            "write the variable's name in capitals; the key itself never stands here",
-        )
-    return name
 
 
 def _network(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, problems: Problems) -> None:

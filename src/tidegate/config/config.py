@@ -11,7 +11,7 @@ from tidegate.config.secret import Secret
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's tables, and the secrets by endpoint. Relative paths start at the file's folder."""
+    """The file's tables, and the secrets: by endpoint, and the admin's. Relative paths start at the file's folder."""
 
     file: Path
     gateway: GatewayTable
@@ -22,3 +22,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]
     secrets: dict[str, Secret]
+    admin_key: Secret | None

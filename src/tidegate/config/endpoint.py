@@ -1,6 +1,5 @@
 """An endpoint in the configuration file: its engine, price, and what it is believed to do at first."""
 
-import re
 from enum import StrEnum
 from typing import Annotated
 
@@ -9,10 +8,6 @@ from msgspec import Meta
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
 from tidegate.core.model import Capability
-
-# A variable's name in the usual spelling. A key written here by mistake rarely has it, and is then not repeated in
-# an error message.
-VARIABLE = re.compile(r"^[A-Z_][A-Z0-9_]{0,127}$")
 
 
 class EngineKind(StrEnum):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tidegate.config import expected
+from tidegate.config import door, expected
 from tidegate.config.check import Draft, check
 from tidegate.config.config import Config
 from tidegate.config.endpoint import EndpointTable
@@ -53,8 +53,10 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
 def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> Config:
     """The configuration in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
     problems = Problems(path)
+    variables = os.environ if variables is None else variables
     draft = _sections(Path(path).parent, _parse(path, text), problems)
-    secrets = check(draft, problems, os.environ if variables is None else variables)
+    admin_key = None if draft.gateway is None else door.check(draft.gateway, draft.folder, problems, variables)
+    secrets = check(draft, problems, variables)
     if problems.found:
         raise ConfigError(problems.found)
     assert draft.gateway is not None
@@ -70,6 +72,7 @@ def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> C
         models=draft.models,
         endpoints=draft.endpoints,
         secrets=secrets,
+        admin_key=admin_key,
     )
 
 

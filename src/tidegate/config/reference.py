@@ -21,13 +21,17 @@ from tidegate.config.schema import (
     ClassTable,
     GatewayTable,
     PolicyTable,
+    SecretTable,
     SiteTable,
     SloTable,
     Table,
+    TlsTable,
 )
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[gateway]", GatewayTable),
+    ("admin_key = { ... } in [gateway]", SecretTable),
+    ("tls = { ... } in [gateway]", TlsTable),
     ("[policy]", PolicyTable),
     ("[budget]", BudgetTable),
     ("[class.NAME]", ClassTable),

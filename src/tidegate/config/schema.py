@@ -23,6 +23,34 @@ Text = Annotated[str, Meta(max_length=4096)]  # the longest path Linux takes
 Usd = Annotated[float, Meta(ge=0, le=1000)]  # a thousand dollars for one request is a slip of the keyboard
 
 
+class SecretTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a secret stands. One of the two; the secret itself never stands in this file."""
+
+    env: Annotated[str, Meta(max_length=128, description="Environment variable that holds it.")] = ""
+    file: Annotated[Text, Meta(description="File that holds it, relative to this one, not readable by everybody.")] = ""
+
+
+class TlsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How we prove who we are. TLS 1.2 is the least that is spoken; the files are read at the start."""
+
+    cert: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="File of the certificate in PEM, with those between it and its authority, relative to this "
+            "one. It has no default: nobody can make one up.",
+        ),
+    ]
+    key: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="File of its private key in PEM, without a password, not readable by everybody. It has no "
+            "default, as the certificate has none.",
+        ),
+    ]
+
+
 class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The service: where it listens, what it keeps and what it grants its clients."""
 
@@ -30,18 +58,39 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str,
         Meta(
             max_length=300,  # a host name has at most 253 characters
-            description="Address for clients, `host:port`. Loopback only, as there are no client keys: whoever "
-            "reaches the port may spend the money. 8400 keeps clear of 8000, 8080 and 11434, where engines listen.",
+            description="Address for clients, `host:port`. Beyond loopback only with `keys`: whoever reaches the port "
+            "may spend the money. 8400 keeps clear of 8000, 8080 and 11434, where engines listen.",
         ),
     ] = "127.0.0.1:8400"
     admin: Annotated[
         str,
         Meta(
             max_length=300,  # as above
-            description="Address for metrics and administration, loopback only. A port of its own, so that a proxy "
-            "in front of the clients' port does not publish it.",
+            description="Address for metrics and administration. Beyond loopback only with `admin_key`. A port of "
+            "its own, so that a proxy in front of the clients' port does not publish it.",
         ),
     ] = "127.0.0.1:8401"
+    keys: Annotated[
+        Text,
+        Meta(
+            description="File of client keys, relative to this one, as `tidegate keys create` makes it. Where it is "
+            "named, nothing is served without a key in it. None: on one's own machine a key would be in the way."
+        ),
+    ] = ""
+    admin_key: Annotated[
+        SecretTable | None,
+        Meta(
+            description="Secret that the admin address asks for, as `Authorization: Bearer`, by everything but "
+            "`/livez` and `/readyz`. None: who reaches loopback can read this file too."
+        ),
+    ] = None
+    tls: Annotated[
+        TlsTable | None,
+        Meta(
+            description="Certificate and key with which both addresses speak TLS. None: on loopback nobody listens "
+            "in, and elsewhere a proxy often does it."
+        ),
+    ] = None
     journal: Annotated[
         Text,
         Meta(

@@ -1,12 +1,16 @@
 """Secrets: where they come from, and a type that does not show them."""
 
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 SECRET_BYTES_MAX = 16 * 1024  # signed tokens have 2 KiB; more is another file
+# A variable's name in the usual spelling. A key written here by mistake rarely has it, and is then not repeated in
+# an error message.
+_VARIABLE = re.compile(r"^[A-Z_][A-Z0-9_]{0,127}$")
 
 
 class SecretError(Exception):
@@ -50,12 +54,17 @@ class Secret:
 
 def from_variable(name: str, variables: Mapping[str, str]) -> Secret:
     """The secret in an environment variable."""
+    if not _VARIABLE.match(name):
+        raise SecretError(  # without the name: it may be the key itself
+            "this is not the name of a variable",
+            "write the variable's name in capitals; the key itself never stands here",
+        )
     text = variables.get(name)
     if text is None or not text.strip():
         state = "not set" if text is None else "empty"
         raise SecretError(
             f"the environment variable {name} is {state}",
-            f"export {name}=... before the start, or use `api_key_file`",
+            f"export {name}=... before the start, or name a file that holds it",
         )
     return _checked(text, f"the environment variable {name}")
 

@@ -129,6 +129,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
     is what the budget had left when it arrived, None without one. `prefix` are salted digests of prompt blocks.
+    `key` is the id of the client's key, empty where none is asked for.
     """
 
     id: str
@@ -151,6 +152,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     likeness: Likeness = Likeness.SUBSTITUTE
     session: str = ""
     prefix: tuple[int, ...] = ()
+    key: str = ""
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):

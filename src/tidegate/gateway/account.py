@@ -4,6 +4,7 @@ from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
 from tidegate.http.client import Cause
@@ -22,6 +23,7 @@ class Account:
         "_call",
         "_dispatch",
         "_first_s",
+        "_grant",
         "_hedged",
         "_held_s",
         "_leases",
@@ -30,17 +32,21 @@ class Account:
         "_received_s",
         "_request",
         "_request_id",
+        "_used_tokens",
         "cause",
         "spent_usd",
     )
 
-    def __init__(self, dispatch: Dispatch, call: Call, request: Request, request_id: str, received_s: float) -> None:
+    def __init__(
+        self, dispatch: Dispatch, call: Call, request: Request, request_id: str, received_s: float, grant: Grant
+    ) -> None:
         """`request_id` is the client's own, or ours where it gave none."""
         self._dispatch = dispatch
         self._call = call
         self._request = request
         self._request_id = request_id
         self._received_s = received_s
+        self._grant = grant
         self._first_s: float | None = None
         self._held_s = 0.0
         self._hedged = False
@@ -50,6 +56,7 @@ class Account:
         self._predicted_ttft_s: float | None = None
         self.cause: str | None = None
         self.spent_usd = 0.0
+        self._used_tokens = 0
 
     def may_spend(self, endpoint: str, attempt: int, now_s: float) -> Failure | None:
         """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's."""
@@ -57,7 +64,7 @@ class Account:
         if not upstream.asks_money:
             return None
         lease_id = f"{self._request.id}/{attempt}"
-        refused = self._dispatch.spending.hold(lease_id, "", upstream.endpoint, self._call, now_s)
+        refused = self._dispatch.spending.hold(lease_id, self._request.key, upstream.endpoint, self._call, now_s)
         if refused is None:
             self._leases[endpoint] = lease_id
         return refused
@@ -122,6 +129,10 @@ class Account:
             retry_after_s=retry_after_s,
             cause=cause,
         )
+        if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
+            # The most of any attempt: what hedging repeats is our affair, not the client's.
+            prompt_tokens = self._request.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
+            self._used_tokens = max(self._used_tokens, prompt_tokens + (fact.output_tokens or 0))
         billed_usd = self._billed_usd(attempt, fact)
         lease_id = self._leases.pop(attempt.endpoint, None)
         if lease_id is not None:
@@ -172,7 +183,10 @@ class Account:
                 (b"x-tidegate-model", (upstream.model or self._request.model).encode()),
                 (b"x-tidegate-likeness", likeness.encode()),
             )
-        return alike, own_lines(self._request_id, self._request.id, overhead_s)
+        own = own_lines(self._request_id, self._request.id, overhead_s)
+        if self._grant.limited:
+            own += self._grant.lines(self._dispatch.clock.now_s())
+        return alike, own
 
     def over(
         self,
@@ -190,11 +204,15 @@ class Account:
         ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
         self._dispatch.metrics.request_ended(request.klass, outcome, ttft_s, now_s - request.arrived_s)
+        self._grant.end(request, self._used_tokens, now_s)
+        if request.key:
+            self._dispatch.metrics.key_ended(request.key, outcome, self._used_tokens, self.spent_usd)
         self._dispatch.log.request(
             WideEvent(
                 at_s=now_s,
                 request_id=self._request_id,
                 decision_id=request.id,
+                key=request.key or None,
                 klass=request.klass,
                 model=request.model,
                 endpoint=flight.winner or None,

@@ -3,22 +3,28 @@
 import asyncio
 import sys
 from collections.abc import Callable
+from hmac import compare_digest
 from pathlib import Path
 
 import msgspec
 
+from tidegate.config.secret import Secret
 from tidegate.core.model import WHY_TEXT
+from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
-from tidegate.gateway.reply import JSON
+from tidegate.gateway.reply import JSON, Headers
 from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Status
+from tidegate.state.keys import digest
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
 from tidegate.wire.errors import error_body
 
 # One query at a time reads the journal: it takes a core for a second, and the relay needs the other.
 EXPLAIN_TIMEOUT_S = 30.0
+# Kubernetes' probes carry no secret, and learn nothing.
+_UNGUARDED = frozenset({"/livez", "/readyz"})
 _ROUTES = "/livez, /readyz, /metrics, /api/state and /api/decisions/{id}"
 
 
@@ -33,12 +39,15 @@ class Admin:
         journal: Journal | None,
         keeper: Keeper,
         servers: Callable[[], tuple[Server, Server]],
+        key: Secret | None,
     ) -> None:
+        """`key` opens everything but the two questions whether we live; without one, all of it is open."""
         self._dispatch = dispatch
         self._ready = ready
         self._journal = journal
         self._keeper = keeper
         self._servers = servers
+        self._digest = None if key is None else digest(key.reveal().encode())
         self._explaining: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -49,10 +58,13 @@ class Admin:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later."""
+        path = exchange.path
+        if path not in _UNGUARDED and not self._opens(bearer(exchange.headers)):
+            _error(exchange, 401, "The admin address asks for `Authorization: Bearer` and its secret.", (CHALLENGE,))
+            return
         if exchange.method not in ("GET", "HEAD"):
             _error(exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.")
             return
-        path = exchange.path
         if path == "/livez":
             exchange.respond(200, (JSON,), b'{"status":"ok"}')
         elif path == "/readyz":
@@ -66,6 +78,12 @@ class Admin:
             self._decision(exchange, path.removeprefix("/api/decisions/"))
         else:
             _error(exchange, 404, f"There is nothing at {path[:200]}; there are {_ROUTES}.")
+
+    def _opens(self, given: bytes | None) -> bool:
+        if self._digest is None:
+            return True
+        # Of digests, so that not even the length of the secret shows in the time that it takes.
+        return given is not None and compare_digest(digest(given), self._digest)
 
     def _exposition(self) -> bytes:
         dispatch = self._dispatch
@@ -163,5 +181,5 @@ async def _replayed(decision_id: str, folder: Path) -> msgspec.Raw | None:
             await child.wait()
 
 
-def _error(exchange: Exchange, status: int, message: str) -> None:
-    exchange.respond(status, (JSON,), error_body(message, "invalid_request_error", None, f"http_{status}"))
+def _error(exchange: Exchange, status: int, message: str, headers: Headers = ()) -> None:
+    exchange.respond(status, (JSON, *headers), error_body(message, "invalid_request_error", None, f"http_{status}"))

@@ -2,15 +2,19 @@
 
 import asyncio
 import os
+from collections.abc import Iterable
 
 from tidegate import __version__
 from tidegate.clock import Clock
+from tidegate.config.address import is_loopback
 from tidegate.config.build import Built
 from tidegate.config.secret import Secret
 from tidegate.core.model import JOURNAL_VERSION, Endpoint, Segment
+from tidegate.core.profile import Profile
 from tidegate.core.router import Router
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.admin import Admin
+from tidegate.gateway.auth import Auth
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
@@ -21,6 +25,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
+from tidegate.state.keys import KeyFile, caps
 from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
@@ -67,6 +72,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._admin: Admin
+        self.auth: Auth
         self.dispatch: Dispatch
         self.server: Server
         self.admin: Server
@@ -74,6 +80,7 @@ class Gateway:
     async def start(self) -> None:
         """Listen, having probed every endpoint once."""
         settings = self._built.gateway
+        auth = self.auth = self._auth()
         for endpoint in self._built.endpoints:
             self._upstreams[endpoint.name] = self._upstream(endpoint)
         dispatch = self.dispatch = Dispatch(
@@ -93,20 +100,37 @@ class Gateway:
         handler = Handler(
             dispatch,
             catalogue=Catalogue(self._built.groups, self.router, self.clock.now_s()),
-            classes=ClassTable(classes=self._built.classes, default=DEFAULT_CLASS),
+            auth=auth,
             ready=self.ready,
             salt=os.urandom(16),
             instance=os.urandom(4).hex(),
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max)
-        self.server = Server(handler, limits=limits, clock=self.clock, error_body=_error_body, on_error=self._crashed)
-        self._admin = Admin(dispatch, ready=self.ready, journal=self.journal, keeper=self.keeper, servers=self._servers)
+        self.server = Server(
+            handler,
+            limits=limits,
+            clock=self.clock,
+            error_body=_error_body,
+            knows=auth.knows,
+            on_error=self._crashed,
+        )
+        self._admin = Admin(
+            dispatch,
+            ready=self.ready,
+            journal=self.journal,
+            keeper=self.keeper,
+            servers=self._servers,
+            key=settings.admin_key,
+        )
         self.admin = Server(
             self._admin, limits=ADMIN_LIMITS, clock=self.clock, error_body=_error_body, on_error=self._crashed
         )
-        await self.server.start(settings.listen.host, settings.listen.port)
-        await self.admin.start(settings.admin.host, settings.admin.port)
-        self._tasks = [asyncio.create_task(p.run()) for p in probers]
+        tls = None if settings.tls is None else settings.tls.context()
+        await self.server.start(settings.listen.host, settings.listen.port, tls)
+        await self.admin.start(settings.admin.host, settings.admin.port, tls)
+        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *(p.run() for p in probers))]
+        if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
+            self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)
 
     async def stop(self) -> None:
@@ -118,6 +142,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.admin.close(0.0)
         await self._admin.close()
+        self.auth.close()
         self.dispatch.close()
         await self.keeper.close()
         for upstream in self._upstreams.values():
@@ -131,6 +156,22 @@ class Gateway:
     def ready(self) -> bool:
         """Whether a request may be sent here: some endpoint is up, and the gateway is not going down."""
         return not self._draining and any(self.router.endpoint(n).state.up for n in self._upstreams)
+
+    def _auth(self) -> Auth:
+        """Raises KeysError where the file of keys cannot be read."""
+        settings = self._built.gateway
+        return Auth(
+            None if settings.keys is None else KeyFile(settings.keys),
+            models=tuple(sorted(self._built.groups)),
+            classes=ClassTable(classes=self._built.classes, default=DEFAULT_CLASS),
+            clock=self.clock,
+            log=self.log,
+            on_change=self._budgets,
+        )
+
+    def _budgets(self, profiles: Iterable[Profile]) -> None:
+        """The budgets of keys hold beside that of all."""
+        self.spending.limit((*self._built.caps, *caps(profiles)))
 
     def _servers(self) -> tuple[Server, Server]:
         return self.server, self.admin

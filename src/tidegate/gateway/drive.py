@@ -7,6 +7,7 @@ from tidegate.core.model import Decision, Ending, Request, Wait
 from tidegate.engines.base import Failure, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.http.server import Exchange
@@ -61,6 +62,7 @@ class Drive:
         call: Call,
         request: Request,
         request_id: str,
+        grant: Grant,
         client: Client | None = None,
     ) -> None:
         """`request_id` is the client's own, or ours where it gave none; the request's `id` is always ours.
@@ -75,7 +77,7 @@ class Drive:
         # What is translated to a client in mid-stream, and has to end in its dialect.
         self._stream: Translated | None = None
         self._flight = Flight(buffered=not call.stream)
-        self._account = Account(dispatch, call, request, request_id, exchange.received_s)
+        self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
         # Those under way: what is in here has started and not ended.
         self._attempts: dict[str, Attempt] = {}
         self._failure: Failure | None = None

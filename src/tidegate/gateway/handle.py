@@ -7,6 +7,7 @@ import msgspec
 
 from tidegate.core.model import Request
 from tidegate.core.replay import Explained
+from tidegate.gateway.auth import Auth, Grant
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
@@ -16,7 +17,7 @@ from tidegate.http.server import Exchange
 from tidegate.wire.anthropic import request
 from tidegate.wire.anthropic.client import counted
 from tidegate.wire.errors import BadRequest
-from tidegate.wire.intake import ClassTable, client_request_id, estimated_tokens, intake
+from tidegate.wire.intake import client_request_id, estimated_tokens, intake
 from tidegate.wire.ollama import models
 from tidegate.wire.translate import Client
 
@@ -33,7 +34,7 @@ class Handler:
         dispatch: Dispatch,
         *,
         catalogue: Catalogue,
-        classes: ClassTable,
+        auth: Auth,
         ready: Callable[[], bool],
         salt: bytes,
         instance: str,
@@ -41,7 +42,7 @@ class Handler:
         """`instance` begins every id, so that ids of two processes differ; `salt` keeps digests from being guessed."""
         self._dispatch = dispatch
         self._catalogue = catalogue
-        self._classes = classes
+        self._auth = auth
         self._ready = ready
         self._salt = salt
         self._instance = instance
@@ -49,37 +50,43 @@ class Handler:
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later; nothing here waits."""
-        route = ROUTES.get(exchange.path)
+        path = exchange.path
+        route = ROUTES.get(path)
         client = None if route is None else route.client
+        grant: Grant | None = None
         try:
+            if path in _ALIVE:  # whoever watches over us has no key
+                self._alive(exchange)
+                return
+            grant = self._auth.grant(exchange.headers, exchange.received_s)
             if route is not None:
-                self._infer(exchange, route)
+                self._infer(exchange, route, grant)
             else:
-                self._look_up(exchange, exchange.path)
+                self._look_up(exchange, path, grant)
         except BadRequest as error:
-            self._refuse(exchange, error, client)
+            self._refuse(exchange, error, client, grant)
 
-    def _look_up(self, exchange: Exchange, path: str) -> None:
+    def _look_up(self, exchange: Exchange, path: str, grant: Grant) -> None:
         """Answer what is no inference."""
         short = path[3:] if path.startswith("/v1/") else path
         if short == "/models" or short.startswith("/models/"):
-            self._list(exchange, short)
-        elif path in _ALIVE:
-            self._alive(exchange)
+            self._list(exchange, short, grant)
         elif path in _COUNT:
             _only(exchange, "POST")
             call = request.parse(exchange.body, exchange.headers, counting=True)
             tokens = estimated_tokens(call, self._dispatch.ratio(self._canonical(call.model)))
-            self._answer(exchange, counted(tokens))
+            self._answer(exchange, counted(tokens), grant)
         elif path == "/api/tags":
             _only(exchange, "GET")
-            self._answer(exchange, models.tags(self._catalogue.facts(name) for name in self._catalogue.names()))
+            self._answer(exchange, models.tags(self._catalogue.facts(name) for name in self._names(grant)), grant)
         elif path == "/api/show":
             _only(exchange, "POST")
-            self._answer(exchange, models.show(self._catalogue.facts(models.shown(exchange.body))))
+            name = models.shown(exchange.body)
+            grant.check(name, self._canonical(name))
+            self._answer(exchange, models.show(self._catalogue.facts(name)), grant)
         elif path == "/api/version":
             _only(exchange, "GET")
-            self._answer(exchange, models.version())
+            self._answer(exchange, models.version(), grant)
         else:
             raise BadRequest(
                 f"There is nothing at {path[:200]}; POST is served at {', '.join(_SERVED)}, GET at /v1/models.",
@@ -87,8 +94,9 @@ class Handler:
                 code="not_found",
             )
 
-    def _infer(self, exchange: Exchange, route: Route) -> None:
+    def _infer(self, exchange: Exchange, route: Route, grant: Grant) -> None:
         _only(exchange, "POST")
+        grant.admit(exchange.received_s)
         encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
         if encoding != b"identity":
             raise BadRequest(
@@ -104,19 +112,23 @@ class Handler:
             exchange.headers,
             id=request_id,
             now_s=exchange.received_s,
-            table=self._classes,
+            table=grant.classes,
             ratio=self._dispatch.ratio(call.model if group is None else group.name),
             salt=self._salt,
             group=group,
-            budget_usd=self._dispatch.spending.headroom_usd("", exchange.received_s),
+            residency=grant.profile.residency,
+            budget_usd=self._dispatch.spending.headroom_usd(grant.profile.id, exchange.received_s),
+            key=grant.profile.id,
         )
+        grant.check(call.model, asked.model)
         echoed = client_request_id(exchange.headers) or request_id
         if knobs.dry_run:
-            self._dry_run(exchange, asked, echoed)
+            self._dry_run(exchange, asked, echoed, grant)
         else:
-            Drive(self._dispatch, exchange, call, asked, echoed, route.client).begin()
+            grant.begin(asked, exchange.received_s)
+            Drive(self._dispatch, exchange, call, asked, echoed, grant, route.client).begin()
 
-    def _dry_run(self, exchange: Exchange, asked: Request, echoed: str) -> None:
+    def _dry_run(self, exchange: Exchange, asked: Request, echoed: str, grant: Grant) -> None:
         """Say what would be done, and do nothing: nothing is sent, journalled or learned."""
         router, now_s = self._dispatch.router, exchange.received_s
         found = Explained(
@@ -126,18 +138,26 @@ class Handler:
             candidates=tuple(router.candidates(asked, now_s)),
         )
         headers = (JSON, *echo(echoed, asked.id))
-        exchange.respond(200, headers, msgspec.json.encode(found))
+        exchange.respond(200, headers, msgspec.json.encode(found), grant.lines(now_s))
 
-    def _list(self, exchange: Exchange, short: str) -> None:
+    def _list(self, exchange: Exchange, short: str, grant: Grant) -> None:
         _only(exchange, "GET")
         # Names of models have slashes, which SDKs quote and people do not.
         name = unquote(short.removeprefix("/models").removeprefix("/"))
         entry = self._catalogue.entry
-        found = entry(name) if name else {"object": "list", "data": [entry(one) for one in self._catalogue.names()]}
-        self._answer(exchange, msgspec.json.encode(found))
+        if name:
+            grant.check(name, self._canonical(name))
+            found = entry(name)
+        else:
+            found = {"object": "list", "data": [entry(one) for one in self._names(grant)]}
+        self._answer(exchange, msgspec.json.encode(found), grant)
 
-    def _answer(self, exchange: Exchange, body: bytes) -> None:
-        exchange.respond(200, (JSON, self._id_header(exchange)), body)
+    def _answer(self, exchange: Exchange, body: bytes, grant: Grant) -> None:
+        exchange.respond(200, (JSON, self._id_header(exchange)), body, grant.lines(exchange.received_s))
+
+    def _names(self, grant: Grant) -> list[str]:
+        """What this key may ask for."""
+        return [name for name in self._catalogue.names() if grant.may_ask(name, self._canonical(name))]
 
     def _canonical(self, name: str) -> str:
         group = self._catalogue.group(name)
@@ -149,12 +169,19 @@ class Handler:
         body = b'{"status":"ok"}' if good else b'{"status":"no endpoint is up"}'
         exchange.respond(200 if good else 503, (JSON,), body)
 
-    def _refuse(self, exchange: Exchange, error: BadRequest, client: Client | None) -> None:
+    def _refuse(self, exchange: Exchange, error: BadRequest, client: Client | None, grant: Grant | None) -> None:
+        """`grant` is None where it was refused for want of one."""
         self._dispatch.metrics.bad_request(error.status)
+        lines = b""
+        if grant is not None:
+            lines = grant.lines(exchange.received_s)
+            if grant.profile.id:
+                self._dispatch.metrics.key_refused(grant.profile.id, error.code or "bad_request")
         reply = ErrorReply(
             status=error.status, message=error.message, kind=error.type, param=error.param, code=error.code
         )
-        exchange.respond(reply.status, (*reply.headers(), self._id_header(exchange)), reply.body(client))
+        headers = (*reply.headers(), *error.headers, self._id_header(exchange))
+        exchange.respond(reply.status, headers, reply.body(client), lines)
 
     def _id_header(self, exchange: Exchange) -> tuple[bytes, bytes]:
         return b"x-request-id", (client_request_id(exchange.headers) or self._new_id()).encode()

@@ -3,10 +3,11 @@
 Nothing here decides where a request runs. What does not fit the budget, or cannot be written down, is not sent.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from tidegate.core.model import Ending, Endpoint
 from tidegate.engines.base import Failure
+from tidegate.state.cap import Cap
 from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.tick import Tick
@@ -31,6 +32,12 @@ class Spending:
         self._on_problem = on_problem
         self._reported = ""
         self._tick = Tick(self._flush)
+
+    def limit(self, caps: Collection[Cap]) -> None:
+        """Put these caps in force."""
+        if self.ledger is not None:
+            self.ledger.set_caps(caps)
+            self._capped = bool(caps)
 
     def headroom_usd(self, key: str, now_s: float) -> float | None:
         """The most that one more request of this key may cost; None where there is no limit."""

@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._limits = server.limits
-        self._reader = Reader(self, server.limits, server.clock)
+        self._reader = Reader(self, server.limits, server.clock, server.knows)
         self._exchange: Exchange | None = None
         self._held: list[bytes] = []  # what came while the exchange was running
         self._held_bytes = 0
@@ -81,7 +81,10 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         self.transport.set_write_buffer_limits(high=self._limits.write_high_water)
-        if not self._server.admit(self):
+        if self._server.closing:  # a handshake that took until after the end: nobody would look after it
+            self._closing = True
+            self.transport.abort()
+        elif not self._server.admit(self):
             self._refuse(503, "too many connections")
             self.transport.close()
 

@@ -11,6 +11,9 @@ class Limits:
     headers_max: int = 100  # browsers and SDKs send about 20, a mesh adds another 20
     target_bytes_max: int = 8 * 1024  # what nginx and most proxies accept
     body_bytes_max: int = 32 * 1024 * 1024  # a million tokens are 4 MiB; the rest is room for images in base64
+    stranger_body_bytes_max: int = (
+        64 * 1024
+    )  # from whom the server does not know: 10,000 of them take 640 MB, not 320 GB
     head_timeout_s: float = 10.0  # a head is one packet or two, even from a phone
     body_timeout_s: float = 30.0  # silence between two pieces of a body: a lossy link that recovers, not one that died
     idle_timeout_s: float = 75.0  # keep-alive: longer than the 60 s of common load balancers, so that they close first

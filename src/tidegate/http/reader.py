@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
@@ -21,6 +22,9 @@ _ORIGIN = re.compile(rb"[a-z]+://[^/?]*", re.IGNORECASE)
 _HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 # What a body may consist of before its pieces are put together: small ones take more for themselves than they hold.
 _PIECES_MAX = 64
+
+
+_TOO_LARGE = "the body is too large, or too large for a client without a valid key"
 
 
 class Awaits(Enum):
@@ -52,6 +56,7 @@ class Reader:
         "_bare_bytes",
         "_body",
         "_body_bytes",
+        "_body_bytes_max",
         "_chunked",
         "_clock",
         "_connection",
@@ -59,6 +64,7 @@ class Reader:
         "_head_bytes",
         "_headers",
         "_http11",
+        "_knows",
         "_limits",
         "_method",
         "_parser",
@@ -71,8 +77,16 @@ class Reader:
         "refusal",
     )
 
-    def __init__(self, connection: "Connection", limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self,
+        connection: "Connection",
+        limits: Limits,
+        clock: Clock,
+        knows: Callable[[Mapping[bytes, bytes]], bool],
+    ) -> None:
+        """`knows`: see `Server`."""
         self._connection = connection
+        self._knows = knows
         self._limits = limits
         self._clock = clock
         self._parser = httptools.HttpRequestParser(self)
@@ -90,6 +104,7 @@ class Reader:
         self._upgrading = False
         self._body: list[bytes | bytearray] = []
         self._body_bytes = 0
+        self._body_bytes_max = 0  # of a chunked body
         self._bare_bytes = 0  # of a chunked body since its last piece: sizes, extensions, trailers
 
     def feed(self, data: bytes) -> None:
@@ -181,8 +196,9 @@ class Reader:
             self._upgrading = True
         # Both framings at once, and malformed lengths, llhttp has refused already.
         if b"content-length" in headers:
-            if int(headers[b"content-length"]) > limits.body_bytes_max:
-                self._refuse(413, "the body is too large")
+            length = int(headers[b"content-length"])
+            if length > limits.body_bytes_max or (length > limits.stranger_body_bytes_max and not self._knows(headers)):
+                self._refuse(413, _TOO_LARGE)
         elif b"transfer-encoding" in headers:
             self._judge_coding(headers[b"transfer-encoding"])
         if b"expect" in headers:
@@ -202,8 +218,8 @@ class Reader:
         if self._chunked:  # a content-length has been judged before
             self._bare_bytes = 0
             self._body_bytes += len(data)
-            if self._body_bytes > self._limits.body_bytes_max:
-                self._refuse(413, "the body is too large")
+            if self._body_bytes > self._body_bytes_max:
+                self._refuse(413, _TOO_LARGE)
 
     def on_message_complete(self) -> None:
         """The request is complete; it runs when the parser has returned and its turn has come."""
@@ -252,6 +268,9 @@ class Reader:
             self._refuse(400, "HTTP/1.0 has no transfer codings")
         self._chunked = True
         self._bare_bytes = 0
+        self._body_bytes_max = self._limits.body_bytes_max
+        if not self._knows(self._headers):
+            self._body_bytes_max = min(self._body_bytes_max, self._limits.stranger_body_bytes_max)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the body of a request that also offers another protocol.

@@ -35,6 +35,8 @@ class Server:
 
     handler     called with each request, on the event loop; it answers now or later
     error_body  (status, message) -> (content-type, body) of the server's own refusals
+    knows       whether the client with these header fields may send a body of more than `stranger_body_bytes_max`;
+                asked before such a body is read
     on_error    told of an exception that escaped the handler, instead of the event loop's exception handler
     """
 
@@ -45,12 +47,14 @@ class Server:
         limits: Limits,
         clock: Clock,
         error_body: Callable[[int, str], tuple[bytes, bytes]],
+        knows: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self.handler = handler
         self.limits = limits
         self.clock = clock
         self.error_body = error_body
+        self.knows = knows
         self.coarse_s = clock.now_s()  # read once a sweep: deadlines need no better
         self.closing = False
         self.connections: set[Connection] = set()

@@ -9,6 +9,7 @@ class WideEvent(Record, frozen=True, kw_only=True, tag="request"):
     at_s: float
     request_id: str
     decision_id: str
+    key: str | None
     klass: str
     model: str
     endpoint: str | None

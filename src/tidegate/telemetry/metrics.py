@@ -32,6 +32,10 @@ class Spec(Record, frozen=True, kw_only=True):
 TABLE: tuple[Spec, ...] = (
     Spec(name="requests", type="counter", labels=("class", "outcome"), help="Requests that ended, by how."),
     Spec(name="bad_requests", type="counter", labels=("status",), help="Requests refused before any decision."),
+    Spec(name="key_requests", type="counter", labels=("key", "outcome"), help="Requests that ended, by key."),
+    Spec(name="key_refusals", type="counter", labels=("key", "code"), help="Refused before any decision, by key."),
+    Spec(name="key_tokens", type="counter", labels=("key",), help="Tokens counted against the limits of keys."),
+    Spec(name="key_cost_usd", type="counter", labels=("key",), help="Dollars spent, by key."),
     Spec(name="decisions", type="counter", labels=("why",), help="Decisions that send or hold, by reason."),
     Spec(name="refusals", type="counter", labels=("why",), help="Decisions that refuse, by reason."),
     Spec(name="attempts", type="counter", labels=("endpoint", "ending"), help="Calls to endpoints, by ending."),
@@ -185,6 +189,16 @@ class Metrics:
     def bad_request(self, status: int) -> None:
         """A request was refused before any decision."""
         self._counters["bad_requests"].add((str(status),))
+
+    def key_refused(self, key: str, code: str) -> None:
+        """A request of this key was refused before any decision."""
+        self._counters["key_refusals"].add((key, code))
+
+    def key_ended(self, key: str, outcome: str, tokens: int, usd: float) -> None:
+        """A request of this key is over."""
+        self._counters["key_requests"].add((key, outcome))
+        self._counters["key_tokens"].add((key,), tokens)
+        self._counters["key_cost_usd"].add((key,), usd)
 
     def request_ended(self, klass: str, outcome: str, ttft_s: float | None, e2e_s: float) -> None:
         """A request is over."""

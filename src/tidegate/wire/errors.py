@@ -20,7 +20,8 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 class BadRequest(Exception):
     """The client's request cannot be served as it stands.
 
-    `message` names the place by its JSON path or header and says what is accepted; it never quotes a prompt.
+    `message` names the place by its JSON path or header and says what is accepted; it never quotes a prompt. `headers`
+    tell an SDK what to do about it.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class BadRequest(Exception):
         type: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -38,6 +40,7 @@ class BadRequest(Exception):
         self.type = type
         self.param = param
         self.code = code
+        self.headers = headers
 
     def body(self) -> bytes:
         """The JSON body of the answer."""

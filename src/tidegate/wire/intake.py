@@ -20,10 +20,14 @@ _IDENTICAL = Likeness.IDENTICAL
 
 
 class ClassTable(Record, frozen=True, kw_only=True):
-    """The classes by name, and which one a request is of that names none."""
+    """The classes that a client may name, and which one a request is of that names none.
+
+    `partial`: there are others, which are not for this client.
+    """
 
     classes: dict[str, RequestClass]
     default: str
+    partial: bool = False
 
 
 def intake(
@@ -38,12 +42,13 @@ def intake(
     group: ModelGroup | None = None,
     residency: tuple[str, ...] = _EVERYWHERE,
     budget_usd: float | None = None,
+    key: str = "",
 ) -> tuple[Request, Knobs]:
     """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
 
     Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `group` is what the
     model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` and `budget_usd` are
-    what the client's key may use at most. Raises `BadRequest` for settings that are not acceptable.
+    what the client's `key` may use at most. Raises `BadRequest` for settings that are not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
     spec = _class(table, knobs.klass)
@@ -62,13 +67,14 @@ def intake(
         worth_usd=spec.worth_usd,
         worth_usd_per_1k_tokens=spec.worth_usd_per_1k_tokens,
         late_usd_per_s=spec.late_usd_per_s,
-        residency=_residency(_within(spec.residency, residency), knobs.residency),
+        residency=_residency(_granted(spec, residency), knobs.residency),
         cost_usd_max=knobs.cost_usd_max,
         budget_usd=budget_usd,
         failover=not knobs.no_fallback,
         likeness=knobs.likeness or spec.likeness or (_IDENTICAL if group is None else group.likeness),
         session=knobs.session,
         prefix=prefix_digests(call.prompt, salt, call.tools),
+        key=key,
     )
     return request, knobs
 
@@ -87,8 +93,28 @@ def client_request_id(headers: Mapping[bytes, bytes]) -> str | None:
 def _class(table: ClassTable, name: str | None) -> RequestClass:
     spec = table.classes.get(table.default if name is None else name)
     if spec is None:
-        raise BadRequest(f"`x-tidegate-class`: there is no such class; there are {', '.join(sorted(table.classes))}.")
+        names = ", ".join(sorted(table.classes))
+        if table.partial:
+            raise BadRequest(
+                f"`x-tidegate-class`: this key may ask for {names or 'no class that there is'}.",
+                status=403,
+                code="class_not_allowed",
+            )
+        raise BadRequest(f"`x-tidegate-class`: there is no such class; there are {names}.")
     return spec
+
+
+def _granted(spec: RequestClass, residency: tuple[str, ...]) -> tuple[str, ...]:
+    """Where class and key both let the data go."""
+    found = _within(spec.residency, residency)
+    if not found:
+        raise BadRequest(
+            f"This key's data may go to {', '.join(residency)}, that of class {spec.name} to "
+            f"{', '.join(spec.residency)}, and nothing is in both; ask for another class or another key.",
+            status=403,
+            code="residency_not_allowed",
+        )
+    return found
 
 
 def _slo(given: Slo, knobs: Knobs) -> Slo:
@@ -107,8 +133,8 @@ def _residency(allowed: tuple[str, ...], asked: tuple[str, ...] | None) -> tuple
     """Where the data may go: what the request asks for, within what it is allowed. It may tighten, never widen."""
     found = allowed if asked is None else _within(allowed, asked)
     if not found:
-        within = f"; within {', '.join(allowed)} it may choose" if allowed else ""
-        raise BadRequest(f"`x-tidegate-residency`: nothing that it names is allowed to this request{within}.")
+        within = f"within {', '.join(allowed)} it may choose"
+        raise BadRequest(f"`x-tidegate-residency`: nothing that it names is allowed to this request; {within}.")
     return found
 
 

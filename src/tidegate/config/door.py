@@ -1,0 +1,140 @@
+"""The two addresses at which we listen, and what has to guard them where other machines reach them."""
+
+import os
+import ssl
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from tidegate.config import secret
+from tidegate.config.address import Address, is_loopback, parse_address
+from tidegate.config.problem import Problems
+from tidegate.config.schema import GatewayTable, SecretTable, TlsTable
+from tidegate.config.secret import Secret, SecretError
+
+ADMIN_KEY_CHARS_MIN = 20  # what is shorter was thought up by somebody, and can be guessed by somebody else
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """Certificate and key of our own, as files in PEM."""
+
+    cert: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """The context for our clients. Raises OSError (an SSLError is one) or ValueError for files that do not do."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        # A key with a password fails instead of asking for it on a terminal that nobody watches.
+        context.load_cert_chain(self.cert, self.key, password=_no_password)
+        return context
+
+
+def tls(table: TlsTable, folder: Path) -> Tls:
+    """The files that a table names, relative to `folder`."""
+    return Tls(cert=folder / table.cert, key=folder / table.key)
+
+
+def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
+    """Note what is wrong with the addresses and their guards; the secret of the admin address, if it has one."""
+    listen = _address("gateway.listen", gateway.listen, problems)
+    admin = _address("gateway.admin", gateway.admin, problems)
+    if listen is not None and admin is not None and _same(listen, admin):
+        problems.add("gateway.admin", "this is the clients' address", "give it a port of its own, as in 127.0.0.1:8401")
+    if listen is not None and not is_loopback(listen.host) and not gateway.keys:
+        problems.add(
+            "gateway.listen",
+            f"`{gateway.listen}` can be reached from other machines, and there are no client keys: "
+            "whoever reaches it may spend your money",
+            'make a key with `tidegate keys create NAME` and write keys = "keys.db", '
+            f"or listen on 127.0.0.1:{listen.port or 8400}",
+        )
+    if admin is not None and not is_loopback(admin.host) and gateway.admin_key is None:
+        problems.add(
+            "gateway.admin",
+            f"`{gateway.admin}` can be reached from other machines, and there is no admin_key: "
+            "whoever reaches it reads your metrics and decisions",
+            f'write admin_key = {{ file = "admin.key" }}, or listen on 127.0.0.1:{admin.port or 8401}',
+        )
+    if gateway.keys and not (folder / gateway.keys).is_file():
+        file = folder / gateway.keys
+        problems.add("gateway.keys", f"there is no file {file}", f"`tidegate keys create NAME --file {file}` makes it")
+    if gateway.tls is not None:
+        _tls(tls(gateway.tls, folder), problems)
+    return None if gateway.admin_key is None else _admin_key(gateway.admin_key, folder, problems, variables)
+
+
+def _address(path: str, text: str, problems: Problems) -> Address | None:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        problems.add(path, f"{error} in `{text}`", "write host:port, as in 127.0.0.1:8400 or [::1]:8400")
+        return None
+
+
+def _same(one: Address, other: Address) -> bool:
+    # Port 0 is a free one each time. Loopback has many addresses, but `localhost` is most often the first.
+    hosts = {"127.0.0.1" if host == "localhost" else host for host in (one.host.lower(), other.host.lower())}
+    return one.port == other.port != 0 and len(hosts) == 1
+
+
+def _admin_key(table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
+    if bool(table.env) == bool(table.file):
+        problems.add(
+            "gateway.admin_key", "it names both or neither", 'write { env = "VARIABLE" } or { file = "admin.key" }'
+        )
+        return None
+    where = "gateway.admin_key.env" if table.env else "gateway.admin_key.file"
+    try:
+        found = secret.from_variable(table.env, variables) if table.env else secret.from_file(folder / table.file)
+    except SecretError as error:
+        problems.add(where, error.message, error.remedy)
+        return None
+    if len(found.reveal()) < ADMIN_KEY_CHARS_MIN:
+        problems.add(where, f"it has fewer than {ADMIN_KEY_CHARS_MIN} characters", "make one with openssl rand -hex 24")
+    return found
+
+
+def _tls(files: Tls, problems: Problems) -> None:
+    readable = True
+    for path, file, remedy in (
+        ("gateway.tls.cert", files.cert, "name the file of the certificate in PEM, readable by this user"),
+        ("gateway.tls.key", files.key, "name the file of its private key in PEM, readable by this user"),
+    ):
+        if (reason := _unreadable(file)) is not None:
+            problems.add(path, f"{file} cannot be read: {reason}", remedy)
+            readable = False
+    if not readable:
+        return
+    if files.key.stat().st_mode & stat.S_IROTH:
+        problems.add(
+            "gateway.tls.key", f"{files.key} can be read by everybody on this machine", f"chmod 600 {files.key}"
+        )
+    try:
+        files.context()
+    except (OSError, ValueError) as error:
+        problems.add(
+            "gateway.tls",
+            f"they do not serve as certificate and key: {_reason(error)}",
+            "name a certificate and the private key that belongs to it, both in PEM, the key without a password",
+        )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason.replace("_", " ").lower() if error.reason else "one of them is not in PEM"
+    return str(error)
+
+
+def _unreadable(file: Path) -> str | None:
+    """Why it cannot be read, None where it can."""
+    if not file.is_file():
+        return "there is no such file"
+    return None if os.access(file, os.R_OK) else "this user may not"
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")

@@ -1,0 +1,289 @@
+"""The file of client keys: who may ask for what, by the digests of their secrets, and who changed it when.
+
+The command line writes it while gateways read it. Of a secret nothing is kept but its digest. It is plain SHA-256: a
+secret has 192 random bits, which no dictionary holds and nobody counts through, so that salt, pepper or a slow
+function would protect nothing and cost every request.
+"""
+
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from math import inf
+from os import stat_result
+from pathlib import Path
+from urllib.parse import quote
+
+import msgspec
+
+from tidegate.core.model import replace
+from tidegate.core.profile import Profile
+from tidegate.state.cap import Cap, Period
+
+APPLICATION_ID = 0x54474B59  # "TGKY"
+FORMAT = 1
+KEYS_MAX = 10_000  # live at once: each costs the gateway a few hundred bytes, and a listing is read by people
+SECRET_PREFIX = "tk-"  # noqa: S105 - what secret scanners and people tell it by
+# Any writer is done within milliseconds; one that stands for so long is stuck.
+BUSY_S = 5.0
+
+_SCHEMA = f"""
+BEGIN;
+CREATE TABLE key (id TEXT PRIMARY KEY, profile TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE secret (digest BLOB PRIMARY KEY, key TEXT NOT NULL REFERENCES key, until_s REAL) WITHOUT ROWID;
+CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, who TEXT NOT NULL, key TEXT NOT NULL,
+    what TEXT NOT NULL);
+CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END;
+CREATE TRIGGER audit_is_so BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {FORMAT};
+COMMIT;
+"""
+_profile = msgspec.json.Decoder(Profile).decode
+
+
+class KeysError(Exception):
+    """The keys cannot be read or changed as asked; the message says where, why and what to do."""
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that opens, by its digest, what it opens, and until when (infinity: for good)."""
+
+    digest: bytes
+    profile: Profile
+    until_s: float
+
+
+class AuditRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One change: when, by which user of the system, to which key, and what."""
+
+    number: int
+    at_s: float
+    who: str
+    key: str
+    what: str
+
+
+def new_secret() -> str:
+    """A secret: 32 random characters that need no quoting anywhere, after the prefix."""
+    return SECRET_PREFIX + secrets.token_urlsafe(24)
+
+
+def new_id(name: str) -> str:
+    """An id that tells people whose it is, and differs from that of an earlier key of this name."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
+def digest(secret: bytes) -> bytes:
+    """What is kept of a secret, and looked up."""
+    return sha256(secret).digest()
+
+
+def caps(profiles: Iterable[Profile]) -> tuple[Cap, ...]:
+    """The budgets of these keys, as the ledger takes them; a key goes by its id there."""
+    found = []
+    for profile in profiles:
+        for usd, period in ((profile.usd_per_day, Period.DAY), (profile.usd_per_month, Period.MONTH)):
+            if usd is not None:
+                found.append(Cap(usd=usd, period=period, key=profile.id))
+    return tuple(found)
+
+
+class KeyFile:
+    """The open file. Its owner may call it from one thread after the other, and `close` it from any.
+
+    A rollback journal, not a write-ahead log: a reader then needs no right to write, neither to the file nor beside
+    it, and a change that was confirmed survives a power cut. Raises KeysError, as do all methods.
+    """
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        """`write`: to change it, and to make it if it is not there."""
+        self.path = path
+        self._lock = threading.Lock()
+        self._seen: tuple[object, ...] | None = None
+        if write and not path.exists():
+            _create(path)
+        elif not path.is_file():
+            raise KeysError(f"{path}: there is no such file; `tidegate keys create NAME --file {path}` makes it")
+        self._mode = "rw" if write else "ro"
+        with _explained(path):
+            self._db = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            f"file:{quote(str(self.path.absolute()))}?mode={self._mode}",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_S,
+            check_same_thread=False,
+        )
+        try:
+            if _pragma(db, "application_id") != APPLICATION_ID:
+                raise KeysError(f"{self.path}: this is no file of keys, or its beginning is lost; {_REMEDY}")
+            if (found := _pragma(db, "user_version")) != FORMAT:
+                raise KeysError(
+                    f"{self.path}: the file has format {found}, and this version of Tidegate reads {FORMAT}; "
+                    "use the version that wrote it"
+                )
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._db.close()
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def changed(self) -> list[Known] | None:
+        """Every secret that opens something, if the file has changed since the last call, else None."""
+        with self._lock, _explained(self.path):
+            state = self.path.stat()
+            if self._seen is not None and self._seen[1:] != _identity(state):
+                # Another file was put in its place, as a restored copy is.
+                self._db.close()
+                self._db = self._connect()
+            # Before the rows: what changes in between is seen the next time.
+            seen = (_pragma(self._db, "data_version"), *_identity(state))
+            if seen == self._seen:
+                return None
+            rows = self._db.execute("SELECT digest, until_s, profile FROM secret JOIN key ON key.id = secret.key")
+            known = [_known(*row) for row in rows]
+            self._seen = seen
+            return known
+
+    def profiles(self) -> list[Profile]:
+        """Every key there ever was, in order of creation."""
+        with _explained(self.path):
+            return sorted(
+                (_profile(text) for (text,) in self._db.execute("SELECT profile FROM key")),
+                key=lambda profile: (profile.created_s, profile.id),
+            )
+
+    def find(self, name: str) -> Profile:
+        """The key of this id, or the live one of this name."""
+        found = [p for p in self.profiles() if p.id == name or (p.name == name and p.revoked_s is None)]
+        if not found:
+            raise KeysError(f"{self.path}: there is no key `{name[:80]}`; `tidegate keys list` shows those there are")
+        return found[0]
+
+    def audit(self, last: int) -> list[AuditRow]:
+        """The latest changes, the oldest of them first."""
+        query = "SELECT number, at_s, who, key, what FROM audit ORDER BY number DESC LIMIT ?"
+        with _explained(self.path):
+            rows = self._db.execute(query, (last,)).fetchall()
+        return [AuditRow(number=n, at_s=at, who=who, key=key, what=what) for n, at, who, key, what in reversed(rows)]
+
+    # --- changing ---------------------------------------------------------------------------------------------------
+
+    def create(self, profile: Profile, secret: str, who: str) -> None:
+        """Add a key with this secret. Its name must not be that of a live one."""
+        with self._transaction() as db:
+            live = [p for p in self.profiles() if p.revoked_s is None]
+            if any(profile.name in (p.name, p.id) for p in live):
+                raise KeysError(
+                    f"{self.path}: there is a key `{profile.name}` already; revoke it or choose another name"
+                )
+            if len(live) >= KEYS_MAX:
+                raise KeysError(f"{self.path}: there are {KEYS_MAX} keys; revoke those that nobody uses")
+            db.execute("INSERT INTO key VALUES (?, ?)", (profile.id, _encoded(profile)))
+            db.execute("INSERT INTO secret VALUES (?, ?, NULL)", (digest(secret.encode()), profile.id))
+            self._note(profile.created_s, who, profile.id, f"created: {_told(profile)}")
+
+    def revoke(self, name: str, now_s: float, who: str) -> Profile:
+        """Nothing opens by this key any more."""
+        with self._transaction() as db:
+            profile = replace(self._live(name), revoked_s=now_s)
+            db.execute("UPDATE key SET profile = ? WHERE id = ?", (_encoded(profile), profile.id))
+            db.execute("DELETE FROM secret WHERE key = ?", (profile.id,))
+            self._note(now_s, who, profile.id, "revoked")
+        return profile
+
+    def rotate(self, name: str, secret: str, now_s: float, grace_s: float, who: str) -> Profile:
+        """Give the key another secret; those it has work for `grace_s` more, and no longer than they would have."""
+        with self._transaction() as db:
+            profile = self._live(name)
+            until = "UPDATE secret SET until_s = min(coalesce(until_s, ?1), ?1) WHERE key = ?2"
+            db.execute(until, (now_s + grace_s, profile.id))
+            db.execute("DELETE FROM secret WHERE key = ? AND until_s <= ?", (profile.id, now_s))
+            db.execute("INSERT INTO secret VALUES (?, ?, NULL)", (digest(secret.encode()), profile.id))
+            self._note(now_s, who, profile.id, f"rotated, the old secret works for {grace_s:g} s")
+        return profile
+
+    def _live(self, name: str) -> Profile:
+        profile = self.find(name)
+        if profile.revoked_s is not None:
+            raise KeysError(f"{self.path}: the key `{profile.id}` was revoked, and stays so; create another")
+        return profile
+
+    def _note(self, now_s: float, who: str, key: str, what: str) -> None:
+        # Within the transaction of the change: neither is there without the other.
+        self._db.execute("INSERT INTO audit (at_s, who, key, what) VALUES (?, ?, ?, ?)", (now_s, who, key, what))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._db
+        with _explained(self.path):
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:  # SQLite takes some errors back by itself
+                    db.execute("ROLLBACK")
+                raise
+
+
+def _known(digest: bytes, until_s: float | None, text: str) -> Known:
+    profile = _profile(text)
+    ends = (until_s, profile.expires_s, profile.revoked_s)
+    return Known(digest=digest, profile=profile, until_s=min((end for end in ends if end is not None), default=inf))
+
+
+def _told(profile: Profile) -> str:
+    """What the audit says of a new key: all that it may do."""
+    granted = {k: v for k, v in msgspec.structs.asdict(profile).items() if v is not None and k not in ("id", "name")}
+    return msgspec.json.encode(granted).decode()
+
+
+def _encoded(profile: Profile) -> str:
+    return msgspec.json.encode(profile).decode()
+
+
+def _identity(state: stat_result) -> tuple[int, int]:
+    return state.st_dev, state.st_ino
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> object:
+    return db.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _create(path: Path) -> None:
+    """An empty file for its owner alone. It gets its name when it is whole."""
+    new = path.with_name(path.name + ".new")
+    with _explained(path):
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        with closing(sqlite3.connect(new, isolation_level=None)) as db:
+            db.executescript(_SCHEMA)
+        new.replace(path)
+
+
+_REMEDY = "name the right file, or put back a copy of it"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise KeysError(
+            f"{path}: {error}; see that this user can read it, or to change it write it and {path.parent}, that the "
+            "disk has room, or put back a copy of it"
+        ) from None
+    except msgspec.MsgspecError as error:
+        raise KeysError(f"{path}: a key's profile is damaged ({error}); {_REMEDY}") from None

@@ -1,0 +1,99 @@
+"""What guards the addresses: keys, the admin secret, and a certificate that does."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from tests.config.test_malformed import GOOD, problems_of
+from tidegate.config.build import Built, build
+from tidegate.config.load import load
+
+ADMIN = "zyx-0123456789-0123456789"
+
+
+def built(folder: Path, gateway: str, variables: dict[str, str] | None = None) -> Built:
+    file = folder / "tidegate.toml"
+    file.write_text(f"[gateway]\n{gateway}\n{GOOD}")
+    return build(load(file, variables or {}), 0.0)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> trustme.LeafCert:
+    """A certificate `cert.pem`, its key `key.pem`, and one that belongs to another, `other.pem`."""
+    authority = trustme.CA()
+    made, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    made.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    for name, one in (("key.pem", made), ("other.pem", other)):
+        one.private_key_pem.write_to_path(str(tmp_path / name))
+        (tmp_path / name).chmod(0o600)
+    return made
+
+
+def test_without_any_of_it_loopback_is_open(tmp_path: Path) -> None:
+    gateway = built(tmp_path, "").gateway
+    assert (gateway.keys, gateway.admin_key, gateway.tls) == (None, None, None)
+
+
+def test_with_keys_and_an_admin_secret_both_addresses_may_be_reached_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "keys.db").touch()
+    text = "listen = '0.0.0.0:1'\nadmin = '0.0.0.0:2'\nkeys = 'keys.db'\nadmin_key = { env = 'ADMIN' }"
+    gateway = built(tmp_path, text, {"ADMIN": ADMIN}).gateway
+    assert gateway.keys == tmp_path / "keys.db"
+    assert gateway.admin_key is not None
+    assert gateway.admin_key.reveal() == ADMIN
+    assert ADMIN not in repr(gateway)
+
+
+def test_the_admin_secret_may_stand_in_a_file_that_not_everybody_reads(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    file.write_text(ADMIN + "\n")
+    file.chmod(0o600)
+    key = built(tmp_path, "admin_key = { file = 'admin.key' }").gateway.admin_key
+    assert key is not None
+    assert key.reveal() == ADMIN
+    file.chmod(0o644)
+    (problem,) = problems_of(tmp_path, f"[gateway]\nadmin_key = {{ file = 'admin.key' }}\n{GOOD}")
+    assert (problem.path, problem.remedy) == ("gateway.admin_key.file", f"chmod 600 {file}")
+
+
+def test_a_certificate_and_its_key_make_a_context_of_tls_12_at_least(
+    tmp_path: Path, certificate: trustme.LeafCert
+) -> None:
+    made = built(tmp_path, "tls = { cert = 'cert.pem', key = 'key.pem' }").gateway.tls
+    assert made is not None
+    assert made.context().minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "path", "said"),
+    [
+        ("none.pem", "key.pem", "gateway.tls.cert", "no such file"),
+        ("cert.pem", "none.pem", "gateway.tls.key", "no such file"),
+        ("cert.pem", ".", "gateway.tls.key", "no such file"),
+        ("cert.pem", "other.pem", "gateway.tls", "key values mismatch"),
+        ("key.pem", "cert.pem", "gateway.tls", "not in PEM"),
+        ("tidegate.toml", "key.pem", "gateway.tls", "not in PEM"),
+        ("cert.pem", "locked.pem", "gateway.tls", "the key has a password"),
+        ("cert.pem", "open.pem", "gateway.tls.key", "read by everybody"),
+    ],
+)
+def test_files_that_do_not_do_are_named_with_a_remedy(
+    tmp_path: Path, certificate: trustme.LeafCert, cert: str, key: str, path: str, said: str
+) -> None:
+    private = load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    locked = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"abcdef"))
+    for name, content in (("locked.pem", locked), ("open.pem", certificate.private_key_pem.bytes())):
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "locked.pem").chmod(0o600)
+    (tmp_path / "open.pem").chmod(0o644)
+    (tmp_path / "cert.pem").chmod(0o600)
+    found = problems_of(tmp_path, f"[gateway]\ntls = {{ cert = '{cert}', key = '{key}' }}\n{GOOD}")
+    assert [(problem.path, said in problem.message) for problem in found] == [(path, True)]

@@ -1,0 +1,424 @@
+"""Keys before the real gateway: who is let in, what each may do, how often, and that no secret leaves a trace."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.gateway.harness import Answer, House, chat, house, local, remote, wire
+from tests.http.harness import SetClock, eventually
+from tidegate.clock import Clock
+from tidegate.core.model import Request
+from tidegate.core.profile import Profile
+from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.auth import PRESENTED_BYTES_MAX
+from tidegate.state.keys import KeyFile, new_secret
+
+ADMIN = "zyx-admin-0123456789abcdef"
+CLASSES = {"quick": {"worth_usd": 0.01}, "medical": {"residency": ["local"]}, "abroad": {"residency": ["away"]}}
+
+
+def create(folder: Path, name: str = "alice", **fields: Any) -> str:
+    """A key with these limits in the house's file; its secret."""
+    secret = new_secret()
+    with closing(KeyFile(folder / "keys.db", write=True)) as file:
+        file.create(Profile(id=f"{name}-1", name=name, created_s=0.0, **fields), secret, "tester")
+    return secret
+
+
+def guarded(folder: Path, clock: Clock | None = None, **settings: Any) -> Any:
+    """A house whose door has a lock."""
+    return house(folder, gateway={"keys": "keys.db"}, clock=clock, **settings)
+
+
+@asynccontextmanager
+async def one_key(
+    folder: Path, clock: Clock | None = None, **fields: Any
+) -> AsyncIterator[tuple[House, dict[str, str]]]:
+    """A house with a key of these limits, and the header that opens it."""
+    secret = create(folder, **fields)
+    async with guarded(folder, clock, classes=CLASSES) as home:
+        yield home, {"authorization": f"Bearer {secret}"}
+
+
+def limits(answer: Answer, kind: str) -> list[str]:
+    return [answer.header(f"x-ratelimit-{what}-{kind}") for what in ("limit", "remaining", "reset")]
+
+
+# --- who is let in ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer {}"},
+        {"authorization": "bearer  {}"},
+        {"x_api_key": "{}"},
+        {"authorization": "Basic YTpi", "x_api_key": "{}"},
+    ],
+    ids=lambda headers: "+".join(headers),
+)
+async def test_a_key_opens_as_bearer_or_as_x_api_key(tmp_path: Path, headers: dict[str, str]) -> None:
+    secret = create(tmp_path)
+    async with guarded(tmp_path) as home:
+        named = {name: value.format(secret) for name, value in headers.items()}
+        assert (await home.ask(**named)).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer "},
+        {"authorization": "{}"},
+        {"authorization": "Bearer tk-0000000000000000000000000000000"},
+        {"authorization": "Bearer {}x"},
+        {"authorization": "Bearer {}, Bearer {}"},
+        {"authorization": "Bearer " + "x" * (PRESENTED_BYTES_MAX + 1)},
+        {"authorization": "Bearer other", "x_api_key": "{}"},
+        {"x_api_key": "\xe9"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/models", "/nothing"])
+async def test_what_opens_nothing_is_told_so_and_reaches_no_engine(
+    tmp_path: Path, headers: dict[str, str], path: str
+) -> None:
+    secret = create(tmp_path)
+    async with guarded(tmp_path) as home:
+        named = {name: value.format(secret, secret) for name, value in headers.items()}
+        answer = await home.ask(path=path, method="GET" if path == "/v1/models" else "POST", **named)
+        assert all(not engine.seen for engine in home.engines.values())
+    assert (answer.status, answer.error["code"]) == (401, "invalid_api_key")
+    assert answer.header("www-authenticate") == "Bearer"
+    assert secret not in answer.body.decode()
+
+
+async def test_a_body_is_not_read_before_the_key(tmp_path: Path) -> None:
+    create(tmp_path)
+    async with guarded(tmp_path) as home:
+        assert (await home.ask(b"{")).status == 401
+
+
+async def test_a_large_body_is_not_even_taken_without_a_key(tmp_path: Path) -> None:
+    prompt = "word " * 20_000
+    async with one_key(tmp_path) as (home, key):
+        assert (await home.ask(chat(prompt), **key)).status == 200
+        head = wire("POST", "/v1/chat/completions", headers=[("authorization", "Bearer other")])
+        refused = await home.send(head.replace(b"content-length: 0", b"content-length: 100000"))
+        assert (refused.status, refused.error["code"]) == (413, "http_413")
+        assert "without a valid key" in refused.error["message"]
+
+
+async def test_whoever_watches_needs_no_key(tmp_path: Path) -> None:
+    create(tmp_path)
+    async with guarded(tmp_path) as home:
+        assert [(await home.get(path)).status for path in ("/livez", "/readyz", "/health")] == [200, 200, 200]
+
+
+async def test_a_file_without_a_live_key_lets_nobody_in(tmp_path: Path) -> None:
+    secret = create(tmp_path)
+    with closing(KeyFile(tmp_path / "keys.db", write=True)) as file:
+        file.revoke("alice", 1.0, "tester")
+    async with guarded(tmp_path) as home:
+        assert (await home.ask(authorization=f"Bearer {secret}")).status == 401
+        assert (await home.ask()).status == 401
+
+
+async def test_without_a_file_everybody_is_served_and_nothing_is_said_of_limits(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.ask(authorization="Bearer whatever")
+        assert answer.status == 200
+        assert not [name for name in answer.headers if name.startswith(b"x-ratelimit")]
+        assert home.log()[0]["key"] is None
+
+
+async def test_a_key_opens_until_it_expires(tmp_path: Path) -> None:
+    clock = SetClock()
+    async with one_key(tmp_path, clock, expires_s=1500.0) as (home, key):
+        assert (await home.ask(**key)).status == 200
+        clock.at_s = 1500.0
+        assert (await home.ask(**key)).status == 401
+
+
+async def test_keys_are_created_rotated_and_revoked_while_the_gateway_runs(tmp_path: Path) -> None:
+    old, new = create(tmp_path), new_secret()
+    async with guarded(tmp_path) as home:
+
+        async def opened() -> list[int]:
+            await home.gateway.auth.refresh()
+            return [(await home.get_with("/v1/models", secret)).status for secret in (old, new, bob)]
+
+        bob = create(tmp_path, "bob")
+        assert await opened() == [200, 401, 200]
+        with closing(KeyFile(tmp_path / "keys.db", write=True)) as file:
+            file.rotate("alice", new, home.gateway.clock.now_s(), 60.0, "tester")
+            assert await opened() == [200, 200, 200]
+            file.rotate("alice", new_secret(), home.gateway.clock.now_s(), 0.0, "tester")
+            assert await opened() == [401, 401, 200]
+            file.revoke("bob", 1.0, "tester")
+            assert await opened() == [401, 401, 401]
+
+
+async def test_the_gateway_looks_for_changes_by_itself(tmp_path: Path) -> None:
+    create(tmp_path)
+    async with guarded(tmp_path) as home:
+        with closing(KeyFile(tmp_path / "keys.db", write=True)) as file:
+            file.revoke("alice", 1.0, "tester")
+        await eventually(lambda: [line.get("secrets") for line in home.log("event") if "secrets" in line] == [1, 0])
+
+
+async def test_an_unreadable_file_changes_nothing_and_is_told_once(tmp_path: Path) -> None:
+    async with one_key(tmp_path) as (home, key):
+        (tmp_path / "keys.db").rename(tmp_path / "gone.db")
+        for _ in range(3):
+            await home.gateway.auth.refresh()
+        assert (await home.ask(**key)).status == 200
+        assert [line["event"] for line in home.log("event") if line["level"] == "error"] == [
+            "keys cannot be read; those that were known hold"
+        ]
+
+
+# --- what it may do ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_class_that_is_not_for_this_key_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    async with one_key(tmp_path, classes=("quick", "batch")) as (home, key):
+        refused = [await home.ask(x_tidegate_class=name, **key) for name in ("interactive", "medical", "none")]
+        assert (await home.ask(x_tidegate_class="batch", **key)).status == 200
+        assert (await home.ask(**key)).status == 200
+        assert [line["klass"].split("/")[0] for line in home.log()] == ["batch", "quick"]
+    for answer in refused:
+        assert (answer.status, answer.error["code"]) == (403, "class_not_allowed")
+        assert "batch, quick" in answer.error["message"]
+        assert "medical" not in answer.error["message"]
+
+
+async def test_a_request_that_names_no_class_is_of_the_keys_default(tmp_path: Path) -> None:
+    async with one_key(tmp_path, class_default="batch") as (home, key):
+        await home.ask(**key)
+        await home.ask(x_tidegate_class="interactive", **key)
+        assert [line["klass"].split("/")[0] for line in home.log()] == ["batch", "interactive"]
+
+
+async def test_a_model_that_is_not_for_this_key_does_not_exist_for_it(tmp_path: Path) -> None:
+    secret = create(tmp_path, models=("mine",))
+    places: dict[str, Any] = {"laptop": local(serves=["mine"]), "cloud": remote(serves=["theirs"])}
+    async with guarded(tmp_path, **places) as home:
+        key = {"authorization": f"Bearer {secret}"}
+        listed = await home.get_with("/v1/models", secret)
+        others = [await home.get_with(f"/v1/models/{name}", secret) for name in ("theirs", "none")]
+        asked = [await home.ask(chat(model=name), **key) for name in ("theirs", "none")]
+        assert (await home.ask(chat(model="mine"), **key)).status == 200
+        assert home.engines["cloud"].seen == []
+    assert [model["id"] for model in listed.json["data"]] == ["mine"]
+    for one, other in (others, asked):
+        assert (one.status, one.error["code"]) == (404, "model_not_found")
+        assert (one.body, one.headers.keys()) == (other.body, other.headers.keys())
+
+
+@pytest.mark.parametrize("asked", [None, "anywhere", "away", "away,local"])
+async def test_a_request_cannot_widen_where_its_keys_data_may_go(tmp_path: Path, asked: str | None) -> None:
+    secret = create(tmp_path, residency=("local",))
+    async with guarded(tmp_path, laptop=local(Script(status=500)), cloud=remote()) as home:
+        headers = {} if asked is None else {"x_tidegate_residency": asked}
+        await home.ask(authorization=f"Bearer {secret}", **headers)
+        assert home.engines["cloud"].seen == []
+
+
+async def test_a_request_may_narrow_where_its_keys_data_may_go(tmp_path: Path) -> None:
+    async with one_key(tmp_path, residency=("home", "away")) as (home, key):
+        assert (await home.ask(x_tidegate_residency="away", **key)).endpoint == "cloud"
+
+
+async def test_a_class_whose_sites_the_key_may_not_use_is_refused(tmp_path: Path) -> None:
+    async with one_key(tmp_path, residency=("local",)) as (home, key):
+        answer = await home.ask(x_tidegate_class="abroad", **key)
+        assert all(not engine.seen for engine in home.engines.values())
+    assert (answer.status, answer.error["code"]) == (403, "residency_not_allowed")
+
+
+# --- how often --------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_beyond_the_limit_are_told_when_to_come_back(tmp_path: Path) -> None:
+    clock = SetClock()
+    async with one_key(tmp_path, clock, requests_per_minute=2) as (home, key):
+        answers = [await home.ask(**key) for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert [limits(answer, "requests") for answer in answers] == [
+            ["2", "1", "30.000s"], ["2", "0", "60.000s"], ["2", "0", "60.000s"]
+        ]  # fmt: skip
+        assert answers[2].error["code"] == "rate_limit_exceeded"
+        assert answers[2].header("retry-after") == "30"
+        clock.at_s += 29.0
+        assert (await home.ask(**key)).status == 429
+        clock.at_s += 1.0
+        assert (await home.ask(**key)).status == 200
+
+
+async def test_every_answer_of_a_limited_key_tells_where_it_stands(tmp_path: Path) -> None:
+    async with one_key(tmp_path, SetClock(), requests_per_minute=9, tokens_per_minute=1000) as (home, key):
+        secret = key["authorization"][7:]
+        answers = [
+            await home.ask(**key),
+            await home.ask(chat(stream=True), **key),
+            await home.ask(x_tidegate_dry_run="1", **key),
+            await home.ask(b"{", **key),
+            await home.ask(chat(model="none"), **key),
+            await home.ask(path="/nothing", **key),
+            await home.get_with("/v1/models", secret),
+        ]
+    assert [answer.status for answer in answers] == [200, 200, 200, 400, 404, 404, 200]
+    assert [limits(answer, "requests")[:2] for answer in answers] == [
+        ["9", left] for left in ("8", "7", "6", "5", "4", "4", "4")
+    ]
+    assert all(limits(answer, "tokens")[0] == "1000" for answer in answers)
+
+
+async def test_tokens_are_held_back_by_the_estimate_and_counted_by_the_usage(tmp_path: Path) -> None:
+    clock = SetClock()
+    async with one_key(tmp_path, clock, tokens_per_minute=1000) as (home, key):
+        begun = await home.ask(chat(max_tokens=600, stream=True), **key)
+        assert int(limits(begun, "tokens")[1]) < 400
+        await home.quiet()
+        line = home.log()[0]
+        used = line["prompt_tokens"] + line["output_tokens"]
+        assert 0 < used < 600
+        listed = await home.get_with("/v1/models", key["authorization"][7:])
+        assert limits(listed, "tokens")[1] == str(1000 - used)
+
+
+async def test_tokens_beyond_the_limit_are_told_when_to_come_back(tmp_path: Path) -> None:
+    clock = SetClock()
+    script = Script(fault=Fault.SILENT)
+    secret = create(tmp_path, tokens_per_minute=600)
+    key = {"authorization": f"Bearer {secret}"}
+    async with guarded(tmp_path, clock, laptop=local(script)) as home:
+        async with home.asking(chat(max_tokens=300), **key):
+            await eventually(lambda: home.gateway.dispatch.in_flight == 1)
+            refused = await home.ask(chat(max_tokens=300), **key)
+            assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+            assert 1 <= int(refused.header("retry-after")) <= 30
+        await home.quiet()
+
+
+async def test_a_request_that_reached_no_engine_gives_its_tokens_back(tmp_path: Path) -> None:
+    secret = create(tmp_path, tokens_per_minute=1000)
+    async with guarded(tmp_path, SetClock(), laptop=local(Script(status=500))) as home:
+        assert (await home.ask(chat(max_tokens=500), authorization=f"Bearer {secret}")).status == 502
+        listed = await home.get_with("/v1/models", secret)
+    assert limits(listed, "tokens")[1] == "1000"
+
+
+async def test_a_prompt_that_no_minute_has_room_for_is_not_tried_again(tmp_path: Path) -> None:
+    async with one_key(tmp_path, tokens_per_minute=100) as (home, key):
+        answer = await home.ask(chat("word " * 500), **key)
+        assert (answer.status, answer.header("x-should-retry"), answer.header("retry-after")) == (429, "false", "")
+        assert (await home.ask(chat(max_tokens=5000), **key)).status == 200
+
+
+async def test_no_more_than_the_limit_are_under_way_and_one_that_leaves_makes_room(tmp_path: Path) -> None:
+    secret = create(tmp_path, concurrency=1)
+    key = {"authorization": f"Bearer {secret}"}
+    async with guarded(tmp_path, laptop=local(Script(fault=Fault.SILENT))) as home:
+        async with home.asking(**key):
+            await eventually(lambda: home.gateway.dispatch.in_flight == 1)
+            answer = await home.ask(**key)
+            assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
+            assert answer.header("retry-after") == "1"
+        await home.quiet()
+        async with home.asking(**key):
+            await eventually(lambda: home.gateway.dispatch.in_flight == 1)
+        await home.quiet()
+
+
+async def test_limits_are_each_keys_own_and_outlive_a_change_of_others(tmp_path: Path) -> None:
+    alice = create(tmp_path, requests_per_minute=1)
+    async with guarded(tmp_path, SetClock()) as home:
+        assert (await home.ask(authorization=f"Bearer {alice}")).status == 200
+        bob = create(tmp_path, "bob", requests_per_minute=1)
+        await home.gateway.auth.refresh()
+        assert (await home.ask(authorization=f"Bearer {bob}")).status == 200
+        assert (await home.ask(authorization=f"Bearer {alice}")).status == 429
+
+
+# --- what is known of it ----------------------------------------------------------------------------------------------
+
+
+async def test_requests_are_logged_journalled_and_counted_under_the_keys_id(tmp_path: Path) -> None:
+    async with one_key(tmp_path, requests_per_minute=2) as (home, key):
+        for _ in range(3):
+            answer = await home.ask(x_tidegate_residency="away", **key)
+        assert answer.status == 429
+        metrics = await home.get("/metrics", admin=True)
+        assert [line["key"] for line in home.log()] == ["alice-1"] * 2
+        cost_usd = sum(line["cost_usd"] for line in home.log())
+    requests = [line.fact for line in home.journal() if isinstance(line.fact, Request)]
+    assert [request.key for request in requests] == ["alice-1"] * 2
+    families = text_string_to_metric_families(metrics.body.decode())
+    found = {(s.name, *sorted(s.labels.values())): s.value for f in families for s in f.samples}
+    assert found["tidegate_key_requests_total", "alice-1", "ok"] == 2
+    assert found["tidegate_key_refusals_total", "alice-1", "rate_limit_exceeded"] == 1
+    assert found["tidegate_key_tokens_total", "alice-1"] > 0
+    assert found["tidegate_key_cost_usd_total", "alice-1"] == pytest.approx(cost_usd)
+
+
+async def test_no_secret_is_written_or_shown_anywhere(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    file.write_text(ADMIN)
+    file.chmod(0o600)
+    secret, wrong = create(tmp_path, requests_per_minute=6), new_secret()
+    gateway = {"keys": "keys.db", "admin_key": {"file": "admin.key"}}
+    async with house(tmp_path, gateway=gateway, laptop=local(Script(status=500)), cloud=remote()) as home:
+        asked = [
+            await home.ask(body, **{header: value.format(key)}, **more)
+            for key in (secret, wrong, ADMIN)
+            for header, value in (("authorization", "Bearer {}"), ("x_api_key", "{}"))
+            for body in (chat(), chat(stream=True), b"{")
+            for more in ({}, {"x_tidegate_dry_run": "1"})
+        ]
+        assert {answer.status for answer in asked} >= {200, 400, 401, 429}
+        admin = [("authorization", f"Bearer {ADMIN}")]
+        for page in ("/metrics", "/api/state", f"/api/decisions/{asked[0].header('x-tidegate-decision')}"):
+            asked.append(await home.send(wire("GET", page, headers=admin), port=home.admin_port))
+            assert asked[-1].status == 200
+        for engine in home.engines.values():
+            assert all(mark not in str(engine.seen) for mark in (secret, wrong, ADMIN))
+    written = [
+        file.read_bytes() for file in (tmp_path / "log", tmp_path / "keys.db", *(tmp_path / "journal").iterdir())
+    ]
+    shown = [b" ".join([*answer.headers, *answer.headers.values(), answer.body]) for answer in asked]
+    for place in (*written, *shown):
+        assert [mark for mark in (secret, wrong, ADMIN) if mark.encode() in place] == []
+
+
+# --- the admin address ------------------------------------------------------------------------------------------------
+
+
+async def test_the_admin_address_asks_for_its_own_secret(tmp_path: Path) -> None:
+    file = tmp_path / "admin.key"
+    file.write_text(ADMIN)
+    file.chmod(0o600)
+    client = create(tmp_path)
+    async with house(tmp_path, gateway={"keys": "keys.db", "admin_key": {"file": "admin.key"}}) as home:
+
+        async def status(path: str, *headers: tuple[str, str], method: str = "GET") -> int:
+            answer = await home.send(wire(method, path, headers=headers), port=home.admin_port)
+            if answer.status == 401:
+                assert answer.header("www-authenticate") == "Bearer"
+            return answer.status
+
+        pages = ("/metrics", "/api/state", "/api/decisions/x", "/none")
+        right, wrong = ("authorization", f"Bearer {ADMIN}"), ("authorization", f"Bearer {client}")
+        assert [await status(page, right) for page in pages] == [200, 200, 404, 404]
+        assert [await status(page, wrong) for page in pages] == [401] * 4
+        assert [await status(page) for page in pages] == [401] * 4
+        assert await status("/metrics", ("x-api-key", ADMIN)) == 401
+        assert await status("/metrics", method="POST") == 401
+        assert [await status(page) for page in ("/livez", "/readyz")] == [200, 200]
+        assert (await home.ask(authorization=f"Bearer {ADMIN}")).status == 401

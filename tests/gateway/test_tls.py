@@ -1,0 +1,83 @@
+"""Both addresses over TLS, with keys."""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.gateway.harness import CHAT, Answer, chat, house, local, whole, wire
+from tests.gateway.test_auth import create
+from tests.http.harness import HOST, eventually, read_response
+from tidegate.engines.fake import Fault, Script
+
+AUTHORITY = trustme.CA()
+
+
+def certified(folder: Path) -> dict[str, Any]:
+    """The settings of a gateway that has a certificate and asks for keys."""
+    made = AUTHORITY.issue_cert("localhost")
+    made.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    made.private_key_pem.write_to_path(str(folder / "key.pem"))
+    (folder / "key.pem").chmod(0o600)
+    return {"tls": {"cert": "cert.pem", "key": "key.pem"}, "keys": "keys.db"}
+
+
+@asynccontextmanager
+async def connected(
+    port: int, most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A client that trusts our authority, and speaks this version of TLS at most."""
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")  # with the usual level OpenSSL itself would not speak the old ones
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED, most
+    reader, writer = await asyncio.open_connection(HOST, port, ssl=context, server_hostname="localhost")
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def ask(port: int, raw: bytes, most: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> Answer:
+    async with connected(port, most) as (reader, writer):
+        writer.write(raw)
+        return whole(await read_response(reader))
+
+
+def asking(secret: str, **fields: Any) -> bytes:
+    return wire("POST", CHAT, json.dumps(chat(**fields)).encode(), [("authorization", f"Bearer {secret}")])
+
+
+async def test_both_addresses_speak_tls_and_nothing_else(tmp_path: Path) -> None:
+    secret = create(tmp_path)
+    async with house(tmp_path, gateway=certified(tmp_path)) as home:
+        assert (await ask(home.port, asking(secret))).status == 200
+        assert (await ask(home.port, asking(secret, stream=True))).events[-1] == "[DONE]"
+        assert (await ask(home.admin_port, wire("GET", "/readyz"))).status == 200
+        for port in (home.port, home.admin_port):
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await home.send(wire("GET", "/livez"), port=port)
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_tls_12_is_the_least_that_is_spoken(tmp_path: Path) -> None:
+    secret = create(tmp_path)
+    async with house(tmp_path, gateway=certified(tmp_path)) as home:
+        assert (await ask(home.port, asking(secret), ssl.TLSVersion.TLSv1_2)).status == 200
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await ask(home.port, asking(secret), ssl.TLSVersion.TLSv1_1)
+
+
+async def test_a_client_that_leaves_over_tls_frees_the_engine(tmp_path: Path) -> None:
+    secret = create(tmp_path)
+    async with house(tmp_path, gateway=certified(tmp_path), laptop=local(Script(fault=Fault.SILENT))) as home:
+        async with connected(home.port) as (_, writer):
+            writer.write(asking(secret))
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+        await eventually(lambda: home.engines["laptop"].in_flight == 0)

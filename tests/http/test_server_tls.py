@@ -1,0 +1,133 @@
+"""The limits of the server hold where it speaks TLS: from the first byte on, and to the last."""
+
+import asyncio
+import ssl
+from contextlib import suppress
+
+import pytest
+import trustme
+
+from tests.http.conftest import Run
+from tests.http.harness import GET, HOST, client, eventually, read_response, serving, talk
+
+AUTHORITY = trustme.CA()
+
+
+def server_tls() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def client_tls() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+class Hand:
+    """A client's side of TLS, moved by hand over a plain connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = client_tls().wrap_bio(self._in, self._out, server_hostname="localhost")
+
+    async def shake(self) -> None:
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._writer.write(self._out.read())
+                data = await self._reader.read(65536)
+                if not data:
+                    raise ConnectionResetError from None
+                self._in.write(data)
+            else:
+                self._writer.write(self._out.read())
+                return
+
+    def hello(self) -> bytes:
+        """The first message of a handshake, as bytes."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.do_handshake()
+        return self._out.read()
+
+
+@pytest.mark.parametrize("raw", [b"", b"\x16\x03\x01"], ids=["nothing", "half a record"])
+def test_a_client_that_never_shakes_hands_is_dropped_in_time(run: Run, raw: bytes) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls(), head_timeout_s=0.05) as server:
+            assert await talk(server.port, raw) == b""
+            assert server.statistics().open == 0
+
+    run(main())
+
+
+def test_a_handshake_that_trickles_is_not_given_more_time_by_each_byte(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls(), head_timeout_s=0.2) as server, client(server.port) as (reader, writer):
+            over = asyncio.ensure_future(reader.read())
+            hello = Hand(reader, writer).hello()
+            sent = 0
+            while not over.done():
+                writer.write(hello[sent : sent + 1])
+                sent += 1
+                await asyncio.wait([over], timeout=0.01)
+            assert sent < len(hello)
+
+    run(main())
+
+
+def test_what_is_no_tls_gets_no_answer(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls()) as server:
+            assert b"HTTP" not in await talk(server.port, GET)
+            assert server.statistics().requests == 0
+
+    run(main())
+
+
+def test_a_client_that_falls_silent_after_the_handshake_is_dropped_also_if_it_never_says_goodbye(run: Run) -> None:
+    async def main() -> None:
+        async with (
+            serving(tls=server_tls(), head_timeout_s=0.2, write_stall_s=0.05) as server,
+            client(server.port) as (reader, writer),
+        ):
+            await Hand(reader, writer).shake()
+            await eventually(lambda: server.statistics().open == 1)
+            await reader.read()
+            await eventually(lambda: server.statistics().open == 0)
+
+    run(main())
+
+
+def test_a_handshake_that_ends_after_the_server_gets_no_connection(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls()) as server, client(server.port) as (reader, writer):
+            # Whoever was served after it knows that it was accepted.
+            async with client(server.port) as (other_reader, other_writer):
+                await Hand(other_reader, other_writer).shake()
+            await eventually(lambda: server.statistics().accepted == 1)
+            await server.close(grace_s=0.0)
+            with suppress(ConnectionError):
+                await Hand(reader, writer).shake()
+                await reader.read()  # to the end, for it does not stay open
+            assert server.statistics().accepted == 1
+
+    run(main())
+
+
+def test_requests_are_answered_one_after_the_other_on_one_connection(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls()) as server:
+            reader, writer = await asyncio.open_connection(
+                HOST, server.port, ssl=client_tls(), server_hostname="localhost"
+            )
+            for size in (0, 1, 300_000):
+                writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % size + bytes(size))
+                assert (await read_response(reader)).body == bytes(size)
+            writer.transport.abort()
+            await eventually(lambda: server.statistics().open == 0)
+
+    run(main())
