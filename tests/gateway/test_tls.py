@@ -65,6 +65,20 @@ async def test_both_addresses_speak_tls_and_nothing_else(tmp_path: Path) -> None
                 await home.send(wire("GET", "/livez"), port=port)
 
 
+@pytest.mark.parametrize(("listen", "secure", "warned"), [
+    ("127.0.0.1:0", False, False), ("0.0.0.0:0", False, True), ("0.0.0.0:0", True, False),
+])  # fmt: skip
+async def test_the_log_warns_of_what_crosses_the_network_in_the_clear(
+    tmp_path: Path, listen: str, secure: bool, warned: bool
+) -> None:
+    create(tmp_path)
+    gateway = certified(tmp_path) | {"listen": listen}
+    if not secure:
+        del gateway["tls"]
+    async with house(tmp_path, gateway=gateway) as home:
+        assert any("in the clear" in line["event"] for line in home.log("event")) == warned
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 async def test_tls_12_is_the_least_that_is_spoken(tmp_path: Path) -> None:
     secret = create(tmp_path)

@@ -1,6 +1,8 @@
 """The file of keys: secrets are shown once, changes are seen, refusals have a reason, and all of it is on record."""
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from math import inf
 from pathlib import Path
@@ -155,6 +157,27 @@ def test_a_change_that_is_refused_leaves_no_line(path: Path) -> None:
             file.create(profile(), new_secret(), "tester")
         assert file.audit(10) == before
         assert len(file.profiles()) == 1
+
+
+def test_two_who_make_the_file_at_once_both_find_their_key_in_it(path: Path) -> None:
+    names = [f"n{number}" for number in range(4)]
+    together = threading.Barrier(len(names))
+
+    def create(name: str) -> None:
+        together.wait()
+        made(path, profile(name))
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(create, names))
+    with closing(KeyFile(path)) as file:
+        assert sorted(one.name for one in file.profiles()) == names
+
+
+def test_a_file_whose_making_was_cut_short_is_made(path: Path) -> None:
+    path.touch()
+    with pytest.raises(KeysError, match="no file of keys"):
+        KeyFile(path)
+    assert len(made(path, profile())) == 1
 
 
 def test_what_is_no_file_of_keys_is_refused_with_its_reason(path: Path) -> None:

@@ -32,18 +32,46 @@ def call(content: Any = "hi", **fields: Any) -> Call:
 
 
 def taken(
-    headers: dict[str, str] | None = None, asked: Call | None = None, residency: tuple[str, ...] = (ANYWHERE,)
+    headers: dict[str, str] | None = None,
+    asked: Call | None = None,
+    residency: tuple[str, ...] = (ANYWHERE,),
+    table: ClassTable = TABLE,
+    key: str = "",
 ) -> tuple[Request, Knobs]:
     return intake(
         asked or call(),
         {name.encode(): value.encode("latin-1") for name, value in (headers or {}).items()},
         id="r1",
         now_s=5.0,
-        table=TABLE,
+        table=table,
         ratio=TokenRatio(),
         salt=SALT,
         residency=residency,
+        key=key,
     )
+
+
+def test_a_request_goes_by_the_id_of_its_key() -> None:
+    assert taken(key="alice-1")[0].key == "alice-1"
+
+
+def test_a_class_that_is_for_others_is_refused_like_one_that_does_not_exist_with_those_there_are() -> None:
+    table = ClassTable(classes={"private": PRIVATE}, default="private", partial=True)
+    assert taken(table=table)[0].klass == "private/short"
+    said = set()
+    for name in ("interactive", "none"):
+        with pytest.raises(BadRequest, match="may ask for private") as caught:
+            taken({"x-tidegate-class": name}, table=table)
+        assert (caught.value.status, caught.value.code) == (403, "class_not_allowed")
+        said.add(caught.value.message)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("residency", [("us",), ("home", "us")])
+def test_a_key_that_may_go_nowhere_where_its_class_may_is_told_both(residency: tuple[str, ...]) -> None:
+    with pytest.raises(BadRequest, match=f"{', '.join(residency)}.*local, eu") as caught:
+        taken({"x-tidegate-class": "private"}, residency=residency)
+    assert (caught.value.status, caught.value.code) == (403, "residency_not_allowed")
 
 
 def test_a_request_without_headers_is_of_the_default_class() -> None:

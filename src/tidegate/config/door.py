@@ -59,9 +59,10 @@ def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Ma
             "whoever reaches it reads your metrics and decisions",
             f'write admin_key = {{ file = "admin.key" }}, or listen on 127.0.0.1:{admin.port or 8401}',
         )
-    if gateway.keys and not (folder / gateway.keys).is_file():
-        file = folder / gateway.keys
-        problems.add("gateway.keys", f"there is no file {file}", f"`tidegate keys create NAME --file {file}` makes it")
+    file = folder / gateway.keys
+    if gateway.keys and (reason := _unreadable(file)) is not None:
+        remedy = f"`tidegate keys create NAME --file {file}` makes it, for this user to read"
+        problems.add("gateway.keys", f"{file} cannot be read: {reason}", remedy)
     if gateway.tls is not None:
         _tls(tls(gateway.tls, folder), problems)
     return None if gateway.admin_key is None else _admin_key(gateway.admin_key, folder, problems, variables)
@@ -131,8 +132,11 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _unreadable(file: Path) -> str | None:
     """Why it cannot be read, None where it can."""
-    if not file.is_file():
-        return "there is no such file"
+    try:
+        if not file.is_file():
+            return "there is no such file"
+    except OSError as error:
+        return error.strerror or "this is not the name of a file"
     return None if os.access(file, os.R_OK) else "this user may not"
 
 

@@ -29,18 +29,16 @@ SECRET_PREFIX = "tk-"  # noqa: S105 - what secret scanners and people tell it by
 # Any writer is done within milliseconds; one that stands for so long is stuck.
 BUSY_S = 5.0
 
-_SCHEMA = f"""
-BEGIN;
-CREATE TABLE key (id TEXT PRIMARY KEY, profile TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE secret (digest BLOB PRIMARY KEY, key TEXT NOT NULL REFERENCES key, until_s REAL) WITHOUT ROWID;
-CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, who TEXT NOT NULL, key TEXT NOT NULL,
-    what TEXT NOT NULL);
-CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END;
-CREATE TRIGGER audit_is_so BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-COMMIT;
-"""
+_SCHEMA = (
+    "CREATE TABLE key (id TEXT PRIMARY KEY, profile TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE secret (digest BLOB PRIMARY KEY, key TEXT NOT NULL REFERENCES key, until_s REAL) WITHOUT ROWID",
+    "CREATE TABLE audit (number INTEGER PRIMARY KEY AUTOINCREMENT, at_s REAL NOT NULL, who TEXT NOT NULL, "
+    "key TEXT NOT NULL, what TEXT NOT NULL)",
+    "CREATE TRIGGER audit_stays BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END",
+    "CREATE TRIGGER audit_is_so BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'the audit is only added to'); END",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT}",
+)
 _profile = msgspec.json.Decoder(Profile).decode
 
 
@@ -103,12 +101,15 @@ class KeyFile:
         self.path = path
         self._lock = threading.Lock()
         self._seen: tuple[object, ...] | None = None
-        if write and not path.exists():
-            _create(path)
-        elif not path.is_file():
-            raise KeysError(f"{path}: there is no such file; `tidegate keys create NAME --file {path}` makes it")
         self._mode = "rw" if write else "ro"
         with _explained(path):
+            # A file without a byte in it is what is left where making it was cut short.
+            if write and not (path.exists() and path.stat().st_size):
+                _create(path)
+            elif path.is_dir():
+                raise KeysError(f"{path}: this is a folder; name the file in it")
+            elif not path.is_file():
+                raise KeysError(f"{path}: there is no such file; `tidegate keys create NAME --file {path}` makes it")
             self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -263,14 +264,14 @@ def _pragma(db: sqlite3.Connection, name: str) -> object:
 
 
 def _create(path: Path) -> None:
-    """An empty file for its owner alone. It gets its name when it is whole."""
-    new = path.with_name(path.name + ".new")
-    with _explained(path):
-        new.unlink(missing_ok=True)
-        new.touch(mode=0o600)
-        with closing(sqlite3.connect(new, isolation_level=None)) as db:
-            db.executescript(_SCHEMA)
-        new.replace(path)
+    """A file for its owner alone, without keys. Where two make it at once, one of them finds it made."""
+    path.touch(mode=0o600)
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=BUSY_S)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+            for statement in _SCHEMA:
+                db.execute(statement)
+        db.execute("COMMIT")
 
 
 _REMEDY = "name the right file, or put back a copy of it"
