@@ -80,15 +80,19 @@ def print_summary(found: Summary) -> None:
     console.print(table)
 
 
-def serve(config: Config, *, as_json: bool) -> int:
-    """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once."""
+def serve(config: Config, *, as_json: bool, remedy: str = "") -> int:
+    """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once.
+
+    `remedy` is what to do where it cannot start, if that is not a change in the file.
+    """
     _tune_memory()
     clock = Clock()
     try:
         uvloop.run(_run(Gateway(build(config, clock.now_s()), clock), config, as_json=as_json))
     except OSError as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
-        print(f"tidegate serve: cannot start: {error}; see [gateway] in {config.file}", file=sys.stderr)
+        remedy = remedy or f"see [gateway] in {config.file}"
+        print(f"tidegate serve: cannot start: {error}; {remedy}", file=sys.stderr)
         return 1
     return 0
 
