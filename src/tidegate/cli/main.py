@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from tidegate import __version__
 from tidegate.cli import discover, journal, serve
@@ -32,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console = Console(stderr=True, highlight=False)
             for problem in error.problems:
-                where = f"[bold red]{problem.file}[/]: [bold]{problem.path or 'file'}[/]"
-                console.print(f"{where}: {problem.message}\n    remedy: {problem.remedy}", soft_wrap=True)
+                # Names of tables stand in brackets, which are markup unless it is said that they are not.
+                where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
+                said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
+                console.print(f"{where}: {said}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -4,14 +4,14 @@ Nothing here asks: `FIRST` is what to ask anybody, `SIGNS` what to ask whoever l
 of it loads a model or makes a token; `/health` in particular makes SGLang generate, and is asked of other engines only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from tidegate.config.discovered import FoundEngine, FoundModel, State
 from tidegate.config.endpoint import EngineKind
-from tidegate.engines.base import ProbeAnswer
+from tidegate.engines.base import Dialect, ProbeAnswer
 from tidegate.engines.kinds import KINDS
 from tidegate.wire.errors import UNREADABLE
 
@@ -21,13 +21,13 @@ Answers = Mapping[str, ProbeAnswer | None]
 
 LIVEZ, MODELS, PROPS, INFO = "/livez", "/v1/models", "/props", "/get_server_info"
 TAGS, OLLAMA, VERSION, LM_STUDIO = "/api/tags", "/api/version", "/version", "/api/v0/models"
-SHOW = "/api/show"
+SHOW, METRICS = "/api/show", "/metrics"
 FIRST = (LIVEZ, MODELS)
 SIGNS = (PROPS, INFO, OLLAMA, VERSION, LM_STUDIO)
 MODELS_MAX = 32  # each is an endpoint with probes of its own; whoever keeps more has a favourite few
 NAME_CHARS_MAX = 256  # as in the configuration
 SLOTS_MAX = 10_000  # as in the configuration
-CONTEXT_TOKENS = range(128, 100_000_001)  # as in the configuration
+CONTEXT_TOKENS_MIN, CONTEXT_TOKENS_MAX = 128, 100_000_000  # as in the configuration
 
 SOFTWARE = {
     EngineKind.LLAMACPP: "llama.cpp",
@@ -40,17 +40,20 @@ SOFTWARE = {
 _EMBEDS = "it makes embeddings, which are not served without a file"
 
 
+_Number = int | float | str | None  # what is no whole number is not believed, and spoils nothing beside it
+
+
 class _Listed(msgspec.Struct, frozen=True):
     """One entry of a list of models. The windows are by the names that vLLM, gateways and LM Studio use."""
 
     id: str = ""
-    owned_by: str = ""
-    max_model_len: int | None = None
-    context_length: int | None = None
-    context_window: int | None = None
-    loaded_context_length: int | None = None
-    max_context_length: int | None = None
-    type: str = ""
+    owned_by: str | None = None
+    max_model_len: _Number = None
+    context_length: _Number = None
+    context_window: _Number = None
+    loaded_context_length: _Number = None
+    max_context_length: _Number = None
+    type: str | None = None
 
 
 class _List(msgspec.Struct, frozen=True):
@@ -77,7 +80,7 @@ class _Version(msgspec.Struct, frozen=True):
 
 class _Tag(msgspec.Struct, frozen=True):
     name: str = ""
-    remote_host: str = ""
+    remote_host: str | None = None
 
 
 class _Tags(msgspec.Struct, frozen=True):
@@ -85,7 +88,7 @@ class _Tags(msgspec.Struct, frozen=True):
 
 
 class _Shown(msgspec.Struct, frozen=True):
-    capabilities: list[str] = []
+    capabilities: list[str] | None = None
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -145,81 +148,96 @@ def kind_of(answers: Answers) -> tuple[EngineKind, str]:
 
 
 def details(kind: EngineKind, answers: Answers, path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What else to ask an engine of this kind whose address has this path: paths, and models to be shown."""
-    asked = [probe.target.decode().removeprefix(path) for probe in KINDS[kind.value](path, None).probes()]
+    """What else to ask an engine of this kind whose address has this path: paths, and models to be shown.
+
+    How busy it is does not matter yet, so its metrics are left alone.
+    """
+    asked = [target for target in _targets(KINDS[kind.value](path, None), path) if target != METRICS]
     if kind is not EngineKind.OLLAMA:
         return tuple(asked), ()
-    return (*asked, TAGS), tuple(_names(answers)[:MODELS_MAX])
+    return (*asked, TAGS), tuple(_names(_listed(answers) or ())[:MODELS_MAX])
 
 
 def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: str) -> FoundEngine:
     """The engine with its models, by all its answers."""
-    names = _names(answers)
-    up = False
+    told = _Told(kind, answers)
+    names = _names(told.listed)
     models = []
+    up = False
     for name in names[:MODELS_MAX]:
         dialect = KINDS[kind.value](path, name)
-        told = dialect.signals([answers.get(p.target.decode().removeprefix(path)) for p in dialect.probes()])
-        up = up or told.up
-        models.append(_model(kind, name, told.context_tokens, answers))
-    props = _read(answers.get(PROPS), _Props) if kind is EngineKind.LLAMACPP else None
-    slots = None if props is None else props.total_slots
+        signals = dialect.signals([answers.get(target) for target in _targets(dialect, path)])
+        up = up or signals.up
+        models.append(told.model(name, signals.context_tokens))
     return FoundEngine(
         url=url,
         kind=kind,
         software=software,
         state=State.READY if up or not names else State.STARTING,
         models=tuple(models),
-        slots=slots if slots is not None and 0 < slots <= SLOTS_MAX else None,
+        slots=told.slots,
         left_out=max(0, len(names) - MODELS_MAX),
     )
 
 
-def _model(kind: EngineKind, name: str, told: int | None, answers: Answers) -> FoundModel:
-    remark, vision = "", False
-    window = told or _window(name, answers)
-    if kind is EngineKind.LLAMACPP:
-        props = _read(answers.get(PROPS), _Props)
-        vision = props is not None and props.modalities.get("vision") is True
-    elif kind is EngineKind.SGLANG:
-        info = _read(answers.get(INFO), _Info)
-        remark = _EMBEDS if info is not None and info.is_embedding else ""
-    elif kind is EngineKind.OLLAMA:
-        window = told  # any other is the one that the model was trained for
-        able = shown.capabilities if (shown := _read(answers.get(f"{SHOW} {name}"), _Shown)) is not None else []
-        vision = "vision" in able
-        remark = _EMBEDS if "embedding" in able and "completion" not in able else ""
-        tags = _read(answers.get(TAGS), _Tags)
-        hosts = {tag.name: tag.remote_host for tag in (tags.models if tags is not None else None) or ()}
-        if hosts.get(name) or name.endswith(("-cloud", ":cloud")):
-            remark = "it runs at Ollama's own cloud, not here"
-    else:
-        types = {model.id: model.type for model in _studio(answers)}
-        vision = types.get(name) == "vlm"
-        remark = _EMBEDS if types.get(name) == "embeddings" else ""
-    return FoundModel(
-        name=name, context_tokens=window if window in CONTEXT_TOKENS else None, vision=vision, remark=remark
-    )
+class _Told:
+    """What an engine's answers say of its models, read once."""
+
+    def __init__(self, kind: EngineKind, answers: Answers) -> None:
+        self._kind = kind
+        self._answers = answers
+        self.listed = _listed(answers) or ()
+        self._entries = {model.id: model for model in (*self.listed, *_studio(answers))}  # LM Studio's own tells more
+        self._props = _read(answers.get(PROPS), _Props) if kind is EngineKind.LLAMACPP else None
+        self._info = _read(answers.get(INFO), _Info) if kind is EngineKind.SGLANG else None
+        tags = _read(answers.get(TAGS), _Tags) if kind is EngineKind.OLLAMA else None
+        self._hosts = {tag.name: tag.remote_host for tag in (tags.models if tags is not None else None) or ()}
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests it runs at once."""
+        slots = None if self._props is None else self._props.total_slots
+        return slots if slots is not None and 0 < slots <= SLOTS_MAX else None
+
+    def model(self, name: str, window: int | None) -> FoundModel:
+        """One of them; `window` is what a probe told."""
+        entry = self._entries.get(name, _Listed())
+        shown = _read(self._answers.get(f"{SHOW} {name}"), _Shown) or _Shown()
+        embeds = entry.type == "embeddings" or (self._info is not None and self._info.is_embedding is True)
+        able = shown.capabilities or ()
+        embeds = embeds or ("embedding" in able and "completion" not in able)
+        vision = entry.type == "vlm" or "vision" in able
+        vision = vision or (self._props is not None and self._props.modalities.get("vision") is True)
+        remark = _EMBEDS if embeds else ""
+        if self._hosts.get(name) or (self._kind is EngineKind.OLLAMA and name.endswith(("-cloud", ":cloud"))):
+            remark = "it runs in Ollama's cloud, not here"
+        if self._kind is not EngineKind.OLLAMA:  # of a model that is not loaded, it tells for what it was trained
+            window = window or _window(entry)
+        if window is not None and not CONTEXT_TOKENS_MIN <= window <= CONTEXT_TOKENS_MAX:
+            window = None
+        return FoundModel(name=name, context_tokens=window, vision=vision, remark=remark)
 
 
-def _window(name: str, answers: Answers) -> int | None:
+def _targets(dialect: Dialect, path: str) -> list[str]:
+    """What its probes ask for, below its address."""
+    return [probe.target.decode().removeprefix(path) for probe in dialect.probes()]
+
+
+def _window(entry: _Listed) -> int | None:
     """The window that a list tells: of what is loaded, before what could be."""
-    for model in (*_studio(answers), *(_listed(answers) or ())):
-        told = (
-            model.loaded_context_length,
-            model.max_model_len,
-            model.context_length,
-            model.context_window,
-            model.max_context_length,
-        )
-        if model.id == name and (window := next((w for w in told if w), None)):
-            return window
-    return None
+    told = (
+        entry.loaded_context_length,
+        entry.max_model_len,
+        entry.context_length,
+        entry.context_window,
+        entry.max_context_length,
+    )
+    return next((window for window in told if isinstance(window, int) and window > 0), None)
 
 
-def _names(answers: Answers) -> list[str]:
+def _names(listed: Iterable[_Listed]) -> list[str]:
     """The models that can be named in a header, each once."""
-    names = [model.id for model in _listed(answers) or ()]
+    names = [model.id for model in listed]
     good = [name for name in names if name.isascii() and name.isprintable() and 0 < len(name) <= NAME_CHARS_MAX]
     return list(dict.fromkeys(name for name in good if name.strip() == name))
 

@@ -18,7 +18,7 @@ PORTS = {8080: "llama.cpp", 8000: "vLLM", 11434: "Ollama", 1234: "LM Studio", 30
 """Where engines listen unless told otherwise. Who listens there is judged by what it answers."""
 
 BOUND_S = 2.0  # an engine on this machine answers in milliseconds; one that is busy may take a second
-ANSWER_BYTES_MAX = 1024 * 1024  # a metrics page of vLLM has some 100 KB, and a licence in Ollama's answers a few
+ANSWER_BYTES_MAX = 512 * 1024  # Ollama's description of a model has 100 KB, its licence among them
 CONNECTIONS_MAX = 8  # at once to one address: Ollama is asked about each of its models
 ENGINES_MAX = 16  # addresses named by hand, as in a list that somebody types
 PATIENCE_S = 120.0  # a large model takes a minute from disk
@@ -52,12 +52,14 @@ def usual(ports: Iterable[int] = PORTS) -> tuple[Url, ...]:
     return tuple(Url(tls=False, host="127.0.0.1", port=port, path="") for port in ports)
 
 
-async def discover(urls: Sequence[Url], clock: Clock, own: frozenset[int] = frozenset()) -> Found:
-    """Who listens at these addresses. Never raises, and takes no longer than `BOUND_S`.
+async def discover(
+    urls: Sequence[Url], clock: Clock, own: frozenset[int] = frozenset(), bound_s: float = BOUND_S
+) -> Found:
+    """Who listens at these addresses. Never raises; what is not answered within `bound_s` is not waited for.
 
     `own` are the ports on this machine where this gateway listens: they are not asked.
     """
-    deadline_s = clock.now_s() + BOUND_S
+    deadline_s = clock.now_s() + bound_s
     looked = await asyncio.gather(*(_look(url, clock, deadline_s, own) for url in dict.fromkeys(urls)))
     return Found(
         engines=tuple(one for one in looked if isinstance(one, FoundEngine)),
@@ -65,14 +67,14 @@ async def discover(urls: Sequence[Url], clock: Clock, own: frozenset[int] = froz
     )
 
 
-async def patiently(found: Found, clock: Clock) -> Found:
+async def patiently(found: Found, clock: Clock, again_s: float = AGAIN_S) -> Found:
     """`found`, with the engines in it that are loading asked again until they tell what they serve.
 
     After `PATIENCE_S` it is given up, and what still loads stands among the passed.
     """
     until_s = clock.now_s() + PATIENCE_S
     while found.loading and clock.now_s() < until_s:
-        await asyncio.sleep(AGAIN_S)
+        await asyncio.sleep(again_s)
         again = await discover([parse_url(one.url) for one in found.loading], clock)
         settled = tuple(one for one in found.passed if not one.loading)
         found = Found(engines=(*found.engines, *again.engines), passed=(*settled, *again.passed))
