@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import shlex
 import socket
+import sys
 import threading
+from asyncio.subprocess import PIPE
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +85,7 @@ def test_keys_enable_nothing_and_are_never_shown(
     told = "".join(capsys.readouterr())
     assert "not enabled" in told
     assert ENABLE in told
-    assert "within a budget of $5" in told
+    assert "budget of $5" in told
     off, on = (build(load(tmp_path / name), Clock().now_s()) for name in ("a.toml", "b.toml"))
     assert all(one.local for one in off.endpoints)
     assert not all(one.local for one in on.endpoints)
@@ -166,6 +169,34 @@ def test_an_engine_named_by_hand_that_is_not_there_gets_a_line(capsys: pytest.Ca
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         main(["discover", "--engine", url])
     assert f"{url}/v1: nobody listens there" in capsys.readouterr().out
+
+
+async def test_without_a_file_what_is_found_is_served() -> None:
+    async with FakeEngine(model="00-the-first") as engine:
+        command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--engine", engine.url]
+        child = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            said = b""
+            while b"tidegate: clients" not in said:
+                line = await child.stderr.readline()
+                said += line
+                if not line:
+                    assert b"in use" in said, said
+                    pytest.skip("another program listens on the gateway's own ports of this machine")
+            shown = await child.stdout.read(65536)
+            (curl,) = (line for line in shown.decode().splitlines() if line.startswith("curl "))
+            program, *arguments = shlex.split(curl)
+            asked = await asyncio.create_subprocess_exec(program, "-sS", *arguments, stdout=PIPE)
+            answer, _ = await asked.communicate()
+        finally:
+            if child.returncode is None:
+                child.terminate()
+            await child.communicate()
+    assert json.loads(answer)["choices"]
+    assert child.returncode == 0
+    assert [seen.path for seen in engine.seen] == ["/v1/chat/completions"]
 
 
 async def test_it_is_said_which_names_go_where() -> None:

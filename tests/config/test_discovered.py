@@ -211,3 +211,20 @@ def test_no_key_is_written_or_shown(usd_per_day: float | None, tmp_path: Path) -
     known = remotes(KEYS, NOW_S)
     assert SECRET not in toml([engine(model())], known, usd_per_day)
     assert SECRET not in repr(known)
+
+
+def test_the_example_is_what_would_be_written() -> None:
+    here = [
+        engine(
+            model("qwen3:8b", context_tokens=16384), kind=EngineKind.LLAMACPP, port=8080, software="llama.cpp", slots=2
+        ),
+        engine(
+            model("qwen3:8b"),
+            model("llama3.2:latest", context_tokens=4096),
+            kind=EngineKind.OLLAMA,
+            port=11434,
+            software="Ollama",
+        ),
+    ]
+    known = remotes({"OPENAI_API_KEY": SECRET}, NOW_S)
+    assert Path("examples/found.toml").read_text() == toml(here, known, None)

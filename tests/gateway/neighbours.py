@@ -1,5 +1,7 @@
 """Servers as they stand on the usual ports: what each kind of engine answers to a question, and a note of what it was
 asked. And servers that answer with bytes of any kind.
+
+What llama.cpp answers is recorded. The others do not run where the tests do: theirs is written after public samples.
 """
 
 import asyncio

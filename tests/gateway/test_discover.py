@@ -1,21 +1,28 @@
 """What is found on a machine, whatever listens there."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.gateway import neighbours
-from tests.gateway.harness import house
+from tests.gateway.harness import CHAT, chat, house, wire
 from tests.gateway.neighbours import Neighbour, Page, blurting, models, neighbour, page
-from tests.http.harness import serving
+from tests.http.harness import client, read_response, serving
 from tidegate.clock import Clock
 from tidegate.config.address import Url
-from tidegate.config.discovered import FoundEngine, State
+from tidegate.config.build import build
+from tidegate.config.discovered import FoundEngine, State, toml
 from tidegate.config.endpoint import EngineKind
+from tidegate.config.load import parse
+from tidegate.config.schema import GatewayTable
+from tidegate.engines.fake import FakeEngine
 from tidegate.engines.recognise import MODELS_MAX
+from tidegate.gateway.app import Gateway
 from tidegate.gateway.discover import ANSWER_BYTES_MAX, BOUND_S, Found, discover, patiently
 from tidegate.http.server import Exchange
 
@@ -130,6 +137,14 @@ async def test_an_engine_that_wants_a_key_is_found_and_not_served() -> None:
     assert (one.kind, one.state, one.served) == (EngineKind.OLLAMA, State.LOCKED, ())
 
 
+async def test_an_engine_that_is_named_twice_is_one() -> None:
+    async with neighbour(neighbours.VLLM) as there:
+        other = structs.replace(there.url, host="localhost")
+        told = await found(there.url, there.url, other)
+    assert [one.url for one in told.engines] == [str(there.url)]
+    assert [(passed.url, passed.why) for passed in told.passed] == [(str(other), f"this is {there.url} again")]
+
+
 # --- engines that start -----------------------------------------------------------------------------------------------
 
 
@@ -175,6 +190,31 @@ async def test_our_own_address_is_not_asked() -> None:
     async with neighbour(neighbours.VLLM) as there:
         told = await discover([there.url], Clock(), own=frozenset({there.port}))
     assert (told.engines, there.asked) == ((), [])
+
+
+# --- served -----------------------------------------------------------------------------------------------------------
+
+
+async def test_two_engines_with_the_same_model_are_one_for_clients_and_stand_in_for_each_other(tmp_path: Path) -> None:
+    async with FakeEngine(model="m") as one, FakeEngine(model="m") as other:
+        told = await found(*(Url(tls=False, host="127.0.0.1", port=engine.port, path="") for engine in (one, other)))
+        quiet = GatewayTable(listen="127.0.0.1:0", admin="127.0.0.1:0", journal="", log=str(tmp_path / "log"))
+        config = structs.replace(parse(toml(told.engines, (), None), "(no file)", {}), gateway=quiet)
+        gateway = Gateway(build(config, Clock().now_s()), Clock())
+        await gateway.start()
+        try:
+            assert await ask(gateway.server.port) == 200
+            await (one if one.seen else other).__aexit__(None, None, None)
+            assert await ask(gateway.server.port) == 200
+        finally:
+            await gateway.stop()
+    assert (len(one.seen), len(other.seen)) == (1, 1)
+
+
+async def ask(port: int) -> int:
+    async with client(port) as (reader, writer):
+        writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
+        return (await read_response(reader)).status
 
 
 # --- whatever listens there -------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
     decides: tuple[str, ...]
     clients: str
     admin: str
+    journal: str
     curl: str
 
 
@@ -156,6 +157,7 @@ def report(found: Found, known: tuple[Remote, ...], usd_per_day: float | None) -
         decides=tuple(_decides(found.engines, known, usd_per_day)) if models else (),
         clients=f"http://{gateway.listen}/v1",
         admin=f"http://{gateway.admin}",
+        journal=gateway.journal,
         curl=_curl(gateway.listen, models[0]) if models else "",
     )
 
@@ -182,7 +184,10 @@ def _decides(engines: tuple[FoundEngine, ...], known: tuple[Remote, ...], usd_pe
     if payable and usd_per_day is not None:
         away = _listed(remote_name(model, remote, local) for remote in payable for model in remote.usable)
         yield f"May go away: only what asks for {away} by that name, to {vendors}."
-        yield f"May cost: the vendors' list prices, within a budget of ${usd_per_day:g} for each UTC day."
+        yield (
+            f"May cost: the vendors' list prices. The budget of ${usd_per_day:g} for each UTC day is handed on, and "
+            "nothing holds requests to it yet: x-tidegate-max-cost-usd bounds each."
+        )
     else:
         off = (
             f"{vendors} not enabled; `{ENABLE}` does that" if payable else "there is no vendor whose model has a price"
@@ -221,7 +226,8 @@ def _print(found: Report) -> None:
     for sentence in found.decides:
         console.print(sentence, soft_wrap=True)
     if found.models:
-        console.print(f"\nclients {found.clients}, admin {found.admin}\n{found.curl}", soft_wrap=True)
+        where = f"clients {found.clients}, admin {found.admin}, journal {found.journal}"
+        console.print(f"\n{where}\n{found.curl}", soft_wrap=True)
 
 
 def _rows(engine: FoundEngine) -> Iterable[tuple[str, ...]]:

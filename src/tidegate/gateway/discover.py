@@ -61,6 +61,7 @@ async def discover(
     """
     deadline_s = clock.now_s() + bound_s
     looked = await asyncio.gather(*(_look(url, clock, deadline_s, own) for url in dict.fromkeys(urls)))
+    looked = _each_once(looked)
     return Found(
         engines=tuple(one for one in looked if isinstance(one, FoundEngine)),
         passed=tuple(one for one in looked if isinstance(one, Passed)),
@@ -79,6 +80,18 @@ async def patiently(found: Found, clock: Clock, again_s: float = AGAIN_S) -> Fou
         settled = tuple(one for one in found.passed if not one.loading)
         found = Found(engines=(*found.engines, *again.engines), passed=(*settled, *again.passed))
     return found
+
+
+def _each_once(looked: Sequence[FoundEngine | Passed | None]) -> list[FoundEngine | Passed | None]:
+    """Without engines that were found by both names of this machine: they would count as two."""
+    seen: set[str] = set()
+    kept: list[FoundEngine | Passed | None] = []
+    for one in looked:
+        same = "" if one is None else one.url.replace("://localhost:", "://127.0.0.1:")
+        again = isinstance(one, FoundEngine) and same in seen
+        kept.append(Passed(url=one.url, why=f"this is {same} again") if one is not None and again else one)
+        seen.add(same)
+    return kept
 
 
 async def _look(url: Url, clock: Clock, deadline_s: float, own: frozenset[int]) -> FoundEngine | Passed | None:
