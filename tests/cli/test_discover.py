@@ -59,7 +59,7 @@ def test_what_is_found_is_printed_with_what_it_is_taken_for_and_a_line_to_try(
     with standing(neighbours.LLAMACPP) as there:
         assert main(["discover", "--engine", str(there.url)]) == 0
     out = capsys.readouterr().out
-    for said in ("llama.cpp", f"http://127.0.0.1:{there.port}", "smollm2", "1024", "Stays here", "Nothing goes away",
+    for said in ("llama.cpp", f"http://127.0.0.1:{there.port}", "smollm2", "1024", "Stays on this machine", "Nothing goes away",
                  "Costs nothing", "curl http://127.0.0.1:8400/v1/chat/completions"):  # fmt: skip
         assert said in out
 
@@ -204,7 +204,7 @@ async def test_it_is_said_which_names_go_where() -> None:
         found = await discover([one.url, other.url], Clock())
     known = remotes({"OPENAI_API_KEY": SECRET}, Clock().now_s())
     said = " ".join(report(found, known, 5.0).decides)
-    assert "Stays here: all that is asked of some-model;" in said
+    assert "Stays on this machine: all that is asked of some-model;" in said
     assert "Served by several engines: some-model." in said
     assert "If it passes requests on to others" in said
     assert "May go away: only what asks for gpt-4.1, gpt-4.1-mini by that name, to openai." in said
@@ -217,6 +217,12 @@ def test_what_engines_call_their_models_is_no_markup_and_no_control(capsys: pyte
     out = capsys.readouterr().out
     assert "[bold]loud[/]" in out
     assert "\x1b[2J" not in out
+
+
+async def test_an_engine_that_is_known_is_not_suspected_of_passing_requests_on() -> None:
+    async with neighbours.neighbour(neighbours.LM_STUDIO) as there:
+        found = await discover([there.url], Clock())
+    assert not any("passes requests on" in sentence for sentence in report(found, (), None).decides)
 
 
 def test_nothing_found_is_nothing_decided() -> None:

@@ -15,13 +15,14 @@ from rich.table import Table
 from tidegate.cli import serve
 from tidegate.clock import Clock
 from tidegate.config.address import Url, is_private, parse_address, parse_url
-from tidegate.config.discovered import ENABLE, FoundEngine, State, remote_name, served_names, toml
+from tidegate.config.discovered import ENABLE, NETWORK, FoundEngine, State, remote_name, served_names, toml
 from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import parse
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.config.schema import BUDGET_USD_MAX, BUDGET_USD_MIN, GatewayTable
 from tidegate.config.vendors import Remote, remotes
 from tidegate.core.model import Record
+from tidegate.engines.recognise import SOFTWARE
 from tidegate.gateway.discover import ENGINES_MAX, PORTS, Found, Passed, discover, patiently, usual
 
 # Relative paths start at the current folder, as they would in a file there.
@@ -166,7 +167,9 @@ def _decides(engines: tuple[FoundEngine, ...], known: tuple[Remote, ...], usd_pe
     """One sentence for each kind of consequence."""
     local = served_names(engines)
     if local:
-        yield f"Stays here: all that is asked of {_listed(local)}; nothing elsewhere serves a model under such a name."
+        network = any(engine.site == NETWORK for engine in engines if engine.served)
+        place = "in your own network" if network else "on this machine"
+        yield f"Stays {place}: all that is asked of {_listed(local)}; nothing elsewhere serves a model of such a name."
     shared = {name for name in local if sum(name in served_names([engine]) for engine in engines) > 1}
     if shared:
         yield (
@@ -174,7 +177,7 @@ def _decides(engines: tuple[FoundEngine, ...], known: tuple[Remote, ...], usd_pe
             "best, and to another if that fails."
         )
     for engine in engines:
-        if engine.kind is EngineKind.OPENAI and engine.served:
+        if engine.software == SOFTWARE[EngineKind.OPENAI] and engine.served:
             yield (
                 f"Taken for an engine of yours: {engine.software} at {engine.url}. If it passes requests on to others, "
                 "describe it in a file, with local = false and a price."
@@ -189,9 +192,9 @@ def _decides(engines: tuple[FoundEngine, ...], known: tuple[Remote, ...], usd_pe
             "nothing holds requests to it yet: x-tidegate-max-cost-usd bounds each."
         )
     else:
-        off = (
-            f"{vendors} not enabled; `{ENABLE}` does that" if payable else "there is no vendor whose model has a price"
-        )
+        off = "there is no vendor whose model has a price"
+        if payable:
+            off = f"what {vendors} offers is not enabled; `{ENABLE}` does that"
         yield f"Nothing goes away: {off}."
         yield "Costs nothing: nobody sends a bill for engines of your own."
 
@@ -226,7 +229,7 @@ def _print(found: Report) -> None:
     for sentence in found.decides:
         console.print(sentence, soft_wrap=True)
     if found.models:
-        where = f"clients {found.clients}, admin {found.admin}, journal {found.journal}"
+        where = f"clients {found.clients}, admin {found.admin}, journal in ./{found.journal}"
         console.print(f"\n{where}\n{found.curl}", soft_wrap=True)
 
 
