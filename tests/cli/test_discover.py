@@ -59,8 +59,9 @@ def test_what_is_found_is_printed_with_what_it_is_taken_for_and_a_line_to_try(
     with standing(neighbours.LLAMACPP) as there:
         assert main(["discover", "--engine", str(there.url)]) == 0
     out = capsys.readouterr().out
-    for said in ("llama.cpp", f"http://127.0.0.1:{there.port}", "smollm2", "1024", "Stays on this machine", "Nothing goes away",
-                 "Costs nothing", "curl http://127.0.0.1:8400/v1/chat/completions"):  # fmt: skip
+    for said in ("llama.cpp", f"http://127.0.0.1:{there.port}", "smollm2", "1024"):
+        assert said in out
+    for said in ("Stays on this machine", "Nothing goes away", "Costs nothing", "curl http://127.0.0.1:8400/v1/chat/"):
         assert said in out
 
 
