@@ -4,9 +4,13 @@ from pathlib import Path
 
 from docs.dialects import dialects
 from tidegate.cli.main import CHAOS_PORT
+from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE
 from tidegate.config.reference import reference as configuration
+from tidegate.config.vendors import VENDORS
 from tidegate.core.model import WHY_TEXT
 from tidegate.engines.faults import EXPECTED, FAULTS, Kind
+from tidegate.engines.recognise import MODELS_MAX
+from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS
 from tidegate.telemetry.metrics import reference as metrics
 
 FOLDER = Path(__file__).parent / "reference"
@@ -46,9 +50,76 @@ def faults() -> str:
     return "\n".join(parts)
 
 
+_DISCOVERY = f"""# Serving without a file
+
+Where no `--config` is given and there is no `tidegate.toml` in the current folder, `tidegate serve` serves what it
+finds, and says what that is and how it will decide. `tidegate discover` says the same and ends; with `--json` as
+JSON, with `--write FILE` it writes the configuration that says the same, to be changed and served with `--config
+FILE`. Where there is nothing to serve, both end with status 2.
+
+What is found is what is there at the start: an engine or a key that comes later is found by starting again.
+
+## Engines
+
+Asked are the ports below on 127.0.0.1, and each address that is named with `--engine URL`, of which there may be
+{ENGINES_MAX}: on this machine or in its own network, which is then a site of its own. What stands there is told by
+what it answers, whatever the port, in {BOUND_S:g} seconds for all. No credential is sent, no model loaded and no
+token made. Who lists no models at `/v1/models` is asked nothing more.
+
+An engine that is still loading is served when its probes find it ready; one that does not even list its model is
+waited for, {PATIENCE_S:g} s at the most. One that wants a key is left to a file. Another Tidegate is never taken for
+an engine.
+
+| port | usually |
+| --- | --- |
+{{ports}}
+
+| taken for | where it answers so |
+| --- | --- |
+| llama.cpp | models are owned by `llamacpp`, or `/props` has `default_generation_settings` |
+| SGLang | models are owned by `sglang`, or `/get_server_info` tells its sizes |
+| vLLM | models are owned by `vllm`, or they have `max_model_len` and there is a `/version` |
+| Ollama | `/api/version` |
+| LM Studio | `/api/v0/models` tells each model's type; served as `openai` |
+| any other | it lists models; served as `openai`, with a window of {ASSUMED_TOKENS} tokens where it tells none |
+
+Each model that an engine lists is an endpoint, {MODELS_MAX} of one engine at the most. Not served are models that
+make embeddings, where the engine says so, and those that Ollama passes on to its cloud. Engines that list the same
+name are one model for clients.
+
+## Vendors
+
+A key in one of these variables makes its vendor known, and no more: **nothing is sent there, not even a probe**,
+until
+
+    {ENABLE}
+
+says that it may be, and with which budget, beyond which nothing is sent. Prices are
+those of genai-prices; a model without a known price stays out. Keys are neither shown nor written down, only the
+variables' names. A model of a vendor is served under its own name, or as `VENDOR/NAME` where an engine of yours has
+that: what is asked of your engines stays with them. To let a vendor's model stand in for one of yours, name both
+alike in `serves` in a file.
+
+| vendor | variable | models |
+| --- | --- | --- |
+{{vendors}}
+"""
+
+
+def discovery() -> str:
+    """The page of what is found without a file."""
+    return _DISCOVERY.format(
+        ports="\n".join(f"| {port} | {name} |" for port, name in PORTS.items()),
+        vendors="\n".join(
+            f"| {one.name} | `{one.variable}` | {', '.join(f'`{name}`' for name, _ in one.models)} |" for one in VENDORS
+        ),
+    )
+
+
 PAGES = {
     "configuration.md": configuration,
     "dialects.md": dialects,
+    "discovery.md": discovery,
     "faults.md": faults,
     "metrics.md": metrics,
     "reasons.md": reasons,

@@ -15,6 +15,7 @@ from tests.engines.speakers import chat
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
 from tidegate.engines.ollama import Ollama
+from tidegate.engines.openai import OpenAI
 from tidegate.engines.sglang import SGLang
 from tidegate.engines.vllm import VLLM
 from tidegate.wire.openai import parse
@@ -157,3 +158,23 @@ def test_what_is_not_told_is_not_known(dialect: Dialect) -> None:
     assert dialect.signals(quiet) == Signals(up=True)
     failing: list[ProbeAnswer | None] = [answer({}, 503), *[None] * (len(dialect.probes()) - 1)]
     assert dialect.signals(failing) == Signals(up=False)
+
+
+# --- vendors --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "below"),
+    [
+        ("", b"/v1"),
+        ("/openai/v1", b"/openai/v1"),
+        ("/api", b"/api/v1"),
+        ("/v1beta/openai", b"/v1beta/openai"),
+        ("/v1/openai", b"/v1/openai"),
+    ],
+)
+def test_the_protocols_version_is_part_of_an_address_unless_the_vendors_own_is(path: str, below: bytes) -> None:
+    dialect = OpenAI(path, "m")
+    call = parse(json.dumps(chat()).encode(), Capability.CHAT)
+    assert dialect.outgoing(call, "m", ()).target == below + b"/chat/completions"
+    assert [probe.target for probe in dialect.probes()] == [below + b"/models"]

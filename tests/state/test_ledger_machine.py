@@ -180,7 +180,7 @@ def _number(iso: str) -> int:
 
 
 LedgerMachine.TestCase.settings = settings(
-    max_examples=300,
+    max_examples=100,
     stateful_step_count=50,
     deadline=None,
     derandomize=True,

@@ -1,4 +1,4 @@
-"""`tidegate`: serve, demo, check, keys, explain, replay, chaos, version."""
+"""`tidegate`: serve, discover, demo, check, keys, explain, replay, chaos, version."""
 
 import argparse
 import sys
@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from tidegate import __version__
-from tidegate.cli import journal, keys, serve
+from tidegate.cli import discover, journal, keys, serve
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.engines.faults import Fault
@@ -32,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console = Console(stderr=True, highlight=False)
             for problem in error.problems:
-                where = f"[bold red]{problem.file}[/]: [bold]{problem.path or 'file'}[/]"
-                console.print(f"{where}: {problem.message}\n    remedy: {problem.remedy}", soft_wrap=True)
+                # Names of tables stand in brackets, which are markup unless it is said that they are not.
+                where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
+                said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
+                console.print(f"{where}: {said}", soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -52,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     verb = _verb(verbs, "serve", "run the gateway", _serve)
-    verb.add_argument("--config", type=Path, default=CONFIG, help="configuration file (default: %(default)s)")
+    verb.add_argument("--config", type=Path, help=f"configuration file (default: {CONFIG}, or else what is found here)")
+    discover.add_arguments(verb)
+
+    verb = _verb(verbs, "discover", "print what can be served without a configuration file", discover.verb)
+    discover.add_arguments(verb)
+    verb.add_argument("--write", type=Path, metavar="FILE", help="write the same as a configuration file")
 
     verb = _verb(verbs, "demo", "two real engines, a gateway and a tour of decisions", _demo)
     verb.add_argument("--once", action="store_true", help="exit after the tour")
@@ -96,7 +104,12 @@ def _verb(
 
 
 def _serve(options: argparse.Namespace) -> int:
-    return serve.serve(load(options.config), as_json=options.json)
+    if options.config is None and not CONFIG.exists():
+        return discover.serve_found(options)
+    file = options.config or CONFIG
+    if discover.given(options):
+        discover.refuse_beside(file)
+    return serve.serve(load(file), as_json=options.json)
 
 
 def _demo(options: argparse.Namespace) -> int:

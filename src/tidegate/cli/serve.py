@@ -17,6 +17,7 @@ from tidegate.config.config import Config
 from tidegate.core.model import Endpoint, Record, RequestClass
 from tidegate.gateway.app import Gateway
 from tidegate.state.keys import KeysError
+from tidegate.state.store import LedgerError
 
 # mallopt's parameters, from <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -93,15 +94,19 @@ def _addresses(found: Summary) -> str:
     return f"clients {scheme}://{found.listen}/v1, admin {scheme}://{found.admin}"
 
 
-def serve(config: Config, *, as_json: bool) -> int:
-    """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once."""
+def serve(config: Config, *, as_json: bool, remedy: str = "") -> int:
+    """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once.
+
+    `remedy` is what to do where it cannot start, if that is not a change in the file.
+    """
     _tune_memory()
     clock = Clock()
     try:
         uvloop.run(_run(Gateway(build(config, clock.now_s()), clock), config, as_json=as_json))
-    except (OSError, KeysError) as error:
+    except (OSError, KeysError, LedgerError) as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
-        print(f"tidegate serve: cannot start: {error}; see [gateway] in {config.file}", file=sys.stderr)
+        remedy = remedy or f"see [gateway] in {config.file}"
+        print(f"tidegate serve: cannot start: {error}; {remedy}", file=sys.stderr)
         return 1
     return 0
 

@@ -89,7 +89,8 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             max_length=2048,  # what proxies take
             description="Where it listens, as OpenAI clients are told it: `https://host:port/v1`; a path before "
-            "`/v1` is kept, and `/v1` itself may be left out. Only `fake` can do without a URL.",
+            "`/v1` is kept, and `/v1` itself may be left out. Where the vendor's own version comes before, as in "
+            "`/v1beta/openai`, none follows. Only `fake` can do without a URL.",
         ),
     ] = ""
     model: Annotated[

@@ -253,13 +253,9 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 1.0
 
 
-Budget = Annotated[
-    float,
-    Meta(
-        ge=0.01,  # a cent: below, no request would fit
-        le=1_000_000,  # beyond, a number has a zero too many
-    ),
-]
+BUDGET_USD_MIN = 0.01  # a cent: below, no request would fit
+BUDGET_USD_MAX = 1_000_000  # beyond, a number has a zero too many
+Budget = Annotated[float, Meta(ge=BUDGET_USD_MIN, le=BUDGET_USD_MAX)]
 
 
 class BudgetTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

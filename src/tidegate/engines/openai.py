@@ -1,5 +1,6 @@
 """Any server that speaks the OpenAI protocol: LM Studio, a gateway, the cloud, and vLLM or SGLang seen from outside."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,10 +15,12 @@ _CLIENTS_FAULT = frozenset({400, 422})
 # The endpoint will not take it now, and says so.
 _REFUSALS = frozenset({429, 503, 529})
 _PATHS = {
-    Capability.CHAT: b"/v1/chat/completions",
-    Capability.COMPLETION: b"/v1/completions",
-    EMBEDDING: b"/v1/embeddings",
+    Capability.CHAT: b"/chat/completions",
+    Capability.COMPLETION: b"/completions",
+    EMBEDDING: b"/embeddings",
 }
+# Google's address has a version of its own before the protocol's name, and no `/v1` after it.
+_VERSIONED = re.compile(r"/v[0-9][a-z0-9]*/openai$")
 
 
 class _Model(msgspec.Struct):
@@ -39,7 +42,8 @@ class OpenAI:
 
         `model` is the endpoint's own name of the model whose window a probe looks up, None for any.
         """
-        self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        path = base_path.rstrip("/").removesuffix("/v1")
+        self._base = (path if _VERSIONED.search(path) else path + "/v1").encode()
         self._model = model
 
     def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
@@ -101,7 +105,7 @@ class OpenAI:
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. Listing models is free everywhere, and tells whether the key is good."""
-        return (ProbeRequest(target=self._base + b"/v1/models", essential=True),)
+        return (ProbeRequest(target=self._base + b"/models", essential=True),)
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. A window is told by vLLM alone (`max_model_len`)."""

@@ -1,0 +1,262 @@
+"""What listens at an address, by what it answers: which engine, and which models.
+
+Nothing here asks: `FIRST` is what to ask anybody, `SIGNS` what to ask whoever lists models, `details` the rest. None
+of it loads a model or makes a token; `/health` in particular makes SGLang generate, and is asked of other engines only.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from tidegate.config.discovered import FoundEngine, FoundModel, State
+from tidegate.config.endpoint import EngineKind
+from tidegate.engines.base import Dialect, ProbeAnswer
+from tidegate.engines.kinds import KINDS
+from tidegate.wire.errors import UNREADABLE
+
+_T = TypeVar("_T")
+Answers = Mapping[str, ProbeAnswer | None]
+"""By path below the address, `TARGET model` for what is asked of one model; None where no answer came."""
+
+LIVEZ, MODELS, PROPS, INFO = "/livez", "/v1/models", "/props", "/get_server_info"
+TAGS, OLLAMA, VERSION, LM_STUDIO = "/api/tags", "/api/version", "/version", "/api/v0/models"
+SHOW, METRICS = "/api/show", "/metrics"
+FIRST = (LIVEZ, MODELS)
+SIGNS = (PROPS, INFO, OLLAMA, VERSION, LM_STUDIO)
+MODELS_MAX = 32  # each is an endpoint with probes of its own; whoever keeps more has a favourite few
+NAME_CHARS_MAX = 256  # as in the configuration
+SLOTS_MAX = 10_000  # as in the configuration
+CONTEXT_TOKENS_MIN, CONTEXT_TOKENS_MAX = 128, 100_000_000  # as in the configuration
+
+SOFTWARE = {
+    EngineKind.LLAMACPP: "llama.cpp",
+    EngineKind.OLLAMA: "Ollama",
+    EngineKind.SGLANG: "SGLang",
+    EngineKind.VLLM: "vLLM",
+    EngineKind.OPENAI: "an OpenAI-compatible server",
+}
+
+_EMBEDS = "it makes embeddings, which are not served without a file"
+
+
+_Number = int | float | str | None  # what is no whole number is not believed, and spoils nothing beside it
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    """One entry of a list of models. The windows are by the names that vLLM, gateways and LM Studio use."""
+
+    id: str = ""
+    owned_by: str | None = None
+    max_model_len: _Number = None
+    context_length: _Number = None
+    context_window: _Number = None
+    loaded_context_length: _Number = None
+    max_context_length: _Number = None
+    type: str | None = None
+
+
+class _List(msgspec.Struct, frozen=True):
+    data: list[_Listed] | None
+
+
+class _Props(msgspec.Struct, frozen=True):
+    default_generation_settings: dict[str, Any]
+    total_slots: int | None = None
+    modalities: dict[str, Any] = {}
+
+
+class _Info(msgspec.Struct, frozen=True):
+    """Of SGLang: one of the numbers at least."""
+
+    context_length: int | None = None
+    max_total_num_tokens: int | None = None
+    is_embedding: bool | None = None
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: str
+
+
+class _Tag(msgspec.Struct, frozen=True):
+    name: str = ""
+    remote_host: str | None = None
+
+
+class _Tags(msgspec.Struct, frozen=True):
+    models: list[_Tag] | None
+
+
+class _Shown(msgspec.Struct, frozen=True):
+    capabilities: list[str] | None = None
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    message: str = ""
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    error: _Refusal
+
+
+def is_tidegate(answers: Answers) -> bool:
+    """Whether it is a gateway of ours, by either of its addresses: it would ask itself without end."""
+    alive = answers.get(LIVEZ)
+    if alive is not None and alive.body in (b'{"status":"ok"}', b'{"status":"no endpoint is up"}'):
+        return True
+    return any(model.owned_by == "tidegate" for model in _listed(answers) or ())
+
+
+def is_loading(answers: Answers) -> bool:
+    """Whether it is llama.cpp that does not list its model before it is loaded."""
+    said = answers.get(MODELS)
+    told = _read(said, _Refused, status=503)
+    return told is not None and told.error.message == "Loading model"
+
+
+def is_locked(answers: Answers) -> bool:
+    """Whether it lists its models to who has a key."""
+    said = answers.get(MODELS)
+    return said is not None and said.status in (401, 403)
+
+
+def lists_models(answers: Answers) -> bool:
+    """Whether it speaks the protocol at all."""
+    return _listed(answers) is not None
+
+
+def kind_of(answers: Answers) -> tuple[EngineKind, str]:
+    """Which engine it is, with its name for people, by its answers to `FIRST` and `SIGNS`."""
+    listed = _listed(answers) or []
+    owners = {model.owned_by for model in listed}
+    info = _read(answers.get(INFO), _Info)
+    if "llamacpp" in owners or _read(answers.get(PROPS), _Props) is not None:
+        kind = EngineKind.LLAMACPP
+    elif "sglang" in owners or (info is not None and (info.context_length or info.max_total_num_tokens)):
+        kind = EngineKind.SGLANG
+    # Others have a `/version` too, so that alone it tells nothing.
+    elif "vllm" in owners or (
+        _read(answers.get(VERSION), _Version) is not None and any(model.max_model_len for model in listed)
+    ):
+        kind = EngineKind.VLLM
+    elif _read(answers.get(OLLAMA), _Version) is not None:
+        kind = EngineKind.OLLAMA
+    else:
+        studio = any(model.type for model in _studio(answers))
+        return EngineKind.OPENAI, "LM Studio" if studio else SOFTWARE[EngineKind.OPENAI]
+    return kind, SOFTWARE[kind]
+
+
+def details(kind: EngineKind, answers: Answers, path: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What else to ask an engine of this kind whose address has this path: paths, and models to be shown.
+
+    How busy it is does not matter yet, so its metrics are left alone.
+    """
+    asked = [target for target in _targets(KINDS[kind.value](path, None), path) if target != METRICS]
+    if kind is not EngineKind.OLLAMA:
+        return tuple(asked), ()
+    return (*asked, TAGS), tuple(_names(_listed(answers) or ())[:MODELS_MAX])
+
+
+def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: str) -> FoundEngine:
+    """The engine with its models, by all its answers."""
+    told = _Told(kind, answers)
+    names = _names(told.listed)
+    models = []
+    up = False
+    for name in names[:MODELS_MAX]:
+        dialect = KINDS[kind.value](path, name)
+        signals = dialect.signals([answers.get(target) for target in _targets(dialect, path)])
+        up = up or signals.up
+        models.append(told.model(name, signals.context_tokens))
+    return FoundEngine(
+        url=url,
+        kind=kind,
+        software=software,
+        state=State.READY if up or not names else State.STARTING,
+        models=tuple(models),
+        slots=told.slots,
+        left_out=max(0, len(names) - MODELS_MAX),
+    )
+
+
+class _Told:
+    """What an engine's answers say of its models, read once."""
+
+    def __init__(self, kind: EngineKind, answers: Answers) -> None:
+        self._kind = kind
+        self._answers = answers
+        self.listed = _listed(answers) or ()
+        self._entries = {model.id: model for model in (*self.listed, *_studio(answers))}  # LM Studio's own tells more
+        self._props = _read(answers.get(PROPS), _Props) if kind is EngineKind.LLAMACPP else None
+        self._info = _read(answers.get(INFO), _Info) if kind is EngineKind.SGLANG else None
+        tags = _read(answers.get(TAGS), _Tags) if kind is EngineKind.OLLAMA else None
+        self._hosts = {tag.name: tag.remote_host for tag in (tags.models if tags is not None else None) or ()}
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests it runs at once."""
+        slots = None if self._props is None else self._props.total_slots
+        return slots if slots is not None and 0 < slots <= SLOTS_MAX else None
+
+    def model(self, name: str, window: int | None) -> FoundModel:
+        """One of them; `window` is what a probe told."""
+        entry = self._entries.get(name, _Listed())
+        shown = _read(self._answers.get(f"{SHOW} {name}"), _Shown) or _Shown()
+        embeds = entry.type == "embeddings" or (self._info is not None and self._info.is_embedding is True)
+        able = shown.capabilities or ()
+        embeds = embeds or ("embedding" in able and "completion" not in able)
+        vision = entry.type == "vlm" or "vision" in able
+        vision = vision or (self._props is not None and self._props.modalities.get("vision") is True)
+        remark = _EMBEDS if embeds else ""
+        if self._hosts.get(name) or (self._kind is EngineKind.OLLAMA and name.endswith(("-cloud", ":cloud"))):
+            remark = "it runs in Ollama's cloud, not here"
+        if self._kind is not EngineKind.OLLAMA:  # of a model that is not loaded, it tells for what it was trained
+            window = window or _window(entry)
+        if window is not None and not CONTEXT_TOKENS_MIN <= window <= CONTEXT_TOKENS_MAX:
+            window = None
+        return FoundModel(name=name, context_tokens=window, vision=vision, remark=remark)
+
+
+def _targets(dialect: Dialect, path: str) -> list[str]:
+    """What its probes ask for, below its address."""
+    return [probe.target.decode().removeprefix(path) for probe in dialect.probes()]
+
+
+def _window(entry: _Listed) -> int | None:
+    """The window that a list tells: of what is loaded, before what could be."""
+    told = (
+        entry.loaded_context_length,
+        entry.max_model_len,
+        entry.context_length,
+        entry.context_window,
+        entry.max_context_length,
+    )
+    return next((window for window in told if isinstance(window, int) and window > 0), None)
+
+
+def _names(listed: Iterable[_Listed]) -> list[str]:
+    """The models that can be named in a header, each once."""
+    names = [model.id for model in listed]
+    good = [name for name in names if name.isascii() and name.isprintable() and 0 < len(name) <= NAME_CHARS_MAX]
+    return list(dict.fromkeys(name for name in good if name.strip() == name))
+
+
+def _listed(answers: Answers) -> Sequence[_Listed] | None:
+    told = _read(answers.get(MODELS), _List)
+    return None if told is None else told.data or []
+
+
+def _studio(answers: Answers) -> Sequence[_Listed]:
+    told = _read(answers.get(LM_STUDIO), _List)
+    return () if told is None else told.data or []
+
+
+def _read(answer: ProbeAnswer | None, shape: type[_T], status: int = 200) -> _T | None:
+    """The body as that, None where it is anything else."""
+    if answer is None or answer.status != status:
+        return None
+    try:
+        return msgspec.json.decode(answer.body, type=shape)
+    except UNREADABLE:
+        return None

@@ -1,0 +1,311 @@
+"""What is found on a machine, whatever listens there."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from tests.gateway import neighbours
+from tests.gateway.harness import CHAT, chat, house, wire
+from tests.gateway.neighbours import Neighbour, Page, blurting, models, neighbour, page
+from tests.http.harness import client, read_response, serving
+from tidegate.clock import Clock
+from tidegate.config.address import Url
+from tidegate.config.build import build
+from tidegate.config.discovered import FoundEngine, State, toml
+from tidegate.config.endpoint import EngineKind
+from tidegate.config.load import parse
+from tidegate.config.schema import GatewayTable
+from tidegate.engines.fake import FakeEngine
+from tidegate.engines.recognise import MODELS_MAX
+from tidegate.gateway.app import Gateway
+from tidegate.gateway.discover import ANSWER_BYTES_MAX, BOUND_S, Found, discover, patiently
+from tidegate.http.server import Exchange
+
+KINDS = {
+    "llamacpp": (neighbours.LLAMACPP, EngineKind.LLAMACPP, "llama.cpp"),
+    "vllm": (neighbours.VLLM, EngineKind.VLLM, "vLLM"),
+    "sglang": (neighbours.SGLANG, EngineKind.SGLANG, "SGLang"),
+    "ollama": (neighbours.OLLAMA, EngineKind.OLLAMA, "Ollama"),
+    "lm-studio": (neighbours.LM_STUDIO, EngineKind.OPENAI, "LM Studio"),
+    "generic": (neighbours.GENERIC, EngineKind.OPENAI, "an OpenAI-compatible server"),
+}
+LATE_S = 1.0  # by how much a busy machine may be late
+
+
+async def found(*urls: Url, bound_s: float = BOUND_S) -> Found:
+    return await discover(urls, Clock(), bound_s=bound_s)
+
+
+async def engine(pages: dict[str, Page]) -> FoundEngine:
+    async with neighbour(pages) as there:
+        (one,) = (await found(there.url)).engines
+        return one
+
+
+def served(one: FoundEngine) -> dict[str, int | None]:
+    return {model.name: model.context_tokens for model in one.served}
+
+
+# --- what an engine is taken for --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_an_engine_is_told_by_what_it_answers_whatever_its_port(name: str) -> None:
+    pages, kind, software = KINDS[name]
+    one = await engine(pages)
+    assert (one.kind, one.software, one.state) == (kind, software, State.READY)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_no_engine_is_sent_a_credential_or_made_to_load_or_generate(name: str) -> None:
+    pages, kind, _ = KINDS[name]
+    async with neighbour(pages) as there:
+        await found(there.url)
+    assert {asked for asked in there.asked if asked[0] != "GET"} <= {("POST", "/api/show")}
+    assert not {"authorization", "x-api-key"} & {header.decode() for head in there.heads for header in head}
+    # It makes a token to find out whether it is well, and its metrics are nobody's business yet.
+    assert kind is not EngineKind.SGLANG or ("GET", "/health") not in there.asked
+    assert ("GET", "/metrics") not in there.asked
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_each_thing_is_asked_once(name: str) -> None:
+    async with neighbour(KINDS[name][0]) as there:
+        await found(there.url)
+    gets = [asked for asked in there.asked if asked[0] == "GET"]
+    assert len(gets) == len(set(gets))
+
+
+async def test_a_stranger_is_asked_two_things() -> None:
+    async with neighbour({"/": page(b"<html>")}) as there:
+        told = await found(there.url)
+    assert {path for _, path in there.asked} == {"/livez", "/v1/models"}
+    assert [passed.why for passed in told.passed] == ["it lists no models: /v1/models answered 404"]
+
+
+async def test_an_engine_tells_its_window_and_how_much_it_runs_at_once() -> None:
+    one = await engine(neighbours.LLAMACPP)
+    assert (served(one), one.slots) == ({"smollm2": 1024}, 2)
+    assert served(await engine(neighbours.VLLM)) == {"meta-llama/Llama-3.1-8B-Instruct": 32768}
+    assert served(await engine(neighbours.SGLANG)) == {"qwen": 20000}
+    assert served(await engine(neighbours.GENERIC)) == {"some-model": None}
+
+
+async def test_of_ollama_the_models_that_run_here_and_can_chat_are_served() -> None:
+    one = await engine(neighbours.OLLAMA)
+    assert served(one) == {"llama3.2:latest": 8192, "qwen3:8b": None}
+    left = {model.name: model.remark for model in one.models if model.remark}
+    assert "embeddings" in left["nomic-embed-text:latest"]
+    assert "cloud" in left["gpt-oss:120b-cloud"]
+    assert {model.name for model in one.models if model.vision} == {"qwen3:8b"}
+
+
+async def test_of_lm_studio_the_window_is_that_of_what_is_loaded() -> None:
+    one = await engine(neighbours.LM_STUDIO)
+    assert served(one) == {"qwen2.5-7b": 8192, "pixtral": 16384}
+    assert {model.name for model in one.models if model.vision} == {"pixtral"}
+
+
+async def test_a_strange_field_spoils_neither_the_model_nor_the_list() -> None:
+    told = {"data": [{"id": "a", "max_model_len": "many", "owned_by": None}, {"id": "b", "context_length": 4096.5}]}
+    assert served(await engine({"/v1/models": page(told)})) == {"a": None, "b": None}
+
+
+async def test_a_name_that_no_header_can_carry_is_left_out() -> None:
+    assert served(await engine({"/v1/models": models("good", "b\u00f6se", "two\nlines", "", "x" * 257)})) == {
+        "good": None
+    }
+
+
+async def test_of_too_many_models_the_first_are_taken_and_the_others_counted() -> None:
+    one = await engine({"/v1/models": models(*(f"m{n}" for n in range(MODELS_MAX + 7)))})
+    assert (len(one.models), one.left_out) == (MODELS_MAX, 7)
+
+
+async def test_an_engine_without_a_model_is_found_and_serves_nothing() -> None:
+    one = await engine({**neighbours.OLLAMA, "/v1/models": page({"object": "list", "data": None})})
+    assert (one.kind, one.models) == (EngineKind.OLLAMA, ())
+
+
+async def test_an_engine_that_wants_a_key_is_found_and_not_served() -> None:
+    one = await engine(neighbours.LOCKED)
+    assert (one.kind, one.state, one.served) == (EngineKind.OLLAMA, State.LOCKED, ())
+
+
+async def test_an_engine_that_is_named_twice_is_one() -> None:
+    async with neighbour(neighbours.VLLM) as there:
+        other = structs.replace(there.url, host="localhost")
+        told = await found(there.url, there.url, other)
+    assert [one.url for one in told.engines] == [str(there.url)]
+    assert [(passed.url, passed.why) for passed in told.passed] == [(str(other), f"this is {there.url} again")]
+
+
+# --- engines that start -----------------------------------------------------------------------------------------------
+
+
+async def test_an_engine_that_lists_its_model_while_it_loads_is_served_when_it_is_ready() -> None:
+    one = await engine(neighbours.LOADING)
+    assert (one.state, served(one)) == (State.STARTING, {"smollm2": None})
+
+
+class Loading(Neighbour):
+    """llama.cpp, which lists nothing until it was asked three times."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self.asked.count(("GET", "/v1/models")) == 3:
+            self.pages = dict(neighbours.LLAMACPP)
+        super().__call__(exchange)
+
+
+async def test_an_engine_that_does_not_list_its_model_yet_is_waited_for() -> None:
+    loading = Loading({"/v1/models": neighbours.said("health_loading")})
+    async with serving(loading) as server, neighbour(neighbours.VLLM) as other:
+        loading.port = server.port
+        first = await found(other.url, loading.url)
+        assert [one.url for one in first.loading] == [str(loading.url)]
+        asked = len(other.asked)
+        told = await patiently(first, Clock(), again_s=0.01)
+    assert [one.kind for one in told.engines] == [EngineKind.VLLM, EngineKind.LLAMACPP]
+    assert told.passed == ()
+    assert len(other.asked) == asked, "who has answered is left in peace"
+
+
+# --- ourselves --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_tidegate_is_not_an_engine(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        urls = [Url(tls=False, host="127.0.0.1", port=port, path="") for port in (home.port, home.admin_port)]
+        told = await found(*urls)
+        assert told.engines == ()
+        assert [passed.why for passed in told.passed] == ["this is a Tidegate"] * 2
+
+
+async def test_our_own_address_is_not_asked() -> None:
+    async with neighbour(neighbours.VLLM) as there:
+        told = await discover([there.url], Clock(), own=frozenset({there.port}))
+    assert (told.engines, there.asked) == ((), [])
+
+
+# --- served -----------------------------------------------------------------------------------------------------------
+
+
+async def test_two_engines_with_the_same_model_are_one_for_clients_and_stand_in_for_each_other(tmp_path: Path) -> None:
+    async with FakeEngine(model="m") as one, FakeEngine(model="m") as other:
+        told = await found(*(Url(tls=False, host="127.0.0.1", port=engine.port, path="") for engine in (one, other)))
+        quiet = GatewayTable(listen="127.0.0.1:0", admin="127.0.0.1:0", journal="", log=str(tmp_path / "log"))
+        config = structs.replace(parse(toml(told.engines, (), None), "(no file)", {}), gateway=quiet)
+        gateway = Gateway(build(config, Clock().now_s()), Clock())
+        await gateway.start()
+        try:
+            assert await ask(gateway.server.port) == 200
+            await (one if one.seen else other).__aexit__(None, None, None)
+            assert await ask(gateway.server.port) == 200
+        finally:
+            await gateway.stop()
+    assert (len(one.seen), len(other.seen)) == (1, 1)
+
+
+async def ask(port: int) -> int:
+    async with client(port) as (reader, writer):
+        writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
+        return (await read_response(reader)).status
+
+
+# --- whatever listens there -------------------------------------------------------------------------------------------
+
+
+async def test_where_nobody_listens_nothing_is_found() -> None:
+    async with blurting(b"") as url:
+        pass
+    assert await found(url) == Found(engines=(), passed=())
+
+
+BODY = b'{"data":[{"id":"m"}]}'
+ANSWERS = {
+    "nothing": b"",
+    "garbage": b"\x00\xff" * 100,
+    "a greeting of another protocol": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "html": b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
+    "a redirect": b"HTTP/1.1 302 Found\r\nlocation: http://example.com/\r\ncontent-length: 0\r\n\r\n",
+    "a huge head": b"HTTP/1.1 200 OK\r\nx: " + b"a" * 200_000,
+    "a huge body": b"HTTP/1.1 200 OK\r\n\r\n" + b" " * (2 * ANSWER_BYTES_MAX) + BODY,
+    "deep nesting": b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+    "a list cut short": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n" + BODY,
+    "an endless answer": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["closes", "stays"])
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_discovery_ends_within_its_bound_whatever_is_answered(name: str, stays: bool) -> None:
+    clock = Clock()
+    async with blurting(ANSWERS[name], stays=stays) as url, neighbour(neighbours.LLAMACPP) as there:
+        began_s = clock.now_s()
+        told = await found(url, there.url, bound_s=0.5)
+        assert clock.now_s() - began_s < 0.5 + LATE_S
+    assert [one.kind for one in told.engines] == [EngineKind.LLAMACPP], "a bad neighbour hides no engine"
+    assert [one.url for one in told.passed] == [str(url)]
+
+
+async def test_an_engine_that_is_slow_to_tell_more_is_served_by_what_it_told() -> None:
+    class Slow(Neighbour):
+        def __call__(self, exchange: Exchange) -> None:
+            if exchange.path in ("/livez", "/v1/models"):
+                super().__call__(exchange)
+
+    slow = Slow(dict(neighbours.LLAMACPP))
+    async with serving(slow) as server:
+        slow.port = server.port
+        (one,) = (await found(slow.url, bound_s=0.5)).engines
+    assert (one.kind, one.state, served(one)) == (EngineKind.LLAMACPP, State.STARTING, {"smollm2": None})
+
+
+JSONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["data", "id", "owned_by", "models", "name", "version", "max_model_len", "error", "total_slots",
+                         "default_generation_settings", "modalities", "capabilities", "context_length", "n_ctx"]),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+PATHS = ["/livez", "/v1/models", "/props", "/get_server_info", "/api/version", "/version", "/api/v0/models", "/health",
+         "/api/ps", "/api/tags"]  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(PATHS), st.tuples(st.sampled_from([200, 401, 404, 503]), JSONS)),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_answer_in_the_shape_of_an_engines_brings_discovery_down(
+    told: dict[str, tuple[int, object]], listing: bool
+) -> None:
+    pages = {path: page(body, status) for path, (status, body) in told.items()}
+    if listing:
+        pages["/v1/models"] = models("a", "b")
+
+    async def ask() -> Found:
+        async with neighbour(pages) as there:
+            return await found(there.url)
+
+    looked = asyncio.run(ask())
+    assert len(looked.engines) + len(looked.passed) == 1
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\n\r\n"]))
+@settings(max_examples=100, deadline=None)
+def test_no_bytes_bring_discovery_down(said: bytes, head: bytes) -> None:
+    async def ask() -> Found:
+        async with blurting(head + said) as url:
+            return await found(url)
+
+    assert asyncio.run(ask()).engines == ()
