@@ -11,7 +11,7 @@ from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
 from tidegate.gateway.reply import JSON, ErrorReply, echo
-from tidegate.gateway.routes import ROUTES, Route
+from tidegate.gateway.routes import COUNTS, ROUTES, Route, client_at
 from tidegate.http.server import Exchange
 from tidegate.wire.anthropic import request
 from tidegate.wire.anthropic.client import counted
@@ -20,7 +20,6 @@ from tidegate.wire.intake import ClassTable, client_request_id, estimated_tokens
 from tidegate.wire.ollama import models
 from tidegate.wire.translate import Client
 
-_COUNT = frozenset({"/v1/messages/count_tokens", "/messages/count_tokens"})
 _ALIVE = frozenset({"/health", "/livez", "/readyz"})
 _SERVED = sorted(path for path in ROUTES if path.startswith(("/v1/", "/api/")))
 
@@ -50,14 +49,13 @@ class Handler:
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later; nothing here waits."""
         route = ROUTES.get(exchange.path)
-        client = None if route is None else route.client
         try:
             if route is not None:
                 self._infer(exchange, route)
             else:
                 self._look_up(exchange, exchange.path)
         except BadRequest as error:
-            self._refuse(exchange, error, client)
+            self._refuse(exchange, error, client_at(exchange.path))
 
     def _look_up(self, exchange: Exchange, path: str) -> None:
         """Answer what is no inference."""
@@ -66,10 +64,11 @@ class Handler:
             self._list(exchange, short)
         elif path in _ALIVE:
             self._alive(exchange)
-        elif path in _COUNT:
+        elif path in COUNTS:
             _only(exchange, "POST")
             call = request.parse(exchange.body, exchange.headers, counting=True)
-            tokens = estimated_tokens(call, self._dispatch.ratio(self._canonical(call.model)))
+            # How many bytes make a token is the model's own: one that is not served has no answer.
+            tokens = estimated_tokens(call, self._dispatch.ratio(self._catalogue.known(call.model).name))
             self._answer(exchange, counted(tokens))
         elif path == "/api/tags":
             _only(exchange, "GET")
@@ -137,10 +136,6 @@ class Handler:
 
     def _answer(self, exchange: Exchange, body: bytes) -> None:
         exchange.respond(200, (JSON, self._id_header(exchange)), body)
-
-    def _canonical(self, name: str) -> str:
-        group = self._catalogue.group(name)
-        return name if group is None else group.name
 
     def _alive(self, exchange: Exchange) -> None:
         _only(exchange, "GET")
