@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import anthropic.types as anthropic
 import ollama
-from openai.types import Completion
+from openai.types import Completion, CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -59,9 +59,8 @@ def _openai_error(answer: Answer) -> str:
 
 def _whole_chat(answer: Answer) -> Said:
     found = ChatCompletion.model_validate_json(answer.body)
-    assert found.usage is not None
-    text = found.choices[0].message.content or ""
-    return Said(text, found.model, found.usage.prompt_tokens, found.usage.completion_tokens, complete=True)
+    choice = found.choices[0]
+    return Said(choice.message.content or "", found.model, *_counts(found.usage), choice.finish_reason == "stop")
 
 
 def _streamed_chat(answer: Answer) -> Said:
@@ -70,9 +69,8 @@ def _streamed_chat(answer: Answer) -> Said:
 
 def _whole_completion(answer: Answer) -> Said:
     found = Completion.model_validate_json(answer.body)
-    assert found.usage is not None
-    text = found.choices[0].text
-    return Said(text, found.model, found.usage.prompt_tokens, found.usage.completion_tokens, complete=True)
+    choice = found.choices[0]
+    return Said(choice.text, found.model, *_counts(found.usage), choice.finish_reason == "stop")
 
 
 def _streamed_completion(answer: Answer) -> Said:
@@ -88,9 +86,11 @@ def _chunks(answer: Answer, read: Callable[[Any], Any]) -> Said:
         return Said(answer.text, error=failed["message"])
     chunks = [read(event) for event in events if event != "[DONE]"]
     assert events.count("[DONE]") == done
-    usage = chunks[-1].usage
-    given, made = (usage.prompt_tokens, usage.completion_tokens) if usage is not None else (0, 0)
-    return Said(answer.text, chunks[0].model, given, made, complete=done)
+    return Said(answer.text, chunks[0].model, *_counts(chunks[-1].usage), done)
+
+
+def _counts(usage: CompletionUsage | None) -> tuple[int, int]:
+    return (0, 0) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
 
 
 def _frames(answer: Answer) -> list[dict[str, Any]]:
