@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from tests.gateway.harness import CHAT, COMPLETIONS, Answer, House, chat, completion, house, local, remote
+from tests.gateway.dialects import SPEECHES
+from tests.gateway.harness import Answer, House, house, local, remote
 from tests.http.harness import eventually
 from tidegate.clock import Clock
 from tidegate.core.model import FirstToken, Probed
@@ -19,10 +20,8 @@ GOOD = "w1 w2 w3 w4 w5 w6 "  # what the provider says; the alternative says two 
 
 # How an answer is asked for, and by which dialect: llama.cpp's is streamed upstream whatever the client wants.
 WAYS = {"streamed": (True, "openai"), "whole": (False, "openai"), "gathered": (False, "llamacpp")}
-ASKED: dict[str, tuple[str, Callable[..., dict[str, Any]]]] = {
-    "chat": (CHAT, chat),
-    "completions": (COMPLETIONS, completion),
-}
+ASKED = ("chat", "completions")  # the engine's own dialect, in which every fault is met
+TRANSLATED = ("messages", "responses", "ollama_chat")
 
 
 class Ahead(Clock):
@@ -68,8 +67,8 @@ class Met:
 
     async def ask(self, asked: str, way: str) -> Answer:
         """Ask once, and read all of the answer."""
-        path, made = ASKED[asked]
-        asking = asyncio.create_task(self.home.ask(made(stream=WAYS[way][0]), path=path))
+        speech = SPEECHES[asked]
+        asking = asyncio.create_task(self.home.ask(speech.body(stream=WAYS[way][0]), path=speech.path))
         told = FAULTS[self.fault]
         if told.waits and told.kind is Kind.AFTER_CONTENT and way != "whole":
             await eventually(lambda: any(isinstance(line.fact, FirstToken) for line in self.home.journal()))

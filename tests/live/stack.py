@@ -19,6 +19,7 @@ from tidegate.lab.wan import Wan
 
 HOST = "127.0.0.1"
 MODEL = "smollm2"
+TEMPLATE = Path(__file__).parents[1] / "lab" / "tools.jinja"
 
 CONFIG = """
 [gateway]
@@ -48,15 +49,16 @@ price = {{ usd_per_1m_input_tokens = 1.0, usd_per_1m_output_tokens = 4.0 }}
 
 
 class Stack:
-    """All of it, running. `url` is the base URL for an SDK."""
+    """All of it, running. `url` is the base URL for an OpenAI SDK, `root` for those of other dialects."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port, self.admin_port, local_port = _free_ports(3)
         model = weights.fetch()
         cpus = sorted(os.sched_getaffinity(0))
-        # A port of its own, so that the engine comes back where it was.
-        self.local = Engine(Spec(model=model, port=local_port, context_tokens=2048, cpu=cpus[0]), folder / "local.log")
+        # A port of its own, so that the engine comes back where it was; the model's own template knows no tools.
+        local = Spec(model=model, port=local_port, context_tokens=2048, cpu=cpus[0], template=TEMPLATE)
+        self.local = Engine(local, folder / "local.log")
         self.remote = Engine(Spec(model=model, context_tokens=8192, cpu=cpus[-1]), folder / "remote.log")
         self._wan: Wan | None = None
         self._gateway: Process | None = None
@@ -64,7 +66,12 @@ class Stack:
     @property
     def url(self) -> str:
         """The base URL that clients are given."""
-        return f"http://{HOST}:{self.port}/v1"
+        return f"{self.root}/v1"
+
+    @property
+    def root(self) -> str:
+        """The same without a version, for those that write it themselves."""
+        return f"http://{HOST}:{self.port}"
 
     @property
     def journal(self) -> Path:

@@ -56,11 +56,14 @@ def overflow(message: str) -> Failure:
     )
 
 
+UNCARRIED = "uncarried"
+
+
 def uncarried(refusal: BadRequest) -> Failure:
     """This engine's dialect cannot say what is asked. Not final: another's may; nothing was sent."""
     return Failure(
         ending=Ending.REFUSED,
-        cause="uncarried",
+        cause=UNCARRIED,
         status=refusal.status,
         message=refusal.message,
         kind=refusal.type,

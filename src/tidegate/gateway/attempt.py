@@ -30,7 +30,7 @@ class Listener(Protocol):
     """Who an attempt reports to."""
 
     def content(self, attempt: "Attempt") -> None:
-        """First content has come: set `relay`, to which what passes goes from now on."""
+        """First content has come, or the end without any: set `relay`, to which what passes goes from now on."""
 
     def completed(self, attempt: "Attempt", rest: bytes) -> None:
         """The answer is complete; `rest` is what of it was not relayed yet."""
@@ -136,7 +136,8 @@ class Attempt:
             return
         reader = self.reader
         out = reader.feed(data)
-        if reader.content and self.first_s is None:
+        # An end without a word is let go too: what tells of it has nowhere to pass before.
+        if self.first_s is None and (reader.content or reader.finished):
             self.first_s = self._now_s()
             self._listener.content(self)
             if self._over:

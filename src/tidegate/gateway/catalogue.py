@@ -35,7 +35,7 @@ class Catalogue:
 
         Raises `BadRequest` where it is not served.
         """
-        group = self._known(name)
+        group = self.known(name)
         facts = self.facts(name)
         told: dict[str, Any] = {
             "context_tokens": facts.context_tokens,
@@ -58,7 +58,7 @@ class Catalogue:
 
         Raises `BadRequest` where it is not served.
         """
-        members = self._members[self._known(name).name]
+        members = self._members[self.known(name).name]
         return Facts(
             name=name,
             created_s=self._created_s,
@@ -66,7 +66,8 @@ class Catalogue:
             capabilities=tuple(sorted({c for model in members for c in model.capabilities})),
         )
 
-    def _known(self, name: str) -> ModelGroup:
+    def known(self, name: str) -> ModelGroup:
+        """What is meant by a name. Raises `BadRequest` where nothing is."""
         group = self._groups.get(name)
         if group is None:
             raise BadRequest(

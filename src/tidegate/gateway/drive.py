@@ -4,7 +4,7 @@ from tidegate.core import flight as fly
 from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Request, Wait
-from tidegate.engines.base import Failure, uncarried
+from tidegate.engines.base import UNCARRIED, Failure, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
@@ -34,6 +34,8 @@ _EXPIRED = Failure(
     message="The request took longer than the gateway allows (gateway.request_timeout_s).",
     code="request_timeout",
 )
+# One endpoint will never serve it; that is no last word where another one only failed, and may yet.
+_NEVER_HERE = frozenset({CONTEXT_EXCEEDED, UNCARRIED})
 
 
 class Drive:
@@ -52,6 +54,7 @@ class Drive:
         "_held",
         "_stream",
         "_timeout_s",
+        "_uncarried",
         "request",
     )
 
@@ -83,6 +86,8 @@ class Drive:
         self._failure: Failure | None = None
         self._held = False
         self._timeout_s: dict[str, float] = {}
+        # Endpoints whose dialect cannot say what is asked: a turn at one of them would come to nothing again.
+        self._uncarried: set[str] = set()
         self._decision: Decision
 
     def begin(self) -> None:
@@ -103,8 +108,15 @@ class Drive:
             self._unhold(now_s, released=True)
             self._refuse(decision, now_s)
             return
-        self._timeout_s = {s.endpoint: s.timeout_s for s in decision.plan if not isinstance(s, Wait)}
-        self._act(self._flight.start(decision.plan, now_s), now_s)
+        plan = decision.plan
+        if self._uncarried:
+            plan = tuple(step for step in plan if isinstance(step, Wait) or step.endpoint not in self._uncarried)
+            if not plan:
+                self._unhold(now_s, released=True)
+                self._fail(committed=False, now_s=now_s)
+                return
+        self._timeout_s = {s.endpoint: s.timeout_s for s in plan if not isinstance(s, Wait)}
+        self._act(self._flight.start(plan, now_s), now_s)
 
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
@@ -144,9 +156,7 @@ class Drive:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
         self._ended(attempt, failure.ending, now_s, failure.cause, failure.retry_after_s)
-        # Too long for one is no last word: a larger one that only failed may yet serve it.
-        if self._failure is None or failure.cause != CONTEXT_EXCEEDED:
-            self._remember(failure)
+        self._remember(failure)
         if failure.final and self._flight.state is fly.State.CALLING:
             # The request is at fault: whatever else is tried would say the same.
             self._abandon(now_s, Ending.CANCELLED)
@@ -196,6 +206,7 @@ class Drive:
             outgoing = upstream.dialect.outgoing(self._call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
             # This engine's dialect cannot say what is asked, and the next one's may.
+            self._uncarried.add(action.endpoint)
             self._pass_over(action.endpoint, uncarried(refusal), now_s)
             return
         refused = self._account.may_spend(action.endpoint, self._flight.attempts, now_s)
@@ -283,8 +294,9 @@ class Drive:
 
     def _remember(self, failure: Failure) -> None:
         """What the client is told, if this was the last hope."""
-        self._failure = failure
-        self._account.cause = failure.cause
+        if self._failure is None or failure.cause not in _NEVER_HERE:
+            self._failure = failure
+            self._account.cause = failure.cause
 
     def _cancel(self, endpoint: str, now_s: float, ending: Ending, cause: str = "") -> None:
         attempt = self._attempts[endpoint]
@@ -336,7 +348,7 @@ class Drive:
             should_retry=False if failure.status in (502, 504) else None,
         )
         if not committed:
-            outcome = "client_error" if failure.final or failure.cause == CONTEXT_EXCEEDED else "failed"
+            outcome = "client_error" if failure.final or failure.cause in _NEVER_HERE else "failed"
             # A final failure is relayed in the engine's words, and these may quote the prompt.
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return
@@ -355,10 +367,10 @@ class Drive:
         self._dispatch.written(release)
 
     def _message(self, failure: Failure) -> str:
-        if failure.final or failure is _EXPIRED or failure.cause == CONTEXT_EXCEEDED:
+        if failure.final or failure is _EXPIRED or failure.cause in _NEVER_HERE:
             return failure.message
-        tried = self._flight.attempts
-        return f"No endpoint could complete this ({tried} tried); the last one: {failure.message}."
+        tried, said = self._flight.attempts, failure.message.rstrip(".")
+        return f"No endpoint could complete this ({tried} tried); the last one: {said}."
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange

@@ -12,7 +12,7 @@ from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
 from tidegate.gateway.reply import JSON, ErrorReply, echo
-from tidegate.gateway.routes import ROUTES, Route
+from tidegate.gateway.routes import COUNTS, ROUTES, Route, client_at
 from tidegate.http.server import Exchange
 from tidegate.wire.anthropic import request
 from tidegate.wire.anthropic.client import counted
@@ -21,7 +21,6 @@ from tidegate.wire.intake import client_request_id, estimated_tokens, intake
 from tidegate.wire.ollama import models
 from tidegate.wire.translate import Client
 
-_COUNT = frozenset({"/v1/messages/count_tokens", "/messages/count_tokens"})
 _ALIVE = frozenset({"/health", "/livez", "/readyz"})
 _SERVED = sorted(path for path in ROUTES if path.startswith(("/v1/", "/api/")))
 
@@ -52,7 +51,6 @@ class Handler:
         """Answer, now or later; nothing here waits."""
         path = exchange.path
         route = ROUTES.get(path)
-        client = None if route is None else route.client
         grant: Grant | None = None
         try:
             if path in _ALIVE:  # whoever watches over us has no key
@@ -64,18 +62,20 @@ class Handler:
             else:
                 self._look_up(exchange, path, grant)
         except BadRequest as error:
-            self._refuse(exchange, error, client, grant)
+            self._refuse(exchange, error, client_at(exchange.path), grant)
 
     def _look_up(self, exchange: Exchange, path: str, grant: Grant) -> None:
         """Answer what is no inference."""
         short = path[3:] if path.startswith("/v1/") else path
         if short == "/models" or short.startswith("/models/"):
             self._list(exchange, short, grant)
-        elif path in _COUNT:
+        elif path in COUNTS:
             _only(exchange, "POST")
             call = request.parse(exchange.body, exchange.headers, counting=True)
-            tokens = estimated_tokens(call, self._dispatch.ratio(self._canonical(call.model)))
-            self._answer(exchange, counted(tokens), grant)
+            # How many bytes make a token is the model's own: one that is not served has no answer.
+            group = self._catalogue.known(call.model).name
+            grant.check(call.model, group)
+            self._answer(exchange, counted(estimated_tokens(call, self._dispatch.ratio(group))), grant)
         elif path == "/api/tags":
             _only(exchange, "GET")
             self._answer(exchange, models.tags(self._catalogue.facts(name) for name in self._names(grant)), grant)

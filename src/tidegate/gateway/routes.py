@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from tidegate.core.model import Capability, Record
 from tidegate.wire import embeddings, openai
 from tidegate.wire.clients import CLIENTS
+from tidegate.wire.ollama.client import OLLAMA_CHAT
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Client
 
@@ -26,3 +27,16 @@ _VERSIONED = _OPENAI | {path.removeprefix("/v1"): route for path, route in _OTHE
 
 ROUTES: dict[str, Route] = _OTHERS | _VERSIONED | {"/v1" + path: route for path, route in _VERSIONED.items()}
 """By path. Base addresses are given with `/v1` and without."""
+
+COUNTS: dict[str, Client] = dict.fromkeys(
+    ("/v1/messages/count_tokens", "/messages/count_tokens"), CLIENTS["/v1/messages"]
+)
+"""Where prompts are counted rather than answered, by the client who does so."""
+
+
+def client_at(path: str) -> Client | None:
+    """Whose dialect is spoken at an address, whether or not anything is there; None is OpenAI's own."""
+    route = ROUTES.get(path)
+    if route is not None:
+        return route.client
+    return OLLAMA_CHAT if path.startswith("/api/") else COUNTS.get(path)

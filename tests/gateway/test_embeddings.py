@@ -1,0 +1,47 @@
+"""Embeddings through the whole gateway; that its journal replays is checked whenever a house is left."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai.types import CreateEmbeddingResponse
+
+from tests.gateway.harness import house, local, remote
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+@pytest.mark.parametrize("given", ["Say hi", ["Say hi", "and bye"], [1, 2, 3], [[1, 2], [3]]])
+async def test_embeddings_go_where_they_can_be_made_and_cost_their_prompt(tmp_path: Path, given: Any) -> None:
+    async with house(tmp_path, laptop=local(), cloud=remote(capabilities=["chat", "embedding"])) as home:
+        answer = await home.ask({"model": "m", "input": given, "dimensions": 2}, path=EMBEDDINGS)
+        (seen,) = home.engines["cloud"].seen
+        assert home.engines["laptop"].seen == []
+        (line,) = home.log()
+    found = CreateEmbeddingResponse.model_validate_json(answer.body)
+    assert found.data[0].embedding == [0.6, 0.8]
+    assert (answer.endpoint, answer.header("x-tidegate-why")) == ("cloud", "only_capable")
+    assert json.loads(seen.body) == {"model": "vendor/big", "input": given, "dimensions": 2}
+    assert (line["prompt_tokens"], line["output_tokens"]) == (found.usage.prompt_tokens, None)
+    assert line["cost_usd"] == pytest.approx(found.usage.prompt_tokens / 1e6)
+    assert float(answer.header("x-tidegate-cost-usd")) == pytest.approx(line["cost_usd"], abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, "unsupported_capability"),
+        ({"stream": True}, None),
+        ({"input": []}, None),
+        ({"input": [1, "a"]}, None),
+        ({"model": "none"}, "model_not_found"),
+    ],
+)
+async def test_embeddings_that_cannot_be_made_are_refused(
+    tmp_path: Path, fields: dict[str, Any], code: str | None
+) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.ask({"model": "m", "input": "Say hi"} | fields, path=EMBEDDINGS)
+        assert [engine.seen for engine in home.engines.values()] == [[], []]
+    assert (answer.status, answer.error["code"]) == (404 if code == "model_not_found" else 400, code)

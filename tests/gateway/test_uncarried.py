@@ -1,0 +1,127 @@
+"""What an engine's dialect cannot say: another engine is asked, and a refusal names the field."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.dialects import SPEECHES
+from tests.gateway.harness import House, chat, house, local, remote
+from tests.http.harness import eventually
+from tidegate.core.flight import ATTEMPTS_MAX
+from tidegate.core.model import Decision
+from tidegate.engines.fake import Fault, Script
+
+WORDS = "w1 w2 w3 w4 "
+
+# What the Messages dialect has no word for, as each dialect of clients asks for it, and what the refusal names.
+UNCARRIED: dict[str, tuple[dict[str, Any], str]] = {
+    "chat": ({"logit_bias": {"1": 5}}, "logit_bias"),
+    "responses": ({"text": {"format": {"type": "json_object"}}}, "response_format"),
+    "ollama_chat": ({"options": {"frequency_penalty": 0.5}}, "frequency_penalty"),
+    "ollama_generate": ({"format": "json"}, "response_format"),
+}
+streams = pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+uncarried = pytest.mark.parametrize("name", UNCARRIED)
+
+
+@streams
+@uncarried
+async def test_an_endpoint_whose_dialect_cannot_say_it_is_passed_over(tmp_path: Path, name: str, stream: bool) -> None:
+    speech, (fields, _) = SPEECHES[name], UNCARRIED[name]
+    async with house(tmp_path, laptop=local(engine="anthropic"), cloud=remote()) as home:
+        answer = await home.ask(speech.body(stream=stream, **fields), path=speech.path)
+        assert home.engines["laptop"].seen == []
+    assert speech.said(answer, stream=stream).text == WORDS
+    assert answer.endpoint == "cloud"
+
+
+@streams
+@uncarried
+async def test_where_no_dialect_can_say_it_the_refusal_names_the_field(tmp_path: Path, name: str, stream: bool) -> None:
+    speech, (fields, named) = SPEECHES[name], UNCARRIED[name]
+    async with house(tmp_path, laptop=local(engine="anthropic"), cloud=remote(engine="anthropic")) as home:
+        answer = await home.ask(speech.body(stream=stream, **fields), path=speech.path)
+        assert [engine.seen for engine in home.engines.values()] == [[], []]
+    assert answer.status == 400
+    assert f"`{named}`" in speech.error(answer)
+
+
+@uncarried
+async def test_a_failure_that_may_pass_is_told_rather_than_what_a_dialect_cannot_say(tmp_path: Path, name: str) -> None:
+    speech, (fields, _) = SPEECHES[name], UNCARRIED[name]
+    places: dict[str, Any] = {"laptop": local(Script(status=503), engine="openai"), "cloud": remote(engine="anthropic")}
+    async with house(tmp_path, **places) as home:
+        answer = await home.ask(speech.body(**fields), path=speech.path)
+        assert len(home.engines["laptop"].seen) == 1
+    # As it stands it works, once the laptop is less busy: 400 would say never.
+    assert answer.status == 503
+
+
+@asynccontextmanager
+async def held(tmp_path: Path, *, cloud: bool) -> AsyncIterator[tuple[House, Callable[[str], Awaitable[None]]]]:
+    """A house whose laptop, which cannot say it, and whose cloud, which can, have one slot each, and are busy.
+
+    What is given with it frees one.
+    """
+    silent = Script(fault=Fault.SILENT)
+    places: dict[str, Any] = {"laptop": local(silent, engine="anthropic", concurrency=1, serves=["m", "laptop"])}
+    if cloud:
+        places["cloud"] = remote(silent, concurrency=1, serves=["m", "cloud"])
+    async with house(tmp_path, policy={"recheck_ms": 10}, **places) as home, AsyncExitStack() as clients:
+        busy = {name: await clients.enter_async_context(AsyncExitStack()) for name in places}
+        for name, client in busy.items():
+            await client.enter_async_context(home.asking(chat(model=name)))
+            await eventually(lambda name=name: home.engines[name].in_flight == 1)  # type: ignore[misc]
+            home.engines[name].script = Script()
+
+        async def free(name: str) -> None:
+            await busy[name].aclose()
+
+        yield home, free
+
+
+def turns(home: House) -> int:
+    """How often anything was decided."""
+    return sum(isinstance(line.fact, Decision) for line in home.journal())
+
+
+@streams
+@uncarried
+async def test_a_held_request_is_served_by_the_engine_that_can_say_it(tmp_path: Path, name: str, stream: bool) -> None:
+    speech, (fields, _) = SPEECHES[name], UNCARRIED[name]
+    async with held(tmp_path, cloud=True) as (home, free):
+        asking = asyncio.create_task(home.ask(speech.body(stream=stream, **fields), path=speech.path))
+        await eventually(lambda: home.gateway.router.held == 1)
+        await free("laptop")
+        # It has its turn while the laptop has room, and waits on however often that is in vain.
+        await eventually(lambda: asking.done() or turns(home) > 2 * ATTEMPTS_MAX)
+        await free("cloud")
+        answer = await asking
+        assert len(home.engines["laptop"].seen) == 1
+    assert speech.said(answer, stream=stream).text == WORDS
+    assert answer.endpoint == "cloud"
+
+
+@uncarried
+async def test_a_held_request_that_no_engine_can_say_is_refused_in_its_turn(tmp_path: Path, name: str) -> None:
+    speech, (fields, named) = SPEECHES[name], UNCARRIED[name]
+    async with held(tmp_path, cloud=False) as (home, free):
+        asking = asyncio.create_task(home.ask(speech.body(**fields), path=speech.path))
+        await eventually(lambda: home.gateway.router.held == 1)
+        await free("laptop")
+        answer = await asking
+        assert len(home.engines["laptop"].seen) == 1
+    assert answer.status == 400
+    assert f"`{named}`" in speech.error(answer)
+
+
+async def test_completions_are_refused_where_only_a_dialect_without_them_is_served(tmp_path: Path) -> None:
+    speech = SPEECHES["completions"]
+    async with house(tmp_path, laptop=local(engine="anthropic")) as home:
+        answer = await home.ask(speech.body(), path=speech.path)
+        assert home.engines["laptop"].seen == []
+    assert (answer.status, answer.error["code"]) == (400, "unsupported_capability")
