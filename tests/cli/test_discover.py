@@ -86,7 +86,7 @@ def test_keys_enable_nothing_and_are_never_shown(
     told = "".join(capsys.readouterr())
     assert "not enabled" in told
     assert ENABLE in told
-    assert "budget of $5" in told
+    assert "more than $5 in a UTC day" in told
     off, on = (build(load(tmp_path / name), Clock().now_s()) for name in ("a.toml", "b.toml"))
     assert all(one.local for one in off.endpoints)
     assert not all(one.local for one in on.endpoints)
