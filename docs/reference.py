@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from docs.dialects import dialects
+from docs.openai_fields import openai_fields
 from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.reference import reference as configuration
 from tidegate.core.model import WHY_TEXT
@@ -51,6 +52,7 @@ PAGES = {
     "dialects.md": dialects,
     "faults.md": faults,
     "metrics.md": metrics,
+    "openai-fields.md": openai_fields,
     "reasons.md": reasons,
 }
 
