@@ -112,14 +112,26 @@ async def test_every_field_of_a_chunk_arrives_byte_for_byte(tmp_path: Path) -> N
     assert unasked.body == stream(*CHUNKS)
 
 
-async def test_a_gathered_answer_has_every_field_of_its_chunks(tmp_path: Path) -> None:
+def texts(message: Any) -> list[str]:
+    """What of a message, or of what a chunk adds to one, grows by pieces."""
+    calls = [call["function"] or {} for call in message["tool_calls"] or ()]
+    arguments = "".join(call.get("arguments") or "" for call in calls)
+    grown = [message["content"], message["refusal"], arguments, (message["function_call"] or {}).get("arguments")]
+    grown += [(message["audio"] or {}).get(name) for name in ("data", "transcript")]
+    return [text or "" for text in grown]
+
+
+async def test_a_gathered_answer_has_every_field_of_its_chunks_and_all_pieces_of_its_texts(tmp_path: Path) -> None:
     wanted = {path.replace(".delta", ".message") for path, (_, streamed) in answer_paths().items() if streamed}
     wanted -= {"obfuscation", "choices[].message.tool_calls[].index"}
     found: set[str] = set()
     async with house(tmp_path, laptop=local(engine="llamacpp")) as home:
         for chunk in CHUNKS:
-            home.engines["laptop"].script = Script(answer=stream(chunk))
+            home.engines["laptop"].script = Script(answer=stream(chunk, chunk))
             answer = await home.ask(path=CHAT)
             assert answer.status == 200
             found |= set(paths_of(answer.json))
+            (choice,) = answer.json["choices"]
+            pieces = [texts(one["delta"]) for one in chunk["choices"] * 2]
+            assert texts(choice["message"]) == ["".join(grown) for grown in zip(*pieces, strict=True)]
     assert wanted - found == set()
