@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from docs.dialects import dialects
+from docs.openai_fields import openai_fields
 from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE
 from tidegate.config.reference import reference as configuration
@@ -122,6 +123,7 @@ PAGES = {
     "discovery.md": discovery,
     "faults.md": faults,
     "metrics.md": metrics,
+    "openai-fields.md": openai_fields,
     "reasons.md": reasons,
 }
 

@@ -47,8 +47,9 @@ FAKED = (
 class Script(msgspec.Struct, frozen=True, kw_only=True):
     """How requests are answered. Seconds until the first token, and between tokens.
 
-    `status` other than 200 answers with that, `error` and `headers`. `pad` is added to each streamed token. `fault` is
-    one of `FAKED`, and is committed after `fault_after` tokens where it comes after content.
+    `status` other than 200 answers with that, `error` and `headers`. `answer` is given as it stands, in place of words.
+    `pad` is added to each streamed token. `fault` is one of `FAKED`, and is committed after `fault_after` tokens where
+    it comes after content.
     """
 
     first_s: float = 0.0
@@ -58,6 +59,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     status: int = 200
     error: bytes = b'{"error":{"message":"no","type":"server_error","param":null,"code":null}}'
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    answer: bytes = b""
     fault: Fault | None = None
     fault_after: int = 2
     pad: str = ""
@@ -168,6 +170,9 @@ class _Answer:
         exchange, script = self._exchange, self._script
         if script.status != 200:
             exchange.respond(script.status, (_JSON, *script.headers), script.error)
+            return
+        if script.answer:
+            exchange.respond(200, (_EVENTS if self._asked.stream else _JSON,), script.answer)
             return
         if exchange.path.endswith("/embeddings"):
             exchange.respond(200, (_JSON,), msgspec.json.encode(self._embeddings()))
