@@ -69,6 +69,10 @@ class Account:
             self._leases[endpoint] = lease_id
         return refused
 
+    def pays(self, endpoint: str) -> bool:
+        """Whether something is held back for the attempt there."""
+        return endpoint in self._leases
+
     def held(self, now_s: float) -> None:
         """It waits for a slot."""
         self._dispatch.tell(Held(request=self._request), now_s)
@@ -150,6 +154,8 @@ class Account:
         A provider bills the prompt once it has begun to work, whoever leaves; a request that it refused, or that
         never reached it, is free.
         """
+        if not attempt.sent:
+            return 0.0
         price = self._dispatch.upstreams[attempt.endpoint].endpoint.price
         if fact.prompt_tokens is None and (
             fact.ending is Ending.REFUSED or (attempt.status != 200 and fact.ending is Ending.FAILED)

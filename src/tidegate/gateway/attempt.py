@@ -97,6 +97,21 @@ class Attempt:
         """Remember the call that carries this attempt."""
         self._call = call
 
+    def refuse(self, failure: Failure) -> None:
+        """It may not be sent after all."""
+        self._over = True
+        self._listener.failed(self, failure)
+
+    @property
+    def sent(self) -> bool:
+        """Whether it was handed to a connection."""
+        return self._call is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to come of it."""
+        return self._over
+
     def cancel(self) -> None:
         """Nobody wants it any more: the connection closes, which is how the engine learns."""
         self._over = True

@@ -4,12 +4,13 @@ from tidegate.core import flight as fly
 from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Request, Wait
-from tidegate.engines.base import UNCARRIED, Failure, uncarried
+from tidegate.engines.base import UNCARRIED, Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
+from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.errors import BadRequest, error_event
@@ -232,6 +233,19 @@ class Drive:
             hedge=action.hedge,
         )
         self._attempts[action.endpoint] = attempt
+        if self._account.pays(action.endpoint):
+            self._dispatch.spending.after_write(lambda failure: self._launch(attempt, outgoing, upstream, failure))
+        else:
+            self._launch(attempt, outgoing, upstream, None)
+
+    def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None) -> None:
+        """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""
+        if attempt.over:
+            return
+        if failure is not None:
+            attempt.refuse(failure)
+            return
+        timeout_s = self._timeout_s[attempt.endpoint] + 1.0
         attempt.carry(
             upstream.pool.send(
                 b"POST",
@@ -240,8 +254,8 @@ class Drive:
                 outgoing.body,
                 attempt,
                 # The flight's own timer comes first; this one is for the connection's sake.
-                first_byte_timeout_s=self._timeout_s[action.endpoint] + 1.0,
-                idle_timeout_s=max(IDLE_TIMEOUT_S, self._timeout_s[action.endpoint] + 1.0),
+                first_byte_timeout_s=timeout_s,
+                idle_timeout_s=max(IDLE_TIMEOUT_S, timeout_s),
                 lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
             )
         )

@@ -3,6 +3,7 @@
 Nothing here decides where a request runs. What does not fit the budget, or cannot be written down, is not sent.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping
 
 from tidegate.core.model import Ending, Endpoint
@@ -15,6 +16,8 @@ from tidegate.wire.openai import Call
 
 # What a chat template puts around a message at most: names of roles, tools and markers.
 TEMPLATE_TOKENS_MAX = 64
+# What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
+SETTLE_S = 1.0
 # Extras that are billed beside the tokens, at prices that nobody lists; the values that ask for none.
 _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
     "service_tier": (b"null", b'"auto"', b'"default"', b'"flex"'),
@@ -32,6 +35,8 @@ class Spending:
         self._on_problem = on_problem
         self._reported = ""
         self._tick = Tick(self._flush)
+        self._waiting: list[Callable[[Failure | None], None]] = []
+        self._settling: asyncio.TimerHandle | None = None
 
     def limit(self, caps: Collection[Cap]) -> None:
         """Put these caps in force."""
@@ -46,7 +51,10 @@ class Spending:
         return self.ledger.headroom_usd(key, now_s)
 
     def hold(self, lease_id: str, key: str, endpoint: Endpoint, call: Call, now_s: float) -> Failure | None:
-        """Hold back the most that `call` can cost at `endpoint`, durably; the reason if it may not be sent there."""
+        """Hold back the most that `call` can cost at `endpoint`; the reason if it may not be sent there.
+
+        It may be sent once that is written: see `after_write`.
+        """
         if self.ledger is None:
             return None
         if self._capped:
@@ -55,12 +63,17 @@ class Spending:
                 if value is not None and bytes(value) not in harmless:
                     return _extra(field)
         refused = self.ledger.reserve(lease_id, key, upper_usd(endpoint, call), now_s)
-        if refused is not None:
-            return _exhausted(refused.left_usd, refused.cap.period.value, refused.resets_at_s - now_s)
-        if self._commit():
+        if refused is None:
             return None
-        self.ledger.release(lease_id)
-        return _UNRECORDED
+        return _exhausted(refused.left_usd, refused.cap.period.value, refused.resets_at_s - now_s)
+
+    def after_write(self, act: Callable[[Failure | None], None]) -> None:
+        """Call `act` at the end of this tick, when all that was held back is on disk; with a reason if it is not.
+
+        Requests of one tick share one commit, which takes longer than all else that is done for them here.
+        """
+        self._waiting.append(act)
+        self._tick.soon()
 
     def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str) -> None:
         """The attempt is over and has cost this much, nothing where it was not billed."""
@@ -70,10 +83,13 @@ class Spending:
             self.ledger.settle(lease_id, usd, now_s, endpoint)
         else:
             self.ledger.release(lease_id)
-        self._tick.soon()
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
 
     def close(self) -> None:
         """Write what is left."""
+        if self._settling is not None:
+            self._settling.cancel()
         if self.ledger is not None:
             try:
                 self.ledger.close()
@@ -81,6 +97,13 @@ class Spending:
                 self._on_problem(str(error))
 
     def _flush(self) -> None:
+        failure = None if self._commit() else _UNRECORDED
+        waiting, self._waiting = self._waiting, []
+        for act in waiting:
+            act(failure)
+
+    def _settle(self) -> None:
+        self._settling = None
         self._commit()
 
     def _commit(self) -> bool:
@@ -139,7 +162,7 @@ def _extra(field: str) -> Failure:
 
 
 _UNRECORDED = Failure(
-    ending=Ending.REFUSED,
+    ending=Ending.CANCELLED,  # no fault of the endpoint's
     cause="ledger",
     status=503,
     message="what it costs cannot be written down, so nothing is sent to who asks for money",
