@@ -35,8 +35,10 @@ async def test_an_endpoint_whose_dialect_cannot_say_it_is_passed_over(tmp_path: 
     async with house(tmp_path, laptop=local(engine="anthropic"), cloud=remote()) as home:
         answer = await home.ask(speech.body(stream=stream, **fields), path=speech.path)
         assert home.engines["laptop"].seen == []
+        (line,) = home.log()
     assert speech.said(answer, stream=stream).text == WORDS
-    assert answer.endpoint == "cloud"
+    # What could not be said was not sent, and is no attempt.
+    assert (answer.endpoint, answer.header("x-tidegate-attempts"), line["attempts"]) == ("cloud", "1", 1)
 
 
 @streams

@@ -270,7 +270,7 @@ class Drive:
         exchange = self._exchange
         if not self._call.stream:
             return
-        headers, lines = self._account.headers(self._decision, self._flight.attempts, endpoint)
+        headers, lines = self._account.headers(self._decision, self._sent, endpoint)
         kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
         exchange.start(200, (kind, NO_CACHE, *headers), lines)
         attempt = self._attempts.get(endpoint)
@@ -295,7 +295,7 @@ class Drive:
             gathered = attempt.reader
             assert isinstance(gathered, Aggregator | WholeReader | Translated), "an answer given whole was gathered"
             body = gathered.result()
-            headers, lines = self._account.headers(self._decision, self._flight.attempts, attempt.endpoint)
+            headers, lines = self._account.headers(self._decision, self._sent, attempt.endpoint)
             lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd
 
             def release() -> None:
@@ -303,6 +303,11 @@ class Drive:
 
         self._over(now_s, status=200, outcome="ok", attempt=attempt)
         self._dispatch.written(release)
+
+    @property
+    def _sent(self) -> int:
+        """Attempts for which something was sent."""
+        return self._flight.attempts - len(self._uncarried)
 
     # --- endings --------------------------------------------------------------------------------------------------
 
@@ -383,12 +388,12 @@ class Drive:
     def _message(self, failure: Failure) -> str:
         if failure.final or failure is _EXPIRED or failure.cause in _NEVER_HERE:
             return failure.message
-        tried, said = self._flight.attempts, failure.message.rstrip(".")
+        tried, said = self._sent, failure.message.rstrip(".")
         return f"No endpoint could complete this ({tried} tried); the last one: {said}."
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
-        headers, lines = self._account.headers(self._decision, self._flight.attempts)
+        headers, lines = self._account.headers(self._decision, self._sent)
         body = reply.body(self._client)
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
         self._dispatch.written(lambda: exchange.respond(reply.status, reply.headers() + headers, body, lines))
@@ -400,5 +405,12 @@ class Drive:
         self._exchange.on_left = None
         self._dispatch.end(self)
         self._account.over(
-            now_s, self._flight, self._decision, status=status, outcome=outcome, attempt=attempt, code=code
+            now_s,
+            self._flight,
+            self._decision,
+            attempts=self._sent,
+            status=status,
+            outcome=outcome,
+            attempt=attempt,
+            code=code,
         )
