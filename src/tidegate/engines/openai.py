@@ -7,6 +7,7 @@ import msgspec
 
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
+from tidegate.engines.listed import Models
 from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
 from tidegate.wire.openai import EMBEDDING, Call, upstream_body
 
@@ -21,15 +22,6 @@ _PATHS = {
 }
 # Google's address has a version of its own before the protocol's name, and no `/v1` after it.
 _VERSIONED = re.compile(r"/v[0-9][a-z0-9]*/openai$")
-
-
-class _Model(msgspec.Struct):
-    id: str = ""
-    max_model_len: int | None = None
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model] = []
 
 
 class OpenAI:
@@ -118,7 +110,7 @@ class OpenAI:
     def window(self, models: ProbeAnswer | None) -> int | None:
         """The window of the endpoint's model in a list of models: for dialects that build on this one."""
         try:
-            listed = msgspec.json.decode(b"" if models is None else models.body, type=_Models).data
+            listed = msgspec.json.decode(b"" if models is None else models.body, type=Models).data
         except UNREADABLE:
             return None
         known = [m for m in listed if self._model in (None, m.id)]

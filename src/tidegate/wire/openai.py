@@ -1,11 +1,12 @@
 """OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
 
-from typing import Annotated
-
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from tidegate.core.model import Capability
+from tidegate.wire.asked import Chat, Completion, Message, Part, decode_chat, decode_completion, decode_parts
+from tidegate.wire.call import Call as Call
+from tidegate.wire.call import Native as Native
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.shape import bad_field, read_fields
 from tidegate.wire.tokens import text_bytes
@@ -21,94 +22,6 @@ EMBEDDING = Capability.EMBEDDING
 # Looking a member up in its class costs more than the comparison that follows.
 _CHAT = Capability.CHAT
 
-_Count = Annotated[int, Meta(ge=1)]
-
-
-class Native(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing.
-
-    `headers` are those that say how the fields are to be read.
-    """
-
-    dialect: str
-    fields: dict[str, Raw]
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client asked for, its fields kept as they came.
-
-    `prompt` is the JSON of the messages or the prompt, `tools` that of the tools, which engines put before it.
-    `text_bytes` is about how much text the two hold, escapes and media left out; `messages` and `media` count the
-    parts of it that tokens are not made of. `prompt_tokens` is exact where the client sent tokens. `knobs` is our
-    own object in the body, and no longer in `fields`. `completions` are the choices that an answer has.
-    """
-
-    kind: Capability
-    model: str
-    stream: bool
-    include_usage: bool
-    output_tokens_max: int | None
-    completions: int
-    needs: tuple[Capability, ...]
-    prompt: memoryview
-    tools: memoryview
-    text_bytes: int
-    messages: int
-    media: int
-    prompt_tokens: int | None
-    knobs: Raw | None
-    fields: dict[str, Raw]
-    native: Native | None = None
-
-
-class _Part(msgspec.Struct, gc=False):
-    type: str = ""
-    image_url: Raw | UnsetType = UNSET
-    input_audio: Raw | UnsetType = UNSET
-    file: Raw | UnsetType = UNSET
-
-
-class _Message(msgspec.Struct, gc=False):
-    role: str
-    content: Raw | UnsetType = UNSET
-
-
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
-
-
-class _ResponseFormat(msgspec.Struct, gc=False):
-    type: str | None = None
-
-
-class _Common(msgspec.Struct, kw_only=True):
-    """The fields that are looked at; every other one passes unseen."""
-
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: _Count | None = None
-    max_completion_tokens: _Count | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    tools: list[Raw] | None = None
-    functions: list[Raw] | None = None
-    response_format: _ResponseFormat | None = None
-
-
-class _Chat(_Common, kw_only=True):
-    messages: Annotated[list[_Message], Meta(min_length=1)]
-    logprobs: bool | None = None
-
-
-class _Completion(_Common, kw_only=True):
-    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
-    logprobs: int | bool | None = None
-
-
-_chat = msgspec.json.Decoder(_Chat).decode
-_completion = msgspec.json.Decoder(_Completion).decode
-_parts = msgspec.json.Decoder(list[_Part | str] | None).decode
 
 _ACCEPTED = {
     "model": "must be the name of a model, 1 to 256 characters; GET /v1/models lists them",
@@ -136,7 +49,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     fields = read_fields(body)
     try:
         # A second look at the same bytes costs less than to take them apart field by field.
-        asked: _Chat | _Completion = _chat(body) if kind is _CHAT else _completion(body)
+        asked: Chat | Completion = decode_chat(body) if kind is _CHAT else decode_completion(body)
     except UNREADABLE as error:
         raise bad_field(str(error), _ACCEPTED) from None
     knobs = fields.pop(KNOBS_FIELD, None)
@@ -144,7 +57,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     tools_json = NO_BYTES if tools is None else memoryview(fields[tools])
     prompt = memoryview(fields["messages" if kind is _CHAT else "prompt"])
     found = _Content()
-    if isinstance(asked, _Chat):
+    if isinstance(asked, Chat):
         found.read_messages(asked.messages)
     else:
         found.read_prompt(asked.prompt)
@@ -182,7 +95,7 @@ class _Content:
         self.prompts = 1
         self.tokens: int | None = None
 
-    def read_messages(self, messages: list[_Message]) -> None:
+    def read_messages(self, messages: list[Message]) -> None:
         """Count what the messages of a chat hold."""
         self.messages = len(messages)
         for at, message in enumerate(messages):
@@ -191,14 +104,14 @@ class _Content:
             if content is UNSET or memoryview(content)[0] == _QUOTE:
                 continue
             try:
-                parts = _parts(content)
+                parts = decode_parts(content)
             except UNREADABLE as error:
                 raise bad_field(str(error), _ACCEPTED, f"messages[{at}].content") from None
             for part in parts or ():
-                if isinstance(part, _Part):
+                if isinstance(part, Part):
                     self._read_part(part)
 
-    def _read_part(self, part: _Part) -> None:
+    def _read_part(self, part: Part) -> None:
         self.images += part.image_url is not UNSET or part.type == "image_url"
         self.sounds += part.input_audio is not UNSET or part.type == "input_audio"
         self.files += part.file is not UNSET
@@ -221,7 +134,7 @@ class _Content:
             self.tokens = sum(len(item) for item in prompt if isinstance(item, list))
 
 
-def _needs(kind: Capability, asked: _Chat | _Completion, tools: bool, found: _Content) -> tuple[Capability, ...]:
+def _needs(kind: Capability, asked: Chat | Completion, tools: bool, found: _Content) -> tuple[Capability, ...]:
     needs = [kind]
     if tools:
         needs.append(Capability.TOOLS)

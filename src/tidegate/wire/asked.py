@@ -1,0 +1,69 @@
+"""What is looked at in the body of a chat or text completion. Every other field passes unseen."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+_Count = Annotated[int, Meta(ge=1)]
+
+
+class Part(msgspec.Struct, gc=False):
+    """A part of a message's content: text, or one of these."""
+
+    type: str = ""
+    image_url: Raw | UnsetType = UNSET
+    input_audio: Raw | UnsetType = UNSET
+    file: Raw | UnsetType = UNSET
+
+
+class Message(msgspec.Struct, gc=False):
+    """A message of a chat; its content is text, a list of parts, or null."""
+
+    role: str
+    content: Raw | UnsetType = UNSET
+
+
+class StreamOptions(msgspec.Struct, gc=False):
+    """What a stream is to hold besides the answer."""
+
+    include_usage: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, gc=False):
+    """What form the answer is to have."""
+
+    type: str | None = None
+
+
+class Common(msgspec.Struct, kw_only=True):
+    """The fields that are looked at; every other one passes unseen."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    tools: list[Raw] | None = None
+    functions: list[Raw] | None = None
+    response_format: ResponseFormat | None = None
+
+
+class Chat(Common, kw_only=True):
+    """A chat completion."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    logprobs: bool | None = None
+
+
+class Completion(Common, kw_only=True):
+    """A text completion."""
+
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    logprobs: int | bool | None = None
+
+
+decode_chat = msgspec.json.Decoder(Chat).decode
+decode_completion = msgspec.json.Decoder(Completion).decode
+decode_parts = msgspec.json.Decoder(list[Part | str] | None).decode

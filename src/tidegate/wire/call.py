@@ -1,0 +1,44 @@
+"""A request as a client made it, whatever the dialect: its fields as they came, and what is known of them."""
+
+import msgspec
+from msgspec import Raw
+
+from tidegate.core.model import Capability
+
+
+class Native(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing.
+
+    `headers` are those that say how the fields are to be read.
+    """
+
+    dialect: str
+    fields: dict[str, Raw]
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asked for, its fields kept as they came.
+
+    `prompt` is the JSON of the messages or the prompt, `tools` that of the tools, which engines put before it.
+    `text_bytes` is about how much text the two hold, escapes and media left out; `messages` and `media` count the
+    parts of it that tokens are not made of. `prompt_tokens` is exact where the client sent tokens. `knobs` is our
+    own object in the body, and no longer in `fields`. `completions` are the choices that an answer has.
+    """
+
+    kind: Capability
+    model: str
+    stream: bool
+    include_usage: bool
+    output_tokens_max: int | None
+    completions: int
+    needs: tuple[Capability, ...]
+    prompt: memoryview
+    tools: memoryview
+    text_bytes: int
+    messages: int
+    media: int
+    prompt_tokens: int | None
+    knobs: Raw | None
+    fields: dict[str, Raw]
+    native: Native | None = None
