@@ -56,12 +56,22 @@ class Chat(Common, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     logprobs: bool | None = None
 
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether log-probabilities are asked for."""
+        return bool(self.logprobs)
+
 
 class Completion(Common, kw_only=True):
     """A text completion."""
 
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     logprobs: int | bool | None = None
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether log-probabilities are asked for: 0 asks for that of what was chosen, `false` for none."""
+        return self.logprobs is not None and self.logprobs is not False
 
 
 decode_chat = msgspec.json.Decoder(Chat).decode

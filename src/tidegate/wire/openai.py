@@ -144,8 +144,7 @@ def _needs(kind: Capability, asked: Chat | Completion, tools: bool, found: _Cont
         needs.append(Capability.VISION)
     if found.sounds:
         needs.append(Capability.AUDIO)
-    # In completions 0 asks for the log-probability of what was chosen; `false` asks for none.
-    if asked.logprobs or (asked.logprobs == 0 and asked.logprobs is not False):
+    if asked.wants_logprobs:
         needs.append(Capability.LOGPROBS)
     return tuple(needs)
 
