@@ -8,7 +8,7 @@ from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE
 from tidegate.config.reference import reference as configuration
 from tidegate.config.vendors import VENDORS
-from tidegate.core.model import WHY_TEXT
+from tidegate.core.why import WHY_TEXT
 from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS

@@ -7,9 +7,10 @@ import pytest
 from tests import make
 from tidegate.core import plan
 from tidegate.core.length import Length
-from tidegate.core.model import Request, Slo, Why
+from tidegate.core.model import Request, Slo
 from tidegate.core.plan import Option, to_ms
 from tidegate.core.value import attainment, value_usd, worth_usd
+from tidegate.core.why import Why
 
 LENGTH = Length(50.0, 100.0)
 

@@ -15,10 +15,10 @@ from tidegate.core.model import (
     Segment,
     Started,
     Wait,
-    Why,
     replace,
 )
 from tidegate.core.replay import ReplayError, explain, replay
+from tidegate.core.why import Why
 
 
 def starts(lines: list[Line]) -> list[int]:

@@ -17,9 +17,9 @@ from tidegate.core.model import (
     Run,
     Slo,
     Wait,
-    Why,
 )
 from tidegate.core.router import Router
+from tidegate.core.why import Why
 
 
 def names(decision: Decision) -> list[str]:

@@ -3,8 +3,9 @@
 import pytest
 
 from tests import make
-from tidegate.core.model import WHY_TEXT, Capability, Decision, Ended, Ending, Likeness, Price, Probed, Request, Why
+from tidegate.core.model import Capability, Decision, Ended, Ending, Likeness, Price, Probed, Request
 from tidegate.core.router import Router
+from tidegate.core.why import WHY_TEXT, Why
 
 
 def decide(router: Router, request: Request, now_s: float = 0.0) -> Decision:

@@ -6,8 +6,9 @@ from random import Random
 
 from tests import make
 from tidegate.core.flight import Action, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
-from tidegate.core.model import Decision, Ended, Ending, Endpoint, FirstToken, Held, Request, Why
+from tidegate.core.model import Decision, Ended, Ending, Endpoint, FirstToken, Held, Request
 from tidegate.core.router import Router
+from tidegate.core.why import Why
 
 TOKENS = 100
 

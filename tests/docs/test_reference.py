@@ -4,7 +4,7 @@ import pytest
 from docs.reference import FOLDER, PAGES
 
 from tidegate.config.load import load
-from tidegate.core.model import WHY_TEXT, Why
+from tidegate.core.why import WHY_TEXT, Why
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.core.model import WHY_TEXT, Why
+from tidegate.core.why import WHY_TEXT, Why
 from tidegate.lab.tour import scenes
 from tidegate.lab.weights import cache_dir
 

@@ -9,8 +9,8 @@ from openai import AsyncOpenAI, BadRequestError
 
 from tests.live.conftest import Running
 from tests.live.stack import MODEL, Stack, get_any
-from tidegate.core.model import Why
 from tidegate.core.replay import replay
+from tidegate.core.why import Why
 from tidegate.lab.tour import document
 from tidegate.telemetry.journal import read
 

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.properties.storm import Storm
-from tidegate.core.model import Decision, Policy, Request, Run, Wait, Why
+from tidegate.core.model import Decision, Policy, Request, Run, Wait
 from tidegate.core.router import Router
 from tidegate.core.state import State
+from tidegate.core.why import Why
 
 seeds = st.integers(0, 10_000)
 

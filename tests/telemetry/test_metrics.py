@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import make
-from tidegate.core.model import Ended, Ending, Probed, Why
+from tidegate.core.model import Ended, Ending, Probed
+from tidegate.core.why import Why
 from tidegate.telemetry.metrics import (
     LABELS_MAX,
     OTHER,

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tidegate import clock
-from tidegate.core.model import WHY_TEXT, Candidate, Decision, Wait
+from tidegate.core.model import Candidate, Decision, Wait
 from tidegate.core.replay import Explained, ReplayError
 from tidegate.core.replay import replay as replay_lines
+from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
 from tidegate.telemetry.journal import JournalError, read
 

@@ -5,8 +5,9 @@ from math import ceil
 import msgspec
 
 from tidegate.core.estimator import Base, EndpointModel
-from tidegate.core.model import Request, Run, Why
+from tidegate.core.model import Request, Run
 from tidegate.core.value import attainment
+from tidegate.core.why import Why
 
 # Without content for this long, an attempt is given up at the earliest: prompts of any size have started by
 # then on an engine that answers at all, or their own prediction says otherwise.

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from tidegate.core import rules
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Request, Why
+from tidegate.core.model import Decision, Request
+from tidegate.core.why import Why
 
 # Never sooner than this: clients retry in step.
 RETRY_AFTER_S_MIN = 1.0

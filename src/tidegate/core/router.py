@@ -28,12 +28,12 @@ from tidegate.core.model import (
     Started,
     Step,
     Wait,
-    Why,
 )
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
 from tidegate.core.state import State
 from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
+from tidegate.core.why import Why
 
 
 class Router:

@@ -4,7 +4,8 @@ from collections.abc import Collection
 
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
-from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request, Why
+from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request
+from tidegate.core.why import Why
 
 # Looking a member up in its class costs more than the comparison that follows.
 _IDENTICAL, _SUBSTITUTE = Likeness.IDENTICAL, Likeness.SUBSTITUTE

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config.secret import Secret
-from tidegate.core.model import WHY_TEXT
+from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper

@@ -8,6 +8,7 @@ from tidegate.clock import Clock
 from tidegate.core.bucket import Bucket
 from tidegate.core.model import Request
 from tidegate.core.profile import Profile
+from tidegate.gateway.reply import no_model
 from tidegate.state.keys import KeyFile, KeysError, Known, digest
 from tidegate.telemetry.log import Log
 from tidegate.wire.errors import BadRequest
@@ -199,16 +200,6 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes | None:
     if given is None or given[:7].lower() != b"bearer ":
         return None
     return given[7:].strip()
-
-
-def no_model() -> BadRequest:
-    """For a model that does not exist, at least not for this client."""
-    return BadRequest(
-        "This model is not served here; GET /v1/models lists what is.",
-        status=404,
-        code="model_not_found",
-        param="model",
-    )
 
 
 def _allowed(classes: ClassTable, profile: Profile) -> ClassTable:

@@ -6,7 +6,7 @@ from typing import Any
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Likeness, ModelGroup
 from tidegate.core.router import Router
-from tidegate.wire.errors import BadRequest
+from tidegate.gateway.reply import no_model
 from tidegate.wire.ollama.models import Facts
 
 
@@ -70,12 +70,7 @@ class Catalogue:
         """What is meant by a name. Raises `BadRequest` where nothing is."""
         group = self._groups.get(name)
         if group is None:
-            raise BadRequest(
-                "This model is not served here; GET /v1/models lists what is.",
-                status=404,
-                code="model_not_found",
-                param="model",
-            )
+            raise no_model()
         return group
 
 

@@ -2,8 +2,9 @@
 
 from math import ceil
 
-from tidegate.core.model import WHY_TEXT, Decision, Record, Request, Why
-from tidegate.wire.errors import error_body
+from tidegate.core.model import Decision, Record, Request
+from tidegate.core.why import WHY_TEXT, Why
+from tidegate.wire.errors import BadRequest, error_body
 from tidegate.wire.translate import Client
 
 JSON = (b"content-type", b"application/json")
@@ -105,3 +106,13 @@ def own_lines(request_id: str, decision_id: str, overhead_s: float) -> bytes:
 def echo(request_id: str, decision_id: str) -> Headers:
     """The headers that every answer to an inference request carries."""
     return ((b"x-request-id", request_id.encode()), (b"x-tidegate-decision", decision_id.encode()))
+
+
+def no_model() -> BadRequest:
+    """For a model that does not exist, at least not for this client."""
+    return BadRequest(
+        "This model is not served here; GET /v1/models lists what is.",
+        status=404,
+        code="model_not_found",
+        param="model",
+    )

@@ -5,13 +5,14 @@ Nothing here decides where a request runs. What does not fit the budget, or cann
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from tidegate.core.model import Ending, Endpoint
 from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
 from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
-from tidegate.telemetry.tick import Tick
+from tidegate.telemetry.tick import Tick, run
 from tidegate.wire.openai import Call
 
 # What a chat template puts around a message at most: names of roles, tools and markers.
@@ -100,7 +101,7 @@ class Spending:
         failure = None if self._commit() else _UNRECORDED
         waiting, self._waiting = self._waiting, []
         for act in waiting:
-            act(failure)
+            run(partial(act, failure))
 
     def _settle(self) -> None:
         self._settling = None

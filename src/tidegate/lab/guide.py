@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tidegate.core.model import WHY_TEXT, Candidate, Price, Why
+from tidegate.core.model import Candidate, Price
+from tidegate.core.why import WHY_TEXT, Why
 from tidegate.lab.trip import Trip, median_error
 
 Tell = Callable[[str, float | None], None]

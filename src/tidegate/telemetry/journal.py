@@ -16,7 +16,7 @@ from tidegate.clock import Clock
 from tidegate.core.model import Fact, Line, Segment
 from tidegate.telemetry.reading import JournalError, read
 from tidegate.telemetry.segments import JournalStatistics, SegmentName, Worker, segments
-from tidegate.telemetry.tick import Tick
+from tidegate.telemetry.tick import Tick, run
 
 __all__ = ["Journal", "JournalError", "read", "segments"]
 
@@ -138,7 +138,7 @@ class Journal:
         finally:
             waiting, self._waiting = self._waiting, []
             for release in waiting:
-                _run(release)
+                run(release)
 
     def _take_in(self) -> None:
         """Encode what this tick brought; beyond the bound it is lost, and with it all until a new segment begins."""
@@ -240,13 +240,3 @@ class Journal:
         if message != self._reported:
             self._reported = message
             self._on_problem(f"journal: {message}")
-
-
-def _run(release: Release) -> None:
-    """One that fails must not keep the others waiting."""
-    try:
-        release()
-    except Exception as error:
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": f"{release!r} failed after the journal was written", "exception": error}
-        )

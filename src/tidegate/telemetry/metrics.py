@@ -12,7 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Ended, Record, Why
+from tidegate.core.model import Ended, Record
+from tidegate.core.why import Why
 from tidegate.telemetry.segments import JournalStatistics
 
 # Classes are configured and sizes are three, but a bound that is not enforced is none: beyond it, `other`.

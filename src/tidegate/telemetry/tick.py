@@ -22,3 +22,13 @@ class Tick:
     def _run(self) -> None:
         self._pending = False
         self._flush()
+
+
+def run(act: Callable[[], None]) -> None:
+    """Call something that waited for a write. One that fails must not keep the others waiting."""
+    try:
+        act()
+    except Exception as error:
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"{act!r} failed after what it waited for was written", "exception": error}
+        )

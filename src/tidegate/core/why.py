@@ -1,0 +1,71 @@
+"""Why an endpoint was picked, left out or waited for: every reason there is, and its sentence."""
+
+from enum import StrEnum
+
+
+class Why(StrEnum):
+    """Every reason a decision or an exclusion can have. Closed: dashboards, docs and tests enumerate it."""
+
+    # Why this endpoint
+    CHEAPEST_ON_TIME = "cheapest_on_time"
+    WORTH_THE_PRICE = "worth_the_price"
+    NOT_WORTH_MORE = "not_worth_more"
+    LEAST_LOSS = "least_loss"
+    SENT_AWAY = "sent_away"
+    ONLY_LONG_ENOUGH = "only_long_enough"
+    ONLY_ALLOWED = "only_allowed"
+    ONLY_ALIKE = "only_alike"
+    ONLY_CAPABLE = "only_capable"
+    ONLY_AFFORDABLE = "only_affordable"
+    ONLY_WITHIN_BUDGET = "only_within_budget"
+    ONLY_AVAILABLE = "only_available"
+    ONLY_ENDPOINT = "only_endpoint"
+    STATIC_RULE = "static_rule"
+    # Why not yet
+    WAITS_FOR_SLOT = "waits_for_slot"
+    # Why not this endpoint, or none at all
+    UNKNOWN_MODEL = "unknown_model"
+    MUST_STAY_LOCAL = "must_stay_local"
+    SITE_NOT_ALLOWED = "site_not_allowed"
+    NOT_ALIKE = "not_alike"
+    CONTEXT_TOO_LONG = "context_too_long"
+    LACKS_CAPABILITY = "lacks_capability"
+    OVER_MAX_COST = "over_max_cost"
+    OVER_BUDGET = "over_budget"
+    DOWN = "down"
+    BREAKER_OPEN = "breaker_open"
+    TOLD_TO_WAIT = "told_to_wait"
+    BUSY = "busy"
+    HOLD_FULL = "hold_full"
+
+
+WHY_TEXT: dict[Why, str] = {
+    Why.CHEAPEST_ON_TIME: "the cheapest endpoint expected to keep the promise",
+    Why.WORTH_THE_PRICE: "a cheaper endpoint would risk the promise by more than this one costs",
+    Why.NOT_WORTH_MORE: "the promise is at risk here; keeping it elsewhere costs more than it is worth",
+    Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
+    Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
+    Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
+    Why.ONLY_ALLOWED: "the request's data may go to no other site",
+    Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
+    Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
+    Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
+    Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
+    Why.ONLY_AVAILABLE: "every other endpoint is down, backing off or full",
+    Why.ONLY_ENDPOINT: "no other endpoint serves this model",
+    Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
+    Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
+    Why.UNKNOWN_MODEL: "no endpoint serves this model",
+    Why.MUST_STAY_LOCAL: "the request's data must stay local",
+    Why.SITE_NOT_ALLOWED: "the request's data may not go to this site",
+    Why.NOT_ALIKE: "the endpoint's model is less alike to the one asked for than the request demands",
+    Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
+    Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
+    Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
+    Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
+    Why.DOWN: "the last probe did not reach the endpoint",
+    Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
+    Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",
+    Why.BUSY: "as much is in flight there as it takes",
+    Why.HOLD_FULL: "every slot is taken and the hold queue is full",
+}
