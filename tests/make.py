@@ -4,6 +4,8 @@ from itertools import count
 
 from tidegate.core.model import (
     ANYWHERE,
+    Ended,
+    Ending,
     Endpoint,
     Policy,
     Price,
@@ -81,6 +83,11 @@ def started(request: Request, endpoint: str) -> Started:
         output_tokens_max=request.output_tokens_max,
         completions=request.completions,
     )
+
+
+def ended(request_id: str, endpoint: str, *, ending: Ending = Ending.OK, **changes: object) -> Ended:
+    """The fact that an attempt is over, after a second."""
+    return replace(Ended(request_id=request_id, endpoint=endpoint, ending=ending, e2e_s=1.0), **changes)
 
 
 def scaled(prior: Prior, factor: float) -> Prior:

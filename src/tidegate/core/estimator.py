@@ -68,6 +68,17 @@ class Base(msgspec.Struct, gc=False):
         return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
 
 
+def fresh(endpoint: Endpoint, quantile_deviations: float) -> EndpointState:
+    """The state of an endpoint of which nothing is known but what its configuration says."""
+    prior = endpoint.prior
+    return EndpointState(
+        network=Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s),
+        quantile=UpperQuantile(quantile_deviations),
+        breaker=Breaker(),
+        prefills=Prefills(),
+    )
+
+
 class EndpointModel:
     """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended` and `probed` write."""
 
@@ -86,6 +97,7 @@ class EndpointModel:
         "_slots",
         "_usd_per_s",
         "capabilities",
+        "drained",
         "endpoint",
         "likeness",
         "name",
@@ -97,15 +109,12 @@ class EndpointModel:
 
     def __init__(self, endpoint: Endpoint, quantile_deviations: float, state: EndpointState | None = None) -> None:
         prior = endpoint.prior
-        if state is None:
-            network = Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s)
-            state = EndpointState(
-                network=network, quantile=UpperQuantile(quantile_deviations), breaker=Breaker(), prefills=Prefills()
-            )
+        state = fresh(endpoint, quantile_deviations) if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
         self.likeness = endpoint.likeness
+        self.drained = False
         self.state = state
         self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, prior.sigma, state.ttft)
         self.tpot = Correction(1, len(LOAD_EDGES) + 1, prior.sigma, state.tpot)
@@ -243,6 +252,8 @@ class EndpointModel:
         state.breaker.learn(fact.request_id, ending, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
+        if not reservation.teaches:
+            return reservation
         if fact.ttft_s is not None:
             self._learn_ttft(reservation, fact, fact.ttft_s, quantile, now_s)
             self._learn_tpot(reservation, fact, fact.ttft_s, now_s)

@@ -320,7 +320,20 @@ class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran")
     spent_s: float
 
 
-Observation = Held | Released | Started | FirstToken | Ended | Probed | DecisionOverran
+class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
+    """All that operators have set by hand. It takes the place of what was set before.
+
+    Endpoints that are `drained` get nothing new. While one of its endpoints is `pinned`, a model is served there and
+    nowhere else. Hard rules hold all the same, so a pin never takes data where it may not go. `static` puts the static
+    rule in force. Names without an endpoint count for nothing until there is one.
+    """
+
+    drained: tuple[str, ...] = ()
+    pinned: tuple[str, ...] = ()
+    static: bool = False
+
+
+Observation = Held | Released | Started | FirstToken | Ended | Probed | DecisionOverran | Overrides
 
 
 # --- the policy's settings and the journal ----------------------------------------------------------------------

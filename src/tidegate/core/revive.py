@@ -1,17 +1,19 @@
-"""A state after a restart: what was under way is over, what was learned is kept, and what does not age by itself has.
+"""A state after a restart, or under another configuration.
+
+With a process ends what was under way; what was learned is kept, and what does not age by itself has.
 
 Cells of corrections, strikes of breakers and the weights of all cells fade with the time since they last learned, in
 epoch seconds, whether the process lived on or not. What has no such time widens here, by the time that nobody looked.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from statistics import NormalDist
 
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
-from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
+from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
-from tidegate.core.model import replace
+from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
@@ -40,7 +42,44 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
     return State(
         endpoints={name: _revived(e, now_s) for name, e in state.endpoints.items() if name in keep},
         lengths={klass: _not_after(cell, now_s) for klass, cell in state.lengths.items()},
+        overrides=state.overrides,
     )
+
+
+def reconfigured(
+    state: State,
+    endpoints: Iterable[Endpoint],
+    policy: Policy,
+    before: Policy,
+    same: Container[str],
+    moved: Container[str],
+) -> State:
+    """The state of a process that goes on with other settings; `state` itself is used up.
+
+    Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
+    with another size or prior: what is in flight there still takes its place, and teaches nothing, being predicted
+    from where they began before. The others are new, and down until a probe has reached them.
+    """
+    deviations = NormalDist().inv_cdf(policy.quantile)
+    found: dict[str, EndpointState] = {}
+    for endpoint in endpoints:
+        name, known = endpoint.name, state.endpoints.get(endpoint.name)
+        if known is not None and name in same:
+            # Where promises are held to another quantile, what was found for the old one says nothing.
+            kept = known.quantile if policy.quantile == before.quantile else UpperQuantile(deviations)
+            found[name] = replace(known, quantile=kept)
+        elif known is not None and name in moved:
+            found[name] = replace(
+                fresh(endpoint, deviations),
+                breaker=known.breaker,
+                prefills=known.prefills,
+                reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
+                up=known.up,
+                not_before_s=known.not_before_s,
+            )
+        else:
+            found[name] = replace(fresh(endpoint, deviations), up=False)
+    return replace(state, endpoints=found)
 
 
 def aged(state: State, quantile: float, age_s: float) -> State:

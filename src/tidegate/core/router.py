@@ -20,6 +20,7 @@ from tidegate.core.model import (
     FirstToken,
     Held,
     Observation,
+    Overrides,
     Policy,
     Probed,
     Released,
@@ -42,7 +43,16 @@ class Router:
     The same configuration, snapshot and sequence of calls to `observe` give the same decisions.
     """
 
-    __slots__ = ("_by_model", "_decided", "_lengths", "_models", "_own_by_model", "_policy", "_state")
+    __slots__ = (
+        "_by_model",
+        "_decided",
+        "_lengths",
+        "_models",
+        "_own_by_model",
+        "_pinned",
+        "_policy",
+        "_state",
+    )
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
@@ -63,6 +73,8 @@ class Router:
             for name in dict.fromkeys(model.endpoint.models):
                 self._by_model.setdefault(name, []).append(model)
         self._own_by_model = {name: [m for m in models if m.owned] for name, models in self._by_model.items()}
+        self._pinned: dict[str, frozenset[str]] = {}
+        self._override(self._state.overrides)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -72,7 +84,7 @@ class Router:
         models, reasons = self._allowed(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
-        if now_s < self._state.static_until_s:
+        if self._is_static(now_s):
             return self._static(request, length, models, reasons, now_s)
         worth = worth_usd(request, length)
         held = bool(self._state.held)
@@ -92,7 +104,7 @@ class Router:
         held = self._state.held
         if not held:
             return []
-        if now_s < self._state.static_until_s:
+        if self._is_static(now_s):
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
         places = self._schedule(None, now_s)
         unplaced = [r for r in held.values() if r.id not in places and not _waits(self.decide(r, now_s))]
@@ -139,6 +151,19 @@ class Router:
         """The endpoints that serve this model name, to read."""
         return list(self._by_model.get(model, ()))
 
+    def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
+        """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
+        if endpoint not in {model.name for model in self._by_model.get(request.model, ())}:
+            return Why.UNKNOWN_MODEL
+        length = self._lengths.at(request.klass, request.output_tokens_max)
+        _, reasons = self._allowed(request, length, now_s)
+        return reasons.get(endpoint)
+
+    @property
+    def overrides(self) -> Overrides:
+        """What operators have set by hand."""
+        return self._state.overrides
+
     @property
     def held(self) -> int:
         """How many requests are held."""
@@ -180,6 +205,8 @@ class Router:
                     model.probed(fact)
             case DecisionOverran():
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
+            case Overrides():
+                self._override(fact)
 
     def _predicted(
         self, fact: Started, model: EndpointModel, decided: tuple[Request, float, list[Option]] | None, now_s: float
@@ -190,6 +217,18 @@ class Router:
                 if option.model is model:
                     return option.base
         return model.base(fact, self._lengths.at(fact.klass, fact.output_tokens_max), now_s)
+
+    def _override(self, overrides: Overrides) -> None:
+        self._state.overrides = overrides
+        for name, model in self._models.items():
+            model.drained = name in overrides.drained
+        # By model, the endpoints that it is pinned to; empty where nobody has set a pin, which is nearly always.
+        pinned: dict[str, set[str]] = {}
+        for name in overrides.pinned:
+            if (one := self._models.get(name)) is not None:
+                for served in one.endpoint.models:
+                    pinned.setdefault(served, set()).add(name)
+        self._pinned = {served: frozenset(names) for served, names in pinned.items()}
 
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
@@ -214,8 +253,11 @@ class Router:
     ) -> tuple[list[EndpointModel], dict[str, Why]]:
         models: list[EndpointModel] = []
         reasons: dict[str, Why] = {}
+        pinned = self._pinned.get(request.model) if self._pinned else None
         for model in self._by_model.get(request.model, ()):
             why = rules.excluded(request, model, needed, length, now_s)
+            if pinned is not None and model.name not in pinned and (why is None or why in rules.PASSING):
+                why = Why.PINNED_ELSEWHERE
             if why is None:
                 models.append(model)
             else:
@@ -226,7 +268,12 @@ class Router:
         """Those of `_allowed` that are ours, without a look at the others where there are any."""
         needed = rules.tokens_needed(request, length)
         own = self._own_by_model.get(request.model, ())
-        models = [m for m in own if rules.excluded(request, m, needed, length, now_s) is None]
+        pinned = self._pinned.get(request.model)
+        models = [
+            m
+            for m in own
+            if (pinned is None or m.name in pinned) and rules.excluded(request, m, needed, length, now_s) is None
+        ]
         return models or [m for m in self._allowed(request, length, now_s)[0] if m.owned]
 
     @staticmethod
@@ -357,6 +404,9 @@ class Router:
         names = ranked[: self._attempts_max(request)]
         steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
+
+    def _is_static(self, now_s: float) -> bool:
+        return now_s < self._state.static_until_s or self._state.overrides.static
 
     def _attempts_max(self, request: Request) -> int:
         return self._policy.attempts_max if request.failover else 1

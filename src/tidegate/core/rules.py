@@ -61,6 +61,8 @@ def excluded(request: Request, model: EndpointModel, needed: int, length: Length
         return Why.OVER_MAX_COST
     if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:
         return Why.OVER_BUDGET
+    if model.drained:
+        return Why.DRAINED
     if not state.up:
         return Why.DOWN
     if state.breaker.openings and state.breaker.blocks(now_s):
@@ -84,12 +86,17 @@ _CLOSENESS = (
     Why.CONTEXT_TOO_LONG,
     Why.OVER_MAX_COST,
     Why.OVER_BUDGET,
+    Why.PINNED_ELSEWHERE,
+    Why.DRAINED,
     Why.DOWN,
     Why.BREAKER_OPEN,
     Why.TOLD_TO_WAIT,
     Why.BUSY,
     Why.HOLD_FULL,
 )
+PASSING = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY))
+"""What is, and not what may be: reasons that pass by themselves, or that operators take back."""
+
 _RANK = {why: rank for rank, why in enumerate(_CLOSENESS)}
 _ONLY = {
     Why.MUST_STAY_LOCAL: Why.ONLY_ALLOWED,
@@ -99,6 +106,7 @@ _ONLY = {
     Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
     Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,
     Why.OVER_BUDGET: Why.ONLY_WITHIN_BUDGET,
+    Why.PINNED_ELSEWHERE: Why.ONLY_PINNED,
 }
 
 

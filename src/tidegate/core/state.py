@@ -4,7 +4,7 @@ import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, UpperQuantile
-from tidegate.core.model import Capability, Request
+from tidegate.core.model import Capability, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 
@@ -31,4 +31,5 @@ class State(msgspec.Struct, kw_only=True):
     endpoints: dict[str, EndpointState] = {}
     lengths: dict[str, Cell] = {}
     held: dict[str, Request] = {}
+    overrides: Overrides = Overrides()
     static_until_s: float = 0.0

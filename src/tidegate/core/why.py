@@ -18,6 +18,7 @@ class Why(StrEnum):
     ONLY_CAPABLE = "only_capable"
     ONLY_AFFORDABLE = "only_affordable"
     ONLY_WITHIN_BUDGET = "only_within_budget"
+    ONLY_PINNED = "only_pinned"
     ONLY_AVAILABLE = "only_available"
     ONLY_ENDPOINT = "only_endpoint"
     STATIC_RULE = "static_rule"
@@ -32,6 +33,8 @@ class Why(StrEnum):
     LACKS_CAPABILITY = "lacks_capability"
     OVER_MAX_COST = "over_max_cost"
     OVER_BUDGET = "over_budget"
+    PINNED_ELSEWHERE = "pinned_elsewhere"
+    DRAINED = "drained"
     DOWN = "down"
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
@@ -51,7 +54,8 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
     Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
-    Why.ONLY_AVAILABLE: "every other endpoint is down, backing off or full",
+    Why.ONLY_PINNED: "operators have pinned this model here",
+    Why.ONLY_AVAILABLE: "every other endpoint is drained, down, backing off or full",
     Why.ONLY_ENDPOINT: "no other endpoint serves this model",
     Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
     Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
@@ -63,6 +67,8 @@ WHY_TEXT: dict[Why, str] = {
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
     Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
+    Why.PINNED_ELSEWHERE: "operators have pinned this model to another endpoint",
+    Why.DRAINED: "operators are draining the endpoint",
     Why.DOWN: "the last probe did not reach the endpoint",
     Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
     Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",

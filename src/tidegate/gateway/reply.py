@@ -52,6 +52,8 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.LACKS_CAPABILITY: (400, "invalid_request_error", "unsupported_capability"),
     Why.OVER_MAX_COST: (400, "invalid_request_error", "max_cost_exceeded"),
     Why.OVER_BUDGET: (429, "insufficient_quota", "insufficient_quota"),
+    Why.PINNED_ELSEWHERE: (503, "api_error", "no_endpoint_available"),
+    Why.DRAINED: (503, "api_error", "no_endpoint_available"),
     Why.DOWN: (503, "api_error", "no_endpoint_available"),
     Why.BREAKER_OPEN: (503, "api_error", "no_endpoint_available"),
     Why.TOLD_TO_WAIT: (429, "rate_limit_error", "rate_limit_exceeded"),
