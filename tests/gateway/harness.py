@@ -8,12 +8,13 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from tests.http.harness import Response, client, eventually, read_response
 from tidegate.clock import Clock
-from tidegate.config.build import build
+from tidegate.config.config import Config
 from tidegate.config.load import load
 from tidegate.core.model import Ended, Held, Line, Released, Started
 from tidegate.core.replay import replay
@@ -149,6 +150,15 @@ class House:
         port = self.admin_port if admin else self.port
         return await self.send(wire(method, path), port=port, head_only=method == "HEAD")
 
+    async def change(
+        self, method: str, path: str, *, host: str = "127.0.0.1", secret: str = "", **named: str
+    ) -> Answer:
+        """What an operator sends to the admin address."""
+        lines = [f"{method} {path} HTTP/1.1", f"host: {host}", "content-length: 0"]
+        lines += [f"authorization: Bearer {secret}"] if secret else []
+        lines += [f"{name}: {value}" for name, value in named.items()]
+        return await self.send("\r\n".join([*lines, "", ""]).encode(), port=self.admin_port)
+
     async def get_with(self, path: str, secret: str) -> Answer:
         """The same from a client that has a key."""
         return await self.send(wire("GET", path, headers=[("authorization", f"Bearer {secret}")]))
@@ -219,7 +229,11 @@ async def house(
         file = folder / "tidegate.toml"
         file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}, budget or {}))
         clock = clock or Clock()
-        made = Gateway(build(load(file, {"VENDOR_KEY": KEY}), clock.now_s()), clock)
+
+        def source() -> Config:
+            return load(file, {"VENDOR_KEY": KEY})
+
+        made = Gateway(source(), clock, source)
         await made.start()
         home = House(made, folder, engines, made.server.port, made.admin.port)
         try:
@@ -285,4 +299,6 @@ def _toml(
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{json.dumps(k)} = {_value(v)}" for k, v in value.items()) + " }"
-    return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return value.isoformat() if isinstance(value, date) else json.dumps(value)

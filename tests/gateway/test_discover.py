@@ -15,7 +15,6 @@ from tests.gateway.neighbours import Neighbour, Page, blurting, models, neighbou
 from tests.http.harness import client, read_response, serving
 from tidegate.clock import Clock
 from tidegate.config.address import Url
-from tidegate.config.build import build
 from tidegate.config.discovered import FoundEngine, State, toml
 from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import parse
@@ -200,7 +199,7 @@ async def test_two_engines_with_the_same_model_are_one_for_clients_and_stand_in_
         told = await found(*(Url(tls=False, host="127.0.0.1", port=engine.port, path="") for engine in (one, other)))
         quiet = GatewayTable(listen="127.0.0.1:0", admin="127.0.0.1:0", journal="", log=str(tmp_path / "log"))
         config = structs.replace(parse(toml(told.engines, (), None), "(no file)", {}), gateway=quiet)
-        gateway = Gateway(build(config, Clock().now_s()), Clock())
+        gateway = Gateway(config, Clock())
         await gateway.start()
         try:
             assert await ask(gateway.server.port) == 200

@@ -95,3 +95,23 @@ async def test_a_client_that_leaves_over_tls_frees_the_engine(tmp_path: Path) ->
             writer.write(asking(secret))
             await eventually(lambda: home.engines["laptop"].in_flight == 1)
         await eventually(lambda: home.engines["laptop"].in_flight == 0)
+
+
+async def test_a_renewed_certificate_is_shown_to_clients_that_come_after_a_reload(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=certified(tmp_path) | {"keys": ""}) as home:
+
+        async def serial() -> str:
+            async with connected(home.port) as (_, writer):
+                shown: dict[str, Any] = writer.get_extra_info("peercert")
+                return str(shown["serialNumber"])
+
+        first = await serial()
+        certified(tmp_path)
+        assert await serial() == first
+        outcome = await home.gateway.reloader.reload()
+        assert (outcome.applied, outcome.changes) == (True, ())
+        assert await serial() != first
+        (tmp_path / "cert.pem").write_text("no certificate")
+        refused = await home.gateway.reloader.reload()
+        assert [p.path for p in refused.problems] == ["gateway.tls"]
+        assert await serial() != first

@@ -6,6 +6,7 @@ is to be held, decides again what is due.
 
 from collections.abc import Callable
 from random import Random
+from typing import Self
 
 from tests import make
 from tidegate.core.model import (
@@ -70,7 +71,7 @@ class Storm:
         self._count = 0
         self.cut()
 
-    def run(self, steps: int) -> "Storm":
+    def run(self, steps: int) -> Self:
         """Let so many things happen."""
         for _ in range(steps):
             self.step()

@@ -93,7 +93,7 @@ class Operated(Storm):
 
 @given(seeds)
 def test_nothing_is_sent_where_its_data_may_not_go(seed: int) -> None:
-    for request, endpoint, _ in Operated(seed).run(250).sent_to:  # type: ignore[attr-defined]
+    for request, endpoint, _ in Operated(seed).run(250).sent_to:
         assert request.residency != ("local",) or endpoint.local
         assert request.residency != ("eu",) or endpoint.site == "eu"
         assert request.residency in RESIDENCIES

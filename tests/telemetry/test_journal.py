@@ -382,3 +382,62 @@ def test_one_write_takes_all_of_a_tick(tmp_path: Path) -> None:
         await journal.close()
 
     asyncio.run(run())
+
+
+def test_a_turn_puts_what_came_before_it_into_the_old_segment_and_what_it_made_into_the_new_ones_header(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        state = b"1"
+        journal = make.journal(tmp_path, header=lambda: make.segment(state))
+
+        def change() -> None:
+            nonlocal state
+            state = b"2"
+
+        journal.append(make.fact(1), 1.0)
+        journal.turn(change)
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        await journal.close()
+        before, after = segments(tmp_path)
+        assert make.facts(before) == [make.fact(1)]
+        header, line = make.lines(after)
+        assert isinstance(header.fact, Segment)
+        assert bytes(header.fact.state) == b"2"
+        assert line.fact == make.fact(2)
+
+    asyncio.run(run())
+
+
+def test_after_a_turn_that_the_disk_does_not_take_nothing_is_added_to_the_old_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+
+    async def run() -> None:
+        told = 0
+        journal = make.journal(tmp_path, header=lambda: make.segment(str(told).encode()))
+        with files_end_at(journal.path.stat().st_size + 100):  # room for one fact, and for no header
+            journal.append(make.fact(0), 1.0)
+            journal.append(make.fact(1), 1.0)
+            journal.turn(lambda: None)
+            journal.append(make.fact(2), 2.0)
+            await written(journal)
+            assert make.facts(tmp_path) == [make.fact(0)]
+        told = 7
+        async with asyncio.timeout(10):
+            while len(segments(tmp_path)) < 2:
+                await written(journal)
+        journal.append(make.fact(3), 3.0)
+        await written(journal)
+        assert journal.statistics().lost == 1
+        await journal.close()
+        before, after = segments(tmp_path)
+        assert make.facts(before) == [make.fact(0), make.fact(1)]
+        header, line = make.lines(after)
+        assert isinstance(header.fact, Segment)
+        assert bytes(header.fact.state) == b"7"
+        assert line.fact == make.fact(3)
+
+    asyncio.run(run())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import make
-from tidegate.core.model import Ended, Ending, Probed
+from tidegate.core.model import Ended, Ending, Overrides, Probed
 from tidegate.core.why import Why
 from tidegate.telemetry.metrics import (
     LABELS_MAX,
@@ -39,6 +39,7 @@ def scraped(metrics: Metrics) -> Samples:
     text = metrics.exposition(
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
         held=3,
+        overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
         money=MoneyCounts(left_usd={("day", ""): 2.5}, overruns=1),
         journal=JournalStatistics(lines=10, lost=1, problems=0, segments=1),
@@ -76,7 +77,21 @@ def used() -> Metrics:
     metrics.held_for(0.5)
     metrics.loop_lag(0.001)
     metrics.crashed()
+    metrics.reloaded("applied")
     return metrics
+
+
+def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten_and_the_rest_is_not() -> None:
+    metrics = used()
+    before = scraped(metrics)
+    metrics.forget({"laptop"})
+    assert scraped(metrics) == before
+    metrics.forget({"cloud"})
+    after = scraped(metrics)
+    gone = {key for key in before.keys() - after.keys() if ("endpoint", "laptop") in key[1]}
+    assert gone
+    assert gone == before.keys() - after.keys()
+    assert after[PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"))] == 1
 
 
 def test_the_page_is_what_the_table_says() -> None:

@@ -1,4 +1,4 @@
-"""`tidegate`: serve, discover, demo, check, keys, explain, replay, chaos, version."""
+"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, chaos, version."""
 
 import argparse
 import sys
@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from tidegate import __version__
 from tidegate.cli import discover, journal, keys, serve
+from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.engines.faults import Fault
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "check", "read a configuration and say what it means, or what is wrong with it", _check)
     verb.add_argument("config", type=Path, nargs="?", default=CONFIG, help="default: %(default)s")
 
+    _verb(verbs, "schema", "print the JSON schema of the configuration file, for editors", _schema)
+
     text = "make, list, revoke and rotate the keys of clients"
     keys.declare(verbs.add_parser("keys", help=text, description=text[0].upper() + text[1:] + "."), _verb)
 
@@ -109,7 +112,7 @@ def _serve(options: argparse.Namespace) -> int:
     file = options.config or CONFIG
     if discover.given(options):
         discover.refuse_beside(file)
-    return serve.serve(load(file), as_json=options.json)
+    return serve.serve(load(file), as_json=options.json, source=lambda: load(file))
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -139,6 +142,11 @@ def _check(options: argparse.Namespace) -> int:
         _print_json(summary)
     else:
         serve.print_summary(summary)
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    print(msgspec.json.format(msgspec.json.encode(json_schema())).decode())
     return 0
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import ctypes
 import gc
+import os
 import signal
 import sys
+from collections.abc import Callable
 
 import msgspec
 import uvloop
@@ -94,15 +96,14 @@ def _addresses(found: Summary) -> str:
     return f"clients {scheme}://{found.listen}/v1, admin {scheme}://{found.admin}"
 
 
-def serve(config: Config, *, as_json: bool, remedy: str = "") -> int:
-    """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once.
+def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None = None, remedy: str = "") -> int:
+    """Run the gateway until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads what `source` gives.
 
     `remedy` is what to do where it cannot start, if that is not a change in the file.
     """
     _tune_memory()
-    clock = Clock()
     try:
-        uvloop.run(_run(Gateway(build(config, clock.now_s()), clock), config, as_json=as_json))
+        uvloop.run(_run(Gateway(config, Clock(), source), config, as_json=as_json))
     except (OSError, KeysError, LedgerError) as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
         remedy = remedy or f"see [gateway] in {config.file}"
@@ -120,9 +121,19 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
             raise KeyboardInterrupt
         stop.set()
 
+    on_terminal = os.isatty(0)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, signalled)
     await gateway.start()
+
+    def hung_up() -> None:
+        # A terminal that is closed says the same as an operator who wants a reload; only then is it none any more.
+        if on_terminal and not os.isatty(0):
+            signalled()
+        else:
+            gateway.reloader.soon()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
     # What was made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

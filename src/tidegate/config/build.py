@@ -62,6 +62,10 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     asks_context: bool
     asks_media: bool
 
+    def reaches(self, other: "Upstream") -> bool:
+        """Whether both lead to the same model of the same engine."""
+        return (self.engine, self.url, self.model) == (other.engine, other.url, other.model)
+
     def tls(self) -> ssl.SSLContext | None:
         """The context for https, None for http; the usual authorities are trusted, and those of `tls_ca_file`."""
         if self.url is None or not self.url.tls:

@@ -160,6 +160,11 @@ class Router:
         return reasons.get(endpoint)
 
     @property
+    def state(self) -> State:
+        """All that is learned and tracked; whoever changes it takes this router's place."""
+        return self._state
+
+    @property
     def overrides(self) -> Overrides:
         """What operators have set by hand."""
         return self._state.overrides
@@ -172,6 +177,12 @@ class Router:
     def endpoint(self, name: str) -> EndpointModel:
         """The model of one endpoint, to read."""
         return self._models[name]
+
+    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
+        """What was predicted when this attempt was sent, None where no such attempt is under way."""
+        model = self._models.get(endpoint)
+        reservation = None if model is None else model.state.reservations.get(request_id)
+        return None if reservation is None else reservation.ttft_s
 
     def snapshot(self, *, held: bool = True) -> msgspec.Raw:
         """The whole state as JSON, or all but the requests that are held; `State` decodes it."""

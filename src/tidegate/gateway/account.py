@@ -7,6 +7,7 @@ from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
+from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Cause
 from tidegate.telemetry.event import WideEvent
 from tidegate.wire.openai import Call
@@ -32,6 +33,7 @@ class Account:
         "_received_s",
         "_request",
         "_request_id",
+        "_upstreams",
         "_used_tokens",
         "cause",
         "spent_usd",
@@ -52,21 +54,22 @@ class Account:
         self._hedged = False
         # What is held back for an attempt, by its endpoint; an endpoint may be tried again under another plan.
         self._leases: dict[str, str] = {}
+        # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
+        self._upstreams: dict[str, Upstream] = {}
         self._overhead_s: float | None = None
         self._predicted_ttft_s: float | None = None
         self.cause: str | None = None
         self.spent_usd = 0.0
         self._used_tokens = 0
 
-    def may_spend(self, endpoint: str, attempt: int, now_s: float) -> Failure | None:
+    def may_spend(self, upstream: Upstream, attempt: int, now_s: float) -> Failure | None:
         """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's."""
-        upstream = self._dispatch.upstreams[endpoint]
         if not upstream.asks_money:
             return None
         lease_id = f"{self._request.id}/{attempt}"
         refused = self._dispatch.spending.hold(lease_id, self._request.key, upstream.endpoint, self._call, now_s)
         if refused is None:
-            self._leases[endpoint] = lease_id
+            self._leases[upstream.endpoint.name] = lease_id
         return refused
 
     def pays(self, endpoint: str) -> bool:
@@ -84,9 +87,10 @@ class Account:
         if released:
             self._dispatch.tell(Released(request_id=self._request.id), now_s)
 
-    def started(self, endpoint: str, now_s: float, *, hedge: bool) -> None:
+    def started(self, upstream: Upstream, now_s: float, *, hedge: bool) -> None:
         """An attempt begins: from here on the endpoint's capacity is reserved."""
-        request = self._request
+        request, endpoint = self._request, upstream.endpoint.name
+        self._upstreams[endpoint] = upstream
         fact = Started(
             request_id=request.id,
             endpoint=endpoint,
@@ -102,8 +106,9 @@ class Account:
         if self._overhead_s is None:
             # Our own share: until the first attempt is sent, without the time held.
             self._overhead_s = now_s - self._received_s - self._held_s
-            reserved = self._dispatch.router.endpoint(endpoint).state.reservations[request.id]
-            self._predicted_ttft_s = now_s - request.arrived_s + reserved.ttft_s
+            predicted_s = self._dispatch.router.predicted_ttft_s(endpoint, request.id)
+            assert predicted_s is not None, "it was reserved just now"
+            self._predicted_ttft_s = now_s - request.arrived_s + predicted_s
 
     def first(self, attempt: Attempt, now_s: float) -> None:
         """First content of an attempt."""
@@ -141,10 +146,9 @@ class Account:
         lease_id = self._leases.pop(attempt.endpoint, None)
         if lease_id is not None:
             self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint)
-        usd = billed_usd + self._dispatch.upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
+        usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
-        reserved = self._dispatch.router.endpoint(attempt.endpoint).state.reservations.get(self._request.id)
-        predicted_s = reserved.ttft_s if reserved is not None else None
+        predicted_s = self._dispatch.router.predicted_ttft_s(attempt.endpoint, self._request.id)
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.attempt_ended(fact, usd, predicted_s, hedge=attempt.hedge)
 
@@ -156,7 +160,7 @@ class Account:
         """
         if not attempt.sent:
             return 0.0
-        price = self._dispatch.upstreams[attempt.endpoint].endpoint.price
+        price = self._upstreams[attempt.endpoint].endpoint.price
         if fact.prompt_tokens is None and (
             fact.ending is Ending.REFUSED or (attempt.status != 200 and fact.ending is Ending.FAILED)
         ):
@@ -182,7 +186,7 @@ class Account:
             overhead_s = self._dispatch.clock.now_s() - self._received_s - self._held_s
         alike: Headers = ((b"x-tidegate-why", decision.why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
         if endpoint:
-            upstream = self._dispatch.upstreams[endpoint]
+            upstream = self._upstreams[endpoint]
             likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
             alike += (
                 (b"x-tidegate-endpoint", endpoint.encode()),

@@ -11,6 +11,7 @@ import msgspec
 from tidegate.config.secret import Secret
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
+from tidegate.gateway.control import ROUTES, Control
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON, Headers
@@ -19,13 +20,13 @@ from tidegate.state.cap import Status
 from tidegate.state.keys import digest
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
-from tidegate.wire.errors import error_body
+from tidegate.wire.errors import BadRequest, error_body
 
 # One query at a time reads the journal: it takes a core for a second, and the relay needs the other.
 EXPLAIN_TIMEOUT_S = 30.0
 # Kubernetes' probes carry no secret, and learn nothing.
 _UNGUARDED = frozenset({"/livez", "/readyz"})
-_ROUTES = "/livez, /readyz, /metrics, /api/state and /api/decisions/{id}"
+_ROUTES = f"/livez, /readyz, /metrics, /api/state, /api/decisions/ID, {ROUTES}"
 
 
 class Admin:
@@ -38,6 +39,7 @@ class Admin:
         ready: Callable[[], bool],
         journal: Journal | None,
         keeper: Keeper,
+        control: Control,
         servers: Callable[[], tuple[Server, Server]],
         key: Secret | None,
     ) -> None:
@@ -47,8 +49,13 @@ class Admin:
         self._journal = journal
         self._keeper = keeper
         self._servers = servers
-        self._digest = None if key is None else digest(key.reveal().encode())
+        self._control = control
+        self.guard(key)
         self._explaining: asyncio.Task[None] | None = None
+
+    def guard(self, key: Secret | None) -> None:
+        """This secret opens it from now on."""
+        self._digest = None if key is None else digest(key.reveal().encode())
 
     async def close(self) -> None:
         """Stop explaining."""
@@ -62,10 +69,16 @@ class Admin:
         if path not in _UNGUARDED and not self._opens(bearer(exchange.headers)):
             _error(exchange, 401, "The admin address asks for `Authorization: Bearer` and its secret.", (CHALLENGE,))
             return
+        try:
+            if not self._control.answers(exchange, guarded=self._digest is not None):
+                self._answer(exchange, path)
+        except BadRequest as error:
+            _error(exchange, error.status, error.message)
+
+    def _answer(self, exchange: Exchange, path: str) -> None:
         if exchange.method not in ("GET", "HEAD"):
             _error(exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.")
-            return
-        if path == "/livez":
+        elif path == "/livez":
             exchange.respond(200, (JSON,), b'{"status":"ok"}')
         elif path == "/readyz":
             good = self._ready()
@@ -91,6 +104,7 @@ class Admin:
         return dispatch.metrics.exposition(
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
             held=dispatch.router.held,
+            overrides=dispatch.router.overrides,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
             money=None if (status := self._spent()) is None else _counts(status),
@@ -111,6 +125,8 @@ class Admin:
                 "local": upstream.endpoint.local,
                 "models": upstream.endpoint.models,
                 "up": state.up,
+                "drained": model.drained,
+                "pinned": name in dispatch.router.overrides.pinned,
                 "breaker": state.breaker.state,
                 "breaker_open_for_s": max(0.0, state.breaker.open_until_s - now_s),
                 "context_tokens": model.context_tokens,
@@ -124,6 +140,7 @@ class Admin:
             "ready": self._ready(),
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
+            "static": dispatch.router.overrides.static,
             "budget": self._spent(),
             "endpoints": endpoints,
             "learned": self._keeper.status(),

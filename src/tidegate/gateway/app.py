@@ -2,27 +2,28 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+import ssl
+from collections.abc import Callable, Iterable
 
 from tidegate import __version__
 from tidegate.clock import Clock
 from tidegate.config.address import is_loopback
-from tidegate.config.build import Built
-from tidegate.config.secret import Secret
-from tidegate.core.model import JOURNAL_VERSION, Endpoint, Segment
+from tidegate.config.build import Built, build
+from tidegate.config.config import Config
+from tidegate.core.model import JOURNAL_VERSION, Overrides, Segment
 from tidegate.core.profile import Profile
+from tidegate.core.revive import reconfigured
 from tidegate.core.router import Router
-from tidegate.engines.kinds import KINDS
 from tidegate.gateway.admin import Admin
 from tidegate.gateway.auth import Auth
 from tidegate.gateway.catalogue import Catalogue
+from tidegate.gateway.control import Control, told
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.fleet import Fleet, Member
 from tidegate.gateway.handle import Handler
 from tidegate.gateway.keep import Keeper
-from tidegate.gateway.probe import Prober
+from tidegate.gateway.reload import Reloader
 from tidegate.gateway.spending import Spending
-from tidegate.gateway.upstream import Upstream
-from tidegate.http.client import Origin, Pool
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
 from tidegate.state.keys import KeyFile, caps
@@ -33,8 +34,6 @@ from tidegate.telemetry.metrics import Metrics
 from tidegate.wire.errors import error_body
 from tidegate.wire.intake import ClassTable
 
-# Fail-over may fill an endpoint beyond its concurrency, and probes come on top.
-PROBE_CONNECTIONS = 64
 # The class of a request that names none: someone waits for it.
 DEFAULT_CLASS = "interactive"
 # A lease outlives its request by more than clocks and the last bytes take.
@@ -46,9 +45,10 @@ ADMIN_LIMITS = Limits(body_bytes_max=64 * 1024, connections_max=100)
 class Gateway:
     """One gateway: two addresses, the endpoints behind it, and what it has learned of them."""
 
-    def __init__(self, built: Built, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, source: Callable[[], Config] | None = None) -> None:
+        """`source` gives the configuration as it is now, for a reload; None where there is nothing to read again."""
+        built = self._built = build(config, clock.now_s())
         settings = built.gateway
-        self._built = built
         self.clock = clock
         self.metrics = Metrics()
         self.log = Log.to(settings.log, clock)
@@ -65,29 +65,29 @@ class Gateway:
                 on_problem=lambda text: self.log.event("error", text),
             )
         self.spending = Spending(
-            self._ledger(), capped=bool(built.caps), on_problem=lambda text: self.log.event("error", text)
+            _open_ledger(built), capped=bool(built.caps), on_problem=lambda text: self.log.event("error", text)
         )
+        self.reloader = Reloader(config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics)
         # The pools belong to a running loop, so the rest is made in `start`.
-        self._upstreams: dict[str, Upstream] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        self._tls: ssl.SSLContext | None = None
         self._admin: Admin
+        self._handler: Handler
         self.auth: Auth
         self.dispatch: Dispatch
+        self.fleet: Fleet
         self.server: Server
         self.admin: Server
 
     async def start(self) -> None:
         """Listen, having probed every endpoint once."""
-        settings = self._built.gateway
+        built, settings = self._built, self._built.gateway
         auth = self.auth = self._auth()
-        for endpoint in self._built.endpoints:
-            self._upstreams[endpoint.name] = self._upstream(endpoint)
         dispatch = self.dispatch = Dispatch(
             clock=self.clock,
-            policy=self._built.policy,
+            policy=built.policy,
             router=self.router,
-            upstreams=self._upstreams,
             journal=self.journal,
             metrics=self.metrics,
             log=self.log,
@@ -95,11 +95,11 @@ class Gateway:
             request_timeout_s=settings.request_timeout_s,
         )
         self.keeper.begin(dispatch)
-        probers = [self._prober(dispatch, name, upstream) for name, upstream in self._upstreams.items()]
-        await asyncio.gather(*(p.once() for p in probers))
-        handler = Handler(
+        self.fleet = Fleet(dispatch, self.clock)
+        self._take_over(await self.fleet.prepare(built))
+        self._handler = Handler(
             dispatch,
-            catalogue=Catalogue(self._built.groups, self.router, self.clock.now_s()),
+            catalogue=self._catalogue(),
             auth=auth,
             ready=self.ready,
             salt=os.urandom(16),
@@ -107,7 +107,7 @@ class Gateway:
         )
         limits = Limits(body_bytes_max=settings.body_bytes_max, connections_max=settings.connections_max)
         self.server = Server(
-            handler,
+            self._handler,
             limits=limits,
             clock=self.clock,
             error_body=_error_body,
@@ -119,24 +119,83 @@ class Gateway:
             ready=self.ready,
             journal=self.journal,
             keeper=self.keeper,
+            control=Control(dispatch, self.reloader, self.keeper),
             servers=self._servers,
             key=settings.admin_key,
         )
         self.admin = Server(
             self._admin, limits=ADMIN_LIMITS, clock=self.clock, error_body=_error_body, on_error=self._crashed
         )
-        tls = None if settings.tls is None else settings.tls.context()
+        tls = self._tls = None if settings.tls is None else settings.tls.context()
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
-        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *(p.run() for p in probers))]
+        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), self.reloader.watch())]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
+        if (overrides := self.router.overrides) != Overrides():
+            self.log.event("warning", "overrides in force from before", **told(overrides))
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)
+
+    async def put_in_force(self, config: Config) -> None:
+        """Go on with other settings; requests under way are not touched.
+
+        OSError or LedgerError where they cannot be put in force; then those before still are.
+        """
+        built = build(config, self.clock.now_s())
+        if self._tls is not None and built.gateway.tls is not None:
+            # Also where the file says what it said: certificates are renewed in place.
+            built.gateway.tls.load(self._tls)
+        if built == self._built:
+            return
+        members = await self.fleet.prepare(built)
+        try:
+            ledger = _open_ledger(built) if self.spending.ledger is None else None
+        except BaseException:
+            await self.fleet.discard(members)
+            raise
+        # From here on nothing waits and nothing fails: no request sees half of it.
+        if ledger is not None:
+            self.spending.open(ledger)
+        if self.journal is None:
+            self._configure(built, members)
+        else:
+            self.journal.turn(lambda: self._configure(built, members))
+        self._take_over(members)
+        self.auth.serve(tuple(sorted(built.groups)), _class_table(built))
+        self._budgets(self.auth.profiles())
+        self._handler.catalogue = self._catalogue()
+        self._admin.guard(built.gateway.admin_key)
+        self.keeper.configure(built)
+        self.metrics.forget(frozenset(members))
+
+    def _configure(self, built: Built, members: dict[str, Member]) -> None:
+        """The router goes on with what it knows, as far as that still holds; a journal segment begins with it."""
+        before, after = self._built, built
+        known = {e.name: e for e in before.endpoints}
+        both = [e for e in after.endpoints if e.name in known]
+        fingerprints = self.keeper.fingerprints(before), self.keeper.fingerprints(after)
+        same = {e.name for e in both if fingerprints[0][e.name] == fingerprints[1][e.name]}
+        moved = {e.name for e in both if before.upstreams[e.name].reaches(after.upstreams[e.name])} - same
+        state = reconfigured(self.router.state, after.endpoints, after.policy, before.policy, same, moved)
+        self._built = after
+        self.router = Router(after.endpoints, after.policy, state)
+        self.dispatch.configure(
+            self.router,
+            {name: member.upstream for name, member in members.items()},
+            after.policy,
+            after.gateway.request_timeout_s,
+        )
+
+    def _take_over(self, members: dict[str, Member]) -> None:
+        self.dispatch.upstreams = {name: member.upstream for name, member in members.items()}
+        for seen in self.fleet.take_over(members):
+            self.dispatch.probed(seen)
 
     async def stop(self) -> None:
         """Finish what is under way, for a bounded time, then close everything."""
         self._draining = True
         await self.server.close(self._built.gateway.drain_s)
+        await self.reloader.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -145,8 +204,7 @@ class Gateway:
         self.auth.close()
         self.dispatch.close()
         await self.keeper.close()
-        for upstream in self._upstreams.values():
-            await upstream.pool.close()
+        await self.fleet.close()
         if self.journal is not None:
             await self.journal.close()
         self.spending.close()
@@ -155,7 +213,7 @@ class Gateway:
 
     def ready(self) -> bool:
         """Whether a request may be sent here: some endpoint is up, and the gateway is not going down."""
-        return not self._draining and any(self.router.endpoint(n).state.up for n in self._upstreams)
+        return not self._draining and any(self.router.endpoint(n).state.up for n in self.dispatch.upstreams)
 
     def _auth(self) -> Auth:
         """Raises KeysError where the file of keys cannot be read."""
@@ -163,7 +221,7 @@ class Gateway:
         return Auth(
             None if settings.keys is None else KeyFile(settings.keys),
             models=tuple(sorted(self._built.groups)),
-            classes=ClassTable(classes=self._built.classes, default=DEFAULT_CLASS),
+            classes=_class_table(self._built),
             clock=self.clock,
             log=self.log,
             on_change=self._budgets,
@@ -185,29 +243,8 @@ class Gateway:
             state=self.router.snapshot(),
         )
 
-    def _ledger(self) -> Ledger | None:
-        """What was spent is known wherever anything costs money. Raises LedgerError."""
-        built = self._built
-        if not built.caps and not any(endpoint.price.asks_money for endpoint in built.endpoints):
-            return None
-        return Ledger.open(built.ledger, built.caps, built.gateway.request_timeout_s + LEASE_MARGIN_S)
-
-    def _upstream(self, endpoint: Endpoint) -> Upstream:
-        table = self._built.upstreams[endpoint.name]
-        assert table.url is not None, "every endpoint has an address"
-        pool = Pool(
-            Origin(table.url.host, table.url.port, table.tls()),
-            clock=self.clock,
-            connections_max=endpoint.concurrency + PROBE_CONNECTIONS,
-            connect_timeout_s=table.connect_timeout_s,
-        )
-        dialect = KINDS[table.engine.value](table.url.path, table.model or None)
-        return Upstream(endpoint, dialect, pool, table.model or None, dialect.headers(_key(table.key)))
-
-    def _prober(self, dispatch: Dispatch, name: str, upstream: Upstream) -> Prober:
-        table = self._built.upstreams[name]
-        written = None if table.asks_context else upstream.endpoint.context_tokens
-        return Prober(dispatch, upstream, self.clock, table.probe_s, written, asks_media=table.asks_media)
+    def _catalogue(self) -> Catalogue:
+        return Catalogue(self._built.groups, self.router, self.clock.now_s())
 
     def _crashed(self, error: Exception) -> None:
         self.metrics.crashed()
@@ -215,10 +252,15 @@ class Gateway:
         self.log.event("error", "handler failed", error=type(error).__name__)
 
 
-def _key(secret: Secret | None) -> tuple[tuple[bytes, bytes], ...]:
-    if secret is None:
-        return ()
-    return ((b"authorization", b"Bearer " + secret.reveal().encode()),)
+def _class_table(built: Built) -> ClassTable:
+    return ClassTable(classes=built.classes, default=DEFAULT_CLASS)
+
+
+def _open_ledger(built: Built) -> Ledger | None:
+    """What was spent is known wherever anything costs money. Raises LedgerError."""
+    if not built.caps and not any(endpoint.price.asks_money for endpoint in built.endpoints):
+        return None
+    return Ledger.open(built.ledger, built.caps, built.gateway.request_timeout_s + LEASE_MARGIN_S)
 
 
 def _error_body(status: int, message: str) -> tuple[bytes, bytes]:

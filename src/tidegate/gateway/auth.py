@@ -31,8 +31,7 @@ class Grant:
     def __init__(self, profile: Profile, models: tuple[str, ...], classes: ClassTable, now_s: float) -> None:
         """`models` and `classes` are all that are served; of them it gets what the profile allows."""
         self.profile = profile
-        self.models = models if profile.models is None else tuple(m for m in models if m in profile.models)
-        self.classes = _allowed(classes, profile)
+        self.serve(models, classes)
         requests, tokens = profile.requests_per_minute, profile.tokens_per_minute
         self._requests = None if requests is None else Bucket(requests, now_s)
         self._tokens = None if tokens is None else Bucket(tokens, now_s)
@@ -40,6 +39,12 @@ class Grant:
         self._told = tuple((bucket, _text(kind, bucket)) for kind, bucket in kinds if bucket is not None)
         self.limited = bool(self._told)
         self._in_flight = 0
+
+    def serve(self, models: tuple[str, ...], classes: ClassTable) -> None:
+        """These are all that are served."""
+        profile = self.profile
+        self.models = models if profile.models is None else tuple(m for m in models if m in profile.models)
+        self.classes = _allowed(classes, profile)
 
     def may_ask(self, model: str, group: str) -> bool:
         """Whether this key may ask for a model by this name, which stands for `group`."""
@@ -128,6 +133,17 @@ class Auth:
         if file is not None:
             self._put(file.changed() or ())
 
+    def serve(self, models: tuple[str, ...], classes: ClassTable) -> None:
+        """Other models and classes are served now; what is left of each key's limits stays."""
+        self._models, self._classes = models, classes
+        grants = [grant for grant, _ in self._by_digest.values()]
+        for grant in grants if self._open is None else [self._open]:
+            grant.serve(models, classes)
+
+    def profiles(self) -> Iterable[Profile]:
+        """Of all keys that are known."""
+        return {grant.profile.id: grant.profile for grant, _ in self._by_digest.values()}.values()
+
     def grant(self, headers: Mapping[bytes, bytes], now_s: float) -> Grant:
         """What the key in these headers, their names in lower case, may do. Raises a 401 where it opens nothing."""
         if self._open is not None:
@@ -190,7 +206,7 @@ class Auth:
                 grant = grants[one.profile.id] = Grant(one.profile, self._models, self._classes, now_s)
             by_digest[one.digest] = grant, one.until_s
         self._by_digest = by_digest
-        self._on_change({grant.profile.id: grant.profile for grant, _ in by_digest.values()}.values())
+        self._on_change(self.profiles())
         self._log.event("info", "keys read", secrets=len(by_digest))
 
 

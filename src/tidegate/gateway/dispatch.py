@@ -18,6 +18,7 @@ from tidegate.core.model import (
     Ended,
     FirstToken,
     Observation,
+    Overrides,
     Policy,
     Probed,
     Request,
@@ -68,7 +69,6 @@ class Dispatch:
         clock: Clock,
         policy: Policy,
         router: Router,
-        upstreams: dict[str, Upstream],
         journal: Journal | None,
         metrics: Metrics,
         log: Log,
@@ -77,7 +77,9 @@ class Dispatch:
     ) -> None:
         self.clock = clock
         self.router = router
-        self.upstreams = upstreams
+        self.upstreams: dict[str, Upstream] = {}
+        # Counts the settings that were in force, and what operators did by hand: a plan may be older than that.
+        self.epoch = 0
         self.metrics = metrics
         self.log = log
         self.spending = spending
@@ -138,6 +140,26 @@ class Dispatch:
     def probed(self, fact: Probed) -> None:
         """Tell the router what a probe saw, and let held work go where it opened a way."""
         self.tell(fact, self.clock.now_s())
+        if self._held:
+            self._check_soon()
+
+    def configure(
+        self, router: Router, upstreams: dict[str, Upstream], policy: Policy, request_timeout_s: float
+    ) -> None:
+        """Go on with other settings; `router` has taken over the state of the one before."""
+        self.router, self.upstreams = router, upstreams
+        self._policy, self._request_timeout_s = policy, request_timeout_s
+        for model in [m for m in self.ratios if not router.serves(m)]:
+            del self.ratios[model]
+        self._reconsider()
+
+    def override(self, overrides: Overrides) -> None:
+        """Operators have taken a hand."""
+        self.tell(overrides, self.clock.now_s())
+        self._reconsider()
+
+    def _reconsider(self) -> None:
+        self.epoch += 1
         if self._held:
             self._check_soon()
 

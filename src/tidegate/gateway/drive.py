@@ -4,6 +4,7 @@ from tidegate.core import flight as fly
 from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Request, Wait
+from tidegate.core.why import WHY_TEXT, Why
 from tidegate.engines.base import UNCARRIED, Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
@@ -35,6 +36,18 @@ _EXPIRED = Failure(
     message="The request took longer than the gateway allows (gateway.request_timeout_s).",
     code="request_timeout",
 )
+
+
+def _forbidden(why: Why) -> Failure:
+    return Failure(
+        ending=Ending.REFUSED,
+        cause="reconfigured",
+        status=503,
+        message=f"an endpoint of the plan was taken out of it meanwhile: {WHY_TEXT[why]}",
+        code="no_endpoint_available",
+    )
+
+
 # One endpoint will never serve it; that is no last word where another one only failed, and may yet.
 _NEVER_HERE = frozenset({CONTEXT_EXCEEDED, UNCARRIED})
 
@@ -49,10 +62,12 @@ class Drive:
         "_client",
         "_decision",
         "_dispatch",
+        "_epoch",
         "_exchange",
         "_failure",
         "_flight",
         "_held",
+        "_passed_over",
         "_stream",
         "_timeout_s",
         "_uncarried",
@@ -89,6 +104,8 @@ class Drive:
         self._timeout_s: dict[str, float] = {}
         # Endpoints whose dialect cannot say what is asked: a turn at one of them would come to nothing again.
         self._uncarried: set[str] = set()
+        self._passed_over = 0
+        self._epoch = dispatch.epoch
         self._decision: Decision
 
     def begin(self) -> None:
@@ -104,6 +121,7 @@ class Drive:
 
     def turn(self, now_s: float) -> None:
         """Decide now, for the first time or again after waiting."""
+        self._epoch = self._dispatch.epoch
         decision = self._decision = self._dispatch.decide(self.request, now_s)
         if not decision.plan:
             self._unhold(now_s, released=True)
@@ -202,7 +220,14 @@ class Drive:
             self._account.unheld(now_s, released=released)
 
     def _send(self, action: fly.Call, now_s: float) -> None:
-        upstream = self._dispatch.upstreams[action.endpoint]
+        dispatch = self._dispatch
+        if dispatch.epoch != self._epoch:
+            # Decided under other settings, or before operators took a hand: what was allowed then may not be now.
+            why = dispatch.router.forbids(self.request, action.endpoint, now_s)
+            if why is not None:
+                self._pass_over(action.endpoint, _forbidden(why), now_s)
+                return
+        upstream = dispatch.upstreams[action.endpoint]
         try:
             outgoing = upstream.dialect.outgoing(self._call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
@@ -210,12 +235,12 @@ class Drive:
             self._uncarried.add(action.endpoint)
             self._pass_over(action.endpoint, uncarried(refusal), now_s)
             return
-        refused = self._account.may_spend(action.endpoint, self._flight.attempts, now_s)
+        refused = self._account.may_spend(upstream, self._flight.attempts, now_s)
         if refused is not None:
             self._pass_over(action.endpoint, refused, now_s)
             return
         self._unhold(now_s, released=False)
-        self._account.started(action.endpoint, now_s, hedge=action.hedge)
+        self._account.started(upstream, now_s, hedge=action.hedge)
         engine = upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s)
         attempt = Attempt(
             action.endpoint,
@@ -262,6 +287,7 @@ class Drive:
 
     def _pass_over(self, endpoint: str, failure: Failure, now_s: float) -> None:
         """Nothing is sent there; go on with the next step."""
+        self._passed_over += 1
         self._unhold(now_s, released=True)
         self._remember(failure)
         self._act(self._flight.failed(endpoint, now_s), now_s)
@@ -307,7 +333,7 @@ class Drive:
     @property
     def _sent(self) -> int:
         """Attempts for which something was sent."""
-        return self._flight.attempts - len(self._uncarried)
+        return self._flight.attempts - self._passed_over
 
     # --- endings --------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class Handler:
     ) -> None:
         """`instance` begins every id, so that ids of two processes differ; `salt` keeps digests from being guessed."""
         self._dispatch = dispatch
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._auth = auth
         self._ready = ready
         self._salt = salt
@@ -73,17 +73,17 @@ class Handler:
             _only(exchange, "POST")
             call = request.parse(exchange.body, exchange.headers, counting=True)
             # How many bytes make a token is the model's own: one that is not served has no answer.
-            group = self._catalogue.known(call.model).name
+            group = self.catalogue.known(call.model).name
             grant.check(call.model, group)
             self._answer(exchange, counted(estimated_tokens(call, self._dispatch.ratio(group))), grant)
         elif path == "/api/tags":
             _only(exchange, "GET")
-            self._answer(exchange, models.tags(self._catalogue.facts(name) for name in self._names(grant)), grant)
+            self._answer(exchange, models.tags(self.catalogue.facts(name) for name in self._names(grant)), grant)
         elif path == "/api/show":
             _only(exchange, "POST")
             name = models.shown(exchange.body)
             grant.check(name, self._canonical(name))
-            self._answer(exchange, models.show(self._catalogue.facts(name)), grant)
+            self._answer(exchange, models.show(self.catalogue.facts(name)), grant)
         elif path == "/api/version":
             _only(exchange, "GET")
             self._answer(exchange, models.version(), grant)
@@ -106,7 +106,7 @@ class Handler:
             )
         call = route.parse(exchange.body, exchange.headers)
         request_id = self._new_id()
-        group = self._catalogue.group(call.model)
+        group = self.catalogue.group(call.model)
         asked, knobs = intake(
             call,
             exchange.headers,
@@ -144,7 +144,7 @@ class Handler:
         _only(exchange, "GET")
         # Names of models have slashes, which SDKs quote and people do not.
         name = unquote(short.removeprefix("/models").removeprefix("/"))
-        entry = self._catalogue.entry
+        entry = self.catalogue.entry
         if name:
             grant.check(name, self._canonical(name))
             found = entry(name)
@@ -157,10 +157,10 @@ class Handler:
 
     def _names(self, grant: Grant) -> list[str]:
         """What this key may ask for."""
-        return [name for name in self._catalogue.names() if grant.may_ask(name, self._canonical(name))]
+        return [name for name in self.catalogue.names() if grant.may_ask(name, self._canonical(name))]
 
     def _canonical(self, name: str) -> str:
-        group = self._catalogue.group(name)
+        group = self.catalogue.group(name)
         return name if group is None else group.name
 
     def _alive(self, exchange: Exchange) -> None:

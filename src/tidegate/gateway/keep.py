@@ -45,8 +45,7 @@ class Keeper:
         """Reads the file, before anything is decided. `restored` is what to begin with."""
         self._clock, self._log = clock, log
         self._every_s = built.gateway.state_s
-        self._settings = settings(built.policy)
-        self._fingerprints = {e.name: fingerprint(e, built.upstreams[e.name]) for e in built.endpoints}
+        self.configure(built)
         self.restored = Restored()
         self._file: Checkpoints | None = None
         if built.gateway.state is not None:
@@ -67,6 +66,17 @@ class Keeper:
         self._problem = ""
         self._dispatch: Dispatch
         self._task: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
+
+    def configure(self, built: Built) -> None:
+        """What is learned from now on depends on these settings."""
+        self._settings = settings(built.policy)
+        self._fingerprints = self.fingerprints(built)
+
+    @staticmethod
+    def fingerprints(built: Built) -> dict[str, str]:
+        """What the numbers learned of each endpoint depend on, by name."""
+        return {e.name: fingerprint(e, built.upstreams[e.name]) for e in built.endpoints}
 
     def begin(self, dispatch: Dispatch) -> None:
         """Give back the ratios, and write down what is learned from now on. The router has its state already."""
@@ -75,13 +85,18 @@ class Keeper:
         if self._file is not None:
             self._task = asyncio.get_running_loop().create_task(self._run(self._file))
 
+    def save_soon(self) -> None:
+        """Write it down now: what operators set by hand should not wait for the interval."""
+        if self._file is not None and self._task is not None:
+            self._saving = asyncio.get_running_loop().create_task(self._save(self._file))
+
     async def close(self) -> None:
         """Write it down once more, and let go of the file."""
         if self._file is None:
             return
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await asyncio.gather(*(t for t in (self._task, self._saving) if t is not None), return_exceptions=True)
             await self._save(self._file)
         await asyncio.get_running_loop().run_in_executor(self._worker, self._file.close)
         self._worker.shutdown()

@@ -3,7 +3,7 @@
 import asyncio
 
 from tidegate.clock import Clock
-from tidegate.core.model import Capability, Probed
+from tidegate.core.model import Capability, Probed, replace
 from tidegate.engines.base import ProbeAnswer, ProbeRequest
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
@@ -40,6 +40,7 @@ class Prober:
         self._clock = clock
         self._every_s = every_s
         # An endpoint is up once it has said so: the first probe may not be lost.
+        self._up = False
         self._failures = 1
 
     async def run(self) -> None:
@@ -50,6 +51,19 @@ class Prober:
 
     async def once(self) -> None:
         """One probe, told to the router."""
+        self._dispatch.probed(await self.look())
+
+    async def introduce(self) -> Probed:
+        """The first look, before the router is told of the endpoint: what the engine does not tell is as declared."""
+        seen, endpoint = await self.look(), self._upstream.endpoint
+        return replace(
+            seen,
+            context_tokens=seen.context_tokens or endpoint.context_tokens,
+            capabilities=seen.capabilities or endpoint.capabilities,
+        )
+
+    async def look(self) -> Probed:
+        """One probe, told to nobody."""
         answers: list[ProbeAnswer | None] = []
         rtt_s: float | None = None
         for probe in self._upstream.dialect.probes():
@@ -68,18 +82,15 @@ class Prober:
         signals = self._upstream.dialect.signals(answers)
         # One lost probe is bad luck; traffic itself finds out sooner, through the breaker.
         self._failures = 0 if signals.up else self._failures + 1
-        known_up = self._dispatch.router.endpoint(self._upstream.endpoint.name).state.up
-        up = signals.up or (known_up and self._failures < 2)
-        self._dispatch.probed(
-            Probed(
-                endpoint=self._upstream.endpoint.name,
-                up=up,
-                rtt_s=rtt_s,
-                context_tokens=self._window(signals.context_tokens),
-                capabilities=self._capabilities(signals.media),
-                running=signals.running,
-                queued=signals.queued,
-            )
+        self._up = signals.up or (self._up and self._failures < 2)
+        return Probed(
+            endpoint=self._upstream.endpoint.name,
+            up=self._up,
+            rtt_s=rtt_s,
+            context_tokens=self._window(signals.context_tokens),
+            capabilities=self._capabilities(signals.media),
+            running=signals.running,
+            queued=signals.queued,
         )
 
     def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:

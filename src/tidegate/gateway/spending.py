@@ -39,6 +39,10 @@ class Spending:
         self._waiting: list[Callable[[Failure | None], None]] = []
         self._settling: asyncio.TimerHandle | None = None
 
+    def open(self, ledger: Ledger) -> None:
+        """Something costs money from now on."""
+        self.ledger = ledger
+
     def limit(self, caps: Collection[Cap]) -> None:
         """Put these caps in force."""
         if self.ledger is not None:

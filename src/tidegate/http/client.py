@@ -128,6 +128,11 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep)
         return call
 
+    @property
+    def busy(self) -> bool:
+        """Whether any call is under way or waits for a connection."""
+        return bool(self._waiting or self._connecting or len(self._links) > len(self._idle))
+
     def statistics(self) -> PoolStatistics:
         """Counts since the start."""
         return PoolStatistics(

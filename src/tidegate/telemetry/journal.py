@@ -113,6 +113,19 @@ class Journal:
         self._waiting.append(release)
         self._tick.soon()
 
+    def turn(self, change: Callable[[], None]) -> None:
+        """Begin a segment after `change`: what was appended so far stands before it, and `header` tells what it made.
+
+        While the disk takes no new segment, what is appended is lost: under other settings it would not replay.
+        """
+        self._take_in()
+        if not self._paused:
+            self._write()
+        change()
+        self._gap = True
+        if not self._paused:
+            self._rotate()
+
     def statistics(self) -> JournalStatistics:
         """Counts since the start."""
         return JournalStatistics(lines=self._lines, lost=self._lost, problems=self._problems, segments=self._segments)

@@ -4,7 +4,7 @@
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from math import inf
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Ended, Record
+from tidegate.core.model import Ended, Overrides, Record
 from tidegate.core.why import Why
 from tidegate.telemetry.segments import JournalStatistics
 
@@ -68,6 +68,10 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
     Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
+    Spec(name="drained", type="gauge", labels=("endpoint",), help="1 where operators are draining the endpoint."),
+    Spec(name="pinned", type="gauge", labels=("endpoint",), help="1 where operators have pinned its models."),
+    Spec(name="static_rule", type="gauge", help="1 where operators have put the static rule in force."),
+    Spec(name="reloads", type="counter", labels=("outcome",), help="Reloads of the configuration, by outcome."),
     Spec(name="loop_lag_seconds", type="histogram", help="How late the event loop's timer fired."),
     Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
@@ -238,6 +242,24 @@ class Metrics:
         """How late a timer fired."""
         self._loop_lag_s.add(seconds)
 
+    def reloaded(self, outcome: str) -> None:
+        """The configuration was read again."""
+        self._counters["reloads"].add((outcome,))
+
+    def forget(self, endpoints: Container[str]) -> None:
+        """Only these endpoints are left: what was counted of others would stay for ever, and fill the bound."""
+        for spec in TABLE:
+            if spec.labels[:1] != ("endpoint",):
+                continue
+            if spec.type == "histogram":
+                known = self._histograms[spec.name].by_label
+                for label in [label for label in known if label not in endpoints]:
+                    del known[label]
+            elif spec.type == "counter":
+                counts = self._counters[spec.name].by_labels
+                for labels in [labels for labels in counts if labels[0] not in endpoints]:
+                    del counts[labels]
+
     def crashed(self) -> None:
         """A request met a bug of ours."""
         self._counters["handler_errors"].add(())
@@ -249,6 +271,7 @@ class Metrics:
         *,
         endpoints: Iterable[EndpointModel],
         held: int,
+        overrides: Overrides,
         http: HttpCounts,
         journal: JournalStatistics | None,
         money: MoneyCounts | None,
@@ -256,6 +279,7 @@ class Metrics:
         """All of it in Prometheus' text format."""
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
+            "static_rule": {(): float(overrides.static)},
             "http_connections": {(): float(http.connections)},
         }
         for model in endpoints:
@@ -265,6 +289,8 @@ class Metrics:
                 ("up", state.up),
                 ("breaker_open", state.breaker.openings > 0),
                 ("rtt_seconds", state.network.rtt_s),
+                ("drained", model.drained),
+                ("pinned", model.name in overrides.pinned),
             ):
                 gauges.setdefault(name, {})[(model.name,)] = float(value)
         counts = {name: dict(c.by_labels) for name, c in self._counters.items()}

@@ -1,0 +1,93 @@
+"""What differs between two configurations, and what of it a running gateway can take over."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tidegate.config.config import Config
+from tidegate.config.problem import join
+from tidegate.core.model import Record
+
+SECTIONS = {
+    "gateway": "gateway",
+    "policy": "policy",
+    "budget": "budget",
+    "class": "classes",
+    "site": "sites",
+    "model": "models",
+    "endpoint": "endpoints",
+}
+"""The tables of the file, and where `Config` has them."""
+
+# Sockets, files and memory that a running gateway has laid out: it takes these over at a restart.
+_AT_RESTART = {
+    "gateway": (
+        "listen",
+        "admin",
+        "keys",
+        "journal",
+        "journal_segment_mib",
+        "journal_total_mib",
+        "state",
+        "state_s",
+        "body_mib_max",
+        "log",
+        "connections_max",
+    ),
+    "budget": ("ledger",),
+}
+_HIDDEN = "(a secret)"
+
+
+class Change(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One setting that differs, as the file would have it; None is not there. Secrets only show that they differ.
+
+    `at_restart`: a running gateway goes on with the one before.
+    """
+
+    path: str
+    before: Any
+    after: Any
+    at_restart: bool = False
+
+
+def tables(config: Config) -> dict[str, Any]:
+    """All settings by table, with the defaults of what was left out, and without secrets."""
+    return {key: msgspec.to_builtins(getattr(config, field)) for key, field in SECTIONS.items()}
+
+
+def diff(before: Config, after: Config) -> tuple[Change, ...]:
+    """Every setting that differs, in the order of their paths."""
+    kept = {join(table, name) for table, names in _AT_RESTART.items() for name in names}
+    found = [
+        Change(path=path, before=old, after=new, at_restart=path in kept or path == "gateway.tls")
+        for path, old, new in _differences((), tables(before), tables(after))
+    ]
+    both = before.secrets.keys() & after.secrets.keys()
+    changed = [join("endpoint", name, "api_key") for name in both if before.secrets[name] != after.secrets[name]]
+    if None not in (before.admin_key, after.admin_key) and before.admin_key != after.admin_key:
+        changed.append("gateway.admin_key")
+    found += [Change(path=path, before=_HIDDEN, after=_HIDDEN) for path in changed]
+    return tuple(sorted(found, key=lambda change: change.path))
+
+
+def without_restart(running: Config, wanted: Config) -> Config:
+    """`wanted`, as far as a gateway that runs with `running` can take it over."""
+    kept = {
+        key: msgspec.structs.replace(
+            getattr(wanted, key), **{name: getattr(getattr(running, key), name) for name in names}
+        )
+        for key, names in _AT_RESTART.items()
+    }
+    if (running.gateway.tls is None) != (wanted.gateway.tls is None):
+        kept["gateway"] = msgspec.structs.replace(kept["gateway"], tls=running.gateway.tls)
+    return msgspec.structs.replace(wanted, **kept)
+
+
+def _differences(path: tuple[str, ...], before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in before.keys() | after.keys():
+            yield from _differences((*path, key), before.get(key), after.get(key))
+    elif before != after:
+        yield join(*path), before, after

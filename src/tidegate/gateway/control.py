@@ -1,0 +1,148 @@
+"""What operators change while the gateway runs: its configuration, and what they set by hand."""
+
+import asyncio
+from collections.abc import Mapping
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from tidegate.config.address import is_loopback
+from tidegate.config.diff import tables
+from tidegate.config.document import json_schema
+from tidegate.core.model import Overrides, replace
+from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.keep import Keeper
+from tidegate.gateway.reload import Reloader
+from tidegate.gateway.reply import JSON
+from tidegate.http.server import Exchange
+from tidegate.wire.errors import BadRequest
+
+ROUTES = "/api/config, /api/config/schema, /api/overrides, /api/static, /api/endpoints/NAME/drain and .../NAME/pin"
+_PATHS = ("/api/config", "/api/overrides", "/api/static", "/api/endpoints/")
+_HANDS = {"drain": "drained", "pin": "pinned"}
+
+
+class Control:
+    """Answers what stands at `ROUTES`, to whoever has shown the admin's secret, if there is one."""
+
+    def __init__(self, dispatch: Dispatch, reloader: Reloader, keeper: Keeper) -> None:
+        self._dispatch = dispatch
+        self._reloader = reloader
+        self._keeper = keeper
+        self._schema = msgspec.json.encode(json_schema())
+        self._reloading: set[asyncio.Task[None]] = set()
+
+    def answers(self, exchange: Exchange, *, guarded: bool) -> bool:
+        """Answer, now or later, if it is ours to answer. Raises BadRequest. `guarded`: a secret was asked for."""
+        if not exchange.path.startswith(_PATHS):
+            return False
+        path, reads = exchange.path, exchange.method in ("GET", "HEAD")
+        if not reads and not guarded:
+            _refuse_strangers(exchange.headers)
+        if path == "/api/config/schema" and reads:
+            exchange.respond(200, ((b"content-type", b"application/schema+json"),), self._schema)
+        elif path == "/api/config" and reads:
+            exchange.respond(200, (JSON,), msgspec.json.encode(self._config()))
+        elif path == "/api/config" and exchange.method == "POST":
+            self._reload(exchange)
+        elif path == "/api/overrides" and reads:
+            self._show(exchange)
+        elif path == "/api/static":
+            self._set(exchange, replace(self._overrides, static=_on(exchange)))
+        elif path.startswith("/api/endpoints/"):
+            self._set(exchange, self._by_hand(exchange, path.removeprefix("/api/endpoints/")))
+        else:
+            return False
+        return True
+
+    @property
+    def _overrides(self) -> Overrides:
+        return self._dispatch.router.overrides
+
+    def _config(self) -> dict[str, object]:
+        reloader = self._reloader
+        return {
+            "file": str(reloader.config.file),
+            "in_force_since_s": reloader.since_s,
+            "last_reload": reloader.last,
+            "settings": tables(reloader.config),
+        }
+
+    def _reload(self, exchange: Exchange) -> None:
+        dry_run = parse_qs(exchange.query).get("dry_run", ["false"])[-1] in ("true", "1")
+        if self._reloader.busy:
+            raise BadRequest("A reload is under way; ask again when it is done.", status=409, code="reload_under_way")
+        task = asyncio.get_running_loop().create_task(self._reloaded(exchange, dry_run=dry_run))
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+
+    async def _reloaded(self, exchange: Exchange, *, dry_run: bool) -> None:
+        outcome = await self._reloader.reload(dry_run=dry_run)
+        exchange.respond(422 if outcome.problems else 200, (JSON,), msgspec.json.encode(outcome))
+
+    def _by_hand(self, exchange: Exchange, rest: str) -> Overrides:
+        name, _, what = unquote(rest).rpartition("/")
+        field = _HANDS.get(what)
+        if field is None:
+            raise BadRequest(f"There is nothing at {exchange.path[:200]}; there are {ROUTES}.", status=404)
+        on, overrides = _on(exchange), self._overrides
+        names = set(getattr(overrides, field))
+        # What is no longer configured can be taken back, and not set.
+        if name not in self._dispatch.upstreams and (on or name not in names):
+            known = ", ".join(sorted(self._dispatch.upstreams))
+            raise BadRequest(f"There is no endpoint `{name[:64]}`; there are {known}.", status=404)
+        names = names | {name} if on else names - {name}
+        return replace(overrides, **{field: tuple(sorted(names))})
+
+    def _set(self, exchange: Exchange, overrides: Overrides) -> None:
+        if overrides != self._overrides:
+            self._dispatch.override(overrides)
+            self._dispatch.log.event("warning", "overrides set by hand", **told(overrides))
+            self._keeper.save_soon()
+        self._show(exchange)
+
+    def _show(self, exchange: Exchange) -> None:
+        shown = {name: getattr(self._overrides, name) for name in Overrides.__struct_fields__}
+        exchange.respond(200, (JSON,), msgspec.json.encode(shown))
+
+
+def told(overrides: Overrides) -> dict[str, str | bool]:
+    """What the log says of them."""
+    return {
+        "drained": ", ".join(overrides.drained),
+        "pinned": ", ".join(overrides.pinned),
+        "static": overrides.static,
+    }
+
+
+def _refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
+    """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
+
+    Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
+    """
+    origin = headers.get(b"origin")
+    if not is_loopback(_host(b"//" + headers.get(b"host", b""))):
+        raise BadRequest(
+            "Without gateway.admin_key, changes are taken from this machine by its own name alone: 127.0.0.1, [::1] "
+            "or localhost.",
+            status=403,
+        )
+    if origin is not None and not is_loopback(_host(origin)):
+        raise BadRequest("Changes are not taken from pages of others; use curl, or set gateway.admin_key.", status=403)
+
+
+def _host(url: bytes) -> str:
+    try:
+        return urlsplit(url.decode("latin-1")).hostname or ""
+    except ValueError:
+        return ""
+
+
+def _on(exchange: Exchange) -> bool:
+    if exchange.method not in ("PUT", "DELETE"):
+        raise BadRequest(
+            f"{exchange.path[:200]} takes PUT, which sets it, and DELETE, which takes it back; GET /api/overrides "
+            "shows what is set.",
+            status=405,
+        )
+    return exchange.method == "PUT"

@@ -1,0 +1,138 @@
+"""The endpoints behind the gateway: how each is reached, and who looks after it. Settings may change while it runs."""
+
+import asyncio
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.config import build
+from tidegate.config.secret import Secret
+from tidegate.core.model import Endpoint, Probed
+from tidegate.engines.kinds import KINDS
+from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.probe import Prober
+from tidegate.gateway.upstream import Upstream
+from tidegate.http.client import Origin, Pool
+
+# Fail-over may fill an endpoint beyond its concurrency, and probes come on top.
+PROBE_CONNECTIONS = 64
+# How often it is looked whether an endpoint that was taken out has answered all that it was asked.
+RETIRE_S = 0.25
+
+
+class Member(msgspec.Struct, eq=False):
+    """One endpoint: what it was made from, and what was made. `seen` is its first probe, until that is told."""
+
+    settings: build.Upstream
+    upstream: Upstream
+    prober: Prober
+    seen: Probed | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Fleet:
+    """Owns the connections and the probes. What is taken out finishes what it has begun."""
+
+    def __init__(self, dispatch: Dispatch, clock: Clock) -> None:
+        self._dispatch = dispatch
+        self._clock = clock
+        self._members: dict[str, Member] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def prepare(self, built: build.Built) -> dict[str, Member]:
+        """The members under other settings: those that stay as they are, and new ones, each probed once.
+
+        Nothing is in force yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read.
+        """
+        members: dict[str, Member] = {}
+        try:
+            for endpoint in built.endpoints:
+                settings, known = built.upstreams[endpoint.name], self._members.get(endpoint.name)
+                if known is None or known.settings != settings or known.upstream.endpoint != endpoint:
+                    known = self._member(endpoint, settings, known)
+                members[endpoint.name] = known
+            new = [member for member in members.values() if member.task is None]
+            for member, seen in zip(new, await asyncio.gather(*(m.prober.introduce() for m in new)), strict=True):
+                member.seen = seen
+        except BaseException:
+            await self.discard(members)
+            raise
+        return members
+
+    def take_over(self, members: dict[str, Member]) -> list[Probed]:
+        """Put them in force: what their first probes saw. What is in nobody's hands any more is retired."""
+        staying = {id(member) for member in members.values()}
+        for name in [n for n, m in self._members.items() if id(m) not in staying]:
+            task = self._members[name].task
+            assert task is not None, "it was in force"
+            task.cancel()
+        used = {id(member.upstream.pool) for member in members.values()}
+        for pool in [m.upstream.pool for m in self._members.values() if id(m.upstream.pool) not in used]:
+            task = asyncio.create_task(self._retire(pool))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        self._members = members
+        seen = []
+        for member in members.values():
+            if member.seen is not None:
+                seen.append(member.seen)
+                member.seen = None
+                member.task = asyncio.create_task(member.prober.run())
+        return seen
+
+    async def discard(self, members: dict[str, Member]) -> None:
+        """They will not be in force after all."""
+        used = {id(member.upstream.pool) for member in self._members.values()}
+        for member in members.values():
+            if id(member.upstream.pool) not in used:
+                await member.upstream.pool.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        tasks = [*self._retiring, *(m.task for m in self._members.values() if m.task is not None)]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for member in self._members.values():
+            await member.upstream.pool.close()
+
+    def _member(self, endpoint: Endpoint, settings: build.Upstream, known: Member | None) -> Member:
+        """A member made anew. What leads to the same place over the same number of connections is kept."""
+        assert settings.url is not None, "every endpoint has an address"
+        if known is not None and _reached(known.settings, known.upstream.endpoint) == _reached(settings, endpoint):
+            pool = known.upstream.pool
+        else:
+            pool = Pool(
+                Origin(settings.url.host, settings.url.port, settings.tls()),
+                clock=self._clock,
+                connections_max=endpoint.concurrency + PROBE_CONNECTIONS,
+                connect_timeout_s=settings.connect_timeout_s,
+            )
+        dialect = KINDS[settings.engine.value](settings.url.path, settings.model or None)
+        upstream = Upstream(endpoint, dialect, pool, settings.model or None, dialect.headers(_key(settings.key)))
+        written = None if settings.asks_context else endpoint.context_tokens
+        prober = Prober(
+            self._dispatch, upstream, self._clock, settings.probe_s, written, asks_media=settings.asks_media
+        )
+        return Member(settings, upstream, prober)
+
+    @staticmethod
+    async def _retire(pool: Pool) -> None:
+        """Close it once nothing is under way; the requests' own time-outs see to that."""
+        try:
+            # What waits for the ledger is sent within this time, too.
+            await asyncio.sleep(RETIRE_S)
+            while pool.busy:  # noqa: ASYNC110 - an event would cost every request that ends, for the sake of a reload
+                await asyncio.sleep(RETIRE_S)
+        finally:
+            await pool.close()
+
+
+def _reached(settings: build.Upstream, endpoint: Endpoint) -> tuple[object, ...]:
+    return settings.url, settings.tls_ca_file, settings.connect_timeout_s, endpoint.concurrency
+
+
+def _key(secret: Secret | None) -> tuple[tuple[bytes, bytes], ...]:
+    if secret is None:
+        return ()
+    return ((b"authorization", b"Bearer " + secret.reveal().encode()),)

@@ -1,0 +1,168 @@
+"""Another configuration for a running gateway: read, checked whole, compared, and only then put in force.
+
+Whatever is wrong with it, the gateway goes on with the last one that was good.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from tidegate.clock import Clock, day_number
+from tidegate.config.config import Config
+from tidegate.config.diff import Change, diff, without_restart
+from tidegate.config.problem import ConfigError, Problem
+from tidegate.core.model import Record
+from tidegate.state.store import LedgerError
+from tidegate.telemetry.log import Log
+from tidegate.telemetry.metrics import Metrics
+
+# Prices change at midnight; a machine that slept through it looks at its clock again after this.
+WATCH_S = 30.0
+# A log line names so many settings or problems; /api/config has all of them.
+TOLD_MAX = 10
+
+APPLIED, UNCHANGED, REFUSED = "applied", "unchanged", "refused"
+
+
+class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What a reload came to. `applied` is False for one that was only tried, or refused because of `problems`.
+
+    Of the `changes`, those `at_restart` wait for one.
+    """
+
+    at_s: float
+    applied: bool
+    changes: tuple[Change, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+class Reloader:
+    """Reads the configuration again when it is told to, one reload at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        source: Callable[[], Config] | None,
+        put_in_force: Callable[[Config], Awaitable[None]],
+        *,
+        clock: Clock,
+        log: Log,
+        metrics: Metrics,
+    ) -> None:
+        """`config` is in force. `source` raises ConfigError; `put_in_force` raises OSError or LedgerError."""
+        self.config = config
+        self.since_s = clock.now_s()
+        self.last: Outcome | None = None
+        self._source = source
+        self._put_in_force = put_in_force
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._asked = False
+        self._task: asyncio.Task[None] | None = None
+        self._day = day_number(self.since_s)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a reload is under way."""
+        return self._lock.locked()
+
+    def soon(self) -> None:
+        """Reload; asked again meanwhile, once more after that."""
+        self._asked = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def reload(self, *, dry_run: bool = False) -> Outcome:
+        """Read, check and compare; unless it is a `dry_run`, put in force what is new and tell the log."""
+        async with self._lock:
+            outcome = await self._reload(dry_run=dry_run)
+            if not dry_run:
+                self.last = outcome
+                self._tell(outcome)
+            return outcome
+
+    async def watch(self) -> None:
+        """Let the prices of a new day hold, for as long as it runs."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            await self.look_at_the_day()
+
+    async def look_at_the_day(self) -> None:
+        """Put the prices of today in force, where a day has passed."""
+        today = day_number(self._clock.now_s())
+        if today == self._day:
+            return
+        async with self._lock:
+            try:
+                await self._put_in_force(self.config)
+            except (OSError, LedgerError) as error:
+                self._log.event("error", "the prices of the day are not in force", reason=str(error))
+            else:
+                self._day = today
+
+    async def close(self) -> None:
+        """Reload no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._asked:
+            self._asked = False
+            await self.reload()
+
+    async def _reload(self, *, dry_run: bool) -> Outcome:
+        try:
+            wanted = await self._read()
+            changes = diff(self.config, wanted)
+            if not dry_run:
+                possible = without_restart(self.config, wanted)
+                await self._put_in_force(possible)
+                self.config = possible
+                if changes:
+                    self.since_s = self._clock.now_s()
+        except ConfigError as error:
+            return Outcome(at_s=self._clock.now_s(), applied=False, problems=tuple(error.problems))
+        except (OSError, LedgerError) as error:
+            remedy = "mend that, and reload again"
+            problem = Problem(file=str(self.config.file), path="", message=str(error), remedy=remedy)
+            return Outcome(at_s=self._clock.now_s(), applied=False, changes=changes, problems=(problem,))
+        return Outcome(at_s=self._clock.now_s(), applied=not dry_run, changes=changes)
+
+    async def _read(self) -> Config:
+        if self._source is None:
+            raise ConfigError(
+                [
+                    Problem(
+                        file=str(self.config.file),
+                        path="",
+                        message="this gateway runs without a file, so there is nothing to read again",
+                        remedy="write what was found into one (`tidegate discover --write FILE`) and serve that",
+                    )
+                ]
+            )
+        # In a thread: a slow disk does not stop the streams.
+        return await asyncio.to_thread(self._source)
+
+    def _tell(self, outcome: Outcome) -> None:
+        if outcome.problems:
+            self._metrics.reloaded(REFUSED)
+            told = [f"{p.file}: {p.path or 'file'}: {p.message}; {p.remedy}" for p in outcome.problems]
+            self._log.event(
+                "error",
+                "configuration refused; the one before stays in force",
+                problems=len(told),
+                reason=" | ".join(told[:TOLD_MAX]),
+            )
+            return
+        self._metrics.reloaded(APPLIED if outcome.changes else UNCHANGED)
+        changed = [change.path for change in outcome.changes if not change.at_restart]
+        waiting = [change.path for change in outcome.changes if change.at_restart]
+        self._log.event(
+            "warning" if waiting else "info",
+            "configuration in force" if outcome.changes else "configuration unchanged",
+            changed=", ".join(changed[:TOLD_MAX]),
+            settings=len(changed),
+            waiting_for_restart=", ".join(waiting),
+        )

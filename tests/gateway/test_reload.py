@@ -1,0 +1,384 @@
+"""Another configuration for a gateway that runs: nothing under way is touched, and a bad one changes nothing."""
+
+import asyncio
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateway.harness import SURE, House, _value, chat, house, local, remote
+from tests.http.harness import eventually
+from tidegate.core.model import Decision, Ended, Line, Segment
+from tidegate.engines.fake import FakeEngine, Script
+from tidegate.telemetry.journal import read, segments
+
+SLOW = Script(tokens=40, token_s=0.01)
+
+
+def file(home: House) -> Path:
+    return home.folder / "tidegate.toml"
+
+
+def edit(home: House, before: str, after: str) -> None:
+    """Change the file where this stands, once."""
+    text = file(home).read_text()
+    assert text.count(before) == 1, text
+    file(home).write_text(text.replace(before, after))
+
+
+def add(home: House, text: str) -> None:
+    file(home).write_text(file(home).read_text() + text)
+
+
+async def reload(home: House, query: str = "") -> dict[str, Any]:
+    """Reload, which must succeed."""
+    answer = await home.change("POST", "/api/config" + query)
+    assert answer.status == 200, answer.body
+    found: dict[str, Any] = answer.json
+    return found
+
+
+def paths(outcome: dict[str, Any]) -> list[str]:
+    return [change["path"] for change in outcome["changes"]]
+
+
+def endpoint(name: str, url: str, **settings: Any) -> str:
+    table = {"site": "home", "engine": "fake", "model": "own", "url": url, "serves": ["m"]} | settings
+    lines = "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+    return f"\n[endpoint.{name}]\ncontext_tokens = 8192\n{lines}"
+
+
+async def test_a_file_that_has_not_changed_changes_nothing_and_begins_no_segment(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        router, before = home.gateway.router, len(segments(tmp_path / "journal"))
+        outcome = await reload(home)
+        assert (outcome["applied"], outcome["changes"]) == (True, [])
+        assert home.gateway.router is router
+        assert len(segments(tmp_path / "journal")) == before
+
+
+async def test_a_new_endpoint_serves_and_one_that_is_gone_serves_no_more(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, laptop=local()) as home:
+        assert (await home.ask()).endpoint == "laptop"
+        text = file(home).read_text()
+        file(home).write_text(text[: text.index("[endpoint.laptop]")])
+        add(home, endpoint("desk", new.url))
+        outcome = await reload(home)
+        assert paths(outcome) == ["endpoint.desk", "endpoint.laptop"]
+        answers = [await home.ask() for _ in range(3)]
+        assert [a.endpoint for a in answers] == ["desk"] * 3
+        shown = (await home.get("/v1/models")).json["data"][0]["tidegate"]["endpoints"]
+        assert [e["name"] for e in shown] == ["desk"]
+        assert list((await home.get("/api/state", admin=True)).json["endpoints"]) == ["desk"]
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert 'tidegate_attempts_total{ending="ok",endpoint="desk"} 3.0' in metrics
+        assert "laptop" not in metrics
+
+
+async def test_a_stream_from_an_endpoint_that_is_taken_out_goes_on_to_its_end(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, laptop=local(SLOW)) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].made > 2)
+        text = file(home).read_text()
+        file(home).write_text(text[: text.index("[endpoint.laptop]")] + endpoint("desk", new.url))
+        await reload(home)
+        assert not streaming.done()
+        answer = await streaming
+        assert answer.text.endswith("w40 ")
+        assert answer.endpoint == "laptop"
+        done = home.log()[-1]
+        assert (done["outcome"], done["endpoint"], done["output_tokens"]) == ("ok", "laptop", 40)
+
+
+async def test_what_is_in_flight_is_paid_at_the_price_that_it_began_with(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote(SLOW), budget={"usd_per_day": 5}) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=True, max_tokens=50)))
+        await eventually(lambda: home.engines["cloud"].made > 2)
+        edit(home, '"usd_per_1m_output_tokens" = 4', '"usd_per_1m_output_tokens" = 400')
+        assert paths(await reload(home)) == ["endpoint.cloud.price.usd_per_1m_output_tokens"]
+        await streaming
+        after = await home.ask(chat(stream=True, max_tokens=50))
+        first, second = [line["cost_usd"] for line in home.log()]
+        assert after.status == 200
+        assert first < 0.001
+        assert second > 20 * first
+
+
+async def test_a_request_that_is_held_is_decided_under_the_new_settings(tmp_path: Path) -> None:
+    async with (
+        FakeEngine(Script(), context_tokens=8192) as new,
+        house(tmp_path, laptop=local(SLOW, concurrency=1)) as home,
+    ):
+        first = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].made > 0)
+        second = asyncio.create_task(home.ask())
+        await eventually(lambda: home.gateway.router.held == 1)
+        add(home, endpoint("desk", new.url, prior=SURE))
+        await reload(home)
+        assert (await second).endpoint == "desk"
+        assert not first.done()
+        assert (await first).endpoint == "laptop"
+
+
+async def test_a_plan_made_before_does_not_lead_where_data_may_no_longer_go(tmp_path: Path) -> None:
+    """The second step of its plan is moved out of the house while the first one fails."""
+    async with house(tmp_path, aaa=local(Script(first_s=60)), bbb=local()) as home:
+        asking = asyncio.create_task(home.ask(x_tidegate_residency="local"))
+        await eventually(lambda: home.engines["aaa"].in_flight == 1)
+        text = file(home).read_text()
+        at = text.index("[endpoint.bbb]")
+        price = 'price = { "usd_per_1m_input_tokens" = 1, "usd_per_1m_output_tokens" = 1 }\n'
+        file(home).write_text(text[:at] + text[at:].replace('site = "home"\n', 'site = "away"\n' + price))
+        await reload(home)
+        await home.fell("aaa")
+        answer = await asking
+        assert home.engines["bbb"].seen == []
+        assert answer.status == 503
+        assert "taken out of it meanwhile" in answer.error["message"]
+        assert (await home.ask()).endpoint == "bbb"
+
+
+@pytest.mark.parametrize(
+    ("bad", "place"),
+    [
+        ("[endpoint.laptop", "file"),
+        ('\n[endpoint.desk]\nsite = "nowhere"\nengine = "fake"\nserves = ["m"]\n', "endpoint.desk.site"),
+        ("\n[policy.deep]\nx = 1\n", "policy.deep"),
+        ("\n[endpoint.desk]\napi_key = 'sk-secret'\n", "endpoint.desk"),
+    ],
+)
+async def test_a_bad_file_is_refused_with_all_that_is_wrong_and_the_old_settings_stay(
+    tmp_path: Path, bad: str, place: str
+) -> None:
+    async with house(tmp_path) as home:
+        good, router = file(home).read_text(), home.gateway.router
+        add(home, bad)
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert not answer.json["applied"]
+        assert place.split(".")[0] in " ".join(p["path"] or "file" for p in answer.json["problems"])
+        assert all(p["remedy"] and p["file"] == str(file(home)) for p in answer.json["problems"])
+        assert "sk-secret" not in answer.body.decode() + (tmp_path / "log").read_text()
+        assert home.gateway.router is router
+        assert (await home.ask()).status == 200
+        shown = (await home.get("/api/config", admin=True)).json
+        assert shown["last_reload"]["problems"]
+        assert "laptop" in shown["settings"]["endpoint"]
+        file(home).write_text(good)
+        assert (await reload(home))["changes"] == []
+    refused = [line for line in home.log("event") if line["event"].startswith("configuration refused")]
+    assert len(refused) == 1
+    assert refused[0]["level"] == "error"
+
+
+async def test_a_file_that_is_gone_takes_nothing_down(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        file(home).unlink()
+        answer = await home.change("POST", "/api/config")
+        assert (answer.status, answer.json["problems"][0]["message"]) == (422, "there is no such file")
+        assert (await home.ask()).status == 200
+
+
+async def test_a_dry_run_tells_the_differences_and_changes_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        router = home.gateway.router
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        tried = await reload(home, "?dry_run=true")
+        assert (tried["applied"], paths(tried)) == (False, ["policy.decide_budget_ms"])
+        assert tried["changes"][0]["before"] == 1000
+        assert home.gateway.router is router
+        assert (await home.get("/api/config", admin=True)).json["last_reload"] is None
+        assert paths(await reload(home)) == ["policy.decide_budget_ms"]
+        assert home.gateway.router is not router
+
+
+async def test_what_needs_a_restart_is_named_and_waits_while_the_rest_is_put_in_force(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        edit(home, 'journal = "journal"', 'journal = "elsewhere"')
+        edit(home, "drain_s = 5", "drain_s = 6")
+        for _ in range(2):  # it waits until a restart, and says so each time
+            outcome = await reload(home)
+            waiting = [c["path"] for c in outcome["changes"] if c["at_restart"]]
+            assert waiting == ["gateway.journal"]
+        assert home.gateway._built.gateway.drain_s == 6
+        assert (await home.ask()).status == 200
+        assert not (tmp_path / "elsewhere").exists()
+    told = [line for line in home.log("event") if line["event"] == "configuration in force"]
+    assert told[0]["level"] == "warning"
+    assert told[0]["waiting_for_restart"] == "gateway.journal"
+    assert told[0]["changed"] == "gateway.drain_s"
+
+
+async def test_every_decision_replays_across_reloads_and_each_begins_a_segment(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, laptop=local()) as home:
+        policy, more = "[policy]\nheld_max = ", endpoint("desk", new.url)
+        for before, after in (
+            ("[policy]", policy + "7"),
+            (policy + "7", policy + "8"),
+            ("[site.home]", more + "[site.home]"),
+        ):
+            await asyncio.gather(*(home.ask() for _ in range(5)))
+            edit(home, before, after)
+            await reload(home)
+        await asyncio.gather(*(home.ask() for _ in range(5)))
+    journal = [line.fact for path in segments(tmp_path / "journal") for line in read(path)]
+    assert [len(fact.endpoints) for fact in journal if isinstance(fact, Segment)] == [1, 1, 1, 2]
+    assert sum(isinstance(fact, Decision) for fact in journal) >= 20
+
+
+async def test_what_was_learned_of_an_engine_stays_and_that_of_another_begins_anew(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path) as home:
+        for _ in range(3):
+            await home.ask(chat(stream=True))
+        learned = home.gateway.router.endpoint("laptop").ttft.at(0, 0, home.gateway.clock.now_s())
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        await reload(home)
+        kept = home.gateway.router.endpoint("laptop").ttft.at(0, 0, home.gateway.clock.now_s())
+        assert kept[0].factor == pytest.approx(learned[0].factor, rel=1e-3)
+        edit(home, home.engines["laptop"].url, new.url)
+        await reload(home)
+        anew = home.gateway.router.endpoint("laptop").ttft.at(0, 0, home.gateway.clock.now_s())
+        assert anew[0].factor == 1.0
+
+
+async def test_classes_models_and_budgets_change_too(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote(), classes={"rush": {"worth_usd": 1}}) as home:
+        assert (await home.ask(x_tidegate_class="quick")).status == 400
+        assert (await home.ask(chat(model="other"))).status == 404
+        edit(home, "[class.rush]", "[class.quick]")
+        edit(home, 'serves = ["m"]', 'serves = ["m", "other"]')
+        edit(home, "[budget]", "[budget]\nusd_per_day = 0.01")
+        await reload(home)
+        assert (await home.ask(x_tidegate_class="rush")).status == 400
+        assert (await home.ask(chat(model="other", max_tokens=5), x_tidegate_class="quick")).status == 200
+        dear = await home.ask(chat(max_tokens=30000))
+        assert (dear.status, dear.error["code"]) == (429, "insufficient_quota")
+
+
+async def test_a_ledger_is_opened_when_something_begins_to_cost_money(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as cloud, house(tmp_path, laptop=local()) as home:
+        assert not (tmp_path / "ledger.db").exists()
+        text = endpoint("cloud", cloud.url, site="away", api_key_env="VENDOR_KEY")
+        add(home, text + "price = { usd_per_1m_input_tokens = 1000, usd_per_1m_output_tokens = 1000 }\n")
+        edit(home, "[budget]", "[budget]\nusd_per_day = 5")
+        await reload(home)
+        await home.change("PUT", "/api/endpoints/laptop/drain")
+        assert (await home.ask(chat(max_tokens=10))).endpoint == "cloud"
+        caps = (await home.get("/api/state", admin=True)).json["budget"]["caps"]
+        assert caps[0]["spent_usd"] + caps[0]["reserved_usd"] > 0
+
+
+async def test_a_ledger_that_cannot_be_opened_refuses_the_reload_as_a_whole(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as cloud, house(tmp_path, laptop=local()) as home:
+        (tmp_path / "ledger.db").write_text("this is no database, and has not been one for 16 bytes and more")
+        text = endpoint("cloud", cloud.url, site="away", api_key_env="VENDOR_KEY")
+        add(home, text + "price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 1 }\n")
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert "ledger.db" in answer.json["problems"][0]["message"]
+        assert list(home.gateway.dispatch.upstreams) == ["laptop"]
+        assert (await home.ask()).endpoint == "laptop"
+
+
+async def test_requests_in_a_stream_of_reloads_are_all_served(tmp_path: Path) -> None:
+    """Each reload moves the engine between two addresses, while clients ask without a pause."""
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, laptop=local()) as home:
+        urls = [home.engines["laptop"].url, new.url]
+        stop = asyncio.Event()
+
+        async def asks() -> list[int]:
+            statuses = []
+            while not stop.is_set():
+                statuses.append((await home.ask()).status)
+            return statuses
+
+        clients = [asyncio.create_task(asks()) for _ in range(4)]
+        for turn in range(10):
+            edit(home, urls[turn % 2], urls[(turn + 1) % 2])
+            await reload(home)
+        stop.set()
+        found = [status for statuses in await asyncio.gather(*clients) for status in statuses]
+        assert len(found) > 40
+        assert set(found) == {200}
+        assert new.seen
+        assert home.engines["laptop"].seen
+
+
+async def test_two_reloads_at_once_are_one_and_a_refusal(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        add(home, endpoint("desk", "http://192.0.2.1:9"))  # nobody answers there: the first probe takes its time
+        first = asyncio.create_task(home.change("POST", "/api/config"))
+        await eventually(lambda: home.gateway.reloader.busy)
+        second = await home.change("POST", "/api/config")
+        assert second.status == 409
+        assert (await home.ask()).status == 200
+        first.cancel()
+
+
+async def test_a_signal_during_a_reload_is_followed_by_another(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        reloader = home.gateway.reloader
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        reloader.soon()
+        reloader.soon()
+        await eventually(lambda: len([e for e in home.log("event") if e["event"].startswith("configuration")]) == 1)
+        edit(home, "decide_budget_ms = 999", "decide_budget_ms = 998")
+        reloader.soon()
+        await eventually(lambda: home.gateway._built.policy.decide_budget_s == 0.998)
+
+
+async def test_without_a_file_a_reload_says_what_to_do(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        home.gateway.reloader._source = None
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert "tidegate discover --write" in answer.json["problems"][0]["remedy"]
+
+
+async def test_an_attempt_that_ends_after_its_endpoint_is_gone_is_settled_and_told(tmp_path: Path) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, cloud=remote(SLOW)) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=True, max_tokens=50)))
+        await eventually(lambda: home.engines["cloud"].made > 2)
+        text = file(home).read_text()
+        file(home).write_text(text[: text.index("[endpoint.cloud]")] + endpoint("desk", new.url))
+        await reload(home)
+        assert (await streaming).status == 200
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        await eventually(lambda: not ledger._leases)
+        assert home.log()[-1]["cost_usd"] > 0
+    ended = [line for line in _facts(home.journal()) if isinstance(line, Ended)]
+    assert [(fact.endpoint, fact.ending) for fact in ended] == [("cloud", "ok")]
+
+
+def _facts(lines: list[Line]) -> list[Any]:
+    return [line.fact for line in lines]
+
+
+async def test_the_prices_of_a_new_day_hold_from_midnight_without_a_reload(tmp_path: Path) -> None:
+    class Calendar:
+        """A clock that can be put forward by days."""
+
+        def __init__(self) -> None:
+            self.ahead_s = 0.0
+
+        def now_s(self) -> float:
+            return 1_700_000_000.0 + asyncio.get_running_loop().time() % 1000.0 + self.ahead_s
+
+    clock = Calendar()
+    dated = [
+        {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 1},
+        {"from": date(2023, 11, 15), "usd_per_1m_input_tokens": 3, "usd_per_1m_output_tokens": 3},
+    ]
+    async with house(tmp_path, clock=clock, cloud=remote(price=dated)) as home:  # type: ignore[arg-type]
+
+        def price() -> float:
+            return home.gateway.router.endpoint("cloud").endpoint.price.usd_per_input_token
+
+        assert price() == pytest.approx(1e-6)
+        await home.gateway.reloader.look_at_the_day()
+        assert price() == pytest.approx(1e-6)
+        clock.ahead_s = 86_400.0
+        await home.gateway.reloader.look_at_the_day()
+        assert price() == pytest.approx(3e-6)
