@@ -1,0 +1,35 @@
+"""The work of a simulated world, and who brings it."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from tidegate.core.model import Request
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as the world has it: what the core may know of it, and what only the world knows.
+
+    `prompt_tokens` is what an engine counts, where `request.prompt_tokens` is the gateway's estimate. The model
+    generates `output_tokens`, unless the request's own bound cuts it. `blocks` are the identities of the prompt's
+    whole blocks of `block_tokens` each: prompts have as much in common as their leading blocks.
+    """
+
+    request: Request
+    prompt_tokens: int
+    output_tokens: int
+    blocks: tuple[int, ...] = ()
+    block_tokens: int = 512
+    session: str = ""
+    turn: int = 0
+
+
+class Traffic(Protocol):
+    """Who sends requests."""
+
+    def arrivals(self) -> Iterator[Job]:
+        """In the order of their arrival: those of an open loop, and the first turn of each session."""
+
+    def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:
+        """What the same client asks next, now that this is answered or lost; None where it is done."""
