@@ -46,6 +46,7 @@ class Place:
     context_tokens: int = 8192
     url: str = ""
     up: bool = True
+    weights: str = ""
 
 
 def local(
@@ -212,7 +213,7 @@ async def house(
         engines = {}
         for name, place in places.items():
             if not place.url:
-                engines[name] = FakeEngine(place.script, context_tokens=place.context_tokens)
+                engines[name] = FakeEngine(place.script, context_tokens=place.context_tokens, weights=place.weights)
                 engines[name].up = place.up
                 await stack.enter_async_context(engines[name])
         urls = {name: place.url or engines[name].url for name, place in places.items()}

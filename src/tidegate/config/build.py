@@ -151,6 +151,8 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         local=local,
         models=groups.names(name, table, config.models),
         likeness=groups.likeness(name, config.models),
+        fingerprint=table.fingerprint.record(),
+        demands=groups.demands(name, config.models),
         context_tokens=context_tokens,
         output_tokens_max=table.output_tokens_max,
         concurrency=table.concurrency or usual.concurrency,

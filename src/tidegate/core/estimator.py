@@ -5,11 +5,14 @@ from math import exp, log
 
 import msgspec
 
+from tidegate.core import likeness
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
+from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later
 from tidegate.core.length import Length
-from tidegate.core.model import Ended, Ending, Endpoint, Probed, Request, Started
+from tidegate.core.likeness import Doubts
+from tidegate.core.model import Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -75,6 +78,7 @@ class EndpointModel:
         "_batch_s",
         "_batch_slowdown",
         "_decode_s",
+        "_deviations",
         "_input_usd",
         "_load_max",
         "_output_usd",
@@ -86,7 +90,9 @@ class EndpointModel:
         "_slots",
         "_usd_per_s",
         "capabilities",
+        "doubts",
         "endpoint",
+        "fingerprint",
         "likeness",
         "name",
         "owned",
@@ -105,11 +111,16 @@ class EndpointModel:
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
-        self.likeness = endpoint.likeness
         self.state = state
-        self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, prior.sigma, state.ttft)
-        self.tpot = Correction(1, len(LOAD_EDGES) + 1, prior.sigma, state.tpot)
-        state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
+        # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
+        self.fingerprint: Fingerprint
+        self.doubts: dict[str, Doubts]
+        self.likeness: dict[str, Likeness]
+        self._judge()
+        self.ttft: Correction
+        self.tpot: Correction
+        self._correct()
+        self._deviations = quantile_deviations
         self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
         self._per_token_s = prior.prefill_s_per_token
         self._per_token2_s = prior.prefill_s_per_token2 / 2.0
@@ -260,6 +271,36 @@ class EndpointModel:
         if fact.capabilities is not None:
             self.state.capabilities = fact.capabilities
             self.capabilities = frozenset(fact.capabilities)
+        if fact.fingerprint is not None:
+            self._recognise(fact.fingerprint)
+
+    def _recognise(self, told: Fingerprint) -> None:
+        """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
+        state, before = self.state, self.state.fingerprint
+        after = state.fingerprint = later(before, told)
+        if state.trusted is None:
+            state.trusted = after
+        elif not differs(state.trusted, after, OF_THE_MODEL):
+            # What it could not tell at first is believed when it is told.
+            state.trusted = filled(state.trusted, after)
+        if before is not None and differs(before, after, OF_THE_SPEED):
+            state.ttft = state.tpot = None
+            state.quantile = UpperQuantile(self._deviations)
+            self._correct()
+        self._judge()
+
+    def _judge(self) -> None:
+        state = self.state
+        self.fingerprint = likeness.in_force(self.endpoint, state.fingerprint)
+        self.doubts = likeness.doubts(self.endpoint, state.fingerprint, state.trusted)
+        self.likeness = likeness.effective(self.endpoint, self.doubts)
+
+    def _correct(self) -> None:
+        """The corrections as they were learned, or new ones."""
+        state, sigma = self.state, self.endpoint.prior.sigma
+        self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, sigma, state.ttft)
+        self.tpot = Correction(1, len(LOAD_EDGES) + 1, sigma, state.tpot)
+        state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
 
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:

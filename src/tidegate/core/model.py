@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tidegate.core.fingerprint import Fingerprint as Fingerprint
 from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
 
@@ -108,12 +109,14 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
 class ModelGroup(Record, frozen=True, kw_only=True, omit_defaults=False):
     """A model as clients ask for it: its name, other names for it, and the least alike endpoint that serves it unasked.
 
-    Which endpoints there are, and how alike, stands at the endpoints.
+    Which endpoints there are, and how alike, stands at the endpoints. `fingerprint` is what `identical` means here, as
+    far as it was written down.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     likeness: Likeness = Likeness.IDENTICAL
+    fingerprint: Fingerprint = Fingerprint()
 
 
 class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -144,7 +147,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     in flight slow each other, as in one engine; a fleet behind an API does not show it. Tokens cost `price`, paid to
     others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once. `models` are the names
     that it serves; under each its model is `identical` to what the name promises, unless `likeness` says otherwise.
-    It generates `output_tokens_max` at most, None is the window.
+    It generates `output_tokens_max` at most, None is the window. `fingerprint` is what was declared of its model, and
+    `demands` by name what a model has to be to be identical.
     """
 
     name: str
@@ -152,6 +156,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     local: bool
     models: tuple[str, ...]
     likeness: dict[str, Likeness] = {}
+    fingerprint: Fingerprint = Fingerprint()
+    demands: dict[str, Fingerprint] = {}
     context_tokens: int
     concurrency: int
     owned: bool = False
@@ -312,6 +318,7 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     capabilities: tuple[Capability, ...] | None = None
     running: int | None = None
     queued: int | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran"):

@@ -4,13 +4,17 @@ import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, UpperQuantile
-from tidegate.core.model import Capability, Request
+from tidegate.core.model import Capability, Fingerprint, Request
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 
 
 class EndpointState(msgspec.Struct, kw_only=True):
-    """All that is learned and tracked of one endpoint."""
+    """All that is learned and tracked of one endpoint.
+
+    `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
+    first use it is believed.
+    """
 
     network: Network
     quantile: UpperQuantile
@@ -23,6 +27,8 @@ class EndpointState(msgspec.Struct, kw_only=True):
     context_tokens: int | None = None
     capabilities: tuple[Capability, ...] | None = None
     not_before_s: float = 0.0
+    fingerprint: Fingerprint | None = None
+    trusted: Fingerprint | None = None
 
 
 class State(msgspec.Struct, kw_only=True):

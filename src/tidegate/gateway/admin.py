@@ -117,6 +117,9 @@ class Admin:
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
                 "rtt_s": state.network.rtt_s,
+                "fingerprint": model.fingerprint,
+                "trusted": state.trusted,
+                "contradicts": model.doubts,
                 "pool": upstream.pool.statistics(),
             }
         return {

@@ -79,6 +79,7 @@ class Prober:
                 capabilities=self._capabilities(signals.media),
                 running=signals.running,
                 queued=signals.queued,
+                fingerprint=signals.fingerprint,
             )
         )
 

@@ -67,6 +67,12 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
+    Spec(
+        name="another_model",
+        type="gauge",
+        labels=("endpoint",),
+        help="1 where the fingerprint contradicts what it should be, so that the endpoint counts as `same_family`.",
+    ),
     Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
     Spec(name="loop_lag_seconds", type="histogram", help="How late the event loop's timer fired."),
     Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
@@ -264,6 +270,7 @@ class Metrics:
                 ("in_flight", len(state.reservations)),
                 ("up", state.up),
                 ("breaker_open", state.breaker.openings > 0),
+                ("another_model", bool(model.doubts)),
                 ("rtt_seconds", state.network.rtt_s),
             ):
                 gauges.setdefault(name, {})[(model.name,)] = float(value)
