@@ -136,6 +136,7 @@ def request_class(name: str, table: ClassTable) -> RequestClass:
         late_usd_per_s=table.late_usd_per_s,
         residency=table.residency,
         likeness=table.likeness,
+        session_moves=table.session_moves,
     )
 
 

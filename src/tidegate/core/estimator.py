@@ -9,7 +9,7 @@ from tidegate.core import likeness
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
-from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later
+from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
 from tidegate.core.model import Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Request, Started
@@ -144,6 +144,10 @@ class EndpointModel:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.endpoint.concurrency - len(self.state.reservations)
 
+    def is_one_with(self, other: "EndpointModel") -> bool:
+        """Whether a conversation that the other one served goes on here with the same model."""
+        return self is other or one_model(self.fingerprint, other.fingerprint)
+
     def base(self, request: Request | Started, length: Length, now_s: float) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
         free, where that has to come first."""
@@ -226,6 +230,7 @@ class EndpointModel:
             prefill_s=base.prefill_s_mean,
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
+            session=fact.session,
         )
         state.reservations[fact.request_id] = reservation
         if self._shares_compute:
@@ -233,13 +238,14 @@ class EndpointModel:
         state.breaker.started(fact.request_id, now_s)
         self._slots = None
 
-    def first(self, request_id: str, now_s: float) -> None:
-        """Its prefill is done."""
+    def first(self, request_id: str, now_s: float) -> Reservation | None:
+        """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
             self._settle(now_s, head_done=oldest is reservation)
+        return reservation
 
     def ended(self, fact: Ended, quantile: float, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""

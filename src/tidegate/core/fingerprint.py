@@ -54,6 +54,11 @@ def later(before: Fingerprint | None, told: Fingerprint) -> Fingerprint:
     return told if before is None or differs(before, told, OF_THE_MODEL) else filled(told, before)
 
 
+def one_model(a: Fingerprint, b: Fingerprint) -> bool:
+    """Whether they are known to be one model: the same weights, and nothing of the model differs."""
+    return bool(a.weights) and a.weights == b.weights and not differs(a, b, OF_THE_MODEL)
+
+
 def text(said: str) -> str:
     """A text that may stand in a fingerprint: printable and bounded. What is not is told by its digest."""
     said = said.strip()

@@ -64,7 +64,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
     is what the budget had left when it arrived, None without one. `prefix` are salted digests of prompt blocks.
-    `key` is the id of the client's key, empty where none is asked for.
+    `key` is the id of the client's key, empty where none is asked for. `session` is a salted digest of the conversation
+    as the client names it, with its key and model; it stays with the model that served it unless `session_moves`.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     failover: bool = True
     likeness: Likeness = Likeness.SUBSTITUTE
     session: str = ""
+    session_moves: bool = False
     prefix: tuple[int, ...] = ()
     key: str = ""
 
@@ -94,7 +96,8 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests of one class promise, are worth and may do; a request's own headers refine it.
 
     `worth_usd` is paid for each request that meets the SLO; `worth_usd_per_1k_tokens` makes it grow with the
-    work, prompt and output. `likeness` is the least that will do, None what the model's name asks for.
+    work, prompt and output. `likeness` is the least that will do, None what the model's name asks for. With
+    `session_moves` conversations may go on with another model than they began with.
     """
 
     name: str
@@ -104,6 +107,7 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     late_usd_per_s: float = 0.0
     residency: tuple[str, ...] = (ANYWHERE,)
     likeness: Likeness | None = None
+    session_moves: bool = False
 
 
 class ModelGroup(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -276,6 +280,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     prompt_bytes: int
     output_tokens_max: int | None = None
     completions: int = 1
+    session: str = ""
     hedge: bool = False
 
 

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core import plan, rules
 from tidegate.core.baseline import static_order
 from tidegate.core.estimator import Base, EndpointModel
+from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
@@ -31,6 +32,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
+from tidegate.core.session import Sessions
 from tidegate.core.state import State
 from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
 from tidegate.core.why import Why
@@ -42,7 +44,7 @@ class Router:
     The same configuration, snapshot and sequence of calls to `observe` give the same decisions.
     """
 
-    __slots__ = ("_by_model", "_decided", "_lengths", "_models", "_own_by_model", "_policy", "_state")
+    __slots__ = ("_by_model", "_decided", "_lengths", "_models", "_own_by_model", "_policy", "_sessions", "_state")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
@@ -56,6 +58,7 @@ class Router:
         }
         self._state.endpoints = {name: m.state for name, m in self._models.items()}
         self._lengths = LengthModel(self._state.lengths)
+        self._sessions = Sessions(self._state.sessions)
         # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
         self._decided: tuple[Request, float, list[Option]] | None = None
         self._by_model: dict[str, list[EndpointModel]] = {}
@@ -144,13 +147,19 @@ class Router:
         """How many requests are held."""
         return len(self._state.held)
 
+    @property
+    def sessions(self) -> int:
+        """How many conversations have a place to stay with."""
+        return len(self._state.sessions)
+
     def endpoint(self, name: str) -> EndpointModel:
         """The model of one endpoint, to read."""
         return self._models[name]
 
     def snapshot(self, *, held: bool = True) -> msgspec.Raw:
-        """The whole state as JSON, or all but the requests that are held; `State` decodes it."""
-        state = self._state if held else msgspec.structs.replace(self._state, held={})
+        """The whole state as JSON, or without what ends with the process: held requests and pins of sessions, whose
+        digests nobody can make again. `State` decodes it."""
+        state = self._state if held else msgspec.structs.replace(self._state, held={}, sessions={})
         return msgspec.Raw(msgspec.json.encode(state))
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -168,7 +177,9 @@ class Router:
                     model.started(fact, self._predicted(fact, model, decided, now_s), now_s)
             case FirstToken():
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    model.first(fact.request_id, now_s)
+                    sent = model.first(fact.request_id, now_s)
+                    if sent is not None and sent.session:
+                        self._sessions.served(sent.session, model.name, now_s)
             case Ended():
                 self._ended(fact, now_s)
             case Held():
@@ -177,7 +188,7 @@ class Router:
                 self._state.held.pop(fact.request_id, None)
             case Probed():
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    model.probed(fact)
+                    self._probed(fact, model)
             case DecisionOverran():
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
 
@@ -191,10 +202,21 @@ class Router:
                     return option.base
         return model.base(fact, self._lengths.at(fact.klass, fact.output_tokens_max), now_s)
 
+    def _probed(self, fact: Probed, model: EndpointModel) -> None:
+        before = model.fingerprint
+        model.probed(fact)
+        if differs(before, model.fingerprint, OF_THE_MODEL):
+            self._sessions.became(model, before, self._models)
+
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
         sent = model.ended(fact, self._policy.quantile, now_s) if model is not None else None
-        if sent is not None and fact.output_tokens is not None:
+        if sent is None:
+            return
+        # An engine that finds fault with a request has not served it.
+        if sent.session and fact.ending is Ending.OK and not fact.cause:
+            self._sessions.served(sent.session, fact.endpoint, now_s)
+        if fact.output_tokens is not None:
             tokens = fact.output_tokens / sent.completions
             cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
@@ -214,8 +236,9 @@ class Router:
     ) -> tuple[list[EndpointModel], dict[str, Why]]:
         models: list[EndpointModel] = []
         reasons: dict[str, Why] = {}
+        home = self._home(request, now_s)
         for model in self._by_model.get(request.model, ()):
-            why = rules.excluded(request, model, needed, length, now_s)
+            why = rules.excluded(request, model, needed, length, now_s, home)
             if why is None:
                 models.append(model)
             else:
@@ -226,8 +249,14 @@ class Router:
         """Those of `_allowed` that are ours, without a look at the others where there are any."""
         needed = rules.tokens_needed(request, length)
         own = self._own_by_model.get(request.model, ())
-        models = [m for m in own if rules.excluded(request, m, needed, length, now_s) is None]
+        home = self._home(request, now_s)
+        models = [m for m in own if rules.excluded(request, m, needed, length, now_s, home) is None]
         return models or [m for m in self._allowed(request, length, now_s)[0] if m.owned]
+
+    def _home(self, request: Request, now_s: float) -> EndpointModel | None:
+        if not request.session:
+            return None
+        return self._sessions.home(request, self._by_model.get(request.model, ()), self._models, now_s)
 
     @staticmethod
     def _weigh(

@@ -31,10 +31,18 @@ class EndpointState(msgspec.Struct, kw_only=True):
     trusted: Fingerprint | None = None
 
 
+class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a conversation was served last, and when."""
+
+    endpoint: str
+    used_s: float
+
+
 class State(msgspec.Struct, kw_only=True):
-    """Everything learned and tracked."""
+    """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: dict[str, Cell] = {}
     held: dict[str, Request] = {}
+    sessions: dict[str, Pin] = {}
     static_until_s: float = 0.0

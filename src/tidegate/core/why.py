@@ -15,6 +15,7 @@ class Why(StrEnum):
     ONLY_LONG_ENOUGH = "only_long_enough"
     ONLY_ALLOWED = "only_allowed"
     ONLY_ALIKE = "only_alike"
+    ONLY_CONTINUING = "only_continuing"
     ONLY_CAPABLE = "only_capable"
     ONLY_AFFORDABLE = "only_affordable"
     ONLY_WITHIN_BUDGET = "only_within_budget"
@@ -32,6 +33,7 @@ class Why(StrEnum):
     LACKS_CAPABILITY = "lacks_capability"
     OVER_MAX_COST = "over_max_cost"
     OVER_BUDGET = "over_budget"
+    SESSION_ELSEWHERE = "session_elsewhere"
     DOWN = "down"
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
@@ -48,6 +50,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
+    Why.ONLY_CONTINUING: "the conversation goes on with the model that it began with, and no other endpoint has it",
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
     Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
@@ -63,6 +66,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
     Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
+    Why.SESSION_ELSEWHERE: "the conversation goes on where it began, with another model than this endpoint's",
     Why.DOWN: "the last probe did not reach the endpoint",
     Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
     Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",

@@ -95,6 +95,7 @@ class Account:
             prompt_bytes=request.prompt_bytes,
             output_tokens_max=request.output_tokens_max,
             completions=request.completions,
+            session=request.session,
             hedge=hedge,
         )
         self._dispatch.tell(fact, now_s)

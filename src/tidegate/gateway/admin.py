@@ -127,6 +127,7 @@ class Admin:
             "ready": self._ready(),
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
+            "sessions": dispatch.router.sessions,
             "budget": self._spent(),
             "endpoints": endpoints,
             "learned": self._keeper.status(),
