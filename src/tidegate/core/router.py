@@ -236,7 +236,7 @@ class Router:
     ) -> tuple[list[EndpointModel], dict[str, Why]]:
         models: list[EndpointModel] = []
         reasons: dict[str, Why] = {}
-        home = self._home(request, now_s)
+        home = self._home(request, now_s) if request.session else None
         for model in self._by_model.get(request.model, ()):
             why = rules.excluded(request, model, needed, length, now_s, home)
             if why is None:
@@ -249,13 +249,11 @@ class Router:
         """Those of `_allowed` that are ours, without a look at the others where there are any."""
         needed = rules.tokens_needed(request, length)
         own = self._own_by_model.get(request.model, ())
-        home = self._home(request, now_s)
+        home = self._home(request, now_s) if request.session else None
         models = [m for m in own if rules.excluded(request, m, needed, length, now_s, home) is None]
         return models or [m for m in self._allowed(request, length, now_s)[0] if m.owned]
 
     def _home(self, request: Request, now_s: float) -> EndpointModel | None:
-        if not request.session:
-            return None
         return self._sessions.home(request, self._by_model.get(request.model, ()), self._models, now_s)
 
     @staticmethod
