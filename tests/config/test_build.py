@@ -20,7 +20,7 @@ from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.config.schema import PolicyTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Capability, Policy, Price, Slo
+from tidegate.core.model import Capability, Fingerprint, Policy, Price, Slo
 from tidegate.engines.kinds import KINDS
 
 EXAMPLES = sorted(Path("examples").glob("*.toml"))
@@ -130,6 +130,27 @@ def test_a_class_of_ones_own_starts_from_interactive_and_batch_from_its_own(tmp_
     assert classes["x"].slo == classes["interactive"].slo
     assert classes["batch"].slo == Slo(e2e_s=300.0)
     assert classes["batch"].worth_usd_per_1k_tokens == 0.001
+
+
+def test_what_a_name_demands_stands_at_the_endpoints_that_are_called_identical_to_it(tmp_path: Path) -> None:
+    more = """
+[endpoint.other]
+site = "home"
+engine = "llamacpp"
+url = "http://127.0.0.1:8081"
+fingerprint = { weights = "mine", quantisation = "Q8_0" }
+[model.chat]
+endpoints = { mine = "identical", other = "same_family" }
+fingerprint = { weights = "theirs" }
+[model.free]
+endpoints = { other = "identical" }
+"""
+    made = built(tmp_path, SITES + MINE + more)
+    mine, other = made.endpoints
+    assert mine.demands == {"chat": Fingerprint(weights="theirs")}
+    assert other.demands == {}
+    assert other.fingerprint == Fingerprint(weights="mine", quantisation="Q8_0")
+    assert made.groups["chat"].fingerprint == Fingerprint(weights="theirs")
 
 
 def test_capabilities_do_not_depend_on_the_order_they_are_written_in(tmp_path: Path) -> None:

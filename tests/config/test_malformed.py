@@ -67,6 +67,19 @@ MALFORMED = [
     (GROUP + "aliases = ['a', 'a']\n", "model.chat.aliases", "taken by an alias of model.chat", "one thing"),
     (GROUP + "aliases = ['na\u00efve']\n", "model.chat.aliases", "ASCII", "as clients send it"),
     (GROUP.replace("model.chat", "model.m"), "endpoint.mine.serves", "table of its own", "with its likeness"),
+    (
+        GROUP + "fingerprint = { weights = 'a' }\n[endpoint.mine.fingerprint]\nweights = 'b'\n",
+        "model.chat.fingerprint.weights",
+        "endpoint `mine` is called identical, and its own fingerprint says otherwise",
+        "make endpoint.mine.fingerprint.weights agree, or call it same_family here",
+    ),
+    (GROUP + "fingerprint = { weight = 'a' }\n", "model.chat.fingerprint.weight", "no such setting", "`weights`"),
+    (
+        GROUP + f"fingerprint = {{ weights = '{'a' * 257}' }}\n",
+        "model.chat.fingerprint.weights",
+        "at most 256",
+        "Which",
+    ),
     # the file's structure
     (GOOD + "[gatewy]\n", "gatewy", "no such table", "`gateway`"),
     ("gateway = 3\n" + GOOD, "gateway", "not a table", "[gateway]"),

@@ -140,6 +140,7 @@ def request_class(name: str, table: ClassTable) -> RequestClass:
         late_usd_per_s=table.late_usd_per_s,
         residency=table.residency,
         likeness=table.likeness,
+        session_moves=table.session_moves,
     )
 
 
@@ -155,6 +156,8 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         local=local,
         models=groups.names(name, table, config.models),
         likeness=groups.likeness(name, config.models),
+        fingerprint=table.fingerprint.record(),
+        demands=groups.demands(name, config.models),
         context_tokens=context_tokens,
         output_tokens_max=table.output_tokens_max,
         concurrency=table.concurrency or usual.concurrency,

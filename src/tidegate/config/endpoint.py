@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from tidegate.config.fingerprint import FingerprintTable
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
 from tidegate.core.model import Capability
@@ -151,6 +152,13 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "model on it can: `vision` and `audio` have to be said."
         ),
     ] = None
+    fingerprint: Annotated[
+        FingerprintTable,
+        Meta(
+            description="What its model is. Engines of your own are asked; while what they tell contradicts this, the "
+            "endpoint counts as `same_family`, not as `identical`. For vendors this is all that is known."
+        ),
+    ] = FingerprintTable()
     api_key_env: Annotated[
         str,
         Meta(

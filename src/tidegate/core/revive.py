@@ -128,6 +128,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+        # What it was when this was learned. Whether to trust what it is now begins anew with the process.
+        fingerprint=e.fingerprint,
     )
 
 

@@ -89,8 +89,12 @@ class FakeEngine:
     for somebody to read them.
     """
 
-    def __init__(self, script: Script | None = None, *, model: str = "fake", context_tokens: int = 8192) -> None:
+    def __init__(
+        self, script: Script | None = None, *, model: str = "fake", context_tokens: int = 8192, weights: str = ""
+    ) -> None:
+        """`weights` is what it says that it has loaded, nothing where it is empty. It may be changed too."""
         self.script = script or Script()
+        self.weights = weights
         self.seen: list[Seen] = []
         self.left = 0
         self.in_flight = 0
@@ -127,18 +131,23 @@ class FakeEngine:
         if exchange.path == "/health":
             exchange.respond(200 if self.up else 503, (_JSON,), b"{}")
         elif exchange.path == "/v1/models":
-            listed = {"data": [{"id": self._model, "object": "model", "max_model_len": self._context_tokens}]}
+            entry = {"id": self._model, "object": "model", "max_model_len": self._context_tokens, "root": self.weights}
+            meta = {"size": 1000, "n_params": 500, "n_vocab": 100, "vocab_type": 2, "ftype": "Q4_K - Medium"}
+            listed = {"data": [{**entry, "meta": meta} if self.weights else entry]}
             exchange.respond(200 if self.up else 503, (_JSON,), msgspec.json.encode(listed))
         elif exchange.path == "/props":
-            props = {"default_generation_settings": {"n_ctx": self._context_tokens}}
+            props = {"default_generation_settings": {"n_ctx": self._context_tokens}, "model_path": self.weights}
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":
             gauges = b"".join(b"%b %d\n%b 0\n" % (running, self.in_flight, queued) for running, queued in _GAUGES)
             exchange.respond(200, (_TEXT,), gauges)
         elif exchange.path == "/get_server_info":
-            told = {"context_length": self._context_tokens, "api_key": "the engine's own"}
+            told = {"context_length": self._context_tokens, "api_key": "the engine's own", "model_path": self.weights}
             exchange.respond(200, (_JSON,), msgspec.json.encode(told))
-        elif exchange.path == "/api/version":
+        elif exchange.path == "/api/tags":
+            kept = {"models": [{"name": self._model, "model": self._model, "digest": self.weights}]}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(kept))
+        elif exchange.path in ("/api/version", "/version"):
             exchange.respond(200 if self.up else 503, (_JSON,), b'{"version":"0.0.0"}')
         elif exchange.path == "/api/ps":
             loaded = {"models": [{"name": self._model, "context_length": self._context_tokens}]}

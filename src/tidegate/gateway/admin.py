@@ -133,6 +133,9 @@ class Admin:
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
                 "rtt_s": state.network.rtt_s,
+                "fingerprint": model.fingerprint,
+                "trusted": state.trusted,
+                "contradicts": model.doubts,
                 "pool": upstream.pool.statistics(),
             }
         return {
@@ -141,6 +144,7 @@ class Admin:
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
             "static": dispatch.router.overrides.static,
+            "sessions": dispatch.router.sessions,
             "budget": self._spent(),
             "endpoints": endpoints,
             "learned": self._keeper.status(),

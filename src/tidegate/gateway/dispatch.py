@@ -24,6 +24,7 @@ from tidegate.core.model import (
     Request,
 )
 from tidegate.core.router import Router
+from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
@@ -86,6 +87,7 @@ class Dispatch:
         self.ratios: dict[str, TokenRatio] = {}
         self.recent: dict[str, Recent] = {}
         self._policy = policy
+        self._recognition = Recognition(log)
         self._journal = journal
         self._request_timeout_s = request_timeout_s
         self._live: dict[str, Timed] = {}
@@ -139,7 +141,9 @@ class Dispatch:
 
     def probed(self, fact: Probed) -> None:
         """Tell the router what a probe saw, and let held work go where it opened a way."""
+        before = self.router.endpoint(fact.endpoint).state.fingerprint
         self.tell(fact, self.clock.now_s())
+        self._recognition.probed(self.router, fact.endpoint, before)
         if self._held:
             self._check_soon()
 
