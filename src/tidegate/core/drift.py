@@ -1,0 +1,90 @@
+"""Whether an endpoint's model still is what it was: readings of its log-probabilities, and how far two are apart.
+
+The same weights do not give the same numbers twice: batches, threads and caches change the order of sums. What that
+comes to, and what another model comes to, `bench/results/canary.json` has for a real engine; the limits lie between.
+"""
+
+from collections.abc import Mapping
+from math import fsum
+
+from tidegate.core.model import Record
+
+# What an answer of a reading has at most: enough for sixty numbers, and a tenth of a second to make.
+SPOTS_MAX = 8
+# Candidates of one spot, as many as every server gives (vLLM and OpenAI 20, older ones 5).
+TOP_MAX = 5
+# Below, the numbers of the same weights differ by more than those of likely tokens, and mean nothing: 4 in 100,000.
+LOGPROB_MIN = -10.0
+
+
+class Spot(Record, frozen=True, kw_only=True):
+    """One token of a greedy answer: its text, and the log-probabilities of the likeliest ones there, its own too.
+
+    In nats, none below `LOGPROB_MIN`; `TOP_MAX` and the token itself at most.
+    """
+
+    token: str
+    top: dict[str, float]
+
+
+# The answers to a fixed set of prompts, each up to `SPOTS_MAX` tokens.
+Reading = tuple[tuple[Spot, ...], ...]
+
+
+class Distance(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """How far two readings are apart, in nats.
+
+    `mean_nats` is the mean difference of log-probabilities after the same text. `flip_nats` is by how much the odds
+    between two tokens moved where the answers part, at most; 0 where none part. A near-tie takes little to flip.
+    """
+
+    mean_nats: float
+    flip_nats: float
+
+
+def distance(one: Reading, other: Reading) -> Distance | None:
+    """How far apart they are, whichever comes first; None where they have nothing in common to compare."""
+    differences: list[float] = []
+    flip_nats = 0.0
+    for mine, theirs in zip(one, other, strict=False):
+        # After the first token that differs, the two go on from different texts.
+        for a, b in zip(mine, theirs, strict=False):
+            differences += _differences(a.top, b.top)
+            if a.token != b.token:
+                flip_nats = max(flip_nats, _moved(a, b))
+                break
+    if not differences:
+        return None
+    return Distance(mean_nats=fsum(differences) / len(differences), flip_nats=flip_nats)
+
+
+def judge(found: Distance) -> bool:
+    """Whether it is more than the same weights ever differ by."""
+    return found.mean_nats > MEAN_NATS_MAX or found.flip_nats > FLIP_NATS_MAX
+
+
+MEAN_NATS_MAX = 0.1
+FLIP_NATS_MAX = 0.5
+
+
+def _differences(mine: Mapping[str, float], theirs: Mapping[str, float]) -> list[float]:
+    """Of each token that one of them lists. What is not listed is no likelier than the least that is."""
+    least_mine, least_theirs = min(mine.values()), min(theirs.values())
+    found = []
+    for token in mine.keys() | theirs.keys():
+        a, b = mine.get(token), theirs.get(token)
+        if a is None:
+            assert b is not None, "it stands in one of them"
+            found.append(max(0.0, b - least_mine))
+        else:
+            found.append(max(0.0, a - least_theirs) if b is None else abs(a - b))
+    return found
+
+
+def _moved(a: Spot, b: Spot) -> float:
+    """By how much the odds between the two tokens moved from one spot to the other, at least."""
+    return max(0.0, _odds(a.top, a.token, b.token) + _odds(b.top, b.token, a.token))
+
+
+def _odds(top: Mapping[str, float], chosen: str, other: str) -> float:
+    return top[chosen] - top.get(other, min(top.values()))
