@@ -4,13 +4,16 @@
 
 Real engines (llama.cpp) with SmolLM2-135M. The reference is the first reading of a fresh engine. `same` cases change
 what operators change without touching the model: restarts, caches, threads, batches, slots, other work beside.
-`other` cases change what the model says: its quantisation, some of its bits, positions, the chat template. The limits
-of `core/drift` stand between the largest distance of the first and the smallest of the second.
+`rounding` cases compute the same in another order, or with one of five million scales changed by its last bit: what
+other kernels do, on other machines or beside other work. `other` cases change the model: its quantisation, some of its
+bits, positions, the chat template. The limits of `core/drift` stand above the first two. What of the third stays below
+cannot be told from rounding by so short a reading.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,15 +39,18 @@ MODEL = "smollm2"
 PLAIN = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}\
 {% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
+ROUNDED = 40
 CHANGES: dict[str, Callable[[Gguf], None]] = {
     "requantised to Q4_0": lambda file: file.rewrite(gguf.q4_0),
+    "some tensors requantised to Q4_0": lambda file: file.rewrite(gguf.q4_0, "ffn_down"),
     "requantised to three bits": lambda file: file.rewrite(gguf.coarser),
     "one layer requantised to Q4_0": lambda file: file.rewrite(gguf.q4_0, "blk.14."),
     "lowest bit of 1 weight in 16 flipped": lambda file: file.rewrite(gguf.flipped(1.0)),
+    "lowest bit of 1 weight in 50 flipped": lambda file: file.rewrite(gguf.flipped(0.32)),
     "lowest bit of 1 weight in 160 flipped": lambda file: file.rewrite(gguf.flipped(0.1)),
     "lowest bit of 1 weight in 1,600 flipped": lambda file: file.rewrite(gguf.flipped(0.01)),
-    "rope base 1 % larger": lambda file: file.scale("llama.rope.freq_base", 1.01),
     "rope base 10 % larger": lambda file: file.scale("llama.rope.freq_base", 1.1),
+    "rope base twice as large": lambda file: file.scale("llama.rope.freq_base", 2.0),
 }
 
 
@@ -102,7 +108,7 @@ def row(model: str, case: str, reference: Reading, readings: list[Reading]) -> R
         flip_nats=round(worst.flip_nats, 5),
         drifted=judge(worst),
     )
-    print(f"{model:>5} {case:<45} {made.mean_nats:>9.5f} {made.flip_nats:>9.5f} {made.drifted!s:>7}", flush=True)
+    print(f"{model:>8} {case:<45} {made.mean_nats:>9.5f} {made.flip_nats:>9.5f} {made.drifted!s:>7}", flush=True)
     return made
 
 
@@ -131,18 +137,27 @@ async def measure(folder: Path) -> list[Row]:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
             rows.append(row("same", f"beside {beside} busy", reference, readings))
+    async with engine(replace(usual, flash_attention=False), folder) as upstream:
+        rows.append(row("rounding", "without flash attention", reference, [await read(upstream)]))
+    rounded = [await altered(usual, partial(gguf.rounded, seed), folder) for seed in range(ROUNDED)]
+    rows.append(row("rounding", "one scale by its last bit", reference, rounded))
     plain = folder / "plain.jinja"
     plain.write_text(PLAIN)
     async with engine(replace(usual, template=plain), folder) as upstream:
         rows.append(row("other", "chat template without a system prompt", reference, [await read(upstream)]))
     for case, change in CHANGES.items():
-        file = Gguf(usual.model)
-        change(file)
-        altered = folder / "altered.gguf"
-        altered.write_bytes(file.data)
-        async with engine(replace(usual, model=altered), folder) as upstream:
-            rows.append(row("other", case, reference, [await read(upstream)]))
+        rows.append(row("other", case, reference, [await altered(usual, change, folder)]))
     return rows
+
+
+async def altered(usual: Spec, change: Callable[[Gguf], None], folder: Path) -> Reading:
+    """The reading of an engine whose weights were changed."""
+    file = Gguf(usual.model)
+    change(file)
+    model = folder / "altered.gguf"
+    model.write_bytes(file.data)
+    async with engine(replace(usual, model=model), folder) as upstream:
+        return await read(upstream)
 
 
 def main() -> None:

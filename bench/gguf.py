@@ -112,6 +112,15 @@ def flipped(share: float) -> Callable[[float, float, bytes], Block]:
     return change
 
 
+def rounded(seed: int, file: Gguf) -> None:
+    """The scale of one block moves by its last bit: the least that can change."""
+    draw = Random(seed)
+    start, count = file.blocks[draw.choice(sorted(name for name in file.blocks if name.startswith("blk.")))]
+    at = start + BLOCK_BYTES * draw.randrange(count)
+    (bits,) = struct.unpack_from("<H", file.data, at)
+    struct.pack_into("<H", file.data, at, bits + 1)
+
+
 def _table(steps: list[int]) -> bytes:
     return bytes(steps[byte & 15] | steps[byte >> 4] << 4 for byte in range(256))
 

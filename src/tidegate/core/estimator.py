@@ -9,7 +9,7 @@ from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
 from tidegate.core.length import Length
-from tidegate.core.model import Ended, Ending, Endpoint, Probed, Request, Started
+from tidegate.core.model import Checked, Ended, Ending, Endpoint, Likeness, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -69,7 +69,11 @@ class Base(msgspec.Struct, gc=False):
 
 
 class EndpointModel:
-    """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended` and `probed` write."""
+    """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended`, `probed` and `checked`
+    write.
+
+    `likeness` is how alike it is now to what each name promises; a name that is not in it is `identical`.
+    """
 
     __slots__ = (
         "_batch_s",
@@ -105,8 +109,8 @@ class EndpointModel:
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
-        self.likeness = endpoint.likeness
         self.state = state
+        self.likeness = self._likeness_now()
         self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, prior.sigma, state.ttft)
         self.tpot = Correction(1, len(LOAD_EDGES) + 1, prior.sigma, state.tpot)
         state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
@@ -261,6 +265,19 @@ class EndpointModel:
             self.state.capabilities = fact.capabilities
             self.capabilities = frozenset(fact.capabilities)
 
+    def checked(self, fact: Checked) -> None:
+        """Take in what a canary found."""
+        self.state.drifted = fact.drifted
+        self.likeness = self._likeness_now()
+
+    def _likeness_now(self) -> dict[str, Likeness]:
+        """What is declared; but while its answers have drifted, it is identical to nothing."""
+        declared = self.endpoint.likeness
+        if not self.state.drifted:
+            return declared
+        drifted = {n: Likeness.SAME_FAMILY for n in self.endpoint.models if _is_identical(declared, n)}
+        return {**declared, **drifted}
+
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:
             return None
@@ -305,3 +322,7 @@ class EndpointModel:
     @staticmethod
     def _cell(tokens: int, load: int) -> tuple[int, int]:
         return bisect_left(LENGTH_EDGES, tokens), bisect_left(LOAD_EDGES, load)
+
+
+def _is_identical(likeness: dict[str, Likeness], name: str) -> bool:
+    return likeness.get(name, Likeness.IDENTICAL) is Likeness.IDENTICAL

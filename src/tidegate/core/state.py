@@ -23,6 +23,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     context_tokens: int | None = None
     capabilities: tuple[Capability, ...] | None = None
     not_before_s: float = 0.0
+    drifted: bool = False
 
 
 class State(msgspec.Struct, kw_only=True):

@@ -183,7 +183,7 @@ class Account:
         alike: Headers = ((b"x-tidegate-why", decision.why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
         if endpoint:
             upstream = self._dispatch.upstreams[endpoint]
-            likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
+            likeness = self._dispatch.router.endpoint(endpoint).likeness.get(self._request.model, _IDENTICAL)
             alike += (
                 (b"x-tidegate-endpoint", endpoint.encode()),
                 (b"x-tidegate-model", (upstream.model or self._request.model).encode()),

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import msgspec
 from tidegate.config.secret import Secret
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
+from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON, Headers
@@ -38,6 +39,7 @@ class Admin:
         ready: Callable[[], bool],
         journal: Journal | None,
         keeper: Keeper,
+        canaries: Mapping[str, Canary],
         servers: Callable[[], tuple[Server, Server]],
         key: Secret | None,
     ) -> None:
@@ -46,6 +48,7 @@ class Admin:
         self._ready = ready
         self._journal = journal
         self._keeper = keeper
+        self._canaries = canaries
         self._servers = servers
         self._digest = None if key is None else digest(key.reveal().encode())
         self._explaining: asyncio.Task[None] | None = None
@@ -118,6 +121,8 @@ class Admin:
                 "concurrency": upstream.endpoint.concurrency,
                 "rtt_s": state.network.rtt_s,
                 "pool": upstream.pool.statistics(),
+                "drifted": state.drifted,
+                "canary": self._canaries[name].status,
             }
         return {
             "at_s": now_s,

@@ -15,6 +15,7 @@ from tidegate.core.router import Router
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.admin import Admin
 from tidegate.gateway.auth import Auth
+from tidegate.gateway.canary import Canary
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.handle import Handler
@@ -69,6 +70,7 @@ class Gateway:
         )
         # The pools belong to a running loop, so the rest is made in `start`.
         self._upstreams: dict[str, Upstream] = {}
+        self.canaries: dict[str, Canary] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
         self._admin: Admin
@@ -97,6 +99,8 @@ class Gateway:
         self.keeper.begin(dispatch)
         probers = [self._prober(dispatch, name, upstream) for name, upstream in self._upstreams.items()]
         await asyncio.gather(*(p.once() for p in probers))
+        for name, upstream in self._upstreams.items():
+            self.canaries[name] = Canary(dispatch, upstream, self.clock, self._built.upstreams[name].canary_s)
         handler = Handler(
             dispatch,
             catalogue=Catalogue(self._built.groups, self.router, self.clock.now_s()),
@@ -119,6 +123,7 @@ class Gateway:
             ready=self.ready,
             journal=self.journal,
             keeper=self.keeper,
+            canaries=self.canaries,
             servers=self._servers,
             key=settings.admin_key,
         )
@@ -128,7 +133,8 @@ class Gateway:
         tls = None if settings.tls is None else settings.tls.context()
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
-        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *(p.run() for p in probers))]
+        watches = (*probers, *self.canaries.values())
+        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *(w.run() for w in watches))]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)

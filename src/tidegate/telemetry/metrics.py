@@ -67,6 +67,19 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
+    Spec(
+        name="canary_readings",
+        type="counter",
+        labels=("endpoint", "outcome"),
+        help="Readings of canaries: `near` to the reference or `far`, or why there was none.",
+    ),
+    Spec(
+        name="canary_distance_nats",
+        type="gauge",
+        labels=("endpoint",),
+        help="Mean difference of log-probabilities between the last reading and the reference.",
+    ),
+    Spec(name="drifted", type="gauge", labels=("endpoint",), help="1 where the model is no longer what it was."),
     Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
     Spec(name="loop_lag_seconds", type="histogram", help="How late the event loop's timer fired."),
     Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
@@ -177,6 +190,7 @@ class Metrics:
             "held_seconds": Histogram(SECONDS),
             "loop_lag_seconds": Histogram(SHORT_SECONDS),
         }
+        self._distance_nats: dict[tuple[str, ...], float] = {}
         self._decision_s = self._single["decision_seconds"]
         self._loop_lag_s = self._single["loop_lag_seconds"]
 
@@ -238,6 +252,17 @@ class Metrics:
         """How late a timer fired."""
         self._loop_lag_s.add(seconds)
 
+    def canary_read(self, endpoint: str, outcome: str, distance_nats: float | None) -> None:
+        """A canary's reading came to this; the distance is None where there was nothing to compare."""
+        self._counters["canary_readings"].add((endpoint, outcome))
+        if distance_nats is not None:
+            self._distance_nats[endpoint,] = distance_nats
+
+    def canary_spent(self, endpoint: str, usd: float) -> None:
+        """A canary's question cost this much."""
+        if usd:
+            self._cost.add((endpoint,), usd)
+
     def crashed(self) -> None:
         """A request met a bug of ours."""
         self._counters["handler_errors"].add(())
@@ -257,6 +282,7 @@ class Metrics:
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
             "http_connections": {(): float(http.connections)},
+            "canary_distance_nats": dict(self._distance_nats),
         }
         for model in endpoints:
             state = model.state
@@ -264,6 +290,7 @@ class Metrics:
                 ("in_flight", len(state.reservations)),
                 ("up", state.up),
                 ("breaker_open", state.breaker.openings > 0),
+                ("drifted", state.drifted),
                 ("rtt_seconds", state.network.rtt_s),
             ):
                 gauges.setdefault(name, {})[(model.name,)] = float(value)
