@@ -36,8 +36,8 @@ from tidegate.lab.llama import Engine, Spec
 HOST = "127.0.0.1"
 READINGS = 5
 MODEL = "smollm2"
-PLAIN = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}\
-{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
+PLAIN = """{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}\
+{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
 
 ROUNDED = 40
 CHANGES: dict[str, Callable[[Gguf], None]] = {
@@ -164,7 +164,7 @@ def main() -> None:
     """Measure, print, write down."""
     with TemporaryDirectory() as folder:
         rows = asyncio.run(measure(Path(folder)))
-    found = {
+    found: dict[str, object] = {
         "limits": {"mean_nats": MEAN_NATS_MAX, "flip_nats": FLIP_NATS_MAX},
         "distances": [msgspec.to_builtins(one) for one in rows],
     }

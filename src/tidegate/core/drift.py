@@ -1,7 +1,7 @@
 """Whether an endpoint's model still is what it was: readings of its log-probabilities, and how far two are apart.
 
-An engine may repeat itself to the last bit, and does on one core; yet a rounding anywhere, as another order of the same
-sums makes it, is amplified by layers that round what passes between them. The limits lie between that and other weights:
+An engine may repeat itself to the last bit. Yet a rounding anywhere, as another order of the same sums makes it, is
+amplified by layers that round what passes between them. The limits lie between that and other weights:
 `bench/results/canary.json` has both, of a real engine.
 """
 
@@ -41,8 +41,9 @@ Reading = tuple[tuple[Spot, ...], ...]
 class Distance(Record, frozen=True, kw_only=True, omit_defaults=False):
     """How far two readings are apart, in nats.
 
-    `mean_nats` is the mean difference of the likely tokens' log-probabilities after the same text. `flip_nats` is by how much the odds
-    between two tokens moved where the answers part, at most; 0 where none part. A near-tie takes little to flip.
+    `mean_nats` is the mean difference of the likely tokens' log-probabilities after the same text. `flip_nats` is by
+    how much the odds between two tokens moved where the answers part, at most; 0 where none part. A near-tie takes
+    little to flip.
     """
 
     mean_nats: float

@@ -55,7 +55,8 @@ class Words:
         """The answer in one piece."""
         words = [f"w{number} " for number in range(1, output_tokens + 1)]
         choice: dict[str, object] = {"index": 0, "finish_reason": "stop", "logprobs": self._logprobs(words)}
-        choice |= {"message": {"role": "assistant", "content": "".join(words)}} if self._chat else {"text": "".join(words)}
+        text = "".join(words)
+        choice |= {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         answer = {**self._head("chat.completion" if self._chat else "text_completion"), "choices": [choice]}
         return msgspec.json.encode(answer if usage is None else {**answer, "usage": usage})
 

@@ -133,8 +133,8 @@ class Gateway:
         tls = None if settings.tls is None else settings.tls.context()
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
-        watches = (*probers, *self.canaries.values())
-        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *(w.run() for w in watches))]
+        watches = [*(p.run() for p in probers), *(c.run() for c in self.canaries.values())]
+        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), *watches)]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)

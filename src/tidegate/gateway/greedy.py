@@ -9,12 +9,14 @@ from tidegate.core.model import Capability
 from tidegate.engines.base import Outgoing
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Cause, TransportError, fetch
+from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.chunks import Usage
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.logprobs import read_logprobs
 from tidegate.wire.openai import Call, parse
 from tidegate.wire.sse import BadStream
-from tidegate.wire.translate import reader
+from tidegate.wire.translate import Translated, reader
+from tidegate.wire.whole import WholeReader
 
 # A fact, a rule to follow and a sentence in another script: templates, weights and tokenizers show in different ones.
 PROMPTS = (
@@ -95,6 +97,7 @@ def _read(upstream: Upstream, call: Call, outgoing: Outgoing, body: bytes, now_s
     streamed = outgoing.streamed
     translate = upstream.dialect.translator(streamed=streamed, now_s=now_s)
     answer = reader(call, streamed=streamed, engine=translate, now_s=lambda: now_s)
+    assert isinstance(answer, WholeReader | Aggregator | Translated), "no stream was asked for"
     answer.feed(body)
     if not answer.done:
         answer.end()
