@@ -4,17 +4,19 @@
 
 Real engines (llama.cpp) with SmolLM2-135M. The reference is the first reading of a fresh engine. `same` cases change
 what operators change without touching the model: restarts, caches, threads, batches, slots, other work beside.
-`rounding` cases compute the same in another order, or with one of five million scales changed by its last bit: what
+`rounding` cases compute the same in another order, or with one of three million scales changed by its last bit: what
 other kernels do, on other machines or beside other work. `other` cases change the model: its quantisation, some of its
 bits, positions, the chat template. The limits of `core/drift` stand above the first two. What of the third stays below
 cannot be told from rounding by so short a reading.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import combinations
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -55,12 +57,13 @@ CHANGES: dict[str, Callable[[Gguf], None]] = {
 
 
 class Row(msgspec.Struct, kw_only=True):
-    """One line of the table: the largest distance of its readings from the reference, in nats."""
+    """One line of the table: the largest distance of its pairs of readings, in nats."""
 
     model: str
     case: str
-    readings: int
+    pairs: int
     mean_nats: float
+    mean_nats_median: float
     flip_nats: float
     drifted: bool
 
@@ -96,19 +99,24 @@ async def busy(upstream: Upstream, number: int) -> None:
             await asyncio.sleep(0.1)
 
 
-def row(model: str, case: str, reference: Reading, readings: list[Reading]) -> Row:
-    """The furthest of the readings."""
-    found = [d for d in (distance(reference, one) for one in readings) if d is not None]
+def row(model: str, case: str, pairs: Iterable[tuple[Reading, Reading]]) -> Row:
+    """The furthest of the pairs."""
+    found = [d for d in (distance(*pair) for pair in pairs) if d is not None]
     worst = Distance(mean_nats=max(d.mean_nats for d in found), flip_nats=max(d.flip_nats for d in found))
     made = Row(
         model=model,
         case=case,
-        readings=len(readings),
+        pairs=len(found),
         mean_nats=round(worst.mean_nats, 5),
+        mean_nats_median=round(median(d.mean_nats for d in found), 5),
         flip_nats=round(worst.flip_nats, 5),
         drifted=judge(worst),
     )
-    print(f"{model:>8} {case:<45} {made.mean_nats:>9.5f} {made.flip_nats:>9.5f} {made.drifted!s:>7}", flush=True)
+    print(
+        f"{model:>8} {case:<45} {made.pairs:>4} {made.mean_nats_median:>8.4f} {made.mean_nats:>8.4f} "
+        f"{made.flip_nats:>8.4f} {made.drifted!s:>6}",
+        flush=True,
+    )
     return made
 
 
@@ -117,7 +125,7 @@ async def measure(folder: Path) -> list[Row]:
     usual = Spec(model=weights.fetch(), context_tokens=512)
     async with engine(usual, folder) as upstream:
         reference = await read(upstream)
-        rows = [row("same", "warm, prompt cached", reference, [await read(upstream) for _ in range(READINGS)])]
+        rows = [row("same", "warm, prompt cached", [(reference, await read(upstream)) for _ in range(READINGS)])]
     specs = {
         "another process": usual,
         "two threads": replace(usual, threads=2),
@@ -128,25 +136,27 @@ async def measure(folder: Path) -> list[Row]:
     }
     for case, spec in specs.items():
         async with engine(spec, folder) as upstream:
-            rows.append(row("same", case, reference, [await read(upstream) for _ in range(READINGS)]))
+            rows.append(row("same", case, [(reference, await read(upstream)) for _ in range(READINGS)]))
     for beside in (1, 3):
         async with engine(replace(usual, slots=beside + 1), folder) as upstream:
             work = [asyncio.create_task(busy(upstream, number)) for number in range(beside)]
-            readings = [await read(upstream) for _ in range(READINGS * 4)]
+            pairs = [(reference, await read(upstream)) for _ in range(READINGS * 4)]
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
-            rows.append(row("same", f"beside {beside} busy", reference, readings))
+            rows.append(row("same", f"beside {beside} busy", pairs))
     async with engine(replace(usual, flash_attention=False), folder) as upstream:
-        rows.append(row("rounding", "without flash attention", reference, [await read(upstream)]))
-    rounded = [await altered(usual, partial(gguf.rounded, seed), folder) for seed in range(ROUNDED)]
-    rows.append(row("rounding", "one scale by its last bit", reference, rounded))
+        rows.append(row("rounding", "without flash attention", [(reference, await read(upstream))]))
+    rounded = [reference]
+    for seed in range(ROUNDED):
+        rounded.append(await altered(usual, partial(gguf.rounded, seed), folder))
+    rows.append(row("rounding", "one scale by its last bit, any two copies", combinations(rounded, 2)))
     plain = folder / "plain.jinja"
     plain.write_text(PLAIN)
     async with engine(replace(usual, template=plain), folder) as upstream:
-        rows.append(row("other", "chat template without a system prompt", reference, [await read(upstream)]))
+        rows.append(row("other", "chat template without a system prompt", [(reference, await read(upstream))]))
     for case, change in CHANGES.items():
-        rows.append(row("other", case, reference, [await altered(usual, change, folder)]))
+        rows.append(row("other", case, [(reference, await altered(usual, change, folder))]))
     return rows
 
 
