@@ -147,9 +147,7 @@ async def measure(folder: Path) -> list[Row]:
             rows.append(row("same", f"beside {beside} busy", pairs))
     async with engine(replace(usual, flash_attention=False), folder) as upstream:
         rows.append(row("rounding", "without flash attention", [(reference, await read(upstream))]))
-    rounded = [reference]
-    for seed in range(ROUNDED):
-        rounded.append(await altered(usual, partial(gguf.rounded, seed), folder))
+    rounded = [reference, *[await altered(usual, partial(gguf.rounded, seed), folder) for seed in range(ROUNDED)]]
     rows.append(row("rounding", "one scale by its last bit, any two copies", combinations(rounded, 2)))
     plain = folder / "plain.jinja"
     plain.write_text(PLAIN)

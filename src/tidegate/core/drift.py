@@ -18,9 +18,8 @@ TOP_MAX = 5
 LOGPROB_MIN = -10.0
 # What neither reading gives 0.7 % differs most by rounding: without it, other weights stand out half as far again.
 LIKELY_NATS = -5.0
-# Between any two of 41 copies that differ by one rounding it comes to 0.06 at the median and 0.10 at most, flips to 1.1;
-# with the weights at another quantisation to 0.5 and more. A false alarm takes an endpoint away, so well above the first.
-# A model of 135M with activations of eight bits amplifies roundings more than most.
+# Any two of 41 copies that differ by one rounding are 0.06 apart at the median and 0.10 at most, with flips to 1.1; the
+# weights at another quantisation are 0.5 away and more. A false alarm takes an endpoint away: well above the first.
 MEAN_NATS_MAX = 0.15
 FLIP_NATS_MAX = 2.5
 
