@@ -237,15 +237,26 @@ async def test_a_client_who_comes_meanwhile_has_the_only_slot_at_once(tmp_path: 
         assert (await turn(home)).status.skipped is None
 
 
-async def test_it_leaves_the_last_place_at_a_vendor_s_to_clients(tmp_path: Path) -> None:
-    place = remote(Script(fault=Fault.STALL), price="free", concurrency=2, capabilities=["chat", "logprobs"])
-    async with house(tmp_path, clock=Later(), cloud=place) as home:
-        async with home.asking(chat(stream=True)):
-            await eventually(lambda: sent(home, "cloud") == 1)
-            assert (await turn(home, name="cloud")).status.skipped is Skip.BUSY
+async def test_it_waits_while_anybody_is_held_who_may_be_sent_there_next(tmp_path: Path) -> None:
+    laptop, desk = local(Script(fault=Fault.STALL), concurrency=1), local(AS_IT_WAS, serves=["other"])
+    async with house(tmp_path, clock=Later(), laptop=laptop, desk=desk) as home:
+        async with home.asking(chat(stream=True)), home.asking(chat(stream=True)):
+            await eventually(lambda: home.gateway.router.held == 1)
+            assert (await turn(home, name="desk")).status.skipped is Skip.BUSY
         await home.quiet()
+        assert (await turn(home, name="desk")).status.skipped is None
+
+
+@pytest.mark.parametrize(("places", "skipped"), [(2, Skip.BUSY), (3, None)])
+async def test_it_leaves_the_last_place_at_a_vendor_s_to_clients(
+    tmp_path: Path, places: int, skipped: Skip | None
+) -> None:
+    able: dict[str, Any] = {"capabilities": ["chat", "logprobs"], "shares_compute": False}
+    place = remote(Script(fault=Fault.STALL), price="free", concurrency=places, **able)
+    async with house(tmp_path, clock=Later(), cloud=place) as home, home.asking(chat(stream=True)):
+        await eventually(lambda: sent(home, "cloud") == 1)
         home.engines["cloud"].script = AS_IT_WAS
-        assert (await turn(home, name="cloud")).status.skipped is None
+        assert (await turn(home, name="cloud")).status.skipped is skipped
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------------
