@@ -313,10 +313,6 @@ async def test_where_the_bill_is_not_known_the_most_it_can_be_is_counted(
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
-def answered(body: bytes) -> Script:
-    return Script(answer=body)
-
-
 LOGPROBS = b'{"choices":[{"message":{"content":"x"},"logprobs":{"content":[%b]}}]}'
 
 
@@ -331,10 +327,10 @@ LOGPROBS = b'{"choices":[{"message":{"content":"x"},"logprobs":{"content":[%b]}}
         (Script(fault=Fault.CUT), NoAnswer.BROKEN),
         (Script(fault=Fault.MALFORMED), NoAnswer.BROKEN),
         (Script(fault=Fault.ERROR_EVENT), NoAnswer.BROKEN),
-        (answered(b"x" * 2_000_000), NoAnswer.BROKEN),
-        (answered(LOGPROBS % b'{"token":"a","logprob":NaN}'), NoAnswer.BROKEN),
-        (answered(LOGPROBS % b'{"token":"a","logprob":7}'), NoAnswer.BROKEN),
-        (answered(LOGPROBS % b'{"token":"a","logprob":-0.1,"top_logprobs":{}}'), NoAnswer.BROKEN),
+        (Script(answer=b"x" * 2_000_000), NoAnswer.BROKEN),
+        (Script(answer=LOGPROBS % b'{"token":"a","logprob":NaN}'), NoAnswer.BROKEN),
+        (Script(answer=LOGPROBS % b'{"token":"a","logprob":7}'), NoAnswer.BROKEN),
+        (Script(answer=LOGPROBS % b'{"token":"a","logprob":-0.1,"top_logprobs":{}}'), NoAnswer.BROKEN),
     ],
 )
 async def test_an_answer_that_cannot_be_compared_changes_nothing(
@@ -356,7 +352,7 @@ async def test_an_answer_that_cannot_be_compared_changes_nothing(
 
 
 async def test_answers_in_which_nothing_is_likely_are_not_compared(tmp_path: Path) -> None:
-    flat = answered(LOGPROBS % b'{"token":"a","logprob":-9}')
+    flat = Script(answer=LOGPROBS % b'{"token":"a","logprob":-9}')
     async with house(tmp_path, clock=Later(), laptop=local(flat)) as home:
         await turn(home)
         assert (await turn(home, EVERY_S)).status.skipped is NoAnswer.NO_LOGPROBS
