@@ -44,6 +44,21 @@ def test_an_example_is_a_good_configuration(file: Path) -> None:
     assert [e.name for e in made.endpoints] == sorted(made.upstreams)
 
 
+@pytest.mark.parametrize(
+    ("written", "every_s"),
+    [
+        ("", 6 * 3600.0),
+        ("canary_s = 0", 0.0),
+        ("canary_s = 60", 60.0),
+        ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }", 0.0),
+        ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }\ncanary_s = 86400", 86400.0),
+        ('capabilities = ["chat"]', 0.0),
+    ],
+)
+def test_a_canary_is_usual_where_it_costs_nothing_and_can_be_read(tmp_path: Path, written: str, every_s: float) -> None:
+    assert built(tmp_path, SITES + MINE + written).upstreams["mine"].canary_s == every_s
+
+
 def test_there_are_examples() -> None:
     assert {"laptop.toml", "lab.toml", "company.toml"} <= {file.name for file in EXAMPLES}
 

@@ -382,3 +382,20 @@ async def test_the_prices_of_a_new_day_hold_from_midnight_without_a_reload(tmp_p
         clock.ahead_s = 86_400.0
         await home.gateway.reloader.look_at_the_day()
         assert price() == pytest.approx(3e-6)
+
+
+async def test_a_reload_vouches_for_a_model_that_changed_and_a_new_day_does_not(tmp_path: Path) -> None:
+    laptop = local(engine="llamacpp")
+    laptop.weights = "/models/a.gguf"
+    async with house(tmp_path, laptop=laptop) as home:
+        model, prober = home.gateway.router.endpoint, home.gateway.fleet._members["laptop"].prober
+        home.engines["laptop"].weights = "/models/b.gguf"
+        await prober.once()
+        assert model("laptop").likeness == {"m": "same_family"}
+        refused = await home.ask()
+        assert (refused.status, refused.error["code"]) == (400, "model_not_alike")
+        await home.gateway.put_in_force(home.gateway.reloader.config, by_hand=False)
+        assert (await home.ask()).status == 400
+        assert paths(await reload(home)) == []
+        assert home.gateway.router.endpoint("laptop").likeness == {}
+        assert (await home.ask()).status == 200

@@ -348,6 +348,7 @@ def upstream(**changes: object) -> Upstream:
         key=None,
         tls_ca_file=None,
         probe_s=5.0,
+        canary_s=0.0,
         connect_timeout_s=5.0,
         asks_context=True,
         asks_media=True,

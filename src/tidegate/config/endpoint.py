@@ -201,6 +201,15 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "nothing.",
         ),
     ] = 5.0
+    canary_s: Annotated[
+        Annotated[float, Meta(ge=0, le=604_800)] | None,  # a drift that lasted a week was noticed by somebody
+        Meta(
+            description="Time between two readings of its canary, which notices that its model is no longer what it "
+            "was: another quantisation, template or model behind the same name. 0 for none, else a minute or more. "
+            "Six hours where tokens cost nothing and `logprobs` is among the capabilities; else none unless written, "
+            "as each reading takes 24 tokens of output."
+        ),
+    ] = None
     tls_ca_file: Annotated[
         Text,
         Meta(

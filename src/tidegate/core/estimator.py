@@ -12,7 +12,7 @@ from tidegate.core.correction import Correction
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
-from tidegate.core.model import Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Request, Started
+from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -83,7 +83,11 @@ def fresh(endpoint: Endpoint, quantile_deviations: float) -> EndpointState:
 
 
 class EndpointModel:
-    """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended` and `probed` write."""
+    """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended`, `probed` and `checked`
+    write.
+
+    `likeness` is how alike it is now to what each name promises; a name that is not in it is `identical`.
+    """
 
     __slots__ = (
         "_batch_s",
@@ -310,7 +314,7 @@ class EndpointModel:
         state = self.state
         self.fingerprint = likeness.in_force(self.endpoint, state.fingerprint)
         self.doubts = likeness.doubts(self.endpoint, state.fingerprint, state.trusted)
-        self.likeness = likeness.effective(self.endpoint, self.doubts)
+        self.likeness = likeness.effective(self.endpoint, self.doubts, drifted=state.drifted)
 
     def _correct(self) -> None:
         """The corrections as they were learned, or new ones."""
@@ -318,6 +322,11 @@ class EndpointModel:
         self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, sigma, state.ttft)
         self.tpot = Correction(1, len(LOAD_EDGES) + 1, sigma, state.tpot)
         state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
+
+    def checked(self, fact: Checked) -> None:
+        """Take in what a canary found."""
+        self.state.drifted = fact.drifted
+        self._judge()
 
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:

@@ -43,6 +43,10 @@ def doubts(endpoint: Endpoint, probed: Fingerprint | None, trusted: Fingerprint 
     return found
 
 
-def effective(endpoint: Endpoint, doubted: dict[str, Doubts]) -> dict[str, Likeness]:
-    """How alike the endpoint is to the names that it is not identical to: as configured, and as doubted."""
-    return endpoint.likeness | dict.fromkeys(doubted, Likeness.SAME_FAMILY)
+def effective(endpoint: Endpoint, doubted: dict[str, Doubts], *, drifted: bool) -> dict[str, Likeness]:
+    """How alike the endpoint is to the names that it is not identical to: as configured, and as doubted.
+
+    While its answers have `drifted`, it is identical to nothing.
+    """
+    identical = [name for name in endpoint.models if name not in endpoint.likeness]
+    return endpoint.likeness | dict.fromkeys(identical if drifted else doubted, Likeness.SAME_FAMILY)

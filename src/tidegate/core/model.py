@@ -326,6 +326,17 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     fingerprint: Fingerprint | None = None
 
 
+class Checked(Record, frozen=True, kw_only=True, tag="checked"):
+    """A canary's reading was compared with its reference. `drifted` is what holds from now on.
+
+    `distance` is the mean difference of log-probabilities in nats, None where there was nothing to compare with.
+    """
+
+    endpoint: str
+    drifted: bool
+    distance: float | None = None
+
+
 class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran"):
     """A decision took longer than its budget, measured by the shell."""
 
@@ -345,7 +356,7 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     static: bool = False
 
 
-Observation = Held | Released | Started | FirstToken | Ended | Probed | DecisionOverran | Overrides
+Observation = Held | Released | Started | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
 
 
 # --- the policy's settings and the journal ----------------------------------------------------------------------

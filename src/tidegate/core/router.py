@@ -13,6 +13,7 @@ from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     Candidate,
+    Checked,
     Decision,
     DecisionOverran,
     Ended,
@@ -232,6 +233,9 @@ class Router:
             case Probed():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     self._probed(fact, model)
+            case Checked():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.checked(fact)
             case DecisionOverran():
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
             case Overrides():

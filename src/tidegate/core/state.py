@@ -29,6 +29,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     not_before_s: float = 0.0
     fingerprint: Fingerprint | None = None
     trusted: Fingerprint | None = None
+    drifted: bool = False
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -49,7 +49,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
     `status` other than 200 answers with that, `error` and `headers`. `answer` is given as it stands, in place of words.
     `pad` is added to each streamed token. `fault` is one of `FAKED`, and is committed after `fault_after` tokens where
-    it comes after content.
+    it comes after content. With a `certainty` below 1 chats have log-probabilities where they ask for them: each token
+    is that likely, and one other candidate the rest.
     """
 
     first_s: float = 0.0
@@ -63,6 +64,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault | None = None
     fault_after: int = 2
     pad: str = ""
+    certainty: float | None = None
 
     def __post_init__(self) -> None:
         assert self.fault is None or self.fault in FAKED, "tidegate chaos commits this one"
@@ -79,6 +81,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class _Asked(msgspec.Struct):
     model: str = ""
     stream: bool = False
+    logprobs: bool | int | None = None
 
 
 class FakeEngine:
@@ -170,7 +173,8 @@ class _Answer:
         self._made = 0
         self._messages = MessageStream() if exchange.path.endswith("/messages") else None
         chat = exchange.path.endswith("/chat/completions") or self._messages is not None
-        self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body))
+        certainty = script.certainty if chat and asked.logprobs else None
+        self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body), certainty=certainty)
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
 

@@ -22,6 +22,7 @@ from tidegate.core.model import (
     Policy,
     Probed,
     Request,
+    Started,
 )
 from tidegate.core.router import Router
 from tidegate.gateway.recognition import Recognition
@@ -86,6 +87,8 @@ class Dispatch:
         self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
         self.recent: dict[str, Recent] = {}
+        # What is under way at an endpoint for nobody, and gives way when a client's request was sent there.
+        self.guests: dict[str, Callable[[], None]] = {}
         self._policy = policy
         self._recognition = Recognition(log)
         self._journal = journal
@@ -136,6 +139,8 @@ class Dispatch:
             self._journal.append(fact, now_s)
         if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
             known.endings.append(fact)
+        if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
+            give_way()
         if self._held and isinstance(fact, Ended | FirstToken):
             self._check_soon()
 

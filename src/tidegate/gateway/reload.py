@@ -5,6 +5,7 @@ Whatever is wrong with it, the gateway goes on with the last one that was good.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from tidegate.clock import Clock, day_number
 from tidegate.config.config import Config
@@ -35,6 +36,13 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     problems: tuple[Problem, ...] = ()
 
 
+class PutInForce(Protocol):
+    """Who can do it."""
+
+    def __call__(self, config: Config, *, by_hand: bool) -> Awaitable[None]:
+        """Go on with these settings; `by_hand` if operators have asked for it. Raises OSError or LedgerError."""
+
+
 class Reloader:
     """Reads the configuration again when it is told to, one reload at a time."""
 
@@ -42,13 +50,13 @@ class Reloader:
         self,
         config: Config,
         source: Callable[[], Config] | None,
-        put_in_force: Callable[[Config], Awaitable[None]],
+        put_in_force: PutInForce,
         *,
         clock: Clock,
         log: Log,
         metrics: Metrics,
     ) -> None:
-        """`config` is in force. `source` raises ConfigError; `put_in_force` raises OSError or LedgerError."""
+        """`config` is in force. `source` raises ConfigError;"""
         self.config = config
         self.since_s = clock.now_s()
         self.last: Outcome | None = None
@@ -95,7 +103,7 @@ class Reloader:
             return
         async with self._lock:
             try:
-                await self._put_in_force(self.config)
+                await self._put_in_force(self.config, by_hand=False)
             except (OSError, LedgerError) as error:
                 self._log.event("error", "the prices of the day are not in force", reason=str(error))
             else:
@@ -118,7 +126,7 @@ class Reloader:
             changes = diff(self.config, wanted)
             if not dry_run:
                 possible = without_restart(self.config, wanted)
-                await self._put_in_force(possible)
+                await self._put_in_force(possible, by_hand=True)
                 self.config = possible
                 if changes:
                     self.since_s = self._clock.now_s()
