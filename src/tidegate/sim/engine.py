@@ -17,7 +17,6 @@ from tidegate.core.model import Record
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
 
-
 # Of an iteration: what happens at its very end is in time for the next one.
 _NOISE = 1e-6
 
