@@ -73,6 +73,7 @@ class Sequence:
         "computed",
         "first_s",
         "generated",
+        "gone",
         "job",
         "need",
         "offset",
@@ -91,6 +92,7 @@ class Sequence:
         self.need = job.prompt_tokens
         self.computed = self.generated = self.cached_tokens = 0
         self.waits = True
+        self.gone = False  # and with it its client
         # Its memory: blocks that it has to itself, and the prompt's own blocks that others may use too.
         self.private = 0
         self.shared: list[int] = []
@@ -131,7 +133,7 @@ class Engine:
         self._from_s, self._until_s = now_s, inf
         self._first_s = self._more_s = 0.0
         self._completed: list[Sequence] = []  # prompts that are computed at its end
-        self._left: dict[str, Sequence] = {}  # clients that are gone, for the end of it
+        self._leaving = False  # some of the batch are gone
         self._loaded = profile.load_s == 0.0
         self._loading = False
         self._idle_since_s = now_s
@@ -183,13 +185,13 @@ class Engine:
             self._waiting.remove(sequence)
             self._blocked = False
         else:
-            self._left[request_id] = sequence
+            sequence.gone = self._leaving = True
         self._cut(now_s)
 
     def fail(self, now_s: float, back_s: float) -> list[Sequence]:
         """The process dies, and takes requests again from `back_s` on. What it had is lost."""
         lost = list(self._sequences.values())
-        self._sequences, self._waiting, self._left = {}, deque(), {}
+        self._sequences, self._waiting, self._leaving = {}, deque(), False
         self._prefilling, self._completed, self._ends = [], [], []
         self._decoding = self._context = self._steps = 0
         self._blocked = self._loading = False
@@ -316,7 +318,7 @@ class Engine:
         for sequence in self._completed:
             self._answer(sequence, at_s, told)
         self._completed.clear()
-        if self._left:
+        if self._leaving:
             self._drop()
 
     def _answer(self, sequence: Sequence, at_s: float, told: list[Told]) -> None:
@@ -328,7 +330,7 @@ class Engine:
         sequence.generated += 1
         if sequence.first_s is None:
             sequence.first_s = at_s
-            if sequence.job.request.id not in self._left:
+            if not sequence.gone:
                 told.append(Told(Kind.FIRST, sequence, at_s))
         if sequence.generated >= sequence.target:
             self._release(sequence)
@@ -344,9 +346,8 @@ class Engine:
     def _done(self, sequence: Sequence, at_s: float, told: list[Told]) -> None:
         """All of it is generated."""
         sequence.generated = sequence.target
-        request_id = sequence.job.request.id
-        if self._left.pop(request_id, None) is None:
-            del self._sequences[request_id]
+        if not sequence.gone:
+            del self._sequences[sequence.job.request.id]
             told.append(Told(Kind.DONE, sequence, at_s))
 
     # --- memory -------------------------------------------------------------------------------------------------------
@@ -390,11 +391,9 @@ class Engine:
         self.preemptions += 1
         sequence.need = sequence.job.prompt_tokens + sequence.generated
         sequence.computed = 0
-        if sequence.job.request.id in self._left:
-            del self._left[sequence.job.request.id]
-            return
-        sequence.waits = True
-        self._waiting.appendleft(sequence)
+        if not sequence.gone:
+            sequence.waits = True
+            self._waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
         self.kv.leave(sequence.shared)
@@ -404,11 +403,11 @@ class Engine:
 
     def _drop(self) -> None:
         """Those whose clients are gone leave the batch."""
-        left, self._left = self._left, {}
-        for end in [end for end in self._ends if end[2].job.request.id in left]:
+        self._leaving = False
+        for end in [end for end in self._ends if end[2].gone]:
             self._ends.remove(end)
             self._stop(end[2])
         heapify(self._ends)
-        for sequence in [s for s in self._prefilling if s.job.request.id in left]:
+        for sequence in [s for s in self._prefilling if s.gone]:
             self._prefilling.remove(sequence)
             self._release(sequence)
