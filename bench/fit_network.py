@@ -18,6 +18,7 @@ from tidegate.sim.network import PRESETS, Regimes
 
 SHARES = (0.01, 0.05, 0.10, 0.25, 0.50, 0.75, 0.90, 0.95, 0.99)
 FIRST_RUN = "2022.01.24"
+CONNECTIONS = 64
 # Round trips, in ms, between regions of one metropolis, of one continent, and of two.
 DISTANCES = {"metro": (0.0, 5.0), "continent": (5.0, 80.0), "ocean": (80.0, 1000.0)}
 
@@ -85,7 +86,7 @@ def rtt_ratios() -> list[float]:
 
 def rtt_factors(ratios: Sequence[float]) -> list[tuple[float, float]]:
     """Factors over the least round trip whose ratios in two draws are these: few long ones, and hardly ever both."""
-    return [(share, quantiles(ratios, [2.0 * share - 1.0])[0]) for share in (0.50, 0.75, 0.90, 0.95, 0.99)]
+    return [(share, quantiles(ratios, [2.0 * share - 1.0])[0]) for share in (0.50, 0.75, 0.90, 0.95, 0.975, 0.99)]
 
 
 def broadband_shape() -> list[float]:
@@ -101,24 +102,34 @@ def without_zone(region: str) -> str:
     return region.rsplit("-", 1)[0] if region.startswith("gcp:") and region.count("-") == 2 else region
 
 
+def distance(name: str) -> tuple[float, float, float]:
+    """Medians of round trip in seconds, of jitter, and of bytes per second at one of the distances."""
+    low, high = DISTANCES[name]
+    near = [row for row in rtts() if low <= row[1] < high]
+    ways = {(which[0], which[2]) for which, _, _ in near}
+    # A probe takes exp(jitter |z|) times the least, with a deviation of 0.6 jitter.
+    jitter = median(mdev_ms / mean_ms / 0.6 for _, mean_ms, mdev_ms in near if mdev_ms is not None)
+    rates = [
+        rate
+        for which, runs in throughputs().items()
+        for rate in runs.values()
+        if (without_zone(which[0]), without_zone(which[2])) in ways
+    ]
+    return median(mean_ms for _, mean_ms, _ in near) / 1000.0, jitter, median(rates)
+
+
 def distances() -> None:
-    """Round trips, jitter and rates by distance."""
-    rtt_by_way = {(which[0], which[2]): mean_ms for which, mean_ms, _ in rtts()}
-    for name, (low, high) in DISTANCES.items():
-        near = [row for row in rtts() if low <= row[1] < high]
-        # A probe takes exp(jitter |z|) times the least, with a deviation of 0.6 jitter.
-        jitters = [mdev / mean / 0.6 for _, mean, mdev in near if mdev is not None]
-        rates = [
-            rate
-            for which, runs in throughputs().items()
-            for rate in runs.values()
-            if low <= rtt_by_way.get((without_zone(which[0]), without_zone(which[2])), -1.0) < high
-        ]
-        rtt_s, rate, profile = median(row[1] for row in near) / 1000, median(rates), PRESETS[name]
-        print(f"{name}: {len(near)} round trips, {len(rates)} rates; shipped {profile.rtt_s=} {profile.jitter=}")
-        print(f"  rtt {rtt_s:.4f} s, jitter {median(jitters):.4f}, rate {rate:.3g} B/s", end="; ")
-        print(f"shipped {profile.upload_bytes_per_s:.3g}, of one connection {profile.flow_bytes_per_s:.3g} B/s")
-        print(f"  one of 64 connections {rate / 64:.3g} B/s: loss {(1460 * 1.5**0.5 / rtt_s / (rate / 64)) ** 2:.2g}")
+    """Round trips, jitter and rates by distance, beside what is shipped."""
+    for name in DISTANCES:
+        rtt_s, jitter, rate = distance(name)
+        shipped = PRESETS[name]
+        print(f"{name}: fitted rtt_s {rtt_s:.4f}, jitter {jitter:.4f}, rate {rate:.3g} B/s,", end=" ")
+        print(f"one of 64 connections {rate / CONNECTIONS:.3g} B/s", end="; ")
+        print(
+            f"shipped rtt_s {shipped.rtt_s}, jitter {shipped.jitter}, rate {shipped.upload_bytes_per_s:.3g} B/s,",
+            end=" ",
+        )
+        print(f"one connection {shipped.flow_bytes_per_s:.3g} B/s at loss {shipped.loss}")
 
 
 def regimes(name: str, factors: Iterable[tuple[float, float]], shipped: Regimes) -> None:

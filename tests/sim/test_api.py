@@ -264,5 +264,10 @@ def test_a_profile_that_cannot_be_is_refused(field: str) -> None:
         msgspec.json.decode(f'{{"ttft_s": 1, "tpot_s": 0.1, {field}}}', type=ApiProfile)
 
 
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_profile_can_be_written_down_and_read_again(preset: str) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(PRESETS[preset]), type=ApiProfile) == PRESETS[preset]
+
+
 def test_office_hours_leave_the_median_of_a_day_where_it_is() -> None:
     assert median(PRESETS["commercial-long-context"].load) == pytest.approx(1.0, abs=0.01)

@@ -167,3 +167,8 @@ def test_a_profile_that_cannot_be_is_refused(said: str) -> None:
 def test_quantiles_out_of_order_are_refused(quantiles: str) -> None:
     with pytest.raises(msgspec.ValidationError, match="quantiles"):
         msgspec.json.decode(f'{{"hold_s": 1, "quantiles": {quantiles}}}', type=Regimes)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_profile_can_be_written_down_and_read_again(preset: str) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(PRESETS[preset]), type=LinkProfile) == PRESETS[preset]
