@@ -61,13 +61,13 @@ class CacheProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbi
 class ApiProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbid_unknown_fields=True):
     """What an API is like. A limit that is None is none.
 
-    The time to first token is about `ttft_s`, and what each cached and each uncached token adds, times the factor of the
-    hour of day (UTC) in `load`, 24 of them or none.
+    The time to first token is about `ttft_s`, and what each cached and each uncached token adds, times the factor of
+    the hour of day (UTC) in `load`, 24 of them or none.
 
     Limits are token buckets, which hold a minute's worth: tokens are those of prompts as they come, and those of output
     once it has ended. `retry_after_s` is what a full house says, which cannot know; a bucket says how long it needs.
-    A model that nobody used for `idle_s` takes `cold_start_s` to come back; None is always there. The share `errors` of requests fails, with
-    `error_status`. Whoever is not served is told after `refusal_s`.
+    A model that nobody used for `idle_s` takes `cold_start_s` to come back; without `idle_s` it is always there.
+    The share `errors` of requests fails, with `error_status`. Whoever is not served is told after `refusal_s`.
     """
 
     ttft_s: _Seconds
