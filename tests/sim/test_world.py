@@ -15,9 +15,11 @@ from tests import make as core
 from tests.sim.make import profile
 from tidegate.core.model import Ended, Ending, Held, Line, Overrides, Released, Request, Slo, Started, replace
 from tidegate.core.replay import replay
+from tidegate.sim.api import PRESETS, Api
+from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
-from tidegate.sim.place import Local
+from tidegate.sim.place import Local, Remote
 from tidegate.sim.world import World
 
 seeds = st.integers(0, 10_000)
@@ -57,7 +59,7 @@ class Way:
 
 
 class Stage:
-    """Two engines of our own, unequal, and a dear one behind a network; random traffic, and trouble if wanted."""
+    """Two engines of our own, unequal, a dear one behind a network and an API; random traffic, and trouble if wanted."""
 
     def __init__(
         self, seed: int, *, count: int = 60, trouble: bool = False, turns: int = 0, **settings: object
@@ -68,12 +70,17 @@ class Stage:
             core.endpoint("desk", concurrency=4),
             core.endpoint("lap", concurrency=1, context_tokens=4_096),
             core.endpoint("cloud", local=False),
+            core.endpoint("vendor", local=False),
         )
         self.world = world = World(endpoints, core.policy(**settings), journal=self.lines.append)
+        self.api = Api(PRESETS["llmperf-2023-lepton" if trouble else "llmperf-2023-groq"], Chance(seed), "vendor")
+        vendor = Remote("vendor", self.api, world.loop, world, Way(0.02))
         self.places = {
             "desk": Local("desk", Engine(profile(slots=4)), world.loop, world),
             "lap": Local("lap", Engine(profile(slots=1)), world.loop, world),
-            "cloud": Local("cloud", Engine(profile(slots=64, queue_max=4 if trouble else None)), world.loop, world, Way(0.06)),
+            "cloud": Local(
+                "cloud", Engine(profile(slots=64, queue_max=4 if trouble else None)), world.loop, world, Way(0.06)
+            ),
         }
         at_s, jobs = 0.0, []
         for number in range(count):
@@ -92,7 +99,7 @@ class Stage:
         if trouble:
             for _ in range(6):
                 self._trouble(draw, draw.uniform(0.0, at_s))
-        world.run(self.places, Listed(jobs, turns), probe_s=5.0, until_s=LONG_S)
+        world.run({**self.places, "vendor": vendor}, Listed(jobs, turns), probe_s=5.0, until_s=LONG_S)
 
     def _trouble(self, draw: Random, at_s: float) -> None:
         place = self.places[draw.choice(sorted(self.places))]
@@ -130,6 +137,7 @@ def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int,
     for place in stage.places.values():
         assert (place.engine.running, place.engine.queued, place.engine.kv.used) == (0, 0, 0)
     assert stage.world.router.held == 0
+    assert stage.api._open == 0
 
 
 @given(seeds)
@@ -169,7 +177,7 @@ def test_what_must_stay_local_is_never_sent_away_whatever_breaks(seed: int) -> N
     stage = Stage(seed, trouble=True)
     local = {f.id for f in stage.facts if isinstance(f, Request) and f.residency == ("local",)}
     sent = [f for f in stage.facts if isinstance(f, Started)]
-    assert not any(f.endpoint == "cloud" for f in sent if f.request_id in local)
+    assert not any(f.endpoint in ("cloud", "vendor") for f in sent if f.request_id in local)
 
 
 def test_trouble_is_trouble() -> None:

@@ -162,8 +162,7 @@ class Engine:
         """A request arrives; None where the queue is full, or where it can never fit."""
         profile = self.profile
         assert not job.blocks or job.block_tokens % BLOCK_TOKENS == 0, "a prompt's blocks are whole blocks of memory"
-        bound = job.request.output_tokens_max
-        target = max(1, job.output_tokens if bound is None else min(job.output_tokens, bound))
+        target = job.target
         full = profile.queue_max is not None and len(self._waiting) >= profile.queue_max
         if full or blocks_for(job.prompt_tokens + target) > self.kv.capacity:
             return None

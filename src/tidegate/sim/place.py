@@ -5,6 +5,7 @@ from math import inf
 from typing import Protocol
 
 from tidegate.core.model import Ending, Probed
+from tidegate.sim.api import Api
 from tidegate.sim.engine import Engine, Kind, Sequence
 from tidegate.sim.job import Job
 from tidegate.sim.loop import Loop
@@ -82,28 +83,50 @@ class Place(Protocol):
         """What a probe sees now."""
 
 
-class Local:
-    """An engine, at the end of a way or right here."""
+class _Away:
+    """Something at the end of a way, or right here; the news of it goes back that way."""
 
-    def __init__(self, name: str, engine: Engine, loop: Loop, listener: Listener, way: Way | None = None) -> None:
-        self.engine = engine
-        self.down = False
+    def __init__(self, name: str, loop: Loop, listener: Listener, way: Way | None) -> None:
+        self.way = way
         self._name = name
         self._loop = loop
         self._listener = listener
-        self._way = way
+
+    def _go(self, attempt: Attempt, arrive: Callable[[Attempt], None]) -> None:
+        """The request goes there; where the way is down, nobody is reached."""
+        loop, way = self._loop, self.way
+        if way is None:
+            arrive(attempt)
+        elif way.down:
+            loop.at(loop.now_s, self._listener.failed, attempt, REFUSED)
+        else:
+            loop.at(way.sent(attempt.job.request.prompt_bytes, loop.now_s), arrive, attempt)
+
+    def _back(self, tell: Callable[..., None], *news: object) -> None:
+        loop, way = self._loop, self.way
+        loop.at(loop.now_s if way is None else way.answered(loop.now_s), tell, *news)
+
+    def _seen(self, *, up: bool, running: int | None = None, queued: int | None = None) -> Probed:
+        way = self.way
+        if not up or (way is not None and way.down):
+            return Probed(endpoint=self._name, up=False)
+        rtt_s = 0.0 if way is None else way.rtt_s(self._loop.now_s)
+        return Probed(endpoint=self._name, up=True, rtt_s=rtt_s, running=running, queued=queued)
+
+
+class Local(_Away):
+    """An engine, at the end of a way or right here."""
+
+    def __init__(self, name: str, engine: Engine, loop: Loop, listener: Listener, way: Way | None = None) -> None:
+        super().__init__(name, loop, listener, way)
+        self.engine = engine
+        self.down = False
         self._attempts: dict[Sequence, Attempt] = {}
         self._planned_s = inf
 
     def send(self, attempt: Attempt) -> None:
         """See `Place`."""
-        loop = self._loop
-        if self._way is None:
-            self._arrive(attempt)
-        elif self._way.down:
-            loop.at(loop.now_s, self._listener.failed, attempt, REFUSED)
-        else:
-            loop.at(self._way.sent(attempt.job.request.prompt_bytes, loop.now_s), self._arrive, attempt)
+        self._go(attempt, self._arrive)
 
     def cancel(self, attempt: Attempt) -> None:
         """See `Place`."""
@@ -118,12 +141,8 @@ class Local:
 
     def probe(self) -> Probed:
         """See `Place`."""
-        engine, way = self.engine, self._way
-        up = not self.down and (way is None or not way.down)
-        rtt_s = 0.0 if way is None else way.rtt_s(self._loop.now_s)
-        if not up:
-            return Probed(endpoint=self._name, up=False)
-        return Probed(endpoint=self._name, up=True, rtt_s=rtt_s, running=engine.running, queued=engine.queued)
+        engine = self.engine
+        return self._seen(up=not self.down, running=engine.running, queued=engine.queued)
 
     def crash(self, back_s: float) -> None:
         """The engine dies, and is back then."""
@@ -176,7 +195,56 @@ class Local:
                 del self._attempts[told.sequence]
                 self._back(self._listener.done, attempt)
 
-    def _back(self, tell: Callable[..., None], *news: object) -> None:
-        """The news goes back the way."""
+
+class Remote(_Away):
+    """A fleet behind an API."""
+
+    def __init__(self, name: str, api: Api, loop: Loop, listener: Listener, way: Way | None = None) -> None:
+        super().__init__(name, loop, listener, way)
+        self.api = api
+        self._attempts: dict[Attempt, float] = {}
+
+    def send(self, attempt: Attempt) -> None:
+        """See `Place`."""
+        self._go(attempt, self._arrive)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """See `Place`. It has generated what there was time for, and that is billed."""
+        tpot_s = self._attempts.pop(attempt, None)
+        if tpot_s is None:
+            return
+        now_s = self._loop.now_s
+        if attempt.first_s is not None:
+            made = 1 + int((now_s - attempt.first_s) / tpot_s) if tpot_s > 0.0 else attempt.job.target
+            attempt.output_tokens = min(made, attempt.job.target)
+        self.api.ended(attempt.job, now_s)
+
+    def probe(self) -> Probed:
+        """See `Place`. What runs there, it does not tell."""
+        return self._seen(up=not self.api.down)
+
+    def _arrive(self, attempt: Attempt) -> None:
+        if attempt.over:
+            return
         loop = self._loop
-        loop.at(loop.now_s if self._way is None else self._way.answered(loop.now_s), tell, *news)
+        answer = self.api.answer(attempt.job, loop.now_s)
+        if answer.status != 200:
+            limited = answer.status == 429
+            failure = Failure(
+                Ending.REFUSED if limited else Ending.FAILED,
+                "rate_limited" if limited else f"status_{answer.status}",
+                answer.retry_after_s,
+            )
+            loop.at(loop.now_s + answer.ttft_s, self._back, self._listener.failed, attempt, failure)
+            return
+        self._attempts[attempt] = answer.tpot_s
+        attempt.cached_tokens = answer.cached_tokens
+        first_s = loop.now_s + answer.ttft_s
+        loop.at(first_s, self._back, self._listener.first, attempt)
+        loop.at(first_s + answer.tpot_s * (attempt.job.target - 1), self._finish, attempt)
+
+    def _finish(self, attempt: Attempt) -> None:
+        if self._attempts.pop(attempt, None) is not None:
+            attempt.output_tokens = attempt.job.target
+            self.api.ended(attempt.job, self._loop.now_s)
+            self._back(self._listener.done, attempt)

@@ -36,7 +36,7 @@ from tidegate.sim.loop import Loop
 from tidegate.sim.place import Attempt, Failure, Place
 
 # Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
-_UNBILLED = frozenset({"refused", "overloaded", "rate_limited"})
+_UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
 
 
 class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
