@@ -1,4 +1,4 @@
-"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, chaos, version."""
+"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, calibrate, chaos, version."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate import __version__
-from tidegate.cli import discover, journal, keys, serve
+from tidegate.cli import calibrate, discover, journal, keys, serve
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
+
+    verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
+    calibrate.add_arguments(verb)
 
     verb = _verb(verbs, "chaos", "a provider that misbehaves, to aim a client or a gateway at", _chaos)
     verb.add_argument(

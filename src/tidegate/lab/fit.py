@@ -1,0 +1,136 @@
+"""Least squares with physical signs: what seconds are made of, and how sure that is."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import sqrt
+from random import Random
+
+import msgspec
+
+DRAWS = 200  # of the bootstrap: the ends of an interval of nine in ten rest on ten of them each
+OUTSIDE = 0.05  # on either side of an interval
+SINGULAR = 1e-10  # of a column of length 1: what the others leave of it is rounding
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Something took `seconds`, and was made of so many of each thing that takes time."""
+
+    seconds: float
+    counts: tuple[float, ...]
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """The same thing timed once or more. Its median counts, so that a disturbance does not."""
+
+    name: str
+    timings: tuple[Timing, ...]
+
+    @property
+    def median(self) -> Timing:
+        """The timing in the middle, the faster of two."""
+        return _median(self.timings)
+
+    @property
+    def spread(self) -> float:
+        """How far repeats are from each other: the middle distance from the median, as a share of it."""
+        middle_s = self.median.seconds
+        distances = sorted(abs(timing.seconds - middle_s) for timing in self.timings)
+        return distances[len(distances) // 2] / middle_s
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """One constant: its value, and the interval that holds nine in ten of its bootstrapped values."""
+
+    value: float
+    low: float
+    high: float
+
+
+def fit(points: Sequence[Point], seed: int = 0) -> tuple[Fit, ...]:
+    """The constants, one for each count, that explain the medians best: relative errors are least in their squares.
+
+    Intervals are from the bootstrap over the repeats of each point: what was timed once seems surer than it is.
+    """
+    draw = Random(seed)  # noqa: S311 - the same measurements give the same intervals
+    best = _solve([point.median for point in points])
+    drawn = [
+        _solve([_median(draw.choices(point.timings, k=len(point.timings))) for point in points]) for _ in range(DRAWS)
+    ]
+    fits = []
+    for number, value in enumerate(best):
+        values = sorted(constants[number] for constants in drawn)
+        low, high = values[int(OUTSIDE * len(values))], values[-1 - int(OUTSIDE * len(values))]
+        fits.append(Fit(value=value, low=min(low, value), high=max(high, value)))
+    return tuple(fits)
+
+
+def error(points: Sequence[Point], constants: Sequence[float]) -> float:
+    """How far the constants are from the medians: the root of the mean square of relative errors."""
+    total = 0.0
+    for point in points:
+        timing = point.median
+        made = sum(count * constant for count, constant in zip(timing.counts, constants, strict=True))
+        total += (made / timing.seconds - 1.0) ** 2
+    return sqrt(total / len(points))
+
+
+def _median(timings: Sequence[Timing]) -> Timing:
+    return sorted(timings, key=lambda timing: timing.seconds)[(len(timings) - 1) // 2]
+
+
+def _solve(timings: Sequence[Timing]) -> list[float]:
+    """Least squares of relative errors, no constant below zero."""
+    rows = [[count / timing.seconds for count in timing.counts] for timing in timings]
+    return non_negative(rows, [1.0] * len(rows))
+
+
+def non_negative(rows: Sequence[Sequence[float]], target: Sequence[float]) -> list[float]:
+    """The x >= 0 with the least squares of `rows x - target`.
+
+    At the least, those above zero solve the problem of their own columns: with so few columns all sets of them can be
+    tried. Of two that explain as much, the smaller set counts.
+    """
+    columns = list(zip(*rows, strict=True))
+    sizes = [sqrt(sum(value * value for value in column)) or 1.0 for column in columns]
+    scaled = [[value / size for value in column] for column, size in zip(columns, sizes, strict=True)]
+    gram = [[_dot(one, other) for other in scaled] for one in scaled]
+    right = [_dot(one, target) for one in scaled]
+    best, explained_best = [0.0] * len(columns), 0.0
+    for count in range(1, len(columns) + 1):
+        for chosen in combinations(range(len(columns)), count):
+            found = _system([[gram[i][j] for j in chosen] for i in chosen], [right[i] for i in chosen])
+            if found is None or min(found) < 0.0:
+                continue
+            explained = sum(x * right[i] for x, i in zip(found, chosen, strict=True))
+            if explained > explained_best * (1.0 + SINGULAR):
+                explained_best = explained
+                best = [0.0] * len(columns)
+                for x, i in zip(found, chosen, strict=True):
+                    best[i] = x / sizes[i]
+    return best
+
+
+def _dot(one: Sequence[float], other: Sequence[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def _system(matrix: list[list[float]], right: list[float]) -> list[float] | None:
+    """The solution of a small symmetric system, None where it has no single one (Cholesky's decomposition)."""
+    size = len(right)
+    low = [[0.0] * size for _ in right]
+    for i in range(size):
+        for j in range(i + 1):
+            rest = matrix[i][j] - _dot(low[i][:j], low[j][:j])
+            if i == j:
+                if rest <= SINGULAR:
+                    return None
+                low[i][i] = sqrt(rest)
+            else:
+                low[i][j] = rest / low[j][j]
+    half: list[float] = []
+    for i in range(size):
+        half.append((right[i] - _dot(low[i][:i], half)) / low[i][i])
+    found = [0.0] * size
+    for i in reversed(range(size)):
+        found[i] = (half[i] - sum(low[j][i] * found[j] for j in range(i + 1, size))) / low[i][i]
+    return found
