@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-relay bench-canary clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-relay bench-canary bench-llama_parity clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk;
 
 bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the same weights, and of others
 	$(BIN)/python -m bench.canary
+
+bench-llama_parity: $(VENV)/.dev ## a real llama.cpp beside a simulated one that was calibrated with it, under load
+	$(BIN)/python -m bench.llama_parity
 
 lock: ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo $(LOCK) -o requirements.lock

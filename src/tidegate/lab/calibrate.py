@@ -206,12 +206,12 @@ class Plan:
         return levels if not levels or levels[-1] == most else [*levels, most]
 
     async def _warm_up(self, words: int) -> None:
-        answer = await self._ask(_prompt(words), words, OUTPUT_TOKENS)
+        answer = await self._ask(fresh_prompt(words), words, OUTPUT_TOKENS)
         self._per_word = max(0.5, answer.prompt_tokens / words)
 
     async def _alone(self, words: int) -> None:
         await self._asker.warm(1)
-        answer = await self._ask(_prompt(words), words, OUTPUT_TOKENS)
+        answer = await self._ask(fresh_prompt(words), words, OUTPUT_TOKENS)
         self._note(f"prompt of {words}", answer, answer.cached_tokens or 0)
         if answer.output_tokens > 1 and answer.tpot_s > 0.0:
             context = answer.prompt_tokens + answer.output_tokens / 2
@@ -219,7 +219,7 @@ class Plan:
 
     async def _again(self, words: int) -> None:
         """The same prompt twice: the second time, what an engine keeps of the first is not computed."""
-        prompt = _prompt(words)
+        prompt = fresh_prompt(words)
         first = await self._ask(prompt, words, 2)
         await self._asker.warm(1)
         again = await self._ask(prompt, words, 2)
@@ -230,7 +230,7 @@ class Plan:
 
     async def _upload(self) -> None:
         await self._asker.warm(1)
-        answer = await self._ask(_prompt(self._words[0]), self._words[0], 2, pad_bytes=PAD_BYTES)
+        answer = await self._ask(fresh_prompt(self._words[0]), self._words[0], 2, pad_bytes=PAD_BYTES)
         self.seen.padded_s.append(answer.ttft_s)
 
     async def _together(self, count: int) -> None:
@@ -238,7 +238,7 @@ class Plan:
         await self._asker.warm(count)
         words = self._words[0]
         async with _together() as group:
-            tasks = [group.create_task(self._ask(_prompt(words), words, TOGETHER_TOKENS)) for _ in range(count)]
+            tasks = [group.create_task(self._ask(fresh_prompt(words), words, TOGETHER_TOKENS)) for _ in range(count)]
         answers = [task.result() for task in tasks]
         from_s, until_s = max(one.token_s[0] for one in answers), min(one.token_s[-1] for one in answers)
         running = sum(one.token_s[0] < until_s for one in answers)
@@ -263,10 +263,10 @@ class Plan:
         short = self._words[0]
         output_tokens = max(2 * TOGETHER_TOKENS, 2 * BEFORE + words // 64)
         async with _together() as group:
-            task = group.create_task(self._ask(_prompt(short), short, output_tokens, heard))
+            task = group.create_task(self._ask(fresh_prompt(short), short, output_tokens, heard))
             task.add_done_callback(lambda _: begun.set())
             await begun.wait()
-            other = await self._ask(_prompt(words), words, 2)
+            other = await self._ask(fresh_prompt(words), words, 2)
         found = beside(task.result(), other)
         if found is not None:
             self.seen.beside.append(found)
@@ -347,6 +347,6 @@ def beside(answer: Answered, other: Answered) -> Beside | None:
     )
 
 
-def _prompt(words: int) -> str:
+def fresh_prompt(words: int) -> str:
     """So many words that nobody has sent before: what follows a new beginning is in no cache."""
     return " ".join((token_hex(4), *(_LIST[number * 7 % len(_LIST)] for number in range(words))))
