@@ -162,13 +162,13 @@ def row(run: Run, profile: Profile) -> dict[str, object]:
 
 async def calibrated(url: Url, pid: int, clock: Clock) -> tuple[Profile, float, int]:
     """The profile, what share of a core the engine had, and how many attempts it took."""
-    for attempt in range(1, ATTEMPTS + 1):
+    share, attempt = 0.0, 0
+    while share < SHARE_MIN and attempt < ATTEMPTS:
+        attempt += 1
         began_s, began_cpu_s = clock.now_s(), cpu_s(pid)
-        profile = await measure(url, None, (), CALIBRATION, lambda _: None)
+        profile = await measure(url, None, (), CALIBRATION, clock, lambda _: None)
         share = (cpu_s(pid) - began_cpu_s) / (clock.now_s() - began_s)
         print(f"calibrated: share {share:.3f}, {profile}", flush=True)
-        if share >= SHARE_MIN:
-            break
     return profile, share, attempt
 
 

@@ -85,7 +85,7 @@ def calibrate(options: argparse.Namespace) -> int:
     headers = _key(options.key_env)
     try:
         with _progress() as tell:
-            made = asyncio.run(measure(options.url, options.model, headers, budget, tell))
+            made = asyncio.run(measure(options.url, options.model, headers, budget, Clock(), tell))
     except CalibrateError as error:
         print(f"tidegate calibrate: {error}\n    remedy: {error.remedy}", file=sys.stderr)
         return 1
@@ -100,9 +100,10 @@ def calibrate(options: argparse.Namespace) -> int:
     return 0
 
 
-async def measure(url: Url, model: str | None, key: tuple[Header, ...], budget: Budget, tell: Tell) -> Profile:
+async def measure(
+    url: Url, model: str | None, key: tuple[Header, ...], budget: Budget, clock: Clock, tell: Tell
+) -> Profile:
     """The profile of the engine there. Raises `CalibrateError`."""
-    clock = Clock()
     target = await _look(url, model, clock)
     async with Asker(url, target.kind, target.model, key, clock) as asker:
         window = (await asker.signals()).context_tokens

@@ -33,12 +33,12 @@ _TASK = "Write the numbers from one to a thousand as words, and nothing else."
 class AskError(Exception):
     """There is no answer that can be timed. The message says why, without what was asked and without any key.
 
-    `too_long`: the prompt did not fit, which an engine says before it computes anything.
+    `too_long`: the prompt did not fit, which an engine says before it computes anything. `late`: the time was up.
     """
 
-    def __init__(self, message: str, *, too_long: bool = False) -> None:
+    def __init__(self, message: str, *, too_long: bool = False, late: bool = False) -> None:
         super().__init__(message)
-        self.too_long = too_long
+        self.too_long, self.late = too_long, late
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,14 +170,15 @@ class Asker:
             outgoing.headers,
             outgoing.body + b" " * pad_bytes,
             receiver,
-            first_byte_timeout_s=bound_s,
-            idle_timeout_s=bound_s,
+            # The bound below is over first.
+            first_byte_timeout_s=2.0 * bound_s + 1.0,
+            idle_timeout_s=2.0 * bound_s + 1.0,
         )
         try:
             async with asyncio.timeout(bound_s):
                 await receiver.done
         except TimeoutError:
-            raise AskError(f"no complete answer within {bound_s:.0f} s") from None
+            raise AskError(f"no complete answer within {bound_s:.0f} s", late=True) from None
         finally:
             under_way.cancel()
         return self._judged(receiver, answer, sent_s)

@@ -26,6 +26,7 @@ TOGETHER_TOKENS = 32  # of answers side by side, which begin one after the other
 TOGETHER_MAX = 32  # answers side by side; beyond that an engine is a fleet's, and others would notice
 TOGETHER_UNTOLD_MAX = 8  # where nobody says how many run at once
 BEFORE = 6  # tokens of an answer before something is sent beside it: what is usual has to be known
+SLOWED = 1.5  # times what is usual: an iteration with a prompt in it
 PAD_BYTES = 256 * 1024  # sent to time an upload: below every bound on bodies that is in use
 RTTS = 5
 FAILURES_MAX = 3  # after the first round: more is no bad luck
@@ -33,6 +34,11 @@ LOOK_S_MIN = 2.0  # llama.cpp overlooks clients that leave while it is asked mor
 TASK_TOKENS = 64  # of the template and the task around a prompt, at most
 TOKENS_PER_WORD_MAX = 2.0  # until an answer has told
 MARGIN = 1.2  # of estimates: tokens per word differ a little from prompt to prompt
+
+TOO_SHORT = (
+    "its answers are too short to time what is between tokens",
+    "choose a model that answers with more than one token",
+)
 
 _TEXT = (
     "time year people way day man thing woman life child world school state family student group country problem "
@@ -79,6 +85,7 @@ class Seen(msgspec.Struct):
     prompts: dict[str, list[Alone]] = {}
     decoding: dict[str, list[tuple[float, int, float]]] = {}  # seconds, sequences, tokens of all their contexts
     beside: list[Beside] = []
+    kept: list[bool] = []  # whether most of a prompt was there when it came again
     padded_s: list[float] = []
     rtt_s: list[float] = []
     at_once: int = 1  # the most that were seen to run side by side
@@ -108,19 +115,19 @@ class Plan:
         self._failures = 0
         self._looked_s = 0.0
         self._others = False
+        self._what = ""
 
     async def run(self) -> Seen:
         """Rounds until the budget is spent. Raises `CalibrateError` where there is not one whole round."""
-        seen, end = self.seen, "all rounds are done"
+        seen = self.seen
         try:
             while seen.rounds < ROUNDS_MAX and self._failures < FAILURES_MAX:
                 await self._round()
                 seen.rounds += 1
         except SpentError as spent:
-            end = f"the budget's {spent.what} are spent"
             if not seen.rounds:
                 raise CalibrateError(
-                    f"{end} before everything was timed once",
+                    f"the budget's {spent.what} are spent while timing {self._what}, before all was timed once",
                     "raise --seconds or --tokens (or --yes-spend, where it costs money)",
                 ) from None
         if self._others:
@@ -146,7 +153,7 @@ class Plan:
 
     async def _step(self, what: str, act: Callable[[], Awaitable[None]]) -> None:
         """One thing, unless there is no time for it. What fails is repeated in the next round; not so in the first."""
-        purse = self._purse
+        purse, self._what = self._purse, what
         if purse.seconds_left < MARGIN * self._took_s.get(what, 0.0):
             raise SpentError("seconds")
         spent = max(purse.seconds / purse.budget.seconds, purse.tokens / purse.budget.tokens)
@@ -156,7 +163,7 @@ class Plan:
         try:
             await act()
         except AskError as error:
-            if purse.seconds_left <= 0.0:
+            if error.late:  # all the seconds that are left are waited for
                 raise SpentError("seconds") from None
             self._failures += 1
             if not self.seen.rounds or error.too_long:
@@ -207,6 +214,8 @@ class Plan:
 
     async def _warm_up(self, words: int) -> None:
         answer = await self._ask(fresh_prompt(words), words, OUTPUT_TOKENS)
+        if answer.output_tokens < 2:
+            raise CalibrateError(*TOO_SHORT)
         self._per_word = max(0.5, answer.prompt_tokens / words)
 
     async def _alone(self, words: int) -> None:
@@ -223,10 +232,11 @@ class Plan:
         first = await self._ask(prompt, words, 2)
         await self._asker.warm(1)
         again = await self._ask(prompt, words, 2)
-        cached = again.cached_tokens
-        if cached is None:  # it does not tell: by how long it took
-            cached = again.prompt_tokens - 1 if again.ttft_s < first.ttft_s / 2 else 0
-        self._note("prompt again", again, min(cached, again.prompt_tokens - 1))
+        if again.cached_tokens is None:  # what it keeps shows in how long it takes, but not how much
+            self.seen.kept.append(again.ttft_s < first.ttft_s / 2)
+        else:
+            self.seen.kept.append(2 * again.cached_tokens > again.prompt_tokens)
+            self._note("prompt again", again, min(again.cached_tokens, again.prompt_tokens - 1))
 
     async def _upload(self) -> None:
         await self._asker.warm(1)
@@ -333,7 +343,8 @@ def beside(answer: Answered, other: Answered) -> Beside | None:
         return None
     usual_s = median(before)
     slowed = [gap for gap in gaps if gap[1] > other.sent_s and gap[0] < first_s - usual_s / 2]
-    while slowed and slowed[0][1] - slowed[0][0] < 2 * usual_s:  # what was under way when the prompt came
+    # What was under way when the prompt came is no iteration with a prompt.
+    while slowed and slowed[0][1] - slowed[0][0] < SLOWED * usual_s:
         slowed = slowed[1:]
     if not slowed:
         return None

@@ -10,7 +10,7 @@ from statistics import median
 
 import msgspec
 
-from tidegate.lab.calibrate import PAD_BYTES, Beside, CalibrateError, Seen
+from tidegate.lab.calibrate import PAD_BYTES, TOO_SHORT, Beside, CalibrateError, Seen
 from tidegate.lab.fit import Fit, Point, Timing, error, fit
 
 COLUMNS = (
@@ -52,9 +52,7 @@ class Constants(msgspec.Struct, frozen=True, kw_only=True):
 def constants(seen: Seen, slots: int | None) -> Constants:
     """What explains best what was seen; `slots` is what the engine told. Raises `CalibrateError`."""
     if not seen.decoding:
-        raise CalibrateError(
-            "its answers are too short to time a token", "choose a model that answers with 16 tokens and more"
-        )
+        raise CalibrateError(*TOO_SHORT)
     if not seen.rtt_s:
         raise CalibrateError("no round trip could be timed", "try again, or look at the engine's own log")
     batch = batch_tokens(seen.beside, max(one.prompt_tokens for many in seen.prompts.values() for one in many))
@@ -71,7 +69,7 @@ def constants(seen: Seen, slots: int | None) -> Constants:
         fits=named,
         batch_tokens=batch,
         slots=_slots(seen, slots),
-        keeps_prefixes=any(2 * one.cached_tokens > one.prompt_tokens for one in seen.prompts["prompt again"]),
+        keeps_prefixes=any(seen.kept),
         rtt_s=least_s,
         upload_bytes_per_s=_upload_bytes_per_s(seen),
         error=off,
@@ -85,14 +83,15 @@ def batch_tokens(seen: Sequence[Beside], longest: int) -> Bounds:
     A power of two, where one explains what was seen: engines are rarely set to anything else. Where the longest prompt
     was not split, no more is known than that.
     """
-    if not seen:
-        return Bounds(value=max(BATCH_TOKENS, longest), low=1, high=None)
-    usual = sorted(seen, key=lambda one: one.iterations / one.prompt_tokens)[len(seen) // 2]
-    low = ceil(usual.prompt_tokens / usual.iterations) + 1
-    if usual.iterations == 1:
-        return Bounds(value=max(BATCH_TOKENS, low), low=low, high=None)
-    high = ceil(usual.prompt_tokens / (usual.iterations - 1))
+    low, high = longest + 1, None
+    if seen:
+        usual = sorted(seen, key=lambda one: one.iterations / one.prompt_tokens)[len(seen) // 2]
+        low = ceil(usual.prompt_tokens / usual.iterations) + 1
+        if usual.iterations > 1:
+            high = ceil(usual.prompt_tokens / (usual.iterations - 1))
     power = 1 << (low - 1).bit_length()
+    if high is None:
+        return Bounds(value=max(BATCH_TOKENS, power), low=low if seen else 1, high=None)
     return Bounds(value=power if power <= high else low, low=low, high=high)
 
 
