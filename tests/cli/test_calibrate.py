@@ -1,0 +1,140 @@
+"""What `tidegate calibrate` says, writes, refuses and spends."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import pytest
+
+from tests.http.harness import eventually
+from tidegate.cli.main import main
+from tidegate.engines.fake import FakeEngine, Script
+from tidegate.sim.profile import Profile, profile
+
+SECRET = "sk-very-secret-0123"
+QUICK = Script(first_s=0.002, token_s=0.001, tokens=16)
+# The engine counts bytes, and so those that time an upload too.
+BUDGET = ("--seconds", "4", "--tokens", "600000")
+NEVER = Script(first_s=1000.0)
+
+
+async def started(*words: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: int = PIPE) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tidegate.cli.main", "calibrate", *words, stdin=stdin, stdout=PIPE, stderr=stderr
+    )
+
+
+async def test_a_profile_is_written_and_told(tmp_path: Path) -> None:
+    file = tmp_path / "profile.toml"
+    async with FakeEngine(QUICK) as engine:
+        process = await started(engine.url, *BUDGET, "--out", str(file), "--json")
+        said, complained = await process.communicate()
+        assert (process.returncode, complained) == (0, b"")
+        told = json.loads(said)
+        written = profile(file)
+        assert written.measured is not None
+        assert told["measured"]["requests"] == written.measured.requests == len(engine.seen)
+        assert told["engine"]["slots"] == written.engine.slots
+        assert told["measured"]["seconds"] <= 4.0
+
+
+async def test_without_a_file_the_profile_is_printed_as_one(tmp_path: Path) -> None:
+    async with FakeEngine(QUICK) as engine:
+        process = await started(engine.url, *BUDGET)
+        said, _ = await process.communicate()
+    file = tmp_path / "printed.toml"
+    file.write_bytes(said)
+    assert isinstance(profile(file), Profile)
+
+
+async def test_what_may_be_spent_is_never_exceeded() -> None:
+    async with FakeEngine(QUICK) as engine:
+        price = ("--price-per-1m", "10", "50")
+        process = await started(engine.url, "--seconds", "10", *price, "--yes-spend", "0.01", "--json")
+        said, complained = await process.communicate()
+        assert process.returncode == 1
+        assert b"dollars are spent" in complained
+        tokens_usd = sum(len(one.body) / 4 * 10e-6 + 16 * 50e-6 for one in engine.seen)
+        assert tokens_usd <= 0.01
+        assert said == b""
+
+
+async def test_at_a_terminal_it_asks_before_it_spends() -> None:
+    async with FakeEngine(QUICK) as engine:
+        ours, theirs = os.openpty()
+        try:
+            price = ("--price-per-1m", "1", "2")
+            process = await started(engine.url, *price, stdin=theirs, stderr=theirs)
+            os.write(ours, b"n\n")
+            assert await process.wait() == 2
+            assert b"up to $0.10. Go on?" in os.read(ours, 4096)
+        finally:
+            os.close(ours)
+            os.close(theirs)
+        assert engine.seen == []
+
+
+async def test_an_interrupt_ends_it_at_once_and_leaves_nothing_running() -> None:
+    async with FakeEngine(NEVER) as engine:
+        process = await started(engine.url)
+        await eventually(lambda: engine.in_flight == 1)
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+        await eventually(lambda: engine.in_flight == 0)
+
+
+async def test_the_key_goes_to_the_engine_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGINE_KEY", SECRET)
+    async with FakeEngine(Script(status=401)) as engine:
+        process = await started(engine.url, "--key-env", "ENGINE_KEY")
+        said, complained = await process.communicate()
+        assert process.returncode == 1
+        assert engine.seen[0].headers[b"authorization"] == b"Bearer " + SECRET.encode()
+        assert SECRET.encode() not in said + complained
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["https://api.openai.com", "--model", "gpt-4.1-mini"], "openai takes money"),
+        (["https://llm.example.com"], "an address in the internet"),
+        (["https://api.openai.com", "--model", "m", "--price-per-1m", "1", "2"], "nobody is there to agree"),
+        (["http://127.0.0.1:1", "--yes-spend", "1"], "nothing says what is spent"),
+        (["http://127.0.0.1:1", "--key-env", "NOT_THERE"], "NOT_THERE is not set"),
+        (["http://127.0.0.1:1", "--key-env", SECRET], "not the name of a variable"),
+    ],
+)
+def test_what_is_asked_wrongly_is_refused_before_anything_is_sent(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *words]) == 2
+    complained = capsys.readouterr().err
+    assert said in complained
+    assert "remedy:" in complained
+    assert SECRET not in complained
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ftp://127.0.0.1"], "begins neither"),
+        (["http://8.8.8.8"], "write https://"),
+        (["http://127.0.0.1", "--seconds", "0"], "a number from 1 to 3600"),
+        (["http://127.0.0.1", "--tokens", "many"], "a number from 500"),
+        (["http://127.0.0.1", "--price-per-1m", "1", "-2"], "a number from 0"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["calibrate", *words])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_where_nobody_listens_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "http://127.0.0.1:1"]) == 1
+    assert "nobody listens there" in capsys.readouterr().err
