@@ -89,7 +89,7 @@ def test_others_that_use_the_engine_are_noticed() -> None:
     assert any("others used the engine" in remark for remark in made.measured.remarks)
 
 
-@settings(max_examples=12)
+@settings(max_examples=12, deadline=None)
 @given(st.floats(1.0, 25.0), st.integers(500, 20_000), st.floats(0.0001, 0.1))
 def test_no_budget_is_ever_exceeded(seconds: float, tokens: int, usd: float) -> None:
     budget = Budget(seconds=seconds, tokens=tokens, usd=usd, usd_per_input_token=1e-6, usd_per_output_token=5e-6)
@@ -110,7 +110,7 @@ def test_no_budget_is_ever_exceeded(seconds: float, tokens: int, usd: float) -> 
     assert took_s <= seconds + 1.0  # and to find out what it is
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 20.0))
 def test_an_interruption_leaves_nothing_running(after_s: float) -> None:
     async def main() -> None:

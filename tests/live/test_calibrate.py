@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sim.make import drained, job
 from tidegate.cli.calibrate import measure
 from tidegate.clock import Clock
 from tidegate.config.address import parse_url
@@ -14,7 +15,6 @@ from tidegate.lab.llama import Engine, Spec
 from tidegate.lab.purse import Budget
 from tidegate.sim.engine import Engine as Simulated
 from tidegate.sim.profile import profile, toml
-from tests.sim.make import drained, job
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 

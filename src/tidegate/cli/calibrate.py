@@ -294,7 +294,7 @@ def _progress() -> Iterator[Tell]:
 
 def _write(file: Path, text: str) -> None:
     try:
-        file.write_text(text)
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _refusal(
             "--out", f"{file} cannot be written: {error.strerror}", "name a file in a folder of yours"

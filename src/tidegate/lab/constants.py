@@ -6,7 +6,6 @@ contexts, and for each pair of a prompt's token and one before it. A request tak
 
 from collections.abc import Sequence
 from math import ceil
-from statistics import median
 
 import msgspec
 
@@ -21,6 +20,19 @@ COLUMNS = (
     "step.per_pair_s",
     "request_s",
 )
+# A token's attention to one before it takes 4 operations for each value of a layer's width, its way through the layer
+# 24 for each of the width's square: a 3,456th for the smallest models that chat, and a few times that where it is
+# computed less well. What is beyond is no attention: without the bound, disturbed prompts are all pairs and no tokens.
+PAIR_SHARE = 1 / 500
+RAYS = (
+    (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    (0.0, 1.0, 0.0, 0.0, 0.0, 0.0),
+    (0.0, 1.0, 0.0, 0.0, PAIR_SHARE, 0.0),
+    (0.0, 0.0, 1.0, 0.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 1.0, 0.0, 0.0),
+    (0.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+)
+"""By `COLUMNS`: each constant alone, but for pairs, which come with tokens."""
 BATCH_TOKENS = 2048  # the default of llama.cpp, and of vLLM where it is not larger: where a prompt was not split
 UPLOAD_BYTES_PER_S_MAX = 1e9  # beyond, an upload is lost in what else differs between two requests
 ERROR_MAX = 0.15  # beyond, the constants do not say what was seen
@@ -57,7 +69,7 @@ def constants(seen: Seen, slots: int | None) -> Constants:
         raise CalibrateError("no round trip could be timed", "try again, or look at the engine's own log")
     batch = batch_tokens(seen.beside, max(one.prompt_tokens for many in seen.prompts.values() for one in many))
     points = _points(seen, batch.value)
-    fits = fit(points)
+    fits = fit(points, RAYS)
     off = error(points, [one.value for one in fits])
     rtt_s = sorted(seen.rtt_s)
     least_s = Fit(value=rtt_s[0], low=rtt_s[0], high=rtt_s[int(0.95 * (len(rtt_s) - 1))])
@@ -134,9 +146,9 @@ def _slots(seen: Seen, told: int | None) -> Bounds:
 
 
 def _upload_bytes_per_s(seen: Seen) -> float:
-    """By what the same short prompt takes longer with many bytes around it."""
+    """By what the same short prompt takes longer with many bytes around it, undisturbed: the rate is that, at least."""
     plain = next(iter(seen.prompts.values()))
-    longer_s = median(seen.padded_s) - median(one.ttft_s for one in plain)
+    longer_s = min(seen.padded_s) - min(one.ttft_s for one in plain)
     return min(UPLOAD_BYTES_PER_S_MAX, PAD_BYTES / longer_s) if longer_s > 0.0 else UPLOAD_BYTES_PER_S_MAX
 
 

@@ -46,15 +46,19 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-def fit(points: Sequence[Point], seed: int = 0) -> tuple[Fit, ...]:
+def fit(points: Sequence[Point], rays: Sequence[Sequence[float]], seed: int = 0) -> tuple[Fit, ...]:
     """The constants, one for each count, that explain the medians best: relative errors are least in their squares.
+
+    They are a sum of `rays`, none of them taken less than no times: with a ray for each constant alone, all that is
+    asked is that none is negative; one that goes with another can be no larger than its share of that.
 
     Intervals are from the bootstrap over the repeats of each point: what was timed once seems surer than it is.
     """
     draw = Random(seed)  # noqa: S311 - the same measurements give the same intervals
-    best = _solve([point.median for point in points])
+    best = _solve([point.median for point in points], rays)
     drawn = [
-        _solve([_median(draw.choices(point.timings, k=len(point.timings))) for point in points]) for _ in range(DRAWS)
+        _solve([_median(draw.choices(point.timings, k=len(point.timings))) for point in points], rays)
+        for _ in range(DRAWS)
     ]
     fits = []
     for number, value in enumerate(best):
@@ -78,10 +82,11 @@ def _median(timings: Sequence[Timing]) -> Timing:
     return sorted(timings, key=lambda timing: timing.seconds)[(len(timings) - 1) // 2]
 
 
-def _solve(timings: Sequence[Timing]) -> list[float]:
-    """Least squares of relative errors, no constant below zero."""
-    rows = [[count / timing.seconds for count in timing.counts] for timing in timings]
-    return non_negative(rows, [1.0] * len(rows))
+def _solve(timings: Sequence[Timing], rays: Sequence[Sequence[float]]) -> list[float]:
+    """Least squares of relative errors."""
+    rows = [[_dot(timing.counts, ray) / timing.seconds for ray in rays] for timing in timings]
+    times = non_negative(rows, [1.0] * len(rows))
+    return [_dot(times, parts) for parts in zip(*rays, strict=True)]
 
 
 def non_negative(rows: Sequence[Sequence[float]], target: Sequence[float]) -> list[float]:

@@ -147,7 +147,8 @@ def _value(value: object) -> str:
     """JSON writes these as TOML has them; but for tables, and None, which is left out."""
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_value(one)}" for key, one in value.items() if one is not None) + " }"
-    return json.dumps(value, ensure_ascii=True)
+    # All but this character, which JSON leaves as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _refusal(file: str, path: str, message: str) -> ConfigError:
