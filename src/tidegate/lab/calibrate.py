@@ -110,7 +110,6 @@ class Plan:
         self.seen = Seen()
         self._words: list[int] = []  # lengths that were found to fit
         self._per_word = TOKENS_PER_WORD_MAX
-        self._known = False  # how many tokens a word has
         self._took_s: dict[str, float] = {}
         self._failures = 0
         self._looked_s = 0.0
@@ -180,9 +179,9 @@ class Plan:
 
     async def _find_lengths(self) -> None:
         """Time each length once, until the next would be beyond the window, or take too much of the budget."""
-        # The first answer of an idle engine is late for reasons of its own, and tells how many tokens a word has.
+        # The first answer of an idle engine is late for reasons of its own.
         await self._step("first answer", partial(self._warm_up, WORDS[0]))
-        for words in self._lengths():
+        while words := self._next_length():
             before_s = self._took_s.get(f"prompt of {self._words[-1]}", 0.0) if self._words else 0.0
             growth = words / self._words[-1] if self._words else 1.0
             if before_s * growth > ROUND_SHARE * self._purse.budget.seconds:
@@ -195,16 +194,17 @@ class Plan:
                 break  # longer than its window, which it did not tell
             self._words.append(words)
 
-    def _lengths(self) -> list[int]:
-        """Those that fit both, and the longest that fits where it is not among them."""
+    def _next_length(self) -> int:
+        """The next one, or the longest that fits where that is longer by much; 0 where neither fits."""
         most = ROUND_SHARE * self._purse.budget.tokens
         if self._facts.context_tokens is not None:
             most = min(most, WINDOW_SHARE * self._facts.context_tokens - TASK_TOKENS - OUTPUT_TOKENS)
         longest = int(most / self._per_word)
-        fitting = [words for words in WORDS if words <= longest]
-        if fitting and longest < WORDS[-1] and longest >= 1.4 * fitting[-1]:
-            fitting.append(longest)
-        return fitting or [max(8, longest)]
+        if not self._words:
+            return max(8, min(WORDS[0], longest))
+        last = self._words[-1]
+        words = min(next((words for words in WORDS if words > last), 0), longest)
+        return words if words >= 1.4 * last else 0
 
     def _levels(self) -> list[int]:
         slots = self._facts.slots
@@ -216,11 +216,12 @@ class Plan:
         answer = await self._ask(fresh_prompt(words), words, OUTPUT_TOKENS)
         if answer.output_tokens < 2:
             raise CalibrateError(*TOO_SHORT)
-        self._per_word = max(0.5, answer.prompt_tokens / words)
 
     async def _alone(self, words: int) -> None:
         await self._asker.warm(1)
         answer = await self._ask(fresh_prompt(words), words, OUTPUT_TOKENS)
+        if not self.seen.rounds:  # the longer, the less a template counts
+            self._per_word = answer.prompt_tokens / words
         self._note(f"prompt of {words}", answer, answer.cached_tokens or 0)
         if answer.output_tokens > 1 and answer.tpot_s > 0.0:
             context = answer.prompt_tokens + answer.output_tokens / 2
