@@ -66,6 +66,21 @@ def test_so_are_those_of_others(truth: EngineProfile) -> None:
     assert replace(made.engine, step=truth.step) == truth
 
 
+def test_an_engine_that_takes_as_long_for_many_as_for_one_has_nothing_but_a_base() -> None:
+    async def main() -> Profile:
+        async with FakeEngine(Script(first_s=0.1, token_s=0.01, tokens=32)) as engine:
+            # It counts bytes, and so those that time an upload too.
+            budget = Budget(seconds=60.0, tokens=600_000)
+            return await measure(parse_url(engine.url), None, (), budget, VirtualClock(), quiet)
+
+    made = run(main())
+    assert made.engine.step.base_s == pytest.approx(0.01, rel=0.02)
+    assert made.network.request_s == pytest.approx(0.09, rel=0.02)
+    assert not made.engine.keeps_prefixes
+    assert made.measured is not None
+    assert made.measured.error < 0.02
+
+
 def test_an_engine_that_tells_nothing_of_itself_is_found_out_by_its_answers() -> None:
     made, _ = run(found(told=False))
     assert made.measured is not None

@@ -23,8 +23,7 @@ CONNECTIONS_MAX = 256  # as many as are asked for at once, and probes
 PROBE_S_MAX = 10.0  # llama.cpp answers when its batch is done
 PROBE_BYTES_MAX = 1024 * 1024  # of metrics
 ERROR_BYTES_MAX = 16 * 1024
-# A hundred times what a token takes in any dialect, for a hundred thousand of them at once there is no memory.
-ANSWER_BYTES_MAX = 8 * 1024 * 1024
+ANSWER_BYTES_MAX = 8 * 1024 * 1024  # a token takes 300 bytes, and no answer that is asked for has 1,000
 # These make as many tokens as they are asked for, whatever the model wants to say.
 _OBEDIENT = frozenset({EngineKind.LLAMACPP, EngineKind.VLLM, EngineKind.SGLANG})
 _TASK = "Write the numbers from one to a thousand as words, and nothing else."
