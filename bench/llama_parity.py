@@ -168,12 +168,11 @@ def errors(run: Run, made: Figures) -> dict[str, object]:
 
 
 def row(run: Run, profile: Profile, share: float) -> dict[str, object]:
-    """As calibrated, and slowed down by what the engine had less of its core than while it was calibrated."""
-    return {
-        "engine_share": round(run.share, 3),
-        "as calibrated": errors(run, simulated(profile, run, 1.0)),
-        "with what it lacked": errors(run, simulated(profile, run, share / run.share)),
-    }
+    """As calibrated; where the engine lacked its core, also slowed down by what it had less than while calibrated."""
+    found: dict[str, object] = {"engine_share": round(run.share, 3), **errors(run, simulated(profile, run, 1.0))}
+    if min(share, run.share) < SHARE_MIN:
+        found["with what it lacked"] = errors(run, simulated(profile, run, share / run.share))
+    return found
 
 
 async def calibrated(url: Url, pid: int, clock: Clock) -> tuple[Profile, float, int]:
