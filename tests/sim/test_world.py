@@ -137,7 +137,7 @@ def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int,
     for place in stage.places.values():
         assert (place.engine.running, place.engine.queued, place.engine.kv.used) == (0, 0, 0)
     assert stage.world.router.held == 0
-    assert stage.api._open == 0
+    assert stage.api._open == {}
 
 
 @given(seeds)

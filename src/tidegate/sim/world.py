@@ -22,7 +22,6 @@ from tidegate.core.model import (
     Observation,
     Overrides,
     Policy,
-    Record,
     Released,
     Request,
     Segment,
@@ -30,54 +29,14 @@ from tidegate.core.model import (
 )
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
-from tidegate.core.why import Why
+from tidegate.sim.decider import Decider
 from tidegate.sim.job import Job, Traffic
 from tidegate.sim.loop import Loop
+from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Attempt, Failure, Place
 
 # Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
 _UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
-
-
-class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What one request came to. Times count from its arrival, None where it did not come so far.
-
-    `why` is the reason of its last decision, `outcome` one of `ok`, `refused`, `failed`, `failed_mid_stream`, and
-    `timed_out`. `usd` is what all its attempts cost, paid to others or in running our own.
-    """
-
-    request: Request
-    outcome: str
-    endpoint: str
-    why: Why
-    attempts: int
-    held_s: float
-    ttft_s: float | None
-    e2e_s: float
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    usd: float
-
-    @property
-    def tpot_s(self) -> float | None:
-        """The time per output token after the first."""
-        if self.ttft_s is None or self.output_tokens < 2:
-            return None
-        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
-
-    @property
-    def kept(self) -> bool:
-        """Whether every axis of its promise was kept."""
-        slo = self.request.slo
-        if self.outcome != "ok" or self.ttft_s is None:
-            return False
-        tpot_s = self.tpot_s
-        return not (
-            (slo.ttft_s is not None and self.ttft_s > slo.ttft_s)
-            or (slo.tpot_s is not None and tpot_s is not None and tpot_s > slo.tpot_s)
-            or (slo.e2e_s is not None and self.e2e_s > slo.e2e_s)
-        )
 
 
 class _Drive:
@@ -118,14 +77,16 @@ class World:
         start_s: float = 0.0,
         request_timeout_s: float = 600.0,
         software: str = "simulated",
+        router: Decider | None = None,
         journal: Callable[[Line], None] | None = None,
     ) -> None:
-        """`journal` is given every line as it is written."""
+        """`journal` is given every line as it is written. Who decides is the real router, unless another is given."""
         self.loop = Loop(start_s)
         self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self.router = Router(tuple(self.endpoints.values()), policy)
+        self.router = router if router is not None else Router(tuple(self.endpoints.values()), policy)
         self.outcomes: list[Outcome] = []
         self.in_flight = dict.fromkeys(self.endpoints, 0)
+        self.usd = dict.fromkeys(self.endpoints, 0.0)
         self._policy = policy
         self._journal = journal
         self._request_timeout_s = request_timeout_s
@@ -282,6 +243,7 @@ class World:
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge)
         self.in_flight[name] += 1
         self._tell(started)
+        attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
         self._balanced(name)
         self._places[name].send(attempt)
 
@@ -298,12 +260,13 @@ class World:
         del drive.attempts[name]
         e2e_s = self.loop.now_s - attempt.sent_s
         known = ending is Ending.OK
-        begun = cause not in _UNBILLED
         endpoint = self.endpoints[name]
-        if begun:
+        usd = endpoint.running_usd(e2e_s)
+        if cause not in _UNBILLED:
             billed = job.prompt_tokens if known or attempt.first_s is not None else job.request.prompt_tokens
-            drive.usd += endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
-        drive.usd += endpoint.running_usd(e2e_s)
+            usd += endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
+        drive.usd += usd
+        self.usd[name] += usd
         self.in_flight[name] -= 1
         self._tell(
             Ended(
@@ -343,6 +306,8 @@ class World:
                 held_s=drive.held_s,
                 ttft_s=None if drive.first_s is None else drive.first_s - request.arrived_s,
                 e2e_s=now_s - request.arrived_s,
+                predicted_s=None if attempt is None else attempt.predicted_s,
+                measured_s=None if attempt is None or attempt.first_s is None else attempt.first_s - attempt.sent_s,
                 prompt_tokens=job.prompt_tokens,
                 cached_tokens=0 if attempt is None else attempt.cached_tokens,
                 output_tokens=0 if attempt is None else attempt.output_tokens,
