@@ -23,7 +23,6 @@ from tidegate.core.model import (
     Overrides,
     Policy,
     Released,
-    Request,
     Segment,
     Started,
 )

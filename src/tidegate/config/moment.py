@@ -1,0 +1,5 @@
+"""Points in time, as files name them."""
+
+from tidegate.clock import Moment as Moment
+from tidegate.clock import iso as iso
+from tidegate.clock import since_epoch_s as since_epoch_s
