@@ -1,4 +1,4 @@
-"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, chaos, version."""
+"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, simulate, chaos, version."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate import __version__
-from tidegate.cli import discover, journal, keys, serve
+from tidegate.cli import discover, journal, keys, serve, simulate
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -81,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
+
+    text = "play a scenario: simulated engines, networks and clients around the real decisions"
+    verb = verbs.add_parser("simulate", help=text, description=text[0].upper() + text[1:] + ".")
+    simulate.declare(verb)
+    verb.set_defaults(run=simulate.simulate)
 
     verb = _verb(verbs, "chaos", "a provider that misbehaves, to aim a client or a gateway at", _chaos)
     verb.add_argument(

@@ -13,7 +13,7 @@ HOUR_S = 3600.0
 ALL = "all"
 """The name of the group that everybody is in."""
 
-# The figure that each bound is on, and whether it is the least or the most that will do.
+# The figure that each bound is on; its own name ends in whether it is the least or the most that will do.
 _BOUNDS: dict[str, str] = {
     "attainment_min": "attainment",
     "refused_share_max": "refused_share",
@@ -355,5 +355,5 @@ def _marks(bounds: dict[str, BoundsTable], groups: Iterable[Group], elapsed_s: f
 
 def _figure(of: Group, name: str) -> float | None:
     first, _, percentile = name.partition(".")
-    found = getattr(of, first)
-    return getattr(found, percentile) if percentile and found is not None else found
+    found: Percentiles | float | None = getattr(of, first)
+    return float(getattr(found, percentile)) if isinstance(found, Percentiles) else found
