@@ -199,6 +199,21 @@ async def test_with_an_admin_secret_nothing_is_changed_without_it_and_it_can_be_
         assert (await home.change("DELETE", "/api/static", secret=SECRET + "-new")).status == 200
 
 
+async def test_the_admin_secret_stays_as_long_as_its_address_is_one_that_others_reach(tmp_path: Path) -> None:
+    """The new address is loopback, which needs no secret, and waits for a restart."""
+    (tmp_path / "admin.key").write_text(SECRET)
+    (tmp_path / "admin.key").chmod(0o600)
+    async with house(tmp_path, gateway={"admin": "0.0.0.0:0", "admin_key": {"file": "admin.key"}}) as home:
+        edit(home, 'admin = "0.0.0.0:0"', 'admin = "127.0.0.1:0"')
+        edit(home, 'admin_key = { "file" = "admin.key" }\n', "")
+        for _ in range(2):
+            outcome = (await home.change("POST", "/api/config", secret=SECRET)).json
+            waiting = [c["path"] for c in outcome["changes"] if c["at_restart"]]
+            assert waiting == ["gateway.admin", "gateway.admin_key"]
+            assert (await home.get("/api/state", admin=True)).status == 401
+            assert (await home.change("PUT", "/api/static", host="localhost")).status == 401
+
+
 async def test_what_was_set_by_hand_outlives_a_restart(tmp_path: Path) -> None:
     async with FakeEngine(Script()) as engine, FakeEngine(Script()) as cloud:
         laptop, away = local(url=engine.url), remote(url=cloud.url)
