@@ -91,6 +91,20 @@ async def test_a_stream_from_an_endpoint_that_is_taken_out_goes_on_to_its_end(tm
         assert (done["outcome"], done["endpoint"], done["output_tokens"]) == ("ok", "laptop", 40)
 
 
+async def test_what_is_in_flight_keeps_the_time_out_that_it_began_with(tmp_path: Path) -> None:
+    slow = Script(tokens=80, token_s=0.03)
+    async with house(tmp_path, gateway={"request_timeout_s": 601}, laptop=local(slow)) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].made > 0)
+        edit(home, "request_timeout_s = 601", "request_timeout_s = 1")
+        edit(home, "[policy]", "[policy]\nhold_s_max = 0.5")
+        add(home, "".join(f"\n[class.{name}]\nslo = {{ ttft_ms = 500 }}\n" for name in ("interactive", "batch")))
+        await reload(home)
+        after = await home.ask(chat(stream=True))
+        assert after.events[-1]["error"]["code"] == "request_timeout"
+        assert (await streaming).text.endswith("w80 ")
+
+
 async def test_what_is_in_flight_is_paid_at_the_price_that_it_began_with(tmp_path: Path) -> None:
     async with house(tmp_path, cloud=remote(SLOW), budget={"usd_per_day": 5}) as home:
         streaming = asyncio.create_task(home.ask(chat(stream=True, max_tokens=50)))
