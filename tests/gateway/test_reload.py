@@ -330,6 +330,19 @@ async def test_two_reloads_at_once_are_one_and_a_refusal(tmp_path: Path) -> None
         first.cancel()
 
 
+async def test_a_reload_that_is_under_way_when_the_gateway_stops_is_given_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        add(home, endpoint("desk", "http://192.0.2.1:9"))  # nobody answers there: the first probe takes its time
+        asking = asyncio.create_task(home.change("POST", "/api/config"))
+        await eventually(lambda: home.gateway.reloader.busy)
+    assert not home.gateway.reloader.busy
+    assert "desk" not in home.gateway.dispatch.upstreams
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await asking
+    home.gateway.reloader.soon()  # a late signal
+    assert home.gateway.reloader._task is None
+
+
 async def test_a_signal_during_a_reload_is_followed_by_another(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         reloader = home.gateway.reloader

@@ -55,6 +55,12 @@ class Control:
             return False
         return True
 
+    async def close(self) -> None:
+        """Give up reloads that are under way: nothing is put in force any more."""
+        for task in self._reloading:
+            task.cancel()
+        await asyncio.gather(*self._reloading, return_exceptions=True)
+
     @property
     def _overrides(self) -> Overrides:
         return self._dispatch.router.overrides

@@ -58,7 +58,7 @@ class Reloader:
         self._log = log
         self._metrics = metrics
         self._lock = asyncio.Lock()
-        self._asked = False
+        self._asked = self._closed = False
         self._task: asyncio.Task[None] | None = None
         self._day = day_number(self.since_s)
 
@@ -69,6 +69,8 @@ class Reloader:
 
     def soon(self) -> None:
         """Reload; asked again meanwhile, once more after that."""
+        if self._closed:
+            return
         self._asked = True
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -103,6 +105,7 @@ class Reloader:
 
     async def close(self) -> None:
         """Reload no more."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
