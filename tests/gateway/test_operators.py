@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.gateway.test_reload import edit, file, reload
+from tests.gateway.test_reload import edit, endpoint, file, reload
 from tests.http.harness import eventually
 from tidegate.core.model import Overrides
 from tidegate.engines.fake import FakeEngine, Script
@@ -287,3 +287,36 @@ async def test_a_hangup_reloads_and_a_bad_file_then_stops_nothing(tmp_path: Path
             assert process.returncode is None
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
+
+
+async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) -> None:
+    probed, answer = asyncio.Event(), asyncio.Event()
+
+    async def engine(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        probed.set()
+        await answer.wait()
+        writer.close()
+
+    async with house(tmp_path) as home:
+        pass
+    async with await asyncio.start_server(engine, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        (tmp_path / "tidegate.toml").write_text(
+            file(home).read_text().split("[endpoint.")[0] + endpoint("desk", f"http://127.0.0.1:{port}")
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tidegate.cli.main", "serve", "--config", str(tmp_path / "tidegate.toml")),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await probed.wait()
+            process.send_signal(signal.SIGHUP)
+            answer.set()
+            log = tmp_path / "log"
+            await eventually(lambda: "configuration unchanged" in log.read_text())
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()

@@ -58,7 +58,7 @@ class Reloader:
         self._log = log
         self._metrics = metrics
         self._lock = asyncio.Lock()
-        self._asked = self._closed = False
+        self._asked = self._open = False
         self._task: asyncio.Task[None] | None = None
         self._day = day_number(self.since_s)
 
@@ -68,11 +68,9 @@ class Reloader:
         return self._lock.locked()
 
     def soon(self) -> None:
-        """Reload; asked again meanwhile, once more after that."""
-        if self._closed:
-            return
+        """Reload, once `watch` runs; asked again meanwhile, once more after that."""
         self._asked = True
-        if self._task is None or self._task.done():
+        if self._open and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def reload(self, *, dry_run: bool = False) -> Outcome:
@@ -85,7 +83,10 @@ class Reloader:
             return outcome
 
     async def watch(self) -> None:
-        """Let the prices of a new day hold, for as long as it runs."""
+        """Reload when told to, and let the prices of a new day hold, for as long as it runs."""
+        self._open = True
+        if self._asked:
+            self.soon()
         while True:
             await asyncio.sleep(WATCH_S)
             await self.look_at_the_day()
@@ -105,7 +106,7 @@ class Reloader:
 
     async def close(self) -> None:
         """Reload no more."""
-        self._closed = True
+        self._open = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
