@@ -170,6 +170,8 @@ async def test_what_cannot_be_set_is_refused_by_name(tmp_path: Path, method: str
         {"origin": "https://evil.example"},
         {"origin": "null"},
         {"origin": "http://[::1"},
+        {"origin": "http://localhost:3000", "host": "localhost:8401"},  # what another port serves
+        {"origin": "http://127.0.0.1:8401", "host": "localhost:8401"},
         {"host": "evil.example:8401"},  # a name of its own that it made to mean this machine
         {"host": ""},
     ],
@@ -181,7 +183,7 @@ async def test_a_page_of_others_in_a_browser_changes_nothing(tmp_path: Path, lin
             assert (await home.change(method, path, **lines)).status == 403
         assert home.gateway.router.overrides == Overrides()
         assert home.gateway.reloader.last is None
-        page = await home.change("PUT", "/api/static", origin=f"http://localhost:{home.admin_port}")
+        page = await home.change("PUT", "/api/static", origin="http://LocalHost:8401", host="localhost:8401")
         assert page.status == 200
 
 

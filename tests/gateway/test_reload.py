@@ -207,6 +207,16 @@ async def test_a_dry_run_tells_the_differences_and_changes_nothing(tmp_path: Pat
         assert home.gateway.router is not router
 
 
+@pytest.mark.parametrize("query", ["dry_run", "dry_run=yes", "dry_run=True", "dryrun=true", "dry_run=true&dry_run=0"])
+async def test_a_query_that_may_have_meant_a_dry_run_is_refused_and_changes_nothing(tmp_path: Path, query: str) -> None:
+    async with house(tmp_path) as home:
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        answer = await home.change("POST", f"/api/config?{query}")
+        assert answer.status == 400
+        assert "?dry_run=true" in answer.error["message"]
+        assert home.gateway.reloader.last is None
+
+
 async def test_what_needs_a_restart_is_named_and_waits_while_the_rest_is_put_in_force(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         edit(home, 'journal = "journal"', 'journal = "elsewhere"')
