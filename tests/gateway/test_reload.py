@@ -9,6 +9,7 @@ import pytest
 
 from tests.gateway.harness import SURE, House, _value, chat, house, local, remote
 from tests.http.harness import eventually
+from tidegate.config.config import Config
 from tidegate.core.model import Decision, Ended, Line, Segment
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.telemetry.journal import read, segments
@@ -192,6 +193,25 @@ async def test_a_file_that_is_gone_takes_nothing_down(tmp_path: Path) -> None:
         answer = await home.change("POST", "/api/config")
         assert (answer.status, answer.json["problems"][0]["message"]) == (422, "there is no such file")
         assert (await home.ask()).status == 200
+
+
+async def test_whatever_goes_wrong_the_operator_is_answered_and_the_log_has_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        add(home, '\n[endpoint.desk]\nsite = "home"\nengine = "fake"\nserves = ["m"]\n')
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert answer.json["problems"][0]["message"].startswith("endpoint `desk` has no url")
+
+        def broken() -> Config:
+            raise RuntimeError("sk-secret")
+
+        home.gateway.reloader._source = broken
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert "RuntimeError" in answer.json["problems"][0]["message"]
+        assert "sk-secret" not in answer.body.decode() + (tmp_path / "log").read_text()
+        assert (await home.ask()).status == 200
+    assert len([line for line in home.log("event") if line["event"].startswith("configuration refused")]) == 2
 
 
 async def test_a_dry_run_tells_the_differences_and_changes_nothing(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class Fleet:
     async def prepare(self, built: build.Built) -> dict[str, Member]:
         """The members under other settings: those that stay as they are, and new ones, each probed once.
 
-        Nothing is in force yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read.
+        Nothing is in force yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read, or
+        there is no address.
         """
         members: dict[str, Member] = {}
         try:
@@ -98,7 +99,8 @@ class Fleet:
 
     def _member(self, endpoint: Endpoint, settings: build.Upstream, known: Member | None) -> Member:
         """A member made anew. What leads to the same place over the same number of connections is kept."""
-        assert settings.url is not None, "every endpoint has an address"
+        if settings.url is None:
+            raise OSError(f"endpoint `{endpoint.name}` has no url, so nothing can be sent there")
         if known is not None and _reached(known.settings, known.upstream.endpoint) == _reached(settings, endpoint):
             pool = known.upstream.pool
         else:

@@ -132,6 +132,11 @@ class Reloader:
             remedy = "mend that, and reload again"
             problem = Problem(file=str(self.config.file), path="", message=str(error), remedy=remedy)
             return Outcome(at_s=self._clock.now_s(), applied=False, changes=changes, problems=(problem,))
+        except Exception as error:  # by its type alone: a message may quote a secret
+            self._metrics.crashed()
+            message = f"it met a bug of ours ({type(error).__name__})"
+            problem = Problem(file=str(self.config.file), path="", message=message, remedy="restart, and report it")
+            return Outcome(at_s=self._clock.now_s(), applied=False, problems=(problem,))
         return Outcome(at_s=self._clock.now_s(), applied=not dry_run, changes=changes)
 
     async def _read(self) -> Config:
