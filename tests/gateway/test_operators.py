@@ -222,7 +222,8 @@ async def test_what_was_set_by_hand_outlives_a_restart(tmp_path: Path) -> None:
         async with house(tmp_path, laptop=laptop, cloud=away) as home:
             await put(home, "/api/endpoints/laptop/drain")
             await put(home, "/api/static")
-        async with house(tmp_path, laptop=laptop, cloud=away) as home:
+        # Also where what was learned is refused, being of another policy.
+        async with house(tmp_path, policy={"held_max": 7}, laptop=laptop, cloud=away) as home:
             assert home.gateway.router.overrides == Overrides(drained=("laptop",), static=True)
             assert (await home.ask()).endpoint == "cloud"
             assert any(e["event"] == "overrides in force from before" for e in home.log("event"))
