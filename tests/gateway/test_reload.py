@@ -286,6 +286,20 @@ async def test_what_was_learned_of_an_engine_stays_and_that_of_another_begins_an
         assert anew[0].factor == 1.0
 
 
+async def test_a_probe_that_is_lost_at_a_reload_takes_no_engine_down_that_was_up(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote()) as home:
+        home.engines["cloud"].up = False
+        edit(home, '"usd_per_1m_output_tokens" = 4', '"usd_per_1m_output_tokens" = 5')
+        await reload(home)
+        assert home.gateway.router.endpoint("cloud").state.up
+        assert (await home.ask()).status == 200
+        await home.gateway.fleet._members["cloud"].prober.once()
+        assert not home.gateway.router.endpoint("cloud").state.up
+        edit(home, '"usd_per_1m_output_tokens" = 5', '"usd_per_1m_output_tokens" = 4')
+        await reload(home)
+        assert not home.gateway.router.endpoint("cloud").state.up
+
+
 async def test_classes_models_and_budgets_change_too(tmp_path: Path) -> None:
     async with house(tmp_path, cloud=remote(), classes={"rush": {"worth_usd": 1}}) as home:
         assert (await home.ask(x_tidegate_class="quick")).status == 400
