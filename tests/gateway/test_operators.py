@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -227,6 +228,25 @@ async def test_what_was_set_by_hand_outlives_a_restart(tmp_path: Path) -> None:
             assert home.gateway.router.overrides == Overrides(drained=("laptop",), static=True)
             assert (await home.ask()).endpoint == "cloud"
             assert any(e["event"] == "overrides in force from before" for e in home.log("event"))
+
+
+async def test_a_disk_that_is_slow_keeps_two_snapshots_of_what_is_set_and_the_last_is_written(tmp_path: Path) -> None:
+    disk = threading.Event()
+    async with house(tmp_path) as home:
+        worker = home.gateway.keeper._worker
+        worker.submit(disk.wait)
+        for _ in range(20):
+            await put(home, "/api/static")
+            await home.change("DELETE", "/api/static")
+        await put(home, "/api/endpoints/cloud/drain")
+        assert worker._work_queue.qsize() <= 1
+        disk.set()
+        assert home.gateway.keeper._saving is not None
+        await home.gateway.keeper._saving
+        assert home.gateway.keeper._file is not None
+        (_, newest), *_ = await asyncio.wrap_future(worker.submit(home.gateway.keeper._file.read))
+        assert isinstance(newest, bytes)
+        assert msgspec.json.decode(newest)["state"]["overrides"]["drained"] == ["cloud"]
 
 
 async def test_a_drain_lasts_while_its_endpoint_is_away_and_can_be_taken_back_meanwhile(tmp_path: Path) -> None:

@@ -245,6 +245,9 @@ async def test_what_needs_a_restart_is_named_and_waits_while_the_rest_is_put_in_
             outcome = await reload(home)
             waiting = [c["path"] for c in outcome["changes"] if c["at_restart"]]
             assert waiting == ["gateway.journal"]
+        since_s = home.gateway.reloader.since_s
+        await reload(home)
+        assert (await home.get("/api/config", admin=True)).json["in_force_since_s"] == since_s
         assert home.gateway._built.gateway.drain_s == 6
         assert (await home.ask()).status == 200
         assert not (tmp_path / "elsewhere").exists()

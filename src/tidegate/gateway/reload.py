@@ -124,7 +124,7 @@ class Reloader:
                 possible = without_restart(self.config, wanted)
                 await self._put_in_force(possible)
                 self.config = possible
-                if changes:
+                if not all(change.at_restart for change in changes):
                     self.since_s = self._clock.now_s()
         except ConfigError as error:
             return Outcome(at_s=self._clock.now_s(), applied=False, problems=tuple(error.problems))
