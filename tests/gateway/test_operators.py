@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ from random import Random
 import msgspec
 import pytest
 
-from tests.gateway.harness import House, chat, house, local, remote
+from tests.gateway.harness import House, chat, house, local, remote, wire
 from tests.gateway.test_reload import edit, endpoint, file, reload
-from tests.http.harness import eventually
+from tests.http.harness import client, eventually
 from tidegate.core.model import Overrides
 from tidegate.engines.fake import FakeEngine, Script
 
@@ -274,10 +275,13 @@ async def test_the_schema_is_served_and_describes_the_file(tmp_path: Path) -> No
 
 
 @asynccontextmanager
-async def running(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def running(
+    config: Path, stdin: int = subprocess.DEVNULL
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A gateway in a process of its own, and where it answers."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tidegate.cli.main", "serve", "--json", "--config", str(config)),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -343,3 +347,32 @@ async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) ->
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def listens(port: int) -> bool:
+    try:
+        async with client(port):
+            return True
+    except ConnectionRefusedError:
+        return False
+
+
+async def test_a_terminal_that_is_closed_ends_the_gateway_in_order_however_often_that_is_said(tmp_path: Path) -> None:
+    async with FakeEngine(Script(tokens=200, token_s=0.01)) as engine:
+        async with house(tmp_path, laptop=local(url=engine.url)) as home:
+            pass
+        text = file(home).read_text()
+        file(home).write_text(text.replace('listen = "127.0.0.1:0"', f'listen = "127.0.0.1:{home.port}"'))
+        terminal, stdin = os.openpty()
+        async with running(tmp_path / "tidegate.toml", stdin) as (process, _):
+            os.close(stdin)
+            body = json.dumps(chat(stream=True)).encode()
+            streaming = asyncio.create_task(home.send(wire("POST", "/v1/chat/completions", body)))
+            await eventually(lambda: engine.made > 2)
+            os.close(terminal)
+            process.send_signal(signal.SIGHUP)
+            while await listens(home.port):
+                pass
+            process.send_signal(signal.SIGHUP)
+            assert (await streaming).text.endswith("w200 ")
+            assert await process.wait() == 0
