@@ -126,8 +126,8 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
         loop.add_signal_handler(name, signalled)
 
     def hung_up() -> None:
-        # A terminal that is closed says the same as an operator who wants a reload; only then is it none any more. Kernel
-        # and shell both say it, so a second time is no haste.
+        # A terminal that is closed says the same as an operator who wants a reload; only then is it none any more.
+        # Kernel and shell both say it, so a second time is no haste.
         if on_terminal and not os.isatty(0):
             stop.set()
         else:
