@@ -61,7 +61,8 @@ class Admin:
         self._digest = None if key is None else digest(key.reveal().encode())
 
     async def close(self) -> None:
-        """Stop explaining."""
+        """Stop explaining, and reloading."""
+        await self._control.close()
         if self._explaining is not None:
             self._explaining.cancel()
             await asyncio.gather(self._explaining, return_exceptions=True)
