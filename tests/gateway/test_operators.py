@@ -178,10 +178,13 @@ async def test_what_cannot_be_set_is_refused_by_name(tmp_path: Path, method: str
         {"host": ""},
     ],
 )
-async def test_a_page_of_others_in_a_browser_changes_nothing(tmp_path: Path, lines: dict[str, str]) -> None:
+async def test_a_page_of_others_in_a_browser_changes_nothing_and_reads_nothing(
+    tmp_path: Path, lines: dict[str, str]
+) -> None:
     async with house(tmp_path) as home:
         edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
-        for method, path in (("PUT", "/api/static"), ("POST", "/api/config"), ("PUT", "/api/endpoints/laptop/drain")):
+        writes = (("PUT", "/api/static"), ("POST", "/api/config"), ("PUT", "/api/endpoints/laptop/drain"))
+        for method, path in (*writes, ("GET", "/api/config"), ("GET", "/api/state"), ("GET", "/api/decisions/x")):
             assert (await home.change(method, path, **lines)).status == 403
         assert home.gateway.router.overrides == Overrides()
         assert home.gateway.reloader.last is None

@@ -32,13 +32,11 @@ class Control:
         self._schema = msgspec.json.encode(json_schema())
         self._reloading: set[asyncio.Task[None]] = set()
 
-    def answers(self, exchange: Exchange, *, guarded: bool) -> bool:
-        """Answer, now or later, if it is ours to answer. Raises BadRequest. `guarded`: a secret was asked for."""
+    def answers(self, exchange: Exchange) -> bool:
+        """Answer, now or later, if it is ours to answer. Raises BadRequest."""
         if not exchange.path.startswith(_PATHS):
             return False
         path, reads = exchange.path, exchange.method in ("GET", "HEAD")
-        if not reads and not guarded:
-            _refuse_strangers(exchange.headers)
         if path == "/api/config/schema" and reads:
             exchange.respond(200, ((b"content-type", b"application/schema+json"),), self._schema)
         elif path == "/api/config" and reads:
@@ -131,7 +129,7 @@ def _dry_run(query: str) -> bool:
     raise BadRequest("POST /api/config takes ?dry_run=true, or no query; nothing was changed.")
 
 
-def _refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
+def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
 
     Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
@@ -139,13 +137,13 @@ def _refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
     if not is_loopback(_host(b"//" + host)):
         raise BadRequest(
-            "Without gateway.admin_key, changes are taken from this machine by its own name alone: 127.0.0.1, [::1] "
-            "or localhost.",
+            "Without gateway.admin_key, this is for whoever asks this machine by its own name: 127.0.0.1, [::1] or "
+            "localhost.",
             status=403,
         )
     # Of another port, too: what else this machine serves may show pages of others.
     if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
-        raise BadRequest("Changes are not taken from pages of others; use curl, or set gateway.admin_key.", status=403)
+        raise BadRequest("This is not for pages of others; use curl, or set gateway.admin_key.", status=403)
 
 
 def _host(url: bytes) -> str:
