@@ -219,7 +219,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
             return self._first(number + self.users, ended_s + talk.pause_s.at(think))
         room = prompt_tokens // self.block_tokens
         blocks += block_ids(self.space, number, turn, range(len(blocks), room))
-        return self._job(manner, number, turn, arrived_s, prompt_tokens, output_tokens, blocks)
+        return self._job(manner, number, turn, arrived_s, prompt_tokens, output_tokens, blocks, job)
 
     def _first(self, number: int, arrived_s: float) -> Job:
         """The first turn of a session."""
@@ -253,6 +253,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
         prompt_tokens: int,
         output_tokens: int,
         blocks: tuple[int, ...],
+        after: Job | None = None,
     ) -> Job:
         session = f"{self.name}-{number}"
         return self.ask.job(
@@ -265,6 +266,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
             block_tokens=self.block_tokens,
             session=session,
             turn=turn,
+            after=after,
         )
 
 
