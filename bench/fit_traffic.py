@@ -30,6 +30,10 @@ CLIENTS = 12
 RESUMED_TOKENS_MIN = 2048
 # The usual window of the models in kv-cache-tester; a session with a prompt beyond it has a larger one.
 WINDOW_TOKENS = 200_000
+# The turns in which agents take in more than later: 10,000 tokens in the first, and less from turn to turn.
+EARLY_TURNS = 5
+# A prompt that is within this of the last one's size is as long as before.
+SAME_SIZE = 0.1
 # So many first requests tell sessions of agents apart.
 SAME_TURNS = 3
 # Of how many points each of ServeGen's tables is made, in the mixture of them all.
@@ -126,19 +130,24 @@ def distinct_agents(requests: Path) -> list[list[dict[str, str]]]:
 
 def _sessions(name: str, agents: list[list[dict[str, str]]], *, compacts: bool) -> Constants:
     """First prompts, turns, growth, and how it ends: where the last prompt is not what the next one begins with."""
-    new, more, kept, compacted = [], [], [], []
+    new: list[float] = []
+    early: list[float] = []
+    resized: list[float] = []
+    kept: list[float] = []
+    compacted: list[float] = []
     steps = 0
     for rows in agents:
-        for last, row in pairwise(rows):
+        for turn, (last, row) in enumerate(pairwise(rows), 1):
             steps += 1
             before, prompt = float(last["in_tokens"]), float(row["in_tokens"])
             # A tenth of the last prompt may go without a word: a reminder at its end that is not repeated.
             if float(row["prefix_prev_tokens"]) >= 0.9 * before:
-                new.append(max(prompt - before - float(last["out_tokens"]), 0.0))
+                (early if turn <= EARLY_TURNS else new).append(max(prompt - before - float(last["out_tokens"]), 0.0))
             elif compacts and before > 0.6 * WINDOW_TOKENS and prompt < 0.6 * before:
                 compacted.append(prompt)
             else:
-                more.append(prompt - before)
+                if abs(prompt / before - 1.0) > SAME_SIZE:
+                    resized.append(prompt)
                 kept.append(min(float(row["prefix_best6_tokens"]) / prompt, 1.0))
     first, turns = [float(rows[0]["in_tokens"]) for rows in agents], [float(len(rows)) for rows in agents]
     found: Constants = {f"{name}_COMPACTED_TOKENS": table(compacted)} if compacts else {}
@@ -147,8 +156,10 @@ def _sessions(name: str, agents: list[list[dict[str, str]]], *, compacts: bool) 
         f"{name}_TURNS": table(turns),
         f"{name}_CORRELATION": _copula(first, turns),
         f"{name}_NEW_TOKENS": table(new),
-        f"{name}_BREAK_SHARE": _digits(len(more) / steps),
-        f"{name}_BREAK_MORE_TOKENS": table(more),
+        f"{name}_EARLY_TOKENS": table(early),
+        f"{name}_BREAK_SHARE": _digits(len(kept) / steps),
+        f"{name}_BREAK_RESIZED_SHARE": _digits(len(resized) / len(kept)),
+        f"{name}_BREAK_TOKENS": table(resized),
         f"{name}_BREAK_KEPT": table(kept),
     }
 

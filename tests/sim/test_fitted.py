@@ -5,9 +5,9 @@ from itertools import pairwise
 from statistics import mean, pstdev
 
 import pytest
-from bench.fit_traffic import constants
+from bench.fit_traffic import constants, distinct_agents
 
-from tests.sim.clients import ask, data, played
+from tests.sim.clients import ask, data
 from tidegate.sim import fitted as ours
 from tidegate.sim.chance import Chance
 from tidegate.sim.fitted import PresetName, fitted
@@ -18,7 +18,6 @@ from tidegate.sim.traffic import Open, Sessions
 AZURE_CODE = "AzureLLMInferenceTrace_code.csv.gz"
 AZURE_CONV = "AzureLLMInferenceTrace_conv.csv.gz"
 MOONCAKE = "mooncake_conversation_trace.jsonl.gz"
-KVCT = "kvct_agentic_traces_rle.jsonl.gz"
 OPEN: list[tuple[PresetName, str, TraceFormat]] = [
     ("azure-code", AZURE_CODE, "azure"),
     ("azure-conv", AZURE_CONV, "azure"),
@@ -78,17 +77,21 @@ def test_conversations_are_resumed_about_as_much_as_in_mooncakes_trace() -> None
 
 
 def test_coding_agents_have_the_lengths_and_the_reuse_of_their_trace() -> None:
-    real = played(recorded(data("requests") / KVCT, "kvct", ask(), Chance(1), users=16), 60_000)
-    traffic = fitted("coding-agents", ask(), Chance(1), users=800)
-    assert isinstance(traffic, Sessions)
-    found = whole_sessions(traffic)
-    assert len(real) == 49_334
-    for share, off in ((0.5, 0.1), (0.9, 0.25), (0.99, 0.25)):
-        ours_, theirs = (at(share, (job.prompt_tokens for job in jobs)) for jobs in (found, real))
-        assert ours_ == pytest.approx(theirs, rel=off), share
-        ours_, theirs = (at(share, (job.output_tokens for job in jobs)) for jobs in (found, real))
-        assert ours_ == pytest.approx(theirs, rel=0.05), share
-    assert prefix_hit_ratio(found) == pytest.approx(prefix_hit_ratio(real), abs=0.01)
+    requests = data("requests")
+    rows = [row for agent in distinct_agents(requests) for row in agent]
+    found: list[Job] = []
+    for seed in range(3):
+        traffic = fitted("coding-agents", ask(), Chance(seed), users=1000)
+        assert isinstance(traffic, Sessions)
+        sessions = whole_sessions(traffic)
+        assert prefix_hit_ratio(sessions) == pytest.approx(0.961, abs=0.01)
+        found += sessions
+    # A tenth of the prompts are of sessions that outgrow the usual window: p90 is on the edge between the kinds.
+    for share, off in ((0.5, 0.1), (0.9, 0.3), (0.99, 0.2)):
+        theirs = at(share, (int(row["in_tokens"]) for row in rows))
+        assert at(share, (job.prompt_tokens for job in found)) == pytest.approx(theirs, rel=off), share
+        theirs = at(share, (int(row["out_tokens"]) for row in rows))
+        assert at(share, (job.output_tokens for job in found)) == pytest.approx(theirs, rel=0.05), share
 
 
 # What was published of the whole traces: prompts at p50, p90 and p99, output at p50, arrivals a second, CV of gaps.
@@ -114,7 +117,8 @@ def test_a_preset_is_near_what_was_published_without_the_trace_at_hand(
 
 
 def test_a_preset_keeps_its_pattern_at_another_rate() -> None:
-    for preset in ours.PRESETS:
+    presets: tuple[PresetName, ...] = ("azure-code", "azure-conv", "mooncake-conv", "servegen-large")
+    for preset in presets:
         slow, fast = (
             list(fitted(preset, ask(), Chance(1), rate_per_s=r, requests_max=200).arrivals()) for r in (1.0, 10.0)
         )

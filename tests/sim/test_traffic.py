@@ -177,6 +177,20 @@ def test_what_was_not_answered_is_asked_again() -> None:
     assert max(job.turn for job in lost) == 19
 
 
+def test_agents_take_in_more_at_first() -> None:
+    talk = Talk(
+        first_tokens=Constant(1000.0),
+        output_tokens=Constant(1.0),
+        new_tokens=Constant(9.0),
+        early_turns=2,
+        early_tokens=Constant(99.0),
+        turns=Constant(9.0),
+        think_s=Constant(1.0),
+    )
+    jobs = played(sessions(talk=talk, users=1), 5)
+    assert [job.prompt_tokens for job in jobs] == [1000, 1100, 1200, 1210, 1220]
+
+
 def test_a_prompt_beyond_the_window_is_compacted() -> None:
     talk = Talk(
         first_tokens=Constant(8000.0),
@@ -194,17 +208,19 @@ def test_a_prompt_beyond_the_window_is_compacted() -> None:
     assert shared(jobs[4], jobs[3]) == len(jobs[3].blocks)
 
 
-def test_a_break_costs_the_prefix_behind_it() -> None:
+@pytest.mark.parametrize(("resized", "prompt_tokens"), [(0.0, 10_240), (1.0, 8192)])
+def test_a_break_costs_the_prefix_behind_it(resized: float, prompt_tokens: int) -> None:
     talk = Talk(
         first_tokens=Constant(10_240.0),
         output_tokens=Constant(1.0),
         new_tokens=Constant(1.0),
         turns=Constant(100.0),
         think_s=Constant(1.0),
-        breaks=Break(share=1.0, more_tokens=Constant(-2048.0), kept=Constant(0.25)),
+        breaks=Break(share=1.0, resized_share=resized, tokens=Constant(8192.0), kept=Constant(0.25)),
     )
     first, second = played(sessions(talk=talk, users=1), 2)
-    assert (second.prompt_tokens, len(second.blocks), shared(first, second)) == (8192, 16, 4)
+    blocks = prompt_tokens // 512
+    assert (second.prompt_tokens, len(second.blocks), shared(first, second)) == (prompt_tokens, blocks, blocks // 4)
 
 
 def test_sessions_have_their_beginning_in_common_and_nothing_else() -> None:
