@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-relay clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-relay bench-canary clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench-decide: $(VENV)/.dev ## CPU of one decision, by number of candidates
 
 bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk; RIG names the folder of the measuring rig
 	$(BIN)/python -m bench.relay --rig "$(RIG)" --compiled $(COMPILED)
+
+bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the same weights, and of others
+	$(BIN)/python -m bench.canary
 
 lock: ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo $(LOCK) -o requirements.lock

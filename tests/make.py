@@ -82,6 +82,7 @@ def started(request: Request, endpoint: str) -> Started:
         prompt_bytes=request.prompt_bytes,
         output_tokens_max=request.output_tokens_max,
         completions=request.completions,
+        session=request.session,
     )
 
 

@@ -20,7 +20,7 @@ from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.config.schema import PolicyTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Capability, Policy, Price, Slo
+from tidegate.core.model import Capability, Fingerprint, Policy, Price, Slo
 from tidegate.engines.kinds import KINDS
 
 EXAMPLES = sorted(Path("examples").glob("*.toml"))
@@ -42,6 +42,21 @@ def built(folder: Path, text: str, variables: dict[str, str] | None = None) -> B
 def test_an_example_is_a_good_configuration(file: Path) -> None:
     made = build(load(file, VARIABLES), NOW_S)
     assert [e.name for e in made.endpoints] == sorted(made.upstreams)
+
+
+@pytest.mark.parametrize(
+    ("written", "every_s"),
+    [
+        ("", 6 * 3600.0),
+        ("canary_s = 0", 0.0),
+        ("canary_s = 60", 60.0),
+        ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }", 0.0),
+        ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }\ncanary_s = 86400", 86400.0),
+        ('capabilities = ["chat"]', 0.0),
+    ],
+)
+def test_a_canary_is_usual_where_it_costs_nothing_and_can_be_read(tmp_path: Path, written: str, every_s: float) -> None:
+    assert built(tmp_path, SITES + MINE + written).upstreams["mine"].canary_s == every_s
 
 
 def test_there_are_examples() -> None:
@@ -130,6 +145,27 @@ def test_a_class_of_ones_own_starts_from_interactive_and_batch_from_its_own(tmp_
     assert classes["x"].slo == classes["interactive"].slo
     assert classes["batch"].slo == Slo(e2e_s=300.0)
     assert classes["batch"].worth_usd_per_1k_tokens == 0.001
+
+
+def test_what_a_name_demands_stands_at_the_endpoints_that_are_called_identical_to_it(tmp_path: Path) -> None:
+    more = """
+[endpoint.other]
+site = "home"
+engine = "llamacpp"
+url = "http://127.0.0.1:8081"
+fingerprint = { weights = "mine", quantisation = "Q8_0" }
+[model.chat]
+endpoints = { mine = "identical", other = "same_family" }
+fingerprint = { weights = "theirs" }
+[model.free]
+endpoints = { other = "identical" }
+"""
+    made = built(tmp_path, SITES + MINE + more)
+    mine, other = made.endpoints
+    assert mine.demands == {"chat": Fingerprint(weights="theirs")}
+    assert other.demands == {}
+    assert other.fingerprint == Fingerprint(weights="mine", quantisation="Q8_0")
+    assert made.groups["chat"].fingerprint == Fingerprint(weights="theirs")
 
 
 def test_capabilities_do_not_depend_on_the_order_they_are_written_in(tmp_path: Path) -> None:

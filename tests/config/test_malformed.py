@@ -67,6 +67,19 @@ MALFORMED = [
     (GROUP + "aliases = ['a', 'a']\n", "model.chat.aliases", "taken by an alias of model.chat", "one thing"),
     (GROUP + "aliases = ['na\u00efve']\n", "model.chat.aliases", "ASCII", "as clients send it"),
     (GROUP.replace("model.chat", "model.m"), "endpoint.mine.serves", "table of its own", "with its likeness"),
+    (
+        GROUP + "fingerprint = { weights = 'a' }\n[endpoint.mine.fingerprint]\nweights = 'b'\n",
+        "model.chat.fingerprint.weights",
+        "endpoint `mine` is called identical, and its own fingerprint says otherwise",
+        "make endpoint.mine.fingerprint.weights agree, or call it same_family here",
+    ),
+    (GROUP + "fingerprint = { weight = 'a' }\n", "model.chat.fingerprint.weight", "no such setting", "`weights`"),
+    (
+        GROUP + f"fingerprint = {{ weights = '{'a' * 257}' }}\n",
+        "model.chat.fingerprint.weights",
+        "at most 256",
+        "Which",
+    ),
     # the file's structure
     (GOOD + "[gatewy]\n", "gatewy", "no such table", "`gateway`"),
     ("gateway = 3\n" + GOOD, "gateway", "not a table", "[gateway]"),
@@ -96,6 +109,8 @@ MALFORMED = [
     ("[policy]\nseed = 99999999999999999999\n" + GOOD, "policy.seed", "is not a whole number", "random"),
     ("[policy]\nrecheck_s = 1\n" + GOOD, "policy.recheck_s", "no such setting", "`recheck_ms`"),
     ("[policy]\n" + "x" * 5000 + " = 1\n" + GOOD, "policy." + "x" * 5000, "no such setting", "known are"),
+    (GOOD + "canary_s = 59\n", "endpoint.mine.canary_s", "the engine would be busy with it", "60 or more"),
+    (GOOD + "canary_s = -1\n", "endpoint.mine.canary_s", "-1 is not a number from 0 to 604800", "readings"),
     (GOOD + "probe_s = 1\n", "endpoint.mine.probe_s", "1 is not a number from 2 to 3600", "probes"),
     (GOOD + "concurrency = 0\n", "endpoint.mine.concurrency", "0 is not a whole number from 1", "at once"),
     (GOOD + "context_tokens = 1\n", "endpoint.mine.context_tokens", "1 is not a whole number", "window"),

@@ -9,7 +9,7 @@ import pytest
 from tests.engines.speakers import CASSETTES, Called, Speaker, chat, recorded
 from tests.http.harness import read_request, upstream
 from tidegate.core.estimator import CONTEXT_EXCEEDED
-from tidegate.core.model import Ending
+from tidegate.core.model import Ending, replace
 from tidegate.engines.base import Failure, ProbeAnswer, Signals
 from tidegate.engines.llamacpp import LlamaCpp
 
@@ -50,18 +50,19 @@ def test_a_request_while_it_loads_is_a_refusal() -> None:
 
 
 def test_it_is_down_while_it_loads() -> None:
-    assert LLAMA.signals([answer("health_loading"), None, None]) == Signals(up=False)
+    assert LLAMA.signals([answer("health_loading"), None, None, None]) == Signals(up=False)
 
 
 @pytest.mark.parametrize(("name", "running", "queued"), [("metrics_idle", 0, 0), ("metrics", 2, 2)])
 def test_it_tells_its_window_and_its_load(name: str, running: int, queued: int) -> None:
-    signals = LLAMA.signals([answer("health"), answer("props"), answer(name)])
-    assert signals == Signals(up=True, context_tokens=1024, media=(), running=running, queued=queued)
+    signals = LLAMA.signals([answer("health"), answer("props"), answer(name), None])
+    told = replace(signals, fingerprint=None)
+    assert told == Signals(up=True, context_tokens=1024, media=(), running=running, queued=queued)
 
 
 @pytest.mark.parametrize("lost", [1, 2])
 def test_what_it_does_not_tell_is_unknown_and_not_zero(lost: int) -> None:
-    answers: list[ProbeAnswer | None] = [answer("health"), answer("props"), answer("metrics")]
+    answers: list[ProbeAnswer | None] = [answer("health"), answer("props"), answer("metrics"), None]
     answers[lost] = None
     signals = LLAMA.signals(answers)
     assert signals.up is True

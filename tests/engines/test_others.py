@@ -45,13 +45,13 @@ vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
 
 
 def test_vllms_engines_add_up_in_requests_and_the_fullest_cache_counts() -> None:
-    told = VLLM("", "m").signals([UP, answer(MODELS), answer(VLLM_METRICS)])
+    told = VLLM("", "m").signals([UP, answer(MODELS), answer(VLLM_METRICS), None])
     assert told == Signals(up=True, context_tokens=32768, running=7, queued=2, cache_share=0.75)
 
 
 def test_vllms_older_name_of_its_cache_is_known() -> None:
     text = VLLM_METRICS.replace(b"kv_cache_usage", b"gpu_cache_usage")
-    assert VLLM("", "m").signals([UP, None, answer(text)]).cache_share == 0.75
+    assert VLLM("", "m").signals([UP, None, answer(text), None]).cache_share == 0.75
 
 
 # --- SGLang ---------------------------------------------------------------------------------------------------------
@@ -114,11 +114,11 @@ def loaded(*names: str) -> ProbeAnswer:
 def test_ollamas_window_is_that_of_the_loaded_model(
     model: str | None, names: tuple[str, ...], window: int | None
 ) -> None:
-    assert Ollama("", model).signals([UP, loaded(*names)]) == Signals(up=True, context_tokens=window)
+    assert Ollama("", model).signals([UP, loaded(*names), None]) == Signals(up=True, context_tokens=window)
 
 
 def test_ollama_is_never_made_to_load() -> None:
-    assert [probe.target for probe in Ollama("/v1", "m").probes()] == [b"/api/version", b"/api/ps"]
+    assert [probe.target for probe in Ollama("/v1", "m").probes()] == [b"/api/version", b"/api/ps", b"/api/tags"]
     body = json.dumps(chat(stream=True)).encode()
     made = Ollama("/v1", "m").outgoing(parse(body, Capability.CHAT), "m", ())
     assert made.target == b"/v1/chat/completions"

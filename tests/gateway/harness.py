@@ -47,6 +47,7 @@ class Place:
     context_tokens: int = 8192
     url: str = ""
     up: bool = True
+    weights: str = ""
 
 
 def local(
@@ -222,7 +223,7 @@ async def house(
         engines = {}
         for name, place in places.items():
             if not place.url:
-                engines[name] = FakeEngine(place.script, context_tokens=place.context_tokens)
+                engines[name] = FakeEngine(place.script, context_tokens=place.context_tokens, weights=place.weights)
                 engines[name].up = place.up
                 await stack.enter_async_context(engines[name])
         urls = {name: place.url or engines[name].url for name, place in places.items()}

@@ -41,6 +41,7 @@ def processes_of(parent: int) -> list[int]:
         batch_tokens=st.integers(1, 4096),
         alias=words,
         template=st.none() | words.map(Path),
+        flash_attention=st.booleans(),
     )
 )
 def test_a_spec_survives_the_command_line(spec: Spec) -> None:

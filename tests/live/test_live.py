@@ -9,6 +9,8 @@ from openai import AsyncOpenAI, BadRequestError
 
 from tests.live.conftest import Running
 from tests.live.stack import MODEL, Stack, get_any
+from tidegate.core.fingerprint import OF_THE_MODEL, differs
+from tidegate.core.model import Fingerprint
 from tidegate.core.replay import replay
 from tidegate.core.why import Why
 from tidegate.lab.tour import document
@@ -175,3 +177,14 @@ def test_replaying_the_journal_of_all_of_this_reproduces_every_decision(live: Ru
     report = replay(read(live.stack.journal))
     assert report.difference is None
     assert report.decisions >= 15
+
+
+def test_the_real_engines_tell_what_they_have_loaded_and_that_it_is_the_same(live: Running) -> None:
+    async def main() -> None:
+        listed = await get_any(live.stack.port, f"/v1/models/{MODEL}".encode())
+        local, remote = (endpoint["fingerprint"] for endpoint in listed["tidegate"]["endpoints"])
+        assert all(local[name] for name in Fingerprint.__struct_fields__)
+        # One of them was started with a chat template of its own.
+        assert differs(Fingerprint(**local), Fingerprint(**remote), OF_THE_MODEL) == ("chat_template",)
+
+    live.run(main())

@@ -17,6 +17,7 @@ from tidegate.core.model import (
     Ended,
     Ending,
     Endpoint,
+    Fingerprint,
     FirstToken,
     Held,
     Line,
@@ -35,6 +36,12 @@ from tidegate.core.router import Router
 
 NOW_S = 1_700_000_000.0
 RESIDENCIES = (("anywhere",), ("anywhere",), ("local",), ("eu",), ("local", "eu"))
+FINGERPRINTS = (
+    None,
+    Fingerprint(weights="hf:o/a"),
+    Fingerprint(weights="hf:o/a", engine="x"),
+    Fingerprint(weights="b"),
+)
 ENDINGS = (Ending.OK,) * 8 + (Ending.FAILED, Ending.FAILED, Ending.TIMED_OUT, Ending.REFUSED, Ending.CANCELLED)
 
 Decided = Callable[[Router, Request, Decision, float], None]
@@ -56,6 +63,8 @@ class Storm:
 
     def __init__(self, seed: int, decided: Decided | None = None, policy: Policy | None = None) -> None:
         self.draw = Random(seed)
+        # What came into the weather later has a stream of its own, so that old seeds keep theirs.
+        self.draw_more = Random(f"{seed} more")
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -104,6 +113,8 @@ class Storm:
             residency=draw.choice(RESIDENCIES),
             cost_usd_max=draw.choice((None, None, 0.001)),
             failover=draw.random() < 0.9,
+            session=self.draw_more.choice(("", "", "s1", "s2", "s3")),
+            session_moves=self.draw_more.random() < 0.1,
         )
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))
@@ -189,7 +200,10 @@ class Storm:
         """A probe comes back, or not."""
         name = self.draw.choice(self.endpoints).name
         up = self.draw.random() < 0.8
-        self.tell(Probed(endpoint=name, up=up, rtt_s=self.draw.choice((None, 0.02)) if up else None))
+        rtt_s = self.draw.choice((None, 0.02)) if up else None
+        # Some are one model for a time, and one never tells.
+        told = None if name == "cloud" else self.draw_more.choice(FINGERPRINTS)
+        self.tell(Probed(endpoint=name, up=up, rtt_s=rtt_s, fingerprint=told if up else None))
 
     def overrun(self) -> None:
         """A decision took too long."""

@@ -13,7 +13,7 @@ from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Cell
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, LengthModel
-from tidegate.core.model import Ended, Ending, Probed, Released
+from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
@@ -50,7 +50,9 @@ def idle(seed: int) -> Storm:
 
 def learned(e: EndpointState) -> bytes:
     breaker = msgspec.structs.replace(e.breaker, trial="")
-    return msgspec.json.encode((e.network, e.quantile, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s))
+    return msgspec.json.encode(
+        (e.network, e.quantile, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint)
+    )
 
 
 @given(seeds)
@@ -58,18 +60,21 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
     storm = Storm(seed).run(150)
     after = revived(state_of(storm), names(storm), storm.now_s)
     assert after.held == {}
+    assert after.sessions == {}
     assert after.static_until_s == 0.0
     for e in after.endpoints.values():
         assert e.reservations == {}
         assert e.prefills == Prefills()
         assert e.breaker.trial == ""
         assert e.up
+        assert e.trusted is None
 
 
 def test_the_storms_have_what_must_not_survive() -> None:
     states = [state_of(Storm(seed).run(150)) for seed in range(30)]
     endpoints = [e for state in states for e in state.endpoints.values()]
     assert any(state.held for state in states)
+    assert any(state.sessions for state in states)
     assert any(state.static_until_s for state in states)
     assert any(e.reservations for e in endpoints)
     assert any(e.prefills.count for e in endpoints)
@@ -118,7 +123,8 @@ def test_an_idle_router_decides_after_a_restart_as_before_it(seed: int) -> None:
     state = aged(revived(state_of(storm), names(storm), storm.now_s), storm.policy.quantile, 0.0)
     restored = Router(storm.endpoints, storm.policy, state)
     assert storm.requests
-    for request in storm.requests.values():
+    for asked in storm.requests.values():
+        request = replace(asked, session="")  # which conversation was where ends with the process
         assert restored.candidates(request, storm.now_s) == storm.router.candidates(request, storm.now_s)
         assert restored.decide(request, storm.now_s) == storm.router.decide(request, storm.now_s)
 

@@ -1,12 +1,12 @@
-"""Laws are checked on the same examples every time: a failure is the code's, not the day's."""
+"""How hard the laws of simulated worlds are tried."""
 
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
-    "worlds",
+    "laws",
     derandomize=True,
     deadline=None,
-    max_examples=40,
+    max_examples=60,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.load_profile("worlds")
+settings.load_profile("laws")

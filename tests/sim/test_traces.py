@@ -236,7 +236,6 @@ def test_the_table_has_the_blocks_that_it_says_were_kept(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "line", "expected"),
     [
-        ("", 0, ""),
         (session(asked(64, [1])) + "{", 2, "a JSON object with requests"),
         (session({"out": 5}), 1, "`in`, the prompt's tokens"),
         (session(asked(64, [1, 2])), 1, "one id in hash_ids for each whole 64 tokens"),
@@ -256,9 +255,6 @@ def test_a_fault_in_sessions_is_named_by_file_line_and_what_belongs_there(
     tmp_path: Path, text: str, line: int, expected: str
 ) -> None:
     path = written(tmp_path, text)
-    if not expected:
-        assert list(kvct(path, 0)) == []
-        return
     with pytest.raises(BadTrace) as raised:
         list(kvct(path, 0))
     assert str(raised.value).startswith(f"{path}:{line}: expected ")
@@ -284,6 +280,20 @@ def test_a_file_that_cannot_be_read_is_named_with_a_remedy(tmp_path: Path, forma
         with pytest.raises(BadTrace, match=r"cannot be read .*; name a trace file") as raised:
             jobs(path, format)
         assert str(raised.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("format", ["azure", "mooncake", "kvct"])
+def test_an_empty_file_is_no_trace_and_blank_lines_are_nothing(tmp_path: Path, format: TraceFormat) -> None:
+    with pytest.raises(BadTrace, match=r":1: expected the first line of a trace"):
+        jobs(written(tmp_path, "\n\n"), format)
+    whole = {
+        "azure": [HEADER, "2023-11-16 18:17:03,2000,5", "2023-11-16 18:17:04,2000,5"],
+        "mooncake": [row(0, 100, 1), row(3000, 100, 2)],
+        "kvct": [COLUMNS, "a,main,0,100,5,0,0", "b,main,0,100,5,0,0"],
+    }[format]
+    found = jobs(written(tmp_path, "\n\n" + "\n\n".join(whole)), format)
+    assert found == jobs(written(tmp_path, "\n".join(whole)), format)
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("cut", [-20, 40])

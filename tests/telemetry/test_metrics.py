@@ -76,6 +76,8 @@ def used() -> Metrics:
     )
     metrics.held_for(0.5)
     metrics.loop_lag(0.001)
+    metrics.canary_read("laptop", "near", 0.01)
+    metrics.canary_spent("cloud", 0.001)
     metrics.crashed()
     metrics.reloaded("applied")
     return metrics
@@ -84,13 +86,13 @@ def used() -> Metrics:
 def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten_and_the_rest_is_not() -> None:
     metrics = used()
     before = scraped(metrics)
-    metrics.forget({"laptop"})
+    metrics.forget({"laptop", "cloud"})
     assert scraped(metrics) == before
     metrics.forget({"cloud"})
     after = scraped(metrics)
-    gone = {key for key in before.keys() - after.keys() if ("endpoint", "laptop") in key[1]}
+    gone = before.keys() - after.keys()
     assert gone
-    assert gone == before.keys() - after.keys()
+    assert all(("endpoint", "laptop") in labels for _, labels in gone)
     assert after[PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"))] == 1
 
 
@@ -131,6 +133,9 @@ def test_what_was_counted_is_exposed() -> None:
         ("up", {"endpoint": "laptop"}, 1),
         ("http_connections", {}, 7),
         ("http_protocol_errors_total", {"status": "431"}, 2),
+        ("canary_readings_total", {"endpoint": "laptop", "outcome": "near"}, 1),
+        ("canary_distance_nats", {"endpoint": "laptop"}, 0.01),
+        ("cost_usd_total", {"endpoint": "cloud"}, 0.001),
         ("journal_lines_total", {}, 10),
         ("journal_lost_total", {}, 1),
     ]:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.core.model import ANYWHERE, LOCAL, Capability, Request, RequestClass, Slo
-from tidegate.wire.digest import prefix_digests
+from tidegate.core.model import ANYWHERE, LOCAL, Capability, ModelGroup, Request, RequestClass, Slo
+from tidegate.wire.digest import prefix_digests, session_digest
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import MEDIA_TOKENS, ClassTable, client_request_id, intake
 from tidegate.wire.knobs import Knobs
@@ -37,6 +37,8 @@ def taken(
     residency: tuple[str, ...] = (ANYWHERE,),
     table: ClassTable = TABLE,
     key: str = "",
+    salt: bytes = SALT,
+    group: ModelGroup | None = None,
 ) -> tuple[Request, Knobs]:
     return intake(
         asked or call(),
@@ -45,7 +47,8 @@ def taken(
         now_s=5.0,
         table=table,
         ratio=TokenRatio(),
-        salt=SALT,
+        salt=salt,
+        group=group,
         residency=residency,
         key=key,
     )
@@ -103,13 +106,15 @@ def test_every_header_has_its_effect() -> None:
             "x-tidegate-max-cost-usd": "0.05",
             "x-tidegate-residency": "eu",
             "x-tidegate-session": "s-1",
+            "x-tidegate-session-moves": "true",
             "x-tidegate-dry-run": "true",
             "x-tidegate-no-fallback": "1",
         }
     )
     assert request.klass == "private/short"
     assert request.slo == Slo(ttft_s=0.5, tpot_s=0.0125, e2e_s=30.0)
-    assert (request.cost_usd_max, request.residency, request.session) == (0.05, ("eu",), "s-1")
+    assert (request.cost_usd_max, request.residency) == (0.05, ("eu",))
+    assert (request.session, request.session_moves) == (session_digest("s-1", SALT, "", "m"), True)
     assert not request.failover
     assert knobs.dry_run
 
@@ -140,9 +145,29 @@ def test_a_limit_of_its_own_leaves_the_other_limits_of_the_class() -> None:
 def test_the_headers_of_others_are_understood_and_ours_go_first() -> None:
     foreign = {"x-session-id": "theirs", "x-llm-d-slo-ttft-ms": "900"}
     request, _ = taken(foreign)
-    assert (request.session, request.slo.ttft_s) == ("theirs", 0.9)
+    assert (request.session, request.slo.ttft_s) == (session_digest("theirs", SALT, "", "m"), 0.9)
     request, _ = taken({**foreign, "x-tidegate-session": "ours", "x-tidegate-slo-ttft-ms": "100"})
-    assert (request.session, request.slo.ttft_s) == ("ours", 0.1)
+    assert (request.session, request.slo.ttft_s) == (session_digest("ours", SALT, "", "m"), 0.1)
+
+
+def test_a_conversation_is_one_of_a_key_and_a_model_and_its_name_stays_with_the_client() -> None:
+    def session(**more: Any) -> str:
+        request, _ = taken({"x-tidegate-session": "my-diary"}, **more)
+        assert "diary" not in repr(request)
+        return request.session
+
+    alias = ModelGroup(name="one", aliases=("m",))
+    told = {session(), session(key="k1"), session(key="k2"), session(group=alias), session(salt=b"1" * 16)}
+    assert len(told) == 5
+    assert session() == session()
+    assert session(group=alias) == session(group=alias, asked=call(model="other"))
+
+
+def test_a_class_may_let_conversations_move_and_a_request_says_otherwise() -> None:
+    table = ClassTable(classes={"loose": RequestClass(name="loose", session_moves=True)}, default="loose")
+    assert taken({}, table=table)[0].session_moves is True
+    assert taken({"x-tidegate-session-moves": "false"}, table=table)[0].session_moves is False
+    assert taken()[0].session_moves is False
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Endpoint, ModelGroup, Policy, Prior, RequestClass, Slo, replace
+from tidegate.core.model import Capability, Endpoint, ModelGroup, Policy, Prior, RequestClass, Slo, replace
 
 MIB = 1024 * 1024
 STATE_FILE = "learned.sqlite"
+# Who changes a model does so between two working days more often than within one.
+CANARY_S = 6 * 3600.0
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +50,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 
     `url` is None for a fake without one. `model` is the name to put into requests, empty to pass on the client's.
     `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
-    `asks_media`: so is which kinds of media its model takes.
+    `asks_media`: so is which kinds of media its model takes. `canary_s` is 0 where there are no canaries.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     key: Secret | None
     tls_ca_file: Path | None
     probe_s: float
+    canary_s: float
     connect_timeout_s: float
     asks_context: bool
     asks_media: bool
@@ -98,11 +101,12 @@ def build(config: Config, now_s: float) -> Built:
     Prices are those in force at `now_s`; they change at midnight UTC and not in between.
     """
     tables = sorted(config.endpoints.items())
+    endpoints = tuple(endpoint(name, table, config, now_s) for name, table in tables)
     return Built(
         gateway=_gateway(config),
         policy=policy(config.policy),
-        endpoints=tuple(endpoint(name, table, config, now_s) for name, table in tables),
-        upstreams={name: _upstream(name, table, config) for name, table in tables},
+        endpoints=endpoints,
+        upstreams={e.name: _upstream(e, config.endpoints[e.name], config) for e in endpoints},
         groups=groups.groups(config.models, config.endpoints),
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
         caps=caps(config.budget),
@@ -140,6 +144,7 @@ def request_class(name: str, table: ClassTable) -> RequestClass:
         late_usd_per_s=table.late_usd_per_s,
         residency=table.residency,
         likeness=table.likeness,
+        session_moves=table.session_moves,
     )
 
 
@@ -155,6 +160,8 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         local=local,
         models=groups.names(name, table, config.models),
         likeness=groups.likeness(name, config.models),
+        fingerprint=table.fingerprint.record(),
+        demands=groups.demands(name, config.models),
         context_tokens=context_tokens,
         output_tokens_max=table.output_tokens_max,
         concurrency=table.concurrency or usual.concurrency,
@@ -193,7 +200,8 @@ def _gateway(config: Config) -> Gateway:
     )
 
 
-def _upstream(name: str, table: EndpointTable, config: Config) -> Upstream:
+def _upstream(known: Endpoint, table: EndpointTable, config: Config) -> Upstream:
+    name = known.name
     return Upstream(
         name=name,
         engine=table.engine,
@@ -202,10 +210,16 @@ def _upstream(name: str, table: EndpointTable, config: Config) -> Upstream:
         key=config.secrets.get(name),
         tls_ca_file=config.file.parent / table.tls_ca_file if table.tls_ca_file else None,
         probe_s=table.probe_s,
+        canary_s=_canary_s(known) if table.canary_s is None else table.canary_s,
         connect_timeout_s=table.connect_timeout_s,
         asks_context=table.context_tokens is None,
         asks_media=table.capabilities is None,
     )
+
+
+def _canary_s(known: Endpoint) -> float:
+    """What costs money is bought when somebody said so."""
+    return CANARY_S if Capability.LOGPROBS in known.capabilities and not known.price.asks_money else 0.0
 
 
 def _slo(table: SloTable) -> Slo:

@@ -16,6 +16,9 @@ from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, Policy
 from tidegate.config.secret import Secret, SecretError
 from tidegate.core.model import ANYWHERE, LOCAL
 
+# A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
+CANARY_S_MIN = 60.0
+
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """The well-formed tables of a file. `written` has all names that stand there, of broken tables too."""
@@ -50,6 +53,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
         if key is not None:
             secrets[name] = key
         _network(path, endpoint, url, draft.folder, problems)
+        _canary(path, endpoint, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
@@ -204,6 +208,15 @@ def _network(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, 
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         reason = "there are no certificates in it" if isinstance(error, ssl.SSLError) else "it cannot be read"
         problems.add(f"{path}.tls_ca_file", reason, "name a file of certificates in PEM, readable by this user")
+
+
+def _canary(path: str, endpoint: EndpointTable, problems: Problems) -> None:
+    if endpoint.canary_s is not None and 0.0 < endpoint.canary_s < CANARY_S_MIN:
+        problems.add(
+            f"{path}.canary_s",
+            "the engine would be busy with it, and its clients wait",
+            f"write 0 for none, or {CANARY_S_MIN:g} or more",
+        )
 
 
 def _clip(name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from tidegate.config.fingerprint import FingerprintTable
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
 from tidegate.core.model import Capability
@@ -151,6 +152,13 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "model on it can: `vision` and `audio` have to be said."
         ),
     ] = None
+    fingerprint: Annotated[
+        FingerprintTable,
+        Meta(
+            description="What its model is. Engines of your own are asked; while what they tell contradicts this, the "
+            "endpoint counts as `same_family`, not as `identical`. For vendors this is all that is known."
+        ),
+    ] = FingerprintTable()
     api_key_env: Annotated[
         str,
         Meta(
@@ -193,6 +201,15 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "nothing.",
         ),
     ] = 5.0
+    canary_s: Annotated[
+        Annotated[float, Meta(ge=0, le=604_800)] | None,  # a drift that lasted a week was noticed by somebody
+        Meta(
+            description="Time between two readings of its canary, which notices that its model is no longer what it "
+            "was: another quantisation, template or model behind the same name. 0 for none, else a minute or more. "
+            "Six hours where tokens cost nothing and `logprobs` is among the capabilities; else none unless written, "
+            "as each reading takes 24 tokens of output."
+        ),
+    ] = None
     tls_ca_file: Annotated[
         Text,
         Meta(

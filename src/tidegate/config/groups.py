@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
-from tidegate.core.model import Likeness, ModelGroup
+from tidegate.core.fingerprint import OF_THE_MODEL, differs
+from tidegate.core.model import Fingerprint, Likeness, ModelGroup
 
 
 def printable(name: str) -> bool:
@@ -37,6 +38,7 @@ def check(
             )
         for alias in table.aliases:
             _alias(path, alias, name, served, owners, problems)
+        _fingerprints(path, table, endpoints, problems)
         if all(_further(likeness, table.likeness) for likeness in table.endpoints.values()):
             problems.add(
                 f"{path}.likeness",
@@ -60,6 +62,20 @@ def _alias(
         owners[alias] = f"an alias of {join('model', name)}"
 
 
+def _fingerprints(path: str, table: ModelTable, endpoints: Mapping[str, EndpointTable], problems: Problems) -> None:
+    """Note endpoints that are called identical, and declared to be something else than what that means."""
+    demanded = table.fingerprint.record()
+    for endpoint, likeness in table.endpoints.items():
+        if likeness is Likeness.IDENTICAL and endpoint in endpoints:
+            wrong = differs(demanded, endpoints[endpoint].fingerprint.record(), OF_THE_MODEL)
+            if wrong:
+                problems.add(
+                    f"{path}.fingerprint.{wrong[0]}",
+                    f"endpoint `{endpoint[:64]}` is called identical, and its own fingerprint says otherwise",
+                    f"make {join('endpoint', endpoint)}.fingerprint.{wrong[0]} agree, or call it same_family here",
+                )
+
+
 def _further(likeness: Likeness, least: Likeness) -> bool:
     order = list(Likeness)
     return order.index(likeness) > order.index(least)
@@ -77,6 +93,16 @@ def likeness(endpoint: str, models: Mapping[str, ModelTable]) -> dict[str, Liken
     return {name: likeness for name, likeness in found.items() if likeness is not Likeness.IDENTICAL}
 
 
+def demands(endpoint: str, models: Mapping[str, ModelTable]) -> dict[str, Fingerprint]:
+    """What is demanded of the endpoint's model by the names that it is called identical to."""
+    found = {
+        name: group.fingerprint.record()
+        for name, group in sorted(models.items())
+        if group.endpoints.get(endpoint) is Likeness.IDENTICAL
+    }
+    return {name: demanded for name, demanded in found.items() if demanded != Fingerprint()}
+
+
 def groups(models: Mapping[str, ModelTable], endpoints: Mapping[str, EndpointTable]) -> dict[str, ModelGroup]:
     """What is meant by each name that clients may send, aliases included."""
     found = {
@@ -85,6 +111,8 @@ def groups(models: Mapping[str, ModelTable], endpoints: Mapping[str, EndpointTab
         for name in names(endpoint, table, models)
     }
     for name, table in sorted(models.items()):
-        group = ModelGroup(name=name, aliases=table.aliases, likeness=table.likeness)
+        group = ModelGroup(
+            name=name, aliases=table.aliases, likeness=table.likeness, fingerprint=table.fingerprint.record()
+        )
         found |= dict.fromkeys((name, *table.aliases), group)
     return found

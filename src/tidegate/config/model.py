@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from tidegate.config.fingerprint import FingerprintTable
 from tidegate.config.schema import Table
 from tidegate.core.model import Likeness
 
@@ -41,3 +42,10 @@ class ModelTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "for without having allowed it."
         ),
     ] = Likeness.IDENTICAL
+    fingerprint: Annotated[
+        FingerprintTable,
+        Meta(
+            description="What a model has to be to be `identical`. An endpoint that is known to be another counts as "
+            "`same_family` for as long as it is. Left out, nothing is demanded but that endpoints stay what they are."
+        ),
+    ] = FingerprintTable()

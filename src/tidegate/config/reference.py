@@ -13,6 +13,7 @@ from msgspec import inspect
 from tidegate.config import expected
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
+from tidegate.config.fingerprint import FingerprintTable
 from tidegate.config.model import ModelTable
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
 from tidegate.config.schema import (
@@ -43,6 +44,7 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("tiers = [{ ... }] in price", TierTable),
     ("running_cost = { ... } in [endpoint.NAME]", RunningCostTable),
     ("prior = { ... } in [endpoint.NAME]", PriorTable),
+    ("fingerprint = { ... } in [endpoint.NAME] and [model.NAME]", FingerprintTable),
 )
 
 ELSEWHERE = {
@@ -116,7 +118,7 @@ def _default(field: inspect.Field) -> str:
         return "required"
     if field.name in ELSEWHERE or field.name in _PRIOR:
         return ELSEWHERE.get(field.name, "by engine")
-    if value is None or value in ((), ""):
+    if value is None or value in ((), "", FingerprintTable()):
         return "none"
     return f"`{_toml(value)}`"
 

@@ -349,6 +349,13 @@ class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "`substitute`. Left out, what the model's own table says."
         ),
     ] = None
+    session_moves: Annotated[
+        bool,
+        Meta(
+            description="Whether a conversation (`x-tidegate-session`) may go on with another model than it began "
+            "with. False: people notice when the one they talk to is replaced. A request may say otherwise."
+        ),
+    ] = False
 
 
 CLASSES: dict[str, dict[str, object]] = {

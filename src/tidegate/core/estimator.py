@@ -5,11 +5,14 @@ from math import exp, log
 
 import msgspec
 
+from tidegate.core import likeness
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
+from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
-from tidegate.core.model import Ended, Ending, Endpoint, Probed, Request, Started
+from tidegate.core.likeness import Doubts
+from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -80,12 +83,17 @@ def fresh(endpoint: Endpoint, quantile_deviations: float) -> EndpointState:
 
 
 class EndpointModel:
-    """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended` and `probed` write."""
+    """Predicts and learns for one endpoint. `base` reads; `started`, `first`, `ended`, `probed` and `checked`
+    write.
+
+    `likeness` is how alike it is now to what each name promises; a name that is not in it is `identical`.
+    """
 
     __slots__ = (
         "_batch_s",
         "_batch_slowdown",
         "_decode_s",
+        "_deviations",
         "_input_usd",
         "_load_max",
         "_output_usd",
@@ -97,8 +105,10 @@ class EndpointModel:
         "_slots",
         "_usd_per_s",
         "capabilities",
+        "doubts",
         "drained",
         "endpoint",
+        "fingerprint",
         "likeness",
         "name",
         "owned",
@@ -113,12 +123,17 @@ class EndpointModel:
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
-        self.likeness = endpoint.likeness
         self.drained = False
         self.state = state
-        self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, prior.sigma, state.ttft)
-        self.tpot = Correction(1, len(LOAD_EDGES) + 1, prior.sigma, state.tpot)
-        state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
+        # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
+        self.fingerprint: Fingerprint
+        self.doubts: dict[str, Doubts]
+        self.likeness: dict[str, Likeness]
+        self._judge()
+        self.ttft: Correction
+        self.tpot: Correction
+        self._correct()
+        self._deviations = quantile_deviations
         self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
         self._per_token_s = prior.prefill_s_per_token
         self._per_token2_s = prior.prefill_s_per_token2 / 2.0
@@ -141,6 +156,10 @@ class EndpointModel:
     def room(self) -> int:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.endpoint.concurrency - len(self.state.reservations)
+
+    def is_one_with(self, other: "EndpointModel") -> bool:
+        """Whether a conversation that the other one served goes on here with the same model."""
+        return self is other or one_model(self.fingerprint, other.fingerprint)
 
     def base(self, request: Request | Started, length: Length, now_s: float) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
@@ -224,6 +243,7 @@ class EndpointModel:
             prefill_s=base.prefill_s_mean,
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
+            session=fact.session,
         )
         state.reservations[fact.request_id] = reservation
         if self._shares_compute:
@@ -231,13 +251,14 @@ class EndpointModel:
         state.breaker.started(fact.request_id, now_s)
         self._slots = None
 
-    def first(self, request_id: str, now_s: float) -> None:
-        """Its prefill is done."""
+    def first(self, request_id: str, now_s: float) -> Reservation | None:
+        """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
             self._settle(now_s, head_done=oldest is reservation)
+        return reservation
 
     def ended(self, fact: Ended, quantile: float, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""
@@ -271,6 +292,41 @@ class EndpointModel:
         if fact.capabilities is not None:
             self.state.capabilities = fact.capabilities
             self.capabilities = frozenset(fact.capabilities)
+        if fact.fingerprint is not None:
+            self._recognise(fact.fingerprint)
+
+    def _recognise(self, told: Fingerprint) -> None:
+        """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
+        state, before = self.state, self.state.fingerprint
+        after = state.fingerprint = later(before, told)
+        if state.trusted is None:
+            state.trusted = after
+        elif not differs(state.trusted, after, OF_THE_MODEL):
+            # What it could not tell at first is believed when it is told.
+            state.trusted = filled(state.trusted, after)
+        if before is not None and differs(before, after, OF_THE_SPEED):
+            state.ttft = state.tpot = None
+            state.quantile = UpperQuantile(self._deviations)
+            self._correct()
+        self._judge()
+
+    def _judge(self) -> None:
+        state = self.state
+        self.fingerprint = likeness.in_force(self.endpoint, state.fingerprint)
+        self.doubts = likeness.doubts(self.endpoint, state.fingerprint, state.trusted)
+        self.likeness = likeness.effective(self.endpoint, self.doubts, drifted=state.drifted)
+
+    def _correct(self) -> None:
+        """The corrections as they were learned, or new ones."""
+        state, sigma = self.state, self.endpoint.prior.sigma
+        self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, sigma, state.ttft)
+        self.tpot = Correction(1, len(LOAD_EDGES) + 1, sigma, state.tpot)
+        state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
+
+    def checked(self, fact: Checked) -> None:
+        """Take in what a canary found."""
+        self.state.drifted = fact.drifted
+        self._judge()
 
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tidegate.core.fingerprint import Fingerprint as Fingerprint
 from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
 
@@ -63,7 +64,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
     is what the budget had left when it arrived, None without one. `prefix` are salted digests of prompt blocks.
-    `key` is the id of the client's key, empty where none is asked for.
+    `key` is the id of the client's key, empty where none is asked for. `session` is a salted digest of the conversation
+    as the client names it, with its key and model; it stays with the model that served it unless `session_moves`.
     """
 
     id: str
@@ -85,6 +87,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     failover: bool = True
     likeness: Likeness = Likeness.SUBSTITUTE
     session: str = ""
+    session_moves: bool = False
     prefix: tuple[int, ...] = ()
     key: str = ""
 
@@ -93,7 +96,8 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests of one class promise, are worth and may do; a request's own headers refine it.
 
     `worth_usd` is paid for each request that meets the SLO; `worth_usd_per_1k_tokens` makes it grow with the
-    work, prompt and output. `likeness` is the least that will do, None what the model's name asks for.
+    work, prompt and output. `likeness` is the least that will do, None what the model's name asks for. With
+    `session_moves` conversations may go on with another model than they began with.
     """
 
     name: str
@@ -103,17 +107,20 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     late_usd_per_s: float = 0.0
     residency: tuple[str, ...] = (ANYWHERE,)
     likeness: Likeness | None = None
+    session_moves: bool = False
 
 
 class ModelGroup(Record, frozen=True, kw_only=True, omit_defaults=False):
     """A model as clients ask for it: its name, other names for it, and the least alike endpoint that serves it unasked.
 
-    Which endpoints there are, and how alike, stands at the endpoints.
+    Which endpoints there are, and how alike, stands at the endpoints. `fingerprint` is what `identical` means here, as
+    far as it was written down.
     """
 
     name: str
     aliases: tuple[str, ...] = ()
     likeness: Likeness = Likeness.IDENTICAL
+    fingerprint: Fingerprint = Fingerprint()
 
 
 class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -144,7 +151,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     in flight slow each other, as in one engine; a fleet behind an API does not show it. Tokens cost `price`, paid to
     others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once. `models` are the names
     that it serves; under each its model is `identical` to what the name promises, unless `likeness` says otherwise.
-    It generates `output_tokens_max` at most, None is the window.
+    It generates `output_tokens_max` at most, None is the window. `fingerprint` is what was declared of its model, and
+    `demands` by name what a model has to be to be identical.
     """
 
     name: str
@@ -152,6 +160,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     local: bool
     models: tuple[str, ...]
     likeness: dict[str, Likeness] = {}
+    fingerprint: Fingerprint = Fingerprint()
+    demands: dict[str, Fingerprint] = {}
     context_tokens: int
     concurrency: int
     owned: bool = False
@@ -270,6 +280,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     prompt_bytes: int
     output_tokens_max: int | None = None
     completions: int = 1
+    session: str = ""
     hedge: bool = False
 
 
@@ -312,6 +323,18 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     capabilities: tuple[Capability, ...] | None = None
     running: int | None = None
     queued: int | None = None
+    fingerprint: Fingerprint | None = None
+
+
+class Checked(Record, frozen=True, kw_only=True, tag="checked"):
+    """A canary's reading was compared with its reference. `drifted` is what holds from now on.
+
+    `distance` is the mean difference of log-probabilities in nats, None where there was nothing to compare with.
+    """
+
+    endpoint: str
+    drifted: bool
+    distance: float | None = None
 
 
 class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran"):
@@ -333,7 +356,7 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     static: bool = False
 
 
-Observation = Held | Released | Started | FirstToken | Ended | Probed | DecisionOverran | Overrides
+Observation = Held | Released | Started | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
 
 
 # --- the policy's settings and the journal ----------------------------------------------------------------------

@@ -13,8 +13,8 @@ class Reservation(msgspec.Struct, kw_only=True):
 
     `raw_s` and `tpot_raw_s` are the engine's share of TTFT and the time per token before the learned correction,
     `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
-    and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight. What was
-    predicted from another prior `teaches` nothing.
+    and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight,
+    `session` the conversation that it belongs to. What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float
@@ -32,6 +32,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     first_s_mean: float
     decode_s_mean: float
     first_s: float | None = None
+    session: str = ""
     teaches: bool = True
 
     def ends_s(self, now_s: float) -> float:

@@ -53,12 +53,14 @@ def reconfigured(
     before: Policy,
     same: Container[str],
     moved: Container[str],
+    vouched: Container[str] = (),
 ) -> State:
     """The state of a process that goes on with other settings; `state` itself is used up.
 
     Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
     with another size or prior: what is in flight there still takes its place, and teaches nothing, being predicted
-    from where they began before. The others are new, and down until a probe has reached them.
+    from where they began before. The others are new, and down until a probe has reached them. Operators have `vouched`
+    that some are what they should be, whatever they were before.
     """
     deviations = NormalDist().inv_cdf(policy.quantile)
     found: dict[str, EndpointState] = {}
@@ -68,6 +70,8 @@ def reconfigured(
             # Where promises are held to another quantile, what was found for the old one says nothing.
             kept = known.quantile if policy.quantile == before.quantile else UpperQuantile(deviations)
             found[name] = replace(known, quantile=kept)
+            if name in vouched:
+                found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
                 fresh(endpoint, deviations),
@@ -128,6 +132,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+        # What it was when this was learned. Whether to trust what it is now begins anew with the process.
+        fingerprint=e.fingerprint,
     )
 
 

@@ -8,10 +8,12 @@ import msgspec
 from tidegate.core import plan, rules
 from tidegate.core.baseline import static_order
 from tidegate.core.estimator import Base, EndpointModel
+from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     Candidate,
+    Checked,
     Decision,
     DecisionOverran,
     Ended,
@@ -19,6 +21,7 @@ from tidegate.core.model import (
     Endpoint,
     FirstToken,
     Held,
+    Likeness,
     Observation,
     Overrides,
     Policy,
@@ -32,6 +35,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
+from tidegate.core.session import Sessions
 from tidegate.core.state import State
 from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
 from tidegate.core.why import Why
@@ -51,6 +55,7 @@ class Router:
         "_own_by_model",
         "_pinned",
         "_policy",
+        "_sessions",
         "_state",
     )
 
@@ -66,6 +71,7 @@ class Router:
         }
         self._state.endpoints = {name: m.state for name, m in self._models.items()}
         self._lengths = LengthModel(self._state.lengths)
+        self._sessions = Sessions(self._state.sessions)
         # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
         self._decided: tuple[Request, float, list[Option]] | None = None
         self._by_model: dict[str, list[EndpointModel]] = {}
@@ -174,9 +180,19 @@ class Router:
         """How many requests are held."""
         return len(self._state.held)
 
+    @property
+    def sessions(self) -> int:
+        """How many conversations have a place to stay with."""
+        return len(self._state.sessions)
+
     def endpoint(self, name: str) -> EndpointModel:
         """The model of one endpoint, to read."""
         return self._models[name]
+
+    def likeness(self, endpoint: str, model: str) -> Likeness | None:
+        """How alike an endpoint is to what a model's name promises, as far as is known now; None if it is gone."""
+        known = self._models.get(endpoint)
+        return None if known is None else known.likeness.get(model, Likeness.IDENTICAL)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent, None where no such attempt is under way."""
@@ -185,8 +201,9 @@ class Router:
         return None if reservation is None else reservation.ttft_s
 
     def snapshot(self, *, held: bool = True) -> msgspec.Raw:
-        """The whole state as JSON, or all but the requests that are held; `State` decodes it."""
-        state = self._state if held else msgspec.structs.replace(self._state, held={})
+        """The whole state as JSON, or without what ends with the process: held requests and pins of sessions, whose
+        digests nobody can make again. `State` decodes it."""
+        state = self._state if held else msgspec.structs.replace(self._state, held={}, sessions={})
         return msgspec.Raw(msgspec.json.encode(state))
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -204,7 +221,9 @@ class Router:
                     model.started(fact, self._predicted(fact, model, decided, now_s), now_s)
             case FirstToken():
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    model.first(fact.request_id, now_s)
+                    sent = model.first(fact.request_id, now_s)
+                    if sent is not None and sent.session:
+                        self._sessions.served(sent.session, model.name, now_s)
             case Ended():
                 self._ended(fact, now_s)
             case Held():
@@ -213,7 +232,10 @@ class Router:
                 self._state.held.pop(fact.request_id, None)
             case Probed():
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    model.probed(fact)
+                    self._probed(fact, model)
+            case Checked():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.checked(fact)
             case DecisionOverran():
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
             case Overrides():
@@ -241,10 +263,21 @@ class Router:
                     pinned.setdefault(served, set()).add(name)
         self._pinned = {served: frozenset(names) for served, names in pinned.items()}
 
+    def _probed(self, fact: Probed, model: EndpointModel) -> None:
+        before = model.fingerprint
+        model.probed(fact)
+        if differs(before, model.fingerprint, OF_THE_MODEL):
+            self._sessions.became(model, before, self._models)
+
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
         sent = model.ended(fact, self._policy.quantile, now_s) if model is not None else None
-        if sent is not None and fact.output_tokens is not None:
+        if sent is None:
+            return
+        # An engine that finds fault with a request has not served it.
+        if sent.session and fact.ending is Ending.OK and not fact.cause:
+            self._sessions.served(sent.session, fact.endpoint, now_s)
+        if fact.output_tokens is not None:
             tokens = fact.output_tokens / sent.completions
             cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
@@ -265,8 +298,9 @@ class Router:
         models: list[EndpointModel] = []
         reasons: dict[str, Why] = {}
         pinned = self._pinned.get(request.model) if self._pinned else None
+        home = self._home(request, now_s) if request.session else None
         for model in self._by_model.get(request.model, ()):
-            why = rules.excluded(request, model, needed, length, now_s)
+            why = rules.excluded(request, model, needed, length, now_s, home)
             if pinned is not None and model.name not in pinned and (why is None or why in rules.PASSING):
                 why = Why.PINNED_ELSEWHERE
             if why is None:
@@ -280,12 +314,16 @@ class Router:
         needed = rules.tokens_needed(request, length)
         own = self._own_by_model.get(request.model, ())
         pinned = self._pinned.get(request.model)
+        home = self._home(request, now_s) if request.session else None
         models = [
             m
             for m in own
-            if (pinned is None or m.name in pinned) and rules.excluded(request, m, needed, length, now_s) is None
+            if (pinned is None or m.name in pinned) and rules.excluded(request, m, needed, length, now_s, home) is None
         ]
         return models or [m for m in self._allowed(request, length, now_s)[0] if m.owned]
+
+    def _home(self, request: Request, now_s: float) -> EndpointModel | None:
+        return self._sessions.home(request, self._by_model.get(request.model, ()), self._models, now_s)
 
     @staticmethod
     def _weigh(

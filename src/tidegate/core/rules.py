@@ -41,10 +41,18 @@ def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float
     return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
 
 
-def excluded(request: Request, model: EndpointModel, needed: int, length: Length, now_s: float) -> Why | None:
+def excluded(
+    request: Request,
+    model: EndpointModel,
+    needed: int,
+    length: Length,
+    now_s: float,
+    home: EndpointModel | None = None,
+) -> Why | None:
     """The first rule that forbids this endpoint for this request now, None if it may be used.
 
-    Rules on what may be come before rules on what is: a refusal then names the reason that lasts.
+    Rules on what may be come before rules on what is: a refusal then names the reason that lasts. `home` is the
+    endpoint that the conversation stays with, None where it may go anywhere.
     """
     endpoint, state = model.endpoint, model.state
     if not may_go_to(request, endpoint):
@@ -61,6 +69,8 @@ def excluded(request: Request, model: EndpointModel, needed: int, length: Length
         return Why.OVER_MAX_COST
     if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:
         return Why.OVER_BUDGET
+    if home is not None and not model.is_one_with(home):
+        return Why.SESSION_ELSEWHERE
     if model.drained:
         return Why.DRAINED
     if not state.up:
@@ -93,6 +103,8 @@ _CLOSENESS = (
     Why.TOLD_TO_WAIT,
     Why.BUSY,
     Why.HOLD_FULL,
+    # Last: it would be served, were the conversation allowed to move.
+    Why.SESSION_ELSEWHERE,
 )
 PASSING = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY))
 """What is, and not what may be: reasons that pass by themselves, or that operators take back."""
@@ -102,6 +114,7 @@ _ONLY = {
     Why.MUST_STAY_LOCAL: Why.ONLY_ALLOWED,
     Why.SITE_NOT_ALLOWED: Why.ONLY_ALLOWED,
     Why.NOT_ALIKE: Why.ONLY_ALIKE,
+    Why.SESSION_ELSEWHERE: Why.ONLY_CONTINUING,
     Why.LACKS_CAPABILITY: Why.ONLY_CAPABLE,
     Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
     Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,

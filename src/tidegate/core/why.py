@@ -15,6 +15,7 @@ class Why(StrEnum):
     ONLY_LONG_ENOUGH = "only_long_enough"
     ONLY_ALLOWED = "only_allowed"
     ONLY_ALIKE = "only_alike"
+    ONLY_CONTINUING = "only_continuing"
     ONLY_CAPABLE = "only_capable"
     ONLY_AFFORDABLE = "only_affordable"
     ONLY_WITHIN_BUDGET = "only_within_budget"
@@ -35,6 +36,7 @@ class Why(StrEnum):
     OVER_BUDGET = "over_budget"
     PINNED_ELSEWHERE = "pinned_elsewhere"
     DRAINED = "drained"
+    SESSION_ELSEWHERE = "session_elsewhere"
     DOWN = "down"
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
@@ -51,6 +53,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
+    Why.ONLY_CONTINUING: "the conversation goes on with the model that it began with, and no other endpoint has it",
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
     Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
@@ -69,6 +72,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
     Why.PINNED_ELSEWHERE: "operators have pinned this model to another endpoint",
     Why.DRAINED: "operators are draining the endpoint",
+    Why.SESSION_ELSEWHERE: "the conversation goes on where it began, with another model than this endpoint's",
     Why.DOWN: "the last probe did not reach the endpoint",
     Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
     Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",

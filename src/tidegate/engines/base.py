@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tidegate.core.estimator import CONTEXT_EXCEEDED
-from tidegate.core.model import Capability, Ending, Record
+from tidegate.core.model import Capability, Ending, Fingerprint, Record
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Translate
@@ -90,6 +90,7 @@ class Signals(Record, frozen=True, kw_only=True):
     """What a probe tells. None is unknown, never zero.
 
     `media` are the kinds besides text that the model takes; `cache_share` is how full the KV cache is, from 0 to 1.
+    `fingerprint` is what the engine tells of its model.
     """
 
     up: bool
@@ -98,6 +99,12 @@ class Signals(Record, frozen=True, kw_only=True):
     running: int | None = None
     queued: int | None = None
     cache_share: float | None = None
+    fingerprint: Fingerprint | None = None
+
+
+def recognised(fingerprint: Fingerprint) -> Fingerprint | None:
+    """The fingerprint, None where the engine told nothing of its model."""
+    return None if fingerprint == Fingerprint(context_tokens=fingerprint.context_tokens) else fingerprint
 
 
 class Dialect(Protocol):

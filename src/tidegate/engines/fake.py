@@ -49,7 +49,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
     `status` other than 200 answers with that, `error` and `headers`. `answer` is given as it stands, in place of words.
     `pad` is added to each streamed token. `fault` is one of `FAKED`, and is committed after `fault_after` tokens where
-    it comes after content.
+    it comes after content. With a `certainty` below 1 chats have log-probabilities where they ask for them: each token
+    is that likely, and one other candidate the rest.
     """
 
     first_s: float = 0.0
@@ -63,6 +64,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     fault: Fault | None = None
     fault_after: int = 2
     pad: str = ""
+    certainty: float | None = None
 
     def __post_init__(self) -> None:
         assert self.fault is None or self.fault in FAKED, "tidegate chaos commits this one"
@@ -79,6 +81,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 class _Asked(msgspec.Struct):
     model: str = ""
     stream: bool = False
+    logprobs: bool | int | None = None
 
 
 class FakeEngine:
@@ -89,8 +92,12 @@ class FakeEngine:
     for somebody to read them.
     """
 
-    def __init__(self, script: Script | None = None, *, model: str = "fake", context_tokens: int = 8192) -> None:
+    def __init__(
+        self, script: Script | None = None, *, model: str = "fake", context_tokens: int = 8192, weights: str = ""
+    ) -> None:
+        """`weights` is what it says that it has loaded, nothing where it is empty. It may be changed too."""
         self.script = script or Script()
+        self.weights = weights
         self.seen: list[Seen] = []
         self.left = 0
         self.in_flight = 0
@@ -127,18 +134,23 @@ class FakeEngine:
         if exchange.path == "/health":
             exchange.respond(200 if self.up else 503, (_JSON,), b"{}")
         elif exchange.path == "/v1/models":
-            listed = {"data": [{"id": self._model, "object": "model", "max_model_len": self._context_tokens}]}
+            entry = {"id": self._model, "object": "model", "max_model_len": self._context_tokens, "root": self.weights}
+            meta = {"size": 1000, "n_params": 500, "n_vocab": 100, "vocab_type": 2, "ftype": "Q4_K - Medium"}
+            listed = {"data": [{**entry, "meta": meta} if self.weights else entry]}
             exchange.respond(200 if self.up else 503, (_JSON,), msgspec.json.encode(listed))
         elif exchange.path == "/props":
-            props = {"default_generation_settings": {"n_ctx": self._context_tokens}}
+            props = {"default_generation_settings": {"n_ctx": self._context_tokens}, "model_path": self.weights}
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":
             gauges = b"".join(b"%b %d\n%b 0\n" % (running, self.in_flight, queued) for running, queued in _GAUGES)
             exchange.respond(200, (_TEXT,), gauges)
         elif exchange.path == "/get_server_info":
-            told = {"context_length": self._context_tokens, "api_key": "the engine's own"}
+            told = {"context_length": self._context_tokens, "api_key": "the engine's own", "model_path": self.weights}
             exchange.respond(200, (_JSON,), msgspec.json.encode(told))
-        elif exchange.path == "/api/version":
+        elif exchange.path == "/api/tags":
+            kept = {"models": [{"name": self._model, "model": self._model, "digest": self.weights}]}
+            exchange.respond(200, (_JSON,), msgspec.json.encode(kept))
+        elif exchange.path in ("/api/version", "/version"):
             exchange.respond(200 if self.up else 503, (_JSON,), b'{"version":"0.0.0"}')
         elif exchange.path == "/api/ps":
             loaded = {"models": [{"name": self._model, "context_length": self._context_tokens}]}
@@ -161,7 +173,8 @@ class _Answer:
         self._made = 0
         self._messages = MessageStream() if exchange.path.endswith("/messages") else None
         chat = exchange.path.endswith("/chat/completions") or self._messages is not None
-        self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body))
+        certainty = script.certainty if chat and asked.logprobs else None
+        self._words = Words(model=asked.model, chat=chat, body_bytes=len(exchange.body), certainty=certainty)
         self._timer: asyncio.TimerHandle | None = None
         self._paused = False
 

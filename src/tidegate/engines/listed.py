@@ -2,6 +2,9 @@
 
 import msgspec
 
+from tidegate.engines.base import ProbeAnswer
+from tidegate.wire.errors import UNREADABLE
+
 
 class Model(msgspec.Struct):
     """One model; `max_model_len` is what vLLM tells of its window."""
@@ -14,3 +17,40 @@ class Models(msgspec.Struct):
     """All models."""
 
     data: list[Model] = []
+
+
+class Meta(msgspec.Struct):
+    """What llama.cpp tells of a file of weights: its bytes, parameters, vocabulary and quantisation."""
+
+    size: int | None = None
+    n_params: int | None = None
+    n_vocab: int | None = None
+    vocab_type: int | None = None
+    ftype: str | None = None
+
+
+class Origin(msgspec.Struct):
+    """Where a model comes from. `root` is what vLLM loaded, `meta` is llama.cpp's."""
+
+    id: str = ""
+    root: str | None = None
+    meta: Meta | None = None
+
+
+class _Origins(msgspec.Struct):
+    data: list[Origin] = []
+
+
+def origin(answer: ProbeAnswer | None, model: str | None) -> Origin:
+    """What is told of the endpoint's `model`: of the one with that name, or of the only one that is listed.
+
+    Nothing where it is neither. Read apart from the windows: who has other things by these names loses nothing else.
+    """
+    try:
+        listed = [] if answer is None else msgspec.json.decode(answer.body, type=_Origins).data
+    except UNREADABLE:
+        return Origin()
+    named = [entry for entry in listed if entry.id == model]
+    if named:
+        return named[0]
+    return listed[0] if len(listed) == 1 else Origin()

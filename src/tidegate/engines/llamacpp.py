@@ -10,8 +10,11 @@ from contextlib import suppress
 
 import msgspec
 
-from tidegate.core.model import Capability
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.core.fingerprint import digest, text
+from tidegate.core.model import Capability, Fingerprint
+from tidegate.engines import names
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
+from tidegate.engines.listed import Meta, origin
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import EMBEDDING, Call
@@ -35,6 +38,17 @@ class _Props(msgspec.Struct):
     modalities: _Modalities | None = None
 
 
+class _Told(msgspec.Struct):
+    """Of `/props`: what is loaded, and by which build. `model_ftype` came later than the rest."""
+
+    model_path: str = ""
+    model_ftype: str = ""
+    chat_template: str = ""
+    build_info: str = ""
+    bos_token: str = ""
+    eos_token: str = ""
+
+
 class LlamaCpp:
     """The OpenAI dialect as llama.cpp speaks it."""
 
@@ -42,6 +56,7 @@ class LlamaCpp:
 
     def __init__(self, base_path: str, model: str | None) -> None:
         self._openai = OpenAI(base_path, model)
+        self._model = model
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         self.failure = self._openai.failure
         self.headers = self._openai.headers
@@ -60,11 +75,12 @@ class LlamaCpp:
             ProbeRequest(target=self._base + b"/health", essential=True),
             ProbeRequest(target=self._base + b"/props"),
             ProbeRequest(target=self._base + b"/metrics"),
+            ProbeRequest(target=self._base + b"/v1/models"),
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. `/health` answers 503 while the model loads; `n_ctx` is the window of one slot."""
-        health, props, metrics = answers
+        health, props, metrics, models = answers
         if health is None or health.status != 200:
             return Signals(up=False)
         told = _Props()
@@ -72,14 +88,33 @@ class LlamaCpp:
             with suppress(*UNREADABLE):
                 told = msgspec.json.decode(props.body, type=_Props)
         n_ctx = told.default_generation_settings.n_ctx
+        window = n_ctx if n_ctx is not None and n_ctx > 0 else None
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
         running, queued = found.get(_RUNNING), found.get(_QUEUED)
         return Signals(
             up=True,
-            context_tokens=n_ctx if n_ctx is not None and n_ctx > 0 else None,
+            context_tokens=window,
             media=None if told.modalities is None else _media(told.modalities),
             running=None if running is None else int(running),
             queued=None if queued is None else int(queued),
+            fingerprint=recognised(self._fingerprint(props, models, window)),
+        )
+
+    def _fingerprint(self, props: ProbeAnswer | None, models: ProbeAnswer | None, window: int | None) -> Fingerprint:
+        told = _Told()
+        if props is not None and props.status == 200:
+            with suppress(*UNREADABLE):
+                told = msgspec.json.decode(props.body, type=_Told)
+        meta = origin(models, self._model).meta or Meta()
+        # The vocabulary's size and kind, and the tokens at its ends: all that is told of a tokenizer.
+        vocabulary = f"{meta.vocab_type}:{meta.n_vocab}:{told.bos_token}:{told.eos_token}"
+        return Fingerprint(
+            weights=names.file(told.model_path, meta.size, meta.n_params),
+            quantisation=names.quantisation(told.model_ftype or meta.ftype or ""),
+            tokenizer=text(f"gguf:{vocabulary}") if meta.n_vocab and told.eos_token else "",
+            chat_template=digest(told.chat_template),
+            context_tokens=window,
+            engine=names.build("llama.cpp", told.build_info),
         )
 
 

@@ -6,15 +6,20 @@ be asked for by mistake. A prompt beyond the window is cut by Ollama without a w
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import Raw, structs
 
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.core.fingerprint import text
+from tidegate.core.model import Fingerprint
+from tidegate.engines import names
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 
+_T = TypeVar("_T")
 _LATEST = ":latest"
 _NEWER_BOUND = "max_completion_tokens"
 _NULL = Raw(b"null")
@@ -28,6 +33,27 @@ class _Loaded(msgspec.Struct):
 
 class _Running(msgspec.Struct):
     models: list[_Loaded] | None = None
+
+
+class _Details(msgspec.Struct):
+    quantization_level: str = ""
+
+
+class _Tag(msgspec.Struct):
+    """A model on its disk. The digest is that of its manifest: of weights, template and parameters together."""
+
+    name: str = ""
+    model: str = ""
+    digest: str = ""
+    details: _Details | None = None
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag] | None = None
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
 
 
 class Ollama:
@@ -53,27 +79,42 @@ class Ollama:
         return self._openai.outgoing(call, model, headers)
 
     def probes(self) -> tuple[ProbeRequest, ...]:
-        """See `Dialect`. Neither loads a model.
+        """See `Dialect`. None of them loads a model.
 
         Not `/api/show`: it tells the window that a model was trained for, which is rarely the one that it runs with.
         """
         return (
             ProbeRequest(target=self._base + b"/api/version", essential=True),
             ProbeRequest(target=self._base + b"/api/ps"),
+            ProbeRequest(target=self._base + b"/api/tags"),
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. A window is known while the model is loaded; how much runs, Ollama does not tell."""
-        version, running = answers
+        version, running, tags = answers
         if version is None or version.status != 200:
             return Signals(up=False)
-        try:
-            told = msgspec.json.decode(running.body, type=_Running).models if running is not None else None
-        except UNREADABLE:
-            told = None
-        mine = [m for m in told or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
-        windows = [m.context_length for m in mine if m.context_length is not None and m.context_length > 0]
-        return Signals(up=True, context_tokens=min(windows, default=None))
+        loaded = _read(running, _Running) or _Running()
+        mine = [m for m in loaded.models or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
+        window = min((m.context_length for m in mine if m.context_length and m.context_length > 0), default=None)
+        return Signals(up=True, context_tokens=window, fingerprint=recognised(self._fingerprint(version, tags, window)))
+
+    def _fingerprint(self, version: ProbeAnswer, tags: ProbeAnswer | None, window: int | None) -> Fingerprint:
+        kept = (_read(tags, _Tags) or _Tags()).models or ()
+        tag = next((m for m in kept if self._model in (_tagged(m.name), _tagged(m.model))), _Tag())
+        return Fingerprint(
+            weights=text(f"ollama:{tag.digest}") if tag.digest else "",
+            quantisation=names.quantisation((tag.details or _Details()).quantization_level),
+            context_tokens=window,
+            engine=names.build("Ollama", (_read(version, _Version) or _Version()).version),
+        )
+
+
+def _read(answer: ProbeAnswer | None, shape: type[_T]) -> _T | None:
+    try:
+        return None if answer is None else msgspec.json.decode(answer.body, type=shape)
+    except UNREADABLE:
+        return None
 
 
 def _tagged(name: str) -> str:

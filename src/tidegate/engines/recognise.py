@@ -155,7 +155,7 @@ def details(kind: EngineKind, answers: Answers, path: str) -> tuple[tuple[str, .
     asked = [target for target in _targets(KINDS[kind.value](path, None), path) if target != METRICS]
     if kind is not EngineKind.OLLAMA:
         return tuple(asked), ()
-    return (*asked, TAGS), tuple(_names(_listed(answers) or ())[:MODELS_MAX])
+    return tuple(asked), tuple(_names(_listed(answers) or ())[:MODELS_MAX])
 
 
 def engine(url: str, kind: EngineKind, software: str, answers: Answers, path: str) -> FoundEngine:

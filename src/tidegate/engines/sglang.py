@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.core.fingerprint import text
+from tidegate.core.model import Fingerprint
+from tidegate.engines import names
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
@@ -20,6 +23,15 @@ class _Info(msgspec.Struct):
 
     context_length: int | None = None
     max_total_num_tokens: int | None = None
+
+
+class _Loaded(msgspec.Struct):
+    """Of the same: what it runs. `quantization` is as it was told at its start: null too where the weights say it."""
+
+    model_path: str = ""
+    tokenizer_path: str | None = None
+    quantization: str | None = None
+    version: str = ""
 
 
 class SGLang:
@@ -54,16 +66,32 @@ class SGLang:
             return Signals(up=False)
         told = _info(info)
         windows = (self._openai.window(models), told.context_length, told.max_total_num_tokens)
-        text = metrics.body if metrics is not None and metrics.status == 200 else b""
-        found = samples(text, (_RUNNING, _QUEUED, _CACHE))
+        exposed = metrics.body if metrics is not None and metrics.status == 200 else b""
+        found = samples(exposed, (_RUNNING, _QUEUED, _CACHE))
         running, queued, full = (_by_replica(found.get(name, [])) for name in (_RUNNING, _QUEUED, _CACHE))
+        window = min((w for w in windows if w is not None and w > 0), default=None)
         return Signals(
             up=True,
-            context_tokens=min((w for w in windows if w is not None and w > 0), default=None),
+            context_tokens=window,
             running=int(sum(running)) if running else None,
             queued=int(sum(queued)) if queued else None,
             cache_share=min(1.0, max(0.0, *full)) if full else None,
+            fingerprint=recognised(_fingerprint(info, window)),
         )
+
+
+def _fingerprint(answer: ProbeAnswer | None, window: int | None) -> Fingerprint:
+    try:
+        told = _Loaded() if answer is None else msgspec.json.decode(answer.body, type=_Loaded)
+    except UNREADABLE:
+        told = _Loaded()
+    return Fingerprint(
+        weights=names.repository(told.model_path),
+        quantisation=text(told.quantization or ""),
+        tokenizer=names.repository(told.tokenizer_path or ""),
+        context_tokens=window,
+        engine=names.build("SGLang", told.version),
+    )
 
 
 def _info(answer: ProbeAnswer | None) -> _Info:

@@ -5,8 +5,14 @@ Its queue is unbounded; how long it is stands in the metrics. It notices clients
 
 from collections.abc import Sequence
 
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+import msgspec
+
+from tidegate.core.model import Fingerprint
+from tidegate.engines import names
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
+from tidegate.engines.listed import origin
 from tidegate.engines.openai import OpenAI
+from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import samples
 
@@ -14,6 +20,10 @@ _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 # The name since version 1 of its engine, and the one before.
 _CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+
+
+class _Version(msgspec.Struct):
+    version: str = ""
 
 
 class VLLM:
@@ -24,6 +34,7 @@ class VLLM:
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`."""
         self._openai = OpenAI(base_path, model)
+        self._model = model
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         self.failure = self._openai.failure
         self.headers = self._openai.headers
@@ -39,22 +50,38 @@ class VLLM:
             ProbeRequest(target=self._base + b"/health", essential=True),
             ProbeRequest(target=self._base + b"/v1/models"),
             ProbeRequest(target=self._base + b"/metrics"),
+            ProbeRequest(target=self._base + b"/version"),
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. Engines that share the load have samples of their own: requests add up, caches do not."""
-        health, models, metrics = answers
+        health, models, metrics, version = answers
         if health is None or health.status != 200:
             return Signals(up=False)
         text = metrics.body if metrics is not None and metrics.status == 200 else b""
         found = samples(text, (_RUNNING, _WAITING, *_CACHE))
         values = {name: [value for _, value in told] for name, told in found.items()}
         running, waiting = (int(sum(values[name])) if name in values else None for name in (_RUNNING, _WAITING))
+        window = self._openai.window(models)
         full = next((max(values[name]) for name in _CACHE if name in values), None)
         return Signals(
             up=True,
-            context_tokens=self._openai.window(models),
+            context_tokens=window,
             running=running,
             queued=waiting,
             cache_share=None if full is None else min(1.0, max(0.0, full)),
+            fingerprint=recognised(
+                Fingerprint(
+                    weights=names.repository(origin(models, self._model).root or ""),
+                    context_tokens=window,
+                    engine=names.build("vLLM", _version(version)),
+                )
+            ),
         )
+
+
+def _version(answer: ProbeAnswer | None) -> str:
+    try:
+        return "" if answer is None else msgspec.json.decode(answer.body, type=_Version).version
+    except UNREADABLE:
+        return ""

@@ -99,6 +99,7 @@ class Account:
             prompt_bytes=request.prompt_bytes,
             output_tokens_max=request.output_tokens_max,
             completions=request.completions,
+            session=request.session,
             hedge=hedge,
         )
         self._dispatch.tell(fact, now_s)
@@ -187,7 +188,10 @@ class Account:
         alike: Headers = ((b"x-tidegate-why", decision.why.encode()), (b"x-tidegate-attempts", b"%d" % attempts))
         if endpoint:
             upstream = self._upstreams[endpoint]
-            likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
+            # As alike as it is known to be now, which may be less than is configured.
+            likeness = self._dispatch.router.likeness(endpoint, self._request.model)
+            if likeness is None:
+                likeness = upstream.endpoint.likeness.get(self._request.model, _IDENTICAL)
             alike += (
                 (b"x-tidegate-endpoint", endpoint.encode()),
                 (b"x-tidegate-model", (upstream.model or self._request.model).encode()),

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import msgspec
 from tidegate.config.secret import Secret
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
+from tidegate.gateway.canary import Canary
 from tidegate.gateway.control import ROUTES, Control
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
@@ -39,6 +40,7 @@ class Admin:
         ready: Callable[[], bool],
         journal: Journal | None,
         keeper: Keeper,
+        canaries: Callable[[], Mapping[str, Canary]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
         key: Secret | None,
@@ -48,6 +50,7 @@ class Admin:
         self._ready = ready
         self._journal = journal
         self._keeper = keeper
+        self._canaries = canaries
         self._servers = servers
         self._control = control
         self.guard(key)
@@ -58,7 +61,8 @@ class Admin:
         self._digest = None if key is None else digest(key.reveal().encode())
 
     async def close(self) -> None:
-        """Stop explaining."""
+        """Stop explaining, and reloading."""
+        await self._control.close()
         if self._explaining is not None:
             self._explaining.cancel()
             await asyncio.gather(self._explaining, return_exceptions=True)
@@ -116,7 +120,7 @@ class Admin:
 
     def _state(self) -> dict[str, object]:
         dispatch, now_s = self._dispatch, self._dispatch.clock.now_s()
-        endpoints = {}
+        canaries, endpoints = self._canaries(), {}
         for name, upstream in dispatch.upstreams.items():
             model = dispatch.router.endpoint(name)
             state = model.state
@@ -133,7 +137,12 @@ class Admin:
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
                 "rtt_s": state.network.rtt_s,
+                "fingerprint": model.fingerprint,
+                "trusted": state.trusted,
+                "contradicts": model.doubts,
                 "pool": upstream.pool.statistics(),
+                "drifted": state.drifted,
+                "canary": canaries[name].status,
             }
         return {
             "at_s": now_s,
@@ -141,6 +150,7 @@ class Admin:
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
             "static": dispatch.router.overrides.static,
+            "sessions": dispatch.router.sessions,
             "budget": self._spent(),
             "endpoints": endpoints,
             "learned": self._keeper.status(),

@@ -10,6 +10,7 @@ from tidegate.clock import Clock
 from tidegate.config.address import is_loopback
 from tidegate.config.build import Built, build
 from tidegate.config.config import Config
+from tidegate.config.door import Tls
 from tidegate.core.model import JOURNAL_VERSION, Overrides, Segment
 from tidegate.core.profile import Profile
 from tidegate.core.revive import reconfigured
@@ -119,6 +120,7 @@ class Gateway:
             ready=self.ready,
             journal=self.journal,
             keeper=self.keeper,
+            canaries=self.fleet.canaries,
             control=Control(dispatch, self.reloader, self.keeper),
             servers=self._servers,
             key=settings.admin_key,
@@ -136,18 +138,19 @@ class Gateway:
             self.log.event("warning", "overrides in force from before", **told(overrides))
         self.log.event("info", "listening", port=self.server.port, admin_port=self.admin.port, version=__version__)
 
-    async def put_in_force(self, config: Config) -> None:
+    async def put_in_force(self, config: Config, *, by_hand: bool) -> None:
         """Go on with other settings; requests under way are not touched.
 
-        OSError or LedgerError where they cannot be put in force; then those before still are.
+        `by_hand`: operators have asked for it, and so vouch for the models as they are now. OSError or LedgerError
+        where they cannot be put in force; then those before still are.
         """
         built = build(config, self.clock.now_s())
         if self._tls is not None and built.gateway.tls is not None:
-            # Also where the file says what it said: certificates are renewed in place.
-            built.gateway.tls.load(self._tls)
-        if built == self._built:
+            self._renew(self._tls, built.gateway.tls)
+        doubted = self._doubted() if by_hand else frozenset[str]()
+        if built == self._built and not doubted:
             return
-        members = await self.fleet.prepare(built)
+        members = await self.fleet.prepare(built, doubted)
         try:
             ledger = _open_ledger(built) if self.spending.ledger is None else None
         except BaseException:
@@ -157,9 +160,9 @@ class Gateway:
         if ledger is not None:
             self.spending.open(ledger)
         if self.journal is None:
-            self._configure(built, members)
+            self._configure(built, members, doubted)
         else:
-            self.journal.turn(lambda: self._configure(built, members))
+            self.journal.turn(lambda: self._configure(built, members, doubted))
         self._take_over(members)
         self.auth.serve(tuple(sorted(built.groups)), _class_table(built))
         self._budgets(self.auth.profiles())
@@ -168,7 +171,20 @@ class Gateway:
         self.keeper.configure(built)
         self.metrics.forget(frozenset(members))
 
-    def _configure(self, built: Built, members: dict[str, Member]) -> None:
+    def _doubted(self) -> frozenset[str]:
+        """Endpoints whose models are not what they were at first."""
+        models = [self.router.endpoint(name) for name in self.dispatch.upstreams]
+        return frozenset(model.name for model in models if model.doubts or model.state.drifted)
+
+    def _renew(self, context: ssl.SSLContext, tls: Tls) -> None:
+        """Also where the file says what it said: certificates are renewed in place."""
+        try:
+            tls.renew(context)
+        except (OSError, ValueError) as error:
+            # A reload has found them good; the prices of a new day do not wait for who is writing them just now.
+            self.log.event("error", "certificate not renewed; the one before is shown", reason=str(error))
+
+    def _configure(self, built: Built, members: dict[str, Member], vouched: frozenset[str]) -> None:
         """The router goes on with what it knows, as far as that still holds; a journal segment begins with it."""
         before, after = self._built, built
         known = {e.name: e for e in before.endpoints}
@@ -176,7 +192,7 @@ class Gateway:
         fingerprints = self.keeper.fingerprints(before), self.keeper.fingerprints(after)
         same = {e.name for e in both if fingerprints[0][e.name] == fingerprints[1][e.name]}
         moved = {e.name for e in both if before.upstreams[e.name].reaches(after.upstreams[e.name])} - same
-        state = reconfigured(self.router.state, after.endpoints, after.policy, before.policy, same, moved)
+        state = reconfigured(self.router.state, after.endpoints, after.policy, before.policy, same, moved, vouched)
         self._built = after
         self.router = Router(after.endpoints, after.policy, state)
         self.dispatch.configure(

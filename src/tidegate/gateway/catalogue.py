@@ -75,9 +75,14 @@ class Catalogue:
 
 
 def _member(model: EndpointModel, group: str) -> dict[str, Any]:
-    return {
+    told: dict[str, Any] = {
         "name": model.name,
         "likeness": model.likeness.get(group, Likeness.IDENTICAL),
         "local": model.endpoint.local,
         "up": model.state.up,
+        "fingerprint": model.fingerprint,
     }
+    if group in model.doubts:
+        # Identical by the configuration, and not by what is known of it: against what, and in which fields.
+        told["contradicts"] = model.doubts[group]
+    return told

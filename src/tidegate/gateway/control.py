@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -55,6 +55,12 @@ class Control:
             return False
         return True
 
+    async def close(self) -> None:
+        """Give up reloads that are under way: nothing is put in force any more."""
+        for task in self._reloading:
+            task.cancel()
+        await asyncio.gather(*self._reloading, return_exceptions=True)
+
     @property
     def _overrides(self) -> Overrides:
         return self._dispatch.router.overrides
@@ -69,7 +75,7 @@ class Control:
         }
 
     def _reload(self, exchange: Exchange) -> None:
-        dry_run = parse_qs(exchange.query).get("dry_run", ["false"])[-1] in ("true", "1")
+        dry_run = _dry_run(exchange.query)
         if self._reloader.busy:
             raise BadRequest("A reload is under way; ask again when it is done.", status=409, code="reload_under_way")
         task = asyncio.get_running_loop().create_task(self._reloaded(exchange, dry_run=dry_run))
@@ -115,19 +121,30 @@ def told(overrides: Overrides) -> dict[str, str | bool]:
     }
 
 
+def _dry_run(query: str) -> bool:
+    """Raise for a query that means neither: a reload that was to be a trial would not be one."""
+    match parse_qsl(query, keep_blank_values=True):
+        case [] | [("dry_run", "false" | "0")]:
+            return False
+        case [("dry_run", "true" | "1")]:
+            return True
+    raise BadRequest("POST /api/config takes ?dry_run=true, or no query; nothing was changed.")
+
+
 def _refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
 
     Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
     """
-    origin = headers.get(b"origin")
-    if not is_loopback(_host(b"//" + headers.get(b"host", b""))):
+    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+    if not is_loopback(_host(b"//" + host)):
         raise BadRequest(
             "Without gateway.admin_key, changes are taken from this machine by its own name alone: 127.0.0.1, [::1] "
             "or localhost.",
             status=403,
         )
-    if origin is not None and not is_loopback(_host(origin)):
+    # Of another port, too: what else this machine serves may show pages of others.
+    if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
         raise BadRequest("Changes are not taken from pages of others; use curl, or set gateway.admin_key.", status=403)
 
 

@@ -22,8 +22,10 @@ from tidegate.core.model import (
     Policy,
     Probed,
     Request,
+    Started,
 )
 from tidegate.core.router import Router
+from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
@@ -85,10 +87,14 @@ class Dispatch:
         self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
         self.recent: dict[str, Recent] = {}
+        # What is under way at an endpoint for nobody, and gives way when a client's request was sent there.
+        self.guests: dict[str, Callable[[], None]] = {}
         self._policy = policy
+        self._recognition = Recognition(log)
         self._journal = journal
         self._request_timeout_s = request_timeout_s
-        self._live: dict[str, Timed] = {}
+        # With the time at which it has taken too long: another time-out is for those that come after it.
+        self._live: dict[str, tuple[Timed, float]] = {}
         self._timers: dict[str, float] = {}
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
@@ -134,12 +140,16 @@ class Dispatch:
             self._journal.append(fact, now_s)
         if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
             known.endings.append(fact)
+        if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
+            give_way()
         if self._held and isinstance(fact, Ended | FirstToken):
             self._check_soon()
 
     def probed(self, fact: Probed) -> None:
         """Tell the router what a probe saw, and let held work go where it opened a way."""
+        before = self.router.endpoint(fact.endpoint).state.fingerprint
         self.tell(fact, self.clock.now_s())
+        self._recognition.probed(self.router, fact.endpoint, before)
         if self._held:
             self._check_soon()
 
@@ -188,7 +198,7 @@ class Dispatch:
 
     def begin(self, drive: Timed) -> None:
         """A request is under way."""
-        self._live[drive.request.id] = drive
+        self._live[drive.request.id] = drive, drive.request.arrived_s + self._request_timeout_s
         if self._sweep_handle is None:
             self._swept_s = self.clock.now_s()
             self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -234,12 +244,11 @@ class Dispatch:
         # The next sweep comes whatever a request does in its turn: the others keep their time.
         self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         for request_id in [i for i, at_s in self._timers.items() if at_s <= now_s]:
-            drive = self._live.get(request_id)
+            live = self._live.get(request_id)
             del self._timers[request_id]
-            if drive is not None:
-                drive.timer(now_s)
-        oldest_s = now_s - self._request_timeout_s
-        for drive in [d for d in self._live.values() if d.request.arrived_s < oldest_s]:
+            if live is not None:
+                live[0].timer(now_s)
+        for drive in [d for d, until_s in self._live.values() if until_s < now_s]:
             del self._live[drive.request.id]
             drive.expire(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:

@@ -1,14 +1,16 @@
 """The endpoints behind the gateway: how each is reached, and who looks after it. Settings may change while it runs."""
 
 import asyncio
+from collections.abc import Container
 
 import msgspec
 
 from tidegate.clock import Clock
 from tidegate.config import build
 from tidegate.config.secret import Secret
-from tidegate.core.model import Endpoint, Probed
+from tidegate.core.model import Endpoint, Probed, replace
 from tidegate.engines.kinds import KINDS
+from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.probe import Prober
 from tidegate.gateway.upstream import Upstream
@@ -21,13 +23,17 @@ RETIRE_S = 0.25
 
 
 class Member(msgspec.Struct, eq=False):
-    """One endpoint: what it was made from, and what was made. `seen` is its first probe, until that is told."""
+    """One endpoint: what it was made from, and what was made. `seen` is its first probe, until that is told.
+
+    While it is in force, `tasks` look after it.
+    """
 
     settings: build.Upstream
     upstream: Upstream
     prober: Prober
+    canary: Canary
     seen: Probed | None = None
-    task: asyncio.Task[None] | None = None
+    tasks: tuple[asyncio.Task[None], ...] = ()
 
 
 class Fleet:
@@ -39,21 +45,31 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
-    async def prepare(self, built: build.Built) -> dict[str, Member]:
+    def canaries(self) -> dict[str, Canary]:
+        """Those in force, by endpoint."""
+        return {name: member.canary for name, member in self._members.items()}
+
+    async def prepare(self, built: build.Built, anew: Container[str] = ()) -> dict[str, Member]:
         """The members under other settings: those that stay as they are, and new ones, each probed once.
 
-        Nothing is in force yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read.
+        Those in `anew` are new in any case: what was believed of them first is believed no more. Nothing is in force
+        yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read, or there is no address.
         """
         members: dict[str, Member] = {}
         try:
             for endpoint in built.endpoints:
                 settings, known = built.upstreams[endpoint.name], self._members.get(endpoint.name)
-                if known is None or known.settings != settings or known.upstream.endpoint != endpoint:
+                if (
+                    known is None
+                    or known.settings != settings
+                    or known.upstream.endpoint != endpoint
+                    or endpoint.name in anew
+                ):
                     known = self._member(endpoint, settings, known)
                 members[endpoint.name] = known
-            new = [member for member in members.values() if member.task is None]
+            new = [member for member in members.values() if not member.tasks]
             for member, seen in zip(new, await asyncio.gather(*(m.prober.introduce() for m in new)), strict=True):
-                member.seen = seen
+                member.seen = self._forgiven(member, seen)
         except BaseException:
             await self.discard(members)
             raise
@@ -62,10 +78,9 @@ class Fleet:
     def take_over(self, members: dict[str, Member]) -> list[Probed]:
         """Put them in force: what their first probes saw. What is in nobody's hands any more is retired."""
         staying = {id(member) for member in members.values()}
-        for name in [n for n, m in self._members.items() if id(m) not in staying]:
-            task = self._members[name].task
-            assert task is not None, "it was in force"
-            task.cancel()
+        for member in [m for m in self._members.values() if id(m) not in staying]:
+            for task in member.tasks:
+                task.cancel()
         used = {id(member.upstream.pool) for member in members.values()}
         for pool in [m.upstream.pool for m in self._members.values() if id(m.upstream.pool) not in used]:
             task = asyncio.create_task(self._retire(pool))
@@ -77,7 +92,8 @@ class Fleet:
             if member.seen is not None:
                 seen.append(member.seen)
                 member.seen = None
-                member.task = asyncio.create_task(member.prober.run())
+                runs = (member.prober.run(), member.canary.run())
+                member.tasks = tuple(asyncio.create_task(run) for run in runs)
         return seen
 
     async def discard(self, members: dict[str, Member]) -> None:
@@ -89,16 +105,30 @@ class Fleet:
 
     async def close(self) -> None:
         """Close every connection."""
-        tasks = [*self._retiring, *(m.task for m in self._members.values() if m.task is not None)]
+        tasks = [*self._retiring, *(task for member in self._members.values() for task in member.tasks)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for member in self._members.values():
             await member.upstream.pool.close()
 
+    def _forgiven(self, member: Member, seen: Probed) -> Probed:
+        """One lost probe is bad luck: an engine that was up stays so, as it was known, and the next probe decides."""
+        known, now = self._members.get(seen.endpoint), member.settings
+        if seen.up or known is None or not _alike(known.settings, now):
+            return seen
+        state, before = self._dispatch.router.endpoint(seen.endpoint).state, known.settings
+        return replace(
+            seen,
+            up=state.up,
+            context_tokens=state.context_tokens if before.asks_context and now.asks_context else seen.context_tokens,
+            capabilities=state.capabilities if before.asks_media and now.asks_media else seen.capabilities,
+        )
+
     def _member(self, endpoint: Endpoint, settings: build.Upstream, known: Member | None) -> Member:
         """A member made anew. What leads to the same place over the same number of connections is kept."""
-        assert settings.url is not None, "every endpoint has an address"
+        if settings.url is None:
+            raise OSError(f"endpoint `{endpoint.name}` has no url, so nothing can be sent there")
         if known is not None and _reached(known.settings, known.upstream.endpoint) == _reached(settings, endpoint):
             pool = known.upstream.pool
         else:
@@ -114,7 +144,8 @@ class Fleet:
         prober = Prober(
             self._dispatch, upstream, self._clock, settings.probe_s, written, asks_media=settings.asks_media
         )
-        return Member(settings, upstream, prober)
+        canary = Canary(self._dispatch, upstream, self._clock, settings.canary_s)
+        return Member(settings, upstream, prober, canary)
 
     @staticmethod
     async def _retire(pool: Pool) -> None:
@@ -126,6 +157,11 @@ class Fleet:
                 await asyncio.sleep(RETIRE_S)
         finally:
             await pool.close()
+
+
+def _alike(before: build.Upstream, after: build.Upstream) -> bool:
+    """Whether what was up under one is up under the other."""
+    return before.reaches(after) and (before.key, before.tls_ca_file) == (after.key, after.tls_ca_file)
 
 
 def _reached(settings: build.Upstream, endpoint: Endpoint) -> tuple[object, ...]:

@@ -91,6 +91,7 @@ class Prober:
             capabilities=self._capabilities(signals.media),
             running=signals.running,
             queued=signals.queued,
+            fingerprint=signals.fingerprint,
         )
 
     def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:

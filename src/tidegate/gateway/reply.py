@@ -54,6 +54,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.OVER_BUDGET: (429, "insufficient_quota", "insufficient_quota"),
     Why.PINNED_ELSEWHERE: (503, "api_error", "no_endpoint_available"),
     Why.DRAINED: (503, "api_error", "no_endpoint_available"),
+    Why.SESSION_ELSEWHERE: (503, "api_error", "session_elsewhere"),
     Why.DOWN: (503, "api_error", "no_endpoint_available"),
     Why.BREAKER_OPEN: (503, "api_error", "no_endpoint_available"),
     Why.TOLD_TO_WAIT: (429, "rate_limit_error", "rate_limit_exceeded"),
@@ -67,6 +68,7 @@ _REMEDIES: dict[Why, str] = {
     Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
     Why.OVER_BUDGET: "lower max_tokens, wait until the budget is renewed, or add an endpoint that costs nothing",
+    Why.SESSION_ELSEWHERE: "let it go on with another model by x-tidegate-session-moves: true, or name a new session",
     Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd or lower max_tokens",
 }
 
@@ -86,14 +88,21 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
             f"it may use holds {max(windows, default=0)}: {_REMEDIES[why]}."
         )
         param = "messages"
+    elif why is Why.SESSION_ELSEWHERE:
+        message = f"No endpoint can take this now: {WHY_TEXT[why]}{_back(decision)}; {_REMEDIES[why]}."
+        if decision.retry_after_s is None:
+            status, kind = 400, "invalid_request_error"
     elif why in _REMEDIES:
         message = f"No endpoint can serve this: {WHY_TEXT[why]}; {_REMEDIES[why]}."
     else:
-        back = "" if decision.retry_after_s is None else f"; try again in {ceil(decision.retry_after_s)} s"
-        message = f"No endpoint can take this now: {WHY_TEXT[why]}{back}."
+        message = f"No endpoint can take this now: {WHY_TEXT[why]}{_back(decision)}."
     return ErrorReply(
         status=status, message=message, kind=kind, param=param, code=code, retry_after_s=decision.retry_after_s
     )
+
+
+def _back(decision: Decision) -> str:
+    return "" if decision.retry_after_s is None else f"; try again in {ceil(decision.retry_after_s)} s"
 
 
 def own_lines(request_id: str, decision_id: str, overhead_s: float) -> bytes:

@@ -47,6 +47,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     batch_tokens: int = BATCH_TOKENS
     alias: str = "smollm2"  # the model's name in its answers
     template: Path | None = None  # Jinja chat template in place of the model's own, say one that knows tools
+    flash_attention: bool = True  # llama.cpp's choice; without, the same sums in another order
 
     def arguments(self) -> list[str]:
         """The command line that means this; `parse` is its inverse."""
@@ -55,6 +56,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         words += [f"--alias={self.alias}"]
         words += [] if self.cpu is None else [f"--cpu={self.cpu}"]
         words += [] if self.template is None else [f"--template={self.template}"]
+        words += [] if self.flash_attention else ["--no-flash-attention"]
         return words
 
 
@@ -194,6 +196,7 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
     parser.add_argument("--batch", type=int, default=BATCH_TOKENS, help="prompt tokens computed at a time")
     parser.add_argument("--alias", default="smollm2", help="the model's name in answers")
     parser.add_argument("--template", type=Path, help="Jinja chat template in place of the model's own")
+    parser.add_argument("--no-flash-attention", action="store_true", help="the same sums in another order")
     parser.add_argument("--parent", type=int, help="process without which this one exits")
     asked = parser.parse_args(words)
     if asked.cpu is not None and asked.cpu not in os.sched_getaffinity(0):
@@ -208,6 +211,7 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
         batch_tokens=asked.batch,
         alias=asked.alias,
         template=asked.template,
+        flash_attention=not asked.no_flash_attention,
     )
     return spec, asked.parent
 
@@ -238,6 +242,8 @@ def serve(spec: Spec) -> Any:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = spec.threads
     if spec.template is not None:
         params.chat_template = spec.template.read_text()
+    if not spec.flash_attention:
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_ram_mib = CACHE_MIB_MAX
     params.endpoint_metrics = True  # /slots and /props are on anyway
     params.ui = False

@@ -125,6 +125,7 @@ class Ask:
             residency=klass.residency,
             likeness=klass.likeness or self._likeness,
             session=session,
+            session_moves=klass.session_moves,
             prefix=_digests_after(after, blocks, block_tokens),
         )
         return Job(

@@ -24,6 +24,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     turn: int = 0
 
+    @property
+    def target(self) -> int:
+        """Tokens that are generated, if nobody leaves."""
+        bound = self.request.output_tokens_max
+        return max(1, self.output_tokens if bound is None else min(self.output_tokens, bound))
+
 
 class Traffic(Protocol):
     """Who sends requests."""

@@ -219,7 +219,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
                     prompt_tokens = whole(talk.breaks.tokens.at(size))
             else:
                 new_tokens = talk.early_tokens if turn <= talk.early_turns else talk.new_tokens
-                prompt_tokens += _generated(job) + int(new_tokens.at(grow) + 0.5)
+                prompt_tokens += job.target + int(new_tokens.at(grow) + 0.5)
             if prompt_tokens > talk.window_tokens:
                 prompt_tokens, broken = whole(talk.compacted.at(size)), True
             if broken:
@@ -277,9 +277,3 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
             turn=turn,
             after=after,
         )
-
-
-def _generated(job: Job) -> int:
-    """Tokens of the answer, which the client's bound may have cut."""
-    bound = job.request.output_tokens_max
-    return job.output_tokens if bound is None else min(job.output_tokens, bound)

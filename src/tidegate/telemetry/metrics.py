@@ -67,6 +67,25 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
+    Spec(
+        name="another_model",
+        type="gauge",
+        labels=("endpoint",),
+        help="1 where the fingerprint contradicts what it should be, so that the endpoint counts as `same_family`.",
+    ),
+    Spec(
+        name="canary_readings",
+        type="counter",
+        labels=("endpoint", "outcome"),
+        help="Readings of canaries: `near` to the reference or `far`, or why there was none.",
+    ),
+    Spec(
+        name="canary_distance_nats",
+        type="gauge",
+        labels=("endpoint",),
+        help="Mean difference of log-probabilities between the last reading and the reference.",
+    ),
+    Spec(name="drifted", type="gauge", labels=("endpoint",), help="1 where the model is no longer what it was."),
     Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
     Spec(name="drained", type="gauge", labels=("endpoint",), help="1 where operators are draining the endpoint."),
     Spec(name="pinned", type="gauge", labels=("endpoint",), help="1 where operators have pinned its models."),
@@ -181,6 +200,7 @@ class Metrics:
             "held_seconds": Histogram(SECONDS),
             "loop_lag_seconds": Histogram(SHORT_SECONDS),
         }
+        self._distance_nats: dict[tuple[str, ...], float] = {}
         self._decision_s = self._single["decision_seconds"]
         self._loop_lag_s = self._single["loop_lag_seconds"]
 
@@ -259,6 +279,19 @@ class Metrics:
                 counts = self._counters[spec.name].by_labels
                 for labels in [labels for labels in counts if labels[0] not in endpoints]:
                     del counts[labels]
+        for labels in [labels for labels in self._distance_nats if labels[0] not in endpoints]:
+            del self._distance_nats[labels]
+
+    def canary_read(self, endpoint: str, outcome: str, distance_nats: float | None) -> None:
+        """A canary's reading came to this; the distance is None where there was nothing to compare."""
+        self._counters["canary_readings"].add((endpoint, outcome))
+        if distance_nats is not None:
+            self._distance_nats[endpoint,] = distance_nats
+
+    def canary_spent(self, endpoint: str, usd: float) -> None:
+        """A canary's question cost this much."""
+        if usd:
+            self._cost.add((endpoint,), usd)
 
     def crashed(self) -> None:
         """A request met a bug of ours."""
@@ -281,6 +314,7 @@ class Metrics:
             "held": {(): float(held)},
             "static_rule": {(): float(overrides.static)},
             "http_connections": {(): float(http.connections)},
+            "canary_distance_nats": dict(self._distance_nats),
         }
         for model in endpoints:
             state = model.state
@@ -288,6 +322,8 @@ class Metrics:
                 ("in_flight", len(state.reservations)),
                 ("up", state.up),
                 ("breaker_open", state.breaker.openings > 0),
+                ("another_model", bool(model.doubts)),
+                ("drifted", state.drifted),
                 ("rtt_seconds", state.network.rtt_s),
                 ("drained", model.drained),
                 ("pinned", model.name in overrides.pinned),

@@ -1,4 +1,6 @@
-"""Salted digests of a prompt's beginning: enough to recognise a shared prefix, not to read it."""
+"""Salted digests, of a prompt's beginning and of a conversation's name: enough to recognise, not to read them."""
+
+from hashlib import blake2b
 
 from xxhash import xxh3_64_intdigest
 
@@ -6,6 +8,8 @@ BLOCK_BYTES = 1024
 # 256 KiB, about 64k tokens: prompts that agree so far and differ later are as good as the same to a prefix cache.
 BLOCKS_MAX = 256
 SALT_BYTES = 16
+# Of ten thousand conversations no two meet by chance, and without the salt none by intent.
+_SESSION_BYTES = 8
 
 
 def prefix_digests(prompt: bytes | memoryview, salt: bytes, preamble: bytes | memoryview = b"") -> tuple[int, ...]:
@@ -24,3 +28,13 @@ def prefix_digests(prompt: bytes | memoryview, salt: bytes, preamble: bytes | me
         digest = xxh3_64_intdigest(prompt[end - BLOCK_BYTES : end], digest)
         found.append(digest)
     return tuple(found)
+
+
+def session_digest(name: str, salt: bytes, key: str, model: str) -> str:
+    """A conversation as one client's `key` names it, with one model: another client's is another one.
+
+    The salt is the process's own, so a restart forgets which conversation is which.
+    """
+    assert len(salt) == SALT_BYTES
+    # A name has no spaces, and neither has a key's id.
+    return blake2b(f"{key} {name} {model}".encode(), key=salt, digest_size=_SESSION_BYTES).hexdigest()

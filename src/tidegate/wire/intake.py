@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from tidegate.core.classify import classify
 from tidegate.core.model import ANYWHERE, Likeness, ModelGroup, Record, Request, RequestClass, Slo
-from tidegate.wire.digest import prefix_digests
+from tidegate.wire.digest import prefix_digests, session_digest
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.knobs import Knobs, read_knobs
 from tidegate.wire.openai import Call
@@ -53,10 +53,11 @@ def intake(
     knobs = read_knobs(headers, call.knobs)
     spec = _class(table, knobs.klass)
     prompt_tokens = estimated_tokens(call, ratio)
+    model = call.model if group is None else group.name
     request = Request(
         id=id,
         arrived_s=now_s,
-        model=call.model if group is None else group.name,
+        model=model,
         klass=classify(spec.name, prompt_tokens),
         prompt_tokens=prompt_tokens,
         prompt_bytes=len(call.prompt) + len(call.tools),
@@ -72,7 +73,8 @@ def intake(
         budget_usd=budget_usd,
         failover=not knobs.no_fallback,
         likeness=knobs.likeness or spec.likeness or (_IDENTICAL if group is None else group.likeness),
-        session=knobs.session,
+        session=session_digest(knobs.session, salt, key, model) if knobs.session else "",
+        session_moves=spec.session_moves if knobs.session_moves is None else knobs.session_moves,
         prefix=prefix_digests(call.prompt, salt, call.tools),
         key=key,
     )

@@ -15,7 +15,10 @@ SITES_MAX = 64
 
 
 class Knobs(Record, frozen=True, kw_only=True):
-    """What a request says of itself, in seconds and dollars; None and False where it says nothing."""
+    """What a request says of itself, in seconds and dollars; None and False where it says nothing.
+
+    `session` is the client's own name for the conversation.
+    """
 
     klass: str | None = None
     slo_ttft_s: float | None = None
@@ -25,6 +28,7 @@ class Knobs(Record, frozen=True, kw_only=True):
     residency: tuple[str, ...] | None = None
     likeness: Likeness | None = None
     session: str = ""
+    session_moves: bool | None = None
     dry_run: bool = False
     no_fallback: bool = False
 
@@ -76,6 +80,7 @@ _KNOBS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "residency": ("residency", _places, "anywhere, local, or names of sites, separated by commas"),
     "likeness": ("likeness", _likeness, f"one of {', '.join(_LIKENESS)}: the least alike model that will do"),
     "session": ("session", _session, "up to 256 printable ASCII characters without spaces"),
+    "session_moves": ("session_moves", _BOOLS.get, _FLAG),
     "dry_run": ("dry_run", _BOOLS.get, _FLAG),
     "no_fallback": ("no_fallback", _BOOLS.get, _FLAG),
 }

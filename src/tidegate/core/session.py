@@ -1,0 +1,56 @@
+"""Conversations stay where they began: with the endpoint that served one last, or with one of the same model."""
+
+from collections.abc import Mapping, Sequence
+
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.fingerprint import one_model
+from tidegate.core.model import Fingerprint, Request
+from tidegate.core.state import Pin
+
+# A half megabyte of every snapshot; who has more conversations than that within an hour has the oldest ones forgotten.
+PINS_MAX = 10_000
+# Longer than people pause in a conversation, and than engines keep what they computed of one: what comes later is read
+# anew wherever it goes.
+PIN_S = 3600.0
+
+
+class Sessions:
+    """Which endpoint each conversation is at home with. `home` reads; `served` and `became` write."""
+
+    __slots__ = ("_pins",)
+
+    def __init__(self, pins: dict[str, Pin]) -> None:
+        """`pins` by conversation, the one that was used last at the end."""
+        self._pins = pins
+
+    def home(
+        self, request: Request, serving: Sequence[EndpointModel], models: Mapping[str, EndpointModel], now_s: float
+    ) -> EndpointModel | None:
+        """The endpoint whose model this conversation stays with; None where it may go anywhere.
+
+        Where none of `serving` has that model any more there is nothing to stay with, and it begins anew: a refusal
+        would be for ever.
+        """
+        pin = None if request.session_moves else self._pins.get(request.session)
+        if pin is None or now_s - pin.used_s >= PIN_S:
+            return None
+        home = models.get(pin.endpoint)
+        return home if home is not None and any(m.is_one_with(home) for m in serving) else None
+
+    def served(self, session: str, endpoint: str, now_s: float) -> None:
+        """It was answered there: that is where it goes on."""
+        pins = self._pins
+        pins.pop(session, None)
+        pins[session] = Pin(endpoint, now_s)
+        while len(pins) > PINS_MAX or now_s - next(iter(pins.values())).used_s >= PIN_S:
+            del pins[next(iter(pins))]
+
+    def became(self, model: EndpointModel, before: Fingerprint, models: Mapping[str, EndpointModel]) -> None:
+        """This endpoint serves another model than `before`: its conversations go on with who still has that one."""
+        heir = next((m.name for m in models.values() if one_model(before, m.fingerprint)), None)
+        for session, pin in list(self._pins.items()):
+            if pin.endpoint == model.name:
+                if heir is None:
+                    del self._pins[session]
+                else:
+                    self._pins[session] = Pin(heir, pin.used_s)

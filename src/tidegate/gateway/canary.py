@@ -1,0 +1,219 @@
+"""Notices that an endpoint's model is no longer what it was: another quantisation, template or model behind one name.
+
+Rarely, while nobody else is there, it asks a fixed few things and compares how likely the answers' tokens are with the
+first time. The first reading is trusted; it lives as long as the configuration. What drifted is told to the core, which
+then takes the endpoint for one of the same family. A canary is no client: it holds no slot and teaches nothing.
+"""
+
+import asyncio
+from enum import StrEnum
+from secrets import token_hex
+
+from tidegate.clock import Clock
+from tidegate.core.drift import Reading, distance, judge
+from tidegate.core.model import Capability, Checked, Record
+from tidegate.engines.base import Failure
+from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.greedy import Answer, Fault, NoAnswerError, ask, calls
+from tidegate.gateway.spending import upper_usd
+from tidegate.gateway.upstream import Upstream
+from tidegate.wire.openai import Call
+
+# How late a reading that is due may begin: an engine that came back may have come back as another.
+TICK_S = 30.0
+# What looks like drift is looked at once more before it counts, by which a hiccup is over.
+CONFIRM_S = 60.0
+# After a fault, and while an endpoint counts as drifted: so often at most, whatever the interval.
+RECHECK_S = 3600.0
+# All prompts of a reading; each has a bound of its own.
+READING_S_MAX = 60.0
+
+
+class Skip(StrEnum):
+    """Why no reading was taken. Closed; `Fault` has what can go wrong with one that was."""
+
+    OFF = "off"  # the configuration says so, or its price does
+    LACKS_CAPABILITY = "lacks_capability"  # no chat, or no log-probabilities
+    DOWN = "down"
+    BREAKER_OPEN = "breaker_open"
+    TOLD_TO_WAIT = "told_to_wait"
+    BUSY = "busy"  # with clients, who come first
+    GAVE_WAY = "gave_way"  # to a client who came meanwhile
+    OVER_BUDGET = "over_budget"
+
+
+class Status(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What is known of a canary: its last whole reading, and why there was none since."""
+
+    read_at_s: float | None = None
+    distance: float | None = None
+    skipped: Skip | Fault | None = None
+
+
+class _Skipped(Exception):
+    """There is no reading this time."""
+
+    def __init__(self, why: Skip | Fault) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+
+class Canary:
+    """Watches one endpoint for as long as it runs."""
+
+    def __init__(self, dispatch: Dispatch, upstream: Upstream, clock: Clock, every_s: float) -> None:
+        """`every_s` is the time between two readings, 0 for none."""
+        self._dispatch = dispatch
+        self._upstream = upstream
+        self._clock = clock
+        self._every_s = every_s
+        self._name = upstream.endpoint.name
+        self._calls = calls(upstream.model or upstream.endpoint.models[0])
+        self._due_s = clock.now_s()
+        self._reference: Reading | None = None
+        self._suspected = False
+        self._deadline: asyncio.Timeout | None = None
+        self._gave_way = False
+        self.status = Status(skipped=self._never())
+
+    async def run(self) -> None:
+        """Take readings until cancelled, or not at all where there can be none."""
+        while self._never() is None:
+            await asyncio.sleep(TICK_S)
+            await self.turn()
+
+    async def turn(self) -> None:
+        """Take a reading if one is due and nothing is in its way, and tell what it means."""
+        now_s = self._clock.now_s()
+        why = self._never() or self._hindrance(now_s)
+        if why is Skip.DOWN:
+            self._due_s = min(self._due_s, now_s)
+        if now_s < self._due_s:
+            return
+        try:
+            if why is not None:
+                raise _Skipped(why)
+            reading = await self._read()
+            self._compare(reading, self._clock.now_s())
+        except _Skipped as skipped:
+            self._skip(skipped.why, now_s)
+
+    # --- whether --------------------------------------------------------------------------------------------------
+
+    def _never(self) -> Skip | None:
+        if self._every_s <= 0.0:
+            return Skip.OFF
+        can = self._upstream.endpoint.capabilities
+        return None if Capability.CHAT in can and Capability.LOGPROBS in can else Skip.LACKS_CAPABILITY
+
+    def _hindrance(self, now_s: float) -> Skip | None:
+        state = self._dispatch.router.endpoint(self._name).state
+        if not state.up:
+            return Skip.DOWN
+        if state.breaker.openings and state.breaker.blocks(now_s):
+            return Skip.BREAKER_OPEN
+        if now_s < state.not_before_s:
+            return Skip.TOLD_TO_WAIT
+        return Skip.BUSY if self._in_the_way() else None
+
+    def _in_the_way(self) -> bool:
+        """Whether a client would notice: in an engine by what is computed beside it, elsewhere by the last place."""
+        model = self._dispatch.router.endpoint(self._name)
+        if self._upstream.endpoint.shares_compute:
+            return bool(model.state.reservations) or self._dispatch.router.held > 0
+        return model.room <= 1
+
+    def _give_way(self) -> None:
+        """A client's request was just sent there."""
+        deadline = self._deadline
+        if deadline is not None and not deadline.expired() and not self._gave_way and self._in_the_way():
+            self._gave_way = True
+            deadline.reschedule(0.0)  # long past: the call is cancelled, which frees its place
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> Reading:
+        """One answer after the other. Raises `_Skipped`."""
+        self._gave_way = False
+        self._dispatch.guests[self._name] = self._give_way
+        try:
+            async with asyncio.timeout(READING_S_MAX) as self._deadline:
+                return tuple([(await self._ask(call)).spots for call in self._calls])
+        except NoAnswerError as error:
+            raise _Skipped(error.fault) from None
+        except TimeoutError:
+            raise _Skipped(Skip.GAVE_WAY if self._gave_way else Fault.BROKEN) from None
+        finally:
+            self._deadline = None
+            del self._dispatch.guests[self._name]
+
+    async def _ask(self, call: Call) -> Answer:
+        """Ask, for money where it takes some: held back before, and all of it counted where the bill is not known."""
+        upstream, spending = self._upstream, self._dispatch.spending
+        if not upstream.asks_money:
+            return await ask(upstream, call, self._clock.now_s())
+        lease_id = f"canary-{token_hex(8)}"
+        if spending.hold(lease_id, "", upstream.endpoint, call, self._clock.now_s()) is not None:
+            raise _Skipped(Skip.OVER_BUDGET)
+        usd = 0.0
+        try:
+            if await self._unrecorded() is not None:
+                raise _Skipped(Skip.OVER_BUDGET)
+            usd = upper_usd(upstream.endpoint, call)
+            answer = await ask(upstream, call, self._clock.now_s())
+            usd = self._billed_usd(answer, usd)
+        except NoAnswerError as error:
+            usd = usd if error.billed else 0.0
+            raise
+        finally:
+            spending.settle(lease_id, usd, self._clock.now_s(), self._name)
+            self._dispatch.metrics.canary_spent(self._name, usd)
+        return answer
+
+    async def _unrecorded(self) -> Failure | None:
+        """Wait until what was held back is on disk; the reason if it is not."""
+        written: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
+        self._dispatch.spending.after_write(lambda failure: None if written.done() else written.set_result(failure))
+        return await written
+
+    def _billed_usd(self, answer: Answer, upper_usd: float) -> float:
+        usage = answer.usage
+        if usage is None or usage.prompt_tokens is None or usage.output_tokens is None:
+            return upper_usd
+        return self._upstream.endpoint.price.usd(
+            usage.prompt_tokens,
+            usage.output_tokens,
+            usage.cached_tokens or 0,
+            usage.cache_write_tokens or 0,
+            usage.reasoning_tokens or 0,
+        )
+
+    # --- what it means --------------------------------------------------------------------------------------------
+
+    def _compare(self, reading: Reading, now_s: float) -> None:
+        """Tell how far it is from the reference: drift from the second in a row that is too far, until one is not."""
+        before = self._dispatch.router.endpoint(self._name).state.drifted
+        if self._reference is None:
+            self._reference, nats, far, drifted = reading, None, False, False
+        else:
+            found = distance(self._reference, reading)
+            if found is None:
+                raise _Skipped(Fault.NO_LOGPROBS)
+            nats, far = found.mean_nats, judge(found)
+            drifted = far and (before or self._suspected)
+        self._suspected = far and not drifted
+        wait_s = CONFIRM_S if self._suspected else RECHECK_S if drifted else self._every_s
+        self._due_s = now_s + min(wait_s, self._every_s)
+        self.status = Status(read_at_s=now_s, distance=nats)
+        self._dispatch.metrics.canary_read(self._name, "far" if far else "near", nats)
+        self._dispatch.tell(Checked(endpoint=self._name, drifted=drifted, distance=nats), now_s)
+        if drifted and not before:
+            self._dispatch.log.event("warning", "model drifted", endpoint=self._name, distance_nats=nats)
+        elif before and not drifted:
+            self._dispatch.log.event("info", "model is as it was", endpoint=self._name, distance_nats=nats)
+
+    def _skip(self, why: Skip | Fault, now_s: float) -> None:
+        self.status = Status(read_at_s=self.status.read_at_s, distance=self.status.distance, skipped=why)
+        if isinstance(why, Fault) or why is Skip.OVER_BUDGET:
+            self._due_s = now_s + min(RECHECK_S, self._every_s)
+            self._dispatch.metrics.canary_read(self._name, why.value, None)

@@ -1,0 +1,250 @@
+"""What stands behind an endpoint in a simulated world, and the way there."""
+
+from collections.abc import Callable
+from math import inf
+from typing import Protocol
+
+from tidegate.core.model import Ending, Probed
+from tidegate.sim.api import Api
+from tidegate.sim.engine import Engine, Kind, Sequence
+from tidegate.sim.job import Job
+from tidegate.sim.loop import Loop
+
+
+class Attempt:
+    """One request on its way to one endpoint and back."""
+
+    __slots__ = ("cached_tokens", "endpoint", "first_s", "hedge", "job", "output_tokens", "over", "sent_s")
+
+    def __init__(self, job: Job, endpoint: str, sent_s: float, *, hedge: bool) -> None:
+        self.job = job
+        self.endpoint = endpoint
+        self.sent_s = sent_s
+        self.hedge = hedge
+        self.first_s: float | None = None
+        self.cached_tokens = self.output_tokens = 0
+        self.over = False
+
+
+class Failure:
+    """Why an attempt came to nothing, in the words of the facts that are told of it."""
+
+    __slots__ = ("cause", "ending", "retry_after_s")
+
+    def __init__(self, ending: Ending, cause: str, retry_after_s: float | None = None) -> None:
+        self.ending = ending
+        self.cause = cause
+        self.retry_after_s = retry_after_s
+
+
+REFUSED = Failure(Ending.FAILED, "refused")
+RESET = Failure(Ending.FAILED, "reset")
+FULL = Failure(Ending.REFUSED, "overloaded", 1.0)
+
+
+class Listener(Protocol):
+    """Who is told what becomes of attempts, when the news has come back."""
+
+    def first(self, attempt: Attempt) -> None:
+        """Its first content is here."""
+
+    def done(self, attempt: Attempt) -> None:
+        """Its answer is complete."""
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        """There will be no answer, or no more of it."""
+
+
+class Way(Protocol):
+    """The network between the gateway and a place."""
+
+    down: bool
+
+    def sent(self, payload_bytes: int, now_s: float) -> float:
+        """When the last byte of a request arrives that is sent now."""
+
+    def answered(self, now_s: float) -> float:
+        """When a first byte arrives that is sent back now."""
+
+    def rtt_s(self, now_s: float) -> float:
+        """The round trip that a probe would see now."""
+
+
+class Place(Protocol):
+    """What the world knows of an endpoint."""
+
+    def send(self, attempt: Attempt) -> None:
+        """It leaves the gateway."""
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Nobody waits for it any more."""
+
+    def probe(self) -> Probed:
+        """What a probe sees now."""
+
+
+class _Away:
+    """Something at the end of a way, or right here; the news of it goes back that way."""
+
+    def __init__(self, name: str, loop: Loop, listener: Listener, way: Way | None) -> None:
+        self.way = way
+        self._name = name
+        self._loop = loop
+        self._listener = listener
+
+    def _go(self, attempt: Attempt, arrive: Callable[[Attempt], None]) -> None:
+        """The request goes there; where the way is down, nobody is reached."""
+        loop, way = self._loop, self.way
+        if way is None:
+            arrive(attempt)
+        elif way.down:
+            loop.at(loop.now_s, self._listener.failed, attempt, REFUSED)
+        else:
+            loop.at(way.sent(attempt.job.request.prompt_bytes, loop.now_s), arrive, attempt)
+
+    def _back(self, tell: Callable[..., None], *news: object) -> None:
+        loop, way = self._loop, self.way
+        loop.at(loop.now_s if way is None else way.answered(loop.now_s), tell, *news)
+
+    def _seen(self, *, up: bool, running: int | None = None, queued: int | None = None) -> Probed:
+        way = self.way
+        if not up or (way is not None and way.down):
+            return Probed(endpoint=self._name, up=False)
+        rtt_s = 0.0 if way is None else way.rtt_s(self._loop.now_s)
+        return Probed(endpoint=self._name, up=True, rtt_s=rtt_s, running=running, queued=queued)
+
+
+class Local(_Away):
+    """An engine, at the end of a way or right here."""
+
+    def __init__(self, name: str, engine: Engine, loop: Loop, listener: Listener, way: Way | None = None) -> None:
+        super().__init__(name, loop, listener, way)
+        self.engine = engine
+        self.down = False
+        self._attempts: dict[Sequence, Attempt] = {}
+        self._planned_s = inf
+
+    def send(self, attempt: Attempt) -> None:
+        """See `Place`."""
+        self._go(attempt, self._arrive)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """See `Place`."""
+        self._advance()
+        for sequence, known in self._attempts.items():
+            if known is attempt:
+                attempt.output_tokens = sequence.generated
+                del self._attempts[sequence]
+                self.engine.cancel(attempt.job.request.id, self._loop.now_s)
+                self._plan()
+                return
+
+    def probe(self) -> Probed:
+        """See `Place`."""
+        engine = self.engine
+        return self._seen(up=not self.down, running=engine.running, queued=engine.queued)
+
+    def crash(self, back_s: float) -> None:
+        """The engine dies, and is back then."""
+        self._advance()
+        self.engine.fail(self._loop.now_s, back_s)
+        lost, self._attempts = list(self._attempts.values()), {}
+        self.down = True
+        for attempt in lost:
+            self._back(self._listener.failed, attempt, RESET)
+        self._loop.at(back_s, self._up)
+
+    def _up(self) -> None:
+        self.down = False
+
+    def _arrive(self, attempt: Attempt) -> None:
+        if attempt.over:
+            return
+        self._advance()
+        now_s = self._loop.now_s
+        if self.down:
+            self._back(self._listener.failed, attempt, REFUSED)
+            return
+        sequence = self.engine.submit(attempt.job, now_s)
+        if sequence is None:
+            self._back(self._listener.failed, attempt, FULL)
+            return
+        self._attempts[sequence] = attempt
+        self._plan()
+
+    def _plan(self) -> None:
+        next_s = self.engine.next_s
+        if next_s < self._planned_s:
+            self._planned_s = next_s
+            self._loop.at(next_s, self._wake, next_s)
+
+    def _wake(self, planned_s: float) -> None:
+        if planned_s == self._planned_s:
+            self._planned_s = inf
+            self._advance()
+            self._plan()
+
+    def _advance(self) -> None:
+        for told in self.engine.advance(self._loop.now_s):
+            attempt = self._attempts[told.sequence]
+            if told.kind is Kind.FIRST:
+                attempt.cached_tokens = told.sequence.cached_tokens
+                self._back(self._listener.first, attempt)
+            else:
+                attempt.output_tokens = told.sequence.generated
+                del self._attempts[told.sequence]
+                self._back(self._listener.done, attempt)
+
+
+class Remote(_Away):
+    """A fleet behind an API."""
+
+    def __init__(self, name: str, api: Api, loop: Loop, listener: Listener, way: Way | None = None) -> None:
+        super().__init__(name, loop, listener, way)
+        self.api = api
+        self._attempts: dict[Attempt, float] = {}
+
+    def send(self, attempt: Attempt) -> None:
+        """See `Place`."""
+        self._go(attempt, self._arrive)
+
+    def cancel(self, attempt: Attempt) -> None:
+        """See `Place`. It has generated what there was time for, and that is billed."""
+        tpot_s = self._attempts.pop(attempt, None)
+        if tpot_s is None:
+            return
+        now_s = self._loop.now_s
+        if attempt.first_s is not None:
+            made = 1 + int((now_s - attempt.first_s) / tpot_s) if tpot_s > 0.0 else attempt.job.target
+            attempt.output_tokens = min(made, attempt.job.target)
+        self.api.ended(attempt.job, now_s)
+
+    def probe(self) -> Probed:
+        """See `Place`. What runs there, it does not tell."""
+        return self._seen(up=not self.api.down)
+
+    def _arrive(self, attempt: Attempt) -> None:
+        if attempt.over:
+            return
+        loop = self._loop
+        answer = self.api.answer(attempt.job, loop.now_s)
+        if answer.status != 200:
+            limited = answer.status == 429
+            failure = Failure(
+                Ending.REFUSED if limited else Ending.FAILED,
+                "rate_limited" if limited else f"status_{answer.status}",
+                answer.retry_after_s,
+            )
+            loop.at(loop.now_s + answer.ttft_s, self._back, self._listener.failed, attempt, failure)
+            return
+        self._attempts[attempt] = answer.tpot_s
+        attempt.cached_tokens = answer.cached_tokens
+        first_s = loop.now_s + answer.ttft_s
+        loop.at(first_s, self._back, self._listener.first, attempt)
+        loop.at(first_s + answer.tpot_s * (attempt.job.target - 1), self._finish, attempt)
+
+    def _finish(self, attempt: Attempt) -> None:
+        if self._attempts.pop(attempt, None) is not None:
+            attempt.output_tokens = attempt.job.target
+            self.api.ended(attempt.job, self._loop.now_s)
+            self._back(self._listener.done, attempt)

@@ -1,0 +1,411 @@
+"""A world in which the real router decides and real flights are flown, on a clock of events.
+
+It does what a gateway does, in the same order, and tells the router the same facts; so it writes the same journal.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from tidegate.core import flight as fly
+from tidegate.core.flight import Flight
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Ended,
+    Ending,
+    Endpoint,
+    Fact,
+    FirstToken,
+    Held,
+    Line,
+    Observation,
+    Overrides,
+    Policy,
+    Record,
+    Released,
+    Request,
+    Segment,
+    Started,
+)
+from tidegate.core.router import Router
+from tidegate.core.rules import may_go_to
+from tidegate.core.why import Why
+from tidegate.sim.job import Job, Traffic
+from tidegate.sim.loop import Loop
+from tidegate.sim.place import Attempt, Failure, Place
+
+# Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
+_UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
+
+
+class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What one request came to. Times count from its arrival, None where it did not come so far.
+
+    `why` is the reason of its last decision, `outcome` one of `ok`, `refused`, `failed`, `failed_mid_stream`, and
+    `timed_out`. `usd` is what all its attempts cost, paid to others or in running our own.
+    """
+
+    request: Request
+    outcome: str
+    endpoint: str
+    why: Why
+    attempts: int
+    held_s: float
+    ttft_s: float | None
+    e2e_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    usd: float
+
+    @property
+    def tpot_s(self) -> float | None:
+        """The time per output token after the first."""
+        if self.ttft_s is None or self.output_tokens < 2:
+            return None
+        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
+
+    @property
+    def kept(self) -> bool:
+        """Whether every axis of its promise was kept."""
+        slo = self.request.slo
+        if self.outcome != "ok" or self.ttft_s is None:
+            return False
+        tpot_s = self.tpot_s
+        return not (
+            (slo.ttft_s is not None and self.ttft_s > slo.ttft_s)
+            or (slo.tpot_s is not None and tpot_s is not None and tpot_s > slo.tpot_s)
+            or (slo.e2e_s is not None and self.e2e_s > slo.e2e_s)
+        )
+
+
+class _Drive:
+    """One request from its arrival to its end."""
+
+    __slots__ = (
+        "attempts",
+        "decision",
+        "first_s",
+        "flight",
+        "held_s",
+        "held_since_s",
+        "job",
+        "timer",
+        "usd",
+    )
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.flight = Flight()
+        self.attempts: dict[str, Attempt] = {}
+        self.decision: Decision | None = None
+        self.first_s: float | None = None
+        self.held_since_s: float | None = None
+        self.held_s = 0.0
+        self.timer = 0
+        self.usd = 0.0
+
+
+class World:
+    """Owns time, the router, and what is under way. `outcomes` grow as requests end."""
+
+    def __init__(
+        self,
+        endpoints: Iterable[Endpoint],
+        policy: Policy,
+        *,
+        start_s: float = 0.0,
+        request_timeout_s: float = 600.0,
+        software: str = "simulated",
+        journal: Callable[[Line], None] | None = None,
+    ) -> None:
+        """`journal` is given every line as it is written."""
+        self.loop = Loop(start_s)
+        self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self.router = Router(tuple(self.endpoints.values()), policy)
+        self.outcomes: list[Outcome] = []
+        self.in_flight = dict.fromkeys(self.endpoints, 0)
+        self._policy = policy
+        self._journal = journal
+        self._request_timeout_s = request_timeout_s
+        self._places: Mapping[str, Place] = {}
+        self._traffic: Traffic | None = None
+        self._drives: dict[str, _Drive] = {}
+        self._held: dict[str, _Drive] = {}
+        self._check_pending = False
+        self._recheck = 0
+        segment = Segment(
+            version=JOURNAL_VERSION,
+            software=software,
+            policy=policy,
+            endpoints=tuple(self.endpoints.values()),
+            state=msgspec.Raw(bytes(self.router.snapshot())),
+        )
+        self._write(segment)
+
+    def run(self, places: Mapping[str, Place], traffic: Traffic, *, probe_s: float, until_s: float) -> None:
+        """Let traffic come, with these places behind the endpoints, until all of it is done or time is up."""
+        assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
+        self._places, self._traffic = places, traffic
+        for place in places.values():
+            self._tell(place.probe())
+        self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
+        arrivals = iter(traffic.arrivals())
+        self._next(arrivals)
+        self.loop.run(until_s)
+
+    def override(self, overrides: Overrides) -> None:
+        """Operators have taken a hand."""
+        self._tell(overrides)
+        self._check_soon()
+
+    # --- what places tell -----------------------------------------------------------------------------------------
+
+    def first(self, attempt: Attempt) -> None:
+        """See `Listener`."""
+        if attempt.over:
+            return
+        now_s = attempt.first_s = self.loop.now_s
+        request_id = attempt.job.request.id
+        drive = self._drives[request_id]
+        self._tell(FirstToken(request_id=request_id, endpoint=attempt.endpoint, ttft_s=now_s - attempt.sent_s))
+        if drive.first_s is None:
+            drive.first_s = now_s
+        self._act(drive, drive.flight.content(attempt.endpoint))
+
+    def done(self, attempt: Attempt) -> None:
+        """See `Listener`."""
+        if attempt.over:
+            return
+        drive = self._drives[attempt.job.request.id]
+        self._ended(drive, attempt, Ending.OK)
+        for action in drive.flight.completed(attempt.endpoint):
+            if isinstance(action, fly.Finish):
+                self._over(drive, "ok", attempt)
+            else:
+                self._act(drive, [action])
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        """See `Listener`."""
+        if attempt.over:
+            return
+        drive = self._drives[attempt.job.request.id]
+        self._ended(drive, attempt, failure.ending, failure.cause, failure.retry_after_s)
+        self._act(drive, drive.flight.failed(attempt.endpoint, self.loop.now_s))
+
+    # --- what happens by itself -----------------------------------------------------------------------------------
+
+    def _next(self, arrivals: Iterator[Job]) -> None:
+        job = next(arrivals, None)
+        if job is not None:
+            self.loop.at(job.request.arrived_s, self._arrives, job, arrivals)
+
+    def _arrives(self, job: Job, arrivals: Iterator[Job]) -> None:
+        self._next(arrivals)
+        self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        drive = self._drives[job.request.id] = _Drive(job)
+        self._write(job.request)
+        self.loop.at(self.loop.now_s + self._request_timeout_s, self._expire, drive)
+        self._turn(drive)
+
+    def _probe(self, every_s: float) -> None:
+        for place in self._places.values():
+            self._tell(place.probe())
+        self._check_soon()
+        if not self.loop.over:
+            self.loop.at(self.loop.now_s + every_s, self._probe, every_s)
+
+    def _expire(self, drive: _Drive) -> None:
+        if self._drives.get(drive.job.request.id) is drive:
+            self._abandon(drive, Ending.TIMED_OUT, "request_timeout")
+            self._over(drive, "timed_out")
+
+    def _timer(self, drive: _Drive, number: int) -> None:
+        if number == drive.timer and drive.job.request.id in self._drives:
+            self._act(drive, drive.flight.timer(self.loop.now_s))
+
+    # --- a request ------------------------------------------------------------------------------------------------
+
+    def _turn(self, drive: _Drive) -> None:
+        now_s, request = self.loop.now_s, drive.job.request
+        decision = drive.decision = self.router.decide(request, now_s)
+        self._write(decision)
+        if decision.plan:
+            self._act(drive, drive.flight.start(decision.plan, now_s))
+        else:
+            self._unhold(drive, released=True)
+            self._over(drive, "refused")
+
+    def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
+        for action in actions:
+            match action:
+                case fly.Call():
+                    self._send(drive, action)
+                case fly.Timer():
+                    drive.timer += 1
+                    self.loop.at(action.at_s, self._timer, drive, drive.timer)
+                case fly.Cancel():
+                    timed_out = action.timed_out
+                    self._cancel(
+                        drive,
+                        action.endpoint,
+                        Ending.TIMED_OUT if timed_out else Ending.CANCELLED,
+                        "no_content" if timed_out else "",
+                    )
+                case fly.Hold():
+                    self._hold(drive)
+                case fly.GiveUp():
+                    self._over(drive, "failed_mid_stream" if action.committed else "failed")
+                case fly.Relay():
+                    pass
+                case fly.Finish():
+                    raise AssertionError("only a completed attempt finishes a flight")
+
+    def _send(self, drive: _Drive, action: fly.Call) -> None:
+        now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
+        assert may_go_to(request, self.endpoints[name]), "data stays where it must"
+        self._unhold(drive, released=False)
+        started = Started(
+            request_id=request.id,
+            endpoint=name,
+            klass=request.klass,
+            prompt_tokens=request.prompt_tokens,
+            prompt_bytes=request.prompt_bytes,
+            output_tokens_max=request.output_tokens_max,
+            completions=request.completions,
+            hedge=action.hedge,
+            session=request.session,
+        )
+        attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge)
+        self.in_flight[name] += 1
+        self._tell(started)
+        self._balanced(name)
+        self._places[name].send(attempt)
+
+    def _cancel(self, drive: _Drive, endpoint: str, ending: Ending, cause: str = "") -> None:
+        attempt = drive.attempts[endpoint]
+        self._places[endpoint].cancel(attempt)
+        self._ended(drive, attempt, ending, cause)
+
+    def _ended(
+        self, drive: _Drive, attempt: Attempt, ending: Ending, cause: str = "", retry_after_s: float | None = None
+    ) -> None:
+        attempt.over = True
+        name, job = attempt.endpoint, attempt.job
+        del drive.attempts[name]
+        e2e_s = self.loop.now_s - attempt.sent_s
+        known = ending is Ending.OK
+        begun = cause not in _UNBILLED
+        endpoint = self.endpoints[name]
+        if begun:
+            billed = job.prompt_tokens if known or attempt.first_s is not None else job.request.prompt_tokens
+            drive.usd += endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
+        drive.usd += endpoint.running_usd(e2e_s)
+        self.in_flight[name] -= 1
+        self._tell(
+            Ended(
+                request_id=job.request.id,
+                endpoint=name,
+                ending=ending,
+                e2e_s=e2e_s,
+                ttft_s=None if attempt.first_s is None else attempt.first_s - attempt.sent_s,
+                prompt_tokens=job.prompt_tokens if known else None,
+                cached_tokens=attempt.cached_tokens if known else None,
+                output_tokens=attempt.output_tokens if known or attempt.first_s is not None else None,
+                retry_after_s=retry_after_s,
+                cause=cause,
+            )
+        )
+        self._balanced(name)
+
+    def _abandon(self, drive: _Drive, ending: Ending, cause: str) -> None:
+        self._unhold(drive, released=True)
+        for action in drive.flight.left():
+            assert isinstance(action, fly.Cancel), "whatever is under way is cancelled"
+            self._cancel(drive, action.endpoint, ending, cause)
+
+    def _over(self, drive: _Drive, outcome: str, attempt: Attempt | None = None) -> None:
+        job, now_s = drive.job, self.loop.now_s
+        request, decision = job.request, drive.decision
+        assert not drive.attempts, "nothing is under way of what is over"
+        assert decision is not None, "it was decided"
+        del self._drives[request.id]
+        self.outcomes.append(
+            Outcome(
+                request=request,
+                outcome=outcome,
+                endpoint="" if attempt is None else attempt.endpoint,
+                why=decision.why,
+                attempts=drive.flight.attempts,
+                held_s=drive.held_s,
+                ttft_s=None if drive.first_s is None else drive.first_s - request.arrived_s,
+                e2e_s=now_s - request.arrived_s,
+                prompt_tokens=job.prompt_tokens,
+                cached_tokens=0 if attempt is None else attempt.cached_tokens,
+                output_tokens=0 if attempt is None else attempt.output_tokens,
+                usd=drive.usd,
+            )
+        )
+        assert self._traffic is not None, "somebody asked"
+        follows = self._traffic.follows(job, now_s, served=outcome == "ok")
+        if follows is not None:
+            self.loop.at(follows.request.arrived_s, self._begin, follows)
+
+    # --- held work ------------------------------------------------------------------------------------------------
+
+    def _hold(self, drive: _Drive) -> None:
+        request = drive.job.request
+        if request.id not in self._held:
+            self._held[request.id] = drive
+            drive.held_since_s = self.loop.now_s
+            self._tell(Held(request=request))
+            if len(self._held) == 1:
+                self._recheck += 1
+                self.loop.at(self.loop.now_s + self._policy.recheck_s, self._check, self._recheck)
+
+    def _unhold(self, drive: _Drive, *, released: bool) -> None:
+        if drive.held_since_s is None:
+            return
+        drive.held_s += self.loop.now_s - drive.held_since_s
+        drive.held_since_s = None
+        del self._held[drive.job.request.id]
+        if released:
+            self._tell(Released(request_id=drive.job.request.id))
+
+    def _check_soon(self) -> None:
+        if self._held and not self._check_pending:
+            self._check_pending = True
+            self.loop.at(self.loop.now_s, self._check, 0)
+
+    def _check(self, number: int) -> None:
+        """Decide again what is due: because something changed, or because the time for a look has come."""
+        if number == 0:
+            self._check_pending = False
+        elif number != self._recheck or not self._held:
+            return
+        else:
+            self.loop.at(self.loop.now_s + self._policy.recheck_s, self._check, number)
+        assert self.router.held == len(self._held), "the router holds what is held"
+        for request in self.router.due(self.loop.now_s):
+            drive = self._held.get(request.id)
+            if drive is not None:
+                self._turn(drive)
+
+    # --- facts ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, fact: Observation) -> None:
+        self.router.observe(fact, self.loop.now_s)
+        self._write(fact)
+        if self._held and isinstance(fact, Ended | FirstToken):
+            self._check_soon()
+
+    def _write(self, fact: Fact) -> None:
+        if self._journal is not None:
+            self._journal(Line(at_s=self.loop.now_s, fact=fact))
+
+    def _balanced(self, endpoint: str) -> None:
+        reserved = len(self.router.endpoint(endpoint).state.reservations)
+        assert reserved == self.in_flight[endpoint], "what is reserved is what is under way"

@@ -1,0 +1,237 @@
+"""A simulated world: the journal of a gateway, every request accounted for, and the same again from the same seed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import blake2b
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import make as core
+from tests.sim.make import profile
+from tidegate.core.model import Ended, Ending, Held, Line, Overrides, Released, Request, Slo, Started, replace
+from tidegate.core.replay import replay
+from tidegate.sim.api import PRESETS, Api
+from tidegate.sim.chance import Chance
+from tidegate.sim.engine import Engine
+from tidegate.sim.job import Job
+from tidegate.sim.place import Local, Remote
+from tidegate.sim.world import World
+
+seeds = st.integers(0, 10_000)
+LONG_S = 1e9
+
+
+class Listed:
+    """Traffic that is written down; with `turns`, each client comes back so often after its answer."""
+
+    def __init__(self, jobs: list[Job], turns: int = 0) -> None:
+        self.jobs, self.turns = jobs, turns
+
+    def arrivals(self) -> Iterator[Job]:
+        return iter(self.jobs)
+
+    def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:
+        if job.turn >= self.turns:
+            return None
+        request = replace(job.request, id=f"{job.request.id}+", arrived_s=ended_s + 1.0)
+        return msgspec.structs.replace(job, request=request, turn=job.turn + 1)
+
+
+class Way:
+    """A network that always takes as long."""
+
+    def __init__(self, rtt_s: float) -> None:
+        self.down, self._rtt_s = False, rtt_s
+
+    def sent(self, payload_bytes: int, now_s: float) -> float:
+        return now_s + self._rtt_s / 2
+
+    def answered(self, now_s: float) -> float:
+        return now_s + self._rtt_s / 2
+
+    def rtt_s(self, now_s: float) -> float:
+        return self._rtt_s
+
+
+class Stage:
+    """Two engines of our own, unequal, a dear one behind a network, an API; random traffic, and trouble if wanted."""
+
+    def __init__(
+        self, seed: int, *, count: int = 60, trouble: bool = False, turns: int = 0, **settings: object
+    ) -> None:
+        draw = Random(seed)
+        self.lines: list[Line] = []
+        endpoints = (
+            core.endpoint("desk", concurrency=4),
+            core.endpoint("lap", concurrency=1, context_tokens=4_096),
+            core.endpoint("cloud", local=False),
+            core.endpoint("vendor", local=False),
+        )
+        self.world = world = World(endpoints, core.policy(**settings), journal=self.lines.append)
+        self.api = Api(PRESETS["llmperf-2023-lepton" if trouble else "llmperf-2023-groq"], Chance(seed), "vendor")
+        vendor = Remote("vendor", self.api, world.loop, world, Way(0.02))
+        self.places = {
+            "desk": Local("desk", Engine(profile(slots=4)), world.loop, world),
+            "lap": Local("lap", Engine(profile(slots=1)), world.loop, world),
+            "cloud": Local(
+                "cloud", Engine(profile(slots=64, queue_max=4 if trouble else None)), world.loop, world, Way(0.06)
+            ),
+        }
+        at_s, jobs = 0.0, []
+        for number in range(count):
+            at_s += draw.expovariate(4.0)
+            tokens = draw.choice((20, 300, 2_000, 6_000))
+            request = core.request(
+                f"r{number}",
+                arrived_s=at_s,
+                prompt_tokens=int(tokens * draw.uniform(0.8, 1.3)),
+                prompt_bytes=4 * tokens,
+                output_tokens_max=draw.choice((None, 16, 400)),
+                slo=draw.choice((Slo(ttft_s=0.5), Slo(ttft_s=5.0, tpot_s=0.05), Slo(e2e_s=60.0))),
+                residency=draw.choice((("anywhere",), ("anywhere",), ("local",))),
+            )
+            jobs.append(Job(request=request, prompt_tokens=tokens, output_tokens=draw.choice((3, 40, 300))))
+        if trouble:
+            for _ in range(6):
+                self._trouble(draw, draw.uniform(0.0, at_s))
+        world.run({**self.places, "vendor": vendor}, Listed(jobs, turns), probe_s=5.0, until_s=LONG_S)
+
+    def _trouble(self, draw: Random, at_s: float) -> None:
+        place = self.places[draw.choice(sorted(self.places))]
+        engine, loop = place.engine, self.world.loop
+        match draw.choice(("crash", "freeze", "slow", "hands")):
+            case "crash":
+                loop.at(at_s, lambda: place.crash(loop.now_s + 3.0))
+            case "freeze":
+                loop.at(at_s, lambda: engine.freeze(loop.now_s, loop.now_s + 20.0))
+            case "slow":
+                loop.at(at_s, lambda: engine.slow(5.0, loop.now_s))
+            case "hands":
+                names = tuple(draw.sample(sorted(self.places), 1))
+                loop.at(at_s, self.world.override, Overrides(drained=names, static=draw.random() < 0.3))
+                loop.at(at_s + 5.0, self.world.override, Overrides())
+
+    @property
+    def facts(self) -> list[object]:
+        return [line.fact for line in self.lines]
+
+
+@given(seeds, st.booleans())
+def test_every_decision_of_a_simulated_journal_comes_out_again_in_replay(seed: int, trouble: bool) -> None:
+    report = replay(Stage(seed, trouble=trouble).lines)
+    assert report.difference is None
+    assert report.decisions >= 60
+
+
+@given(seeds, st.booleans())
+def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int, trouble: bool) -> None:
+    stage = Stage(seed, trouble=trouble)
+    outcomes = stage.world.outcomes
+    assert sorted(o.request.id for o in outcomes) == sorted(f"r{n}" for n in range(60))
+    assert not any(stage.world.in_flight.values())
+    for place in stage.places.values():
+        assert (place.engine.running, place.engine.queued, place.engine.kv.used) == (0, 0, 0)
+    assert stage.world.router.held == 0
+    assert stage.api._open == {}
+
+
+@given(seeds)
+def test_each_attempt_that_began_has_ended_once_and_each_hold_too(seed: int) -> None:
+    begun: dict[tuple[str, str], int] = {}
+    held: set[str] = set()
+    for fact in Stage(seed, trouble=True).facts:
+        match fact:
+            case Started():
+                begun[fact.request_id, fact.endpoint] = begun.get((fact.request_id, fact.endpoint), 0) + 1
+                held.discard(fact.request_id)
+            case Ended():
+                begun[fact.request_id, fact.endpoint] -= 1
+            case Held():
+                held.add(fact.request.id)
+            case Released():
+                held.remove(fact.request_id)
+    assert set(begun.values()) <= {0}
+    assert held == set()
+
+
+@given(seeds)
+def test_without_trouble_all_that_is_not_refused_is_served(seed: int) -> None:
+    stage = Stage(seed)
+    assert {o.outcome for o in stage.world.outcomes} <= {"ok", "refused"}
+    for outcome in stage.world.outcomes:
+        if outcome.outcome == "ok":
+            bound = outcome.request.output_tokens_max
+            assert outcome.output_tokens >= 1
+            assert bound is None or outcome.output_tokens <= bound
+            assert outcome.ttft_s is not None
+            assert 0.0 < outcome.ttft_s <= outcome.e2e_s
+
+
+@given(seeds)
+def test_what_must_stay_local_is_never_sent_away_whatever_breaks(seed: int) -> None:
+    stage = Stage(seed, trouble=True)
+    local = {f.id for f in stage.facts if isinstance(f, Request) and f.residency == ("local",)}
+    sent = [f for f in stage.facts if isinstance(f, Started)]
+    assert not any(f.endpoint in ("cloud", "vendor") for f in sent if f.request_id in local)
+
+
+def test_trouble_is_trouble() -> None:
+    endings: dict[Ending, int] = {}
+    for seed in range(20):
+        for fact in Stage(seed, trouble=True).facts:
+            if isinstance(fact, Ended):
+                endings[fact.ending] = endings.get(fact.ending, 0) + 1
+    assert endings[Ending.FAILED] > 10
+    assert endings[Ending.TIMED_OUT] + endings.get(Ending.CANCELLED, 0) > 5
+
+
+def test_clients_of_a_closed_loop_come_back_after_their_answers() -> None:
+    stage = Stage(3, count=10, turns=2)
+    by_id = {o.request.id: o for o in stage.world.outcomes}
+    assert len(by_id) == 30
+    for number in range(10):
+        first, second = by_id[f"r{number}"], by_id[f"r{number}+"]
+        assert second.request.arrived_s == pytest.approx(first.request.arrived_s + first.e2e_s + 1.0)
+
+
+def test_news_comes_back_as_late_as_the_way_is_long() -> None:
+    stage = Stage(1, count=1)
+    near = stage.world.outcomes[0]
+    stage = Stage(1, count=1)
+    alone = World((core.endpoint("cloud", local=False),), core.policy())
+    way = Local("cloud", Engine(profile(slots=64)), alone.loop, alone, Way(0.5))
+    job = Job(request=replace(near.request, residency=("anywhere",)), prompt_tokens=20, output_tokens=3)
+    alone.run({"cloud": way}, Listed([job]), probe_s=5.0, until_s=LONG_S)
+    here = World((core.endpoint("cloud", local=False),), core.policy())
+    engine = Local("cloud", Engine(profile(slots=64)), here.loop, here)
+    here.run({"cloud": engine}, Listed([job]), probe_s=5.0, until_s=LONG_S)
+    (far,), (close,) = alone.outcomes, here.outcomes
+    assert far.ttft_s == pytest.approx((close.ttft_s or 0.0) + 0.5)
+    assert far.e2e_s == pytest.approx(close.e2e_s + 0.5)
+
+
+def digest(seed: int) -> str:
+    """Of the journal of a stage with trouble."""
+    lines = Stage(seed, trouble=True, turns=1).lines
+    return blake2b(b"\n".join(map(msgspec.json.encode, lines)), digest_size=16).hexdigest()
+
+
+def test_the_same_seed_writes_the_same_journal_in_every_process() -> None:
+    code = "from tests.sim.test_world import digest; print(digest(11))"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            check=True,
+            text=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(filter(None, sys.path))},
+        ).stdout.strip()
+        for seed in ("0", "1", "77")
+    }
+    assert said == {digest(11)}
+    assert digest(11) != digest(12)
