@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-relay bench-canary clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ docs: $(VENV)/.dev ## write the generated reference pages
 
 bench-decide: $(VENV)/.dev ## CPU of one decision, by number of candidates
 	$(BIN)/python -m bench.decide
+
+bench-simulate: $(VENV)/.dev ## requests a simulated world decides and serves per second; TIDEGATE_DATA names the folder of traces
+	$(BIN)/python -m bench.simulate
 
 bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk; RIG names the folder of the measuring rig
 	$(BIN)/python -m bench.relay --rig "$(RIG)" --compiled $(COMPILED)

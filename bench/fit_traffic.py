@@ -30,6 +30,12 @@ CLIENTS = 12
 RESUMED_TOKENS_MIN = 2048
 # The usual window of the models in kv-cache-tester; a session with a prompt beyond it has a larger one.
 WINDOW_TOKENS = 200_000
+# The turns in which agents take in more than later: 10,000 tokens in the first, and less from turn to turn.
+EARLY_TURNS = 5
+# A prompt that is within this of the last one's size is as long as before.
+SAME_SIZE = 0.1
+# So many first requests tell sessions of agents apart.
+SAME_TURNS = 3
 # Of how many points each of ServeGen's tables is made, in the mixture of them all.
 POINTS = 200
 
@@ -89,39 +95,59 @@ def mooncake(requests: Path) -> Constants:
 
 def coding_agents(requests: Path) -> Constants:
     """Sessions of kv-cache-tester: those that fit into the usual window, and the others."""
-    agents: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
-    for row in _csv(requests / "kvct_agentic_requests.csv.gz"):
-        agents[row["trace_id"], row["agent"]].append(row)
-    rows = [row for agent in agents.values() for row in agent]
+    agents = distinct_agents(requests)
+    rows = [row for agent in agents for row in agent]
     usual: list[list[dict[str, str]]] = []
     large: list[list[dict[str, str]]] = []
-    for agent in agents.values():
+    for agent in agents:
         (large if any(float(row["in_tokens"]) > WINDOW_TOKENS for row in agent) else usual).append(agent)
     return {
         "AGENTS_OUTPUT_TOKENS": table([float(row["out_tokens"]) for row in rows]),
         # The first turn of a session has nothing before it.
-        "AGENTS_THINK_S": table([float(row["think_time"] or 0) for agent in agents.values() for row in agent[1:]]),
+        "AGENTS_THINK_S": table([float(row["think_time"] or 0) for agent in agents for row in agent[1:]]),
         "AGENTS_USUAL_SHARE": _digits(len(usual) / len(agents)),
         **_sessions("AGENTS_USUAL", usual, compacts=True),
         **_sessions("AGENTS_LARGE", large, compacts=False),
     }
 
 
+def distinct_agents(requests: Path) -> list[list[dict[str, str]]]:
+    """The rows of each agent, once: some sessions were recorded several times, each time further.
+
+    Sessions whose first requests agree in tokens of prompt and output are one, and the longest is all of it; without
+    this one session of 234 turns is a tenth of the long prompts.
+    """
+    agents: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in _csv(requests / "kvct_agentic_requests.csv.gz"):
+        agents[row["trace_id"], row["agent"]].append(row)
+    longest: dict[tuple[tuple[str, str], ...], list[dict[str, str]]] = {}
+    for rows in agents.values():
+        begin = tuple((row["in_tokens"], row["out_tokens"]) for row in rows[:SAME_TURNS])
+        if len(rows) > len(longest.get(begin, ())):
+            longest[begin] = rows
+    return list(longest.values())
+
+
 def _sessions(name: str, agents: list[list[dict[str, str]]], *, compacts: bool) -> Constants:
     """First prompts, turns, growth, and how it ends: where the last prompt is not what the next one begins with."""
-    new, more, kept, compacted = [], [], [], []
+    new: list[float] = []
+    early: list[float] = []
+    resized: list[float] = []
+    kept: list[float] = []
+    compacted: list[float] = []
     steps = 0
     for rows in agents:
-        for last, row in pairwise(rows):
+        for turn, (last, row) in enumerate(pairwise(rows), 1):
             steps += 1
             before, prompt = float(last["in_tokens"]), float(row["in_tokens"])
             # A tenth of the last prompt may go without a word: a reminder at its end that is not repeated.
             if float(row["prefix_prev_tokens"]) >= 0.9 * before:
-                new.append(max(prompt - before - float(last["out_tokens"]), 0.0))
+                (early if turn <= EARLY_TURNS else new).append(max(prompt - before - float(last["out_tokens"]), 0.0))
             elif compacts and before > 0.6 * WINDOW_TOKENS and prompt < 0.6 * before:
                 compacted.append(prompt)
             else:
-                more.append(prompt - before)
+                if abs(prompt / before - 1.0) > SAME_SIZE:
+                    resized.append(prompt)
                 kept.append(min(float(row["prefix_best6_tokens"]) / prompt, 1.0))
     first, turns = [float(rows[0]["in_tokens"]) for rows in agents], [float(len(rows)) for rows in agents]
     found: Constants = {f"{name}_COMPACTED_TOKENS": table(compacted)} if compacts else {}
@@ -130,8 +156,10 @@ def _sessions(name: str, agents: list[list[dict[str, str]]], *, compacts: bool) 
         f"{name}_TURNS": table(turns),
         f"{name}_CORRELATION": _copula(first, turns),
         f"{name}_NEW_TOKENS": table(new),
-        f"{name}_BREAK_SHARE": _digits(len(more) / steps),
-        f"{name}_BREAK_MORE_TOKENS": table(more),
+        f"{name}_EARLY_TOKENS": table(early),
+        f"{name}_BREAK_SHARE": _digits(len(kept) / steps),
+        f"{name}_BREAK_RESIZED_SHARE": _digits(len(resized) / len(kept)),
+        f"{name}_BREAK_TOKENS": table(resized),
         f"{name}_BREAK_KEPT": table(kept),
     }
 

@@ -59,7 +59,7 @@ class Way:
 
 
 class Stage:
-    """Two engines of our own, unequal, a dear one behind a network and an API; random traffic, and trouble if wanted."""
+    """Two engines of our own, unequal, a dear one behind a network, an API; random traffic, and trouble if wanted."""
 
     def __init__(
         self, seed: int, *, count: int = 60, trouble: bool = False, turns: int = 0, **settings: object

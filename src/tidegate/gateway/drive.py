@@ -186,6 +186,7 @@ class Drive:
     # --- what the flight says -------------------------------------------------------------------------------------
 
     def _act(self, actions: list[fly.Action], now_s: float) -> None:
+        passed_over = self._passed_over
         for action in actions:
             match action:
                 case fly.Call():
@@ -197,7 +198,9 @@ class Drive:
                     else:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
                 case fly.Timer():
-                    self._dispatch.set_timer(self, action.at_s)
+                    # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
+                    if passed_over == self._passed_over:
+                        self._dispatch.set_timer(self, action.at_s)
                 case fly.Relay():
                     self._relay(action.endpoint)
                 case fly.Hold():

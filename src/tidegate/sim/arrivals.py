@@ -118,7 +118,7 @@ class Sum(msgspec.Struct, frozen=True, kw_only=True):
         streams = []
         for part in self.parts:
             rate_per_s = self.rate_per_s * part.share / whole
-            own = Random(random.getrandbits(64))  # no secret
+            own = Random(random.getrandbits(64))
             law = Weibull if part.weibull else Gamma
             streams.append(law(rate_per_s=rate_per_s, cv=part.cv).times(own))
         return merge(*streams)

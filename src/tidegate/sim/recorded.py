@@ -41,9 +41,9 @@ def recorded(
     """
     if format == "kvct":
         return RecordedSessions(
-            path=path,
-            ask=ask,
-            chance=chance,
+            path,
+            ask,
+            chance,
             name=name,
             space=space,
             begins_s=begins_s,
@@ -107,37 +107,42 @@ class RecordedOpen(msgspec.Struct, frozen=True, kw_only=True):
         return mooncake(self.path, self.chance.at(self.name, "ticks"), self.space)
 
 
-class RecordedSessions(msgspec.Struct, kw_only=True):
+class RecordedSessions:
     """Sessions as they were recorded, at the pace of the answers: `users` at once, who begin within `ramp_s`.
 
     What was recorded is asked, served or not: a trace does not tell what its client does without an answer. The next
     session begins `pause_s` after the last answer of the one before. It holds one session for each user.
     """
 
-    path: Path
-    ask: Ask
-    chance: Chance
-    name: str = "trace"
-    space: int = 0
-    begins_s: float = 0.0
-    speed: float = 1.0
-    rows_max: int | None = None
-    users: int = 8
-    ramp_s: float = 60.0
-    pause_s: float = 60.0
-    _sessions: Iterator[tuple[int, list[Turn]]] = iter(())
-    _left: dict[str, deque[Turn]] = {}
-
-    def __post_init__(self) -> None:
-        assert self.speed > 0.0
-        assert self.users >= 1
+    def __init__(
+        self,
+        path: Path,
+        ask: Ask,
+        chance: Chance,
+        *,
+        name: str = "trace",
+        space: int = 0,
+        begins_s: float = 0.0,
+        speed: float = 1.0,
+        rows_max: int | None = None,
+        users: int = 8,
+        ramp_s: float = 60.0,
+        pause_s: float = 60.0,
+    ) -> None:
+        assert speed > 0.0
+        assert users >= 1
+        self._path, self._ask, self._chance, self._name, self._space = path, ask, chance, name, space
+        self._begins_s, self._speed, self._rows_max = begins_s, speed, rows_max
+        self._users, self._ramp_s, self._pause_s = users, ramp_s, pause_s
+        self._sessions: Iterator[tuple[int, list[Turn]]] = iter(())
+        self._left: dict[str, deque[Turn]] = {}
 
     def arrivals(self) -> Iterator[Job]:
         """The first turn of each user's first session. Whoever asks again begins the file again."""
-        self._sessions, self._left = enumerate(_first_rows(kvct(self.path, self.space), self.rows_max)), {}
-        random = self.chance.at(self.name, "arrivals")
-        for share in sorted(random.random() for _ in range(self.users)):
-            job = self._next_session(self.begins_s + share * self.ramp_s)
+        self._sessions, self._left = enumerate(_first_rows(kvct(self._path, self._space), self._rows_max)), {}
+        random = self._chance.at(self._name, "arrivals")
+        for share in sorted(random.random() for _ in range(self._users)):
+            job = self._next_session(self._begins_s + share * self._ramp_s)
             if job is None:
                 return
             yield job
@@ -147,21 +152,21 @@ class RecordedSessions(msgspec.Struct, kw_only=True):
         left = self._left[job.session]
         if left:
             turn = left.popleft()
-            return self._job(job.session, job.turn + 1, ended_s + turn.think_s / self.speed, turn)
+            return self._job(job.session, job.turn + 1, ended_s + turn.think_s / self._speed, turn, job)
         del self._left[job.session]
-        return self._next_session(ended_s + self.pause_s / self.speed)
+        return self._next_session(ended_s + self._pause_s / self._speed)
 
     def _next_session(self, arrived_s: float) -> Job | None:
         number, turns = next(self._sessions, (0, []))
         if not turns:
             return None
-        session = f"{self.name}-{number}"
+        session = f"{self._name}-{number}"
         left = self._left[session] = deque(turns)
         return self._job(session, 0, arrived_s, left.popleft())
 
-    def _job(self, session: str, number: int, arrived_s: float, turn: Turn) -> Job:
-        return self.ask.job(
-            self.ask.manner(self.chance.at(self.name, "session", session)),
+    def _job(self, session: str, number: int, arrived_s: float, turn: Turn, after: Job | None = None) -> Job:
+        return self._ask.job(
+            self._ask.manner(self._chance.at(self._name, "session", session)),
             id=f"{session}.{number}",
             arrived_s=arrived_s,
             prompt_tokens=turn.prompt_tokens or 1,
@@ -170,6 +175,7 @@ class RecordedSessions(msgspec.Struct, kw_only=True):
             block_tokens=MOONCAKE_BLOCK_TOKENS,
             session=session,
             turn=number,
+            after=after,
         )
 
 

@@ -57,11 +57,11 @@ class Turn(NamedTuple):
 def azure(path: Path) -> Iterator[Seen]:
     """Azure's LLM inference traces: CSV with TIMESTAMP (UTC, to 100 ns), ContextTokens, GeneratedTokens."""
     first_ns = last_ns = -1
-    for number, line in _lines(path):
-        if number == 1:
-            if line != _AZURE:
-                _bad(path, 1, f"the header {_AZURE.decode()}")
-            continue
+    lines = _lines(path)
+    number, line = next(lines)
+    if line != _AZURE:
+        _bad(path, number, f"the header {_AZURE.decode()}")
+    for number, line in lines:
         cells = line.split(b",")
         if len(cells) != 3:
             _bad(path, number, f"three cells, {_AZURE.decode()}; found {len(cells)}")
@@ -70,7 +70,7 @@ def azure(path: Path) -> Iterator[Seen]:
             _bad(path, number, "TIMESTAMP as 2023-11-16 18:17:03.9799600")
         if at_ns < last_ns:
             _bad(path, number, "a TIMESTAMP that is not before the last row's; sort the file by it")
-        if number == 2:
+        if first_ns < 0:
             first_ns = at_ns
         last_ns = at_ns
         prompt_tokens = _tokens(path, number, "ContextTokens", cells[1])
@@ -149,7 +149,7 @@ def kvct(path: Path, space: int) -> Iterator[list[Turn]]:
     `hash_ids` may be ids, as in the original, or runs of them. A sub-agent is a session of its own, after the one that
     called it. The table has no ids; its blocks are those of the turn before up to `prefix_prev_tokens`, and new ones.
     """
-    _, head = next(_lines(path), (0, b""))
+    _, head = next(_lines(path))
     return _kvct_lines(path, space) if head.startswith(b"{") else _kvct_table(path, space)
 
 
@@ -207,19 +207,17 @@ def _kvct_table(path: Path, space: int) -> Iterator[list[Turn]]:
 
 def _kvct_rows(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     """Line number and the cells that matter."""
-    names: list[str] = []
-    places: list[int] = []
-    for number, line in _lines(path):
+    lines = _lines(path)
+    number, line = next(lines)
+    names = line.decode("utf-8", "replace").split(",")
+    if not set(_KVCT) <= set(names):
+        _bad(path, number, f"a JSON object, or a header with the columns {', '.join(_KVCT)}")
+    places = [names.index(name) for name in _KVCT]
+    for number, line in lines:
         cells = line.split(b",")
-        if number == 1:
-            names = line.decode("utf-8", "replace").split(",")
-            if not set(_KVCT) <= set(names):
-                _bad(path, 1, f"a JSON object, or a header with the columns {', '.join(_KVCT)}")
-            places = [names.index(name) for name in _KVCT]
-        elif len(cells) != len(names):
+        if len(cells) != len(names):
             _bad(path, number, f"{len(names)} cells, found {len(cells)}")
-        else:
-            yield number, [cells[place] for place in places]
+        yield number, [cells[place] for place in places]
 
 
 def _leading(runs: tuple[tuple[int, int], ...], blocks: int) -> tuple[tuple[int, int], ...]:
@@ -245,8 +243,8 @@ def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers, without their ends."""
-    number = 0
+    """Lines that are not blank, with their numbers, without their ends. A file has one at least."""
+    number, empty = 0, True
     try:
         with path.open("rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
@@ -257,6 +255,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     _bad(path, number, f"a line shorter than {LINE_BYTES_MAX} bytes")
                 stripped = line.strip()
                 if stripped:
+                    empty = False
                     yield number, stripped
     except (EOFError, zlib.error, gzip.BadGzipFile):
         _bad(path, number + 1, "more of a gzip archive, which is cut or damaged; fetch the file again")
@@ -264,6 +263,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise BadTrace(
             f"{path}: cannot be read ({e.strerror}); name a trace file that is there and yours to read"
         ) from e
+    if empty:
+        _bad(path, 1, "the first line of a trace; the file is empty")
 
 
 def _bad(path: Path, number: int, expected: str) -> NoReturn:

@@ -131,25 +131,28 @@ class Open(msgspec.Struct, frozen=True, kw_only=True):
 class Break(msgspec.Struct, frozen=True, kw_only=True):
     """What happens to a session now and then: at `share` of its turns its beginning changes.
 
-    The next prompt has `more_tokens` more than the last, or fewer, and begins with `kept` of its own as before: often
-    it is as long as ever, with something changed near its beginning, which costs all of the cache behind it.
+    In `resized_share` of these cases the next prompt has `tokens`, in the others as many as the last one: something
+    changed near its beginning, which costs all of the cache behind it. It begins with `kept` of its own as before.
     """
 
     share: float = 0.0
-    more_tokens: Distribution = Constant(0.0)
+    resized_share: float = 0.0
+    tokens: Distribution = Constant(1.0)
     kept: Distribution = Constant(1.0)
 
     def __post_init__(self) -> None:
         assert 0.0 <= self.share <= 1.0
+        assert 0.0 <= self.resized_share <= 1.0
 
 
 class Talk(msgspec.Struct, frozen=True, kw_only=True):
     """What a session is like: its first prompt, how many turns, and what happens between two of them.
 
-    The next prompt is the last one, its output, and `new_tokens` more, `think_s` after the answer. A prompt that
-    grows beyond `window_tokens` is compacted, to the tokens of `compacted` and like after a break. `correlation` is
-    that of first prompt and turns, by rank. Sessions of one user lie `pause_s` apart. All sessions of a traffic have
-    their first `common_tokens` in common.
+    The next prompt is the last one, its output, and `new_tokens` more, `think_s` after the answer; in the first
+    `early_turns` it is `early_tokens` more, since agents read before they write. A prompt that grows beyond
+    `window_tokens` is compacted, to the tokens of `compacted` and like after a break. `correlation` is that of first
+    prompt and turns, by rank. Sessions of one user lie `pause_s` apart. All sessions of a traffic have their first
+    `common_tokens` in common.
     """
 
     first_tokens: Distribution
@@ -157,6 +160,8 @@ class Talk(msgspec.Struct, frozen=True, kw_only=True):
     new_tokens: Distribution
     turns: Distribution
     think_s: Distribution
+    early_turns: int = 0
+    early_tokens: Distribution = Constant(0.0)
     pause_s: Distribution = Constant(60.0)
     correlation: float = 0.0
     breaks: Break = Break()
@@ -209,8 +214,12 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
         if served:
             output_tokens = whole(talk.output_tokens.at(answer))
             broken = breaks < talk.breaks.share
-            more = talk.breaks.more_tokens.at(size) if broken else _generated(job) + talk.new_tokens.at(grow)
-            prompt_tokens = max(int(prompt_tokens + more + 0.5), 1)
+            if broken:
+                if breaks < talk.breaks.share * talk.breaks.resized_share:
+                    prompt_tokens = whole(talk.breaks.tokens.at(size))
+            else:
+                new_tokens = talk.early_tokens if turn <= talk.early_turns else talk.new_tokens
+                prompt_tokens += job.target + int(new_tokens.at(grow) + 0.5)
             if prompt_tokens > talk.window_tokens:
                 prompt_tokens, broken = whole(talk.compacted.at(size)), True
             if broken:
@@ -219,7 +228,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
             return self._first(number + self.users, ended_s + talk.pause_s.at(think))
         room = prompt_tokens // self.block_tokens
         blocks += block_ids(self.space, number, turn, range(len(blocks), room))
-        return self._job(manner, number, turn, arrived_s, prompt_tokens, output_tokens, blocks)
+        return self._job(manner, number, turn, arrived_s, prompt_tokens, output_tokens, blocks, job)
 
     def _first(self, number: int, arrived_s: float) -> Job:
         """The first turn of a session."""
@@ -253,6 +262,7 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
         prompt_tokens: int,
         output_tokens: int,
         blocks: tuple[int, ...],
+        after: Job | None = None,
     ) -> Job:
         session = f"{self.name}-{number}"
         return self.ask.job(
@@ -265,10 +275,5 @@ class Sessions(msgspec.Struct, frozen=True, kw_only=True):
             block_tokens=self.block_tokens,
             session=session,
             turn=turn,
+            after=after,
         )
-
-
-def _generated(job: Job) -> int:
-    """Tokens of the answer, which the client's bound may have cut."""
-    bound = job.request.output_tokens_max
-    return job.output_tokens if bound is None else min(job.output_tokens, bound)
