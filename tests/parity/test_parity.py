@@ -15,8 +15,9 @@ from tidegate.core.model import Decision, Ended, Request, Run
 from tidegate.core.replay import replay
 from tidegate.sim.engine import Engine, EngineProfile, StepTime
 from tidegate.sim.job import Job
+from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local
-from tidegate.sim.world import Outcome, World
+from tidegate.sim.world import World
 
 # A laptop that is full when three talk to it, and a fleet that is faster and costs money.
 OWN = EngineProfile(

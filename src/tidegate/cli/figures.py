@@ -11,9 +11,9 @@ from tidegate.sim.report import AtEndpoint, Group, Percentiles, Report
 
 REASONS_SHOWN = 6
 _MISSING = "-"
-_PROMISES = ("requests", "kept", "refused", "failed", "kept/s", "tokens/s", "$", "$/hour", "$/1k kept")
+_PROMISES = ("asked", "kept", "refused", "failed", "kept/s", "tokens/s", "$", "$/h", "$/1k")
 _TIMES = ("ttft p50", "p90", "p95", "p99", "tpot p50", "p99", "e2e p50", "p99", "held p50", "p99")
-_ENDPOINT = ("attempts", "served", "share", "flying", "slots", "busy", "prefix", "$", "off by p50", "p90")
+_ENDPOINT = ("sent", "served", "share", "flying", "slots", "busy", "prefix", "$", "off by", "p90")
 
 
 def print_report(console: Console, report: Report) -> None:

@@ -14,6 +14,7 @@ from tidegate.sim.engine import Engine
 from tidegate.sim.network import Link
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
+from tidegate.sim.purse import Purse
 from tidegate.sim.scenario import Scenario
 from tidegate.sim.tally import Tally
 from tidegate.sim.trouble import Trouble
@@ -62,6 +63,7 @@ def play(
         start_s=scenario.start_s,
         request_timeout_s=world_table.request_timeout_s,
         router=decider,
+        purse=Purse(scenario.caps),
         journal=write,
     )
     places = _places(scenario, world)

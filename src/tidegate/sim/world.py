@@ -25,6 +25,7 @@ from tidegate.core.model import (
     Released,
     Segment,
     Started,
+    replace,
 )
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
@@ -33,6 +34,7 @@ from tidegate.sim.job import Job, Traffic
 from tidegate.sim.loop import Loop
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Attempt, Failure, Place
+from tidegate.sim.purse import Purse
 
 # Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
 _UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
@@ -77,6 +79,7 @@ class World:
         request_timeout_s: float = 600.0,
         software: str = "simulated",
         router: Decider | None = None,
+        purse: Purse | None = None,
         journal: Callable[[Line], None] | None = None,
     ) -> None:
         """`journal` is given every line as it is written. Who decides is the real router, unless another is given."""
@@ -87,6 +90,7 @@ class World:
         self.in_flight = dict.fromkeys(self.endpoints, 0)
         self.usd = dict.fromkeys(self.endpoints, 0.0)
         self._policy = policy
+        self._purse = purse if purse is not None else Purse()
         self._journal = journal
         self._request_timeout_s = request_timeout_s
         self._places: Mapping[str, Place] = {}
@@ -166,6 +170,9 @@ class World:
         self._begin(job)
 
     def _begin(self, job: Job) -> None:
+        left_usd = self._purse.left_usd(self.loop.now_s)
+        if left_usd is not None:
+            job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd))
         drive = self._drives[job.request.id] = _Drive(job)
         self._write(job.request)
         self.loop.at(self.loop.now_s + self._request_timeout_s, self._expire, drive)
@@ -227,6 +234,11 @@ class World:
     def _send(self, drive: _Drive, action: fly.Call) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
         assert may_go_to(request, self.endpoints[name]), "data stays where it must"
+        if not self._purse.hold(request, self.endpoints[name], now_s):
+            # Decided when there was more left; the next step may be one that costs less.
+            self._unhold(drive, released=True)
+            self._act(drive, drive.flight.failed(name, now_s))
+            return
         self._unhold(drive, released=False)
         started = Started(
             request_id=request.id,
@@ -260,10 +272,12 @@ class World:
         e2e_s = self.loop.now_s - attempt.sent_s
         known = ending is Ending.OK
         endpoint = self.endpoints[name]
-        usd = endpoint.running_usd(e2e_s)
+        usd = 0.0
         if cause not in _UNBILLED:
             billed = job.prompt_tokens if known or attempt.first_s is not None else job.request.prompt_tokens
-            usd += endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
+            usd = endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
+        self._purse.settle(job.request, endpoint, usd, self.loop.now_s)
+        usd += endpoint.running_usd(e2e_s)
         drive.usd += usd
         self.usd[name] += usd
         self.in_flight[name] -= 1
