@@ -77,13 +77,12 @@ def parse(
     seed: int | None = None,
 ) -> Scenario:
     """The scenario in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
-    tables = document(text, path)
+    file, tables = Path(path), document(text, path)
     if policy is not None:
         tables |= _policy(policy)
         path = f"{path} with {policy}"
     problems = Problems(path)
     unknown(tables, (*TABLES, *OWN), problems)
-    file = Path(path)
     stated = _world(tables, problems)
     world = stated if stated is not None else WorldTable()
     config = checked(_configuration(tables, world), file, problems, None)
