@@ -210,9 +210,10 @@ def test_a_policys_file_holds_nothing_else(tmp_path: Path) -> None:
     assert [(p.file, p.path) for p in raised.value.problems] == [(str(policy), "site")]
 
 
-def test_a_trace_takes_the_place_of_the_traffic_and_asks_as_the_first_of_it(tmp_path: Path) -> None:
+def test_a_trace_takes_the_place_of_the_traffic_with_the_classes_of_all_of_it(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv"
     trace.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
-    text = GOOD + TRAFFIC.replace('model = "m"', 'model = "m"\nclasses = { batch = 1 }')
-    (only,) = parse(text, "s.toml", trace=(trace, "azure"), seed=9).traffic
-    assert (only.trace, only.format, only.model, only.classes) == (str(trace), "azure", "m", None)
+    text = GOOD + TRAFFIC.replace('model = "m"', 'model = "m"\nclasses = { batch = 6, interactive = 2 }')
+    (only,) = parse(text, "s.toml", trace=(trace, "azure")).traffic
+    assert (only.trace, only.format, only.model) == (str(trace), "azure", "m")
+    assert only.classes == {"interactive": 1.25, "batch": 0.75}

@@ -13,12 +13,11 @@ from tidegate.sim.fitted import BURSTGPT_HOURS, fitted
 from tidegate.sim.job import Job, Traffic
 from tidegate.sim.lengths import Constant, Distribution, Lengths, LogNormal
 from tidegate.sim.recorded import recorded
-from tidegate.sim.scenario import Scenario
+from tidegate.sim.scenario import INTERACTIVE, Scenario
 from tidegate.sim.schema import Law, Size, SizeTable, TrafficTable
 from tidegate.sim.traffic import Open, Reuse, Sessions, Talk
 
 DAY_H = 24
-_INTERACTIVE = {"interactive": 1.0}
 
 
 class _Source:
@@ -115,7 +114,7 @@ def _traffic(table: TrafficTable, name: str, space: int, scenario: Scenario, cha
 
 
 def _ask(table: TrafficTable, scenario: Scenario) -> Ask:
-    weights = table.classes or _INTERACTIVE
+    weights = table.classes or INTERACTIVE
     classes = [(scenario.classes[name], weight) for name, weight in weights.items()]
     likeness = scenario.likeness.get(table.model, Likeness.IDENTICAL)
     if table.output_tokens_max is None:

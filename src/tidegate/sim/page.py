@@ -33,10 +33,8 @@ section{margin-bottom:12px;overflow-x:auto}
 svg{display:block;width:100%;height:auto;margin-top:8px}
 svg text{font-size:12px;fill:var(--soft)}svg text.ink{fill:var(--ink)}.end{text-anchor:end}.mid{text-anchor:middle}
 .grid{stroke:var(--rule)}.bar{stroke:var(--soft);stroke-width:2;opacity:.5}
-.fill{opacity:.85}.line{fill:none!important;stroke-width:2;stroke-linejoin:round}
-.c0{fill:var(--c0);stroke:var(--c0)}.c1{fill:var(--c1);stroke:var(--c1)}.c2{fill:var(--c2);stroke:var(--c2)}
-.c3{fill:var(--c3);stroke:var(--c3)}.c4{fill:var(--c4);stroke:var(--c4)}.c5{fill:var(--c5);stroke:var(--c5)}
-.c6{fill:var(--c6);stroke:var(--c6)}.fill{stroke:none}
+.c0{fill:var(--c0)}.c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}.c4{fill:var(--c4)}.c5{fill:var(--c5)}
+.c6{fill:var(--c6)}
 .dot{fill:var(--c0);stroke:var(--card);stroke-width:1.5}.s1{fill:var(--c2)}.s2{fill:var(--c1)}.s3{fill:var(--c4)}
 .key{display:flex;flex-wrap:wrap;gap:2px 14px;color:var(--soft);font-size:13px}
 .key i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
@@ -59,7 +57,7 @@ def page(report: Report) -> str:
         (
             f"<h1>{escape(report.scenario)}</h1>",
             f'<p class="soft">Policy {escape(report.policy)}, seed {report.seed}. {said}</p>',
-            _tiles(report, whole),
+            _tiles(whole),
             _bounds(report),
             '<div class="plots">',
             *_plots(report),
@@ -78,7 +76,7 @@ def page(report: Report) -> str:
     )
 
 
-def _tiles(report: Report, whole: Group) -> str:
+def _tiles(whole: Group) -> str:
     refused = whole.refused_share + whole.failed_share
     tiles = (
         (share(whole.attainment), "of promises kept"),
@@ -87,7 +85,6 @@ def _tiles(report: Report, whole: Group) -> str:
         ("-" if whole.usd_per_1k_kept is None else f"${number(whole.usd_per_1k_kept)}", "for a thousand kept"),
         ("-" if whole.ttft_s is None else f"{number(whole.ttft_s.p99)} s", "to first content, p99"),
         (share(refused), "refused or failed"),
-        (str(len(report.endpoints)), "endpoints"),
     )
     return '<div class="tiles">' + "".join(_tile(value, text) for value, text in tiles) + "</div>"
 
@@ -111,13 +108,13 @@ def _plots(report: Report) -> list[str]:
     bins, bin_s = report.timeline, report.bin_s
     flying = _endpoints(report)
     asked = [
-        Series("arrived", [b.arrivals / bin_s for b in bins]),
-        Series("of these kept", [b.kept / bin_s for b in bins]),
+        Series("kept", [b.kept / bin_s for b in bins]),
+        Series("not kept", [(b.arrivals - b.kept) / bin_s for b in bins]),
     ]
     held = [Series("held", [b.held for b in bins])]
     usd = [Series("dollars", [b.usd / bin_s * 3600.0 for b in bins])]
     return [
-        _figure("Requests", "a second, by arrival", plot.lines("Requests a second", asked, bin_s), asked),
+        _figure("Requests", "a second, by arrival", plot.areas("Requests a second", asked, bin_s), asked),
         _figure("In flight", "in the mean, by endpoint", plot.areas("In flight", flying, bin_s), flying),
         _figure("Held", "waiting here for a slot of our own, in the mean", plot.areas("Held", held, bin_s), []),
         _figure("Dollars", "an hour, by when requests ended", plot.areas("Dollars an hour", usd, bin_s), []),

@@ -9,10 +9,10 @@ from math import ceil, floor, log10
 
 import msgspec
 
-WIDTH, HEIGHT = 720, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 28
+WIDTH, HEIGHT = 520, 190
+LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 26
 COLOURS = 7
-TICKS = 4
+TICKS, TIME_TICKS = 4, 6
 
 
 class Series(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class _Frame:
             self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             self.parts.append(f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{value:g}</text>')
         minutes = self._span_s / 60.0
-        step = _step(minutes)
+        step = _step(minutes, TIME_TICKS)
         for i in range(floor(minutes / step + 1e-9) + 1):
             x = self.x(i * step * 60.0)
             unit = " min" if i == 0 else ""
@@ -82,24 +82,11 @@ def areas(label: str, series: Sequence[Series], bin_s: float) -> str:
     return frame.end()
 
 
-def lines(label: str, series: Sequence[Series], bin_s: float) -> str:
-    """Series beside each other, as steps."""
-    size = max((len(one.values) for one in series), default=0)
-    frame = _Frame(label, max(size, 1) * bin_s, max((max(one.values, default=0.0) for one in series), default=0.0))
-    for number, one in enumerate(series):
-        steps = _steps(frame, one.values, bin_s)
-        path = "M" + "L".join(steps) if steps else ""
-        frame.parts.append(
-            f'<path class="line c{number % COLOURS}" d="{path}"><title>{escape(one.name)}</title></path>'
-        )
-    return frame.end()
-
-
 def ranges(label: str, rows: Sequence[Range], unit: str) -> str:
     """One row for each, its marks on a logarithmic scale from the smallest to the largest of all."""
     values = [value for row in rows for _, value in row.marks if value > 0.0]
     low, high = floor(log10(min(values, default=0.1))), ceil(log10(max(values, default=1.0)) + 1e-9)
-    left, row_height = 130, 34
+    left, row_height = 120, 30
     height = TOP + row_height * len(rows) + BOTTOM
 
     def x(value: float) -> float:
@@ -135,13 +122,13 @@ def _steps(frame: _Frame, values: Sequence[float], bin_s: float) -> list[str]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 18 else name[:17] + "…"
+    return name if len(name) <= 16 else name[:15] + "…"
 
 
-def _step(most: float) -> float:
+def _step(most: float, ticks: int = TICKS) -> float:
     """A round distance, of which a few cover the most there is."""
     if most <= 0.0:
         return 1.0
-    rough = most / TICKS
+    rough = most / ticks
     power = 10.0 ** floor(log10(rough))
     return next(power * nice for nice in (1.0, 2.0, 2.5, 5.0, 10.0) if power * nice >= rough * 0.999)

@@ -1,7 +1,7 @@
 """Reads a scenario: a configuration's tables, and the world in which it is to prove itself."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,8 @@ from tidegate.sim.recorded import TraceFormat
 from tidegate.sim.schema import BoundsTable, FaultTable, PlaceTable, TrafficTable, WorldTable
 
 _T = TypeVar("_T", bound=Table)
+INTERACTIVE = {"interactive": 1.0}
+"""The classes of who names none."""
 OWN = ("world", "traffic", "fault", "bounds")
 """The tables that a configuration does not have."""
 MANY_MAX = 128  # of [[traffic]], for which identities of blocks are kept apart; more [[fault]] than that are a script
@@ -62,7 +64,8 @@ def load(
     """The scenario in the file at `path`; ConfigError tells everything that is wrong with it.
 
     What a file `policy` says in [policy] and [class] takes the place of what the scenario says there. A `trace` takes
-    the place of its traffic, and is asked as the first of it is. `seed` is the world's.
+    the place of its traffic: its requests ask for the model of the first, and are of the classes of all. `seed` is the
+    world's.
     """
     shown = os.fspath(path)
     return parse(read(shown), shown, policy=policy, trace=trace, seed=seed)
@@ -179,7 +182,7 @@ class _Reading:
         if not self._tables.get("traffic"):
             self._problems.add("traffic", "there is none", "write [[traffic]] with its model and where it comes from")
         if trace is not None and made:
-            made = [_recorded(made[0], *trace)]
+            made = [_recorded(made, *trace)]
         config = self._config
         if config is None:
             return tuple(made)
@@ -223,7 +226,7 @@ class _Reading:
             table = convert(one, join("bounds", "class", name), BoundsTable, problems)
             if table is not None:
                 made[name] = table
-        asked = {name for table in traffic for name in table.classes or ("interactive",)}
+        asked = {name for table in traffic for name in table.classes or INTERACTIVE}
         checks.bounds(made, asked, problems)
         return made
 
@@ -239,12 +242,19 @@ class _Reading:
         return [(path, table) for path, table in made if table is not None]
 
 
-def _recorded(like: TrafficTable, file: Path, kind: TraceFormat) -> TrafficTable:
-    """A trace whose requests ask as those of `like` do."""
+def _recorded(instead_of: Sequence[TrafficTable], file: Path, kind: TraceFormat) -> TrafficTable:
+    """A trace whose requests ask as the first of these do, and are of the classes of all, each traffic's as often."""
+    classes: dict[str, float] = {}
+    for table in instead_of:
+        weights = table.classes or INTERACTIVE
+        total = sum(weights.values())
+        for name, weight in weights.items():
+            classes[name] = classes.get(name, 0.0) + (weight / total if total else 0.0)
+    first = instead_of[0]
     return TrafficTable(
-        model=like.model,
-        classes=like.classes,
-        output_tokens_max=like.output_tokens_max,
+        model=first.model,
+        classes=classes,
+        output_tokens_max=first.output_tokens_max,
         trace=os.fspath(file.absolute()),
         format=kind,
     )
