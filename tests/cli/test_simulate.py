@@ -144,6 +144,7 @@ def test_a_policy_is_a_file_or_a_baseline(tmp_path: Path) -> None:
     [
         ((LAPTOP, "--trace", "t.csv"), "go together"),
         ((LAPTOP, "--trace-format", "azure"), "go together"),
+        ((LAPTOP, "--trace", "t.csv", "--trace-format", "azur"), "no such format"),
         ((LAPTOP, "--policy", "best"), "neither a file nor a baseline"),
         ((LAPTOP, "--policy", "cheapest", "--journal", "j"), "none that replay could reproduce"),
         ((LAPTOP, "--html", "no/such/folder/x.html"), "--html"),

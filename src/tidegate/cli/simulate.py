@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tidegate.cli.figures import print_report
-from tidegate.config.problem import ConfigError, Problem
+from tidegate.config.problem import ConfigError, Problem, nearest
 from tidegate.core.baseline import BASELINES
 from tidegate.core.model import Line
 from tidegate.sim.page import page
@@ -29,24 +29,6 @@ from tidegate.telemetry.segments import SegmentName
 STDOUT = Path("-")
 BUFFER_BYTES = 1 << 20  # a journal of some MB a second is written in few calls
 _OWN = "own"
-
-
-def declare(parser: argparse.ArgumentParser) -> None:
-    """Add what the verb takes."""
-    parser.add_argument("scenario", type=Path, help="a scenario's file, as in scenarios/")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="a public trace in place of the scenario's traffic")
-    parser.add_argument("--trace-format", choices=sorted(get_args(TraceFormat)), help="whose trace that is")
-    parser.add_argument(
-        "--policy",
-        metavar="FILE|BASELINE",
-        help=f"a file with [policy] and [class] in place of the scenario's, or one of {', '.join(BASELINES)}",
-    )
-    parser.add_argument("--seed", type=_seed, metavar="N", help="the world's seed, in place of the scenario's")
-    parser.add_argument(
-        "--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help="write every figure as JSON, or print it"
-    )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots that needs nothing else")
-    parser.add_argument("--journal", type=Path, metavar="FOLDER", help="write the journal, for explain and replay")
 
 
 def simulate(options: argparse.Namespace) -> int:
@@ -71,6 +53,9 @@ def simulate(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace, baseline: str | None) -> Scenario:
+    formats = get_args(TraceFormat)
+    if options.trace_format not in (None, *formats):
+        raise _refuse("--trace-format", "there is no such format", nearest(options.trace_format, formats))
     if (options.trace is None) != (options.trace_format is None):
         raise _refuse("--trace", "a trace and its format go together", "give --trace FILE --trace-format FORMAT")
     if baseline is not None and options.journal is not None:
@@ -141,9 +126,3 @@ def _write(file: Path, option: str, content: bytes) -> None:
 
 def _refuse(option: str, message: str, remedy: str) -> ConfigError:
     return ConfigError([Problem(file="tidegate simulate", path=option, message=message, remedy=remedy)])
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**63:
-        raise argparse.ArgumentTypeError("a whole number from 0 to 2^63 - 1 is expected")
-    return int(text)

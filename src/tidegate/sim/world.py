@@ -311,7 +311,8 @@ class World:
         del self._drives[request.id]
         self.outcomes.append(
             Outcome(
-                request=request,
+                # Without the prompt's digests, which would be most of the memory of a long run.
+                request=replace(request, prefix=()),
                 outcome=outcome,
                 endpoint="" if attempt is None else attempt.endpoint,
                 why=decision.why,
