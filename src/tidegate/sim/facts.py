@@ -1,0 +1,113 @@
+"""Accelerators and models that are common, as their makers declare them.
+
+Accelerators: data sheets of NVIDIA and AMD; peaks are dense, bf16 with sums in fp32, where sheets often give twice as
+much, with sparsity. Models: the `config.json` that each is published with, and the counts of its parameters.
+"""
+
+from types import MappingProxyType
+
+from tidegate.sim.hardware import Accelerator, Link, Model
+
+GB = 1e9
+TERA = 1e12
+
+# The latency of an exchange is fitted to tables of kernels, see bench/fit_engines.py; bandwidths are nominal, one way.
+_PCIE_LATENCY_S = 13e-6
+_NVLINK_LATENCY_S = 3.4e-6
+PCIE_4 = Link(bytes_per_s=32 * GB, latency_s=_PCIE_LATENCY_S)
+PCIE_5 = Link(bytes_per_s=64 * GB, latency_s=_PCIE_LATENCY_S)
+NVLINK_3 = Link(bytes_per_s=300 * GB, latency_s=_NVLINK_LATENCY_S)
+NVLINK_4 = Link(bytes_per_s=450 * GB, latency_s=_NVLINK_LATENCY_S)
+NVLINK_5 = Link(bytes_per_s=900 * GB, latency_s=_NVLINK_LATENCY_S)
+
+
+def _accelerator(memory_gb: float, gb_per_s: float, tflops: float, link: Link) -> Accelerator:
+    return Accelerator(memory_bytes=memory_gb * GB, bytes_per_s=gb_per_s * GB, flops=tflops * TERA, link=link)
+
+
+ACCELERATORS = MappingProxyType(
+    {
+        "a100-40gb": _accelerator(40, 1_555, 312, NVLINK_3),
+        "a100-80gb": _accelerator(80, 2_039, 312, NVLINK_3),
+        "h100-sxm": _accelerator(80, 3_350, 989, NVLINK_4),
+        "h100-pcie": _accelerator(80, 2_000, 756, PCIE_5),
+        "h200-sxm": _accelerator(141, 4_800, 989, NVLINK_4),
+        "b200-sxm": _accelerator(180, 8_000, 2_250, NVLINK_5),
+        "l4": _accelerator(24, 300, 121, PCIE_4),
+        "l40s": _accelerator(48, 864, 362, PCIE_4),
+        "rtx-3090": _accelerator(24, 936, 71, PCIE_4),
+        "rtx-4090": _accelerator(24, 1_008, 165, PCIE_4),
+        "rtx-5090": _accelerator(32, 1_792, 209, PCIE_5),
+        "rtx-pro-6000-server": _accelerator(96, 1_597, 500, PCIE_5),
+        "mi300x": _accelerator(192, 5_300, 1_307, Link(bytes_per_s=448 * GB, latency_s=_NVLINK_LATENCY_S)),
+    }
+)
+
+MODELS = MappingProxyType(
+    {
+        "llama-3.1-8b": Model(
+            parameters=8.03e9,
+            active_parameters=8.03e9,
+            layers=32,
+            hidden=4096,
+            heads=32,
+            kv_heads=8,
+            head_size=128,
+            vocabulary=128_256,
+        ),
+        "llama-3.1-70b": Model(
+            parameters=70.55e9,
+            active_parameters=70.55e9,
+            layers=80,
+            hidden=8192,
+            heads=64,
+            kv_heads=8,
+            head_size=128,
+            vocabulary=128_256,
+        ),
+        "qwen3-8b": Model(
+            parameters=8.19e9,
+            active_parameters=8.19e9,
+            layers=36,
+            hidden=4096,
+            heads=32,
+            kv_heads=8,
+            head_size=128,
+            vocabulary=151_936,
+        ),
+        "qwen3-32b": Model(
+            parameters=32.76e9,
+            active_parameters=32.76e9,
+            layers=64,
+            hidden=5120,
+            heads=64,
+            kv_heads=8,
+            head_size=128,
+            vocabulary=151_936,
+        ),
+        "qwen3-30b-a3b": Model(
+            parameters=30.53e9,
+            active_parameters=3.35e9,
+            layers=48,
+            hidden=2048,
+            heads=32,
+            kv_heads=4,
+            head_size=128,
+            vocabulary=151_936,
+            experts=128,
+            experts_per_token=8,
+        ),
+        "mixtral-8x7b": Model(
+            parameters=46.70e9,
+            active_parameters=12.88e9,
+            layers=32,
+            hidden=4096,
+            heads=32,
+            kv_heads=8,
+            head_size=128,
+            vocabulary=32_000,
+            experts=8,
+            experts_per_token=2,
+        ),
+    }
+)

@@ -1,0 +1,191 @@
+"""An engine's profile from declared facts: what a model and an accelerator are, and how one runs on the other.
+
+A roofline: weights and keys are read at the speed of memory, tokens are computed at the speed of the cores, what
+accelerators tell each other goes over their link; each at the share of its nominal speed that measured engines reach.
+"""
+
+from tidegate.core.model import Record
+from tidegate.sim.engine import EngineProfile, StepTime
+from tidegate.sim.linear import OVERLAP, Linear
+
+ACTIVATION_BYTES = 2  # between layers, and between accelerators, values are bf16 whatever the weights are
+# Beside weights and keys: activations of the largest iteration, captured graphs, the runtime.
+WORKSPACE_BYTES = 3e9
+
+
+class Link(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Between accelerators of one host: bytes per second in each direction, and what an exchange takes at least."""
+
+    bytes_per_s: float
+    latency_s: float
+
+
+class Accelerator(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Its memory, the memory's bandwidth, and its peak of dense operations in bf16, as its maker declares them."""
+
+    memory_bytes: float
+    bytes_per_s: float
+    flops: float
+    link: Link
+
+
+class Model(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What a model is made of. `parameters` and `active_parameters` (per token) count the embedding and the head.
+
+    `tied`: the head is the embedding. `experts` of a layer, of which each token takes `experts_per_token`; 0 is a dense
+    model. `weight_bytes` is the size of a weight, and `kv_bytes` that of one value in the KV cache.
+    """
+
+    parameters: float
+    active_parameters: float
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    tied: bool = False
+    experts: int = 0
+    experts_per_token: int = 0
+    weight_bytes: float = 2.0
+    kv_bytes: float = 2.0
+
+    @property
+    def head(self) -> float:
+        """Parameters from the last layer to a token."""
+        return float(self.vocabulary * self.hidden)
+
+    @property
+    def expert_parameters(self) -> float:
+        """All experts of all layers."""
+        if not self.experts:
+            return 0.0
+        return (self.parameters - self.active_parameters) / (1.0 - self.experts_per_token / self.experts)
+
+    @property
+    def shared_parameters(self) -> float:
+        """What every iteration reads, the head included; of the embedding it reads next to nothing."""
+        return self.parameters - self.expert_parameters - (0.0 if self.tied else self.head)
+
+
+class Setup(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """How a model runs: each of `data_parallel` ranks on `tensor_parallel` accelerators, and what each rank may take.
+
+    Ranks of a dense model are engines of their own: a profile is that of one. Those of a model of experts share these,
+    and go in step: a profile is that of all. `memory_share` of each accelerator's memory is the engine's.
+    """
+
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    slots: int = 256
+    batch_tokens: int = 2048
+    memory_share: float = 0.9
+    queue_max: int | None = None
+    keeps_prefixes: bool = True
+    load_s: float = 0.0
+
+
+class Efficiency(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What is shared by all engines: shares of nominal speeds that are reached, and what software takes.
+
+    `expert_share` is that of `compute_share` in the small multiplications of experts, `attention_share` that of the
+    peak in attention among a prompt's tokens. `layer_s` passes in each layer, `iteration_s` in each iteration, and
+    `sequence_s` for each sequence in it.
+    """
+
+    memory_share: float
+    compute_share: float
+    link_share: float
+    attention_share: float
+    expert_share: float
+    layer_s: float
+    iteration_s: float
+    sequence_s: float
+    overlap: float = OVERLAP
+
+
+def profile(model: Model, accelerator: Accelerator, setup: Setup, efficiency: Efficiency) -> EngineProfile:
+    """An engine as these facts make it. Raises ValueError where the model does not fit."""
+    ranks = ranks_in_step(model, setup)
+    return EngineProfile(
+        step=step_time(model, accelerator, setup, efficiency),
+        slots=setup.slots * ranks,
+        batch_tokens=setup.batch_tokens * ranks,
+        kv_tokens=kv_tokens(model, accelerator, setup),
+        queue_max=setup.queue_max,
+        keeps_prefixes=setup.keeps_prefixes,
+        load_s=setup.load_s,
+    )
+
+
+def ranks_in_step(model: Model, setup: Setup) -> int:
+    """Ranks that share experts take every iteration together, and are as one engine."""
+    return setup.data_parallel if model.experts else 1
+
+
+def kv_tokens(model: Model, accelerator: Accelerator, setup: Setup) -> int:
+    """Tokens for which there is memory beside the weights. Raises ValueError where there is none."""
+    tensor, ranks = setup.tensor_parallel, ranks_in_step(model, setup)
+    replicated = model.parameters - model.expert_parameters
+    weights_bytes = model.weight_bytes * (replicated + model.expert_parameters / ranks) / tensor
+    free_bytes = setup.memory_share * accelerator.memory_bytes - weights_bytes - WORKSPACE_BYTES
+    tokens = int(free_bytes / kv_bytes(model, tensor)) * ranks
+    if tokens <= 0:
+        raise ValueError(
+            f"the weights need {weights_bytes / 1e9:.1f} GB of each accelerator, of whose "
+            f"{accelerator.memory_bytes / 1e9:.1f} GB the engine has {setup.memory_share:.0%}, "
+            f"{WORKSPACE_BYTES / 1e9:.0f} GB of them to work in: raise tensor_parallel, or take smaller weights"
+        )
+    return tokens
+
+
+def kv_bytes(model: Model, tensor_parallel: int) -> float:
+    """Bytes of KV cache that one token takes on each accelerator: beyond one head for each, heads are copied."""
+    heads = max(1.0, model.kv_heads / tensor_parallel)
+    return 2.0 * model.layers * heads * model.head_size * model.kv_bytes
+
+
+def step_time(model: Model, accelerator: Accelerator, setup: Setup, efficiency: Efficiency) -> StepTime:
+    """What an iteration takes."""
+    tensor, ranks = setup.tensor_parallel, ranks_in_step(model, setup)
+    bytes_per_s = accelerator.bytes_per_s * efficiency.memory_share
+    flops = accelerator.flops * efficiency.compute_share
+    exchanges, sent_bytes = _exchanged(model, tensor, ranks)
+    link = accelerator.link
+    # A prompt is computed by one rank while the others wait for it, but all have a share of its experts.
+    active = 0.0 if not model.experts else model.expert_parameters * model.experts_per_token / model.experts
+    compute_s = (model.shared_parameters - model.head + active / ranks / efficiency.expert_share) / tensor * 2.0 / flops
+    return StepTime(
+        base_s=efficiency.iteration_s + model.layers * efficiency.layer_s + exchanges * link.latency_s,
+        per_token_s=sent_bytes / (link.bytes_per_s * efficiency.link_share) if sent_bytes else 0.0,
+        per_sequence_s=(efficiency.sequence_s + 2.0 * model.head / tensor / flops) / ranks,
+        per_context_token_s=kv_bytes(model, tensor) / ranks / bytes_per_s,
+        per_pair_s=4.0
+        * model.layers
+        * model.heads
+        * model.head_size
+        / tensor
+        / (accelerator.flops * efficiency.attention_share),
+        linear=Linear(
+            weights_s=model.weight_bytes * model.shared_parameters / tensor / bytes_per_s,
+            per_token_s=compute_s,
+            experts_s=model.weight_bytes * model.expert_parameters / tensor / ranks / bytes_per_s,
+            expert_share=model.experts_per_token / model.experts if model.experts else 0.0,
+            overlap=efficiency.overlap,
+        ),
+    )
+
+
+def _exchanged(model: Model, tensor: int, ranks: int) -> tuple[int, float]:
+    """How many times accelerators wait for each other in an iteration, and bytes that each sends for each token."""
+    row_bytes = float(ACTIVATION_BYTES * model.hidden)
+    exchanges, sent_bytes = 0, 0.0
+    if tensor > 1:
+        # The sum over all after attention and after the other half of a layer, in a ring.
+        exchanges += 2 * model.layers
+        sent_bytes += 2 * model.layers * 2.0 * row_bytes * (tensor - 1) / tensor
+    if ranks > 1:
+        # Each token goes to all before the experts, and what they say comes back.
+        exchanges += 2 * model.layers
+        sent_bytes += 2 * model.layers * row_bytes
+    return exchanges, sent_bytes
