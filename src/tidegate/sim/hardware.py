@@ -14,14 +14,18 @@ WORKSPACE_BYTES = 3e9
 
 
 class Link(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Between accelerators of one host: bytes per second in each direction, and what an exchange takes at least."""
+    """Between accelerators of one host: what each sends in a second while all exchange, and what an exchange takes
+    at least.
+    """
 
     bytes_per_s: float
-    latency_s: float
+    exchange_s: float
 
 
 class Accelerator(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Its memory, the memory's bandwidth, and its peak of dense operations in bf16, as its maker declares them."""
+    """What its maker declares: its memory, the bandwidth of that, its peak of dense operations in bf16; and the link to
+    others of the same host.
+    """
 
     memory_bytes: float
     bytes_per_s: float
@@ -95,7 +99,6 @@ class Efficiency(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     memory_share: float
     compute_share: float
-    link_share: float
     attention_share: float
     expert_share: float
     layer_s: float
@@ -151,13 +154,12 @@ def step_time(model: Model, accelerator: Accelerator, setup: Setup, efficiency: 
     bytes_per_s = accelerator.bytes_per_s * efficiency.memory_share
     flops = accelerator.flops * efficiency.compute_share
     exchanges, sent_bytes = _exchanged(model, tensor, ranks)
-    link = accelerator.link
     # A prompt is computed by one rank while the others wait for it, but all have a share of its experts.
     active = 0.0 if not model.experts else model.expert_parameters * model.experts_per_token / model.experts
     compute_s = (model.shared_parameters - model.head + active / ranks / efficiency.expert_share) / tensor * 2.0 / flops
     return StepTime(
-        base_s=efficiency.iteration_s + model.layers * efficiency.layer_s + exchanges * link.latency_s,
-        per_token_s=sent_bytes / (link.bytes_per_s * efficiency.link_share) if sent_bytes else 0.0,
+        base_s=efficiency.iteration_s + model.layers * efficiency.layer_s + exchanges * accelerator.link.exchange_s,
+        per_token_s=sent_bytes / accelerator.link.bytes_per_s,
         per_sequence_s=(efficiency.sequence_s + 2.0 * model.head / tensor / flops) / ranks,
         per_context_token_s=kv_bytes(model, tensor) / ranks / bytes_per_s,
         per_pair_s=4.0
