@@ -154,27 +154,23 @@ def step_time(model: Model, accelerator: Accelerator, setup: Setup, efficiency: 
     bytes_per_s = accelerator.bytes_per_s * efficiency.memory_share
     flops = accelerator.flops * efficiency.compute_share
     exchanges, sent_bytes = _exchanged(model, tensor, ranks)
-    # A prompt is computed by one rank while the others wait for it, but all have a share of its experts.
-    active = 0.0 if not model.experts else model.expert_parameters * model.experts_per_token / model.experts
-    compute_s = (model.shared_parameters - model.head + active / ranks / efficiency.expert_share) / tensor * 2.0 / flops
+    active = model.expert_parameters * model.experts_per_token / model.experts if model.experts else 0.0
+    pair_flops = 4.0 * model.layers * model.heads * model.head_size / tensor
     return StepTime(
         base_s=efficiency.iteration_s + model.layers * efficiency.layer_s + exchanges * accelerator.link.exchange_s,
         per_token_s=sent_bytes / accelerator.link.bytes_per_s,
-        per_sequence_s=(efficiency.sequence_s + 2.0 * model.head / tensor / flops) / ranks,
-        per_context_token_s=kv_bytes(model, tensor) / ranks / bytes_per_s,
-        per_pair_s=4.0
-        * model.layers
-        * model.heads
-        * model.head_size
-        / tensor
-        / (accelerator.flops * efficiency.attention_share),
+        per_sequence_s=efficiency.sequence_s + 2.0 * model.head / tensor / flops,
+        per_context_token_s=kv_bytes(model, tensor) / bytes_per_s,
+        per_pair_s=pair_flops / (accelerator.flops * efficiency.attention_share),
         linear=Linear(
             weights_s=model.weight_bytes * model.shared_parameters / tensor / bytes_per_s,
-            per_token_s=compute_s,
+            per_token_s=2.0 * (model.shared_parameters - model.head) / tensor / flops,
             experts_s=model.weight_bytes * model.expert_parameters / tensor / ranks / bytes_per_s,
             expert_share=model.experts_per_token / model.experts if model.experts else 0.0,
+            per_expert_token_s=2.0 * active / tensor / ranks / (flops * efficiency.expert_share),
             overlap=efficiency.overlap,
         ),
+        ranks=ranks,
     )
 
 
@@ -187,7 +183,7 @@ def _exchanged(model: Model, tensor: int, ranks: int) -> tuple[int, float]:
         exchanges += 2 * model.layers
         sent_bytes += 2 * model.layers * 2.0 * row_bytes * (tensor - 1) / tensor
     if ranks > 1:
-        # Each token goes to all before the experts, and what they say comes back.
+        # Each token of a rank goes to all before the experts, and what they say comes back.
         exchanges += 2 * model.layers
         sent_bytes += 2 * model.layers * row_bytes
     return exchanges, sent_bytes
