@@ -1,13 +1,15 @@
 """Accelerators and models that are common, as their makers declare them.
 
 Accelerators: data sheets of NVIDIA and AMD; peaks are dense, bf16 with sums in fp32, where sheets often give twice as
-much, with sparsity. Models: the `config.json` that each is published with, and the counts of its parameters.
+much, with sparsity; memory is what a card reports to its driver. Models: the `config.json` that each is published with,
+and the counts of its parameters.
 """
 
 from types import MappingProxyType
 
 from tidegate.sim.hardware import Accelerator, Link, Model
 
+MIB = 2**20
 GB = 1e9
 TERA = 1e12
 
@@ -29,9 +31,9 @@ INFINITY_FABRIC_4 = _link(448)
 HOST = Link(bytes_per_s=16 * GB, exchange_s=20e-6)
 
 
-def _accelerator(memory_gb: float, gb_per_s: float, tflops: float, link: Link) -> Accelerator:
+def _accelerator(memory_mib: int, gb_per_s: float, tflops: float, link: Link) -> Accelerator:
     return Accelerator(
-        memory_bytes=memory_gb * GB,
+        memory_bytes=float(memory_mib * MIB),
         bytes_per_s=gb_per_s * GB,
         flops=tflops * TERA,
         link=link,
@@ -40,19 +42,19 @@ def _accelerator(memory_gb: float, gb_per_s: float, tflops: float, link: Link) -
 
 ACCELERATORS = MappingProxyType(
     {
-        "a100-40gb": _accelerator(40, 1_555, 312, NVLINK_3),
-        "a100-80gb": _accelerator(80, 2_039, 312, NVLINK_3),
-        "h100-sxm": _accelerator(80, 3_350, 989, NVLINK_4),
-        "h100-pcie": _accelerator(80, 2_000, 756, PCIE_5),
-        "h200-sxm": _accelerator(141, 4_800, 989, NVLINK_4),
-        "b200-sxm": _accelerator(180, 8_000, 2_250, NVLINK_5),
-        "l4": _accelerator(24, 300, 121, HOST),
-        "l40s": _accelerator(48, 864, 362, HOST),
-        "rtx-3090": _accelerator(24, 936, 71, HOST),
-        "rtx-4090": _accelerator(24, 1_008, 165, HOST),
-        "rtx-5090": _accelerator(32, 1_792, 209, HOST),
-        "rtx-pro-6000-server": _accelerator(96, 1_597, 500, HOST),
-        "mi300x": _accelerator(192, 5_300, 1_307, INFINITY_FABRIC_4),
+        "a100-40gb": _accelerator(40_536, 1_555, 312, NVLINK_3),
+        "a100-80gb": _accelerator(81_920, 2_039, 312, NVLINK_3),
+        "h100-sxm": _accelerator(81_559, 3_350, 989, NVLINK_4),
+        "h100-pcie": _accelerator(81_559, 2_000, 756, PCIE_5),
+        "h200-sxm": _accelerator(143_771, 4_800, 989, NVLINK_4),
+        "b200-sxm": _accelerator(183_359, 8_000, 2_250, NVLINK_5),
+        "l4": _accelerator(23_034, 300, 121, HOST),
+        "l40s": _accelerator(46_068, 864, 362, HOST),
+        "rtx-3090": _accelerator(24_576, 936, 71, HOST),
+        "rtx-4090": _accelerator(24_564, 1_008, 165, HOST),
+        "rtx-5090": _accelerator(32_607, 1_792, 209, HOST),
+        "rtx-pro-6000-server": _accelerator(97_887, 1_597, 500, HOST),
+        "mi300x": _accelerator(196_592, 5_300, 1_307, INFINITY_FABRIC_4),
     }
 )
 

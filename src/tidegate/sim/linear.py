@@ -4,7 +4,7 @@ from tidegate.core.model import Record
 
 # Between reading and computing alone, what an iteration takes is less than both together and more than the longer:
 # some kernels are bound by one, some by the other. See bench/fit_engines.py.
-OVERLAP = 1.5
+OVERLAP = 1.44
 
 
 class Linear(Record, frozen=True, kw_only=True, omit_defaults=False):
