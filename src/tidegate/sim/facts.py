@@ -14,8 +14,8 @@ GB = 1e9
 TERA = 1e12
 
 # Of a link's nominal bandwidth, in one direction, exchanges reach this share; see bench/fit_engines.py.
-LINK_SHARE = 0.57
-EXCHANGE_S = 8e-6
+LINK_SHARE = 0.576
+EXCHANGE_S = 7.9e-6
 
 
 def _link(gb_per_s: float) -> Link:
