@@ -13,7 +13,7 @@ What is fitted on what:
   in bf16 whose facts are shipped, on all hardware but the L40S: with several accelerators these exchange at a ninth of
   the speed of their link, and a share fitted to that would say nothing of other links.
 - What a whole machine makes of it comes from the runs: the shares of the memory's bandwidth and of the peak that are
-  reached. Both are pulled to those of the grid: being a tenth off costs as much as one per cent of error in a run.
+  reached.
 - The loss of a run is the mean square of the relative error of each request's TPOT, and of its end-to-end time.
 - A run is predicted from constants fitted to the two others.
 
@@ -25,8 +25,9 @@ points below was laid down before anything was fitted to a run, and predicted me
    what those who measured declare of their machine.
 2. Ranks in step had all sequences on one of them. They are spread.
 3. Scores of words have to come together from several accelerators. It is counted.
-4. Seconds per iteration and per sequence were fitted too. Fitted to all runs both are nothing, so they are gone: vLLM
-   prepares an iteration while accelerators compute the one before.
+4. Seconds per iteration and per sequence were fitted too, and all shares pulled to those of the grid. Fitted to all
+   runs, the seconds are nothing: vLLM prepares an iteration while accelerators compute the one before. They are gone,
+   and two shares alone need no pull.
 
 Another card may reach other shares of what its maker declares. The same authors' run of Llama-3.1-8B on an RTX 4090,
 which is not in the folder and was looked at once, at the end, is predicted a fifth too slow.
@@ -47,7 +48,6 @@ from tidegate.sim.facts import ACCELERATORS, MODELS
 from tidegate.sim.hardware import Efficiency, Link, Model, Setup, profile, step_time
 from tidegate.sim.job import Job
 
-PULL = 0.01
 # Where the search begins; all of these are found anew.
 FIRST = Efficiency(
     memory_share=0.85,
@@ -256,6 +256,11 @@ def changed(efficiency: Efficiency, names: Sequence[str], at: Sequence[float]) -
     return replace(efficiency, **dict(zip(names, at, strict=True)))
 
 
+def settled(efficiency: Efficiency, names: Sequence[str], at: Sequence[float]) -> Efficiency:
+    """The same with what was fitted: three digits, so that what is recorded is what was used."""
+    return changed(efficiency, names, [rounded(number) for number in at])
+
+
 def fit_kernels(found: Sequence[Row]) -> tuple[Efficiency, dict[str, float]]:
     """Constants of kernels, those of links, and the error: standard, of the logarithm."""
 
@@ -265,7 +270,7 @@ def fit_kernels(found: Sequence[Row]) -> tuple[Efficiency, dict[str, float]]:
 
     best = lowest(loss, [0.5, 1e-5, *(getattr(FIRST, name) for name in KERNELS)])
     links = {"link_share": best[0], "exchange_s": best[1], "error": math.sqrt(loss(best))}
-    return changed(FIRST, KERNELS, best[2:]), links
+    return settled(FIRST, KERNELS, best[2:]), links
 
 
 def fit_machines(fitted_to: Sequence[Run], kernels: Efficiency) -> Efficiency:
@@ -273,10 +278,9 @@ def fit_machines(fitted_to: Sequence[Run], kernels: Efficiency) -> Efficiency:
 
     def loss(at: Sequence[float]) -> float:
         efficiency = changed(kernels, MACHINES, at)
-        pull = sum(math.log(getattr(efficiency, name) / getattr(kernels, name)) ** 2 for name in MACHINES)
-        return sum(run_loss(run, efficiency) for run in fitted_to) + PULL * pull
+        return sum(run_loss(run, efficiency) for run in fitted_to)
 
-    return changed(kernels, MACHINES, lowest(loss, [getattr(kernels, name) for name in MACHINES]))
+    return settled(kernels, MACHINES, lowest(loss, [getattr(kernels, name) for name in MACHINES]))
 
 
 def errors(run: Run, efficiency: Efficiency) -> dict[str, float]:
@@ -298,8 +302,8 @@ def p99(values: list[float]) -> float:
 
 
 def shown(efficiency: Efficiency) -> dict[str, float]:
-    """Its constants with three digits."""
-    return {name: rounded(getattr(efficiency, name)) for name in efficiency.__struct_fields__}
+    """Its constants by name."""
+    return {name: getattr(efficiency, name) for name in efficiency.__struct_fields__}
 
 
 def rounded(value: float) -> float:

@@ -29,8 +29,7 @@ def run_of(name: str) -> fit_engines.Run:
 def test_a_run_comes_out_within_the_bounds_and_as_recorded(name: str, fitted: str) -> None:
     recorded = dict(RECORDED[fitted][name])
     errors = fit_engines.errors(run_of(name), Efficiency(**recorded.pop("constants")))
-    # Constants are recorded with three digits.
-    assert errors == pytest.approx(recorded, abs=0.005)
+    assert errors == pytest.approx(recorded, abs=0.0002)
     for figure, bound in RECORDED["bounds"].items():
         assert abs(errors[figure]) <= bound
 
@@ -39,7 +38,7 @@ def test_a_run_comes_out_within_the_bounds_and_as_recorded(name: str, fitted: st
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_comes_out_within_the_bounds_with_the_constants_that_are_shipped(name: str) -> None:
     errors = fit_engines.errors(run_of(name), MEASURED)
-    assert errors == pytest.approx(RECORDED["fitted to all"][name], abs=0.005)
+    assert errors == pytest.approx(RECORDED["fitted to all"][name], abs=0.0002)
     for figure, bound in RECORDED["bounds"].items():
         assert abs(errors[figure]) <= bound
 

@@ -110,7 +110,7 @@ class Efficiency(Record, frozen=True, kw_only=True, omit_defaults=False):
 # Fitted to runs of vLLM 0.19 and to tables of kernels, see bench/fit_engines.py.
 MEASURED = Efficiency(
     memory_share=0.826,
-    compute_share=0.723,
+    compute_share=0.726,
     attention_share=0.609,
     expert_share=0.436,
     layer_s=4.26e-5,
