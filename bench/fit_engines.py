@@ -50,21 +50,21 @@ from tidegate.sim.job import Job
 
 # Where the search begins; all of these are found anew.
 FIRST = Efficiency(
-    memory_share=0.85,
+    bandwidth_share=0.85,
     compute_share=0.7,
     attention_share=0.6,
     expert_share=0.5,
     layer_s=1e-5,
 )
 KERNELS = (
-    "memory_share",
+    "bandwidth_share",
     "compute_share",
     "attention_share",
     "expert_share",
     "layer_s",
     "overlap",
 )
-MACHINES = ("memory_share", "compute_share")
+MACHINES = ("bandwidth_share", "compute_share")
 # The nominal bandwidth of their links, in one direction.
 GRID_LINKS = {"a100-80gb": 300e9, "h100-sxm": 450e9, "h200-sxm": 450e9, "b200-sxm": 900e9, "rtx-pro-6000-server": 64e9}
 GRID_ACCELERATORS = {

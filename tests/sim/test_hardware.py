@@ -28,6 +28,11 @@ def takes_s(step: StepTime, prompt_tokens: int, decoding: int, context: int) -> 
     return step.takes_s(prompt_tokens, prompt_tokens**2 / 2, decoding, context)
 
 
+def linear(step: StepTime) -> Linear:
+    assert step.linear is not None, "declared hardware has layers of weights"
+    return step.linear
+
+
 FASTER: dict[str, Callable[[Accelerator, float], Accelerator]] = {
     "memory": lambda one, factor: replace(one, bytes_per_s=one.bytes_per_s * factor),
     "compute": lambda one, factor: replace(one, flops=one.flops * factor),
@@ -81,19 +86,15 @@ def test_more_work_is_never_done_sooner(
 def test_reading_and_computing_take_less_than_both_and_no_less_than_the_longer(
     weights_s: float, per_token_s: float, count: int, overlap: float
 ) -> None:
-    linear = Linear(weights_s=weights_s, per_token_s=per_token_s, overlap=overlap)
+    layers = Linear(weights_s=weights_s, per_token_s=per_token_s, overlap=overlap)
     compute_s = per_token_s * count
-    taken_s = linear.takes_s(count, count)
+    taken_s = layers.takes_s(count, count)
     assert max(weights_s, compute_s) * (1 - 1e-9) <= taken_s <= (weights_s + compute_s) * (1 + 1e-9)
 
 
 @given(models, accelerators)
 def test_two_accelerators_read_half_the_weights_each(model: Model, accelerator: Accelerator) -> None:
-    one, two = (
-        step_time(model, accelerator, Setup(tensor_parallel=count), MEASURED).linear
-        or Linear(weights_s=0, per_token_s=0)
-        for count in (1, 2)
-    )
+    one, two = (linear(step_time(model, accelerator, Setup(tensor_parallel=count), MEASURED)) for count in (1, 2))
     assert two.weights_s == pytest.approx(one.weights_s / 2)
     assert two.experts_s == pytest.approx(one.experts_s / 2)
     assert two.per_token_s == pytest.approx(one.per_token_s / 2)
@@ -104,11 +105,9 @@ def test_keys_are_split_until_each_accelerator_has_one_head() -> None:
 
 
 def test_one_sequence_reads_few_experts_and_many_read_all() -> None:
-    linear = step_time(EXPERTS, CARD, Setup(), MEASURED).linear
-    assert linear is not None
-    reads = [replace(linear, per_token_s=0.0, per_expert_token_s=0.0).takes_s(count, count) for count in (1, 128)]
-    assert reads[0] == pytest.approx(linear.weights_s + linear.experts_s * 8 / 128)
-    assert reads[1] == pytest.approx(linear.weights_s + linear.experts_s, rel=0.001)
+    layers = replace(linear(step_time(EXPERTS, CARD, Setup(), MEASURED)), per_token_s=0.0, per_expert_token_s=0.0)
+    assert layers.takes_s(1, 1) == pytest.approx(layers.weights_s + layers.experts_s * 8 / 128)
+    assert layers.takes_s(128, 128) == pytest.approx(layers.weights_s + layers.experts_s, rel=0.001)
 
 
 def test_ranks_of_a_dense_model_are_engines_of_their_own() -> None:

@@ -94,12 +94,12 @@ class Setup(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Efficiency(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What is shared by all engines: shares of nominal speeds that are reached.
 
-    `expert_share` is that of `compute_share` in the small multiplications of experts, `attention_share` that of the
-    peak in attention among a prompt's tokens. `layer_s` passes in each layer. What software takes
-    beside that is done while accelerators compute.
+    `bandwidth_share` is that of the memory's, `compute_share` that of the peak, of which the small multiplications of
+    experts reach `expert_share`; attention among a prompt's tokens reaches `attention_share` of the peak. `layer_s`
+    passes in each layer. What software takes beside that is done while accelerators compute.
     """
 
-    memory_share: float
+    bandwidth_share: float
     compute_share: float
     attention_share: float
     expert_share: float
@@ -109,7 +109,7 @@ class Efficiency(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 # Fitted to runs of vLLM 0.19 and to tables of kernels, see bench/fit_engines.py.
 MEASURED = Efficiency(
-    memory_share=0.826,
+    bandwidth_share=0.826,
     compute_share=0.726,
     attention_share=0.609,
     expert_share=0.436,
@@ -161,7 +161,7 @@ def kv_bytes(model: Model, tensor_parallel: int) -> float:
 def step_time(model: Model, accelerator: Accelerator, setup: Setup, efficiency: Efficiency) -> StepTime:
     """What an iteration takes."""
     tensor, ranks = setup.tensor_parallel, ranks_in_step(model, setup)
-    bytes_per_s = accelerator.bytes_per_s * efficiency.memory_share
+    bytes_per_s = accelerator.bytes_per_s * efficiency.bandwidth_share
     flops = accelerator.flops * efficiency.compute_share
     exchanges, sent_bytes = _exchanged(model, tensor, ranks)
     # Each accelerator has the scores of some words, of which one token is taken.
