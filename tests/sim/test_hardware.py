@@ -129,7 +129,7 @@ def test_a_model_that_does_not_fit_is_refused_with_a_remedy() -> None:
     assert profile(LARGE, CARD, Setup(tensor_parallel=2)).kv_tokens > 0
 
 
-def test_memory_is_what_weights_and_work_leave() -> None:
+def test_the_room_for_keys_is_what_vllm_found_on_the_card_that_the_workspace_is_from() -> None:
     """vLLM 0.19 found room for 41,408 tokens of Llama-3.1-8B on an RTX 4090."""
     assert kv_tokens(LLAMA, ACCELERATORS["rtx-4090"], Setup()) == pytest.approx(41_408, rel=0.05)
 
