@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -76,6 +76,9 @@ bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk;
 
 bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the same weights, and of others
 	$(BIN)/python -m bench.canary
+
+bench-engines: $(VENV)/.dev ## how far simulated engines are from measured ones; TIDEGATE_DATA names the folder of public traces
+	$(BIN)/python -m bench.fit_engines
 
 lock: ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo $(LOCK) -o requirements.lock

@@ -356,7 +356,7 @@ async def listens(port: int) -> bool:
     try:
         async with client(port):
             return True
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it was closed with this client still waiting
         return False
 
 

@@ -79,11 +79,13 @@ class Admin:
             if not self._control.answers(exchange):
                 self._answer(exchange, path)
         except BadRequest as error:
-            _error(exchange, error.status, error.message)
+            _error(exchange, error.status, error.message, error.headers)
 
     def _answer(self, exchange: Exchange, path: str) -> None:
         if exchange.method not in ("GET", "HEAD"):
-            _error(exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.")
+            _error(
+                exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.", ((b"allow", b"GET, HEAD"),)
+            )
         elif path == "/livez":
             exchange.respond(200, (JSON,), b'{"status":"ok"}')
         elif path == "/readyz":

@@ -159,5 +159,6 @@ def _on(exchange: Exchange) -> bool:
             f"{exchange.path[:200]} takes PUT, which sets it, and DELETE, which takes it back; GET /api/overrides "
             "shows what is set.",
             status=405,
+            headers=((b"allow", b"PUT, DELETE"),),
         )
     return exchange.method == "PUT"
