@@ -9,8 +9,11 @@ from tidegate.config.problem import ConfigError
 from tidegate.core.model import Likeness
 from tidegate.sim import api, engines, network
 from tidegate.sim.engine import EngineProfile, StepTime
+from tidegate.sim.facts import ACCELERATORS, MODELS
+from tidegate.sim.hardware import Setup, profile
+from tidegate.sim.linear import Linear
 from tidegate.sim.scenario import load, parse
-from tidegate.sim.schema import ApiTable, EngineTable, LinkTable, StepTable
+from tidegate.sim.schema import ApiTable, EngineTable, LinearTable, LinkTable, StepTable
 
 HEAD = """
 [site.home]
@@ -45,17 +48,42 @@ def fault(lines: str) -> str:
 
 
 LENGTHS = "prompt_tokens = 1\noutput_tokens = 1\n"
+HARDWARE = 'hardware = { model = "qwen3-32b", accelerator = "h100-sxm", tensor_parallel = 2, slots = 64 }'
 MALFORMED = [
+    (GOOD.replace(OWN, f"{OWN}{HARDWARE}\n"), "world.endpoint.own", "engine and hardware stand", "one of"),
+    (
+        GOOD.replace('engine = "gpu-8b"', HARDWARE.replace("qwen3-32b", "qwen3-32")),
+        "world.endpoint.own.hardware.model",
+        "no such model",
+        "did you mean `qwen3-32b`",
+    ),
+    (
+        GOOD.replace('engine = "gpu-8b"', HARDWARE.replace("h100-sxm", "abacus")),
+        "world.endpoint.own.hardware.accelerator",
+        "no such accelerator",
+        "known are",
+    ),
+    (
+        GOOD.replace('engine = "gpu-8b"', HARDWARE.replace("h100-sxm", "l4")),
+        "world.endpoint.own.hardware",
+        "the weights need",
+        "raise tensor_parallel",
+    ),
     (GOOD + "[worlds]\n", "worlds", "no such table", "did you mean `world`"),
     (GOOD + "[gateway]\n", "gateway", "no such table", "known are"),
     ("[world]\nduration = 5\n" + GOOD, "world.duration", "no such setting", "did you mean `duration_s`"),
     ("[world]\nduration_s = 0\n" + GOOD, "world.duration_s", "0 is not a number from 1", "How long"),
     ('[world]\nstart = "monday"\n' + GOOD, "world.start", "this text is not a time, as in", "UTC"),
     ("[world]\nrequest_timeout_s = 60\n" + GOOD, "policy.hold_s_max", "its whole life", "less than"),
-    (HEAD + FAR + TRAFFIC, "world.endpoint.own", "it is missing", "an engine or an API"),
+    (HEAD + FAR + TRAFFIC, "world.endpoint.own", "it is missing", "hardware or an API"),
     (GOOD + '[world.endpoint.fax]\nengine = "gpu-8b"\n', "world.endpoint.fax", "no such endpoint", "`far`"),
-    (GOOD.replace(OWN, "[world.endpoint.own]\n"), "world.endpoint.own", "nothing stands", "`engine` or `api`"),
-    (GOOD.replace(OWN, OWN + 'api = "llmperf-2023-groq"\n'), "world.endpoint.own", "two things", "either"),
+    (
+        GOOD.replace(OWN, "[world.endpoint.own]\n"),
+        "world.endpoint.own",
+        "nothing stands",
+        "one of engine, hardware, api",
+    ),
+    (GOOD.replace(OWN, OWN + 'api = "llmperf-2023-groq"\n'), "world.endpoint.own", "engine and api stand", "one of"),
     (GOOD.replace("gpu-8b", "gpu-9b"), "world.endpoint.own.engine", "no preset `gpu-9b`", "did you mean `gpu-8b`"),
     (GOOD.replace("groq", "grok"), "world.endpoint.far.api", "no preset", "did you mean `llmperf-2023-groq`"),
     (GOOD.replace("metro", "moon"), "world.endpoint.far.link", "no preset `moon`", "known are"),
@@ -156,6 +184,12 @@ def test_what_stands_there_is_the_preset_with_what_is_written_in_its_place() -> 
     assert stands["far"].link == msgspec.structs.replace(network.PRESETS["metro"], loss=0.1)
 
 
+def test_an_engine_is_what_its_model_and_its_hardware_make_it() -> None:
+    stands = parse(GOOD.replace('engine = "gpu-8b"', HARDWARE), "s.toml").stands["own"]
+    setup = Setup(tensor_parallel=2, slots=64)
+    assert stands.engine == profile(MODELS["qwen3-32b"], ACCELERATORS["h100-sxm"], setup)
+
+
 def test_an_engine_comes_from_the_file_of_its_profile(tmp_path: Path) -> None:
     profile = EngineProfile(step=StepTime(base_s=0.01, per_token_s=0.001), slots=2, kv_tokens=4096)
     (tmp_path / "mine.toml").write_text(
@@ -180,6 +214,7 @@ def test_a_profile_that_is_wrong_is_named_by_its_own_file(tmp_path: Path) -> Non
     [
         (EngineTable, EngineProfile),
         (StepTable, StepTime),
+        (LinearTable, Linear),
         (ApiTable, api.ApiProfile),
         (LinkTable, network.LinkProfile),
     ],

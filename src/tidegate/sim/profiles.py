@@ -11,14 +11,17 @@ from tidegate.config.convert import convert, unknown
 from tidegate.config.load import document, read
 from tidegate.config.problem import ConfigError, Problems, nearest
 from tidegate.config.schema import Table
-from tidegate.core.model import Record
+from tidegate.core.model import Record, replace
 from tidegate.sim import api, engines, network
 from tidegate.sim.api import ApiProfile
 from tidegate.sim.engine import EngineProfile
+from tidegate.sim.facts import ACCELERATORS, MODELS
+from tidegate.sim.hardware import Setup, profile
 from tidegate.sim.network import LinkProfile
-from tidegate.sim.schema import ApiTable, EngineTable, LinkTable, PlaceTable
+from tidegate.sim.schema import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
 
 _P = TypeVar("_P", EngineProfile, ApiProfile, LinkProfile)
+KINDS = ("engine", "hardware", "api")
 PROFILE_TABLES = ("engine", "network", "confidence", "measured")
 """What stands in a profile's file; an engine is made of the first."""
 
@@ -33,20 +36,50 @@ class Stands(Record, frozen=True, kw_only=True):
 
 def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> Stands | None:
     """What the table says; None where that is wrong, which is noted."""
-    if (table.engine is None) == (table.api is None):
-        which = "nothing stands" if table.engine is None else "two things stand"
-        problems.add(path, f"{which} behind this endpoint", "write either `engine` or `api`")
+    there = [key for key in KINDS if getattr(table, key) is not None]
+    if len(there) != 1:
+        said = f"{' and '.join(there)} stand" if there else "nothing stands"
+        problems.add(path, f"{said} behind this endpoint", f"write one of {', '.join(KINDS)}")
         return None
     before = len(problems.found)
     written = table.engine
     if isinstance(written, str) and written.endswith(".toml"):
         written = _from_file(f"{path}.engine", folder / written, problems)
+    engine = _profile(f"{path}.engine", written, EngineTable, EngineProfile, engines.PRESETS, problems)
+    if table.hardware is not None:
+        engine = _declared(f"{path}.hardware", table.hardware, problems)
     made = Stands(
-        engine=_profile(f"{path}.engine", written, EngineTable, EngineProfile, engines.PRESETS, problems),
+        engine=engine,
         api=_profile(f"{path}.api", table.api, ApiTable, ApiProfile, api.PRESETS, problems),
         link=_profile(f"{path}.link", table.link, LinkTable, LinkProfile, network.PRESETS, problems),
     )
     return made if len(problems.found) == before else None
+
+
+def _declared(path: str, table: HardwareTable, problems: Problems) -> EngineProfile | None:
+    """The engine that a model and its hardware make."""
+    if table.model not in MODELS:
+        problems.add(f"{path}.model", "there is no such model", nearest(table.model, MODELS))
+    if table.accelerator not in ACCELERATORS:
+        problems.add(f"{path}.accelerator", "there is no such accelerator", nearest(table.accelerator, ACCELERATORS))
+    if table.model not in MODELS or table.accelerator not in ACCELERATORS:
+        return None
+    model = MODELS[table.model]
+    if table.weight_bytes is not None:
+        model = replace(model, weight_bytes=table.weight_bytes)
+    setup = Setup(
+        tensor_parallel=table.tensor_parallel,
+        data_parallel=table.data_parallel,
+        slots=table.slots,
+        batch_tokens=table.batch_tokens,
+        memory_share=table.memory_share,
+    )
+    try:
+        return profile(model, ACCELERATORS[table.accelerator], setup)
+    except ValueError as error:
+        message, _, remedy = str(error).partition(": ")
+        problems.add(path, message, remedy)
+        return None
 
 
 def _from_file(path: str, file: Path, problems: Problems) -> EngineTable | None:
@@ -71,7 +104,7 @@ def _profile(
     path: str,
     written: str | Table | None,
     kind: type[Table],
-    profile: type[_P],
+    made: type[_P],
     presets: Mapping[str, _P],
     problems: Problems,
 ) -> _P | None:
@@ -88,14 +121,14 @@ def _profile(
             return None
         base = msgspec.to_builtins(presets[name])
     else:
-        needed = [one.name for one in msgspec.structs.fields(profile) if one.required]
+        needed = [one.name for one in msgspec.structs.fields(made) if one.required]
         missing = [key for key in needed if key not in given]
         if missing:
             lacking = ", ".join(f"`{key}`" for key in missing)
             problems.add(path, f"without a preset, {lacking} must be written", "write them, or name a preset")
             return None
     try:
-        return msgspec.convert(base | given, profile)
+        return msgspec.convert(base | given, made)
     except msgspec.ValidationError as error:  # what the fields have to do with each other
         problems.add(path, str(error), "see the reference of scenarios")
         return None

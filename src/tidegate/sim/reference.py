@@ -6,7 +6,7 @@ from tidegate.config import expected
 from tidegate.config.reference import section
 from tidegate.config.schema import Table
 from tidegate.core.baseline import BASELINES
-from tidegate.sim import api, engines, fitted, network
+from tidegate.sim import api, engines, facts, fitted, network
 from tidegate.sim.checks import AGENTS
 from tidegate.sim.schema import (
     FAULT_TEXT,
@@ -15,6 +15,8 @@ from tidegate.sim.schema import (
     CacheTable,
     EngineTable,
     FaultTable,
+    HardwareTable,
+    LinearTable,
     LinkTable,
     PlaceTable,
     SizeTable,
@@ -29,6 +31,8 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[world.endpoint.NAME]", PlaceTable),
     ("engine = { ... } in [world.endpoint.NAME]", EngineTable),
     ("step = { ... } in engine", StepTable),
+    ("linear = { ... } in step", LinearTable),
+    ("hardware = { ... } in [world.endpoint.NAME]", HardwareTable),
     ("api = { ... } in [world.endpoint.NAME]", ApiTable),
     ("ttft_spread = { ... } and tpot_spread = { ... } in api", SpreadTable),
     ("cache = { ... } in api", CacheTable),
@@ -159,10 +163,12 @@ def _presets() -> str:
         ("`engine`", list(engines.PRESETS)),
         ("`api`", list(api.PRESETS)),
         ("`link`", list(network.PRESETS)),
+        ("`model` of `hardware`", list(facts.MODELS)),
+        ("`accelerator` of `hardware`", list(facts.ACCELERATORS)),
         ("`preset` of `[[traffic]]`", [*fitted.PRESETS, AGENTS]),
     ]
     said = ((where, ", ".join(f"`{name}`" for name in sorted(names))) for where, names in rows)
-    return _table("Presets", ("of", "names"), said)
+    return _table("What has a name", ("of", "names"), said)
 
 
 def _baselines() -> str:

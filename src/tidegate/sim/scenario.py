@@ -169,7 +169,9 @@ class _Reading:
             if name not in self._endpoints:
                 problems.add(path, "there is no such endpoint", nearest(name, self._endpoints))
             elif name not in raw:
-                problems.add(path, "it is missing", "write what stands behind the endpoint: an engine or an API")
+                problems.add(
+                    path, "it is missing", "write what stands there: an engine, hardware or an API"
+                )
             elif (table := convert(raw[name], path, PlaceTable, problems)) is not None:
                 there = profiles.stands(path, table, self._folder, problems)
                 if there is not None:

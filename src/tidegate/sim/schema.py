@@ -12,6 +12,7 @@ from msgspec import Meta
 from tidegate.config.moment import Moment
 from tidegate.config.schema import Table, Text
 from tidegate.sim.fitted import PresetName
+from tidegate.sim.linear import OVERLAP
 from tidegate.sim.recorded import TraceFormat
 
 TIMES_MAX_S = 31 * 86_400.0  # a month; longer, and it is another experiment
@@ -76,6 +77,24 @@ class WorldTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class LinearTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an iteration takes in the layers of weights, besides: reading and computing, as hardware makes it."""
+
+    weights_s: Annotated[Annotated[float, Meta(ge=0, le=100)], Meta(description="To read what every token needs.")]
+    per_token_s: Annotated[Annotated[float, Meta(ge=0, le=10)], Meta(description="To compute it, for each token.")]
+    experts_s: Annotated[
+        Annotated[float, Meta(ge=0, le=100)], Meta(description="To read all experts. There are none, if left out.")
+    ] = 0.0
+    expert_share: Annotated[Share, Meta(description="Share of the experts that a token needs.")] = 0.0
+    per_expert_token_s: Annotated[
+        Annotated[float, Meta(ge=0, le=10)], Meta(description="To compute these, for each token.")
+    ] = 0.0
+    overlap: Annotated[
+        Annotated[float, Meta(ge=1, le=100)],
+        Meta(description="Exponent with which reading and computing add up: 1 is one after the other. As measured."),
+    ] = OVERLAP
+
+
 class StepTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Seconds that one iteration of an engine takes: their sum."""
 
@@ -92,6 +111,11 @@ class StepTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=0, le=1)],
         Meta(description="For each pair of a prompt's token and one before it. Nothing, if left out."),
     ] = 0.0
+    linear: Annotated[LinearTable | None, Meta(description="And in layers of weights. Nothing, if left out.")] = None
+    ranks: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)],
+        Meta(description="Ranks that go in step and share experts; all the above is that of one. 1, as most engines."),
+    ] = 1
 
 
 class EngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,6 +149,34 @@ class EngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     unload_after_s: Annotated[
         Annotated[float, Meta(ge=0, le=TIMES_MAX_S)] | None,
         Meta(description="Idle time after which it gives its memory back. Never."),
+    ] = None
+
+
+class HardwareTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An engine from declared facts: a model on accelerators. On hardware unlike any measured it may be a fifth off."""
+
+    model: Annotated[str, Meta(max_length=64, description="The model, by name.")]
+    accelerator: Annotated[str, Meta(max_length=64, description="The accelerator, by name.")]
+    tensor_parallel: Annotated[
+        Annotated[int, Meta(ge=1, le=64)], Meta(description="Accelerators that share each layer. 1.")
+    ] = 1
+    data_parallel: Annotated[
+        Annotated[int, Meta(ge=1, le=256)],
+        Meta(description="Ranks of these that share a model's experts, which a dense model has none of. 1."),
+    ] = 1
+    slots: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)], Meta(description="Sequences at once, of each rank. 256, as in vLLM.")
+    ] = 256
+    batch_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000_000)],
+        Meta(description="Tokens in one iteration, of each rank. 2048, as in vLLM."),
+    ] = 2048
+    memory_share: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1)], Meta(description="Share of the memory that is the engine's. As in vLLM.")
+    ] = 0.9
+    weight_bytes: Annotated[
+        Annotated[float, Meta(ge=0.1, le=4)] | None,
+        Meta(description="Bytes of a weight: 2 is bf16, 1 is fp8, 0.55 four bits with their scales. The model's own."),
     ] = None
 
 
@@ -209,7 +261,7 @@ class LinkTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class PlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What really stands behind an endpoint: an engine or an API, one of them. The router is not told.
+    """What really stands behind an endpoint: an engine, hardware or an API, one of them. The router is not told.
 
     What it believes at first is the endpoint's `prior`, which may be wrong.
     """
@@ -220,6 +272,9 @@ class PlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="An engine: a preset's name, a profile as `tidegate calibrate` writes it (a file whose name "
             "ends in `.toml`, relative to this one), or a table."
         ),
+    ] = None
+    hardware: Annotated[
+        HardwareTable | None, Meta(description="An engine as its model and its hardware make it: a table.")
     ] = None
     api: Annotated[Text | ApiTable | None, Meta(description="An API: a preset's name, or a table.")] = None
     link: Annotated[
