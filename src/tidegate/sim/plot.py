@@ -12,6 +12,7 @@ import msgspec
 WIDTH, HEIGHT = 520, 190
 LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 26
 COLOURS = 7
+LEAST = 1e-6  # on a logarithmic scale: a microsecond is nothing to who waits
 TICKS, TIME_TICKS = 4, 6
 
 
@@ -84,7 +85,7 @@ def areas(label: str, series: Sequence[Series], bin_s: float) -> str:
 
 def ranges(label: str, rows: Sequence[Range], unit: str) -> str:
     """One row for each, its marks on a logarithmic scale from the smallest to the largest of all."""
-    values = [value for row in rows for _, value in row.marks if value > 0.0]
+    values = [max(value, LEAST) for row in rows for _, value in row.marks]
     low, high = floor(log10(min(values, default=0.1))), ceil(log10(max(values, default=1.0)) + 1e-9)
     left, row_height = 120, 30
     height = TOP + row_height * len(rows) + BOTTOM
