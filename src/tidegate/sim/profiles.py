@@ -14,11 +14,11 @@ from tidegate.config.schema import Table
 from tidegate.core.model import Record, replace
 from tidegate.sim import api, engines, network
 from tidegate.sim.api import ApiProfile
+from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
 from tidegate.sim.engine import EngineProfile
 from tidegate.sim.facts import ACCELERATORS, MODELS
 from tidegate.sim.hardware import Setup, profile
 from tidegate.sim.network import LinkProfile
-from tidegate.sim.schema import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
 
 _P = TypeVar("_P", EngineProfile, ApiProfile, LinkProfile)
 KINDS = ("engine", "hardware", "api")

@@ -8,23 +8,18 @@ from tidegate.config.schema import Table
 from tidegate.core.baseline import BASELINES
 from tidegate.sim import api, engines, facts, fitted, network
 from tidegate.sim.checks import AGENTS
-from tidegate.sim.schema import (
-    FAULT_TEXT,
+from tidegate.sim.endpoint import (
     ApiTable,
-    BoundsTable,
     CacheTable,
     EngineTable,
-    FaultTable,
     HardwareTable,
     LinearTable,
     LinkTable,
     PlaceTable,
-    SizeTable,
     SpreadTable,
     StepTable,
-    TrafficTable,
-    WorldTable,
 )
+from tidegate.sim.schema import FAULT_TEXT, BoundsTable, FaultTable, SizeTable, TrafficTable, WorldTable
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[world]", WorldTable),

@@ -17,9 +17,10 @@ from tidegate.config.problem import ConfigError, Problems, join, nearest
 from tidegate.config.schema import CLASSES, ClassTable, PolicyTable, Table
 from tidegate.core.model import Endpoint, Likeness, Policy, RequestClass
 from tidegate.sim import checks, profiles
+from tidegate.sim.endpoint import PlaceTable
 from tidegate.sim.profiles import Stands
 from tidegate.sim.recorded import TraceFormat
-from tidegate.sim.schema import BoundsTable, FaultTable, PlaceTable, TrafficTable, WorldTable
+from tidegate.sim.schema import BoundsTable, FaultTable, TrafficTable, WorldTable
 
 _T = TypeVar("_T", bound=Table)
 INTERACTIVE = {"interactive": 1.0}
@@ -169,9 +170,7 @@ class _Reading:
             if name not in self._endpoints:
                 problems.add(path, "there is no such endpoint", nearest(name, self._endpoints))
             elif name not in raw:
-                problems.add(
-                    path, "it is missing", "write what stands there: an engine, hardware or an API"
-                )
+                problems.add(path, "it is missing", "write what stands there: an engine, hardware or an API")
             elif (table := convert(raw[name], path, PlaceTable, problems)) is not None:
                 there = profiles.stands(path, table, self._folder, problems)
                 if there is not None:
