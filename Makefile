@@ -8,10 +8,10 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-relay bench-canary bench-llama_parity clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(VENV)/.run: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) ..."
@@ -68,6 +68,9 @@ docs: $(VENV)/.dev ## write the generated reference pages
 bench-decide: $(VENV)/.dev ## CPU of one decision, by number of candidates
 	$(BIN)/python -m bench.decide
 
+bench-simulate: $(VENV)/.dev ## requests a simulated world decides and serves per second; TIDEGATE_DATA names the folder of traces
+	$(BIN)/python -m bench.simulate
+
 bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk; RIG names the folder of the measuring rig
 	$(BIN)/python -m bench.relay --rig "$(RIG)" --compiled $(COMPILED)
 
@@ -76,6 +79,9 @@ bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the
 
 bench-llama_parity: $(VENV)/.dev ## a real llama.cpp beside a simulated one that was calibrated with it, under load
 	$(BIN)/python -m bench.llama_parity
+
+bench-engines: $(VENV)/.dev ## how far simulated engines are from measured ones; TIDEGATE_DATA names the folder of public traces
+	$(BIN)/python -m bench.fit_engines
 
 lock: ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo $(LOCK) -o requirements.lock

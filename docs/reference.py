@@ -12,6 +12,7 @@ from tidegate.core.why import WHY_TEXT
 from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS
+from tidegate.sim.reference import reference as scenarios
 from tidegate.telemetry.metrics import reference as metrics
 
 FOLDER = Path(__file__).parent / "reference"
@@ -125,6 +126,7 @@ PAGES = {
     "metrics.md": metrics,
     "openai-fields.md": openai_fields,
     "reasons.md": reasons,
+    "scenarios.md": scenarios,
 }
 
 

@@ -9,6 +9,9 @@ from datetime import UTC, date, datetime
 Day = date
 """A calendar day, as TOML writes it."""
 
+Moment = datetime
+"""A point in time, as TOML writes it; without an offset it is UTC."""
+
 DAY_S = 86_400.0
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -53,6 +56,11 @@ def iso(at_s: float) -> str:
 def utc(at_s: float) -> datetime:
     """The calendar's and the clock's name for `at_s`, in UTC."""
     return datetime.fromtimestamp(at_s, tz=UTC)
+
+
+def since_epoch_s(moment: Moment) -> float:
+    """Seconds from the epoch to that point in time."""
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def day_number(at_s: float) -> int:

@@ -3,8 +3,15 @@ from pathlib import Path
 import pytest
 from docs.reference import FOLDER, PAGES
 
+from tidegate.config import expected
 from tidegate.config.load import load
 from tidegate.core.why import WHY_TEXT, Why
+from tidegate.sim.reference import EXAMPLE, TABLES
+from tidegate.sim.reference import reference as scenarios
+from tidegate.sim.report import report
+from tidegate.sim.scenario import parse
+from tidegate.sim.schema import FAULT_TEXT, FaultKind
+from tidegate.sim.stage import play
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +30,23 @@ def test_the_configuration_in_the_readme_is_good(tmp_path: Path) -> None:
     file = tmp_path / "tidegate.toml"
     file.write_text(text)
     assert load(file, {"CLOUD_API_KEY": "secret"}).endpoints.keys() == {"local", "cloud"}
+
+
+def test_the_scenario_on_its_page_is_a_good_one_and_keeps_its_bounds() -> None:
+    assert EXAMPLE in scenarios()
+    scenario = parse(EXAMPLE, "example.toml")
+    assert report(scenario, "own", play(scenario)).holds
+
+
+def test_every_setting_of_a_scenario_says_what_it_means_within_which_bounds() -> None:
+    for _, table in TABLES:
+        for field in expected.fields(table):
+            assert expected.description(field).endswith("."), field.name
+            assert expected.words(field.type)
+
+
+def test_every_kind_of_fault_has_its_words() -> None:
+    assert set(FAULT_TEXT) == set(FaultKind)
 
 
 def test_the_readme_names_only_commands_that_exist() -> None:

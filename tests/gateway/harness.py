@@ -124,7 +124,7 @@ def completion(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:
 
 def wire(method: str, path: str, body: bytes = b"", headers: Sequence[tuple[str, str]] = ()) -> bytes:
     """A request as bytes."""
-    lines = [f"{method} {path} HTTP/1.1", "host: gateway"]
+    lines = [f"{method} {path} HTTP/1.1", "host: 127.0.0.1"]
     lines += [f"{name}: {value}" for name, value in headers]
     if body or method == "POST":
         lines.append(f"content-length: {len(body)}")

@@ -112,7 +112,7 @@ async def test_what_is_not_there_is_404_and_what_changes_something_is_405(tmp_pa
         missing = [await home.get(path, admin=True) for path in ("/", "/api/decisions/none", "/v1/models")]
         changing = await home.get("/api/state", method="DELETE", admin=True)
     assert [(a.status, a.error["code"]) for a in missing] == [(404, "http_404")] * 3
-    assert (changing.status, changing.error["code"]) == (405, "http_405")
+    assert (changing.status, changing.error["code"], changing.header("allow")) == (405, "http_405", "GET, HEAD")
 
 
 async def test_a_stop_does_not_wait_for_an_explanation(tmp_path: Path) -> None:

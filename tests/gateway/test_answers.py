@@ -162,6 +162,8 @@ async def test_what_is_not_served_is_refused_in_the_words_of_the_protocol(
         answer = await home.get(path, method=method)
     assert answer.status == status
     assert answer.header("x-request-id") != ""
+    if status == 405:
+        assert answer.header("allow") == ("POST" if path in (CHAT, COMPLETIONS) else "GET, HEAD")
     if method != "HEAD":
         assert answer.error["code"] == ("not_found" if status == 404 else "method_not_allowed")
 

@@ -175,3 +175,14 @@ async def test_running_an_engine_of_ours_costs_but_no_budget_is_touched(tmp_path
         answer = await home.ask(chat(max_tokens=10))
         assert float(answer.header("x-tidegate-cost-usd")) > 0
         assert spent(home) == (0.0, 0.0)
+
+
+async def test_a_whole_answer_that_does_not_say_what_it_took_counts_as_the_most_it_can_be(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(Script(usage=False))) as home:
+        silent = await home.ask(chat(max_tokens=10))
+        home.engines["cloud"].script = Script()
+        told = await home.ask(chat(max_tokens=10))
+        usd = [float(answer.header("x-tidegate-cost-usd")) for answer in (silent, told)]
+        assert usd[0] > usd[1] > 0
+        assert usd[0] >= 10 * 0.004
+        assert spent(home)[0] == pytest.approx(sum(usd), abs=1e-7)

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +15,9 @@ from random import Random
 import msgspec
 import pytest
 
-from tests.gateway.harness import House, chat, house, local, remote
-from tests.gateway.test_reload import edit, file, reload
-from tests.http.harness import eventually
+from tests.gateway.harness import House, chat, house, local, remote, wire
+from tests.gateway.test_reload import edit, endpoint, file, reload
+from tests.http.harness import client, eventually
 from tidegate.core.model import Overrides
 from tidegate.engines.fake import FakeEngine, Script
 
@@ -170,18 +172,23 @@ async def test_what_cannot_be_set_is_refused_by_name(tmp_path: Path, method: str
         {"origin": "https://evil.example"},
         {"origin": "null"},
         {"origin": "http://[::1"},
+        {"origin": "http://localhost:3000", "host": "localhost:8401"},  # what another port serves
+        {"origin": "http://127.0.0.1:8401", "host": "localhost:8401"},
         {"host": "evil.example:8401"},  # a name of its own that it made to mean this machine
         {"host": ""},
     ],
 )
-async def test_a_page_of_others_in_a_browser_changes_nothing(tmp_path: Path, lines: dict[str, str]) -> None:
+async def test_a_page_of_others_in_a_browser_changes_nothing_and_reads_nothing(
+    tmp_path: Path, lines: dict[str, str]
+) -> None:
     async with house(tmp_path) as home:
         edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
-        for method, path in (("PUT", "/api/static"), ("POST", "/api/config"), ("PUT", "/api/endpoints/laptop/drain")):
+        writes = (("PUT", "/api/static"), ("POST", "/api/config"), ("PUT", "/api/endpoints/laptop/drain"))
+        for method, path in (*writes, ("GET", "/api/config"), ("GET", "/api/state"), ("GET", "/api/decisions/x")):
             assert (await home.change(method, path, **lines)).status == 403
         assert home.gateway.router.overrides == Overrides()
         assert home.gateway.reloader.last is None
-        page = await home.change("PUT", "/api/static", origin=f"http://localhost:{home.admin_port}")
+        page = await home.change("PUT", "/api/static", origin="http://LocalHost:8401", host="localhost:8401")
         assert page.status == 200
 
 
@@ -199,16 +206,51 @@ async def test_with_an_admin_secret_nothing_is_changed_without_it_and_it_can_be_
         assert (await home.change("DELETE", "/api/static", secret=SECRET + "-new")).status == 200
 
 
+async def test_the_admin_secret_stays_as_long_as_its_address_is_one_that_others_reach(tmp_path: Path) -> None:
+    """The new address is loopback, which needs no secret, and waits for a restart."""
+    (tmp_path / "admin.key").write_text(SECRET)
+    (tmp_path / "admin.key").chmod(0o600)
+    async with house(tmp_path, gateway={"admin": "0.0.0.0:0", "admin_key": {"file": "admin.key"}}) as home:
+        edit(home, 'admin = "0.0.0.0:0"', 'admin = "127.0.0.1:0"')
+        edit(home, 'admin_key = { "file" = "admin.key" }\n', "")
+        for _ in range(2):
+            outcome = (await home.change("POST", "/api/config", secret=SECRET)).json
+            waiting = [c["path"] for c in outcome["changes"] if c["at_restart"]]
+            assert waiting == ["gateway.admin", "gateway.admin_key"]
+            assert (await home.get("/api/state", admin=True)).status == 401
+            assert (await home.change("PUT", "/api/static", host="localhost")).status == 401
+
+
 async def test_what_was_set_by_hand_outlives_a_restart(tmp_path: Path) -> None:
     async with FakeEngine(Script()) as engine, FakeEngine(Script()) as cloud:
         laptop, away = local(url=engine.url), remote(url=cloud.url)
         async with house(tmp_path, laptop=laptop, cloud=away) as home:
             await put(home, "/api/endpoints/laptop/drain")
             await put(home, "/api/static")
-        async with house(tmp_path, laptop=laptop, cloud=away) as home:
+        # Also where what was learned is refused, being of another policy.
+        async with house(tmp_path, policy={"held_max": 7}, laptop=laptop, cloud=away) as home:
             assert home.gateway.router.overrides == Overrides(drained=("laptop",), static=True)
             assert (await home.ask()).endpoint == "cloud"
             assert any(e["event"] == "overrides in force from before" for e in home.log("event"))
+
+
+async def test_a_disk_that_is_slow_keeps_two_snapshots_of_what_is_set_and_the_last_is_written(tmp_path: Path) -> None:
+    disk = threading.Event()
+    async with house(tmp_path) as home:
+        worker = home.gateway.keeper._worker
+        worker.submit(disk.wait)
+        for _ in range(20):
+            await put(home, "/api/static")
+            await home.change("DELETE", "/api/static")
+        await put(home, "/api/endpoints/cloud/drain")
+        assert worker._work_queue.qsize() <= 1
+        disk.set()
+        assert home.gateway.keeper._saving is not None
+        await home.gateway.keeper._saving
+        assert home.gateway.keeper._file is not None
+        (_, newest), *_ = await asyncio.wrap_future(worker.submit(home.gateway.keeper._file.read))
+        assert isinstance(newest, bytes)
+        assert msgspec.json.decode(newest)["state"]["overrides"]["drained"] == ["cloud"]
 
 
 async def test_a_drain_lasts_while_its_endpoint_is_away_and_can_be_taken_back_meanwhile(tmp_path: Path) -> None:
@@ -236,10 +278,13 @@ async def test_the_schema_is_served_and_describes_the_file(tmp_path: Path) -> No
 
 
 @asynccontextmanager
-async def running(config: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+async def running(
+    config: Path, stdin: int = subprocess.DEVNULL
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A gateway in a process of its own, and where it answers."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tidegate.cli.main", "serve", "--json", "--config", str(config)),
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -271,4 +316,66 @@ async def test_a_hangup_reloads_and_a_bad_file_then_stops_nothing(tmp_path: Path
             await eventually(lambda: said("configuration refused"))
             assert process.returncode is None
             process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+
+
+async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) -> None:
+    probed, answer = asyncio.Event(), asyncio.Event()
+
+    async def engine(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        probed.set()
+        await answer.wait()
+        writer.close()
+
+    async with house(tmp_path) as home:
+        pass
+    async with await asyncio.start_server(engine, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        (tmp_path / "tidegate.toml").write_text(
+            file(home).read_text().split("[endpoint.")[0] + endpoint("desk", f"http://127.0.0.1:{port}")
+        )
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tidegate.cli.main", "serve", "--config", str(tmp_path / "tidegate.toml")),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            await probed.wait()
+            process.send_signal(signal.SIGHUP)
+            answer.set()
+            log = tmp_path / "log"
+            await eventually(lambda: "configuration unchanged" in log.read_text())
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def listens(port: int) -> bool:
+    try:
+        async with client(port):
+            return True
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it was closed with this client still waiting
+        return False
+
+
+async def test_a_terminal_that_is_closed_ends_the_gateway_in_order_however_often_that_is_said(tmp_path: Path) -> None:
+    async with FakeEngine(Script(tokens=200, token_s=0.01)) as engine:
+        async with house(tmp_path, laptop=local(url=engine.url)) as home:
+            pass
+        text = file(home).read_text()
+        file(home).write_text(text.replace('listen = "127.0.0.1:0"', f'listen = "127.0.0.1:{home.port}"'))
+        terminal, stdin = os.openpty()
+        async with running(tmp_path / "tidegate.toml", stdin) as (process, _):
+            os.close(stdin)
+            body = json.dumps(chat(stream=True)).encode()
+            streaming = asyncio.create_task(home.send(wire("POST", "/v1/chat/completions", body)))
+            await eventually(lambda: engine.made > 2)
+            os.close(terminal)
+            process.send_signal(signal.SIGHUP)
+            while await listens(home.port):
+                pass
+            process.send_signal(signal.SIGHUP)
+            assert (await streaming).text.endswith("w200 ")
             assert await process.wait() == 0

@@ -9,6 +9,7 @@ import pytest
 
 from tests.gateway.harness import SURE, House, _value, chat, house, local, remote
 from tests.http.harness import eventually
+from tidegate.config.config import Config
 from tidegate.core.model import Decision, Ended, Line, Segment
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.telemetry.journal import read, segments
@@ -89,6 +90,20 @@ async def test_a_stream_from_an_endpoint_that_is_taken_out_goes_on_to_its_end(tm
         assert answer.endpoint == "laptop"
         done = home.log()[-1]
         assert (done["outcome"], done["endpoint"], done["output_tokens"]) == ("ok", "laptop", 40)
+
+
+async def test_what_is_in_flight_keeps_the_time_out_that_it_began_with(tmp_path: Path) -> None:
+    slow = Script(tokens=80, token_s=0.03)
+    async with house(tmp_path, gateway={"request_timeout_s": 601}, laptop=local(slow)) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].made > 0)
+        edit(home, "request_timeout_s = 601", "request_timeout_s = 1")
+        edit(home, "[policy]", "[policy]\nhold_s_max = 0.5")
+        add(home, "".join(f"\n[class.{name}]\nslo = {{ ttft_ms = 500 }}\n" for name in ("interactive", "batch")))
+        await reload(home)
+        after = await home.ask(chat(stream=True))
+        assert after.events[-1]["error"]["code"] == "request_timeout"
+        assert (await streaming).text.endswith("w80 ")
 
 
 async def test_what_is_in_flight_is_paid_at_the_price_that_it_began_with(tmp_path: Path) -> None:
@@ -180,6 +195,25 @@ async def test_a_file_that_is_gone_takes_nothing_down(tmp_path: Path) -> None:
         assert (await home.ask()).status == 200
 
 
+async def test_whatever_goes_wrong_the_operator_is_answered_and_the_log_has_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        add(home, '\n[endpoint.desk]\nsite = "home"\nengine = "fake"\nserves = ["m"]\n')
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert answer.json["problems"][0]["message"].startswith("endpoint `desk` has no url")
+
+        def broken() -> Config:
+            raise RuntimeError("sk-secret")
+
+        home.gateway.reloader._source = broken
+        answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        assert "RuntimeError" in answer.json["problems"][0]["message"]
+        assert "sk-secret" not in answer.body.decode() + (tmp_path / "log").read_text()
+        assert (await home.ask()).status == 200
+    assert len([line for line in home.log("event") if line["event"].startswith("configuration refused")]) == 2
+
+
 async def test_a_dry_run_tells_the_differences_and_changes_nothing(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         router = home.gateway.router
@@ -193,6 +227,16 @@ async def test_a_dry_run_tells_the_differences_and_changes_nothing(tmp_path: Pat
         assert home.gateway.router is not router
 
 
+@pytest.mark.parametrize("query", ["dry_run", "dry_run=yes", "dry_run=True", "dryrun=true", "dry_run=true&dry_run=0"])
+async def test_a_query_that_may_have_meant_a_dry_run_is_refused_and_changes_nothing(tmp_path: Path, query: str) -> None:
+    async with house(tmp_path) as home:
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        answer = await home.change("POST", f"/api/config?{query}")
+        assert answer.status == 400
+        assert "?dry_run=true" in answer.error["message"]
+        assert home.gateway.reloader.last is None
+
+
 async def test_what_needs_a_restart_is_named_and_waits_while_the_rest_is_put_in_force(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         edit(home, 'journal = "journal"', 'journal = "elsewhere"')
@@ -201,6 +245,9 @@ async def test_what_needs_a_restart_is_named_and_waits_while_the_rest_is_put_in_
             outcome = await reload(home)
             waiting = [c["path"] for c in outcome["changes"] if c["at_restart"]]
             assert waiting == ["gateway.journal"]
+        since_s = home.gateway.reloader.since_s
+        await reload(home)
+        assert (await home.get("/api/config", admin=True)).json["in_force_since_s"] == since_s
         assert home.gateway._built.gateway.drain_s == 6
         assert (await home.ask()).status == 200
         assert not (tmp_path / "elsewhere").exists()
@@ -240,6 +287,20 @@ async def test_what_was_learned_of_an_engine_stays_and_that_of_another_begins_an
         await reload(home)
         anew = home.gateway.router.endpoint("laptop").ttft.at(0, 0, home.gateway.clock.now_s())
         assert anew[0].factor == 1.0
+
+
+async def test_a_probe_that_is_lost_at_a_reload_takes_no_engine_down_that_was_up(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote()) as home:
+        home.engines["cloud"].up = False
+        edit(home, '"usd_per_1m_output_tokens" = 4', '"usd_per_1m_output_tokens" = 5')
+        await reload(home)
+        assert home.gateway.router.endpoint("cloud").state.up
+        assert (await home.ask()).status == 200
+        await home.gateway.fleet._members["cloud"].prober.once()
+        assert not home.gateway.router.endpoint("cloud").state.up
+        edit(home, '"usd_per_1m_output_tokens" = 5', '"usd_per_1m_output_tokens" = 4')
+        await reload(home)
+        assert not home.gateway.router.endpoint("cloud").state.up
 
 
 async def test_classes_models_and_budgets_change_too(tmp_path: Path) -> None:
@@ -314,6 +375,19 @@ async def test_two_reloads_at_once_are_one_and_a_refusal(tmp_path: Path) -> None
         assert second.status == 409
         assert (await home.ask()).status == 200
         first.cancel()
+
+
+async def test_a_reload_that_is_under_way_when_the_gateway_stops_is_given_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        add(home, endpoint("desk", "http://192.0.2.1:9"))  # nobody answers there: the first probe takes its time
+        asking = asyncio.create_task(home.change("POST", "/api/config"))
+        await eventually(lambda: home.gateway.reloader.busy)
+    assert not home.gateway.reloader.busy
+    assert "desk" not in home.gateway.dispatch.upstreams
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await asking
+    home.gateway.reloader.soon()  # a late signal
+    assert home.gateway.reloader._task is None
 
 
 async def test_a_signal_during_a_reload_is_followed_by_another(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from tests.gateway.harness import CHAT, Answer, chat, house, local, whole, wire
 from tests.gateway.test_auth import create
@@ -17,6 +19,11 @@ from tests.http.harness import HOST, eventually, read_response
 from tidegate.engines.fake import Fault, Script
 
 AUTHORITY = trustme.CA()
+LOCKED = (
+    ec.generate_private_key(ec.SECP256R1())
+    .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a password"))
+    .decode()
+)
 
 
 def certified(folder: Path) -> dict[str, Any]:
@@ -115,3 +122,21 @@ async def test_a_renewed_certificate_is_shown_to_clients_that_come_after_a_reloa
         refused = await home.gateway.reloader.reload()
         assert [p.path for p in refused.problems] == ["gateway.tls"]
         assert await serial() != first
+
+
+async def test_a_certificate_without_its_key_takes_nothing_down_and_the_prices_of_a_new_day_hold(
+    tmp_path: Path,
+) -> None:
+    """Midnight comes while somebody has written one of the two files, or a key with a password."""
+    async with house(tmp_path, gateway=certified(tmp_path) | {"keys": ""}) as home:
+        key = (tmp_path / "key.pem").read_text()
+        certified(tmp_path)
+        for bad in (key, LOCKED):
+            (tmp_path / "key.pem").write_text(bad)
+            home.gateway.reloader._day -= 1
+            day = home.gateway.reloader._day
+            await home.gateway.reloader.look_at_the_day()
+            assert home.gateway.reloader._day == day + 1
+            assert (await ask(home.port, wire("GET", "/livez"))).status == 200
+        told = [line for line in home.log("event") if line["event"].startswith("certificate not renewed")]
+        assert len(told) == 2

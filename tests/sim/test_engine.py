@@ -15,8 +15,15 @@ from tidegate.core.model import replace
 from tidegate.sim.engine import Engine, Kind, StepTime, Told
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
+from tidegate.sim.linear import Linear
 
 seeds = st.integers(0, 10_000)
+# Two ranks that share experts, on declared hardware.
+IN_STEP = replace(
+    STEP,
+    ranks=2,
+    linear=Linear(weights_s=0.01, per_token_s=1e-4, experts_s=0.02, expert_share=0.1, per_expert_token_s=5e-5),
+)
 
 
 def test_one_request_alone_takes_what_its_iterations_take() -> None:
@@ -121,9 +128,10 @@ def test_when_all_is_done_nothing_is_used_and_only_prefixes_are_kept(seed: int) 
     assert engine._context == 0
 
 
-@given(seeds)
-def test_leaps_tell_what_single_iterations_would(seed: int) -> None:
-    whole, cut = Storm(seed).told, Storm(seed, cuts=True).told
+@pytest.mark.parametrize("step", [STEP, IN_STEP])
+@given(seed=seeds)
+def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int) -> None:
+    whole, cut = Storm(seed, step=step).told, Storm(seed, cuts=True, step=step).told
     assert [(t.kind, t.sequence.job.request.id) for t in whole] == [(t.kind, t.sequence.job.request.id) for t in cut]
     assert [t.at_s for t in whole] == pytest.approx([t.at_s for t in cut], rel=1e-9)
 

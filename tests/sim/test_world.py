@@ -59,7 +59,7 @@ class Way:
 
 
 class Stage:
-    """Two engines of our own, unequal, a dear one behind a network and an API; random traffic, and trouble if wanted."""
+    """Two engines of our own, unequal, a dear one behind a network, an API; random traffic, and trouble if wanted."""
 
     def __init__(
         self, seed: int, *, count: int = 60, trouble: bool = False, turns: int = 0, **settings: object
@@ -137,7 +137,7 @@ def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int,
     for place in stage.places.values():
         assert (place.engine.running, place.engine.queued, place.engine.kv.used) == (0, 0, 0)
     assert stage.world.router.held == 0
-    assert stage.api._open == 0
+    assert stage.api._open == {}
 
 
 @given(seeds)

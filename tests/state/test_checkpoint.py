@@ -21,7 +21,7 @@ from tests.properties.storm import NOW_S, Storm
 from tidegate.config.address import Url
 from tidegate.config.build import Upstream
 from tidegate.config.endpoint import EngineKind
-from tidegate.core.model import Endpoint, Policy, Price, Prior, replace
+from tidegate.core.model import Endpoint, Overrides, Policy, Price, Prior, replace
 from tidegate.core.revive import revived
 from tidegate.core.state import State
 from tidegate.state import checkpoint
@@ -157,6 +157,24 @@ def test_what_was_learned_under_this_policy_is_found_behind_another(tmp_path: Pa
         restored = back(file)
     assert (restored.at_s, restored.refused) == (NOW_S, "")
     assert "policy.quantile was 0.95 and is 0.9" in restored.skipped
+
+
+def test_what_was_set_by_hand_comes_back_from_the_newest_under_any_policy(tmp_path: Path) -> None:
+    other = settings(replace(POLICY, quantile=0.95))
+    by_hand = Overrides(drained=("laptop",), static=True)
+    set_by_hand = msgspec.Raw(msgspec.json.encode(State(overrides=by_hand)))
+    with opened(tmp_path) as file:
+        file.write(made(NOW_S, policy=other, state=set_by_hand))
+        restored = back(file)
+        assert restored.state == State(overrides=by_hand)
+        assert restored.refused
+        file.write(made(NOW_S + 1.0))
+        file.write(made(NOW_S + 2.0, policy=other, state=set_by_hand))
+        restored = back(file)
+    assert restored.at_s == NOW_S + 1.0
+    assert restored.state is not None
+    assert restored.state.overrides == by_hand
+    assert restored.state.endpoints
 
 
 def test_a_seed_as_large_as_may_be_written_is_the_same_policy(tmp_path: Path) -> None:

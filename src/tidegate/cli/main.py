@@ -1,4 +1,4 @@
-"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, calibrate, chaos, version."""
+"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, simulate, calibrate, chaos, version."""
 
 import argparse
 import sys
@@ -14,6 +14,7 @@ from tidegate.cli import calibrate, discover, journal, keys, serve
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
+from tidegate.core.baseline import BASELINES
 from tidegate.engines.faults import Fault
 
 CONFIG = Path("tidegate.toml")
@@ -82,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
 
+    text = "play a scenario: simulated engines, networks and clients around the real decisions"
+    verb = verbs.add_parser("simulate", help=text, description=text[0].upper() + text[1:] + ".")
+    _declare_simulate(verb)
+    verb.set_defaults(run=_simulate)
+
     verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
     calibrate.add_arguments(verb)
 
@@ -95,6 +101,23 @@ def _parser() -> argparse.ArgumentParser:
 
     _verb(verbs, "version", "print the version", _version)
     return parser
+
+
+def _declare_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", type=Path, help="a scenario's file, as in scenarios/")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="a public trace in place of the scenario's traffic")
+    parser.add_argument("--trace-format", metavar="FORMAT", help="whose trace that is: azure, mooncake or kvct")
+    parser.add_argument(
+        "--policy",
+        metavar="FILE|BASELINE",
+        help=f"a file with [policy] and [class] in place of the scenario's, or one of {', '.join(BASELINES)}",
+    )
+    parser.add_argument("--seed", type=_seed, metavar="N", help="the world's seed, in place of the scenario's")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write every figure as JSON, or print it"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots that needs nothing else")
+    parser.add_argument("--journal", type=Path, metavar="FOLDER", help="write the journal, for explain and replay")
 
 
 def _verb(
@@ -125,6 +148,13 @@ def _demo(options: argparse.Namespace) -> int:
     return demo(once=options.once, verify=options.verify, as_json=options.json)
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    # A world of its own, which no other verb needs.
+    from tidegate.cli.simulate import simulate
+
+    return simulate(options)
+
+
 def _chaos(options: argparse.Namespace) -> int:
     # Part of the lab, as the demo is.
     from tidegate.cli.chaos import chaos
@@ -135,6 +165,12 @@ def _chaos(options: argparse.Namespace) -> int:
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= PORT_MAX:
         raise argparse.ArgumentTypeError(f"a number from 0 to {PORT_MAX} is expected: three more ports follow it")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**63:
+        raise argparse.ArgumentTypeError("a whole number from 0 to 2^63 - 1 is expected")
     return int(text)
 
 

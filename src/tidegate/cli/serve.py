@@ -124,16 +124,18 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     on_terminal = os.isatty(0)
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, signalled)
-    await gateway.start()
 
     def hung_up() -> None:
         # A terminal that is closed says the same as an operator who wants a reload; only then is it none any more.
+        # Kernel and shell both say it, so a second time is no haste.
         if on_terminal and not os.isatty(0):
-            signalled()
+            stop.set()
         else:
             gateway.reloader.soon()
 
+    # Before the start, which probes and may take seconds: left alone, this signal kills.
     loop.add_signal_handler(signal.SIGHUP, hung_up)
+    await gateway.start()
     # What was made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

@@ -34,8 +34,11 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     written: dict[str, set[str]]
 
 
-def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dict[str, Secret]:
-    """Note everything that contradicts something else; the secrets that were found, by endpoint."""
+def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None) -> dict[str, Secret]:
+    """Note everything that contradicts something else; the secrets that were found, by endpoint.
+
+    Without `variables` nobody is going to be reached, and what is needed for that may be missing.
+    """
     if draft.gateway is not None:
         _gateway(draft.gateway, problems)
     if draft.policy is not None:
@@ -48,11 +51,12 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str]) -> dic
         _site(path, endpoint, draft, problems)
         _model(path, name, endpoint, draft, problems)
         tariff.check(path, endpoint, draft.sites.get(endpoint.site), problems)
-        url = _url(path, endpoint, problems)
-        key = _secret(path, endpoint, draft.folder, problems, variables)
-        if key is not None:
-            secrets[name] = key
-        _network(path, endpoint, url, draft.folder, problems)
+        if variables is not None:
+            url = _url(path, endpoint, problems)
+            key = _secret(path, endpoint, draft.folder, problems, variables)
+            if key is not None:
+                secrets[name] = key
+            _network(path, endpoint, url, draft.folder, problems)
         _canary(path, endpoint, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
@@ -80,7 +84,7 @@ def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problem
     if gateway is not None and policy.hold_s_max >= gateway.request_timeout_s:
         problems.add(
             "policy.hold_s_max",
-            f"a request would be held for its whole life: gateway.request_timeout_s is {gateway.request_timeout_s:g}",
+            f"a request would be held for its whole life: the request time-out is {gateway.request_timeout_s:g} s",
             "set it to less than the request time-out, with room for the answer",
         )
 
@@ -107,7 +111,7 @@ def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> No
     if draft.gateway is not None and any(limit > draft.gateway.request_timeout_s * 1000 for limit in limits_ms):
         problems.add(
             f"{path}.slo",
-            f"it allows longer than a request lives: gateway.request_timeout_s is {draft.gateway.request_timeout_s:g}",
+            f"it allows longer than a request lives: the request time-out is {draft.gateway.request_timeout_s:g} s",
             "promise less, or raise the request time-out",
         )
     _residency(f"{path}.residency", klass.residency, draft, problems)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tidegate.config.address import is_loopback, parse_address
 from tidegate.config.config import Config
 from tidegate.config.problem import join
 from tidegate.core.model import Record
@@ -59,9 +60,11 @@ def tables(config: Config) -> dict[str, Any]:
 
 def diff(before: Config, after: Config) -> tuple[Change, ...]:
     """Every setting that differs, in the order of their paths."""
-    kept = {join(table, name) for table, names in _AT_RESTART.items() for name in names}
+    kept = {join(table, name) for table, names in _AT_RESTART.items() for name in names} | {"gateway.tls"}
+    if _would_lie_open(before, after):
+        kept.add("gateway.admin_key")
     found = [
-        Change(path=path, before=old, after=new, at_restart=path in kept or path == "gateway.tls")
+        Change(path=path, before=old, after=new, at_restart=path in kept)
         for path, old, new in _differences((), tables(before), tables(after))
     ]
     both = before.secrets.keys() & after.secrets.keys()
@@ -82,7 +85,16 @@ def without_restart(running: Config, wanted: Config) -> Config:
     }
     if (running.gateway.tls is None) != (wanted.gateway.tls is None):
         kept["gateway"] = msgspec.structs.replace(kept["gateway"], tls=running.gateway.tls)
-    return msgspec.structs.replace(wanted, **kept)
+    admin_key = wanted.admin_key
+    if _would_lie_open(running, wanted):
+        admin_key = running.admin_key
+        kept["gateway"] = msgspec.structs.replace(kept["gateway"], admin_key=running.gateway.admin_key)
+    return msgspec.structs.replace(wanted, **kept, admin_key=admin_key)
+
+
+def _would_lie_open(running: Config, wanted: Config) -> bool:
+    """Whether the admin's secret goes while its address, which waits for a restart, is one that others reach."""
+    return wanted.admin_key is None and not is_loopback(parse_address(running.gateway.admin).host)
 
 
 def _differences(path: tuple[str, ...], before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

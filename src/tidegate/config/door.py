@@ -28,11 +28,16 @@ class Tls(msgspec.Struct, frozen=True, kw_only=True):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        self.load(context)
+        self._load(context)
         return context
 
-    def load(self, context: ssl.SSLContext) -> None:
+    def renew(self, context: ssl.SSLContext) -> None:
         """Show what the files hold now to clients that come from now on. Raises as `context` does."""
+        # A certificate whose key is not its own would take the place of the one before all the same, and serve nobody.
+        self.context()
+        self._load(context)
+
+    def _load(self, context: ssl.SSLContext) -> None:
         # A key with a password fails instead of asking for it on a terminal that nobody watches.
         context.load_cert_chain(self.cert, self.key, password=_no_password)
 

@@ -49,6 +49,10 @@ def words(kind: inspect.Type) -> str:
         return "true or false"
     if isinstance(kind, inspect.DateType):
         return "a day, as in 2026-12-01"
+    if isinstance(kind, inspect.DateTimeType):
+        return "a time, as in 2026-12-01T08:00:00Z"
+    if isinstance(kind, inspect.LiteralType):
+        return "one of " + ", ".join(f'"{value}"' for value in sorted(map(str, kind.values)))
     if isinstance(kind, inspect.IntType | inspect.FloatType):
         noun = "a whole number" if isinstance(kind, inspect.IntType) else "a number"
         return f"{noun} from {number(kind.ge)} to {number(kind.le)}"

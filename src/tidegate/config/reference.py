@@ -5,6 +5,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.fingerprint import FingerprintTable
 from tidegate.config.model import ModelTable
+from tidegate.config.moment import Moment
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
 from tidegate.config.schema import (
     CLASSES,
@@ -60,7 +62,7 @@ ELSEWHERE = {
 }
 """Settings whose default depends on others, and on which."""
 
-_PRIOR = {field.name for field in expected.fields(PriorTable)}
+_OTHERWISE = dict.fromkeys((field.name for field in expected.fields(PriorTable)), "by engine") | ELSEWHERE
 
 INTRODUCTION = """\
 <!-- Made by `python -m tidegate.config.reference`; a test compares it with the schema. Edit the schema. -->
@@ -88,12 +90,13 @@ serves = ["smollm2"]
 def reference() -> str:
     """The whole page, as Markdown."""
     parts = [INTRODUCTION]
-    parts += [_section(title, table) for title, table in TABLES]
+    parts += [section(title, table, _OTHERWISE) for title, table in TABLES]
     parts += [_classes(), _engines()]
     return "\n".join(parts)
 
 
-def _section(title: str, table: type[Table]) -> str:
+def section(title: str, table: type[Table], otherwise: Mapping[str, str]) -> str:
+    """A table of the file, with all its settings; `otherwise` are defaults that depend on others, by setting."""
     rows = [
         f"## `{title}`",
         "",
@@ -103,7 +106,12 @@ def _section(title: str, table: type[Table]) -> str:
         "| --- | --- | --- | --- |",
     ]
     for field in expected.fields(table):
-        cells = (f"`{field.encode_name}`", expected.words(field.type), _default(field), expected.description(field))
+        cells = (
+            f"`{field.encode_name}`",
+            expected.words(field.type),
+            _default(field, otherwise),
+            expected.description(field),
+        )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
@@ -112,12 +120,12 @@ def _paragraphs(table: type[Table]) -> list[str]:
     return [line.strip() for line in (table.__doc__ or "").strip().splitlines()]
 
 
-def _default(field: inspect.Field) -> str:
+def _default(field: inspect.Field, otherwise: Mapping[str, str]) -> str:
     value = expected.default(field)
     if value is msgspec.NODEFAULT:
         return "required"
-    if field.name in ELSEWHERE or field.name in _PRIOR:
-        return ELSEWHERE.get(field.name, "by engine")
+    if field.name in otherwise:
+        return otherwise[field.name]
     if value is None or value in ((), "", FingerprintTable()):
         return "none"
     return f"`{_toml(value)}`"
@@ -129,6 +137,8 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{key} = {_toml(v)}" for key, v in given.items()) + " }"
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, Moment):
+        return f"{value.isoformat()}Z"
     if isinstance(value, float):
         return expected.number(value) if value >= 0.0001 or value == 0 else f"{value:.8f}".rstrip("0")
     return json.dumps(value)

@@ -7,6 +7,7 @@ import msgspec
 
 from tidegate.core import plan, rules
 from tidegate.core.baseline import static_order
+from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import Base, EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
@@ -48,12 +49,10 @@ class Router:
     """
 
     __slots__ = (
-        "_by_model",
         "_decided",
+        "_eligible",
         "_lengths",
         "_models",
-        "_own_by_model",
-        "_pinned",
         "_policy",
         "_sessions",
         "_state",
@@ -74,12 +73,7 @@ class Router:
         self._sessions = Sessions(self._state.sessions)
         # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
         self._decided: tuple[Request, float, list[Option]] | None = None
-        self._by_model: dict[str, list[EndpointModel]] = {}
-        for model in self._models.values():
-            for name in dict.fromkeys(model.endpoint.models):
-                self._by_model.setdefault(name, []).append(model)
-        self._own_by_model = {name: [m for m in models if m.owned] for name, models in self._by_model.items()}
-        self._pinned: dict[str, frozenset[str]] = {}
+        self._eligible = Eligible(self._models, self._sessions)
         self._override(self._state.overrides)
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -87,7 +81,7 @@ class Router:
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
         length = self._lengths.at(request.klass, request.output_tokens_max)
-        models, reasons = self._allowed(request, length, now_s)
+        models, reasons = self._eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
         if self._is_static(now_s):
@@ -124,7 +118,7 @@ class Router:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
         length = self._lengths.at(request.klass, request.output_tokens_max)
         worth = worth_usd(request, length)
-        _, reasons = self._allowed(request, length, now_s)
+        _, reasons = self._eligible.now(request, length, now_s)
         found = []
         for model in self._models.values():
             if request.model not in model.endpoint.models:
@@ -151,19 +145,16 @@ class Router:
 
     def serves(self, model: str) -> bool:
         """Whether any endpoint serves this model name."""
-        return model in self._by_model
+        return bool(self._eligible.serving(model))
 
     def serving(self, model: str) -> list[EndpointModel]:
         """The endpoints that serve this model name, to read."""
-        return list(self._by_model.get(model, ()))
+        return list(self._eligible.serving(model))
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
-        if endpoint not in {model.name for model in self._by_model.get(request.model, ())}:
-            return Why.UNKNOWN_MODEL
         length = self._lengths.at(request.klass, request.output_tokens_max)
-        _, reasons = self._allowed(request, length, now_s)
-        return reasons.get(endpoint)
+        return self._eligible.forbids(request, endpoint, length, now_s)
 
     @property
     def state(self) -> State:
@@ -253,15 +244,7 @@ class Router:
 
     def _override(self, overrides: Overrides) -> None:
         self._state.overrides = overrides
-        for name, model in self._models.items():
-            model.drained = name in overrides.drained
-        # By model, the endpoints that it is pinned to; empty where nobody has set a pin, which is nearly always.
-        pinned: dict[str, set[str]] = {}
-        for name in overrides.pinned:
-            if (one := self._models.get(name)) is not None:
-                for served in one.endpoint.models:
-                    pinned.setdefault(served, set()).add(name)
-        self._pinned = {served: frozenset(names) for served, names in pinned.items()}
+        self._eligible.override(overrides)
 
     def _probed(self, fact: Probed, model: EndpointModel) -> None:
         before = model.fingerprint
@@ -284,46 +267,6 @@ class Router:
             self._lengths.learn(sent.klass, tokens, now_s, at_least=at_least)
 
     # --- deciding -----------------------------------------------------------------------------------------------
-
-    def _allowed(self, request: Request, length: Length, now_s: float) -> tuple[list[EndpointModel], dict[str, Why]]:
-        """The endpoints that no rule excludes, and by name the reason for each of the others."""
-        models, reasons = self._within(request, length, rules.tokens_needed(request, length), now_s)
-        if not models and request.output_tokens_max is None and Why.CONTEXT_TOO_LONG in reasons.values():
-            return self._within(request, length, rules.tokens_needed_least(request), now_s)
-        return models, reasons
-
-    def _within(
-        self, request: Request, length: Length, needed: int, now_s: float
-    ) -> tuple[list[EndpointModel], dict[str, Why]]:
-        models: list[EndpointModel] = []
-        reasons: dict[str, Why] = {}
-        pinned = self._pinned.get(request.model) if self._pinned else None
-        home = self._home(request, now_s) if request.session else None
-        for model in self._by_model.get(request.model, ()):
-            why = rules.excluded(request, model, needed, length, now_s, home)
-            if pinned is not None and model.name not in pinned and (why is None or why in rules.PASSING):
-                why = Why.PINNED_ELSEWHERE
-            if why is None:
-                models.append(model)
-            else:
-                reasons[model.name] = why
-        return models, reasons
-
-    def _allowed_own(self, request: Request, length: Length, now_s: float) -> list[EndpointModel]:
-        """Those of `_allowed` that are ours, without a look at the others where there are any."""
-        needed = rules.tokens_needed(request, length)
-        own = self._own_by_model.get(request.model, ())
-        pinned = self._pinned.get(request.model)
-        home = self._home(request, now_s) if request.session else None
-        models = [
-            m
-            for m in own
-            if (pinned is None or m.name in pinned) and rules.excluded(request, m, needed, length, now_s, home) is None
-        ]
-        return models or [m for m in self._allowed(request, length, now_s)[0] if m.owned]
-
-    def _home(self, request: Request, now_s: float) -> EndpointModel | None:
-        return self._sessions.home(request, self._by_model.get(request.model, ()), self._models, now_s)
 
     @staticmethod
     def _weigh(
@@ -472,7 +415,7 @@ class Router:
             if new is not None and request.id == new.request.id:
                 continue
             length = self._lengths.at(request.klass, request.output_tokens_max)
-            own = {m.name: m.base(request, length, now_s) for m in self._allowed_own(request, length, now_s)}
+            own = {m.name: m.base(request, length, now_s) for m in self._eligible.own(request, length, now_s)}
             if own:
                 items.append(item(request, worth_usd(request, length), own))
         slots_s, rooms = {}, {}
@@ -486,7 +429,7 @@ class Router:
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
         """What a held request would be worth at each endpoint that is not ours, best first."""
         length = self._lengths.at(request.klass, request.output_tokens_max)
-        models, _ = self._allowed(request, length, now_s)
+        models, _ = self._eligible.now(request, length, now_s)
         others = [m for m in models if not m.owned]
         options = self._weigh(request, others, length, worth_usd(request, length), now_s)
         return _best_first([(o.value_usd, o.model.name) for o in options])

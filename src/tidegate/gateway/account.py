@@ -7,6 +7,7 @@ from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
+from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Cause
 from tidegate.telemetry.event import WideEvent
@@ -161,15 +162,18 @@ class Account:
         """
         if not attempt.sent:
             return 0.0
-        price = self._upstreams[attempt.endpoint].endpoint.price
+        endpoint = self._upstreams[attempt.endpoint].endpoint
         if fact.prompt_tokens is None and (
             fact.ending is Ending.REFUSED or (attempt.status != 200 and fact.ending is Ending.FAILED)
         ):
             return 0.0
         if fact.cause in _UNBILLED:
             return 0.0
+        if fact.output_tokens is None and fact.ending is Ending.OK:
+            # A whole answer that does not say what it took: unknown is never nothing, so it is the most it can be.
+            return upper_usd(endpoint, self._call)
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._request.prompt_tokens
-        return price.usd(
+        return endpoint.price.usd(
             prompt_tokens,
             fact.output_tokens or 0,
             fact.cached_tokens or 0,

@@ -12,7 +12,7 @@ from tidegate.config.secret import Secret
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.canary import Canary
-from tidegate.gateway.control import ROUTES, Control
+from tidegate.gateway.control import ROUTES, Control, refuse_strangers
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON, Headers
@@ -61,7 +61,8 @@ class Admin:
         self._digest = None if key is None else digest(key.reveal().encode())
 
     async def close(self) -> None:
-        """Stop explaining."""
+        """Stop explaining, and reloading."""
+        await self._control.close()
         if self._explaining is not None:
             self._explaining.cancel()
             await asyncio.gather(self._explaining, return_exceptions=True)
@@ -73,14 +74,18 @@ class Admin:
             _error(exchange, 401, "The admin address asks for `Authorization: Bearer` and its secret.", (CHALLENGE,))
             return
         try:
-            if not self._control.answers(exchange, guarded=self._digest is not None):
+            if self._digest is None and path.startswith("/api/"):
+                refuse_strangers(exchange.headers)
+            if not self._control.answers(exchange):
                 self._answer(exchange, path)
         except BadRequest as error:
-            _error(exchange, error.status, error.message)
+            _error(exchange, error.status, error.message, error.headers)
 
     def _answer(self, exchange: Exchange, path: str) -> None:
         if exchange.method not in ("GET", "HEAD"):
-            _error(exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.")
+            _error(
+                exchange, 405, f"{exchange.method} changes nothing here; GET {_ROUTES}.", ((b"allow", b"GET, HEAD"),)
+            )
         elif path == "/livez":
             exchange.respond(200, (JSON,), b'{"status":"ok"}')
         elif path == "/readyz":

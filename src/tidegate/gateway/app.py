@@ -10,6 +10,7 @@ from tidegate.clock import Clock
 from tidegate.config.address import is_loopback
 from tidegate.config.build import Built, build
 from tidegate.config.config import Config
+from tidegate.config.door import Tls
 from tidegate.core.model import JOURNAL_VERSION, Overrides, Segment
 from tidegate.core.profile import Profile
 from tidegate.core.revive import reconfigured
@@ -145,8 +146,7 @@ class Gateway:
         """
         built = build(config, self.clock.now_s())
         if self._tls is not None and built.gateway.tls is not None:
-            # Also where the file says what it said: certificates are renewed in place.
-            built.gateway.tls.load(self._tls)
+            self._renew(self._tls, built.gateway.tls)
         doubted = self._doubted() if by_hand else frozenset[str]()
         if built == self._built and not doubted:
             return
@@ -175,6 +175,14 @@ class Gateway:
         """Endpoints whose models are not what they were at first."""
         models = [self.router.endpoint(name) for name in self.dispatch.upstreams]
         return frozenset(model.name for model in models if model.doubts or model.state.drifted)
+
+    def _renew(self, context: ssl.SSLContext, tls: Tls) -> None:
+        """Also where the file says what it said: certificates are renewed in place."""
+        try:
+            tls.renew(context)
+        except (OSError, ValueError) as error:
+            # A reload has found them good; the prices of a new day do not wait for who is writing them just now.
+            self.log.event("error", "certificate not renewed; the one before is shown", reason=str(error))
 
     def _configure(self, built: Built, members: dict[str, Member], vouched: frozenset[str]) -> None:
         """The router goes on with what it knows, as far as that still holds; a journal segment begins with it."""

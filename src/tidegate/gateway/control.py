@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
@@ -32,13 +32,11 @@ class Control:
         self._schema = msgspec.json.encode(json_schema())
         self._reloading: set[asyncio.Task[None]] = set()
 
-    def answers(self, exchange: Exchange, *, guarded: bool) -> bool:
-        """Answer, now or later, if it is ours to answer. Raises BadRequest. `guarded`: a secret was asked for."""
+    def answers(self, exchange: Exchange) -> bool:
+        """Answer, now or later, if it is ours to answer. Raises BadRequest."""
         if not exchange.path.startswith(_PATHS):
             return False
         path, reads = exchange.path, exchange.method in ("GET", "HEAD")
-        if not reads and not guarded:
-            _refuse_strangers(exchange.headers)
         if path == "/api/config/schema" and reads:
             exchange.respond(200, ((b"content-type", b"application/schema+json"),), self._schema)
         elif path == "/api/config" and reads:
@@ -55,6 +53,12 @@ class Control:
             return False
         return True
 
+    async def close(self) -> None:
+        """Give up reloads that are under way: nothing is put in force any more."""
+        for task in self._reloading:
+            task.cancel()
+        await asyncio.gather(*self._reloading, return_exceptions=True)
+
     @property
     def _overrides(self) -> Overrides:
         return self._dispatch.router.overrides
@@ -69,7 +73,7 @@ class Control:
         }
 
     def _reload(self, exchange: Exchange) -> None:
-        dry_run = parse_qs(exchange.query).get("dry_run", ["false"])[-1] in ("true", "1")
+        dry_run = _dry_run(exchange.query)
         if self._reloader.busy:
             raise BadRequest("A reload is under way; ask again when it is done.", status=409, code="reload_under_way")
         task = asyncio.get_running_loop().create_task(self._reloaded(exchange, dry_run=dry_run))
@@ -115,20 +119,31 @@ def told(overrides: Overrides) -> dict[str, str | bool]:
     }
 
 
-def _refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
+def _dry_run(query: str) -> bool:
+    """Raise for a query that means neither: a reload that was to be a trial would not be one."""
+    match parse_qsl(query, keep_blank_values=True):
+        case [] | [("dry_run", "false" | "0")]:
+            return False
+        case [("dry_run", "true" | "1")]:
+            return True
+    raise BadRequest("POST /api/config takes ?dry_run=true, or no query; nothing was changed.")
+
+
+def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
 
     Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
     """
-    origin = headers.get(b"origin")
-    if not is_loopback(_host(b"//" + headers.get(b"host", b""))):
+    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+    if not is_loopback(_host(b"//" + host)):
         raise BadRequest(
-            "Without gateway.admin_key, changes are taken from this machine by its own name alone: 127.0.0.1, [::1] "
-            "or localhost.",
+            "Without gateway.admin_key, this is for whoever asks this machine by its own name: 127.0.0.1, [::1] or "
+            "localhost.",
             status=403,
         )
-    if origin is not None and not is_loopback(_host(origin)):
-        raise BadRequest("Changes are not taken from pages of others; use curl, or set gateway.admin_key.", status=403)
+    # Of another port, too: what else this machine serves may show pages of others.
+    if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
+        raise BadRequest("This is not for pages of others; use curl, or set gateway.admin_key.", status=403)
 
 
 def _host(url: bytes) -> str:
@@ -144,5 +159,6 @@ def _on(exchange: Exchange) -> bool:
             f"{exchange.path[:200]} takes PUT, which sets it, and DELETE, which takes it back; GET /api/overrides "
             "shows what is set.",
             status=405,
+            headers=((b"allow", b"PUT, DELETE"),),
         )
     return exchange.method == "PUT"

@@ -93,7 +93,8 @@ class Dispatch:
         self._recognition = Recognition(log)
         self._journal = journal
         self._request_timeout_s = request_timeout_s
-        self._live: dict[str, Timed] = {}
+        # With the time at which it has taken too long: another time-out is for those that come after it.
+        self._live: dict[str, tuple[Timed, float]] = {}
         self._timers: dict[str, float] = {}
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
@@ -197,7 +198,7 @@ class Dispatch:
 
     def begin(self, drive: Timed) -> None:
         """A request is under way."""
-        self._live[drive.request.id] = drive
+        self._live[drive.request.id] = drive, drive.request.arrived_s + self._request_timeout_s
         if self._sweep_handle is None:
             self._swept_s = self.clock.now_s()
             self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -243,12 +244,11 @@ class Dispatch:
         # The next sweep comes whatever a request does in its turn: the others keep their time.
         self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         for request_id in [i for i, at_s in self._timers.items() if at_s <= now_s]:
-            drive = self._live.get(request_id)
+            live = self._live.get(request_id)
             del self._timers[request_id]
-            if drive is not None:
-                drive.timer(now_s)
-        oldest_s = now_s - self._request_timeout_s
-        for drive in [d for d in self._live.values() if d.request.arrived_s < oldest_s]:
+            if live is not None:
+                live[0].timer(now_s)
+        for drive in [d for d, until_s in self._live.values() if until_s < now_s]:
             del self._live[drive.request.id]
             drive.expire(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:

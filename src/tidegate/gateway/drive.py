@@ -1,15 +1,14 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
 from tidegate.core import flight as fly
-from tidegate.core.estimator import CONTEXT_EXCEEDED
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Request, Wait
-from tidegate.core.why import WHY_TEXT, Why
-from tidegate.engines.base import UNCARRIED, Failure, Outgoing, uncarried
+from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.failures import EXPIRED, NEVER_HERE, NO_CONTENT, forbidden, last_word
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
@@ -21,35 +20,6 @@ from tidegate.wire.whole import WholeReader
 
 # Silence between two pieces of an answer: the longest pause of a healthy engine is one prefill of a neighbour.
 IDLE_TIMEOUT_S = 60.0
-
-_NO_CONTENT = Failure(
-    ending=Ending.TIMED_OUT,
-    cause="no_content",
-    status=504,
-    message="the endpoint showed no content in time",
-    code="upstream_timeout",
-)
-_EXPIRED = Failure(
-    ending=Ending.TIMED_OUT,
-    cause="request_timeout",
-    status=504,
-    message="The request took longer than the gateway allows (gateway.request_timeout_s).",
-    code="request_timeout",
-)
-
-
-def _forbidden(why: Why) -> Failure:
-    return Failure(
-        ending=Ending.REFUSED,
-        cause="reconfigured",
-        status=503,
-        message=f"an endpoint of the plan was taken out of it meanwhile: {WHY_TEXT[why]}",
-        code="no_endpoint_available",
-    )
-
-
-# One endpoint will never serve it; that is no last word where another one only failed, and may yet.
-_NEVER_HERE = frozenset({CONTEXT_EXCEEDED, UNCARRIED})
 
 
 class Drive:
@@ -143,8 +113,8 @@ class Drive:
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
-        self._abandon(now_s, Ending.TIMED_OUT, _EXPIRED.cause)
-        self._remember(_EXPIRED)
+        self._abandon(now_s, Ending.TIMED_OUT, EXPIRED.cause)
+        self._remember(EXPIRED)
         self._fail(committed=self._exchange.started, now_s=now_s)
 
     # --- what the attempts tell -----------------------------------------------------------------------------------
@@ -186,18 +156,21 @@ class Drive:
     # --- what the flight says -------------------------------------------------------------------------------------
 
     def _act(self, actions: list[fly.Action], now_s: float) -> None:
+        passed_over = self._passed_over
         for action in actions:
             match action:
                 case fly.Call():
                     self._send(action, now_s)
                 case fly.Cancel():
                     if action.timed_out:
-                        self._remember(_NO_CONTENT)
-                        self._cancel(action.endpoint, now_s, Ending.TIMED_OUT, _NO_CONTENT.cause)
+                        self._remember(NO_CONTENT)
+                        self._cancel(action.endpoint, now_s, Ending.TIMED_OUT, NO_CONTENT.cause)
                     else:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
                 case fly.Timer():
-                    self._dispatch.set_timer(self, action.at_s)
+                    # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
+                    if passed_over == self._passed_over:
+                        self._dispatch.set_timer(self, action.at_s)
                 case fly.Relay():
                     self._relay(action.endpoint)
                 case fly.Hold():
@@ -225,7 +198,7 @@ class Drive:
             # Decided under other settings, or before operators took a hand: what was allowed then may not be now.
             why = dispatch.router.forbids(self.request, action.endpoint, now_s)
             if why is not None:
-                self._pass_over(action.endpoint, _forbidden(why), now_s)
+                self._pass_over(action.endpoint, forbidden(why), now_s)
                 return
         upstream = dispatch.upstreams[action.endpoint]
         try:
@@ -339,7 +312,7 @@ class Drive:
 
     def _remember(self, failure: Failure) -> None:
         """What the client is told, if this was the last hope."""
-        if self._failure is None or failure.cause not in _NEVER_HERE:
+        if self._failure is None or failure.cause not in NEVER_HERE:
             self._failure = failure
             self._account.cause = failure.cause
 
@@ -382,18 +355,9 @@ class Drive:
     def _fail(self, *, committed: bool, now_s: float) -> None:
         failure = self._failure
         assert failure is not None, "a flight gives up after a failure"
-        reply = ErrorReply(
-            status=failure.status,
-            message=self._message(failure),
-            kind=failure.kind,
-            param=failure.param,
-            code=failure.code,
-            retry_after_s=failure.retry_after_s,
-            # Every endpoint that may serve this was tried already; an SDK that tries again at once multiplies load.
-            should_retry=False if failure.status in (502, 504) else None,
-        )
+        reply = last_word(failure, self._sent)
         if not committed:
-            outcome = "client_error" if failure.final or failure.cause in _NEVER_HERE else "failed"
+            outcome = "client_error" if failure.final or failure.cause in NEVER_HERE else "failed"
             # A final failure is relayed in the engine's words, and these may quote the prompt.
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return
@@ -410,12 +374,6 @@ class Drive:
 
         self._over(now_s, status=200, outcome="failed_mid_stream", code=reply.code)
         self._dispatch.written(release)
-
-    def _message(self, failure: Failure) -> str:
-        if failure.final or failure is _EXPIRED or failure.cause in _NEVER_HERE:
-            return failure.message
-        tried, said = self._sent, failure.message.rstrip(".")
-        return f"No endpoint could complete this ({tried} tried); the last one: {said}."
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange

@@ -8,7 +8,7 @@ import msgspec
 from tidegate.clock import Clock
 from tidegate.config import build
 from tidegate.config.secret import Secret
-from tidegate.core.model import Endpoint, Probed
+from tidegate.core.model import Endpoint, Probed, replace
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
@@ -53,7 +53,7 @@ class Fleet:
         """The members under other settings: those that stay as they are, and new ones, each probed once.
 
         Those in `anew` are new in any case: what was believed of them first is believed no more. Nothing is in force
-        yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read.
+        yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read, or there is no address.
         """
         members: dict[str, Member] = {}
         try:
@@ -69,7 +69,7 @@ class Fleet:
                 members[endpoint.name] = known
             new = [member for member in members.values() if not member.tasks]
             for member, seen in zip(new, await asyncio.gather(*(m.prober.introduce() for m in new)), strict=True):
-                member.seen = seen
+                member.seen = self._forgiven(member, seen)
         except BaseException:
             await self.discard(members)
             raise
@@ -112,9 +112,23 @@ class Fleet:
         for member in self._members.values():
             await member.upstream.pool.close()
 
+    def _forgiven(self, member: Member, seen: Probed) -> Probed:
+        """One lost probe is bad luck: an engine that was up stays so, as it was known, and the next probe decides."""
+        known, now = self._members.get(seen.endpoint), member.settings
+        if seen.up or known is None or not _alike(known.settings, now):
+            return seen
+        state, before = self._dispatch.router.endpoint(seen.endpoint).state, known.settings
+        return replace(
+            seen,
+            up=state.up,
+            context_tokens=state.context_tokens if before.asks_context and now.asks_context else seen.context_tokens,
+            capabilities=state.capabilities if before.asks_media and now.asks_media else seen.capabilities,
+        )
+
     def _member(self, endpoint: Endpoint, settings: build.Upstream, known: Member | None) -> Member:
         """A member made anew. What leads to the same place over the same number of connections is kept."""
-        assert settings.url is not None, "every endpoint has an address"
+        if settings.url is None:
+            raise OSError(f"endpoint `{endpoint.name}` has no url, so nothing can be sent there")
         if known is not None and _reached(known.settings, known.upstream.endpoint) == _reached(settings, endpoint):
             pool = known.upstream.pool
         else:
@@ -143,6 +157,11 @@ class Fleet:
                 await asyncio.sleep(RETIRE_S)
         finally:
             await pool.close()
+
+
+def _alike(before: build.Upstream, after: build.Upstream) -> bool:
+    """Whether what was up under one is up under the other."""
+    return before.reaches(after) and (before.key, before.tls_ca_file) == (after.key, after.tls_ca_file)
 
 
 def _reached(settings: build.Upstream, endpoint: Endpoint) -> tuple[object, ...]:

@@ -194,5 +194,8 @@ class Handler:
 def _only(exchange: Exchange, method: str) -> None:
     if exchange.method != method and not (method == "GET" and exchange.method == "HEAD"):
         raise BadRequest(
-            f"{exchange.path[:200]} takes {method}, not {exchange.method}.", status=405, code="method_not_allowed"
+            f"{exchange.path[:200]} takes {method}, not {exchange.method}.",
+            status=405,
+            code="method_not_allowed",
+            headers=((b"allow", b"GET, HEAD" if method == "GET" else method.encode()),),
         )

@@ -67,6 +67,7 @@ class Keeper:
         self._dispatch: Dispatch
         self._task: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
+        self._again = False
 
     def configure(self, built: Built) -> None:
         """What is learned from now on depends on these settings."""
@@ -86,9 +87,12 @@ class Keeper:
             self._task = asyncio.get_running_loop().create_task(self._run(self._file))
 
     def save_soon(self) -> None:
-        """Write it down now: what operators set by hand should not wait for the interval."""
-        if self._file is not None and self._task is not None:
-            self._saving = asyncio.get_running_loop().create_task(self._save(self._file))
+        """Write it down now, for what operators set by hand should not wait; asked again meanwhile, once more after."""
+        if self._file is None or self._task is None:
+            return
+        self._again = True
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.get_running_loop().create_task(self._save_all(self._file))
 
     async def close(self) -> None:
         """Write it down once more, and let go of the file."""
@@ -120,6 +124,11 @@ class Keeper:
     async def _run(self, file: Checkpoints) -> None:
         while True:
             await asyncio.sleep(self._every_s)
+            await self._save(file)
+
+    async def _save_all(self, file: Checkpoints) -> None:
+        while self._again:
+            self._again = False
             await self._save(file)
 
     async def _save(self, file: Checkpoints) -> None:

@@ -66,7 +66,7 @@ class Reloader:
         self._log = log
         self._metrics = metrics
         self._lock = asyncio.Lock()
-        self._asked = False
+        self._asked = self._open = False
         self._task: asyncio.Task[None] | None = None
         self._day = day_number(self.since_s)
 
@@ -76,9 +76,9 @@ class Reloader:
         return self._lock.locked()
 
     def soon(self) -> None:
-        """Reload; asked again meanwhile, once more after that."""
+        """Reload, once `watch` runs; asked again meanwhile, once more after that."""
         self._asked = True
-        if self._task is None or self._task.done():
+        if self._open and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def reload(self, *, dry_run: bool = False) -> Outcome:
@@ -91,7 +91,10 @@ class Reloader:
             return outcome
 
     async def watch(self) -> None:
-        """Let the prices of a new day hold, for as long as it runs."""
+        """Reload when told to, and let the prices of a new day hold, for as long as it runs."""
+        self._open = True
+        if self._asked:
+            self.soon()
         while True:
             await asyncio.sleep(WATCH_S)
             await self.look_at_the_day()
@@ -111,6 +114,7 @@ class Reloader:
 
     async def close(self) -> None:
         """Reload no more."""
+        self._open = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -128,7 +132,7 @@ class Reloader:
                 possible = without_restart(self.config, wanted)
                 await self._put_in_force(possible, by_hand=True)
                 self.config = possible
-                if changes:
+                if not all(change.at_restart for change in changes):
                     self.since_s = self._clock.now_s()
         except ConfigError as error:
             return Outcome(at_s=self._clock.now_s(), applied=False, problems=tuple(error.problems))
@@ -136,6 +140,11 @@ class Reloader:
             remedy = "mend that, and reload again"
             problem = Problem(file=str(self.config.file), path="", message=str(error), remedy=remedy)
             return Outcome(at_s=self._clock.now_s(), applied=False, changes=changes, problems=(problem,))
+        except Exception as error:  # by its type alone: a message may quote a secret
+            self._metrics.crashed()
+            message = f"it met a bug of ours ({type(error).__name__})"
+            problem = Problem(file=str(self.config.file), path="", message=message, remedy="restart, and report it")
+            return Outcome(at_s=self._clock.now_s(), applied=False, problems=(problem,))
         return Outcome(at_s=self._clock.now_s(), applied=not dry_run, changes=changes)
 
     async def _read(self) -> Config:

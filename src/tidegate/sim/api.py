@@ -159,6 +159,10 @@ class Api:
         self._open[job.request.id] = (now_s + ttft_s, tpot_s)
         return Answer(status=OK, ttft_s=ttft_s, tpot_s=tpot_s, cached_tokens=cached_tokens)
 
+    def limit(self, requests_per_minute: float | None, now_s: float) -> None:
+        """From now on so many requests a minute are served, None is without a limit; the first minute's are there."""
+        self._requests = None if requests_per_minute is None else Bucket(requests_per_minute, now_s)
+
     def ended(self, job: Job, now_s: float) -> None:
         """It is over there: finished, failed or cancelled. Nothing where it was not served, or has ended before."""
         begun = self._open.pop(job.request.id, None)

@@ -14,7 +14,17 @@ from tidegate.sim.loop import Loop
 class Attempt:
     """One request on its way to one endpoint and back."""
 
-    __slots__ = ("cached_tokens", "endpoint", "first_s", "hedge", "job", "output_tokens", "over", "sent_s")
+    __slots__ = (
+        "cached_tokens",
+        "endpoint",
+        "first_s",
+        "hedge",
+        "job",
+        "output_tokens",
+        "over",
+        "predicted_s",
+        "sent_s",
+    )
 
     def __init__(self, job: Job, endpoint: str, sent_s: float, *, hedge: bool) -> None:
         self.job = job
@@ -22,6 +32,7 @@ class Attempt:
         self.sent_s = sent_s
         self.hedge = hedge
         self.first_s: float | None = None
+        self.predicted_s: float | None = None
         self.cached_tokens = self.output_tokens = 0
         self.over = False
 
@@ -153,6 +164,18 @@ class Local(_Away):
         for attempt in lost:
             self._back(self._listener.failed, attempt, RESET)
         self._loop.at(back_s, self._up)
+
+    def freeze(self, until_s: float) -> None:
+        """Nothing moves in the engine until then."""
+        self._advance()
+        self.engine.freeze(self._loop.now_s, until_s)
+        self._plan()
+
+    def slow(self, factor: float) -> None:
+        """From now on the engine takes `factor` times as long as its profile says."""
+        self._advance()
+        self.engine.slow(factor, self._loop.now_s)
+        self._plan()
 
     def _up(self) -> None:
         self.down = False

@@ -22,62 +22,22 @@ from tidegate.core.model import (
     Observation,
     Overrides,
     Policy,
-    Record,
     Released,
-    Request,
     Segment,
     Started,
+    replace,
 )
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
-from tidegate.core.why import Why
+from tidegate.sim.decider import Decider
 from tidegate.sim.job import Job, Traffic
 from tidegate.sim.loop import Loop
+from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Attempt, Failure, Place
+from tidegate.sim.purse import Purse
 
 # Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
 _UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
-
-
-class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What one request came to. Times count from its arrival, None where it did not come so far.
-
-    `why` is the reason of its last decision, `outcome` one of `ok`, `refused`, `failed`, `failed_mid_stream`, and
-    `timed_out`. `usd` is what all its attempts cost, paid to others or in running our own.
-    """
-
-    request: Request
-    outcome: str
-    endpoint: str
-    why: Why
-    attempts: int
-    held_s: float
-    ttft_s: float | None
-    e2e_s: float
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    usd: float
-
-    @property
-    def tpot_s(self) -> float | None:
-        """The time per output token after the first."""
-        if self.ttft_s is None or self.output_tokens < 2:
-            return None
-        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
-
-    @property
-    def kept(self) -> bool:
-        """Whether every axis of its promise was kept."""
-        slo = self.request.slo
-        if self.outcome != "ok" or self.ttft_s is None:
-            return False
-        tpot_s = self.tpot_s
-        return not (
-            (slo.ttft_s is not None and self.ttft_s > slo.ttft_s)
-            or (slo.tpot_s is not None and tpot_s is not None and tpot_s > slo.tpot_s)
-            or (slo.e2e_s is not None and self.e2e_s > slo.e2e_s)
-        )
 
 
 class _Drive:
@@ -118,15 +78,19 @@ class World:
         start_s: float = 0.0,
         request_timeout_s: float = 600.0,
         software: str = "simulated",
+        router: Decider | None = None,
+        purse: Purse | None = None,
         journal: Callable[[Line], None] | None = None,
     ) -> None:
-        """`journal` is given every line as it is written."""
+        """`journal` is given every line as it is written. Who decides is the real router, unless another is given."""
         self.loop = Loop(start_s)
         self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
-        self.router = Router(tuple(self.endpoints.values()), policy)
+        self.router = router if router is not None else Router(tuple(self.endpoints.values()), policy)
         self.outcomes: list[Outcome] = []
         self.in_flight = dict.fromkeys(self.endpoints, 0)
+        self.usd = dict.fromkeys(self.endpoints, 0.0)
         self._policy = policy
+        self._purse = purse if purse is not None else Purse()
         self._journal = journal
         self._request_timeout_s = request_timeout_s
         self._places: Mapping[str, Place] = {}
@@ -206,6 +170,9 @@ class World:
         self._begin(job)
 
     def _begin(self, job: Job) -> None:
+        left_usd = self._purse.left_usd(self.loop.now_s)
+        if left_usd is not None:
+            job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd))
         drive = self._drives[job.request.id] = _Drive(job)
         self._write(job.request)
         self.loop.at(self.loop.now_s + self._request_timeout_s, self._expire, drive)
@@ -267,6 +234,11 @@ class World:
     def _send(self, drive: _Drive, action: fly.Call) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
         assert may_go_to(request, self.endpoints[name]), "data stays where it must"
+        if not self._purse.hold(request, self.endpoints[name], now_s):
+            # Decided when there was more left; the next step may be one that costs less.
+            self._unhold(drive, released=True)
+            self._act(drive, drive.flight.failed(name, now_s))
+            return
         self._unhold(drive, released=False)
         started = Started(
             request_id=request.id,
@@ -282,6 +254,7 @@ class World:
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge)
         self.in_flight[name] += 1
         self._tell(started)
+        attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
         self._balanced(name)
         self._places[name].send(attempt)
 
@@ -298,12 +271,15 @@ class World:
         del drive.attempts[name]
         e2e_s = self.loop.now_s - attempt.sent_s
         known = ending is Ending.OK
-        begun = cause not in _UNBILLED
         endpoint = self.endpoints[name]
-        if begun:
+        usd = 0.0
+        if cause not in _UNBILLED:
             billed = job.prompt_tokens if known or attempt.first_s is not None else job.request.prompt_tokens
-            drive.usd += endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
-        drive.usd += endpoint.running_usd(e2e_s)
+            usd = endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
+        self._purse.settle(job.request, endpoint, usd, self.loop.now_s)
+        usd += endpoint.running_usd(e2e_s)
+        drive.usd += usd
+        self.usd[name] += usd
         self.in_flight[name] -= 1
         self._tell(
             Ended(
@@ -335,7 +311,8 @@ class World:
         del self._drives[request.id]
         self.outcomes.append(
             Outcome(
-                request=request,
+                # Without the prompt's digests, which would be most of the memory of a long run.
+                request=replace(request, prefix=()),
                 outcome=outcome,
                 endpoint="" if attempt is None else attempt.endpoint,
                 why=decision.why,
@@ -343,6 +320,8 @@ class World:
                 held_s=drive.held_s,
                 ttft_s=None if drive.first_s is None else drive.first_s - request.arrived_s,
                 e2e_s=now_s - request.arrived_s,
+                predicted_s=None if attempt is None else attempt.predicted_s,
+                measured_s=None if attempt is None or attempt.first_s is None else attempt.first_s - attempt.sent_s,
                 prompt_tokens=job.prompt_tokens,
                 cached_tokens=0 if attempt is None else attempt.cached_tokens,
                 output_tokens=0 if attempt is None else attempt.output_tokens,

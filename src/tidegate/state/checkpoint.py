@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config.build import Upstream
-from tidegate.core.model import Endpoint, Policy, Record
+from tidegate.core.model import Endpoint, Overrides, Policy, Record
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.state import State
 from tidegate.state.database import Database, Kind
@@ -53,7 +53,8 @@ class Checkpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway begins with: `state` is None where nothing was there, or `refused` says why not.
+    """What a gateway begins with: `state` is None where nothing was there. Where `refused` says why nothing that was
+    learned is taken back, it has what operators had set by hand, and no more.
 
     It was saved at `at_s`, `age_s` ago, or by a clock that was ahead of ours by `ahead_s`. `dropped` are endpoints
     that are gone or not what they were, `skipped` says what is wrong with newer snapshots.
@@ -136,12 +137,18 @@ def restore(
     `serves` are the models that there still are. Raises CheckpointError.
     """
     skipped: list[str] = []
+    by_hand: Overrides | None = None
     for checksum, body in found.read():
         try:
-            made, state = _sound(checksum, body, settings(policy))
+            made = _whole(checksum, body)
+            state = msgspec.json.decode(made.state, type=State)
+            if by_hand is None:  # of the newest, also where what was learned does not hold
+                by_hand = state.overrides
+            _check(made, state, settings(policy))
         except ValueError as error:  # msgspec's errors are ValueErrors too
             skipped.append(str(error))
             continue
+        state.overrides = by_hand
         same = {name for name, known in fingerprints.items() if made.endpoints.get(name) == known}
         age_s = max(0.0, now_s - made.at_s)
         return Restored(
@@ -153,14 +160,21 @@ def restore(
             dropped=tuple(sorted(name for name in made.endpoints if name not in same)),
             skipped=_once(skipped),
         )
-    return Restored(refused=f"{found.path}: {_once(skipped)}" if skipped else "")
+    return Restored(
+        state=None if by_hand is None or by_hand == Overrides() else State(overrides=by_hand),
+        refused=f"{found.path}: {_once(skipped)}" if skipped else "",
+    )
 
 
-def _sound(checksum: object, body: object, now: dict[str, int | float]) -> tuple[Checkpoint, State]:
-    """A snapshot that is whole and of this policy. ValueError says why it is not, and what to do."""
+def _whole(checksum: object, body: object) -> Checkpoint:
+    """A snapshot as it was written. ValueError says why it is not, and what to do."""
     if not isinstance(body, bytes) or checksum != _checksum(body):
         raise ValueError("a snapshot is damaged: its checksum does not hold; see to the disk")
-    made = msgspec.json.decode(body, type=Checkpoint)
+    return msgspec.json.decode(body, type=Checkpoint)
+
+
+def _check(made: Checkpoint, state: State, now: dict[str, int | float]) -> None:
+    """ValueError where what was learned is of another policy or of other software, with what to do."""
     was = made.policy
     if changed := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
         told = ", ".join(f"policy.{name} was {was.get(name)} and is {now.get(name)}" for name in changed)
@@ -168,7 +182,6 @@ def _sound(checksum: object, body: object, now: dict[str, int | float]) -> tuple
             f"a snapshot was learned under another policy: {told}; put it back and restart, before "
             f"{KEPT} newer ones have taken its place, or go on and learn anew"
         )
-    state = msgspec.json.decode(made.state, type=State)
     wrong = fault(state)
     if not all(size > 0.0 and tokens > 0.0 for size, tokens in made.ratios.values()):
         wrong = "`ratios` has one that is not positive"
@@ -176,7 +189,6 @@ def _sound(checksum: object, body: object, now: dict[str, int | float]) -> tuple
         raise ValueError(
             f"a snapshot does not fit this software: {wrong}; start the one that wrote it: {made.software}"
         )
-    return made, state
 
 
 def _once(reasons: list[str]) -> str:

@@ -1,0 +1,38 @@
+"""A simulated scenario's figures in the terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from tidegate import clock
+from tidegate.sim import sheet
+from tidegate.sim.report import Report
+from tidegate.sim.sheet import Sheet
+
+
+def print_report(console: Console, report: Report) -> None:
+    """All sheets, and whether the bounds hold."""
+    console.print(
+        f"[bold]{report.scenario}[/], policy {report.policy}, seed {report.seed}, from {clock.iso(report.start_s)}: "
+        f"{report.groups[0].requests} requests in {report.elapsed_s:.0f} s",
+        soft_wrap=True,
+    )
+    for one in (sheet.promises(report), sheet.times(report), sheet.endpoints(report)):
+        console.print()
+        console.print(_table(one))
+    console.print()
+    for count, why in sheet.reasons(report).rows:
+        console.print(f"{count:>7}  {why}", soft_wrap=True)
+    for mark in report.bounds:
+        said = "[green]  holds[/]" if mark.holds else "[bold red] broken[/]"
+        console.print(f"{said}  {sheet.mark(mark)}", soft_wrap=True)
+
+
+def _table(one: Sheet) -> Table:
+    table = Table(*one.columns, box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in one.rows:
+        table.add_row(*row)
+    return table

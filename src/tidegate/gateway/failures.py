@@ -1,0 +1,52 @@
+"""Why a request came to nothing without any endpoint having said so, and what its client is told in the end."""
+
+from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.model import Ending
+from tidegate.core.why import WHY_TEXT, Why
+from tidegate.engines.base import UNCARRIED, Failure
+from tidegate.gateway.reply import ErrorReply
+
+NO_CONTENT = Failure(
+    ending=Ending.TIMED_OUT,
+    cause="no_content",
+    status=504,
+    message="the endpoint showed no content in time",
+    code="upstream_timeout",
+)
+EXPIRED = Failure(
+    ending=Ending.TIMED_OUT,
+    cause="request_timeout",
+    status=504,
+    message="The request took longer than the gateway allows (gateway.request_timeout_s).",
+    code="request_timeout",
+)
+# One endpoint will never serve it; that is no last word where another one only failed, and may yet.
+NEVER_HERE = frozenset({CONTEXT_EXCEEDED, UNCARRIED})
+
+
+def forbidden(why: Why) -> Failure:
+    """An endpoint of a plan may not be used any more."""
+    return Failure(
+        ending=Ending.REFUSED,
+        cause="reconfigured",
+        status=503,
+        message=f"an endpoint of the plan was taken out of it meanwhile: {WHY_TEXT[why]}",
+        code="no_endpoint_available",
+    )
+
+
+def last_word(failure: Failure, tried: int) -> ErrorReply:
+    """What the client is told of the failure that was the last, after so many attempts."""
+    message = failure.message
+    if not (failure.final or failure is EXPIRED or failure.cause in NEVER_HERE):
+        message = f"No endpoint could complete this ({tried} tried); the last one: {message.rstrip('.')}."
+    return ErrorReply(
+        status=failure.status,
+        message=message,
+        kind=failure.kind,
+        param=failure.param,
+        code=failure.code,
+        retry_after_s=failure.retry_after_s,
+        # Every endpoint that may serve this was tried already; an SDK that tries again at once multiplies load.
+        should_retry=False if failure.status in (502, 504) else None,
+    )

@@ -1,0 +1,53 @@
+"""What became of a request in a simulated world."""
+
+from tidegate.core.model import Record, Request
+from tidegate.core.why import Why
+
+
+class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What one request came to. Times count from its arrival, None where it did not come so far.
+
+    `why` is the reason of its last decision, `outcome` one of `ok`, `refused`, `failed`, `failed_mid_stream`, and
+    `timed_out`. `usd` is what all its attempts cost, paid to others or in running our own. Of the attempt that served
+    it, `predicted_s` is the time to first content that was predicted when it was sent, and `measured_s` what it was.
+    """
+
+    request: Request
+    outcome: str
+    endpoint: str
+    why: Why
+    attempts: int
+    held_s: float
+    ttft_s: float | None
+    e2e_s: float
+    predicted_s: float | None
+    measured_s: float | None
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    usd: float
+
+    @property
+    def ended_s(self) -> float:
+        """When it was over."""
+        return self.request.arrived_s + self.e2e_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """The time per output token after the first."""
+        if self.ttft_s is None or self.output_tokens < 2:
+            return None
+        return (self.e2e_s - self.ttft_s) / (self.output_tokens - 1)
+
+    @property
+    def kept(self) -> bool:
+        """Whether every axis of its promise was kept."""
+        slo = self.request.slo
+        if self.outcome != "ok" or self.ttft_s is None:
+            return False
+        tpot_s = self.tpot_s
+        return not (
+            (slo.ttft_s is not None and self.ttft_s > slo.ttft_s)
+            or (slo.tpot_s is not None and tpot_s is not None and tpot_s > slo.tpot_s)
+            or (slo.e2e_s is not None and self.e2e_s > slo.e2e_s)
+        )

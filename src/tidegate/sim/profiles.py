@@ -1,0 +1,134 @@
+"""What stands behind an endpoint, from a scenario's tables: presets, files, and what is written beside them."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from tidegate.config.convert import convert, unknown
+from tidegate.config.load import document, read
+from tidegate.config.problem import ConfigError, Problems, nearest
+from tidegate.config.schema import Table
+from tidegate.core.model import Record, replace
+from tidegate.sim import api, engines, network
+from tidegate.sim.api import ApiProfile
+from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
+from tidegate.sim.engine import EngineProfile
+from tidegate.sim.facts import ACCELERATORS, MODELS
+from tidegate.sim.hardware import Setup, profile
+from tidegate.sim.network import LinkProfile
+
+_P = TypeVar("_P", EngineProfile, ApiProfile, LinkProfile)
+KINDS = ("engine", "hardware", "api")
+PROFILE_TABLES = ("engine", "network", "confidence", "measured")
+"""What stands in a profile's file; an engine is made of the first."""
+
+
+class Stands(Record, frozen=True, kw_only=True):
+    """What stands there, an engine or an API, and the way to it, None where it is here."""
+
+    engine: EngineProfile | None = None
+    api: ApiProfile | None = None
+    link: LinkProfile | None = None
+
+
+def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> Stands | None:
+    """What the table says; None where that is wrong, which is noted."""
+    there = [key for key in KINDS if getattr(table, key) is not None]
+    if len(there) != 1:
+        said = f"{' and '.join(there)} stand" if there else "nothing stands"
+        problems.add(path, f"{said} behind this endpoint", f"write one of {', '.join(KINDS)}")
+        return None
+    before = len(problems.found)
+    written = table.engine
+    if isinstance(written, str) and written.endswith(".toml"):
+        written = _from_file(f"{path}.engine", folder / written, problems)
+    engine = _profile(f"{path}.engine", written, EngineTable, EngineProfile, engines.PRESETS, problems)
+    if table.hardware is not None:
+        engine = _declared(f"{path}.hardware", table.hardware, problems)
+    made = Stands(
+        engine=engine,
+        api=_profile(f"{path}.api", table.api, ApiTable, ApiProfile, api.PRESETS, problems),
+        link=_profile(f"{path}.link", table.link, LinkTable, LinkProfile, network.PRESETS, problems),
+    )
+    return made if len(problems.found) == before else None
+
+
+def _declared(path: str, table: HardwareTable, problems: Problems) -> EngineProfile | None:
+    """The engine that a model and its hardware make."""
+    if table.model not in MODELS:
+        problems.add(f"{path}.model", "there is no such model", nearest(table.model, MODELS))
+    if table.accelerator not in ACCELERATORS:
+        problems.add(f"{path}.accelerator", "there is no such accelerator", nearest(table.accelerator, ACCELERATORS))
+    if table.model not in MODELS or table.accelerator not in ACCELERATORS:
+        return None
+    model = MODELS[table.model]
+    if table.weight_bytes is not None:
+        model = replace(model, weight_bytes=table.weight_bytes)
+    setup = Setup(
+        tensor_parallel=table.tensor_parallel,
+        data_parallel=table.data_parallel,
+        slots=table.slots,
+        batch_tokens=table.batch_tokens,
+        memory_share=table.memory_share,
+    )
+    try:
+        return profile(model, ACCELERATORS[table.accelerator], setup)
+    except ValueError as error:
+        message, _, remedy = str(error).partition(": ")
+        problems.add(path, message, remedy)
+        return None
+
+
+def _from_file(path: str, file: Path, problems: Problems) -> EngineTable | None:
+    """The engine of a profile's file; what is wrong with it is noted by the file's own name."""
+    own = Problems(os.fspath(file))
+    table = None
+    try:
+        tables = document(read(os.fspath(file)), os.fspath(file))
+    except ConfigError as error:
+        problems.found += error.problems
+        return None
+    unknown(tables, PROFILE_TABLES, own)
+    if "engine" in tables:
+        table = convert(tables["engine"], "engine", EngineTable, own)
+    else:
+        problems.add(path, f"{file} holds no [engine]", "name a file that `tidegate calibrate` has written")
+    problems.found += own.found
+    return table
+
+
+def _profile(
+    path: str,
+    written: str | Table | None,
+    kind: type[Table],
+    made: type[_P],
+    presets: Mapping[str, _P],
+    problems: Problems,
+) -> _P | None:
+    """The preset with what is written in its place; without one, all that has no default has to be written."""
+    if written is None:
+        return None
+    table = msgspec.convert({"preset": written}, kind) if isinstance(written, str) else written
+    given = {key: value for key, value in msgspec.to_builtins(table).items() if value is not None}
+    name = given.pop("preset")
+    base: dict[str, object] = {}
+    if name:
+        if name not in presets:
+            problems.add(path, f"there is no preset `{name[:64]}`", nearest(name, presets))
+            return None
+        base = msgspec.to_builtins(presets[name])
+    else:
+        needed = [one.name for one in msgspec.structs.fields(made) if one.required]
+        missing = [key for key in needed if key not in given]
+        if missing:
+            lacking = ", ".join(f"`{key}`" for key in missing)
+            problems.add(path, f"without a preset, {lacking} must be written", "write them, or name a preset")
+            return None
+    try:
+        return msgspec.convert(base | given, made)
+    except msgspec.ValidationError as error:  # what the fields have to do with each other
+        problems.add(path, str(error), "see the reference of scenarios")
+        return None

@@ -1,0 +1,50 @@
+"""What all clients together may spend: held back before it is sent, settled after, as the gateway's ledger does."""
+
+from collections.abc import Iterable
+
+from tidegate.config.cap import Cap
+from tidegate.config.moment import day_number
+from tidegate.core.model import Endpoint, Request
+
+
+class Purse:
+    """Dollars left under some caps. Without caps there is no limit."""
+
+    def __init__(self, caps: Iterable[Cap] = ()) -> None:
+        self._caps = tuple(caps)
+        self._spent: dict[tuple[Cap, int], float] = {}
+        self._held_usd: dict[tuple[str, str], float] = {}
+
+    def left_usd(self, now_s: float) -> float | None:
+        """The most that one more request may cost; None without a limit."""
+        if not self._caps:
+            return None
+        spent = [cap.usd - self._spent.get((cap, cap.period.number(day_number(now_s))), 0.0) for cap in self._caps]
+        return min(spent) - sum(self._held_usd.values())
+
+    def hold(self, request: Request, endpoint: Endpoint, now_s: float) -> bool:
+        """Hold back the most that this may cost there; False, and nothing held, where there is not so much left."""
+        if not self._caps or not endpoint.price.asks_money:
+            return True
+        usd, left = upper_usd(request, endpoint), self.left_usd(now_s)
+        if left is not None and usd > left:
+            return False
+        self._held_usd[request.id, endpoint.name] = usd
+        return True
+
+    def settle(self, request: Request, endpoint: Endpoint, usd: float, now_s: float) -> None:
+        """It is over, and has cost this much."""
+        if self._held_usd.pop((request.id, endpoint.name), None) is None:
+            return
+        for cap in self._caps:
+            key = cap, cap.period.number(day_number(now_s))
+            self._spent[key] = self._spent.get(key, 0.0) + usd
+
+
+def upper_usd(request: Request, endpoint: Endpoint) -> float:
+    """The most that it can cost there: no more tokens than bytes, and no more output than the bound or the window."""
+    window = endpoint.context_tokens
+    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+    if request.output_tokens_max is not None:
+        output_tokens = min(output_tokens, request.output_tokens_max)
+    return endpoint.price.upper_usd(min(request.prompt_bytes, window), output_tokens * request.completions)

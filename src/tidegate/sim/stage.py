@@ -1,0 +1,104 @@
+"""A scenario played: its world is set up, its time passes, and what came of it is told."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from tidegate.core.model import Endpoint, Line
+from tidegate.sim import tally
+from tidegate.sim.api import Api
+from tidegate.sim.chance import Chance
+from tidegate.sim.crowd import crowd
+from tidegate.sim.decider import Decider
+from tidegate.sim.engine import Engine
+from tidegate.sim.network import Link
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.place import Local, Remote
+from tidegate.sim.purse import Purse
+from tidegate.sim.scenario import Scenario
+from tidegate.sim.tally import Tally
+from tidegate.sim.trouble import Trouble
+from tidegate.sim.world import World
+
+PROGRESS_PARTS = 100
+
+
+class Played(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a scenario. `ends_s` is when the last request was over, and the duration of the scenario at least.
+
+    By endpoint: `busy_s` for which an engine computed, and `usd` that its attempts cost.
+    """
+
+    outcomes: list[Outcome]
+    tally: Tally
+    ends_s: float
+    busy_s: dict[str, float]
+    usd: dict[str, float]
+    endpoints: tuple[Endpoint, ...]
+
+
+def play(
+    scenario: Scenario,
+    *,
+    decider: Decider | None = None,
+    journal: Callable[[Line], None] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Played:
+    """Let it happen, with the scenario's own policy unless somebody else decides.
+
+    `journal` is given every line, and `progress` the share of the duration that has passed.
+    """
+    world_table = scenario.world
+    names = tuple(endpoint.name for endpoint in scenario.endpoints)
+    counted = Tally(names, scenario.start_s, tally.bin_s(world_table.duration_s + world_table.request_timeout_s))
+
+    def write(line: Line) -> None:
+        counted.line(line)
+        if journal is not None:
+            journal(line)
+
+    world = World(
+        scenario.endpoints,
+        scenario.policy,
+        start_s=scenario.start_s,
+        request_timeout_s=world_table.request_timeout_s,
+        router=decider,
+        purse=Purse(scenario.caps),
+        journal=write,
+    )
+    places = _places(scenario, world)
+    trouble = Trouble(world, places)
+    for fault in scenario.faults:
+        trouble.arrange(fault)
+    if progress is not None:
+        _report(world, progress, world_table.duration_s)
+    until_s = scenario.start_s + world_table.duration_s + world_table.request_timeout_s
+    world.run(places, crowd(scenario), probe_s=world_table.probe_s, until_s=until_s)
+    ends_s = max((outcome.ended_s for outcome in world.outcomes), default=0.0)
+    return Played(
+        outcomes=world.outcomes,
+        tally=counted,
+        ends_s=max(ends_s, scenario.start_s + world_table.duration_s),
+        busy_s={name: place.engine.busy_s for name, place in places.items() if isinstance(place, Local)},
+        usd=world.usd,
+        endpoints=scenario.endpoints,
+    )
+
+
+def _places(scenario: Scenario, world: World) -> dict[str, Local | Remote]:
+    chance = Chance(scenario.world.seed)
+    places: dict[str, Local | Remote] = {}
+    for name, stands in scenario.stands.items():
+        link = None if stands.link is None else Link(stands.link, chance, name)
+        if stands.engine is not None:
+            places[name] = Local(name, Engine(stands.engine, scenario.start_s), world.loop, world, link)
+        else:
+            assert stands.api is not None
+            places[name] = Remote(name, Api(stands.api, chance, name), world.loop, world, link)
+    return places
+
+
+def _report(world: World, progress: Callable[[float], None], duration_s: float) -> None:
+    for part in range(1, PROGRESS_PARTS + 1):
+        share = part / PROGRESS_PARTS
+        world.loop.at(world.loop.now_s + share * duration_s, progress, share)

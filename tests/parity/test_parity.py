@@ -1,0 +1,126 @@
+"""The same requests, live and simulated: a gateway before engines in real time, and the world that is made of both."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from statistics import mean, quantiles
+from typing import Any
+
+import pytest
+
+from tests.gateway.harness import House, chat, house, local, remote
+from tests.parity.live import CHARACTERS_PER_TOKEN, LiveEngine
+from tidegate.core.model import Decision, Ended, Request, Run
+from tidegate.core.replay import replay
+from tidegate.sim.engine import Engine, EngineProfile, StepTime
+from tidegate.sim.job import Job
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.place import Local
+from tidegate.sim.world import World
+
+# A laptop that is full when three talk to it, and a fleet that is faster and costs money.
+OWN = EngineProfile(
+    step=StepTime(base_s=0.012, per_token_s=0.0004, per_sequence_s=0.002), slots=3, batch_tokens=512, kv_tokens=65_536
+)
+AWAY = EngineProfile(step=StepTime(base_s=0.006, per_token_s=0.00005), slots=64, batch_tokens=4_096, kv_tokens=10**6)
+PRIORS: dict[str, dict[str, Any]] = {
+    "laptop": {"prefill_tokens_per_s": 2400, "decode_tokens_per_s": 70, "overhead_ms": 12, "sigma": 0.3, "rtt_ms": 0},
+    "cloud": {"prefill_tokens_per_s": 20000, "decode_tokens_per_s": 160, "overhead_ms": 6, "sigma": 0.3, "rtt_ms": 0},
+}
+
+
+class Load:
+    """What is asked, and when, in seconds from the start."""
+
+    def __init__(self, seed: int, *, count: int, per_s: float) -> None:
+        draw, at_s = Random(seed), 0.0
+        self.asked: list[tuple[float, int, int]] = []
+        for _ in range(count):
+            at_s += draw.expovariate(per_s)
+            self.asked.append((at_s, draw.choice((60, 200, 800)), draw.choice((8, 30, 80))))
+
+
+async def lived(home: House, load: Load) -> list[tuple[Request, Ended]]:
+    """The load, as it came to a real gateway over real sockets: each request, and how its last attempt ended."""
+
+    async def one(at_s: float, prompt_tokens: int, output_tokens: int) -> None:
+        await asyncio.sleep(at_s)
+        text = ("word " * prompt_tokens)[: prompt_tokens * CHARACTERS_PER_TOKEN]
+        answer = await home.ask(chat(text, stream=True, max_tokens=output_tokens), x_tidegate_slo_ttft_ms="400")
+        assert answer.status == 200
+
+    await asyncio.gather(*(one(*asked) for asked in load.asked))
+    facts = [line.fact for line in home.journal()]
+    ended = {fact.request_id: fact for fact in facts if isinstance(fact, Ended)}
+    return [(fact, ended[fact.id]) for fact in facts if isinstance(fact, Request)]
+
+
+class Again:
+    """The requests that came to the gateway, for the world."""
+
+    def __init__(self, lived: list[tuple[Request, Ended]]) -> None:
+        self._lived = lived
+
+    def arrivals(self) -> Iterator[Job]:
+        for request, ended in self._lived:
+            assert ended.prompt_tokens is not None
+            assert request.output_tokens_max is not None
+            yield Job(request=request, prompt_tokens=ended.prompt_tokens, output_tokens=request.output_tokens_max)
+
+    def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:
+        return None
+
+
+def simulated(home: House, lived: list[tuple[Request, Ended]]) -> list[Outcome]:
+    built = home.gateway._built
+    start_s = lived[0][0].arrived_s - 1.0
+    lines: list[Any] = []
+    world = World(built.endpoints, built.policy, start_s=start_s, journal=lines.append)
+    profiles = {"laptop": OWN, "cloud": AWAY}
+    places = {n: Local(n, Engine(p, start_s), world.loop, world) for n, p in profiles.items()}
+    world.run(places, Again(lived), probe_s=5.0, until_s=start_s + 1e6)
+    assert replay(lines).difference is None
+    return world.outcomes
+
+
+def _first_steps(home: House) -> dict[str, str]:
+    """Where each request was sent when it was sent."""
+    decisions = [line.fact for line in home.journal() if isinstance(line.fact, Decision)]
+    return {d.request_id: d.plan[0].endpoint for d in decisions if d.plan and isinstance(d.plan[0], Run)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "per_s"), [(1, 3.0), (2, 8.0), (3, 14.0)], ids=["light", "busy", "full"])
+async def test_a_simulated_day_is_like_the_day_that_was_lived(tmp_path: Path, seed: int, per_s: float) -> None:
+    load = Load(seed, count=int(per_s * 12), per_s=per_s)
+    async with LiveEngine(OWN) as laptop, LiveEngine(AWAY) as cloud:
+        places = {
+            "laptop": local(
+                url=laptop.url, engine="openai", prior=PRIORS["laptop"], concurrency=3, context_tokens=8192
+            ),
+            "cloud": remote(url=cloud.url, engine="openai", prior=PRIORS["cloud"], concurrency=64),
+        }
+        async with house(tmp_path, laptop=places["laptop"], cloud=places["cloud"]) as home:
+            real = await lived(home, load)
+            chosen = _first_steps(home)
+        made = {o.request.id: o for o in simulated(home, real)}
+    assert len(made) == len(real) == len(load.asked)
+    first = {r.id: e.ttft_s or 0.0 for r, e in real}
+    told = {name: (o.ttft_s or 0.0) - o.held_s for name, o in made.items()}
+    same = sum(chosen[name] == o.endpoint for name, o in made.items()) / len(made)
+    shares = [
+        sum(e == "laptop" for e in who) / len(who) for who in (chosen.values(), [o.endpoint for o in made.values()])
+    ]
+    print(
+        f"\n{per_s}/s: same endpoint {same:.2f}, share of the laptop {shares[0]:.2f} and {shares[1]:.2f}, TTFT mean "
+        f"{mean(first.values()):.4f} and {mean(told.values()):.4f} s, p95 {p95(first):.4f} and {p95(told):.4f} s"
+    )
+    assert same > 0.9
+    assert shares[1] == pytest.approx(shares[0], abs=0.05)
+    assert mean(told.values()) == pytest.approx(mean(first.values()), rel=0.1)
+    assert p95(told) == pytest.approx(p95(first), rel=0.15)
+
+
+def p95(values: dict[str, float]) -> float:
+    return quantiles(values.values(), n=20)[-1]

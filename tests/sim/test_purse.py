@@ -1,0 +1,59 @@
+"""A budget in a simulated world: what is held back, what is left, and that no more is ever spent."""
+
+from tests import make
+from tests.sim.test_scenario import FAR, HEAD, OWN
+from tidegate.config.cap import Cap, Period
+from tidegate.core.model import Line
+from tidegate.core.replay import replay
+from tidegate.sim.purse import Purse, upper_usd
+from tidegate.sim.scenario import parse
+from tidegate.sim.stage import play
+
+CLOUD = make.endpoint("cloud", local=False)
+DAY_S = 86_400.0
+
+
+def test_without_a_cap_there_is_no_limit() -> None:
+    purse = Purse()
+    assert purse.left_usd(0.0) is None
+    assert purse.hold(make.request(), CLOUD, 0.0)
+
+
+def test_what_is_held_back_is_not_there_and_what_it_did_not_cost_comes_back() -> None:
+    purse, request = Purse([Cap(usd=1.0, period=Period.DAY)]), make.request()
+    most = upper_usd(request, CLOUD)
+    assert purse.hold(request, CLOUD, 0.0)
+    assert purse.left_usd(0.0) == 1.0 - most
+    purse.settle(request, CLOUD, most / 4, 1.0)
+    assert purse.left_usd(1.0) == 1.0 - most / 4
+    purse.settle(request, CLOUD, most, 2.0)
+    assert purse.left_usd(2.0) == 1.0 - most / 4, "once is enough"
+    assert purse.left_usd(DAY_S) == 1.0
+
+
+def test_what_does_not_fit_is_not_held_and_what_is_free_always_does() -> None:
+    request = make.request()
+    purse = Purse([Cap(usd=upper_usd(request, CLOUD) / 2, period=Period.MONTH)])
+    assert not purse.hold(request, CLOUD, 0.0)
+    assert purse.left_usd(0.0) == upper_usd(request, CLOUD) / 2
+    assert purse.hold(request, make.endpoint("laptop"), 0.0)
+
+
+def test_the_smallest_of_several_caps_is_what_is_left() -> None:
+    purse = Purse([Cap(usd=1.0, period=Period.DAY), Cap(usd=1.5, period=Period.MONTH)])
+    request = make.request()
+    for day in range(2):
+        assert purse.hold(request, CLOUD, day * DAY_S)
+        purse.settle(request, CLOUD, 0.9, day * DAY_S)
+    assert purse.left_usd(2 * DAY_S) == 1.5 - 1.8
+
+
+def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
+    traffic = '[[traffic]]\nmodel = "m"\nrate_per_s = 10\nprompt_tokens = 900\noutput_tokens = 300\n'
+    text = f"[world]\nduration_s = 60\n[budget]\nusd_per_day = 0.3\n{HEAD}{OWN}{FAR}{traffic}output_tokens_max = 400\n"
+    lines: list[Line] = []
+    played = play(parse(text, "s.toml", seed=3), journal=lines.append)
+    free = play(parse(text.replace("0.3", "1000"), "s.toml", seed=3))
+    assert free.usd["far"] > 0.5
+    assert 0.25 < played.usd["far"] <= 0.3
+    assert replay(lines).difference is None
