@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.config.problem import ConfigError
+from tidegate.config.problem import ConfigError, Problems
+from tidegate.core.model import replace
+from tidegate.sim.endpoint import PlaceTable
 from tidegate.sim.engine import EngineProfile, StepTime
 from tidegate.sim.profile import Interval, Measured, Network, Profile, profile, rounded, toml
+from tidegate.sim.profiles import stands
 
 seconds = st.floats(0.0, 10.0)
 counts = st.integers(1, 10**6)
@@ -22,12 +25,12 @@ profiles = st.builds(
             base_s=st.floats(1e-6, 10.0),
             per_token_s=seconds,
             per_sequence_s=seconds,
-            per_context_token_s=seconds,
-            per_pair_s=seconds,
+            per_context_token_s=st.floats(0.0, 1.0),
+            per_pair_s=st.floats(0.0, 1.0),
         ),
-        slots=counts,
+        slots=st.integers(1, 1000),
         batch_tokens=counts,
-        kv_tokens=counts,
+        kv_tokens=st.integers(128, 10**9),
         queue_max=st.none() | counts,
         keeps_prefixes=st.booleans(),
         load_s=seconds,
@@ -80,6 +83,17 @@ def test_the_least_that_a_profile_has_is_engine_and_network(tmp_path: Path) -> N
     read = profile(file)
     assert (read.engine.slots, read.engine.batch_tokens, read.measured) == (4, 2048, None)
     assert read.network.link.rtt_s == 0.001
+
+
+@given(profiles)
+@settings(max_examples=20)
+def test_a_scenario_takes_the_engine_from_the_file(tmp_path_factory: pytest.TempPathFactory, made: Profile) -> None:
+    folder, problems = tmp_path_factory.getbasetemp(), Problems("scenario.toml")
+    (folder / "engine.toml").write_text(toml(made), encoding="utf-8")
+    there = stands("there", PlaceTable(engine="engine.toml"), folder, problems)
+    assert problems.found == []
+    assert there is not None
+    assert there.engine == made.engine
 
 
 @pytest.mark.parametrize(

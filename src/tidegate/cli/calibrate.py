@@ -211,7 +211,13 @@ def _profile(target: Target, found: Constants, purse: Purse, at: str) -> Profile
     assumed += [] if found.slots.high is not None else ["engine.slots"]
     return Profile(
         engine=EngineProfile(
-            step=StepTime(**{name.removeprefix("step."): fits[name] for name in fits if name.startswith("step.")}),
+            step=StepTime(
+                base_s=fits["step.base_s"],
+                per_token_s=fits["step.per_token_s"],
+                per_sequence_s=fits["step.per_sequence_s"],
+                per_context_token_s=fits["step.per_context_token_s"],
+                per_pair_s=fits["step.per_pair_s"],
+            ),
             slots=slots,
             batch_tokens=found.batch_tokens.value,
             # llama.cpp has a window for each slot; where memory is shared, there is at least one whole window.
