@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.config.problem import ConfigError, Problems
-from tidegate.core.model import replace
 from tidegate.sim.endpoint import PlaceTable
 from tidegate.sim.engine import EngineProfile, StepTime
 from tidegate.sim.profile import Interval, Measured, Network, Profile, profile, rounded, toml
