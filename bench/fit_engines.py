@@ -43,9 +43,10 @@ import msgspec
 from bench.fit_network import quantiles, rows
 from bench.record import record
 from tidegate.core.model import Request, replace
-from tidegate.sim.engine import Engine, EngineProfile, Kind
+from tidegate.sim.engine import Engine, Kind
 from tidegate.sim.facts import ACCELERATORS, MODELS
 from tidegate.sim.hardware import Efficiency, Link, Model, Setup, profile, step_time
+from tidegate.sim.iteration import EngineProfile
 from tidegate.sim.job import Job
 
 # Where the search begins; all of these are found anew.

@@ -14,7 +14,7 @@ from tidegate.core.model import replace
 from tidegate.engines.fake import FAKED, FakeEngine, Fault, Script
 from tidegate.lab.calibrate import CalibrateError, Progress
 from tidegate.lab.purse import Budget
-from tidegate.sim.engine import EngineProfile, StepTime
+from tidegate.sim.iteration import EngineProfile, StepTime
 from tidegate.sim.profile import Profile
 
 STEP = StepTime(base_s=0.008, per_token_s=1e-4, per_sequence_s=1e-3, per_context_token_s=2e-6, per_pair_s=1e-7)

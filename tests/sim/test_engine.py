@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests import make as core
 from tests.sim.make import STEP, drained, job, profile, times
 from tidegate.core.model import replace
-from tidegate.sim.engine import Engine, Kind, StepTime, Told
+from tidegate.sim.engine import Engine, Kind, Told
+from tidegate.sim.iteration import StepTime
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
 from tidegate.sim.linear import Linear

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.core.model import replace
-from tidegate.sim.engine import StepTime
 from tidegate.sim.facts import ACCELERATORS, MODELS
 from tidegate.sim.hardware import MEASURED, Accelerator, Link, Model, Setup, kv_bytes, kv_tokens, profile, step_time
+from tidegate.sim.iteration import StepTime
 from tidegate.sim.linear import Linear
 
 models = st.sampled_from(sorted(MODELS)).map(MODELS.__getitem__)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tidegate.config.problem import ConfigError, Problems
 from tidegate.sim.endpoint import PlaceTable
-from tidegate.sim.engine import EngineProfile, StepTime
+from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.sim.network import PRESETS
 from tidegate.sim.profile import Interval, Measured, Network, Profile, profile, rounded, toml
 from tidegate.sim.profiles import stands
 
@@ -86,13 +87,19 @@ def test_the_least_that_a_profile_has_is_engine_and_network(tmp_path: Path) -> N
 
 @given(profiles)
 @settings(max_examples=20)
-def test_a_scenario_takes_the_engine_from_the_file(tmp_path_factory: pytest.TempPathFactory, made: Profile) -> None:
+def test_a_scenario_takes_the_engine_and_the_way_to_it_from_the_file(
+    tmp_path_factory: pytest.TempPathFactory, made: Profile
+) -> None:
     folder, problems = tmp_path_factory.getbasetemp(), Problems("scenario.toml")
     (folder / "engine.toml").write_text(toml(made), encoding="utf-8")
     there = stands("there", PlaceTable(engine="engine.toml"), folder, problems)
     assert problems.found == []
     assert there is not None
     assert there.engine == made.engine
+    assert there.link == made.network.link
+    written = stands("there", PlaceTable(engine="engine.toml", link="metro"), folder, problems)
+    assert written is not None
+    assert written.link == PRESETS["metro"]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from tidegate.config.problem import ConfigError
 from tidegate.core.model import Likeness
 from tidegate.sim import api, engines, network
 from tidegate.sim.endpoint import ApiTable, EngineTable, LinearTable, LinkTable, StepTable
-from tidegate.sim.engine import EngineProfile, StepTime
 from tidegate.sim.facts import ACCELERATORS, MODELS
 from tidegate.sim.hardware import Setup, profile
+from tidegate.sim.iteration import EngineProfile, StepTime
 from tidegate.sim.linear import Linear
 from tidegate.sim.scenario import load, parse
 

@@ -31,7 +31,7 @@ from tidegate.lab.calibrate import CalibrateError, Facts, Plan, Progress
 from tidegate.lab.constants import Constants, constants
 from tidegate.lab.fit import Fit
 from tidegate.lab.purse import Budget, Purse
-from tidegate.sim.engine import EngineProfile, StepTime
+from tidegate.sim.iteration import EngineProfile, StepTime
 from tidegate.sim.profile import Interval, Measured, Network, Profile, rounded, toml
 
 SECONDS, SECONDS_MAX = 120.0, 3600.0

@@ -212,7 +212,7 @@ class PlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     link: Annotated[
         Text | LinkTable | None,
         Meta(
-            description="The way there: a preset's name, or a table. Left out, it stands here, or its way is in its "
-            "times, as it is in those of the presets of APIs."
+            description="The way there: a preset's name, or a table. Left out, it is the one that a profile's file has "
+            "measured, or it stands here, or its way is in its times, as it is in those of the presets of APIs."
         ),
     ] = None

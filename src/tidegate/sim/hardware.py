@@ -7,7 +7,7 @@ fifth off, and a profile that is calibrated on the engine itself is better.
 """
 
 from tidegate.core.model import Record
-from tidegate.sim.engine import EngineProfile, StepTime
+from tidegate.sim.iteration import EngineProfile, StepTime
 from tidegate.sim.linear import OVERLAP, Linear
 
 ACTIVATION_BYTES = 2  # between layers, and between accelerators, values are bf16 whatever the weights are

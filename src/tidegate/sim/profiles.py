@@ -15,10 +15,11 @@ from tidegate.core.model import Record, replace
 from tidegate.sim import api, engines, network
 from tidegate.sim.api import ApiProfile
 from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
-from tidegate.sim.engine import EngineProfile
 from tidegate.sim.facts import ACCELERATORS, MODELS
 from tidegate.sim.hardware import Setup, profile
+from tidegate.sim.iteration import EngineProfile
 from tidegate.sim.network import LinkProfile
+from tidegate.sim.profile import REMEDY, Network
 
 _P = TypeVar("_P", EngineProfile, ApiProfile, LinkProfile)
 KINDS = ("engine", "hardware", "api")
@@ -42,16 +43,16 @@ def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> St
         problems.add(path, f"{said} behind this endpoint", f"write one of {', '.join(KINDS)}")
         return None
     before = len(problems.found)
-    written = table.engine
+    written, measured = table.engine, None
     if isinstance(written, str) and written.endswith(".toml"):
-        written = _from_file(f"{path}.engine", folder / written, problems)
+        written, measured = _from_file(f"{path}.engine", folder / written, problems)
     engine = _profile(f"{path}.engine", written, EngineTable, EngineProfile, engines.PRESETS, problems)
     if table.hardware is not None:
         engine = _declared(f"{path}.hardware", table.hardware, problems)
     made = Stands(
         engine=engine,
         api=_profile(f"{path}.api", table.api, ApiTable, ApiProfile, api.PRESETS, problems),
-        link=_profile(f"{path}.link", table.link, LinkTable, LinkProfile, network.PRESETS, problems),
+        link=_profile(f"{path}.link", table.link, LinkTable, LinkProfile, network.PRESETS, problems) or measured,
     )
     return made if len(problems.found) == before else None
 
@@ -82,22 +83,27 @@ def _declared(path: str, table: HardwareTable, problems: Problems) -> EngineProf
         return None
 
 
-def _from_file(path: str, file: Path, problems: Problems) -> EngineTable | None:
-    """The engine of a profile's file; what is wrong with it is noted by the file's own name."""
+def _from_file(path: str, file: Path, problems: Problems) -> tuple[EngineTable | None, LinkProfile | None]:
+    """The engine of a profile's file, and the way to it where that was measured; problems are noted by its name."""
     own = Problems(os.fspath(file))
-    table = None
+    table = link = None
     try:
         tables = document(read(os.fspath(file)), os.fspath(file))
     except ConfigError as error:
         problems.found += error.problems
-        return None
+        return None, None
     unknown(tables, PROFILE_TABLES, own)
     if "engine" in tables:
         table = convert(tables["engine"], "engine", EngineTable, own)
     else:
         problems.add(path, f"{file} holds no [engine]", "name a file that `tidegate calibrate` has written")
+    if "network" in tables:
+        try:
+            link = msgspec.convert(tables["network"], Network).link
+        except msgspec.ValidationError as error:
+            own.add("network", str(error), REMEDY)
     problems.found += own.found
-    return table
+    return table, link
 
 
 def _profile(
