@@ -11,7 +11,7 @@ from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Cause
 from tidegate.telemetry.event import WideEvent
-from tidegate.wire.openai import Call
+from tidegate.wire.openai import EMBEDDING, Call
 
 _IDENTICAL = Likeness.IDENTICAL
 # Causes for which nobody sends a bill: it was not accepted, or never arrived.
@@ -169,7 +169,7 @@ class Account:
             return 0.0
         if fact.cause in _UNBILLED:
             return 0.0
-        if fact.output_tokens is None and fact.ending is Ending.OK:
+        if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # A whole answer that does not say what it took: unknown is never nothing, so it is the most it can be.
             return upper_usd(endpoint, self._call)
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._request.prompt_tokens
