@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(60)]
 BUDGET = Budget(seconds=20.0, tokens=10_000)
 
 
+@pytest.mark.slow
 def test_a_real_engine_becomes_a_profile_that_simulates(tmp_path: Path) -> None:
     async def main() -> None:
         spec = Spec(model=weights.fetch(), context_tokens=1024, slots=2)

@@ -76,6 +76,7 @@ def test_conversations_are_resumed_about_as_much_as_in_mooncakes_trace() -> None
     assert mean(found) == pytest.approx(theirs, rel=0.15)
 
 
+@pytest.mark.slow
 def test_coding_agents_have_the_lengths_and_the_reuse_of_their_trace() -> None:
     requests = data("requests")
     rows = [row for agent in distinct_agents(requests) for row in agent]

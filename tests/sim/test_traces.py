@@ -261,6 +261,7 @@ def test_a_fault_in_sessions_is_named_by_file_line_and_what_belongs_there(
     assert expected in str(raised.value)
 
 
+@pytest.mark.slow
 def test_both_forms_of_the_public_sessions_are_read_whole_and_are_reused_alike() -> None:
     found = []
     for name in ("kvct_agentic_traces_rle.jsonl.gz", "kvct_agentic_requests.csv.gz"):
