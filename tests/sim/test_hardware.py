@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hardware import MEASURED, Accelerator, Link, Model, Setup, kv_bytes, kv_tokens, step_time
 from tidegate.core.model import replace
-from tidegate.sim.engine import StepTime
-from tidegate.sim.facts import ACCELERATORS, MODELS
-from tidegate.sim.hardware import MEASURED, Accelerator, Link, Model, Setup, kv_bytes, kv_tokens, profile, step_time
-from tidegate.sim.linear import Linear
+from tidegate.core.step import Linear, StepTime
+from tidegate.sim.hardware import profile
 
 models = st.sampled_from(sorted(MODELS)).map(MODELS.__getitem__)
 accelerators = st.sampled_from(sorted(ACCELERATORS)).map(ACCELERATORS.__getitem__)

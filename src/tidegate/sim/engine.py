@@ -14,44 +14,12 @@ from math import ceil, inf, sqrt
 import msgspec
 
 from tidegate.core.model import Record
+from tidegate.core.step import StepTime
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
-from tidegate.sim.linear import Linear
 
 # Of an iteration: what happens at its very end is in time for the next one.
 _NOISE = 1e-6
-
-
-class StepTime(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """Seconds that one iteration takes.
-
-    `base_s`, and for each token in it `per_token_s`, for each sequence that decodes `per_sequence_s`, for each token of
-    their contexts `per_context_token_s`, and for each pair of a prompt's token and one before it `per_pair_s`. Where
-    the hardware is known, `linear` tells what layers of weights take besides. With `ranks` that go in step and share
-    experts, all of these are those of one rank: sequences are spread over them, and a prompt is with one of them, for
-    which the others wait.
-    """
-
-    base_s: float
-    per_token_s: float
-    per_sequence_s: float = 0.0
-    per_context_token_s: float = 0.0
-    per_pair_s: float = 0.0
-    linear: Linear | None = None
-    ranks: int = 1
-
-    def takes_s(self, prompt_tokens: int, pairs: float, decoding: int, context: int) -> float:
-        """Seconds for so many tokens of prompts, with their pairs, and so many sequences, with all their context."""
-        sequences = decoding / self.ranks
-        tokens = sequences + prompt_tokens
-        return (
-            self.base_s
-            + self.per_token_s * tokens
-            + self.per_sequence_s * sequences
-            + self.per_context_token_s * context / self.ranks
-            + self.per_pair_s * pairs
-            + (0.0 if self.linear is None else self.linear.takes_s(tokens, decoding + prompt_tokens))
-        )
 
 
 class EngineProfile(Record, frozen=True, kw_only=True, omit_defaults=False):

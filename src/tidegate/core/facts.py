@@ -7,7 +7,7 @@ and the counts of its parameters.
 
 from types import MappingProxyType
 
-from tidegate.sim.hardware import Accelerator, Link, Model
+from tidegate.core.hardware import Accelerator, Link, Model
 
 MIB = 2**20
 GB = 1e9
