@@ -78,6 +78,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """How a model runs: each of `data_parallel` ranks on `tensor_parallel` accelerators, and what each rank may take.
 
+    `eager`: the engine starts each kernel by itself, and does not replay captured graphs.
+
     Ranks of a dense model are engines of their own: a profile is that of one. Those of a model of experts share these,
     and go in step: a profile is that of all. `memory_share` of each accelerator's memory is the engine's.
     """
@@ -90,6 +92,21 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     queue_max: int | None = None
     keeps_prefixes: bool = True
     load_s: float = 0.0
+    eager: bool = False
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """What is declared of the hardware under an endpoint, and what is known of the model that runs there.
+
+    `model` is what was declared, and holds; without it holds what the engine tells, and until then what is `assumed` by
+    the model's name. Of the endpoint's prior, the fields in `written` were written down, and are not computed.
+    """
+
+    accelerator: Accelerator
+    setup: Setup = Setup()
+    model: Model | None = None
+    assumed: Model | None = None
+    written: tuple[str, ...] = ()
 
 
 class Efficiency(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +133,12 @@ MEASURED = Efficiency(
     expert_share=0.436,
     layer_s=4.26e-5,
 )
+
+# What starting kernels one by one adds in each layer: the median of what four others measured of engines without and
+# with graphs, for models of 28 to 32 layers. 47 us (vllm-project/vllm#1440, Llama-2-7B), 0.10 ms (Llama-3.1-8B on an
+# H100, cloudai.pt/tag/cuda-graphs), 0.34 ms (vllm-project/vllm-omni#7960, Qwen2.5-7B on an A800), 0.59 ms (fireworks.ai
+# in vllm-project/vllm#914, LLaMA-7B).
+EAGER_LAYER_S = 2.2e-4
 
 
 def ranks_in_step(model: Model, setup: Setup) -> int:
@@ -151,12 +174,13 @@ def step_time(model: Model, accelerator: Accelerator, setup: Setup, efficiency: 
     bytes_per_s = accelerator.bytes_per_s * efficiency.bandwidth_share
     flops = accelerator.flops * efficiency.compute_share
     exchanges, sent_bytes = _exchanged(model, tensor, ranks)
+    layer_s = efficiency.layer_s + (EAGER_LAYER_S if setup.eager else 0.0)
     # Each accelerator has the scores of some words, of which one token is taken.
     scores_bytes = ACTIVATION_BYTES * model.vocabulary * (tensor - 1) / tensor
     active = model.expert_parameters * model.experts_per_token / model.experts if model.experts else 0.0
     pair_flops = 4.0 * model.layers * model.heads * model.head_size / tensor
     return StepTime(
-        base_s=model.layers * efficiency.layer_s + exchanges * accelerator.link.exchange_s,
+        base_s=model.layers * layer_s + exchanges * accelerator.link.exchange_s,
         per_token_s=sent_bytes / accelerator.link.bytes_per_s,
         per_sequence_s=2.0 * model.head / tensor / flops + scores_bytes / accelerator.link.bytes_per_s,
         per_context_token_s=kv_bytes(model, tensor) / bytes_per_s,
