@@ -1,7 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import log
+from math import ceil, log
 
 from tidegate.core import density, facts, likeness
 from tidegate.core.base import Base
@@ -54,8 +54,10 @@ class EndpointModel:
         "_batch_fading",
         "_batch_s",
         "_batch_slowdown",
+        "_chunk_tokens",
         "_context_s_per_token",
         "_context_tokens",
+        "_counts_contexts",
         "_decode_s",
         "_deviations",
         "_input_usd",
@@ -93,6 +95,10 @@ class EndpointModel:
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
         self.likeness: dict[str, Likeness]
+        self._shares_compute = endpoint.shares_compute
+        # On declared hardware, prompts are computed chunk by chunk in iterations with the tokens of others.
+        machine = endpoint.machine if endpoint.shares_compute else None
+        self._chunk_tokens = 0 if machine is None else machine.setup.batch_tokens
         self._judge()
         # What is believed of it before anything was measured: as configured, or as its hardware makes of what it tells.
         self.prior: Prior
@@ -101,7 +107,6 @@ class EndpointModel:
         self.tpot: Correction
         self._correct()
         self._deviations = quantile_deviations
-        self._shares_compute = endpoint.shares_compute
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
@@ -145,7 +150,14 @@ class EndpointModel:
         prompt_tokens = request.prompt_tokens
         ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
         tpot, tpot_sigma = self.tpot.at(0, column, now_s)
+        output_tokens = length.expected_tokens
         raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
+        if self._counts_contexts:
+            others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
+            more_s, tpot_raw_s = self._beside(prompt_tokens, output_tokens, load, others_tokens)
+            raw_s += more_s
+        else:
+            tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
         prefill_s = ttft.factor * raw_s
         queue_s = 0.0
         if in_flight and self._shares_compute:
@@ -153,14 +165,11 @@ class EndpointModel:
             queue_s = state.prefills.before_s(prefill_s, step_s, now_s)
             if in_flight > load:
                 queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
+            elif self._chunk_tokens:
+                # Half an iteration of the others is still to end.
+                queue_s = max(queue_s, tpot_raw_s * tpot.factor / 2.0)
         network = state.network
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
-        output_tokens = length.expected_tokens
-        tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * crowd(self._batch_fading, load))
-        if self._context_s_per_token:
-            # On average, half of its output is context too.
-            others = self._context_tokens * load / in_flight if in_flight else 0.0
-            tpot_raw_s += self._context_s_per_token * (prompt_tokens + output_tokens / 2.0 + others)
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
         return Base(
@@ -181,6 +190,22 @@ class EndpointModel:
             self.cost_usd(request, length)
             + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
         )
+
+    def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
+        """What `load` others add to the prefill, and the time per output token beside them; before correction.
+
+        `others_tokens` is the size of their contexts together.
+        """
+        tpot_s = self._decode_s * (1.0 + self._batch_slowdown * crowd(self._batch_fading, load))
+        # On average, half of its output is context too.
+        tpot_s += self._context_s_per_token * (prompt_tokens + output_tokens / 2.0 + others_tokens)
+        if not self._chunk_tokens or not load:
+            return 0.0, tpot_s
+        # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
+        tpot_s += others_tokens * self._per_token_s / max(1.0, output_tokens)
+        # While this prompt is computed the others go on: with each chunk of it their contexts are read.
+        chunks = ceil(prompt_tokens / self._chunk_tokens)
+        return chunks * others_tokens * self._context_s_per_token, tpot_s
 
     def cost_usd(self, request: Request | Started, length: Length) -> float:
         """What the tokens of this request are expected to cost here, none of them cached."""
@@ -312,6 +337,7 @@ class EndpointModel:
         self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
         self._batch_slowdown, self._batch_fading = prior.batch_slowdown, prior.batch_fading
         self._context_s_per_token = prior.decode_s_per_context_token
+        self._counts_contexts = bool(self._chunk_tokens or self._context_s_per_token) or self._batch_fading < 1.0
         self._batch_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
 
     def _judge(self) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core import density
+from tidegate.core.density import Density
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Candidate,
@@ -42,12 +44,13 @@ class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Explained(Record, frozen=True, kw_only=True):
-    """One decision with the candidates it chose from, recomputed."""
+    """One decision with the candidates it chose from, and how dense their computing is; recomputed."""
 
     at_s: float
     request: Request
     decision: Decision
     candidates: tuple[Candidate, ...]
+    densities: tuple[Density, ...] = ()
 
 
 class Replay:
@@ -130,5 +133,14 @@ def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
             candidates = tuple(core.router.candidates(request, line.at_s))
             recorded = line.fact
             assert isinstance(recorded, Decision)
-            found.append(Explained(at_s=line.at_s, request=request, decision=recorded, candidates=candidates))
+            running = [core.router.endpoint(candidate.endpoint).running for candidate in candidates]
+            found.append(
+                Explained(
+                    at_s=line.at_s,
+                    request=request,
+                    decision=recorded,
+                    candidates=candidates,
+                    densities=density.densities(request, candidates, running),
+                )
+            )
     return found
