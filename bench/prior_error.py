@@ -10,19 +10,19 @@ What of it is in-sample:
 
 - The three runs of vLLM are: two shares of nominal speeds, of memory and of cores, were fitted to them, by
   bench/fit_engines.py, though for iterations, and not for the form of a prior.
-- The rows of Splitwise are not: no constant was fitted to them, or chosen among several by them. But the form is not
-  blind to them: at a first look, without `eager`, medians were 36 % for prompts and 43 % for tokens, all too short. The
-  engine of these rows, of 2023, started each kernel by itself, which vLLM does no more since vllm-project/vllm#1926;
-  that became `eager`, with a constant from what four others measured elsewhere. `without eager` and each of the four
-  alone are recorded beside it.
+- The rows of Splitwise are not: no constant was fitted to them. But the form is not blind to them: the roofline as it
+  was predicted medians of 36 % for prompts and 43 % for tokens, all too short, and that was seen before `eager` was made.
+  The rows do not say which engine made them. Their paper, of November 2023, used vLLM, which starts each kernel by
+  itself no more since vllm-project/vllm#1926, of December 2023. What that takes is the median of what four others
+  measured elsewhere, the first value that was tried; `without eager` and each of the four alone are recorded too.
 - Cards whose power was capped are predicted as if it were not: nothing that is declared says how much that takes.
 
 Batched prompts of Splitwise are taken as one after the other, and only the first pays what a prompt costs at least.
-TTFT and TPOT of vLLM are what a router would have predicted as each request came, beside those that were then in flight
-and held; when these began and ended is as measured. How long answers are is known from their class. The runs are loaded
-beyond what the engines can take, so much of a TTFT is waiting. That an iteration of others is still to end, that prompts
-come while a request is answered, and that contexts are read with each chunk of a prompt, was put into the estimator
-after a look at these runs (medians were 45 % and 30 % before): it is arithmetic, and has no constant that was fitted.
+TTFT and TPOT of vLLM are what a router would have predicted as each request came, beside those that were then in
+flight and held; when these began and ended is as measured. How long answers are is known from their class. The runs are
+loaded beyond what the engines can take, so much of a TTFT is waiting. That an iteration of others is still to end, that
+prompts come while a request is answered, and that contexts are read with each chunk of a prompt, was put into the
+estimator after a look at these runs (medians were 45 % and 30 % before): it is arithmetic, without fitted constants.
 """
 
 import math

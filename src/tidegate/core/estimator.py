@@ -125,16 +125,6 @@ class EndpointModel:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.endpoint.concurrency - len(self.state.reservations)
 
-    @property
-    def running(self) -> density.Running:
-        """What stands there and what runs there, for explanations."""
-        return density.Running(
-            endpoint=self.endpoint,
-            fingerprint=self.fingerprint,
-            load=len(self.state.reservations),
-            context_tokens=self._context_tokens,
-        )
-
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
         return self is other or one_model(self.fingerprint, other.fingerprint)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import msgspec
 
 from tidegate.core import density
-from tidegate.core.density import Density
+from tidegate.core.density import Density, Running
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Candidate,
@@ -130,17 +131,29 @@ def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
         decided = core.feed(line)
         if request is not None and decided is not None and decided.request_id == request_id:
             assert core.router is not None
-            candidates = tuple(core.router.candidates(request, line.at_s))
-            recorded = line.fact
-            assert isinstance(recorded, Decision)
-            running = [core.router.endpoint(candidate.endpoint).running for candidate in candidates]
-            found.append(
-                Explained(
-                    at_s=line.at_s,
-                    request=request,
-                    decision=recorded,
-                    candidates=candidates,
-                    densities=density.densities(request, candidates, running),
-                )
-            )
+            assert isinstance(line.fact, Decision)
+            found.append(explained(core.router, request, line.fact, line.at_s))
     return found
+
+
+def explained(router: Router, request: Request, decision: Decision, at_s: float) -> Explained:
+    """A decision about a request with the candidates as this router sees them at `at_s`."""
+    candidates = tuple(router.candidates(request, at_s))
+    running = [_running(router.endpoint(candidate.endpoint)) for candidate in candidates]
+    return Explained(
+        at_s=at_s,
+        request=request,
+        decision=decision,
+        candidates=candidates,
+        densities=density.densities(request, candidates, running),
+    )
+
+
+def _running(model: EndpointModel) -> Running:
+    reservations = model.state.reservations.values()
+    return Running(
+        endpoint=model.endpoint,
+        fingerprint=model.fingerprint,
+        load=len(reservations),
+        context_tokens=sum(one.prompt_tokens for one in reservations),
+    )
