@@ -11,7 +11,7 @@ What of it is in-sample:
 - The three runs of vLLM are: two shares of nominal speeds, of memory and of cores, were fitted to them, by
   bench/fit_engines.py, though for iterations, and not for the form of a prior.
 - The rows of Splitwise are not: no constant was fitted to them. But the form is not blind to them: the roofline as it
-  was predicted medians of 36 % for prompts and 43 % for tokens, all too short, and that was seen before `eager` was made.
+  was had median errors of 36 % for prompts and 43 % for tokens, all too short, which was seen before `eager` was made.
   The rows do not say which engine made them. Their paper, of November 2023, used vLLM, which starts each kernel by
   itself no more since vllm-project/vllm#1926, of December 2023. What that takes is the median of what four others
   measured elsewhere, the first value that was tried; `without eager` and each of the four alone are recorded too.

@@ -63,7 +63,13 @@ class ModelFactsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What a model is made of. What is left out is as in the named one; of another, as is usual for `parameters`."""
 
     model: Annotated[
-        str, Meta(max_length=256, description="A known model to begin with, as in `Qwen/Qwen3-32B-AWQ`.")
+        str,
+        Meta(
+            max_length=256,  # as names of models are elsewhere
+            description="A known model to begin with, by any name that it goes by, as in `Qwen/Qwen3-32B-AWQ`: "
+            + ", ".join(f"`{name}`" for name in sorted(MODELS))
+            + ".",
+        ),
     ] = ""
     parameters: Annotated[_Size | None, Meta(description="All parameters. Required without a known model.")] = None
     active_parameters: Annotated[
