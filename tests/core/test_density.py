@@ -152,6 +152,16 @@ def test_a_journal_with_declared_hardware_replays_and_is_explained_with_its_dens
     assert (other.prefill, other.ridge_flop_per_byte) == (None, None)
 
 
+def test_prompts_of_others_that_are_waited_for_are_not_computing() -> None:
+    router = make.router(make.endpoint(concurrency=4), make.endpoint("cloud", local=False))
+    request = make.request("r")
+    alone = explained(router, request, router.decide(request, 0.0), 0.0).densities
+    for index in range(3):
+        router.observe(make.started(make.request(f"o{index}", prompt_tokens=20_000), "laptop"), 0.0)
+    beside = explained(router, request, router.decide(request, 0.0), 0.0).densities
+    assert beside == alone
+
+
 def test_a_llama_of_8_billion_does_16_gflop_a_token_and_reads_15_gb() -> None:
     model = known("llama-3.1-8b")
     assert model is not None

@@ -42,7 +42,7 @@ class Phase(Record, frozen=True, kw_only=True):
 class Density(Record, frozen=True, kw_only=True):
     """One candidate's computing for a request.
 
-    `compute_s` is what prefill and decode are expected to take, without waiting and network. It is `speed_up` times as
+    `compute_s` is what prefill and decode are expected to take beside what runs there, without waiting and network. It is `speed_up` times as
     fast as `over`, the slowest of our own endpoints (of all, where none is ours), and saves `saved_s_per_byte` for each
     byte of the prompt that is sent to it; None where nothing is sent, at a local site. Prefill, decode and the ridge,
     the intensity at which computing takes as long as reading, are known where the hardware was declared; `batch`
@@ -120,7 +120,7 @@ def densities(request: Request, candidates: Sequence[Candidate], running: Sequen
     """What each candidate that has an estimate makes of the request, in their order; `running` is one for each."""
     by_name = {one.endpoint.name: one for one in running}
     taken_s = {
-        one.endpoint: one.estimate.prefill_s + one.estimate.output_tokens * one.estimate.tpot_s
+        one.endpoint: by_name[one.endpoint].prefill_s + one.estimate.output_tokens * one.estimate.tpot_s
         for one in candidates
         if one.estimate is not None
     }
@@ -132,10 +132,14 @@ def densities(request: Request, candidates: Sequence[Candidate], running: Sequen
 
 
 class Running(Record, frozen=True, kw_only=True):
-    """An endpoint as it was when something was decided: what was known of its model, and what ran there."""
+    """An endpoint as it was when something was decided: what was known of its model, and what ran there.
+
+    `prefill_s` is what the request's prompt was expected to take beside that, without waiting for other prompts.
+    """
 
     endpoint: Endpoint
     fingerprint: Fingerprint
+    prefill_s: float
     load: int
     context_tokens: int
 

@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core import density
 from tidegate.core.density import Density, Running
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Candidate,
@@ -139,7 +140,7 @@ def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
 def explained(router: Router, request: Request, decision: Decision, at_s: float) -> Explained:
     """A decision about a request with the candidates as this router sees them at `at_s`."""
     candidates = tuple(router.candidates(request, at_s))
-    running = [_running(router.endpoint(candidate.endpoint)) for candidate in candidates]
+    running = [_running(router.endpoint(one.endpoint), one, request, at_s) for one in candidates]
     return Explained(
         at_s=at_s,
         request=request,
@@ -149,11 +150,14 @@ def explained(router: Router, request: Request, decision: Decision, at_s: float)
     )
 
 
-def _running(model: EndpointModel) -> Running:
+def _running(model: EndpointModel, candidate: Candidate, request: Request, at_s: float) -> Running:
     reservations = model.state.reservations.values()
+    output_tokens = 0.0 if candidate.estimate is None else candidate.estimate.output_tokens
+    length = Length(expected_tokens=output_tokens, high_tokens=output_tokens)
     return Running(
         endpoint=model.endpoint,
         fingerprint=model.fingerprint,
+        prefill_s=model.base(request, length, at_s).prefill_s,
         load=len(reservations),
         context_tokens=sum(one.prompt_tokens for one in reservations),
     )
