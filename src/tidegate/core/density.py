@@ -42,11 +42,11 @@ class Phase(Record, frozen=True, kw_only=True):
 class Density(Record, frozen=True, kw_only=True):
     """One candidate's computing for a request.
 
-    `compute_s` is what prefill and decode are expected to take beside what runs there, without waiting and network. It is `speed_up` times as
-    fast as `over`, the slowest of our own endpoints (of all, where none is ours), and saves `saved_s_per_byte` for each
-    byte of the prompt that is sent to it; None where nothing is sent, at a local site. Prefill, decode and the ridge,
-    the intensity at which computing takes as long as reading, are known where the hardware was declared; `batch`
-    sequences decode together, this one among them.
+    `compute_s` is what prefill and decode are expected to take beside what runs there, without waiting and network.
+    It is `speed_up` times as fast as `over`, the slowest of our own endpoints (of all, where none is ours), and
+    saves `saved_s_per_byte` for each byte of the prompt that is sent to it; None where nothing is sent, at a local
+    site. Prefill, decode and the ridge, the intensity at which computing takes as long as reading, are known where
+    the hardware was declared; `batch` sequences decode together, this one among them.
     """
 
     endpoint: str
