@@ -7,7 +7,7 @@ kernels that aiconfigurator 0.12 estimates for a grid of models and hardware (ai
 
 What is fitted on what:
 
-- The form is physics: `sim/hardware.py`. No run has a constant of its own.
+- The form is physics: `core/hardware.py`. No run has a constant of its own.
 - What is of kernels alone comes from the grid: how reading and computing overlap, the efficiency of experts and of
   attention, what passes in each layer and each exchange, and the share of a link that is reached. Rows are the models
   in bf16 whose facts are shipped, on all hardware but the L40S: with several accelerators these exchange at a ninth of
@@ -42,11 +42,11 @@ import msgspec
 
 from bench.fit_network import quantiles, rows
 from bench.record import record
+from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hardware import Efficiency, Link, Model, Setup, step_time
 from tidegate.core.model import Request, replace
-from tidegate.sim.engine import Engine, Kind
-from tidegate.sim.facts import ACCELERATORS, MODELS
-from tidegate.sim.hardware import Efficiency, Link, Model, Setup, profile, step_time
-from tidegate.sim.iteration import EngineProfile
+from tidegate.sim.engine import Engine, EngineProfile, Kind
+from tidegate.sim.hardware import profile
 from tidegate.sim.job import Job
 
 # Where the search begins; all of these are found anew.

@@ -16,10 +16,10 @@ import msgspec
 from bench.record import record
 from tidegate import clock
 from tidegate.core.model import Endpoint, Line, Policy, Prior, RequestClass, Slo
+from tidegate.core.step import StepTime
 from tidegate.sim.ask import Ask
 from tidegate.sim.chance import Chance
-from tidegate.sim.engine import Engine
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.place import Local
 from tidegate.sim.recorded import recorded
 from tidegate.sim.world import World

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import make
-from tidegate.core.estimator import Base
+from tidegate.core.base import Base
 from tidegate.core.hold import Item, Place, item, latest_start_s, schedule
 from tidegate.core.model import Slo
 from tidegate.core.value import value_usd

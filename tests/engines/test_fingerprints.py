@@ -154,7 +154,7 @@ TAG = {
     "name": "gemma3:latest",
     "model": "gemma3:latest",
     "digest": "a2af6cc3eb7fa8be8504abaf9b04e88f17a119ec3f04a3addf55f92841195f5a",
-    "details": {"format": "gguf", "quantization_level": "Q4_K_M"},
+    "details": {"format": "gguf", "parameter_size": "4.3B", "quantization_level": "Q4_K_M"},
 }
 
 
@@ -163,7 +163,16 @@ def test_ollama_tells_the_digest_and_quantisation_of_its_model_though_it_is_not_
     tags = answer({"models": [{"name": "other:latest", "digest": "b" * 64}, TAG]})
     told = Ollama("", model).signals([answer({"version": "0.12.6"}), answer({"models": []}), tags]).fingerprint
     nothing = Fingerprint(engine="Ollama 0.12.6")
-    assert told == (replace(nothing, weights=f"ollama:{TAG['digest']}", quantisation="Q4_K_M") if known else nothing)
+    gemma = Fingerprint(weights=f"ollama:{TAG['digest']}", quantisation="Q4_K_M", parameters=4_300_000_000)
+    assert told == (replace(gemma, engine=nothing.engine) if known else nothing)
+
+
+@pytest.mark.parametrize(
+    ("said", "parameters"),
+    [("8.0B", 8_000_000_000), ("134.52M", 134_520_000), ("1T", 10**12), ("0B", None), ("8x7B", None), ("", None)],
+)
+def test_a_number_of_parameters_is_read_as_people_write_it(said: str, parameters: int | None) -> None:
+    assert names.count(said) == parameters
 
 
 def test_what_llama_cpp_and_ollama_say_of_the_same_quantisation_agrees_and_of_weights_does_not_compare() -> None:

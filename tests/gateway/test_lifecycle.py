@@ -80,6 +80,7 @@ async def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path
     assert answer.status == 200
     assert [step["endpoint"] for step in found["decision"]["plan"]] == ["laptop", "cloud"]
     assert {c["endpoint"] for c in found["candidates"]} == {"laptop", "cloud"}
+    assert {one["endpoint"]: one["over"] for one in found["densities"]} == {"laptop": "laptop", "cloud": "laptop"}
     assert real.endpoint == "laptop"
 
 

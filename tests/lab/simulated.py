@@ -16,8 +16,7 @@ from tidegate.core.model import Request
 from tidegate.engines.words import DONE, Words
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
-from tidegate.sim.engine import Engine, Kind, Sequence
-from tidegate.sim.iteration import EngineProfile
+from tidegate.sim.engine import Engine, EngineProfile, Kind, Sequence
 from tidegate.sim.job import Job
 
 BLOCK_TOKENS = 16

@@ -11,10 +11,11 @@ from tests.lab.virtual import VirtualClock, run
 from tidegate.cli.calibrate import measure
 from tidegate.config.address import parse_url
 from tidegate.core.model import replace
+from tidegate.core.step import StepTime
 from tidegate.engines.fake import FAKED, FakeEngine, Fault, Script
 from tidegate.lab.calibrate import CalibrateError, Progress
 from tidegate.lab.purse import Budget
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.sim.engine import EngineProfile
 from tidegate.sim.profile import Profile
 
 STEP = StepTime(base_s=0.008, per_token_s=1e-4, per_sequence_s=1e-3, per_context_token_s=2e-6, per_pair_s=1e-7)

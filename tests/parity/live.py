@@ -11,8 +11,7 @@ from tidegate.clock import Clock
 from tidegate.engines.words import DONE, Words
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
-from tidegate.sim.engine import Engine, Kind, Sequence
-from tidegate.sim.iteration import EngineProfile
+from tidegate.sim.engine import Engine, EngineProfile, Kind, Sequence
 from tidegate.sim.job import Job
 
 _JSON = (b"content-type", b"application/json")

@@ -13,8 +13,8 @@ from tests.gateway.harness import House, chat, house, local, remote
 from tests.parity.live import CHARACTERS_PER_TOKEN, LiveEngine
 from tidegate.core.model import Decision, Ended, Request, Run
 from tidegate.core.replay import replay
-from tidegate.sim.engine import Engine
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.core.step import StepTime
+from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.job import Job
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local

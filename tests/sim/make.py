@@ -2,8 +2,8 @@
 
 from tests import make
 from tidegate.core.model import replace
-from tidegate.sim.engine import Engine, Kind, Told
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.core.step import StepTime
+from tidegate.sim.engine import Engine, EngineProfile, Kind, Told
 from tidegate.sim.job import Job
 
 STEP = StepTime(base_s=0.01, per_token_s=0.0001, per_sequence_s=0.0002, per_context_token_s=1e-7, per_pair_s=1e-9)

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from tests import make as core
 from tests.sim.make import STEP, drained, job, profile, times
 from tidegate.core.model import replace
+from tidegate.core.step import Linear, StepTime
 from tidegate.sim.engine import Engine, Kind, Told
-from tidegate.sim.iteration import StepTime
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
-from tidegate.sim.linear import Linear
 
 seeds = st.integers(0, 10_000)
 # Two ranks that share experts, on declared hardware.

@@ -8,8 +8,8 @@ import pytest
 from bench import fit_engines
 from bench.record import RESULTS
 
-from tidegate.sim import facts
-from tidegate.sim.hardware import MEASURED, Efficiency
+from tidegate.core import facts
+from tidegate.core.hardware import MEASURED, Efficiency
 
 needs_data = pytest.mark.skipif(
     "TIDEGATE_DATA" not in os.environ, reason="TIDEGATE_DATA does not name the folder of public traces"

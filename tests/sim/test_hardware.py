@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hardware import MEASURED, Accelerator, Link, Model, Setup, kv_bytes, kv_tokens, step_time
 from tidegate.core.model import replace
-from tidegate.sim.facts import ACCELERATORS, MODELS
-from tidegate.sim.hardware import MEASURED, Accelerator, Link, Model, Setup, kv_bytes, kv_tokens, profile, step_time
-from tidegate.sim.iteration import StepTime
-from tidegate.sim.linear import Linear
+from tidegate.core.step import Linear, StepTime
+from tidegate.sim.hardware import profile
 
 models = st.sampled_from(sorted(MODELS)).map(MODELS.__getitem__)
 accelerators = st.sampled_from(sorted(ACCELERATORS)).map(ACCELERATORS.__getitem__)
@@ -132,36 +132,3 @@ def test_a_model_that_does_not_fit_is_refused_with_a_remedy() -> None:
 def test_the_room_for_keys_is_what_vllm_found_on_the_card_that_the_workspace_is_from() -> None:
     """vLLM 0.19 found room for 41,408 tokens of Llama-3.1-8B on an RTX 4090."""
     assert kv_tokens(LLAMA, ACCELERATORS["rtx-4090"], Setup()) == pytest.approx(41_408, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("name", "bytes_per_token"),
-    [("llama-3.1-8b", 131_072), ("llama-3.1-70b", 327_680), ("qwen3-32b", 262_144), ("qwen3-30b-a3b", 98_304)],
-)
-def test_the_cache_of_a_model_has_the_size_that_is_published(name: str, bytes_per_token: int) -> None:
-    assert kv_bytes(MODELS[name], 1) == bytes_per_token
-
-
-# The inner size of the dense layers, or of an expert.
-INNER = {
-    "llama-3.1-8b": 14_336,
-    "llama-3.1-70b": 28_672,
-    "qwen3-8b": 12_288,
-    "qwen3-32b": 25_600,
-    "qwen3-30b-a3b": 768,
-    "mixtral-8x7b": 14_336,
-}
-
-
-@pytest.mark.parametrize("name", sorted(MODELS))
-def test_the_parameters_of_a_model_are_those_of_its_layers(name: str) -> None:
-    model = MODELS[name]
-    attention = 2 * model.hidden * model.head_size * (model.heads + model.kv_heads)
-    inner = 3 * model.hidden * INNER[name]
-    ends = 2 * model.vocabulary * model.hidden
-    total = model.layers * (attention + inner * max(1, model.experts)) + ends
-    active = model.layers * (attention + inner * max(1, model.experts_per_token)) + ends
-    assert model.parameters == pytest.approx(total, rel=0.005)
-    assert model.active_parameters == pytest.approx(active, rel=0.005)
-    if model.experts:
-        assert model.expert_parameters == pytest.approx(model.layers * inner * model.experts, rel=0.005)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.config.problem import ConfigError, Problems
+from tidegate.core.step import StepTime
 from tidegate.sim.endpoint import PlaceTable
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.sim.engine import EngineProfile
 from tidegate.sim.network import PRESETS
 from tidegate.sim.profile import Interval, Measured, Network, Profile, profile, rounded, toml
 from tidegate.sim.profiles import stands

@@ -6,13 +6,14 @@ import msgspec
 import pytest
 
 from tidegate.config.problem import ConfigError
+from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hardware import Setup
 from tidegate.core.model import Likeness
+from tidegate.core.step import Linear, StepTime
 from tidegate.sim import api, engines, network
 from tidegate.sim.endpoint import ApiTable, EngineTable, LinearTable, LinkTable, StepTable
-from tidegate.sim.facts import ACCELERATORS, MODELS
-from tidegate.sim.hardware import Setup, profile
-from tidegate.sim.iteration import EngineProfile, StepTime
-from tidegate.sim.linear import Linear
+from tidegate.sim.engine import EngineProfile
+from tidegate.sim.hardware import profile
 from tidegate.sim.scenario import load, parse
 
 HEAD = """

@@ -23,6 +23,7 @@ from tidegate.config.endpoint import EngineKind
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.config.secret import SecretError
 from tidegate.config.vendors import VENDORS
+from tidegate.core.step import StepTime
 from tidegate.engines.base import Header
 from tidegate.engines.recognise import SOFTWARE
 from tidegate.gateway.discover import discover
@@ -31,7 +32,7 @@ from tidegate.lab.calibrate import CalibrateError, Facts, Plan, Progress
 from tidegate.lab.constants import Constants, constants
 from tidegate.lab.fit import Fit
 from tidegate.lab.purse import Budget, Purse
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.sim.engine import EngineProfile
 from tidegate.sim.profile import Interval, Measured, Network, Profile, rounded, toml
 
 SECONDS, SECONDS_MAX = 120.0, 3600.0

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from tidegate import clock
+from tidegate.core.density import Density, Phase
 from tidegate.core.model import Candidate, Decision, Wait
 from tidegate.core.replay import Explained, ReplayError
 from tidegate.core.replay import replay as replay_lines
@@ -77,6 +79,34 @@ def print_explained(console: Console, one: Explained) -> None:
     for candidate in sorted(one.candidates, key=_rank):
         table.add_row(*_row(candidate))
     console.print(table)
+    if one.densities:
+        print_densities(console, one.densities)
+
+
+def print_densities(console: Console, densities: Sequence[Density]) -> None:
+    """How fast each candidate computes the request, what sending it there saves, and what bounds it."""
+    table = Table(
+        "computing", "s", f"x {densities[0].over}", "saved us/B", "prefill FLOP/B", "decode FLOP/B", "ridge", "batch",
+        box=None, header_style="bold", padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap = True
+    for one in sorted(densities, key=lambda one: one.compute_s):
+        table.add_row(
+            one.endpoint,
+            f"{one.compute_s:.3f}",
+            f"{one.speed_up:.3g}",
+            "-" if one.saved_s_per_byte is None else f"{1e6 * one.saved_s_per_byte:.3g}",
+            _phase(one.prefill),
+            _phase(one.decode),
+            "-" if one.ridge_flop_per_byte is None else f"{one.ridge_flop_per_byte:.3g}",
+            "-" if one.batch is None else str(one.batch),
+        )
+    console.print(table)
+
+
+def _phase(phase: Phase | None) -> str:
+    return "-" if phase is None else f"{phase.intensity_flop_per_byte:.3g} {phase.bound.value}"
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import door, groups, tariff
+from tidegate.config import door, groups, hardware, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
@@ -14,7 +14,8 @@ from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Capability, Endpoint, ModelGroup, Policy, Prior, RequestClass, Slo, replace
+from tidegate.core import density
+from tidegate.core.model import Capability, Endpoint, Machine, ModelGroup, Policy, Prior, RequestClass, Slo, replace
 
 MIB = 1024 * 1024
 STATE_FILE = "learned.sqlite"
@@ -154,6 +155,10 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
     usual = defaults(table.engine, local)
     context_tokens = table.context_tokens or usual.context_tokens
     assert context_tokens is not None, "load refuses an unknown context window"
+    concurrency = table.concurrency or usual.concurrency
+    machine, prior = _machine(table, usual), usual.prior
+    if machine is not None and (model := density.model_at(machine, table.fingerprint.record())) is not None:
+        prior = density.prior(prior, machine, model, concurrency)
     return Endpoint(
         name=name,
         site=table.site,
@@ -164,14 +169,24 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         demands=groups.demands(name, config.models),
         context_tokens=context_tokens,
         output_tokens_max=table.output_tokens_max,
-        concurrency=table.concurrency or usual.concurrency,
+        concurrency=concurrency,
         owned=local if table.owned is None else table.owned,
         shares_compute=usual.shares_compute if table.shares_compute is None else table.shares_compute,
         capabilities=tuple(sorted(set(table.capabilities or usual.capabilities))),
         price=tariff.price(table, now_s),
         usd_per_s=tariff.usd_per_s(table.running_cost),
-        prior=_prior(table.prior, usual),
+        prior=_prior(table.prior, prior),
+        machine=machine,
     )
+
+
+def _machine(table: EndpointTable, usual: Defaults) -> Machine | None:
+    if table.hardware is None:
+        return None
+    called = table.model or next(iter(table.serves), "")
+    machine = hardware.machine(table.hardware, table.model_facts, called, _written(table.prior))
+    chunk = table.prior.batch_tokens or usual.prior.batch_tokens or machine.setup.batch_tokens
+    return replace(machine, setup=replace(machine.setup, batch_tokens=chunk))
 
 
 def _gateway(config: Config) -> Gateway:
@@ -230,11 +245,28 @@ def _seconds(ms: float | None) -> float | None:
     return None if ms is None else ms / 1000
 
 
-def _prior(table: PriorTable, usual: Defaults) -> Prior:
-    """The usual prior of the engine with what was written down in its place, turned from rates into times."""
-    prior = usual.prior
+_FIELDS = {
+    "prefill_tokens_per_s": ("prefill_s_per_token", "prefill_s_per_token2"),
+    "prefill_half_speed_tokens": ("prefill_s_per_token2",),
+    "decode_tokens_per_s": ("decode_s_per_token",),
+    "decode_context_tokens_per_s": ("decode_s_per_context_token",),
+    "overhead_ms": ("overhead_s",),
+    "batch_slowdown": ("batch_slowdown",),
+    "batch_fading": ("batch_fading",),
+    "sigma": ("sigma",),
+}
+"""The fields of a prior that a setting decides, of those that hardware would."""
+
+
+def _written(table: PriorTable) -> tuple[str, ...]:
+    settings = (fields for key, fields in _FIELDS.items() if getattr(table, key) is not None)
+    return tuple(sorted({field for fields in settings for field in fields}))
+
+
+def _prior(table: PriorTable, prior: Prior) -> Prior:
+    """What would be believed, with what was written down in its place, turned from rates into times."""
     if table.prefill_tokens_per_s is not None:
-        # The usual length of half speed stays: the square term goes along with the speed.
+        # The length of half speed stays: the square term goes along with the speed.
         slower = 1 / table.prefill_tokens_per_s / prior.prefill_s_per_token
         prior = replace(
             prior,
@@ -248,6 +280,10 @@ def _prior(table: PriorTable, usual: Defaults) -> Prior:
         "overhead_s": _seconds(table.overhead_ms),
         "decode_s_per_token": None if table.decode_tokens_per_s is None else 1 / table.decode_tokens_per_s,
         "batch_slowdown": table.batch_slowdown,
+        "batch_fading": table.batch_fading,
+        "decode_s_per_context_token": (
+            None if table.decode_context_tokens_per_s is None else 1 / table.decode_context_tokens_per_s
+        ),
         "batch_tokens": table.batch_tokens,
         "rtt_s": _seconds(table.rtt_ms),
         "upload_bytes_per_s": None if table.upload_mbit_per_s is None else table.upload_mbit_per_s * 1e6 / 8,

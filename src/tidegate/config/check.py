@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import groups, secret, tariff
+from tidegate.config import groups, hardware, secret, tariff
 from tidegate.config.address import Url, is_private, parse_url
 from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind
@@ -58,6 +58,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
                 secrets[name] = key
             _network(path, endpoint, url, draft.folder, problems)
         _canary(path, endpoint, problems)
+        hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)

@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from tidegate.config.fingerprint import FingerprintTable
+from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
 from tidegate.core.model import Capability
@@ -26,7 +27,8 @@ class EngineKind(StrEnum):
 class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the endpoint is believed to do before anything was measured; a few dozen requests overrule it.
 
-    What is left out depends on the engine, as the table of engines shows.
+    What is left out follows from `hardware`, where that and the model are known. Otherwise it depends on the engine, as
+    the table of engines shows.
     """
 
     prefill_tokens_per_s: Annotated[
@@ -45,6 +47,20 @@ class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     batch_slowdown: Annotated[
         Annotated[float, Meta(ge=0, le=2)] | None,  # at 1 requests take turns; a little more is thrashing
         Meta(description="Share by which each further running request stretches the time per token."),
+    ] = None
+    batch_fading: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,  # a share
+        Meta(
+            description="What each further one of them adds, as a share of what the one before added: below 1 in a "
+            "model of experts, of which many requests share what is read."
+        ),
+    ] = None
+    decode_context_tokens_per_s: Annotated[
+        Annotated[float, Meta(ge=1, le=1e12)] | None,  # from a small board to a rack
+        Meta(
+            description="Tokens of context read each second while output is produced: the contexts of all running "
+            "requests stretch the time per token. Without it their length makes no difference."
+        ),
     ] = None
     batch_tokens: Annotated[
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,  # beyond any context window
@@ -187,6 +203,20 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             description="What running the engine costs, besides its tokens. Left out, nothing: its hardware is paid "
             "for and its power not counted."
+        ),
+    ] = None
+    hardware: Annotated[
+        HardwareTable | None,
+        Meta(
+            description="What it runs on: the `prior` follows from that and the model. Left out, the prior is as usual "
+            "for the engine."
+        ),
+    ] = None
+    model_facts: Annotated[
+        Text | ModelFactsTable | None,
+        Meta(
+            description="What its model is made of: a known model's name, or a table. Left out, engines of your own "
+            "tell, and until then it is what `model` names. Only together with `hardware`."
         ),
     ] = None
     prior: Annotated[

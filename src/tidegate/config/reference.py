@@ -15,6 +15,7 @@ from tidegate.config import expected
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.fingerprint import FingerprintTable
+from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.model import ModelTable
 from tidegate.config.moment import Moment
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
@@ -45,6 +46,8 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("price = { ... } in [endpoint.NAME]", PriceTable),
     ("tiers = [{ ... }] in price", TierTable),
     ("running_cost = { ... } in [endpoint.NAME]", RunningCostTable),
+    ("hardware = { ... } in [endpoint.NAME]", HardwareTable),
+    ("model_facts = { ... } in [endpoint.NAME]", ModelFactsTable),
     ("prior = { ... } in [endpoint.NAME]", PriorTable),
     ("fingerprint = { ... } in [endpoint.NAME] and [model.NAME]", FingerprintTable),
 )
@@ -192,6 +195,8 @@ def _usual(usual: Defaults) -> dict[str, str]:
         "prior.prefill_half_speed_tokens": "none" if half is None else _round(half),
         "prior.decode_tokens_per_s": _round(1 / prior.decode_s_per_token),
         "prior.batch_slowdown": _round(prior.batch_slowdown),
+        "prior.batch_fading": _round(prior.batch_fading),
+        "prior.decode_context_tokens_per_s": "none",
         "prior.batch_tokens": "none" if prior.batch_tokens is None else str(prior.batch_tokens),
         "prior.overhead_ms": _round(prior.overhead_s * 1000),
         "prior.rtt_ms": _round(prior.rtt_s * 1000),

@@ -1,19 +1,19 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import exp, log
+from math import ceil, log
 
-import msgspec
-
-from tidegate.core import likeness
+from tidegate.core import density, facts, likeness
+from tidegate.core.base import Base
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
-from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Probed, Request, Started
+from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
 from tidegate.core.network import Network
+from tidegate.core.prior import crowd
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
@@ -30,45 +30,6 @@ ENGINE_S_MIN = 1e-3
 TPOT_S_MIN = 1e-5
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
-
-
-class Base(msgspec.Struct, gc=False):
-    """What a request would take at an endpoint once it is sent; waiting for that is not in it.
-
-    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
-    ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
-    """
-
-    network_s: float
-    queue_s: float
-    prefill_s: float
-    prefill_s_mean: float
-    raw_s: float
-    first_s: float
-    sigma: float
-    deviations: float
-    tpot_s: float
-    tpot_raw_s: float
-    tpot_sigma: float
-    decode_s: float
-    decode_s_mean: float
-    output_tokens: float
-    cost_usd: float
-
-    @property
-    def first_s_high(self) -> float:
-        """The calibrated upper quantile of the time to first content."""
-        return self.first_s * exp(self.deviations * self.sigma)
-
-    @property
-    def first_s_mean(self) -> float:
-        """The expected time to first content."""
-        return self.network_s + self.queue_s + self.prefill_s_mean
-
-    @property
-    def occupies_s(self) -> float:
-        """The expected time in a slot."""
-        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
 
 
 def fresh(endpoint: Endpoint, quantile_deviations: float) -> EndpointState:
@@ -90,8 +51,13 @@ class EndpointModel:
     """
 
     __slots__ = (
+        "_batch_fading",
         "_batch_s",
         "_batch_slowdown",
+        "_chunk_tokens",
+        "_context_s_per_token",
+        "_context_tokens",
+        "_counts_contexts",
         "_decode_s",
         "_deviations",
         "_input_usd",
@@ -112,13 +78,13 @@ class EndpointModel:
         "likeness",
         "name",
         "owned",
+        "prior",
         "state",
         "tpot",
         "ttft",
     )
 
     def __init__(self, endpoint: Endpoint, quantile_deviations: float, state: EndpointState | None = None) -> None:
-        prior = endpoint.prior
         state = fresh(endpoint, quantile_deviations) if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
@@ -129,18 +95,20 @@ class EndpointModel:
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
         self.likeness: dict[str, Likeness]
+        self._shares_compute = endpoint.shares_compute
+        # On declared hardware, prompts are computed chunk by chunk in iterations with the tokens of others.
+        machine = endpoint.machine if endpoint.shares_compute else None
+        self._chunk_tokens = 0 if machine is None else machine.setup.batch_tokens
         self._judge()
+        # What is believed of it before anything was measured: as configured, or as its hardware makes of what it tells.
+        self.prior: Prior
+        self._believe(self._prior())
         self.ttft: Correction
         self.tpot: Correction
         self._correct()
         self._deviations = quantile_deviations
-        self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
-        self._per_token_s = prior.prefill_s_per_token
-        self._per_token2_s = prior.prefill_s_per_token2 / 2.0
-        self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
-        self._batch_slowdown = prior.batch_slowdown
-        self._shares_compute = endpoint.shares_compute
-        self._batch_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
+        # Prompt tokens of all that is in flight: their contexts are read for each output token.
+        self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
@@ -172,7 +140,14 @@ class EndpointModel:
         prompt_tokens = request.prompt_tokens
         ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
         tpot, tpot_sigma = self.tpot.at(0, column, now_s)
+        output_tokens = length.expected_tokens
         raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
+        if self._counts_contexts:
+            others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
+            more_s, tpot_raw_s = self._beside(prompt_tokens, output_tokens, load, others_tokens)
+            raw_s += more_s
+        else:
+            tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
         prefill_s = ttft.factor * raw_s
         queue_s = 0.0
         if in_flight and self._shares_compute:
@@ -180,11 +155,12 @@ class EndpointModel:
             queue_s = state.prefills.before_s(prefill_s, step_s, now_s)
             if in_flight > load:
                 queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
+            elif self._chunk_tokens:
+                # Half an iteration of the others is still to end.
+                queue_s = max(queue_s, tpot_raw_s * tpot.factor / 2.0)
         network = state.network
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
-        tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
         tpot_s = tpot_raw_s * tpot.factor
-        output_tokens = length.expected_tokens
         decode_s = output_tokens * tpot_s
         return Base(
             network_s,
@@ -204,6 +180,22 @@ class EndpointModel:
             self.cost_usd(request, length)
             + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
         )
+
+    def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
+        """What `load` others add to the prefill, and the time per output token beside them; before correction.
+
+        `others_tokens` is the size of their contexts together.
+        """
+        tpot_s = self._decode_s * (1.0 + self._batch_slowdown * crowd(self._batch_fading, load))
+        # On average, half of its output is context too.
+        tpot_s += self._context_s_per_token * (prompt_tokens + output_tokens / 2.0 + others_tokens)
+        if not self._chunk_tokens or not load:
+            return 0.0, tpot_s
+        # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
+        tpot_s += others_tokens * self._per_token_s / max(1.0, output_tokens)
+        # While this prompt is computed the others go on: with each chunk of it their contexts are read.
+        chunks = ceil(prompt_tokens / self._chunk_tokens)
+        return chunks * others_tokens * self._context_s_per_token, tpot_s
 
     def cost_usd(self, request: Request | Started, length: Length) -> float:
         """What the tokens of this request are expected to cost here, none of them cached."""
@@ -246,6 +238,7 @@ class EndpointModel:
             session=fact.session,
         )
         state.reservations[fact.request_id] = reservation
+        self._context_tokens += reservation.prompt_tokens
         if self._shares_compute:
             state.prefills.add(reservation)
         state.breaker.started(fact.request_id, now_s)
@@ -267,6 +260,7 @@ class EndpointModel:
         reservation = state.reservations.pop(fact.request_id, None)
         if reservation is None:
             return None
+        self._context_tokens -= reservation.prompt_tokens
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
@@ -309,6 +303,32 @@ class EndpointModel:
             state.quantile = UpperQuantile(self._deviations)
             self._correct()
         self._judge()
+        if (prior := self._prior()) != self.prior:
+            self._believe(prior)
+            state.ttft = state.tpot = None
+            state.quantile = UpperQuantile(self._deviations)
+            self._correct()
+            for reservation in state.reservations.values():
+                reservation.teaches = False
+
+    def _prior(self) -> Prior:
+        """A declared model holds, and so does what was made of it; else what the engine tells of its own."""
+        endpoint, machine = self.endpoint, self.endpoint.machine
+        if machine is None or machine.model is not None:
+            return endpoint.prior
+        told = facts.told(self.fingerprint, machine.assumed)
+        return endpoint.prior if told is None else density.prior(endpoint.prior, machine, told, endpoint.concurrency)
+
+    def _believe(self, prior: Prior) -> None:
+        self.prior = prior
+        self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
+        self._per_token_s = prior.prefill_s_per_token
+        self._per_token2_s = prior.prefill_s_per_token2 / 2.0
+        self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
+        self._batch_slowdown, self._batch_fading = prior.batch_slowdown, prior.batch_fading
+        self._context_s_per_token = prior.decode_s_per_context_token
+        self._counts_contexts = bool(self._chunk_tokens or self._context_s_per_token) or self._batch_fading < 1.0
+        self._batch_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
 
     def _judge(self) -> None:
         state = self.state
@@ -318,7 +338,7 @@ class EndpointModel:
 
     def _correct(self) -> None:
         """The corrections as they were learned, or new ones."""
-        state, sigma = self.state, self.endpoint.prior.sigma
+        state, sigma = self.state, self.prior.sigma
         self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, sigma, state.ttft)
         self.tpot = Correction(1, len(LOAD_EDGES) + 1, sigma, state.tpot)
         state.ttft, state.tpot = self.ttft.cells, self.tpot.cells

@@ -18,7 +18,8 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What is known of the model behind an endpoint; empty text and None are unknown.
 
     The first four are of the model itself. The window and the build of the engine are shown, and are no reason to
-    call a model another. `chat_template` is a digest, being long.
+    call a model another. `chat_template` is a digest, being long. `parameters` is their number as an engine rounds it,
+    where it tells no more of the weights' size.
     """
 
     weights: str = ""
@@ -27,6 +28,7 @@ class Fingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     chat_template: str = ""
     context_tokens: int | None = None
     engine: str = ""
+    parameters: int | None = None
 
 
 FIELDS = Fingerprint.__struct_fields__

@@ -10,7 +10,7 @@ from heapq import heapify, heapreplace
 
 import msgspec
 
-from tidegate.core.estimator import Base
+from tidegate.core.base import Base
 from tidegate.core.model import Request
 from tidegate.core.value import value_usd
 

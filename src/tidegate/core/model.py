@@ -9,8 +9,10 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.core.fingerprint import Fingerprint as Fingerprint
+from tidegate.core.hardware import Machine as Machine
 from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
+from tidegate.core.prior import Prior as Prior
 
 # A noun is imported from here, wherever it stands.
 from tidegate.core.why import Why
@@ -123,26 +125,6 @@ class ModelGroup(Record, frozen=True, kw_only=True, omit_defaults=False):
     fingerprint: Fingerprint = Fingerprint()
 
 
-class Prior(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What an endpoint is believed to do before anything was measured.
-
-    Prefill of `m` uncached tokens takes `overhead_s + m * prefill_s_per_token + m**2 / 2 * prefill_s_per_token2`:
-    attention grows with the square. One more running sequence adds `batch_slowdown` of the time per output token.
-    An engine that lets prompts advance side by side looks at new ones after each `batch_tokens` (llama.cpp); None is
-    one prompt after the other. `sigma` is the standard deviation of log(actual / predicted) that this prior deserves.
-    """
-
-    overhead_s: float = 0.05
-    prefill_s_per_token: float = 0.0005
-    prefill_s_per_token2: float = 0.0
-    decode_s_per_token: float = 0.02
-    batch_slowdown: float = 0.0
-    batch_tokens: int | None = None
-    rtt_s: float = 0.0
-    upload_bytes_per_s: float = 12.5e6
-    sigma: float = 0.7
-
-
 class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One addressable engine at a site serving one model: the unit a decision picks.
 
@@ -152,7 +134,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once. `models` are the names
     that it serves; under each its model is `identical` to what the name promises, unless `likeness` says otherwise.
     It generates `output_tokens_max` at most, None is the window. `fingerprint` is what was declared of its model, and
-    `demands` by name what a model has to be to be identical.
+    `demands` by name what a model has to be to be identical. `machine` is the hardware, where it was declared.
     """
 
     name: str
@@ -171,6 +153,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     price: Price = Price()
     usd_per_s: float = 0.0
     prior: Prior = Prior()
+    machine: Machine | None = None
 
     def running_usd(self, in_use_s: float) -> float:
         """What it costs that a request has one of the engine's places for so long."""

@@ -4,7 +4,8 @@ from math import ceil
 
 import msgspec
 
-from tidegate.core.estimator import Base, EndpointModel
+from tidegate.core.base import Base
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Request, Run
 from tidegate.core.value import attainment
 from tidegate.core.why import Why

@@ -4,6 +4,10 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core import density
+from tidegate.core.density import Density, Running
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Candidate,
@@ -42,12 +46,13 @@ class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Explained(Record, frozen=True, kw_only=True):
-    """One decision with the candidates it chose from, recomputed."""
+    """One decision with the candidates it chose from, and how dense their computing is; recomputed."""
 
     at_s: float
     request: Request
     decision: Decision
     candidates: tuple[Candidate, ...]
+    densities: tuple[Density, ...] = ()
 
 
 class Replay:
@@ -127,8 +132,32 @@ def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
         decided = core.feed(line)
         if request is not None and decided is not None and decided.request_id == request_id:
             assert core.router is not None
-            candidates = tuple(core.router.candidates(request, line.at_s))
-            recorded = line.fact
-            assert isinstance(recorded, Decision)
-            found.append(Explained(at_s=line.at_s, request=request, decision=recorded, candidates=candidates))
+            assert isinstance(line.fact, Decision)
+            found.append(explained(core.router, request, line.fact, line.at_s))
     return found
+
+
+def explained(router: Router, request: Request, decision: Decision, at_s: float) -> Explained:
+    """A decision about a request with the candidates as this router sees them at `at_s`."""
+    candidates = tuple(router.candidates(request, at_s))
+    running = [_running(router.endpoint(one.endpoint), one, request, at_s) for one in candidates]
+    return Explained(
+        at_s=at_s,
+        request=request,
+        decision=decision,
+        candidates=candidates,
+        densities=density.densities(request, candidates, running),
+    )
+
+
+def _running(model: EndpointModel, candidate: Candidate, request: Request, at_s: float) -> Running:
+    reservations = model.state.reservations.values()
+    output_tokens = 0.0 if candidate.estimate is None else candidate.estimate.output_tokens
+    length = Length(expected_tokens=output_tokens, high_tokens=output_tokens)
+    return Running(
+        endpoint=model.endpoint,
+        fingerprint=model.fingerprint,
+        prefill_s=model.base(request, length, at_s).prefill_s,
+        load=len(reservations),
+        context_tokens=sum(one.prompt_tokens for one in reservations),
+    )

@@ -6,9 +6,10 @@ from statistics import NormalDist
 import msgspec
 
 from tidegate.core import plan, rules
+from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.eligible import Eligible
-from tidegate.core.estimator import Base, EndpointModel
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel

@@ -6,7 +6,7 @@ work is scheduled instead (hold.py), and charging for the same seconds twice was
 
 from math import exp, inf, log, sqrt
 
-from tidegate.core.estimator import Base
+from tidegate.core.base import Base
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
 

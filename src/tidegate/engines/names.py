@@ -13,6 +13,8 @@ _IRREGULAR = {
     "IQ3_S mix - 3.66 bpw": "IQ3_M",
     "MXFP4 MoE": "MXFP4_MOE",
 }
+_COUNT = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)\s*([KMBT])", re.IGNORECASE)
+_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _SIZES = {"Small": "_S", "Medium": "_M", "Large": "_L"}
 
 
@@ -40,6 +42,12 @@ def quantisation(said: str) -> str:
         return _IRREGULAR[said]
     name, _, rest = said.partition(" - ")
     return "" if " " in name else text(name + _SIZES.get(rest, ""))
+
+
+def count(said: str) -> int | None:
+    """Parameters as people write them: `8.0B`, `134.52M`. None where it says something else."""
+    found = _COUNT.fullmatch(said.strip())
+    return round(float(found[1]) * _UNITS[found[2].upper()]) or None if found else None
 
 
 def build(engine: str, version: str) -> str:

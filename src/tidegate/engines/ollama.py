@@ -37,6 +37,7 @@ class _Running(msgspec.Struct):
 
 class _Details(msgspec.Struct):
     quantization_level: str = ""
+    parameter_size: str = ""
 
 
 class _Tag(msgspec.Struct):
@@ -102,9 +103,11 @@ class Ollama:
     def _fingerprint(self, version: ProbeAnswer, tags: ProbeAnswer | None, window: int | None) -> Fingerprint:
         kept = (_read(tags, _Tags) or _Tags()).models or ()
         tag = next((m for m in kept if self._model in (_tagged(m.name), _tagged(m.model))), _Tag())
+        details = tag.details or _Details()
         return Fingerprint(
             weights=text(f"ollama:{tag.digest}") if tag.digest else "",
-            quantisation=names.quantisation((tag.details or _Details()).quantization_level),
+            quantisation=names.quantisation(details.quantization_level),
+            parameters=names.count(details.parameter_size),
             context_tokens=window,
             engine=names.build("Ollama", (_read(version, _Version) or _Version()).version),
         )

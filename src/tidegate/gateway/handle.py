@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import msgspec
 
 from tidegate.core.model import Request
-from tidegate.core.replay import Explained
+from tidegate.core.replay import explained
 from tidegate.gateway.auth import Auth, Grant
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
@@ -131,12 +131,7 @@ class Handler:
     def _dry_run(self, exchange: Exchange, asked: Request, echoed: str, grant: Grant) -> None:
         """Say what would be done, and do nothing: nothing is sent, journalled or learned."""
         router, now_s = self._dispatch.router, exchange.received_s
-        found = Explained(
-            at_s=now_s,
-            request=asked,
-            decision=router.decide(asked, now_s),
-            candidates=tuple(router.candidates(asked, now_s)),
-        )
+        found = explained(router, asked, router.decide(asked, now_s), now_s)
         headers = (JSON, *echo(echoed, asked.id))
         exchange.respond(200, headers, msgspec.json.encode(found), grant.lines(now_s))
 

@@ -13,12 +13,32 @@ from math import ceil, inf, sqrt
 
 import msgspec
 
-from tidegate.sim.iteration import EngineProfile
+from tidegate.core.model import Record
+from tidegate.core.step import StepTime
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS, KvCache, blocks_for
 
 # Of an iteration: what happens at its very end is in time for the next one.
 _NOISE = 1e-6
+
+
+class EngineProfile(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What an engine is.
+
+    It runs `slots` sequences at once, and `batch_tokens` in one iteration; all have memory for `kv_tokens` together.
+    Beyond `queue_max` waiting requests it refuses, None is never. With `keeps_prefixes` prompts that begin like earlier
+    ones are not computed again. Loading the model takes `load_s`; an engine that is idle for `unload_after_s` gives its
+    memory back, None is never.
+    """
+
+    step: StepTime
+    slots: int
+    batch_tokens: int = 2048
+    kv_tokens: int
+    queue_max: int | None = None
+    keeps_prefixes: bool = True
+    load_s: float = 0.0
+    unload_after_s: float | None = None
 
 
 class Kind(Enum):

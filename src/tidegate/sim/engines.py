@@ -1,6 +1,7 @@
 """Engines by name, for scenarios that need one like it: two as measured, one as declared."""
 
-from tidegate.sim.iteration import EngineProfile, StepTime
+from tidegate.core.step import StepTime
+from tidegate.sim.engine import EngineProfile
 
 PRESETS: dict[str, EngineProfile] = {
     # Declared: llama.cpp with 8 billion weights of 4 bits (4.7 GB) in memory of 120 GB/s, computing prompts at some

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
-from tidegate.sim.iteration import EngineProfile
+from tidegate.sim.engine import EngineProfile
 from tidegate.sim.network import LinkProfile
 
 FILE_BYTES_MAX = 64 * 1024  # a profile has one or two KiB

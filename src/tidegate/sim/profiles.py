@@ -11,13 +11,14 @@ from tidegate.config.convert import convert, unknown
 from tidegate.config.load import document, read
 from tidegate.config.problem import ConfigError, Problems, nearest
 from tidegate.config.schema import Table
+from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hardware import Setup
 from tidegate.core.model import Record, replace
 from tidegate.sim import api, engines, network
 from tidegate.sim.api import ApiProfile
 from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
-from tidegate.sim.facts import ACCELERATORS, MODELS
-from tidegate.sim.hardware import Setup, profile
-from tidegate.sim.iteration import EngineProfile
+from tidegate.sim.engine import EngineProfile
+from tidegate.sim.hardware import profile
 from tidegate.sim.network import LinkProfile
 from tidegate.sim.profile import REMEDY, Network
 

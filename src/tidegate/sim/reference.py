@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 from tidegate.config import expected
 from tidegate.config.reference import section
 from tidegate.config.schema import Table
+from tidegate.core import facts
 from tidegate.core.baseline import BASELINES
-from tidegate.sim import api, engines, facts, fitted, network
+from tidegate.sim import api, engines, fitted, network
 from tidegate.sim.checks import AGENTS
 from tidegate.sim.endpoint import (
     ApiTable,

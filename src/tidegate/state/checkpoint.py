@@ -120,6 +120,7 @@ def fingerprint(endpoint: Endpoint, upstream: Upstream) -> str:
         endpoint.owned,
         endpoint.shares_compute,
         endpoint.prior,
+        endpoint.machine,
     )
     return blake2b(msgspec.json.encode(depends), digest_size=_DIGEST_BYTES).hexdigest()
 

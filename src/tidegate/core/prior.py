@@ -1,0 +1,32 @@
+"""What an endpoint is believed to do before anything was measured."""
+
+import msgspec
+
+
+class Prior(msgspec.Struct, frozen=True, kw_only=True):
+    """What an endpoint is believed to do before anything was measured.
+
+    Prefill of `m` uncached tokens takes `overhead_s + m * prefill_s_per_token + m**2 / 2 * prefill_s_per_token2`:
+    attention grows with the square. One more running sequence adds `batch_slowdown` of the time per output token, and
+    each further one `batch_fading` of what the one before it added: in a model of experts, many sequences share what is
+    read. Each token in the contexts of all of them adds `decode_s_per_context_token`. An engine that lets prompts
+    advance side by side looks at new ones after each `batch_tokens` (llama.cpp); None is one prompt after the other.
+    `sigma` is the standard deviation of log(actual / predicted) that this prior deserves.
+    """
+
+    overhead_s: float = 0.05
+    prefill_s_per_token: float = 0.0005
+    prefill_s_per_token2: float = 0.0
+    decode_s_per_token: float = 0.02
+    batch_slowdown: float = 0.0
+    batch_fading: float = 1.0
+    decode_s_per_context_token: float = 0.0
+    batch_tokens: int | None = None
+    rtt_s: float = 0.0
+    upload_bytes_per_s: float = 12.5e6
+    sigma: float = 0.7
+
+
+def crowd(fading: float, load: int) -> float:
+    """The sum of the first `load` powers of `fading`, which is at most 1."""
+    return load if fading >= 1.0 else (1.0 - fading**load) / (1.0 - fading)

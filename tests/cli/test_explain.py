@@ -1,0 +1,30 @@
+"""What `tidegate explain` prints of a decision."""
+
+import io
+
+from rich.console import Console
+
+from tests import make
+from tidegate.cli.journal import print_explained
+from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hardware import Machine
+from tidegate.core.replay import explained
+
+
+def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it() -> None:
+    machine = Machine(accelerator=ACCELERATORS["l4"], model=MODELS["llama-3.1-8b"])
+    router = make.router(make.endpoint(machine=machine), make.endpoint("cloud", local=False))
+    request = make.request("r", prompt_tokens=4_000, prompt_bytes=16_000)
+    found = explained(router, request, router.decide(request, 0.0), 0.0)
+    text = io.StringIO()
+    print_explained(Console(file=text, width=120), found)
+    lines = text.getvalue().splitlines()
+    head = next(index for index, line in enumerate(lines) if line.startswith("computing"))
+    assert "x laptop" in lines[head]
+    assert [line.split()[0] for line in lines[head + 1 :]] == ["cloud", "laptop"]
+    fast, slow = found.densities[0], found.densities[1]
+    assert fast.saved_s_per_byte is not None
+    assert f"{1e6 * fast.saved_s_per_byte:.3g}" in lines[head + 1]
+    assert slow.prefill is not None
+    assert f"{slow.prefill.intensity_flop_per_byte:.3g} compute" in lines[head + 2]
+    assert "memory" in lines[head + 2]
