@@ -179,6 +179,8 @@ def test_a_censored_sample_never_makes_the_model_more_optimistic(
 
 
 @given(st.lists(st.floats(-2.0, 2.0), max_size=60), st.floats(-6.0, 6.0))
+@example([1.0, 0.5], 0.0)  # so much certainty, that the little that it rises by is lost
+@example([-0.0818462035689631, -0.12901555451237057], -0.7192712974689872)
 def test_a_censored_sample_never_lowers_the_bound_of_what_it_speaks_of(known: list[float], bound: float) -> None:
     correction = Correction(1, 1, prior_sigma=0.7)
     for x in known:

@@ -8,6 +8,8 @@ from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, Cell
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX = 5.0
+# The 0.9 quantile, in deviations: promises are judged about there.
+BOUND_DEVIATIONS = 1.2816
 # A bound this many deviations below what is believed rules out so little that it says nothing.
 BOUND_DEVIATIONS_MIN = -2.0
 
@@ -79,7 +81,8 @@ class Correction:
         """Take in a censored sample: the true value is at least this.
 
         It counts as what is believed of values beyond the bound. Dropping such samples would bias the model towards
-        optimism, and so would letting one pull down a level that already expects more.
+        optimism, and so would letting one pull down a level that already expects more, or take it for certainty: it is
+        passed over where it would lower the bound that nine in ten are below.
         """
         mix, sigma = self.at(row, column, now_s)
         inferred = beyond(min(log_ratio, LOG_RATIO_MAX), mix.bias, sigma)
@@ -87,12 +90,19 @@ class Correction:
             return
         x, within = inferred
         believed = 0.0
-        for level, strength in self._levels[row * self._columns + column]:
+        levels = self._levels[row * self._columns + column]
+        before = [(level.weight, level.mean, level.variance, level.at_s) for level, _ in levels]
+        for level, strength in levels:
             weight = level.weight_at(now_s)
             believed += weight / (weight + strength) * (level.mean - believed)
             if x >= believed and (x >= level.mean or not level.weight):
                 level.learn(x, now_s, within)
         self._mixed = self._unmixed.copy()
+        later, wider = self.at(row, column, now_s)
+        if later.bias + BOUND_DEVIATIONS * wider < mix.bias + BOUND_DEVIATIONS * sigma:
+            for (level, _), known in zip(levels, before, strict=True):
+                level.weight, level.mean, level.variance, level.at_s = known
+            self._mixed = self._unmixed.copy()
 
     def _path(self, row: int, cell: int) -> tuple[tuple[Cell, float], ...]:
         """The levels from coarse to fine, each with its strength."""
