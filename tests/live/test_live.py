@@ -183,7 +183,8 @@ def test_the_real_engines_tell_what_they_have_loaded_and_that_it_is_the_same(liv
     async def main() -> None:
         listed = await get_any(live.stack.port, f"/v1/models/{MODEL}".encode())
         local, remote = (endpoint["fingerprint"] for endpoint in listed["tidegate"]["endpoints"])
-        assert all(local[name] for name in Fingerprint.__struct_fields__)
+        # How many parameters there are stands in what llama.cpp tells of the weights.
+        assert all(local[name] for name in Fingerprint.__struct_fields__ if name != "parameters")
         # One of them was started with a chat template of its own.
         assert differs(Fingerprint(**local), Fingerprint(**remote), OF_THE_MODEL) == ("chat_template",)
 
