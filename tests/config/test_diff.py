@@ -95,13 +95,13 @@ def _other(value: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("table", "name"),
-    [("gateway", f) for f in GatewayTable.__struct_fields__] + [("budget", f) for f in BudgetTable.__struct_fields__],
+    # A context is laid out with its listener: the next test is about `tls`.
+    [("gateway", f) for f in GatewayTable.__struct_fields__ if f != "tls"]
+    + [("budget", f) for f in BudgetTable.__struct_fields__],
 )
 def test_every_setting_is_either_taken_over_or_said_to_wait(table: str, name: str) -> None:
     before = config()
     value = OTHER[name] if name in OTHER else _other(getattr(getattr(before, table), name))
-    if name == "tls":
-        pytest.skip("a context is laid out with its listener: see the next test")
     if name in ("usd_per_day", "usd_per_month"):
         value = 5.0
     after = msgspec.structs.replace(before, **{table: msgspec.structs.replace(getattr(before, table), **{name: value})})
