@@ -1,12 +1,9 @@
-"""How hard the laws of simulated worlds are tried."""
+"""Laws of simulated worlds are tried as those of the core are."""
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
-settings.register_profile(
-    "laws",
-    derandomize=True,
-    deadline=None,
-    max_examples=60,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+from tests.properties import conftest as laws
+
+__all__ = ["laws"]
+
 settings.load_profile("laws")
