@@ -317,6 +317,18 @@ def _cells(one: Errors | None, floor: float | None) -> tuple[str, str]:
     return f"{one.ours:.1%}" + ("" if floor is None else f" ({floor:.1%})"), f"{one.ratio:.2f}"
 
 
+def written(worlds: Sequence[World], found: Sequence[Line]) -> dict[str, object]:
+    """What is kept of it: of buckets their number, since those that lose are among the lines."""
+    whole = msgspec.to_builtins({"lines": found, "worlds": worlds})
+    for world in whole["worlds"]:
+        for one in world["endpoints"]:
+            parts = one["buckets"]
+            one["buckets"] = {"inside": sum(part["inside"] for part in parts), "all": len(parts)}
+    made = rounded(whole)
+    assert isinstance(made, dict)
+    return made
+
+
 def rounded(value: object) -> object:
     """Four digits, so that a diff of results can be read."""
     if isinstance(value, float):
@@ -349,10 +361,7 @@ def main() -> None:
     print(f"{len(worlds)} worlds in {clock.Clock().now_s() - begun_s:.0f} s")
     if len(worlds) == len(SETTINGS) * len(Regime):
         name = "predict_holdout" if asked.holdout else "predict"
-        built = {"lines": found, "worlds": worlds}
-        whole = rounded(msgspec.to_builtins(built))
-        assert isinstance(whole, dict)
-        record(name, {"seed": seed, "quantile": QUANTILE, **whole})
+        record(name, {"seed": seed, "quantile": QUANTILE, **written(worlds, found)})
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Row(msgspec.Struct, kw_only=True):
     tpot_s: float | None = None
     given_up_s: float | None = None
     e2e_s: float = 0.0
+    prompt_tokens: int | None = None
     output_tokens: int | None = None
     cached_tokens: int | None = None
 
@@ -194,6 +195,7 @@ class Tap:
         if fact.ttft_s is None:
             row.given_up_s = fact.e2e_s if fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT) else 0.0
         elif fact.ending is Ending.OK and fact.output_tokens is not None:
-            row.output_tokens, row.cached_tokens = fact.output_tokens, fact.cached_tokens
+            row.prompt_tokens, row.cached_tokens = fact.prompt_tokens, fact.cached_tokens
+            row.output_tokens = fact.output_tokens
             if fact.output_tokens >= TPOT_TOKENS_MIN:
                 row.tpot_s = (fact.e2e_s - fact.ttft_s) / (fact.output_tokens - 1)

@@ -353,11 +353,8 @@ def _jobs(data: Path, trace: str, ask: Ask, chance: Chance, seed: int) -> list[J
     """The requests of a world; of a recorded trace, some in a row."""
     match trace:
         case "azure-code" | "azure-conv" | "mooncake":
-            kind = "mooncake" if trace == "mooncake" else "azure"
-            path = data / DATA / _FILES[trace]
-            jobs = list(
-                recorded(path, "mooncake" if kind == "mooncake" else "azure", ask, chance, name=trace).arrivals()
-            )
+            kind: TraceFormat = "mooncake" if trace == "mooncake" else "azure"
+            jobs = list(recorded(data / DATA / _FILES[trace], kind, ask, chance, name=trace).arrivals())
             first, last = _part(len(jobs), seed)
             count = min(REQUESTS, last - first)
             begin = first + chance.at("predict", trace, "begin").randrange(last - first - count + 1)
