@@ -41,6 +41,7 @@ from bench.predict_figures import (
     noise_floor,
     recovery,
 )
+from bench.predict_reference import reference
 from bench.predict_settings import CAMPUS, HOLDOUT, OWN, QUANTILE, SETTINGS, VENDOR, Regime
 from bench.predict_tap import FEATURES, Row
 from bench.predict_worlds import Played, play
@@ -134,14 +135,22 @@ def _judged(trace: str, name: str, rows: Sequence[Row]) -> Judged:
     return Judged(
         endpoint=name,
         attempts=len(rows),
-        ttft=errors(rows, lambda row: row.ttft_s, lambda row: row.predicted.ttft_s),
-        tpot=errors(rows, lambda row: row.tpot_s, lambda row: row.predicted.tpot_s),
+        ttft=errors(rows, reference(rows, _ttft_s), _ttft_s, lambda row: row.predicted.ttft_s),
+        tpot=errors(rows, reference(rows, _tpot_s), _tpot_s, lambda row: row.predicted.tpot_s),
         ttft_floor=None if sold is None else noise_floor(sold.ttft_spread),
         tpot_floor=None if sold is None else noise_floor(sold.tpot_spread),
         buckets=found,
         pinball_ratio=sum(one.pinball for one in found) / best if best else None,
         bias=bias(rows),
     )
+
+
+def _ttft_s(row: Row) -> float | None:
+    return row.ttft_s
+
+
+def _tpot_s(row: Row) -> float | None:
+    return row.tpot_s
 
 
 def _write(folder: Path, played: Played) -> None:
@@ -366,11 +375,11 @@ def main() -> None:
     with get_context("spawn").Pool(asked.jobs) as pool:
         worlds = pool.map(judge, tasks, chunksize=1)
     found = lines(worlds)
-    show(worlds, found)
-    print(f"{len(worlds)} worlds in {clock.Clock().now_s() - begun_s:.0f} s")
     if len(worlds) == len(SETTINGS) * len(Regime):
         name = "predict" + "_holdout" * asked.holdout + "_exact" * asked.exact_tokens
         record(name, {"seed": seed, "bytes_sigma": sigma, "quantile": QUANTILE, **written(worlds, found)})
+    show(worlds, found)
+    print(f"{len(worlds)} worlds in {clock.Clock().now_s() - begun_s:.0f} s")
 
 
 if __name__ == "__main__":

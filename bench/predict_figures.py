@@ -1,4 +1,4 @@
-"""How good predictions were: errors, coverage, losses, recoveries, and what a batch-fitted model makes of it."""
+"""How good predictions were: errors, coverage, losses, recoveries, bias."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -7,14 +7,11 @@ from random import Random
 from statistics import median
 
 import msgspec
-from sklearn.ensemble import HistGradientBoostingRegressor
 
 from bench.predict_tap import Row
 from tidegate.sim.api import Spread
 
 WARM_UP = 200
-REFIT_EVERY = 200
-REFIT_ON = 2000
 BUCKET_ROWS_MIN = 60
 PROMPT_EDGES = (256, 1024, 4096, 16_384)
 LOAD_EDGES = (0, 3, 15)
@@ -26,29 +23,6 @@ RECOVERED_ERROR = 0.15
 def error(predicted: float, actual: float) -> float:
     """Absolute, relative to what was measured."""
     return abs(predicted - actual) / actual
-
-
-# --- the reference ------------------------------------------------------------------------------------------------
-
-
-def reference(rows: Sequence[Row], target: Callable[[Row], float | None]) -> list[float | None]:
-    """What gradient-boosted trees predict of each row after the warm-up, None before.
-
-    They are fitted anew every 200 rows, to the logarithm of the last 2,000 that had ended by then.
-    """
-    found: list[float | None] = [None] * len(rows)
-    for begin in range(WARM_UP, len(rows), REFIT_EVERY):
-        now_s = rows[begin].sent_s
-        known = [(row.features, value) for row in rows[:begin] if row.ended_s <= now_s and (value := target(row))]
-        known = known[-REFIT_ON:]
-        if len(known) < BUCKET_ROWS_MIN:
-            continue
-        model = HistGradientBoostingRegressor(max_iter=120, learning_rate=0.08, min_samples_leaf=8, random_state=0)
-        model.fit([list(features) for features, _ in known], [log(value) for _, value in known])
-        part = rows[begin : begin + REFIT_EVERY]
-        for index, value in enumerate(model.predict([list(row.features) for row in part])):
-            found[begin + index] = exp(value)
-    return found
 
 
 # --- errors -------------------------------------------------------------------------------------------------------
@@ -63,10 +37,15 @@ class Errors(msgspec.Struct, kw_only=True):
     ratio: float
 
 
-def errors(rows: Sequence[Row], target: Callable[[Row], float | None], ours: Callable[[Row], float]) -> Errors | None:
-    """None where there is too little to tell."""
+def errors(
+    rows: Sequence[Row],
+    others: Sequence[float | None],
+    target: Callable[[Row], float | None],
+    ours: Callable[[Row], float],
+) -> Errors | None:
+    """Ours beside what `others` predict of the same rows, as far as they do; None where there is too little to tell."""
     pairs = []
-    for row, other in zip(rows, reference(rows, target), strict=True):
+    for row, other in zip(rows, others, strict=True):
         actual = target(row)
         if other is not None and actual:
             pairs.append((error(ours(row), actual), error(other, actual)))
