@@ -250,7 +250,8 @@ def level_of(whole: Residual, believed: list[float]) -> float:
     """How many times as long all parts together take as is believed of them."""
     if not whole.weight:
         return 1.0
-    return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * whole.residual(believed))
+    residual = min(max(whole.residual(believed), -LOG_RATIO_MAX), LOG_RATIO_MAX)
+    return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * residual)
 
 
 def combined(one: Residual, other: Residual) -> Residual:

@@ -12,7 +12,7 @@ from tidegate.core.likeness import Doubts
 from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
-from tidegate.core.parts import ENGINE_S_MIN, TPOT_S_MIN, Parts
+from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, TPOT_S_MIN, Parts
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
@@ -294,8 +294,8 @@ class EndpointModel:
         """What was learned on top of the prior, or nothing yet."""
         state, sigma, deviations = self.state, self.prior.sigma, self._deviations
         self._parts = parts = Parts(self.endpoint, self.prior)
-        self.ttft = Latency(parts.first_believed, ROWS, COLUMNS, sigma, deviations, state.ttft)
-        self.tpot = Latency(parts.token_believed, 1, COLUMNS, sigma, deviations, state.tpot)
+        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, COLUMNS, sigma, deviations, state.ttft)
+        self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, sigma, deviations, state.tpot)
         state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
 
     def _judge(self) -> None:

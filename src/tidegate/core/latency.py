@@ -4,6 +4,7 @@ A regression finds what each part takes, corrections by kind of request what it 
 spread is, and a test whether everything has changed. Everything learned is decayed sums.
 """
 
+from collections.abc import Collection
 from math import exp, log
 
 import msgspec
@@ -27,6 +28,7 @@ ERROR_MAX = 3.0
 ERROR_LOG_MAX = 1.5
 # Work whose parts were all found to take nothing still takes something; a logarithm needs it.
 RAW_S_MIN = 1e-6
+RAW_S_MAX = 1e6
 # Of attempts that are given up in one moment, more than that say nothing new.
 SILENCES_MAX = 16
 
@@ -80,18 +82,23 @@ class Sent(msgspec.Struct, gc=False):
 class Latency:
     """Predicts and learns one kind of time. `predict` and `factors` read; `learn`, `judge`, `learn_at_least` write."""
 
-    __slots__ = ("_believed", "_columns", "_correction", "_factors", "_promises", "_stretches", "learned")
+    __slots__ = ("_believed", "_columns", "_correction", "_factors", "_measured", "_promises", "_stretches", "learned")
 
     def __init__(
         self,
         believed: list[float],
+        measured: Collection[int],
         rows: int,
         columns: int,
         prior_sigma: float,
         deviations: float,
         learned: Learned | None = None,
     ) -> None:
-        """`believed` are the factors of the parts before anything was seen: 1 where the part was declared, else 0."""
+        """`believed` are the factors of the parts before anything was seen: 1 where the part was declared, else 0.
+
+        Parts in `measured` are no declared ones but learned elsewhere, and grow with what is learned.
+        """
+        self._measured = measured
         self._believed = believed
         self._columns = columns
         sums = regression.empty(believed) if learned is None else learned.sums
@@ -123,8 +130,8 @@ class Latency:
             + factors[4] * parts[4]
             + factors[5] * parts[5]
         )
-        if raw_s < RAW_S_MIN:
-            raw_s = RAW_S_MIN
+        if not RAW_S_MIN < raw_s < RAW_S_MAX:
+            raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
         stretch = self._stretches[row * self._columns + column]
         return Sent(
             parts,
@@ -194,7 +201,7 @@ class Latency:
             learned.silences.clear()
         ratio = learned.shift.settled(now_s)
         if ratio is not None:
-            learned.sums.shift(ratio)
+            learned.sums.shift(ratio, self._measured)
             learned.sums.scale(min(1.0, KEPT / max(KEPT, learned.sums.weight)))
             learned.mean.took_s *= ratio
             learned.mean.median_s *= ratio
@@ -202,7 +209,7 @@ class Latency:
             self._refer()
         if learned.sums.due:
             level = self._correction.level(self._believed)
-            learned.sums.solve(self._believed, level, self._correction.cells[0].spread)
+            learned.sums.solve(self._believed, level, self._correction.cells[0].spread, self._measured)
             self._refer()
 
     def _refer(self) -> None:
@@ -223,7 +230,7 @@ def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:
     return silence.row, silence.column, silence.log_ratio, silence.x
 
 
-def combined(one: Learned, other: Learned, believed: list[float]) -> Learned:
+def combined(one: Learned, other: Learned, believed: list[float], measured: Collection[int]) -> Learned:
     """What both have learned of the same endpoint. A change that one of them suspects is suspected by nobody."""
     sums = regression.combined(one.sums, other.sums)
     cells = [correction.combined(a, b) for a, b in zip(one.cells, other.cells, strict=True)]
@@ -237,5 +244,5 @@ def combined(one: Learned, other: Learned, believed: list[float]) -> Learned:
     )
     whole = cells[0]
     level = level_of(whole, believed)
-    sums.solve(believed, level, whole.spread)
+    sums.solve(believed, level, whole.spread, measured)
     return found
