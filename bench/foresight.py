@@ -35,9 +35,13 @@ def profile() -> EngineProfile:
     return msgspec.convert(calibration["engine"], EngineProfile)
 
 
-def foresight(sent: Sequence[Sent], engine_profile: EngineProfile) -> list[tuple[Times, Times]]:
-    """Of each request, in the order of sending: as if it were the last one, and as it comes to be."""
+def foresight(sent: Sequence[Sent], engine_profile: EngineProfile, slowdown: float = 1.0) -> list[tuple[Times, Times]]:
+    """Of each request, in the order of sending: as if it were the last one, and as it comes to be.
+
+    All takes `slowdown` times as long as the profile says.
+    """
     engine = Engine(engine_profile, sent[0].at_s)
+    engine.slow(slowdown, sent[0].at_s)
     told: list[Told] = []
     lasts: list[Times] = []
     for number, one in enumerate(sent):

@@ -17,7 +17,8 @@ somebody's prompt comes gets its tokens that much later, and nobody can tell bef
 more than half of the answers are left in peace. How much of the error nobody can help is told beside it: `who comes
 next` is the error of one who knows the engine, all that it has to do, and how long answers become, but not who comes
 next. The engine is then a simulated one, with the constants of bench/results/llama_parity.json, which is sent what the
-real one was sent, when that was. At loads of two thirds, as in `short, busy`, such a TPOT is off by half.
+real one was sent, when that was, and is as much slower as that one lacked its core. At loads of two thirds, as in
+`short, busy`, such a TPOT is off by half.
 
 Predictions are those that the router made when it sent: the journal is replayed, line by line, and each attempt's
 prediction is put beside what came of it. The error of a figure is |predicted / measured - 1|; its median is taken over
@@ -143,7 +144,7 @@ def figures(folder: Path) -> dict[str, object]:
     found = summary(counted)
     within = all(isinstance(one := found[name], float) and one <= ERROR_MAX for name in ("ttft_error", "tpot_error"))
     shares = _shares(rows, load)
-    phases, blind = {}, unforeseen(rows)
+    phases, blind = {}, unforeseen(rows, shares[None])
     for number, phase in enumerate(PHASES):
         these = [n for n, one in enumerate(rows) if n >= FIRST and load.phases.get(one.ended.request_id) == number]
         phases[phase.name] = {
@@ -174,8 +175,10 @@ def figures(folder: Path) -> dict[str, object]:
     }
 
 
-def unforeseen(rows: Sequence[Compared]) -> list[tuple[float, float | None]]:
-    """The errors of TTFT and TPOT of one who does not know who comes next, and all else."""
+def unforeseen(rows: Sequence[Compared], engine_share: float | None) -> list[tuple[float, float | None]]:
+    """The errors of TTFT and TPOT of one who does not know who comes next, and all else; before an engine that has
+    this share of its core."""
+    slowdown = 1.0 / min(1.0, engine_share) if engine_share else 1.0
     sent = [
         Sent(
             at_s=one.sent_s,
@@ -189,7 +192,7 @@ def unforeseen(rows: Sequence[Compared]) -> list[tuple[float, float | None]]:
             abs(last.ttft_s / was.ttft_s - 1.0),
             None if last.tpot_s is None or was.tpot_s is None else abs(last.tpot_s / was.tpot_s - 1.0),
         )
-        for last, was in foresight(sent, profile())
+        for last, was in foresight(sent, profile(), slowdown)
     ]
 
 

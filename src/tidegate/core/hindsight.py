@@ -69,14 +69,16 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hindsight:
-    """Replays a journal, and keeps what is predicted of each attempt until it ends.
+    """Replays a journal, and keeps what is predicted of each attempt until it ends; `replay` is as after the last line.
 
-    Predictions are those of this software; where replay finds no difference, they are what was believed then. An
-    attempt that was sent before the journal begins, or that ended with its process, is not compared.
+    `otherwise` is how many decisions came out otherwise than they are in the journal. Predictions are those of this
+    software; where there are none of these, they are what was believed then. An attempt that was sent before the
+    journal begins, or that ended with its process, is not compared.
     """
 
     def __init__(self) -> None:
         self.replay = Replay()
+        self.otherwise = 0
         self._sent: dict[tuple[str, str], tuple[Started, float, Prediction]] = {}
         self._quantile = 0.0
 
@@ -87,7 +89,8 @@ class Hindsight:
             self._sent[fact.endpoint, fact.request_id] = fact, line.at_s, prediction
         elif isinstance(fact, Ended):
             compared = self._compare(fact, line.at_s)
-        self.replay.feed(line)
+        decided = self.replay.feed(line)
+        self.otherwise += decided is not None and decided != fact
         if isinstance(fact, Segment):
             self._quantile = fact.policy.quantile
             self._forget()
