@@ -104,7 +104,7 @@ def test_contexts_of_all_that_runs_stretch_the_time_per_token() -> None:
     model.started(other, model.base(other, length, 0.0), 0.0)
     assert model.base(request, length, 0.0).tpot_s == pytest.approx(0.01 + 1e-6 * (1_000 + 100 + 20_000))
     model.ended(make.ended("long", "laptop"), 0.9, 1.0)
-    assert model.base(request, length, 1.0).tpot_raw_s == pytest.approx(0.01 + 1e-6 * (1_000 + 100))
+    assert model.base(request, length, 1.0).tpot_s == pytest.approx(0.01 + 1e-6 * (1_000 + 100))
 
 
 def test_further_sequences_of_a_model_of_experts_add_less_and_less() -> None:
@@ -114,7 +114,7 @@ def test_further_sequences_of_a_model_of_experts_add_less_and_less() -> None:
     for index in range(4):
         one = make.started(make.request(f"r{index}"), "laptop")
         base = model.base(one, length, 0.0)
-        seen.append(base.tpot_raw_s)
+        seen.append(base.tpot_s)
         model.started(one, base, 0.0)
     assert seen == pytest.approx([0.01, 0.018, 0.022, 0.024])
 

@@ -211,7 +211,8 @@ def test_a_time_out_counts_as_a_miss_of_the_bound() -> None:
     request = make.request("r")
     model.started(make.started(request, "laptop"), model.base(request, lengths.at("chat", 100), 0.0), 0.0)
     model.ended(Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), 0.9, 60.0)
-    assert (model.state.quantile.hits, model.state.quantile.misses) == (0, 1)
+    judged = model.ttft.learned.promises[0]
+    assert (judged.judged, judged.missed) == (1, 1)
 
 
 @given(st.floats(0.1, 10.0), st.integers(1, 20))
@@ -276,4 +277,4 @@ def test_started_without_an_ending_teaches_nothing() -> None:
     model = EndpointModel(make.endpoint("laptop"), deviations())
     fact = Started(request_id="r", endpoint="laptop", klass="chat", prompt_tokens=10, prompt_bytes=40)
     model.started(fact, model.base(fact, LengthModel().at("chat", None), 0.0), 0.0)
-    assert all(not cell.weight for cell in model.ttft.cells)
+    assert all(not cell.weight for cell in model.ttft.learned.cells)
