@@ -37,20 +37,20 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     seconds: float
     per_s: float
-    prompt_tokens: tuple[int, int] = (30, 150)
+    prompt_tokens: tuple[int, int] = (30, 100)
     output_tokens: tuple[int, int] = (10, 40)
     talks: bool = False
 
 
 PHASES = (
-    Phase(name="short, light", seconds=60, per_s=0.5),
-    Phase(name="mixed, light", seconds=60, per_s=0.2, prompt_tokens=(30, 1500), output_tokens=(10, 120)),
-    Phase(name="short, medium", seconds=50, per_s=0.7),
-    Phase(name="short, busy", seconds=20, per_s=1.3),
-    Phase(name="short, light again", seconds=55, per_s=0.5),
-    Phase(name="mixed, light again", seconds=45, per_s=0.2, prompt_tokens=(30, 1500), output_tokens=(10, 120)),
-    Phase(name="conversations", seconds=40, per_s=0.08, talks=True),
-    Phase(name="short, light, once more", seconds=45, per_s=0.5),
+    Phase(name="short, light", seconds=70, per_s=0.45),
+    Phase(name="mixed, light", seconds=60, per_s=0.15, prompt_tokens=(30, 1500), output_tokens=(10, 120)),
+    Phase(name="short, medium", seconds=40, per_s=0.7),
+    Phase(name="short, busy", seconds=15, per_s=1.4),
+    Phase(name="short, light again", seconds=60, per_s=0.45),
+    Phase(name="mixed, light again", seconds=50, per_s=0.15, prompt_tokens=(30, 1500), output_tokens=(10, 120)),
+    Phase(name="conversations", seconds=35, per_s=0.08, talks=True),
+    Phase(name="short, light, once more", seconds=50, per_s=0.45),
 )
 
 _CONFIG = """\

@@ -127,7 +127,11 @@ def _medians(errors: Sequence[tuple[float, float | None]]) -> dict[str, float] |
     if not errors:
         return None
     tpot = [one for _, one in errors if one is not None]
-    return {"ttft_error": round(median(one for one, _ in errors), 4), "tpot_error": round(median(tpot), 4)}
+    return {
+        "ttft_error": round(median(one for one, _ in errors), 4),
+        "tpot_error": round(median(tpot), 4),
+        "tpot_foreseen": round(sum(one <= ERROR_MAX for one in tpot) / len(tpot), 3),
+    }
 
 
 def _bias(found: Pairs) -> float | None:
