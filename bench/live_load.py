@@ -38,7 +38,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     per_s: float
     prompt_tokens: tuple[int, int] = (30, 100)
-    output_tokens: tuple[int, int] = (10, 40)
+    output_tokens: tuple[int, int] = (10, 30)
     talks: bool = False
 
 

@@ -14,11 +14,11 @@ of 3.7 to 4.7 characters a token.
 
 One core computes prompts and answers alike, a token of either in a few milliseconds: whose answer is under way when
 somebody's prompt comes gets its tokens that much later, and nobody can tell before. So phases are mostly such that
-more than half of the answers are left in peace. How much of the error nobody can help is told beside it: `who comes
-next` is the error of one who knows the engine, all that it has to do, and how long answers become, but not who comes
-next. The engine is then a simulated one, with the constants of bench/results/llama_parity.json, which is sent what the
-real one was sent, when that was, and is as much slower as that one lacked its core. At loads of two thirds, as in
-`short, busy`, such a TPOT is off by half.
+two of three answers are left in peace; at loads of two thirds, as in `short, busy`, half of the TPOT are off by half,
+whoever predicts them. How much of the error nobody can help is told beside it: `who comes next` is the error of one who
+knows the engine, all that it has to do, and how long answers become, but not who comes next, and `simulated` that of
+one who knows that, too. Both are a simulated engine with the constants of bench/results/llama_parity.json, as fast as
+the real one was in the median, which is sent what that one was sent, when that was.
 
 Predictions are those that the router made when it sent: the journal is replayed, line by line, and each attempt's
 prediction is put beside what came of it. The error of a figure is |predicted / measured - 1|; its median is taken over
@@ -38,7 +38,7 @@ from typing import Any
 
 import msgspec
 
-from bench.foresight import Sent, foresight, profile
+from bench.foresight import Sent, Times, foresight, profile
 from bench.live_load import PHASES, Load, run
 from bench.record import record
 from tidegate.core.hindsight import Compared, Hindsight
@@ -49,6 +49,7 @@ from tidegate.telemetry.segments import segments
 FIRST = 50  # requests that are learned from and not counted
 ERROR_MAX = 0.10  # median, of both
 ENGINE_SHARE_MIN = 0.95
+SPEED_ROUNDS = 3  # until the simulated engine is as fast as the real one
 
 
 def lines(journal: Path) -> Iterator[Line]:
@@ -123,17 +124,6 @@ def summary(rows: Sequence[Compared]) -> dict[str, object]:
     }
 
 
-def _medians(errors: Sequence[tuple[float, float | None]]) -> dict[str, float] | None:
-    if not errors:
-        return None
-    tpot = [one for _, one in errors if one is not None]
-    return {
-        "ttft_error": round(median(one for one, _ in errors), 4),
-        "tpot_error": round(median(tpot), 4),
-        "tpot_foreseen": round(sum(one <= ERROR_MAX for one in tpot) / len(tpot), 3),
-    }
-
-
 def _bias(found: Pairs) -> float | None:
     return round(median(predicted / measured - 1.0 for predicted, measured in found), 4) if found else None
 
@@ -148,12 +138,12 @@ def figures(folder: Path) -> dict[str, object]:
     found = summary(counted)
     within = all(isinstance(one := found[name], float) and one <= ERROR_MAX for name in ("ttft_error", "tpot_error"))
     shares = _shares(rows, load)
-    phases, blind = {}, unforeseen(rows, shares[None])
+    phases, made = {}, simulated(rows)
     for number, phase in enumerate(PHASES):
         these = [n for n, one in enumerate(rows) if n >= FIRST and load.phases.get(one.ended.request_id) == number]
         phases[phase.name] = {
             **summary([rows[n] for n in these]),
-            "who comes next": _medians([blind[n] for n in these]),
+            "who comes next": foreseen([made[n] for n in these]),
             "engine_share": shares.get(number),
         }
     return {
@@ -166,7 +156,8 @@ def figures(folder: Path) -> dict[str, object]:
         "lost": load.lost,
         "references": {
             "prior": {"ttft_error": error(pairs(prior, "ttft_s")), "tpot_error": error(pairs(prior, "tpot_s"))},
-            "who comes next": _medians(blind[FIRST:]),
+            "who comes next": foreseen(made[FIRST:]),
+            "simulated": known(counted, made[FIRST:]),
             "best constant": {
                 "ttft_error": best_constant(pairs(counted, "ttft_s")),
                 "tpot_error": best_constant(pairs(counted, "tpot_s")),
@@ -179,10 +170,9 @@ def figures(folder: Path) -> dict[str, object]:
     }
 
 
-def unforeseen(rows: Sequence[Compared], engine_share: float | None) -> list[tuple[float, float | None]]:
-    """The errors of TTFT and TPOT of one who does not know who comes next, and all else; before an engine that has
-    this share of its core."""
-    slowdown = 1.0 / min(1.0, engine_share) if engine_share else 1.0
+def simulated(rows: Sequence[Compared]) -> list[tuple[Times, Times]]:
+    """Each of them as if it were the last one, and as it comes to be, before a simulated engine as fast as the real one
+    was: its median TTFT is the same."""
     sent = [
         Sent(
             at_s=one.sent_s,
@@ -191,13 +181,35 @@ def unforeseen(rows: Sequence[Compared], engine_share: float | None) -> list[tup
         )
         for one in rows
     ]
-    return [
-        (
-            abs(last.ttft_s / was.ttft_s - 1.0),
-            None if last.tpot_s is None or was.tpot_s is None else abs(last.tpot_s / was.tpot_s - 1.0),
-        )
-        for last, was in foresight(sent, profile(), slowdown)
-    ]
+    slowdown = 1.0
+    for _ in range(SPEED_ROUNDS):
+        found = foresight(sent, profile(), slowdown)
+        slowdown *= median((one.ttft_s or 0.0) / was.ttft_s for one, (_, was) in zip(rows, found, strict=True))
+    return foresight(sent, profile(), slowdown)
+
+
+def foreseen(made: Sequence[tuple[Times, Times]]) -> dict[str, float | None] | None:
+    """How far one is off who knows the engine, all that it has to do, how long answers become, and not who comes next;
+    and how many TPOT are known to him to the bound."""
+    tpot = [(last.tpot_s, was.tpot_s) for last, was in made if last.tpot_s is not None and was.tpot_s is not None]
+    if not tpot:
+        return None
+    return {
+        "ttft_error": error([(last.ttft_s, was.ttft_s) for last, was in made]),
+        "tpot_error": error(tpot),
+        "tpot_within": round(sum(abs(last / was - 1.0) <= ERROR_MAX for last, was in tpot) / len(tpot), 3),
+    }
+
+
+def known(rows: Sequence[Compared], made: Sequence[tuple[Times, Times]]) -> dict[str, float | None]:
+    """How far the simulated engine is off that knows who comes, too."""
+    both = [(one, was) for one, (_, was) in zip(rows, made, strict=True)]
+    return {
+        "ttft_error": error([(was.ttft_s, one.ttft_s) for one, was in both if one.ttft_s is not None]),
+        "tpot_error": error(
+            [(was.tpot_s, one.tpot_s) for one, was in both if was.tpot_s is not None and one.tpot_s is not None]
+        ),
+    }
 
 
 def _row(one: Compared, phase: int | None) -> str:

@@ -57,7 +57,7 @@ def test_a_drift_is_told_in_words_and_has_status_1(
     assert main(["doctor", str(written(tmp_path / "journal", lines))]) == 1
     said = capsys.readouterr().out
     assert "alarm:" in said
-    assert "times as long as predicted" in said
+    assert "times as long as it was" in said
     assert "[slower]" in said
 
 

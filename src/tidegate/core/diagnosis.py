@@ -47,21 +47,21 @@ WORDS: dict[Symptom, tuple[str, str]] = {
         "wait for more traffic, or give an older journal with it",
     ),
     Symptom.SLOWER: (
-        "{figure} has lately been {ratio:.2f} times as long as predicted, more than chance explains",
-        "look at what else uses this engine, its clock speed, its load and the way there; if it is to stay so, nothing "
-        "has to be done: it is being learned, and promises are judged by what was learned",
+        "{figure} has become {ratio:.2f} times as long as it was a hundred attempts before, more than chance explains",
+        "look at what else uses this engine, its clock speed, and the way there; if it is to stay so, nothing has to "
+        "be done: predictions follow within some attempts",
     ),
     Symptom.FASTER: (
-        "{figure} has lately been {ratio:.2f} times as long as predicted, less than chance explains",
-        "nothing, if somebody made it faster; it gets more work as that is learned. If nobody did, see that it still "
-        "serves the model it should",
+        "{figure} has become {ratio:.2f} times as long as it was a hundred attempts before, less than chance explains",
+        "nothing, if somebody made it faster: it gets more work now. If nobody did, see that it still serves the model "
+        "that it should",
     ),
     Symptom.WAS_SLOWER: (
-        "{figure} had become {ratio:.2f} times as long as predicted; that was learned",
+        "{figure} had become {ratio:.2f} times as long as it was before; since then it is so, or was learned anew",
         "nothing now; the time may tell what was changed then",
     ),
     Symptom.WAS_FASTER: (
-        "{figure} had become {ratio:.2f} times as long as predicted; that was learned",
+        "{figure} had become {ratio:.2f} times as long as it was before; since then it is so, or was learned anew",
         "nothing now; the time may tell what was changed then",
     ),
     Symptom.PROMISES_BROKEN_NOW: (
@@ -126,7 +126,7 @@ class Bucket(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Drift(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What was measured left what was predicted: it was `ratio` times that from `since_s` until it was noticed.
+    """What was measured left what had been believed before: from `since_s` on it was `ratio` times what it used to be.
 
     `now`: it was noticed among the last attempts, of which there were `attempts_ago` since.
     """

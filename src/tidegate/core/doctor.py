@@ -29,12 +29,15 @@ class _Figure:
 
     def __init__(self) -> None:
         self.all = Stretch()
+        self.cells: dict[tuple[int, int], Histogram] = {}
         self.watch = Watch()
 
-    def add(self, one: Compared, measured_s: float, predicted_s: float) -> None:
-        ratio = log_ratio(measured_s, predicted_s)
+    def add(self, one: Compared, measured_s: float, predicted_s: float, believed_s: float | None) -> None:
+        ratio, cell = log_ratio(measured_s, predicted_s), _bucket(one)
         self.all.add(ratio)
-        self.watch.add(_bucket(one), ratio, one.ended_s)
+        self.cells.setdefault(cell, Histogram()).add(ratio)
+        if believed_s is not None:
+            self.watch.add(cell, log_ratio(measured_s, believed_s), one.ended_s)
 
     def told(self) -> Accuracy | None:
         """The figures, None where there are too few to tell."""
@@ -54,11 +57,11 @@ class _Figure:
         )
 
     def _worst(self) -> Bucket | None:
-        known = [(counted.error, cell) for cell, counted in self.watch.cells.items() if counted.total >= BUCKET_MIN]
+        known = [(counted.error, cell) for cell, counted in self.cells.items() if counted.total >= BUCKET_MIN]
         if len(known) < 2:
             return None
         _, (row, column) = max(known)
-        counted = self.watch.cells[row, column]
+        counted = self.cells[row, column]
         return Bucket(
             prompt_tokens=_span(LENGTH_EDGES, row),
             load=_span(LOAD_EDGES, column),
@@ -115,16 +118,16 @@ class _Patient:
         self.attempts += 1
         if not one.teaches:
             return
-        predicted, ended = one.predicted, one.ended
+        predicted, believed, ended = one.predicted, one.believed, one.ended
         if one.ttft_s is not None:
             self.taught += 1
-            self.ttft.add(one, one.ttft_s, predicted.ttft_s)
+            self.ttft.add(one, one.ttft_s, predicted.ttft_s, None if believed is None else believed.ttft_s)
             self._judge(one.quantile, held=one.ttft_s <= predicted.ttft_s_high)
         elif ended.ending in (Ending.CANCELLED, Ending.TIMED_OUT) and ended.e2e_s > predicted.ttft_s_high:
             # Nobody waited for its first content: it would have come too late in any case.
             self._judge(one.quantile, held=False)
         if one.tpot_s is not None:
-            self.tpot.add(one, one.tpot_s, predicted.tpot_s)
+            self.tpot.add(one, one.tpot_s, predicted.tpot_s, None if believed is None else believed.tpot_s)
         if ended.ending is Ending.OK and ended.output_tokens:
             self.output_tokens.add(predicted.output_tokens, ended.output_tokens)
         if one.cost_usd is not None and max(one.cost_usd, predicted.cost_usd) > 0.0:

@@ -4,6 +4,7 @@ import msgspec
 
 from tidegate.core.estimator import TPOT_TOKENS_MIN
 from tidegate.core.model import Ended, Ending, Endpoint, Line, Segment, Started
+from tidegate.core.reference import Reference
 from tidegate.core.replay import Replay
 from tidegate.core.router import Router
 
@@ -25,7 +26,11 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt that is over. `quantile` is what `ttft_s_high` was held to; `cut`: its output ended at its bound."""
+    """One attempt that is over. `quantile` is what `ttft_s_high` was held to.
+
+    `believed` is what would have been predicted by what was learned some hundred attempts before, None where nothing
+    was. One that was predicted from another prior `teaches` nothing.
+    """
 
     endpoint: Endpoint
     klass: str
@@ -33,9 +38,9 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     ended_s: float
     quantile: float
     predicted: Prediction
+    believed: Prediction | None
     ended: Ended
     completions: int
-    cut: bool
     teaches: bool
 
     @property
@@ -79,31 +84,36 @@ class Hindsight:
     def __init__(self) -> None:
         self.replay = Replay()
         self.otherwise = 0
-        self._sent: dict[tuple[str, str], tuple[Started, float, Prediction]] = {}
+        self.reference = Reference()
+        self._sent: dict[tuple[str, str], tuple[Started, float, Prediction, Prediction | None]] = {}
         self._quantile = 0.0
 
     def feed(self, line: Line) -> Compared | None:
         """Take in one line; for the end of an attempt whose sending was seen, the two side by side."""
         fact, compared = line.fact, None
         if isinstance(fact, Started) and (prediction := predicted(self.replay.router, fact, line.at_s)) is not None:
-            self._sent[fact.endpoint, fact.request_id] = fact, line.at_s, prediction
+            reference = self.reference
+            believed = predicted(reference.router, fact, line.at_s) if reference.knows(fact.endpoint) else None
+            self._sent[fact.endpoint, fact.request_id] = fact, line.at_s, prediction, believed
         elif isinstance(fact, Ended):
             compared = self._compare(fact, line.at_s)
         decided = self.replay.feed(line)
         self.otherwise += decided is not None and decided != fact
-        if isinstance(fact, Segment):
+        assert self.replay.router is not None or not isinstance(fact, Segment), "a segment begins with a router"
+        if isinstance(fact, Segment) and self.replay.router is not None:
             self._quantile = fact.policy.quantile
+            self.reference.begin(fact.endpoints, fact.policy, self.replay.router)
             self._forget()
+        elif self.replay.router is not None:
+            self.reference.feed(line, self.replay.router)
         return compared
 
     def _compare(self, fact: Ended, now_s: float) -> Compared | None:
         sent = self._sent.pop((fact.endpoint, fact.request_id), None)
         if sent is None or self.replay.router is None:
             return None
-        started, sent_s, prediction = sent
+        started, sent_s, prediction, believed = sent
         model = self.replay.router.endpoint(fact.endpoint)
-        bound = started.output_tokens_max
-        tokens = (fact.output_tokens or 0) / started.completions
         reservation = model.state.reservations.get(fact.request_id)
         return Compared(
             endpoint=model.endpoint,
@@ -112,9 +122,9 @@ class Hindsight:
             ended_s=now_s,
             quantile=self._quantile,
             predicted=prediction,
+            believed=believed,
             ended=fact,
             completions=started.completions,
-            cut=bound is not None and tokens >= bound,
             teaches=reservation is not None and reservation.teaches,
         )
 

@@ -1,6 +1,6 @@
-"""Notices when what is measured leaves what is predicted: two-sided CUSUM on ranks, which knows of no distribution."""
+"""Notices when what is measured leaves what is believed: two-sided CUSUM on ranks, which knows of no distribution."""
 
-from math import sqrt
+from math import log, sqrt
 from statistics import NormalDist
 
 from tidegate.core.histogram import Histogram
@@ -9,11 +9,13 @@ from tidegate.core.histogram import Histogram
 KNOWN_MIN = 20
 # A shift by one deviation is what is looked for, and half of it is taken off each time (Page 1954).
 SLACK = 0.5
-# How far the sum has to come. Of independent values, one such sum in 50,000 values does (Siegmund 1985); they are not
-# quite independent, so what it comes to is found by simulation: tests/core/test_doctor_rates.py.
-SUM_MAX = 9.0
-# A shift that is sure and so small changes no decision: half of the values since have to be off by more than this.
-RATIO_MIN = 1.1
+# How far the sum has to come. Of independent values, one sum in a million values does (Siegmund 1985); but what is
+# believed is itself off, and not always by as much. What that comes to is found by simulation:
+# tests/core/test_doctor_rates.py.
+SUM_MAX = 12.0
+# A shift that is sure and so small changes no decision, and may be in what was believed: half of the values since have
+# to be off by more than this.
+RATIO_MIN = 1.25
 # What neighbours have in common is taken from each, as much as the last few hundred had of it, and no more than this.
 CORRELATION_MAX = 0.8
 _CORRELATION_KEPT = 0.99
@@ -26,7 +28,7 @@ Cell = tuple[int, int]
 
 
 class Alarm:
-    """A shift that was noticed with value number `number`: since when, and all values since then."""
+    """A shift that was noticed with value number `number`: since when, and how far all values since then had moved."""
 
     __slots__ = ("noticed_s", "number", "seen", "since_s")
 
@@ -49,11 +51,11 @@ class _Sum:
         self.alarm: Alarm | None = None
         self.alarms = 0
 
-    def add(self, score: float, log_ratio: float, number: int, at_s: float) -> None:
+    def add(self, score: float, moved: float, number: int, at_s: float) -> None:
         if self.total == 0.0:
             self.since_s, self.seen = at_s, Histogram()
         self.total = max(0.0, self.total + score - SLACK)
-        self.seen.add(log_ratio)
+        self.seen.add(moved)
         if self.total > SUM_MAX and self._matters():
             self.alarm = Alarm(number, at_s, self.since_s, self.seen)
             self.alarms += 1
@@ -65,7 +67,7 @@ class _Sum:
 
 
 class Watch:
-    """A series of log(measured / predicted), each with its cell.
+    """A series of log(measured / believed), each with its cell.
 
     Each value is ranked among those of its cell before it, or of all; the ranks, as normal scores, have the same
     distribution whatever that of the values is, while that stays what it is (sequential normal scores: Conover,
@@ -90,8 +92,9 @@ class Watch:
         like = known if known.total >= KNOWN_MIN else self.all
         if like.total >= KNOWN_MIN:
             score = self._own(_NORMAL.inv_cdf(like.below(log_ratio)))
-            self.slower.add(score, log_ratio, self.number, at_s)
-            self.faster.add(-score, log_ratio, self.number, at_s)
+            moved = log_ratio - log(like.ratio)
+            self.slower.add(score, moved, self.number, at_s)
+            self.faster.add(-score, moved, self.number, at_s)
         known.add(log_ratio)
         self.all.add(log_ratio)
 
