@@ -1,6 +1,7 @@
 """What is remembered of measured against predicted: decayed samples, and calibrated quantiles."""
 
 from math import exp
+from statistics import NormalDist
 
 import msgspec
 
@@ -114,12 +115,13 @@ class Promises:
     # A bound at the median or below it would call a coin's toss a promise.
     DEVIATIONS_SHARE_MIN = 0.2
 
-    __slots__ = ("_deviations", "_least", "kinds")
+    __slots__ = ("_deviations", "_least", "_quantile", "kinds")
 
-    def __init__(self, kinds: int, deviations: float, tracked: list[Tracked] | None = None) -> None:
-        """`deviations` are those of a normal value's quantile; `tracked` restores a snapshot: all, then by kind."""
-        self._deviations = deviations
-        self._least = self.DEVIATIONS_SHARE_MIN * deviations
+    def __init__(self, kinds: int, quantile: float, tracked: list[Tracked] | None = None) -> None:
+        """What is promised is this `quantile`; `tracked` restores a snapshot: all, then by kind."""
+        self._quantile = quantile
+        self._deviations = NormalDist().inv_cdf(quantile)
+        self._least = self.DEVIATIONS_SHARE_MIN * self._deviations
         self.kinds = tracked if tracked is not None else [Tracked() for _ in range(kinds + 1)]
         assert len(self.kinds) == kinds + 1, "a snapshot has the kinds of its promises"
 
@@ -130,9 +132,9 @@ class Promises:
         moved += self.KIND_STEP * own.excess * own.judged / (own.judged + self.KIND_STRENGTH)
         return min(max(self._deviations + moved, self._least), self.DEVIATIONS_MAX) / self._deviations
 
-    def learn(self, kind: int, missed: bool, quantile: float) -> None:
+    def learn(self, kind: int, missed: bool) -> None:
         """Take in whether the actual value exceeded the bound that was promised."""
-        excess = missed - (1.0 - quantile)
+        excess = missed - (1.0 - self._quantile)
         for tracked in (self.kinds[0], self.kinds[1 + kind]):
             tracked.judged += 1.0
             tracked.missed += missed

@@ -77,16 +77,16 @@ class Residual(msgspec.Struct, gc=False):
 
 
 class Mix(msgspec.Struct, gc=False):
-    """What a correction says of one cell: `predicted * factor` is the median.
+    """What a correction says of one cell.
 
-    `variance` is that of the logarithm, `at_s` when anything was last learned, `trust` how much is known, from 0 to 1.
+    `predicted * exp(bias)` is the median. `variance` is that of the logarithm, `at_s` when anything was last learned,
+    `trust` how much is known, from 0 to 1.
     """
 
     bias: float
     variance: float
     at_s: float
     trust: float
-    factor: float
 
 
 class Correction:
@@ -132,14 +132,18 @@ class Correction:
     def at(self, row: int, column: int, now_s: float) -> tuple[Mix, float]:
         """What is believed of this cell, and the spread of the logarithm at `now_s`.
 
-        What was learned long ago is trusted less, not shifted. Memoised: the arithmetic is on every request's path.
+        What was learned long ago is trusted less, not shifted.
         """
-        index = row * self._columns + column
-        mix = self._mixed[index] or self._mix(index)
+        mix = self.mixed(row, column)
         age_s = now_s - mix.at_s
         # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
         faded = age_s / (age_s + HALF_LIFE_S) if age_s > 0.0 else 0.0
         return mix, sqrt(mix.variance + faded * self._prior_variance)
+
+    def mixed(self, row: int, column: int) -> Mix:
+        """What is believed of this cell as of when anything was last learned. Memoised until then."""
+        index = row * self._columns + column
+        return self._mixed[index] or self._mix(index)
 
     def level(self, believed: list[float]) -> float:
         """How many times as long all parts together take as is believed of them."""
@@ -242,7 +246,7 @@ class Correction:
         variance = max(variance, VARIANCE_MIN)
         at_s = whole.at_s if whole.weight else inf
         trust = whole.weight / (whole.weight + TRUST_STRENGTH)
-        mix = self._mixed[index] = Mix(bias, variance, at_s, trust, exp(bias))
+        mix = self._mixed[index] = Mix(bias, variance, at_s, trust)
         return mix
 
 
@@ -250,7 +254,8 @@ def level_of(whole: Residual, believed: list[float]) -> float:
     """How many times as long all parts together take as is believed of them."""
     if not whole.weight:
         return 1.0
-    return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * whole.residual(believed))
+    residual = min(max(whole.residual(believed), -LOG_RATIO_MAX), LOG_RATIO_MAX)
+    return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * residual)
 
 
 def combined(one: Residual, other: Residual) -> Residual:

@@ -1,6 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
+from statistics import NormalDist
 
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base
@@ -12,7 +13,7 @@ from tidegate.core.likeness import Doubts
 from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
-from tidegate.core.parts import ENGINE_S_MIN, TPOT_S_MIN, Parts
+from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, TPOT_S_MIN, Parts
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
@@ -55,6 +56,7 @@ class EndpointModel:
         "_output_usd",
         "_parts",
         "_price",
+        "_quantile",
         "_shares_compute",
         "_slots",
         "_usd_per_s",
@@ -72,14 +74,16 @@ class EndpointModel:
         "ttft",
     )
 
-    def __init__(self, endpoint: Endpoint, quantile_deviations: float, state: EndpointState | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, quantile: float, state: EndpointState | None = None) -> None:
+        """`quantile` is what promises are held to."""
         state = fresh(endpoint) if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
         self.drained = False
         self.state = state
-        self._deviations = quantile_deviations
+        self._quantile = quantile
+        self._deviations = NormalDist().inv_cdf(quantile)
         self._shares_compute = endpoint.shares_compute
         # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
         self.fingerprint: Fingerprint
@@ -235,9 +239,10 @@ class EndpointModel:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
             self._settle(now_s, head_done=oldest is reservation)
+            self._correct_ttft(reservation, now_s - reservation.started_s, now_s)
         return reservation
 
-    def ended(self, fact: Ended, quantile: float, now_s: float) -> Reservation | None:
+    def ended(self, fact: Ended, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""
         state = self.state
         oldest = self._oldest_waiting()
@@ -256,10 +261,12 @@ class EndpointModel:
         if not reservation.teaches:
             return reservation
         if fact.ttft_s is not None:
-            self._learn_ttft(reservation, fact, fact.ttft_s, quantile, now_s)
-            self._learn_tpot(reservation, fact, fact.ttft_s, quantile, now_s)
+            if reservation.first_s is None:
+                self._correct_ttft(reservation, fact.ttft_s, now_s)
+            self._fit_ttft(reservation, fact, fact.ttft_s, now_s)
+            self._learn_tpot(reservation, fact, fact.ttft_s, now_s)
         elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
-            self._learn_silence(reservation, fact.e2e_s, quantile, now_s)
+            self._learn_silence(reservation, fact.e2e_s, now_s)
         return reservation
 
     def probed(self, fact: Probed) -> None:
@@ -292,10 +299,10 @@ class EndpointModel:
 
     def _believe(self) -> None:
         """What was learned on top of the prior, or nothing yet."""
-        state, sigma, deviations = self.state, self.prior.sigma, self._deviations
+        state, sigma, quantile = self.state, self.prior.sigma, self._quantile
         self._parts = parts = Parts(self.endpoint, self.prior)
-        self.ttft = Latency(parts.first_believed, ROWS, COLUMNS, sigma, deviations, state.ttft)
-        self.tpot = Latency(parts.token_believed, 1, COLUMNS, sigma, deviations, state.tpot)
+        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, COLUMNS, sigma, quantile, state.ttft)
+        self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, sigma, quantile, state.tpot)
         state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
 
     def _judge(self) -> None:
@@ -320,26 +327,32 @@ class EndpointModel:
             self.state.prefills.settle(waiting, now_s, head_done=head_done)
         self._slots = None
 
-    def _learn_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, quantile: float, now_s: float) -> None:
-        self.ttft.judge(sent.ttft, ttft_s > sent.ttft_s_high, quantile, sent.started_s)
+    def _correct_ttft(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
+        """When its first content is here, and not only when its answer ends: changes are seen then."""
+        if sent.teaches:
+            took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+            self.ttft.correct(sent.ttft, took_s, 1.0, ttft_s > sent.ttft_s_high, sent.started_s, now_s)
+
+    def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         parts = sent.ttft.parts
         if fact.prompt_tokens is not None:
             # What was really computed, not what the bytes suggested: the engine counts, and its cache helps.
             tokens = max(0, fact.prompt_tokens - (fact.cached_tokens or 0))
             if tokens != sent.prompt_tokens:
                 parts = self._parts.computed(sent.ttft, tokens)
-        self.ttft.learn(sent.ttft, parts, max(ttft_s - sent.network_s, ENGINE_S_MIN), 1.0, now_s)
+        took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
-    def _learn_silence(self, sent: Reservation, waited_s: float, quantile: float, now_s: float) -> None:
+    def _learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
         # Given up before any content: the time to first content is at least this.
-        if waited_s > sent.ttft_s_high:
-            self.ttft.judge(sent.ttft, True, quantile, sent.started_s)
-        self.ttft.learn_at_least(sent.ttft, max(waited_s - sent.network_s, ENGINE_S_MIN), now_s)
+        took_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
+        self.ttft.learn_at_least(sent.ttft, took_s, waited_s > sent.ttft_s_high, sent.started_s, now_s)
 
-    def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, quantile: float, now_s: float) -> None:
+    def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         # Several completions are decoded side by side: a step yields one token of each.
         tokens = (fact.output_tokens or 0) / sent.completions
         if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
             tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
-            self.tpot.judge(sent.tpot, tpot_s > sent.tpot.high_s(self._deviations), quantile, sent.started_s)
-            self.tpot.learn(sent.tpot, sent.tpot.parts, tpot_s, tokens - 1.0, now_s)
+            missed = tpot_s > sent.tpot.high_s(self._deviations)
+            self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s)
+            self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)

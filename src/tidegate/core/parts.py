@@ -22,6 +22,10 @@ SLOWDOWN = 0.05
 CHUNK_TOKENS = 2048
 
 
+# Of the parts to first token: what is queued, and the iteration under way, are in seconds as learned.
+FIRST_MEASURED = (3, 5)
+
+
 class Parts:
     """The parts of the time to first token, and of the time per token, of one endpoint.
 

@@ -5,6 +5,8 @@ before it, contexts that are read. What is learned is one factor for each. All t
 products, so samples have no order, and what two have learned adds up.
 """
 
+from collections.abc import Collection
+
 import msgspec
 
 # Sums forget by time: half of them in an hour, which is long against a burst and short against a day's cycle.
@@ -21,6 +23,8 @@ SHAPE_SIGMA = 0.5
 UNKNOWN_SIGMA = 0.5
 # Of times that repeat to better than this, the sums are not trusted further.
 NOISE_MIN = 0.01
+# Who takes a million times what is believed of it has no part of that size.
+FACTOR_MAX = 1e6
 # A factor is known to that; elimination below it is rounding.
 _PIVOT_MIN = 1e-9
 
@@ -69,26 +73,30 @@ class Sums(msgspec.Struct):
         self.weight *= kept
         self.fresh *= kept
 
-    def shift(self, ratio: float) -> None:
-        """All times were `ratio` times what they were."""
-        self.xy = [value * ratio for value in self.xy]
-        self.factors = [value * ratio for value in self.factors]
+    def shift(self, ratio: float, measured: Collection[int]) -> None:
+        """All times were `ratio` times what they were, and so were the parts in `measured`, whose factors stay."""
+        of = [ratio if i in measured else 1.0 for i in range(len(self.xy))]
+        self.xx = [self.xx[i * (i + 1) // 2 + j] * of[i] * of[j] for i in range(len(of)) for j in range(i + 1)]
+        self.xy = [value * ratio * scale for value, scale in zip(self.xy, of, strict=True)]
+        self.factors = [value * ratio / scale for value, scale in zip(self.factors, of, strict=True)]
 
     @property
     def due(self) -> bool:
         """Whether enough is new for other factors."""
         return self.fresh > DUE_SHARE * self.weight
 
-    def solve(self, believed: list[float], level: float, noise: float) -> None:
+    def solve(self, believed: list[float], level: float, noise: float, measured: Collection[int]) -> None:
         """Find the factors: the best fit to the samples that stays near `level` times those that are `believed`.
 
-        `noise` is the variance of a sample. A part that would take less than nothing takes nothing.
+        Parts in `measured` come in seconds as they are, whatever the level. `noise` is the variance of a sample. A part
+        that would take less than nothing takes nothing.
         """
         size = len(believed)
-        wanted = [level * value for value in believed]
+        levels = [1.0 if i in measured else level for i in range(size)]
+        wanted = [one * value for one, value in zip(levels, believed, strict=True)]
         ridge = []
-        for value in wanted:
-            sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * level
+        for one, value in zip(levels, wanted, strict=True):
+            sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * one
             ridge.append(max(noise, NOISE_MIN) / (sigma * sigma))
         left = list(range(size))
         found = [0.0] * size
@@ -100,7 +108,7 @@ class Sums(msgspec.Struct):
                     found[i] = value
                 break
             left = [i for i in left if i not in negative]
-        self.factors = found
+        self.factors = [min(value, FACTOR_MAX) for value in found]
         self.fresh = 0.0
 
 

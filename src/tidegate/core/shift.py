@@ -9,6 +9,8 @@ import msgspec
 
 # No single error counts for more than this many deviations: one stall is no change.
 ERROR_MAX = 3.0
+# Nothing changes by more than this at once; the rest shows when it has.
+LOG_RATIO_MAX = 3.0
 # What is taken off for each error, and what has to add up, in deviations: three large errors on end, or a dozen of one
 # and a half; of errors without a change, some thousand until the next false alarm.
 SLACK = 0.75
@@ -57,6 +59,7 @@ class Shift(msgspec.Struct):
 
     def add(self, error: float, sigma: float) -> None:
         """One more error, of a prediction with that spread."""
+        error = min(max(error, -LOG_RATIO_MAX), LOG_RATIO_MAX)
         deviations = min(max(error / sigma, -ERROR_MAX), ERROR_MAX)
         self.up.add(deviations, error)
         self.down.add(-deviations, -error)
