@@ -26,6 +26,9 @@ SIGMA_MIN = 0.03
 # Nor does a single error say more of the spread than so many deviations: where it is wide, more will follow.
 ERROR_MAX = 3.0
 ERROR_LOG_MAX = 1.5
+# And no more of where the middle is than half a deviation, above it or below: times are often those of two kinds, with
+# and without a neighbour, and the mean of both is neither.
+MIDDLE = 0.5
 # Work whose parts were all found to take nothing still takes something; a logarithm needs it.
 RAW_S_MIN = 1e-6
 RAW_S_MAX = 1e6
@@ -182,6 +185,7 @@ class Latency:
         scale_s = max(sent.raw_s, took_s / RATIO_MAX)
         x = [part / scale_s for part in sent.parts]
         error, trust = log(took_s / sent.median_s), 0.0
+        middle = MIDDLE * sent.sigma
         most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
         if sent_s >= learned.shift.moved_s:
             trust = sent.trust
@@ -192,7 +196,7 @@ class Latency:
         self._correction.learn(
             sent.row,
             sent.column,
-            log(took_s / scale_s),
+            log(took_s / scale_s) - error + min(max(error, -middle), middle),
             now_s,
             x=x,
             error=min(max(error, -most), most),
