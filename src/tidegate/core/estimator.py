@@ -1,7 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import ceil, log
+from math import ceil, log, sqrt
 
 from tidegate.core import density, facts, likeness
 from tidegate.core.base import Base
@@ -11,8 +11,20 @@ from tidegate.core.correction import Correction
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
-from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
-from tidegate.core.network import Network
+from tidegate.core.model import (
+    Checked,
+    Ended,
+    Ending,
+    Endpoint,
+    Fingerprint,
+    Likeness,
+    Prior,
+    Probed,
+    Request,
+    Started,
+    Uploaded,
+)
+from tidegate.core.network import RTT_NOISE_S, NetworkModel
 from tidegate.core.prior import crowd
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -28,15 +40,15 @@ TPOT_TOKENS_MIN = 4
 # No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
 ENGINE_S_MIN = 1e-3
 TPOT_S_MIN = 1e-5
+# One promise in ten is missed by chance, so that one in a hundred times it is two in a row.
+SURPRISES = 2
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
 
 
-def fresh(endpoint: Endpoint, quantile_deviations: float) -> EndpointState:
-    """The state of an endpoint of which nothing is known but what its configuration says."""
-    prior = endpoint.prior
+def fresh(quantile_deviations: float) -> EndpointState:
+    """The state of an endpoint of which nothing is known but what its configuration says, which stands there."""
     return EndpointState(
-        network=Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s),
         quantile=UpperQuantile(quantile_deviations),
         breaker=Breaker(),
         prefills=Prefills(),
@@ -69,6 +81,7 @@ class EndpointModel:
         "_price",
         "_shares_compute",
         "_slots",
+        "_surprises",
         "_usd_per_s",
         "capabilities",
         "doubts",
@@ -77,6 +90,7 @@ class EndpointModel:
         "fingerprint",
         "likeness",
         "name",
+        "network",
         "owned",
         "prior",
         "state",
@@ -85,7 +99,7 @@ class EndpointModel:
     )
 
     def __init__(self, endpoint: Endpoint, quantile_deviations: float, state: EndpointState | None = None) -> None:
-        state = fresh(endpoint, quantile_deviations) if state is None else state
+        state = fresh(quantile_deviations) if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
@@ -109,11 +123,14 @@ class EndpointModel:
         self._deviations = quantile_deviations
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
+        self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
         self._slots: tuple[float, list[float]] | None = None
+        # Attempts in a row whose first content came later than promised, or sooner than the network should let it.
+        self._surprises = 0
 
     @property
     def context_tokens(self) -> int:
@@ -124,6 +141,11 @@ class EndpointModel:
     def room(self) -> int:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.endpoint.concurrency - len(self.state.reservations)
+
+    @property
+    def doubts_network(self) -> bool:
+        """Whether the way there may be another one by now, so that a probe should tell before its turn."""
+        return self.network.unsettled or self._surprises >= SURPRISES
 
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
@@ -158,8 +180,8 @@ class EndpointModel:
             elif self._chunk_tokens:
                 # Half an iteration of the others is still to end.
                 queue_s = max(queue_s, tpot_raw_s * tpot.factor / 2.0)
-        network = state.network
-        network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
+        network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
+        first_s = network_s + queue_s + prefill_s
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
         return Base(
@@ -168,8 +190,8 @@ class EndpointModel:
             prefill_s,
             prefill_s * ttft.mean_ratio,
             raw_s + queue_s / ttft.factor,
-            network_s + queue_s + prefill_s,
-            sigma,
+            first_s,
+            sqrt(sigma * sigma + network_s2 / (first_s * first_s)),
             state.quantile.deviations,
             tpot_s,
             tpot_raw_s,
@@ -244,12 +266,28 @@ class EndpointModel:
         state.breaker.started(fact.request_id, now_s)
         self._slots = None
 
+    def uploaded(self, fact: Uploaded, now_s: float) -> None:
+        """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
+        self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
+        sent = self.state.reservations.get(fact.request_id)
+        if sent is None:
+            return
+        network_s = self.network.rtt_s + fact.seconds
+        if fact.at_most:
+            network_s = min(network_s, sent.network_s)
+        sent.first_s_mean += network_s - sent.network_s
+        sent.network_s = network_s
+        self._slots = None
+
     def first(self, request_id: str, now_s: float) -> Reservation | None:
         """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            ttft_s = now_s - reservation.started_s
+            surprising = ttft_s > reservation.ttft_s_high or ttft_s < reservation.network_s
+            self._surprises = self._surprises + 1 if surprising else 0
             self._settle(now_s, head_done=oldest is reservation)
         return reservation
 
@@ -260,6 +298,8 @@ class EndpointModel:
         reservation = state.reservations.pop(fact.request_id, None)
         if reservation is None:
             return None
+        if reservation.first_s is None and fact.e2e_s > reservation.ttft_s_high:
+            self._surprises += 1
         self._context_tokens -= reservation.prompt_tokens
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
@@ -276,11 +316,14 @@ class EndpointModel:
             self._learn_silence(reservation, fact.e2e_s, quantile, now_s)
         return reservation
 
-    def probed(self, fact: Probed) -> None:
+    def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
         self.state.up = fact.up
+        self._surprises = 0
         if fact.rtt_s is not None:
-            self.state.network.learn_rtt(fact.rtt_s)
+            before_s = self.network.rtt_s
+            self.network.learn_rtt(fact.rtt_s, now_s)
+            self._rerouted(self.network.rtt_s - before_s)
         if fact.context_tokens is not None:
             self.state.context_tokens = fact.context_tokens
         if fact.capabilities is not None:
@@ -288,6 +331,20 @@ class EndpointModel:
             self.capabilities = frozenset(fact.capabilities)
         if fact.fingerprint is not None:
             self._recognise(fact.fingerprint)
+
+    def _rerouted(self, longer_s: float) -> None:
+        """The round trip is another one: what is under way may have gone there in it already."""
+        if abs(longer_s) < RTT_NOISE_S:
+            return
+        for sent in self.state.reservations.values():
+            ttft_s, first_s = sent.ttft_s, sent.ttft_s + longer_s
+            # Whose first content has come tells by its time; the engine must not be blamed for what the network did.
+            if sent.first_s is None or abs(sent.first_s - sent.started_s - first_s) < abs(
+                sent.first_s - sent.started_s - ttft_s
+            ):
+                sent.network_s += longer_s
+                sent.first_s_mean += longer_s
+        self._slots = None
 
     def _recognise(self, told: Fingerprint) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
@@ -367,7 +424,10 @@ class EndpointModel:
             tokens = max(0, fact.prompt_tokens - (fact.cached_tokens or 0))
             raw_s += self._raw_s(tokens) - self._raw_s(sent.prompt_tokens)
         row, column = self._cell(tokens, sent.load)
-        engine_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        engine_s = ttft_s - sent.network_s
+        if engine_s < ENGINE_S_MIN:
+            # The network was not what it was taken for: of the engine this says nothing.
+            return
         self.ttft.learn(row, column, log(engine_s / raw_s), now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, quantile: float, now_s: float) -> None:

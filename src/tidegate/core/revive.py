@@ -7,14 +7,15 @@ epoch seconds, whether the process lived on or not. What has no such time widens
 """
 
 from collections.abc import Container, Iterable, Iterator
+from math import inf
 from statistics import NormalDist
 
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
+from tidegate.core.calibration import Cell, UpperQuantile, left_after
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
-from tidegate.core.network import Network
+from tidegate.core.network import SAMPLES_MAX, Network, Sample
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 
@@ -58,9 +59,9 @@ def reconfigured(
     """The state of a process that goes on with other settings; `state` itself is used up.
 
     Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
-    with another size or prior: what is in flight there still takes its place, and teaches nothing, being predicted
-    from where they began before. The others are new, and down until a probe has reached them. Operators have `vouched`
-    that some are what they should be, whatever they were before.
+    with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
+    teaches nothing of the engine, being predicted from where they began before. The others are new, and down until a
+    probe has reached them. Operators have `vouched` that some are what they should be, whatever they were before.
     """
     deviations = NormalDist().inv_cdf(policy.quantile)
     found: dict[str, EndpointState] = {}
@@ -74,7 +75,8 @@ def reconfigured(
                 found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
-                fresh(endpoint, deviations),
+                fresh(deviations),
+                network=known.network,
                 breaker=known.breaker,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
@@ -82,7 +84,7 @@ def reconfigured(
                 not_before_s=known.not_before_s,
             )
         else:
-            found[name] = replace(fresh(endpoint, deviations), up=False)
+            found[name] = replace(fresh(deviations), up=False)
     return replace(state, endpoints=found)
 
 
@@ -90,7 +92,7 @@ def aged(state: State, quantile: float, age_s: float) -> State:
     """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
 
     Lengths and the calibrated `quantile` go back to the spread that they start from, by halves; where it was found to
-    be wider it stays. A round trip that is older than a half-life is replaced by the next one that is measured.
+    be wider it stays. What was measured of networks has its times, and fades by itself.
     """
     assert age_s >= 0.0, "time runs forwards"
     deviations, left = NormalDist().inv_cdf(quantile), left_after(age_s)
@@ -100,7 +102,6 @@ def aged(state: State, quantile: float, age_s: float) -> State:
             name: replace(
                 e,
                 quantile=replace(e.quantile, deviations=_widened(e.quantile.deviations, deviations, left)),
-                network=replace(e.network, probed=e.network.probed and age_s < HALF_LIFE_S),
             )
             for name, e in state.endpoints.items()
         },
@@ -123,7 +124,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         open_until_s=min(e.breaker.open_until_s, now_s + OPEN_S_MAX),
     )
     return EndpointState(
-        network=replace(e.network),
+        network=Network(rtts=_none_after(e.network.rtts, now_s), uploads=_none_after(e.network.uploads, now_s)),
         quantile=replace(e.quantile),
         breaker=breaker,
         prefills=Prefills(),
@@ -141,21 +142,26 @@ def _not_after(cell: Cell, now_s: float) -> Cell:
     return replace(cell, at_s=min(cell.at_s, now_s))
 
 
+def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
+    return sorted(replace(sample, at_s=min(sample.at_s, now_s)) for sample in samples)
+
+
 def _faults(e: EndpointState) -> Iterator[str]:
     for name, cells in (("ttft", e.ttft), ("tpot", e.tpot)):
         if cells is not None and len(cells) != _SHAPES[name]:
             yield f"`{name}` has {len(cells)} cells, not {_SHAPES[name]}"
         elif cells is not None and not all(_sound(cell) for cell in cells):
             yield f"`{name}` has a cell of negative weight or variance"
-    if not _sound_network(e.network):
-        yield "`network` has a negative round trip or no upload rate"
+    for name, samples in (("rtts", e.network.rtts), ("uploads", e.network.uploads)):
+        if len(samples) > SAMPLES_MAX or samples != sorted(samples):
+            yield f"`network.{name}` has more than {SAMPLES_MAX} samples, or has them out of order"
+        elif not all(0.0 <= sample.value < inf for sample in samples):
+            yield f"`network.{name}` has a sample that cannot be"
+    if not all(sample.value > 0.0 for sample in e.network.uploads):
+        yield "`network.uploads` has a sample of no rate"
     if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:
         yield "`quantile` is out of its bounds"
 
 
 def _sound(cell: Cell) -> bool:
     return cell.weight >= 0.0 and cell.variance >= 0.0
-
-
-def _sound_network(network: Network) -> bool:
-    return network.rtt_s >= 0.0 and network.upload_bytes_per_s > 0.0

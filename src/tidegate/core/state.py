@@ -16,10 +16,10 @@ class EndpointState(msgspec.Struct, kw_only=True):
     first use it is believed.
     """
 
-    network: Network
     quantile: UpperQuantile
     breaker: Breaker
     prefills: Prefills
+    network: Network = msgspec.field(default_factory=Network)
     ttft: list[Cell] | None = None
     tpot: list[Cell] | None = None
     reservations: dict[str, Reservation] = {}
