@@ -142,8 +142,8 @@ def errors(link: str, change: str, prompts: str, per_s: float, seed: int) -> lis
     found = {}
     for outcome in world.outcomes:
         predicted_s, measured_s = outcome.predicted_s, outcome.measured_s
-        known = predicted_s is not None and measured_s is not None
-        found[int(outcome.request.id[1:])] = abs(predicted_s / measured_s - 1.0) if known else 1.0
+        error = 1.0 if predicted_s is None or measured_s is None else abs(predicted_s / measured_s - 1.0)
+        found[int(outcome.request.id[1:])] = error
     return [found[number] for number in range(BEFORE + AFTER)]
 
 

@@ -14,7 +14,7 @@ from tidegate.core.calibration import Cell
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
-from tidegate.core.network import Network
+from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.router import Router
@@ -238,19 +238,28 @@ def test_two_restarts_age_what_was_learned_as_one_after_both_times(
     assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
 
 
-@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1 + 0.2 / 3.0), (HOUR_S, 0.3)])
-def test_a_round_trip_that_is_old_gives_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
+@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1), (HOUR_S, 0.12)])
+def test_round_trips_that_are_old_give_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
     network = aged(_one(1.0), QUANTILE, age_s).endpoints["e"].network
-    assert network.rtt_s == 0.1
-    network.learn_rtt(0.3)
-    assert network.rtt_s == pytest.approx(after_s)
+    way = NetworkModel(0.0, 1e6, network)
+    assert way.rtt_s == 0.1
+    way.learn_rtt(0.12, age_s)
+    assert way.rtt_s == after_s
+
+
+def test_what_a_network_was_like_after_now_becomes_now_and_stays_in_order() -> None:
+    state = _one(1.0)
+    state.endpoints["e"].network.rtts = [Sample(1.0, 0.4), Sample(2.0, 0.3), Sample(3.0, 0.2)]
+    after = revived(state, {"e"}, 2.0)
+    assert after.endpoints["e"].network.rtts == [Sample(1.0, 0.4), Sample(2.0, 0.2), Sample(2.0, 0.3)]
+    assert fault(after) == ""
 
 
 def _one(deviations: float) -> State:
     storm = Storm(0)
     made = state_of(storm).endpoints["lap"]
     made.quantile.deviations = deviations
-    made.network = Network(rtt_s=0.1, upload_bytes_per_s=1e6, probed=True)
+    made.network = Network(rtts=[Sample(0.0, 0.1), Sample(0.0, 0.1)])
     return State(endpoints={"e": made})
 
 
@@ -283,11 +292,19 @@ def _narrow(e: EndpointState) -> None:
 
 
 def _hurry(e: EndpointState) -> None:
-    e.network.rtt_s = -0.1
+    e.network.rtts = [Sample(1.0, -0.1)]
 
 
 def _stop(e: EndpointState) -> None:
-    e.network.upload_bytes_per_s = 0.0
+    e.network.uploads = [Sample(1.0, 0.0)]
+
+
+def _confuse(e: EndpointState) -> None:
+    e.network.rtts = [Sample(2.0, 0.1), Sample(1.0, 0.1)]
+
+
+def _hoard(e: EndpointState) -> None:
+    e.network.uploads = [Sample(float(n), 1e6) for n in range(SAMPLES_MAX + 1)]
 
 
 def _stretch(e: EndpointState) -> None:
@@ -301,8 +318,10 @@ def _stretch(e: EndpointState) -> None:
         (_grow, "`tpot` has 7 cells, not 6"),
         (_lighten, "`tpot` has a cell of negative"),
         (_narrow, "`ttft` has a cell of negative"),
-        (_hurry, "`network`"),
-        (_stop, "`network`"),
+        (_hurry, "`network.rtts` has a sample that cannot be"),
+        (_stop, "`network.uploads` has a sample of no rate"),
+        (_confuse, "`network.rtts` has more than 16 samples, or has them out of order"),
+        (_hoard, "`network.uploads` has more than 16 samples"),
         (_stretch, "`quantile`"),
     ],
 )

@@ -8,7 +8,7 @@ Each endpoint has a network of its own, though those of one site may share a pat
 addresses, and what one of them is slowed by (its own balancer, its proxy) must not be taken for the other's.
 """
 
-from bisect import insort
+from bisect import bisect_left, insort
 from math import inf, log, sqrt
 
 import msgspec
@@ -17,6 +17,8 @@ from tidegate.core.calibration import HALF_LIFE_S
 
 # Of each kind: probes every five seconds fill it in little more than a minute, which is long enough for a median.
 SAMPLES_MAX = 16
+# What is so much older than the newest counts no more: a single new value is better than many of another day.
+KEPT_S = 3600.0
 # Less than this apart is no change: TTFT is not known better either.
 LOG_CHANGE_MIN = log(1.5)
 # Nor is what the usual spread explains: two in a row beyond this many deviations are not by chance.
@@ -66,8 +68,8 @@ def combined(one: Network, other: Network) -> Network:
 class Level(msgspec.Struct, frozen=True, gc=False):
     """What holds since the last change in a series of samples, or as declared where there are none.
 
-    `value` is its median, `variance` that of its logarithm at `at_s`, when it was measured last; infinity is never. It
-    is `unsettled` while the last value does not fit: an outlier, or the first of a change.
+    `value` is its median, of two the smaller, and `variance` that of its logarithm. It was measured last at `at_s`;
+    infinity is never. It is `unsettled` while the last value does not fit: an outlier, or the first of a change.
     """
 
     value: float
@@ -80,21 +82,15 @@ def level(samples: list[Sample], declared: float, sigma: float, noise: float) ->
     """What these samples, in their order, come to. Two values that differ by `noise` may be the same."""
     if not samples:
         return Level(declared, sigma * sigma)
-    logs = [log(sample.value + noise) for sample in samples]
     newest_s = samples[-1].at_s
-    # By value, each with what it still counts: half of the weight lies at or below the median.
-    weighed = sorted(
-        (logs[i], i, 0.5 ** ((newest_s - samples[i].at_s) / HALF_LIFE_S)) for i in range(_last_change(logs), len(logs))
-    )
-    total = sum(weight for _, _, weight in weighed)
-    middle, index, below = weighed[0]
-    for x, i, weight in weighed[1:]:
-        if below >= total / 2.0:
-            break
-        middle, index, below = x, i, below + weight
-    bound = _bound([x for x, _, _ in weighed], middle)
-    scatter = sum(weight * min((x - middle) ** 2, bound * bound) for x, _, weight in weighed)
-    variance = (scatter + SPREAD_STRENGTH * STEADY_SIGMA**2) / (total + SPREAD_STRENGTH)
+    since = bisect_left(samples, newest_s - KEPT_S, key=_at_s)
+    logs = [log(sample.value + noise) for sample in samples[since:]]
+    first = _last_change(logs)
+    holds = sorted([(logs[i], since + i) for i in range(first, len(logs))])
+    middle, index = holds[(len(holds) - 1) // 2]
+    bound = _bound([x for x, _ in holds], middle)
+    scatter = sum([min((x - middle) ** 2, bound * bound) for x, _ in holds])
+    variance = (scatter + SPREAD_STRENGTH * STEADY_SIGMA**2) / (len(holds) + SPREAD_STRENGTH)
     last = abs(logs[-1] - middle)
     if last > bound:
         variance += CHANGE_SHARE * last * last
@@ -161,24 +157,21 @@ class NetworkModel:
         if upload_bytes <= 0 or not 0.0 < seconds < inf:
             return
         samples, sample = self.state.uploads, Sample(now_s, upload_bytes / seconds)
-        if at_most:
-            if sample.value <= self._before(now_s):
-                return
-            kept = samples.copy()
-            _insert(samples, sample)
-            if self._level(samples).value < self.upload_bytes_per_s:
-                # The oldest sample has given way to it, and without that one they say less.
-                samples[:] = kept
-        else:
-            _insert(samples, sample)
+        if at_most and not self._raises(sample):
+            return
+        _insert(samples, sample)
         self._fit_upload()
 
-    def _before(self, now_s: float) -> float:
-        """The rate that was believed before this instant: facts of one instant have no order."""
+    def _raises(self, sample: Sample) -> bool:
+        """Whether the rate is higher with it than what was known before: facts of one instant have no order."""
         samples = self.state.uploads
-        if not samples or samples[-1].at_s < now_s:
-            return self.upload_bytes_per_s
-        return self._level([sample for sample in samples if sample.at_s < now_s]).value
+        if samples and samples[-1].at_s >= sample.at_s:
+            samples = [known for known in samples if known.at_s < sample.at_s]
+            believed = self._level(samples).value
+        else:
+            believed = self.upload_bytes_per_s
+        # The oldest sample gives way to it, and without that one the others may say less.
+        return sample.value > believed and self._level([*samples, sample][-SAMPLES_MAX:]).value >= believed
 
     def _level(self, uploads: list[Sample]) -> Level:
         return level(uploads, self._declared_bytes_per_s, UPLOAD_SIGMA, 0.0)
@@ -194,6 +187,10 @@ class NetworkModel:
         # From how many bytes on a transfer is worth being measured.
         telling = int(min(self.upload_bytes_per_s * UPLOAD_S_MIN, UPLOAD_BYTES_ALWAYS))
         self.telling_bytes = max(telling, UPLOAD_BYTES_MIN)
+
+
+def _at_s(sample: Sample) -> float:
+    return sample.at_s
 
 
 def _insert(samples: list[Sample], sample: Sample) -> None:
