@@ -16,7 +16,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
     median with the network, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean` and
     `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. What was
-    predicted from another prior `teaches` nothing.
+    predicted from another prior `teaches` nothing. `corrected`: its time to first content has been learned from.
     """
 
     started_s: float
@@ -35,6 +35,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     first_s: float | None = None
     session: str = ""
     teaches: bool = True
+    corrected: bool = False
 
     def ends_s(self, now_s: float) -> float:
         """When it is expected to free its slot."""

@@ -18,10 +18,10 @@ class EndpointState(msgspec.Struct, kw_only=True):
     first use it is believed.
     """
 
-    network: Network
     breaker: Breaker
     prefills: Prefills
     pace: Pace
+    network: Network = msgspec.field(default_factory=Network)
     ttft: Learned | None = None
     tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}
