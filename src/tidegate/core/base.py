@@ -4,12 +4,15 @@ from math import exp
 
 import msgspec
 
+from tidegate.core.prefix import NOTHING, Cached
+
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
     `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
     ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
+    `cached` is what need not be computed of the prompt; how uncertain that is, is in `sigma`.
     """
 
     network_s: float
@@ -27,6 +30,7 @@ class Base(msgspec.Struct, gc=False):
     decode_s_mean: float
     output_tokens: float
     cost_usd: float
+    cached: Cached = NOTHING
 
     @property
     def first_s_high(self) -> float:

@@ -1,7 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import ceil, log
+from math import ceil, hypot, log
 
 from tidegate.core import density, facts, likeness
 from tidegate.core.base import Base
@@ -11,8 +11,21 @@ from tidegate.core.correction import Correction
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
-from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
+from tidegate.core.model import (
+    Checked,
+    Ended,
+    Ending,
+    Endpoint,
+    Fingerprint,
+    Likeness,
+    Prefix,
+    Prior,
+    Probed,
+    Request,
+    Started,
+)
 from tidegate.core.network import Network
+from tidegate.core.prefix import Cached, Prefixes, Prompt, Sent
 from tidegate.core.prior import crowd
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -54,6 +67,7 @@ class EndpointModel:
         "_batch_fading",
         "_batch_s",
         "_batch_slowdown",
+        "_cached_usd",
         "_chunk_tokens",
         "_context_s_per_token",
         "_context_tokens",
@@ -78,6 +92,7 @@ class EndpointModel:
         "likeness",
         "name",
         "owned",
+        "prefixes",
         "prior",
         "state",
         "tpot",
@@ -111,6 +126,10 @@ class EndpointModel:
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
+        cached_usd = endpoint.price.usd_per_cached_token
+        # What is saved by a token that is cached, with its sign.
+        self._cached_usd = 0.0 if cached_usd is None else cached_usd - self._input_usd
+        self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
         self._slots: tuple[float, list[float]] | None = None
@@ -129,22 +148,29 @@ class EndpointModel:
         """Whether a conversation that the other one served goes on here with the same model."""
         return self is other or one_model(self.fingerprint, other.fingerprint)
 
-    def base(self, request: Request | Started, length: Length, now_s: float) -> Base:
+    def cached(self, request: Request | Started, now_s: float) -> Cached:
+        """What of its prompt is expected to be cached here."""
+        return self.prefixes.cached(asked(request), now_s)
+
+    def base(self, request: Request | Started, length: Length, now_s: float, cached: Cached | None = None) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
-        free, where that has to come first."""
+        free, where that has to come first. `cached` is what is cached of its prompt, where that is known already."""
         state = self.state
         load = in_flight = len(state.reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
         column = bisect_left(LOAD_EDGES, load)
         prompt_tokens = request.prompt_tokens
-        ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
+        if cached is None:
+            cached = self.cached(request, now_s)
+        computed = prompt_tokens - cached.tokens
+        ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, computed), column, now_s)
         tpot, tpot_sigma = self.tpot.at(0, column, now_s)
         output_tokens = length.expected_tokens
-        raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
+        raw_s = self._raw_s(prompt_tokens, cached.tokens)
         if self._counts_contexts:
             others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
-            more_s, tpot_raw_s = self._beside(prompt_tokens, output_tokens, load, others_tokens)
+            more_s, tpot_raw_s = self._beside(prompt_tokens, cached.tokens, output_tokens, load, others_tokens)
             raw_s += more_s
         else:
             tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
@@ -162,13 +188,17 @@ class EndpointModel:
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
+        first_s = network_s + queue_s + prefill_s
+        if cached.sd:
+            per_token_s = self._per_token_s + 2.0 * prompt_tokens * self._per_token2_s
+            sigma = hypot(sigma, ttft.factor * per_token_s * cached.sd / first_s)
         return Base(
             network_s,
             queue_s,
             prefill_s,
             prefill_s * ttft.mean_ratio,
             raw_s + queue_s / ttft.factor,
-            network_s + queue_s + prefill_s,
+            first_s,
             sigma,
             state.quantile.deviations,
             tpot_s,
@@ -177,11 +207,14 @@ class EndpointModel:
             decode_s,
             decode_s * tpot.mean_ratio,
             output_tokens,
-            self.cost_usd(request, length)
+            self.cost_usd(request, length, cached)
             + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
+            cached,
         )
 
-    def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
+    def _beside(
+        self, prompt_tokens: int, cached_tokens: float, output_tokens: float, load: int, others_tokens: float
+    ) -> tuple[float, float]:
         """What `load` others add to the prefill, and the time per output token beside them; before correction.
 
         `others_tokens` is the size of their contexts together.
@@ -194,15 +227,16 @@ class EndpointModel:
         # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
         tpot_s += others_tokens * self._per_token_s / max(1.0, output_tokens)
         # While this prompt is computed the others go on: with each chunk of it their contexts are read.
-        chunks = ceil(prompt_tokens / self._chunk_tokens)
+        chunks = ceil((prompt_tokens - cached_tokens) / self._chunk_tokens)
         return chunks * others_tokens * self._context_s_per_token, tpot_s
 
-    def cost_usd(self, request: Request | Started, length: Length) -> float:
-        """What the tokens of this request are expected to cost here, none of them cached."""
+    def cost_usd(self, request: Request | Started, length: Length, cached: Cached) -> float:
+        """What the tokens of this request are expected to cost here."""
         output_tokens = length.expected_tokens * request.completions
         if self._price.tiers:
-            return self._price.usd(request.prompt_tokens, output_tokens)
-        return request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
+            return self._price.usd(request.prompt_tokens, output_tokens, cached.tokens)
+        usd = request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
+        return usd + cached.tokens * self._cached_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `concurrency` slots is expected to be free, soonest first."""
@@ -236,6 +270,7 @@ class EndpointModel:
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
+            sent=self.prefixes.sent(fact.prefix, fact.prompt_tokens, base.cached),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens
@@ -250,6 +285,8 @@ class EndpointModel:
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            if reservation.sent is not None:
+                self.prefixes.put(reservation.sent, now_s)
             self._settle(now_s, head_done=oldest is reservation)
         return reservation
 
@@ -267,6 +304,8 @@ class EndpointModel:
         state.breaker.learn(fact.request_id, ending, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
+        if reservation.sent is not None:
+            self._learn_cached(reservation.sent, fact, now_s)
         if not reservation.teaches:
             return reservation
         if fact.ttft_s is not None:
@@ -278,6 +317,8 @@ class EndpointModel:
 
     def probed(self, fact: Probed) -> None:
         """Take in what a probe saw."""
+        if fact.up and not self.state.up:
+            self.prefixes.forget()
         self.state.up = fact.up
         if fact.rtt_s is not None:
             self.state.network.learn_rtt(fact.rtt_s)
@@ -298,6 +339,8 @@ class EndpointModel:
         elif not differs(state.trusted, after, OF_THE_MODEL):
             # What it could not tell at first is believed when it is told.
             state.trusted = filled(state.trusted, after)
+        if before is not None and differs(before, after, OF_THE_MODEL):
+            self.prefixes.forget()
         if before is not None and differs(before, after, OF_THE_SPEED):
             state.ttft = state.tpot = None
             state.quantile = UpperQuantile(self._deviations)
@@ -359,14 +402,24 @@ class EndpointModel:
             self.state.prefills.settle(waiting, now_s, head_done=head_done)
         self._slots = None
 
+    def _learn_cached(self, sent: Sent, fact: Ended, now_s: float) -> None:
+        served = fact.ending is Ending.OK and not fact.cause
+        if served and not sent.computed:
+            # Its first token was not seen.
+            self.prefixes.put(sent, now_s)
+        cached_tokens = fact.cached_tokens if served else None
+        self.prefixes.learn(sent, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
+
     def _learn_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, quantile: float, now_s: float) -> None:
         self.state.quantile.learn(ttft_s > sent.ttft_s_high, quantile)
-        raw_s, tokens = sent.raw_s, sent.prompt_tokens
+        raw_s, expected_tokens = sent.raw_s, sent.cached_tokens
+        tokens, cached_tokens = sent.prompt_tokens, expected_tokens
         if fact.prompt_tokens is not None:
-            # What was really computed, not what the bytes suggested: the engine counts, and its cache helps.
-            tokens = max(0, fact.prompt_tokens - (fact.cached_tokens or 0))
-            raw_s += self._raw_s(tokens) - self._raw_s(sent.prompt_tokens)
-        row, column = self._cell(tokens, sent.load)
+            # What was really computed, not what the bytes suggested: the engine counts, and knows its cache.
+            tokens = fact.prompt_tokens
+            cached_tokens = min(cached_tokens if fact.cached_tokens is None else float(fact.cached_tokens), tokens)
+            raw_s += self._raw_s(tokens, cached_tokens) - self._raw_s(sent.prompt_tokens, expected_tokens)
+        row, column = self._cell(tokens - cached_tokens, sent.load)
         engine_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
         self.ttft.learn(row, column, log(engine_s / raw_s), now_s)
 
@@ -374,7 +427,7 @@ class EndpointModel:
         # Given up before any content: the time to first content is at least this.
         if waited_s > sent.ttft_s_high:
             self.state.quantile.learn(True, quantile)
-        row, column = self._cell(sent.prompt_tokens, sent.load)
+        row, column = self._cell(sent.prompt_tokens - sent.cached_tokens, sent.load)
         engine_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
         self.ttft.learn_at_least(row, column, log(engine_s / sent.raw_s), now_s)
 
@@ -386,9 +439,18 @@ class EndpointModel:
             _, column = self._cell(0, sent.load)
             self.tpot.learn(0, column, log(tpot_s / sent.tpot_raw_s), now_s)
 
-    def _raw_s(self, tokens: int) -> float:
-        return self._overhead_s + tokens * (self._per_token_s + tokens * self._per_token2_s)
+    def _raw_s(self, tokens: float, cached_tokens: float) -> float:
+        # What is computed attends to what is cached, too.
+        per_token_s = self._per_token_s + (tokens + cached_tokens) * self._per_token2_s
+        return self._overhead_s + (tokens - cached_tokens) * per_token_s
 
     @staticmethod
-    def _cell(tokens: int, load: int) -> tuple[int, int]:
+    def _cell(tokens: float, load: int) -> tuple[int, int]:
         return bisect_left(LENGTH_EDGES, tokens), bisect_left(LOAD_EDGES, load)
+
+
+def asked(request: Request | Started) -> Prompt:
+    """Its prompt, as the beginnings of others know it."""
+    prefix = request.prefix
+    digests = prefix.spread() if isinstance(prefix, Prefix) else prefix or ()
+    return Prompt(digests, request.prompt_tokens, request.prompt_bytes, request.preamble_bytes)

@@ -12,9 +12,11 @@ from statistics import NormalDist
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
+from tidegate.core.keeping import AGES, DISTANCES, Kept
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
+from tidegate.core.prefix import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 
@@ -132,6 +134,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+        # Digests have the old process's salt: which prompts they were, nobody finds out. How long it keeps them, does.
+        prompts=Prompts(kept=_kept_not_after(e.prompts.kept, now_s)),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
     )
@@ -141,12 +145,24 @@ def _not_after(cell: Cell, now_s: float) -> Cell:
     return replace(cell, at_s=min(cell.at_s, now_s))
 
 
+def _kept_not_after(kept: Kept, now_s: float) -> Kept:
+    return replace(kept, at_s=min(kept.at_s, now_s))
+
+
 def _faults(e: EndpointState) -> Iterator[str]:
     for name, cells in (("ttft", e.ttft), ("tpot", e.tpot)):
         if cells is not None and len(cells) != _SHAPES[name]:
             yield f"`{name}` has {len(cells)} cells, not {_SHAPES[name]}"
         elif cells is not None and not all(_sound(cell) for cell in cells):
             yield f"`{name}` has a cell of negative weight or variance"
+    kept = e.prompts.kept
+    by_distance, by_age = (kept.hits_by_distance, kept.misses_by_distance), (kept.hits_by_age, kept.misses_by_age)
+    if any(len(s) != DISTANCES for s in by_distance) or any(len(s) != AGES for s in by_age):
+        yield f"`prompts` has other cells than {DISTANCES} by distance and {AGES} by age"
+    elif len(kept.surplus) != 2 or len(kept.rest) != 2:
+        yield "`prompts` has no surplus with and without a known beginning"
+    elif not all(value >= 0.0 for sums in (*by_distance, *by_age, kept.surplus, kept.rest) for value in sums):
+        yield "`prompts` has a negative sum"
     if not _sound_network(e.network):
         yield "`network` has a negative round trip or no upload rate"
     if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:

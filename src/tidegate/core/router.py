@@ -9,7 +9,7 @@ from tidegate.core import plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.eligible import Eligible
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.estimator import EndpointModel, asked
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
@@ -36,6 +36,7 @@ from tidegate.core.model import (
     Wait,
 )
 from tidegate.core.plan import Option
+from tidegate.core.prefix import Cached
 from tidegate.core.refusal import refuse
 from tidegate.core.session import Sessions
 from tidegate.core.state import State
@@ -285,10 +286,14 @@ class Router:
         spent_s = now_s - request.arrived_s
         options: list[Option] = []
         best: list[float] = []
-        for cost_usd, _, model in sorted([(m.cost_usd(request, length), m.name, m) for m in models]):
+        prompt, priced = asked(request), []
+        for m in models:
+            cached = m.prefixes.cached(prompt, now_s)
+            priced.append((m.cost_usd(request, length, cached), m.name, m, cached))
+        for cost_usd, _, model, cached in sorted(priced, key=_by_cost):
             if len(best) == keep and worth - cost_usd < best[0]:
                 break
-            base = model.base(request, length, now_s)
+            base = model.base(request, length, now_s, cached)
             attained = attainment(request, base, spent_s)
             usd = net_usd(request, base, worth, spent_s, attained)
             options.append(Option(model, base, usd, attained))
@@ -434,6 +439,10 @@ class Router:
         others = [m for m in models if not m.owned]
         options = self._weigh(request, others, length, worth_usd(request, length), now_s)
         return _best_first([(o.value_usd, o.model.name) for o in options])
+
+
+def _by_cost(priced: tuple[float, str, EndpointModel, Cached]) -> tuple[float, str]:
+    return priced[:2]
 
 
 def _best_first(valued: list[tuple[float, str]]) -> list[tuple[float, str]]:

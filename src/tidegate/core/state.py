@@ -6,6 +6,7 @@ from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, UpperQuantile
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
+from tidegate.core.prefix import Prompts
 from tidegate.core.reserve import Prefills, Reservation
 
 
@@ -13,7 +14,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     """All that is learned and tracked of one endpoint.
 
     `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
-    first use it is believed.
+    first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     """
 
     network: Network
@@ -30,6 +31,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     fingerprint: Fingerprint | None = None
     trusted: Fingerprint | None = None
     drifted: bool = False
+    prompts: Prompts = msgspec.field(default_factory=Prompts)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -91,6 +91,8 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         attainment=attainment(request, base, spent_s),
         lateness_s=lateness_s(request, base, spent_s),
         cost_usd=base.cost_usd,
+        cached_tokens=base.cached.tokens,
+        cached_sd_tokens=base.cached.sd,
     )
 
 

@@ -2,6 +2,7 @@
 
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
+from tidegate.core.prefix import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
@@ -102,6 +103,8 @@ class Account:
             completions=request.completions,
             session=request.session,
             hedge=hedge,
+            prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
+            preamble_bytes=request.preamble_bytes,
         )
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge

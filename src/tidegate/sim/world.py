@@ -27,6 +27,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.prefix import shortened
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.sim.decider import Decider
@@ -250,6 +251,7 @@ class World:
             completions=request.completions,
             hedge=action.hedge,
             session=request.session,
+            prefix=shortened(request.prefix, request.prompt_bytes),
         )
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge)
         self.in_flight[name] += 1

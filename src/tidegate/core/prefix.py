@@ -1,0 +1,339 @@
+"""Which beginnings of prompts an endpoint has computed, and so how much of a new prompt it need not compute again.
+
+Each prompt that an endpoint began to answer is remembered by a few digests of its beginning, until others have taken
+their place. What a new prompt has in common with them was there once; `keeping` says how likely it still is.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from struct import pack, unpack
+
+import msgspec
+
+from tidegate.core.keeping import Keeping, Kept, Span, age_cell, distance_cell
+from tidegate.core.prior import CachePrior
+
+BLOCK_BYTES = 1024
+# A prompt has digests of its first 256 blocks.
+DIGESTS_MAX = 256
+_DIGEST_BYTES = 4
+DIGEST_MASK = 2**32 - 1
+
+
+def _grid() -> tuple[int, ...]:
+    found = list(range(1, 5))
+    while found[-1] < DIGESTS_MAX:
+        found += [found[-1] * part // 4 for part in (5, 6, 7, 8)]
+    return tuple(found)
+
+
+# After how many blocks a prompt is remembered: each of the first eight, then four in each octave. All 256 of a long
+# prompt would tell where another one leaves it to the block; a tenth of them tells it to an eighth of what they share,
+# and remembers prompts for three times as long in as many bytes.
+GRID = _grid()
+_GRID_OF = tuple(bisect_right(GRID, length) for length in range(DIGESTS_MAX + 1))
+# Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests, and each of these.
+STATE_BYTES_MAX = 36_000
+_USE_BYTES = 48
+_BYTES_PER_BYTE = 4.0 / 3.0  # base64
+# Engines evict by the order of use; uses within a tenth of a second count as one.
+TICKS_PER_S = 10.0
+
+
+class Prefix(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The beginning of a prompt, in short: how many whole blocks of 1 KiB it has, and digests at some of them.
+
+    `digests` are of four bytes each: at every place of `GRID` within the first 256 blocks, and of the last block there.
+    """
+
+    blocks: int
+    digests: bytes
+
+    @property
+    def last(self) -> int:
+        """The digest of all of it."""
+        return int(unpack("<I", self.digests[-_DIGEST_BYTES:])[0])
+
+    def at_grid(self) -> tuple[int, ...]:
+        """The digests at the places of `GRID`."""
+        count = _GRID_OF[min(self.blocks, DIGESTS_MAX)]
+        return unpack(f"<{count}I", self.digests[: count * _DIGEST_BYTES])
+
+    def spread(self) -> tuple[int, ...]:
+        """All digests in their places, -1 where one is not known."""
+        length = min(self.blocks, DIGESTS_MAX)
+        found = [-1] * length
+        for place, digest in zip(GRID, self.at_grid(), strict=False):
+            found[place - 1] = digest
+        found[-1] = self.last
+        return tuple(found)
+
+
+def shortened(digests: Sequence[int], prompt_bytes: int) -> Prefix | None:
+    """The beginning of a prompt in short; None where it has no whole block. `prompt_bytes` are those digested."""
+    length = len(digests)
+    if not length:
+        return None
+    chosen = [digests[place - 1] & DIGEST_MASK for place in GRID[: _GRID_OF[length]]]
+    if GRID[len(chosen) - 1] != length:
+        chosen.append(digests[-1] & DIGEST_MASK)
+    blocks = length if length < DIGESTS_MAX else max(length, prompt_bytes // BLOCK_BYTES)
+    return Prefix(blocks, pack(f"<{len(chosen)}I", *chosen))
+
+
+class Use(msgspec.Struct, array_like=True):
+    """One prompt that an endpoint has computed: when, how many tokens had been put there by then, and which."""
+
+    at_s: float
+    put_tokens: int
+    prefix: Prefix
+
+
+class Prompts(msgspec.Struct, kw_only=True):
+    """All that is known of the prompts of one endpoint: those it was given, and how long it keeps what it computes.
+
+    `uses` by the digest of their last block, the latest at the end. `put_tokens` counts what was put there.
+    """
+
+    uses: dict[int, Use] = {}
+    put_tokens: int = 0
+    kept: Kept = msgspec.field(default_factory=Kept)
+
+
+class Cached(msgspec.Struct, frozen=True, gc=False):
+    """How many tokens of a prompt are expected to be cached, with the standard deviation.
+
+    `spans` are what its beginning has in common with earlier prompts; of these it goes on with the one whose last
+    digest is `continues`, where there is one.
+    """
+
+    tokens: float
+    sd: float
+    spans: tuple[Span, ...]
+    continues: int | None = None
+
+
+NOTHING = Cached(0.0, 0.0, ())
+
+
+class Sent(msgspec.Struct, array_like=True):
+    """What was expected of a prompt when it was sent. Once `computed`, its `prefix` is with those of the others."""
+
+    tokens: int
+    cached: float
+    spans: tuple[Span, ...]
+    prefix: Prefix | None = None
+    continues: int | None = None
+    computed: bool = False
+
+
+class Prompt(msgspec.Struct, gc=False):
+    """A prompt as an endpoint is asked about it. Its size is estimated in `tokens`.
+
+    Of `prompt_bytes` the first `preamble_bytes` come before the blocks of the digests, and every digest covers them.
+    """
+
+    digests: Sequence[int]
+    tokens: int
+    prompt_bytes: int
+    preamble_bytes: int = 0
+
+
+class Prefixes:
+    """What one endpoint has of prompts. `cached` and `sent` read; `put`, `learn` and `forget` write."""
+
+    __slots__ = ("_bytes", "_index", "_state", "_tokens_min", "keeping")
+
+    def __init__(self, prior: CachePrior, state: Prompts) -> None:
+        self._state = state
+        self._tokens_min = prior.tokens_min
+        self.keeping = Keeping(prior, state.kept)
+        # By digest, the latest prompt that has it at a place of the grid.
+        self._index: dict[int, Use] = {}
+        self._bytes = 0.0
+        self._build()
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def cached(self, prompt: Prompt, now_s: float) -> Cached:
+        """What is expected to be cached of a prompt, were it sent now. At least its last token is computed."""
+        spans: tuple[Span, ...] = ()
+        continues = None
+        index, digests = self._index, prompt.digests
+        if digests and digests[0] in index:
+            spans, continues = self._spans(prompt, now_s)
+        elif not self.keeping.surprises:
+            return NOTHING
+        tokens, sd = self.keeping.expected(spans, prompt.tokens, now_s)
+        return Cached(max(0.0, min(tokens, prompt.tokens - 1.0)), sd, spans, continues)
+
+    def _spans(self, prompt: Prompt, now_s: float) -> tuple[tuple[Span, ...], int | None]:
+        """What a prompt has in common with earlier ones, by who of these was there last."""
+        index, digests = self._index, prompt.digests
+        length = len(digests)
+        # Whoever has a block has all before it, so that a search by halves finds how far they reach.
+        low, high = 1, _GRID_OF[length]
+        while low < high:
+            middle = (low + high) // 2
+            if digests[GRID[middle] - 1] in index:
+                low = middle + 1
+            else:
+                high = middle
+        end = float(GRID[low - 1])
+        owner = index[digests[GRID[low - 1] - 1]]
+        continues = None
+        whole = _blocks(prompt)
+        last = owner.prefix.blocks
+        # Between two places of the grid only the end of a prompt is known, and that is where conversations go on.
+        if last <= length and digests[last - 1] in self._state.uses:
+            continues, end = digests[last - 1], max(end, float(last))
+        elif last > DIGESTS_MAX and end == DIGESTS_MAX:
+            continues, end = digests[-1], min(float(last), whole)
+        return self._stretches(prompt, low, end, whole, now_s), continues
+
+    def _stretches(self, prompt: Prompt, reached: int, end: float, whole: float, now_s: float) -> tuple[Span, ...]:
+        """The first `end` of `whole` blocks, `reached` places of the grid of them, as stretches with one user each."""
+        index, digests = self._index, prompt.digests
+        before = prompt.preamble_bytes / BLOCK_BYTES
+        per_block = prompt.tokens / (before + whole)
+        found: list[Span] = []
+        high = reached - 1
+        while True:
+            owner = index[digests[GRID[high] - 1]]
+            # Users follow each other from the latest to the oldest: the first place of this one.
+            low, first = 0, high
+            while low < first:
+                middle = (low + first) // 2
+                if index[digests[GRID[middle] - 1]] is owner:
+                    first = middle
+                else:
+                    low = middle + 1
+            begin = float(GRID[first - 1]) if first else -before
+            distance = distance_cell(self._state.put_tokens - owner.put_tokens)
+            found.append(Span((end - begin) * per_block, distance, age_cell(now_s - owner.at_s)))
+            if not first:
+                break
+            high, end = first - 1, begin
+        found.reverse()
+        if sum([span.tokens for span in found]) < self._tokens_min:
+            return ()
+        return tuple(found)
+
+    def sent(self, prefix: Prefix | None, tokens: int, cached: Cached) -> Sent:
+        """What to remember of a prompt until it ends."""
+        return Sent(tokens, cached.tokens, cached.spans, prefix, cached.continues)
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def put(self, sent: Sent, now_s: float) -> None:
+        """Its prompt is computed: from now on others may find it here."""
+        prefix, sent.prefix, sent.computed = sent.prefix, None, True
+        state = self._state
+        state.put_tokens += sent.tokens - int(sent.cached)
+        at_s = _tick(now_s)
+        if prefix is None:
+            self._settle(at_s)
+            return
+        last = prefix.last
+        use = Use(at_s, state.put_tokens, prefix)
+        behind = [(last, use)]
+        # Those of one time stand in an order of their own, whichever came first.
+        for key in self._settle(at_s):
+            if key == last:
+                continue
+            other = state.uses[key]
+            if _rank(key, other) > _rank(last, use):
+                del state.uses[key]
+                behind.insert(1, (key, other))
+        replaced = state.uses.pop(last, None)
+        for key, one in behind:
+            state.uses[key] = one
+            self._own(one)
+        self._bytes += _size(prefix)
+        if replaced is not None:
+            self._dropped(replaced)
+        if sent.continues is not None and sent.continues != last:
+            # Whoever goes on with the conversation finds it at its new end.
+            self._drop(sent.continues)
+        while self._bytes > STATE_BYTES_MAX and len(state.uses) > 1:
+            self._evict()
+
+    def learn(
+        self, sent: Sent, output_tokens: int, prompt_tokens: int | None, cached_tokens: int | None, now_s: float
+    ) -> None:
+        """It has ended, and its output was put there too.
+
+        `cached_tokens` of `prompt_tokens` were cached, by the engine's own count; None is unknown, and teaches nothing.
+        """
+        self._state.put_tokens += output_tokens
+        self._settle(_tick(now_s))
+        if cached_tokens is not None and prompt_tokens:
+            known = sent.tokens * min(cached_tokens / prompt_tokens, 1.0)
+            self.keeping.learn(sent.spans, sent.cached, sent.tokens, known, now_s)
+
+    def forget(self) -> None:
+        """Its engine began anew, with nothing in its memory. How much it has room for need not be learned again."""
+        self._state.uses.clear()
+        self._build()
+
+    def _settle(self, at_s: float) -> list[int]:
+        """Those that came at this time, the last one first: what was put there since then was put there with them."""
+        found = []
+        for key, use in reversed(self._state.uses.items()):
+            if use.at_s != at_s:
+                break
+            use.put_tokens = self._state.put_tokens
+            found.append(key)
+        return found
+
+    def _own(self, use: Use) -> None:
+        for digest in use.prefix.at_grid():
+            self._index[digest] = use
+
+    def _evict(self) -> None:
+        """The oldest: of what it has, nobody older has anything."""
+        key = next(iter(self._state.uses))
+        use = self._state.uses.pop(key)
+        self._bytes -= _size(use.prefix)
+        for digest in use.prefix.at_grid():
+            if self._index.get(digest) is use:
+                del self._index[digest]
+
+    def _drop(self, last: int) -> None:
+        use = self._state.uses.pop(last, None)
+        if use is not None:
+            self._dropped(use)
+
+    def _dropped(self, use: Use) -> None:
+        """One is gone whose places all belong to another by now, unless digests have met by chance."""
+        self._bytes -= _size(use.prefix)
+        if any(self._index[digest] is use for digest in use.prefix.at_grid()):
+            self._build()
+
+    def _build(self) -> None:
+        self._index.clear()
+        self._bytes = 0.0
+        for use in self._state.uses.values():
+            self._bytes += _size(use.prefix)
+            self._own(use)
+
+
+def _blocks(prompt: Prompt) -> float:
+    """How many blocks a prompt has, the last one being a part of one."""
+    length, blocks = len(prompt.digests), (prompt.prompt_bytes - prompt.preamble_bytes) / BLOCK_BYTES
+    if length < DIGESTS_MAX:
+        # What is more than that has no digests, and so is no text.
+        blocks = min(blocks, length + 1.0)
+    return max(blocks, float(length))
+
+
+def _tick(now_s: float) -> float:
+    return int(now_s * TICKS_PER_S) / TICKS_PER_S
+
+
+def _rank(last: int, use: Use) -> tuple[int, int]:
+    return use.prefix.blocks, last
+
+
+def _size(prefix: Prefix) -> float:
+    return _USE_BYTES + len(prefix.digests) * _BYTES_PER_BYTE
