@@ -58,7 +58,10 @@ SEEDS = {"tune": 1, "test": 2, "whole": 1}
 # A 70B model on four fast accelerators, roughly.
 STEP = StepTime(base_s=0.012, per_token_s=1.5e-5, per_sequence_s=2e-5, per_context_token_s=1e-8, per_pair_s=3e-10)
 PRIOR = Prior(overhead_s=0.02, prefill_s_per_token=2e-5, decode_s_per_token=0.015)
-KLASS = RequestClass(name="interactive", slo=Slo(ttft_s=10.0, tpot_s=0.1), worth_usd=0.01, late_usd_per_s=0.0005)
+KLASS = RequestClass(name="interactive", worth_usd=0.01, late_usd_per_s=0.0005)
+# A promise of the first token alone. With one of the time per token, that decides which of two equal engines is chosen
+# as soon as it is the less likely one to be kept: it depends on who else is there, and not on what is cached.
+FIRST = Slo(ttft_s=3.0)
 EVERYTHING = 10**9
 API = ApiProfile(ttft_s=0.4, ttft_s_per_uncached_token=3e-5, tpot_s=0.02)
 
@@ -74,6 +77,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheProfile | None = None
     speed: float = 1.0
     rows_max: int | None = None
+    slo: Slo = Slo(ttft_s=10.0, tpot_s=0.1)
+    users: int = 16
 
 
 def _mooncake(name: str, **what: object) -> Case:
@@ -104,6 +109,20 @@ AFFINITY = (
     _mooncake("two engines of 2M tokens, half the load", kv_tokens=2_000_000, engines=2, speed=0.75),
     _agents("two engines of 2M tokens", kv_tokens=2_000_000),
     _agents("four engines of 700k tokens", kv_tokens=700_000, engines=4),
+    _mooncake("two engines of 2M tokens, TTFT", kv_tokens=2_000_000, engines=2, speed=1.5, slo=FIRST),
+    _mooncake("two engines of 2M tokens, half the load, TTFT", kv_tokens=2_000_000, engines=2, speed=0.75, slo=FIRST),
+    _agents("two engines of 2M tokens, fast, TTFT", kv_tokens=2_000_000, speed=20.0, slo=FIRST),
+    _agents("four engines of 700k tokens, fast, TTFT", kv_tokens=700_000, engines=4, speed=20.0, slo=FIRST),
+    _agents("200 on two engines of 8M tokens, fast, TTFT", kv_tokens=8_000_000, users=200, speed=20.0, slo=FIRST),
+    _agents(
+        "200 on four engines of 4M tokens, fast, TTFT",
+        kv_tokens=4_000_000,
+        engines=4,
+        users=200,
+        speed=20.0,
+        slo=FIRST,
+        rows_max=6_000,
+    ),
 )
 
 
@@ -167,7 +186,13 @@ def played(case: Case, trace: Path, seed: int, router: Callable[[tuple[Endpoint,
         else:
             places[name] = Remote(name, Api(replace(API, cache=case.cache), chance, name), world.loop, world)
     traffic = recorded(
-        trace, case.format, Ask("m", [(KLASS, 1.0)]), chance, speed=case.speed, rows_max=case.rows_max, users=16
+        trace,
+        case.format,
+        Ask("m", [(KLASS, 1.0)], slos=[(case.slo, 1.0)]),
+        chance,
+        speed=case.speed,
+        rows_max=case.rows_max,
+        users=case.users,
     )
     world.run(places, traffic, probe_s=5.0, until_s=1e9)
     return world

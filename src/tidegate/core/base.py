@@ -12,7 +12,7 @@ class Base(msgspec.Struct, gc=False):
 
     `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
     ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
-    `cached` is what need not be computed of the prompt; how uncertain that is, is in `sigma`.
+    `cached` is what need not be computed of the prompt, and `cold_s` is `first_s` were none of that left.
     """
 
     network_s: float
@@ -31,11 +31,16 @@ class Base(msgspec.Struct, gc=False):
     output_tokens: float
     cost_usd: float
     cached: Cached = NOTHING
+    cold_s: float = 0.0
 
     @property
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
-        return self.first_s * exp(self.deviations * self.sigma)
+        first_s, cached = self.first_s, self.cached
+        if cached.sd:
+            # As much less is cached than expected as the quantile says, and at the worst nothing.
+            first_s += (self.cold_s - first_s) * min(1.0, self.deviations * cached.sd / cached.tokens)
+        return first_s * exp(self.deviations * self.sigma)
 
     @property
     def first_s_mean(self) -> float:

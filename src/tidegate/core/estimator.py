@@ -1,7 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import ceil, hypot, log
+from math import ceil, log
 
 from tidegate.core import density, facts, likeness
 from tidegate.core.base import Base
@@ -25,7 +25,7 @@ from tidegate.core.model import (
     Started,
 )
 from tidegate.core.network import Network
-from tidegate.core.prefix import Cached, Prefixes, Prompt, Sent
+from tidegate.core.prefix import Prefixes, Prompt, Sent
 from tidegate.core.prior import crowd
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -148,21 +148,16 @@ class EndpointModel:
         """Whether a conversation that the other one served goes on here with the same model."""
         return self is other or one_model(self.fingerprint, other.fingerprint)
 
-    def cached(self, request: Request | Started, now_s: float) -> Cached:
-        """What of its prompt is expected to be cached here."""
-        return self.prefixes.cached(asked(request), now_s)
-
-    def base(self, request: Request | Started, length: Length, now_s: float, cached: Cached | None = None) -> Base:
+    def base(self, request: Request | Started, length: Length, now_s: float, prompt: Prompt | None = None) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
-        free, where that has to come first. `cached` is what is cached of its prompt, where that is known already."""
+        free, where that has to come first. `prompt` is its own, where somebody has made it already."""
         state = self.state
         load = in_flight = len(state.reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
         column = bisect_left(LOAD_EDGES, load)
         prompt_tokens = request.prompt_tokens
-        if cached is None:
-            cached = self.cached(request, now_s)
+        cached = self.prefixes.cached(prompt or asked(request), now_s)
         computed = prompt_tokens - cached.tokens
         ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, computed), column, now_s)
         tpot, tpot_sigma = self.tpot.at(0, column, now_s)
@@ -189,9 +184,9 @@ class EndpointModel:
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
         first_s = network_s + queue_s + prefill_s
+        cold_s = first_s
         if cached.sd:
-            per_token_s = self._per_token_s + 2.0 * prompt_tokens * self._per_token2_s
-            sigma = hypot(sigma, ttft.factor * per_token_s * cached.sd / first_s)
+            cold_s += ttft.factor * (self._raw_s(prompt_tokens, 0.0) - self._raw_s(prompt_tokens, cached.tokens))
         return Base(
             network_s,
             queue_s,
@@ -207,9 +202,10 @@ class EndpointModel:
             decode_s,
             decode_s * tpot.mean_ratio,
             output_tokens,
-            self.cost_usd(request, length, cached)
+            self.cost_usd(request, length, cached.tokens)
             + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
             cached,
+            cold_s,
         )
 
     def _beside(
@@ -230,13 +226,20 @@ class EndpointModel:
         chunks = ceil((prompt_tokens - cached_tokens) / self._chunk_tokens)
         return chunks * others_tokens * self._context_s_per_token, tpot_s
 
-    def cost_usd(self, request: Request | Started, length: Length, cached: Cached) -> float:
-        """What the tokens of this request are expected to cost here."""
+    def cost_usd(self, request: Request | Started, length: Length, cached_tokens: float) -> float:
+        """What the tokens of this request are expected to cost here, so many of its prompt cached."""
         output_tokens = length.expected_tokens * request.completions
         if self._price.tiers:
-            return self._price.usd(request.prompt_tokens, output_tokens, cached.tokens)
+            return self._price.usd(request.prompt_tokens, output_tokens, cached_tokens)
         usd = request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
-        return usd + cached.tokens * self._cached_usd
+        return usd + cached_tokens * self._cached_usd
+
+    def cost_usd_least(self, request: Request, length: Length) -> float:
+        """The same whatever is cached."""
+        usd = self.cost_usd(request, length, 0.0)
+        if self._price.tiers or self._cached_usd < 0.0:
+            usd = min(usd, self.cost_usd(request, length, request.prompt_tokens))
+        return usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `concurrency` slots is expected to be free, soonest first."""
@@ -254,6 +257,7 @@ class EndpointModel:
     def started(self, fact: Started, base: Base, now_s: float) -> None:
         """Reserve. `base` is what this model predicts of it now."""
         state = self.state
+        self.prefixes.settle(now_s)
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
@@ -270,7 +274,7 @@ class EndpointModel:
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
-            sent=self.prefixes.sent(fact.prefix, fact.prompt_tokens, base.cached),
+            sent=self.prefixes.sent(fact.prefix, base.cached, now_s),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens

@@ -10,7 +10,7 @@ from struct import pack, unpack
 
 import msgspec
 
-from tidegate.core.keeping import Keeping, Kept, Span, age_cell, distance_cell
+from tidegate.core.keeping import Keeping, Kept, Span, age_cell, distance_cell, size_cell
 from tidegate.core.prior import CachePrior
 
 BLOCK_BYTES = 1024
@@ -21,9 +21,9 @@ DIGEST_MASK = 2**32 - 1
 
 
 def _grid() -> tuple[int, ...]:
-    found = list(range(1, 5))
+    found = [1, 2]
     while found[-1] < DIGESTS_MAX:
-        found += [found[-1] * part // 4 for part in (5, 6, 7, 8)]
+        found += [found[-1] * part // 2 for part in (3, 4)]
     return tuple(found)
 
 
@@ -33,7 +33,7 @@ def _grid() -> tuple[int, ...]:
 GRID = _grid()
 _GRID_OF = tuple(bisect_right(GRID, length) for length in range(DIGESTS_MAX + 1))
 # Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests, and each of these.
-STATE_BYTES_MAX = 36_000
+STATE_BYTES_MAX = 38_000
 _USE_BYTES = 48
 _BYTES_PER_BYTE = 4.0 / 3.0  # base64
 # Engines evict by the order of use; uses within a tenth of a second count as one.
@@ -100,53 +100,67 @@ class Prompts(msgspec.Struct, kw_only=True):
     kept: Kept = msgspec.field(default_factory=Kept)
 
 
+class Prompt:
+    """A prompt as endpoints are asked about it, in `tokens` as estimated.
+
+    Of `prompt_bytes` the first `preamble_bytes` come before the blocks of the digests, and every digest covers them.
+    """
+
+    __slots__ = ("before", "digests", "grid", "per_block", "tokens", "whole")
+
+    def __init__(self, digests: Sequence[int], tokens: int, prompt_bytes: int, preamble_bytes: int = 0) -> None:
+        self.digests = digests
+        self.tokens = tokens
+        length, blocks = len(digests), (prompt_bytes - preamble_bytes) / BLOCK_BYTES
+        self.grid = [digests[place - 1] for place in GRID[: _GRID_OF[length]]]
+        if length < DIGESTS_MAX:
+            # What is more than that has no digests, and so is no text.
+            blocks = min(blocks, length + 1.0)
+        # Its blocks, the last one being a part of one; what comes before them, in blocks; and tokens of each.
+        self.whole = max(blocks, float(length))
+        self.before = preamble_bytes / BLOCK_BYTES
+        self.per_block = tokens / (self.before + self.whole) if self.whole else 0.0
+
+
 class Cached(msgspec.Struct, frozen=True, gc=False):
     """How many tokens of a prompt are expected to be cached, with the standard deviation.
 
-    `spans` are what its beginning has in common with earlier prompts; of these it goes on with the one whose last
-    digest is `continues`, where there is one.
+    `kept` is how likely they are: else, none is. `prompt` is the one that was asked about.
     """
 
     tokens: float
     sd: float
-    spans: tuple[Span, ...]
-    continues: int | None = None
+    kept: float
+    prompt: Prompt
 
 
-NOTHING = Cached(0.0, 0.0, ())
+NOTHING = Cached(0.0, 0.0, 1.0, Prompt((), 0, 0))
+"""What is cached of a prompt without blocks."""
 
 
 class Sent(msgspec.Struct, array_like=True):
-    """What was expected of a prompt when it was sent. Once `computed`, its `prefix` is with those of the others."""
+    """What was expected of a prompt when it was sent. Once `computed`, its `prefix` is with those of the others.
+
+    `spans` are what its beginning has in common with earlier prompts, and `by_size` how likely so much is to be kept.
+    Of these it goes on with the one whose last digest is `continues`, where there is one.
+    """
 
     tokens: int
     cached: float
-    spans: tuple[Span, ...]
+    spans: tuple[Span, ...] = ()
+    by_size: float = 1.0
     prefix: Prefix | None = None
     continues: int | None = None
     computed: bool = False
 
 
-class Prompt(msgspec.Struct, gc=False):
-    """A prompt as an endpoint is asked about it. Its size is estimated in `tokens`.
-
-    Of `prompt_bytes` the first `preamble_bytes` come before the blocks of the digests, and every digest covers them.
-    """
-
-    digests: Sequence[int]
-    tokens: int
-    prompt_bytes: int
-    preamble_bytes: int = 0
-
-
 class Prefixes:
-    """What one endpoint has of prompts. `cached` and `sent` read; `put`, `learn` and `forget` write."""
+    """What one endpoint has of prompts. `cached` and `sent` read; `put`, `learn`, `settle` and `forget` write."""
 
-    __slots__ = ("_bytes", "_index", "_state", "_tokens_min", "keeping")
+    __slots__ = ("_bytes", "_index", "_state", "keeping")
 
     def __init__(self, prior: CachePrior, state: Prompts) -> None:
         self._state = state
-        self._tokens_min = prior.tokens_min
         self.keeping = Keeping(prior, state.kept)
         # By digest, the latest prompt that has it at a place of the grid.
         self._index: dict[int, Use] = {}
@@ -157,71 +171,72 @@ class Prefixes:
 
     def cached(self, prompt: Prompt, now_s: float) -> Cached:
         """What is expected to be cached of a prompt, were it sent now. At least its last token is computed."""
-        spans: tuple[Span, ...] = ()
-        continues = None
-        index, digests = self._index, prompt.digests
-        if digests and digests[0] in index:
-            spans, continues = self._spans(prompt, now_s)
-        elif not self.keeping.surprises:
-            return NOTHING
-        tokens, sd = self.keeping.expected(spans, prompt.tokens, now_s)
-        return Cached(max(0.0, min(tokens, prompt.tokens - 1.0)), sd, spans, continues)
+        odds = self.keeping.odds
+        mean = square = done = 0.0
+        if prompt.grid and prompt.grid[0] in self._index:
+            put_tokens, by_distance, by_age = self._state.put_tokens, odds.by_distance, odds.by_age
+            before, per_block = prompt.before, prompt.per_block
+            for user, end in self._users(prompt)[0]:
+                tokens = (before + end) * per_block
+                p = by_distance[distance_cell(put_tokens - user.put_tokens)] * by_age[age_cell(now_s - user.at_s)]
+                # Where a stretch is gone, so is all behind it.
+                mean += p * (tokens - done)
+                square += p * (tokens * tokens - done * done)
+                done = tokens
+        elif not odds.surplus[0]:
+            return Cached(0.0, 0.0, 1.0, prompt)
+        mean, sd = self.keeping.expected(mean, square, done, prompt.tokens, now_s)
+        most = prompt.tokens - 1.0
+        if mean > most:
+            mean = most
+        if mean <= 0.0:
+            return Cached(0.0, 0.0, 1.0, prompt)
+        kept = mean / (done or prompt.tokens)
+        return Cached(mean, sd, kept if kept < 1.0 else 1.0, prompt)
 
-    def _spans(self, prompt: Prompt, now_s: float) -> tuple[tuple[Span, ...], int | None]:
-        """What a prompt has in common with earlier ones, by who of these was there last."""
+    def sent(self, prefix: Prefix | None, cached: Cached, now_s: float) -> Sent:
+        """What to remember of a prompt until it ends. `prefix` is its own beginning."""
+        prompt = cached.prompt
+        if not prompt.grid or prompt.grid[0] not in self._index:
+            return Sent(prompt.tokens, cached.tokens, prefix=prefix)
+        users, continues = self._users(prompt)
+        odds, put_tokens = self.keeping.odds, self._state.put_tokens
+        spans, done = [], 0.0
+        for user, end in users:
+            tokens = (prompt.before + end) * prompt.per_block
+            d, a = distance_cell(put_tokens - user.put_tokens), age_cell(now_s - user.at_s)
+            spans.append(Span(tokens - done, d, a, odds.by_distance[d], odds.by_age[a]))
+            done = tokens
+        by_size = odds.by_size[size_cell(done)]
+        return Sent(prompt.tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
+
+    def _users(self, prompt: Prompt) -> tuple[list[tuple[Use, float]], int | None]:
+        """Who used last what a prompt, whose first block is known, begins with, each with the block up to which.
+
+        From the latest to the oldest: whoever has a block has all before it. With them, the last digest of the one that
+        this prompt goes on with, where there is one.
+        """
         index, digests = self._index, prompt.digests
-        length = len(digests)
-        # Whoever has a block has all before it, so that a search by halves finds how far they reach.
-        low, high = 1, _GRID_OF[length]
-        while low < high:
-            middle = (low + high) // 2
-            if digests[GRID[middle] - 1] in index:
-                low = middle + 1
-            else:
-                high = middle
-        end = float(GRID[low - 1])
-        owner = index[digests[GRID[low - 1] - 1]]
-        continues = None
-        whole = _blocks(prompt)
-        last = owner.prefix.blocks
+        user = index[prompt.grid[0]]
+        users: list[tuple[Use, float]] = []
+        reached = 0
+        for place, digest in zip(GRID, prompt.grid):  # noqa: B905 # a shorter prompt has less of the grid
+            other = index.get(digest)
+            if other is not user:
+                if other is None:
+                    break
+                users.append((user, float(reached)))
+                user = other
+            reached = place
         # Between two places of the grid only the end of a prompt is known, and that is where conversations go on.
-        if last <= length and digests[last - 1] in self._state.uses:
-            continues, end = digests[last - 1], max(end, float(last))
-        elif last > DIGESTS_MAX and end == DIGESTS_MAX:
-            continues, end = digests[-1], min(float(last), whole)
-        return self._stretches(prompt, low, end, whole, now_s), continues
-
-    def _stretches(self, prompt: Prompt, reached: int, end: float, whole: float, now_s: float) -> tuple[Span, ...]:
-        """The first `end` of `whole` blocks, `reached` places of the grid of them, as stretches with one user each."""
-        index, digests = self._index, prompt.digests
-        before = prompt.preamble_bytes / BLOCK_BYTES
-        per_block = prompt.tokens / (before + whole)
-        found: list[Span] = []
-        high = reached - 1
-        while True:
-            owner = index[digests[GRID[high] - 1]]
-            # Users follow each other from the latest to the oldest: the first place of this one.
-            low, first = 0, high
-            while low < first:
-                middle = (low + first) // 2
-                if index[digests[GRID[middle] - 1]] is owner:
-                    first = middle
-                else:
-                    low = middle + 1
-            begin = float(GRID[first - 1]) if first else -before
-            distance = distance_cell(self._state.put_tokens - owner.put_tokens)
-            found.append(Span((end - begin) * per_block, distance, age_cell(now_s - owner.at_s)))
-            if not first:
-                break
-            high, end = first - 1, begin
-        found.reverse()
-        if sum([span.tokens for span in found]) < self._tokens_min:
-            return ()
-        return tuple(found)
-
-    def sent(self, prefix: Prefix | None, tokens: int, cached: Cached) -> Sent:
-        """What to remember of a prompt until it ends."""
-        return Sent(tokens, cached.tokens, cached.spans, prefix, cached.continues)
+        end, last, continues = float(reached), user.prefix.blocks, None
+        if last > DIGESTS_MAX:
+            if reached == DIGESTS_MAX:
+                continues, end = digests[-1], min(float(last), prompt.whole)
+        elif reached <= last <= len(digests) and digests[last - 1] in self._state.uses:
+            continues, end = digests[last - 1], float(last)
+        users.append((user, end))
+        return users, continues
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -269,7 +284,11 @@ class Prefixes:
         self._settle(_tick(now_s))
         if cached_tokens is not None and prompt_tokens:
             known = sent.tokens * min(cached_tokens / prompt_tokens, 1.0)
-            self.keeping.learn(sent.spans, sent.cached, sent.tokens, known, now_s)
+            self.keeping.learn(sent.spans, sent.by_size, sent.cached, sent.tokens, known, now_s)
+
+    def settle(self, now_s: float) -> None:
+        """Let count what was observed before."""
+        self.keeping.settle(now_s)
 
     def forget(self) -> None:
         """Its engine began anew, with nothing in its memory. How much it has room for need not be learned again."""
@@ -316,15 +335,6 @@ class Prefixes:
         for use in self._state.uses.values():
             self._bytes += _size(use.prefix)
             self._own(use)
-
-
-def _blocks(prompt: Prompt) -> float:
-    """How many blocks a prompt has, the last one being a part of one."""
-    length, blocks = len(prompt.digests), (prompt.prompt_bytes - prompt.preamble_bytes) / BLOCK_BYTES
-    if length < DIGESTS_MAX:
-        # What is more than that has no digests, and so is no text.
-        blocks = min(blocks, length + 1.0)
-    return max(blocks, float(length))
 
 
 def _tick(now_s: float) -> float:

@@ -12,7 +12,7 @@ from statistics import NormalDist
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
-from tidegate.core.keeping import AGES, DISTANCES, Kept
+from tidegate.core.keeping import Kept, sums_of
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
@@ -156,12 +156,9 @@ def _faults(e: EndpointState) -> Iterator[str]:
         elif cells is not None and not all(_sound(cell) for cell in cells):
             yield f"`{name}` has a cell of negative weight or variance"
     kept = e.prompts.kept
-    by_distance, by_age = (kept.hits_by_distance, kept.misses_by_distance), (kept.hits_by_age, kept.misses_by_age)
-    if any(len(s) != DISTANCES for s in by_distance) or any(len(s) != AGES for s in by_age):
-        yield f"`prompts` has other cells than {DISTANCES} by distance and {AGES} by age"
-    elif len(kept.surplus) != 2 or len(kept.rest) != 2:
-        yield "`prompts` has no surplus with and without a known beginning"
-    elif not all(value >= 0.0 for sums in (*by_distance, *by_age, kept.surplus, kept.rest) for value in sums):
+    if any(len(sums) != len(made) for sums, made in zip(sums_of(kept), sums_of(Kept()), strict=True)):
+        yield "`prompts` has other cells than those of this software"
+    elif not all(value >= 0.0 for sums in sums_of(kept) for value in sums):
         yield "`prompts` has a negative sum"
     if not _sound_network(e.network):
         yield "`network` has a negative round trip or no upload rate"

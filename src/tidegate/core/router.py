@@ -36,7 +36,6 @@ from tidegate.core.model import (
     Wait,
 )
 from tidegate.core.plan import Option
-from tidegate.core.prefix import Cached
 from tidegate.core.refusal import refuse
 from tidegate.core.session import Sessions
 from tidegate.core.state import State
@@ -225,7 +224,7 @@ class Router:
                 self._state.held.pop(fact.request_id, None)
             case Probed():
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    self._probed(fact, model)
+                    self._probed(fact, model, now_s)
             case Checked():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.checked(fact)
@@ -248,8 +247,9 @@ class Router:
         self._state.overrides = overrides
         self._eligible.override(overrides)
 
-    def _probed(self, fact: Probed, model: EndpointModel) -> None:
+    def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
         before = model.fingerprint
+        model.prefixes.settle(now_s)
         model.probed(fact)
         if differs(before, model.fingerprint, OF_THE_MODEL):
             self._sessions.became(model, before, self._models)
@@ -286,14 +286,11 @@ class Router:
         spent_s = now_s - request.arrived_s
         options: list[Option] = []
         best: list[float] = []
-        prompt, priced = asked(request), []
-        for m in models:
-            cached = m.prefixes.cached(prompt, now_s)
-            priced.append((m.cost_usd(request, length, cached), m.name, m, cached))
-        for cost_usd, _, model, cached in sorted(priced, key=_by_cost):
+        prompt = asked(request)
+        for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
             if len(best) == keep and worth - cost_usd < best[0]:
                 break
-            base = model.base(request, length, now_s, cached)
+            base = model.base(request, length, now_s, prompt)
             attained = attainment(request, base, spent_s)
             usd = net_usd(request, base, worth, spent_s, attained)
             options.append(Option(model, base, usd, attained))
@@ -439,10 +436,6 @@ class Router:
         others = [m for m in models if not m.owned]
         options = self._weigh(request, others, length, worth_usd(request, length), now_s)
         return _best_first([(o.value_usd, o.model.name) for o in options])
-
-
-def _by_cost(priced: tuple[float, str, EndpointModel, Cached]) -> tuple[float, str]:
-    return priced[:2]
 
 
 def _best_first(valued: list[tuple[float, str]]) -> list[tuple[float, str]]:

@@ -23,22 +23,30 @@ def worth_usd(request: Request, length: Length) -> float:
 def attainment(request: Request, base: Base, spent_s: float) -> float:
     """P(every axis of the SLO is met) if sent when `spent_s` have passed since arrival.
 
-    The axes share their causes, so the least likely one decides (comonotone), not the product.
+    The axes share their causes, so the least likely one decides (comonotone), not the product. What is cached of the
+    prompt is there as expected, or it is gone.
     """
+    attained = _attained(request, base, base.first_s, spent_s)
+    kept = base.cached.kept
+    return attained if kept == 1.0 else kept * attained + (1.0 - kept) * _attained(request, base, base.cold_s, spent_s)
+
+
+def _attained(request: Request, base: Base, first_s: float, spent_s: float) -> float:
+    """The same where the first content comes after `first_s`, in the median."""
     slo = request.slo
     deviations = inf
     if slo.ttft_s is not None:
         left_s = slo.ttft_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = log(left_s / base.first_s) / base.sigma
+        deviations = log(left_s / first_s) / base.sigma
     if slo.tpot_s is not None:
         deviations = min(deviations, log(slo.tpot_s / base.tpot_s) / base.tpot_sigma)
     if slo.e2e_s is not None:
         left_s = slo.e2e_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = min(deviations, log(left_s / (base.first_s + base.decode_s)) / _e2e_sigma(base))
+        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / _e2e_sigma(base, first_s))
     return probability_below(deviations)
 
 
@@ -96,10 +104,10 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
     )
 
 
-def _e2e_sigma(base: Base) -> float:
-    first = base.first_s * base.sigma
+def _e2e_sigma(base: Base, first_s: float) -> float:
+    first = first_s * base.sigma
     rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
-    return sqrt(first * first + rest_squared) / (base.first_s + base.decode_s)
+    return sqrt(first * first + rest_squared) / (first_s + base.decode_s)
 
 
 def probability_below(deviations: float) -> float:
