@@ -12,7 +12,8 @@ class Base(msgspec.Struct, gc=False):
 
     `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
     ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
-    `cached` is what need not be computed of the prompt, and `cold_s` is `first_s` were none of that left.
+    `cached` is what need not be computed of the prompt. `first_s` is with what is cached more likely than not, `sure_s`
+    with what is nearly for sure; `outcomes` are the times with as much as may be, each with its probability.
     """
 
     network_s: float
@@ -31,16 +32,13 @@ class Base(msgspec.Struct, gc=False):
     output_tokens: float
     cost_usd: float
     cached: Cached = NOTHING
-    cold_s: float = 0.0
+    sure_s: float = 0.0
+    outcomes: tuple[tuple[float, float], ...] = ()
 
     @property
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
-        first_s, cached = self.first_s, self.cached
-        if cached.sd:
-            # As much less is cached than expected as the quantile says, and at the worst nothing.
-            first_s += (self.cold_s - first_s) * min(1.0, self.deviations * cached.sd / cached.tokens)
-        return first_s * exp(self.deviations * self.sigma)
+        return max(self.first_s, self.sure_s) * exp(self.deviations * self.sigma)
 
     @property
     def first_s_mean(self) -> float:

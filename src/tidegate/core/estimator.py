@@ -25,7 +25,7 @@ from tidegate.core.model import (
     Started,
 )
 from tidegate.core.network import Network
-from tidegate.core.prefix import Prefixes, Prompt, Sent
+from tidegate.core.prefix import Cached, Prefixes, Prompt, Sent
 from tidegate.core.prior import crowd
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
@@ -41,6 +41,8 @@ TPOT_TOKENS_MIN = 4
 # No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
 ENGINE_S_MIN = 1e-3
 TPOT_S_MIN = 1e-5
+# Of a prompt so much is taken for cached as is more likely than not, and counted on as is so nearly always.
+EXPECTED, SURE = 0.5, 0.9
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
 
@@ -158,14 +160,14 @@ class EndpointModel:
         column = bisect_left(LOAD_EDGES, load)
         prompt_tokens = request.prompt_tokens
         cached = self.prefixes.cached(prompt or asked(request), now_s)
-        computed = prompt_tokens - cached.tokens
-        ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, computed), column, now_s)
+        cached_tokens = cached.at_least(EXPECTED)
+        ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens - cached_tokens), column, now_s)
         tpot, tpot_sigma = self.tpot.at(0, column, now_s)
         output_tokens = length.expected_tokens
-        raw_s = self._raw_s(prompt_tokens, cached.tokens)
+        raw_s = self._raw_s(prompt_tokens, cached_tokens)
         if self._counts_contexts:
             others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
-            more_s, tpot_raw_s = self._beside(prompt_tokens, cached.tokens, output_tokens, load, others_tokens)
+            more_s, tpot_raw_s = self._beside(prompt_tokens, cached_tokens, output_tokens, load, others_tokens)
             raw_s += more_s
         else:
             tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
@@ -184,14 +186,16 @@ class EndpointModel:
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
         first_s = network_s + queue_s + prefill_s
-        cold_s = first_s
-        if cached.sd:
-            cold_s += ttft.factor * (self._raw_s(prompt_tokens, 0.0) - self._raw_s(prompt_tokens, cached.tokens))
+        sure_s, prefill_mean_s = first_s, prefill_s
+        outcomes: tuple[tuple[float, float], ...] = ()
+        if cached.tokens:
+            sure_s, prefill_mean_s, outcomes = self._uncertain(cached, cached_tokens, first_s, prefill_s, ttft.factor)
+        prefill_mean_s *= ttft.mean_ratio
         return Base(
             network_s,
             queue_s,
             prefill_s,
-            prefill_s * ttft.mean_ratio,
+            prefill_mean_s,
             raw_s + queue_s / ttft.factor,
             first_s,
             sigma,
@@ -203,10 +207,29 @@ class EndpointModel:
             decode_s * tpot.mean_ratio,
             output_tokens,
             self.cost_usd(request, length, cached.tokens)
-            + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
+            + self._usd_per_s * (queue_s + prefill_mean_s + decode_s * tpot.mean_ratio),
             cached,
-            cold_s,
+            sure_s,
+            outcomes,
         )
+
+    def _uncertain(
+        self, cached: Cached, cached_tokens: float, first_s: float, prefill_s: float, factor: float
+    ) -> tuple[float, float, tuple[tuple[float, float], ...]]:
+        """Time to first content with what is cached for sure, the expected prefill, and all outcomes there may be.
+
+        `first_s` and `prefill_s` are with `cached_tokens` of the prompt.
+        """
+        tokens = cached.prompt.tokens
+        begun_s = self._raw_s(tokens, cached_tokens)
+        sure_s = first_s + factor * (self._raw_s(tokens, cached.at_least(SURE)) - begun_s)
+        mean_s = prefill_s + factor * (self._raw_s(tokens, cached.tokens) - begun_s)
+        outcomes, likely, known = [], 1.0, 0.0
+        for step, p in cached.steps:
+            outcomes.append((first_s + factor * (self._raw_s(tokens, known) - begun_s), likely - p))
+            likely, known = p, step
+        outcomes.append((first_s + factor * (self._raw_s(tokens, known) - begun_s), likely))
+        return sure_s, mean_s, tuple(outcomes)
 
     def _beside(
         self, prompt_tokens: int, cached_tokens: float, output_tokens: float, load: int, others_tokens: float
@@ -274,6 +297,7 @@ class EndpointModel:
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
+            cached_tokens=base.cached.at_least(EXPECTED),
             sent=self.prefixes.sent(fact.prefix, base.cached, now_s),
         )
         state.reservations[fact.request_id] = reservation

@@ -21,6 +21,8 @@ AGES = 14
 SIZE_BITS, SIZES = 8, 7
 # What an engine has memory for changes seldom, but a vendor's fleet is busier by day than by night.
 HALF_LIFE_S = 7200.0
+# How much is cached beyond what is known depends on who asks, and each prompt tells of it.
+SURPLUS_HALF_LIFE_S = 1200.0
 # How many observations the prior weighs as much as.
 PRIOR_STRENGTH = 1.0
 # What nothing was observed of yields to any observation beside it.
@@ -99,17 +101,19 @@ class Keeping:
 
     # --- reading ------------------------------------------------------------------------------------------------
 
-    def expected(self, mean: float, square: float, alike: float, tokens: float, now_s: float) -> tuple[float, float]:
+    def expected(self, steps: list[tuple[float, float]], tokens: float, now_s: float) -> tuple[float, float]:
         """How many of a prompt's tokens are expected to be cached, and the standard deviation of that.
 
-        The first `alike` are what is known of its beginning. `mean` and `square` are what would be expected of these,
-        and of its square, but for their size.
+        `steps` are numbers of its first tokens, rising, each with how likely they all are cached.
         """
-        variance = 0.0
+        mean = variance = alike = 0.0
+        for end, p in steps:
+            # Where a stretch is gone, so is all behind it.
+            mean += p * (end - alike)
+            variance += p * (end * end - alike * alike)
+            alike = end
         if alike:
-            by_size = self.odds.by_size[size_cell(alike)]
-            mean *= by_size
-            variance = square * by_size - mean * mean
+            variance -= mean * mean
             age_s = now_s - self.kept.at_s
             if age_s > 0.0:
                 # What was learned long ago is trusted less, not shifted: at last, any share is as likely as another.
@@ -164,12 +168,7 @@ class Keeping:
 
     def _advance(self, now_s: float) -> None:
         kept = self.kept
-        left = 0.5 ** ((now_s - kept.at_s) / HALF_LIFE_S)
-        kept.at_s = now_s
-        for sums in sums_of(kept):
-            for index, value in enumerate(sums):
-                if value:
-                    sums[index] = value * left
+        _fade(kept, now_s)
         if kept.new:
             kept.new = False
             self.odds = kept.odds = self._judged()
@@ -194,11 +193,25 @@ def combined(one: Kept, other: Kept, now_s: float) -> Kept:
     """What two have learned of one endpoint, as of `now_s`."""
     found = Kept(at_s=now_s, new=True)
     for kept in (one, other):
-        left = 0.5 ** (max(0.0, now_s - kept.at_s) / HALF_LIFE_S)
-        for into, sums in zip(sums_of(found), sums_of(kept), strict=True):
+        for into, sums, left in zip(sums_of(found), sums_of(kept), _left_of(now_s - kept.at_s), strict=True):
             for index, value in enumerate(sums):
                 into[index] += left * value
     return found
+
+
+def _left_of(age_s: float) -> tuple[float, ...]:
+    """What is left of each sum after so long."""
+    age_s = max(0.0, age_s)
+    left, surplus = 0.5 ** (age_s / HALF_LIFE_S), 0.5 ** (age_s / SURPLUS_HALF_LIFE_S)
+    return left, left, left, left, left, left, surplus, surplus
+
+
+def _fade(kept: Kept, now_s: float) -> None:
+    for sums, left in zip(sums_of(kept), _left_of(now_s - kept.at_s), strict=True):
+        for index, value in enumerate(sums):
+            if value:
+                sums[index] = value * left
+    kept.at_s = now_s
 
 
 def distance_cell(tokens: int) -> int:

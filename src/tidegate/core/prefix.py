@@ -125,16 +125,26 @@ class Prompt:
 class Cached(msgspec.Struct, frozen=True, gc=False):
     """How many tokens of a prompt are expected to be cached, with the standard deviation.
 
-    `kept` is how likely they are: else, none is. `prompt` is the one that was asked about.
+    `steps` are numbers of its first tokens, rising, each with how likely they all are cached. `prompt` is the one that
+    was asked about.
     """
 
     tokens: float
     sd: float
-    kept: float
+    steps: tuple[tuple[float, float], ...]
     prompt: Prompt
 
+    def at_least(self, p: float) -> float:
+        """So many tokens are cached with this probability."""
+        found = 0.0
+        for tokens, likely in self.steps:
+            if likely < p:
+                break
+            found = tokens
+        return found
 
-NOTHING = Cached(0.0, 0.0, 1.0, Prompt((), 0, 0))
+
+NOTHING = Cached(0.0, 0.0, (), Prompt((), 0, 0))
 """What is cached of a prompt without blocks."""
 
 
@@ -172,27 +182,21 @@ class Prefixes:
     def cached(self, prompt: Prompt, now_s: float) -> Cached:
         """What is expected to be cached of a prompt, were it sent now. At least its last token is computed."""
         odds = self.keeping.odds
-        mean = square = done = 0.0
+        most = prompt.tokens - 1.0
+        steps: list[tuple[float, float]] = []
         if prompt.grid and prompt.grid[0] in self._index:
             put_tokens, by_distance, by_age = self._state.put_tokens, odds.by_distance, odds.by_age
+            users, _ = self._users(prompt)
             before, per_block = prompt.before, prompt.per_block
-            for user, end in self._users(prompt)[0]:
-                tokens = (before + end) * per_block
+            by_size = odds.by_size[size_cell((before + users[-1][1]) * per_block)]
+            for user, end in users:
                 p = by_distance[distance_cell(put_tokens - user.put_tokens)] * by_age[age_cell(now_s - user.at_s)]
-                # Where a stretch is gone, so is all behind it.
-                mean += p * (tokens - done)
-                square += p * (tokens * tokens - done * done)
-                done = tokens
+                tokens = (before + end) * per_block
+                steps.append((tokens if tokens < most else most, p * by_size))
         elif not odds.surplus[0]:
-            return Cached(0.0, 0.0, 1.0, prompt)
-        mean, sd = self.keeping.expected(mean, square, done, prompt.tokens, now_s)
-        most = prompt.tokens - 1.0
-        if mean > most:
-            mean = most
-        if mean <= 0.0:
-            return Cached(0.0, 0.0, 1.0, prompt)
-        kept = mean / (done or prompt.tokens)
-        return Cached(mean, sd, kept if kept < 1.0 else 1.0, prompt)
+            return Cached(0.0, 0.0, (), prompt)
+        tokens, sd = self.keeping.expected(steps, prompt.tokens, now_s)
+        return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt)
 
     def sent(self, prefix: Prefix | None, cached: Cached, now_s: float) -> Sent:
         """What to remember of a prompt until it ends. `prefix` is its own beginning."""

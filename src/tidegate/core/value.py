@@ -23,12 +23,14 @@ def worth_usd(request: Request, length: Length) -> float:
 def attainment(request: Request, base: Base, spent_s: float) -> float:
     """P(every axis of the SLO is met) if sent when `spent_s` have passed since arrival.
 
-    The axes share their causes, so the least likely one decides (comonotone), not the product. What is cached of the
-    prompt is there as expected, or it is gone.
+    The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
-    attained = _attained(request, base, base.first_s, spent_s)
-    kept = base.cached.kept
-    return attained if kept == 1.0 else kept * attained + (1.0 - kept) * _attained(request, base, base.cold_s, spent_s)
+    if not base.outcomes:
+        return _attained(request, base, base.first_s, spent_s)
+    attained = 0.0
+    for first_s, p in base.outcomes:
+        attained += p * _attained(request, base, first_s, spent_s)
+    return attained
 
 
 def _attained(request: Request, base: Base, first_s: float, spent_s: float) -> float:
