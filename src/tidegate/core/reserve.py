@@ -16,8 +16,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     `raw_s` and `tpot_raw_s` are the engine's share of TTFT and the time per token before the learned correction,
     `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
     and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight,
-    `session` the conversation that it belongs to. In `raw_s`, `cached_tokens` of the prompt were taken for cached; `sent`
-    is what else is known of it. What was predicted from another prior `teaches` nothing.
+    `session` the conversation that it belongs to. In `raw_s`, `cached_tokens` of the prompt were taken for cached;
+    `sent` is what else is known of it. What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float

@@ -12,6 +12,11 @@ from tidegate.core.model import Estimate, Request
 
 # Output length is known to half a natural logarithm at best; end to end inherits it.
 LENGTH_SIGMA = 0.5
+# A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
+# apart, and of two that both keep it the quicker one is to be chosen.
+SURE = 0.99
+SURE_DEVIATIONS = log(SURE / (1.0 - SURE)) / 1.702
+_STRETCH = 0.5 / (SURE - 0.5)
 
 
 def worth_usd(request: Request, length: Length) -> float:
@@ -115,8 +120,12 @@ def _e2e_sigma(base: Base, first_s: float) -> float:
 def probability_below(deviations: float) -> float:
     """P(X <= `deviations`) of a standard normal value.
 
-    The logistic curve stands in for the normal one: within 0.01 of it, and half the price.
+    The logistic curve stands in for the normal one: within 0.01 of it, and half the price. Its upper half is stretched
+    by as much, so that it reaches 1.
     """
-    if deviations > 18.0:
+    if deviations > SURE_DEVIATIONS:
         return 1.0
-    return 1.0 / (1.0 + exp(-1.702 * deviations)) if deviations > -18.0 else 0.0
+    if deviations < -18.0:
+        return 0.0
+    p = 1.0 / (1.0 + exp(-1.702 * deviations))
+    return p if p < 0.5 else 0.5 + (p - 0.5) * _STRETCH
