@@ -146,11 +146,11 @@ class Watched(Router):
     def observe(self, fact: Observation, now_s: float) -> None:
         """See `Router`."""
         if isinstance(fact, Ended) and fact.ending is Ending.OK and fact.prompt_tokens:
-            sent = self.endpoint(fact.endpoint).state.reservations[fact.request_id].sent
-            assert sent is not None, "a prompt was sent"
-            reported = sent.tokens * (fact.cached_tokens or 0) / fact.prompt_tokens
-            alike = sum(span.tokens for span in sent.spans)
-            self.seen.append(Seen(sent.tokens, sent.cached, alike, reported))
+            given = self.endpoint(fact.endpoint).state.reservations[fact.request_id].given
+            assert given is not None, "a prompt was sent"
+            reported = given.tokens * (fact.cached_tokens or 0) / fact.prompt_tokens
+            alike = sum(span.tokens for span in given.spans)
+            self.seen.append(Seen(given.tokens, given.cached, alike, reported))
         super().observe(fact, now_s)
 
 

@@ -4,14 +4,16 @@ from math import exp
 
 import msgspec
 
-from tidegate.core.prefix import NOTHING, Cached
+from tidegate.core.latency import Sent
+from tidegate.core.model import Prefix, Request, Started
+from tidegate.core.prefix import NOTHING, Cached, Prompt
 
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
-    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
-    ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
+    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles, at
+    `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end will teach by.
     `cached` is what need not be computed of the prompt. `first_s` is with what is cached more likely than not, `sure_s`
     with what is nearly for sure; `outcomes` are the times with as much as may be, each with its probability.
     """
@@ -20,17 +22,17 @@ class Base(msgspec.Struct, gc=False):
     queue_s: float
     prefill_s: float
     prefill_s_mean: float
-    raw_s: float
     first_s: float
     sigma: float
     deviations: float
     tpot_s: float
-    tpot_raw_s: float
     tpot_sigma: float
     decode_s: float
     decode_s_mean: float
     output_tokens: float
     cost_usd: float
+    ttft: Sent
+    tpot: Sent
     cached: Cached = NOTHING
     sure_s: float = 0.0
     outcomes: tuple[tuple[float, float], ...] = ()
@@ -49,3 +51,10 @@ class Base(msgspec.Struct, gc=False):
     def occupies_s(self) -> float:
         """The expected time in a slot."""
         return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
+
+
+def asked(request: Request | Started) -> Prompt:
+    """Its prompt, as the beginnings of others know it."""
+    prefix = request.prefix
+    digests = prefix.spread() if isinstance(prefix, Prefix) else prefix or ()
+    return Prompt(digests, request.prompt_tokens, request.prompt_bytes, request.preamble_bytes)

@@ -67,7 +67,8 @@ class Kept(msgspec.Struct, kw_only=True):
     """Decayed sums of what was kept and what was not, as of `at_s`, cell by cell.
 
     `surplus` and `rest` are tokens: what was cached beyond the known beginning, of all that was not expected to be; of
-    prompts without a known beginning, and of those with one. `odds` are what follows from all but what is `new`.
+    prompts without a known beginning, and of those with one. `odds` are what follows from all but what is `new`;
+    `told` is whether anything was told at all.
     """
 
     at_s: float = 0.0
@@ -80,6 +81,7 @@ class Kept(msgspec.Struct, kw_only=True):
     surplus: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
     rest: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
     new: bool = False
+    told: bool = False
     odds: Odds | None = None
 
 
@@ -137,7 +139,7 @@ class Keeping:
         kept = self.kept
         if now_s - kept.at_s >= JUDGE_S:
             self._advance(now_s)
-        kept.new = True
+        kept.new = kept.told = True
         begin = hits = misses = 0.0
         for span in spans:
             hit = min(max((cached - begin) / span.tokens, 0.0), 1.0)
@@ -212,6 +214,30 @@ def _fade(kept: Kept, now_s: float) -> None:
             if value:
                 sums[index] = value * left
     kept.at_s = now_s
+
+
+def copied(kept: Kept, now_s: float) -> Kept:
+    """A copy, of no later than now."""
+    found = Kept(at_s=min(kept.at_s, now_s), new=kept.new, told=kept.told, odds=kept.odds)
+    for into, sums in zip(sums_of(found), sums_of(kept), strict=True):
+        into[:] = sums
+    return found
+
+
+def fault(kept: Kept) -> str:
+    """What is wrong with it, empty where nothing is."""
+    if any(len(sums) != len(made) for sums, made in zip(sums_of(kept), sums_of(Kept()), strict=True)):
+        return "has other cells than those of this software"
+    if not all(value >= 0.0 for sums in sums_of(kept) for value in sums):
+        return "has a negative sum"
+    odds = kept.odds
+    if odds is None:
+        return ""
+    if (len(odds.by_distance), len(odds.by_age), len(odds.by_size)) != (DISTANCES, AGES, SIZES):
+        return "has other probabilities than those of this software"
+    if not all(0.0 <= p <= 1.0 for p in (*odds.by_distance, *odds.by_age, *odds.by_size, *odds.surplus)):
+        return "has a probability that is none"
+    return ""
 
 
 def distance_cell(tokens: int) -> int:

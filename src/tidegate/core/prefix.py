@@ -148,8 +148,9 @@ NOTHING = Cached(0.0, 0.0, (), Prompt((), 0, 0))
 """What is cached of a prompt without blocks."""
 
 
-class Sent(msgspec.Struct, array_like=True):
-    """What was expected of a prompt when it was sent. Once `computed`, its `prefix` is with those of the others.
+class Given(msgspec.Struct, array_like=True):
+    """A prompt that an endpoint was given, with what was expected of it then. Once it is `computed`, its `prefix` is
+    with those of the others.
 
     `spans` are what its beginning has in common with earlier prompts, and `by_size` how likely so much is to be kept.
     Of these it goes on with the one whose last digest is `continues`, where there is one.
@@ -165,7 +166,7 @@ class Sent(msgspec.Struct, array_like=True):
 
 
 class Prefixes:
-    """What one endpoint has of prompts. `cached` and `sent` read; `put`, `learn`, `settle` and `forget` write."""
+    """What one endpoint has of prompts. `cached`, `told` and `given` read; `put`, `learn`, `settle`, `forget` write."""
 
     __slots__ = ("_bytes", "_index", "_state", "keeping")
 
@@ -198,11 +199,16 @@ class Prefixes:
         tokens, sd = self.keeping.expected(steps, prompt.tokens, now_s)
         return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt)
 
-    def sent(self, prefix: Prefix | None, cached: Cached, now_s: float) -> Sent:
+    @property
+    def told(self) -> bool:
+        """Whether it has told lately how many tokens were cached."""
+        return self._state.kept.told
+
+    def given(self, prefix: Prefix | None, cached: Cached, now_s: float) -> Given:
         """What to remember of a prompt until it ends. `prefix` is its own beginning."""
         prompt = cached.prompt
         if not prompt.grid or prompt.grid[0] not in self._index:
-            return Sent(prompt.tokens, cached.tokens, prefix=prefix)
+            return Given(prompt.tokens, cached.tokens, prefix=prefix)
         users, continues = self._users(prompt)
         odds, put_tokens = self.keeping.odds, self._state.put_tokens
         spans, done = [], 0.0
@@ -212,7 +218,7 @@ class Prefixes:
             spans.append(Span(tokens - done, d, a, odds.by_distance[d], odds.by_age[a]))
             done = tokens
         by_size = odds.by_size[size_cell(done)]
-        return Sent(prompt.tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
+        return Given(prompt.tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
 
     def _users(self, prompt: Prompt) -> tuple[list[tuple[Use, float]], int | None]:
         """Who used last what a prompt, whose first block is known, begins with, each with the block up to which.
@@ -244,11 +250,11 @@ class Prefixes:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def put(self, sent: Sent, now_s: float) -> None:
+    def put(self, given: Given, now_s: float) -> None:
         """Its prompt is computed: from now on others may find it here."""
-        prefix, sent.prefix, sent.computed = sent.prefix, None, True
+        prefix, given.prefix, given.computed = given.prefix, None, True
         state = self._state
-        state.put_tokens += sent.tokens - int(sent.cached)
+        state.put_tokens += given.tokens - int(given.cached)
         at_s = _tick(now_s)
         if prefix is None:
             self._settle(at_s)
@@ -271,14 +277,14 @@ class Prefixes:
         self._bytes += _size(prefix)
         if replaced is not None:
             self._dropped(replaced)
-        if sent.continues is not None and sent.continues != last:
+        if given.continues is not None and given.continues != last:
             # Whoever goes on with the conversation finds it at its new end.
-            self._drop(sent.continues)
+            self._drop(given.continues)
         while self._bytes > STATE_BYTES_MAX and len(state.uses) > 1:
             self._evict()
 
     def learn(
-        self, sent: Sent, output_tokens: int, prompt_tokens: int | None, cached_tokens: int | None, now_s: float
+        self, given: Given, output_tokens: int, prompt_tokens: int | None, cached_tokens: int | None, now_s: float
     ) -> None:
         """It has ended, and its output was put there too.
 
@@ -287,8 +293,8 @@ class Prefixes:
         self._state.put_tokens += output_tokens
         self._settle(_tick(now_s))
         if cached_tokens is not None and prompt_tokens:
-            known = sent.tokens * min(cached_tokens / prompt_tokens, 1.0)
-            self.keeping.learn(sent.spans, sent.by_size, sent.cached, sent.tokens, known, now_s)
+            known = given.tokens * min(cached_tokens / prompt_tokens, 1.0)
+            self.keeping.learn(given.spans, given.by_size, given.cached, given.tokens, known, now_s)
 
     def settle(self, now_s: float) -> None:
         """Let count what was observed before."""

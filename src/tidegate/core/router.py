@@ -1,15 +1,14 @@
 """The router: `decide` reads, `observe` writes."""
 
 from heapq import heappush, heappushpop
-from statistics import NormalDist
 
 import msgspec
 
 from tidegate.core import plan, rules
-from tidegate.core.base import Base
+from tidegate.core.base import Base, asked
 from tidegate.core.baseline import static_order
 from tidegate.core.eligible import Eligible
-from tidegate.core.estimator import EndpointModel, asked
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
 from tidegate.core.length import Length, LengthModel
@@ -62,11 +61,9 @@ class Router:
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
         self._policy = policy
-        # What a promise is first judged at, before its tracker has seen anything.
-        deviations = NormalDist().inv_cdf(policy.quantile)
         # By name: neither the order of configuration nor that of a set may break a tie.
         self._models = {
-            e.name: EndpointModel(e, deviations, self._state.endpoints.get(e.name))
+            e.name: EndpointModel(e, policy.quantile, self._state.endpoints.get(e.name))
             for e in sorted(endpoints, key=lambda e: e.name)
         }
         self._state.endpoints = {name: m.state for name, m in self._models.items()}
@@ -256,7 +253,7 @@ class Router:
 
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
-        sent = model.ended(fact, self._policy.quantile, now_s) if model is not None else None
+        sent = model.ended(fact, now_s) if model is not None else None
         if sent is None:
             return
         # An engine that finds fault with a request has not served it.

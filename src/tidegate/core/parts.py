@@ -1,0 +1,149 @@
+"""What a time is the sum of: seconds for each part of the work, as the prior has them, before anything is learned.
+
+Where the prior says nothing of a part, it is measured against what it may be at most, and believed to take nothing.
+"""
+
+from itertools import accumulate
+from math import ceil, log
+
+from tidegate.core.latency import Sent
+from tidegate.core.model import Ended, Endpoint
+from tidegate.core.prefix import Cached
+from tidegate.core.prior import Prior, crowd
+from tidegate.core.reserve import Reservation
+
+# No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
+ENGINE_S_MIN = 1e-3
+TPOT_S_MIN = 1e-5
+# At so many tokens, attention takes as long as all else: models are between 8k and 100k.
+ATTENTION_TOKENS = 32_768
+# At so many tokens of context, reading them takes as long as reading the weights: a model of 8 billion of 16 bits.
+CONTEXT_TOKENS = 131_072
+# One more sequence in a batch adds a hundredth where much is read for all, and much more where little is.
+SLOWDOWN = 0.05
+# Tokens of prompts in one iteration, where the engine did not say.
+CHUNK_TOKENS = 2048
+# Of a prompt so much is taken for cached as is more likely than not, and counted on as is so nearly always.
+LIKELY, SURE = 0.5, 0.9
+
+
+# Of the parts to first token: what is queued, and the iteration under way, are in seconds as learned.
+FIRST_MEASURED = (3, 5)
+
+
+class Parts:
+    """The parts of the time to first token, and of the time per token, of one endpoint.
+
+    To first token: overhead, tokens, attention among them, what is queued before, reading the contexts of others with
+    each chunk, and the iteration that is under way. Per token: weights, others at the time, contexts, prompts of others
+    that come meanwhile, others in the mean of the last while, and how much of that went into prompts.
+    """
+
+    __slots__ = (
+        "attention_s",
+        "chunk_tokens",
+        "context_s",
+        "crowd_s",
+        "decode_s",
+        "fading",
+        "first_believed",
+        "overhead_s",
+        "step_s",
+        "token_believed",
+        "token_s",
+    )
+
+    def __init__(self, endpoint: Endpoint, prior: Prior) -> None:
+        # On declared hardware, prompts are computed chunk by chunk in iterations with the tokens of others.
+        machine = endpoint.machine if endpoint.shares_compute else None
+        chunked = machine is not None
+        self.chunk_tokens = machine.setup.batch_tokens if machine is not None else prior.batch_tokens or CHUNK_TOKENS
+        self.overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
+        self.token_s = prior.prefill_s_per_token
+        self.attention_s = (prior.prefill_s_per_token2 or prior.prefill_s_per_token / ATTENTION_TOKENS) / 2.0
+        self.decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
+        self.crowd_s = self.decode_s * (prior.batch_slowdown or SLOWDOWN)
+        self.fading = prior.batch_fading
+        self.context_s = prior.decode_s_per_context_token or self.decode_s / CONTEXT_TOKENS
+        # Where prompts advance side by side: what one step of one of them takes.
+        self.step_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
+        attends, crowds = float(prior.prefill_s_per_token2 > 0.0), float(prior.batch_slowdown > 0.0)
+        contexts, chunks = float(prior.decode_s_per_context_token > 0.0), float(chunked)
+        self.first_believed = [1.0, 1.0, attends, 1.0, chunks, 0.5 * chunks]
+        self.token_believed = [1.0, crowds, contexts, chunks, 0.0, 0.0]
+
+    def first(
+        self, tokens: float, cached_tokens: float, queue_s: float, load: int, others_tokens: float, tpot_s: float
+    ) -> list[float]:
+        """To first token: so many tokens, some cached, behind `queue_s` of other prompts, beside `load` others."""
+        beside_s = under_way_s = 0.0
+        computed = tokens - cached_tokens
+        if load:
+            beside_s = ceil(computed / self.chunk_tokens) * others_tokens * self.context_s
+            under_way_s = tpot_s
+        return [
+            self.overhead_s,
+            computed * self.token_s,
+            # What is computed attends to what is cached, too.
+            computed * (tokens + cached_tokens) * self.attention_s,
+            queue_s,
+            beside_s,
+            under_way_s,
+        ]
+
+    def token(
+        self, tokens: float, output_tokens: float, load: float, others_tokens: float, load_mean: float, busy: float
+    ) -> list[float]:
+        """Per token beside `load` others with so many tokens, of late `load_mean`; prompts took `busy` of the time."""
+        output_tokens = max(1.0, output_tokens)
+        return [
+            self.decode_s,
+            self.crowd_s * crowd(self.fading, load),
+            # On average, half of its output is context too.
+            self.context_s * (tokens + output_tokens / 2.0 + others_tokens),
+            # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
+            others_tokens * self.token_s / output_tokens,
+            self.crowd_s * crowd(self.fading, load_mean),
+            self.decode_s * busy,
+        ]
+
+    def computed(self, sent: Sent, tokens: float, cached_tokens: float) -> list[float]:
+        """The parts of what was sent, had it had so many tokens, and so many of them cached."""
+        parts = list(sent.parts)
+        parts[1] = (tokens - cached_tokens) * self.token_s
+        parts[2] = (tokens - cached_tokens) * (tokens + cached_tokens) * self.attention_s
+        return parts
+
+    # --- what is cached -----------------------------------------------------------------------------------------
+
+    def outcomes(
+        self, cached: Cached, taken: float, first_s: float, factors: list[float], sent: Sent
+    ) -> tuple[float, float, tuple[tuple[float, float], ...]]:
+        """Time to first content with what is cached for sure, with what is cached on average, and with as much as may
+        be, each with its probability; it is `first_s` where `taken` tokens are, as `sent` says.
+        """
+        tokens, factor = cached.prompt.tokens, sent.median_s / sent.raw_s
+        base_s = first_s - factor * self._tokens_s(factors, tokens, taken)
+        outcomes, likely, known = [], 1.0, 0.0
+        for step, p in cached.steps:
+            outcomes.append((base_s + factor * self._tokens_s(factors, tokens, known), likely - p))
+            likely, known = p, step
+        outcomes.append((base_s + factor * self._tokens_s(factors, tokens, known), likely))
+        sure_s = base_s + factor * self._tokens_s(factors, tokens, cached.at_least(SURE))
+        return sure_s, base_s + factor * self._tokens_s(factors, tokens, cached.tokens), tuple(outcomes)
+
+    def told(self, sent: Reservation, fact: Ended, took_s: float, factors: list[float]) -> Sent:
+        """What would have been predicted with what was cached; where that is not told, with what fits best."""
+        given, tokens = sent.given, float(sent.prompt_tokens)
+        if given is None or not given.spans:
+            return sent.ttft
+        if fact.cached_tokens is not None and fact.prompt_tokens:
+            share = min(1.0, fact.cached_tokens / fact.prompt_tokens)
+            return sent.ttft.had(factors, self.computed(sent.ttft, tokens, share * tokens))
+        ends = [0.0, *accumulate(span.tokens for span in given.spans)]
+        found = [sent.ttft.had(factors, self.computed(sent.ttft, tokens, min(end, tokens))) for end in ends]
+        return min(found, key=lambda one: abs(log(took_s / one.median_s)))
+
+    def _tokens_s(self, factors: list[float], tokens: float, cached_tokens: float) -> float:
+        per_token_s = factors[1] * self.token_s + factors[2] * self.attention_s * (tokens + cached_tokens)
+        return (tokens - cached_tokens) * per_token_s
