@@ -123,6 +123,15 @@ AFFINITY = (
         slo=FIRST,
         rows_max=6_000,
     ),
+    _agents(
+        "200 on four engines of 8M tokens, fast, TTFT",
+        kv_tokens=8_000_000,
+        engines=4,
+        users=200,
+        speed=20.0,
+        slo=FIRST,
+        rows_max=6_000,
+    ),
 )
 
 

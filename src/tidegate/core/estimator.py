@@ -162,10 +162,12 @@ class EndpointModel:
         queue_s = 0.0
         if in_flight and self._shares_compute:
             queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
-        row = bisect_left(LENGTH_EDGES, tokens)
-        ttft = self.ttft.predict(
-            parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s), row, column, now_s
-        )
+        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s)
+        row = bisect_left(LENGTH_EDGES, tokens - cached_tokens)
+        ttft = self.ttft.predict(first, row, column, now_s)
+        if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
+            # Whatever corrections say of short prompts: what is cached makes none slower.
+            ttft = min(ttft, self.ttft.predict(first, whole, column, now_s), key=_median_s)
         queued_s = self.ttft.factors[3] * queue_s * ttft.median_s / ttft.raw_s
         engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
         prefill_s = engine_s - queued_s
@@ -423,3 +425,7 @@ class EndpointModel:
             missed = tpot_s > sent.tpot.high_s(self._deviations)
             self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s)
             self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)
+
+
+def _median_s(predicted: Sent) -> float:
+    return predicted.median_s
