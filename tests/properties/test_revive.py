@@ -35,8 +35,9 @@ def names(storm: Storm) -> set[str]:
 
 
 def idle(seed: int) -> Storm:
-    """A router that has seen much, and has nothing under way; all endpoints are up."""
-    storm = Storm(seed).run(200)
+    """A router that has seen much, and has nothing under way; all endpoints are up. No prompt is like another: which of
+    them were, a restart forgets."""
+    storm = Storm(seed, alike=False).run(200)
     for request_id, endpoint in storm.sent:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:

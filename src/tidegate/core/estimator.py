@@ -6,7 +6,7 @@ from statistics import NormalDist
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base, asked
 from tidegate.core.breaker import Breaker
-from tidegate.core.fingerprint import one_model
+from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.latency import Latency, Sent
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
@@ -336,7 +336,7 @@ class EndpointModel:
         state, before = self.state, self.fingerprint
         another = identity.recognise(state, told)
         self._judge()
-        if not one_model(before, self.fingerprint):
+        if differs(before, self.fingerprint, OF_THE_MODEL):
             self.prefixes.forget()
         prior = identity.prior(self.endpoint, self.fingerprint)
         if prior != self.prior:

@@ -27,6 +27,8 @@ SURPLUS_HALF_LIFE_S = 1200.0
 PRIOR_STRENGTH = 1.0
 # What nothing was observed of yields to any observation beside it.
 UNSEEN = 1e-6
+# Nothing is so certain that it could not be to blame.
+CERTAIN = 0.999
 # A stretch of so many tokens is half an observation: what is long tells more than what is short, yet never more than 1.
 HALF_TOKENS = 1024.0
 # How many tokens without a surplus are taken for seen before any were.
@@ -92,8 +94,7 @@ class Keeping:
 
     def __init__(self, prior: CachePrior, kept: Kept) -> None:
         self.kept = kept
-        # What is believed at first; a cell stands for all below its upper end. Each may be what takes a beginning: one
-        # that were certain not to be could never be blamed.
+        # What is believed at first, each of the three having the same share in it; a cell stands for all below its end.
         share = float(prior.share ** (1.0 / 3.0))
         self._by_distance = [_left(share, prior.tokens, 2.0 ** (DISTANCE_BITS + i)) for i in range(DISTANCES)]
         self._by_age = [_left(share, prior.lifetime_s, 2.0**i) for i in range(AGES)]
@@ -140,14 +141,15 @@ class Keeping:
         if now_s - kept.at_s >= JUDGE_S:
             self._advance(now_s)
         kept.new = kept.told = True
+        by_size = min(by_size, CERTAIN)
         begin = hits = misses = 0.0
         for span in spans:
-            hit = min(max((cached - begin) / span.tokens, 0.0), 1.0)
+            hit = min(max((cached - begin) / max(span.tokens, UNSEEN), 0.0), 1.0)
             begin += span.tokens
             weight = span.tokens / (span.tokens + HALF_TOKENS)
-            one, other = span.by_distance, span.by_age
+            one, other = min(span.by_distance, CERTAIN), min(span.by_age, CERTAIN)
             # A hit speaks for each of them, a miss against one as far as it alone was likely to be the cause.
-            miss = weight * (1.0 - hit) / max(1.0 - one * other * by_size, UNSEEN)
+            miss = weight * (1.0 - hit) / (1.0 - one * other * by_size)
             hit *= weight
             kept.hits_by_distance[span.distance] += hit
             kept.misses_by_distance[span.distance] += miss * (1.0 - one) * other * by_size

@@ -183,7 +183,7 @@ class Prefixes:
     def cached(self, prompt: Prompt, now_s: float) -> Cached:
         """What is expected to be cached of a prompt, were it sent now. At least its last token is computed."""
         odds = self.keeping.odds
-        most = prompt.tokens - 1.0
+        most = max(0.0, prompt.tokens - 1.0)
         steps: list[tuple[float, float]] = []
         if prompt.grid and prompt.grid[0] in self._index:
             put_tokens, by_distance, by_age = self._state.put_tokens, odds.by_distance, odds.by_age
@@ -226,7 +226,7 @@ class Prefixes:
         From the latest to the oldest: whoever has a block has all before it. With them, the last digest of the one that
         this prompt goes on with, where there is one.
         """
-        index, digests = self._index, prompt.digests
+        index = self._index
         user = index[prompt.grid[0]]
         users: list[tuple[Use, float]] = []
         reached = 0
@@ -235,18 +235,25 @@ class Prefixes:
             if other is not user:
                 if other is None:
                     break
-                users.append((user, float(reached)))
+                users.append((user, self._end(user, reached, prompt)[0]))
                 user = other
             reached = place
-        # Between two places of the grid only the end of a prompt is known, and that is where conversations go on.
-        end, last, continues = float(reached), user.prefix.blocks, None
-        if last > DIGESTS_MAX:
-            if reached == DIGESTS_MAX:
-                continues, end = digests[-1], min(float(last), prompt.whole)
-        elif reached <= last <= len(digests) and digests[last - 1] in self._state.uses:
-            continues, end = digests[last - 1], float(last)
+        end, continues = self._end(user, reached, prompt)
         users.append((user, end))
         return users, continues
+
+    def _end(self, user: Use, reached: int, prompt: Prompt) -> tuple[float, int | None]:
+        """Up to which block it has this prompt, of which it has so many for sure; and its last digest if it has all.
+
+        Between two places of the grid only the ends of prompts are known, and that is where conversations go on.
+        """
+        digests, last = prompt.digests, user.prefix.blocks
+        if last > DIGESTS_MAX:
+            if reached == DIGESTS_MAX:
+                return min(float(last), prompt.whole), digests[-1]
+        elif reached <= last <= len(digests) and self._state.uses.get(digests[last - 1]) is user:
+            return float(last), digests[last - 1]
+        return float(reached), None
 
     # --- writing ------------------------------------------------------------------------------------------------
 

@@ -415,7 +415,8 @@ class Router:
             if new is not None and request.id == new.request.id:
                 continue
             length = self._lengths.at(request.klass, request.output_tokens_max)
-            own = {m.name: m.base(request, length, now_s) for m in self._eligible.own(request, length, now_s)}
+            prompt = asked(request)
+            own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
             if own:
                 items.append(item(request, worth_usd(request, length), own))
         slots_s, rooms = {}, {}
