@@ -12,6 +12,7 @@ from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Cell
 from tidegate.core.correction import Residual
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS
+from tidegate.core.keeping import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, Length, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
@@ -50,7 +51,10 @@ def idle(seed: int) -> Storm:
 
 def learned(e: EndpointState) -> bytes:
     breaker = msgspec.structs.replace(e.breaker, trial="")
-    return msgspec.json.encode((e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint))
+    kept = e.prompts.kept
+    return msgspec.json.encode(
+        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept)
+    )
 
 
 @given(seeds)
@@ -62,6 +66,7 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
     assert after.static_until_s == 0.0
     for e in after.endpoints.values():
         assert e.reservations == {}
+        assert e.prompts.uses == {}
         assert e.prefills == Prefills()
         assert e.breaker.trial == ""
         assert e.up
@@ -75,6 +80,7 @@ def test_the_storms_have_what_must_not_survive() -> None:
     assert any(state.sessions for state in states)
     assert any(state.static_until_s for state in states)
     assert any(e.reservations for e in endpoints)
+    assert any(e.prompts.uses for e in endpoints)
     assert any(e.prefills.count for e in endpoints)
     assert any(e.breaker.trial for e in endpoints)
     assert any(not e.up for e in endpoints)
@@ -152,6 +158,7 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
             assert learned is not None
             assert all(cell.at_s <= now_s for cell in learned.cells)
             assert max(learned.sums.at_s, learned.shift.at_s, learned.mean.at_s) <= now_s
+        assert e.prompts.kept.at_s <= now_s
     assert all(cell.at_s <= now_s for cell in after.lengths.values())
 
 
@@ -314,6 +321,18 @@ def _hush(e: EndpointState) -> None:
     _ttft(e).silences = [Silence(0, 0, 1.0, (0.1,) * PARTS)] * (SILENCES_MAX + 1)
 
 
+def _forget(e: EndpointState) -> None:
+    e.prompts.kept.hits_by_age.pop()
+
+
+def _undo(e: EndpointState) -> None:
+    e.prompts.kept.misses_by_size[0] = -1.0
+
+
+def _overdo(e: EndpointState) -> None:
+    e.prompts.kept.odds = Odds([1.5] * DISTANCES, [1.0] * AGES, [1.0] * SIZES)
+
+
 def _hurry(e: EndpointState) -> None:
     e.network.rtt_s = -0.1
 
@@ -334,6 +353,9 @@ def _stop(e: EndpointState) -> None:
         (_reverse, "`ttft` has a negative factor"),
         (_part, "`ttft` has a cell whose parts are not 6"),
         (_hush, "`ttft` has 17 silences"),
+        (_forget, "`prompts` has other cells"),
+        (_undo, "`prompts` has a negative sum"),
+        (_overdo, "`prompts` has a probability that is none"),
         (_hurry, "`network`"),
         (_stop, "`network`"),
     ],
