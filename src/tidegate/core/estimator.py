@@ -31,7 +31,8 @@ from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
 LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
-# Others in flight: none, one, two or three, more. What they do to each other is learned per bucket.
+# Others in flight: none, one, two or three, more. What they do to each other's tokens is learned per bucket; of what
+# they do to a prompt, its parts tell more than buckets (bench/predict.py), and more of it never makes one faster.
 LOAD_EDGES = (0, 1, 3)
 ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
@@ -164,10 +165,10 @@ class EndpointModel:
             queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
         first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s)
         row = bisect_left(LENGTH_EDGES, tokens - cached_tokens)
-        ttft = self.ttft.predict(first, row, column, now_s)
+        ttft = self.ttft.predict(first, row, 0, now_s)
         if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower.
-            ttft = min(ttft, self.ttft.predict(first, whole, column, now_s), key=_median_s)
+            ttft = min(ttft, self.ttft.predict(first, whole, 0, now_s), key=_median_s)
         queued_s = self.ttft.factors[3] * queue_s * ttft.median_s / ttft.raw_s
         engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
         prefill_s = engine_s - queued_s
@@ -352,7 +353,7 @@ class EndpointModel:
         """What was learned on top of the prior, or nothing yet."""
         state, sigma, quantile = self.state, self.prior.sigma, self._quantile
         self._parts = parts = Parts(self.endpoint, self.prior)
-        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, COLUMNS, sigma, quantile, state.ttft)
+        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, 1, sigma, quantile, state.ttft)
         self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, sigma, quantile, state.tpot)
         state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
 

@@ -26,6 +26,9 @@ SIGMA_MIN = 0.03
 # Nor does a single error say more of the spread than so many deviations: where it is wide, more will follow.
 ERROR_MAX = 3.0
 ERROR_LOG_MAX = 1.5
+# And no more of where the middle is than half a deviation, above it or below: times are often those of two kinds, with
+# and without a neighbour, and the mean of both is neither.
+MIDDLE = 0.5
 # Work whose parts were all found to take nothing still takes something; a logarithm needs it.
 RAW_S_MIN = 1e-6
 RAW_S_MAX = 1e6
@@ -188,6 +191,7 @@ class Latency:
         scale_s = max(sent.raw_s, took_s / RATIO_MAX)
         x = [part / scale_s for part in sent.parts]
         error, trust = log(took_s / sent.median_s), 0.0
+        middle = MIDDLE * sent.sigma
         most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
         if sent_s >= learned.shift.moved_s:
             trust = sent.trust
@@ -198,7 +202,7 @@ class Latency:
         self._correction.learn(
             sent.row,
             sent.column,
-            log(took_s / scale_s),
+            log(took_s / scale_s) - error + min(max(error, -middle), middle),
             now_s,
             x=x,
             error=min(max(error, -most), most),
@@ -277,7 +281,7 @@ def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:
 def combined(one: Learned, other: Learned, believed: list[float], measured: Collection[int]) -> Learned:
     """What both have learned of the same endpoint. A change that one of them suspects is suspected by nobody."""
     sums = regression.combined(one.sums, other.sums)
-    cells = [correction.combined(a, b) for a, b in zip(one.cells, other.cells, strict=True)]
+    cells = [correction.combined(a, b, believed) for a, b in zip(one.cells, other.cells, strict=True)]
     found = Learned(
         sums=sums,
         cells=cells,

@@ -123,14 +123,18 @@ class Parts:
         be, each with its probability; it is `first_s` where `taken` tokens are, as `sent` says.
         """
         tokens, factor = cached.prompt.tokens, sent.median_s / sent.raw_s
-        base_s = first_s - factor * self._tokens_s(factors, tokens, taken)
+        rest_s = first_s - factor * self._tokens_s(factors, tokens, taken)
+
+        def first_with_s(cached_tokens: float) -> float:
+            return max(rest_s + factor * self._tokens_s(factors, tokens, cached_tokens), ENGINE_S_MIN)
+
         outcomes, likely, known = [], 1.0, 0.0
         for step, p in cached.steps:
-            outcomes.append((base_s + factor * self._tokens_s(factors, tokens, known), likely - p))
+            outcomes.append((first_with_s(known), likely - p))
             likely, known = p, step
-        outcomes.append((base_s + factor * self._tokens_s(factors, tokens, known), likely))
-        sure_s = base_s + factor * self._tokens_s(factors, tokens, cached.at_least(SURE))
-        return sure_s, base_s + factor * self._tokens_s(factors, tokens, cached.tokens), tuple(outcomes)
+        if outcomes:
+            outcomes.append((first_with_s(known), likely))
+        return first_with_s(cached.at_least(SURE)), first_with_s(cached.tokens), tuple(outcomes)
 
     def told(self, sent: Reservation, fact: Ended, took_s: float, factors: list[float]) -> Sent:
         """What would have been predicted with what was cached; where that is not told, with what fits best."""

@@ -20,7 +20,7 @@ from tidegate.core.prefix import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 
-_KINDS = {"ttft": (ROWS, COLUMNS), "tpot": (1, COLUMNS)}
+_KINDS = {"ttft": (ROWS, 1), "tpot": (1, COLUMNS)}
 
 
 def fault(state: State) -> str:
