@@ -43,7 +43,7 @@ def taught(moments: list[list[Sample]], begin_s: float = 0.0) -> Latency:
             if gave_up:
                 latency.learn_at_least(one, took_s, missed, now_s - 1.0, now_s)
             else:
-                latency.correct(one, parts, took_s, 1.0, missed, now_s - 1.0, now_s)
+                latency.correct(one, took_s, 1.0, missed, now_s - 1.0, now_s)
                 latency.fit(one, parts, took_s, now_s, now_s)
     return latency
 
@@ -137,7 +137,7 @@ def test_parts_that_vary_are_told_apart() -> None:
         parts = [0.05, draw.uniform(0.0, 1.0), 0.0, draw.choice((0.0, draw.uniform(0.0, 1.0))), 0.0, 0.0]
         took_s = (3.0 * parts[0] + 0.5 * parts[1] + parts[3]) * exp(draw.gauss(0.0, 0.05))
         sent = latency.predict(parts, 0, 0, float(index))
-        latency.correct(sent, parts, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
+        latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
         latency.fit(sent, parts, took_s, float(index), float(index))
     for parts, took_s in (
         ([0.05, 0.0, 0, 0, 0, 0], 0.15),
@@ -156,7 +156,7 @@ def test_when_everything_changes_predictions_follow_within_twenty_requests(ratio
         took_s = (parts[0] + parts[1]) * (ratio if index >= 150 else 1.0) * exp(draw.gauss(0.0, 0.08))
         sent = latency.predict(parts, 0, 0, float(index))
         errors.append(abs(sent.median_s / took_s - 1.0))
-        latency.correct(sent, parts, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
+        latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
         latency.fit(sent, parts, took_s, float(index), float(index))
     assert sorted(errors[140:150])[5] < 0.15
     assert sorted(errors[170:180])[5] < 0.15
@@ -168,7 +168,7 @@ def test_chance_alone_is_seldom_taken_for_a_change() -> None:
         parts = [0.05, draw.uniform(0.0, 1.0), 0.0, 0.0, 0.0, 0.0]
         took_s = (parts[0] + parts[1]) * exp(draw.gauss(0.0, 0.3))
         sent = latency.predict(parts, 0, 0, float(index))
-        latency.correct(sent, parts, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
+        latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
         latency.fit(sent, parts, took_s, float(index), float(index))
         if latency.learned.shift.moved_s == float(index):
             errors = latency.predict([0.05, 0.5, 0, 0, 0, 0], 0, 0, float(index)).median_s

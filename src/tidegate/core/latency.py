@@ -79,6 +79,12 @@ class Sent(msgspec.Struct, gc=False):
     row: int
     column: int
 
+    def had(self, factors: list[float], parts: list[float]) -> "Sent":
+        """What would have been predicted of these parts."""
+        raw_s = min(max(self.raw_s + sum_of(factors, parts) - sum_of(factors, self.parts), RAW_S_MIN), RAW_S_MAX)
+        median_s = raw_s * self.median_s / self.raw_s
+        return Sent(parts, raw_s, median_s, self.mean_ratio, self.sigma, self.trust, self.row, self.column)
+
     def high_s(self, deviations: float) -> float:
         """The upper quantile that lies so many deviations above the median."""
         return self.median_s * exp(deviations * self.sigma)
@@ -184,7 +190,6 @@ class Latency:
     def correct(
         self,
         sent: Sent,
-        parts: list[float],
         took_s: float,
         times: float,
         missed: bool,
@@ -193,15 +198,13 @@ class Latency:
     ) -> None:
         """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack.
 
-        `parts` are those in `sent`, or as they turned out to be. What was predicted before everything changed says
-        nothing of spread, promises and further changes.
+        What was predicted before everything changed says nothing of spread, promises and further changes.
         """
         self._settle(now_s)
-        learned, ratio = self.learned, self._ratio(sent, parts)
-        raw_s, median_s = sent.raw_s * ratio, sent.median_s * ratio
-        scale_s = max(raw_s, took_s / RATIO_MAX)
-        x = [part / scale_s for part in parts]
-        error, trust = log(took_s / median_s), 0.0
+        learned = self.learned
+        scale_s = max(sent.raw_s, took_s / RATIO_MAX)
+        x = [part / scale_s for part in sent.parts]
+        error, trust = log(took_s / sent.median_s), 0.0
         middle = MIDDLE * sent.sigma if sent.trust > MIDDLE_TRUST else inf
         most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
         if sent_s >= learned.shift.moved_s:
@@ -209,7 +212,7 @@ class Latency:
             if trust > TRUST_MIN:
                 learned.shift.add(error, max(sent.sigma, SIGMA_MIN))
             self._judge(sent, missed)
-            learned.mean.learn(took_s * times, median_s * times, trust, now_s)
+            learned.mean.learn(took_s * times, sent.median_s * times, trust, now_s)
         self._correction.learn(
             sent.row,
             sent.column,
