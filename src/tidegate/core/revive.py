@@ -16,7 +16,7 @@ from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
-from tidegate.core.prefix import Prompts
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 

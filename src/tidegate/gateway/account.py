@@ -2,7 +2,7 @@
 
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
-from tidegate.core.prefix import shortened
+from tidegate.core.prompts import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant

@@ -27,7 +27,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
-from tidegate.core.prefix import shortened
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.sim.decider import Decider
