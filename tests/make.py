@@ -15,7 +15,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
-from tidegate.core.prefix import shortened
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 
 _ids = count()

@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
-from tidegate.core.keeping import Keeping, Kept, Span, age_cell, distance_cell, size_cell
+from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
 from tidegate.core.prior import CachePrior
+from tidegate.core.prompts import Kept, Span
 
 Cache = Callable[[int, float, float, Random], bool]
 """Whether a beginning is still there: by tokens put there since, seconds since, its size, and chance."""

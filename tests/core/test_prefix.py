@@ -9,8 +9,9 @@ from tests import make
 from tidegate.core import base
 from tidegate.core.keeping import JUDGE_S
 from tidegate.core.model import Ended, Ending, Fingerprint, FirstToken, Prior, Probed, Request, replace
-from tidegate.core.prefix import GRID, STATE_BYTES_MAX, Cached, Prefixes, Prompt, Prompts, shortened
+from tidegate.core.prefix import STATE_BYTES_MAX, Prefixes
 from tidegate.core.prior import CachePrior
+from tidegate.core.prompts import GRID, Cached, Prompt, Prompts, shortened
 from tidegate.core.router import Router
 
 ALWAYS = CachePrior(share=1.0)

@@ -12,11 +12,11 @@ from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Cell
 from tidegate.core.correction import Residual
 from tidegate.core.estimator import RETRY_AFTER_S_MAX, ROWS
-from tidegate.core.keeping import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, Length, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
+from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.router import Router

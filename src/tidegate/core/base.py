@@ -6,7 +6,7 @@ import msgspec
 
 from tidegate.core.latency import Sent
 from tidegate.core.model import Prefix, Request, Started
-from tidegate.core.prefix import NOTHING, Cached, Prompt
+from tidegate.core.prompts import NOTHING, Cached, Prompt
 
 
 class Base(msgspec.Struct, gc=False):

@@ -27,7 +27,8 @@ from tidegate.core.model import (
 from tidegate.core.network import RTT_NOISE_S, NetworkModel
 from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, LIKELY, TPOT_S_MIN, Parts
-from tidegate.core.prefix import Given, Prefixes, Prompt
+from tidegate.core.prefix import Prefixes
+from tidegate.core.prompts import Given, Prompt
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 

@@ -10,15 +10,9 @@ was sent.
 
 from math import sqrt
 
-import msgspec
-
 from tidegate.core.prior import CachePrior
+from tidegate.core.prompts import AGES, DISTANCE_BITS, DISTANCES, SIZE_BITS, SIZES, Kept, Odds, Span
 
-# Tokens put there since: below 512, then by factors of two, to 32 million and more. Seconds since: below one, then by
-# factors of two, to two hours and more. Tokens in common: below 256, then by factors of two, to 8,192 and more.
-DISTANCE_BITS, DISTANCES = 9, 18
-AGES = 14
-SIZE_BITS, SIZES = 8, 7
 # What an engine has memory for changes seldom, but a vendor's fleet is busier by day than by night.
 HALF_LIFE_S = 7200.0
 # How much is cached beyond what is known depends on who asks, and each prompt tells of it.
@@ -38,53 +32,6 @@ REST_TOKENS = 4096.0
 # What was observed counts from a second later on: what follows from it takes longer than to take it in, and of what
 # comes at one time nothing is to depend on what came first.
 JUDGE_S = 1.0
-
-
-class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A stretch of a prompt, in tokens, that was last used by one earlier prompt: in the cells of how long ago.
-
-    With it, how likely it was to be kept for all of these, as believed when the prompt was sent.
-    """
-
-    tokens: float
-    distance: int
-    age: int
-    by_distance: float
-    by_age: float
-
-
-class Odds(msgspec.Struct, gc=False):
-    """Probabilities of being kept. They fall with distance and with age, and rise with size.
-
-    `surplus` are the shares of what is not expected to be cached that are cached after all.
-    """
-
-    by_distance: list[float]
-    by_age: list[float]
-    by_size: list[float]
-    surplus: tuple[float, float] = (0.0, 0.0)
-
-
-class Kept(msgspec.Struct, kw_only=True):
-    """Decayed sums of what was kept and what was not, as of `at_s`, cell by cell.
-
-    `surplus` and `rest` are tokens: what was cached beyond the known beginning, of all that was not expected to be; of
-    prompts without a known beginning, and of those with one. `odds` are what follows from all but what is `new`;
-    `told` is whether anything was told at all.
-    """
-
-    at_s: float = 0.0
-    hits_by_distance: list[float] = msgspec.field(default_factory=lambda: [0.0] * DISTANCES)
-    misses_by_distance: list[float] = msgspec.field(default_factory=lambda: [0.0] * DISTANCES)
-    hits_by_age: list[float] = msgspec.field(default_factory=lambda: [0.0] * AGES)
-    misses_by_age: list[float] = msgspec.field(default_factory=lambda: [0.0] * AGES)
-    hits_by_size: list[float] = msgspec.field(default_factory=lambda: [0.0] * SIZES)
-    misses_by_size: list[float] = msgspec.field(default_factory=lambda: [0.0] * SIZES)
-    surplus: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
-    rest: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
-    new: bool = False
-    told: bool = False
-    odds: Odds | None = None
 
 
 class Keeping:

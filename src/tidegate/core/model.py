@@ -10,10 +10,10 @@ import msgspec
 
 from tidegate.core.fingerprint import Fingerprint as Fingerprint
 from tidegate.core.hardware import Machine as Machine
-from tidegate.core.prefix import Prefix as Prefix
 from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
 from tidegate.core.prior import Prior as Prior
+from tidegate.core.prompts import Prefix as Prefix
 
 # A noun is imported from here, wherever it stands.
 from tidegate.core.why import Why

@@ -8,8 +8,8 @@ from math import ceil, log
 
 from tidegate.core.latency import Sent
 from tidegate.core.model import Ended, Endpoint
-from tidegate.core.prefix import Cached
 from tidegate.core.prior import Prior, crowd
+from tidegate.core.prompts import Cached
 from tidegate.core.reserve import Reservation
 
 # No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tidegate.core.latency import Sent
-from tidegate.core.prefix import Given
+from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2

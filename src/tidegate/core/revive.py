@@ -17,7 +17,7 @@ from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import SAMPLES_MAX, Network, Sample
-from tidegate.core.prefix import Prompts
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 

@@ -8,7 +8,7 @@ from tidegate.core.latency import Learned
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
-from tidegate.core.prefix import Prompts
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills, Reservation
 
 

@@ -13,7 +13,7 @@ from tidegate.core.model import (
     Started,
     Uploaded,
 )
-from tidegate.core.prefix import shortened
+from tidegate.core.prompts import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant

@@ -29,7 +29,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.prefix import shortened
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.sim.decider import Decider
