@@ -238,7 +238,7 @@ def test_two_restarts_age_what_was_learned_as_one_after_both_times(
     assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
 
 
-@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1), (HOUR_S, 0.12)])
+@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1), (2.0 * HOUR_S, 0.12)])
 def test_round_trips_that_are_old_give_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
     network = aged(_one(1.0), QUANTILE, age_s).endpoints["e"].network
     way = NetworkModel(0.0, 1e6, network)
