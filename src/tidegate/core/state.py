@@ -3,9 +3,11 @@
 import msgspec
 
 from tidegate.core.breaker import Breaker
-from tidegate.core.calibration import Cell, UpperQuantile
+from tidegate.core.calibration import Cell
+from tidegate.core.latency import Learned
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
+from tidegate.core.pace import Pace
 from tidegate.core.reserve import Prefills, Reservation
 
 
@@ -16,12 +18,12 @@ class EndpointState(msgspec.Struct, kw_only=True):
     first use it is believed.
     """
 
-    quantile: UpperQuantile
     breaker: Breaker
     prefills: Prefills
+    pace: Pace
     network: Network = msgspec.field(default_factory=Network)
-    ttft: list[Cell] | None = None
-    tpot: list[Cell] | None = None
+    ttft: Learned | None = None
+    tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}
     up: bool = True
     context_tokens: int | None = None
