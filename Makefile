@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-link_change bench-link_rate bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bench-link_change: $(VENV)/.dev ## after how many requests TTFT is predicted aga
 
 bench-link_rate: $(VENV)/.dev ## how well the client measures the rate of an emulated link
 	$(BIN)/python -m bench.link_rate
+
+bench-prefix: $(VENV)/.dev ## how well cached tokens are predicted, and what that is worth; TIDEGATE_DATA as above
+	$(BIN)/python -m bench.prefix
 
 bench-predict: $(VENV)/.dev ## how good predictions are in simulated worlds; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.predict

@@ -7,14 +7,15 @@ import msgspec
 import pytest
 
 from tests import make
+from tidegate.core.correction import level_of
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
-from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded
+from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
 from tidegate.core.network import SAMPLES_MAX, UPLOAD_BYTES_ALWAYS, UPLOAD_BYTES_MIN, Network, NetworkModel
 from tidegate.core.router import Router
 from tidegate.core.state import EndpointState
 
-DEVIATIONS = 1.2816
+QUANTILE = 0.9
 LENGTHS = LengthModel()
 EVERY_S = 5.0
 
@@ -174,7 +175,12 @@ def sent(model: EndpointModel, request_id: str, prompt_bytes: int = 100_000, now
 
 def cloud(**prior: object) -> EndpointModel:
     endpoint = make.endpoint("cloud", local=False)
-    return EndpointModel(make.replace(endpoint, prior=make.replace(endpoint.prior, **prior)), DEVIATIONS)
+    return EndpointModel(replace(endpoint, prior=replace(endpoint.prior, **prior)), QUANTILE)
+
+
+def level(model: EndpointModel) -> float:
+    """How many times as long as declared the engine is found to take."""
+    return level_of(model.ttft.learned.cells[0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
 
 
 def ended(request_id: str, ttft_s: float) -> Ended:
@@ -192,9 +198,9 @@ def test_a_slow_upload_that_was_timed_is_no_fault_of_the_engine() -> None:
         sent(model, "r")
     timed.uploaded(uploaded("r", 5.0), 5.05)
     for model in (timed, blamed):
-        model.ended(ended("r", ttft_s), 0.9, ttft_s)
-    assert timed.ttft.at(5, 0, ttft_s)[0].factor == pytest.approx(1.0, rel=0.01)
-    assert blamed.ttft.at(5, 0, ttft_s)[0].factor > 2.0
+        model.ended(ended("r", ttft_s), ttft_s)
+    assert level(timed) == pytest.approx(1.0, rel=0.01)
+    assert level(blamed) > 2.0
 
 
 def test_an_upload_too_quick_to_be_timed_took_no_longer_than_that() -> None:
@@ -207,7 +213,7 @@ def test_an_upload_too_quick_to_be_timed_took_no_longer_than_that() -> None:
 
 
 def test_a_slot_is_free_later_by_what_the_upload_took_longer() -> None:
-    model = EndpointModel(make.endpoint("laptop", concurrency=1, prior=make.replace(make.LOCAL_PRIOR)), DEVIATIONS)
+    model = EndpointModel(make.endpoint("laptop", concurrency=1, prior=replace(make.LOCAL_PRIOR)), QUANTILE)
     sent(model, "r")
     (before_s,) = model.slots_free_s(0.0)
     model.uploaded(uploaded("r", 3.0), 0.0)
@@ -227,15 +233,15 @@ def test_a_round_trip_that_is_another_one_is_no_fault_of_the_engine_for_what_is_
         model.probed(Probed(endpoint="cloud", up=True, rtt_s=1.0), at_s)
     for request_id, network_s in (("before", 0.05), ("after", 1.0)):
         assert model.state.reservations[request_id].network_s == pytest.approx(network_s, abs=1e-3)
-        model.ended(ended(request_id, network_s + engine_s), 0.9, 4.0)
-        assert model.ttft.at(1, 0, 4.0)[0].factor == pytest.approx(1.0, rel=0.01)
+        model.ended(ended(request_id, network_s + engine_s), 4.0)
+        assert level(model) == pytest.approx(1.0, rel=0.01)
 
 
 def test_a_first_content_sooner_than_the_network_allows_says_nothing_of_the_engine() -> None:
     model = cloud(rtt_s=2.0)
     sent(model, "r", 400)
-    model.ended(ended("r", 0.4), 0.9, 0.4)
-    assert all(not cell.weight for cell in model.ttft.cells)
+    model.ended(ended("r", 0.4), 0.4)
+    assert all(not cell.weight for cell in model.ttft.learned.cells)
 
 
 @pytest.mark.parametrize("ttft_s", [30.0, 0.001])
@@ -254,7 +260,7 @@ def test_what_is_given_up_before_any_content_is_a_surprise_where_it_was_late() -
     for number, (waited_s, doubts) in enumerate([(0.1, False), (600.0, False), (6e4, True)]):
         sent(model, f"r{number}", 400)
         gone = make.ended(f"r{number}", "cloud", ending=Ending.TIMED_OUT, e2e_s=waited_s)
-        model.ended(gone, 0.9, waited_s)
+        model.ended(gone, waited_s)
         assert model.doubts_network == doubts
 
 
@@ -280,7 +286,7 @@ def test_of_an_endpoint_that_is_gone_an_upload_teaches_nothing() -> None:
 
 def test_a_state_from_before_uploads_were_timed_is_read() -> None:
     old = {"network": {"rtt_s": 0.1, "upload_bytes_per_s": 1e6, "probed": True}}
-    made = msgspec.to_builtins(EndpointModel(make.endpoint("laptop"), DEVIATIONS).state)
+    made = msgspec.to_builtins(EndpointModel(make.endpoint("laptop"), QUANTILE).state)
     assert msgspec.convert(made | old, EndpointState).network == Network()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tidegate.core.latency import Sent
+from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
@@ -15,8 +16,9 @@ class Reservation(msgspec.Struct, kw_only=True):
 
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
     median with the network, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean` and
-    `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. What was
-    predicted from another prior `teaches` nothing.
+    `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. In `ttft`,
+    `cached_tokens` of the prompt were taken for cached; `given` is what else is known of it. Once it is `corrected`,
+    its time to first content has taught. What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float
@@ -34,6 +36,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     decode_s_mean: float
     first_s: float | None = None
     session: str = ""
+    cached_tokens: float = 0.0
+    given: Given | None = None
+    corrected: bool = False
     teaches: bool = True
 
     def ends_s(self, now_s: float) -> float:

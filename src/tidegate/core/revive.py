@@ -9,6 +9,7 @@ epoch seconds, whether the process lived on or not. What has no such time widens
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
+from tidegate.core import keeping
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Cell, Tracked, left_after
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
@@ -16,6 +17,7 @@ from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import SAMPLES_MAX, Network, Sample
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 
@@ -144,6 +146,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+        # Digests have the old process's salt: which prompts they were, nobody finds out. How long it keeps them, does.
+        prompts=Prompts(kept=keeping.copied(e.prompts.kept, now_s)),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
     )
@@ -167,7 +171,7 @@ def _not_after(cell: Cell, now_s: float) -> Cell:
 
 
 def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
-    return sorted(sample._replace(at_s=min(sample.at_s, now_s)) for sample in samples)
+    return sorted(replace(sample, at_s=min(sample.at_s, now_s)) for sample in samples)
 
 
 def _faults(e: EndpointState) -> Iterator[str]:
@@ -181,6 +185,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
             yield f"`network.{name}` has a sample that cannot be"
     if not all(sample.value > 0.0 for sample in e.network.uploads):
         yield "`network.uploads` has a sample of no rate"
+    if why := keeping.fault(e.prompts.kept):
+        yield f"`prompts` {why}"
 
 
 def _unlearnable(learned: Learned, rows: int, columns: int) -> str:

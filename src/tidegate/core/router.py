@@ -5,7 +5,7 @@ from heapq import heappush, heappushpop
 import msgspec
 
 from tidegate.core import plan, rules
-from tidegate.core.base import Base
+from tidegate.core.base import Base, asked
 from tidegate.core.baseline import static_order
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
@@ -266,6 +266,7 @@ class Router:
 
     def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
         before = model.fingerprint
+        model.prefixes.settle(now_s)
         model.probed(fact, now_s)
         if differs(before, model.fingerprint, OF_THE_MODEL):
             self._sessions.became(model, before, self._models)
@@ -302,10 +303,11 @@ class Router:
         spent_s = now_s - request.arrived_s
         options: list[Option] = []
         best: list[float] = []
-        for cost_usd, _, model in sorted([(m.cost_usd(request, length), m.name, m) for m in models]):
+        prompt = asked(request)
+        for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
             if len(best) == keep and worth - cost_usd < best[0]:
                 break
-            base = model.base(request, length, now_s)
+            base = model.base(request, length, now_s, prompt)
             attained = attainment(request, base, spent_s)
             usd = net_usd(request, base, worth, spent_s, attained)
             options.append(Option(model, base, usd, attained))
@@ -433,7 +435,8 @@ class Router:
             if new is not None and request.id == new.request.id:
                 continue
             length = self._lengths.at(request.klass, request.output_tokens_max)
-            own = {m.name: m.base(request, length, now_s) for m in self._eligible.own(request, length, now_s)}
+            prompt = asked(request)
+            own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
             if own:
                 items.append(item(request, worth_usd(request, length), own))
         slots_s, rooms = {}, {}

@@ -13,6 +13,7 @@ from tidegate.core.model import (
     Started,
     Uploaded,
 )
+from tidegate.core.prompts import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
@@ -113,6 +114,8 @@ class Account:
             completions=request.completions,
             session=request.session,
             hedge=hedge,
+            prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
+            preamble_bytes=request.preamble_bytes,
         )
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge

@@ -29,6 +29,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.sim.decider import Decider
@@ -288,6 +289,7 @@ class World:
             completions=request.completions,
             hedge=action.hedge,
             session=request.session,
+            prefix=shortened(request.prefix, request.prompt_bytes),
         )
         timed = request.prompt_bytes >= self.router.endpoint(name).network.telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
