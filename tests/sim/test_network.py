@@ -36,6 +36,20 @@ def plain(**changes: float) -> LinkProfile:
     return msgspec.structs.replace(made, **changes)
 
 
+@given(presets, seeds, st.lists(st.tuples(st.floats(0.0, 100.0), payloads), min_size=1, max_size=8), times)
+def test_an_upload_takes_what_is_said_of_it_and_saying_so_changes_nothing(
+    preset: str, seed: int, sent: list[tuple[float, int]], now_s: float
+) -> None:
+    asked, alone = link(preset, seed), link(preset, seed)
+    for gap_s, payload in sent:
+        now_s += gap_s
+        upload_s = asked.upload_s(payload, now_s)
+        arrives_s = asked.sent(payload, now_s)
+        assert arrives_s == alone.sent(payload, now_s)
+        # What is left of it is half a round trip, however long that was just then.
+        assert arrives_s - now_s - upload_s >= 0.5 * PRESETS[preset].rtt_s - 1e-6
+
+
 @given(presets, seeds, payloads, payloads, times)
 def test_more_bytes_never_arrive_sooner(preset: str, seed: int, one: int, other: int, now_s: float) -> None:
     low, high = sorted((one, other))

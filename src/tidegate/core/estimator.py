@@ -42,7 +42,8 @@ ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
-# One promise in ten is missed by chance, so that one in a hundred times it is two in a row.
+# One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
+# much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
 SURPRISES = 2
 # Seven in a hundred prompts of those that were not cached are as much sooner than expected.
 QUICK_DEVIATIONS = 1.5
@@ -130,7 +131,7 @@ class EndpointModel:
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
         self._slots: tuple[float, list[float]] | None = None
-        # Attempts in a row whose first content came later than promised, or sooner than the network should let it.
+        # Adds up over attempts in a row whose first content came later than promised, or sooner than it can.
         self._surprises = 0
 
     @property
@@ -313,8 +314,8 @@ class EndpointModel:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
             ttft_s = now_s - reservation.started_s
-            surprising = ttft_s > reservation.ttft_s_high or ttft_s < reservation.network_s
-            self._surprises = self._surprises + 1 if surprising else 0
+            surprise = _surprise(reservation, ttft_s)
+            self._surprises = self._surprises + surprise if surprise else 0
             self._settle(now_s, head_done=oldest is reservation)
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
@@ -331,8 +332,8 @@ class EndpointModel:
         if reservation is None:
             return None
         state.pace.pass_until(in_flight, now_s)
-        if reservation.first_s is None and fact.e2e_s > reservation.ttft_s_high:
-            self._surprises += 1
+        if reservation.first_s is None:
+            self._surprises += _surprise(reservation, max(fact.e2e_s, reservation.network_s))
         self._context_tokens -= reservation.prompt_tokens
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
@@ -493,3 +494,12 @@ class EndpointModel:
 
 def _median_s(predicted: Sent) -> float:
     return predicted.median_s
+
+
+def _surprise(sent: Reservation, ttft_s: float) -> int:
+    """How odd a time to first content is that may be the network's: it cannot be sooner than that lets it."""
+    if ttft_s < sent.network_s:
+        return SURPRISES
+    if ttft_s > sent.ttft_s_high:
+        return SURPRISES if ttft_s > 2.0 * sent.ttft_s_high else 1
+    return 0

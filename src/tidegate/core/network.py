@@ -10,6 +10,7 @@ addresses, and what one of them is slowed by (its own balancer, its proxy) must 
 
 from bisect import bisect_left, insort
 from math import inf, log, sqrt
+from typing import NamedTuple
 
 import msgspec
 
@@ -44,7 +45,7 @@ UPLOAD_S_SURE, UPLOAD_S_LEAST = 0.01, 0.001
 UPLOAD_BYTES_MIN, UPLOAD_BYTES_ALWAYS = 2 * 1024, 64 * 1024
 
 
-class Sample(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
+class Sample(NamedTuple):
     """One measured value, and when. Ordered by time: those of one instant by their value, not by their arrival."""
 
     at_s: float
@@ -178,7 +179,9 @@ class NetworkModel:
 
     def _fit_rtt(self) -> None:
         self._rtt = level(self.state.rtts, self._declared_s, RTT_SIGMA, RTT_NOISE_S)
-        self.rtt_s = self._rtt.value
+        measured_s, declared_s = self._rtt.value, self._declared_s
+        # Where a clock cannot tell the difference, chance must not choose between endpoints that were declared alike.
+        self.rtt_s = declared_s if abs(measured_s - declared_s) < RTT_NOISE_S else measured_s
         self._rtt_s2 = (self.rtt_s + RTT_NOISE_S) ** 2
 
     def _fit_upload(self) -> None:

@@ -52,7 +52,7 @@ class Prober:
         while True:
             due_s = self._clock.now_s() + self._every_s
             while await self._doubt_before(due_s):
-                await self._look()
+                await self._measure()
             await self.once()
 
     def doubt(self) -> None:
@@ -69,19 +69,26 @@ class Prober:
             return False
         return True
 
-    async def _look(self) -> None:
-        """One round trip, told to the router."""
+    async def _measure(self) -> None:
+        """The round trip alone, told to the router."""
         self._doubted.clear()
-        _, rtt_s = await self._timed(self._upstream.dialect.probes()[0])
+        rtt_s = await self._rtt_s()
         if self._up and rtt_s is not None:
             self._dispatch.probed(Probed(endpoint=self._upstream.endpoint.name, up=True, rtt_s=rtt_s))
 
     async def once(self) -> None:
         """One probe, told to the router."""
-        self._dispatch.probed(await self.look())
+        self._doubted.clear()
+        seen = await self.look()
+        if seen.up and seen.rtt_s is None:
+            seen = replace(seen, rtt_s=await self._rtt_s())
+        self._dispatch.probed(seen)
 
     async def introduce(self) -> Probed:
-        """The first look, before the router is told of the endpoint: what the engine does not tell is as declared."""
+        """The first look, before the router is told of the endpoint: what the engine does not tell is as declared.
+
+        So is the round trip, mostly: all endpoints are asked at once, and would seem further away than they are.
+        """
         seen, endpoint = await self.look(), self._upstream.endpoint
         return replace(
             seen,
@@ -91,7 +98,6 @@ class Prober:
 
     async def look(self) -> Probed:
         """One probe, told to nobody."""
-        self._doubted.clear()
         probes = self._upstream.dialect.probes()
         answers: list[ProbeAnswer | None] = []
         rtts_s: list[float] = []
@@ -104,11 +110,6 @@ class Prober:
                 break
         answers += [None] * (len(probes) - len(answers))
         signals = self._upstream.dialect.signals(answers)
-        if signals.up and not rtts_s:
-            # The connection had to be made first; it is there now.
-            _, took_s = await self._timed(probes[0])
-            if took_s is not None:
-                rtts_s.append(took_s)
         # One lost probe is bad luck; traffic itself finds out sooner, through the breaker.
         self._failures = 0 if signals.up else self._failures + 1
         self._up = signals.up or (self._up and self._failures < 2)
@@ -133,6 +134,15 @@ class Prober:
         if told is None or self._context_tokens_max is None:
             return told
         return min(told, self._context_tokens_max)
+
+    async def _rtt_s(self) -> float | None:
+        """The round trip, on a connection that is there already, or by the second question."""
+        probe = self._upstream.dialect.probes()[0]
+        for _ in range(2):
+            _, took_s = await self._timed(probe)
+            if took_s is not None:
+                return took_s
+        return None
 
     async def _timed(self, probe: ProbeRequest) -> tuple[ProbeAnswer | None, float | None]:
         """What it answers, and how long that took to begin; None where a connection had to be made first, which costs
