@@ -29,6 +29,7 @@ from tidegate.core.model import (
     Segment,
     Slo,
     Step,
+    Uploaded,
     Wait,
     replace,
 )
@@ -170,8 +171,17 @@ class Storm:
         silent = [key for key in self.sent if key not in self.content]
         if silent:
             key = self.draw.choice(silent)
+            if self.draw_more.random() < 0.3:
+                self.upload(key)
             self.content[key] = self.now_s
             self.tell(FirstToken(request_id=key[0], endpoint=key[1], ttft_s=self.now_s - self.sent[key]))
+
+    def upload(self, key: tuple[str, str]) -> None:
+        """The bytes of a request have got there."""
+        took_s, at_most = self.draw_more.choice((0.002, 0.02, 1.5)), self.draw_more.random() < 0.2
+        size_bytes = self.requests[key[0]].prompt_bytes
+        fact = Uploaded(request_id=key[0], endpoint=key[1], upload_bytes=size_bytes, seconds=took_s, at_most=at_most)
+        self.tell(fact)
 
     def end(self) -> None:
         """Some attempt ends, well or not; a failed one goes on with its plan."""
@@ -221,6 +231,8 @@ class Storm:
         name = self.draw.choice(self.endpoints).name
         up = self.draw.random() < 0.8
         rtt_s = self.draw.choice((None, 0.02)) if up else None
+        if rtt_s is not None:
+            rtt_s *= self.draw_more.choice((1.0, 1.0, 1.0, 1.1, 10.0))
         # Some are one model for a time, and one never tells.
         told = None if name == "cloud" else self.draw_more.choice(FINGERPRINTS)
         self.tell(Probed(endpoint=name, up=up, rtt_s=rtt_s, fingerprint=told if up else None))

@@ -15,7 +15,7 @@ from tidegate.core.estimator import RETRY_AFTER_S_MAX, ROWS
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, Length, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
-from tidegate.core.network import Network
+from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
 from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
@@ -248,19 +248,28 @@ def test_two_restarts_age_what_was_learned_as_one_after_both_times(
     assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
 
 
-@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1 + 0.2 / 3.0), (HOUR_S, 0.3)])
-def test_a_round_trip_that_is_old_gives_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
+@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1), (2.0 * HOUR_S, 0.12)])
+def test_round_trips_that_are_old_give_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
     network = aged(_one(), age_s).endpoints["e"].network
-    assert network.rtt_s == 0.1
-    network.learn_rtt(0.3)
-    assert network.rtt_s == pytest.approx(after_s)
+    way = NetworkModel(0.0, 1e6, network)
+    assert way.rtt_s == 0.1
+    way.learn_rtt(0.12, age_s)
+    assert way.rtt_s == after_s
+
+
+def test_what_a_network_was_like_after_now_becomes_now_and_stays_in_order() -> None:
+    state = _one()
+    state.endpoints["e"].network.rtts = [Sample(1.0, 0.4), Sample(2.0, 0.3), Sample(3.0, 0.2)]
+    after = revived(state, {"e"}, 2.0)
+    assert after.endpoints["e"].network.rtts == [Sample(1.0, 0.4), Sample(2.0, 0.2), Sample(2.0, 0.3)]
+    assert fault(after) == ""
 
 
 def _one(excess: float = 0.0) -> State:
     made = state_of(Storm(0)).endpoints["lap"]
     assert made.ttft is not None
     made.ttft.promises[0].excess = excess
-    made.network = Network(rtt_s=0.1, upload_bytes_per_s=1e6, probed=True)
+    made.network = Network(rtts=[Sample(0.0, 0.1), Sample(0.0, 0.1)])
     return State(endpoints={"e": made})
 
 
@@ -333,11 +342,19 @@ def _overdo(e: EndpointState) -> None:
 
 
 def _hurry(e: EndpointState) -> None:
-    e.network.rtt_s = -0.1
+    e.network.rtts = [Sample(1.0, -0.1)]
 
 
 def _stop(e: EndpointState) -> None:
-    e.network.upload_bytes_per_s = 0.0
+    e.network.uploads = [Sample(1.0, 0.0)]
+
+
+def _confuse(e: EndpointState) -> None:
+    e.network.rtts = [Sample(2.0, 0.1), Sample(1.0, 0.1)]
+
+
+def _hoard(e: EndpointState) -> None:
+    e.network.uploads = [Sample(float(n), 1e6) for n in range(SAMPLES_MAX + 1)]
 
 
 @pytest.mark.parametrize(
@@ -352,11 +369,13 @@ def _stop(e: EndpointState) -> None:
         (_reverse, "`ttft` has a negative factor"),
         (_part, "`ttft` has a cell whose parts are not 6"),
         (_hush, "`ttft` has 17 silences"),
+        (_hurry, "`network.rtts` has a sample that cannot be"),
+        (_stop, "`network.uploads` has a sample of no rate"),
+        (_confuse, "`network.rtts` has more than 16 samples, or has them out of order"),
+        (_hoard, "`network.uploads` has more than 16 samples"),
         (_forget, "`prompts` has other cells"),
         (_undo, "`prompts` has a negative sum"),
         (_overdo, "`prompts` has a probability that is none"),
-        (_hurry, "`network`"),
-        (_stop, "`network`"),
     ],
 )
 def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(

@@ -1,6 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
+from math import sqrt
 from statistics import NormalDist
 
 from tidegate.core import identity, likeness
@@ -21,8 +22,9 @@ from tidegate.core.model import (
     Probed,
     Request,
     Started,
+    Uploaded,
 )
-from tidegate.core.network import Network
+from tidegate.core.network import RTT_NOISE_S, NetworkModel
 from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, LIKELY, TPOT_S_MIN, Parts
 from tidegate.core.prefix import Prefixes
@@ -40,15 +42,17 @@ ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
+# One promise in ten is missed by chance, so that one in a hundred times it is two in a row.
+SURPRISES = 2
+# Seven in a hundred prompts of those that were not cached are as much sooner than expected.
+QUICK_DEVIATIONS = 1.5
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
 
 
-def fresh(endpoint: Endpoint) -> EndpointState:
-    """The state of an endpoint of which nothing is known but what its configuration says."""
-    prior = endpoint.prior
+def fresh() -> EndpointState:
+    """The state of an endpoint of which nothing is known but what its configuration says, which stands there."""
     return EndpointState(
-        network=Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s),
         breaker=Breaker(),
         prefills=Prefills(),
         pace=Pace(),
@@ -75,6 +79,7 @@ class EndpointModel:
         "_quantile",
         "_shares_compute",
         "_slots",
+        "_surprises",
         "_usd_per_s",
         "capabilities",
         "doubts",
@@ -83,6 +88,7 @@ class EndpointModel:
         "fingerprint",
         "likeness",
         "name",
+        "network",
         "owned",
         "prefixes",
         "prior",
@@ -93,7 +99,7 @@ class EndpointModel:
 
     def __init__(self, endpoint: Endpoint, quantile: float, state: EndpointState | None = None) -> None:
         """`quantile` is what promises are held to."""
-        state = fresh(endpoint) if state is None else state
+        state = fresh() if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
@@ -115,6 +121,7 @@ class EndpointModel:
         self._believe()
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
+        self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         cached_usd = endpoint.price.usd_per_cached_token
@@ -125,6 +132,8 @@ class EndpointModel:
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
         self._slots: tuple[float, list[float]] | None = None
+        # Attempts in a row whose first content came later than promised, or sooner than the network should let it.
+        self._surprises = 0
 
     @property
     def context_tokens(self) -> int:
@@ -135,6 +144,11 @@ class EndpointModel:
     def room(self) -> int:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.endpoint.concurrency - len(self.state.reservations)
+
+    @property
+    def doubts_network(self) -> bool:
+        """Whether the way there may be another one by now, so that a probe should tell before its turn."""
+        return self.network.unsettled or self._surprises >= SURPRISES
 
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
@@ -177,8 +191,7 @@ class EndpointModel:
         queued_s = self.ttft.factors[3] * queue_s * ttft.median_s / ttft.raw_s
         engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
         prefill_s = engine_s - queued_s
-        network = state.network
-        network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
+        network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
         decode_s = output_tokens * tpot_s
         first_s = sure_s = network_s + engine_s
         prefill_s_mean = prefill_s * ttft.mean_ratio
@@ -186,13 +199,15 @@ class EndpointModel:
         if cached.tokens:
             sure_s, mean_s, outcomes = parts.outcomes(cached, cached_tokens, first_s, self.ttft.factors, ttft)
             prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * ttft.mean_ratio
+        # Of what is promised: with what is cached for sure.
+        most_s = first_s if first_s > sure_s else sure_s
         return Base(
             network_s,
             queued_s,
             prefill_s,
             prefill_s_mean,
             first_s,
-            ttft.sigma,
+            sqrt(ttft.sigma * ttft.sigma + network_s2 / (most_s * most_s)),
             self._deviations,
             tpot_s,
             tpot.sigma,
@@ -282,17 +297,33 @@ class EndpointModel:
         state.breaker.started(fact.request_id, now_s)
         self._slots = None
 
+    def uploaded(self, fact: Uploaded, now_s: float) -> None:
+        """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
+        self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
+        sent = self.state.reservations.get(fact.request_id)
+        if sent is None:
+            return
+        network_s = self.network.rtt_s + fact.seconds
+        if fact.at_most:
+            network_s = min(network_s, sent.network_s)
+        sent.first_s_mean += network_s - sent.network_s
+        sent.network_s = network_s
+        self._slots = None
+
     def first(self, request_id: str, now_s: float) -> Reservation | None:
         """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            ttft_s = now_s - reservation.started_s
+            surprising = ttft_s > reservation.ttft_s_high or ttft_s < reservation.network_s
+            self._surprises = self._surprises + 1 if surprising else 0
             self._settle(now_s, head_done=oldest is reservation)
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
-            if given is None or not given.spans or not self.prefixes.told:
-                self._correct_ttft(reservation, reservation.ttft, now_s - reservation.started_s, now_s)
+            if not self._waits(reservation, ttft_s):
+                self._correct_ttft(reservation, reservation.ttft, ttft_s, now_s)
         return reservation
 
     def ended(self, fact: Ended, now_s: float) -> Reservation | None:
@@ -304,6 +335,8 @@ class EndpointModel:
         if reservation is None:
             return None
         state.pace.pass_until(in_flight, now_s)
+        if reservation.first_s is None and fact.e2e_s > reservation.ttft_s_high:
+            self._surprises += 1
         self._context_tokens -= reservation.prompt_tokens
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
@@ -322,13 +355,16 @@ class EndpointModel:
             self._learn_silence(reservation, fact.e2e_s, now_s)
         return reservation
 
-    def probed(self, fact: Probed) -> None:
+    def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
         if fact.up and not self.state.up:
             self.prefixes.forget()
         self.state.up = fact.up
+        self._surprises = 0
         if fact.rtt_s is not None:
-            self.state.network.learn_rtt(fact.rtt_s)
+            before_s = self.network.rtt_s
+            self.network.learn_rtt(fact.rtt_s, now_s)
+            self._rerouted(self.network.rtt_s - before_s)
         if fact.context_tokens is not None:
             self.state.context_tokens = fact.context_tokens
         if fact.capabilities is not None:
@@ -336,6 +372,20 @@ class EndpointModel:
             self.capabilities = frozenset(fact.capabilities)
         if fact.fingerprint is not None:
             self._recognise(fact.fingerprint)
+
+    def _rerouted(self, longer_s: float) -> None:
+        """The round trip is another one: what is under way may have gone there in it already."""
+        if abs(longer_s) < RTT_NOISE_S:
+            return
+        for sent in self.state.reservations.values():
+            ttft_s, first_s = sent.ttft_s, sent.ttft_s + longer_s
+            # Whose first content has come tells by its time; the engine must not be blamed for what the network did.
+            if sent.first_s is None or abs(sent.first_s - sent.started_s - first_s) < abs(
+                sent.first_s - sent.started_s - ttft_s
+            ):
+                sent.network_s += longer_s
+                sent.first_s_mean += longer_s
+        self._slots = None
 
     def _recognise(self, told: Fingerprint) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
@@ -392,13 +442,24 @@ class EndpointModel:
         cached_tokens = fact.cached_tokens if served else None
         self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
 
-    def _correct_ttft(self, sent: Reservation, predicted: Sent, ttft_s: float, now_s: float) -> None:
-        """When its first content is here, and not only when its answer ends: changes are seen then. Where it depends
-        on what was cached, that has to be told first.
+    def _waits(self, sent: Reservation, ttft_s: float) -> bool:
+        """Whether it is better understood at its end.
+
+        Where it depends on what was cached, and where it came sooner than expected, that has to be told first; what
+        is later than promised may be the network, of which a probe will have told by then.
         """
+        if sent.given is not None and sent.given.spans and self.prefixes.told:
+            return True
+        if ttft_s > sent.ttft_s_high:
+            return not self.endpoint.local
+        return ttft_s - sent.network_s < sent.ttft.low_s(QUICK_DEVIATIONS)
+
+    def _correct_ttft(self, sent: Reservation, predicted: Sent, ttft_s: float, now_s: float) -> None:
+        """When its first content is here, and not only when its answer ends: changes are seen then."""
         sent.corrected = True
-        if sent.teaches:
-            took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        took_s = ttft_s - sent.network_s
+        # Where less is left, the network was not what it was taken for: of the engine this says nothing.
+        if sent.teaches and took_s >= ENGINE_S_MIN:
             self.ttft.correct(predicted, took_s, 1.0, ttft_s > sent.ttft_s_high, sent.started_s, now_s)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
@@ -412,7 +473,8 @@ class EndpointModel:
                 parts = self._parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
         if not sent.corrected:
             self._correct_ttft(sent, self._parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
-        self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
+        if ttft_s - sent.network_s >= ENGINE_S_MIN:
+            self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
         # Given up before any content: the time to first content is at least this. Nothing may have been cached.

@@ -127,10 +127,11 @@ class Keeping:
     def _judged(self) -> Odds:
         kept = self.kept
         (unknown, known), (rest, more) = kept.surplus, kept.rest
-        surplus = unknown / (rest + REST_TOKENS), known / (more + REST_TOKENS)
+        # Engines have told of more cached tokens than a prompt had.
+        surplus = min(1.0, unknown / (rest + REST_TOKENS)), min(1.0, known / (more + REST_TOKENS))
         if surplus[0] > surplus[1]:
             # A longer beginning in common never means less that is cached.
-            surplus = ((unknown + known) / (rest + more + REST_TOKENS),) * 2
+            surplus = (min(1.0, (unknown + known) / (rest + more + REST_TOKENS)),) * 2
         by_size = _falling(kept.hits_by_size[::-1], kept.misses_by_size[::-1], self._by_size[::-1])
         return Odds(
             _falling(kept.hits_by_distance, kept.misses_by_distance, self._by_distance),

@@ -279,6 +279,20 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     preamble_bytes: int = 0
 
 
+class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):
+    """So many bytes of an attempt's request have reached the other side, `seconds` after its first one was sent, not
+    counting the round trip; or `at_most` so long after it, where they were too quick to be timed.
+
+    Told once of an attempt at most, and of large requests only.
+    """
+
+    request_id: str
+    endpoint: str
+    upload_bytes: int
+    seconds: float
+    at_most: bool = False
+
+
 class FirstToken(Record, frozen=True, kw_only=True, tag="first_token"):
     """First content of an attempt, `ttft_s` after it was sent."""
 
@@ -351,7 +365,7 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     static: bool = False
 
 
-Observation = Held | Released | Started | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
+Observation = Held | Released | Started | Uploaded | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
 
 
 # --- the policy's settings and the journal ----------------------------------------------------------------------

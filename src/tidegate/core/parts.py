@@ -139,12 +139,13 @@ class Parts:
     def told(self, sent: Reservation, fact: Ended, took_s: float, factors: list[float]) -> Sent:
         """What would have been predicted with what was cached; where that is not told, with what fits best."""
         given, tokens = sent.given, float(sent.prompt_tokens)
-        if given is None or not given.spans:
-            return sent.ttft
-        if fact.cached_tokens is not None and fact.prompt_tokens:
+        spans = () if given is None else given.spans
+        if fact.prompt_tokens and (fact.cached_tokens or (spans and fact.cached_tokens is not None)):
             share = min(1.0, fact.cached_tokens / fact.prompt_tokens)
             return sent.ttft.had(factors, self.computed(sent.ttft, tokens, share * tokens))
-        ends = [0.0, *accumulate(span.tokens for span in given.spans)]
+        if not spans:
+            return sent.ttft
+        ends = [0.0, *accumulate(span.tokens for span in spans)]
         found = [sent.ttft.had(factors, self.computed(sent.ttft, tokens, min(end, tokens))) for end in ends]
         return min(found, key=lambda one: abs(log(took_s / one.median_s)))
 

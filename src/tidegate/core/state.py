@@ -19,10 +19,10 @@ class EndpointState(msgspec.Struct, kw_only=True):
     first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     """
 
-    network: Network
     breaker: Breaker
     prefills: Prefills
     pace: Pace
+    network: Network = msgspec.field(default_factory=Network)
     ttft: Learned | None = None
     tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}
