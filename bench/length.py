@@ -13,9 +13,13 @@ quantiles:
 - `static`: of the class, of the rows that warm.
 - `class, model and key`: the finest that was seen twenty times, of (class, model, key), (class, model) and class.
 
-And given that so many tokens have streamed and more come: the quantiles of the whole length, and the mean error of the
-expected rest. The references: what was predicted at first, cut at what has streamed, and `class`, of those longer.
-What loses is told first.
+And given that so many tokens have streamed and more come: the quantiles of the whole length, and of the expected rest
+the mean absolute error, its root mean square and the mean. The references: what was predicted at first, cut at what has
+streamed, and `class`, of those longer.
+
+`brier` is the mean square error of the probability that an output is not longer than each of a few limits, as
+`core/value` has it from median and spread; and as it is from the mean with half a natural logarithm. What loses is told
+first.
 """
 
 import os
@@ -23,17 +27,21 @@ from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
-from math import ceil, exp, log, sqrt
-from statistics import NormalDist, fmean, geometric_mean
+from math import ceil, log, sqrt
+from statistics import fmean, geometric_mean
 
 from bench.length_rows import Row, all_traces
 from bench.record import record
-from tidegate.core.length import LengthModel
+from tidegate.core import bins
+from tidegate.core.counts import Turns
+from tidegate.core.length import Length, LengthModel, beginnings_of
 from tidegate.core.model import Request
+from tidegate.core.value import probability_below
 
 TRAIN_SHARE = 0.6
 SHARES = (0.5, 0.9, 0.95)
 STREAMED = (10, 50, 200, 500)
+LIMITS = (25, 100, 400, 1600)
 # Fewer say nothing of one row in twenty.
 SEEN_MIN = 20
 BOUND = 0.9
@@ -75,6 +83,15 @@ def empirical(ordered: list[int], streamed: int = 0) -> Quantile:
     return quantile
 
 
+def believed(length: Length) -> Quantile:
+    """The quantiles of what the core believes."""
+
+    def quantile(share: float) -> float:
+        return bins.quantiles(length.shares, [share])[0]
+
+    return quantile
+
+
 def pinball(quantile: Quantile, tokens: float) -> list[float]:
     """By share, in tokens."""
     return [max(share * (tokens - q), (share - 1.0) * (tokens - q)) for share in SHARES for q in (quantile(share),)]
@@ -97,32 +114,29 @@ class Model:
     def __init__(self) -> None:
         self._lengths = LengthModel()
 
-    def learn(self, request: Request, tokens: int, now_s: float) -> None:
+    def turns(self, request: Request) -> Turns | None:
+        """What is known of its conversation as it is sent."""
+        return self._lengths.turns(request.session, beginnings_of(request))
+
+    def learn(self, request: Request, tokens: int, now_s: float, turns: Turns | None) -> None:
         """Take in how long one output was."""
-        self._lengths.learn(request.klass, float(tokens), now_s)
+        self._lengths.learn(
+            request.klass,
+            float(tokens),
+            now_s,
+            model=request.model,
+            key=request.key,
+            prompt_tokens=request.prompt_tokens,
+            session=request.session,
+            beginning=next(reversed(beginnings_of(request)), 0),
+            turns=turns,
+        )
 
-    def at(self, request: Request) -> tuple[Quantile, float]:
-        """Quantiles of its length, and the mean."""
-        law = self._law(request)
-
-        def quantile(share: float) -> float:
-            return exp(law.inv_cdf(share))
-
-        return quantile, self._lengths.at(request.klass, request.output_tokens_max).expected_tokens
-
-    def given(self, request: Request, streamed: int) -> tuple[Quantile, float]:
-        """Quantiles of its length, and the mean of what is left, where so much has streamed and more comes."""
-        law = self._law(request)
-        below = law.cdf(log(streamed))
-
-        def quantile(share: float) -> float:
-            return exp(law.inv_cdf(min(below + share * (1.0 - below), 1.0 - 1e-12)))
-
-        return quantile, fmean(quantile((n + 0.5) / 100.0) for n in range(100)) - streamed
-
-    def _law(self, request: Request) -> NormalDist:
-        mu, variance = self._lengths._log_moments(request.klass)
-        return NormalDist(mu, sqrt(variance))
+    def at(self, request: Request, turns: Turns | None) -> Length:
+        """What is believed of its length."""
+        return self._lengths.at(
+            request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
+        )
 
 
 class Scores:
@@ -133,29 +147,35 @@ class Scores:
         self.given: dict[int, dict[str, list[list[float]]]] = {s: defaultdict(list) for s in STREAMED}
         self.rest: dict[int, dict[str, list[float]]] = {s: defaultdict(list) for s in STREAMED}
         self.covered: list[list[bool]] = []
+        self.brier: dict[str, list[float]] = defaultdict(list)
 
-    def row(self, row: Row, model: Model, klass: Empirical, finest: Empirical, static: Empirical) -> None:
+    def row(self, row: Row, length: Length, klass: Empirical, finest: Empirical, static: Empirical) -> None:
         """Score everybody on one row."""
-        request, tokens = row.request, row.output_tokens
-        quantile, mean = model.at(request)
+        request, tokens, quantile = row.request, row.output_tokens, believed(length)
         self.at["model"].append(pinball(quantile, tokens))
         self.covered.append([tokens <= quantile(share) for share in SHARES])
+        for limit in LIMITS:
+            for name, middle, sigma in (
+                ("median and spread", length.median_tokens, length.sigma),
+                ("mean and half a logarithm", length.expected_tokens, 0.5),
+            ):
+                self.brier[name].append((probability_below(log(limit / middle) / sigma) - (tokens <= limit)) ** 2)
         for name, reference in (("class", klass), ("static", static), ("class, model and key", finest)):
             self.at[name].append(pinball(empirical(reference.at(request)), tokens))
         for streamed in STREAMED:
             if tokens > streamed:
-                self._given(row, streamed, quantile, mean, model, klass)
+                self._given(row, streamed, length, klass)
 
-    def _given(self, row: Row, streamed: int, quantile: Quantile, mean: float, model: Model, klass: Empirical) -> None:
+    def _given(self, row: Row, streamed: int, length: Length, klass: Empirical) -> None:
         tokens, given, rest = row.output_tokens, self.given[streamed], self.rest[streamed]
-        later, rest_mean = model.given(row.request, streamed)
+        quantile, later = believed(length), length.given(streamed)
         longer = klass.at(row.request, streamed)
-        given["model"].append(pinball(later, tokens))
+        given["model"].append(pinball(believed(later), tokens))
         given["cut"].append(pinball(lambda share: max(quantile(share), streamed), tokens))
         given["class"].append(pinball(empirical(longer, streamed), tokens))
         left = tokens - streamed
-        rest["model"].append(rest_mean - left)
-        rest["cut"].append(max(0.0, mean - streamed) - left)
+        rest["model"].append(later.expected_tokens - streamed - left)
+        rest["cut"].append(max(0.0, length.expected_tokens - streamed) - left)
         rest["class"].append((fmean(longer) - streamed if longer else 1.0) - left)
 
 
@@ -164,19 +184,20 @@ def score(rows: list[Row], *, train: float = TRAIN_SHARE, end: float = 1.0) -> S
     scores, model = Scores(), Model()
     klass, finest, static = Empirical(by_class), Empirical(by_all, SEEN_MIN), Empirical(by_class)
     first, last = int(train * len(rows)), int(end * len(rows))
-    under_way: list[tuple[float, int]] = []
+    under_way: list[tuple[float, int, Turns | None]] = []
     for number, row in enumerate(rows[:last]):
         while under_way and under_way[0][0] <= row.request.arrived_s:
-            known_s, known = heappop(under_way)
+            known_s, known, turns = heappop(under_way)
             request, tokens = rows[known].request, rows[known].output_tokens
-            model.learn(request, tokens, known_s)
+            model.learn(request, tokens, known_s, turns)
             klass.learn(request, tokens)
             finest.learn(request, tokens)
             if known < first:
                 static.learn(request, tokens)
+        turns = model.turns(row.request)
         if number >= first:
-            scores.row(row, model, klass, finest, static)
-        heappush(under_way, (row.known_s, number))
+            scores.row(row, model.at(row.request, turns), klass, finest, static)
+        heappush(under_way, (row.known_s, number, turns))
     return scores
 
 
@@ -194,6 +215,7 @@ def figures(scores: Scores) -> dict[str, object]:
         "covered": {
             str(share): round(fmean(c[place] for c in scores.covered), 4) for place, share in enumerate(SHARES)
         },
+        "brier": {name: round(fmean(errors), 4) for name, errors in scores.brier.items()},
         "given": {str(s): _given(scores.given[s], scores.rest[s]) for s in STREAMED if scores.given[s]},
     }
 
@@ -205,6 +227,7 @@ def _given(given: dict[str, list[list[float]]], rest: dict[str, list[float]]) ->
         "ratio to cut": _ratio(mine, _mean(given["cut"])),
         "ratio to class": _ratio(mine, _mean(given["class"])),
         "rest_tokens_error": {name: round(fmean(abs(e) for e in errors), 1) for name, errors in rest.items()},
+        "rest_tokens_rms": {name: round(sqrt(fmean(e * e for e in errors)), 1) for name, errors in rest.items()},
         "rest_tokens_bias": {name: round(fmean(errors), 1) for name, errors in rest.items()},
     }
 
@@ -229,6 +252,8 @@ def pooled(parts: Iterable[Scores]) -> Scores:
     whole = Scores()
     for part in parts:
         whole.covered += part.covered
+        for name, errors in part.brier.items():
+            whole.brier[name] += errors
         for name, found in part.at.items():
             whole.at[name] += found
         for streamed in STREAMED:

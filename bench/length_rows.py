@@ -95,10 +95,15 @@ def _row(
 
 def _seen(model: str, seen: Iterator[traces.Seen]) -> list[Row]:
     return [
-        _row(number, one.at_s, model, one.prompt_tokens, one.output_tokens, prefix=one.blocks or ())
+        # Of the last block of a prompt, which is not whole, the core has no digest.
+        _row(number, one.at_s, model, one.prompt_tokens, one.output_tokens, prefix=_whole(one))
         for number, one in enumerate(seen)
         if one.output_tokens >= 1
     ]
+
+
+def _whole(one: traces.Seen) -> tuple[int, ...]:
+    return (one.blocks or ())[: one.prompt_tokens // traces.MOONCAKE_BLOCK_TOKENS]
 
 
 def _agents() -> list[Row]:

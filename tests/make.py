@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from tidegate.core.length import beginnings_of
 from tidegate.core.model import (
     ANYWHERE,
     Ended,
@@ -82,7 +83,10 @@ def started(request: Request, endpoint: str) -> Started:
         prompt_bytes=request.prompt_bytes,
         output_tokens_max=request.output_tokens_max,
         completions=request.completions,
+        model=request.model,
+        key=request.key,
         session=request.session,
+        beginnings=beginnings_of(request),
     )
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.properties.storm import Storm
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Cell
+from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
-from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, LengthModel
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
@@ -61,6 +62,8 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
     after = revived(state_of(storm), names(storm), storm.now_s)
     assert after.held == {}
     assert after.sessions == {}
+    assert after.lengths.sessions == {}
+    assert after.lengths.beginnings == {}
     assert after.static_until_s == 0.0
     for e in after.endpoints.values():
         assert e.reservations == {}
@@ -87,7 +90,7 @@ def test_all_that_was_learned_survives_bit_for_bit(seed: int) -> None:
     storm = Storm(seed).run(150)
     before = state_of(storm)
     after = revived(before, names(storm), storm.now_s)
-    assert after.lengths == before.lengths
+    assert after.lengths.counts == before.lengths.counts
     assert {n: learned(e) for n, e in after.endpoints.items()} == {n: learned(e) for n, e in before.endpoints.items()}
 
 
@@ -108,7 +111,7 @@ def test_of_an_endpoint_that_is_not_kept_nothing_survives(seed: int, keep: set[s
     before = state_of(storm)
     after = revived(before, keep, storm.now_s)
     assert after.endpoints.keys() == keep
-    assert after.lengths == before.lengths
+    assert after.lengths.counts == before.lengths.counts
 
 
 @given(seeds)
@@ -151,7 +154,7 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
         assert e.breaker.open_until_s <= now_s + OPEN_S_MAX
         assert e.not_before_s <= now_s + RETRY_AFTER_S_MAX
         assert all(cell.at_s <= now_s for cell in [*(e.ttft or []), *(e.tpot or [])])
-    assert all(cell.at_s <= now_s for cell in after.lengths.values())
+    assert all(one.seen_s <= now_s for one in after.lengths.counts.values())
 
 
 # --- age ------------------------------------------------------------------------------------------------------------
@@ -196,23 +199,13 @@ def test_the_spread_of_a_correction_never_narrows_and_ends_at_the_priors_beside_
                     assert last == pytest.approx(sqrt(mix.variance + endpoint.prior.sigma**2), rel=1e-4)
 
 
-cells = st.builds(
-    Cell, weight=st.floats(0.0, 32.0), mean=st.floats(0.0, 9.0), variance=st.floats(0.0, 4.0), at_s=st.just(0.0)
-)
-
-
-@given(st.dictionaries(st.sampled_from(["chat", "chat/long", "batch/short"]), cells), ages_s)
-def test_the_spread_of_lengths_never_narrows_and_does_not_end_below_the_priors(
-    lengths: dict[str, Cell], age_s: float
-) -> None:
-    state = State(lengths=lengths)
-    for klass in ("chat", "chat/long", "batch/short"):
-        mu, variance = LengthModel(lengths)._log_moments(klass)
-        later_mu, later = LengthModel(aged(state, QUANTILE, age_s).lengths)._log_moments(klass)
-        _, end = LengthModel(aged(state, QUANTILE, 1e9).lengths)._log_moments(klass)
-        assert later_mu == mu
-        assert variance - 1e-12 <= later <= end + 1e-12
-        assert end >= PRIOR_SIGMA**2 - 1e-12
+@given(seeds, ages_s)
+def test_age_moves_nothing_that_is_believed_of_lengths(seed: int, age_s: float) -> None:
+    storm = idle(seed)
+    before, after = LengthModel(state_of(storm).lengths), LengthModel(aged(state_of(storm), QUANTILE, age_s).lengths)
+    for request in list(storm.requests.values())[-10:]:
+        asked = (request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens)
+        assert after.at(*asked) == before.at(*asked)
 
 
 @given(st.floats(0.0, 8.0), ages_s)
@@ -226,16 +219,15 @@ def test_a_calibrated_bound_goes_back_to_where_it_began_and_stays_where_it_is_wi
     assert end == pytest.approx(max(deviations, DEVIATIONS))
 
 
-@given(st.dictionaries(st.sampled_from("abc"), cells), st.floats(0.0, 8.0), ages_s, ages_s)
+@given(st.floats(0.0, 8.0), ages_s, ages_s)
 def test_two_restarts_age_what_was_learned_as_one_after_both_times(
-    lengths: dict[str, Cell], deviations: float, one_s: float, other_s: float
+    deviations: float, one_s: float, other_s: float
 ) -> None:
-    state = msgspec.structs.replace(_one(deviations), lengths=lengths)
+    state = _one(deviations)
     twice = aged(aged(state, QUANTILE, one_s), QUANTILE, other_s)
     once = aged(state, QUANTILE, one_s + other_s)
     quantiles = [s.endpoints["e"].quantile.deviations for s in (twice, once)]
     assert quantiles[0] == pytest.approx(quantiles[1])
-    assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
 
 
 @pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1 + 0.2 / 3.0), (HOUR_S, 0.3)])
@@ -314,6 +306,20 @@ def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(
     assert fault(state).startswith(f"endpoint `cloud`: {named}")
 
 
-def test_more_classes_than_are_ever_learned_and_cells_that_cannot_be_are_wrong() -> None:
-    assert "65 cells" in fault(State(lengths={str(n): Cell() for n in range(CLASSES_MAX + 1)}))
-    assert "`lengths`" in fault(State(lengths={"chat": Cell(weight=-1.0)}))
+@pytest.mark.parametrize(
+    ("lengths", "named"),
+    [
+        (
+            Lengths(counts={f"group {n}": Counts(0, {3: 16}, {}) for n in range(COUNTS_BYTES_MAX // 40)}),
+            "bytes of groups",
+        ),
+        (Lengths(sessions={str(n): Turns(0, 1, 16, 16) for n in range(TURNS_MAX + 1)}), "501 conversations"),
+        (Lengths(counts={"chat": Counts(0, {3: -1}, {})}), "-1 in bin 3 of group `chat`"),
+        (Lengths(counts={"chat": Counts(0, {}, {48: 16})}), "16 in bin 48 of group `chat`"),
+        (Lengths(sessions={"a": Turns(0, 1, 0, 0)}), "without answers"),
+        (Lengths(beginnings={7: Turns(0, 1, 16, 16 * 48)}), "of no length"),
+    ],
+)
+def test_lengths_that_are_never_learned_are_wrong(lengths: Lengths, named: str) -> None:
+    assert fault(State(lengths=lengths)).startswith("`lengths`")
+    assert named in fault(State(lengths=lengths))

@@ -4,12 +4,15 @@ from math import exp
 
 import msgspec
 
+from tidegate.core.length import Length
+
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
-    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
+    `first_s`, `tpot_s` and `decode_s` are medians: promises are judged at quantiles, by the spread of logarithms. What
     ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
+    `length` is what is believed of the output.
     """
 
     network_s: float
@@ -25,7 +28,7 @@ class Base(msgspec.Struct, gc=False):
     tpot_sigma: float
     decode_s: float
     decode_s_mean: float
-    output_tokens: float
+    length: Length
     cost_usd: float
 
     @property

@@ -8,6 +8,7 @@ from tidegate.core.base import Base
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
+from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
@@ -161,7 +162,7 @@ class EndpointModel:
         network = state.network
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
         tpot_s = tpot_raw_s * tpot.factor
-        decode_s = output_tokens * tpot_s
+        decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
         return Base(
             network_s,
             queue_s,
@@ -174,11 +175,10 @@ class EndpointModel:
             tpot_s,
             tpot_raw_s,
             tpot_sigma,
-            decode_s,
-            decode_s * tpot.mean_ratio,
-            output_tokens,
-            self.cost_usd(request, length)
-            + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
+            length.median_tokens * tpot_s,
+            decode_s_mean,
+            length,
+            self.cost_usd(request, length) + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s_mean),
         )
 
     def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
@@ -205,10 +205,14 @@ class EndpointModel:
         return request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
-        """When each of the `concurrency` slots is expected to be free, soonest first."""
+        """When each of the `concurrency` slots is expected to be free, soonest first.
+
+        Each attempt has three moments at which it may end; the next slot is free when three of all these have passed.
+        """
         if self._slots is not None and self._slots[0] == now_s:
             return self._slots[1]
-        busy = sorted(r.ends_s(now_s) for r in self.state.reservations.values())
+        ends_s = sorted([end_s for r in self.state.reservations.values() for end_s in r.ends_s(now_s)])
+        busy = [sum(ends_s[index : index + 3]) / 3.0 for index in range(0, len(ends_s), 3)]
         free = [now_s] * max(0, self.endpoint.concurrency - len(busy))
         # Filled beyond its concurrency (fail-over does that): as many must end as there are too many.
         slots_s = free + busy[max(0, len(busy) - self.endpoint.concurrency) :]
@@ -217,8 +221,8 @@ class EndpointModel:
 
     # --- learning -----------------------------------------------------------------------------------------------
 
-    def started(self, fact: Started, base: Base, now_s: float) -> None:
-        """Reserve. `base` is what this model predicts of it now."""
+    def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
+        """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
         state = self.state
         reservation = Reservation(
             started_s=now_s,
@@ -235,7 +239,12 @@ class EndpointModel:
             prefill_s=base.prefill_s_mean,
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
+            ahead=base.length.ahead(),
+            model=fact.model,
+            key=fact.key,
             session=fact.session,
+            beginning=fact.beginnings[-1] if fact.beginnings else 0,
+            turns=turns,
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens

@@ -254,7 +254,10 @@ class Released(Record, frozen=True, kw_only=True, tag="released"):
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):
-    """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone."""
+    """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone.
+
+    `beginnings` are the digests of its prompt at `length.PLACES`, by which a conversation without a session is known.
+    """
 
     request_id: str
     endpoint: str
@@ -263,7 +266,10 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     prompt_bytes: int
     output_tokens_max: int | None = None
     completions: int = 1
+    model: str = ""
+    key: str = ""
     session: str = ""
+    beginnings: tuple[int, ...] = ()
     hedge: bool = False
 
 

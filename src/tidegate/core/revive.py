@@ -2,17 +2,19 @@
 
 With a process ends what was under way; what was learned is kept, and what does not age by itself has.
 
-Cells of corrections, strikes of breakers and the weights of all cells fade with the time since they last learned, in
-epoch seconds, whether the process lived on or not. What has no such time widens here, by the time that nobody looked.
+Cells of corrections, strikes of breakers and counts of lengths fade with the time since they last learned, in epoch
+seconds, whether the process lived on or not. What has no such time widens here, by the time that nobody looked.
 """
 
 from collections.abc import Container, Iterable, Iterator
 from statistics import NormalDist
 
+from tidegate.core.bins import BINS
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
+from tidegate.core.counts import Counts, Lengths
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
-from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
@@ -25,10 +27,8 @@ _SHAPES = {"ttft": 1 + _ROWS + _ROWS * _COLUMNS, "tpot": 2 + _COLUMNS}
 
 def fault(state: State) -> str:
     """What is wrong with a state that no router of this software made; empty where nothing is."""
-    if len(state.lengths) > CLASSES_MAX:
-        return f"`lengths` has {len(state.lengths)} cells, and {CLASSES_MAX} at most are known"
-    if not all(_sound(cell) for cell in state.lengths.values()):
-        return "`lengths` has a cell of negative weight or variance"
+    if wrong := next(_faults_of_lengths(state.lengths), ""):
+        return f"`lengths` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -41,7 +41,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
     """
     return State(
         endpoints={name: _revived(e, now_s) for name, e in state.endpoints.items() if name in keep},
-        lengths={klass: _not_after(cell, now_s) for klass, cell in state.lengths.items()},
+        lengths=_revived_lengths(state.lengths, int(now_s)),
         overrides=state.overrides,
     )
 
@@ -89,8 +89,9 @@ def reconfigured(
 def aged(state: State, quantile: float, age_s: float) -> State:
     """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
 
-    Lengths and the calibrated `quantile` go back to the spread that they start from, by halves; where it was found to
-    be wider it stays. A round trip that is older than a half-life is replaced by the next one that is measured.
+    The calibrated `quantile` goes back to where it starts from, by halves; where it was found to be wider it stays. A
+    round trip that is older than a half-life is replaced by the next one that is measured. Counts of lengths say what
+    they said: beside what is counted next they weigh less, by the time that has passed.
     """
     assert age_s >= 0.0, "time runs forwards"
     deviations, left = NormalDist().inv_cdf(quantile), left_after(age_s)
@@ -103,10 +104,6 @@ def aged(state: State, quantile: float, age_s: float) -> State:
                 network=replace(e.network, probed=e.network.probed and age_s < HALF_LIFE_S),
             )
             for name, e in state.endpoints.items()
-        },
-        lengths={
-            klass: replace(cell, variance=_widened(cell.variance, PRIOR_SIGMA**2, left))
-            for klass, cell in state.lengths.items()
         },
     )
 
@@ -137,6 +134,16 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
     )
 
 
+def _revived_lengths(lengths: Lengths, now_s: int) -> Lengths:
+    """Which conversation is which ends with the process."""
+    return Lengths(
+        counts={
+            group: Counts(min(one.seen_s, now_s), one.ended.copy(), one.cut.copy())
+            for group, one in lengths.counts.items()
+        }
+    )
+
+
 def _not_after(cell: Cell, now_s: float) -> Cell:
     return replace(cell, at_s=min(cell.at_s, now_s))
 
@@ -151,6 +158,21 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield "`network` has a negative round trip or no upload rate"
     if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:
         yield "`quantile` is out of its bounds"
+
+
+def _faults_of_lengths(lengths: Lengths) -> Iterator[str]:
+    counts = lengths.counts
+    if (size := sum(bytes_of(group, one) for group, one in counts.items())) > COUNTS_BYTES_MAX:
+        yield f"takes {size} bytes of groups, and {COUNTS_BYTES_MAX} at most are kept"
+    if (count := len(lengths.sessions) + len(lengths.beginnings)) > TURNS_MAX:
+        yield f"has {count} conversations, and {TURNS_MAX} at most are kept"
+    for group, one in counts.items():
+        for place, counted in (*one.ended.items(), *one.cut.items()):
+            if not 0 <= place < BINS or counted < 1:
+                yield f"has {counted} in bin {place} of group `{group}`"
+    for turns in (*lengths.sessions.values(), *lengths.beginnings.values()):
+        if turns.weight < 1 or not 0 <= turns.total <= turns.weight * (BINS - 1):
+            yield "has a conversation without answers, or with answers of no length"
 
 
 def _sound(cell: Cell) -> bool:

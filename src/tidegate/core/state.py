@@ -4,6 +4,7 @@ import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, UpperQuantile
+from tidegate.core.counts import Lengths
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
@@ -43,7 +44,7 @@ class State(msgspec.Struct, kw_only=True):
     """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end."""
 
     endpoints: dict[str, EndpointState] = {}
-    lengths: dict[str, Cell] = {}
+    lengths: Lengths = msgspec.field(default_factory=Lengths)
     held: dict[str, Request] = {}
     overrides: Overrides = Overrides()
     sessions: dict[str, Pin] = {}

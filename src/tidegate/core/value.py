@@ -10,9 +10,6 @@ from tidegate.core.base import Base
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
 
-# Output length is known to half a natural logarithm at best; end to end inherits it.
-LENGTH_SIGMA = 0.5
-
 
 def worth_usd(request: Request, length: Length) -> float:
     """What meeting the promise is worth: it grows with the work, as the work's price does."""
@@ -85,7 +82,7 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         ttft_s=wait_s + base.first_s,
         ttft_s_high=wait_s + base.first_s_high,
         tpot_s=base.tpot_s,
-        output_tokens=base.output_tokens,
+        output_tokens=base.length.expected_tokens,
         e2e_s=wait_s + base.first_s + base.decode_s,
         sigma=base.sigma,
         attainment=attainment(request, base, spent_s),
@@ -96,7 +93,7 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
 
 def _e2e_sigma(base: Base) -> float:
     first = base.first_s * base.sigma
-    rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
+    rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + base.length.sigma**2)
     return sqrt(first * first + rest_squared) / (base.first_s + base.decode_s)
 
 

@@ -1,6 +1,7 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
 from tidegate.core.flight import Flight
+from tidegate.core.length import beginnings_of
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
@@ -100,7 +101,10 @@ class Account:
             prompt_bytes=request.prompt_bytes,
             output_tokens_max=request.output_tokens_max,
             completions=request.completions,
+            model=request.model,
+            key=request.key,
             session=request.session,
+            beginnings=beginnings_of(request),
             hedge=hedge,
         )
         self._dispatch.tell(fact, now_s)

@@ -9,6 +9,7 @@ import msgspec
 
 from tidegate.core import flight as fly
 from tidegate.core.flight import Flight
+from tidegate.core.length import beginnings_of
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,
@@ -249,7 +250,10 @@ class World:
             output_tokens_max=request.output_tokens_max,
             completions=request.completions,
             hedge=action.hedge,
+            model=request.model,
+            key=request.key,
             session=request.session,
+            beginnings=beginnings_of(request),
         )
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge)
         self.in_flight[name] += 1
