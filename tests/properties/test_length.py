@@ -256,7 +256,7 @@ def test_what_is_told_ahead_is_what_is_expected_given_as_much(
 def test_no_end_is_in_the_past_and_each_is_later_the_longer_it_lasts(
     known: list[Sample], asked: Sample, bound: int | None, ages_s: list[float], streams: bool
 ) -> None:
-    lengths, engine = after(known), EndpointModel(make.endpoint("e"), 1.28)
+    lengths, engine = after(known), EndpointModel(make.endpoint("e"), 0.9)
     sent = make.request("r", output_tokens_max=bound)
     engine.started(make.started(sent, "e"), engine.base(sent, lengths.at(asked.klass, bound), NOW_S), NOW_S)
     if streams:

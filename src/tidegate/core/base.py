@@ -4,32 +4,38 @@ from math import exp
 
 import msgspec
 
+from tidegate.core.latency import Sent
 from tidegate.core.length import Length
 
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
-    `first_s`, `tpot_s` and `decode_s` are medians: promises are judged at quantiles, by the spread of logarithms. What
-    ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
-    `length` is what is believed of the output.
+    `first_s`, `tpot_s` and `decode_s` are medians with the spread of their logarithms: promises are judged at
+    quantiles, at `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end
+    will teach by, `length` is what is believed of its output.
     """
 
     network_s: float
     queue_s: float
     prefill_s: float
     prefill_s_mean: float
-    raw_s: float
     first_s: float
     sigma: float
     deviations: float
     tpot_s: float
-    tpot_raw_s: float
     tpot_sigma: float
     decode_s: float
     decode_s_mean: float
     length: Length
     cost_usd: float
+    ttft: Sent
+    tpot: Sent
+
+    @property
+    def output_tokens(self) -> float:
+        """The expected length of its output."""
+        return self.length.expected_tokens
 
     @property
     def first_s_high(self) -> float:

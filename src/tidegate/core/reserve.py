@@ -7,6 +7,7 @@ import msgspec
 
 from tidegate.core.bins import AHEAD_TOKENS, Ahead
 from tidegate.core.counts import Turns
+from tidegate.core.latency import Sent
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
@@ -17,12 +18,12 @@ SOON_S = 0.001
 class Reservation(msgspec.Struct, kw_only=True):
     """One attempt under way, with what was predicted when it was sent, so that its ending can teach.
 
-    `raw_s` and `tpot_raw_s` are the engine's share of TTFT and the time per token before the learned correction,
-    `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
-    and `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds,
-    once more than each of `bins.AHEAD_TOKENS` has streamed. `load` is how many others were in flight. `session` is
-    the conversation that it belongs to, or `beginning` the longest one of its prompt, and `turns` what was known of
-    that. What was predicted from another prior `teaches` nothing.
+    `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
+    median with the network, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean` and
+    `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds, once
+    more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation that it belongs to, or `beginning`
+    the longest one of its prompt, and `turns` what was known of that. What was predicted from another prior `teaches`
+    nothing.
     """
 
     started_s: float
@@ -30,12 +31,11 @@ class Reservation(msgspec.Struct, kw_only=True):
     prompt_tokens: int
     output_tokens_max: int | None
     completions: int
-    load: int
     network_s: float
-    raw_s: float
     ttft_s: float
     ttft_s_high: float
-    tpot_raw_s: float
+    ttft: Sent
+    tpot: Sent
     prefill_s: float
     first_s_mean: float
     decode_s_mean: float

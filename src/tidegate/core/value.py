@@ -82,7 +82,7 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         ttft_s=wait_s + base.first_s,
         ttft_s_high=wait_s + base.first_s_high,
         tpot_s=base.tpot_s,
-        output_tokens=base.length.expected_tokens,
+        output_tokens=base.output_tokens,
         e2e_s=wait_s + base.first_s + base.decode_s,
         sigma=base.sigma,
         attainment=attainment(request, base, spent_s),
