@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -88,6 +88,9 @@ bench-prior_error: $(VENV)/.dev ## how far what is believed of an engine at firs
 
 bench-length: $(VENV)/.dev ## how far predicted output lengths are from those of public traces; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.length
+
+bench-prefix: $(VENV)/.dev ## how well cached tokens are predicted, and what that is worth; TIDEGATE_DATA as above
+	$(BIN)/python -m bench.prefix
 
 bench-predict: $(VENV)/.dev ## how good predictions are in simulated worlds; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.predict

@@ -2,7 +2,6 @@
 
 from itertools import count
 
-from tidegate.core.length import beginnings_of
 from tidegate.core.model import (
     ANYWHERE,
     Ended,
@@ -16,6 +15,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 
 _ids = count()
@@ -86,7 +86,8 @@ def started(request: Request, endpoint: str) -> Started:
         model=request.model,
         key=request.key,
         session=request.session,
-        beginnings=beginnings_of(request),
+        prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
+        preamble_bytes=request.preamble_bytes,
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 from tests import make
 from tidegate.core import bins
 from tidegate.core.counts import Lengths
-from tidegate.core.length import COUNTS_BYTES_MAX, PLACES, TURNS_MAX, LengthModel, beginnings_of
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, LengthModel, beginnings_of
 from tidegate.core.model import Ended, Ending
+from tidegate.core.prompts import GRID
 from tidegate.core.router import Router
 
 DAY_S = 86_400.0
@@ -99,12 +100,17 @@ def test_a_conversation_without_a_session_is_known_by_what_its_prompt_begins_wit
     assert model.turns("", beginnings_of(make.request(prefix=tuple(range(200, 209))))) is None
 
 
-def test_beginnings_are_digests_at_the_places_and_none_where_the_client_names_its_conversation() -> None:
+def test_beginnings_are_the_same_of_a_request_and_of_its_sending_and_none_where_the_client_names_its_conversation() -> (
+    None
+):
     prefix = tuple(range(300, 556))
-    assert beginnings_of(make.request(prefix=prefix)) == tuple(prefix[place - 1] for place in PLACES)
-    assert beginnings_of(make.request(prefix=prefix[:9])) == prefix[:8]
+    for count in (1, 9, 256):
+        request = make.request(prefix=prefix[:count], prompt_bytes=1024 * count)
+        known = beginnings_of(request)
+        assert known == beginnings_of(make.started(request, "laptop"))
+        assert known == tuple(prefix[place - 1] for place in GRID if place <= count)
     assert beginnings_of(make.request(prefix=prefix, session="named")) == ()
-    assert beginnings_of(make.request()) == ()
+    assert beginnings_of(make.request()) == beginnings_of(make.started(make.request(), "laptop")) == ()
 
 
 def test_the_clients_bound_is_the_most() -> None:

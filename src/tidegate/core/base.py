@@ -6,6 +6,8 @@ import msgspec
 
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
+from tidegate.core.model import Prefix, Request, Started
+from tidegate.core.prompts import NOTHING, Cached, Prompt
 
 
 class Base(msgspec.Struct, gc=False):
@@ -13,7 +15,9 @@ class Base(msgspec.Struct, gc=False):
 
     `first_s`, `tpot_s` and `decode_s` are medians with the spread of their logarithms: promises are judged at
     quantiles, at `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end
-    will teach by, `length` is what is believed of its output.
+    will teach by, `length` is what is believed of its output. `cached` is what need not be computed of the prompt.
+    `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `outcomes` are the
+    times with as much as may be, each with its probability.
     """
 
     network_s: float
@@ -31,6 +35,9 @@ class Base(msgspec.Struct, gc=False):
     cost_usd: float
     ttft: Sent
     tpot: Sent
+    cached: Cached = NOTHING
+    sure_s: float = 0.0
+    outcomes: tuple[tuple[float, float], ...] = ()
 
     @property
     def output_tokens(self) -> float:
@@ -40,7 +47,7 @@ class Base(msgspec.Struct, gc=False):
     @property
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
-        return self.first_s * exp(self.deviations * self.sigma)
+        return max(self.first_s, self.sure_s) * exp(self.deviations * self.sigma)
 
     @property
     def first_s_mean(self) -> float:
@@ -51,3 +58,10 @@ class Base(msgspec.Struct, gc=False):
     def occupies_s(self) -> float:
         """The expected time in a slot."""
         return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
+
+
+def asked(request: Request | Started) -> Prompt:
+    """Its prompt, as the beginnings of others know it."""
+    prefix = request.prefix
+    digests = prefix.spread() if isinstance(prefix, Prefix) else prefix or ()
+    return Prompt(digests, request.prompt_tokens, request.prompt_bytes, request.preamble_bytes)

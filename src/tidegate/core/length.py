@@ -16,7 +16,8 @@ import msgspec
 from tidegate.core import bins
 from tidegate.core.bins import Ahead, Level, Shares, believed, bin_of, last_passed, mean, quantiles
 from tidegate.core.counts import Counts, Lengths, Turns
-from tidegate.core.model import Request
+from tidegate.core.model import Request, Started
+from tidegate.core.prompts import DIGESTS_MAX, GRID, GRID_OF, Prefix
 
 # As how many outputs of a group its larger group counts.
 CLASS_STRENGTH = 1.0
@@ -39,9 +40,6 @@ LEVELS_PER_BIN = 0.5
 # By how many tokens its prompt has grown: it was made shorter, or is another's; a word or a tool's verdict; a question;
 # a page; documents.
 GROWTH_EDGES = (-1024, 256, 1024, 4096)
-# A prompt is known by its digests after so many blocks only: a tenth of a long one's, each a quarter after the last.
-PLACES = (1, 2, 3, 4, *(4 * 2**octave * part // 4 for octave in range(6) for part in (5, 6, 7, 8)))
-_DIGEST_MASK = 2**32 - 1
 # What is learned takes so much of a snapshot at most. Who has more of one has that forgotten that was not seen for
 # longest: of groups, most have a dozen bins; of conversations, each is 42 bytes.
 COUNTS_BYTES_MAX = 42_000
@@ -232,12 +230,14 @@ class LengthModel:
             self._bytes -= bytes_of(oldest, counts.pop(oldest))
 
 
-def beginnings_of(request: Request) -> tuple[int, ...]:
-    """What the prompt of a conversation without a session is known by: its digests at `PLACES`, the longest last."""
-    if request.session or not request.prefix:
-        return ()
+def beginnings_of(request: Request | Started) -> tuple[int, ...]:
+    """What the prompt of a conversation without a session is known by: its digests at `prompts.GRID`, longest last."""
     prefix = request.prefix
-    return tuple([prefix[place - 1] & _DIGEST_MASK for place in PLACES[: bisect_right(PLACES, len(prefix))]])
+    if request.session or not prefix:
+        return ()
+    if isinstance(prefix, Prefix):
+        return prefix.at_grid()
+    return tuple([prefix[place - 1] for place in GRID[: GRID_OF[min(len(prefix), DIGESTS_MAX)]]])
 
 
 def combined(one: Lengths, other: Lengths) -> Lengths:

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.bins import AHEAD_TOKENS, Ahead
 from tidegate.core.counts import Turns
 from tidegate.core.latency import Sent
+from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
@@ -22,8 +23,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     median with the network, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean` and
     `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds, once
     more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation that it belongs to, or `beginning`
-    the longest one of its prompt, and `turns` what was known of that. What was predicted from another prior `teaches`
-    nothing.
+    the longest one of its prompt, and `turns` what was known of that. In `ttft`, `cached_tokens` of the prompt were
+    taken for cached; `given` is what else is known of it. Once it is `corrected`, its time to first content has taught.
+    What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float
@@ -46,6 +48,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     session: str = ""
     beginning: int = 0
     turns: Turns | None = None
+    cached_tokens: float = 0.0
+    given: Given | None = None
+    corrected: bool = False
     teaches: bool = True
 
     def ends_s(self, now_s: float) -> tuple[float, float, float]:

@@ -7,16 +7,19 @@ seconds, whether the process lived on or not. What has no such time widens here,
 """
 
 from collections.abc import Container, Iterable, Iterator
+from math import inf
 
+from tidegate.core import keeping
 from tidegate.core.bins import BINS
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import HALF_LIFE_S, Tracked, left_after
+from tidegate.core.calibration import Tracked, left_after
 from tidegate.core.counts import Counts, Lengths
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
-from tidegate.core.network import Network
+from tidegate.core.network import SAMPLES_MAX, Network, Sample
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 
@@ -56,9 +59,9 @@ def reconfigured(
     """The state of a process that goes on with other settings; `state` itself is used up.
 
     Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
-    with another size or prior: what is in flight there still takes its place, and teaches nothing, being predicted
-    from where they began before. The others are new, and down until a probe has reached them. Operators have `vouched`
-    that some are what they should be, whatever they were before.
+    with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
+    teaches nothing of the engine, being predicted from where they began before. The others are new, and down until a
+    probe has reached them. Operators have `vouched` that some are what they should be, whatever they were before.
     """
     found: dict[str, EndpointState] = {}
     for endpoint in endpoints:
@@ -72,7 +75,8 @@ def reconfigured(
                 found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
-                fresh(endpoint),
+                fresh(),
+                network=known.network,
                 breaker=known.breaker,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
@@ -80,16 +84,16 @@ def reconfigured(
                 not_before_s=known.not_before_s,
             )
         else:
-            found[name] = replace(fresh(endpoint), up=False)
+            found[name] = replace(fresh(), up=False)
     return replace(state, endpoints=found)
 
 
 def aged(state: State, age_s: float) -> State:
     """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
 
-    Promises that were found to be tighter than a normal value's go back to that, by halves. A round trip that is older
-    than a half-life is replaced by the next one that is measured. Counts of lengths say what they said: beside what is
-    counted next they weigh less, by the time that has passed.
+    Promises that were found to be tighter than a normal value's go back to that, by halves. What was measured of
+    networks has its times, and fades by itself, and so do counts of lengths: they say what they said, and weigh less
+    beside what is counted next.
     """
     assert age_s >= 0.0, "time runs forwards"
     left = left_after(age_s)
@@ -100,7 +104,6 @@ def aged(state: State, age_s: float) -> State:
                 e,
                 ttft=_loosened(e.ttft, left),
                 tpot=_loosened(e.tpot, left),
-                network=replace(e.network, probed=e.network.probed and age_s < HALF_LIFE_S),
             )
             for name, e in state.endpoints.items()
         },
@@ -127,7 +130,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         open_until_s=min(e.breaker.open_until_s, now_s + OPEN_S_MAX),
     )
     return EndpointState(
-        network=replace(e.network),
+        network=Network(rtts=_none_after(e.network.rtts, now_s), uploads=_none_after(e.network.uploads, now_s)),
         breaker=breaker,
         prefills=Prefills(),
         pace=replace(e.pace, at_s=min(e.pace.at_s, now_s)),
@@ -136,6 +139,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+        # Digests have the old process's salt: which prompts they were, nobody finds out. How long it keeps them, does.
+        prompts=Prompts(kept=keeping.copied(e.prompts.kept, now_s)),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
     )
@@ -164,12 +169,23 @@ def _learned_by(learned: Learned | None, now_s: float) -> Learned | None:
     )
 
 
+def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
+    return sorted(replace(sample, at_s=min(sample.at_s, now_s)) for sample in samples)
+
+
 def _faults(e: EndpointState) -> Iterator[str]:
     for name, learned in (("ttft", e.ttft), ("tpot", e.tpot)):
         if learned is not None and (why := _unlearnable(learned, *_KINDS[name])):
             yield f"`{name}` {why}"
-    if not _sound_network(e.network):
-        yield "`network` has a negative round trip or no upload rate"
+    for name, samples in (("rtts", e.network.rtts), ("uploads", e.network.uploads)):
+        if len(samples) > SAMPLES_MAX or samples != sorted(samples):
+            yield f"`network.{name}` has more than {SAMPLES_MAX} samples, or has them out of order"
+        elif not all(0.0 <= sample.value < inf for sample in samples):
+            yield f"`network.{name}` has a sample that cannot be"
+    if not all(sample.value > 0.0 for sample in e.network.uploads):
+        yield "`network.uploads` has a sample of no rate"
+    if why := keeping.fault(e.prompts.kept):
+        yield f"`prompts` {why}"
 
 
 def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
@@ -206,7 +222,3 @@ def _faults_of_lengths(lengths: Lengths) -> Iterator[str]:
     for turns in (*lengths.sessions.values(), *lengths.beginnings.values()):
         if turns.weight < 1 or not 0 <= turns.total <= turns.weight * (BINS - 1):
             yield "has a conversation without answers, or with answers of no length"
-
-
-def _sound_network(network: Network) -> bool:
-    return network.rtt_s >= 0.0 and network.upload_bytes_per_s > 0.0

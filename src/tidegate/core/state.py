@@ -8,6 +8,7 @@ from tidegate.core.latency import Learned
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills, Reservation
 
 
@@ -15,13 +16,13 @@ class EndpointState(msgspec.Struct, kw_only=True):
     """All that is learned and tracked of one endpoint.
 
     `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
-    first use it is believed.
+    first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     """
 
-    network: Network
     breaker: Breaker
     prefills: Prefills
     pace: Pace
+    network: Network = msgspec.field(default_factory=Network)
     ttft: Learned | None = None
     tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}
@@ -32,6 +33,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     fingerprint: Fingerprint | None = None
     trusted: Fingerprint | None = None
     drifted: bool = False
+    prompts: Prompts = msgspec.field(default_factory=Prompts)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -10,6 +10,12 @@ from tidegate.core.base import Base
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
 
+# A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
+# apart, and of two that both keep it the quicker one is to be chosen.
+SURE = 0.99
+SURE_DEVIATIONS = log(SURE / (1.0 - SURE)) / 1.702
+_STRETCH = 0.5 / (SURE - 0.5)
+
 
 def worth_usd(request: Request, length: Length) -> float:
     """What meeting the promise is worth: it grows with the work, as the work's price does."""
@@ -22,20 +28,30 @@ def attainment(request: Request, base: Base, spent_s: float) -> float:
 
     The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
+    if not base.outcomes:
+        return _attained(request, base, base.first_s, spent_s)
+    attained = 0.0
+    for first_s, p in base.outcomes:
+        attained += p * _attained(request, base, first_s, spent_s)
+    return attained
+
+
+def _attained(request: Request, base: Base, first_s: float, spent_s: float) -> float:
+    """The same where the first content comes after `first_s`, in the median."""
     slo = request.slo
     deviations = inf
     if slo.ttft_s is not None:
         left_s = slo.ttft_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = log(left_s / base.first_s) / base.sigma
+        deviations = log(left_s / first_s) / base.sigma
     if slo.tpot_s is not None:
         deviations = min(deviations, log(slo.tpot_s / base.tpot_s) / base.tpot_sigma)
     if slo.e2e_s is not None:
         left_s = slo.e2e_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = min(deviations, log(left_s / (base.first_s + base.decode_s)) / _e2e_sigma(base))
+        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / _e2e_sigma(base, first_s))
     return probability_below(deviations)
 
 
@@ -88,20 +104,26 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         attainment=attainment(request, base, spent_s),
         lateness_s=lateness_s(request, base, spent_s),
         cost_usd=base.cost_usd,
+        cached_tokens=base.cached.tokens,
+        cached_sd_tokens=base.cached.sd,
     )
 
 
-def _e2e_sigma(base: Base) -> float:
-    first = base.first_s * base.sigma
+def _e2e_sigma(base: Base, first_s: float) -> float:
+    first = first_s * base.sigma
     rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + base.length.sigma**2)
-    return sqrt(first * first + rest_squared) / (base.first_s + base.decode_s)
+    return sqrt(first * first + rest_squared) / (first_s + base.decode_s)
 
 
 def probability_below(deviations: float) -> float:
     """P(X <= `deviations`) of a standard normal value.
 
-    The logistic curve stands in for the normal one: within 0.01 of it, and half the price.
+    The logistic curve stands in for the normal one: within 0.01 of it, and half the price. Its upper half is stretched
+    by as much, so that it reaches 1.
     """
-    if deviations > 18.0:
+    if deviations > SURE_DEVIATIONS:
         return 1.0
-    return 1.0 / (1.0 + exp(-1.702 * deviations)) if deviations > -18.0 else 0.0
+    if deviations < -18.0:
+        return 0.0
+    p = 1.0 / (1.0 + exp(-1.702 * deviations))
+    return p if p < 0.5 else 0.5 + (p - 0.5) * _STRETCH
