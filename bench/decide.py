@@ -112,6 +112,7 @@ def facts(request: Request, endpoint: str, draw: Random) -> tuple[Started, First
             prompt_tokens=request.prompt_tokens,
             prompt_bytes=request.prompt_bytes,
             output_tokens_max=request.output_tokens_max,
+            model=request.model,
         ),
         FirstToken(request_id=request.id, endpoint=endpoint, ttft_s=ttft_s),
         Ended(

@@ -36,7 +36,7 @@ def predict_us() -> float:
     router = seasoned(CANDIDATES, 0, draw)
     models = [router.endpoint(one.name) for one in endpoints(CANDIDATES)]
     asked = [request(index, draw) for index in range(BATCH)]
-    length = Length(expected_tokens=120.0, high_tokens=400.0)
+    length = Length(expected_tokens=120.0, high_tokens=400.0, median_tokens=120.0, sigma=0.5)
     batches, now_s = [], NOW_S
     for _ in range(DECISIONS // BATCH):
         now_s += 0.001

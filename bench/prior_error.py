@@ -38,7 +38,7 @@ from bench.record import record
 from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import EngineKind
 from tidegate.core import density, hardware
-from tidegate.core.calibration import Cell
+from tidegate.core.counts import Lengths
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.hardware import Machine, Model, Setup, step_time
 from tidegate.core.length import LengthModel
@@ -191,12 +191,12 @@ def _served(run: fit_engines.Run) -> Errors:
     return errors
 
 
-def _lengths(run: fit_engines.Run) -> dict[str, Cell]:
+def _lengths(run: fit_engines.Run) -> Lengths:
     """How long answers are is known: it is their class's, and no engine's."""
     lengths = LengthModel()
     for job in run.jobs:
         lengths.learn(_KLASS, job.target, 0.0)
-    return lengths.cells
+    return lengths.state
 
 
 def _started(request: Request) -> Started:

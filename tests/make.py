@@ -83,6 +83,8 @@ def started(request: Request, endpoint: str) -> Started:
         prompt_bytes=request.prompt_bytes,
         output_tokens_max=request.output_tokens_max,
         completions=request.completions,
+        model=request.model,
+        key=request.key,
         session=request.session,
         prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
         preamble_bytes=request.preamble_bytes,

@@ -9,6 +9,7 @@ from tests import make
 from tidegate.core.base import Base
 from tidegate.core.hold import Item, Place, item, latest_start_s, schedule
 from tidegate.core.latency import PARTS, Sent
+from tidegate.core.length import Length
 from tidegate.core.model import Slo
 from tidegate.core.value import value_usd
 
@@ -27,7 +28,7 @@ def base(first_s: float = 1.0, occupies_s: float = 10.0, cost_usd: float = 0.0) 
         tpot_sigma=0.01,
         decode_s=occupies_s - first_s,
         decode_s_mean=occupies_s - first_s,
-        output_tokens=10.0,
+        length=Length(10.0, 10.0, 10.0, sigma=0.01),
         cost_usd=cost_usd,
         ttft=sent(first_s),
         tpot=sent(0.01),

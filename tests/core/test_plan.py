@@ -12,7 +12,7 @@ from tidegate.core.plan import Option, to_ms
 from tidegate.core.value import attainment, value_usd, worth_usd
 from tidegate.core.why import Why
 
-LENGTH = Length(50.0, 100.0)
+LENGTH = Length(50.0, 100.0, 50.0, 0.5)
 
 
 def option(name: str, request: Request, *, first_s: float, cost_usd: float = 0.0) -> Option:

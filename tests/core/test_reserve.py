@@ -99,16 +99,47 @@ def test_filled_beyond_its_slots_as_many_must_end_as_there_are_too_many() -> Non
     engine = model(concurrency=1)
     for index, at_s in enumerate((0.0, 5.0, 9.0)):
         send(engine, f"r{index}", at_s)
-    ends_s = sorted(r.ends_s(9.0) for r in engine.state.reservations.values())
-    assert engine.slots_free_s(9.0) == [ends_s[-1]]
+    ends_s = sorted(end_s for r in engine.state.reservations.values() for end_s in r.ends_s(9.0))
+    assert engine.slots_free_s(9.0) == [sum(ends_s[-3:]) / 3.0]
     assert engine.room == -2
 
 
-def test_an_attempt_that_is_overdue_is_expected_to_last_a_fifth_of_its_age_more() -> None:
+def test_before_its_first_token_one_that_is_overdue_is_expected_to_need_a_fifth_of_its_age_more() -> None:
+    engine = model(concurrency=1)
+    send(engine, "a", 0.0)
+    assert engine.slots_free_s(1000.0)[0] == pytest.approx(1200.0, rel=1e-3)
+
+
+def test_beyond_its_bound_an_output_is_slower_than_was_thought_and_needs_a_fifth_more_of_what_it_took() -> None:
     engine = model(concurrency=1)
     send(engine, "a", 0.0)
     engine.first("a", 1.0)
-    assert engine.slots_free_s(100.0)[0] == pytest.approx(120.0, rel=1e-3)
+    assert engine.slots_free_s(100.0)[0] == pytest.approx(1.0 + 1.2 * 99.0, rel=1e-3)
+
+
+def test_what_has_streamed_tells_how_much_is_left() -> None:
+    """Half of the outputs have 20 tokens, half of them 2,000: one that goes on after 50 is one of the long ones."""
+    lengths, engine = LengthModel(), model(concurrency=1)
+    for index in range(400):
+        lengths.learn("chat", 20.0 if index % 2 else 2_000.0, 0.0)
+    sent = make.request("a", prompt_bytes=0)
+    engine.started(make.started(sent, "e"), engine.base(sent, lengths.at("chat", None), 0.0), 0.0)
+    engine.first("a", 1.0)
+    assert engine.slots_free_s(1.0)[0] == pytest.approx(1.0 + 10.1, rel=0.1)
+    assert engine.slots_free_s(1.5)[0] == pytest.approx(1.0 + 20.0, rel=0.15)
+
+
+def test_the_first_of_several_slots_is_free_before_any_of_them_is_expected_to_be() -> None:
+    lengths, engine = LengthModel(), model(concurrency=4)
+    for index in range(4):
+        sent = make.request(f"r{index}", prompt_bytes=0)
+        engine.started(make.started(sent, "e"), engine.base(sent, lengths.at("chat", None), 0.0), 0.0)
+        engine.first(sent.id, 1.0)
+    slots_s = engine.slots_free_s(1.0)
+    each_s = [sum(r.ends_s(1.0)) / 3.0 for r in engine.state.reservations.values()]
+    assert slots_s[0] < min(each_s)
+    assert max(each_s) < slots_s[-1]
+    assert sum(slots_s) == pytest.approx(sum(each_s))
 
 
 def test_slots_are_predicted_anew_after_each_fact() -> None:

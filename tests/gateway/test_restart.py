@@ -16,6 +16,7 @@ import pytest
 from tests.gateway.harness import House, Place, chat, house, local
 from tests.http.harness import eventually
 from tidegate.clock import Clock
+from tidegate.core.counts import Lengths
 from tidegate.core.model import Segment
 from tidegate.core.state import State
 from tidegate.engines.fake import FakeEngine, Script
@@ -89,7 +90,8 @@ async def test_the_second_run_predicts_from_what_the_first_one_learned(tmp_path:
     # A probe of the new run has measured the round trip once more.
     assert restored_ms == pytest.approx(learned_ms, rel=0.2)
     assert known(after) == known(before)
-    assert {k: c.mean for k, c in after.lengths.items()} == {k: c.mean for k, c in before.lengths.items()}
+    assert before.lengths.counts
+    assert after.lengths.counts == before.lengths.counts
     assert (event["level"], event["event"], event["endpoints"]) == ("info", "learned state restored", 1)
     assert 0.0 < event["age_s"] < 30.0
     assert seen["file"] == str(tmp_path / FILE)
@@ -133,7 +135,7 @@ async def test_an_endpoint_that_changed_begins_anew_and_is_named(tmp_path: Path)
         place.settings["concurrency"] = 2
         async with house(tmp_path, laptop=place) as second:
             assert not learned(second)
-            assert state(second).lengths
+            assert state(second).lengths.counts
             assert [event["dropped"] for event in told(second)] == ["laptop"]
             assert (await shown(second))["dropped"] == ["laptop"]
 
@@ -143,12 +145,12 @@ async def test_another_policy_begins_anew_and_says_why_once_and_where_it_is_look
         async with house(tmp_path, laptop=place) as first:
             await ask(first)
         async with house(tmp_path, policy={"quantile": 0.95}, laptop=place) as second:
-            assert state(second).lengths == {}
+            assert state(second).lengths == Lengths()
             (event,) = told(second)
             seen = await shown(second)
             await ask(second)
         async with house(tmp_path, policy={"quantile": 0.95}, laptop=place) as third:
-            assert state(third).lengths
+            assert state(third).lengths.counts
     assert (event["level"], event["event"], event["saving"]) == ("warning", "learned state refused", True)
     assert event["reason"] == seen["refused"]
     assert "policy.quantile was 0.9 and is 0.95" in event["reason"]

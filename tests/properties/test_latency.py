@@ -17,7 +17,7 @@ from tidegate.core.model import Ended, Ending, FirstToken, Request
 
 BELIEVED = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]
 MEASURED = (3,)
-LENGTH = Length(expected_tokens=100.0, high_tokens=300.0)
+LENGTH = Length(expected_tokens=100.0, high_tokens=300.0, median_tokens=100.0, sigma=0.5)
 
 seconds = st.floats(0.001, 10.0)
 part_lists = st.lists(st.floats(0.0, 5.0), min_size=PARTS - 1, max_size=PARTS - 1).map(lambda rest: [0.05, *rest])

@@ -8,7 +8,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import make
-from tidegate.core.calibration import Cell
 from tidegate.core.correction import Correction
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, EndpointModel
 from tidegate.core.length import LengthModel
@@ -262,14 +261,6 @@ def test_several_completions_teach_the_length_and_pace_of_one() -> None:
     assert candidate.estimate is not None
     assert candidate.estimate.output_tokens == pytest.approx(50.0, rel=0.1)
     assert candidate.estimate.tpot_s == pytest.approx(0.02, rel=0.05)
-
-
-def test_a_cell_forgets_nothing_within_an_instant_and_half_in_ten_minutes() -> None:
-    cell = Cell()
-    for x in (1.0, 3.0):
-        cell.learn(x, 0.0)
-    assert (cell.weight, cell.mean, cell.variance) == (2.0, 2.0, 1.0)
-    assert cell.weight_at(600.0) == pytest.approx(1.0)
 
 
 def test_started_without_an_ending_teaches_nothing() -> None:

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.properties.storm import Storm
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import Cell
 from tidegate.core.correction import Residual
+from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.estimator import RETRY_AFTER_S_MAX, ROWS
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
-from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, Length, LengthModel
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, Length, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
 from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
@@ -63,6 +63,8 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
     after = revived(state_of(storm), names(storm), storm.now_s)
     assert after.held == {}
     assert after.sessions == {}
+    assert after.lengths.sessions == {}
+    assert after.lengths.beginnings == {}
     assert after.static_until_s == 0.0
     for e in after.endpoints.values():
         assert e.reservations == {}
@@ -91,7 +93,7 @@ def test_all_that_was_learned_survives_bit_for_bit(seed: int) -> None:
     storm = Storm(seed).run(150)
     before = state_of(storm)
     after = revived(before, names(storm), storm.now_s)
-    assert after.lengths == before.lengths
+    assert after.lengths.counts == before.lengths.counts
     assert {n: learned(e) for n, e in after.endpoints.items()} == {n: learned(e) for n, e in before.endpoints.items()}
 
 
@@ -112,7 +114,7 @@ def test_of_an_endpoint_that_is_not_kept_nothing_survives(seed: int, keep: set[s
     before = state_of(storm)
     after = revived(before, keep, storm.now_s)
     assert after.endpoints.keys() == keep
-    assert after.lengths == before.lengths
+    assert after.lengths.counts == before.lengths.counts
 
 
 @given(seeds)
@@ -159,7 +161,7 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
             assert all(cell.at_s <= now_s for cell in learned.cells)
             assert max(learned.sums.at_s, learned.shift.at_s, learned.mean.at_s) <= now_s
         assert e.prompts.kept.at_s <= now_s
-    assert all(cell.at_s <= now_s for cell in after.lengths.values())
+    assert all(one.seen_s <= now_s for one in after.lengths.counts.values())
 
 
 # --- age ------------------------------------------------------------------------------------------------------------
@@ -176,7 +178,7 @@ def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: floa
     storm = idle(seed)
     restored, now_s = restored_after(storm, age_s), storm.now_s + age_s
     # How long outputs are is another question, and what the endpoint was busy with of late has passed in both.
-    length = Length(expected_tokens=100.0, high_tokens=200.0)
+    length = Length(expected_tokens=100.0, high_tokens=200.0, median_tokens=100.0, sigma=0.5)
     for request in list(storm.requests.values())[-10:]:
         for name in names(storm):
             one, other = (r.endpoint(name).base(request, length, now_s) for r in (storm.router, restored))
@@ -205,23 +207,13 @@ def test_the_spread_of_a_correction_never_narrows_and_ends_at_the_priors_beside_
                 assert last.sigma >= endpoint.prior.sigma
 
 
-cells = st.builds(
-    Cell, weight=st.floats(0.0, 32.0), mean=st.floats(0.0, 9.0), variance=st.floats(0.0, 4.0), at_s=st.just(0.0)
-)
-
-
-@given(st.dictionaries(st.sampled_from(["chat", "chat/long", "batch/short"]), cells), ages_s)
-def test_the_spread_of_lengths_never_narrows_and_does_not_end_below_the_priors(
-    lengths: dict[str, Cell], age_s: float
-) -> None:
-    state = State(lengths=lengths)
-    for klass in ("chat", "chat/long", "batch/short"):
-        mu, variance = LengthModel(lengths)._log_moments(klass)
-        later_mu, later = LengthModel(aged(state, age_s).lengths)._log_moments(klass)
-        _, end = LengthModel(aged(state, 1e9).lengths)._log_moments(klass)
-        assert later_mu == mu
-        assert variance - 1e-12 <= later <= end + 1e-12
-        assert end >= PRIOR_SIGMA**2 - 1e-12
+@given(seeds, ages_s)
+def test_age_moves_nothing_that_is_believed_of_lengths(seed: int, age_s: float) -> None:
+    storm = idle(seed)
+    before, after = LengthModel(state_of(storm).lengths), LengthModel(aged(state_of(storm), age_s).lengths)
+    for request in list(storm.requests.values())[-10:]:
+        asked = (request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens)
+        assert after.at(*asked) == before.at(*asked)
 
 
 excesses = st.floats(-30.0, 30.0)
@@ -237,15 +229,12 @@ def test_a_calibrated_bound_goes_back_to_where_it_began_and_stays_where_it_is_wi
     assert end == pytest.approx(max(excess, 0.0))
 
 
-@given(st.dictionaries(st.sampled_from("abc"), cells), excesses, ages_s, ages_s)
-def test_two_restarts_age_what_was_learned_as_one_after_both_times(
-    lengths: dict[str, Cell], excess: float, one_s: float, other_s: float
-) -> None:
-    state = msgspec.structs.replace(_one(excess), lengths=lengths)
+@given(excesses, ages_s, ages_s)
+def test_two_restarts_age_what_was_learned_as_one_after_both_times(excess: float, one_s: float, other_s: float) -> None:
+    state = _one(excess)
     twice = aged(aged(state, one_s), other_s)
     once = aged(state, one_s + other_s)
     assert _excess(twice) == pytest.approx(_excess(once))
-    assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
 
 
 @pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1), (2.0 * HOUR_S, 0.12)])
@@ -386,6 +375,20 @@ def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(
     assert fault(state).startswith(f"endpoint `cloud`: {named}")
 
 
-def test_more_classes_than_are_ever_learned_and_cells_that_cannot_be_are_wrong() -> None:
-    assert "65 cells" in fault(State(lengths={str(n): Cell() for n in range(CLASSES_MAX + 1)}))
-    assert "`lengths`" in fault(State(lengths={"chat": Cell(weight=-1.0)}))
+@pytest.mark.parametrize(
+    ("lengths", "named"),
+    [
+        (
+            Lengths(counts={f"group {n}": Counts(0, {3: 16}, {}) for n in range(COUNTS_BYTES_MAX // 40)}),
+            "bytes of groups",
+        ),
+        (Lengths(sessions={str(n): Turns(0, 1, 16, 16) for n in range(TURNS_MAX + 1)}), "501 conversations"),
+        (Lengths(counts={"chat": Counts(0, {3: -1}, {})}), "-1 in bin 3 of group `chat`"),
+        (Lengths(counts={"chat": Counts(0, {}, {48: 16})}), "16 in bin 48 of group `chat`"),
+        (Lengths(sessions={"a": Turns(0, 1, 0, 0)}), "without answers"),
+        (Lengths(beginnings={7: Turns(0, 1, 16, 16 * 48)}), "of no length"),
+    ],
+)
+def test_lengths_that_are_never_learned_are_wrong(lengths: Lengths, named: str) -> None:
+    assert fault(State(lengths=lengths)).startswith("`lengths`")
+    assert named in fault(State(lengths=lengths))

@@ -115,7 +115,7 @@ def test_a_snapshot_from_the_future_has_no_age(tmp_path: Path) -> None:
         restored = back(file, NOW_S)
     assert (restored.age_s, restored.ahead_s) == (0.0, 3600.0)
     assert restored.state is not None
-    assert all(cell.at_s <= NOW_S for cell in restored.state.lengths.values())
+    assert all(one.seen_s <= NOW_S for one in restored.state.lengths.counts.values())
 
 
 def test_what_is_older_is_believed_less(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_endpoint_that_changed_is_dropped_alone(tmp_path: Path) -> None:
     assert restored.dropped == ("lap",)
     assert restored.state is not None
     assert restored.state.endpoints.keys() == FINGERPRINTS.keys() - {"lap"}
-    assert restored.state.lengths
+    assert restored.state.lengths.counts
 
 
 def test_another_policy_is_refused_with_what_differs_and_what_to_do(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_damaged_byte_is_seen_and_the_snapshot_before_it_is_taken(
         (b"not JSON", "malformed"),
         (b"{}", "missing required field"),
         (made(state=msgspec.Raw(b'{"endpoints": 7}')), "endpoints"),
-        (made(state=msgspec.Raw(b'{"lengths":{"x":{"weight":-1}}}')), "negative"),
+        (made(state=msgspec.Raw(b'{"lengths":{"counts":{"x":[1,{"3":-1}]}}}')), "-1 in bin 3"),
         (made(ratios={"m": (0.0, 1.0)}), "`ratios`"),
     ],
 )

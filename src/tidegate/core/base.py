@@ -5,6 +5,7 @@ from math import exp
 import msgspec
 
 from tidegate.core.latency import Sent
+from tidegate.core.length import Length
 from tidegate.core.model import Prefix, Request, Started
 from tidegate.core.prompts import NOTHING, Cached, Prompt
 
@@ -12,10 +13,11 @@ from tidegate.core.prompts import NOTHING, Cached, Prompt
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
-    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles, at
-    `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end will teach by.
-    `cached` is what need not be computed of the prompt. `first_s` is with what is cached more likely than not, `sure_s`
-    with what is nearly for sure; `outcomes` are the times with as much as may be, each with its probability.
+    `first_s`, `tpot_s` and `decode_s` are medians with the spread of their logarithms: promises are judged at
+    quantiles, at `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end
+    will teach by, `length` is what is believed of its output. `cached` is what need not be computed of the prompt.
+    `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `outcomes` are the
+    times with as much as may be, each with its probability.
     """
 
     network_s: float
@@ -29,13 +31,18 @@ class Base(msgspec.Struct, gc=False):
     tpot_sigma: float
     decode_s: float
     decode_s_mean: float
-    output_tokens: float
+    length: Length
     cost_usd: float
     ttft: Sent
     tpot: Sent
     cached: Cached = NOTHING
     sure_s: float = 0.0
     outcomes: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def output_tokens(self) -> float:
+        """The expected length of its output."""
+        return self.length.expected_tokens
 
     @property
     def first_s_high(self) -> float:

@@ -27,33 +27,6 @@ def left_after(age_s: float) -> float:
     return float(0.5 ** (age_s / HALF_LIFE_S))
 
 
-class Cell(msgspec.Struct, gc=False):
-    """Decayed mean and variance of log(actual / predicted)."""
-
-    weight: float = 0.0
-    mean: float = 0.0
-    variance: float = 0.0
-    at_s: float = 0.0
-
-    def learn(self, x: float, now_s: float, within: float = 0.0) -> None:
-        """Take one sample in; `within` is its own variance, where it is not measured but inferred."""
-        age_s = now_s - self.at_s
-        weight = self.weight
-        if age_s > 0.0 and weight:
-            weight *= 0.5 ** (age_s / HALF_LIFE_S)
-        self.weight = weight = weight + 1.0 if weight < WEIGHT_MAX - 1.0 else WEIGHT_MAX
-        self.at_s = now_s
-        before = x - self.mean
-        moved = before / weight
-        self.mean += moved
-        self.variance += (before * (before - moved) + within - self.variance) / weight
-
-    def weight_at(self, now_s: float) -> float:
-        """Effective number of recent samples; falls towards zero as knowledge ages."""
-        age_s = now_s - self.at_s
-        return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
-
-
 class Mean(msgspec.Struct):
     """Decayed sums of seconds that work took, and of the medians that were predicted of it: schedules add up means."""
 

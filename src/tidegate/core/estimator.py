@@ -7,9 +7,10 @@ from statistics import NormalDist
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base, asked
 from tidegate.core.breaker import Breaker
+from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.latency import Latency, Sent
-from tidegate.core.length import Length
+from tidegate.core.length import Length, beginnings_of
 from tidegate.core.likeness import Doubts
 from tidegate.core.model import (
     Checked,
@@ -193,7 +194,7 @@ class EndpointModel:
         engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
         prefill_s = engine_s - queued_s
         network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
-        decode_s = output_tokens * tpot_s
+        decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
         first_s = sure_s = network_s + engine_s
         prefill_s_mean = prefill_s * ttft.mean_ratio
         outcomes: tuple[tuple[float, float], ...] = ()
@@ -212,11 +213,11 @@ class EndpointModel:
             self._deviations,
             tpot_s,
             tpot.sigma,
-            decode_s,
-            decode_s * tpot.mean_ratio,
-            output_tokens,
+            length.median_tokens * tpot_s,
+            decode_s_mean,
+            length,
             self.cost_usd(request, length, cached.tokens)
-            + self._usd_per_s * (queued_s + prefill_s_mean + decode_s * tpot.mean_ratio),
+            + self._usd_per_s * (queued_s + prefill_s_mean + decode_s_mean),
             ttft,
             tpot,
             cached,
@@ -255,10 +256,14 @@ class EndpointModel:
         return request.prompt_tokens * self._input_usd_least + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
-        """When each of the `concurrency` slots is expected to be free, soonest first."""
+        """When each of the `concurrency` slots is expected to be free, soonest first.
+
+        Each attempt has three moments at which it may end; the next slot is free when three of all these have passed.
+        """
         if self._slots is not None and self._slots[0] == now_s:
             return self._slots[1]
-        busy = sorted(r.ends_s(now_s) for r in self.state.reservations.values())
+        ends_s = sorted([end_s for r in self.state.reservations.values() for end_s in r.ends_s(now_s)])
+        busy = [sum(ends_s[index : index + 3]) / 3.0 for index in range(0, len(ends_s), 3)]
         free = [now_s] * max(0, self.endpoint.concurrency - len(busy))
         # Filled beyond its concurrency (fail-over does that): as many must end as there are too many.
         slots_s = free + busy[max(0, len(busy) - self.endpoint.concurrency) :]
@@ -267,8 +272,8 @@ class EndpointModel:
 
     # --- learning -----------------------------------------------------------------------------------------------
 
-    def started(self, fact: Started, base: Base, now_s: float) -> None:
-        """Reserve. `base` is what this model predicts of it now."""
+    def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
+        """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
         state = self.state
         self.prefixes.settle(now_s)
         state.pace.pass_until(len(state.reservations), now_s)
@@ -286,7 +291,12 @@ class EndpointModel:
             prefill_s=self._own_s(base.ttft.parts),
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
+            ahead=base.length.ahead(),
+            model=fact.model,
+            key=fact.key,
             session=fact.session,
+            beginning=next(reversed(beginnings_of(fact)), 0),
+            turns=turns,
             cached_tokens=base.cached.at_least(LIKELY),
             given=self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
         )
@@ -456,11 +466,14 @@ class EndpointModel:
         return ttft_s - sent.network_s < sent.ttft.low_s(QUICK_DEVIATIONS)
 
     def _correct_ttft(self, sent: Reservation, predicted: Sent, ttft_s: float, now_s: float) -> None:
-        """When its first content is here, and not only when its answer ends: changes are seen then."""
+        """When its first content is here, and not only when its answer ends: changes are seen then.
+
+        Where it is here before the network would let it, that was not what it was taken for: of the engine this says
+        nothing.
+        """
         sent.corrected = True
-        took_s = ttft_s - sent.network_s
-        # Where less is left, the network was not what it was taken for: of the engine this says nothing.
-        if sent.teaches and took_s >= ENGINE_S_MIN:
+        took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        if sent.teaches and ttft_s >= sent.network_s:
             self.ttft.correct(predicted, took_s, 1.0, ttft_s > sent.ttft_s_high, sent.started_s, now_s)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
@@ -474,7 +487,7 @@ class EndpointModel:
                 parts = self._parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
         if not sent.corrected:
             self._correct_ttft(sent, self._parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
-        if ttft_s - sent.network_s >= ENGINE_S_MIN:
+        if ttft_s >= sent.network_s:
             self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:

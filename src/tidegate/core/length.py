@@ -1,94 +1,324 @@
-"""Output length in tokens: what a request of this class is likely to produce."""
+"""Output length in tokens: what a request of this class, model, key and conversation is likely to produce.
 
-from math import erfc, exp, log, sqrt
+A chain of groups, each a part of the one before: what the request is for, its class, its model with prompts about as
+long, its key, its key with its class, and that as it was lately. In a conversation it is told instead how long the
+answers were, and by how much the prompt has grown since the last one. Each group counts lengths in bins; what one has
+too few of is believed as its larger group has it. Measured: bench/length.py.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from math import log, log2
+from statistics import NormalDist
 
 import msgspec
 
-from tidegate.core.calibration import VARIANCE_MIN, Cell
-from tidegate.core.correction import beyond
+from tidegate.core import bins
+from tidegate.core.bins import Ahead, Level, Shares, believed, bin_of, last_passed, mean, quantiles
+from tidegate.core.counts import Counts, Lengths, Turns
+from tidegate.core.model import Request, Started
+from tidegate.core.prompts import DIGESTS_MAX, GRID, GRID_OF, Prefix
 
-# Before anything was seen: the Azure conversation trace has a median of 129 output tokens, its code trace 13.
-PRIOR_TOKENS = 100.0
-PRIOR_SIGMA = 1.0
-PRIOR_STRENGTH = 1.0
-# One length shows where the middle is, but little of how far others will lie from it.
-SPREAD_STRENGTH = 1.0
-# Classes are a handful of names times three sizes; beyond this a new one shares its parent's cell.
-CLASSES_MAX = 64
+# As how many outputs of a group its larger group counts.
+CLASS_STRENGTH = 1.0
+PROMPT_STRENGTH = 8.0
+KEY_STRENGTH = 1.5
+TURN_STRENGTH = 8.0
+RECENT_STRENGTH = 5.0
+# Counts are in sixteenths of an output, whole numbers, so that halves of them add up to the same in any order.
+ONE = 16
+# Beside the habits of days, what was lately counts for itself: clients go from one task to the next.
+RECENT_S = 900
+HALF_LIFE_S = 96 * RECENT_S
+_RECENT = "r "
+# Of a conversation's answers each counts four fifths of the one after it.
+TURN_LEFT = 0.8
+# Prompts within a quarter of each other are alike: a template, a document, a conversation at the same point.
+PROMPTS_PER_OCTAVE = 3.0
+# How long a conversation's answers are is told to two bins.
+LEVELS_PER_BIN = 0.5
+# By how many tokens its prompt has grown: it was made shorter, or is another's; a word or a tool's verdict; a question;
+# a page; documents.
+GROWTH_EDGES = (-1024, 256, 1024, 4096)
+# What is learned takes so much of a snapshot at most. Who has more of one has that forgotten that was not seen for
+# longest: of groups, most have a dozen bins; of conversations, each is 42 bytes.
+COUNTS_BYTES_MAX = 42_000
+TURNS_MAX = 500
+_NAME_BYTES, _BIN_BYTES = 24, 11
+# Of lengths this quantile is planned for. It and its counterpart are so many deviations of a normal logarithm apart.
+HIGH = 0.95
+_DEVIATIONS = 2.0 * NormalDist().inv_cdf(HIGH)
+# Known to a token, a length is still not known to less than a bin's eighth.
+SIGMA_MIN = 0.03
 # Clients use a handful of bounds; beyond this the memo starts afresh.
 MEMO_MAX = 1024
 
+_Asked = tuple[str, int | None, str, str, int, int, int]
+
 
 class Length(msgspec.Struct, frozen=True):
-    """Output tokens of one completion: expected, and the 95th percentile; neither beyond the client's bound."""
+    """Output tokens of one completion: the mean, the 95th percentile and the median, none beyond the client's bound.
+
+    `sigma` is the spread of the logarithm, by its 5th and 95th percentiles. `shares` are what is believed of each bin,
+    without the bound; empty where no more is known than the figures.
+    """
 
     expected_tokens: float
     high_tokens: float
+    median_tokens: float
+    sigma: float
+    tokens_max: int | None = None
+    shares: Sequence[float] = ()
+
+    def given(self, streamed: float) -> "Length":
+        """What is believed once so many tokens have streamed and more come: of the whole output, not of the rest."""
+        return length_of(bins.beyond(self.shares, streamed), self.tokens_max)
+
+    def ahead(self) -> Ahead | None:
+        """How long it is in all, by thirds, once more than each of `bins.AHEAD_TOKENS` has streamed."""
+        return bins.ahead(self.shares, self.tokens_max) if self.shares else None
+
+
+def length_of(shares: Shares, tokens_max: int | None) -> Length:
+    """The figures of what is believed, cut at the client's own bound."""
+    low, median, high = quantiles(shares, (1.0 - HIGH, 0.5, HIGH))
+    if tokens_max is not None:
+        bound = max(float(tokens_max), 1.0)
+        low, median, high = min(low, bound), min(median, bound), min(high, bound)
+    sigma = max(log(high / low) / _DEVIATIONS, SIGMA_MIN)
+    return Length(mean(shares, tokens_max), high, median, sigma, tokens_max, shares)
 
 
 class LengthModel:
-    """Log-normal output length per class; a class without samples says what its parent says."""
+    """Lengths by group; one that was not seen says what its larger group says. `learn` writes, the others read."""
 
-    __slots__ = ("_memo", "cells")
+    __slots__ = ("_bytes", "_memo", "_now_s", "state")
 
-    def __init__(self, cells: dict[str, Cell] | None = None) -> None:
-        self.cells = cells if cells is not None else {}
-        self._memo: dict[tuple[str, int | None], Length] = {}
+    def __init__(self, state: Lengths | None = None) -> None:
+        self.state = state if state is not None else Lengths()
+        self._memo: dict[_Asked, Length] = {}
+        # What was counted long ago weighs less beside what was counted last.
+        self._now_s = max((one.seen_s for one in self.state.counts.values()), default=0)
+        self._bytes = sum(bytes_of(name, one) for name, one in self.state.counts.items())
 
-    def at(self, klass: str, tokens_max: int | None) -> Length:
-        """What is believed of this class, cut at the client's own bound. Memoised: it is on every request's path."""
-        return self._memo.get((klass, tokens_max)) or self._mix(klass, tokens_max)
+    def turns(self, session: str, beginnings: tuple[int, ...] = ()) -> Turns | None:
+        """What is known of a conversation: by its session, else by the longest known beginning of its prompt."""
+        if session:
+            return self.state.sessions.get(session)
+        known = self.state.beginnings
+        if known:
+            for beginning in reversed(beginnings):
+                found = known.get(beginning)
+                if found is not None:
+                    return found
+        return None
 
-    def learn(self, klass: str, tokens: float, now_s: float, *, at_least: bool = False) -> None:
-        """Take in one measured length; `at_least` where the client left, or its own bound cut the output."""
+    def at(
+        self,
+        klass: str,
+        tokens_max: int | None,
+        model: str = "",
+        key: str = "",
+        prompt_tokens: int = 0,
+        turns: Turns | None = None,
+    ) -> Length:
+        """What is believed of such a request, cut at the client's own bound; `turns` is what is known of its
+        conversation. Memoised: it is on every request's path.
+        """
+        level, growth = _turn(turns, prompt_tokens)
+        asked = (klass, tokens_max, model, key, _size(prompt_tokens), level, growth)
+        return self._memo.get(asked) or self._made(asked)
+
+    def learn(
+        self,
+        klass: str,
+        tokens: float,
+        now_s: float,
+        *,
+        at_least: bool = False,
+        model: str = "",
+        key: str = "",
+        prompt_tokens: int = 0,
+        session: str = "",
+        beginning: int = 0,
+        turns: Turns | None = None,
+    ) -> None:
+        """Take in one measured length; `at_least` where the client left, or its own bound cut the output.
+
+        `turns` is what was known of its conversation when it was sent, and `beginning` the longest one of its prompt.
+        """
         if tokens < 1.0:
             return
-        x, within = log(tokens), 0.0
-        if at_least:
-            mu, variance = self._log_moments(klass)
-            inferred = beyond(x, mu, sqrt(variance))
-            if inferred is None:
-                return
-            x, within = inferred
-        for name in dict.fromkeys((_parent(klass), klass)):
-            cell = self.cells.get(name)
-            if cell is None:
-                if len(self.cells) >= CLASSES_MAX:
-                    continue
-                cell = self.cells[name] = Cell()
-            cell.learn(x, now_s, within)
+        place = last_passed(tokens) if at_least else bin_of(tokens)
+        if place < 0:
+            return
+        second = int(now_s)
+        level, growth = _turn(turns, prompt_tokens)
+        for name, _ in _groups(klass, model, key, _size(prompt_tokens), level, growth):
+            self._count(name, place, second, at_least)
+        if second > self._now_s:
+            self._now_s = second
+        # How the conversation goes on is not known from one that was cut.
+        if not at_least:
+            self._went_on(session, beginning, turns, place, prompt_tokens, second)
+        if self._bytes > COUNTS_BYTES_MAX:
+            self._forget()
         self._memo.clear()
 
-    def _log_moments(self, klass: str) -> tuple[float, float]:
-        mu, variance = log(PRIOR_TOKENS), PRIOR_SIGMA**2
-        for name in dict.fromkeys((_parent(klass), klass)):
-            cell = self.cells.get(name)
-            if cell is not None:
-                share = cell.weight / (cell.weight + PRIOR_STRENGTH)
-                apart = cell.mean - mu
-                scatter = cell.weight * cell.variance + PRIOR_STRENGTH * share * apart * apart
-                variance = (SPREAD_STRENGTH * variance + scatter) / (SPREAD_STRENGTH + cell.weight)
-                mu += share * apart
-        return mu, max(variance, VARIANCE_MIN)
-
-    def _mix(self, klass: str, tokens_max: int | None) -> Length:
-        mu, variance = self._log_moments(klass)
-        sigma = sqrt(variance)
-        expected, high = exp(mu + variance / 2.0), exp(mu + 1.645 * sigma)
-        if tokens_max is not None:
-            # The mean of what the bound leaves, not the bound of the mean: many outputs end before either.
-            z = (log(max(tokens_max, 1)) - mu) / sigma
-            expected = expected * _normal_below(z - sigma) + tokens_max * (1.0 - _normal_below(z))
-            high = min(high, float(tokens_max))
+    def _made(self, asked: _Asked) -> Length:
+        klass, tokens_max, model, key, size, level, growth = asked
+        levels: list[Level] = []
+        for name, strength in _groups(klass, model, key, size, level, growth):
+            counts = self.state.counts.get(name)
+            if counts is not None:
+                unit = 0.5 ** _halvings(name, counts.seen_s, self._now_s) / ONE
+                levels.append((strength, unit, counts.ended, counts.cut))
         if len(self._memo) >= MEMO_MAX:
             self._memo.clear()
-        made = self._memo[klass, tokens_max] = Length(expected, high)
+        made = self._memo[asked] = length_of(believed(levels), tokens_max)
         return made
 
+    def _count(self, name: str, place: int, second: int, at_least: bool) -> None:
+        counts = self.state.counts.pop(name, None)
+        if counts is None:
+            counts = Counts(second)
+            self._bytes += bytes_of(name, counts)
+        elif second > counts.seen_s:
+            halved = _halvings(name, counts.seen_s, second)
+            if halved:
+                self._bytes -= bytes_of(name, counts)
+                counts.fade(halved)
+                self._bytes += bytes_of(name, counts)
+            counts.seen_s = second
+        counted = counts.cut if at_least else counts.ended
+        if place in counted:
+            counted[place] += ONE
+        else:
+            counted[place] = ONE
+            self._bytes += _BIN_BYTES
+        # What was seen last stands at the end.
+        self.state.counts[name] = counts
 
-def _parent(klass: str) -> str:
-    return klass.split("/", 1)[0]
+    def _went_on(
+        self, session: str, beginning: int, before: Turns | None, place: int, prompt_tokens: int, second: int
+    ) -> None:
+        """An answer of this bin has ended in a conversation."""
+        sessions, beginnings = self.state.sessions, self.state.beginnings
+        if session:
+            sessions[session] = _after(sessions.pop(session, before), place, prompt_tokens, second)
+        elif beginning:
+            beginnings[beginning] = _after(beginnings.pop(beginning, before), place, prompt_tokens, second)
+        while len(sessions) + len(beginnings) > TURNS_MAX:
+            oldest, first = next(iter(sessions.items()), None), next(iter(beginnings.items()), None)
+            if oldest is not None and (first is None or oldest[1].seen_s <= first[1].seen_s):
+                del sessions[oldest[0]]
+            elif first is not None:
+                del beginnings[first[0]]
+
+    def _forget(self) -> None:
+        """Forget the groups that were not seen for longest; of those of one second, by name."""
+        counts = self.state.counts
+        while self._bytes > COUNTS_BYTES_MAX:
+            oldest, oldest_s = "", -1
+            for name, one in counts.items():
+                if oldest_s < 0:
+                    oldest, oldest_s = name, one.seen_s
+                elif one.seen_s != oldest_s:
+                    break
+                elif name < oldest:
+                    oldest = name
+            self._bytes -= bytes_of(oldest, counts.pop(oldest))
 
 
-def _normal_below(z: float) -> float:
-    return 0.5 * erfc(-z / sqrt(2.0))
+def beginnings_of(request: Request | Started) -> tuple[int, ...]:
+    """What the prompt of a conversation without a session is known by: its digests at `prompts.GRID`, longest last."""
+    prefix = request.prefix
+    if request.session or not prefix:
+        return ()
+    if isinstance(prefix, Prefix):
+        return prefix.at_grid()
+    return tuple([prefix[place - 1] for place in GRID[: GRID_OF[min(len(prefix), DIGESTS_MAX)]]])
+
+
+def combined(one: Lengths, other: Lengths) -> Lengths:
+    """What two replicas have learned, together: the sums, the older ones faded to the time of the newer ones."""
+    counts: dict[str, Counts] = {}
+    for name in one.counts.keys() | other.counts.keys():
+        parts = [part.counts[name] for part in (one, other) if name in part.counts]
+        made = counts[name] = Counts(max(part.seen_s for part in parts), {}, {})
+        for part in parts:
+            made.add(part, _halvings(name, part.seen_s, made.seen_s))
+    sessions, beginnings = one.sessions.copy(), one.beginnings.copy()
+    for session, turns in other.sessions.items():
+        sessions[session] = _joined(sessions.get(session), turns)
+    for beginning, turns in other.beginnings.items():
+        beginnings[beginning] = _joined(beginnings.get(beginning), turns)
+    return Lengths(
+        counts=dict(sorted(counts.items(), key=lambda item: (item[1].seen_s, item[0]))),
+        sessions=dict(sorted(sessions.items(), key=lambda item: (item[1].seen_s, item[0]))),
+        beginnings=dict(sorted(beginnings.items(), key=lambda item: (item[1].seen_s, item[0]))),
+    )
+
+
+def _groups(klass: str, model: str, key: str, size: int, level: int, growth: int) -> list[tuple[str, float]]:
+    """The chain of groups of a request, the largest first, each with as how many outputs its larger one counts."""
+    base = klass.partition("/")[0]
+    found = [(base, CLASS_STRENGTH)]
+    if klass != base:
+        found.append((klass, CLASS_STRENGTH))
+    smallest = ""
+    if size >= 0 and level < 0:
+        smallest = f"p{size} {base} {model}"
+        found.append((smallest, PROMPT_STRENGTH))
+    if key:
+        smallest = f"k {base} {model} {key}"
+        found.append((smallest, KEY_STRENGTH))
+        if klass != base:
+            found.append((f"k {klass} {model} {key}", KEY_STRENGTH))
+    if level >= 0:
+        found.append((f"t{level} {base} {model}", TURN_STRENGTH))
+        found.append((f"t{level}+{growth} {base} {model}", TURN_STRENGTH))
+    elif smallest:
+        found.append((_RECENT + smallest, RECENT_STRENGTH))
+    return found
+
+
+def _turn(turns: Turns | None, prompt_tokens: int) -> tuple[int, int]:
+    """How long the answers of a conversation are, and how much its prompt has grown; -1 outside of one."""
+    if turns is None:
+        return -1, 0
+    level = int(LEVELS_PER_BIN * (turns.total / turns.weight + 0.5))
+    return level, bisect_right(GROWTH_EDGES, prompt_tokens - turns.prompt_tokens)
+
+
+def _size(prompt_tokens: int) -> int:
+    """Which prompts are about as long; -1 where that is not known."""
+    return int(PROMPTS_PER_OCTAVE * log2(prompt_tokens)) if prompt_tokens > 0 else -1
+
+
+def bytes_of(name: str, counts: Counts) -> int:
+    """About what a group takes in a snapshot."""
+    return len(name) + _NAME_BYTES + _BIN_BYTES * (len(counts.ended) + len(counts.cut))
+
+
+def _halvings(group: str, since_s: int, now_s: int) -> int:
+    """How often what was counted of a group is halved meanwhile, at fixed times: it does not matter when it is done."""
+    half_life_s = RECENT_S if group.startswith(_RECENT) else HALF_LIFE_S
+    return max(0, now_s // half_life_s - since_s // half_life_s)
+
+
+def _after(before: Turns | None, place: int, prompt_tokens: int, seen_s: int) -> Turns:
+    """What is known of a conversation after an answer of this bin; two within a second have no order."""
+    if before is None:
+        return Turns(seen_s, prompt_tokens, ONE, ONE * place)
+    if seen_s == before.seen_s:
+        return Turns(seen_s, max(prompt_tokens, before.prompt_tokens), before.weight + ONE, before.total + ONE * place)
+    weight = int(before.weight * TURN_LEFT)
+    return Turns(seen_s, prompt_tokens, weight + ONE, before.total * weight // before.weight + ONE * place)
+
+
+def _joined(one: Turns | None, other: Turns) -> Turns:
+    if one is None:
+        return other
+    seen_s, prompt_tokens = max((one.seen_s, one.prompt_tokens), (other.seen_s, other.prompt_tokens))
+    return Turns(seen_s, prompt_tokens, one.weight + other.weight, one.total + other.total)

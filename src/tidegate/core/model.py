@@ -273,6 +273,8 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     prompt_bytes: int
     output_tokens_max: int | None = None
     completions: int = 1
+    model: str = ""
+    key: str = ""
     session: str = ""
     hedge: bool = False
     prefix: Prefix | None = None

@@ -153,7 +153,7 @@ def explained(router: Router, request: Request, decision: Decision, at_s: float)
 def _running(model: EndpointModel, candidate: Candidate, request: Request, at_s: float) -> Running:
     reservations = model.state.reservations.values()
     output_tokens = 0.0 if candidate.estimate is None else candidate.estimate.output_tokens
-    length = Length(expected_tokens=output_tokens, high_tokens=output_tokens)
+    length = Length(output_tokens, output_tokens, output_tokens, sigma=0.0)
     return Running(
         endpoint=model.endpoint,
         fingerprint=model.fingerprint,

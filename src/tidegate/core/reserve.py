@@ -1,14 +1,19 @@
 """Work in flight: what we have put on an endpoint and it has not finished."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core.bins import AHEAD_TOKENS, Ahead
+from tidegate.core.counts import Turns
 from tidegate.core.latency import Sent
 from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
+# What is under way has not ended yet.
+SOON_S = 0.001
 
 
 class Reservation(msgspec.Struct, kw_only=True):
@@ -16,9 +21,11 @@ class Reservation(msgspec.Struct, kw_only=True):
 
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
     median with the network, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean` and
-    `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. In `ttft`,
-    `cached_tokens` of the prompt were taken for cached; `given` is what else is known of it. Once it is `corrected`,
-    its time to first content has taught. What was predicted from another prior `teaches` nothing.
+    `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds, once
+    more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation that it belongs to, or `beginning`
+    the longest one of its prompt, and `turns` what was known of that. In `ttft`, `cached_tokens` of the prompt were
+    taken for cached; `given` is what else is known of it. Once it is `corrected`, its time to first content has taught.
+    What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float
@@ -34,20 +41,41 @@ class Reservation(msgspec.Struct, kw_only=True):
     prefill_s: float
     first_s_mean: float
     decode_s_mean: float
+    ahead: Ahead | None = None
     first_s: float | None = None
+    model: str = ""
+    key: str = ""
     session: str = ""
+    beginning: int = 0
+    turns: Turns | None = None
     cached_tokens: float = 0.0
     given: Given | None = None
     corrected: bool = False
     teaches: bool = True
 
-    def ends_s(self, now_s: float) -> float:
-        """When it is expected to free its slot."""
-        if self.first_s is not None:
-            expected_s = self.first_s + self.decode_s_mean
+    def ends_s(self, now_s: float) -> tuple[float, float, float]:
+        """When it frees its slot: three moments, each as likely, whose mean is expected.
+
+        Never in the past; and the longer it has streamed, the later.
+        """
+        begins_s, streamed_s, least_s = self.first_s, 0.0, now_s + SOON_S
+        if begins_s is None:
+            begins_s = max(self.started_s + self.first_s_mean, now_s)
+            least_s += OVERDUE_SHARE * (now_s - self.started_s)
         else:
-            expected_s = max(self.started_s + self.first_s_mean, now_s) + self.decode_s_mean
-        return max(expected_s, now_s + OVERDUE_SHARE * (now_s - self.started_s) + 0.001)
+            streamed_s = max(0.0, now_s - begins_s)
+        if self.ahead is None:
+            end_s = max(begins_s + self.decode_s_mean, least_s + OVERDUE_SHARE * streamed_s)
+            return end_s, end_s, end_s
+        short, middle, long = self.ahead
+        token_s = 3.0 * self.decode_s_mean / (short[0] + middle[0] + long[0])
+        streamed = streamed_s / token_s
+        place = bisect_right(AHEAD_TOKENS, streamed)
+        return (
+            max(begins_s + token_s * _in_all(short, streamed, place), least_s),
+            max(begins_s + token_s * _in_all(middle, streamed, place), least_s),
+            max(begins_s + token_s * _in_all(long, streamed, place), least_s),
+        )
 
 
 class Prefills(msgspec.Struct):
@@ -102,3 +130,13 @@ class Prefills(msgspec.Struct):
             return 0.0
         spent_s = max(0.0, now_s - self.since_s)
         return max(self.head_s - spent_s, OVERDUE_SHARE * spent_s) + self.behind_s
+
+
+def _in_all(ahead: tuple[int, ...], streamed: float, place: int) -> float:
+    """How many tokens are expected in all of which so many have streamed: straight lines between what is known."""
+    expected = float(ahead[place - 1])
+    if place < len(ahead):
+        low = AHEAD_TOKENS[place - 1]
+        expected += (streamed - low) / (AHEAD_TOKENS[place] - low) * (ahead[place] - expected)
+    # Beyond its bound, or what is ever seen: its tokens take longer than was thought.
+    return expected if expected > streamed else (1.0 + OVERDUE_SHARE) * streamed

@@ -2,19 +2,21 @@
 
 With a process ends what was under way; what was learned is kept, and what does not age by itself has.
 
-Cells of corrections, strikes of breakers and the weights of all cells fade with the time since they last learned, in
-epoch seconds, whether the process lived on or not. What has no such time widens here, by the time that nobody looked.
+Cells of corrections, strikes of breakers and counts of lengths fade with the time since they last learned, in epoch
+seconds, whether the process lived on or not. What has no such time widens here, by the time that nobody looked.
 """
 
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
 from tidegate.core import keeping
+from tidegate.core.bins import BINS
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import Cell, Tracked, left_after
+from tidegate.core.calibration import Tracked, left_after
+from tidegate.core.counts import Counts, Lengths
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
-from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
+from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import SAMPLES_MAX, Network, Sample
 from tidegate.core.prompts import Prompts
@@ -26,10 +28,8 @@ _KINDS = {"ttft": (ROWS, 1), "tpot": (1, COLUMNS)}
 
 def fault(state: State) -> str:
     """What is wrong with a state that no router of this software made; empty where nothing is."""
-    if len(state.lengths) > CLASSES_MAX:
-        return f"`lengths` has {len(state.lengths)} cells, and {CLASSES_MAX} at most are known"
-    if not all(_sound(cell) for cell in state.lengths.values()):
-        return "`lengths` has a cell of negative weight or variance"
+    if wrong := next(_faults_of_lengths(state.lengths), ""):
+        return f"`lengths` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -42,7 +42,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
     """
     return State(
         endpoints={name: _revived(e, now_s) for name, e in state.endpoints.items() if name in keep},
-        lengths={klass: _not_after(cell, now_s) for klass, cell in state.lengths.items()},
+        lengths=_revived_lengths(state.lengths, int(now_s)),
         overrides=state.overrides,
     )
 
@@ -91,8 +91,9 @@ def reconfigured(
 def aged(state: State, age_s: float) -> State:
     """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
 
-    Lengths and the calibrated `quantile` go back to the spread that they start from, by halves; where it was found to
-    be wider it stays. What was measured of networks has its times, and fades by itself.
+    Promises that were found to be tighter than a normal value's go back to that, by halves. What was measured of
+    networks has its times, and fades by itself, and so do counts of lengths: they say what they said, and weigh less
+    beside what is counted next.
     """
     assert age_s >= 0.0, "time runs forwards"
     left = left_after(age_s)
@@ -105,10 +106,6 @@ def aged(state: State, age_s: float) -> State:
                 tpot=_loosened(e.tpot, left),
             )
             for name, e in state.endpoints.items()
-        },
-        lengths={
-            klass: replace(cell, variance=_widened(cell.variance, PRIOR_SIGMA**2, left))
-            for klass, cell in state.lengths.items()
         },
     )
 
@@ -123,10 +120,6 @@ def _loosened(learned: Learned | None, left: float) -> Learned | None:
         return None
     tracked = [replace(t, excess=t.excess * left) if t.excess < 0.0 else replace(t) for t in learned.promises]
     return replace(learned, promises=tracked)
-
-
-def _widened(spread: float, prior: float, left: float) -> float:
-    return spread + max(0.0, prior - spread) * (1.0 - left)
 
 
 def _revived(e: EndpointState, now_s: float) -> EndpointState:
@@ -153,6 +146,16 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
     )
 
 
+def _revived_lengths(lengths: Lengths, now_s: int) -> Lengths:
+    """Which conversation is which ends with the process."""
+    return Lengths(
+        counts={
+            group: Counts(min(one.seen_s, now_s), one.ended.copy(), one.cut.copy())
+            for group, one in lengths.counts.items()
+        }
+    )
+
+
 def _learned_by(learned: Learned | None, now_s: float) -> Learned | None:
     if learned is None:
         return None
@@ -164,10 +167,6 @@ def _learned_by(learned: Learned | None, now_s: float) -> Learned | None:
         mean=replace(learned.mean, at_s=min(learned.mean.at_s, now_s)),
         silences=list(learned.silences),
     )
-
-
-def _not_after(cell: Cell, now_s: float) -> Cell:
-    return replace(cell, at_s=min(cell.at_s, now_s))
 
 
 def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
@@ -210,5 +209,16 @@ def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
     return ""
 
 
-def _sound(cell: Cell) -> bool:
-    return cell.weight >= 0.0 and cell.variance >= 0.0
+def _faults_of_lengths(lengths: Lengths) -> Iterator[str]:
+    counts = lengths.counts
+    if (size := sum(bytes_of(group, one) for group, one in counts.items())) > COUNTS_BYTES_MAX:
+        yield f"takes {size} bytes of groups, and {COUNTS_BYTES_MAX} at most are kept"
+    if (count := len(lengths.sessions) + len(lengths.beginnings)) > TURNS_MAX:
+        yield f"has {count} conversations, and {TURNS_MAX} at most are kept"
+    for group, one in counts.items():
+        for place, counted in (*one.ended.items(), *one.cut.items()):
+            if not 0 <= place < BINS or counted < 1:
+                yield f"has {counted} in bin {place} of group `{group}`"
+    for turns in (*lengths.sessions.values(), *lengths.beginnings.values()):
+        if turns.weight < 1 or not 0 <= turns.total <= turns.weight * (BINS - 1):
+            yield "has a conversation without answers, or with answers of no length"

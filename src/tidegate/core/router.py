@@ -7,11 +7,12 @@ import msgspec
 from tidegate.core import plan, rules
 from tidegate.core.base import Base, asked
 from tidegate.core.baseline import static_order
+from tidegate.core.counts import Turns
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import Item, Place, item, schedule
-from tidegate.core.length import Length, LengthModel
+from tidegate.core.length import Length, LengthModel, beginnings_of
 from tidegate.core.model import (
     Candidate,
     Checked,
@@ -80,7 +81,7 @@ class Router:
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
-        length = self._lengths.at(request.klass, request.output_tokens_max)
+        length = self._length(request)
         models, reasons = self._eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
@@ -116,7 +117,7 @@ class Router:
 
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
-        length = self._lengths.at(request.klass, request.output_tokens_max)
+        length = self._length(request)
         worth = worth_usd(request, length)
         _, reasons = self._eligible.now(request, length, now_s)
         found = []
@@ -153,7 +154,7 @@ class Router:
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
-        length = self._lengths.at(request.klass, request.output_tokens_max)
+        length = self._length(request)
         return self._eligible.forbids(request, endpoint, length, now_s)
 
     @property
@@ -198,7 +199,8 @@ class Router:
     def predicted(self, fact: Started, now_s: float) -> Base | None:
         """What an attempt is believed to take that is sent now, None where no such endpoint is known."""
         model = self._models.get(fact.endpoint)
-        return None if model is None else self._predicted(fact, model, self._decided, now_s)
+        turns = self._lengths.turns(fact.session, beginnings_of(fact))
+        return None if model is None else self._predicted(fact, model, self._decided, turns, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent, None where no such attempt is under way."""
@@ -207,9 +209,12 @@ class Router:
         return None if reservation is None else reservation.ttft_s
 
     def snapshot(self, *, held: bool = True) -> msgspec.Raw:
-        """The whole state as JSON, or without what ends with the process: held requests and pins of sessions, whose
-        digests nobody can make again. `State` decodes it."""
-        state = self._state if held else msgspec.structs.replace(self._state, held={}, sessions={})
+        """The whole state as JSON, or without what ends with the process: held requests, pins of sessions, and what
+        is known of conversations, whose digests nobody can make again. `State` decodes it."""
+        state = self._state
+        if not held:
+            lengths = msgspec.structs.replace(state.lengths, sessions={}, beginnings={})
+            state = msgspec.structs.replace(state, held={}, sessions={}, lengths=lengths)
         return msgspec.Raw(msgspec.json.encode(state))
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -224,7 +229,8 @@ class Router:
             case Started():
                 self._state.held.pop(fact.request_id, None)
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    model.started(fact, self._predicted(fact, model, decided, now_s), now_s)
+                    turns = self._lengths.turns(fact.session, beginnings_of(fact))
+                    model.started(fact, self._predicted(fact, model, decided, turns, now_s), now_s, turns)
             case Uploaded():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.uploaded(fact, now_s)
@@ -251,14 +257,20 @@ class Router:
                 self._override(fact)
 
     def _predicted(
-        self, fact: Started, model: EndpointModel, decided: tuple[Request, float, list[Option]] | None, now_s: float
+        self,
+        fact: Started,
+        model: EndpointModel,
+        decided: tuple[Request, float, list[Option]] | None,
+        turns: Turns | None,
+        now_s: float,
     ) -> Base:
         """What is predicted of an attempt: what its decision found, where it is sent at once."""
         if decided is not None and decided[1] == now_s and decided[0].id == fact.request_id:
             for option in decided[2]:
                 if option.model is model:
                     return option.base
-        return model.base(fact, self._lengths.at(fact.klass, fact.output_tokens_max), now_s)
+        length = self._lengths.at(fact.klass, fact.output_tokens_max, fact.model, fact.key, fact.prompt_tokens, turns)
+        return model.base(fact, length, now_s)
 
     def _override(self, overrides: Overrides) -> None:
         self._state.overrides = overrides
@@ -283,7 +295,25 @@ class Router:
             tokens = fact.output_tokens / sent.completions
             cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
-            self._lengths.learn(sent.klass, tokens, now_s, at_least=at_least)
+            self._lengths.learn(
+                sent.klass,
+                tokens,
+                now_s,
+                at_least=at_least,
+                model=sent.model,
+                key=sent.key,
+                prompt_tokens=sent.prompt_tokens,
+                session=sent.session,
+                beginning=sent.beginning,
+                turns=sent.turns,
+            )
+
+    def _length(self, request: Request) -> Length:
+        """What is believed of its output."""
+        turns = self._lengths.turns(request.session, beginnings_of(request))
+        return self._lengths.at(
+            request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
+        )
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
@@ -434,7 +464,7 @@ class Router:
         for request in self._state.held.values():
             if new is not None and request.id == new.request.id:
                 continue
-            length = self._lengths.at(request.klass, request.output_tokens_max)
+            length = self._length(request)
             prompt = asked(request) if request.prefix else None
             own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
             if own:
@@ -449,7 +479,7 @@ class Router:
 
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
         """What a held request would be worth at each endpoint that is not ours, best first."""
-        length = self._lengths.at(request.klass, request.output_tokens_max)
+        length = self._length(request)
         models, _ = self._eligible.now(request, length, now_s)
         others = [m for m in models if not m.owned]
         options = self._weigh(request, others, length, worth_usd(request, length), now_s)

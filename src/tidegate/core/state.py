@@ -3,7 +3,7 @@
 import msgspec
 
 from tidegate.core.breaker import Breaker
-from tidegate.core.calibration import Cell
+from tidegate.core.counts import Lengths
 from tidegate.core.latency import Learned
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
@@ -47,7 +47,7 @@ class State(msgspec.Struct, kw_only=True):
     """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end."""
 
     endpoints: dict[str, EndpointState] = {}
-    lengths: dict[str, Cell] = {}
+    lengths: Lengths = msgspec.field(default_factory=Lengths)
     held: dict[str, Request] = {}
     overrides: Overrides = Overrides()
     sessions: dict[str, Pin] = {}

@@ -10,8 +10,6 @@ from tidegate.core.base import Base
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
 
-# Output length is known to half a natural logarithm at best; end to end inherits it.
-LENGTH_SIGMA = 0.5
 # A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
 # apart, and of two that both keep it the quicker one is to be chosen.
 SURE = 0.99
@@ -108,7 +106,7 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
 
 def _e2e_sigma(base: Base, first_s: float) -> float:
     first = first_s * base.sigma
-    rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
+    rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + base.length.sigma**2)
     return sqrt(first * first + rest_squared) / (first_s + base.decode_s)
 
 

@@ -112,6 +112,8 @@ class Account:
             prompt_bytes=request.prompt_bytes,
             output_tokens_max=request.output_tokens_max,
             completions=request.completions,
+            model=request.model,
+            key=request.key,
             session=request.session,
             hedge=hedge,
             prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),

@@ -288,6 +288,8 @@ class World:
             output_tokens_max=request.output_tokens_max,
             completions=request.completions,
             hedge=action.hedge,
+            model=request.model,
+            key=request.key,
             session=request.session,
             prefix=shortened(request.prefix, request.prompt_bytes),
         )
