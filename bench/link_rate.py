@@ -156,7 +156,8 @@ def main() -> None:
     for row in rows:
         print(
             f"{row.rate_mbit:5} Mbit/s {row.rtt_ms:4} ms {row.size_bytes:8} B  error {row.error!s:>7} worst "
-            f"{row.error_worst!s:>7}  link late {row.link_late!s:>6}  timed {row.timed}, too quick {row.too_quick}, untold {row.untold}, "
+            f"{row.error_worst!s:>7}  link late {row.link_late!s:>6}  "
+            f"timed {row.timed}, too quick {row.too_quick}, untold {row.untold}, "
             f"at least {row.least_mbit} Mbit/s"
         )
     record("link_rate", {"repeats": REPEATS, "rows": msgspec.to_builtins(rows)})
