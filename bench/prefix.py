@@ -59,8 +59,8 @@ SEEDS = {"tune": 1, "test": 2, "whole": 1}
 STEP = StepTime(base_s=0.012, per_token_s=1.5e-5, per_sequence_s=2e-5, per_context_token_s=1e-8, per_pair_s=3e-10)
 PRIOR = Prior(overhead_s=0.02, prefill_s_per_token=2e-5, decode_s_per_token=0.015)
 KLASS = RequestClass(name="interactive", worth_usd=0.01, late_usd_per_s=0.0005)
-# A promise of the first token alone. With one of the time per token, that decides which of two equal engines is chosen
-# as soon as it is the less likely one to be kept: it depends on who else is there, and not on what is cached.
+# A promise of the first token alone. Where the time per token is less likely to be kept, it decides which of two
+# equal engines is chosen, by who else is there, and not by what is cached.
 FIRST = Slo(ttft_s=3.0)
 EVERYTHING = 10**9
 API = ApiProfile(ttft_s=0.4, ttft_s_per_uncached_token=3e-5, tpot_s=0.02)

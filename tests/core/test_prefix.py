@@ -31,7 +31,7 @@ def given(prefixes: Prefixes, digests: tuple[int, ...], now_s: float, more_bytes
     """Give it this prompt, and have it computed; what was expected of it."""
     asked = prompt(digests, more_bytes)
     cached = prefixes.cached(asked, now_s)
-    sent = prefixes.given(shortened(digests, 1024 * len(digests) + more_bytes), cached, now_s)
+    sent = prefixes.given(shortened(digests, 1024 * len(digests) + more_bytes), asked.tokens, cached, now_s)
     prefixes.put(sent, now_s)
     return cached
 
@@ -78,7 +78,7 @@ def test_a_prompt_that_is_taken_for_nothing_has_nothing_cached() -> None:
     given(prefixes, talk(1, 4), 0.0)
     nothing = Prompt(talk(1, 4), tokens=0, prompt_bytes=4096)
     cached = prefixes.cached(nothing, 1.0)
-    prefixes.learn(prefixes.given(None, cached, 1.0), 5, 10, 5, 2.0)
+    prefixes.learn(prefixes.given(None, 0, cached, 1.0), 5, 10, 5, 2.0)
     assert cached.tokens == cached.at_least(0.5) == 0.0
 
 

@@ -47,7 +47,7 @@ def lived(seed: int, prior: CachePrior) -> tuple[Prefixes, Prompts, float]:
         own = digests(draw, draw.choice((0, 1, 3, 8, 30, 200)))
         size = 1024 * len(own) + draw.randrange(1024)
         asked = Prompt(own, max(1, size // 4), size)
-        sent = prefixes.given(shortened(own, size), prefixes.cached(asked, now_s), now_s)
+        sent = prefixes.given(shortened(own, size), asked.tokens, prefixes.cached(asked, now_s), now_s)
         if draw.random() < 0.9:
             prefixes.put(sent, now_s)
         told = draw.choice((None, 0, asked.tokens // 2, asked.tokens - 1))
@@ -98,7 +98,9 @@ def test_the_order_within_one_moment_changes_nothing(seed: int, prior: CachePrio
         for _ in range(6):
             own = digests(draw, draw.choice((0, 2, 9, 40)))
             prompt = Prompt(own, max(1, 256 * len(own)), 1024 * len(own))
-            given_ = prefixes.given(shortened(own, 1024 * len(own)), prefixes.cached(prompt, now_s), now_s)
+            given_ = prefixes.given(
+                shortened(own, 1024 * len(own)), prompt.tokens, prefixes.cached(prompt, now_s), now_s
+            )
             sent.append((given_, draw.choice((None, 0, 200)), draw.randrange(100)))
         for index in indices:
             prefixes.put(sent[index][0], now_s + 1.0)
@@ -251,7 +253,7 @@ def test_a_promise_is_as_likely_kept_with_what_may_be_cached_as_without(seed: in
     for turn in range(draw.randrange(1, 8)):
         request = asked(draw)
         cached = model.base(request, length, float(turn)).cached
-        sent = model.prefixes.given(make.started(request, "desk").prefix, cached, float(turn))
+        sent = model.prefixes.given(make.started(request, "desk").prefix, request.prompt_tokens, cached, float(turn))
         model.prefixes.put(sent, float(turn))
         model.prefixes.learn(sent, 10, 1_000, draw.choice((None, 0, 999)), turn + 0.5)
     request = replace(asked(draw), slo=Slo(ttft_s=ttft_s))

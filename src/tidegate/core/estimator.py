@@ -28,7 +28,7 @@ from tidegate.core.network import RTT_NOISE_S, NetworkModel
 from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, LIKELY, TPOT_S_MIN, Parts
 from tidegate.core.prefix import Prefixes
-from tidegate.core.prompts import Given, Prompt
+from tidegate.core.prompts import NOTHING, Given, Prompt
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
@@ -72,6 +72,7 @@ class EndpointModel:
         "_context_tokens",
         "_deviations",
         "_input_usd",
+        "_input_usd_least",
         "_load_max",
         "_output_usd",
         "_parts",
@@ -127,6 +128,7 @@ class EndpointModel:
         cached_usd = endpoint.price.usd_per_cached_token
         # What a token costs more that is cached; mostly it is less.
         self._cached_usd = 0.0 if cached_usd is None else cached_usd - self._input_usd
+        self._input_usd_least = self._input_usd + min(0.0, self._cached_usd)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
@@ -162,8 +164,10 @@ class EndpointModel:
             load = self._load_max
         column = bisect_left(LOAD_EDGES, load)
         tokens = request.prompt_tokens
-        cached = self.prefixes.cached(prompt or asked(request), now_s)
-        cached_tokens = cached.at_least(LIKELY)
+        cached, cached_tokens = NOTHING, 0.0
+        if request.prefix or self.prefixes.surprises:
+            cached = self.prefixes.cached(prompt or asked(request), now_s)
+            cached_tokens = cached.at_least(LIKELY)
         output_tokens = length.expected_tokens
         others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
         pace = state.pace
@@ -245,10 +249,10 @@ class EndpointModel:
 
     def cost_usd_least(self, request: Request, length: Length) -> float:
         """The same whatever is cached."""
-        usd = self.cost_usd(request, length, 0.0)
-        if self._price.tiers or self._cached_usd < 0.0:
-            usd = min(usd, self.cost_usd(request, length, request.prompt_tokens))
-        return usd
+        output_tokens = length.expected_tokens * request.completions
+        if self._price.tiers:
+            return min(self._price.usd(request.prompt_tokens, output_tokens, c) for c in (0.0, request.prompt_tokens))
+        return request.prompt_tokens * self._input_usd_least + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `concurrency` slots is expected to be free, soonest first."""
@@ -284,7 +288,7 @@ class EndpointModel:
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
             cached_tokens=base.cached.at_least(LIKELY),
-            given=self.prefixes.given(fact.prefix, base.cached, now_s),
+            given=self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens

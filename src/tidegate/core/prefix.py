@@ -17,7 +17,7 @@ TICKS_PER_S = 10.0
 
 
 class Prefixes:
-    """What one endpoint has of prompts. `cached`, `told` and `given` read; `put`, `learn`, `settle`, `forget` write."""
+    """What one endpoint has of prompts. `put`, `learn`, `settle` and `forget` write, the rest reads."""
 
     __slots__ = ("_bytes", "_index", "_state", "keeping")
 
@@ -51,25 +51,30 @@ class Prefixes:
         return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt)
 
     @property
+    def surprises(self) -> bool:
+        """Whether prompts without a known beginning are expected to be cached in part."""
+        return self.keeping.odds.surplus[0] > 0.0
+
+    @property
     def told(self) -> bool:
         """Whether it has told lately how many tokens were cached."""
         return self._state.kept.told
 
-    def given(self, prefix: Prefix | None, cached: Cached, now_s: float) -> Given:
-        """What to remember of a prompt until it ends. `prefix` is its own beginning."""
+    def given(self, prefix: Prefix | None, tokens: int, cached: Cached, now_s: float) -> Given:
+        """What to remember of a prompt of so many tokens until it ends. `prefix` is its own beginning."""
         prompt = cached.prompt
         if not prompt.grid or prompt.grid[0] not in self._index:
-            return Given(prompt.tokens, cached.tokens, prefix=prefix)
+            return Given(tokens, cached.tokens, prefix=prefix)
         users, continues = self._users(prompt)
         odds, put_tokens = self.keeping.odds, self._state.put_tokens
         spans, done = [], 0.0
         for user, end in users:
-            tokens = (prompt.before + end) * prompt.per_block
+            reached = (prompt.before + end) * prompt.per_block
             d, a = distance_cell(put_tokens - user.put_tokens), age_cell(now_s - user.at_s)
-            spans.append(Span(tokens - done, d, a, odds.by_distance[d], odds.by_age[a]))
-            done = tokens
+            spans.append(Span(reached - done, d, a, odds.by_distance[d], odds.by_age[a]))
+            done = reached
         by_size = odds.by_size[size_cell(done)]
-        return Given(prompt.tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
+        return Given(tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
 
     def _users(self, prompt: Prompt) -> tuple[list[tuple[Use, float]], int | None]:
         """Who used last what a prompt, whose first block is known, begins with, each with the block up to which.

@@ -85,7 +85,12 @@ class Prompt:
     def __init__(self, digests: Sequence[int], tokens: int, prompt_bytes: int, preamble_bytes: int = 0) -> None:
         self.digests = digests
         self.tokens = tokens
-        length, blocks = len(digests), (prompt_bytes - preamble_bytes) / BLOCK_BYTES
+        length = len(digests)
+        if not length:
+            self.grid: Sequence[int] = ()
+            self.whole = self.before = self.per_block = 0.0
+            return
+        blocks = (prompt_bytes - preamble_bytes) / BLOCK_BYTES
         self.grid = [digests[place - 1] for place in GRID[: GRID_OF[length]]]
         if length < DIGESTS_MAX:
             # What is more than that has no digests, and so is no text.
@@ -93,7 +98,7 @@ class Prompt:
         # Its blocks, the last one being a part of one; what comes before them, in blocks; and tokens of each.
         self.whole = max(blocks, float(length))
         self.before = preamble_bytes / BLOCK_BYTES
-        self.per_block = tokens / (self.before + self.whole) if self.whole else 0.0
+        self.per_block = tokens / (self.before + self.whole)
 
 
 class Cached(msgspec.Struct, frozen=True, gc=False):

@@ -171,7 +171,7 @@ def _not_after(cell: Cell, now_s: float) -> Cell:
 
 
 def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
-    return sorted(replace(sample, at_s=min(sample.at_s, now_s)) for sample in samples)
+    return sorted(Sample(min(sample.at_s, now_s), sample.value) for sample in samples)
 
 
 def _faults(e: EndpointState) -> Iterator[str]:

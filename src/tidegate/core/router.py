@@ -303,7 +303,7 @@ class Router:
         spent_s = now_s - request.arrived_s
         options: list[Option] = []
         best: list[float] = []
-        prompt = asked(request)
+        prompt = asked(request) if request.prefix else None
         for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
             if len(best) == keep and worth - cost_usd < best[0]:
                 break
@@ -435,7 +435,7 @@ class Router:
             if new is not None and request.id == new.request.id:
                 continue
             length = self._lengths.at(request.klass, request.output_tokens_max)
-            prompt = asked(request)
+            prompt = asked(request) if request.prefix else None
             own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
             if own:
                 items.append(item(request, worth_usd(request, length), own))

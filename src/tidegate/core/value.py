@@ -25,21 +25,16 @@ def worth_usd(request: Request, length: Length) -> float:
     return request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0
 
 
-def attainment(request: Request, base: Base, spent_s: float) -> float:
+def attainment(request: Request, base: Base, spent_s: float, first_s: float = 0.0) -> float:
     """P(every axis of the SLO is met) if sent when `spent_s` have passed since arrival.
 
-    The axes share their causes, so the least likely one decides (comonotone), not the product.
+    The axes share their causes, so the least likely one decides (comonotone), not the product. With `first_s`, that is
+    the median time to first content; without, all that it may come to with what is cached of the prompt counts.
     """
-    if not base.outcomes:
-        return _attained(request, base, base.first_s, spent_s)
-    attained = 0.0
-    for first_s, p in base.outcomes:
-        attained += p * _attained(request, base, first_s, spent_s)
-    return attained
-
-
-def _attained(request: Request, base: Base, first_s: float, spent_s: float) -> float:
-    """The same where the first content comes after `first_s`, in the median."""
+    if not first_s:
+        if base.outcomes:
+            return sum([p * attainment(request, base, spent_s, after_s) for after_s, p in base.outcomes])
+        first_s = base.first_s
     slo = request.slo
     deviations = inf
     if slo.ttft_s is not None:
