@@ -99,17 +99,23 @@ def level(samples: list[Sample], declared: float, sigma: float, noise: float) ->
 
 
 class NetworkModel:
-    """Predicts how long a request and the first byte of its answer are under way; learns from what was measured."""
+    """Predicts how long a request and the first byte of its answer are under way; learns from what was measured.
+
+    It is `unsettled` while the last round trip is far from those before it: another probe would tell what holds now.
+    """
 
     __slots__ = (
         "_declared_bytes_per_s",
         "_declared_s",
-        "_rtt",
+        "_rtt_at_s",
+        "_rtt_fading_s2",
         "_rtt_s2",
-        "_upload",
+        "_upload_at_s",
+        "_upload_variance",
         "rtt_s",
         "state",
         "telling_bytes",
+        "unsettled",
         "upload_bytes_per_s",
     )
 
@@ -120,11 +126,6 @@ class NetworkModel:
         self._fit_rtt()
         self._fit_upload()
 
-    @property
-    def unsettled(self) -> bool:
-        """Whether the last round trip was far from those before it: another probe would tell what holds now."""
-        return self._rtt.unsettled
-
     def seconds(self, upload_bytes: int) -> float:
         """The median from the first byte sent to the first byte that could come back, were the engine immediate."""
         return self.rtt_s + upload_bytes / self.upload_bytes_per_s
@@ -132,13 +133,14 @@ class NetworkModel:
     def moments(self, upload_bytes: int, now_s: float) -> tuple[float, float]:
         """The same, and its variance in square seconds: never zero, and the wider the longer ago it was measured."""
         upload_s = upload_bytes / self.upload_bytes_per_s
-        rtt, upload = self._rtt, self._upload
         # A rational stand-in for the half-life, as for corrections: what is old is trusted less, and not shifted.
-        age_s = now_s - rtt.at_s
-        rtt_variance = rtt.variance + (age_s / (age_s + HALF_LIFE_S) * RTT_VARIANCE if age_s > 0.0 else 0.0)
-        age_s = now_s - upload.at_s
-        variance = upload.variance + (age_s / (age_s + HALF_LIFE_S) * UPLOAD_VARIANCE if age_s > 0.0 else 0.0)
-        return self.rtt_s + upload_s, self._rtt_s2 * rtt_variance + upload_s * upload_s * variance
+        variance_s2, age_s = self._rtt_s2, now_s - self._rtt_at_s
+        if age_s > 0.0:
+            variance_s2 += age_s / (age_s + HALF_LIFE_S) * self._rtt_fading_s2
+        variance, age_s = self._upload_variance, now_s - self._upload_at_s
+        if age_s > 0.0:
+            variance += age_s / (age_s + HALF_LIFE_S) * UPLOAD_VARIANCE
+        return self.rtt_s + upload_s, variance_s2 + upload_s * upload_s * variance
 
     def learn_rtt(self, rtt_s: float, now_s: float) -> None:
         """Take in one measured round trip; the first one replaces what was declared."""
@@ -178,15 +180,21 @@ class NetworkModel:
         return level(uploads, self._declared_bytes_per_s, UPLOAD_SIGMA, 0.0)
 
     def _fit_rtt(self) -> None:
-        self._rtt = level(self.state.rtts, self._declared_s, RTT_SIGMA, RTT_NOISE_S)
-        measured_s, declared_s = self._rtt.value, self._declared_s
+        found, declared_s = level(self.state.rtts, self._declared_s, RTT_SIGMA, RTT_NOISE_S), self._declared_s
         # Where a clock cannot tell the difference, chance must not choose between endpoints that were declared alike.
-        self.rtt_s = declared_s if abs(measured_s - declared_s) < RTT_NOISE_S else measured_s
-        self._rtt_s2 = (self.rtt_s + RTT_NOISE_S) ** 2
+        self.rtt_s = declared_s if abs(found.value - declared_s) < RTT_NOISE_S else found.value
+        self.unsettled = found.unsettled
+        square_s2 = (self.rtt_s + RTT_NOISE_S) ** 2
+        self._rtt_at_s, self._rtt_s2, self._rtt_fading_s2 = (
+            found.at_s,
+            square_s2 * found.variance,
+            square_s2 * RTT_VARIANCE,
+        )
 
     def _fit_upload(self) -> None:
-        self._upload = self._level(self.state.uploads)
-        self.upload_bytes_per_s = self._upload.value
+        found = self._level(self.state.uploads)
+        self.upload_bytes_per_s = found.value
+        self._upload_at_s, self._upload_variance = found.at_s, found.variance
         # From how many bytes on a transfer is worth being measured.
         telling = int(min(self.upload_bytes_per_s * UPLOAD_S_MIN, UPLOAD_BYTES_ALWAYS))
         self.telling_bytes = max(telling, UPLOAD_BYTES_MIN)
