@@ -25,6 +25,8 @@ PROMPT_STRENGTH = 8.0
 KEY_STRENGTH = 1.5
 TURN_STRENGTH = 8.0
 RECENT_STRENGTH = 5.0
+# A group that has so many times as many of its own says all there is to say.
+ENOUGH = 128.0
 # Counts are in sixteenths of an output, whole numbers, so that halves of them add up to the same in any order.
 ONE = 16
 # Beside the habits of days, what was lately counts for itself: clients go from one task to the next.
@@ -168,11 +170,14 @@ class LengthModel:
     def _made(self, asked: _Asked) -> Length:
         klass, tokens_max, model, key, size, level, growth = asked
         levels: list[Level] = []
-        for name, strength in _groups(klass, model, key, size, level, growth):
+        for name, strength in reversed(_groups(klass, model, key, size, level, growth)):
             counts = self.state.counts.get(name)
             if counts is not None:
                 unit = 0.5 ** _halvings(name, counts.seen_s, self._now_s) / ONE
                 levels.append((strength, unit, counts.ended, counts.cut))
+                if sum(counts.ended.values()) * unit >= ENOUGH * strength:
+                    break
+        levels.reverse()
         if len(self._memo) >= MEMO_MAX:
             self._memo.clear()
         made = self._memo[asked] = length_of(believed(levels), tokens_max)
