@@ -8,7 +8,7 @@ import pytest
 from tests import make
 from tidegate.core import base
 from tidegate.core.keeping import JUDGE_S
-from tidegate.core.model import Ended, Ending, Fingerprint, FirstToken, Prior, Probed, Request, replace
+from tidegate.core.model import Ended, Ending, Fingerprint, FirstToken, Prior, Probed, Request, Run, replace
 from tidegate.core.prefix import STATE_BYTES_MAX, Prefixes
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import GRID, Cached, Prompt, Prompts, shortened
@@ -267,6 +267,19 @@ def test_a_miss_is_no_sign_of_a_slow_engine() -> None:
             serve(router, request(talk(1, 4 * turn)), "laptop", 60.0 * turn, cached_tokens=hit, ttft_s=ttft_s)
     one, other = (estimate(router, request(talk(9, 4)), 1000.0) for router in (slow, kept))
     assert one == pytest.approx(other, rel=0.1)
+
+
+def test_an_attempt_is_not_given_up_before_all_of_its_prompt_could_be_computed() -> None:
+    slow = replace(make.LOCAL_PRIOR, prefill_s_per_token=0.01, cache=CachePrior(share=0.95))
+    warm, cold = (make.router(make.endpoint("laptop", prior=slow)) for _ in range(2))
+    serve(warm, request(talk(1, 40)), "laptop", 0.0, cached_tokens=None, ttft_s=102.5)
+    timeouts_s = []
+    for router in (warm, cold):
+        step = router.decide(request(talk(1, 41)), 200.0).plan[0]
+        assert isinstance(step, Run)
+        timeouts_s.append(step.timeout_s)
+    assert timeouts_s[0] >= 100.0
+    assert cached(warm, request(talk(1, 41)), 200.0) > 9_000.0
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

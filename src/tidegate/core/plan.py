@@ -49,6 +49,9 @@ def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: flo
                 cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
                 spent_s += cutover_s or 0.0
         timeout_s = min(TIMEOUT_FACTOR * highs_s[index], TIMEOUT_MEDIANS_MAX * option.base.first_s)
+        if option.base.outcomes:
+            # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
+            timeout_s *= max(1.0, option.base.outcomes[0][0] / option.base.first_s)
         timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
         plan.append(Run(endpoint=option.model.name, timeout_s=timeout_s, cutover_s=cutover_s))
     return tuple(plan)
