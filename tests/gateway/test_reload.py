@@ -1,6 +1,8 @@
 """Another configuration for a gateway that runs: nothing under way is touched, and a bad one changes nothing."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -374,14 +376,28 @@ async def test_requests_in_a_stream_of_reloads_are_all_served(tmp_path: Path) ->
 
 
 async def test_two_reloads_at_once_are_one_and_a_refusal(tmp_path: Path) -> None:
-    async with house(tmp_path) as home:
-        add(home, endpoint("desk", "http://192.0.2.1:9"))  # nobody answers there: the first probe takes its time
+    async with silence() as url, house(tmp_path) as home:
+        add(home, endpoint("desk", url))  # nobody answers there: the first probe takes its time
         first = asyncio.create_task(home.change("POST", "/api/config"))
         await eventually(lambda: home.gateway.reloader.busy)
         second = await home.change("POST", "/api/config")
         assert second.status == 409
         assert (await home.ask()).status == 200
         first.cancel()
+
+
+@asynccontextmanager
+async def silence() -> AsyncIterator[str]:
+    """Somebody who takes connections, and says nothing until they are closed."""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1024):
+            pass
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_a_reload_that_is_under_way_when_the_gateway_stops_is_given_up(tmp_path: Path) -> None:

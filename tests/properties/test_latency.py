@@ -117,7 +117,8 @@ def test_the_unit_of_seconds_changes_no_prediction(told: list[list[Sample]], pow
         for moment in told
     ]
     one, other = predictions(taught(told), 1e4), predictions(taught(scaled), 1e4, scale)
-    assert other == pytest.approx(one, rel=1e-6)
+    # No work takes less than a microsecond, whatever was learned: there alone is a unit.
+    assert other == pytest.approx(one, rel=1e-6, abs=1e-5)
 
 
 @given(moments)
