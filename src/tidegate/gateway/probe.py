@@ -80,7 +80,7 @@ class Prober:
         """One probe, told to the router."""
         self._doubted.clear()
         seen = await self.look()
-        if seen.up and seen.rtt_s is None:
+        if seen.up and seen.rtt_s is None and not self._failures:
             seen = replace(seen, rtt_s=await self._rtt_s())
         self._dispatch.probed(seen)
 
@@ -139,8 +139,9 @@ class Prober:
         """The round trip, on a connection that is there already, or by the second question."""
         probe = self._upstream.dialect.probes()[0]
         for _ in range(2):
-            _, took_s = await self._timed(probe)
-            if took_s is not None:
+            answer, took_s = await self._timed(probe)
+            # Who does not answer the first question is not asked another.
+            if answer is None or took_s is not None:
                 return took_s
         return None
 
