@@ -118,8 +118,8 @@ async def test_a_simulated_day_is_like_the_day_that_was_lived(tmp_path: Path, se
         f"{mean(first.values()):.4f} and {mean(told.values()):.4f} s, p95 {p95(first):.4f} and {p95(told):.4f} s"
     )
     # When all is full, a millisecond can turn a tie, and what follows finds other queues: 92 to 100 % in eight runs.
-    # At eight a second it is 81 % since predictions learn more of what each measures, with shares 0.06 apart; why so far
-    # is not known. Before, it was all of them.
+    # At eight a second it is 81 % since predictions learn more of what each measures, with shares 0.06 apart; before,
+    # it was all of them. Why is not known yet.
     assert same > 0.75
     assert shares[1] == pytest.approx(shares[0], abs=0.1)
     assert mean(told.values()) == pytest.approx(mean(first.values()), rel=0.1)
