@@ -13,6 +13,7 @@ from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Cell
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, LengthModel
+from tidegate.core.load import Usual
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
@@ -35,9 +36,9 @@ def names(storm: Storm) -> set[str]:
     return {e.name for e in storm.endpoints}
 
 
-def idle(seed: int) -> Storm:
+def idle(seed: int, *, reports: bool = True) -> Storm:
     """A router that has seen much, and has nothing under way; all endpoints are up."""
-    storm = Storm(seed).run(200)
+    storm = Storm(seed, reports=reports).run(200)
     for request_id, endpoint in storm.sent:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:
@@ -49,9 +50,9 @@ def idle(seed: int) -> Storm:
 
 
 def learned(e: EndpointState) -> bytes:
-    breaker = msgspec.structs.replace(e.breaker, trial="")
+    breaker, load = msgspec.structs.replace(e.breaker, trial=""), msgspec.structs.replace(e.load, gone=[])
     return msgspec.json.encode(
-        (e.network, e.quantile, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint)
+        (e.network, e.quantile, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, load)
     )
 
 
@@ -68,6 +69,7 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
         assert e.breaker.trial == ""
         assert e.up
         assert e.trusted is None
+        assert e.load.gone == []
 
 
 def test_the_storms_have_what_must_not_survive() -> None:
@@ -80,6 +82,7 @@ def test_the_storms_have_what_must_not_survive() -> None:
     assert any(e.prefills.count for e in endpoints)
     assert any(e.breaker.trial for e in endpoints)
     assert any(not e.up for e in endpoints)
+    assert any(e.load.gone for e in endpoints)
 
 
 @given(seeds)
@@ -151,6 +154,9 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
         assert e.breaker.open_until_s <= now_s + OPEN_S_MAX
         assert e.not_before_s <= now_s + RETRY_AFTER_S_MAX
         assert all(cell.at_s <= now_s for cell in [*(e.ttft or []), *(e.tpot or [])])
+        times_s = [e.load.newest.told_s, e.load.before.told_s, e.load.before.since_s, e.load.history.at_s]
+        times_s += [e.load.waiting.at_s, e.load.slowing.at_s, *(one.at_s for one in e.load.usual)]
+        assert max(times_s) <= now_s
     assert all(cell.at_s <= now_s for cell in after.lengths.values())
 
 
@@ -165,7 +171,8 @@ def restored_after(storm: Storm, age_s: float) -> Router:
 
 @given(seeds, ages_s)
 def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: float) -> None:
-    storm = idle(seed)
+    # What was reported of others' load holds for seconds only, and the median goes with it.
+    storm = idle(seed, reports=False)
     restored, now_s = restored_after(storm, age_s), storm.now_s + age_s
     for request in list(storm.requests.values())[-10:]:
         before = storm.router.candidates(request, storm.now_s)
@@ -294,9 +301,24 @@ def _stretch(e: EndpointState) -> None:
     e.quantile.deviations = 9.0
 
 
+def _forget(e: EndpointState) -> None:
+    e.load.usual.pop()
+
+
+def _gain(e: EndpointState) -> None:
+    e.load.waiting.off = [1.0]
+
+
+def _unsay(e: EndpointState) -> None:
+    e.load.usual[2] = Usual(weight=-1.0)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
+        (_forget, "`load.usual` has 3 sums, not 4"),
+        (_gain, "`load.waiting` has 1 sums, not 13"),
+        (_unsay, "`load` has a sum of negative"),
         (_cut, "`ttft` has 30 cells, not 31"),
         (_grow, "`tpot` has 7 cells, not 6"),
         (_lighten, "`tpot` has a cell of negative"),

@@ -4,23 +4,23 @@ from bisect import bisect_left
 from math import ceil, log
 
 from tidegate.core import density, facts, likeness
-from tidegate.core.base import Base
+from tidegate.core.base import Base, Beside
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
 from tidegate.core.correction import Correction
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
+from tidegate.core.load import LOAD_EDGES as LOAD_EDGES
 from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
 from tidegate.core.network import Network
+from tidegate.core.others import NOBODY, OTHERS_TOKENS, Foreign, Others
 from tidegate.core.prior import crowd
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: prefill per token differs by the length of the prompt (fixed cost, attention).
 LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
-# Others in flight: none, one, two or three, more. What they do to each other is learned per bucket.
-LOAD_EDGES = (0, 1, 3)
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
@@ -62,6 +62,7 @@ class EndpointModel:
         "_deviations",
         "_input_usd",
         "_load_max",
+        "_others_s",
         "_output_usd",
         "_overhead_s",
         "_per_token2_s",
@@ -77,6 +78,7 @@ class EndpointModel:
         "fingerprint",
         "likeness",
         "name",
+        "others",
         "owned",
         "prior",
         "state",
@@ -91,6 +93,7 @@ class EndpointModel:
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
         self.drained = False
         self.state = state
+        self.others = Others(state.load)
         # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
@@ -136,6 +139,7 @@ class EndpointModel:
         load = in_flight = len(state.reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
+        foreign = self.others.at(now_s) if self.others.told else NOBODY
         column = bisect_left(LOAD_EDGES, load)
         prompt_tokens = request.prompt_tokens
         ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
@@ -160,6 +164,14 @@ class EndpointModel:
                 queue_s = max(queue_s, tpot_raw_s * tpot.factor / 2.0)
         network = state.network
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
+        beside = None
+        if foreign is not NOBODY:
+            beside = self._among(
+                foreign, load, column, output_tokens, ttft.factor, queue_s + prefill_s, tpot_raw_s, tpot.factor, now_s
+            )
+            queue_s += beside.first_added_s
+            tpot_raw_s += beside.token_added_s / tpot.factor
+            sigma = self.others.spread(foreign, beside, column, sigma, now_s)
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
         return Base(
@@ -179,6 +191,44 @@ class EndpointModel:
             output_tokens,
             self.cost_usd(request, length)
             + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
+            beside,
+        )
+
+    def _among(
+        self,
+        foreign: Foreign,
+        load: int,
+        column: int,
+        output_tokens: float,
+        factor: float,
+        alone_s: float,
+        tpot_raw_s: float,
+        tpot_factor: float,
+        now_s: float,
+    ) -> Beside:
+        """What others add, where without them it would be `alone_s` in the engine, and `tpot_raw_s` a token."""
+        others, running = self.others, foreign.running
+        unit_s, crowded, fading = self._others_s, running, self._batch_fading
+        if fading < 1.0:
+            crowded = crowd(fading, load + running) - crowd(fading, load)
+        token_s = self._decode_s * self._batch_slowdown * crowded
+        token_s += running * OTHERS_TOKENS * self._context_s_per_token
+        if self._chunk_tokens:
+            token_s += running * OTHERS_TOKENS * self._per_token_s / max(1.0, output_tokens)
+        token_s *= tpot_factor
+        waits_s = foreign.queued * unit_s
+        added_s = others.waiting * waits_s
+        if foreign.known < 1.0:
+            added_s += (1.0 - foreign.known) * others.usually_s(column, alone_s, now_s)
+        return Beside(
+            unit_s=unit_s,
+            factor=factor,
+            first_s=waits_s,
+            first_added_s=added_s,
+            first_alone_s=alone_s,
+            token_s=token_s,
+            token_added_s=token_s * others.slowing,
+            token_alone_s=tpot_raw_s * tpot_factor,
         )
 
     def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
@@ -236,6 +286,7 @@ class EndpointModel:
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
+            beside=base.beside,
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens
@@ -261,6 +312,7 @@ class EndpointModel:
         if reservation is None:
             return None
         self._context_tokens -= reservation.prompt_tokens
+        self.others.ended(reservation, now_s)
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
@@ -276,9 +328,12 @@ class EndpointModel:
             self._learn_silence(reservation, fact.e2e_s, quantile, now_s)
         return reservation
 
-    def probed(self, fact: Probed) -> None:
+    def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
         self.state.up = fact.up
+        if self._shares_compute and fact.running is not None:
+            measured_s = now_s if fact.measured_s is None else fact.measured_s
+            self.others.report(fact.running, fact.queued, self.state.reservations.values(), measured_s, now_s)
         if fact.rtt_s is not None:
             self.state.network.learn_rtt(fact.rtt_s)
         if fact.context_tokens is not None:
@@ -324,6 +379,8 @@ class EndpointModel:
         self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
         self._per_token_s = prior.prefill_s_per_token
         self._per_token2_s = prior.prefill_s_per_token2 / 2.0
+        # What somebody else's prompt takes, by which what waits is counted.
+        self._others_s = self._raw_s(OTHERS_TOKENS)
         self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
         self._batch_slowdown, self._batch_fading = prior.batch_slowdown, prior.batch_fading
         self._context_s_per_token = prior.decode_s_per_context_token
@@ -369,6 +426,16 @@ class EndpointModel:
         row, column = self._cell(tokens, sent.load)
         engine_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
         self.ttft.learn(row, column, log(engine_s / raw_s), now_s)
+        if self.others.told:
+            beside = sent.beside
+            if beside is None:
+                alone_s = (sent.ttft_s - sent.network_s) * raw_s / sent.raw_s
+            else:
+                alone_s = beside.first_alone_s + beside.factor * (raw_s - sent.raw_s)
+            alone_s = max(alone_s, ENGINE_S_MIN)
+            self.others.met(column, log(engine_s / alone_s), now_s)
+            if beside is not None and beside.first_s:
+                self.others.waited(alone_s, beside.first_s, engine_s, now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, quantile: float, now_s: float) -> None:
         # Given up before any content: the time to first content is at least this.
@@ -385,6 +452,8 @@ class EndpointModel:
             tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
             _, column = self._cell(0, sent.load)
             self.tpot.learn(0, column, log(tpot_s / sent.tpot_raw_s), now_s)
+            if (beside := sent.beside) is not None and beside.token_s:
+                self.others.slowed(beside.token_alone_s, beside.token_s, tpot_s, now_s)
 
     def _raw_s(self, tokens: int) -> float:
         return self._overhead_s + tokens * (self._per_token_s + tokens * self._per_token2_s)

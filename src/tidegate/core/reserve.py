@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core.base import Beside
+
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
 
@@ -34,6 +36,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     first_s: float | None = None
     session: str = ""
     teaches: bool = True
+    beside: Beside | None = None
 
     def ends_s(self, now_s: float) -> float:
         """When it is expected to free its slot."""

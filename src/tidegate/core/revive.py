@@ -9,10 +9,12 @@ epoch seconds, whether the process lived on or not. What has no such time widens
 from collections.abc import Container, Iterable, Iterator
 from statistics import NormalDist
 
+from tidegate.core import load
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
-from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
+from tidegate.core.estimator import LENGTH_EDGES, RETRY_AFTER_S_MAX, fresh
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
+from tidegate.core.load import LOAD_EDGES
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
@@ -134,6 +136,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
+        load=load.kept(e.load, now_s),
     )
 
 
@@ -151,6 +154,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield "`network` has a negative round trip or no upload rate"
     if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:
         yield "`quantile` is out of its bounds"
+    if why := load.fault(e.load):
+        yield why
 
 
 def _sound(cell: Cell) -> bool:

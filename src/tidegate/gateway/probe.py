@@ -65,6 +65,7 @@ class Prober:
     async def look(self) -> Probed:
         """One probe, told to nobody."""
         answers: list[ProbeAnswer | None] = []
+        begun_s = self._clock.now_s()
         rtt_s: float | None = None
         for probe in self._upstream.dialect.probes():
             # Known before the probe is sent: a connection that must be made first costs round trips of its own.
@@ -92,6 +93,7 @@ class Prober:
             running=signals.running,
             queued=signals.queued,
             fingerprint=signals.fingerprint,
+            measured_s=None if signals.running is None else begun_s,
         )
 
     def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:
