@@ -16,7 +16,8 @@ that run and wait there is, by case:
 Requests that are sent in the last two thirds count. `error` is the median of |log(measured / predicted)| of the time to
 first content, `late_error` that of the tenth of requests that waited longest, `covered` the share within the promise,
 which is made for 0.95, and `width` the median of promise over prediction: a promise that is kept is worth more the
-nearer it is. Cases of one world and seed bring the same requests, of ours and of others.
+nearer it is. Cases of one world and seed bring the same requests, of ours and of others. In `choice` samples are of what
+was sent to the engine, which differs from case to case, and what counts is money.
 
 Worlds, cases, seeds and what is held to were written before anything was tuned. Tuning looks at `SEEDS_TUNED`; what is
 recorded is of `SEEDS_HELD_OUT`. Held to: `honest` has the least error, no lie has an error of more than 1.1 times that
@@ -294,6 +295,12 @@ def summed(runs: list[Run]) -> dict[str, float]:
     samples = sorted((s for one in runs for s in one.samples), key=lambda s: s.measured_s)
     errors = [abs(log(s.measured_s / s.predicted_s)) for s in samples]
     requests = sum(one.requests for one in runs)
+    money = {
+        "kept": round(sum(one.kept for one in runs) / requests, 4),
+        "usd_per_1k": round(1000.0 * sum(one.usd for one in runs) / requests, 4),
+    }
+    if not samples:
+        return {"requests": requests, "samples": 0, **money}
     return {
         "requests": requests,
         "samples": len(samples),
@@ -301,8 +308,7 @@ def summed(runs: list[Run]) -> dict[str, float]:
         "late_error": round(median(errors[-max(1, len(errors) // 10) :]), 4),
         "covered": round(sum(s.measured_s <= s.high_s for s in samples) / len(samples), 4),
         "width": round(exp(median(log(s.high_s / s.predicted_s) for s in samples)), 3),
-        "kept": round(sum(one.kept for one in runs) / requests, 4),
-        "usd_per_1k": round(1000.0 * sum(one.usd for one in runs) / requests, 4),
+        **money,
     }
 
 
@@ -318,6 +324,9 @@ def broken(found: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     said = []
     for world, cases in found.items():
         missing, honest = cases["missing"], cases["honest"]
+        if not all(figures["samples"] for figures in cases.values()):
+            said.append(f"{world}: nothing was sent to the engine in some case, which cannot be held to anything")
+            continue
         if world == "alone":
             said += [f"alone: honest and missing differ in {k}" for k in honest if honest[k] != missing[k]]
         elif honest["error"] >= missing["error"]:

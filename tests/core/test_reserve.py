@@ -23,7 +23,7 @@ def send(engine: EndpointModel, name: str, now_s: float) -> None:
 
 
 def end(engine: EndpointModel, name: str, now_s: float, ending: Ending = Ending.CANCELLED) -> None:
-    engine.ended(Ended(request_id=name, endpoint="e", ending=ending, e2e_s=0.01), 0.9, now_s)
+    engine.ended(Ended(request_id=name, endpoint="e", ending=ending, e2e_s=0.01), now_s)
 
 
 def left_s(engine: EndpointModel, now_s: float) -> float:

@@ -22,7 +22,7 @@ from tidegate.core.state import EndpointState
 counts = st.integers(0, 60)
 seeds = st.integers(0, 10_000)
 NOW_S = 1_700_000_000.0
-DEVIATIONS = 1.2816
+QUANTILE = 0.9
 
 
 def learned(seed: int, *, honest: bool = True, until: int = 40) -> Others:
@@ -33,9 +33,8 @@ def learned(seed: int, *, honest: bool = True, until: int = 40) -> Others:
         queued = max(0, queued + draw.randint(-3, 3)) if draw.random() < 0.9 else draw.randint(0, 50)
         others.report(min(8, queued + draw.randint(0, 8)), queued if honest else 0, (), now_s - 0.01, now_s)
         if draw.random() < 0.5:
-            others.waited(0.1, 0.02 * queued, 0.1 + 0.05 * queued + 0.01, now_s)
-            others.met(draw.randint(0, 3), draw.gauss(1.0, 1.0), now_s)
-            others.slowed(0.01, 0.001 * queued, 0.012, now_s)
+            others.met(draw.randint(0, 3), draw.gauss(1.0, 1.0), draw.random(), now_s)
+            others.waited(0.1, 0.02 * queued + 0.01, 0.1 + 0.05 * queued, now_s)
     return others
 
 
@@ -45,8 +44,8 @@ def copied(load: Load) -> Load:
 
 def model(others: Others) -> EndpointModel:
     endpoint = make.endpoint("laptop", concurrency=8)
-    state = EndpointModel(endpoint, DEVIATIONS).state
-    return EndpointModel(endpoint, DEVIATIONS, msgspec.structs.replace(state, load=copied(others.load)))
+    state = EndpointModel(endpoint, QUANTILE).state
+    return EndpointModel(endpoint, QUANTILE, msgspec.structs.replace(state, load=copied(others.load)))
 
 
 def first_s(one: EndpointModel, now_s: float) -> float:
@@ -88,7 +87,7 @@ def test_a_report_that_is_old_says_nothing_and_what_is_usual_takes_its_place(see
     one = model(others)
     stretch = others.load.usual[0].moments(now_s)[0]
     black_box = make.endpoint("laptop", concurrency=8)
-    alone_s = first_s(EndpointModel(black_box, DEVIATIONS), now_s)
+    alone_s = first_s(EndpointModel(black_box, QUANTILE), now_s)
     assert first_s(one, now_s) >= alone_s
     assert (first_s(one, now_s) > alone_s * (1.0 + 1e-6)) == (stretch > 1e-6)
 
@@ -116,9 +115,9 @@ def tick(draw: Random, now_s: float) -> list[Callable[[Others], None]]:
         return draw.choice(
             (
                 lambda others: others.report(running, queued, (), now_s - late_s, now_s),
+                lambda others: others.met(1, x, 1.0, now_s),
+                lambda others: others.met(1, -x, 0.5, now_s),
                 lambda others: others.waited(0.1, x, 0.2, now_s),
-                lambda others: others.slowed(0.1, x, 0.2, now_s),
-                lambda others: others.met(1, x, now_s),
             )
         )
 
@@ -227,7 +226,7 @@ def test_what_was_told_lately_counts_more_in_what_is_usual(few: int, many: int) 
 def test_what_is_learned_of_one_endpoint_stays_small() -> None:
     others = Others(Load())
     draw, now_s = Random(1), NOW_S
-    one = EndpointModel(make.endpoint("laptop", concurrency=100), DEVIATIONS)
+    one = EndpointModel(make.endpoint("laptop", concurrency=100), QUANTILE)
     for index in range(2_000):
         now_s += 1.0
         others.report(draw.randint(0, 10**6), draw.randint(0, 10**6), (), now_s - 1.0, now_s)
@@ -235,8 +234,8 @@ def test_what_is_learned_of_one_endpoint_stays_small() -> None:
         one.started(make.started(request, "laptop"), one.base(request, LengthModel().at("chat", 100), now_s), now_s)
         sent = one.state.reservations.pop(request.id)
         others.ended(sent, now_s)
+        others.met(index % 4, 1.0, 1.0, now_s)
         others.waited(0.1, draw.random(), 0.5, now_s)
-        others.met(index % 4, 1.0, now_s)
     assert len(msgspec.json.encode(others.load)) < 4_096
 
 
@@ -250,7 +249,7 @@ def test_a_snapshot_goes_on_as_what_it_is_of() -> None:
             for one in (others, again):
                 one.report(3, 2, (), now_s, now_s)
             assert again.at(now_s + 1.0) == others.at(now_s + 1.0)
-            assert (again.waiting, again.slowing, again.trust) == (others.waiting, others.slowing, others.trust)
+            assert (again.trust, again.waiting) == (others.trust, others.waiting)
 
 
 def test_a_tick_without_a_report_is_no_history() -> None:
@@ -258,7 +257,7 @@ def test_a_tick_without_a_report_is_no_history() -> None:
 
 
 def test_the_state_of_before_is_read_without_it() -> None:
-    state = EndpointModel(make.endpoint("laptop"), DEVIATIONS).state
+    state = EndpointModel(make.endpoint("laptop"), QUANTILE).state
     old = msgspec.to_builtins(state)
     del old["load"]
     assert msgspec.convert(old, type=EndpointState).load == Load()

@@ -4,49 +4,35 @@ from math import exp
 
 import msgspec
 
-
-class Beside(msgspec.Struct, frozen=True, gc=False):
-    """What others in the same engine were predicted to add, so that what they do add can be learned.
-
-    To the time to first content `first_s`, each that waits `unit_s` of it, and `token_s` to the time per token: that is
-    before any gain. All that was `added` for them comes on top of what both would be `alone`, of which `factor` is the
-    correction of the first.
-    """
-
-    unit_s: float
-    factor: float
-    first_s: float
-    first_added_s: float
-    first_alone_s: float
-    token_s: float
-    token_added_s: float
-    token_alone_s: float
+from tidegate.core.latency import Sent
 
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
-    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
-    ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
-    `beside`: others use the engine, too.
+    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles, at
+    `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end will teach by.
+    Reports of others in the same engine have some `trust`; as far as they say nothing, these `stretch` the first.
     """
 
     network_s: float
     queue_s: float
     prefill_s: float
     prefill_s_mean: float
-    raw_s: float
     first_s: float
     sigma: float
     deviations: float
     tpot_s: float
-    tpot_raw_s: float
     tpot_sigma: float
     decode_s: float
     decode_s_mean: float
     output_tokens: float
     cost_usd: float
-    beside: Beside | None = None
+    ttft: Sent
+    tpot: Sent
+    trust: float = 1.0
+    gain: float = 1.0
+    stretch: float = 1.0
 
     @property
     def first_s_high(self) -> float:

@@ -84,26 +84,26 @@ class Usual(msgspec.Struct, gc=False):
     total: float = 0.0
     square: float = 0.0
 
-    def learn(self, log_ratio: float, now_s: float) -> None:
-        """Take one in."""
+    def learn(self, log_ratio: float, weight: float, now_s: float) -> None:
+        """Take one in, for as much as `weight`."""
         x = min(max(log_ratio, -OFF_MAX), OFF_MAX)
         if now_s > self.at_s:
             left, self.at_s = left_after(now_s - self.at_s), now_s
             self.weight *= left
             self.total *= left
             self.square *= left
-        late = left_after(self.at_s - now_s)
-        self.weight += late
-        self.total += late * x
-        self.square += late * x * x
+        weight *= left_after(self.at_s - now_s)
+        self.weight += weight
+        self.total += weight * x
+        self.square += weight * x * x
 
     def moments(self, now_s: float) -> tuple[float, float]:
-        """Mean and variance of the logarithm. Nobody is quicker for others' sake."""
+        """Mean and variance of the logarithm, nothing where little is known. Nobody is quicker for others' sake."""
         weight = self.weight * left_after(now_s - self.at_s)
         if not weight:
             return 0.0, 0.0
         mean, share = self.total / self.weight, weight / (weight + USUAL_STRENGTH)
-        return max(0.0, share * mean), max(0.0, self.square / self.weight - mean * mean)
+        return max(0.0, share * mean), share * max(0.0, self.square / self.weight - mean * mean)
 
     def combined(self, other: "Usual") -> "Usual":
         """What two have learned apart; neither is changed."""
@@ -259,15 +259,13 @@ def _nothing_usual() -> list[Usual]:
 class Load(msgspec.Struct, kw_only=True):
     """What is learned of others at one endpoint.
 
-    `before` is the report before the newest. `waiting` is the gain of what waits, `slowing` that of what runs; `usual`
-    is by our own load.
+    `before` is the report before the newest; `waiting` is the gain of what waits, and `usual` is by our own load.
     """
 
     newest: Tick = msgspec.field(default_factory=Tick)
     before: Said = Said()
     history: History = msgspec.field(default_factory=History)
     waiting: Gain = msgspec.field(default_factory=Gain)
-    slowing: Gain = msgspec.field(default_factory=Gain)
     usual: list[Usual] = msgspec.field(default_factory=_nothing_usual)
     gone: list[Gone] = []
 
@@ -309,7 +307,6 @@ def kept(load: Load, now_s: float) -> Load:
         before=replace(before, told_s=min(before.told_s, now_s), since_s=min(before.since_s, now_s)),
         history=replace(load.history, at_s=min(load.history.at_s, now_s)),
         waiting=replace(load.waiting, at_s=min(load.waiting.at_s, now_s)),
-        slowing=replace(load.slowing, at_s=min(load.slowing.at_s, now_s)),
         usual=[replace(one, at_s=min(one.at_s, now_s)) for one in load.usual],
     )
 
@@ -318,9 +315,8 @@ def fault(load: Load) -> str:
     """What is wrong with what no router of this software learned; empty where nothing is."""
     if len(load.usual) != len(LOAD_EDGES) + 1:
         return f"`load.usual` has {len(load.usual)} sums, not {len(LOAD_EDGES) + 1}"
-    for name, gain in (("waiting", load.waiting), ("slowing", load.slowing)):
-        if len(gain.off) not in (0, len(GAINS)):
-            return f"`load.{name}` has {len(gain.off)} sums, not {len(GAINS)}"
+    if len(load.waiting.off) not in (0, len(GAINS)):
+        return f"`load.waiting` has {len(load.waiting.off)} sums, not {len(GAINS)}"
     sums = [load.history.weight, load.history.pairs, load.history.seen, load.history.missing, float(load.newest.count)]
     sums += [one.weight for one in load.usual]
     return "`load` has a sum of negative weight" if min(sums) < 0.0 else ""
@@ -339,7 +335,6 @@ def combined(one: Load, other: Load) -> Load:
         before=max(one.before, other.before, key=msgspec.structs.astuple),
         history=history,
         waiting=one.waiting.combined(other.waiting),
-        slowing=one.slowing.combined(other.slowing),
         usual=[a.combined(b) for a, b in zip(one.usual, other.usual, strict=True)],
         gone=sorted([*one.gone, *other.gone], key=by_end)[-GONE_MAX:],
     )

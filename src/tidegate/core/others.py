@@ -1,20 +1,18 @@
 """The load that others put on an engine: what it reports, less what is ours; aged, and trusted as far as it agrees.
 
 What we sent is known; what an engine reports to run and to wait beyond that is somebody else's. It delays what we send
-by so much for each request that waits, and slows what we read by so much for each that runs: how much is learned from
-what came of it, so that a report in wrong units ends up in the right ones, and one that says nothing counts nothing.
-An engine that never reports is a black box: what others do to it is in the corrections of its latency, and in their
-spread. One that reports no more, or what contradicts what we know, is believed to be as usual: an engine cannot have
-less than we have put there, and does not say the same for ever.
+by so much for each request that waits, and slows what we read by so much for each that runs: how much is learned as
+that of every other part of a time. An engine that never reports is a black box: what others do to it is in the
+corrections of its latency, and in their spread. One that reports no more, or what contradicts what we know, is believed
+to be as usual: an engine cannot have less than we have put there, and does not say the same for ever.
 """
 
 from collections.abc import Iterable
-from math import exp, expm1, log, sqrt
+from math import exp, log
 
 import msgspec
 
-from tidegate.core.base import Beside
-from tidegate.core.load import FINENESS, GONE_MAX, Gone, History, Load, Said, Tick, by_end, count, once
+from tidegate.core.load import GONE_MAX, Gone, History, Load, Said, Tick, by_end, count, once
 from tidegate.core.reserve import Reservation
 
 # A count beyond this is no count; no engine runs or queues so many.
@@ -35,8 +33,6 @@ SILENT_S = 30.0
 MISSING_SHARE = 0.1
 # Reports that say the same again are as old as the first of them, where so many are less likely than this.
 REPEATED_CHANCE = 0.01
-# Of the prompts of others nothing is told: the Azure conversation trace has a mean of 1,155 tokens, its code of 2,048.
-OTHERS_TOKENS = 1_000
 
 
 class Foreign(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +65,6 @@ class Others:
         "_usual_s",
         "_variance",
         "load",
-        "slowing",
         "told",
         "trust",
         "waiting",
@@ -79,8 +74,8 @@ class Others:
         self.load = load
         # Whether it has ever reported: most of what follows is not asked where it has not.
         self.told = load.newest.count > 0 or load.history.weight > 0.0
-        # What others add is to be multiplied by these; `trust` is what reports of them are worth, from 0 to 1.
-        self.waiting, self.slowing = load.waiting.factor(), load.slowing.factor()
+        # What waits is to be multiplied by this; and what reports are worth, from 0 to 1.
+        self.waiting = load.waiting.factor()
         self.trust = 1.0
         self._digest()
 
@@ -104,25 +99,12 @@ class Others:
             return NOBODY
         return Foreign(known * count(running), known * count(queued), variance, known)
 
-    def usually_s(self, column: int, alone_s: float, now_s: float) -> float:
-        """What others usually add to a time to first content that would be `alone_s` without them.
+    def usual(self, column: int, now_s: float) -> tuple[float, float]:
+        """By what others usually stretch a time to first content: the logarithm's mean and variance.
 
         Beside so much of ours as `column` says, as in `LOAD_EDGES`.
         """
-        return alone_s * expm1(self.load.usual[column].moments(now_s)[0])
-
-    def spread(self, foreign: Foreign, beside: Beside, column: int, sigma: float, now_s: float) -> float:
-        """The spread of a time to first content, where `sigma` is that after reports of the usual age."""
-        variance = sigma * sigma
-        if foreign.variance:
-            waits_s = self.waiting * beside.unit_s * (1.0 / FINENESS + foreign.queued)
-            # So much of the logarithm's spread is that of the level of what waits.
-            share = waits_s / (beside.first_alone_s + waits_s)
-            variance += share * share * foreign.variance
-        if foreign.known < 1.0:
-            scatter = self.load.usual[column].moments(now_s)[1]
-            variance += (1.0 - foreign.known) * max(0.0, scatter - variance)
-        return sqrt(variance)
+        return self.load.usual[column].moments(now_s)
 
     @property
     def newest(self) -> tuple[float, float]:
@@ -168,19 +150,17 @@ class Others:
                 gone.sort(key=by_end)
                 del gone[0]
 
-    def met(self, column: int, log_ratio: float, now_s: float) -> None:
-        """Learn from a time to first content, beside so much of ours; see `Usual`."""
-        self.load.usual[column].learn(log_ratio, now_s)
+    def met(self, column: int, log_ratio: float, trust: float, now_s: float) -> None:
+        """Learn from a time to first content, beside so much of ours: see `Usual`.
+
+        As far as there was `trust` in its reports: an engine without a word is a black box, left to corrections.
+        """
+        self.load.usual[column].learn(log_ratio, trust, now_s)
 
     def waited(self, alone_s: float, added_s: float, measured_s: float, now_s: float) -> None:
-        """Learn from a time to first content in the engine; see `Gain.learn`."""
+        """Learn from a time to first content: see `Gain.learn`."""
         self.load.waiting.learn(alone_s, added_s, measured_s, now_s)
         self.waiting = self.load.waiting.factor()
-
-    def slowed(self, alone_s: float, added_s: float, measured_s: float, now_s: float) -> None:
-        """Learn from a time per token; see `Gain.learn`."""
-        self.load.slowing.learn(alone_s, added_s, measured_s, now_s)
-        self.slowing = self.load.slowing.factor()
 
     def _ours(self, ours: Iterable[Reservation], measured_s: float, now_s: float) -> tuple[int, int]:
         """Of ours, as many as must have been there, and as may have been.

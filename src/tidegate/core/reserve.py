@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tidegate.core.base import Beside
+from tidegate.core.latency import Sent
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
@@ -13,10 +13,11 @@ OVERDUE_SHARE = 0.2
 class Reservation(msgspec.Struct, kw_only=True):
     """One attempt under way, with what was predicted when it was sent, so that its ending can teach.
 
-    `raw_s` and `tpot_raw_s` are the engine's share of TTFT and the time per token before the learned correction,
-    `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
-    and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight,
-    `session` the conversation that it belongs to. What was predicted from another prior `teaches` nothing.
+    `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
+    median with the network, `ttft_s_high` the promise that the quantile is held to. Reports of others had some
+    `trust`; as far as they said nothing, these were believed to `stretch` the first beyond what `ttft` says.
+    `prefill_s`, `first_s_mean` and `decode_s_mean` are means, since schedules add them up. `session` is the
+    conversation that it belongs to. What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float
@@ -24,19 +25,20 @@ class Reservation(msgspec.Struct, kw_only=True):
     prompt_tokens: int
     output_tokens_max: int | None
     completions: int
-    load: int
     network_s: float
-    raw_s: float
     ttft_s: float
     ttft_s_high: float
-    tpot_raw_s: float
+    ttft: Sent
+    tpot: Sent
     prefill_s: float
     first_s_mean: float
     decode_s_mean: float
     first_s: float | None = None
+    trust: float = 1.0
+    gain: float = 1.0
+    stretch: float = 1.0
     session: str = ""
     teaches: bool = True
-    beside: Beside | None = None
 
     def ends_s(self, now_s: float) -> float:
         """When it is expected to free its slot."""

@@ -1,7 +1,6 @@
 """The router: `decide` reads, `observe` writes."""
 
 from heapq import heappush, heappushpop
-from statistics import NormalDist
 
 import msgspec
 
@@ -62,11 +61,9 @@ class Router:
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
         self._policy = policy
-        # What a promise is first judged at, before its tracker has seen anything.
-        deviations = NormalDist().inv_cdf(policy.quantile)
         # By name: neither the order of configuration nor that of a set may break a tie.
         self._models = {
-            e.name: EndpointModel(e, deviations, self._state.endpoints.get(e.name))
+            e.name: EndpointModel(e, policy.quantile, self._state.endpoints.get(e.name))
             for e in sorted(endpoints, key=lambda e: e.name)
         }
         self._state.endpoints = {name: m.state for name, m in self._models.items()}
@@ -255,7 +252,7 @@ class Router:
 
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
-        sent = model.ended(fact, self._policy.quantile, now_s) if model is not None else None
+        sent = model.ended(fact, now_s) if model is not None else None
         if sent is None:
             return
         # An engine that finds fault with a request has not served it.
