@@ -16,8 +16,8 @@ that run and wait there is, by case:
 Requests that are sent in the last two thirds count. `error` is the median of |log(measured / predicted)| of the time to
 first content, `late_error` that of the tenth of requests that waited longest, `covered` the share within the promise,
 which is made for 0.95, and `width` the median of promise over prediction: a promise that is kept is worth more the
-nearer it is. Cases of one world and seed bring the same requests, of ours and of others. In `choice` samples are of what
-was sent to the engine, which differs from case to case, and what counts is money.
+nearer it is. Cases of one world and seed bring the same requests, of ours and of others. In `choice` samples are of
+what was sent to the engine, which differs from case to case, and what counts is money.
 
 Worlds, cases, seeds and what is held to were written before anything was tuned. Tuning looks at `SEEDS_TUNED`; what is
 recorded is of `SEEDS_HELD_OUT`. Held to: `honest` has the least error, no lie has an error of more than 1.1 times that

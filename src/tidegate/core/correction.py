@@ -66,6 +66,16 @@ class Residual(msgspec.Struct, gc=False):
         apart = (residual - now) * (residual - now) + within
         self.spread += (apart - self.spread) / weight
 
+    def refer(self, factors: list[float]) -> None:
+        """Tell the same as if all samples had been predicted by these factors.
+
+        The mean of parts that were predicted ten times apart would be that of the largest.
+        """
+        total = log_parts(factors, self.x)
+        scale = exp(-total)
+        self.x = [part * scale for part in self.x]
+        self.mean -= total
+
     def residual(self, factors: list[float]) -> float:
         """Mean of log(actual / what these factors predict)."""
         return self.mean - log_parts(factors, self.x)
@@ -208,6 +218,9 @@ class Correction:
     def refer(self, factors: list[float]) -> None:
         """Correct what these factors predict from now on."""
         self._factors = factors
+        for cell in self.cells:
+            if cell.weight:
+                cell.refer(factors)
         self._mixed = self._unmixed.copy()
 
     def forget(self, kept: float, log_ratio: float) -> None:
@@ -258,10 +271,14 @@ def level_of(whole: Residual, believed: list[float]) -> float:
     return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * residual)
 
 
-def combined(one: Residual, other: Residual) -> Residual:
-    """What both have seen, as of the later of the two."""
+def combined(one: Residual, other: Residual, factors: list[float]) -> Residual:
+    """What both have seen, as of the later of the two, told as if these factors had predicted it."""
+    one, other = (msgspec.structs.replace(each) for each in (one, other))
+    for each in (one, other):
+        if each.weight:
+            each.refer(factors)
     if not one.weight or not other.weight:
-        return msgspec.structs.replace(one if one.weight else other)
+        return one if one.weight else other
     at_s = max(one.at_s, other.at_s)
     weights = [c.weight_at(at_s) for c in (one, other)]
     weight = sum(weights)

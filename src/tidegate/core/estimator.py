@@ -155,8 +155,8 @@ class EndpointModel:
             queue_s = self._queue_s(tokens, in_flight > load, now_s)
         row = bisect_left(LENGTH_EDGES, tokens)
         first = parts.first(tokens, queue_s, load, others_tokens, tpot_s, self.others.waiting * foreign.queued)
-        ttft = self.ttft.predict(first, row, column, now_s)
-        stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, now_s)
+        ttft = self.ttft.predict(first, row, 0, now_s)
+        stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
         factors = self.ttft.factors
         queued_s = (factors[3] * queue_s + factors[6] * first[6]) * stretch * ttft.median_s / ttft.raw_s
         engine_s = stretch * ttft.median_s
@@ -188,7 +188,7 @@ class EndpointModel:
             stretch,
         )
 
-    def _beside(self, foreign: Foreign, ttft: Sent, now_s: float) -> float:
+    def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
         """Widen what is predicted by what is not known of others; returns by how much they stretch it, as usual."""
         variance, stretch = ttft.sigma * ttft.sigma, 1.0
         if foreign.variance:
@@ -197,10 +197,10 @@ class EndpointModel:
             # So much of the logarithm's spread is that of the level of what waits.
             share = waits_s / (ttft.raw_s + waits_s)
             variance += share * share * foreign.variance
-        if foreign.known < 1.0:
-            usual, scatter = self.others.usual(ttft.column, now_s)
+        if foreign.usual:
+            usual, scatter = self.others.usual(column, now_s)
             variance += (1.0 - foreign.known) * max(0.0, scatter - variance)
-            stretch = exp((1.0 - foreign.known) * usual)
+            stretch = exp(foreign.usual * usual)
         ttft.sigma = sqrt(variance)
         # What others do is no change of the engine.
         ttft.trust *= 1.0 - self.ttft.factors[6] * ttft.parts[6] / ttft.raw_s
@@ -345,7 +345,7 @@ class EndpointModel:
         """What was learned on top of the prior, or nothing yet."""
         state, sigma, quantile = self.state, self.prior.sigma, self._quantile
         self._parts = parts = Parts(self.endpoint, self.prior)
-        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, COLUMNS, sigma, quantile, state.ttft)
+        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, 1, sigma, quantile, state.ttft)
         self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, sigma, quantile, state.tpot)
         state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
 
@@ -379,7 +379,7 @@ class EndpointModel:
                 ttft = sent.ttft
                 waits = self.ttft.factors[6] * ttft.parts[6] / ttft.raw_s
                 alone_s = max((1.0 - waits) * ttft.median_s, ENGINE_S_MIN)
-                self.others.met(ttft.column, log(took_s / alone_s), sent.trust, now_s)
+                self.others.met(sent.tpot.column, log(took_s / alone_s), sent.trust, now_s)
                 if waits and sent.gain:
                     self.others.waited(alone_s, waits * ttft.median_s / sent.gain, took_s / sent.stretch, now_s)
             missed = ttft_s > sent.ttft_s_high

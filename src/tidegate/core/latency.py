@@ -272,7 +272,7 @@ def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:
 def combined(one: Learned, other: Learned, believed: list[float], measured: Collection[int]) -> Learned:
     """What both have learned of the same endpoint. A change that one of them suspects is suspected by nobody."""
     sums = regression.combined(one.sums, other.sums)
-    cells = [correction.combined(a, b) for a, b in zip(one.cells, other.cells, strict=True)]
+    cells = [correction.combined(a, b, believed) for a, b in zip(one.cells, other.cells, strict=True)]
     found = Learned(
         sums=sums,
         cells=cells,

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from tidegate.core.calibration import left_after
 
-# Others of ours in flight: none, one, two or three, more. What they do to each other is learned per bucket.
+# Others of ours in flight: none, one, two or three, more. What they do to each other's tokens is learned per bucket; of
+# what they do to a prompt, its parts tell more than buckets (bench/predict.py), and more of it never makes one faster.
 LOAD_EDGES = (0, 1, 3)
 # Counts are followed on a logarithmic scale, on which nothing and one are as far apart as one and ten.
 FINENESS = 10.0

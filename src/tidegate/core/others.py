@@ -29,6 +29,8 @@ UNKNOWN_VARIANCE = 1.0
 # Beyond the usual time between two reports, an engine counts half as one that tells nothing after so many seconds more:
 # a few that are lost at the usual pace.
 SILENT_S = 30.0
+# And after so many seconds, half of what others do to it has been learned as a property of its own.
+HANDED_OVER_S = 300.0
 # An engine that leaves out this share of what it should report at least, in squares, has a word that is worth 1/e.
 MISSING_SHARE = 0.1
 # Reports that say the same again are as old as the first of them, where so many are less likely than this.
@@ -38,17 +40,20 @@ REPEATED_CHANCE = 0.01
 class Foreign(msgspec.Struct, frozen=True, gc=False):
     """What others are believed to have on an engine: requests that run, and that wait, as far as reports are `known`.
 
-    For the rest, up to one, it is as usual there. `variance` is that of the level of what waits, as far as it is more
-    than after a report of the usual age: that much is in the spread of latencies.
+    As far as they are not, `usual` is the share of what others usually do there that is to be expected instead: all of
+    it at first, and less the longer it has been learned without reports what an engine does. `variance` is that of the
+    level of what waits, as far as it is more than after a report of the usual age: that much is in the spread of
+    latencies.
     """
 
     running: float
     queued: float
     variance: float
     known: float
+    usual: float
 
 
-NOBODY = Foreign(0.0, 0.0, 0.0, 1.0)
+NOBODY = Foreign(0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class Others:
@@ -91,13 +96,14 @@ class Others:
         left = exp(-age_s / self._lasts_s) if age_s > 0.0 else 1.0
         running = self._running_mean + left * (self._running - self._running_mean)
         queued = self._queued_mean + left * (self._queued - self._queued_mean)
-        known, variance = self.trust, 0.0
+        known, variance, late = self.trust, 0.0, 1.0
         if age_s > self._usual_s:
             variance = known * self._variance * (self._usual_left - left * left)
             known *= 0.5 ** ((age_s - self._usual_s) / SILENT_S)
+            late = 0.5 ** ((age_s - self._usual_s) / HANDED_OVER_S)
         elif not running and not queued and known == 1.0:
             return NOBODY
-        return Foreign(known * count(running), known * count(queued), variance, known)
+        return Foreign(known * count(running), known * count(queued), variance, known, late * (1.0 - known))
 
     def usual(self, column: int, now_s: float) -> tuple[float, float]:
         """By what others usually stretch a time to first content: the logarithm's mean and variance.

@@ -19,7 +19,7 @@ from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import EndpointState, State
 
-_KINDS = {"ttft": (ROWS, COLUMNS), "tpot": (1, COLUMNS)}
+_KINDS = {"ttft": (ROWS, 1), "tpot": (1, COLUMNS)}
 
 
 def fault(state: State) -> str:

@@ -183,6 +183,11 @@ class Router:
         known = self._models.get(endpoint)
         return None if known is None else known.likeness.get(model, Likeness.IDENTICAL)
 
+    def predicted(self, fact: Started, now_s: float) -> Base | None:
+        """What an attempt is believed to take that is sent now, None where no such endpoint is known."""
+        model = self._models.get(fact.endpoint)
+        return None if model is None else self._predicted(fact, model, self._decided, now_s)
+
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent, None where no such attempt is under way."""
         model = self._models.get(endpoint)
