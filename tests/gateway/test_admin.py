@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.harness import chat, house, local, remote
@@ -78,6 +79,29 @@ async def test_the_state_shows_what_is_under_way(tmp_path: Path) -> None:
     laptop = state["endpoints"]["laptop"]
     assert (laptop["in_flight"], laptop["local"], laptop["up"], laptop["breaker"]) == (1, True, True, "closed")
     assert (after["in_flight"], after["held"]) == (0, 0)
+
+
+async def test_the_load_of_others_is_told_less_what_is_ours(tmp_path: Path) -> None:
+    place = local(Script(fault=Fault.SILENT), engine="llamacpp")
+    async with house(tmp_path, laptop=place, cloud=remote()) as home:
+        gateway = home.gateway
+        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600.0)
+        home.engines["laptop"].others = (3, 2)
+        async with home.asking(x_tidegate_residency="local"):
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+            fact = await prober.look()
+            gateway.dispatch.probed(fact)
+            state = (await home.get("/api/state", admin=True)).json["endpoints"]
+            text = (await home.get("/metrics", admin=True)).body.decode()
+    assert (fact.running, fact.queued) == (4, 2)
+    assert fact.measured_s is not None
+    assert fact.measured_s <= gateway.clock.now_s()
+    told = state["laptop"]["others"]
+    assert (told["running"], told["queued"]) == pytest.approx((3.0, 2.0), rel=0.1)
+    assert told["trust"] == 1.0
+    assert state["cloud"]["others"] is None
+    assert 'tidegate_report_trust{endpoint="laptop"} 1.0' in text
+    assert 'tidegate_report_trust{endpoint="cloud"}' not in text
 
 
 async def test_a_decision_is_explained_with_its_candidates_and_what_came_of_it(tmp_path: Path) -> None:

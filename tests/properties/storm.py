@@ -43,6 +43,7 @@ FINGERPRINTS = (
     Fingerprint(weights="hf:o/a", engine="x"),
     Fingerprint(weights="b"),
 )
+RUNNING, QUEUED, LATE_S = (None, 0, 1, 3, 40, -1), (None, 0, 0, 2, 25), (None, 0.0, 0.3)
 ENDINGS = (Ending.OK,) * 8 + (Ending.FAILED, Ending.FAILED, Ending.TIMED_OUT, Ending.REFUSED, Ending.CANCELLED)
 
 Decided = Callable[[Router, Request, Decision, float], None]
@@ -62,17 +63,26 @@ def endpoints() -> tuple[Endpoint, ...]:
 class Storm:
     """One seed's weather. `step` lets something happen; `lines` is the journal so far.
 
-    `alike`: prompts begin like others, and engines tell what was cached of them.
+    `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
+    other tell of their load now and then, true or not.
     """
 
     def __init__(
-        self, seed: int, decided: Decided | None = None, policy: Policy | None = None, *, alike: bool = True
+        self,
+        seed: int,
+        decided: Decided | None = None,
+        policy: Policy | None = None,
+        *,
+        alike: bool = True,
+        reports: bool = True,
     ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
         self.draw_more = Random(f"{seed} more")
         self.draw_alike = Random(f"{seed} alike")
+        self.draw_load = Random(f"{seed} load")
         self.alike = alike
+        self.reports = reports
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -235,7 +245,21 @@ class Storm:
             rtt_s *= self.draw_more.choice((1.0, 1.0, 1.0, 1.1, 10.0))
         # Some are one model for a time, and one never tells.
         told = None if name == "cloud" else self.draw_more.choice(FINGERPRINTS)
-        self.tell(Probed(endpoint=name, up=up, rtt_s=rtt_s, fingerprint=told if up else None))
+        draw = self.draw_load
+        running, queued, late_s = draw.choice(RUNNING), draw.choice(QUEUED), draw.choice(LATE_S)
+        if not up or not self.reports or name in ("cheap", "paris"):
+            running = queued = late_s = None
+        self.tell(
+            Probed(
+                endpoint=name,
+                up=up,
+                rtt_s=rtt_s,
+                fingerprint=told if up else None,
+                running=running,
+                queued=queued,
+                measured_s=None if late_s is None else self.now_s - late_s,
+            )
+        )
 
     def overrun(self) -> None:
         """A decision took too long."""

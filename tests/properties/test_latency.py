@@ -15,7 +15,7 @@ from tidegate.core.latency import PARTS, Latency, Learned, combined
 from tidegate.core.length import Length
 from tidegate.core.model import Ended, Ending, FirstToken, Request
 
-BELIEVED = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]
+BELIEVED = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
 MEASURED = (3,)
 LENGTH = Length(expected_tokens=100.0, high_tokens=300.0, median_tokens=100.0, sigma=0.5)
 
@@ -52,16 +52,16 @@ def predictions(latency: Latency, now_s: float, scale: float = 1.0) -> list[floa
     found = []
     for row in range(3):
         for parts in (
-            [0.05, 0.0, 0.0, 0.0, 0.0, 0.0],
-            [0.05, 0.5, 0.1, 0.2, 0.1, 0.1],
-            [0.05, 3.0, 2.0, 0.0, 0.3, 0.0],
+            [0.05, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [0.05, 0.5, 0.1, 0.2, 0.1, 0.1, 0.1],
+            [0.05, 3.0, 2.0, 0.0, 0.3, 0.0, 0.0],
         ):
             sent = latency.predict([scale * part for part in parts], row, 0, now_s)
             found += [sent.median_s / scale, sent.sigma, sent.mean_ratio]
     return found
 
 
-LAST: list[Sample] = [([0.05, 0.3, 0.0, 0.0, 0.0, 0.0], 1.0, 0, False)]
+LAST: list[Sample] = [([0.05, 0.3, 0.0, 0.0, 0.0, 0.0, 0.0], 1.0, 0, False)]
 
 
 @given(moments, st.randoms(use_true_random=False))
@@ -125,9 +125,9 @@ def test_the_unit_of_seconds_changes_no_prediction(told: list[list[Sample]], pow
 def test_no_part_takes_less_than_nothing(told: list[list[Sample]]) -> None:
     latency = taught([*told, LAST])
     assert min(latency.factors) >= 0.0
-    shorter = latency.predict([0.05, 0.5, 0.1, 0.2, 0.1, 0.1], 1, 0, 1e3).median_s
+    shorter = latency.predict([0.05, 0.5, 0.1, 0.2, 0.1, 0.1, 0.1], 1, 0, 1e3).median_s
     for part in range(PARTS):
-        parts = [0.05, 0.5, 0.1, 0.2, 0.1, 0.1]
+        parts = [0.05, 0.5, 0.1, 0.2, 0.1, 0.1, 0.1]
         parts[part] += 1.0
         assert latency.predict(parts, 1, 0, 1e3).median_s >= shorter * (1.0 - 1e-12)
 
@@ -135,15 +135,15 @@ def test_no_part_takes_less_than_nothing(told: list[list[Sample]]) -> None:
 def test_parts_that_vary_are_told_apart() -> None:
     draw, latency = Random(3), fresh()
     for index in range(200):
-        parts = [0.05, draw.uniform(0.0, 1.0), 0.0, draw.choice((0.0, draw.uniform(0.0, 1.0))), 0.0, 0.0]
+        parts = [0.05, draw.uniform(0.0, 1.0), 0.0, draw.choice((0.0, draw.uniform(0.0, 1.0))), 0.0, 0.0, 0.0]
         took_s = (3.0 * parts[0] + 0.5 * parts[1] + parts[3]) * exp(draw.gauss(0.0, 0.05))
         sent = latency.predict(parts, 0, 0, float(index))
         latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
         latency.fit(sent, parts, took_s, float(index), float(index))
     for parts, took_s in (
-        ([0.05, 0.0, 0, 0, 0, 0], 0.15),
-        ([0.05, 1.0, 0, 0, 0, 0], 0.65),
-        ([0.05, 0, 0, 1.0, 0, 0], 1.15),
+        ([0.05, 0.0, 0, 0, 0, 0, 0], 0.15),
+        ([0.05, 1.0, 0, 0, 0, 0, 0], 0.65),
+        ([0.05, 0, 0, 1.0, 0, 0, 0], 1.15),
     ):
         assert latency.predict(parts, 0, 0, 200.0).median_s == pytest.approx(took_s, rel=0.05)
 
@@ -153,7 +153,7 @@ def test_when_everything_changes_predictions_follow_within_twenty_requests(ratio
     draw, latency = Random(5), fresh()
     errors = []
     for index in range(200):
-        parts = [0.05, draw.uniform(0.0, 1.0), 0.0, 0.0, 0.0, 0.0]
+        parts = [0.05, draw.uniform(0.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0]
         took_s = (parts[0] + parts[1]) * (ratio if index >= 150 else 1.0) * exp(draw.gauss(0.0, 0.08))
         sent = latency.predict(parts, 0, 0, float(index))
         errors.append(abs(sent.median_s / took_s - 1.0))
@@ -166,13 +166,13 @@ def test_when_everything_changes_predictions_follow_within_twenty_requests(ratio
 def test_chance_alone_is_seldom_taken_for_a_change() -> None:
     draw, latency = Random(7), fresh()
     for index in range(3_000):
-        parts = [0.05, draw.uniform(0.0, 1.0), 0.0, 0.0, 0.0, 0.0]
+        parts = [0.05, draw.uniform(0.0, 1.0), 0.0, 0.0, 0.0, 0.0, 0.0]
         took_s = (parts[0] + parts[1]) * exp(draw.gauss(0.0, 0.3))
         sent = latency.predict(parts, 0, 0, float(index))
         latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), float(index), float(index))
         latency.fit(sent, parts, took_s, float(index), float(index))
         if latency.learned.shift.moved_s == float(index):
-            errors = latency.predict([0.05, 0.5, 0, 0, 0, 0], 0, 0, float(index)).median_s
+            errors = latency.predict([0.05, 0.5, 0, 0, 0, 0, 0], 0, 0, float(index)).median_s
             assert errors == pytest.approx(0.55, rel=0.5)
     assert predictions(latency, 3e3)[3] > 0.0
 

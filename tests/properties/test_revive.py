@@ -14,6 +14,7 @@ from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.estimator import RETRY_AFTER_S_MAX, ROWS
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
 from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, Length, LengthModel
+from tidegate.core.load import Usual
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
 from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
@@ -35,10 +36,10 @@ def names(storm: Storm) -> set[str]:
     return {e.name for e in storm.endpoints}
 
 
-def idle(seed: int) -> Storm:
+def idle(seed: int, *, reports: bool = True) -> Storm:
     """A router that has seen much, and has nothing under way; all endpoints are up. No prompt is like another: which of
     them were, a restart forgets."""
-    storm = Storm(seed, alike=False).run(200)
+    storm = Storm(seed, alike=False, reports=reports).run(200)
     for request_id, endpoint in storm.sent:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:
@@ -50,10 +51,10 @@ def idle(seed: int) -> Storm:
 
 
 def learned(e: EndpointState) -> bytes:
-    breaker = msgspec.structs.replace(e.breaker, trial="")
+    breaker, load = msgspec.structs.replace(e.breaker, trial=""), msgspec.structs.replace(e.load, gone=[])
     kept = e.prompts.kept
     return msgspec.json.encode(
-        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept)
+        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load)
     )
 
 
@@ -73,6 +74,7 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
         assert e.breaker.trial == ""
         assert e.up
         assert e.trusted is None
+        assert e.load.gone == []
 
 
 def test_the_storms_have_what_must_not_survive() -> None:
@@ -86,6 +88,7 @@ def test_the_storms_have_what_must_not_survive() -> None:
     assert any(e.prefills.count for e in endpoints)
     assert any(e.breaker.trial for e in endpoints)
     assert any(not e.up for e in endpoints)
+    assert any(e.load.gone for e in endpoints)
 
 
 @given(seeds)
@@ -161,6 +164,8 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
             assert all(cell.at_s <= now_s for cell in learned.cells)
             assert max(learned.sums.at_s, learned.shift.at_s, learned.mean.at_s) <= now_s
         assert e.prompts.kept.at_s <= now_s
+        times_s = [e.load.newest.told_s, e.load.before.told_s, e.load.before.since_s, e.load.history.at_s]
+        assert max(*times_s, e.load.waiting.at_s, *(one.at_s for one in e.load.usual)) <= now_s
     assert all(one.seen_s <= now_s for one in after.lengths.counts.values())
 
 
@@ -175,7 +180,8 @@ def restored_after(storm: Storm, age_s: float) -> Router:
 
 @given(seeds, ages_s)
 def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: float) -> None:
-    storm = idle(seed)
+    # What was reported of others' load holds for seconds only, and the median goes with it.
+    storm = idle(seed, reports=False)
     restored, now_s = restored_after(storm, age_s), storm.now_s + age_s
     # How long outputs are is another question, and what the endpoint was busy with of late has passed in both.
     length = Length(expected_tokens=100.0, high_tokens=200.0, median_tokens=100.0, sigma=0.5)
@@ -346,6 +352,18 @@ def _hoard(e: EndpointState) -> None:
     e.network.uploads = [Sample(float(n), 1e6) for n in range(SAMPLES_MAX + 1)]
 
 
+def _omit(e: EndpointState) -> None:
+    e.load.usual.pop()
+
+
+def _gain(e: EndpointState) -> None:
+    e.load.waiting.off = [1.0]
+
+
+def _unsay(e: EndpointState) -> None:
+    e.load.usual[2] = Usual(weight=-1.0)
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
@@ -354,9 +372,9 @@ def _hoard(e: EndpointState) -> None:
         (_lighten, "`ttft` has a cell of negative"),
         (_narrow, "`ttft` has a cell of negative"),
         (_promise, "`ttft` has 6 kinds of promises, not 7"),
-        (_shorten, "`ttft` has sums that are not those of 6 parts"),
+        (_shorten, "`ttft` has sums that are not those of 7 parts"),
         (_reverse, "`ttft` has a negative factor"),
-        (_part, "`ttft` has a cell whose parts are not 6"),
+        (_part, "`ttft` has a cell whose parts are not 7"),
         (_hush, "`ttft` has 17 silences"),
         (_hurry, "`network.rtts` has a sample that cannot be"),
         (_stop, "`network.uploads` has a sample of no rate"),
@@ -365,6 +383,9 @@ def _hoard(e: EndpointState) -> None:
         (_forget, "`prompts` has other cells"),
         (_undo, "`prompts` has a negative sum"),
         (_overdo, "`prompts` has a probability that is none"),
+        (_omit, "`load.usual` has 3 sums, not 4"),
+        (_gain, "`load.waiting` has 1 sums, not 13"),
+        (_unsay, "`load` has a sum of negative"),
     ],
 )
 def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(

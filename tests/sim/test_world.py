@@ -238,3 +238,26 @@ def test_the_same_seed_writes_the_same_journal_in_every_process() -> None:
     }
     assert said == {digest(11)}
     assert digest(11) != digest(12)
+
+
+def test_others_who_use_the_same_engine_delay_ours_and_are_told_by_its_probes() -> None:
+    def first_s(others: int) -> tuple[float, int | None]:
+        world = World((core.endpoint("desk", concurrency=4),), core.policy())
+        place = Local("desk", Engine(profile(slots=1)), world.loop, world)
+        jobs = [
+            Job(request=core.request(f"o{number}", arrived_s=0.1), prompt_tokens=500, output_tokens=50)
+            for number in range(others)
+        ]
+        place.share(iter(jobs))
+        mine = Job(request=core.request("mine", arrived_s=0.2), prompt_tokens=200, output_tokens=10)
+        told: list[int | None] = []
+        world.loop.at(0.15, lambda: told.append(place.probe().running))
+        world.run({"desk": place}, Listed([mine]), probe_s=5.0, until_s=LONG_S)
+        assert [o.request.id for o in world.outcomes] == ["mine"]
+        ttft_s = world.outcomes[0].ttft_s
+        assert ttft_s is not None
+        return ttft_s, told[0]
+
+    (alone_s, nobody), (beside_s, running) = first_s(0), first_s(3)
+    assert beside_s > 2.0 * alone_s
+    assert (nobody, running) == (0, 1)

@@ -17,7 +17,8 @@ class Base(msgspec.Struct, gc=False):
     quantiles, at `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end
     will teach by, `length` is what is believed of its output. `cached` is what need not be computed of the prompt.
     `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `outcomes` are the
-    times with as much as may be, each with its probability.
+    times with as much as may be, each with its probability. Reports of others in the same engine have some `trust`, and
+    what waits there counts `gain` times; as far as they say nothing, these `stretch` the first.
     """
 
     network_s: float
@@ -35,6 +36,9 @@ class Base(msgspec.Struct, gc=False):
     cost_usd: float
     ttft: Sent
     tpot: Sent
+    trust: float = 1.0
+    gain: float = 1.0
+    stretch: float = 1.0
     cached: Cached = NOTHING
     sure_s: float = 0.0
     outcomes: tuple[tuple[float, float], ...] = ()

@@ -1,7 +1,7 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import sqrt
+from math import exp, log, sqrt
 from statistics import NormalDist
 
 from tidegate.core import identity, likeness
@@ -12,6 +12,8 @@ from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.latency import Latency, Sent
 from tidegate.core.length import Length, beginnings_of
 from tidegate.core.likeness import Doubts
+from tidegate.core.load import FINENESS
+from tidegate.core.load import LOAD_EDGES as LOAD_EDGES
 from tidegate.core.model import (
     Checked,
     Ended,
@@ -26,6 +28,7 @@ from tidegate.core.model import (
     Uploaded,
 )
 from tidegate.core.network import RTT_NOISE_S, NetworkModel
+from tidegate.core.others import NOBODY, Foreign, Others
 from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, LIKELY, TPOT_S_MIN, Parts
 from tidegate.core.prefix import Prefixes
@@ -35,9 +38,6 @@ from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
 LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
-# Others in flight: none, one, two or three, more. What they do to each other's tokens is learned per bucket; of what
-# they do to a prompt, its parts tell more than buckets (bench/predict.py), and more of it never makes one faster.
-LOAD_EDGES = (0, 1, 3)
 ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
 CONTEXT_EXCEEDED = "context_exceeded"
@@ -91,6 +91,7 @@ class EndpointModel:
         "likeness",
         "name",
         "network",
+        "others",
         "owned",
         "prefixes",
         "prior",
@@ -107,6 +108,7 @@ class EndpointModel:
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
         self.drained = False
         self.state = state
+        self.others = Others(state.load)
         self._quantile = quantile
         self._deviations = NormalDist().inv_cdf(quantile)
         self._shares_compute = endpoint.shares_compute
@@ -171,10 +173,17 @@ class EndpointModel:
             cached_tokens = cached.at_least(LIKELY)
         output_tokens = length.expected_tokens
         others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
+        foreign = self.others.at(now_s) if self.others.told else NOBODY
         pace = state.pace
         tpot = self.tpot.predict(
             parts.token(
-                tokens, output_tokens, load, others_tokens, pace.load_at(in_flight, now_s), pace.prompts_at(now_s)
+                tokens,
+                output_tokens,
+                load,
+                others_tokens,
+                pace.load_at(in_flight, now_s),
+                pace.prompts_at(now_s),
+                foreign.running,
             ),
             0,
             column,
@@ -184,14 +193,19 @@ class EndpointModel:
         queue_s = 0.0
         if in_flight and self._shares_compute:
             queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
-        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s)
+        waits = self.others.waiting * foreign.queued
+        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, waits)
         row = bisect_left(LENGTH_EDGES, tokens - cached_tokens)
         ttft = self.ttft.predict(first, row, 0, now_s)
         if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower.
             ttft = min(ttft, self.ttft.predict(first, whole, 0, now_s), key=_median_s)
-        queued_s = self.ttft.factors[3] * queue_s * ttft.median_s / ttft.raw_s
-        engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
+        stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
+        factors = self.ttft.factors
+        queued_s = (factors[3] * queue_s + factors[6] * first[6]) * stretch * ttft.median_s / ttft.raw_s
+        engine_s = stretch * ttft.median_s
+        if engine_s < ENGINE_S_MIN:
+            engine_s = ENGINE_S_MIN
         prefill_s = engine_s - queued_s
         network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
         decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
@@ -199,7 +213,7 @@ class EndpointModel:
         prefill_s_mean = prefill_s * ttft.mean_ratio
         outcomes: tuple[tuple[float, float], ...] = ()
         if cached.tokens:
-            sure_s, mean_s, outcomes = parts.outcomes(cached, cached_tokens, first_s, self.ttft.factors, ttft)
+            sure_s, mean_s, outcomes = parts.outcomes(cached, cached_tokens, first_s, factors, ttft, stretch)
             prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * ttft.mean_ratio
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
@@ -220,10 +234,31 @@ class EndpointModel:
             + self._usd_per_s * (queued_s + prefill_s_mean + decode_s_mean),
             ttft,
             tpot,
+            self.others.trust,
+            self.others.waiting,
+            stretch,
             cached,
             sure_s,
             outcomes,
         )
+
+    def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
+        """Widen what is predicted by what is not known of others; returns by how much they stretch it, as usual."""
+        variance, stretch = ttft.sigma * ttft.sigma, 1.0
+        if foreign.variance:
+            one_s = self.others.waiting * self.ttft.factors[6] * self._parts.foreign_s
+            waits_s = one_s * (1.0 / FINENESS + foreign.queued)
+            # So much of the logarithm's spread is that of the level of what waits.
+            share = waits_s / (ttft.raw_s + waits_s)
+            variance += share * share * foreign.variance
+        if foreign.usual:
+            usual, scatter = self.others.usual(column, now_s)
+            variance += (1.0 - foreign.known) * max(0.0, scatter - variance)
+            stretch = exp(foreign.usual * usual)
+        ttft.sigma = sqrt(variance)
+        # What others do is no change of the engine.
+        ttft.trust *= 1.0 - self.ttft.factors[6] * ttft.parts[6] / ttft.raw_s
+        return stretch
 
     def _own_s(self, parts: list[float]) -> float:
         """What a prompt keeps the engine busy with. Corrections are not in it: they would feed on themselves."""
@@ -294,6 +329,9 @@ class EndpointModel:
             ahead=base.length.ahead(),
             model=fact.model,
             key=fact.key,
+            trust=base.trust,
+            gain=base.gain,
+            stretch=base.stretch,
             session=fact.session,
             beginning=next(reversed(beginnings_of(fact)), 0),
             turns=turns,
@@ -349,6 +387,7 @@ class EndpointModel:
         if reservation.first_s is None:
             self._surprises += _surprise(reservation, max(fact.e2e_s, reservation.network_s))
         self._context_tokens -= reservation.prompt_tokens
+        self.others.ended(reservation, now_s)
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
@@ -372,6 +411,9 @@ class EndpointModel:
             self.prefixes.forget()
         self.state.up = fact.up
         self._surprises = 0
+        if self._shares_compute and fact.running is not None:
+            measured_s = now_s if fact.measured_s is None else fact.measured_s
+            self.others.report(fact.running, fact.queued, self.state.reservations.values(), measured_s, now_s)
         if fact.rtt_s is not None:
             before_s = self.network.rtt_s
             self.network.learn_rtt(fact.rtt_s, now_s)
@@ -463,7 +505,7 @@ class EndpointModel:
             return True
         if ttft_s > sent.ttft_s_high:
             return not self.endpoint.local
-        return ttft_s - sent.network_s < sent.ttft.low_s(QUICK_DEVIATIONS)
+        return (ttft_s - sent.network_s) / sent.stretch < sent.ttft.low_s(QUICK_DEVIATIONS)
 
     def _correct_ttft(self, sent: Reservation, predicted: Sent, ttft_s: float, now_s: float) -> None:
         """When its first content is here, and not only when its answer ends: changes are seen then.
@@ -473,11 +515,19 @@ class EndpointModel:
         """
         sent.corrected = True
         took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
-        if sent.teaches and ttft_s >= sent.network_s:
-            self.ttft.correct(predicted, took_s, 1.0, ttft_s > sent.ttft_s_high, sent.started_s, now_s)
+        if not sent.teaches or ttft_s < sent.network_s:
+            return
+        if self.others.told:
+            waits = self.ttft.factors[6] * predicted.parts[6] / predicted.raw_s
+            alone_s = max((1.0 - waits) * predicted.median_s, ENGINE_S_MIN)
+            self.others.met(sent.tpot.column, log(took_s / alone_s), sent.trust, now_s)
+            if waits and sent.gain:
+                self.others.waited(alone_s, waits * predicted.median_s / sent.gain, took_s / sent.stretch, now_s)
+        missed = ttft_s > sent.ttft_s_high
+        self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
-        took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN), sent.ttft.parts
+        took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, sent.ttft.parts
         if fact.prompt_tokens is not None:
             # What was really computed, not what the bytes suggested: the engine counts, and knows its cache.
             tokens, cached_tokens = fact.prompt_tokens, sent.cached_tokens
@@ -496,7 +546,7 @@ class EndpointModel:
         if sent.cached_tokens:
             parts = self._parts.computed(predicted, sent.prompt_tokens, 0.0)
             predicted = predicted.had(self.ttft.factors, parts)
-        took_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
+        took_s = max(waited_s - sent.network_s, ENGINE_S_MIN) / sent.stretch
         self.ttft.learn_at_least(predicted, took_s, waited_s > sent.ttft_s_high, sent.started_s, now_s)
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:

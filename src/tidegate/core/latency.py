@@ -16,7 +16,7 @@ from tidegate.core.regression import RATIO_MAX, Sums
 from tidegate.core.shift import Shift, unmoved
 
 # Of every kind of time; what a prediction is the sum of.
-PARTS = 6
+PARTS = 7
 # After a change, what was known before it counts for as much as so many samples.
 KEPT = 3.0
 # A change shows in predictions that were known well enough to be wrong.
@@ -168,6 +168,7 @@ class Latency:
             + factors[3] * parts[3]
             + factors[4] * parts[4]
             + factors[5] * parts[5]
+            + factors[6] * parts[6]
         )
         if not RAW_S_MIN < raw_s < RAW_S_MAX:
             raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX

@@ -325,7 +325,10 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
 
 
 class Probed(Record, frozen=True, kw_only=True, tag="probed"):
-    """A probe came back, or did not. None is unknown, never zero."""
+    """A probe came back, or did not. None is unknown, never zero.
+
+    `running` and `queued` are requests of all clients, as the engine had them at `measured_s` or later; None is now.
+    """
 
     endpoint: str
     up: bool
@@ -335,6 +338,7 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     running: int | None = None
     queued: int | None = None
     fingerprint: Fingerprint | None = None
+    measured_s: float | None = None
 
 
 class Checked(Record, frozen=True, kw_only=True, tag="checked"):

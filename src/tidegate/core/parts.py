@@ -25,18 +25,22 @@ SLOWDOWN = 0.05
 CHUNK_TOKENS = 2048
 # Of a prompt so much is taken for cached as is more likely than not, and counted on as is so nearly always.
 LIKELY, SURE = 0.5, 0.9
+# Of requests that are not ours nothing is told but that they are there. Of the Azure traces, conversations have a mean
+# of 1,155 tokens of prompt, and code has 2,048.
+OTHERS_TOKENS = 1_000
 
 
 # Of the parts to first token: what is queued, and the iteration under way, are in seconds as learned.
-FIRST_MEASURED = (3, 5)
+FIRST_MEASURED = (3, 5, 6)
 
 
 class Parts:
     """The parts of the time to first token, and of the time per token, of one endpoint.
 
     To first token: overhead, tokens, attention among them, what is queued before, reading the contexts of others with
-    each chunk, and the iteration that is under way. Per token: weights, others at the time, contexts, prompts of others
-    that come meanwhile, others in the mean of the last while, and how much of that went into prompts.
+    each chunk, the iteration that is under way, and what waits in the engine that is not ours. Per token: weights,
+    others at the time, contexts, prompts of others that come meanwhile, others in the mean of the last while, how much
+    of that went into prompts, and what runs that is not ours.
     """
 
     __slots__ = (
@@ -47,6 +51,8 @@ class Parts:
         "decode_s",
         "fading",
         "first_believed",
+        "foreign_context_s",
+        "foreign_s",
         "overhead_s",
         "step_s",
         "token_believed",
@@ -69,13 +75,26 @@ class Parts:
         self.step_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
         attends, crowds = float(prior.prefill_s_per_token2 > 0.0), float(prior.batch_slowdown > 0.0)
         contexts, chunks = float(prior.decode_s_per_context_token > 0.0), float(chunked)
-        self.first_believed = [1.0, 1.0, attends, 1.0, chunks, 0.5 * chunks]
-        self.token_believed = [1.0, crowds, contexts, chunks, 0.0, 0.0]
+        self.first_believed = [1.0, 1.0, attends, 1.0, chunks, 0.5 * chunks, 1.0]
+        self.token_believed = [1.0, crowds, contexts, chunks, 0.0, 0.0, crowds]
+        # What somebody else's prompt takes, and what reading its context and those of its like adds to each token.
+        self.foreign_s = self.overhead_s + OTHERS_TOKENS * (self.token_s + OTHERS_TOKENS * self.attention_s * attends)
+        self.foreign_context_s = OTHERS_TOKENS * self.context_s * contexts
 
     def first(
-        self, tokens: float, cached_tokens: float, queue_s: float, load: int, others_tokens: float, tpot_s: float
+        self,
+        tokens: float,
+        cached_tokens: float,
+        queue_s: float,
+        load: int,
+        others_tokens: float,
+        tpot_s: float,
+        foreign: float,
     ) -> list[float]:
-        """To first token: so many tokens, some cached, behind `queue_s` of other prompts, beside `load` others."""
+        """To first token: so many tokens, some cached, behind `queue_s` of other prompts, beside `load` others.
+
+        `foreign` requests that are not ours wait as well.
+        """
         beside_s = under_way_s = 0.0
         computed = tokens - cached_tokens
         if load:
@@ -89,13 +108,28 @@ class Parts:
             queue_s,
             beside_s,
             under_way_s,
+            foreign * self.foreign_s,
         ]
 
     def token(
-        self, tokens: float, output_tokens: float, load: float, others_tokens: float, load_mean: float, busy: float
+        self,
+        tokens: float,
+        output_tokens: float,
+        load: float,
+        others_tokens: float,
+        load_mean: float,
+        busy: float,
+        foreign: float,
     ) -> list[float]:
-        """Per token beside `load` others with so many tokens, of late `load_mean`; prompts took `busy` of the time."""
+        """Per token beside `load` others with so many tokens, of late `load_mean`; prompts took `busy` of the time.
+
+        `foreign` requests that are not ours run as well.
+        """
         output_tokens = max(1.0, output_tokens)
+        foreign_s = 0.0
+        if foreign:
+            foreign_s = self.crowd_s * (crowd(self.fading, load + foreign) - crowd(self.fading, load))
+            foreign_s += foreign * self.foreign_context_s
         return [
             self.decode_s,
             self.crowd_s * crowd(self.fading, load),
@@ -105,6 +139,7 @@ class Parts:
             others_tokens * self.token_s / output_tokens,
             self.crowd_s * crowd(self.fading, load_mean),
             self.decode_s * busy,
+            foreign_s,
         ]
 
     def computed(self, sent: Sent, tokens: float, cached_tokens: float) -> list[float]:
@@ -117,12 +152,13 @@ class Parts:
     # --- what is cached -----------------------------------------------------------------------------------------
 
     def outcomes(
-        self, cached: Cached, taken: float, first_s: float, factors: list[float], sent: Sent
+        self, cached: Cached, taken: float, first_s: float, factors: list[float], sent: Sent, stretch: float
     ) -> tuple[float, float, tuple[tuple[float, float], ...]]:
         """Time to first content with what is cached for sure, with what is cached on average, and with as much as may
-        be, each with its probability; it is `first_s` where `taken` tokens are, as `sent` says.
+        be, each with its probability; it is `first_s` where `taken` tokens are, as `sent` says, by so much of a
+        `stretch` by others.
         """
-        tokens, factor = cached.prompt.tokens, sent.median_s / sent.raw_s
+        tokens, factor = cached.prompt.tokens, stretch * sent.median_s / sent.raw_s
         rest_s = first_s - factor * self._tokens_s(factors, tokens, taken)
 
         def first_with_s(cached_tokens: float) -> float:

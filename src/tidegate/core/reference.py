@@ -97,4 +97,5 @@ class Reference:
 def _believing(now: EndpointState, then: EndpointState) -> EndpointState:
     """As it is, with how long things take as it was believed then; a copy, since routers change theirs."""
     learned = msgspec.json.decode(msgspec.json.encode(then), type=EndpointState)
-    return msgspec.structs.replace(now, ttft=learned.ttft, tpot=learned.tpot)
+    load = msgspec.structs.replace(now.load, waiting=learned.load.waiting, usual=learned.load.usual)
+    return msgspec.structs.replace(now, ttft=learned.ttft, tpot=learned.tpot, load=load)

@@ -24,8 +24,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds, once
     more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation that it belongs to, or `beginning`
     the longest one of its prompt, and `turns` what was known of that. In `ttft`, `cached_tokens` of the prompt were
-    taken for cached; `given` is what else is known of it. Once it is `corrected`, its time to first content has taught.
-    What was predicted from another prior `teaches` nothing.
+    taken for cached; `given` is what else is known of it. Reports of others had some `trust` and counted `gain` times;
+    as far as they said nothing, these were believed to `stretch` the first beyond what `ttft` says. Once it is
+    `corrected`, its time to first content has taught. What was predicted from another prior `teaches` nothing.
     """
 
     started_s: float
@@ -45,6 +46,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     first_s: float | None = None
     model: str = ""
     key: str = ""
+    trust: float = 1.0
+    gain: float = 1.0
+    stretch: float = 1.0
     session: str = ""
     beginning: int = 0
     turns: Turns | None = None

@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import keeping
+from tidegate.core import keeping, load
 from tidegate.core.bins import BINS
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Tracked, left_after
@@ -143,6 +143,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         prompts=Prompts(kept=keeping.copied(e.prompts.kept, now_s)),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
+        load=load.kept(e.load, now_s),
     )
 
 
@@ -186,6 +187,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield "`network.uploads` has a sample of no rate"
     if why := keeping.fault(e.prompts.kept):
         yield f"`prompts` {why}"
+    if why := load.fault(e.load):
+        yield why
 
 
 def _unlearnable(learned: Learned, rows: int, columns: int) -> str:

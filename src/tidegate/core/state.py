@@ -5,6 +5,7 @@ import msgspec
 from tidegate.core.breaker import Breaker
 from tidegate.core.counts import Lengths
 from tidegate.core.latency import Learned
+from tidegate.core.load import Load
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
@@ -34,6 +35,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     trusted: Fingerprint | None = None
     drifted: bool = False
     prompts: Prompts = msgspec.field(default_factory=Prompts)
+    load: Load = msgspec.field(default_factory=Load)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -101,6 +101,8 @@ class FakeEngine:
         self.seen: list[Seen] = []
         self.left = 0
         self.in_flight = 0
+        # What somebody else has there, who is not to be seen: it runs and waits, in what is told of the load.
+        self.others = (0, 0)
         self.peak = 0
         self.made = 0
         self.paused = 0
@@ -142,7 +144,8 @@ class FakeEngine:
             props = {"default_generation_settings": {"n_ctx": self._context_tokens}, "model_path": self.weights}
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":
-            gauges = b"".join(b"%b %d\n%b 0\n" % (running, self.in_flight, queued) for running, queued in _GAUGES)
+            runs, waits = self.in_flight + self.others[0], self.others[1]
+            gauges = b"".join(b"%b %d\n%b %d\n" % (running, runs, queued, waits) for running, queued in _GAUGES)
             exchange.respond(200, (_TEXT,), gauges)
         elif exchange.path == "/get_server_info":
             told = {"context_length": self._context_tokens, "api_key": "the engine's own", "model_path": self.weights}

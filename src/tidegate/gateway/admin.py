@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config.secret import Secret
+from tidegate.core.others import Others
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.canary import Canary
@@ -140,6 +141,7 @@ class Admin:
                 "context_tokens": model.context_tokens,
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
+                "others": _others(model.others, now_s),
                 "rtt_s": model.network.rtt_s,
                 "upload_bytes_per_s": model.network.upload_bytes_per_s,
                 "fingerprint": model.fingerprint,
@@ -185,6 +187,19 @@ class Admin:
         finally:
             self._explaining = None
         exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": explained}))
+
+
+def _others(others: Others, now_s: float) -> dict[str, float] | None:
+    """What others are believed to have there, None where no load was ever reported."""
+    if not others.told:
+        return None
+    believed = others.at(now_s)
+    return {
+        "running": believed.running,
+        "queued": believed.queued,
+        "known": believed.known,
+        "trust": others.trust,
+    }
 
 
 def _counts(status: Status) -> MoneyCounts:

@@ -100,6 +100,7 @@ class Prober:
         """One probe, told to nobody."""
         probes = self._upstream.dialect.probes()
         answers: list[ProbeAnswer | None] = []
+        begun_s = self._clock.now_s()
         rtts_s: list[float] = []
         for probe in probes:
             answer, took_s = await self._timed(probe)
@@ -122,6 +123,7 @@ class Prober:
             running=signals.running,
             queued=signals.queued,
             fingerprint=signals.fingerprint,
+            measured_s=None if signals.running is None else begun_s,
         )
 
     def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:

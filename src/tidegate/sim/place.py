@@ -1,6 +1,6 @@
 """What stands behind an endpoint in a simulated world, and the way there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Protocol
 
@@ -173,6 +173,12 @@ class Local(_Away):
         engine = self.engine
         return self._seen(up=not self.down, running=engine.running, queued=engine.queued)
 
+    def share(self, jobs: Iterator[Job]) -> None:
+        """Others use the engine as well, past the gateway: each of these jobs, at its time of arrival."""
+        job = next(jobs, None)
+        if job is not None:
+            self._loop.at(job.request.arrived_s, self._other, job, jobs)
+
     def crash(self, back_s: float) -> None:
         """The engine dies, and is back then."""
         self._advance()
@@ -197,6 +203,13 @@ class Local(_Away):
 
     def _up(self) -> None:
         self.down = False
+
+    def _other(self, job: Job, jobs: Iterator[Job]) -> None:
+        self.share(jobs)
+        self._advance()
+        if not self.down:
+            self.engine.submit(job, self._loop.now_s)
+            self._plan()
 
     def _arrive(self, attempt: Attempt) -> None:
         if attempt.over:
@@ -227,7 +240,10 @@ class Local(_Away):
 
     def _advance(self) -> None:
         for told in self.engine.advance(self._loop.now_s):
-            attempt = self._attempts[told.sequence]
+            attempt = self._attempts.get(told.sequence)
+            if attempt is None:
+                # Somebody else's.
+                continue
             if told.kind is Kind.FIRST:
                 attempt.cached_tokens = told.sequence.cached_tokens
                 self._back(self._listener.first, attempt)

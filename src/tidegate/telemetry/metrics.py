@@ -65,6 +65,19 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="held_seconds", type="histogram", help="Time that held requests waited for a slot."),
     Spec(name="held", type="gauge", help="Requests held now."),
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
+    Spec(
+        name="others_running",
+        type="gauge",
+        labels=("endpoint",),
+        help="Requests past this gateway that run there, as last reported. Absent where nothing ever was, as below.",
+    ),
+    Spec(name="others_queued", type="gauge", labels=("endpoint",), help="Of the same report, those that wait there."),
+    Spec(
+        name="report_trust",
+        type="gauge",
+        labels=("endpoint",),
+        help="What its reports of load are worth, from 0 to 1: how far they agree with what is known to be there.",
+    ),
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
     Spec(
@@ -336,6 +349,10 @@ class Metrics:
                 ("pinned", model.name in overrides.pinned),
             ):
                 gauges.setdefault(name, {})[(model.name,)] = float(value)
+            if model.others.told:
+                told = *model.others.newest, model.others.trust
+                for name, number in zip(("others_running", "others_queued", "report_trust"), told, strict=True):
+                    gauges.setdefault(name, {})[(model.name,)] = number
         counts = {name: dict(c.by_labels) for name, c in self._counters.items()}
         counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
         if journal is not None:
