@@ -164,7 +164,7 @@ def restored_after(storm: Storm, age_s: float) -> Router:
 
 
 @given(seeds, ages_s)
-def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: float) -> None:
+def test_age_moves_no_median_but_by_a_likelier_load_and_makes_no_promise_tighter(seed: int, age_s: float) -> None:
     storm = idle(seed)
     restored, now_s = restored_after(storm, age_s), storm.now_s + age_s
     for request in list(storm.requests.values())[-10:]:
@@ -172,7 +172,7 @@ def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: floa
         after = restored.candidates(request, now_s)
         for one, other in zip(before, after, strict=True):
             if one.estimate is not None and other.estimate is not None:
-                assert other.estimate.ttft_s == one.estimate.ttft_s
+                assert other.estimate.ttft_s == one.estimate.ttft_s or other.estimate.cold_share > 0.5
                 assert other.estimate.tpot_s == one.estimate.tpot_s
                 assert other.estimate.sigma >= one.estimate.sigma
                 assert other.estimate.ttft_s_high >= one.estimate.ttft_s_high

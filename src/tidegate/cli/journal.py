@@ -71,7 +71,7 @@ def print_explained(console: Console, one: Explained) -> None:
         soft_wrap=True,
     )
     table = Table(
-        "candidate", "value $", "promise", "late", "cost", "ttft s", "90 % <", "kept", "rule",
+        "candidate", "value $", "promise", "late", "cost", "ttft s", "90 % <", "load", "kept", "rule",
         box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in table.columns[:-1]:
@@ -116,13 +116,14 @@ def _rank(candidate: Candidate) -> tuple[bool, float]:
 def _row(candidate: Candidate) -> list[str]:
     parts, estimate = candidate.contributions_usd, candidate.estimate
     if estimate is None or candidate.value_usd is None:
-        return [candidate.endpoint, *["-"] * 7, _rule(candidate)]
+        return [candidate.endpoint, *["-"] * 8, _rule(candidate)]
     usd = [candidate.value_usd, parts["promise"], parts["lateness"], parts["cost"]]
     seconds = [estimate.ttft_s, estimate.ttft_s_high]
     return [
         candidate.endpoint,
         *(f"{u:+.6f}" for u in usd),
         *(f"{s:.2f}" for s in seconds),
+        f"{estimate.cold_share:.0%} {estimate.load_s:.3g} s" if estimate.cold_share else "-",
         f"{estimate.attainment:.0%}",
         _rule(candidate),
     ]

@@ -102,10 +102,10 @@ _OLLAMA = Defaults(
     concurrency=1,
     shares_compute=True,
     capabilities=(Capability.CHAT, Capability.COMPLETION, Capability.TOOLS, Capability.JSON_SCHEMA),
-    prior=replace(_LLAMACPP.prior, batch_tokens=None),
+    prior=replace(_LLAMACPP.prior, batch_tokens=None, unload_after_s=300.0),
     reasons="The same computation as `llamacpp`, one prompt after the other. One at once, its own default. The context "
     "is its default below 24 GiB of memory, assumed until the model is loaded and tells: beyond it Ollama cuts "
-    "prompts without a word.",
+    "prompts without a word. It keeps a model for five minutes after its last use.",
 )
 
 _ANTHROPIC = replace(

@@ -4,12 +4,18 @@ from math import exp
 
 import msgspec
 
+from tidegate.core.mixture import Mixture
+
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
     `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
     ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
+
+    With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median. That is in
+    `first_s` where it is likelier than not, and never in `sigma` and `deviations`, which are those of a model that is
+    there.
     """
 
     network_s: float
@@ -27,18 +33,48 @@ class Base(msgspec.Struct, gc=False):
     decode_s_mean: float
     output_tokens: float
     cost_usd: float
+    cold_share: float = 0.0
+    load_s: float = 0.0
+    load_sigma: float = 0.0
+
+    @property
+    def warm_s(self) -> float:
+        """The median time to first content of a model that is there."""
+        return self.first_s - self.load_s if self.cold_share > 0.5 else self.first_s
+
+    @property
+    def warm_s_high(self) -> float:
+        """The calibrated upper quantile of that."""
+        return self.warm_s * exp(self.deviations * self.sigma)
+
+    @property
+    def cold_s(self) -> float:
+        """The median with a load in it, where there may be one; else without."""
+        return self.warm_s + self.load_s
 
     @property
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
+        if self.cold_share:
+            return self.mixture.quantile_s(self.deviations)
         return self.first_s * exp(self.deviations * self.sigma)
 
     @property
     def first_s_mean(self) -> float:
         """The expected time to first content."""
-        return self.network_s + self.queue_s + self.prefill_s_mean
+        return self.network_s + self.queue_s + self.prefill_s_mean + self.load_s_mean
+
+    @property
+    def load_s_mean(self) -> float:
+        """What loads add to it on average."""
+        return self.cold_share * self.load_s * exp(self.load_sigma * self.load_sigma / 2.0)
 
     @property
     def occupies_s(self) -> float:
         """The expected time in a slot."""
-        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
+        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean + self.load_s_mean
+
+    @property
+    def mixture(self) -> Mixture:
+        """The time to first content with and without a load."""
+        return Mixture(self.warm_s, self.sigma, self.cold_share, self.load_s, self.load_sigma)

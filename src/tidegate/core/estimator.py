@@ -7,10 +7,12 @@ from tidegate.core import density, facts, likeness
 from tidegate.core.base import Base
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import UpperQuantile
+from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.correction import Correction
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
+from tidegate.core.loading import LOAD_S, usual_load_s
 from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
 from tidegate.core.network import Network
 from tidegate.core.prior import crowd
@@ -71,6 +73,7 @@ class EndpointModel:
         "_slots",
         "_usd_per_s",
         "capabilities",
+        "cold",
         "doubts",
         "drained",
         "endpoint",
@@ -103,6 +106,7 @@ class EndpointModel:
         # What is believed of it before anything was measured: as configured, or as its hardware makes of what it tells.
         self.prior: Prior
         self._believe(self._prior())
+        self.cold = ColdModel(self._load_s(), self.prior.unload_after_s, state.cold)
         self.ttft: Correction
         self.tpot: Correction
         self._correct()
@@ -162,13 +166,21 @@ class EndpointModel:
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
         tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
+        first_s = network_s + queue_s + prefill_s
+        # Whoever waits for a slot comes after somebody for whom the model was there.
+        cold = WARM if in_flight > load else self.cold.at(now_s, in_flight)
+        load_s_mean = 0.0
+        if cold is not WARM:
+            load_s_mean = cold.share * cold.load_s_mean
+            if cold.share > 0.5:
+                first_s += cold.load_s
         return Base(
             network_s,
             queue_s,
             prefill_s,
             prefill_s * ttft.mean_ratio,
             raw_s + queue_s / ttft.factor,
-            network_s + queue_s + prefill_s,
+            first_s,
             sigma,
             state.quantile.deviations,
             tpot_s,
@@ -178,7 +190,10 @@ class EndpointModel:
             decode_s * tpot.mean_ratio,
             output_tokens,
             self.cost_usd(request, length)
-            + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio),
+            + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio + load_s_mean),
+            cold.share,
+            cold.load_s,
+            cold.sigma,
         )
 
     def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
@@ -219,23 +234,26 @@ class EndpointModel:
 
     def started(self, fact: Started, base: Base, now_s: float) -> None:
         """Reserve. `base` is what this model predicts of it now."""
-        state = self.state
+        state, in_flight = self.state, len(self.state.reservations)
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
             prompt_tokens=fact.prompt_tokens,
             output_tokens_max=fact.output_tokens_max,
             completions=fact.completions,
-            load=len(state.reservations),
+            load=in_flight,
             network_s=base.network_s,
             raw_s=base.raw_s,
             ttft_s=base.first_s,
-            ttft_s_high=base.first_s_high,
+            ttft_s_high=base.warm_s_high,
             tpot_raw_s=base.tpot_raw_s,
             prefill_s=base.prefill_s_mean,
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
+            load_s=base.load_s if base.cold_share > 0.5 else 0.0,
+            load_s_mean=base.load_s_mean,
+            cold=self.cold.started(base.warm_s, base.sigma, now_s, in_flight),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens
@@ -250,6 +268,7 @@ class EndpointModel:
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            self._used(now_s)
             self._settle(now_s, head_done=oldest is reservation)
         return reservation
 
@@ -261,6 +280,9 @@ class EndpointModel:
         if reservation is None:
             return None
         self._context_tokens -= reservation.prompt_tokens
+        if fact.ending is Ending.OK or reservation.first_s is not None:
+            self._used(now_s)
+        self.cold.ended(len(state.reservations), now_s)
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
@@ -276,9 +298,10 @@ class EndpointModel:
             self._learn_silence(reservation, fact.e2e_s, quantile, now_s)
         return reservation
 
-    def probed(self, fact: Probed) -> None:
+    def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
         self.state.up = fact.up
+        self.cold.told(fact.resident, now_s, loading=fact.loading)
         if fact.rtt_s is not None:
             self.state.network.learn_rtt(fact.rtt_s)
         if fact.context_tokens is not None:
@@ -302,7 +325,9 @@ class EndpointModel:
             state.ttft = state.tpot = None
             state.quantile = UpperQuantile(self._deviations)
             self._correct()
+            self.cold.forget_loads()
         self._judge()
+        self.cold.expects(self._load_s(), self.prior.unload_after_s)
         if (prior := self._prior()) != self.prior:
             self._believe(prior)
             state.ttft = state.tpot = None
@@ -318,6 +343,14 @@ class EndpointModel:
             return endpoint.prior
         told = facts.told(self.fingerprint, machine.assumed)
         return endpoint.prior if told is None else density.prior(endpoint.prior, machine, told, endpoint.concurrency)
+
+    def _load_s(self) -> float:
+        """What a load of its model is believed to take: as written, or as its weights have it."""
+        endpoint, machine = self.endpoint, self.endpoint.machine
+        if endpoint.prior.load_s is not None:
+            return endpoint.prior.load_s
+        known = density.model_at(machine, self.fingerprint) if machine is not None else facts.told(self.fingerprint)
+        return LOAD_S if known is None else usual_load_s(known.parameters * known.weight_bytes)
 
     def _believe(self, prior: Prior) -> None:
         self.prior = prior
@@ -348,6 +381,13 @@ class EndpointModel:
         self.state.drifted = fact.drifted
         self._judge()
 
+    def _used(self, now_s: float) -> None:
+        """The model is there: what waited for a load waits no more."""
+        if self.cold.state.loading is not None:
+            for reservation in self.state.reservations.values():
+                reservation.loaded(now_s)
+        self.cold.used(now_s)
+
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:
             return None
@@ -360,6 +400,9 @@ class EndpointModel:
         self._slots = None
 
     def _learn_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, quantile: float, now_s: float) -> None:
+        # What a cold start explains says nothing of how fast the engine is.
+        if sent.cold is not None and self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE:
+            return
         self.state.quantile.learn(ttft_s > sent.ttft_s_high, quantile)
         raw_s, tokens = sent.raw_s, sent.prompt_tokens
         if fact.prompt_tokens is not None:
@@ -371,6 +414,8 @@ class EndpointModel:
         self.ttft.learn(row, column, log(engine_s / raw_s), now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, quantile: float, now_s: float) -> None:
+        if sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE:
+            return
         # Given up before any content: the time to first content is at least this.
         if waited_s > sent.ttft_s_high:
             self.state.quantile.learn(True, quantile)

@@ -201,7 +201,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     """Prediction for one request at one endpoint, now. Times in seconds from now; the hold until now is not in them.
 
     `ttft_s` and `tpot_s` are medians, `ttft_s_high` the calibrated upper quantile. `sigma` is the spread of the
-    logarithm. `attainment` is the probability that every axis of the SLO is met.
+    logarithm. `attainment` is the probability that every axis of the SLO is met. With the chance `cold_share` the model
+    has to be loaded first, which takes `load_s`; that is in `ttft_s` where it is likelier than not.
     """
 
     wait_s: float
@@ -216,6 +217,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     attainment: float
     lateness_s: float
     cost_usd: float
+    cold_share: float = 0.0
+    load_s: float = 0.0
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -297,7 +300,10 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
 
 
 class Probed(Record, frozen=True, kw_only=True, tag="probed"):
-    """A probe came back, or did not. None is unknown, never zero."""
+    """A probe came back, or did not. None is unknown, never zero.
+
+    `resident`: the model is loaded. `loading`: it is being loaded, so that whoever comes waits for the rest of that.
+    """
 
     endpoint: str
     up: bool
@@ -307,6 +313,8 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     running: int | None = None
     queued: int | None = None
     fingerprint: Fingerprint | None = None
+    resident: bool | None = None
+    loading: bool = False
 
 
 class Checked(Record, frozen=True, kw_only=True, tag="checked"):

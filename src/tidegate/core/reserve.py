@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core.coldstart import Sent
+
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
 
@@ -15,6 +17,10 @@ class Reservation(msgspec.Struct, kw_only=True):
     `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
     and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight,
     `session` the conversation that it belongs to. What was predicted from another prior `teaches` nothing.
+
+    `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
+    less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `ttft_s_high` is without one, and
+    `cold` what it may teach of them.
     """
 
     started_s: float
@@ -34,6 +40,20 @@ class Reservation(msgspec.Struct, kw_only=True):
     first_s: float | None = None
     session: str = ""
     teaches: bool = True
+    load_s: float = 0.0
+    load_s_mean: float = 0.0
+    cold: Sent | None = None
+
+    @property
+    def looked_at_s(self) -> float:
+        """When the engine can begin with it."""
+        return self.started_s + self.network_s + self.load_s
+
+    def loaded(self, now_s: float) -> None:
+        """The model is there now, sooner or later than was expected."""
+        passed_s = now_s - self.started_s
+        self.first_s_mean = min(self.first_s_mean, passed_s + self.first_s_mean - self.load_s_mean)
+        self.load_s, self.load_s_mean = min(self.load_s, max(0.0, passed_s - self.network_s)), 0.0
 
     def ends_s(self, now_s: float) -> float:
         """When it is expected to free its slot."""
@@ -63,7 +83,7 @@ class Prefills(msgspec.Struct):
             self.behind_s += reservation.prefill_s
         else:
             self.head_s = reservation.prefill_s
-            self.since_s = reservation.started_s + reservation.network_s
+            self.since_s = reservation.looked_at_s
 
     def settle(self, waiting: Iterable[Reservation], now_s: float, *, head_done: bool) -> None:
         """Some prompt is done with: these are left. `head_done`: it was the oldest, so the next one's turn has come."""
@@ -79,7 +99,7 @@ class Prefills(msgspec.Struct):
             self.head_s = 0.0
         elif head_done:
             self.head_s = head.prefill_s
-            self.since_s = max(now_s, head.started_s + head.network_s)
+            self.since_s = max(now_s, head.looked_at_s)
 
     def before_s(self, prefill_s: float, step_s: float | None, now_s: float) -> float:
         """How long they delay a new prompt that itself takes `prefill_s`.

@@ -11,7 +11,9 @@ from statistics import NormalDist
 
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
+from tidegate.core.coldstart import ColdState
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
+from tidegate.core.hazard import BINS, Outcomes
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
@@ -20,6 +22,8 @@ from tidegate.core.state import EndpointState, State
 
 _ROWS, _COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 # The whole, its rows, and their cells.
+# Sums of the same numbers in another order.
+_ROUNDING = 1e-6
 _SHAPES = {"ttft": 1 + _ROWS + _ROWS * _COLUMNS, "tpot": 2 + _COLUMNS}
 
 
@@ -78,6 +82,8 @@ def reconfigured(
                 breaker=known.breaker,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
+                # Seconds and chances: no prior is in them.
+                cold=known.cold,
                 up=known.up,
                 not_before_s=known.not_before_s,
             )
@@ -134,6 +140,23 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
+        cold=_revived_cold(e.cold, now_s),
+    )
+
+
+def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
+    """Loads that were under way, and what a probe saw, are of the old process; when the model was used last is not."""
+
+    def not_after(outcomes: Outcomes) -> Outcomes:
+        return replace(outcomes, at_s=min(outcomes.at_s, now_s))
+
+    return ColdState(
+        idle=[not_after(outcomes) for outcomes in cold.idle],
+        resident=not_after(cold.resident),
+        away=not_after(cold.away),
+        loads=replace(cold.loads, at_s=min(cold.loads.at_s, now_s), waited_at_s=min(cold.loads.waited_at_s, now_s)),
+        used_s=None if cold.used_s is None else min(cold.used_s, now_s),
+        waited_s=None if cold.waited_s is None else min(cold.waited_s, now_s),
     )
 
 
@@ -151,10 +174,20 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield "`network` has a negative round trip or no upload rate"
     if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:
         yield "`quantile` is out of its bounds"
+    if len(e.cold.idle) != BINS:
+        yield f"`cold` has {len(e.cold.idle)} bins, not {BINS}"
+    elif not all(_sound_outcomes(one) for one in (*e.cold.idle, e.cold.resident, e.cold.away)):
+        yield "`cold` has more cold starts than attempts, or fewer than none"
+    elif e.cold.loads.count < 0.0 or e.cold.loads.squares < 0.0:
+        yield "`cold` has a negative number of loads"
 
 
 def _sound(cell: Cell) -> bool:
     return cell.weight >= 0.0 and cell.variance >= 0.0
+
+
+def _sound_outcomes(one: Outcomes) -> bool:
+    return 0.0 <= one.recent_cold <= one.recent + _ROUNDING and 0.0 <= one.long_cold <= one.long + _ROUNDING
 
 
 def _sound_network(network: Network) -> bool:

@@ -224,7 +224,7 @@ class Router:
                 self._state.held.pop(fact.request_id, None)
             case Probed():
                 if (model := self._models.get(fact.endpoint)) is not None:
-                    self._probed(fact, model)
+                    self._probed(fact, model, now_s)
             case Checked():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.checked(fact)
@@ -247,9 +247,9 @@ class Router:
         self._state.overrides = overrides
         self._eligible.override(overrides)
 
-    def _probed(self, fact: Probed, model: EndpointModel) -> None:
+    def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
         before = model.fingerprint
-        model.probed(fact)
+        model.probed(fact, now_s)
         if differs(before, model.fingerprint, OF_THE_MODEL):
             self._sessions.became(model, before, self._models)
 

@@ -4,6 +4,7 @@ import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Cell, UpperQuantile
+from tidegate.core.coldstart import ColdState
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills, Reservation
@@ -30,6 +31,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     fingerprint: Fingerprint | None = None
     trusted: Fingerprint | None = None
     drifted: bool = False
+    cold: ColdState = msgspec.field(default_factory=ColdState)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -4,10 +4,11 @@
 work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
 """
 
-from math import exp, inf, log, sqrt
+from math import inf, log, sqrt
 
 from tidegate.core.base import Base
 from tidegate.core.length import Length
+from tidegate.core.mixture import probability_below
 from tidegate.core.model import Estimate, Request
 
 # Output length is known to half a natural logarithm at best; end to end inherits it.
@@ -25,31 +26,49 @@ def attainment(request: Request, base: Base, spent_s: float) -> float:
 
     The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
+    if not base.cold_share:
+        return _attainment(request, base, spent_s, base.first_s, base.sigma)
+    mixture = base.mixture
+    warm = _attainment(request, base, spent_s, mixture.warm_s, mixture.warm_sigma)
+    cold = _attainment(request, base, spent_s, mixture.cold_s, mixture.cold_sigma)
+    return warm + base.cold_share * min(0.0, cold - warm)
+
+
+def _attainment(request: Request, base: Base, spent_s: float, first_s: float, sigma: float) -> float:
+    """The same where the first content is that far."""
     slo = request.slo
     deviations = inf
     if slo.ttft_s is not None:
         left_s = slo.ttft_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = log(left_s / base.first_s) / base.sigma
+        deviations = log(left_s / first_s) / sigma
     if slo.tpot_s is not None:
         deviations = min(deviations, log(slo.tpot_s / base.tpot_s) / base.tpot_sigma)
     if slo.e2e_s is not None:
         left_s = slo.e2e_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = min(deviations, log(left_s / (base.first_s + base.decode_s)) / _e2e_sigma(base))
+        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / _e2e_sigma(base, first_s, sigma))
     return probability_below(deviations)
 
 
 def lateness_s(request: Request, base: Base, spent_s: float) -> float:
     """Expected seconds beyond the promise: the worse of TTFT and end to end."""
+    if not base.cold_share:
+        return _lateness_s(request, base, spent_s, base.first_s)
+    warm_s = _lateness_s(request, base, spent_s, base.warm_s)
+    cold_s = _lateness_s(request, base, spent_s, base.cold_s)
+    return warm_s + base.cold_share * (cold_s - warm_s)
+
+
+def _lateness_s(request: Request, base: Base, spent_s: float, first_s: float) -> float:
     slo = request.slo
     late_s = 0.0
     if slo.ttft_s is not None:
-        late_s = spent_s + base.first_s - slo.ttft_s
+        late_s = spent_s + first_s - slo.ttft_s
     if slo.e2e_s is not None:
-        late_s = max(late_s, spent_s + base.first_s + base.decode_s - slo.e2e_s)
+        late_s = max(late_s, spent_s + first_s + base.decode_s - slo.e2e_s)
     return late_s if late_s > 0.0 else 0.0
 
 
@@ -91,20 +110,12 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         attainment=attainment(request, base, spent_s),
         lateness_s=lateness_s(request, base, spent_s),
         cost_usd=base.cost_usd,
+        cold_share=base.cold_share,
+        load_s=base.load_s,
     )
 
 
-def _e2e_sigma(base: Base) -> float:
-    first = base.first_s * base.sigma
+def _e2e_sigma(base: Base, first_s: float, sigma: float) -> float:
+    first = first_s * sigma
     rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
-    return sqrt(first * first + rest_squared) / (base.first_s + base.decode_s)
-
-
-def probability_below(deviations: float) -> float:
-    """P(X <= `deviations`) of a standard normal value.
-
-    The logistic curve stands in for the normal one: within 0.01 of it, and half the price.
-    """
-    if deviations > 18.0:
-        return 1.0
-    return 1.0 / (1.0 + exp(-1.702 * deviations)) if deviations > -18.0 else 0.0
+    return sqrt(first * first + rest_squared) / (first_s + base.decode_s)

@@ -141,6 +141,7 @@ class Admin:
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
                 "rtt_s": state.network.rtt_s,
+                "cold_start": model.cold.at(now_s, len(state.reservations)),
                 "fingerprint": model.fingerprint,
                 "trusted": state.trusted,
                 "contradicts": model.doubts,

@@ -37,6 +37,7 @@ class Skip(StrEnum):
     DOWN = "down"
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
+    UNLOADED = "unloaded"  # more likely than not: it is read when a client has had it loaded
     BUSY = "busy"  # with clients, who come first
     GAVE_WAY = "gave_way"  # to a client who came meanwhile
     OVER_BUDGET = "over_budget"
@@ -114,7 +115,10 @@ class Canary:
             return Skip.BREAKER_OPEN
         if now_s < state.not_before_s:
             return Skip.TOLD_TO_WAIT
-        return Skip.BUSY if self._in_the_way() else None
+        if self._in_the_way():
+            return Skip.BUSY
+        cold = self._dispatch.router.endpoint(self._name).cold.at(now_s, len(state.reservations))
+        return Skip.UNLOADED if cold.share > 0.5 else None
 
     def _in_the_way(self) -> bool:
         """Whether a client would notice: in an engine by what is computed beside it, elsewhere by the last place."""

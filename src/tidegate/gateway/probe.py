@@ -4,7 +4,7 @@ import asyncio
 
 from tidegate.clock import Clock
 from tidegate.core.model import Capability, Probed, replace
-from tidegate.engines.base import ProbeAnswer, ProbeRequest
+from tidegate.engines.base import ProbeAnswer, ProbeRequest, Signals
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import TransportError, fetch
@@ -28,14 +28,17 @@ class Prober:
         context_tokens_max: int | None = None,
         *,
         asks_media: bool = False,
+        wakes: bool = False,
     ) -> None:
         """`context_tokens_max` is the window that the operator wrote down: an engine may tell of a smaller one only.
 
-        `asks_media`: the operator did not write down what the model can do, so the engine is believed.
+        `asks_media`: the operator did not write down what the model can do, so the engine is believed. `wakes`: a probe
+        starts what scales to zero, so that there is none but the first while nothing is in flight.
         """
         self._dispatch = dispatch
         self._context_tokens_max = context_tokens_max
         self._asks_media = asks_media
+        self._wakes = wakes
         self._upstream = upstream
         self._clock = clock
         self._every_s = every_s
@@ -47,11 +50,15 @@ class Prober:
         """Probe until cancelled. The first time is one interval from now: `once` comes before."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.once()
+            if not self._wakes or self._in_use():
+                await self.once()
 
     async def once(self) -> None:
         """One probe, told to the router."""
         self._dispatch.probed(await self.look())
+
+    def _in_use(self) -> bool:
+        return bool(self._dispatch.router.endpoint(self._upstream.endpoint.name).state.reservations)
 
     async def introduce(self) -> Probed:
         """The first look, before the router is told of the endpoint: what the engine does not tell is as declared."""
@@ -66,7 +73,11 @@ class Prober:
         """One probe, told to nobody."""
         answers: list[ProbeAnswer | None] = []
         rtt_s: float | None = None
-        for probe in self._upstream.dialect.probes():
+        probes = self._upstream.dialect.probes()
+        for probe in probes:
+            if probe.wakes and self._signals(answers).resident is False:
+                answers.append(None)
+                continue
             # Known before the probe is sent: a connection that must be made first costs round trips of its own.
             warm = self._upstream.pool.statistics().idle > 0
             sent_s = self._clock.now_s()
@@ -77,12 +88,11 @@ class Prober:
             answers.append(answer)
             if answer is None and probe.essential:
                 break
-        probes = self._upstream.dialect.probes()
-        answers += [None] * (len(probes) - len(answers))
-        signals = self._upstream.dialect.signals(answers)
-        # One lost probe is bad luck; traffic itself finds out sooner, through the breaker.
+        signals = self._signals(answers)
+        # One lost probe is bad luck; traffic itself finds out sooner, through the breaker. An engine that tells why it
+        # cannot serve is believed at once.
         self._failures = 0 if signals.up else self._failures + 1
-        self._up = signals.up or (self._up and self._failures < 2)
+        self._up = signals.up or (self._up and self._failures < 2 and signals.resident is None)
         return Probed(
             endpoint=self._upstream.endpoint.name,
             up=self._up,
@@ -92,7 +102,14 @@ class Prober:
             running=signals.running,
             queued=signals.queued,
             fingerprint=signals.fingerprint,
+            resident=signals.resident,
+            loading=signals.loading,
         )
+
+    def _signals(self, answers: list[ProbeAnswer | None]) -> Signals:
+        """What the answers tell that there are so far."""
+        dialect = self._upstream.dialect
+        return dialect.signals([*answers, *[None] * (len(dialect.probes()) - len(answers))])
 
     def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:
         if media is None or not self._asks_media:
