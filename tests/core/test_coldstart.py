@@ -151,7 +151,8 @@ def test_silence_alone_makes_a_load_likely_where_none_was_expected() -> None:
     model = ColdModel(LOAD_S, None)
     model.used(0.0)
     model.started(WARM_S, SIGMA, 500.0, 0)
-    assert model.at(500.3, 1) is WARM
+    # A tenth of a load may have any cause.
+    assert model.at(501.0, 1) is WARM
     assert model.at(508.0, 1).share > 0.5
 
 

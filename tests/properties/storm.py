@@ -51,7 +51,9 @@ def endpoints() -> tuple[Endpoint, ...]:
     """Two engines of our own, unequal; a dear fleet, a cheap small one, and one in a named site."""
     return (
         make.endpoint("desk", concurrency=2, context_tokens=16_384, prior=replace(make.LOCAL_PRIOR, batch_tokens=128)),
-        make.endpoint("lap", concurrency=1, context_tokens=4_096),
+        make.endpoint(
+            "lap", concurrency=1, context_tokens=4_096, prior=replace(make.LOCAL_PRIOR, load_s=3.0, unload_after_s=20.0)
+        ),
         make.endpoint("cloud", local=False),
         make.endpoint("cheap", local=False, concurrency=1, context_tokens=8_192),
         make.endpoint("paris", local=False, site="eu", concurrency=1),
@@ -65,6 +67,7 @@ class Storm:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
         self.draw_more = Random(f"{seed} more")
+        self.draw_cold = Random(f"{seed} cold")
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -203,7 +206,18 @@ class Storm:
         rtt_s = self.draw.choice((None, 0.02)) if up else None
         # Some are one model for a time, and one never tells.
         told = None if name == "cloud" else self.draw_more.choice(FINGERPRINTS)
-        self.tell(Probed(endpoint=name, up=up, rtt_s=rtt_s, fingerprint=told if up else None))
+        resident = self.draw_cold.choice((None, True, False)) if name == "desk" else None
+        loading = resident is False and self.draw_cold.random() < 0.2
+        self.tell(
+            Probed(
+                endpoint=name,
+                up=up,
+                rtt_s=rtt_s,
+                fingerprint=told if up else None,
+                resident=resident if up else None,
+                loading=loading and up,
+            )
+        )
 
     def overrun(self) -> None:
         """A decision took too long."""

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import make
-from tidegate.core.coldstart import WARM, ColdModel, ColdState, combined
+from tidegate.core.coldstart import WARM, ColdModel, combined
 from tidegate.core.hazard import BINS, IDLE_EDGES_S, isotonic, prior_shares
 from tidegate.core.loading import LOAD_S
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Started, replace
 from tidegate.core.router import Router
+from tidegate.core.state import ColdState
 
 NOW_S = 1_700_000_000.0
 seeds = st.integers(0, 10_000)

@@ -13,18 +13,11 @@ from math import exp, inf
 
 import msgspec
 
-from tidegate.core.hazard import (
-    BINS,
-    IDLE_EDGES_S,
-    IDLE_S_MAX,
-    LONG_STRENGTH,
-    Outcomes,
-    both,
-    by_idle,
-    prior_shares,
-)
+from tidegate.core.hazard import IDLE_EDGES_S, IDLE_S_MAX, LONG_STRENGTH, both, by_idle, prior_shares
 from tidegate.core.loading import LEAST_S, Loads, remaining, together
 from tidegate.core.mixture import RESPONSIBLE_MIN, Mixture
+from tidegate.core.reserve import Sent
+from tidegate.core.state import ColdState, Loading
 
 # What an engine tells is nearly always so, unless it was found to be wrong.
 RESIDENT_SHARE = 0.01
@@ -53,52 +46,6 @@ class Cold(msgspec.Struct, frozen=True, gc=False):
 
 
 WARM = Cold(0.0, 0.0, 0.0)
-
-
-class Sent(msgspec.Struct, gc=False):
-    """What was predicted of an attempt when it was sent, so that its ending can teach.
-
-    `idle_s` is for how long nobody had used the model, None where somebody's load was waited for; `resident` what the
-    engine had told of that moment, None where nothing was told since the last use.
-    """
-
-    predicted: Mixture
-    idle_s: float | None = None
-    resident: bool | None = None
-
-
-class Loading(msgspec.Struct, gc=False):
-    """Since when an attempt has been waiting that may have met a cold start, and what was predicted of it."""
-
-    since_s: float
-    predicted: Mixture
-
-
-def _bins() -> list[Outcomes]:
-    return [Outcomes() for _ in range(BINS)]
-
-
-class ColdState(msgspec.Struct, kw_only=True):
-    """What is learned and tracked of one endpoint's cold starts.
-
-    `idle` are outcomes by the time since the last use, `resident` and `away` those of which the engine had told either.
-
-    `used_s` is when the model was last known to be where it is needed, and `waited_s` when somebody last gave up to
-    wait for that; None is never. `began_s` is when the first of what is in flight was sent, None where nothing is.
-    `told` is what a probe heard at `told_s`, and `told_loading_s` since when a load goes on.
-    """
-
-    idle: list[Outcomes] = msgspec.field(default_factory=_bins)
-    resident: Outcomes = msgspec.field(default_factory=Outcomes)
-    away: Outcomes = msgspec.field(default_factory=Outcomes)
-    loads: Loads = msgspec.field(default_factory=Loads)
-    used_s: float | None = None
-    waited_s: float | None = None
-    began_s: float | None = None
-    loading: Loading | None = None
-    told: bool | None = None
-    told_s: float = 0.0
-    told_loading_s: float | None = None
 
 
 class ColdModel:
@@ -159,6 +106,18 @@ class ColdModel:
         share = self._share(now_s)
         return WARM if share < SHARE_MIN else Cold(share, *self._loads(now_s))
 
+    def resident(self) -> bool | None:
+        """What the engine has told since the last use: whether the model is there, None where nothing.
+
+        It may list what it loads as if it were there: up to the end of a wait in vain, that says nothing.
+        """
+        state = self.state
+        if state.told_s <= self._used_s or (
+            state.told and state.waited_s is not None and state.told_s <= state.waited_s
+        ):
+            return None
+        return state.told
+
     # --- learning -----------------------------------------------------------------------------------------------
 
     def started(self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int) -> Sent | None:
@@ -182,7 +141,7 @@ class ColdModel:
                 state.loading = Loading(now_s, predicted)
         if state.told_loading_s is not None:
             return Sent(predicted)
-        return Sent(predicted, min(idle_s, IDLE_S_MAX), self._told())
+        return Sent(predicted, min(idle_s, IDLE_S_MAX), self.resident())
 
     def used(self, now_s: float) -> None:
         """The model is there: an attempt has shown content, or ended after that."""
@@ -251,7 +210,7 @@ class ColdModel:
         self._see_hot()
 
     def _see_hot(self) -> None:
-        self._hot = self._at_once < SHARE_MIN and self._told() is not False
+        self._hot = self._at_once < SHARE_MIN and self.resident() is not False
 
     def _by_idle(self) -> list[float]:
         """The chance by the time since the last use, beyond the first of the bins.
@@ -269,7 +228,7 @@ class ColdModel:
         if index:
             # Nearly all attempts come within the first bin: what they show is the least for the others, and no more.
             share = max(share, self._by_idle()[index - 1])
-        told = self._told()
+        told = self.resident()
         if told is None:
             return share
         state = self.state
@@ -279,18 +238,6 @@ class ColdModel:
             of = state.away.share(AWAY_SHARE, TOLD_STRENGTH)
         old_s = now_s - state.told_s - TOLD_FRESH_S
         return share + (of - share) * (0.5 ** (old_s / TOLD_HALF_LIFE_S) if old_s > 0.0 else 1.0)
-
-    def _told(self) -> bool | None:
-        """What the engine has told since the last use.
-
-        It may list what it loads as if it were there: up to the end of a wait in vain, that says nothing.
-        """
-        state = self.state
-        if state.told_s <= self._used_s or (
-            state.told and state.waited_s is not None and state.told_s <= state.waited_s
-        ):
-            return None
-        return state.told
 
     def _loads(self, now_s: float) -> tuple[float, float]:
         """Median and deviation of a load, or of what is left of the one that the engine tells of."""

@@ -11,8 +11,10 @@ RESPONSIBLE_MIN = 0.1
 _WILD_SHARE = 0.02
 _WILD_FACTOR = 3.0
 _WILD_SIGMA = 1.5
+# Before a wait is a tenth of the load, whatever else stalls explains it as well.
+_NEWS_SHARE = 0.1
 # By how much the share below a quantile may be off, and how soon that is found.
-_CLOSE = 1e-5
+_CLOSE = 1e-9
 _ROUNDS_MAX = 40
 
 
@@ -100,7 +102,7 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
 
     def waiting_share(self, waited_s: float) -> float:
         """How likely it is that there is a load where nothing has come for so long; not less than at first."""
-        if waited_s <= 0.0 or self.cold_share <= 0.0:
+        if waited_s <= _NEWS_SHARE * self.load_s or self.cold_share <= 0.0:
             return self.cold_share
         cold_s = self.cold_s
         log_s = log(min(waited_s, cold_s))

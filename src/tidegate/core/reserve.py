@@ -4,10 +4,22 @@ from collections.abc import Iterable
 
 import msgspec
 
-from tidegate.core.coldstart import Sent
+from tidegate.core.mixture import Mixture
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
+
+
+class Sent(msgspec.Struct, gc=False):
+    """What was predicted of an attempt when it was sent, so that its ending can teach something of cold starts.
+
+    `idle_s` is for how long nobody had used the model, None where somebody's load was waited for; `resident` what the
+    engine had told of that moment, None where nothing was told since the last use.
+    """
+
+    predicted: Mixture
+    idle_s: float | None = None
+    resident: bool | None = None
 
 
 class Reservation(msgspec.Struct, kw_only=True):

@@ -11,14 +11,13 @@ from statistics import NormalDist
 
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
-from tidegate.core.coldstart import ColdState
 from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
 from tidegate.core.hazard import BINS, Outcomes
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
-from tidegate.core.state import EndpointState, State
+from tidegate.core.state import ColdState, EndpointState, State
 
 _ROWS, _COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 # The whole, its rows, and their cells.

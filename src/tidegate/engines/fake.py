@@ -91,8 +91,8 @@ class FakeEngine:
 
     `seen` holds the inference requests in order, `left` counts clients that went before their answer was complete,
     `peak` is the most that were in flight at once, `made` all tokens that were made, `paused` the answers that wait
-    for somebody to read them. While it is not `resident` it says that its model is unloaded, and answers all the same.
-    `asked` are the paths of all that was asked without a body.
+    for somebody to read them. While it is not `resident` it says that its model is unloaded, and answers all the same;
+    while it is `loading` it says that it cannot. `asked` are the paths of all that was asked without a body.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class FakeEngine:
         self.paused = 0
         self.up = True
         self.resident = True
+        self.loading = False
         self.asked: list[str] = []
         self._model = model
         self._context_tokens = context_tokens
@@ -138,7 +139,11 @@ class FakeEngine:
     def _handle(self, exchange: Exchange) -> None:
         if exchange.method == "GET":
             self.asked = [*self.asked[1 - ASKED_MAX :], exchange.path]
-        if exchange.path == "/health":
+        if exchange.path == "/health" and self.loading:
+            exchange.respond(
+                503, (_JSON,), b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
+            )
+        elif exchange.path == "/health":
             exchange.respond(200 if self.up else 503, (_JSON,), b"{}")
         elif exchange.path == "/v1/models":
             entry = {"id": self._model, "object": "model", "max_model_len": self._context_tokens, "root": self.weights}

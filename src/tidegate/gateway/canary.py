@@ -108,7 +108,8 @@ class Canary:
         return None if Capability.CHAT in can and Capability.LOGPROBS in can else Skip.LACKS_CAPABILITY
 
     def _hindrance(self, now_s: float) -> Skip | None:
-        state = self._dispatch.router.endpoint(self._name).state
+        model = self._dispatch.router.endpoint(self._name)
+        state = model.state
         if not state.up:
             return Skip.DOWN
         if state.breaker.openings and state.breaker.blocks(now_s):
@@ -117,8 +118,9 @@ class Canary:
             return Skip.TOLD_TO_WAIT
         if self._in_the_way():
             return Skip.BUSY
-        cold = self._dispatch.router.endpoint(self._name).cold.at(now_s, len(state.reservations))
-        return Skip.UNLOADED if cold.share > 0.5 else None
+        # What nobody said and a wait suggests is no reason: it is read now, or by nobody.
+        said = model.cold.resident() is False or model.prior.unload_after_s is not None
+        return Skip.UNLOADED if said and model.cold.at(now_s, len(state.reservations)).share > 0.5 else None
 
     def _in_the_way(self) -> bool:
         """Whether a client would notice: in an engine by what is computed beside it, elsewhere by the last place."""
