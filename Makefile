@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -85,6 +85,21 @@ bench-engines: $(VENV)/.dev ## how far simulated engines are from measured ones;
 
 bench-prior_error: $(VENV)/.dev ## how far what is believed of an engine at first is from what was measured; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.prior_error
+
+bench-predict: $(VENV)/.dev ## how good predictions are in simulated worlds; TIDEGATE_DATA as above
+	$(BIN)/python -m bench.predict
+
+bench-predict_exact: $(VENV)/.dev ## the same where prompts' tokens are estimated without an error
+	$(BIN)/python -m bench.predict --exact-tokens
+
+bench-predict_holdout: $(VENV)/.dev ## the same with the seed and the rows that nothing was tuned on
+	$(BIN)/python -m bench.predict --holdout
+
+bench-learn: $(VENV)/.dev ## CPU of predicting and of learning, and the size of what is learned
+	$(BIN)/python -m bench.learn
+
+bench-predict_live: $(VENV)/.dev ## how far predictions are from what a real llama.cpp then does, under load that changes: six minutes on two idle cores
+	$(BIN)/python -m bench.predict_live
 
 lock: ## resolve the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml requirements-build.in --extra demo $(LOCK) -o requirements.lock

@@ -263,7 +263,7 @@ class Served:
 
     def __init__(self, endpoint: Endpoint | None = None) -> None:
         self.endpoint = endpoint or make.endpoint("laptop")
-        self.model, self.lengths = EndpointModel(self.endpoint, 1.2816), LengthModel()
+        self.model, self.lengths = EndpointModel(self.endpoint, 0.9), LengthModel()
         self.now_s, self.count = 0.0, 0
 
     def predicted_s(self, idle_s: float = 0.0) -> float:
@@ -288,20 +288,23 @@ class Served:
             ttft_s=ttft_s if content else None,
             output_tokens=1 if content else None,
         )
-        self.model.ended(fact, 0.9, self.now_s)
+        self.model.ended(fact, self.now_s)
 
 
 def test_a_cold_start_is_not_learned_as_a_slow_engine() -> None:
     served = Served()
     for _ in range(30):
         served.serve(0.25, idle_s=1.0)
-    before, bound = served.predicted_s(), served.model.state.quantile.deviations
+    before, learned = served.predicted_s(), served.model.ttft.learned
+    bound, factors = served.model.ttft.predict([0.1] * 6, 1, 0, served.now_s).sigma, list(served.model.ttft.factors)
     for _ in range(6):
         served.serve(25.25, idle_s=1_000.0)
         for _ in range(5):
             served.serve(0.25, idle_s=1.0)
     assert served.predicted_s(idle_s=1.0) == pytest.approx(before, rel=0.05)
-    assert served.model.state.quantile.deviations <= bound
+    assert served.model.ttft.predict([0.1] * 6, 1, 0, served.now_s).sigma <= bound + 0.01
+    assert served.model.ttft.factors == pytest.approx(factors, rel=0.1)
+    assert served.model.ttft.learned is learned
     assert served.predicted_s(idle_s=1_000.0) == pytest.approx(25.25, rel=0.1)
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests import make
 from tidegate.core.base import Base
 from tidegate.core.hold import Item, Place, item, latest_start_s, schedule
+from tidegate.core.latency import PARTS, Sent
 from tidegate.core.model import Slo
 from tidegate.core.value import value_usd
 
@@ -19,17 +20,30 @@ def base(first_s: float = 1.0, occupies_s: float = 10.0, cost_usd: float = 0.0) 
         queue_s=0.0,
         prefill_s=first_s,
         prefill_s_mean=first_s,
-        raw_s=first_s,
         first_s=first_s,
         sigma=0.01,
         deviations=0.0,
         tpot_s=0.01,
-        tpot_raw_s=0.01,
         tpot_sigma=0.01,
         decode_s=occupies_s - first_s,
         decode_s_mean=occupies_s - first_s,
         output_tokens=10.0,
         cost_usd=cost_usd,
+        ttft=sent(first_s),
+        tpot=sent(0.01),
+    )
+
+
+def sent(seconds: float) -> Sent:
+    return Sent(
+        parts=[seconds] + [0.0] * (PARTS - 1),
+        raw_s=seconds,
+        median_s=seconds,
+        mean_ratio=1.0,
+        sigma=0.01,
+        trust=1.0,
+        row=0,
+        column=0,
     )
 
 

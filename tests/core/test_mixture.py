@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.base import Base
+from tidegate.core.latency import Sent
 from tidegate.core.mixture import Mixture, probability_below
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.value import attainment, estimate, lateness_s, net_usd
@@ -17,9 +18,11 @@ sigmas = st.floats(0.05, 2.0)
 seconds = st.floats(0.01, 100.0)
 shares = st.floats(0.001, 0.999)
 mixtures = st.builds(Mixture, warm_s=seconds, warm_sigma=sigmas, cold_share=shares, load_s=seconds, load_sigma=sigmas)
+SENT = Sent([0.4], 0.4, 0.4, 1.05, 0.3, 1.0, 0, 0)
 BASE = Base(
-    network_s=0.05, queue_s=0.0, prefill_s=0.4, prefill_s_mean=0.42, raw_s=0.4, first_s=0.45, sigma=0.3, deviations=1.3,
-    tpot_s=0.02, tpot_raw_s=0.02, tpot_sigma=0.3, decode_s=2.0, decode_s_mean=2.1, output_tokens=100.0, cost_usd=0.001,
+    network_s=0.05, queue_s=0.0, prefill_s=0.4, prefill_s_mean=0.42, first_s=0.45, sigma=0.3, deviations=1.3,
+    tpot_s=0.02, tpot_sigma=0.3, decode_s=2.0, decode_s_mean=2.1, output_tokens=100.0, cost_usd=0.001,
+    ttft=SENT, tpot=SENT,
 )  # fmt: skip
 
 

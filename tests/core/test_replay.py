@@ -105,7 +105,7 @@ def test_another_version_is_refused_with_its_reason() -> None:
     line = Storm(0).lines[0]
     assert isinstance(line.fact, Segment)
     other = replace(line, fact=replace(line.fact, version=99, software="tidegate 9.9"))
-    with pytest.raises(ReplayError, match=r"journal format 99, this is 1: .*tidegate 9\.9"):
+    with pytest.raises(ReplayError, match=rf"journal format 99, this is {JOURNAL_VERSION}: .*tidegate 9\.9"):
         replay([other])
 
 

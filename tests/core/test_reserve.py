@@ -14,7 +14,7 @@ PRIOR = Prior(overhead_s=1.0, prefill_s_per_token=0.0, decode_s_per_token=0.01, 
 
 def model(concurrency: int = 4, *, shares_compute: bool = True, owned: bool = True) -> EndpointModel:
     endpoint = make.endpoint("e", concurrency=concurrency, prior=PRIOR, shares_compute=shares_compute, owned=owned)
-    return EndpointModel(endpoint, 1.28)
+    return EndpointModel(endpoint, 0.9)
 
 
 def send(engine: EndpointModel, name: str, now_s: float) -> None:
@@ -23,7 +23,7 @@ def send(engine: EndpointModel, name: str, now_s: float) -> None:
 
 
 def end(engine: EndpointModel, name: str, now_s: float, ending: Ending = Ending.CANCELLED) -> None:
-    engine.ended(Ended(request_id=name, endpoint="e", ending=ending, e2e_s=0.01), 0.9, now_s)
+    engine.ended(Ended(request_id=name, endpoint="e", ending=ending, e2e_s=0.01), now_s)
 
 
 def left_s(engine: EndpointModel, now_s: float) -> float:

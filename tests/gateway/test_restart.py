@@ -88,8 +88,7 @@ async def test_the_second_run_predicts_from_what_the_first_one_learned(tmp_path:
     assert learned_ms > 5 * unlearned_ms
     # A probe of the new run has measured the round trip once more.
     assert restored_ms == pytest.approx(learned_ms, rel=0.2)
-    assert after.endpoints["laptop"].ttft == before.endpoints["laptop"].ttft
-    assert after.endpoints["laptop"].tpot == before.endpoints["laptop"].tpot
+    assert known(after) == known(before)
     assert {k: c.mean for k, c in after.lengths.items()} == {k: c.mean for k, c in before.lengths.items()}
     assert (event["level"], event["event"], event["endpoints"]) == ("info", "learned state restored", 1)
     assert 0.0 < event["age_s"] < 30.0
@@ -110,8 +109,21 @@ async def test_the_journal_of_the_second_run_begins_with_the_restored_state_and_
     header = next(iter(read(files[1]))).fact
     assert isinstance(header, Segment)
     began = msgspec.json.decode(header.state, type=State)
-    assert began.endpoints["laptop"].ttft == before.endpoints["laptop"].ttft
+    assert known(began) == known(before)
     assert began.endpoints["laptop"].reservations == {}
+
+
+def known(state: State) -> tuple[object, ...]:
+    """What was learned of the laptop, but for promises, which have loosened meanwhile."""
+    ttft, tpot = state.endpoints["laptop"].ttft, state.endpoints["laptop"].tpot
+    assert ttft is not None
+    assert tpot is not None
+    return ttft.sums, ttft.cells, tpot.sums, tpot.cells
+
+
+def learned(home: House) -> bool:
+    ttft = state(home).endpoints["laptop"].ttft
+    return ttft is not None and any(cell.weight for cell in ttft.cells)
 
 
 async def test_an_endpoint_that_changed_begins_anew_and_is_named(tmp_path: Path) -> None:
@@ -120,7 +132,7 @@ async def test_an_endpoint_that_changed_begins_anew_and_is_named(tmp_path: Path)
             await ask(first)
         place.settings["concurrency"] = 2
         async with house(tmp_path, laptop=place) as second:
-            assert not any(cell.weight for cell in state(second).endpoints["laptop"].ttft or [])
+            assert not learned(second)
             assert state(second).lengths
             assert [event["dropped"] for event in told(second)] == ["laptop"]
             assert (await shown(second))["dropped"] == ["laptop"]
@@ -152,7 +164,7 @@ async def test_a_damaged_newest_snapshot_costs_the_time_since_the_one_before(tmp
             db.execute("UPDATE snapshot SET body = substr(body, 2) WHERE number = (SELECT max(number) FROM snapshot)")
             db.commit()
         async with house(tmp_path, laptop=place) as second:
-            assert any(cell.weight for cell in state(second).endpoints["laptop"].ttft or [])
+            assert learned(second)
             (event,) = told(second)
     assert event["level"] == "warning"
     assert "checksum" in event["skipped"]
@@ -182,7 +194,7 @@ async def test_a_clock_that_was_set_back_makes_nothing_older_and_is_told(tmp_pat
         async with house(tmp_path, clock=behind, laptop=place) as second:
             (event,) = told(second)
             seen = await shown(second)
-            assert any(cell.weight for cell in state(second).endpoints["laptop"].ttft or [])
+            assert learned(second)
             await ask(second)
     assert event["level"] == "warning"
     assert event["age_s"] == seen["age_s"] == 0.0

@@ -123,13 +123,12 @@ def test_learned_times_start_anew_exactly_where_other_weights_are_loaded(a: Fing
     router = Router((make.endpoint("e"),), make.policy())
     model = router.endpoint("e")
     router.observe(Probed(endpoint="e", up=True, fingerprint=a), 0.0)
-    model.ttft.learn(0, 0, 1.0, 0.0)
-    model.tpot.learn(0, 0, 1.0, 0.0)
-    model.state.quantile.deviations = 3.0
+    request = make.request("slow")
+    router.observe(make.started(request, "e"), 0.0)
+    router.observe(make.ended("slow", "e", ttft_s=0.5, e2e_s=60.0, output_tokens=100), 0.0)
     router.observe(Probed(endpoint="e", up=True, fingerprint=b), 1.0)
     kept = not differs(a, b, OF_THE_SPEED)
-    assert (model.ttft.at(0, 0, 1.0)[0].bias > 0.0) is kept
-    assert (model.tpot.at(0, 0, 1.0)[0].bias > 0.0) is kept
-    assert (model.state.quantile.deviations == 3.0) is kept
-    assert model.state.ttft is model.ttft.cells
-    assert model.state.tpot is model.tpot.cells
+    for latency, learned in ((model.ttft, model.state.ttft), (model.tpot, model.state.tpot)):
+        assert learned is latency.learned
+        assert (latency.learned.cells[0].weight > 0.0) is kept
+        assert (latency.learned.promises[0].judged > 0.0) is kept

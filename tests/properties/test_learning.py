@@ -17,8 +17,7 @@ from tidegate.core.model import Ended, Ending, Endpoint, Request, Started
 ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 
 
-def deviations() -> float:
-    return 1.2816  # the 0.9 quantile of a normal value
+QUANTILE = 0.9
 
 
 class Engine:
@@ -26,7 +25,7 @@ class Engine:
 
     def __init__(self, factor: float, noise: float, seed: int, endpoint: Endpoint | None = None) -> None:
         self.endpoint = endpoint or make.endpoint("laptop", concurrency=1)
-        self.model = EndpointModel(self.endpoint, deviations())
+        self.model = EndpointModel(self.endpoint, QUANTILE)
         self.lengths = LengthModel()
         self.factor, self.noise, self.draw, self.now_s = factor, noise, Random(seed), 0.0
 
@@ -51,7 +50,7 @@ class Engine:
         ended = Ended(
             request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=e2e_s, ttft_s=ttft_s, output_tokens=tokens
         )
-        self.model.ended(ended, 0.9, self.now_s)
+        self.model.ended(ended, self.now_s)
         self.lengths.learn(request.klass, tokens, self.now_s, at_least=tokens == 120)
         self.now_s += 1.0
         return base.occupies_s, e2e_s, ttft_s / base.first_s, ttft_s <= base.first_s_high
@@ -109,7 +108,7 @@ def test_a_few_dozen_samples_find_the_true_factor(factor: float) -> None:
     for index in range(40):
         correction.learn(2, 1, log(factor) + draw.gauss(0.0, 0.1), float(index))
     mix, sigma = correction.at(2, 1, 40.0)
-    assert mix.factor == pytest.approx(factor, rel=0.05)
+    assert exp(mix.bias) == pytest.approx(factor, rel=0.05)
     assert sigma == pytest.approx(0.1, abs=0.06)
 
 
@@ -117,7 +116,7 @@ def test_one_sample_moves_the_median_but_claims_no_precision() -> None:
     correction = Correction(ROWS, COLUMNS, prior_sigma=0.7)
     correction.learn(2, 1, log(2.0), 0.0)
     mix, sigma = correction.at(2, 1, 0.0)
-    assert 1.7 < mix.factor < 2.0
+    assert 1.7 < exp(mix.bias) < 2.0
     assert sigma > 0.35
 
 
@@ -137,8 +136,8 @@ def test_a_cell_without_samples_says_what_its_row_says_and_a_row_what_the_whole_
     for _ in range(30):
         correction.learn(2, 1, log(3.0), 0.0)
     same_row, other_row = correction.at(2, 0, 0.0)[0], correction.at(4, 0, 0.0)[0]
-    assert same_row.factor == pytest.approx(3.0, rel=0.1)
-    assert other_row.factor == pytest.approx(3.0, rel=0.1)
+    assert exp(same_row.bias) == pytest.approx(3.0, rel=0.1)
+    assert exp(other_row.bias) == pytest.approx(3.0, rel=0.1)
     assert other_row.variance >= same_row.variance
 
 
@@ -148,7 +147,7 @@ def test_a_cell_that_has_seen_nothing_for_long_yields_to_what_the_endpoint_shows
         correction.learn(2, 1, log(4.0), 0.0)
     for index in range(40):
         correction.learn(4, 1, 0.0, 7_200.0 + index)
-    assert correction.at(2, 1, 7_300.0)[0].factor < 1.5
+    assert exp(correction.at(2, 1, 7_300.0)[0].bias) < 1.5
 
 
 def test_what_was_learned_long_ago_is_trusted_less_and_not_shifted() -> None:
@@ -156,7 +155,7 @@ def test_what_was_learned_long_ago_is_trusted_less_and_not_shifted() -> None:
     for _ in range(30):
         correction.learn(2, 1, log(2.0), 0.0)
     (mix, fresh), (later, stale) = correction.at(2, 1, 0.0), correction.at(2, 1, 3_600.0)
-    assert later.factor == mix.factor
+    assert exp(later.bias) == exp(mix.bias)
     assert fresh < stale <= (fresh**2 + 0.25) ** 0.5
 
 
@@ -202,29 +201,30 @@ def test_clients_that_leave_do_not_hide_how_slow_an_endpoint_is(cut_at: float) -
             correction.learn(0, 0, true, float(index))
         else:
             correction.learn_at_least(0, 0, bound, float(index))
-    factor = correction.at(0, 0, 600.0)[0].factor
+    factor = exp(correction.at(0, 0, 600.0)[0].bias)
     assert factor == pytest.approx(3.0, rel=0.3) if cut_at >= 1.0 else factor > 1.5
 
 
 def test_a_time_out_counts_as_a_miss_of_the_bound() -> None:
-    model, lengths = EndpointModel(make.endpoint("laptop"), deviations()), LengthModel()
+    model, lengths = EndpointModel(make.endpoint("laptop"), QUANTILE), LengthModel()
     request = make.request("r")
     # Where it was used just now, no load of the model explains a silence.
     model.cold.used(0.0)
     model.started(make.started(request, "laptop"), model.base(request, lengths.at("chat", 100), 0.0), 0.0)
-    model.ended(Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), 0.9, 60.0)
-    assert (model.state.quantile.hits, model.state.quantile.misses) == (0, 1)
+    model.ended(Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), 60.0)
+    judged = model.ttft.learned.promises[0]
+    assert (judged.judged, judged.missed) == (1, 1)
 
 
 @given(st.floats(0.1, 10.0), st.integers(1, 20))
 def test_silence_never_lowers_a_prediction_of_the_endpoint(waited_s: float, times: int) -> None:
-    model, lengths = EndpointModel(make.endpoint("laptop"), deviations()), LengthModel()
+    model, lengths = EndpointModel(make.endpoint("laptop"), QUANTILE), LengthModel()
     request = make.request("probe")
     before = model.base(request, lengths.at("chat", 100), 0.0).first_s
     for index in range(times):
         sent = make.request(f"r{index}")
         model.started(make.started(sent, "laptop"), model.base(sent, lengths.at("chat", 100), 0.0), 0.0)
-        model.ended(Ended(request_id=sent.id, endpoint="laptop", ending=Ending.CANCELLED, e2e_s=waited_s), 0.9, 0.0)
+        model.ended(Ended(request_id=sent.id, endpoint="laptop", ending=Ending.CANCELLED, e2e_s=waited_s), 0.0)
     assert model.base(request, lengths.at("chat", 100), 0.0).first_s >= before * (1 - 1e-12)
 
 
@@ -275,7 +275,7 @@ def test_a_cell_forgets_nothing_within_an_instant_and_half_in_ten_minutes() -> N
 
 
 def test_started_without_an_ending_teaches_nothing() -> None:
-    model = EndpointModel(make.endpoint("laptop"), deviations())
+    model = EndpointModel(make.endpoint("laptop"), QUANTILE)
     fact = Started(request_id="r", endpoint="laptop", klass="chat", prompt_tokens=10, prompt_bytes=40)
     model.started(fact, model.base(fact, LengthModel().at("chat", None), 0.0), 0.0)
-    assert all(not cell.weight for cell in model.ttft.cells)
+    assert all(not cell.weight for cell in model.ttft.learned.cells)

@@ -110,10 +110,11 @@ def test_after_a_handful_of_cold_starts_they_are_predicted(kind: str, tells: boo
 
 @pytest.mark.parametrize(("kind", "tells"), CASES)
 def test_what_is_warm_is_predicted_as_where_nothing_is_ever_cold(kind: str, tells: bool) -> None:
-    warm = errors(Played(kind, tells=tells).served(cold=False))
+    # What is declared is far from what is true, which takes a few requests to be found out.
+    warm = errors(Played(kind, tells=tells).served(cold=False))[20:]
     assert len(warm) > 80
     # The engine is exact; the API scatters by a quarter.
-    assert sorted(warm[20:])[len(warm[20:]) // 2] < (0.1 if kind == "engine" else 0.3)
+    assert sorted(warm)[len(warm) // 2] < (0.1 if kind == "engine" else 0.3)
     assert sum(error < 1.0 for error in warm) / len(warm) > 0.95
 
 

@@ -1,4 +1,4 @@
-"""`tidegate`: serve, discover, demo, check, schema, keys, explain, replay, simulate, calibrate, chaos, version."""
+"""`tidegate`, one command, and its verbs."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate import __version__
-from tidegate.cli import calibrate, discover, journal, keys, serve
+from tidegate.cli import calibrate, discover, doctor, journal, keys, serve
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
 
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
+    verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
+
+    verb = _verb(verbs, "doctor", "how good predictions were, by endpoint, and whether they still are", doctor.doctor)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
 
     text = "play a scenario: simulated engines, networks and clients around the real decisions"

@@ -4,14 +4,15 @@ from math import exp
 
 import msgspec
 
+from tidegate.core.latency import Sent
 from tidegate.core.mixture import Mixture
 
 
 class Base(msgspec.Struct, gc=False):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
-    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles. What
-    ends in `mean` is for schedules, which add up. `raw_s` and `tpot_raw_s` are what the learned corrections multiply.
+    `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles, at
+    `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end will teach by.
 
     With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median. That is in
     `first_s` where it is likelier than not, and never in `sigma` and `deviations`, which are those of a model that is
@@ -22,17 +23,17 @@ class Base(msgspec.Struct, gc=False):
     queue_s: float
     prefill_s: float
     prefill_s_mean: float
-    raw_s: float
     first_s: float
     sigma: float
     deviations: float
     tpot_s: float
-    tpot_raw_s: float
     tpot_sigma: float
     decode_s: float
     decode_s_mean: float
     output_tokens: float
     cost_usd: float
+    ttft: Sent
+    tpot: Sent
     cold_share: float = 0.0
     load_s: float = 0.0
     load_sigma: float = 0.0

@@ -1,6 +1,7 @@
 """What is remembered of measured against predicted: decayed samples, and calibrated quantiles."""
 
-from typing import ClassVar
+from math import exp
+from statistics import NormalDist
 
 import msgspec
 
@@ -9,6 +10,14 @@ import msgspec
 HALF_LIFE_S = 600.0
 # No cell remembers more than this many samples, so that a change shows within a few dozen requests.
 WEIGHT_MAX = 32.0
+# Means need more samples than medians.
+MEAN_HALF_LIFE_S = 3600.0
+MEAN_WEIGHT_MAX = 256.0
+MEAN_STRENGTH = 8.0
+# One that takes longer than that has stalled, and what stalls is not what schedules are made of.
+MEAN_RATIO_MAX = 10.0
+# A spread wider than that is ignorance, and no reason to expect five times the median.
+MEAN_VARIANCE_MAX = 1.0
 # Nothing that is timed repeats to better than one per cent.
 VARIANCE_MIN = 1e-4
 
@@ -45,24 +54,105 @@ class Cell(msgspec.Struct, gc=False):
         return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
 
 
-class UpperQuantile(msgspec.Struct):
-    """How many standard deviations above the median the wanted quantile lies, tracked online.
+class Mean(msgspec.Struct):
+    """Decayed sums of seconds that work took, and of the medians that were predicted of it: schedules add up means."""
 
-    `deviations` rises with every miss and falls a little with every hit, so that the coverage is what it says even
-    where the spread is wrong (adaptive conformal inference, Gibbs and Candes 2021).
+    took_s: float = 0.0
+    median_s: float = 0.0
+    weight: float = 0.0
+    at_s: float = 0.0
+
+    def learn(self, took_s: float, median_s: float, trust: float, now_s: float) -> None:
+        """Work of so long was predicted to take that long in the median, by who knew so much."""
+        age_s = now_s - self.at_s
+        if age_s > 0.0:
+            kept = min(0.5 ** (age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(self.weight, MEAN_WEIGHT_MAX))
+            self.scale(kept)
+            self.at_s = now_s
+        self.took_s += trust * min(took_s, MEAN_RATIO_MAX * median_s)
+        self.median_s += trust * median_s
+        self.weight += trust
+
+    def scale(self, kept: float) -> None:
+        """Count all of it for so much of what it did."""
+        self.took_s *= kept
+        self.median_s *= kept
+        self.weight *= kept
+
+    def ratio(self, variance: float) -> float:
+        """How many times the median the mean is; at first what it is of a log-normal value of that variance."""
+        usual = exp(min(variance, MEAN_VARIANCE_MAX) / 2.0)
+        if not self.weight:
+            return usual
+        before_s = MEAN_STRENGTH * self.median_s / self.weight
+        return (self.took_s + before_s * usual) / (self.median_s + before_s)
+
+
+class Tracked(msgspec.Struct, array_like=True):
+    """The promises of one kind that were judged: how many, how many of them were missed, and by how much that was too
+    many or too few, in steps.
     """
 
-    deviations: float
-    hits: int = 0
-    misses: int = 0
+    judged: float = 0.0
+    missed: float = 0.0
+    excess: float = 0.0
 
-    # One miss moves the bound by nearly a fifth of a deviation, nine hits move it back.
-    STEP: ClassVar[float] = 0.2
-    DEVIATIONS_MAX: ClassVar[float] = 8.0
 
-    def learn(self, missed: bool, quantile: float) -> None:
-        """Take in whether the actual value exceeded the bound."""
-        self.misses += missed
-        self.hits += not missed
-        moved = self.deviations + self.STEP * (missed - (1.0 - quantile))
-        self.deviations = min(max(moved, 0.0), self.DEVIATIONS_MAX)
+class Promises:
+    """How many standard deviations above the median the wanted quantile lies, tracked online by kind of request.
+
+    It rises with every miss and falls a little with every hit, so that the coverage is what it says even where the
+    spread is wrong (adaptive conformal inference, Gibbs and Candes 2021). A kind of which little was seen says what
+    all of them say. State is sums: promises have no order.
+    """
+
+    # One miss moves the bound of all by a tenth of a deviation, nine hits move it back; of its own kind by as much.
+    STEP = 0.1
+    KIND_STEP = 0.15
+    # So many judged promises of one kind count for as much as all others.
+    KIND_STRENGTH = 10.0
+    DEVIATIONS_MAX = 8.0
+    # A bound at the median or below it would call a coin's toss a promise.
+    DEVIATIONS_SHARE_MIN = 0.2
+
+    __slots__ = ("_deviations", "_least", "_quantile", "kinds")
+
+    def __init__(self, kinds: int, quantile: float, tracked: list[Tracked] | None = None) -> None:
+        """What is promised is this `quantile`; `tracked` restores a snapshot: all, then by kind."""
+        self._quantile = quantile
+        self._deviations = NormalDist().inv_cdf(quantile)
+        self._least = self.DEVIATIONS_SHARE_MIN * self._deviations
+        self.kinds = tracked if tracked is not None else [Tracked() for _ in range(kinds + 1)]
+        assert len(self.kinds) == kinds + 1, "a snapshot has the kinds of its promises"
+
+    def stretch(self, kind: int) -> float:
+        """How many times as wide as a normal value's the spread of this kind is, as far as promises show it."""
+        own = self.kinds[1 + kind]
+        moved = self.STEP * self.kinds[0].excess
+        moved += self.KIND_STEP * own.excess * own.judged / (own.judged + self.KIND_STRENGTH)
+        return min(max(self._deviations + moved, self._least), self.DEVIATIONS_MAX) / self._deviations
+
+    def learn(self, kind: int, missed: bool) -> None:
+        """Take in whether the actual value exceeded the bound that was promised."""
+        excess = missed - (1.0 - self._quantile)
+        for tracked in (self.kinds[0], self.kinds[1 + kind]):
+            tracked.judged += 1.0
+            tracked.missed += missed
+            tracked.excess += excess
+
+
+def summed(one: Mean, other: Mean) -> Mean:
+    """What both have seen, as of the later of the two."""
+    at_s = max(one.at_s, other.at_s)
+    found = Mean(at_s=at_s)
+    for mean in (one, other):
+        kept = 0.5 ** ((at_s - mean.at_s) / MEAN_HALF_LIFE_S)
+        found.took_s += mean.took_s * kept
+        found.median_s += mean.median_s * kept
+        found.weight += mean.weight * kept
+    return found
+
+
+def added(one: Tracked, other: Tracked) -> Tracked:
+    """What both have judged."""
+    return Tracked(one.judged + other.judged, one.missed + other.missed, one.excess + other.excess)

@@ -16,7 +16,7 @@ import msgspec
 from tidegate.core.hazard import IDLE_EDGES_S, IDLE_S_MAX, LONG_STRENGTH, both, by_idle, prior_shares
 from tidegate.core.loading import LEAST_S, Loads, remaining, together
 from tidegate.core.mixture import RESPONSIBLE_MIN, Mixture
-from tidegate.core.reserve import Sent
+from tidegate.core.reserve import ColdSent
 from tidegate.core.state import ColdState, Loading
 
 # What an engine tells is nearly always so, unless it was found to be wrong.
@@ -120,7 +120,7 @@ class ColdModel:
 
     # --- learning -----------------------------------------------------------------------------------------------
 
-    def started(self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int) -> Sent | None:
+    def started(self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int) -> ColdSent | None:
         """An attempt is sent beside `in_flight` others; its time to first content is predicted for a model that is
         there. None where it will tell nothing of cold starts."""
         state = self.state
@@ -130,7 +130,7 @@ class ColdModel:
             if state.loading is None:
                 return None
             joined = self._joined(state.loading, now_s)
-            return Sent(Mixture(warm_s, warm_sigma, joined.share, joined.load_s, joined.sigma))
+            return ColdSent(Mixture(warm_s, warm_sigma, joined.share, joined.load_s, joined.sigma))
         idle_s = now_s - self._used_s
         load_s, sigma = self._loads(now_s)
         predicted = Mixture(warm_s, warm_sigma, self._share(now_s), load_s, sigma)
@@ -140,8 +140,8 @@ class ColdModel:
             if loading is None or loading.predicted.warm_s < warm_s:
                 state.loading = Loading(now_s, predicted)
         if state.told_loading_s is not None:
-            return Sent(predicted)
-        return Sent(predicted, min(idle_s, IDLE_S_MAX), self.resident())
+            return ColdSent(predicted)
+        return ColdSent(predicted, min(idle_s, IDLE_S_MAX), self.resident())
 
     def used(self, now_s: float) -> None:
         """The model is there: an attempt has shown content, or ended after that."""
@@ -160,7 +160,7 @@ class ColdModel:
         if not in_flight:
             state.began_s = state.loading = None
 
-    def learn(self, sent: Sent, ttft_s: float, now_s: float) -> float:
+    def learn(self, sent: ColdSent, ttft_s: float, now_s: float) -> float:
         """Take in the time to first content of an attempt, and return the responsibility of a cold start for it."""
         cold = sent.predicted.responsibility(ttft_s)
         self._learn(sent, 1.0, cold, now_s)
@@ -169,7 +169,7 @@ class ColdModel:
             self._load = None
         return cold
 
-    def learn_silence(self, sent: Sent, waited_s: float, now_s: float) -> float:
+    def learn_silence(self, sent: ColdSent, waited_s: float, now_s: float) -> float:
         """Take in that an attempt was given up after `waited_s` without content; see `learn`.
 
         It counts for as much as the wait made a cold start likelier, and never for a warm one: who leaves early must
@@ -256,7 +256,7 @@ class ColdModel:
             return WARM
         return Cold(share, *remaining(predicted.load_s, predicted.load_sigma, waited_s))
 
-    def _learn(self, sent: Sent, count: float, cold: float, now_s: float) -> None:
+    def _learn(self, sent: ColdSent, count: float, cold: float, now_s: float) -> None:
         if sent.idle_s is None:
             return
         index = bisect_right(IDLE_EDGES_S, sent.idle_s)

@@ -1,10 +1,10 @@
 """What was measured against what was predicted: corrections with honest spread."""
 
-from math import erfc, exp, inf, pi, sqrt
+from math import erfc, exp, inf, log, pi, sqrt
 
 import msgspec
 
-from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, Cell
+from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX = 5.0
@@ -12,19 +12,91 @@ LOG_RATIO_MAX = 5.0
 BOUND_DEVIATIONS = 1.2816
 # A bound this many deviations below what is believed rules out so little that it says nothing.
 BOUND_DEVIATIONS_MIN = -2.0
+# How many samples of the whole weigh as much as the prior, which is weak: a declared speed is often off by half, and
+# one measurement beats it.
+WHOLE_STRENGTH = 0.3
+# How many samples there must have been for errors to be those of the engine rather than of ignorance.
+TRUST_STRENGTH = 3.0
+# No sum of parts is nothing; it keeps logarithms finite where all factors were found to be.
+_PARTS_MIN = 1e-6
+
+
+class Residual(msgspec.Struct, gc=False):
+    """Decayed means over samples of one kind: of log(actual / predicted), of parts / predicted, of squared errors.
+
+    `mean` and `x` are relative to what was predicted when the sample was sent, so that what they say of today's
+    prediction can be told whatever that is. Errors count for as much as was known: one sample shows where the median
+    is, and nothing of the spread around it.
+    """
+
+    weight: float = 0.0
+    mean: float = 0.0
+    x: list[float] = []
+    spread: float = 0.0
+    at_s: float = 0.0
+
+    def fade(self, now_s: float) -> None:
+        """Forget what time has passed over, and what is more than the most; within one moment nothing."""
+        age_s = now_s - self.at_s
+        if age_s <= 0.0:
+            return
+        self.at_s = now_s
+        if self.weight:
+            kept = 0.5 ** (age_s / HALF_LIFE_S)
+            self.weight = min(self.weight * kept, WEIGHT_MAX - 1.0)
+
+    def learn(self, log_ratio: float, x: list[float], error: float, trust: float, now_s: float) -> None:
+        """Take one sample in."""
+        self.fade(now_s)
+        weight = self.weight = self.weight + 1.0
+        self.mean += (log_ratio - self.mean) / weight
+        known = self.x
+        self.x = [k + (new - k) / weight for k, new in zip(known, x, strict=True)] if known else list(x)
+        self.spread += (trust * error * error - self.spread) / weight
+
+    def infer(self, residual: float, x: list[float], factors: list[float], within: float, now_s: float) -> None:
+        """Take in a sample that was inferred to be off today's prediction by `residual`, with that much variance."""
+        self.fade(now_s)
+        weight = self.weight = self.weight + 1.0
+        if not self.x:
+            self.x = list(x)
+        now = self.residual(factors) if weight > 1.0 else 0.0
+        moved = (residual - now) / weight
+        self.mean = moved + now + log_parts(factors, self.x)
+        apart = (residual - now) * (residual - now) + within
+        self.spread += (apart - self.spread) / weight
+
+    def refer(self, factors: list[float]) -> None:
+        """Tell the same as if all samples had been predicted by these factors.
+
+        The mean of parts that were predicted ten times apart would be that of the largest.
+        """
+        total = log_parts(factors, self.x)
+        scale = exp(-total)
+        self.x = [part * scale for part in self.x]
+        self.mean -= total
+
+    def residual(self, factors: list[float]) -> float:
+        """Mean of log(actual / what these factors predict)."""
+        return self.mean - log_parts(factors, self.x)
+
+    def weight_at(self, now_s: float) -> float:
+        """Effective number of recent samples; falls towards zero as knowledge ages."""
+        age_s = now_s - self.at_s
+        return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
 
 
 class Mix(msgspec.Struct, gc=False):
-    """What a correction says of one cell: `predicted * factor` is the median, `* factor * mean_ratio` the mean.
+    """What a correction says of one cell.
 
-    `variance` is that of the logarithm, `at_s` when anything was last learned.
+    `predicted * exp(bias)` is the median. `variance` is that of the logarithm, `at_s` when anything was last learned,
+    `trust` how much is known, from 0 to 1.
     """
 
     bias: float
     variance: float
     at_s: float
-    factor: float
-    mean_ratio: float
+    trust: float
 
 
 class Correction:
@@ -35,22 +107,31 @@ class Correction:
     level (Gelman, Bayesian Data Analysis, 3.3).
     """
 
-    # How many samples of the whole, the row, the cell weigh as much as the median of what is coarser. The prior is
-    # weak: a declared speed is often off by half, and one measurement beats it.
-    WHOLE_STRENGTH = 0.3
+    # How many samples of the row, the cell weigh as much as the median of what is coarser.
     ROW_STRENGTH = 1.0
     CELL_STRENGTH = 2.0
     # And its spread: one sample shows where the median is, but nothing of how far others will lie from it.
     SPREAD_STRENGTH = 3.0
 
-    __slots__ = ("_columns", "_levels", "_mixed", "_prior_variance", "_unmixed", "cells")
+    __slots__ = ("_columns", "_factors", "_levels", "_mixed", "_prior_variance", "_unmixed", "cells")
 
-    def __init__(self, rows: int, columns: int, prior_sigma: float, cells: list[Cell] | None = None) -> None:
-        """Rows and columns of cells; `cells` restores a snapshot: whole, then rows, then cells row by row."""
+    def __init__(
+        self,
+        rows: int,
+        columns: int,
+        prior_sigma: float,
+        cells: list[Residual] | None = None,
+        factors: list[float] | None = None,
+    ) -> None:
+        """Rows and columns of cells; `cells` restores a snapshot: whole, then rows, then cells row by row.
+
+        `factors` are those of the parts that a prediction is the sum of; without them it has one part.
+        """
         count = 1 + rows + rows * columns
-        self.cells = cells if cells is not None else [Cell() for _ in range(count)]
+        self.cells = cells if cells is not None else [Residual() for _ in range(count)]
         assert len(self.cells) == count, "a snapshot has the shape of its correction"
         self._columns = columns
+        self._factors = [1.0] if factors is None else factors
         self._prior_variance = max(prior_sigma * prior_sigma, VARIANCE_MIN)
         self._levels = [
             self._path(1 + row, 1 + rows + row * columns + column) for row in range(rows) for column in range(columns)
@@ -61,24 +142,51 @@ class Correction:
     def at(self, row: int, column: int, now_s: float) -> tuple[Mix, float]:
         """What is believed of this cell, and the spread of the logarithm at `now_s`.
 
-        What was learned long ago is trusted less, not shifted. Memoised: the arithmetic is on every request's path.
+        What was learned long ago is trusted less, not shifted.
         """
-        index = row * self._columns + column
-        mix = self._mixed[index] or self._mix(index)
+        mix = self.mixed(row, column)
         age_s = now_s - mix.at_s
         # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
         faded = age_s / (age_s + HALF_LIFE_S) if age_s > 0.0 else 0.0
         return mix, sqrt(mix.variance + faded * self._prior_variance)
 
-    def learn(self, row: int, column: int, log_ratio: float, now_s: float) -> None:
-        """Take in log(actual / predicted before correction)."""
-        x = min(max(log_ratio, -LOG_RATIO_MAX), LOG_RATIO_MAX)
+    def mixed(self, row: int, column: int) -> Mix:
+        """What is believed of this cell as of when anything was last learned. Memoised until then."""
+        index = row * self._columns + column
+        return self._mixed[index] or self._mix(index)
+
+    def level(self, believed: list[float]) -> float:
+        """How many times as long all parts together take as is believed of them."""
+        return level_of(self.cells[0], believed)
+
+    def learn(
+        self,
+        row: int,
+        column: int,
+        log_ratio: float,
+        now_s: float,
+        *,
+        x: list[float] | None = None,
+        error: float | None = None,
+        trust: float = 1.0,
+    ) -> None:
+        """Take in log(actual / predicted before correction), where the prediction was the sum of parts.
+
+        `x` are these parts over what was predicted, before factors and corrections, `error` is by how much the
+        logarithm of the corrected prediction missed, and `trust` how much was known then.
+        """
+        ratio = min(max(log_ratio, -LOG_RATIO_MAX), LOG_RATIO_MAX)
+        if error is None:
+            error = ratio - self.at(row, column, now_s)[0].bias
+        parts = [1.0] if x is None else x
         for level, _ in self._levels[row * self._columns + column]:
-            level.learn(x, now_s)
+            level.learn(ratio, parts, error, trust, now_s)
         self._mixed = self._unmixed.copy()
 
-    def learn_at_least(self, row: int, column: int, log_ratio: float, now_s: float) -> None:
-        """Take in a censored sample: the true value is at least this.
+    def learn_at_least(
+        self, row: int, column: int, log_ratio: float, now_s: float, *, x: list[float] | None = None
+    ) -> None:
+        """Take in a censored sample: the true value is at least this; `log_ratio` is to today's prediction.
 
         It counts as what is believed of values beyond the bound. Dropping such samples would bias the model towards
         optimism, and so would letting one pull down a level that already expects more, or take it for certainty: it is
@@ -88,26 +196,45 @@ class Correction:
         inferred = beyond(min(log_ratio, LOG_RATIO_MAX), mix.bias, sigma)
         if inferred is None:
             return
-        x, within = inferred
+        residual, within = inferred
         believed = 0.0
+        parts = [1.0] if x is None else x
         levels = self._levels[row * self._columns + column]
-        before = [(level.weight, level.mean, level.variance, level.at_s) for level, _ in levels]
+        before = [msgspec.structs.replace(level) for level, _ in levels]
         for level, strength in levels:
             weight = level.weight_at(now_s)
-            believed += weight / (weight + strength) * (level.mean - believed)
-            if x >= believed and (x >= level.mean or not level.weight):
-                level.learn(x, now_s, within)
+            now = level.residual(self._factors) if level.weight else 0.0
+            believed += weight / (weight + strength) * (now - believed)
+            if residual >= believed and (residual >= now or not level.weight):
+                level.infer(residual, parts, self._factors, within, now_s)
         self._mixed = self._unmixed.copy()
         later, wider = self.at(row, column, now_s)
         if later.bias + BOUND_DEVIATIONS * wider < mix.bias + BOUND_DEVIATIONS * sigma:
             for (level, _), known in zip(levels, before, strict=True):
-                level.weight, level.mean, level.variance, level.at_s = known
+                level.weight, level.mean, level.x, level.at_s = known.weight, known.mean, known.x, known.at_s
+                level.spread = known.spread
             self._mixed = self._unmixed.copy()
 
-    def _path(self, row: int, cell: int) -> tuple[tuple[Cell, float], ...]:
+    def refer(self, factors: list[float]) -> None:
+        """Correct what these factors predict from now on."""
+        self._factors = factors
+        for cell in self.cells:
+            if cell.weight:
+                cell.refer(factors)
+        self._mixed = self._unmixed.copy()
+
+    def forget(self, kept: float, log_ratio: float) -> None:
+        """All times have changed by that ratio, and with them the predictions: of what was known little is kept."""
+        for cell in self.cells:
+            if cell.weight:
+                cell.mean += log_ratio
+                cell.weight = min(cell.weight, kept)
+        self._mixed = self._unmixed.copy()
+
+    def _path(self, row: int, cell: int) -> tuple[tuple[Residual, float], ...]:
         """The levels from coarse to fine, each with its strength."""
         return (
-            (self.cells[0], self.WHOLE_STRENGTH),
+            (self.cells[0], WHOLE_STRENGTH),
             (self.cells[row], self.ROW_STRENGTH),
             (self.cells[cell], self.CELL_STRENGTH),
         )
@@ -118,18 +245,58 @@ class Correction:
         # since then has aged against it.
         whole = levels[0][0]
         bias, variance, spread_strength = 0.0, self._prior_variance, self.SPREAD_STRENGTH
+        factors = self._factors
         for level, strength in levels:
+            if not level.weight:
+                continue
             weight = level.weight if level.at_s >= whole.at_s else level.weight_at(whole.at_s)
             share = weight / (weight + strength)
-            apart = level.mean - bias
+            apart = level.residual(factors) - bias
             # What two levels disagree on is uncertainty too.
-            scatter = weight * level.variance + strength * share * apart * apart
+            scatter = weight * level.spread + strength * share * apart * apart
             variance = (spread_strength * variance + scatter) / (spread_strength + weight)
             bias += share * apart
         variance = max(variance, VARIANCE_MIN)
         at_s = whole.at_s if whole.weight else inf
-        mix = self._mixed[index] = Mix(bias, variance, at_s, exp(bias), exp(variance / 2.0))
+        trust = whole.weight / (whole.weight + TRUST_STRENGTH)
+        mix = self._mixed[index] = Mix(bias, variance, at_s, trust)
         return mix
+
+
+def level_of(whole: Residual, believed: list[float]) -> float:
+    """How many times as long all parts together take as is believed of them."""
+    if not whole.weight:
+        return 1.0
+    residual = min(max(whole.residual(believed), -LOG_RATIO_MAX), LOG_RATIO_MAX)
+    return exp(whole.weight / (whole.weight + WHOLE_STRENGTH) * residual)
+
+
+def combined(one: Residual, other: Residual, factors: list[float]) -> Residual:
+    """What both have seen, as of the later of the two, told as if these factors had predicted it."""
+    one, other = (msgspec.structs.replace(each) for each in (one, other))
+    for each in (one, other):
+        if each.weight:
+            each.refer(factors)
+    if not one.weight or not other.weight:
+        return one if one.weight else other
+    at_s = max(one.at_s, other.at_s)
+    weights = [c.weight_at(at_s) for c in (one, other)]
+    weight = sum(weights)
+    return Residual(
+        weight=weight,
+        mean=(weights[0] * one.mean + weights[1] * other.mean) / weight,
+        x=[(weights[0] * a + weights[1] * b) / weight for a, b in zip(one.x, other.x, strict=True)],
+        spread=(weights[0] * one.spread + weights[1] * other.spread) / weight,
+        at_s=at_s,
+    )
+
+
+def log_parts(factors: list[float], x: list[float]) -> float:
+    """The logarithm of a sum of parts, each times its factor."""
+    total = 0.0
+    for factor, part in zip(factors, x, strict=True):
+        total += factor * part
+    return log(total) if total > _PARTS_MIN else log(_PARTS_MIN)
 
 
 def beyond(bound: float, mean: float, sigma: float) -> tuple[float, float] | None:

@@ -1,47 +1,45 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
-from math import ceil, log
+from statistics import NormalDist
 
-from tidegate.core import density, facts, likeness
+from tidegate.core import identity, likeness
 from tidegate.core.base import Base
 from tidegate.core.breaker import Breaker
-from tidegate.core.calibration import UpperQuantile
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
-from tidegate.core.correction import Correction
-from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later, one_model
+from tidegate.core.fingerprint import one_model
+from tidegate.core.latency import Latency
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
-from tidegate.core.loading import LOAD_S, usual_load_s
 from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
 from tidegate.core.network import Network
-from tidegate.core.prior import crowd
+from tidegate.core.pace import Pace
+from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, TPOT_S_MIN, Parts
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
-# Uncached prompt tokens: prefill per token differs by the length of the prompt (fixed cost, attention).
+# Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
 LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
-# Others in flight: none, one, two or three, more. What they do to each other is learned per bucket.
+# Others in flight: none, one, two or three, more. What they do to each other's tokens is learned per bucket; of what
+# they do to a prompt, its parts tell more than buckets (bench/predict.py), and more of it never makes one faster.
 LOAD_EDGES = (0, 1, 3)
+ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
-# No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
-ENGINE_S_MIN = 1e-3
-TPOT_S_MIN = 1e-5
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
 
 
-def fresh(endpoint: Endpoint, quantile_deviations: float) -> EndpointState:
+def fresh(endpoint: Endpoint) -> EndpointState:
     """The state of an endpoint of which nothing is known but what its configuration says."""
     prior = endpoint.prior
     return EndpointState(
         network=Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s),
-        quantile=UpperQuantile(quantile_deviations),
         breaker=Breaker(),
         prefills=Prefills(),
+        pace=Pace(),
     )
 
 
@@ -53,22 +51,14 @@ class EndpointModel:
     """
 
     __slots__ = (
-        "_batch_fading",
-        "_batch_s",
-        "_batch_slowdown",
-        "_chunk_tokens",
-        "_context_s_per_token",
         "_context_tokens",
-        "_counts_contexts",
-        "_decode_s",
         "_deviations",
         "_input_usd",
         "_load_max",
         "_output_usd",
-        "_overhead_s",
-        "_per_token2_s",
-        "_per_token_s",
+        "_parts",
         "_price",
+        "_quantile",
         "_shares_compute",
         "_slots",
         "_usd_per_s",
@@ -87,30 +77,29 @@ class EndpointModel:
         "ttft",
     )
 
-    def __init__(self, endpoint: Endpoint, quantile_deviations: float, state: EndpointState | None = None) -> None:
-        state = fresh(endpoint, quantile_deviations) if state is None else state
+    def __init__(self, endpoint: Endpoint, quantile: float, state: EndpointState | None = None) -> None:
+        """`quantile` is what promises are held to."""
+        state = fresh(endpoint) if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
         self.drained = False
         self.state = state
+        self._quantile = quantile
+        self._deviations = NormalDist().inv_cdf(quantile)
+        self._shares_compute = endpoint.shares_compute
         # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
         self.likeness: dict[str, Likeness]
-        self._shares_compute = endpoint.shares_compute
-        # On declared hardware, prompts are computed chunk by chunk in iterations with the tokens of others.
-        machine = endpoint.machine if endpoint.shares_compute else None
-        self._chunk_tokens = 0 if machine is None else machine.setup.batch_tokens
         self._judge()
         # What is believed of it before anything was measured: as configured, or as its hardware makes of what it tells.
-        self.prior: Prior
-        self._believe(self._prior())
-        self.cold = ColdModel(self._load_s(), self.prior.unload_after_s, state.cold)
-        self.ttft: Correction
-        self.tpot: Correction
-        self._correct()
-        self._deviations = quantile_deviations
+        self.prior: Prior = identity.prior(endpoint, self.fingerprint)
+        self._parts: Parts
+        self.ttft: Latency
+        self.tpot: Latency
+        self._believe()
+        self.cold = ColdModel(identity.load_s(endpoint, self.fingerprint), self.prior.unload_after_s, state.cold)
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
@@ -136,37 +125,36 @@ class EndpointModel:
     def base(self, request: Request | Started, length: Length, now_s: float) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
         free, where that has to come first."""
-        state = self.state
+        state, parts = self.state, self._parts
         load = in_flight = len(state.reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
         column = bisect_left(LOAD_EDGES, load)
-        prompt_tokens = request.prompt_tokens
-        ttft, sigma = self.ttft.at(bisect_left(LENGTH_EDGES, prompt_tokens), column, now_s)
-        tpot, tpot_sigma = self.tpot.at(0, column, now_s)
+        tokens = request.prompt_tokens
         output_tokens = length.expected_tokens
-        raw_s = self._overhead_s + prompt_tokens * (self._per_token_s + prompt_tokens * self._per_token2_s)
-        if self._counts_contexts:
-            others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
-            more_s, tpot_raw_s = self._beside(prompt_tokens, output_tokens, load, others_tokens)
-            raw_s += more_s
-        else:
-            tpot_raw_s = self._decode_s * (1.0 + self._batch_slowdown * load)
-        prefill_s = ttft.factor * raw_s
+        others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
+        pace = state.pace
+        tpot = self.tpot.predict(
+            parts.token(
+                tokens, output_tokens, load, others_tokens, pace.load_at(in_flight, now_s), pace.prompts_at(now_s)
+            ),
+            0,
+            column,
+            now_s,
+        )
+        tpot_s = tpot.median_s if tpot.median_s > TPOT_S_MIN else TPOT_S_MIN
         queue_s = 0.0
         if in_flight and self._shares_compute:
-            step_s = None if self._batch_s is None else ttft.factor * self._batch_s
-            queue_s = state.prefills.before_s(prefill_s, step_s, now_s)
-            if in_flight > load:
-                queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
-            elif self._chunk_tokens:
-                # Half an iteration of the others is still to end.
-                queue_s = max(queue_s, tpot_raw_s * tpot.factor / 2.0)
+            queue_s = self._queue_s(tokens, in_flight > load, now_s)
+        row = bisect_left(LENGTH_EDGES, tokens)
+        ttft = self.ttft.predict(parts.first(tokens, queue_s, load, others_tokens, tpot_s), row, 0, now_s)
+        queued_s = self.ttft.factors[3] * queue_s * ttft.median_s / ttft.raw_s
+        engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
+        prefill_s = engine_s - queued_s
         network = state.network
         network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
-        tpot_s = tpot_raw_s * tpot.factor
         decode_s = output_tokens * tpot_s
-        first_s = network_s + queue_s + prefill_s
+        first_s = network_s + engine_s
         # Whoever waits for a slot comes after somebody for whom the model was there.
         cold = WARM if in_flight > load else self.cold.at(now_s, in_flight)
         load_s_mean = 0.0
@@ -176,41 +164,40 @@ class EndpointModel:
                 first_s += cold.load_s
         return Base(
             network_s,
-            queue_s,
+            queued_s,
             prefill_s,
             prefill_s * ttft.mean_ratio,
-            raw_s + queue_s / ttft.factor,
             first_s,
-            sigma,
-            state.quantile.deviations,
+            ttft.sigma,
+            self._deviations,
             tpot_s,
-            tpot_raw_s,
-            tpot_sigma,
+            tpot.sigma,
             decode_s,
             decode_s * tpot.mean_ratio,
             output_tokens,
             self.cost_usd(request, length)
-            + self._usd_per_s * (queue_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio + load_s_mean),
+            + self._usd_per_s * (queued_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio + load_s_mean),
+            ttft,
+            tpot,
             cold.share,
             cold.load_s,
             cold.sigma,
         )
 
-    def _beside(self, prompt_tokens: int, output_tokens: float, load: int, others_tokens: float) -> tuple[float, float]:
-        """What `load` others add to the prefill, and the time per output token beside them; before correction.
+    def _own_s(self, parts: list[float]) -> float:
+        """What a prompt keeps the engine busy with. Corrections are not in it: they would feed on themselves."""
+        factors = self.ttft.factors
+        return factors[0] * parts[0] + factors[1] * parts[1] + factors[2] * parts[2]
 
-        `others_tokens` is the size of their contexts together.
-        """
-        tpot_s = self._decode_s * (1.0 + self._batch_slowdown * crowd(self._batch_fading, load))
-        # On average, half of its output is context too.
-        tpot_s += self._context_s_per_token * (prompt_tokens + output_tokens / 2.0 + others_tokens)
-        if not self._chunk_tokens or not load:
-            return 0.0, tpot_s
-        # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
-        tpot_s += others_tokens * self._per_token_s / max(1.0, output_tokens)
-        # While this prompt is computed the others go on: with each chunk of it their contexts are read.
-        chunks = ceil(prompt_tokens / self._chunk_tokens)
-        return chunks * others_tokens * self._context_s_per_token, tpot_s
+    def _queue_s(self, tokens: int, filled_beyond: bool, now_s: float) -> float:
+        """How long other prompts are computed before one of so many tokens."""
+        parts, factors = self._parts, self.ttft.factors
+        step_s = None if parts.step_s is None else factors[1] * parts.step_s
+        own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
+        queue_s = self.state.prefills.before_s(own_s, step_s, now_s)
+        if filled_beyond:
+            queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
+        return queue_s
 
     def cost_usd(self, request: Request | Started, length: Length) -> float:
         """What the tokens of this request are expected to cost here, none of them cached."""
@@ -235,19 +222,20 @@ class EndpointModel:
     def started(self, fact: Started, base: Base, now_s: float) -> None:
         """Reserve. `base` is what this model predicts of it now."""
         state, in_flight = self.state, len(self.state.reservations)
+        state.pace.pass_until(in_flight, now_s)
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
             prompt_tokens=fact.prompt_tokens,
             output_tokens_max=fact.output_tokens_max,
             completions=fact.completions,
-            load=in_flight,
             network_s=base.network_s,
-            raw_s=base.raw_s,
             ttft_s=base.first_s,
-            ttft_s_high=base.warm_s_high,
-            tpot_raw_s=base.tpot_raw_s,
-            prefill_s=base.prefill_s_mean,
+            ttft_s_high=base.first_s_high,
+            warm_s_high=base.warm_s_high,
+            ttft=base.ttft,
+            tpot=base.tpot,
+            prefill_s=self._own_s(base.ttft.parts),
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
@@ -259,6 +247,7 @@ class EndpointModel:
         self._context_tokens += reservation.prompt_tokens
         if self._shares_compute:
             state.prefills.add(reservation)
+            state.pace.came(reservation.prefill_s)
         state.breaker.started(fact.request_id, now_s)
         self._slots = None
 
@@ -270,19 +259,22 @@ class EndpointModel:
             reservation.first_s = now_s
             self._used(now_s)
             self._settle(now_s, head_done=oldest is reservation)
+            self._correct_ttft(reservation, now_s - reservation.started_s, now_s)
         return reservation
 
-    def ended(self, fact: Ended, quantile: float, now_s: float) -> Reservation | None:
+    def ended(self, fact: Ended, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""
         state = self.state
         oldest = self._oldest_waiting()
+        in_flight = len(state.reservations)
         reservation = state.reservations.pop(fact.request_id, None)
         if reservation is None:
             return None
+        state.pace.pass_until(in_flight, now_s)
         self._context_tokens -= reservation.prompt_tokens
         if fact.ending is Ending.OK or reservation.first_s is not None:
             self._used(now_s)
-        self.cold.ended(len(state.reservations), now_s)
+        self.cold.ended(in_flight - 1, now_s)
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
@@ -292,10 +284,13 @@ class EndpointModel:
         if not reservation.teaches:
             return reservation
         if fact.ttft_s is not None:
-            self._learn_ttft(reservation, fact, fact.ttft_s, quantile, now_s)
+            if reservation.first_s is None:
+                self._correct_ttft(reservation, fact.ttft_s, now_s)
+            if not reservation.was_cold:
+                self._fit_ttft(reservation, fact, fact.ttft_s, now_s)
             self._learn_tpot(reservation, fact, fact.ttft_s, now_s)
         elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
-            self._learn_silence(reservation, fact.e2e_s, quantile, now_s)
+            self._learn_silence(reservation, fact.e2e_s, now_s)
         return reservation
 
     def probed(self, fact: Probed, now_s: float) -> None:
@@ -314,67 +309,35 @@ class EndpointModel:
 
     def _recognise(self, told: Fingerprint) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
-        state, before = self.state, self.state.fingerprint
-        after = state.fingerprint = later(before, told)
-        if state.trusted is None:
-            state.trusted = after
-        elif not differs(state.trusted, after, OF_THE_MODEL):
-            # What it could not tell at first is believed when it is told.
-            state.trusted = filled(state.trusted, after)
-        if before is not None and differs(before, after, OF_THE_SPEED):
-            state.ttft = state.tpot = None
-            state.quantile = UpperQuantile(self._deviations)
-            self._correct()
-            self.cold.forget_loads()
+        state = self.state
+        another = identity.recognise(state, told)
         self._judge()
-        self.cold.expects(self._load_s(), self.prior.unload_after_s)
-        if (prior := self._prior()) != self.prior:
-            self._believe(prior)
-            state.ttft = state.tpot = None
-            state.quantile = UpperQuantile(self._deviations)
-            self._correct()
+        if another:
+            self.cold.forget_loads()
+        prior = identity.prior(self.endpoint, self.fingerprint)
+        if prior != self.prior:
+            another = True
             for reservation in state.reservations.values():
                 reservation.teaches = False
+        if another:
+            self.prior = prior
+            state.ttft = state.tpot = None
+            self._believe()
+        self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
 
-    def _prior(self) -> Prior:
-        """A declared model holds, and so does what was made of it; else what the engine tells of its own."""
-        endpoint, machine = self.endpoint, self.endpoint.machine
-        if machine is None or machine.model is not None:
-            return endpoint.prior
-        told = facts.told(self.fingerprint, machine.assumed)
-        return endpoint.prior if told is None else density.prior(endpoint.prior, machine, told, endpoint.concurrency)
-
-    def _load_s(self) -> float:
-        """What a load of its model is believed to take: as written, or as its weights have it."""
-        endpoint, machine = self.endpoint, self.endpoint.machine
-        if endpoint.prior.load_s is not None:
-            return endpoint.prior.load_s
-        known = density.model_at(machine, self.fingerprint) if machine is not None else facts.told(self.fingerprint)
-        return LOAD_S if known is None else usual_load_s(known.parameters * known.weight_bytes)
-
-    def _believe(self, prior: Prior) -> None:
-        self.prior = prior
-        self._overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
-        self._per_token_s = prior.prefill_s_per_token
-        self._per_token2_s = prior.prefill_s_per_token2 / 2.0
-        self._decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
-        self._batch_slowdown, self._batch_fading = prior.batch_slowdown, prior.batch_fading
-        self._context_s_per_token = prior.decode_s_per_context_token
-        self._counts_contexts = bool(self._chunk_tokens or self._context_s_per_token) or self._batch_fading < 1.0
-        self._batch_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
+    def _believe(self) -> None:
+        """What was learned on top of the prior, or nothing yet."""
+        state, sigma, quantile = self.state, self.prior.sigma, self._quantile
+        self._parts = parts = Parts(self.endpoint, self.prior)
+        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, 1, sigma, quantile, state.ttft)
+        self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, sigma, quantile, state.tpot)
+        state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
 
     def _judge(self) -> None:
         state = self.state
         self.fingerprint = likeness.in_force(self.endpoint, state.fingerprint)
         self.doubts = likeness.doubts(self.endpoint, state.fingerprint, state.trusted)
         self.likeness = likeness.effective(self.endpoint, self.doubts, drifted=state.drifted)
-
-    def _correct(self) -> None:
-        """The corrections as they were learned, or new ones."""
-        state, sigma = self.state, self.prior.sigma
-        self.ttft = Correction(len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1, sigma, state.ttft)
-        self.tpot = Correction(1, len(LOAD_EDGES) + 1, sigma, state.tpot)
-        state.ttft, state.tpot = self.ttft.cells, self.tpot.cells
 
     def checked(self, fact: Checked) -> None:
         """Take in what a canary found."""
@@ -399,41 +362,37 @@ class EndpointModel:
             self.state.prefills.settle(waiting, now_s, head_done=head_done)
         self._slots = None
 
-    def _learn_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, quantile: float, now_s: float) -> None:
+    def _correct_ttft(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
+        """When its first content is here, and not only when its answer ends: changes are seen then."""
+        if sent.teaches and sent.cold is not None:
+            sent.was_cold = self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
         # What a cold start explains says nothing of how fast the engine is.
-        if sent.cold is not None and self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE:
-            return
-        self.state.quantile.learn(ttft_s > sent.ttft_s_high, quantile)
-        raw_s, tokens = sent.raw_s, sent.prompt_tokens
+        if sent.teaches and not sent.was_cold:
+            took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+            self.ttft.correct(sent.ttft, took_s, 1.0, ttft_s > sent.warm_s_high, sent.started_s, now_s)
+
+    def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
+        parts = sent.ttft.parts
         if fact.prompt_tokens is not None:
             # What was really computed, not what the bytes suggested: the engine counts, and its cache helps.
             tokens = max(0, fact.prompt_tokens - (fact.cached_tokens or 0))
-            raw_s += self._raw_s(tokens) - self._raw_s(sent.prompt_tokens)
-        row, column = self._cell(tokens, sent.load)
-        engine_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
-        self.ttft.learn(row, column, log(engine_s / raw_s), now_s)
+            if tokens != sent.prompt_tokens:
+                parts = self._parts.computed(sent.ttft, tokens)
+        took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
-    def _learn_silence(self, sent: Reservation, waited_s: float, quantile: float, now_s: float) -> None:
+    def _learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
         if sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE:
             return
         # Given up before any content: the time to first content is at least this.
-        if waited_s > sent.ttft_s_high:
-            self.state.quantile.learn(True, quantile)
-        row, column = self._cell(sent.prompt_tokens, sent.load)
-        engine_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
-        self.ttft.learn_at_least(row, column, log(engine_s / sent.raw_s), now_s)
+        took_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
+        self.ttft.learn_at_least(sent.ttft, took_s, waited_s > sent.warm_s_high, sent.started_s, now_s)
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         # Several completions are decoded side by side: a step yields one token of each.
         tokens = (fact.output_tokens or 0) / sent.completions
         if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
             tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
-            _, column = self._cell(0, sent.load)
-            self.tpot.learn(0, column, log(tpot_s / sent.tpot_raw_s), now_s)
-
-    def _raw_s(self, tokens: int) -> float:
-        return self._overhead_s + tokens * (self._per_token_s + tokens * self._per_token2_s)
-
-    @staticmethod
-    def _cell(tokens: int, load: int) -> tuple[int, int]:
-        return bisect_left(LENGTH_EDGES, tokens), bisect_left(LOAD_EDGES, load)
+            missed = tpot_s > sent.tpot.high_s(self._deviations)
+            self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s)
+            self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)

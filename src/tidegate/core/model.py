@@ -386,7 +386,7 @@ class Line(Record, frozen=True, kw_only=True):
     fact: Fact
 
 
-JOURNAL_VERSION = 1
+JOURNAL_VERSION = 2
 
 
 def replace(record: _T, **changes: object) -> _T:

@@ -32,6 +32,6 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     unload_after_s: float | None = None
 
 
-def crowd(fading: float, load: int) -> float:
+def crowd(fading: float, load: float) -> float:
     """The sum of the first `load` powers of `fading`, which is at most 1."""
     return load if fading >= 1.0 else (1.0 - fading**load) / (1.0 - fading)

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core.latency import Sent
 from tidegate.core.mixture import Mixture
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
 
 
-class Sent(msgspec.Struct, gc=False):
+class ColdSent(msgspec.Struct, gc=False):
     """What was predicted of an attempt when it was sent, so that its ending can teach something of cold starts.
 
     `idle_s` is for how long nobody had used the model, None where somebody's load was waited for; `resident` what the
@@ -25,14 +26,15 @@ class Sent(msgspec.Struct, gc=False):
 class Reservation(msgspec.Struct, kw_only=True):
     """One attempt under way, with what was predicted when it was sent, so that its ending can teach.
 
-    `raw_s` and `tpot_raw_s` are the engine's share of TTFT and the time per token before the learned correction,
-    `ttft_s` the predicted median, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean`
-    and `decode_s_mean` are means, since schedules add them up. `load` is how many others were in flight,
-    `session` the conversation that it belongs to. What was predicted from another prior `teaches` nothing.
+    `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
+    median with the network, `ttft_s_high` the upper quantile, and `warm_s_high` that of a model that is there: the
+    promise that the quantile is held to. `prefill_s`, `first_s_mean` and
+    `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. What was
+    predicted from another prior `teaches` nothing.
 
     `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
-    less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `ttft_s_high` is without one, and
-    `cold` what it may teach of them.
+    less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
+    and `was_cold` whether one explains its time to first content.
     """
 
     started_s: float
@@ -40,12 +42,12 @@ class Reservation(msgspec.Struct, kw_only=True):
     prompt_tokens: int
     output_tokens_max: int | None
     completions: int
-    load: int
     network_s: float
-    raw_s: float
     ttft_s: float
     ttft_s_high: float
-    tpot_raw_s: float
+    warm_s_high: float
+    ttft: Sent
+    tpot: Sent
     prefill_s: float
     first_s_mean: float
     decode_s_mean: float
@@ -54,7 +56,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     teaches: bool = True
     load_s: float = 0.0
     load_s_mean: float = 0.0
-    cold: Sent | None = None
+    cold: ColdSent | None = None
+    was_cold: bool = False
 
     @property
     def looked_at_s(self) -> float:

@@ -7,23 +7,21 @@ epoch seconds, whether the process lived on or not. What has no such time widens
 """
 
 from collections.abc import Container, Iterable, Iterator
-from statistics import NormalDist
 
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import HALF_LIFE_S, Cell, UpperQuantile, left_after
-from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, RETRY_AFTER_S_MAX, fresh
+from tidegate.core.calibration import HALF_LIFE_S, Cell, Tracked, left_after
+from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
 from tidegate.core.hazard import BINS, Outcomes
+from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import Network
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import ColdState, EndpointState, State
 
-_ROWS, _COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
-# The whole, its rows, and their cells.
 # Sums of the same numbers in another order.
 _ROUNDING = 1e-6
-_SHAPES = {"ttft": 1 + _ROWS + _ROWS * _COLUMNS, "tpot": 2 + _COLUMNS}
+_KINDS = {"ttft": (ROWS, 1), "tpot": (1, COLUMNS)}
 
 
 def fault(state: State) -> str:
@@ -65,19 +63,19 @@ def reconfigured(
     from where they began before. The others are new, and down until a probe has reached them. Operators have `vouched`
     that some are what they should be, whatever they were before.
     """
-    deviations = NormalDist().inv_cdf(policy.quantile)
     found: dict[str, EndpointState] = {}
     for endpoint in endpoints:
         name, known = endpoint.name, state.endpoints.get(endpoint.name)
         if known is not None and name in same:
-            # Where promises are held to another quantile, what was found for the old one says nothing.
-            kept = known.quantile if policy.quantile == before.quantile else UpperQuantile(deviations)
-            found[name] = replace(known, quantile=kept)
+            found[name] = known
+            if policy.quantile != before.quantile:
+                # Where promises are held to another quantile, what was found for the old one says nothing.
+                found[name] = replace(known, ttft=_unpromised(known.ttft), tpot=_unpromised(known.tpot))
             if name in vouched:
                 found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
-                fresh(endpoint, deviations),
+                fresh(endpoint),
                 breaker=known.breaker,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
@@ -87,24 +85,25 @@ def reconfigured(
                 not_before_s=known.not_before_s,
             )
         else:
-            found[name] = replace(fresh(endpoint, deviations), up=False)
+            found[name] = replace(fresh(endpoint), up=False)
     return replace(state, endpoints=found)
 
 
-def aged(state: State, quantile: float, age_s: float) -> State:
+def aged(state: State, age_s: float) -> State:
     """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
 
     Lengths and the calibrated `quantile` go back to the spread that they start from, by halves; where it was found to
     be wider it stays. A round trip that is older than a half-life is replaced by the next one that is measured.
     """
     assert age_s >= 0.0, "time runs forwards"
-    deviations, left = NormalDist().inv_cdf(quantile), left_after(age_s)
+    left = left_after(age_s)
     return replace(
         state,
         endpoints={
             name: replace(
                 e,
-                quantile=replace(e.quantile, deviations=_widened(e.quantile.deviations, deviations, left)),
+                ttft=_loosened(e.ttft, left),
+                tpot=_loosened(e.tpot, left),
                 network=replace(e.network, probed=e.network.probed and age_s < HALF_LIFE_S),
             )
             for name, e in state.endpoints.items()
@@ -114,6 +113,18 @@ def aged(state: State, quantile: float, age_s: float) -> State:
             for klass, cell in state.lengths.items()
         },
     )
+
+
+def _unpromised(learned: Learned | None) -> Learned | None:
+    return None if learned is None else replace(learned, promises=[Tracked() for _ in learned.promises])
+
+
+def _loosened(learned: Learned | None, left: float) -> Learned | None:
+    """Promises that were found to be tighter than a normal value's go back to that."""
+    if learned is None:
+        return None
+    tracked = [replace(t, excess=t.excess * left) if t.excess < 0.0 else replace(t) for t in learned.promises]
+    return replace(learned, promises=tracked)
 
 
 def _widened(spread: float, prior: float, left: float) -> float:
@@ -129,11 +140,11 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
     )
     return EndpointState(
         network=replace(e.network),
-        quantile=replace(e.quantile),
         breaker=breaker,
         prefills=Prefills(),
-        ttft=None if e.ttft is None else [_not_after(cell, now_s) for cell in e.ttft],
-        tpot=None if e.tpot is None else [_not_after(cell, now_s) for cell in e.tpot],
+        pace=replace(e.pace, at_s=min(e.pace.at_s, now_s)),
+        ttft=_learned_by(e.ttft, now_s),
+        tpot=_learned_by(e.tpot, now_s),
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
@@ -159,26 +170,56 @@ def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
     )
 
 
+def _learned_by(learned: Learned | None, now_s: float) -> Learned | None:
+    if learned is None:
+        return None
+    return Learned(
+        sums=replace(learned.sums, at_s=min(learned.sums.at_s, now_s)),
+        cells=[replace(cell, at_s=min(cell.at_s, now_s)) for cell in learned.cells],
+        shift=replace(learned.shift, at_s=min(learned.shift.at_s, now_s)),
+        promises=list(learned.promises),
+        mean=replace(learned.mean, at_s=min(learned.mean.at_s, now_s)),
+        silences=list(learned.silences),
+    )
+
+
 def _not_after(cell: Cell, now_s: float) -> Cell:
     return replace(cell, at_s=min(cell.at_s, now_s))
 
 
 def _faults(e: EndpointState) -> Iterator[str]:
-    for name, cells in (("ttft", e.ttft), ("tpot", e.tpot)):
-        if cells is not None and len(cells) != _SHAPES[name]:
-            yield f"`{name}` has {len(cells)} cells, not {_SHAPES[name]}"
-        elif cells is not None and not all(_sound(cell) for cell in cells):
-            yield f"`{name}` has a cell of negative weight or variance"
+    for name, learned in (("ttft", e.ttft), ("tpot", e.tpot)):
+        if learned is not None and (why := _unlearnable(learned, *_KINDS[name])):
+            yield f"`{name}` {why}"
     if not _sound_network(e.network):
         yield "`network` has a negative round trip or no upload rate"
-    if not 0.0 <= e.quantile.deviations <= UpperQuantile.DEVIATIONS_MAX:
-        yield "`quantile` is out of its bounds"
     if len(e.cold.idle) != BINS:
         yield f"`cold` has {len(e.cold.idle)} bins, not {BINS}"
     elif not all(_sound_outcomes(one) for one in (*e.cold.idle, e.cold.resident, e.cold.away)):
         yield "`cold` has more cold starts than attempts, or fewer than none"
     elif e.cold.loads.count < 0.0 or e.cold.loads.squares < 0.0:
         yield "`cold` has a negative number of loads"
+
+
+def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
+    """What is wrong with it, empty where nothing is."""
+    count = 1 + rows + rows * columns
+    if len(learned.cells) != count:
+        return f"has {len(learned.cells)} cells, not {count}"
+    if len(learned.promises) != 1 + rows * columns:
+        return f"has {len(learned.promises)} kinds of promises, not {1 + rows * columns}"
+    sums = learned.sums
+    if (len(sums.factors), len(sums.xy), len(sums.xx)) != (PARTS, PARTS, PARTS * (PARTS + 1) // 2):
+        return f"has sums that are not those of {PARTS} parts"
+    if min(sums.factors) < 0.0 or sums.weight < 0.0:
+        return "has a negative factor or weight"
+    if not all(c.weight >= 0.0 and c.spread >= 0.0 for c in learned.cells):
+        return "has a cell of negative weight or spread"
+    if not all(len(c.x) == PARTS for c in learned.cells if c.weight):
+        return f"has a cell whose parts are not {PARTS}"
+    if len(learned.silences) > SILENCES_MAX:
+        return f"has {len(learned.silences)} silences, and {SILENCES_MAX} at most are kept"
+    return ""
 
 
 def _sound(cell: Cell) -> bool:

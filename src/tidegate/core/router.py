@@ -1,7 +1,6 @@
 """The router: `decide` reads, `observe` writes."""
 
 from heapq import heappush, heappushpop
-from statistics import NormalDist
 
 import msgspec
 
@@ -62,11 +61,9 @@ class Router:
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
         self._state = state if state is not None else State()
         self._policy = policy
-        # What a promise is first judged at, before its tracker has seen anything.
-        deviations = NormalDist().inv_cdf(policy.quantile)
         # By name: neither the order of configuration nor that of a set may break a tie.
         self._models = {
-            e.name: EndpointModel(e, deviations, self._state.endpoints.get(e.name))
+            e.name: EndpointModel(e, policy.quantile, self._state.endpoints.get(e.name))
             for e in sorted(endpoints, key=lambda e: e.name)
         }
         self._state.endpoints = {name: m.state for name, m in self._models.items()}
@@ -186,6 +183,11 @@ class Router:
         known = self._models.get(endpoint)
         return None if known is None else known.likeness.get(model, Likeness.IDENTICAL)
 
+    def predicted(self, fact: Started, now_s: float) -> Base | None:
+        """What an attempt is believed to take that is sent now, None where no such endpoint is known."""
+        model = self._models.get(fact.endpoint)
+        return None if model is None else self._predicted(fact, model, self._decided, now_s)
+
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent, None where no such attempt is under way."""
         model = self._models.get(endpoint)
@@ -255,7 +257,7 @@ class Router:
 
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
-        sent = model.ended(fact, self._policy.quantile, now_s) if model is not None else None
+        sent = model.ended(fact, now_s) if model is not None else None
         if sent is None:
             return
         # An engine that finds fault with a request has not served it.

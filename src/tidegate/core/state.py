@@ -3,12 +3,14 @@
 import msgspec
 
 from tidegate.core.breaker import Breaker
-from tidegate.core.calibration import Cell, UpperQuantile
+from tidegate.core.calibration import Cell
 from tidegate.core.hazard import BINS, Outcomes
+from tidegate.core.latency import Learned
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
+from tidegate.core.pace import Pace
 from tidegate.core.reserve import Prefills, Reservation
 
 
@@ -54,11 +56,11 @@ class EndpointState(msgspec.Struct, kw_only=True):
     """
 
     network: Network
-    quantile: UpperQuantile
     breaker: Breaker
     prefills: Prefills
-    ttft: list[Cell] | None = None
-    tpot: list[Cell] | None = None
+    pace: Pace
+    ttft: Learned | None = None
+    tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}
     up: bool = True
     context_tokens: int | None = None

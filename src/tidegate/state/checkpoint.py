@@ -153,7 +153,7 @@ def restore(
         same = {name for name, known in fingerprints.items() if made.endpoints.get(name) == known}
         age_s = max(0.0, now_s - made.at_s)
         return Restored(
-            state=aged(revived(state, same, now_s), policy.quantile, age_s),
+            state=aged(revived(state, same, now_s), age_s),
             ratios={m: TokenRatio(*sums).aged(age_s) for m, sums in made.ratios.items() if m in serves},
             at_s=made.at_s,
             age_s=age_s,

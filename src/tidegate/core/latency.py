@@ -1,0 +1,290 @@
+"""One kind of time at one endpoint, to first token or per token: the sum of its parts, corrected, with its spread.
+
+A regression finds what each part takes, corrections by kind of request what it cannot explain, promises how wide the
+spread is, and a test whether everything has changed. Everything learned is decayed sums.
+"""
+
+from collections.abc import Collection
+from math import exp, log, sqrt
+
+import msgspec
+
+from tidegate.core import correction, regression
+from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, Tracked, added, summed
+from tidegate.core.correction import Correction, Residual, level_of, log_parts
+from tidegate.core.regression import RATIO_MAX, Sums
+from tidegate.core.shift import Shift, unmoved
+
+# Of every kind of time; what a prediction is the sum of.
+PARTS = 6
+# After a change, what was known before it counts for as much as so many samples.
+KEPT = 3.0
+# A change shows in predictions that were known well enough to be wrong.
+TRUST_MIN = 0.5
+# Nothing that is timed repeats to better than this; errors smaller than it are no news.
+SIGMA_MIN = 0.03
+# Nor does a single error say more of the spread than so many deviations: where it is wide, more will follow.
+ERROR_MAX = 3.0
+ERROR_LOG_MAX = 1.5
+# And no more of where the middle is than half a deviation, above it or below: times are often those of two kinds, with
+# and without a neighbour, and the mean of both is neither.
+MIDDLE = 0.5
+# Work whose parts were all found to take nothing still takes something; a logarithm needs it.
+RAW_S_MIN = 1e-6
+RAW_S_MAX = 1e6
+# Of attempts that are given up in one moment, more than that say nothing new.
+SILENCES_MAX = 16
+
+
+class Silence(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Of an attempt of this kind that was given up before it showed anything: how long that took at least, over what
+    its parts `x` were predicted to take.
+    """
+
+    row: int
+    column: int
+    log_ratio: float
+    x: tuple[float, ...]
+
+
+class Learned(msgspec.Struct):
+    """All that is learned of one kind of time: what `Latency` works on.
+
+    What `silences` mean depends on what is believed, so they wait for the moment to be over, and have no order then.
+    """
+
+    sums: Sums
+    cells: list[Residual]
+    shift: Shift
+    promises: list[Tracked]
+    mean: Mean
+    silences: list[Silence] = []
+
+
+class Sent(msgspec.Struct, gc=False):
+    """What was predicted of one attempt when it was sent, so that its end can teach.
+
+    `parts` are seconds as believed at first, `raw_s` their sum with factors, `median_s` that corrected, and
+    `mean_ratio` what the mean is over it. `row` and `column` are its kind, and `trust` is how well that was known.
+    """
+
+    parts: list[float]
+    raw_s: float
+    median_s: float
+    mean_ratio: float
+    sigma: float
+    trust: float
+    row: int
+    column: int
+
+    def high_s(self, deviations: float) -> float:
+        """The upper quantile that lies so many deviations above the median."""
+        return self.median_s * exp(deviations * self.sigma)
+
+
+class Known(msgspec.Struct, gc=False):
+    """What is known of one kind until more is learned: see `Mix`, and by what a normal spread is stretched."""
+
+    factor: float
+    mean_ratio: float
+    variance: float
+    stretch: float
+    trust: float
+    at_s: float
+
+
+class Latency:
+    """Predicts and learns one kind of time. `predict` and `factors` read; `correct`, `fit`, `learn_at_least` write."""
+
+    __slots__ = (
+        "_believed",
+        "_columns",
+        "_correction",
+        "_factors",
+        "_known",
+        "_measured",
+        "_prior_variance",
+        "_promises",
+        "_unknown",
+        "learned",
+    )
+
+    def __init__(
+        self,
+        believed: list[float],
+        measured: Collection[int],
+        rows: int,
+        columns: int,
+        prior_sigma: float,
+        quantile: float,
+        learned: Learned | None = None,
+    ) -> None:
+        """`believed` are the factors of the parts before anything was seen: 1 where the part was declared, else 0.
+
+        Parts in `measured` are no declared ones but learned elsewhere, and grow with what is learned.
+        """
+        self._measured = measured
+        self._believed = believed
+        self._columns = columns
+        sums = regression.empty(believed) if learned is None else learned.sums
+        self._factors = sums.factors
+        self._correction = Correction(
+            rows, columns, prior_sigma, None if learned is None else learned.cells, self._factors
+        )
+        self._promises = Promises(rows * columns, quantile, None if learned is None else learned.promises)
+        if learned is None:
+            learned = Learned(sums, self._correction.cells, unmoved(), self._promises.kinds, Mean())
+        self.learned = learned
+        self._prior_variance = prior_sigma * prior_sigma
+        self._unknown: list[Known | None] = [None] * (rows * columns)
+        self._known = self._unknown.copy()
+
+    @property
+    def factors(self) -> list[float]:
+        """What each part takes, as a multiple of what was believed of it; not to be changed."""
+        return self._factors
+
+    def predict(self, parts: list[float], row: int, column: int, now_s: float) -> Sent:
+        """What so much work of this kind takes."""
+        kind = row * self._columns + column
+        known = self._known[kind] or self._know(kind, row, column)
+        factors = self._factors
+        raw_s = (
+            factors[0] * parts[0]
+            + factors[1] * parts[1]
+            + factors[2] * parts[2]
+            + factors[3] * parts[3]
+            + factors[4] * parts[4]
+            + factors[5] * parts[5]
+        )
+        if not RAW_S_MIN < raw_s < RAW_S_MAX:
+            raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
+        age_s = now_s - known.at_s
+        variance = known.variance
+        if age_s > 0.0:
+            # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
+            variance += age_s / (age_s + HALF_LIFE_S) * self._prior_variance
+        sigma = sqrt(variance) * known.stretch
+        return Sent(parts, raw_s, raw_s * known.factor, known.mean_ratio, sigma, known.trust, row, column)
+
+    def _know(self, kind: int, row: int, column: int) -> Known:
+        mix = self._correction.mixed(row, column)
+        mean_ratio = self.learned.mean.ratio(mix.variance)
+        stretch = self._promises.stretch(kind)
+        known = Known(exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.at_s)
+        self._known[kind] = known
+        return known
+
+    def correct(self, sent: Sent, took_s: float, times: float, missed: bool, sent_s: float, now_s: float) -> None:
+        """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack.
+
+        What was predicted before everything changed says nothing of spread, promises and further changes.
+        """
+        self._settle(now_s)
+        learned = self.learned
+        scale_s = max(sent.raw_s, took_s / RATIO_MAX)
+        x = [part / scale_s for part in sent.parts]
+        error, trust = log(took_s / sent.median_s), 0.0
+        middle = MIDDLE * sent.sigma
+        most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
+        if sent_s >= learned.shift.moved_s:
+            trust = sent.trust
+            if trust > TRUST_MIN:
+                learned.shift.add(error, max(sent.sigma, SIGMA_MIN))
+            self._judge(sent, missed)
+            learned.mean.learn(took_s * times, sent.median_s * times, trust, now_s)
+        self._correction.learn(
+            sent.row,
+            sent.column,
+            log(took_s / scale_s) - error + min(max(error, -middle), middle),
+            now_s,
+            x=x,
+            error=min(max(error, -most), most),
+            trust=trust,
+        )
+        self._known = self._unknown.copy()
+
+    def fit(self, sent: Sent, parts: list[float], took_s: float, until_s: float, now_s: float) -> None:
+        """It took so long, until then: of what its parts take, those in `sent` or as they turned out to be."""
+        self._settle(now_s)
+        sums = self.learned.sums
+        if until_s < self.learned.shift.moved_s:
+            return
+        raw_s = sent.raw_s
+        if parts is not sent.parts:
+            factors = self._factors
+            raw_s *= max(sum_of(factors, parts), RAW_S_MIN) / max(sum_of(factors, sent.parts), RAW_S_MIN)
+        scale_s = max(raw_s, took_s / RATIO_MAX)
+        sums.fade(now_s)
+        sums.add([part / scale_s for part in parts], took_s / scale_s)
+
+    def _judge(self, sent: Sent, missed: bool) -> None:
+        kind = sent.row * self._columns + sent.column
+        self._promises.learn(kind, missed)
+        self._known = self._unknown.copy()
+
+    def learn_at_least(self, sent: Sent, waited_s: float, missed: bool, sent_s: float, now_s: float) -> None:
+        """It takes that long at least; by then what was promised was `missed`, or it would still have been kept."""
+        self._settle(now_s)
+        if missed and sent_s >= self.learned.shift.moved_s:
+            self._judge(sent, missed)
+        if len(self.learned.silences) < SILENCES_MAX:
+            x = tuple(part / sent.raw_s for part in sent.parts)
+            self.learned.silences.append(Silence(sent.row, sent.column, log(waited_s / sent.raw_s), x))
+
+    def _settle(self, now_s: float) -> None:
+        """A moment is over when the next begins: what has no order by itself is taken in then."""
+        learned = self.learned
+        if now_s <= learned.shift.at_s:
+            return
+        if learned.silences:
+            for silence in sorted(learned.silences, key=_by_kind):
+                x = list(silence.x)
+                above = silence.log_ratio - log_parts(self._factors, x)
+                self._correction.learn_at_least(silence.row, silence.column, above, learned.shift.at_s, x=x)
+            learned.silences.clear()
+            self._known = self._unknown.copy()
+        ratio = learned.shift.settled(now_s)
+        if ratio is not None:
+            learned.sums.shift(ratio, self._measured)
+            learned.sums.scale(min(1.0, KEPT / max(KEPT, learned.sums.weight)))
+            learned.mean.took_s *= ratio
+            learned.mean.median_s *= ratio
+            self._correction.forget(KEPT, log(ratio))
+            self._refer()
+        if learned.sums.due:
+            level = self._correction.level(self._believed)
+            learned.sums.solve(self._believed, level, self._correction.cells[0].spread, self._measured)
+            self._refer()
+
+    def _refer(self) -> None:
+        self._factors = self.learned.sums.factors
+        self._correction.refer(self._factors)
+        self._known = self._unknown.copy()
+
+
+def sum_of(factors: list[float], parts: list[float]) -> float:
+    """What parts take with their factors."""
+    return sum(factor * part for factor, part in zip(factors, parts, strict=True))
+
+
+def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:
+    return silence.row, silence.column, silence.log_ratio, silence.x
+
+
+def combined(one: Learned, other: Learned, believed: list[float], measured: Collection[int]) -> Learned:
+    """What both have learned of the same endpoint. A change that one of them suspects is suspected by nobody."""
+    sums = regression.combined(one.sums, other.sums)
+    cells = [correction.combined(a, b, believed) for a, b in zip(one.cells, other.cells, strict=True)]
+    found = Learned(
+        sums=sums,
+        cells=cells,
+        shift=unmoved(),
+        mean=summed(one.mean, other.mean),
+        promises=[added(a, b) for a, b in zip(one.promises, other.promises, strict=True)],
+        silences=sorted([*one.silences, *other.silences], key=_by_kind)[:SILENCES_MAX],
+    )
+    whole = cells[0]
+    level = level_of(whole, believed)
+    sums.solve(believed, level, whole.spread, measured)
+    return found

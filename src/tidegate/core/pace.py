@@ -1,0 +1,39 @@
+"""What an endpoint was busy with in the last while: how many requests, and how much of it with their prompts."""
+
+from math import exp
+
+import msgspec
+
+# Answers take seconds: those that come while one is written are as many as came in the last ten.
+MEMORY_S = 10.0
+
+
+class Pace(msgspec.Struct):
+    """Means over the last `MEMORY_S`, the newest counting most: requests in flight, and seconds of prompts a second."""
+
+    load: float = 0.0
+    prompts: float = 0.0
+    at_s: float = 0.0
+
+    def load_at(self, load: int, now_s: float) -> float:
+        """The mean number in flight, of which there have been `load` since the last event."""
+        age_s = now_s - self.at_s
+        return self.load + (load - self.load) * (age_s / (age_s + MEMORY_S)) if age_s > 0.0 else self.load
+
+    def prompts_at(self, now_s: float) -> float:
+        """Seconds of prompts that came in a second."""
+        age_s = now_s - self.at_s
+        return self.prompts * (MEMORY_S / (age_s + MEMORY_S)) if age_s > 0.0 else self.prompts
+
+    def pass_until(self, load: int, now_s: float) -> None:
+        """So many were in flight until now."""
+        age_s = now_s - self.at_s
+        if age_s > 0.0:
+            left = exp(-age_s / MEMORY_S)
+            self.load = load + (self.load - load) * left
+            self.prompts *= left
+            self.at_s = now_s
+
+    def came(self, prompt_s: float) -> None:
+        """A prompt has come that takes so long."""
+        self.prompts += prompt_s / MEMORY_S

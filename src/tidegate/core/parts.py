@@ -1,0 +1,106 @@
+"""What a time is the sum of: seconds for each part of the work, as the prior has them, before anything is learned.
+
+Where the prior says nothing of a part, it is measured against what it may be at most, and believed to take nothing.
+"""
+
+from math import ceil
+
+from tidegate.core.latency import Sent
+from tidegate.core.model import Endpoint
+from tidegate.core.prior import Prior, crowd
+
+# No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
+ENGINE_S_MIN = 1e-3
+TPOT_S_MIN = 1e-5
+# At so many tokens, attention takes as long as all else: models are between 8k and 100k.
+ATTENTION_TOKENS = 32_768
+# At so many tokens of context, reading them takes as long as reading the weights: a model of 8 billion of 16 bits.
+CONTEXT_TOKENS = 131_072
+# One more sequence in a batch adds a hundredth where much is read for all, and much more where little is.
+SLOWDOWN = 0.05
+# Tokens of prompts in one iteration, where the engine did not say.
+CHUNK_TOKENS = 2048
+
+
+# Of the parts to first token: what is queued, and the iteration under way, are in seconds as learned.
+FIRST_MEASURED = (3, 5)
+
+
+class Parts:
+    """The parts of the time to first token, and of the time per token, of one endpoint.
+
+    To first token: overhead, tokens, attention among them, what is queued before, reading the contexts of others with
+    each chunk, and the iteration that is under way. Per token: weights, others at the time, contexts, prompts of others
+    that come meanwhile, others in the mean of the last while, and how much of that went into prompts.
+    """
+
+    __slots__ = (
+        "attention_s",
+        "chunk_tokens",
+        "context_s",
+        "crowd_s",
+        "decode_s",
+        "fading",
+        "first_believed",
+        "overhead_s",
+        "step_s",
+        "token_believed",
+        "token_s",
+    )
+
+    def __init__(self, endpoint: Endpoint, prior: Prior) -> None:
+        # On declared hardware, prompts are computed chunk by chunk in iterations with the tokens of others.
+        machine = endpoint.machine if endpoint.shares_compute else None
+        chunked = machine is not None
+        self.chunk_tokens = machine.setup.batch_tokens if machine is not None else prior.batch_tokens or CHUNK_TOKENS
+        self.overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
+        self.token_s = prior.prefill_s_per_token
+        self.attention_s = (prior.prefill_s_per_token2 or prior.prefill_s_per_token / ATTENTION_TOKENS) / 2.0
+        self.decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
+        self.crowd_s = self.decode_s * (prior.batch_slowdown or SLOWDOWN)
+        self.fading = prior.batch_fading
+        self.context_s = prior.decode_s_per_context_token or self.decode_s / CONTEXT_TOKENS
+        # Where prompts advance side by side: what one step of one of them takes.
+        self.step_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
+        attends, crowds = float(prior.prefill_s_per_token2 > 0.0), float(prior.batch_slowdown > 0.0)
+        contexts, chunks = float(prior.decode_s_per_context_token > 0.0), float(chunked)
+        self.first_believed = [1.0, 1.0, attends, 1.0, chunks, 0.5 * chunks]
+        self.token_believed = [1.0, crowds, contexts, chunks, 0.0, 0.0]
+
+    def first(self, tokens: float, queue_s: float, load: int, others_tokens: float, tpot_s: float) -> list[float]:
+        """To first token: so many uncached tokens behind `queue_s` of other prompts, beside `load` others."""
+        beside_s = under_way_s = 0.0
+        if load:
+            beside_s = ceil(tokens / self.chunk_tokens) * others_tokens * self.context_s
+            under_way_s = tpot_s
+        return [
+            self.overhead_s,
+            tokens * self.token_s,
+            tokens * tokens * self.attention_s,
+            queue_s,
+            beside_s,
+            under_way_s,
+        ]
+
+    def token(
+        self, tokens: float, output_tokens: float, load: float, others_tokens: float, load_mean: float, busy: float
+    ) -> list[float]:
+        """Per token beside `load` others with so many tokens, of late `load_mean`; prompts took `busy` of the time."""
+        output_tokens = max(1.0, output_tokens)
+        return [
+            self.decode_s,
+            self.crowd_s * crowd(self.fading, load),
+            # On average, half of its output is context too.
+            self.context_s * (tokens + output_tokens / 2.0 + others_tokens),
+            # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
+            others_tokens * self.token_s / output_tokens,
+            self.crowd_s * crowd(self.fading, load_mean),
+            self.decode_s * busy,
+        ]
+
+    def computed(self, sent: Sent, tokens: float) -> list[float]:
+        """The parts of what was sent, had it had so many uncached tokens."""
+        parts = list(sent.parts)
+        parts[1] = tokens * self.token_s
+        parts[2] = tokens * tokens * self.attention_s
+        return parts

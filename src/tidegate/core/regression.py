@@ -1,0 +1,174 @@
+"""Online regression: how much each part of a predicted time really takes, no part less than nothing.
+
+A prediction is a sum of parts, each in the seconds that are believed of it at first: a prompt's tokens, what is queued
+before it, contexts that are read. What is learned is one factor for each. All that is remembered are decayed sums of
+products, so samples have no order, and what two have learned adds up.
+"""
+
+from collections.abc import Collection
+
+import msgspec
+
+# Sums forget by time: half of them in an hour, which is long against a burst and short against a day's cycle.
+HALF_LIFE_S = 3600.0
+# And by number: ten samples for each of a dozen parts, so that a change shows within as many requests.
+WEIGHT_MAX = 128.0
+# A time that is more than so many times what was predicted is taken as so many: one stall is not what work takes.
+RATIO_MAX = 2.0
+# Factors are found anew when a tenth of the sums is new: the corrections follow at once in between.
+DUE_SHARE = 0.1
+# How far parts of one engine are off from each other, as a share of how far all of them are off.
+SHAPE_SIGMA = 0.5
+# What is unknown of a part that nobody declared, against one that was.
+UNKNOWN_SIGMA = 0.5
+# Of times that repeat to better than this, the sums are not trusted further.
+NOISE_MIN = 0.01
+# Who takes a million times what is believed of it has no part of that size.
+FACTOR_MAX = 1e6
+# A factor is known to that; elimination below it is rounding.
+_PIVOT_MIN = 1e-9
+
+
+class Sums(msgspec.Struct):
+    """Decayed sums over samples of parts `x` and times `y`, both as shares of what was predicted of that sample.
+
+    `xx` is the lower triangle of the sum of x x', row by row, `xy` that of x y. `fresh` is the weight that came since
+    `factors` were found.
+    """
+
+    xx: list[float]
+    xy: list[float]
+    factors: list[float]
+    weight: float = 0.0
+    fresh: float = 0.0
+    at_s: float = 0.0
+
+    def add(self, x: list[float], y: float) -> None:
+        """Take one sample in; `fade` was called for its time."""
+        xx, xy = self.xx, self.xy
+        at = 0
+        for i, value in enumerate(x):
+            xy[i] += value * y
+            for other in x[: i + 1]:
+                xx[at] += value * other
+                at += 1
+        self.weight += 1.0
+        self.fresh += 1.0
+
+    def fade(self, now_s: float) -> None:
+        """Forget what time has passed over, and what is more than the most; within one moment nothing."""
+        if now_s <= self.at_s:
+            return
+        weight = self.weight
+        kept = 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S)
+        if weight * kept > WEIGHT_MAX:
+            kept = WEIGHT_MAX / weight
+        self.at_s = now_s
+        self.scale(kept)
+
+    def scale(self, kept: float) -> None:
+        """Count all samples for so much of what they did."""
+        self.xx = [value * kept for value in self.xx]
+        self.xy = [value * kept for value in self.xy]
+        self.weight *= kept
+        self.fresh *= kept
+
+    def shift(self, ratio: float, measured: Collection[int]) -> None:
+        """All times were `ratio` times what they were, and so were the parts in `measured`, whose factors stay."""
+        of = [ratio if i in measured else 1.0 for i in range(len(self.xy))]
+        self.xx = [self.xx[i * (i + 1) // 2 + j] * of[i] * of[j] for i in range(len(of)) for j in range(i + 1)]
+        self.xy = [value * ratio * scale for value, scale in zip(self.xy, of, strict=True)]
+        self.factors = [value * ratio / scale for value, scale in zip(self.factors, of, strict=True)]
+
+    @property
+    def due(self) -> bool:
+        """Whether enough is new for other factors."""
+        return self.fresh > DUE_SHARE * self.weight
+
+    def solve(self, believed: list[float], level: float, noise: float, measured: Collection[int]) -> None:
+        """Find the factors: the best fit to the samples that stays near `level` times those that are `believed`.
+
+        Parts in `measured` come in seconds as they are, whatever the level. `noise` is the variance of a sample. A part
+        that would take less than nothing takes nothing.
+        """
+        size = len(believed)
+        levels = [1.0 if i in measured else level for i in range(size)]
+        wanted = [one * value for one, value in zip(levels, believed, strict=True)]
+        ridge = []
+        for one, value in zip(levels, wanted, strict=True):
+            sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * one
+            ridge.append(max(noise, NOISE_MIN) / (sigma * sigma))
+        left = list(range(size))
+        found = [0.0] * size
+        while left:
+            solved = _eliminate(self.xx, self.xy, ridge, wanted, left)
+            negative = [i for i, value in zip(left, solved, strict=True) if value < 0.0]
+            if not negative:
+                for i, value in zip(left, solved, strict=True):
+                    found[i] = value
+                break
+            left = [i for i in left if i not in negative]
+        self.factors = [min(value, FACTOR_MAX) for value in found]
+        self.fresh = 0.0
+
+
+def empty(believed: list[float]) -> Sums:
+    """Nothing was seen: each part takes what is believed of it."""
+    size = len(believed)
+    return Sums(xx=[0.0] * (size * (size + 1) // 2), xy=[0.0] * size, factors=list(believed))
+
+
+def combined(one: Sums, other: Sums) -> Sums:
+    """What both have seen, as of the later of the two; factors are to be found anew."""
+    a, b = copied(one), copied(other)
+    now_s = max(a.at_s, b.at_s)
+    a.fade(now_s)
+    b.fade(now_s)
+    return Sums(
+        xx=[x + y for x, y in zip(a.xx, b.xx, strict=True)],
+        xy=[x + y for x, y in zip(a.xy, b.xy, strict=True)],
+        factors=a.factors,
+        weight=a.weight + b.weight,
+        fresh=a.weight + b.weight,
+        at_s=now_s,
+    )
+
+
+def copied(sums: Sums) -> Sums:
+    """One that can be changed."""
+    return msgspec.structs.replace(sums, xx=list(sums.xx), xy=list(sums.xy), factors=list(sums.factors))
+
+
+def _eliminate(
+    xx: list[float], xy: list[float], ridge: list[float], wanted: list[float], left: list[int]
+) -> list[float]:
+    """The factors of the parts in `left`, the others being nothing: by Cholesky, of so few faster than by libraries."""
+    rows: list[list[float]] = []
+    forward: list[float] = []
+    for at, i in enumerate(left):
+        row: list[float] = []
+        base = i * (i + 1) // 2
+        for before in range(at):
+            j = left[before]
+            value = xx[base + j]
+            other = rows[before]
+            for k in range(before):
+                value -= row[k] * other[k]
+            row.append(value / other[before])
+        pivot = xx[base + i] + ridge[i]
+        right = xy[i] + ridge[i] * wanted[i]
+        for k in range(at):
+            pivot -= row[k] * row[k]
+            right -= row[k] * forward[k]
+        root = max(pivot, _PIVOT_MIN) ** 0.5
+        row.append(root)
+        rows.append(row)
+        forward.append(right / root)
+    size = len(left)
+    found = [0.0] * size
+    for at in range(size - 1, -1, -1):
+        value = forward[at]
+        for below in range(at + 1, size):
+            value -= rows[below][at] * found[below]
+        found[at] = value / rows[at][at]
+    return found
