@@ -8,7 +8,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ bench-engines: $(VENV)/.dev ## how far simulated engines are from measured ones;
 
 bench-prior_error: $(VENV)/.dev ## how far what is believed of an engine at first is from what was measured; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.prior_error
+
+bench-prefix: $(VENV)/.dev ## how well cached tokens are predicted, and what that is worth; TIDEGATE_DATA as above
+	$(BIN)/python -m bench.prefix
 
 bench-predict: $(VENV)/.dev ## how good predictions are in simulated worlds; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.predict

@@ -15,6 +15,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 
 _ids = count()
@@ -83,6 +84,8 @@ def started(request: Request, endpoint: str) -> Started:
         output_tokens_max=request.output_tokens_max,
         completions=request.completions,
         session=request.session,
+        prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
+        preamble_bytes=request.preamble_bytes,
     )
 
 

@@ -124,6 +124,28 @@ def test_a_slow_engine_that_is_in_use_is_no_cold_one() -> None:
     assert model.at(at_s + 2.0, 0) is WARM
 
 
+def test_an_engine_of_which_nothing_was_measured_yet_is_rather_slow_than_cold() -> None:
+    """What was declared may be off by as much; once it was measured, it is not."""
+    for measured in (False, True):
+        model = ColdModel(LOAD_S, None)
+        sent = model.started(WARM_S, SIGMA, 0.0, 0, measured=measured)
+        assert sent is not None
+        assert (model.learn(sent, 10.0, 10.0) > 0.5) is measured
+
+
+def test_what_was_loaded_for_somebody_who_left_makes_no_unload_look_later() -> None:
+    model, now_s = cold_habit()
+    before = model.at(now_s, 0)
+    for _ in range(5):
+        sent = model.started(WARM_S, SIGMA, now_s, 0)
+        model.ended(0, now_s + 25.0)
+        assert sent is not None
+        model.learn_silence(sent, 25.0, now_s + 25.0)
+        attempt(model, now_s + 40.0, WARM_S)
+        now_s += 640.0
+    assert model.at(now_s, 0).share >= before.share - 0.02
+
+
 # --- who waits for whose load ---------------------------------------------------------------------------------------
 
 
@@ -266,6 +288,12 @@ class Served:
         self.model, self.lengths = EndpointModel(self.endpoint, 0.9), LengthModel()
         self.now_s, self.count = 0.0, 0
 
+    def warmed(self) -> "Served":
+        """It was in use, and is as fast as was declared."""
+        for _ in range(5):
+            self.serve(0.25, idle_s=1.0)
+        return self
+
     def predicted_s(self, idle_s: float = 0.0) -> float:
         asked = make.request(prompt_tokens=200)
         return self.model.base(asked, self.lengths.at("chat", 100), self.now_s + idle_s).first_s
@@ -309,7 +337,7 @@ def test_a_cold_start_is_not_learned_as_a_slow_engine() -> None:
 
 
 def test_what_was_expected_of_those_that_wait_is_put_right_when_the_model_is_there() -> None:
-    served = Served()
+    served = Served().warmed()
     for _ in range(8):
         served.serve(30.2, idle_s=1_000.0)
     model, now_s = served.model, served.now_s + 1_000.0
@@ -327,7 +355,7 @@ def test_what_was_expected_of_those_that_wait_is_put_right_when_the_model_is_the
 
 
 def test_who_waits_for_a_slot_comes_after_somebody_for_whom_the_model_was_there() -> None:
-    served = Served(make.endpoint("laptop", concurrency=1))
+    served = Served(make.endpoint("laptop", concurrency=1)).warmed()
     for _ in range(8):
         served.serve(30.2, idle_s=1_000.0)
     now_s = served.now_s + 1_000.0
@@ -365,6 +393,7 @@ def test_what_a_load_takes_at_first_is_as_written_or_as_the_size_of_the_weights_
 def test_another_model_behind_the_endpoint_has_loads_of_its_own() -> None:
     served = Served()
     served.model.probed(Probed(endpoint="laptop", up=True, fingerprint=LLAMA), 0.0)
+    served.warmed()
     for _ in range(6):
         served.serve(60.2, idle_s=1_000.0)
     share = served.model.cold.at(served.now_s + 1_000.0, 0).share

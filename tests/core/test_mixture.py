@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests import make
 from tidegate.core.base import Base
 from tidegate.core.latency import Sent
-from tidegate.core.mixture import Mixture, probability_below
+from tidegate.core.mixture import Mixture, share_below
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.value import attainment, estimate, lateness_s, net_usd
 
@@ -22,7 +22,7 @@ SENT = Sent([0.4], 0.4, 0.4, 1.05, 0.3, 1.0, 0, 0)
 BASE = Base(
     network_s=0.05, queue_s=0.0, prefill_s=0.4, prefill_s_mean=0.42, first_s=0.45, sigma=0.3, deviations=1.3,
     tpot_s=0.02, tpot_sigma=0.3, decode_s=2.0, decode_s_mean=2.1, output_tokens=100.0, cost_usd=0.001,
-    ttft=SENT, tpot=SENT,
+    ttft=SENT, tpot=SENT, sure_s=0.45, warm_s=0.45,
 )  # fmt: skip
 
 
@@ -33,14 +33,14 @@ def with_load(share: float, load_s: float = 20.0, load_sigma: float = 0.4) -> Ba
 
 def below(mixture: Mixture, limit_s: float) -> float:
     """The share that is below, from its parts."""
-    warm = probability_below((log(limit_s) - log(mixture.warm_s)) / mixture.warm_sigma)
-    cold = probability_below((log(limit_s) - log(mixture.cold_s)) / mixture.cold_sigma)
+    warm = share_below((log(limit_s) - log(mixture.warm_s)) / mixture.warm_sigma)
+    cold = share_below((log(limit_s) - log(mixture.cold_s)) / mixture.cold_sigma)
     return (1.0 - mixture.cold_share) * warm + mixture.cold_share * min(warm, cold)
 
 
 @given(mixtures, st.floats(-2.0, 4.0))
 def test_below_a_quantile_is_the_share_that_it_stands_for(mixture: Mixture, deviations: float) -> None:
-    assert below(mixture, mixture.quantile_s(deviations)) == pytest.approx(probability_below(deviations), abs=2e-5)
+    assert below(mixture, mixture.quantile_s(deviations)) == pytest.approx(share_below(deviations), abs=2e-5)
 
 
 @given(mixtures, st.floats(-2.0, 4.0), st.floats(0.0, 0.5))
@@ -49,7 +49,7 @@ def test_a_likelier_load_raises_every_quantile(mixture: Mixture, deviations: flo
     warm_s = mixture.warm_s * exp(deviations * mixture.warm_sigma)
     assert warm_s * (1.0 - 1e-3) <= mixture.quantile_s(deviations)
     # Where hardly anything lies between the two, a quantile there means little.
-    assert below(likelier, mixture.quantile_s(deviations)) <= probability_below(deviations) + 2e-5
+    assert below(likelier, mixture.quantile_s(deviations)) <= share_below(deviations) + 2e-5
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.8])
@@ -64,7 +64,7 @@ def test_quantiles_are_those_of_many_draws(share: float, load_s: float, load_sig
     for deviations in (-1.0, 0.0, 1.2816, 2.0):
         found = mixture.quantile_s(deviations)
         actual = sum(x <= found for x in drawn) / len(drawn)
-        assert actual == pytest.approx(probability_below(deviations), abs=0.025)
+        assert actual == pytest.approx(share_below(deviations), abs=0.025)
 
 
 @given(mixtures, seconds, seconds)

@@ -60,6 +60,9 @@ class Called:
         self.failure: Failure | None = None
         self.over = asyncio.Event()
 
+    def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
+        """Nobody asks."""
+
     def content(self, attempt: Attempt) -> None:
         self.contents += 1
         attempt.relay = self._write

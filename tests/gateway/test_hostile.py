@@ -68,6 +68,9 @@ class Slow:
     def __init__(self) -> None:
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
+    def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
+        """Nobody asks."""
+
     def content(self, attempt: Attempt) -> None:
         attempt.relay = lambda _: attempt.pause()
 

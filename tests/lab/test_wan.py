@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tidegate.clock import tick_s
-from tidegate.lab.link import uniform
-from tidegate.lab.relay import PIECE_BYTES_MAX
+from tidegate.lab.link import PIECE_BYTES_MAX, uniform
 from tidegate.lab.wan import Address, Link, Outage, Wan
 
 LOCAL = "127.0.0.1"

@@ -29,6 +29,7 @@ from tidegate.core.model import (
     Segment,
     Slo,
     Step,
+    Uploaded,
     Wait,
     replace,
 )
@@ -61,13 +62,20 @@ def endpoints() -> tuple[Endpoint, ...]:
 
 
 class Storm:
-    """One seed's weather. `step` lets something happen; `lines` is the journal so far."""
+    """One seed's weather. `step` lets something happen; `lines` is the journal so far.
 
-    def __init__(self, seed: int, decided: Decided | None = None, policy: Policy | None = None) -> None:
+    `alike`: prompts begin like others, and engines tell what was cached of them.
+    """
+
+    def __init__(
+        self, seed: int, decided: Decided | None = None, policy: Policy | None = None, *, alike: bool = True
+    ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
         self.draw_more = Random(f"{seed} more")
         self.draw_cold = Random(f"{seed} cold")
+        self.draw_alike = Random(f"{seed} alike")
+        self.alike = alike
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -118,10 +126,19 @@ class Storm:
             failover=draw.random() < 0.9,
             session=self.draw_more.choice(("", "", "s1", "s2", "s3")),
             session_moves=self.draw_more.random() < 0.1,
+            prefix=self.prefix(4 * tokens),
         )
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))
         self.decide(request)
+
+    def prefix(self, prompt_bytes: int) -> tuple[int, ...]:
+        """The digests of a prompt that goes on with one of a few conversations, or begins one."""
+        draw = self.draw_alike
+        talk, shared = draw.randrange(8), draw.randrange(12)
+        digests = [1000 * (talk + 1 if block >= 2 else 0) + block for block in range(prompt_bytes // 1024)]
+        digests[2 + shared :] = [draw.getrandbits(32) for _ in digests[2 + shared :]]
+        return tuple(digests[:256]) if self.alike else ()
 
     def decide(self, request: Request) -> None:
         """Decide, and do what a shell does with the answer."""
@@ -157,8 +174,17 @@ class Storm:
         silent = [key for key in self.sent if key not in self.content]
         if silent:
             key = self.draw.choice(silent)
+            if self.draw_more.random() < 0.3:
+                self.upload(key)
             self.content[key] = self.now_s
             self.tell(FirstToken(request_id=key[0], endpoint=key[1], ttft_s=self.now_s - self.sent[key]))
+
+    def upload(self, key: tuple[str, str]) -> None:
+        """The bytes of a request have got there."""
+        took_s, at_most = self.draw_more.choice((0.002, 0.02, 1.5)), self.draw_more.random() < 0.2
+        size_bytes = self.requests[key[0]].prompt_bytes
+        fact = Uploaded(request_id=key[0], endpoint=key[1], upload_bytes=size_bytes, seconds=took_s, at_most=at_most)
+        self.tell(fact)
 
     def end(self) -> None:
         """Some attempt ends, well or not; a failed one goes on with its plan."""
@@ -169,6 +195,10 @@ class Storm:
         ending = Ending.FAILED if sick else self.draw.choice(ENDINGS)
         sent_s, first_s = self.sent.pop(key), self.content.pop(key, None)
         tokens = self.draw.choice((None, 1, 40, 700))
+        prompt_tokens, cached_tokens = self.draw.choice((None, 10, 3_000)), self.draw.choice((None, 5))
+        if self.alike and self.draw_alike.random() < 0.5:
+            prompt_tokens = self.requests[key[0]].prompt_tokens
+            cached_tokens = self.draw_alike.randrange(prompt_tokens)
         self.tell(
             Ended(
                 request_id=key[0],
@@ -176,8 +206,8 @@ class Storm:
                 ending=ending,
                 e2e_s=self.now_s - sent_s,
                 ttft_s=None if first_s is None else first_s - sent_s,
-                prompt_tokens=self.draw.choice((None, 10, 3_000)),
-                cached_tokens=self.draw.choice((None, 5)),
+                prompt_tokens=prompt_tokens,
+                cached_tokens=cached_tokens,
                 output_tokens=tokens if ending is Ending.OK else None,
                 retry_after_s=self.draw.choice((None, 3.0)) if ending is Ending.REFUSED else None,
                 cause=self.draw.choice(("", "", "context_exceeded")) if ending is Ending.FAILED else "",
@@ -204,6 +234,8 @@ class Storm:
         name = self.draw.choice(self.endpoints).name
         up = self.draw.random() < 0.8
         rtt_s = self.draw.choice((None, 0.02)) if up else None
+        if rtt_s is not None:
+            rtt_s *= self.draw_more.choice((1.0, 1.0, 1.0, 1.1, 10.0))
         # Some are one model for a time, and one never tells.
         told = None if name == "cloud" else self.draw_more.choice(FINGERPRINTS)
         resident = self.draw_cold.choice((None, True, False)) if name == "desk" else None

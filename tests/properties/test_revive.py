@@ -15,7 +15,8 @@ from tidegate.core.estimator import RETRY_AFTER_S_MAX, ROWS
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA, Length, LengthModel
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
-from tidegate.core.network import Network
+from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
+from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.router import Router
@@ -35,8 +36,9 @@ def names(storm: Storm) -> set[str]:
 
 
 def idle(seed: int) -> Storm:
-    """A router that has seen much, and has nothing under way; all endpoints are up."""
-    storm = Storm(seed).run(200)
+    """A router that has seen much, and has nothing under way; all endpoints are up. No prompt is like another: which of
+    them were, a restart forgets."""
+    storm = Storm(seed, alike=False).run(200)
     for request_id, endpoint in storm.sent:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:
@@ -51,9 +53,10 @@ def idle(seed: int) -> Storm:
 
 def learned(e: EndpointState) -> bytes:
     breaker = msgspec.structs.replace(e.breaker, trial="")
+    kept = e.prompts.kept
     cold = (e.cold.idle, e.cold.resident, e.cold.away, e.cold.loads, e.cold.used_s, e.cold.waited_s)
     return msgspec.json.encode(
-        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, cold)
+        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, cold)
     )
 
 
@@ -66,6 +69,7 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
     assert after.static_until_s == 0.0
     for e in after.endpoints.values():
         assert e.reservations == {}
+        assert e.prompts.uses == {}
         assert e.prefills == Prefills()
         assert e.breaker.trial == ""
         assert e.up
@@ -80,6 +84,7 @@ def test_the_storms_have_what_must_not_survive() -> None:
     assert any(state.sessions for state in states)
     assert any(state.static_until_s for state in states)
     assert any(e.reservations for e in endpoints)
+    assert any(e.prompts.uses for e in endpoints)
     assert any(e.prefills.count for e in endpoints)
     assert any(e.breaker.trial for e in endpoints)
     assert any(not e.up for e in endpoints)
@@ -163,6 +168,7 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
             assert learned is not None
             assert all(cell.at_s <= now_s for cell in learned.cells)
             assert max(learned.sums.at_s, learned.shift.at_s, learned.mean.at_s) <= now_s
+        assert e.prompts.kept.at_s <= now_s
     assert all(cell.at_s <= now_s for cell in after.lengths.values())
 
 
@@ -252,19 +258,28 @@ def test_two_restarts_age_what_was_learned_as_one_after_both_times(
     assert [c.variance for c in twice.lengths.values()] == pytest.approx([c.variance for c in once.lengths.values()])
 
 
-@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1 + 0.2 / 3.0), (HOUR_S, 0.3)])
-def test_a_round_trip_that_is_old_gives_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
+@pytest.mark.parametrize(("age_s", "after_s"), [(60.0, 0.1), (2.0 * HOUR_S, 0.12)])
+def test_round_trips_that_are_old_give_way_to_the_next_one_measured(age_s: float, after_s: float) -> None:
     network = aged(_one(), age_s).endpoints["e"].network
-    assert network.rtt_s == 0.1
-    network.learn_rtt(0.3)
-    assert network.rtt_s == pytest.approx(after_s)
+    way = NetworkModel(0.0, 1e6, network)
+    assert way.rtt_s == 0.1
+    way.learn_rtt(0.12, age_s)
+    assert way.rtt_s == after_s
+
+
+def test_what_a_network_was_like_after_now_becomes_now_and_stays_in_order() -> None:
+    state = _one()
+    state.endpoints["e"].network.rtts = [Sample(1.0, 0.4), Sample(2.0, 0.3), Sample(3.0, 0.2)]
+    after = revived(state, {"e"}, 2.0)
+    assert after.endpoints["e"].network.rtts == [Sample(1.0, 0.4), Sample(2.0, 0.2), Sample(2.0, 0.3)]
+    assert fault(after) == ""
 
 
 def _one(excess: float = 0.0) -> State:
     made = state_of(Storm(0)).endpoints["lap"]
     assert made.ttft is not None
     made.ttft.promises[0].excess = excess
-    made.network = Network(rtt_s=0.1, upload_bytes_per_s=1e6, probed=True)
+    made.network = Network(rtts=[Sample(0.0, 0.1), Sample(0.0, 0.1)])
     return State(endpoints={"e": made})
 
 
@@ -324,15 +339,31 @@ def _hush(e: EndpointState) -> None:
     _ttft(e).silences = [Silence(0, 0, 1.0, (0.1,) * PARTS)] * (SILENCES_MAX + 1)
 
 
+def _forget(e: EndpointState) -> None:
+    e.prompts.kept.hits_by_age.pop()
+
+
+def _undo(e: EndpointState) -> None:
+    e.prompts.kept.misses_by_size[0] = -1.0
+
+
+def _overdo(e: EndpointState) -> None:
+    e.prompts.kept.odds = Odds([1.5] * DISTANCES, [1.0] * AGES, [1.0] * SIZES)
+
+
 def _hurry(e: EndpointState) -> None:
-    e.network.rtt_s = -0.1
+    e.network.rtts = [Sample(1.0, -0.1)]
 
 
 def _stop(e: EndpointState) -> None:
-    e.network.upload_bytes_per_s = 0.0
+    e.network.uploads = [Sample(1.0, 0.0)]
 
 
-def _forget(e: EndpointState) -> None:
+def _confuse(e: EndpointState) -> None:
+    e.network.rtts = [Sample(2.0, 0.1), Sample(1.0, 0.1)]
+
+
+def _miscount(e: EndpointState) -> None:
     e.cold.idle.pop()
 
 
@@ -342,6 +373,10 @@ def _freeze(e: EndpointState) -> None:
 
 def _unload(e: EndpointState) -> None:
     e.cold.loads.count = -1.0
+
+
+def _hoard(e: EndpointState) -> None:
+    e.network.uploads = [Sample(float(n), 1e6) for n in range(SAMPLES_MAX + 1)]
 
 
 @pytest.mark.parametrize(
@@ -356,11 +391,16 @@ def _unload(e: EndpointState) -> None:
         (_reverse, "`ttft` has a negative factor"),
         (_part, "`ttft` has a cell whose parts are not 6"),
         (_hush, "`ttft` has 17 silences"),
-        (_hurry, "`network`"),
-        (_stop, "`network`"),
-        (_forget, "`cold` has 7 bins, not 8"),
+        (_miscount, "`cold` has 7 bins, not 8"),
         (_freeze, "`cold` has more cold starts than attempts"),
         (_unload, "`cold` has a negative number of loads"),
+        (_hurry, "`network.rtts` has a sample that cannot be"),
+        (_stop, "`network.uploads` has a sample of no rate"),
+        (_confuse, "`network.rtts` has more than 16 samples, or has them out of order"),
+        (_hoard, "`network.uploads` has more than 16 samples"),
+        (_forget, "`prompts` has other cells"),
+        (_undo, "`prompts` has a negative sum"),
+        (_overdo, "`prompts` has a probability that is none"),
     ],
 )
 def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(

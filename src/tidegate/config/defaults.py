@@ -4,6 +4,7 @@ from typing import Any
 
 from tidegate.config.endpoint import EngineKind
 from tidegate.core.model import Capability, Prior, Record, replace
+from tidegate.core.prior import CachePrior
 
 
 class Defaults(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -45,12 +46,14 @@ _LLAMACPP = Defaults(
         batch_slowdown=0.5,
         batch_tokens=2048,
         sigma=1.0,
+        cache=CachePrior(share=0.9, tokens=16_384.0),
         **LAN,
     ),
     reasons="A small model on one CPU thread: SmolLM2-135M takes 2.6 s for 500 prompt tokens, 13.7 s for 2,000, 112 s "
     "for 8,000, and makes 28 to 76 tokens a second. An accelerator is ten to a hundred times faster, hence the wide "
     "sigma. One slot, since each further one takes its share of the context. The context is assumed until the engine "
-    "was asked: half the smallest it is usually started with.",
+    "was asked: half the smallest it is usually started with. It keeps the last prompt of "
+    "each slot, and newer versions some more.",
 )
 
 _LOCAL_OPENAI = Defaults(
@@ -65,6 +68,7 @@ _LOCAL_OPENAI = Defaults(
         decode_s_per_token=1 / 45,
         batch_slowdown=0.03,
         sigma=0.7,
+        cache=CachePrior(share=0.5, tokens=200_000.0),
         **LAN,
     ),
     reasons="vLLM with an 8B model on an L40S: 145 ms for 2,048 prompt tokens, 0.70 s for 8,192, 3.97 s for 32,768; "
@@ -82,19 +86,23 @@ _REMOTE_OPENAI = Defaults(
         prefill_s_per_token=1 / 33_000,
         decode_s_per_token=1 / 60,
         sigma=0.7,
+        cache=CachePrior(share=0.5, lifetime_s=600.0, tokens_min=1024),
         **WAN,
     ),
     reasons="A vendor's API: the first token after 0.4 s in the median and 1.7 s at the ninth decile of "
     "2,845 requests to eight vendors; 3.0 s for 100k uncached prompt tokens and 56 to 68 tokens a second at a "
     "long-context one. 64 at once are the 500 requests a minute of usual entry tiers. Few vendors still serve "
-    "completions or log-probabilities.",
+    "completions or log-probabilities. Prompts that begin alike for 1,024 tokens or more are cached for five to ten "
+    "minutes, where they meet the same machine.",
 )
 
 # What serves many at once on an accelerator, and tells its window.
 _SERVER = replace(
     _LOCAL_OPENAI,
     context_tokens=2048,
-    reasons="As `openai`, local, which was measured with vLLM. The context is assumed until the engine was asked.",
+    prior=replace(_LOCAL_OPENAI.prior, cache=CachePrior(share=0.9, tokens=200_000.0)),
+    reasons="As `openai`, local, which was measured with vLLM. The context is assumed until the engine was asked. "
+    "It keeps prompts while there is memory: some 200,000 tokens of an 8B model beside its weights.",
 )
 
 _OLLAMA = Defaults(
@@ -102,16 +110,24 @@ _OLLAMA = Defaults(
     concurrency=1,
     shares_compute=True,
     capabilities=(Capability.CHAT, Capability.COMPLETION, Capability.TOOLS, Capability.JSON_SCHEMA),
-    prior=replace(_LLAMACPP.prior, batch_tokens=None, unload_after_s=300.0),
+    prior=replace(
+        _LLAMACPP.prior,
+        batch_tokens=None,
+        cache=CachePrior(share=0.8, tokens=8_192.0, lifetime_s=300.0),
+        unload_after_s=300.0,
+    ),
     reasons="The same computation as `llamacpp`, one prompt after the other. One at once, its own default. The context "
     "is its default below 24 GiB of memory, assumed until the model is loaded and tells: beyond it Ollama cuts "
-    "prompts without a word. It keeps a model for five minutes after its last use.",
+    "prompts without a word. It keeps the last prompt, until the model is unloaded after five minutes, and "
+    "tells nothing of it.",
 )
 
 _ANTHROPIC = replace(
     _REMOTE_OPENAI,
     context_tokens=200_000,
-    reasons="As `openai`, remote. The context is that of every model of the vendor since 2024, until it was asked.",
+    prior=replace(_REMOTE_OPENAI.prior, cache=CachePrior(share=0.0, lifetime_s=300.0, tokens_min=1024)),
+    reasons="As `openai`, remote, but it caches only what a request asks it to. The context is that of every model of "
+    "the vendor since 2024, until it was asked.",
 )
 
 _FAKE = Defaults(

@@ -6,6 +6,8 @@ import msgspec
 
 from tidegate.core.latency import Sent
 from tidegate.core.mixture import Mixture
+from tidegate.core.model import Prefix, Request, Started
+from tidegate.core.prompts import NOTHING, Cached, Prompt
 
 
 class Base(msgspec.Struct, gc=False):
@@ -13,10 +15,12 @@ class Base(msgspec.Struct, gc=False):
 
     `first_s` and `tpot_s` are medians with the spread of their logarithms: promises are judged at quantiles, at
     `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end will teach by.
+    `cached` is what need not be computed of the prompt. `first_s` is with what is cached more likely than not, `sure_s`
+    with what is nearly for sure; `outcomes` are the times with as much as may be, each with its probability.
 
-    With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median. That is in
-    `first_s` where it is likelier than not, and never in `sigma` and `deviations`, which are those of a model that is
-    there.
+    With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median; then nothing is
+    cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
+    and `deviations` are those of a model that is there.
     """
 
     network_s: float
@@ -34,31 +38,30 @@ class Base(msgspec.Struct, gc=False):
     cost_usd: float
     ttft: Sent
     tpot: Sent
+    cached: Cached = NOTHING
+    sure_s: float = 0.0
+    outcomes: tuple[tuple[float, float], ...] = ()
+    warm_s: float = 0.0
     cold_share: float = 0.0
     load_s: float = 0.0
     load_sigma: float = 0.0
-
-    @property
-    def warm_s(self) -> float:
-        """The median time to first content of a model that is there."""
-        return self.first_s - self.load_s if self.cold_share > 0.5 else self.first_s
-
-    @property
-    def warm_s_high(self) -> float:
-        """The calibrated upper quantile of that."""
-        return self.warm_s * exp(self.deviations * self.sigma)
-
-    @property
-    def cold_s(self) -> float:
-        """The median with a load in it, where there may be one; else without."""
-        return self.warm_s + self.load_s
 
     @property
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
         if self.cold_share:
             return self.mixture.quantile_s(self.deviations)
-        return self.first_s * exp(self.deviations * self.sigma)
+        return max(self.first_s, self.sure_s) * exp(self.deviations * self.sigma)
+
+    @property
+    def warm_s_high(self) -> float:
+        """The same of a model that is there."""
+        return max(self.warm_s, self.sure_s) * exp(self.deviations * self.sigma)
+
+    @property
+    def cold_s(self) -> float:
+        """The median with a load in it, where there may be one; else without."""
+        return max(self.warm_s, self.sure_s) + self.load_s if self.cold_share else self.first_s
 
     @property
     def first_s_mean(self) -> float:
@@ -71,11 +74,18 @@ class Base(msgspec.Struct, gc=False):
         return self.cold_share * self.load_s * exp(self.load_sigma * self.load_sigma / 2.0)
 
     @property
+    def mixture(self) -> Mixture:
+        """What is promised of the time to first content, with and without a load."""
+        return Mixture(max(self.warm_s, self.sure_s), self.sigma, self.cold_share, self.load_s, self.load_sigma)
+
+    @property
     def occupies_s(self) -> float:
         """The expected time in a slot."""
         return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean + self.load_s_mean
 
-    @property
-    def mixture(self) -> Mixture:
-        """The time to first content with and without a load."""
-        return Mixture(self.warm_s, self.sigma, self.cold_share, self.load_s, self.load_sigma)
+
+def asked(request: Request | Started) -> Prompt:
+    """Its prompt, as the beginnings of others know it."""
+    prefix = request.prefix
+    digests = prefix.spread() if isinstance(prefix, Prefix) else prefix or ()
+    return Prompt(digests, request.prompt_tokens, request.prompt_bytes, request.preamble_bytes)

@@ -120,9 +120,12 @@ class ColdModel:
 
     # --- learning -----------------------------------------------------------------------------------------------
 
-    def started(self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int) -> ColdSent | None:
-        """An attempt is sent beside `in_flight` others; its time to first content is predicted for a model that is
-        there. None where it will tell nothing of cold starts."""
+    def started(
+        self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int, *, measured: bool = True
+    ) -> ColdSent | None:
+        """An attempt is sent beside `in_flight` others; `warm_s` is its time to first content, as predicted for a model
+        that is there, with the deviation of its logarithm; `measured`, or as was declared. None where it will tell
+        nothing of cold starts."""
         state = self.state
         if not in_flight:
             state.began_s = now_s
@@ -130,10 +133,10 @@ class ColdModel:
             if state.loading is None:
                 return None
             joined = self._joined(state.loading, now_s)
-            return ColdSent(Mixture(warm_s, warm_sigma, joined.share, joined.load_s, joined.sigma))
+            return ColdSent(Mixture(warm_s, warm_sigma, joined.share, joined.load_s, joined.sigma, measured))
         idle_s = now_s - self._used_s
         load_s, sigma = self._loads(now_s)
-        predicted = Mixture(warm_s, warm_sigma, self._share(now_s), load_s, sigma)
+        predicted = Mixture(warm_s, warm_sigma, self._share(now_s), load_s, sigma, measured)
         if not self._hot or idle_s >= IDLE_EDGES_S[0]:
             loading = state.loading
             # Those that were sent in one moment wait for the same load, whichever of them was first.
@@ -141,7 +144,8 @@ class ColdModel:
                 state.loading = Loading(now_s, predicted)
         if state.told_loading_s is not None:
             return ColdSent(predicted)
-        return ColdSent(predicted, min(idle_s, IDLE_S_MAX), self.resident())
+        after_wait = state.waited_s is not None and state.waited_s > self._used_s
+        return ColdSent(predicted, min(idle_s, IDLE_S_MAX), self.resident(), after_wait)
 
     def used(self, now_s: float) -> None:
         """The model is there: an attempt has shown content, or ended after that."""
@@ -163,7 +167,8 @@ class ColdModel:
     def learn(self, sent: ColdSent, ttft_s: float, now_s: float) -> float:
         """Take in the time to first content of an attempt, and return the responsibility of a cold start for it."""
         cold = sent.predicted.responsibility(ttft_s)
-        self._learn(sent, 1.0, cold, now_s)
+        # What was loaded for somebody who left is there, however soon it would have been unloaded.
+        self._learn(sent, cold if sent.after_wait else 1.0, cold, now_s)
         if cold and sent.idle_s is not None:
             self.state.loads.learn(cold, ttft_s - sent.predicted.warm_s, now_s)
             self._load = None
@@ -188,6 +193,8 @@ class ColdModel:
     def told(self, resident: bool | None, now_s: float, *, loading: bool = False) -> None:
         """A probe heard whether the model is there, or on its way; None: nothing was heard."""
         state = self.state
+        if resident is None and not loading:
+            return
         state.told_loading_s = (state.told_loading_s or now_s) if loading else None
         if resident is None:
             return

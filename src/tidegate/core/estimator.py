@@ -1,20 +1,35 @@
 """TTFT, TPOT and cost of a request at one endpoint: predict, and learn from how attempts end."""
 
 from bisect import bisect_left
+from math import sqrt
 from statistics import NormalDist
 
 from tidegate.core import identity, likeness
-from tidegate.core.base import Base
+from tidegate.core.base import Base, asked
 from tidegate.core.breaker import Breaker
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
-from tidegate.core.fingerprint import one_model
-from tidegate.core.latency import Latency
+from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
+from tidegate.core.latency import Latency, Sent
 from tidegate.core.length import Length
 from tidegate.core.likeness import Doubts
-from tidegate.core.model import Checked, Ended, Ending, Endpoint, Fingerprint, Likeness, Prior, Probed, Request, Started
-from tidegate.core.network import Network
+from tidegate.core.model import (
+    Checked,
+    Ended,
+    Ending,
+    Endpoint,
+    Fingerprint,
+    Likeness,
+    Prior,
+    Probed,
+    Request,
+    Started,
+    Uploaded,
+)
+from tidegate.core.network import RTT_NOISE_S, NetworkModel
 from tidegate.core.pace import Pace
-from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, TPOT_S_MIN, Parts
+from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, LIKELY, TPOT_S_MIN, Parts
+from tidegate.core.prefix import Prefixes
+from tidegate.core.prompts import Given, Prompt
 from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
@@ -28,15 +43,17 @@ ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
+# One promise in ten is missed by chance, so that one in a hundred times it is two in a row.
+SURPRISES = 2
+# Seven in a hundred prompts of those that were not cached are as much sooner than expected.
+QUICK_DEVIATIONS = 1.5
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX = 3600.0
 
 
-def fresh(endpoint: Endpoint) -> EndpointState:
-    """The state of an endpoint of which nothing is known but what its configuration says."""
-    prior = endpoint.prior
+def fresh() -> EndpointState:
+    """The state of an endpoint of which nothing is known but what its configuration says, which stands there."""
     return EndpointState(
-        network=Network(rtt_s=prior.rtt_s, upload_bytes_per_s=prior.upload_bytes_per_s),
         breaker=Breaker(),
         prefills=Prefills(),
         pace=Pace(),
@@ -51,6 +68,7 @@ class EndpointModel:
     """
 
     __slots__ = (
+        "_cached_usd",
         "_context_tokens",
         "_deviations",
         "_input_usd",
@@ -61,6 +79,7 @@ class EndpointModel:
         "_quantile",
         "_shares_compute",
         "_slots",
+        "_surprises",
         "_usd_per_s",
         "capabilities",
         "cold",
@@ -70,7 +89,9 @@ class EndpointModel:
         "fingerprint",
         "likeness",
         "name",
+        "network",
         "owned",
+        "prefixes",
         "prior",
         "state",
         "tpot",
@@ -79,7 +100,7 @@ class EndpointModel:
 
     def __init__(self, endpoint: Endpoint, quantile: float, state: EndpointState | None = None) -> None:
         """`quantile` is what promises are held to."""
-        state = fresh(endpoint) if state is None else state
+        state = fresh() if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
@@ -102,11 +123,18 @@ class EndpointModel:
         self.cold = ColdModel(identity.load_s(endpoint, self.fingerprint), self.prior.unload_after_s, state.cold)
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
+        self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
+        cached_usd = endpoint.price.usd_per_cached_token
+        # What a token costs more that is cached; mostly it is less.
+        self._cached_usd = 0.0 if cached_usd is None else cached_usd - self._input_usd
+        self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         # What is ours takes the next request once a slot is free: it will never see more beside it than this.
         self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
         self._slots: tuple[float, list[float]] | None = None
+        # Attempts in a row whose first content came later than promised, or sooner than the network should let it.
+        self._surprises = 0
 
     @property
     def context_tokens(self) -> int:
@@ -118,19 +146,26 @@ class EndpointModel:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.endpoint.concurrency - len(self.state.reservations)
 
+    @property
+    def doubts_network(self) -> bool:
+        """Whether the way there may be another one by now, so that a probe should tell before its turn."""
+        return self.network.unsettled or self._surprises >= SURPRISES
+
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
         return self is other or one_model(self.fingerprint, other.fingerprint)
 
-    def base(self, request: Request | Started, length: Length, now_s: float) -> Base:
+    def base(self, request: Request | Started, length: Length, now_s: float, prompt: Prompt | None = None) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
-        free, where that has to come first."""
+        free, where that has to come first. `prompt` is its own, where somebody has made it already."""
         state, parts = self.state, self._parts
         load = in_flight = len(state.reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
         column = bisect_left(LOAD_EDGES, load)
         tokens = request.prompt_tokens
+        cached = self.prefixes.cached(prompt or asked(request), now_s)
+        cached_tokens = cached.at_least(LIKELY)
         output_tokens = length.expected_tokens
         others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
         pace = state.pace
@@ -145,40 +180,54 @@ class EndpointModel:
         tpot_s = tpot.median_s if tpot.median_s > TPOT_S_MIN else TPOT_S_MIN
         queue_s = 0.0
         if in_flight and self._shares_compute:
-            queue_s = self._queue_s(tokens, in_flight > load, now_s)
-        row = bisect_left(LENGTH_EDGES, tokens)
-        ttft = self.ttft.predict(parts.first(tokens, queue_s, load, others_tokens, tpot_s), row, 0, now_s)
+            queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
+        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s)
+        row = bisect_left(LENGTH_EDGES, tokens - cached_tokens)
+        ttft = self.ttft.predict(first, row, 0, now_s)
+        if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
+            # Whatever corrections say of short prompts: what is cached makes none slower.
+            ttft = min(ttft, self.ttft.predict(first, whole, 0, now_s), key=_median_s)
         queued_s = self.ttft.factors[3] * queue_s * ttft.median_s / ttft.raw_s
         engine_s = ttft.median_s if ttft.median_s > ENGINE_S_MIN else ENGINE_S_MIN
         prefill_s = engine_s - queued_s
-        network = state.network
-        network_s = network.rtt_s + request.prompt_bytes / network.upload_bytes_per_s
+        network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
         decode_s = output_tokens * tpot_s
-        first_s = network_s + engine_s
+        first_s = sure_s = network_s + engine_s
+        prefill_s_mean = prefill_s * ttft.mean_ratio
+        outcomes: tuple[tuple[float, float], ...] = ()
+        if cached.tokens:
+            sure_s, mean_s, outcomes = parts.outcomes(cached, cached_tokens, first_s, self.ttft.factors, ttft)
+            prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * ttft.mean_ratio
+        # Of what is promised: with what is cached for sure.
+        most_s = first_s if first_s > sure_s else sure_s
+        warm_s, load_s_mean = first_s, 0.0
         # Whoever waits for a slot comes after somebody for whom the model was there.
         cold = WARM if in_flight > load else self.cold.at(now_s, in_flight)
-        load_s_mean = 0.0
         if cold is not WARM:
             load_s_mean = cold.share * cold.load_s_mean
             if cold.share > 0.5:
-                first_s += cold.load_s
+                first_s = most_s + cold.load_s
         return Base(
             network_s,
             queued_s,
             prefill_s,
-            prefill_s * ttft.mean_ratio,
+            prefill_s_mean,
             first_s,
-            ttft.sigma,
+            sqrt(ttft.sigma * ttft.sigma + network_s2 / (most_s * most_s)),
             self._deviations,
             tpot_s,
             tpot.sigma,
             decode_s,
             decode_s * tpot.mean_ratio,
             output_tokens,
-            self.cost_usd(request, length)
-            + self._usd_per_s * (queued_s + prefill_s * ttft.mean_ratio + decode_s * tpot.mean_ratio + load_s_mean),
+            self.cost_usd(request, length, cached.tokens)
+            + self._usd_per_s * (queued_s + prefill_s_mean + decode_s * tpot.mean_ratio + load_s_mean),
             ttft,
             tpot,
+            cached,
+            sure_s,
+            outcomes,
+            warm_s,
             cold.share,
             cold.load_s,
             cold.sigma,
@@ -189,8 +238,8 @@ class EndpointModel:
         factors = self.ttft.factors
         return factors[0] * parts[0] + factors[1] * parts[1] + factors[2] * parts[2]
 
-    def _queue_s(self, tokens: int, filled_beyond: bool, now_s: float) -> float:
-        """How long other prompts are computed before one of so many tokens."""
+    def _queue_s(self, tokens: float, filled_beyond: bool, now_s: float) -> float:
+        """How long other prompts are computed before one of so many uncached tokens."""
         parts, factors = self._parts, self.ttft.factors
         step_s = None if parts.step_s is None else factors[1] * parts.step_s
         own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
@@ -199,12 +248,20 @@ class EndpointModel:
             queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
         return queue_s
 
-    def cost_usd(self, request: Request | Started, length: Length) -> float:
-        """What the tokens of this request are expected to cost here, none of them cached."""
+    def cost_usd(self, request: Request | Started, length: Length, cached_tokens: float) -> float:
+        """What the tokens of this request are expected to cost here, so many of its prompt cached."""
         output_tokens = length.expected_tokens * request.completions
         if self._price.tiers:
-            return self._price.usd(request.prompt_tokens, output_tokens)
-        return request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
+            return self._price.usd(request.prompt_tokens, output_tokens, cached_tokens)
+        usd = request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
+        return usd + cached_tokens * self._cached_usd
+
+    def cost_usd_least(self, request: Request, length: Length) -> float:
+        """The same whatever is cached."""
+        usd = self.cost_usd(request, length, 0.0)
+        if self._price.tiers or self._cached_usd < 0.0:
+            usd = min(usd, self.cost_usd(request, length, request.prompt_tokens))
+        return usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `concurrency` slots is expected to be free, soonest first."""
@@ -222,7 +279,9 @@ class EndpointModel:
     def started(self, fact: Started, base: Base, now_s: float) -> None:
         """Reserve. `base` is what this model predicts of it now."""
         state, in_flight = self.state, len(self.state.reservations)
+        self.prefixes.settle(now_s)
         state.pace.pass_until(in_flight, now_s)
+        warm_s = max(base.warm_s, base.sure_s)
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
@@ -239,9 +298,11 @@ class EndpointModel:
             first_s_mean=base.first_s_mean,
             decode_s_mean=base.decode_s_mean,
             session=fact.session,
+            cached_tokens=base.cached.at_least(LIKELY),
+            given=self.prefixes.given(fact.prefix, base.cached, now_s),
             load_s=base.load_s if base.cold_share > 0.5 else 0.0,
             load_s_mean=base.load_s_mean,
-            cold=self.cold.started(base.warm_s, base.sigma, now_s, in_flight),
+            cold=self.cold.started(warm_s, base.sigma, now_s, in_flight, measured=base.ttft.trust > 0.0),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens
@@ -251,15 +312,35 @@ class EndpointModel:
         state.breaker.started(fact.request_id, now_s)
         self._slots = None
 
+    def uploaded(self, fact: Uploaded, now_s: float) -> None:
+        """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
+        self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
+        sent = self.state.reservations.get(fact.request_id)
+        if sent is None:
+            return
+        network_s = self.network.rtt_s + fact.seconds
+        if fact.at_most:
+            network_s = min(network_s, sent.network_s)
+        sent.first_s_mean += network_s - sent.network_s
+        sent.network_s = network_s
+        self._slots = None
+
     def first(self, request_id: str, now_s: float) -> Reservation | None:
         """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            ttft_s = now_s - reservation.started_s
             self._used(now_s)
+            self._learn_load(reservation, ttft_s, now_s)
+            surprising = ttft_s > reservation.ttft_s_high or ttft_s < reservation.network_s
+            self._surprises = self._surprises + 1 if surprising and not reservation.was_cold else 0
             self._settle(now_s, head_done=oldest is reservation)
-            self._correct_ttft(reservation, now_s - reservation.started_s, now_s)
+            if (given := reservation.given) is not None:
+                self.prefixes.put(given, now_s)
+            if not self._waits(reservation, ttft_s):
+                self._correct_ttft(reservation, reservation.ttft, ttft_s, now_s)
         return reservation
 
     def ended(self, fact: Ended, now_s: float) -> Reservation | None:
@@ -271,6 +352,8 @@ class EndpointModel:
         if reservation is None:
             return None
         state.pace.pass_until(in_flight, now_s)
+        if reservation.first_s is None and fact.e2e_s > reservation.ttft_s_high:
+            self._surprises += 1
         self._context_tokens -= reservation.prompt_tokens
         if fact.ending is Ending.OK or reservation.first_s is not None:
             self._used(now_s)
@@ -281,11 +364,14 @@ class EndpointModel:
         state.breaker.learn(fact.request_id, ending, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
+        if reservation.given is not None:
+            self._learn_cached(reservation.given, fact, now_s)
         if not reservation.teaches:
             return reservation
         if fact.ttft_s is not None:
             if reservation.first_s is None:
-                self._correct_ttft(reservation, fact.ttft_s, now_s)
+                self._learn_load(reservation, fact.ttft_s, now_s)
+            # What a load explains says nothing of how fast the engine is.
             if not reservation.was_cold:
                 self._fit_ttft(reservation, fact, fact.ttft_s, now_s)
             self._learn_tpot(reservation, fact, fact.ttft_s, now_s)
@@ -295,10 +381,15 @@ class EndpointModel:
 
     def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
+        if fact.resident is False or (fact.up and not self.state.up):
+            self.prefixes.forget()
         self.state.up = fact.up
         self.cold.told(fact.resident, now_s, loading=fact.loading)
+        self._surprises = 0
         if fact.rtt_s is not None:
-            self.state.network.learn_rtt(fact.rtt_s)
+            before_s = self.network.rtt_s
+            self.network.learn_rtt(fact.rtt_s, now_s)
+            self._rerouted(self.network.rtt_s - before_s)
         if fact.context_tokens is not None:
             self.state.context_tokens = fact.context_tokens
         if fact.capabilities is not None:
@@ -307,13 +398,29 @@ class EndpointModel:
         if fact.fingerprint is not None:
             self._recognise(fact.fingerprint)
 
+    def _rerouted(self, longer_s: float) -> None:
+        """The round trip is another one: what is under way may have gone there in it already."""
+        if abs(longer_s) < RTT_NOISE_S:
+            return
+        for sent in self.state.reservations.values():
+            ttft_s, first_s = sent.ttft_s, sent.ttft_s + longer_s
+            # Whose first content has come tells by its time; the engine must not be blamed for what the network did.
+            if sent.first_s is None or abs(sent.first_s - sent.started_s - first_s) < abs(
+                sent.first_s - sent.started_s - ttft_s
+            ):
+                sent.network_s += longer_s
+                sent.first_s_mean += longer_s
+        self._slots = None
+
     def _recognise(self, told: Fingerprint) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
-        state = self.state
+        state, before = self.state, self.fingerprint
         another = identity.recognise(state, told)
         self._judge()
         if another:
             self.cold.forget_loads()
+        if differs(before, self.fingerprint, OF_THE_MODEL):
+            self.prefixes.forget()
         prior = identity.prior(self.endpoint, self.fingerprint)
         if prior != self.prior:
             another = True
@@ -351,6 +458,10 @@ class EndpointModel:
                 reservation.loaded(now_s)
         self.cold.used(now_s)
 
+    def _learn_load(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
+        if sent.teaches and sent.cold is not None:
+            sent.was_cold = self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
+
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:
             return None
@@ -362,31 +473,58 @@ class EndpointModel:
             self.state.prefills.settle(waiting, now_s, head_done=head_done)
         self._slots = None
 
-    def _correct_ttft(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
+    def _learn_cached(self, given: Given, fact: Ended, now_s: float) -> None:
+        served = fact.ending is Ending.OK and not fact.cause
+        if served and not given.computed:
+            # Its first token was not seen.
+            self.prefixes.put(given, now_s)
+        cached_tokens = fact.cached_tokens if served else None
+        self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
+
+    def _waits(self, sent: Reservation, ttft_s: float) -> bool:
+        """Whether it is better understood at its end.
+
+        Where it depends on what was cached, and where it came sooner than expected, that has to be told first; what
+        is later than promised may be the network, of which a probe will have told by then.
+        """
+        if sent.was_cold or (sent.given is not None and sent.given.spans and self.prefixes.told):
+            return True
+        if ttft_s > sent.warm_s_high:
+            return not self.endpoint.local
+        return ttft_s - sent.network_s < sent.ttft.low_s(QUICK_DEVIATIONS)
+
+    def _correct_ttft(self, sent: Reservation, predicted: Sent, ttft_s: float, now_s: float) -> None:
         """When its first content is here, and not only when its answer ends: changes are seen then."""
-        if sent.teaches and sent.cold is not None:
-            sent.was_cold = self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
-        # What a cold start explains says nothing of how fast the engine is.
-        if sent.teaches and not sent.was_cold:
-            took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
-            self.ttft.correct(sent.ttft, took_s, 1.0, ttft_s > sent.warm_s_high, sent.started_s, now_s)
+        sent.corrected = True
+        took_s = ttft_s - sent.network_s
+        # Where less is left, the network was not what it was taken for: of the engine this says nothing.
+        if sent.teaches and took_s >= ENGINE_S_MIN:
+            self.ttft.correct(predicted, took_s, 1.0, ttft_s > sent.warm_s_high, sent.started_s, now_s)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
-        parts = sent.ttft.parts
+        took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN), sent.ttft.parts
         if fact.prompt_tokens is not None:
-            # What was really computed, not what the bytes suggested: the engine counts, and its cache helps.
-            tokens = max(0, fact.prompt_tokens - (fact.cached_tokens or 0))
-            if tokens != sent.prompt_tokens:
-                parts = self._parts.computed(sent.ttft, tokens)
-        took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
-        self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
+            # What was really computed, not what the bytes suggested: the engine counts, and knows its cache.
+            tokens, cached_tokens = fact.prompt_tokens, sent.cached_tokens
+            if fact.cached_tokens is not None:
+                cached_tokens = float(fact.cached_tokens)
+            if (tokens, cached_tokens) != (sent.prompt_tokens, sent.cached_tokens):
+                parts = self._parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
+        if not sent.corrected:
+            self._correct_ttft(sent, self._parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
+        if ttft_s - sent.network_s >= ENGINE_S_MIN:
+            self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
         if sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE:
             return
-        # Given up before any content: the time to first content is at least this.
+        # Given up before any content: the time to first content is at least this. Nothing may have been cached.
+        predicted = sent.ttft
+        if sent.cached_tokens:
+            parts = self._parts.computed(predicted, sent.prompt_tokens, 0.0)
+            predicted = predicted.had(self.ttft.factors, parts)
         took_s = max(waited_s - sent.network_s, ENGINE_S_MIN)
-        self.ttft.learn_at_least(sent.ttft, took_s, waited_s > sent.warm_s_high, sent.started_s, now_s)
+        self.ttft.learn_at_least(predicted, took_s, waited_s > sent.warm_s_high, sent.started_s, now_s)
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         # Several completions are decoded side by side: a step yields one token of each.
@@ -396,3 +534,7 @@ class EndpointModel:
             missed = tpot_s > sent.tpot.high_s(self._deviations)
             self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s)
             self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)
+
+
+def _median_s(predicted: Sent) -> float:
+    return predicted.median_s

@@ -5,7 +5,7 @@ spread is, and a test whether everything has changed. Everything learned is deca
 """
 
 from collections.abc import Collection
-from math import exp, log, sqrt
+from math import exp, inf, log, sqrt
 
 import msgspec
 
@@ -29,6 +29,8 @@ ERROR_LOG_MAX = 1.5
 # And no more of where the middle is than half a deviation, above it or below: times are often those of two kinds, with
 # and without a neighbour, and the mean of both is neither.
 MIDDLE = 0.5
+# Until twenty or so have shown how wide the spread is.
+MIDDLE_TRUST = 0.87
 # Work whose parts were all found to take nothing still takes something; a logarithm needs it.
 RAW_S_MIN = 1e-6
 RAW_S_MAX = 1e6
@@ -77,9 +79,19 @@ class Sent(msgspec.Struct, gc=False):
     row: int
     column: int
 
+    def had(self, factors: list[float], parts: list[float]) -> "Sent":
+        """What would have been predicted of these parts."""
+        raw_s = min(max(self.raw_s + sum_of(factors, parts) - sum_of(factors, self.parts), RAW_S_MIN), RAW_S_MAX)
+        median_s = raw_s * self.median_s / self.raw_s
+        return Sent(parts, raw_s, median_s, self.mean_ratio, self.sigma, self.trust, self.row, self.column)
+
     def high_s(self, deviations: float) -> float:
         """The upper quantile that lies so many deviations above the median."""
         return self.median_s * exp(deviations * self.sigma)
+
+    def low_s(self, deviations: float) -> float:
+        """The lower quantile that lies so many deviations below the median."""
+        return self.median_s * exp(-deviations * self.sigma)
 
 
 class Known(msgspec.Struct, gc=False):
@@ -175,7 +187,15 @@ class Latency:
         self._known[kind] = known
         return known
 
-    def correct(self, sent: Sent, took_s: float, times: float, missed: bool, sent_s: float, now_s: float) -> None:
+    def correct(
+        self,
+        sent: Sent,
+        took_s: float,
+        times: float,
+        missed: bool,
+        sent_s: float,
+        now_s: float,
+    ) -> None:
         """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack.
 
         What was predicted before everything changed says nothing of spread, promises and further changes.
@@ -185,7 +205,7 @@ class Latency:
         scale_s = max(sent.raw_s, took_s / RATIO_MAX)
         x = [part / scale_s for part in sent.parts]
         error, trust = log(took_s / sent.median_s), 0.0
-        middle = MIDDLE * sent.sigma
+        middle = MIDDLE * sent.sigma if sent.trust > MIDDLE_TRUST else inf
         most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
         if sent_s >= learned.shift.moved_s:
             trust = sent.trust
@@ -210,13 +230,15 @@ class Latency:
         sums = self.learned.sums
         if until_s < self.learned.shift.moved_s:
             return
-        raw_s = sent.raw_s
-        if parts is not sent.parts:
-            factors = self._factors
-            raw_s *= max(sum_of(factors, parts), RAW_S_MIN) / max(sum_of(factors, sent.parts), RAW_S_MIN)
-        scale_s = max(raw_s, took_s / RATIO_MAX)
+        scale_s = max(sent.raw_s * self._ratio(sent, parts), took_s / RATIO_MAX)
         sums.fade(now_s)
         sums.add([part / scale_s for part in parts], took_s / scale_s)
+
+    def _ratio(self, sent: Sent, parts: list[float]) -> float:
+        """How many times what was sent these parts are."""
+        if parts is sent.parts:
+            return 1.0
+        return max(sum_of(self._factors, parts), RAW_S_MIN) / max(sum_of(self._factors, sent.parts), RAW_S_MIN)
 
     def _judge(self, sent: Sent, missed: bool) -> None:
         kind = sent.row * self._columns + sent.column

@@ -9,6 +9,8 @@ RESPONSIBLE_MIN = 0.1
 # One in fifty times without a load is drawn from a spread that is three times as wide, and as wide as this: there are
 # tails, stalls and hangs, and not every outlier is a cold start.
 _WILD_SHARE = 0.02
+# And one in three where nothing was measured yet: what was declared is often off by as much.
+_UNMEASURED_SHARE = 1.0 / 3.0
 _WILD_FACTOR = 3.0
 _WILD_SIGMA = 1.5
 # Before a wait is a tenth of the load, whatever else stalls explains it as well.
@@ -18,7 +20,7 @@ _CLOSE = 1e-9
 _ROUNDS_MAX = 40
 
 
-def probability_below(deviations: float) -> float:
+def share_below(deviations: float) -> float:
     """P(X <= `deviations`) of a standard normal value.
 
     The logistic curve stands in for the normal one: within 0.01 of it, and half the price.
@@ -33,7 +35,8 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
     logarithms.
 
     The sum of both is taken for log-normal too. That fails where the one is uncertain and the other is not: then what
-    is below it is at most what is below `warm_s` alone, since no load saves time.
+    is below it is at most what is below `warm_s` alone, since no load saves time. `measured`: `warm_s` was not only
+    declared.
     """
 
     warm_s: float
@@ -41,6 +44,7 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
     cold_share: float
     load_s: float
     load_sigma: float
+    measured: bool = True
 
     @property
     def cold_s(self) -> float:
@@ -62,11 +66,11 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
         warm_log, cold_log = log(self.warm_s), log(self.cold_s)
         low = warm_log + deviations * self.warm_sigma
         high = max(low, cold_log + deviations * cold_sigma)
-        wanted, share = probability_below(deviations), self.cold_share
+        wanted, share = share_below(deviations), self.cold_share
         x = low + share * (high - low)
         for _ in range(_ROUNDS_MAX):
-            warm = probability_below((x - warm_log) / self.warm_sigma)
-            cold = probability_below((x - cold_log) / cold_sigma)
+            warm = share_below((x - warm_log) / self.warm_sigma)
+            cold = share_below((x - cold_log) / cold_sigma)
             slope = (1.0 - share) * warm * (1.0 - warm) / self.warm_sigma
             if cold < warm:
                 slope += share * cold * (1.0 - cold) / cold_sigma
@@ -94,9 +98,9 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
             return 0.0
         cold_s, cold_sigma = self.cold_s, self.cold_sigma
         log_s = log(min(ttft_s, cold_s))
-        over, sigma, wild_sigma = log_s - log(self.warm_s), self.warm_sigma, self._wild_sigma
-        warm = (1.0 - _WILD_SHARE) * _density(over / sigma) / sigma
-        warm += _WILD_SHARE * _density(over / wild_sigma) / wild_sigma
+        over, sigma, wild_sigma, wild = log_s - log(self.warm_s), self.warm_sigma, self._wild_sigma, self._wild_share
+        warm = (1.0 - wild) * _density(over / sigma) / sigma
+        warm += wild * _density(over / wild_sigma) / wild_sigma
         found = self._posterior(_density((log_s - log(cold_s)) / cold_sigma) / cold_sigma, warm)
         return found if found >= RESPONSIBLE_MIN else 0.0
 
@@ -106,11 +110,15 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
             return self.cold_share
         cold_s = self.cold_s
         log_s = log(min(waited_s, cold_s))
-        under = log(self.warm_s) - log_s
-        warm = (1.0 - _WILD_SHARE) * probability_below(under / self.warm_sigma)
-        warm += _WILD_SHARE * probability_below(under / self._wild_sigma)
-        cold = max(warm, probability_below((log(cold_s) - log_s) / self.cold_sigma))
+        under, wild = log(self.warm_s) - log_s, self._wild_share
+        warm = (1.0 - wild) * share_below(under / self.warm_sigma)
+        warm += wild * share_below(under / self._wild_sigma)
+        cold = max(warm, share_below((log(cold_s) - log_s) / self.cold_sigma))
         return self._posterior(cold, warm)
+
+    @property
+    def _wild_share(self) -> float:
+        return _WILD_SHARE if self.measured else _UNMEASURED_SHARE
 
     @property
     def _wild_sigma(self) -> float:

@@ -13,6 +13,7 @@ from tidegate.core.hardware import Machine as Machine
 from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
 from tidegate.core.prior import Prior as Prior
+from tidegate.core.prompts import Prefix as Prefix
 
 # A noun is imported from here, wherever it stands.
 from tidegate.core.why import Why
@@ -65,9 +66,11 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
     gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
-    is what the budget had left when it arrived, None without one. `prefix` are salted digests of prompt blocks.
-    `key` is the id of the client's key, empty where none is asked for. `session` is a salted digest of the conversation
-    as the client names it, with its key and model; it stays with the model that served it unless `session_moves`.
+    is what the budget had left when it arrived, None without one. `prefix` are salted digests of 32 bits, one per
+    block of 1 KiB, each of all up to its end, at most 256; of `prompt_bytes` the first `preamble_bytes` stand before
+    the blocks. `key` is the id of the client's key, empty where none is asked for. `session` is a salted digest of the
+    conversation as the client names it, with its key and model; it stays with the model that served it unless
+    `session_moves`.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     klass: str
     prompt_tokens: int
     prompt_bytes: int
+    preamble_bytes: int = 0
     output_tokens_max: int | None = None
     completions: int = 1
     needs: tuple[Capability, ...] = ()
@@ -201,7 +205,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     """Prediction for one request at one endpoint, now. Times in seconds from now; the hold until now is not in them.
 
     `ttft_s` and `tpot_s` are medians, `ttft_s_high` the calibrated upper quantile. `sigma` is the spread of the
-    logarithm. `attainment` is the probability that every axis of the SLO is met. With the chance `cold_share` the model
+    logarithm. `attainment` is the probability that every axis of the SLO is met. Of the prompt `cached_tokens` are
+    expected to be cached there, with the standard deviation `cached_sd_tokens`. With the chance `cold_share` the model
     has to be loaded first, which takes `load_s`; that is in `ttft_s` where it is likelier than not.
     """
 
@@ -217,6 +222,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     attainment: float
     lateness_s: float
     cost_usd: float
+    cached_tokens: float = 0.0
+    cached_sd_tokens: float = 0.0
     cold_share: float = 0.0
     load_s: float = 0.0
 
@@ -257,7 +264,10 @@ class Released(Record, frozen=True, kw_only=True, tag="released"):
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):
-    """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone."""
+    """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone.
+
+    `prefix` is the beginning of the prompt in short, a tenth of what the request has of it.
+    """
 
     request_id: str
     endpoint: str
@@ -268,6 +278,22 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     completions: int = 1
     session: str = ""
     hedge: bool = False
+    prefix: Prefix | None = None
+    preamble_bytes: int = 0
+
+
+class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):
+    """So many bytes of an attempt's request have reached the other side, `seconds` after its first one was sent, not
+    counting the round trip; or `at_most` so long after it, where they were too quick to be timed.
+
+    Told once of an attempt at most, and of large requests only.
+    """
+
+    request_id: str
+    endpoint: str
+    upload_bytes: int
+    seconds: float
+    at_most: bool = False
 
 
 class FirstToken(Record, frozen=True, kw_only=True, tag="first_token"):
@@ -347,7 +373,7 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     static: bool = False
 
 
-Observation = Held | Released | Started | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
+Observation = Held | Released | Started | Uploaded | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
 
 
 # --- the policy's settings and the journal ----------------------------------------------------------------------

@@ -3,11 +3,14 @@
 Where the prior says nothing of a part, it is measured against what it may be at most, and believed to take nothing.
 """
 
-from math import ceil
+from itertools import accumulate
+from math import ceil, log
 
 from tidegate.core.latency import Sent
-from tidegate.core.model import Endpoint
+from tidegate.core.model import Ended, Endpoint
 from tidegate.core.prior import Prior, crowd
+from tidegate.core.prompts import Cached
+from tidegate.core.reserve import Reservation
 
 # No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
 ENGINE_S_MIN = 1e-3
@@ -20,6 +23,8 @@ CONTEXT_TOKENS = 131_072
 SLOWDOWN = 0.05
 # Tokens of prompts in one iteration, where the engine did not say.
 CHUNK_TOKENS = 2048
+# Of a prompt so much is taken for cached as is more likely than not, and counted on as is so nearly always.
+LIKELY, SURE = 0.5, 0.9
 
 
 # Of the parts to first token: what is queued, and the iteration under way, are in seconds as learned.
@@ -67,16 +72,20 @@ class Parts:
         self.first_believed = [1.0, 1.0, attends, 1.0, chunks, 0.5 * chunks]
         self.token_believed = [1.0, crowds, contexts, chunks, 0.0, 0.0]
 
-    def first(self, tokens: float, queue_s: float, load: int, others_tokens: float, tpot_s: float) -> list[float]:
-        """To first token: so many uncached tokens behind `queue_s` of other prompts, beside `load` others."""
+    def first(
+        self, tokens: float, cached_tokens: float, queue_s: float, load: int, others_tokens: float, tpot_s: float
+    ) -> list[float]:
+        """To first token: so many tokens, some cached, behind `queue_s` of other prompts, beside `load` others."""
         beside_s = under_way_s = 0.0
+        computed = tokens - cached_tokens
         if load:
-            beside_s = ceil(tokens / self.chunk_tokens) * others_tokens * self.context_s
+            beside_s = ceil(computed / self.chunk_tokens) * others_tokens * self.context_s
             under_way_s = tpot_s
         return [
             self.overhead_s,
-            tokens * self.token_s,
-            tokens * tokens * self.attention_s,
+            computed * self.token_s,
+            # What is computed attends to what is cached, too.
+            computed * (tokens + cached_tokens) * self.attention_s,
             queue_s,
             beside_s,
             under_way_s,
@@ -98,9 +107,48 @@ class Parts:
             self.decode_s * busy,
         ]
 
-    def computed(self, sent: Sent, tokens: float) -> list[float]:
-        """The parts of what was sent, had it had so many uncached tokens."""
+    def computed(self, sent: Sent, tokens: float, cached_tokens: float) -> list[float]:
+        """The parts of what was sent, had it had so many tokens, and so many of them cached."""
         parts = list(sent.parts)
-        parts[1] = tokens * self.token_s
-        parts[2] = tokens * tokens * self.attention_s
+        parts[1] = (tokens - cached_tokens) * self.token_s
+        parts[2] = (tokens - cached_tokens) * (tokens + cached_tokens) * self.attention_s
         return parts
+
+    # --- what is cached -----------------------------------------------------------------------------------------
+
+    def outcomes(
+        self, cached: Cached, taken: float, first_s: float, factors: list[float], sent: Sent
+    ) -> tuple[float, float, tuple[tuple[float, float], ...]]:
+        """Time to first content with what is cached for sure, with what is cached on average, and with as much as may
+        be, each with its probability; it is `first_s` where `taken` tokens are, as `sent` says.
+        """
+        tokens, factor = cached.prompt.tokens, sent.median_s / sent.raw_s
+        rest_s = first_s - factor * self._tokens_s(factors, tokens, taken)
+
+        def first_with_s(cached_tokens: float) -> float:
+            return max(rest_s + factor * self._tokens_s(factors, tokens, cached_tokens), ENGINE_S_MIN)
+
+        outcomes, likely, known = [], 1.0, 0.0
+        for step, p in cached.steps:
+            outcomes.append((first_with_s(known), likely - p))
+            likely, known = p, step
+        if outcomes:
+            outcomes.append((first_with_s(known), likely))
+        return first_with_s(cached.at_least(SURE)), first_with_s(cached.tokens), tuple(outcomes)
+
+    def told(self, sent: Reservation, fact: Ended, took_s: float, factors: list[float]) -> Sent:
+        """What would have been predicted with what was cached; where that is not told, with what fits best."""
+        given, tokens = sent.given, float(sent.prompt_tokens)
+        spans = () if given is None else given.spans
+        if fact.prompt_tokens and (fact.cached_tokens or (spans and fact.cached_tokens is not None)):
+            share = min(1.0, fact.cached_tokens / fact.prompt_tokens)
+            return sent.ttft.had(factors, self.computed(sent.ttft, tokens, share * tokens))
+        if not spans:
+            return sent.ttft
+        ends = [0.0, *accumulate(span.tokens for span in spans)]
+        found = [sent.ttft.had(factors, self.computed(sent.ttft, tokens, min(end, tokens))) for end in ends]
+        return min(found, key=lambda one: abs(log(took_s / one.median_s)))
+
+    def _tokens_s(self, factors: list[float], tokens: float, cached_tokens: float) -> float:
+        per_token_s = factors[1] * self.token_s + factors[2] * self.attention_s * (tokens + cached_tokens)
+        return (tokens - cached_tokens) * per_token_s

@@ -3,6 +3,19 @@
 import msgspec
 
 
+class CachePrior(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an endpoint is believed to keep what it computed of a prompt, for others that begin alike.
+
+    It still has a beginning with probability `share`; with half of that once `tokens` more were put there, or after
+    `lifetime_s`; None is no such end. Less than `tokens_min` in common counts as nothing.
+    """
+
+    share: float = 0.5
+    tokens: float | None = None
+    lifetime_s: float | None = None
+    tokens_min: int = 0
+
+
 class Prior(msgspec.Struct, frozen=True, kw_only=True):
     """What an endpoint is believed to do before anything was measured.
 
@@ -11,7 +24,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     each further one `batch_fading` of what the one before it added: in a model of experts, many sequences share what is
     read. Each token in the contexts of all of them adds `decode_s_per_context_token`. An engine that lets prompts
     advance side by side looks at new ones after each `batch_tokens` (llama.cpp); None is one prompt after the other.
-    `sigma` is the standard deviation of log(actual / predicted) that this prior deserves.
+    `sigma` is the standard deviation of log(actual / predicted) that this prior deserves. `cache` is what it keeps.
 
     A model that is not loaded takes `load_s` to be, None is as the size of its weights has it. Where nobody uses it for
     `unload_after_s` it is unloaded, None is never.
@@ -28,6 +41,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     rtt_s: float = 0.0
     upload_bytes_per_s: float = 12.5e6
     sigma: float = 0.7
+    cache: CachePrior = CachePrior()
     load_s: float | None = None
     unload_after_s: float | None = None
 

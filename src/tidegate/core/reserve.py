@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.core.latency import Sent
 from tidegate.core.mixture import Mixture
+from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
@@ -15,12 +16,14 @@ class ColdSent(msgspec.Struct, gc=False):
     """What was predicted of an attempt when it was sent, so that its ending can teach something of cold starts.
 
     `idle_s` is for how long nobody had used the model, None where somebody's load was waited for; `resident` what the
-    engine had told of that moment, None where nothing was told since the last use.
+    engine had told of that moment, None where nothing was told since the last use. `after_wait`: somebody had waited in
+    vain since then, and may have left a load behind.
     """
 
     predicted: Mixture
     idle_s: float | None = None
     resident: bool | None = None
+    after_wait: bool = False
 
 
 class Reservation(msgspec.Struct, kw_only=True):
@@ -29,8 +32,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
     median with the network, `ttft_s_high` the upper quantile, and `warm_s_high` that of a model that is there: the
     promise that the quantile is held to. `prefill_s`, `first_s_mean` and
-    `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. What was
-    predicted from another prior `teaches` nothing.
+    `decode_s_mean` are means, since schedules add them up. `session` is the conversation that it belongs to. In `ttft`,
+    `cached_tokens` of the prompt were taken for cached; `given` is what else is known of it. Once it is `corrected`,
+    its time to first content has taught. What was predicted from another prior `teaches` nothing.
 
     `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
@@ -53,6 +57,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     decode_s_mean: float
     first_s: float | None = None
     session: str = ""
+    cached_tokens: float = 0.0
+    given: Given | None = None
+    corrected: bool = False
     teaches: bool = True
     load_s: float = 0.0
     load_s_mean: float = 0.0

@@ -7,15 +7,18 @@ epoch seconds, whether the process lived on or not. What has no such time widens
 """
 
 from collections.abc import Container, Iterable, Iterator
+from math import inf
 
+from tidegate.core import keeping
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import HALF_LIFE_S, Cell, Tracked, left_after
+from tidegate.core.calibration import Cell, Tracked, left_after
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
 from tidegate.core.hazard import BINS, Outcomes
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import CLASSES_MAX, PRIOR_SIGMA
 from tidegate.core.model import Endpoint, Policy, replace
-from tidegate.core.network import Network
+from tidegate.core.network import SAMPLES_MAX, Network, Sample
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
 from tidegate.core.state import ColdState, EndpointState, State
 
@@ -59,9 +62,9 @@ def reconfigured(
     """The state of a process that goes on with other settings; `state` itself is used up.
 
     Endpoints in `same` are what they were, and so is all that is known of them. Those in `moved` are the same engines
-    with another size or prior: what is in flight there still takes its place, and teaches nothing, being predicted
-    from where they began before. The others are new, and down until a probe has reached them. Operators have `vouched`
-    that some are what they should be, whatever they were before.
+    with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
+    teaches nothing of the engine, being predicted from where they began before. The others are new, and down until a
+    probe has reached them. Operators have `vouched` that some are what they should be, whatever they were before.
     """
     found: dict[str, EndpointState] = {}
     for endpoint in endpoints:
@@ -75,7 +78,8 @@ def reconfigured(
                 found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
-                fresh(endpoint),
+                fresh(),
+                network=known.network,
                 breaker=known.breaker,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
@@ -85,7 +89,7 @@ def reconfigured(
                 not_before_s=known.not_before_s,
             )
         else:
-            found[name] = replace(fresh(endpoint), up=False)
+            found[name] = replace(fresh(), up=False)
     return replace(state, endpoints=found)
 
 
@@ -93,7 +97,7 @@ def aged(state: State, age_s: float) -> State:
     """A copy after `age_s` without a look at the world. No promise becomes tighter by it, and no median moves.
 
     Lengths and the calibrated `quantile` go back to the spread that they start from, by halves; where it was found to
-    be wider it stays. A round trip that is older than a half-life is replaced by the next one that is measured.
+    be wider it stays. What was measured of networks has its times, and fades by itself.
     """
     assert age_s >= 0.0, "time runs forwards"
     left = left_after(age_s)
@@ -104,7 +108,6 @@ def aged(state: State, age_s: float) -> State:
                 e,
                 ttft=_loosened(e.ttft, left),
                 tpot=_loosened(e.tpot, left),
-                network=replace(e.network, probed=e.network.probed and age_s < HALF_LIFE_S),
             )
             for name, e in state.endpoints.items()
         },
@@ -139,7 +142,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         open_until_s=min(e.breaker.open_until_s, now_s + OPEN_S_MAX),
     )
     return EndpointState(
-        network=replace(e.network),
+        network=Network(rtts=_none_after(e.network.rtts, now_s), uploads=_none_after(e.network.uploads, now_s)),
         breaker=breaker,
         prefills=Prefills(),
         pace=replace(e.pace, at_s=min(e.pace.at_s, now_s)),
@@ -148,6 +151,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
+        # Digests have the old process's salt: which prompts they were, nobody finds out. How long it keeps them, does.
+        prompts=Prompts(kept=keeping.copied(e.prompts.kept, now_s)),
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
         cold=_revived_cold(e.cold, now_s),
@@ -187,12 +192,23 @@ def _not_after(cell: Cell, now_s: float) -> Cell:
     return replace(cell, at_s=min(cell.at_s, now_s))
 
 
+def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
+    return sorted(replace(sample, at_s=min(sample.at_s, now_s)) for sample in samples)
+
+
 def _faults(e: EndpointState) -> Iterator[str]:
     for name, learned in (("ttft", e.ttft), ("tpot", e.tpot)):
         if learned is not None and (why := _unlearnable(learned, *_KINDS[name])):
             yield f"`{name}` {why}"
-    if not _sound_network(e.network):
-        yield "`network` has a negative round trip or no upload rate"
+    for name, samples in (("rtts", e.network.rtts), ("uploads", e.network.uploads)):
+        if len(samples) > SAMPLES_MAX or samples != sorted(samples):
+            yield f"`network.{name}` has more than {SAMPLES_MAX} samples, or has them out of order"
+        elif not all(0.0 <= sample.value < inf for sample in samples):
+            yield f"`network.{name}` has a sample that cannot be"
+    if not all(sample.value > 0.0 for sample in e.network.uploads):
+        yield "`network.uploads` has a sample of no rate"
+    if why := keeping.fault(e.prompts.kept):
+        yield f"`prompts` {why}"
     if len(e.cold.idle) != BINS:
         yield f"`cold` has {len(e.cold.idle)} bins, not {BINS}"
     elif not all(_sound_outcomes(one) for one in (*e.cold.idle, e.cold.resident, e.cold.away)):
@@ -228,7 +244,3 @@ def _sound(cell: Cell) -> bool:
 
 def _sound_outcomes(one: Outcomes) -> bool:
     return 0.0 <= one.recent_cold <= one.recent + _ROUNDING and 0.0 <= one.long_cold <= one.long + _ROUNDING
-
-
-def _sound_network(network: Network) -> bool:
-    return network.rtt_s >= 0.0 and network.upload_bytes_per_s > 0.0

@@ -5,7 +5,7 @@ from heapq import heappush, heappushpop
 import msgspec
 
 from tidegate.core import plan, rules
-from tidegate.core.base import Base
+from tidegate.core.base import Base, asked
 from tidegate.core.baseline import static_order
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
@@ -32,8 +32,10 @@ from tidegate.core.model import (
     Run,
     Started,
     Step,
+    Uploaded,
     Wait,
 )
+from tidegate.core.network import NetworkModel
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
 from tidegate.core.session import Sessions
@@ -178,6 +180,16 @@ class Router:
         """The model of one endpoint, to read."""
         return self._models[name]
 
+    def network(self, endpoint: str) -> NetworkModel | None:
+        """The way to an endpoint, to read; None if it is gone."""
+        known = self._models.get(endpoint)
+        return None if known is None else known.network
+
+    def doubts_network(self, endpoint: str) -> bool:
+        """Whether a probe should tell before its turn what the way there is like now."""
+        known = self._models.get(endpoint)
+        return known is not None and known.doubts_network
+
     def likeness(self, endpoint: str, model: str) -> Likeness | None:
         """How alike an endpoint is to what a model's name promises, as far as is known now; None if it is gone."""
         known = self._models.get(endpoint)
@@ -213,6 +225,9 @@ class Router:
                 self._state.held.pop(fact.request_id, None)
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.started(fact, self._predicted(fact, model, decided, now_s), now_s)
+            case Uploaded():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.uploaded(fact, now_s)
             case FirstToken():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     sent = model.first(fact.request_id, now_s)
@@ -251,6 +266,7 @@ class Router:
 
     def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
         before = model.fingerprint
+        model.prefixes.settle(now_s)
         model.probed(fact, now_s)
         if differs(before, model.fingerprint, OF_THE_MODEL):
             self._sessions.became(model, before, self._models)
@@ -287,10 +303,11 @@ class Router:
         spent_s = now_s - request.arrived_s
         options: list[Option] = []
         best: list[float] = []
-        for cost_usd, _, model in sorted([(m.cost_usd(request, length), m.name, m) for m in models]):
+        prompt = asked(request)
+        for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
             if len(best) == keep and worth - cost_usd < best[0]:
                 break
-            base = model.base(request, length, now_s)
+            base = model.base(request, length, now_s, prompt)
             attained = attainment(request, base, spent_s)
             usd = net_usd(request, base, worth, spent_s, attained)
             options.append(Option(model, base, usd, attained))
@@ -418,7 +435,8 @@ class Router:
             if new is not None and request.id == new.request.id:
                 continue
             length = self._lengths.at(request.klass, request.output_tokens_max)
-            own = {m.name: m.base(request, length, now_s) for m in self._eligible.own(request, length, now_s)}
+            prompt = asked(request)
+            own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
             if own:
                 items.append(item(request, worth_usd(request, length), own))
         slots_s, rooms = {}, {}

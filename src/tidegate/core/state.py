@@ -11,6 +11,7 @@ from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
+from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills, Reservation
 
 
@@ -52,13 +53,13 @@ class EndpointState(msgspec.Struct, kw_only=True):
     """All that is learned and tracked of one endpoint.
 
     `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
-    first use it is believed.
+    first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     """
 
-    network: Network
     breaker: Breaker
     prefills: Prefills
     pace: Pace
+    network: Network = msgspec.field(default_factory=Network)
     ttft: Learned | None = None
     tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}
@@ -69,6 +70,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     fingerprint: Fingerprint | None = None
     trusted: Fingerprint | None = None
     drifted: bool = False
+    prompts: Prompts = msgspec.field(default_factory=Prompts)
     cold: ColdState = msgspec.field(default_factory=ColdState)
 
 

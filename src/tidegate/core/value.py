@@ -4,15 +4,19 @@
 work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
 """
 
-from math import inf, log, sqrt
+from math import exp, inf, log, sqrt
 
 from tidegate.core.base import Base
 from tidegate.core.length import Length
-from tidegate.core.mixture import probability_below
 from tidegate.core.model import Estimate, Request
 
 # Output length is known to half a natural logarithm at best; end to end inherits it.
 LENGTH_SIGMA = 0.5
+# A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
+# apart, and of two that both keep it the quicker one is to be chosen.
+SURE = 0.99
+SURE_DEVIATIONS = log(SURE / (1.0 - SURE)) / 1.702
+_STRETCH = 0.5 / (SURE - 0.5)
 
 
 def worth_usd(request: Request, length: Length) -> float:
@@ -26,16 +30,27 @@ def attainment(request: Request, base: Base, spent_s: float) -> float:
 
     The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
-    if not base.cold_share:
-        return _attainment(request, base, spent_s, base.first_s, base.sigma)
-    mixture = base.mixture
-    warm = _attainment(request, base, spent_s, mixture.warm_s, mixture.warm_sigma)
-    cold = _attainment(request, base, spent_s, mixture.cold_s, mixture.cold_sigma)
-    return warm + base.cold_share * min(0.0, cold - warm)
+    if base.cold_share:
+        mixture = base.mixture
+        warm = _warm(request, base, base.warm_s, spent_s)
+        cold = _attained(request, base, mixture.cold_s, mixture.cold_sigma, spent_s)
+        # No load saves time.
+        return warm + base.cold_share * min(0.0, cold - warm)
+    return _warm(request, base, base.first_s, spent_s)
 
 
-def _attainment(request: Request, base: Base, spent_s: float, first_s: float, sigma: float) -> float:
-    """The same where the first content is that far."""
+def _warm(request: Request, base: Base, first_s: float, spent_s: float) -> float:
+    """The same of a model that is there."""
+    if not base.outcomes:
+        return _attained(request, base, first_s, base.sigma, spent_s)
+    attained = 0.0
+    for outcome_s, p in base.outcomes:
+        attained += p * _attained(request, base, outcome_s, base.sigma, spent_s)
+    return attained
+
+
+def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_s: float) -> float:
+    """The same where the first content comes after `first_s`, in the median."""
     slo = request.slo
     deviations = inf
     if slo.ttft_s is not None:
@@ -56,13 +71,12 @@ def _attainment(request: Request, base: Base, spent_s: float, first_s: float, si
 def lateness_s(request: Request, base: Base, spent_s: float) -> float:
     """Expected seconds beyond the promise: the worse of TTFT and end to end."""
     if not base.cold_share:
-        return _lateness_s(request, base, spent_s, base.first_s)
-    warm_s = _lateness_s(request, base, spent_s, base.warm_s)
-    cold_s = _lateness_s(request, base, spent_s, base.cold_s)
-    return warm_s + base.cold_share * (cold_s - warm_s)
+        return _late_s(request, base, base.first_s, spent_s)
+    warm_s = _late_s(request, base, base.warm_s, spent_s)
+    return warm_s + base.cold_share * (_late_s(request, base, base.cold_s, spent_s) - warm_s)
 
 
-def _lateness_s(request: Request, base: Base, spent_s: float, first_s: float) -> float:
+def _late_s(request: Request, base: Base, first_s: float, spent_s: float) -> float:
     slo = request.slo
     late_s = 0.0
     if slo.ttft_s is not None:
@@ -110,6 +124,8 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         attainment=attainment(request, base, spent_s),
         lateness_s=lateness_s(request, base, spent_s),
         cost_usd=base.cost_usd,
+        cached_tokens=base.cached.tokens,
+        cached_sd_tokens=base.cached.sd,
         cold_share=base.cold_share,
         load_s=base.load_s,
     )
@@ -119,3 +135,17 @@ def _e2e_sigma(base: Base, first_s: float, sigma: float) -> float:
     first = first_s * sigma
     rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + LENGTH_SIGMA**2)
     return sqrt(first * first + rest_squared) / (first_s + base.decode_s)
+
+
+def probability_below(deviations: float) -> float:
+    """P(X <= `deviations`) of a standard normal value.
+
+    The logistic curve stands in for the normal one: within 0.01 of it, and half the price. Its upper half is stretched
+    by as much, so that it reaches 1.
+    """
+    if deviations > SURE_DEVIATIONS:
+        return 1.0
+    if deviations < -18.0:
+        return 0.0
+    p = 1.0 / (1.0 + exp(-1.702 * deviations))
+    return p if p < 0.5 else 0.5 + (p - 0.5) * _STRETCH

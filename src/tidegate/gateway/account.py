@@ -1,7 +1,19 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
 from tidegate.core.flight import Flight
-from tidegate.core.model import Decision, Ended, Ending, FirstToken, Held, Likeness, Released, Request, Started
+from tidegate.core.model import (
+    Decision,
+    Ended,
+    Ending,
+    FirstToken,
+    Held,
+    Likeness,
+    Released,
+    Request,
+    Started,
+    Uploaded,
+)
+from tidegate.core.prompts import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
@@ -102,6 +114,8 @@ class Account:
             completions=request.completions,
             session=request.session,
             hedge=hedge,
+            prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
+            preamble_bytes=request.preamble_bytes,
         )
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge
@@ -111,6 +125,17 @@ class Account:
             predicted_s = self._dispatch.router.predicted_ttft_s(endpoint, request.id)
             assert predicted_s is not None, "it was reserved just now"
             self._predicted_ttft_s = now_s - request.arrived_s + predicted_s
+
+    def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
+        """So much of its request has got there."""
+        fact = Uploaded(
+            request_id=self._request.id,
+            endpoint=attempt.endpoint,
+            upload_bytes=upload_bytes,
+            seconds=seconds,
+            at_most=at_most,
+        )
+        self._dispatch.tell(fact, self._dispatch.clock.now_s())
 
     def first(self, attempt: Attempt, now_s: float) -> None:
         """First content of an attempt."""

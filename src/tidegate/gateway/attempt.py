@@ -29,6 +29,9 @@ _TRANSPORT: dict[Cause, tuple[Ending, int, str]] = {
 class Listener(Protocol):
     """Who an attempt reports to."""
 
+    def uploaded(self, attempt: "Attempt", upload_bytes: int, seconds: float, *, at_most: bool) -> None:
+        """So many bytes of its request have got there in so many seconds, or in `at_most` so many."""
+
     def content(self, attempt: "Attempt") -> None:
         """First content has come, or the end without any: set `relay`, to which what passes goes from now on."""
 
@@ -129,6 +132,10 @@ class Attempt:
             self._call.resume()
 
     # --- what the HTTP client tells -------------------------------------------------------------------------------
+
+    def on_uploaded(self, upload_bytes: int, seconds: float, at_most: bool) -> None:
+        """See `http.upload`."""
+        self._listener.uploaded(self, upload_bytes, seconds, at_most=at_most)
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """See `http.Receiver`."""

@@ -89,6 +89,8 @@ class Dispatch:
         self.recent: dict[str, Recent] = {}
         # What is under way at an endpoint for nobody, and gives way when a client's request was sent there.
         self.guests: dict[str, Callable[[], None]] = {}
+        # By endpoint, who looks at the way there when it is in doubt.
+        self.lookers: dict[str, Callable[[], None]] = {}
         self._policy = policy
         self._recognition = Recognition(log)
         self._journal = journal
@@ -140,6 +142,8 @@ class Dispatch:
             self._journal.append(fact, now_s)
         if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
             known.endings.append(fact)
+        if isinstance(fact, FirstToken | Ended) and self.router.doubts_network(fact.endpoint):
+            self._look(fact.endpoint)
         if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
             give_way()
         if self._held and isinstance(fact, Ended | FirstToken):
@@ -150,8 +154,16 @@ class Dispatch:
         before = self.router.endpoint(fact.endpoint).state.fingerprint
         self.tell(fact, self.clock.now_s())
         self._recognition.probed(self.router, fact.endpoint, before)
+        if self.router.doubts_network(fact.endpoint):
+            self._look(fact.endpoint)
         if self._held:
             self._check_soon()
+
+    def _look(self, endpoint: str) -> None:
+        """Let the way there be looked at before its turn."""
+        look = self.lookers.get(endpoint)
+        if look is not None:
+            look()
 
     def configure(
         self, router: Router, upstreams: dict[str, Upstream], policy: Policy, request_timeout_s: float

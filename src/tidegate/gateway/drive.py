@@ -119,6 +119,16 @@ class Drive:
 
     # --- what the attempts tell -----------------------------------------------------------------------------------
 
+    def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
+        """See `Listener`."""
+        network = self._dispatch.router.network(attempt.endpoint)
+        if network is None or not network.is_news(upload_bytes, seconds, at_most=at_most):
+            return
+        if at_most and seconds < network.rtt_s / 2.0:
+            # Sooner than a byte gets there: a proxy on the way has taken them, and may be slower than it takes.
+            return
+        self._account.uploaded(attempt, upload_bytes, seconds, at_most=at_most)
+
     def content(self, attempt: Attempt) -> None:
         """See `Listener`."""
         now_s = attempt.first_s
@@ -244,6 +254,8 @@ class Drive:
             attempt.refuse(failure)
             return
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
+        network = self._dispatch.router.network(attempt.endpoint)
+        timed = network is not None and len(outgoing.body) >= network.telling_bytes
         attempt.carry(
             upstream.pool.send(
                 b"POST",
@@ -255,6 +267,7 @@ class Drive:
                 first_byte_timeout_s=timeout_s,
                 idle_timeout_s=max(IDLE_TIMEOUT_S, timeout_s),
                 lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
+                uploaded=attempt.on_uploaded if timed else None,
             )
         )
 

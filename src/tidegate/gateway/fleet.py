@@ -87,6 +87,7 @@ class Fleet:
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self._members = members
+        self._dispatch.lookers = {name: member.prober.doubt for name, member in members.items()}
         seen = []
         for member in members.values():
             if member.seen is not None:

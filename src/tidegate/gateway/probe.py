@@ -1,9 +1,11 @@
 """Looks after the endpoints: are they up, how far away, how large their window, how long their queue."""
 
 import asyncio
+from collections.abc import Callable
 
 from tidegate.clock import Clock
 from tidegate.core.model import Capability, Probed, replace
+from tidegate.core.network import LOOK_S
 from tidegate.engines.base import ProbeAnswer, ProbeRequest, Signals
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
@@ -42,6 +44,8 @@ class Prober:
         self._upstream = upstream
         self._clock = clock
         self._every_s = every_s
+        self._doubted = asyncio.Event()
+        self._looked_s = 0.0
         # An endpoint is up once it has said so: the first probe may not be lost.
         self._up = False
         self._failures = 1
@@ -49,16 +53,43 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled. The first time is one interval from now: `once` comes before."""
         while True:
-            await asyncio.sleep(self._every_s)
-            if not self._wakes or self._in_use():
+            due_s = self._clock.now_s() + self._every_s
+            while await self._doubt_before(due_s):
+                await self._look()
+            if self._may_ask():
                 await self.once()
+
+    def _may_ask(self) -> bool:
+        if not self._wakes:
+            return True
+        return bool(self._dispatch.router.endpoint(self._upstream.endpoint.name).state.reservations)
+
+    def doubt(self) -> None:
+        """The round trip may be another one by now: look at it, without waiting for the next probe."""
+        self._doubted.set()
+
+    async def _doubt_before(self, due_s: float) -> bool:
+        """Whether the way is in doubt before the next probe is due. Returns when it may be looked at again, or then."""
+        try:
+            async with asyncio.timeout(due_s - self._clock.now_s()):
+                await self._doubted.wait()
+                await asyncio.sleep(self._looked_s + LOOK_S - self._clock.now_s())
+        except TimeoutError:
+            return False
+        return True
+
+    async def _look(self) -> None:
+        """One round trip, told to the router."""
+        self._doubted.clear()
+        if not self._may_ask():
+            return
+        _, rtt_s = await self._timed(self._upstream.dialect.probes()[0])
+        if self._up and rtt_s is not None:
+            self._dispatch.probed(Probed(endpoint=self._upstream.endpoint.name, up=True, rtt_s=rtt_s))
 
     async def once(self) -> None:
         """One probe, told to the router."""
         self._dispatch.probed(await self.look())
-
-    def _in_use(self) -> bool:
-        return bool(self._dispatch.router.endpoint(self._upstream.endpoint.name).state.reservations)
 
     async def introduce(self) -> Probed:
         """The first look, before the router is told of the endpoint: what the engine does not tell is as declared."""
@@ -71,24 +102,26 @@ class Prober:
 
     async def look(self) -> Probed:
         """One probe, told to nobody."""
-        answers: list[ProbeAnswer | None] = []
-        rtt_s: float | None = None
+        self._doubted.clear()
         probes = self._upstream.dialect.probes()
+        answers: list[ProbeAnswer | None] = []
+        rtts_s: list[float] = []
         for probe in probes:
             if probe.wakes and self._signals(answers).resident is False:
                 answers.append(None)
                 continue
-            # Known before the probe is sent: a connection that must be made first costs round trips of its own.
-            warm = self._upstream.pool.statistics().idle > 0
-            sent_s = self._clock.now_s()
-            answer = await self._ask(probe)
-            if answer is not None and warm:
-                took_s = self._clock.now_s() - sent_s
-                rtt_s = took_s if rtt_s is None else min(rtt_s, took_s)
+            answer, took_s = await self._timed(probe)
+            if took_s is not None:
+                rtts_s.append(took_s)
             answers.append(answer)
             if answer is None and probe.essential:
                 break
         signals = self._signals(answers)
+        if signals.up and not rtts_s:
+            # The connection had to be made first; it is there now.
+            _, took_s = await self._timed(probes[0])
+            if took_s is not None:
+                rtts_s.append(took_s)
         # One lost probe is bad luck; traffic itself finds out sooner, through the breaker. An engine that tells why it
         # cannot serve is believed at once.
         self._failures = 0 if signals.up else self._failures + 1
@@ -96,7 +129,7 @@ class Prober:
         return Probed(
             endpoint=self._upstream.endpoint.name,
             up=self._up,
-            rtt_s=rtt_s,
+            rtt_s=min(rtts_s, default=None),
             context_tokens=self._window(signals.context_tokens),
             capabilities=self._capabilities(signals.media),
             running=signals.running,
@@ -122,7 +155,20 @@ class Prober:
             return told
         return min(told, self._context_tokens_max)
 
-    async def _ask(self, probe: ProbeRequest) -> ProbeAnswer | None:
+    async def _timed(self, probe: ProbeRequest) -> tuple[ProbeAnswer | None, float | None]:
+        """What it answers, and how long that took to begin; None where a connection had to be made first, which costs
+        round trips of its own."""
+        warm = self._upstream.pool.statistics().idle > 0
+        headed_s = sent_s = self._looked_s = self._clock.now_s()
+
+        def head() -> None:
+            nonlocal headed_s
+            headed_s = self._clock.now_s()
+
+        answer = await self._ask(probe, head)
+        return answer, headed_s - sent_s if warm and answer is not None else None
+
+    async def _ask(self, probe: ProbeRequest, on_head: Callable[[], None]) -> ProbeAnswer | None:
         try:
             status, _, body = await fetch(
                 self._upstream.pool,
@@ -132,6 +178,7 @@ class Prober:
                 b"",
                 PROBE_TIMEOUT_S,
                 PROBE_BYTES_MAX,
+                on_head,
             )
         except TransportError:
             return None

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from tidegate.http.errors import TransportError
+from tidegate.http.upload import Upload
 
 if TYPE_CHECKING:
     from tidegate.http.client import Pool
@@ -32,7 +33,7 @@ class Receiver(Protocol):
 class Call:
     """A request under way. Made by `Pool.send`."""
 
-    __slots__ = ("_pool", "body", "deadline_s", "head", "idle_timeout_s", "link", "receiver", "retried")
+    __slots__ = ("_pool", "body", "deadline_s", "head", "idle_timeout_s", "link", "receiver", "retried", "upload")
 
     def __init__(
         self,
@@ -52,11 +53,13 @@ class Call:
         self.idle_timeout_s = idle_timeout_s
         self.link: Link | None = None  # while a connection carries it
         self.retried = False
+        self.upload: Upload | None = None  # times it, until the response begins
 
     def cancel(self) -> None:
         """Close the connection at once: that is how an inference engine learns that the client has left."""
         if self.receiver is not None:
             self.receiver = None
+            self.uploaded()
             self._pool.cancel(self)
 
     def pause(self) -> None:
@@ -68,6 +71,12 @@ class Call:
         """Read on."""
         if self.link is not None:
             self.link.resume()
+
+    def uploaded(self) -> None:
+        """For the link: no more of the request is to be timed."""
+        upload, self.upload = self.upload, None
+        if upload is not None:
+            upload.end()
 
     def fail(self, error: TransportError) -> None:
         """For the pool and the link: there will be no more, unless it has ended already."""

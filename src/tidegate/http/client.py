@@ -7,6 +7,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tidegate.clock import Clock
@@ -14,6 +15,7 @@ from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
 from tidegate.http.head import Headers, fields, request_line
 from tidegate.http.link import Link
+from tidegate.http.upload import Told, Upload
 
 __all__ = ["Call", "Cause", "Origin", "Pool", "PoolStatistics", "Receiver", "TransportError", "fetch"]
 
@@ -98,6 +100,7 @@ class Pool:
         first_byte_timeout_s: float,
         idle_timeout_s: float,
         lines: bytes = b"",
+        uploaded: Told | None = None,
     ) -> Call:
         """Send a request; `receiver` is told what comes back.
 
@@ -105,12 +108,16 @@ class Pool:
         idle_timeout_s        silence within the body
         lines                 more header lines, each with its line end, sent as they are: what differs each time
 
+        uploaded              is told how long its bytes took, once at most and before the response; see `upload`
+
         Raises `ValueError` for a header or target that cannot be sent; other failures go to `receiver`.
         """
         length = b"content-length: %d\r\n\r\n" % len(body) if body or method == b"POST" else b"\r\n"
         head = request_line(method, target) + self._host + fields(headers) + lines + length
         now_s = self._now_s = self._clock.now_s()
         call = Call(self, head, body, receiver, now_s + first_byte_timeout_s, idle_timeout_s)
+        if uploaded is not None:
+            call.upload = Upload(self._clock, uploaded)
         self._requests += 1
         link = self._take()
         if link is not None:
@@ -284,14 +291,17 @@ def _cause_of(error: Exception) -> Cause:
 class _Fetch:
     """Collects a whole response."""
 
-    def __init__(self, body_bytes_max: int) -> None:
+    def __init__(self, body_bytes_max: int, on_head: Callable[[], None] | None) -> None:
         self.answer: asyncio.Future[tuple[int, dict[bytes, bytes], bytes]] = asyncio.get_running_loop().create_future()
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
         self._room = body_bytes_max
+        self._headed = on_head
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        if self._headed is not None:
+            self._headed()
         self._status, self._headers = status, headers
 
     def on_data(self, data: bytes) -> None:
@@ -319,12 +329,14 @@ async def fetch(
     body: bytes,
     timeout_s: float,
     body_bytes_max: int,
+    on_head: Callable[[], None] | None = None,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Send a request and collect its response: for probes, not for traffic.
 
-    Raises `TransportError`; its cause is `idle_timeout` if the whole takes longer than `timeout_s`.
+    `on_head` is called when its head is here. Raises `TransportError`; its cause is `idle_timeout` if the whole takes
+    longer than `timeout_s`.
     """
-    receiver = _Fetch(body_bytes_max)
+    receiver = _Fetch(body_bytes_max, on_head)
     call = pool.send(method, target, headers, body, receiver, first_byte_timeout_s=timeout_s, idle_timeout_s=timeout_s)
     try:
         async with asyncio.timeout(timeout_s):

@@ -83,6 +83,8 @@ class Link(asyncio.Protocol):
         self._call = call
         self._receiver = call.receiver
         call.link = self
+        if call.upload is not None:
+            call.upload.begin(self.transport, len(call.head) + len(call.body))
         if len(call.body) <= _COPY_BYTES_MAX:
             self.transport.write(call.head + call.body)
         else:
@@ -96,6 +98,8 @@ class Link(asyncio.Protocol):
     def fail(self, cause: Cause, message: str) -> None:
         """Give the connection up and tell the receiver why."""
         call, self._call, self._receiver = self._call, None, None
+        if call is not None and call.upload is not None:
+            call.uploaded()
         self.transport.abort()
         self._pool.discard(self)
         if call is not None:
@@ -225,6 +229,8 @@ class Link(asyncio.Protocol):
         if coding is not None and coding.lower() != b"chunked":
             self._reject(Cause.PROTOCOL, "unknown transfer coding")
         self._headed = self._heard = True
+        if call.upload is not None:
+            call.uploaded()
         if call.head.startswith(b"HEAD "):
             # The parser waits for a body that does not come, so the connection cannot be used again.
             self._complete = self._surplus = True

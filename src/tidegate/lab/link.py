@@ -15,6 +15,9 @@ import msgspec
 
 from tidegate.clock import tick_s
 
+PIECE_BYTES_MIN = 1460  # what a packet carries
+PIECE_BYTES_MAX = 16 * 1024  # smaller ones would cost the relay too much where the rate is high
+TURN_S = 0.005  # a piece takes so long to pass, within these bounds: 16 KiB would take 0.13 s at 1 Mbit/s
 RTT_S_MAX = 60.0  # beyond a minute no client waits; a slip of the unit is more likely
 
 
@@ -106,6 +109,12 @@ class Road:
         self._free_s = 0.0  # when the last piece has passed
         self._alarm = Alarm(self._run)
 
+    @property
+    def piece_bytes(self) -> int:
+        """How much may pass in one turn."""
+        rate = self._link.rate_bytes_per_s
+        return PIECE_BYTES_MAX if rate is None else min(PIECE_BYTES_MAX, max(PIECE_BYTES_MIN, int(rate * TURN_S)))
+
     def change(self, link: Link) -> None:
         """A piece that is passing begins again, under the new rate."""
         self._link = link
@@ -144,7 +153,9 @@ class Road:
 class Pipe:
     """One direction of one connection. Holds at most `in_flight_bytes_max` and one piece.
 
-    Reading from `source` stops when that is reached; a reader that does not read thereby stops the writer.
+    Reading from `source` stops when that is reached; a reader that does not read thereby stops the writer. It stops
+    too while a piece waits for its turn on the road: the sender's kernel is told no sooner than on a real link that
+    bytes have gone, but for half a round trip, and so sees the pace of the road.
     """
 
     def __init__(self, road: Road, chance: Callable[[int], float], in_flight_bytes_max: int) -> None:
@@ -158,11 +169,17 @@ class Pipe:
         self._in_flight_bytes_max = in_flight_bytes_max
         self._sent_bytes = 0
         self._queued: deque[bytes | Mark] = deque()
+        self._source_paused = False
         self._flying: deque[tuple[float, bytes | Mark]] = deque()
         self._last_due_s = 0.0
         self._alarm = Alarm(self._arrive)
         self._stalled = False
         self._sink_paused = False
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much to read at once, so that no piece holds the road up for long."""
+        return self._road.piece_bytes
 
     @property
     def next_bytes(self) -> int:
@@ -180,10 +197,9 @@ class Pipe:
         """A piece from the source."""
         self._queued.append(piece)
         self.in_flight_bytes += _size(piece)
-        if self.in_flight_bytes >= self._in_flight_bytes_max and self.source is not None:
-            self.source.pause_reading()
         if len(self._queued) == 1 and self._sink is not None:
             self._road.join(self)
+        self._heed()
 
     def depart(self, at_s: float, link: Link) -> bool:
         """The next piece has passed the road. Whether there is another one."""
@@ -194,6 +210,7 @@ class Pipe:
         self._last_due_s = max(self._last_due_s, due_s)
         self._flying.append((self._last_due_s, piece))
         self._arrive()
+        self._heed()
         return bool(self._queued)
 
     def stall(self, stalled: bool) -> None:
@@ -228,12 +245,21 @@ class Pipe:
         if isinstance(piece, Mark):
             self._on_mark(piece)
             return
-        was_full = self.in_flight_bytes >= self._in_flight_bytes_max
         self.in_flight_bytes -= len(piece)
         self.delivered_bytes += len(piece)
-        if was_full and self.in_flight_bytes < self._in_flight_bytes_max and self.source is not None:
-            self.source.resume_reading()
+        self._heed()
         sink.write(piece)
+
+    def _heed(self) -> None:
+        """Read from the source while there is room for what it says."""
+        full = len(self._queued) > 1 or self.in_flight_bytes >= self._in_flight_bytes_max
+        if full == self._source_paused or self.source is None:
+            return
+        self._source_paused = full
+        if full:
+            self.source.pause_reading()
+        else:
+            self.source.resume_reading()
 
 
 def _size(piece: bytes | Mark) -> int:

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import cast
 
-from tidegate.lab.link import Mark, Pipe
+from tidegate.lab.link import PIECE_BYTES_MAX, Mark, Pipe
 
-PIECE_BYTES_MAX = 16 * 1024  # what one read takes, and so one turn on the road: 0.13 s at 1 Mbit/s
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: RST instead of FIN
 
 
@@ -30,7 +29,7 @@ class End(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the interface's
         """Where to read into; always the same place, copied out at once."""
-        return self._buffer
+        return self._buffer[: self.out.piece_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have been read."""
@@ -84,6 +83,12 @@ class Connection:
         self._connecting: asyncio.Task[None] | None = None
         self._open: set[End] = set()
         self._ended: set[End] = set()  # those that have been told that no more comes
+
+    @property
+    def receiver(self) -> socket.socket | None:
+        """The socket on which the client is heard, while there is one."""
+        transport = self.client.transport
+        return None if transport is None or transport.is_closing() else transport.get_extra_info("socket")
 
     def opened(self, end: End) -> None:
         """For an end: its socket is open. The client's is first."""

@@ -8,6 +8,7 @@ As a command: `python -m tidegate.lab.wan --listen 8001 --to 127.0.0.1:8000 --rt
 import argparse
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -19,7 +20,7 @@ from msgspec import UNSET, UnsetType
 
 from tidegate.clock import Clock, tick_s
 from tidegate.http.server import Exchange, Limits, Server
-from tidegate.lab.link import RTT_S_MAX, Alarm, Link, Outage, Pipe, Road, uniform
+from tidegate.lab.link import PIECE_BYTES_MIN, RTT_S_MAX, Alarm, Link, Outage, Pipe, Road, uniform
 from tidegate.lab.relay import Connection, End
 
 __all__ = ["Address", "Control", "Link", "Outage", "Statistics", "Wan"]
@@ -28,6 +29,7 @@ Address = tuple[str, int]
 
 LOCAL = "127.0.0.1"
 IN_FLIGHT_BYTES_MAX = 4 * 1024 * 1024  # of a connection's direction: fills 100 Mbit/s over 300 ms one way
+RECEIVED_BYTES_MIN = 4 * 1024  # unread in the kernel, below which that takes a moment for every packet
 CONNECTIONS_MAX = 1024  # two file descriptors each; beyond it new ones are reset
 CLOSE_S_MAX = 5.0
 
@@ -120,6 +122,10 @@ class Wan:
             connection.down.stall(stalled)
         self._up.change(self.link)
         self._down.change(self.link)
+        listening = () if self._server is None else self._server.sockets
+        for receiver in (*listening, *(connection.receiver for connection in self._connections)):
+            if receiver is not None:
+                self._hold_little(receiver)
         if stalled:
             self._passable.clear()
         else:
@@ -131,8 +137,16 @@ class Wan:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, *self._address)
+        listener = socket.create_server(self._address)
+        # Inherited by what is accepted: packets as of a real network, not of 64 KiB as the loopback would have them.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, PIECE_BYTES_MIN)
+        self._hold_little(listener)
+        self._server = await loop.create_server(self._accept, sock=listener)
         self._address = self._server.sockets[0].getsockname()[:2]
+
+    def _hold_little(self, receiver: socket.socket) -> None:
+        """What the kernel keeps unread, it has acknowledged to the sender, who takes it for gone."""
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, max(RECEIVED_BYTES_MIN, self._up.piece_bytes))
 
     def _close_listener(self) -> None:
         if self._server is not None:

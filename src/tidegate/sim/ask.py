@@ -159,9 +159,11 @@ def digests(blocks: tuple[int, ...], block_tokens: int) -> tuple[int, ...]:
     """
     if block_tokens <= DIGEST_TOKENS:
         each = DIGEST_TOKENS // block_tokens
-        return tuple([block * _BLOCK & _MASK for block in blocks[each - 1 : each * DIGESTS_MAX : each]])
+        return tuple([(block * _BLOCK & _MASK) >> 32 for block in blocks[each - 1 : each * DIGESTS_MAX : each]])
     pieces = [piece * _PIECE for piece in range(block_tokens // DIGEST_TOKENS)]
-    found = [block * _BLOCK + piece & _MASK for block in blocks[: -(-DIGESTS_MAX // len(pieces))] for piece in pieces]
+    found = [
+        (block * _BLOCK + piece & _MASK) >> 32 for block in blocks[: -(-DIGESTS_MAX // len(pieces))] for piece in pieces
+    ]
     return tuple(found[:DIGESTS_MAX])
 
 

@@ -30,6 +30,11 @@ class Loop:
             act(*arguments)
 
     @property
+    def waiting(self) -> int:
+        """How much is to happen."""
+        return len(self._events)
+
+    @property
     def over(self) -> bool:
         """Whether nothing is to happen any more."""
         return not self._events

@@ -152,6 +152,15 @@ class _Road:
 
     def carried_s(self, payload_bytes: int, now_s: float) -> float:
         """When the last byte has been put on its way."""
+        self._free_at_s, carried_s = self._carrying(payload_bytes, now_s)
+        return carried_s
+
+    def would_be_carried_s(self, payload_bytes: int, now_s: float) -> float:
+        """The same, of what is not sent."""
+        return self._carrying(payload_bytes, now_s)[1]
+
+    def _carrying(self, payload_bytes: int, now_s: float) -> tuple[float, float]:
+        """When the road is free again, and when the last byte has been put on its way."""
         begun_s = at_s = max(now_s, self._free_at_s)
         left_bytes = float(payload_bytes)
         while True:
@@ -162,9 +171,8 @@ class _Road:
                 break
             left_bytes -= (until_s - at_s) * rate
             at_s = until_s
-        self._free_at_s = end_s
         # A connection that loses packets takes longer, and leaves room for others meanwhile.
-        return max(end_s, begun_s + payload_bytes / self._flow_bytes_per_s)
+        return end_s, max(end_s, begun_s + payload_bytes / self._flow_bytes_per_s)
 
 
 class Link:
@@ -185,6 +193,10 @@ class Link:
         if self.down:
             return math.inf
         return self._there.carried_s(payload_bytes, now_s) + 0.5 * self._trip_s(self._there_seed, now_s)
+
+    def upload_s(self, payload_bytes: int, now_s: float) -> float:
+        """How long it would be until the last byte of what is sent now has set out."""
+        return self._there.would_be_carried_s(payload_bytes, now_s) - now_s
 
     def answered(self, now_s: float, payload_bytes: int = 0) -> float:
         """When what is sent back now has arrived, by default a first byte; never while the link is down."""

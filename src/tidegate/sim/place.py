@@ -24,13 +24,16 @@ class Attempt:
         "over",
         "predicted_s",
         "sent_s",
+        "timed",
     )
 
-    def __init__(self, job: Job, endpoint: str, sent_s: float, *, hedge: bool) -> None:
+    def __init__(self, job: Job, endpoint: str, sent_s: float, *, hedge: bool, timed: bool = False) -> None:
+        """`timed`: how long its bytes take to get there is told."""
         self.job = job
         self.endpoint = endpoint
         self.sent_s = sent_s
         self.hedge = hedge
+        self.timed = timed
         self.first_s: float | None = None
         self.predicted_s: float | None = None
         self.cached_tokens = self.output_tokens = 0
@@ -56,6 +59,9 @@ FULL = Failure(Ending.REFUSED, "overloaded", 1.0)
 class Listener(Protocol):
     """Who is told what becomes of attempts, when the news has come back."""
 
+    def uploaded(self, attempt: Attempt, seconds: float) -> None:
+        """Its request has arrived, whose bytes took so long."""
+
     def first(self, attempt: Attempt) -> None:
         """Its first content is here."""
 
@@ -73,6 +79,9 @@ class Way(Protocol):
 
     def sent(self, payload_bytes: int, now_s: float) -> float:
         """When the last byte of a request arrives that is sent now."""
+
+    def upload_s(self, payload_bytes: int, now_s: float) -> float:
+        """How long the bytes of a request would take that is sent now, without the way itself."""
 
     def answered(self, now_s: float) -> float:
         """When a first byte arrives that is sent back now."""
@@ -111,7 +120,16 @@ class _Away:
         elif way.down:
             loop.at(loop.now_s, self._listener.failed, attempt, REFUSED)
         else:
-            loop.at(way.sent(attempt.job.request.prompt_bytes, loop.now_s), arrive, attempt)
+            prompt_bytes = attempt.job.request.prompt_bytes
+            upload_s = way.upload_s(prompt_bytes, loop.now_s) if attempt.timed else 0.0
+            arrives_s = way.sent(prompt_bytes, loop.now_s)
+            if attempt.timed:
+                loop.at(arrives_s, self._timed, attempt, upload_s)
+            loop.at(arrives_s, arrive, attempt)
+
+    def _timed(self, attempt: Attempt, upload_s: float) -> None:
+        """The last byte is here, which its sender hears of."""
+        self._back(self._listener.uploaded, attempt, upload_s)
 
     def _back(self, tell: Callable[..., None], *news: object) -> None:
         loop, way = self._loop, self.way

@@ -25,8 +25,11 @@ from tidegate.core.model import (
     Released,
     Segment,
     Started,
+    Uploaded,
     replace,
 )
+from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
+from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.sim.decider import Decider
@@ -94,6 +97,9 @@ class World:
         self._journal = journal
         self._request_timeout_s = request_timeout_s
         self._places: Mapping[str, Place] = {}
+        # When each place was probed last, and which are to be before their turn.
+        self._looked_s: dict[str, float] = {}
+        self._looking: set[str] = set()
         self._traffic: Traffic | None = None
         self._drives: dict[str, _Drive] = {}
         self._held: dict[str, _Drive] = {}
@@ -112,8 +118,8 @@ class World:
         """Let traffic come, with these places behind the endpoints, until all of it is done or time is up."""
         assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
         self._places, self._traffic = places, traffic
-        for place in places.values():
-            self._tell(place.probe())
+        for name in places:
+            self._look(name)
         self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
         arrivals = iter(traffic.arrivals())
         self._next(arrivals)
@@ -126,6 +132,21 @@ class World:
 
     # --- what places tell -----------------------------------------------------------------------------------------
 
+    def uploaded(self, attempt: Attempt, seconds: float) -> None:
+        """See `Listener`."""
+        if attempt.over:
+            return
+        request, network = attempt.job.request, self.router.endpoint(attempt.endpoint).network
+        fact = Uploaded(
+            request_id=request.id,
+            endpoint=attempt.endpoint,
+            upload_bytes=request.prompt_bytes,
+            seconds=max(seconds, UPLOAD_S_LEAST),
+            at_most=seconds < UPLOAD_S_SURE,
+        )
+        if network.is_news(fact.upload_bytes, fact.seconds, at_most=fact.at_most):
+            self._tell(fact)
+
     def first(self, attempt: Attempt) -> None:
         """See `Listener`."""
         if attempt.over:
@@ -134,6 +155,7 @@ class World:
         request_id = attempt.job.request.id
         drive = self._drives[request_id]
         self._tell(FirstToken(request_id=request_id, endpoint=attempt.endpoint, ttft_s=now_s - attempt.sent_s))
+        self._look_again(attempt.endpoint)
         if drive.first_s is None:
             drive.first_s = now_s
         self._act(drive, drive.flight.content(attempt.endpoint))
@@ -179,11 +201,28 @@ class World:
         self._turn(drive)
 
     def _probe(self, every_s: float) -> None:
-        for place in self._places.values():
-            self._tell(place.probe())
+        for name in self._places:
+            self._look(name)
         self._check_soon()
         if not self.loop.over:
             self.loop.at(self.loop.now_s + every_s, self._probe, every_s)
+
+    def _look(self, endpoint: str) -> None:
+        self._looked_s[endpoint] = self.loop.now_s
+        self._tell(self._places[endpoint].probe())
+        self._look_again(endpoint)
+
+    def _look_again(self, endpoint: str) -> None:
+        """Before its turn, where the network is in doubt."""
+        # Where only the next probes are left to come, nobody asks any more.
+        if endpoint not in self._looking and self.loop.waiting > 1 and self.router.endpoint(endpoint).doubts_network:
+            self._looking.add(endpoint)
+            self.loop.at(self._looked_s[endpoint] + LOOK_S, self._settle, endpoint)
+
+    def _settle(self, endpoint: str) -> None:
+        self._looking.discard(endpoint)
+        if self.router.endpoint(endpoint).doubts_network:
+            self._look(endpoint)
 
     def _expire(self, drive: _Drive) -> None:
         if self._drives.get(drive.job.request.id) is drive:
@@ -250,8 +289,10 @@ class World:
             completions=request.completions,
             hedge=action.hedge,
             session=request.session,
+            prefix=shortened(request.prefix, request.prompt_bytes),
         )
-        attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge)
+        timed = request.prompt_bytes >= self.router.endpoint(name).network.telling_bytes
+        attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
         self.in_flight[name] += 1
         self._tell(started)
         attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
@@ -295,6 +336,7 @@ class World:
                 cause=cause,
             )
         )
+        self._look_again(name)
         self._balanced(name)
 
     def _abandon(self, drive: _Drive, ending: Ending, cause: str) -> None:

@@ -87,6 +87,12 @@ TABLE: tuple[Spec, ...] = (
     ),
     Spec(name="drifted", type="gauge", labels=("endpoint",), help="1 where the model is no longer what it was."),
     Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
+    Spec(
+        name="upload_bytes_per_second",
+        type="gauge",
+        labels=("endpoint",),
+        help="Rate at which requests are sent there, as the estimator has it.",
+    ),
     Spec(name="drained", type="gauge", labels=("endpoint",), help="1 where operators are draining the endpoint."),
     Spec(name="pinned", type="gauge", labels=("endpoint",), help="1 where operators have pinned its models."),
     Spec(name="static_rule", type="gauge", help="1 where operators have put the static rule in force."),
@@ -324,7 +330,8 @@ class Metrics:
                 ("breaker_open", state.breaker.openings > 0),
                 ("another_model", bool(model.doubts)),
                 ("drifted", state.drifted),
-                ("rtt_seconds", state.network.rtt_s),
+                ("rtt_seconds", model.network.rtt_s),
+                ("upload_bytes_per_second", model.network.upload_bytes_per_s),
                 ("drained", model.drained),
                 ("pinned", model.name in overrides.pinned),
             ):

@@ -7,13 +7,15 @@ from xxhash import xxh3_64_intdigest
 BLOCK_BYTES = 1024
 # 256 KiB, about 64k tokens: prompts that agree so far and differ later are as good as the same to a prefix cache.
 BLOCKS_MAX = 256
+# Of ten thousand blocks that an endpoint is known to have, one prompt in 400,000 meets one by chance.
+DIGEST_MASK = 2**32 - 1
 SALT_BYTES = 16
 # Of ten thousand conversations no two meet by chance, and without the salt none by intent.
 _SESSION_BYTES = 8
 
 
 def prefix_digests(prompt: bytes | memoryview, salt: bytes, preamble: bytes | memoryview = b"") -> tuple[int, ...]:
-    """One digest per whole block of 1 KiB, each of everything up to its end, at most the first 256.
+    """One digest of 32 bits per whole block of 1 KiB, each of everything up to its end, at most the first 256.
 
     What two prompts share in digests from the first on, they share in bytes. A last, partial block has none: the next
     turn of a conversation would change it. `preamble` is what engines put before the prompt, the tools.
@@ -26,7 +28,7 @@ def prefix_digests(prompt: bytes | memoryview, salt: bytes, preamble: bytes | me
     found = []
     for end in range(BLOCK_BYTES, min(len(prompt), BLOCK_BYTES * BLOCKS_MAX) + 1, BLOCK_BYTES):
         digest = xxh3_64_intdigest(prompt[end - BLOCK_BYTES : end], digest)
-        found.append(digest)
+        found.append(digest & DIGEST_MASK)
     return tuple(found)
 
 

@@ -61,6 +61,7 @@ def intake(
         klass=classify(spec.name, prompt_tokens),
         prompt_tokens=prompt_tokens,
         prompt_bytes=len(call.prompt) + len(call.tools),
+        preamble_bytes=len(call.tools),
         output_tokens_max=call.output_tokens_max,
         completions=call.completions,
         needs=call.needs,

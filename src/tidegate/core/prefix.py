@@ -1,0 +1,217 @@
+"""Which beginnings of prompts an endpoint has computed, and so how much of a new prompt it need not compute again.
+
+Each prompt that an endpoint began to answer is remembered by a few digests of its beginning, until others have taken
+their place. What a new prompt has in common with them was there once; `keeping` says how likely it still is.
+"""
+
+from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
+from tidegate.core.prior import CachePrior
+from tidegate.core.prompts import DIGESTS_MAX, GRID, Cached, Given, Prefix, Prompt, Prompts, Span, Use
+
+# Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests, and each of these.
+STATE_BYTES_MAX = 38_000
+_USE_BYTES = 48
+_BYTES_PER_BYTE = 4.0 / 3.0  # base64
+# Engines evict by the order of use; uses within a tenth of a second count as one.
+TICKS_PER_S = 10.0
+
+
+class Prefixes:
+    """What one endpoint has of prompts. `cached`, `told` and `given` read; `put`, `learn`, `settle`, `forget` write."""
+
+    __slots__ = ("_bytes", "_index", "_state", "keeping")
+
+    def __init__(self, prior: CachePrior, state: Prompts) -> None:
+        self._state = state
+        self.keeping = Keeping(prior, state.kept)
+        # By digest, the latest prompt that has it at a place of the grid.
+        self._index: dict[int, Use] = {}
+        self._bytes = 0.0
+        self._build()
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def cached(self, prompt: Prompt, now_s: float) -> Cached:
+        """What is expected to be cached of a prompt, were it sent now. At least its last token is computed."""
+        odds = self.keeping.odds
+        most = max(0.0, prompt.tokens - 1.0)
+        steps: list[tuple[float, float]] = []
+        if prompt.grid and prompt.grid[0] in self._index:
+            put_tokens, by_distance, by_age = self._state.put_tokens, odds.by_distance, odds.by_age
+            users, _ = self._users(prompt)
+            before, per_block = prompt.before, prompt.per_block
+            by_size = odds.by_size[size_cell((before + users[-1][1]) * per_block)]
+            for user, end in users:
+                p = by_distance[distance_cell(put_tokens - user.put_tokens)] * by_age[age_cell(now_s - user.at_s)]
+                tokens = (before + end) * per_block
+                steps.append((tokens if tokens < most else most, p * by_size))
+        elif not odds.surplus[0]:
+            return Cached(0.0, 0.0, (), prompt)
+        tokens, sd = self.keeping.expected(steps, prompt.tokens, now_s)
+        return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt)
+
+    @property
+    def told(self) -> bool:
+        """Whether it has told lately how many tokens were cached."""
+        return self._state.kept.told
+
+    def given(self, prefix: Prefix | None, cached: Cached, now_s: float) -> Given:
+        """What to remember of a prompt until it ends. `prefix` is its own beginning."""
+        prompt = cached.prompt
+        if not prompt.grid or prompt.grid[0] not in self._index:
+            return Given(prompt.tokens, cached.tokens, prefix=prefix)
+        users, continues = self._users(prompt)
+        odds, put_tokens = self.keeping.odds, self._state.put_tokens
+        spans, done = [], 0.0
+        for user, end in users:
+            tokens = (prompt.before + end) * prompt.per_block
+            d, a = distance_cell(put_tokens - user.put_tokens), age_cell(now_s - user.at_s)
+            spans.append(Span(tokens - done, d, a, odds.by_distance[d], odds.by_age[a]))
+            done = tokens
+        by_size = odds.by_size[size_cell(done)]
+        return Given(prompt.tokens, cached.tokens, tuple(spans), by_size, prefix, continues)
+
+    def _users(self, prompt: Prompt) -> tuple[list[tuple[Use, float]], int | None]:
+        """Who used last what a prompt, whose first block is known, begins with, each with the block up to which.
+
+        From the latest to the oldest: whoever has a block has all before it. With them, the last digest of the one that
+        this prompt goes on with, where there is one.
+        """
+        index = self._index
+        user = index[prompt.grid[0]]
+        users: list[tuple[Use, float]] = []
+        reached = 0
+        for place, digest in zip(GRID, prompt.grid):  # noqa: B905 # a shorter prompt has less of the grid
+            other = index.get(digest)
+            if other is not user:
+                if other is None:
+                    break
+                users.append((user, self._end(user, reached, prompt)[0]))
+                user = other
+            reached = place
+        end, continues = self._end(user, reached, prompt)
+        users.append((user, end))
+        return users, continues
+
+    def _end(self, user: Use, reached: int, prompt: Prompt) -> tuple[float, int | None]:
+        """Up to which block it has this prompt, of which it has so many for sure; and its last digest if it has all.
+
+        Between two places of the grid only the ends of prompts are known, and that is where conversations go on.
+        """
+        digests, last = prompt.digests, user.prefix.blocks
+        if last > DIGESTS_MAX:
+            if reached == DIGESTS_MAX:
+                return min(float(last), prompt.whole), digests[-1]
+        elif reached <= last <= len(digests) and self._state.uses.get(digests[last - 1]) is user:
+            return float(last), digests[last - 1]
+        return float(reached), None
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def put(self, given: Given, now_s: float) -> None:
+        """Its prompt is computed: from now on others may find it here."""
+        prefix, given.prefix, given.computed = given.prefix, None, True
+        state = self._state
+        state.put_tokens += given.tokens - int(given.cached)
+        at_s = _tick(now_s)
+        if prefix is None:
+            self._settle(at_s)
+            return
+        last = prefix.last
+        use = Use(at_s, state.put_tokens, prefix)
+        behind = [(last, use)]
+        # Those of one time stand in an order of their own, whichever came first.
+        for key in self._settle(at_s):
+            if key == last:
+                continue
+            other = state.uses[key]
+            if _rank(key, other) > _rank(last, use):
+                del state.uses[key]
+                behind.insert(1, (key, other))
+        replaced = state.uses.pop(last, None)
+        for key, one in behind:
+            state.uses[key] = one
+            self._own(one)
+        self._bytes += _size(prefix)
+        if replaced is not None:
+            self._dropped(replaced)
+        if given.continues is not None and given.continues != last:
+            # Whoever goes on with the conversation finds it at its new end.
+            self._drop(given.continues)
+        while self._bytes > STATE_BYTES_MAX and len(state.uses) > 1:
+            self._evict()
+
+    def learn(
+        self, given: Given, output_tokens: int, prompt_tokens: int | None, cached_tokens: int | None, now_s: float
+    ) -> None:
+        """It has ended, and its output was put there too.
+
+        `cached_tokens` of `prompt_tokens` were cached, by the engine's own count; None is unknown, and teaches nothing.
+        """
+        self._state.put_tokens += output_tokens
+        self._settle(_tick(now_s))
+        if cached_tokens is not None and prompt_tokens:
+            known = given.tokens * min(cached_tokens / prompt_tokens, 1.0)
+            self.keeping.learn(given.spans, given.by_size, given.cached, given.tokens, known, now_s)
+
+    def settle(self, now_s: float) -> None:
+        """Let count what was observed before."""
+        self.keeping.settle(now_s)
+
+    def forget(self) -> None:
+        """Its engine began anew, with nothing in its memory. How much it has room for need not be learned again."""
+        self._state.uses.clear()
+        self._build()
+
+    def _settle(self, at_s: float) -> list[int]:
+        """Those that came at this time, the last one first: what was put there since then was put there with them."""
+        found = []
+        for key, use in reversed(self._state.uses.items()):
+            if use.at_s != at_s:
+                break
+            use.put_tokens = self._state.put_tokens
+            found.append(key)
+        return found
+
+    def _own(self, use: Use) -> None:
+        for digest in use.prefix.at_grid():
+            self._index[digest] = use
+
+    def _evict(self) -> None:
+        """The oldest: of what it has, nobody older has anything."""
+        key = next(iter(self._state.uses))
+        use = self._state.uses.pop(key)
+        self._bytes -= _size(use.prefix)
+        for digest in use.prefix.at_grid():
+            if self._index.get(digest) is use:
+                del self._index[digest]
+
+    def _drop(self, last: int) -> None:
+        use = self._state.uses.pop(last, None)
+        if use is not None:
+            self._dropped(use)
+
+    def _dropped(self, use: Use) -> None:
+        """One is gone whose places all belong to another by now, unless digests have met by chance."""
+        self._bytes -= _size(use.prefix)
+        if any(self._index[digest] is use for digest in use.prefix.at_grid()):
+            self._build()
+
+    def _build(self) -> None:
+        self._index.clear()
+        self._bytes = 0.0
+        for use in self._state.uses.values():
+            self._bytes += _size(use.prefix)
+            self._own(use)
+
+
+def _tick(now_s: float) -> float:
+    return int(now_s * TICKS_PER_S) / TICKS_PER_S
+
+
+def _rank(last: int, use: Use) -> tuple[int, int]:
+    return use.prefix.blocks, last
+
+
+def _size(prefix: Prefix) -> float:
+    return _USE_BYTES + len(prefix.digests) * _BYTES_PER_BYTE
