@@ -8,6 +8,7 @@ from tests import make
 from tidegate.cli.journal import print_explained
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.hardware import Machine
+from tidegate.core.model import Probed, replace
 from tidegate.core.replay import explained
 
 
@@ -28,3 +29,19 @@ def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it(
     assert slow.prefill is not None
     assert f"{slow.prefill.intensity_flop_per_byte:.3g} compute" in lines[head + 2]
     assert "memory" in lines[head + 2]
+
+
+def test_a_load_that_is_to_be_expected_is_told_with_its_chance_and_what_it_takes() -> None:
+    prior = replace(make.LOCAL_PRIOR, load_s=45.0)
+    router = make.router(make.endpoint(prior=prior), make.endpoint("cloud", local=False))
+    router.observe(Probed(endpoint="laptop", up=True, resident=False), 0.0)
+    request = make.request("r")
+    found = explained(router, request, router.decide(request, 0.0), 0.0)
+    text = io.StringIO()
+    print_explained(Console(file=text, width=140), found)
+    lines = text.getvalue().splitlines()
+    head = next(line for line in lines if line.startswith("candidate"))
+    cold, warm = (next(line for line in lines if line.startswith(name)) for name in ("laptop", "cloud"))
+    assert head[head.index("load") :].split()[0] == "load"
+    assert "97% 45 s" in cold
+    assert " - " in warm[head.index("load") - 1 :]

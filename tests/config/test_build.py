@@ -133,6 +133,33 @@ def test_a_prior_is_turned_from_rates_into_times(tmp_path: Path) -> None:
     assert (prior.upload_bytes_per_s, prior.batch_slowdown, prior.sigma) == (1e6, 0.2, 0.4)
 
 
+def test_a_load_is_believed_to_take_what_is_written_and_to_be_needed_when_it_is(tmp_path: Path) -> None:
+    usual = built(tmp_path, SITES + MINE).endpoints[0].prior
+    assert (usual.load_s, usual.unload_after_s) == (None, None)
+    prior = built(tmp_path, SITES + MINE + "prior = { load_s = 12, unload_after_s = 60 }\n").endpoints[0].prior
+    assert (prior.load_s, prior.unload_after_s) == (12.0, 60.0)
+    assert defaults(EngineKind.OLLAMA, local=True).prior.unload_after_s == 300.0
+
+
+@pytest.mark.parametrize(
+    ("engine", "written", "wakes"),
+    [
+        ("vllm", True, True),
+        ("openai", True, True),
+        ("openai", False, False),
+        ("llamacpp", True, False),
+        ("ollama", True, False),
+        ("ollama", False, False),
+    ],
+)
+def test_where_a_fleet_scales_to_zero_probes_are_known_to_wake_it(
+    tmp_path: Path, engine: str, written: bool, wakes: bool
+) -> None:
+    text = SITES + MINE.replace('"llamacpp"', f'"{engine}"') + "context_tokens = 8192\n"
+    text += "prior = { unload_after_s = 60 }\n" if written else ""
+    assert built(tmp_path, text).upstreams["mine"].probes_wake is wakes
+
+
 def test_a_faster_engine_reaches_half_its_speed_at_the_same_length(tmp_path: Path) -> None:
     usual = defaults(EngineKind.LLAMACPP, local=True).prior
     prior = built(tmp_path, SITES + MINE + "prior = { prefill_tokens_per_s = 2000 }\n").endpoints[0].prior

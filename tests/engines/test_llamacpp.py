@@ -49,15 +49,62 @@ def test_a_request_while_it_loads_is_a_refusal() -> None:
     assert (said.status, said.ending, said.message) == (503, Ending.REFUSED, "Loading model")
 
 
-def test_it_is_down_while_it_loads() -> None:
-    assert LLAMA.signals([answer("health_loading"), None, None, None]) == Signals(up=False)
+def test_it_is_down_while_it_loads_and_says_so() -> None:
+    told = LLAMA.signals([answer("health_loading"), None, None, None])
+    assert told == Signals(up=False, resident=False, loading=True)
+
+
+@pytest.mark.parametrize("body", [b"", b'{"error":{"message":"out of memory"}}', b"<html>"])
+def test_what_is_down_for_another_reason_is_not_loading(body: bytes) -> None:
+    assert LLAMA.signals([ProbeAnswer(status=503, body=body), None, None, None]) == Signals(up=False)
+
+
+def props(**told: Any) -> ProbeAnswer:
+    """As recorded, but for this."""
+    return ProbeAnswer(status=200, body=json.dumps(json.loads(answer("props").body) | told).encode())
+
+
+@pytest.mark.parametrize(("sleeping", "resident"), [(False, True), (True, False), (None, None), ("often", None)])
+def test_it_tells_whether_it_sleeps_and_loses_nothing_else_by_it(sleeping: Any, resident: bool | None) -> None:
+    told = LLAMA.signals([answer("health"), props(is_sleeping=sleeping), None, None])
+    assert (told.up, told.resident, told.loading, told.context_tokens) == (True, resident, False, 1024)
+
+
+@pytest.mark.parametrize(
+    ("status", "resident", "loading"),
+    [
+        ({"value": "loaded"}, True, False),
+        ({"value": "loading", "args": []}, False, True),
+        ({"value": "unloaded", "failed": True}, False, False),
+        ({"value": "sleeping"}, False, False),
+        ({"value": "downloading"}, None, False),
+        ("loaded", None, False),
+        (None, None, False),
+    ],
+)
+def test_a_server_of_several_models_tells_it_of_each(status: Any, resident: bool | None, loading: bool) -> None:
+    """As its documentation has it: a server of several models does not run where the tests do."""
+    listed = {"data": [{"id": "smollm2", "status": status}, {"id": "other", "status": {"value": "loaded"}}]}
+    models = ProbeAnswer(status=200, body=json.dumps(listed).encode())
+    told = LLAMA.signals([answer("health"), props(is_sleeping=None), None, models])
+    assert (told.up, told.resident, told.loading) == (True, resident, loading)
+
+
+def test_what_could_wake_it_is_asked_last_and_marked() -> None:
+    """Builds before August 2026 load a model that sleeps in order to answer `/metrics`."""
+    assert [(p.target, p.wakes) for p in LLAMA.probes()] == [
+        (b"/health", False),
+        (b"/props", False),
+        (b"/metrics", True),
+        (b"/v1/models", True),
+    ]
 
 
 @pytest.mark.parametrize(("name", "running", "queued"), [("metrics_idle", 0, 0), ("metrics", 2, 2)])
 def test_it_tells_its_window_and_its_load(name: str, running: int, queued: int) -> None:
     signals = LLAMA.signals([answer("health"), answer("props"), answer(name), None])
     told = replace(signals, fingerprint=None)
-    assert told == Signals(up=True, context_tokens=1024, media=(), running=running, queued=queued)
+    assert told == Signals(up=True, context_tokens=1024, media=(), running=running, queued=queued, resident=True)
 
 
 @pytest.mark.parametrize("lost", [1, 2])

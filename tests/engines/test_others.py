@@ -49,6 +49,27 @@ def test_vllms_engines_add_up_in_requests_and_the_fullest_cache_counts() -> None
     assert told == Signals(up=True, context_tokens=32768, running=7, queued=2, cache_share=0.75)
 
 
+def asleep(awake: int) -> bytes:
+    """One of two engines is awake or not, the other is."""
+    states = (("awake", awake), ("weights_offloaded", 1 - awake), ("discard_all", 0))
+    other = b'vllm:engine_sleep_state{engine="0",model_name="m",sleep_state="awake"} 1.0\n'
+    return (
+        VLLM_METRICS
+        + other
+        + b"".join(
+            b'vllm:engine_sleep_state{engine="1",model_name="m",sleep_state="%b"} %d.0\n' % (name.encode(), value)
+            for name, value in states
+        )
+    )
+
+
+def test_a_vllm_that_sleeps_is_down_as_a_request_would_kill_it() -> None:
+    """It does not wake by itself (vllm-project/vllm#15483)."""
+    told = VLLM("", "m").signals([UP, answer(MODELS), answer(asleep(0)), None])
+    assert told == Signals(up=False, resident=False)
+    assert VLLM("", "m").signals([UP, answer(MODELS), answer(asleep(1)), None]).up
+
+
 def test_vllms_older_name_of_its_cache_is_known() -> None:
     text = VLLM_METRICS.replace(b"kv_cache_usage", b"gpu_cache_usage")
     assert VLLM("", "m").signals([UP, None, answer(text), None]).cache_share == 0.75
@@ -114,7 +135,13 @@ def loaded(*names: str) -> ProbeAnswer:
 def test_ollamas_window_is_that_of_the_loaded_model(
     model: str | None, names: tuple[str, ...], window: int | None
 ) -> None:
-    assert Ollama("", model).signals([UP, loaded(*names), None]) == Signals(up=True, context_tokens=window)
+    told = Ollama("", model).signals([UP, loaded(*names), None])
+    assert told == Signals(up=True, context_tokens=window, resident=None if model is None else window is not None)
+
+
+@pytest.mark.parametrize("running", [None, answer({}), answer({"models": None}), answer(b"404 page not found", 404)])
+def test_an_ollama_that_does_not_list_what_is_loaded_tells_nothing_of_it(running: ProbeAnswer | None) -> None:
+    assert Ollama("", "gemma3").signals([UP, running, None]).resident is None
 
 
 def test_ollama_is_never_made_to_load() -> None:

@@ -27,6 +27,7 @@ async def real_engine(
     port: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     template: Path | None = None,
+    sleep_after_s: int | None = None,
 ) -> AsyncIterator[Engine]:
     """A llama.cpp server with SmolLM2, on one thread and a core of its own."""
     model = await asyncio.to_thread(weights.fetch)
@@ -38,6 +39,7 @@ async def real_engine(
         cpu=cpu,
         batch_tokens=batch_tokens,
         template=template,
+        sleep_after_s=sleep_after_s,
     )
     with tempfile.TemporaryDirectory(prefix="tidegate-engine-") as folder:
         async with Engine(spec, Path(folder) / "llama.log") as engine:

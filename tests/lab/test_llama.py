@@ -42,6 +42,7 @@ def processes_of(parent: int) -> list[int]:
         alias=words,
         template=st.none() | words.map(Path),
         flash_attention=st.booleans(),
+        sleep_after_s=st.none() | st.integers(1, 3600),
     )
 )
 def test_a_spec_survives_the_command_line(spec: Spec) -> None:

@@ -53,7 +53,9 @@ def endpoints() -> tuple[Endpoint, ...]:
     """Two engines of our own, unequal; a dear fleet, a cheap small one, and one in a named site."""
     return (
         make.endpoint("desk", concurrency=2, context_tokens=16_384, prior=replace(make.LOCAL_PRIOR, batch_tokens=128)),
-        make.endpoint("lap", concurrency=1, context_tokens=4_096),
+        make.endpoint(
+            "lap", concurrency=1, context_tokens=4_096, prior=replace(make.LOCAL_PRIOR, load_s=3.0, unload_after_s=20.0)
+        ),
         make.endpoint("cloud", local=False),
         make.endpoint("cheap", local=False, concurrency=1, context_tokens=8_192),
         make.endpoint("paris", local=False, site="eu", concurrency=1),
@@ -79,6 +81,7 @@ class Storm:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
         self.draw_more = Random(f"{seed} more")
+        self.draw_cold = Random(f"{seed} cold")
         self.draw_alike = Random(f"{seed} alike")
         self.draw_load = Random(f"{seed} load")
         self.alike = alike
@@ -249,6 +252,8 @@ class Storm:
         running, queued, late_s = draw.choice(RUNNING), draw.choice(QUEUED), draw.choice(LATE_S)
         if not up or not self.reports or name in ("cheap", "paris"):
             running = queued = late_s = None
+        resident = self.draw_cold.choice((None, True, False)) if name == "desk" else None
+        loading = resident is False and self.draw_cold.random() < 0.2
         self.tell(
             Probed(
                 endpoint=name,
@@ -258,6 +263,8 @@ class Storm:
                 running=running,
                 queued=queued,
                 measured_s=None if late_s is None else self.now_s - late_s,
+                resident=resident if up else None,
+                loading=loading and up,
             )
         )
 

@@ -125,7 +125,7 @@ def test_learned_times_start_anew_exactly_where_other_weights_are_loaded(a: Fing
     router.observe(Probed(endpoint="e", up=True, fingerprint=a), 0.0)
     request = make.request("slow")
     router.observe(make.started(request, "e"), 0.0)
-    router.observe(make.ended("slow", "e", ttft_s=5.0, e2e_s=60.0, output_tokens=100), 0.0)
+    router.observe(make.ended("slow", "e", ttft_s=0.5, e2e_s=60.0, output_tokens=100), 0.0)
     router.observe(Probed(endpoint="e", up=True, fingerprint=b), 1.0)
     kept = not differs(a, b, OF_THE_SPEED)
     for latency, learned in ((model.ttft, model.state.ttft), (model.tpot, model.state.tpot)):

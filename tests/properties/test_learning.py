@@ -207,6 +207,8 @@ def test_clients_that_leave_do_not_hide_how_slow_an_endpoint_is(cut_at: float) -
 def test_a_time_out_counts_as_a_miss_of_the_bound() -> None:
     model, lengths = EndpointModel(make.endpoint("laptop"), QUANTILE), LengthModel()
     request = make.request("r")
+    # Where it was used just now, no load of the model explains a silence.
+    model.cold.used(0.0)
     model.started(make.started(request, "laptop"), model.base(request, lengths.at("chat", 100), 0.0), 0.0)
     model.ended(Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), 60.0)
     judged = model.ttft.learned.promises[0]

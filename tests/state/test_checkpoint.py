@@ -370,6 +370,7 @@ def upstream(**changes: object) -> Upstream:
         connect_timeout_s=5.0,
         asks_context=True,
         asks_media=True,
+        probes_wake=False,
     )
     return replace(usual, **changes)
 

@@ -71,7 +71,7 @@ def print_explained(console: Console, one: Explained) -> None:
         soft_wrap=True,
     )
     table = Table(
-        "candidate", "value $", "promise", "late", "cost", "cached", "ttft s", "90 % <", "kept", "rule",
+        "candidate", "value $", "promise", "late", "cost", "cached", "ttft s", "90 % <", "load", "kept", "rule",
         box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in table.columns[:-1]:
@@ -124,6 +124,7 @@ def _row(candidate: Candidate) -> list[str]:
         *(f"{u:+.6f}" for u in usd),
         f"{estimate.cached_tokens:.0f}",
         *(f"{s:.2f}" for s in seconds),
+        f"{estimate.cold_share:.0%} {estimate.load_s:.3g} s" if estimate.cold_share else "-",
         f"{estimate.attainment:.0%}",
         _rule(candidate),
     ]

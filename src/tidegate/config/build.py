@@ -21,6 +21,8 @@ MIB = 1024 * 1024
 STATE_FILE = "learned.sqlite"
 # Who changes a model does so between two working days more often than within one.
 CANARY_S = 6 * 3600.0
+# Where others are gone after a while, it is with all that could answer.
+_UNLOAD_BY_THEMSELVES = frozenset({EngineKind.LLAMACPP, EngineKind.OLLAMA})
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     `url` is None for a fake without one. `model` is the name to put into requests, empty to pass on the client's.
     `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
     `asks_media`: so is which kinds of media its model takes. `canary_s` is 0 where there are no canaries.
+    `probes_wake`: it scales to zero, and knows no request that does not start it.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float
     asks_context: bool
     asks_media: bool
+    probes_wake: bool
 
     def reaches(self, other: "Upstream") -> bool:
         """Whether both lead to the same model of the same engine."""
@@ -229,6 +233,7 @@ def _upstream(known: Endpoint, table: EndpointTable, config: Config) -> Upstream
         connect_timeout_s=table.connect_timeout_s,
         asks_context=table.context_tokens is None,
         asks_media=table.capabilities is None,
+        probes_wake=table.prior.unload_after_s is not None and table.engine not in _UNLOAD_BY_THEMSELVES,
     )
 
 
@@ -288,5 +293,7 @@ def _prior(table: PriorTable, prior: Prior) -> Prior:
         "rtt_s": _seconds(table.rtt_ms),
         "upload_bytes_per_s": None if table.upload_mbit_per_s is None else table.upload_mbit_per_s * 1e6 / 8,
         "sigma": table.sigma,
+        "load_s": table.load_s,
+        "unload_after_s": table.unload_after_s,
     }
     return replace(prior, **{name: value for name, value in written.items() if value is not None})

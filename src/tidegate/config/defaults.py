@@ -110,7 +110,12 @@ _OLLAMA = Defaults(
     concurrency=1,
     shares_compute=True,
     capabilities=(Capability.CHAT, Capability.COMPLETION, Capability.TOOLS, Capability.JSON_SCHEMA),
-    prior=replace(_LLAMACPP.prior, batch_tokens=None, cache=CachePrior(share=0.8, tokens=8_192.0, lifetime_s=300.0)),
+    prior=replace(
+        _LLAMACPP.prior,
+        batch_tokens=None,
+        cache=CachePrior(share=0.8, tokens=8_192.0, lifetime_s=300.0),
+        unload_after_s=300.0,
+    ),
     reasons="The same computation as `llamacpp`, one prompt after the other. One at once, its own default. The context "
     "is its default below 24 GiB of memory, assumed until the model is loaded and tells: beyond it Ollama cuts "
     "prompts without a word. It keeps the last prompt, until the model is unloaded after five minutes, and "

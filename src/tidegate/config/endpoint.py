@@ -85,6 +85,21 @@ class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(ge=0.01, le=3)] | None,  # at 3 one in three predictions is off by more than 20 times
         Meta(description="Trust in all this: the standard deviation of log(actual / predicted)."),
     ] = None
+    load_s: Annotated[
+        Annotated[float, Meta(ge=0.01, le=86_400)] | None,  # beyond a day it is an installation
+        Meta(
+            description="Time until a model that is not loaded can answer. Left out, as the size of its weights has it "
+            "where that is known: a second for each 3.4 GB; else 10."
+        ),
+    ] = None
+    unload_after_s: Annotated[
+        Annotated[float, Meta(ge=0, le=2_678_400)] | None,  # a month, in which everything was restarted
+        Meta(
+            description="Time without use after which its engine unloads the model, or a fleet scales to zero. 300 for "
+            "`ollama`, being its own default; others keep it, as most do. Of a fleet any request starts the engine, so "
+            "where it is written for another kind than `llamacpp` and `ollama`, probes rest while nothing is in flight."
+        ),
+    ] = None
 
 
 class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -202,6 +202,8 @@ def _usual(usual: Defaults) -> dict[str, str]:
         "prior.rtt_ms": _round(prior.rtt_s * 1000),
         "prior.upload_mbit_per_s": _round(prior.upload_bytes_per_s * 8 / 1e6),
         "prior.sigma": _round(prior.sigma),
+        "prior.load_s": "by size",
+        "prior.unload_after_s": "never" if prior.unload_after_s is None else _round(prior.unload_after_s),
     }
 
 

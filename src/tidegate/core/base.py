@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
+from tidegate.core.mixture import Mixture
 from tidegate.core.model import Prefix, Request, Started
 from tidegate.core.prompts import NOTHING, Cached, Prompt
 
@@ -19,6 +20,10 @@ class Base(msgspec.Struct, gc=False):
     `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `outcomes` are the
     times with as much as may be, each with its probability. Reports of others in the same engine have some `trust`, and
     what waits there counts `gain` times; as far as they say nothing, these `stretch` the first.
+
+    With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median; then nothing is
+    cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
+    and `deviations` are those of a model that is there.
     """
 
     network_s: float
@@ -42,6 +47,10 @@ class Base(msgspec.Struct, gc=False):
     cached: Cached = NOTHING
     sure_s: float = 0.0
     outcomes: tuple[tuple[float, float], ...] = ()
+    warm_s: float = 0.0
+    cold_share: float = 0.0
+    load_s: float = 0.0
+    load_sigma: float = 0.0
 
     @property
     def output_tokens(self) -> float:
@@ -51,17 +60,39 @@ class Base(msgspec.Struct, gc=False):
     @property
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
+        if self.cold_share:
+            return self.mixture.quantile_s(self.deviations)
         return max(self.first_s, self.sure_s) * exp(self.deviations * self.sigma)
+
+    @property
+    def warm_s_high(self) -> float:
+        """The same of a model that is there."""
+        return max(self.warm_s, self.sure_s) * exp(self.deviations * self.sigma)
+
+    @property
+    def cold_s(self) -> float:
+        """The median with a load in it, where there may be one; else without."""
+        return max(self.warm_s, self.sure_s) + self.load_s if self.cold_share else self.first_s
 
     @property
     def first_s_mean(self) -> float:
         """The expected time to first content."""
-        return self.network_s + self.queue_s + self.prefill_s_mean
+        return self.network_s + self.queue_s + self.prefill_s_mean + self.load_s_mean
+
+    @property
+    def load_s_mean(self) -> float:
+        """What loads add to it on average."""
+        return self.cold_share * self.load_s * exp(self.load_sigma * self.load_sigma / 2.0)
+
+    @property
+    def mixture(self) -> Mixture:
+        """What is promised of the time to first content, with and without a load."""
+        return Mixture(max(self.warm_s, self.sure_s), self.sigma, self.cold_share, self.load_s, self.load_sigma)
 
     @property
     def occupies_s(self) -> float:
         """The expected time in a slot."""
-        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
+        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean + self.load_s_mean
 
 
 def asked(request: Request | Started) -> Prompt:

@@ -7,6 +7,7 @@ from statistics import NormalDist
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base, asked
 from tidegate.core.breaker import Breaker
+from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.latency import Latency, Sent
@@ -84,6 +85,7 @@ class EndpointModel:
         "_surprises",
         "_usd_per_s",
         "capabilities",
+        "cold",
         "doubts",
         "drained",
         "endpoint",
@@ -123,6 +125,7 @@ class EndpointModel:
         self.ttft: Latency
         self.tpot: Latency
         self._believe()
+        self.cold = ColdModel(identity.load_s(endpoint, self.fingerprint), self.prior.unload_after_s, state.cold)
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
@@ -217,6 +220,13 @@ class EndpointModel:
             prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * ttft.mean_ratio
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
+        warm_s, load_s_mean = first_s, 0.0
+        # Whoever waits for a slot comes after somebody for whom the model was there.
+        cold = WARM if in_flight > load else self.cold.at(now_s, in_flight)
+        if cold is not WARM:
+            load_s_mean = cold.share * cold.load_s_mean
+            if cold.share > 0.5:
+                first_s = most_s + cold.load_s
         return Base(
             network_s,
             queued_s,
@@ -231,7 +241,7 @@ class EndpointModel:
             decode_s_mean,
             length,
             self.cost_usd(request, length, cached.tokens)
-            + self._usd_per_s * (queued_s + prefill_s_mean + decode_s_mean),
+            + self._usd_per_s * (queued_s + prefill_s_mean + decode_s_mean + load_s_mean),
             ttft,
             tpot,
             self.others.trust,
@@ -240,6 +250,10 @@ class EndpointModel:
             cached,
             sure_s,
             outcomes,
+            warm_s,
+            cold.share,
+            cold.load_s,
+            cold.sigma,
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
@@ -309,9 +323,10 @@ class EndpointModel:
 
     def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
         """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
-        state = self.state
+        state, in_flight = self.state, len(self.state.reservations)
         self.prefixes.settle(now_s)
-        state.pace.pass_until(len(state.reservations), now_s)
+        state.pace.pass_until(in_flight, now_s)
+        warm_s = max(base.warm_s, base.sure_s)
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
@@ -321,6 +336,7 @@ class EndpointModel:
             network_s=base.network_s,
             ttft_s=base.first_s,
             ttft_s_high=base.first_s_high,
+            warm_s_high=base.warm_s_high,
             ttft=base.ttft,
             tpot=base.tpot,
             prefill_s=self._own_s(base.ttft.parts),
@@ -337,6 +353,9 @@ class EndpointModel:
             turns=turns,
             cached_tokens=base.cached.at_least(LIKELY),
             given=self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
+            load_s=base.load_s if base.cold_share > 0.5 else 0.0,
+            load_s_mean=base.load_s_mean,
+            cold=self.cold.started(warm_s, base.sigma, now_s, in_flight, measured=base.ttft.trust > 0.0),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens
@@ -366,7 +385,9 @@ class EndpointModel:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
             ttft_s = now_s - reservation.started_s
-            surprise = _surprise(reservation, ttft_s)
+            self._used(now_s)
+            self._learn_load(reservation, ttft_s, now_s)
+            surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
             self._settle(now_s, head_done=oldest is reservation)
             if (given := reservation.given) is not None:
@@ -388,6 +409,9 @@ class EndpointModel:
             self._surprises += _surprise(reservation, max(fact.e2e_s, reservation.network_s))
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
+        if fact.ending is Ending.OK or reservation.first_s is not None:
+            self._used(now_s)
+        self.cold.ended(in_flight - 1, now_s)
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
@@ -399,7 +423,11 @@ class EndpointModel:
         if not reservation.teaches:
             return reservation
         if fact.ttft_s is not None:
-            self._fit_ttft(reservation, fact, fact.ttft_s, now_s)
+            if reservation.first_s is None:
+                self._learn_load(reservation, fact.ttft_s, now_s)
+            # What a load explains says nothing of how fast the engine is.
+            if not reservation.was_cold:
+                self._fit_ttft(reservation, fact, fact.ttft_s, now_s)
             self._learn_tpot(reservation, fact, fact.ttft_s, now_s)
         elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
             self._learn_silence(reservation, fact.e2e_s, now_s)
@@ -407,9 +435,10 @@ class EndpointModel:
 
     def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
-        if fact.up and not self.state.up:
+        if fact.resident is False or (fact.up and not self.state.up):
             self.prefixes.forget()
         self.state.up = fact.up
+        self.cold.told(fact.resident, now_s, loading=fact.loading)
         self._surprises = 0
         if self._shares_compute and fact.running is not None:
             measured_s = now_s if fact.measured_s is None else fact.measured_s
@@ -445,6 +474,8 @@ class EndpointModel:
         state, before = self.state, self.fingerprint
         another = identity.recognise(state, told)
         self._judge()
+        if another:
+            self.cold.forget_loads()
         if differs(before, self.fingerprint, OF_THE_MODEL):
             self.prefixes.forget()
         prior = identity.prior(self.endpoint, self.fingerprint)
@@ -456,6 +487,7 @@ class EndpointModel:
             self.prior = prior
             state.ttft = state.tpot = None
             self._believe()
+        self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
 
     def _believe(self) -> None:
         """What was learned on top of the prior, or nothing yet."""
@@ -475,6 +507,17 @@ class EndpointModel:
         """Take in what a canary found."""
         self.state.drifted = fact.drifted
         self._judge()
+
+    def _used(self, now_s: float) -> None:
+        """The model is there: what waited for a load waits no more."""
+        if self.cold.state.loading is not None:
+            for reservation in self.state.reservations.values():
+                reservation.loaded(now_s)
+        self.cold.used(now_s)
+
+    def _learn_load(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
+        if sent.teaches and sent.cold is not None:
+            sent.was_cold = self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
 
     def _oldest_waiting(self) -> Reservation | None:
         if not self._shares_compute:
@@ -501,9 +544,9 @@ class EndpointModel:
         Where it depends on what was cached, and where it came sooner than expected, that has to be told first; what
         is later than promised may be the network, of which a probe will have told by then.
         """
-        if sent.given is not None and sent.given.spans and self.prefixes.told:
+        if sent.was_cold or (sent.given is not None and sent.given.spans and self.prefixes.told):
             return True
-        if ttft_s > sent.ttft_s_high:
+        if ttft_s > sent.warm_s_high:
             return not self.endpoint.local
         return (ttft_s - sent.network_s) / sent.stretch < sent.ttft.low_s(QUICK_DEVIATIONS)
 
@@ -523,7 +566,7 @@ class EndpointModel:
             self.others.met(sent.tpot.column, log(took_s / alone_s), sent.trust, now_s)
             if waits and sent.gain:
                 self.others.waited(alone_s, waits * predicted.median_s / sent.gain, took_s / sent.stretch, now_s)
-        missed = ttft_s > sent.ttft_s_high
+        missed = ttft_s > sent.warm_s_high
         self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
@@ -541,13 +584,15 @@ class EndpointModel:
             self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
+        if sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE:
+            return
         # Given up before any content: the time to first content is at least this. Nothing may have been cached.
         predicted = sent.ttft
         if sent.cached_tokens:
             parts = self._parts.computed(predicted, sent.prompt_tokens, 0.0)
             predicted = predicted.had(self.ttft.factors, parts)
         took_s = max(waited_s - sent.network_s, ENGINE_S_MIN) / sent.stretch
-        self.ttft.learn_at_least(predicted, took_s, waited_s > sent.ttft_s_high, sent.started_s, now_s)
+        self.ttft.learn_at_least(predicted, took_s, waited_s > sent.warm_s_high, sent.started_s, now_s)
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         # Several completions are decoded side by side: a step yields one token of each.

@@ -2,6 +2,7 @@
 
 from tidegate.core import density, facts
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, Fingerprint, differs, filled, later
+from tidegate.core.loading import LOAD_S, usual_load_s
 from tidegate.core.model import Endpoint
 from tidegate.core.prior import Prior
 from tidegate.core.state import EndpointState
@@ -26,3 +27,12 @@ def prior(endpoint: Endpoint, fingerprint: Fingerprint) -> Prior:
         return endpoint.prior
     told = facts.told(fingerprint, machine.assumed)
     return endpoint.prior if told is None else density.prior(endpoint.prior, machine, told, endpoint.concurrency)
+
+
+def load_s(endpoint: Endpoint, fingerprint: Fingerprint) -> float:
+    """What a load of the model is believed to take: as written, or as the size of its weights has it."""
+    if endpoint.prior.load_s is not None:
+        return endpoint.prior.load_s
+    machine = endpoint.machine
+    model = facts.told(fingerprint) if machine is None else density.model_at(machine, fingerprint)
+    return LOAD_S if model is None else usual_load_s(model.parameters * model.weight_bytes)

@@ -206,7 +206,8 @@ class Estimate(msgspec.Struct, kw_only=True):
 
     `ttft_s` and `tpot_s` are medians, `ttft_s_high` the calibrated upper quantile. `sigma` is the spread of the
     logarithm. `attainment` is the probability that every axis of the SLO is met. Of the prompt `cached_tokens` are
-    expected to be cached there, with the standard deviation `cached_sd_tokens`.
+    expected to be cached there, with the standard deviation `cached_sd_tokens`. With the chance `cold_share` the model
+    has to be loaded first, which takes `load_s`; that is in `ttft_s` where it is likelier than not.
     """
 
     wait_s: float
@@ -223,6 +224,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     cost_usd: float
     cached_tokens: float = 0.0
     cached_sd_tokens: float = 0.0
+    cold_share: float = 0.0
+    load_s: float = 0.0
 
 
 class Candidate(Record, frozen=True, kw_only=True):
@@ -328,6 +331,7 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     """A probe came back, or did not. None is unknown, never zero.
 
     `running` and `queued` are requests of all clients, as the engine had them at `measured_s` or later; None is now.
+    `resident`: the model is loaded. `loading`: it is being loaded, so that whoever comes waits for the rest of that.
     """
 
     endpoint: str
@@ -339,6 +343,8 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     queued: int | None = None
     fingerprint: Fingerprint | None = None
     measured_s: float | None = None
+    resident: bool | None = None
+    loading: bool = False
 
 
 class Checked(Record, frozen=True, kw_only=True, tag="checked"):

@@ -16,7 +16,8 @@ TIMEOUT_S_MIN = 10.0
 TIMEOUT_FACTOR = 4.0
 # The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN.
 TIMEOUT_S_STATIC = TIMEOUT_FACTOR * TIMEOUT_S_MIN
-# The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far.
+# The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far. Where
+# the model may have to be loaded, what that takes counts: giving up then only begins the next load.
 TIMEOUT_MEDIANS_MAX = 16.0
 # What is less likely than this to keep its promise is not expected to.
 EXPECTED = 0.5
@@ -48,10 +49,10 @@ def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: flo
             if latest_s >= highs_s[index]:
                 cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
                 spent_s += cutover_s or 0.0
-        timeout_s = min(TIMEOUT_FACTOR * highs_s[index], TIMEOUT_MEDIANS_MAX * option.base.first_s)
+        timeout_s = min(TIMEOUT_FACTOR * highs_s[index], TIMEOUT_MEDIANS_MAX * option.base.cold_s)
         if option.base.outcomes:
             # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
-            timeout_s *= max(1.0, option.base.outcomes[0][0] / option.base.first_s)
+            timeout_s *= max(1.0, option.base.outcomes[0][0] / option.base.warm_s)
         timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
         plan.append(Run(endpoint=option.model.name, timeout_s=timeout_s, cutover_s=cutover_s))
     return tuple(plan)

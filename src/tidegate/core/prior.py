@@ -25,6 +25,9 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     read. Each token in the contexts of all of them adds `decode_s_per_context_token`. An engine that lets prompts
     advance side by side looks at new ones after each `batch_tokens` (llama.cpp); None is one prompt after the other.
     `sigma` is the standard deviation of log(actual / predicted) that this prior deserves. `cache` is what it keeps.
+
+    A model that is not loaded takes `load_s` to be, None is as the size of its weights has it. Where nobody uses it for
+    `unload_after_s` it is unloaded, None is never.
     """
 
     overhead_s: float = 0.05
@@ -39,6 +42,8 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     upload_bytes_per_s: float = 12.5e6
     sigma: float = 0.7
     cache: CachePrior = CachePrior()
+    load_s: float | None = None
+    unload_after_s: float | None = None
 
 
 def crowd(fading: float, load: float) -> float:

@@ -98,4 +98,11 @@ def _believing(now: EndpointState, then: EndpointState) -> EndpointState:
     """As it is, with how long things take as it was believed then; a copy, since routers change theirs."""
     learned = msgspec.json.decode(msgspec.json.encode(then), type=EndpointState)
     load = msgspec.structs.replace(now.load, waiting=learned.load.waiting, usual=learned.load.usual)
-    return msgspec.structs.replace(now, ttft=learned.ttft, tpot=learned.tpot, load=load)
+    cold = msgspec.structs.replace(
+        now.cold,
+        idle=learned.cold.idle,
+        resident=learned.cold.resident,
+        away=learned.cold.away,
+        loads=learned.cold.loads,
+    )
+    return msgspec.structs.replace(now, ttft=learned.ttft, tpot=learned.tpot, load=load, cold=cold)

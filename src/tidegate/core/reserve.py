@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.bins import AHEAD_TOKENS, Ahead
 from tidegate.core.counts import Turns
 from tidegate.core.latency import Sent
+from tidegate.core.mixture import Mixture
 from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
@@ -16,17 +17,36 @@ OVERDUE_SHARE = 0.2
 SOON_S = 0.001
 
 
+class ColdSent(msgspec.Struct, gc=False):
+    """What was predicted of an attempt when it was sent, so that its ending can teach something of cold starts.
+
+    `idle_s` is for how long nobody had used the model, None where somebody's load was waited for; `resident` what the
+    engine had told of that moment, None where nothing was told since the last use. `after_wait`: somebody had waited in
+    vain since then, and may have left a load behind.
+    """
+
+    predicted: Mixture
+    idle_s: float | None = None
+    resident: bool | None = None
+    after_wait: bool = False
+
+
 class Reservation(msgspec.Struct, kw_only=True):
     """One attempt under way, with what was predicted when it was sent, so that its ending can teach.
 
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
-    median with the network, `ttft_s_high` the promise that the quantile is held to. `prefill_s`, `first_s_mean` and
+    median with the network, `ttft_s_high` the upper quantile, and `warm_s_high` that of a model that is there: the
+    promise that the quantile is held to. `prefill_s`, `first_s_mean` and
     `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds, once
     more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation that it belongs to, or `beginning`
     the longest one of its prompt, and `turns` what was known of that. In `ttft`, `cached_tokens` of the prompt were
     taken for cached; `given` is what else is known of it. Reports of others had some `trust` and counted `gain` times;
     as far as they said nothing, these were believed to `stretch` the first beyond what `ttft` says. Once it is
     `corrected`, its time to first content has taught. What was predicted from another prior `teaches` nothing.
+
+    `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
+    less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
+    and `was_cold` whether one explains its time to first content.
     """
 
     started_s: float
@@ -37,6 +57,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     network_s: float
     ttft_s: float
     ttft_s_high: float
+    warm_s_high: float
     ttft: Sent
     tpot: Sent
     prefill_s: float
@@ -56,6 +77,21 @@ class Reservation(msgspec.Struct, kw_only=True):
     given: Given | None = None
     corrected: bool = False
     teaches: bool = True
+    load_s: float = 0.0
+    load_s_mean: float = 0.0
+    cold: ColdSent | None = None
+    was_cold: bool = False
+
+    @property
+    def looked_at_s(self) -> float:
+        """When the engine can begin with it."""
+        return self.started_s + self.network_s + self.load_s
+
+    def loaded(self, now_s: float) -> None:
+        """The model is there now, sooner or later than was expected."""
+        passed_s = now_s - self.started_s
+        self.first_s_mean = min(self.first_s_mean, passed_s + self.first_s_mean - self.load_s_mean)
+        self.load_s, self.load_s_mean = min(self.load_s, max(0.0, passed_s - self.network_s)), 0.0
 
     def ends_s(self, now_s: float) -> tuple[float, float, float]:
         """When it frees its slot: three moments, each as likely, whose mean is expected.
@@ -101,7 +137,7 @@ class Prefills(msgspec.Struct):
             self.behind_s += reservation.prefill_s
         else:
             self.head_s = reservation.prefill_s
-            self.since_s = reservation.started_s + reservation.network_s
+            self.since_s = reservation.looked_at_s
 
     def settle(self, waiting: Iterable[Reservation], now_s: float, *, head_done: bool) -> None:
         """Some prompt is done with: these are left. `head_done`: it was the oldest, so the next one's turn has come."""
@@ -117,7 +153,7 @@ class Prefills(msgspec.Struct):
             self.head_s = 0.0
         elif head_done:
             self.head_s = head.prefill_s
-            self.since_s = max(now_s, head.started_s + head.network_s)
+            self.since_s = max(now_s, head.looked_at_s)
 
     def before_s(self, prefill_s: float, step_s: float | None, now_s: float) -> float:
         """How long they delay a new prompt that itself takes `prefill_s`.

@@ -9,20 +9,22 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import keeping, load
-from tidegate.core.bins import BINS
+from tidegate.core import bins, hazard, keeping, load
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Tracked, left_after
 from tidegate.core.counts import Counts, Lengths
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
+from tidegate.core.hazard import Outcomes
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import SAMPLES_MAX, Network, Sample
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
-from tidegate.core.state import EndpointState, State
+from tidegate.core.state import ColdState, EndpointState, State
 
+# Sums of the same numbers in another order.
+_ROUNDING = 1e-6
 _KINDS = {"ttft": (ROWS, 1), "tpot": (1, COLUMNS)}
 
 
@@ -80,6 +82,8 @@ def reconfigured(
                 breaker=known.breaker,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
+                # Seconds and chances: no prior is in them.
+                cold=known.cold,
                 up=known.up,
                 not_before_s=known.not_before_s,
             )
@@ -144,6 +148,23 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         # What it was when this was learned. Whether to trust what it is now begins anew with the process.
         fingerprint=e.fingerprint,
         load=load.kept(e.load, now_s),
+        cold=_revived_cold(e.cold, now_s),
+    )
+
+
+def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
+    """Loads that were under way, and what a probe saw, are of the old process; when the model was used last is not."""
+
+    def not_after(outcomes: Outcomes) -> Outcomes:
+        return replace(outcomes, at_s=min(outcomes.at_s, now_s))
+
+    return ColdState(
+        idle=[not_after(outcomes) for outcomes in cold.idle],
+        resident=not_after(cold.resident),
+        away=not_after(cold.away),
+        loads=replace(cold.loads, at_s=min(cold.loads.at_s, now_s), waited_at_s=min(cold.loads.waited_at_s, now_s)),
+        used_s=None if cold.used_s is None else min(cold.used_s, now_s),
+        waited_s=None if cold.waited_s is None else min(cold.waited_s, now_s),
     )
 
 
@@ -189,6 +210,12 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield f"`prompts` {why}"
     if why := load.fault(e.load):
         yield why
+    if len(e.cold.idle) != hazard.BINS:
+        yield f"`cold` has {len(e.cold.idle)} bins, not {hazard.BINS}"
+    elif not all(_sound_outcomes(one) for one in (*e.cold.idle, e.cold.resident, e.cold.away)):
+        yield "`cold` has more cold starts than attempts, or fewer than none"
+    elif e.cold.loads.count < 0.0 or e.cold.loads.squares < 0.0:
+        yield "`cold` has a negative number of loads"
 
 
 def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
@@ -220,8 +247,12 @@ def _faults_of_lengths(lengths: Lengths) -> Iterator[str]:
         yield f"has {count} conversations, and {TURNS_MAX} at most are kept"
     for group, one in counts.items():
         for place, counted in (*one.ended.items(), *one.cut.items()):
-            if not 0 <= place < BINS or counted < 1:
+            if not 0 <= place < bins.BINS or counted < 1:
                 yield f"has {counted} in bin {place} of group `{group}`"
     for turns in (*lengths.sessions.values(), *lengths.beginnings.values()):
-        if turns.weight < 1 or not 0 <= turns.total <= turns.weight * (BINS - 1):
+        if turns.weight < 1 or not 0 <= turns.total <= turns.weight * (bins.BINS - 1):
             yield "has a conversation without answers, or with answers of no length"
+
+
+def _sound_outcomes(one: Outcomes) -> bool:
+    return 0.0 <= one.recent_cold <= one.recent + _ROUNDING and 0.0 <= one.long_cold <= one.long + _ROUNDING

@@ -4,13 +4,50 @@ import msgspec
 
 from tidegate.core.breaker import Breaker
 from tidegate.core.counts import Lengths
+from tidegate.core.hazard import BINS, Outcomes
 from tidegate.core.latency import Learned
 from tidegate.core.load import Load
+from tidegate.core.loading import Loads
+from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.network import Network
 from tidegate.core.pace import Pace
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills, Reservation
+
+
+class Loading(msgspec.Struct, gc=False):
+    """Since when an attempt has been waiting that may have met a cold start, and what was predicted of it."""
+
+    since_s: float
+    predicted: Mixture
+
+
+def _bins() -> list[Outcomes]:
+    return [Outcomes() for _ in range(BINS)]
+
+
+class ColdState(msgspec.Struct, kw_only=True):
+    """What is learned and tracked of one endpoint's cold starts.
+
+    `idle` are outcomes by the time since the last use, `resident` and `away` those of which the engine had told either.
+
+    `used_s` is when the model was last known to be where it is needed, and `waited_s` when somebody last gave up to
+    wait for that; None is never. `began_s` is when the first of what is in flight was sent, None where nothing is.
+    `told` is what a probe heard at `told_s`, and `told_loading_s` since when a load goes on.
+    """
+
+    idle: list[Outcomes] = msgspec.field(default_factory=_bins)
+    resident: Outcomes = msgspec.field(default_factory=Outcomes)
+    away: Outcomes = msgspec.field(default_factory=Outcomes)
+    loads: Loads = msgspec.field(default_factory=Loads)
+    used_s: float | None = None
+    waited_s: float | None = None
+    began_s: float | None = None
+    loading: Loading | None = None
+    told: bool | None = None
+    told_s: float = 0.0
+    told_loading_s: float | None = None
 
 
 class EndpointState(msgspec.Struct, kw_only=True):
@@ -36,6 +73,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     drifted: bool = False
     prompts: Prompts = msgspec.field(default_factory=Prompts)
     load: Load = msgspec.field(default_factory=Load)
+    cold: ColdState = msgspec.field(default_factory=ColdState)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

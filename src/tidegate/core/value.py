@@ -23,41 +23,61 @@ def worth_usd(request: Request, length: Length) -> float:
     return request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0
 
 
-def attainment(request: Request, base: Base, spent_s: float, first_s: float = 0.0) -> float:
+def attainment(request: Request, base: Base, spent_s: float) -> float:
     """P(every axis of the SLO is met) if sent when `spent_s` have passed since arrival.
 
-    The axes share their causes, so the least likely one decides (comonotone), not the product. With `first_s`, that is
-    the median time to first content; without, all that it may come to with what is cached of the prompt counts.
+    The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
-    if not first_s:
-        if base.outcomes:
-            return sum([p * attainment(request, base, spent_s, after_s) for after_s, p in base.outcomes])
-        first_s = base.first_s
+    if base.cold_share:
+        mixture = base.mixture
+        warm = _warm(request, base, base.warm_s, spent_s)
+        cold = _attained(request, base, mixture.cold_s, mixture.cold_sigma, spent_s)
+        # No load saves time.
+        return warm + base.cold_share * min(0.0, cold - warm)
+    return _warm(request, base, base.first_s, spent_s)
+
+
+def _warm(request: Request, base: Base, first_s: float, spent_s: float) -> float:
+    """The same of a model that is there: all that it may come to with what is cached of the prompt counts."""
+    if base.outcomes:
+        return sum([p * _attained(request, base, after_s, base.sigma, spent_s) for after_s, p in base.outcomes])
+    return _attained(request, base, first_s, base.sigma, spent_s)
+
+
+def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_s: float) -> float:
+    """The same where the first content comes after `first_s`, in the median."""
     slo = request.slo
     deviations = inf
     if slo.ttft_s is not None:
         left_s = slo.ttft_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = log(left_s / first_s) / base.sigma
+        deviations = log(left_s / first_s) / sigma
     if slo.tpot_s is not None:
         deviations = min(deviations, log(slo.tpot_s / base.tpot_s) / base.tpot_sigma)
     if slo.e2e_s is not None:
         left_s = slo.e2e_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / _e2e_sigma(base, first_s))
+        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / _e2e_sigma(base, first_s, sigma))
     return probability_below(deviations)
 
 
 def lateness_s(request: Request, base: Base, spent_s: float) -> float:
     """Expected seconds beyond the promise: the worse of TTFT and end to end."""
+    if not base.cold_share:
+        return _late_s(request, base, base.first_s, spent_s)
+    warm_s = _late_s(request, base, base.warm_s, spent_s)
+    return warm_s + base.cold_share * (_late_s(request, base, base.cold_s, spent_s) - warm_s)
+
+
+def _late_s(request: Request, base: Base, first_s: float, spent_s: float) -> float:
     slo = request.slo
     late_s = 0.0
     if slo.ttft_s is not None:
-        late_s = spent_s + base.first_s - slo.ttft_s
+        late_s = spent_s + first_s - slo.ttft_s
     if slo.e2e_s is not None:
-        late_s = max(late_s, spent_s + base.first_s + base.decode_s - slo.e2e_s)
+        late_s = max(late_s, spent_s + first_s + base.decode_s - slo.e2e_s)
     return late_s if late_s > 0.0 else 0.0
 
 
@@ -101,11 +121,13 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         cost_usd=base.cost_usd,
         cached_tokens=base.cached.tokens,
         cached_sd_tokens=base.cached.sd,
+        cold_share=base.cold_share,
+        load_s=base.load_s,
     )
 
 
-def _e2e_sigma(base: Base, first_s: float) -> float:
-    first = first_s * base.sigma
+def _e2e_sigma(base: Base, first_s: float, sigma: float) -> float:
+    first = first_s * sigma
     rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + base.length.sigma**2)
     return sqrt(first * first + rest_squared) / (first_s + base.decode_s)
 

@@ -73,10 +73,15 @@ def uncarried(refusal: BadRequest) -> Failure:
 
 
 class ProbeRequest(Record, frozen=True, kw_only=True):
-    """One GET of a probe. `essential`: the endpoint counts as down where it fails."""
+    """One GET of a probe. `essential`: the endpoint counts as down where it fails.
+
+    `wakes`: some builds load a model that is unloaded in order to answer, so an engine that has just told that it is so
+    is not asked.
+    """
 
     target: bytes
     essential: bool = False
+    wakes: bool = False
 
 
 class ProbeAnswer(Record, frozen=True, kw_only=True):
@@ -90,7 +95,7 @@ class Signals(Record, frozen=True, kw_only=True):
     """What a probe tells. None is unknown, never zero.
 
     `media` are the kinds besides text that the model takes; `cache_share` is how full the KV cache is, from 0 to 1.
-    `fingerprint` is what the engine tells of its model.
+    `fingerprint` is what the engine tells of its model. `resident`: whether that is loaded; `loading`: it will be.
     """
 
     up: bool
@@ -100,6 +105,8 @@ class Signals(Record, frozen=True, kw_only=True):
     queued: int | None = None
     cache_share: float | None = None
     fingerprint: Fingerprint | None = None
+    resident: bool | None = None
+    loading: bool = False
 
 
 def recognised(fingerprint: Fingerprint) -> Fingerprint | None:

@@ -25,6 +25,8 @@ _HTML = (b"content-type", b"text/html")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4")
 _ERROR = {"error": {"message": "out of memory", "type": "server_error"}}
 
+ASKED_MAX = 64  # of a process that runs for days
+
 _GAUGES = (
     (b"llamacpp:requests_processing", b"llamacpp:requests_deferred"),
     (b"vllm:num_requests_running", b"vllm:num_requests_waiting"),
@@ -89,7 +91,8 @@ class FakeEngine:
 
     `seen` holds the inference requests in order, `left` counts clients that went before their answer was complete,
     `peak` is the most that were in flight at once, `made` all tokens that were made, `paused` the answers that wait
-    for somebody to read them.
+    for somebody to read them. While it is not `resident` it says that its model is unloaded, and answers all the same;
+    while it is `loading` it says that it cannot. `asked` are the paths of all that was asked without a body.
     """
 
     def __init__(
@@ -107,6 +110,9 @@ class FakeEngine:
         self.made = 0
         self.paused = 0
         self.up = True
+        self.resident = True
+        self.loading = False
+        self.asked: list[str] = []
         self._model = model
         self._context_tokens = context_tokens
         self._server = Server(
@@ -133,7 +139,13 @@ class FakeEngine:
         await self._server.close(0.0)
 
     def _handle(self, exchange: Exchange) -> None:
-        if exchange.path == "/health":
+        if exchange.method == "GET":
+            self.asked = [*self.asked[1 - ASKED_MAX :], exchange.path]
+        if exchange.path == "/health" and self.loading:
+            exchange.respond(
+                503, (_JSON,), b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
+            )
+        elif exchange.path == "/health":
             exchange.respond(200 if self.up else 503, (_JSON,), b"{}")
         elif exchange.path == "/v1/models":
             entry = {"id": self._model, "object": "model", "max_model_len": self._context_tokens, "root": self.weights}
@@ -141,7 +153,11 @@ class FakeEngine:
             listed = {"data": [{**entry, "meta": meta} if self.weights else entry]}
             exchange.respond(200 if self.up else 503, (_JSON,), msgspec.json.encode(listed))
         elif exchange.path == "/props":
-            props = {"default_generation_settings": {"n_ctx": self._context_tokens}, "model_path": self.weights}
+            props = {
+                "default_generation_settings": {"n_ctx": self._context_tokens},
+                "model_path": self.weights,
+                "is_sleeping": not self.resident,
+            }
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":
             runs, waits = self.in_flight + self.others[0], self.others[1]
@@ -156,7 +172,8 @@ class FakeEngine:
         elif exchange.path in ("/api/version", "/version"):
             exchange.respond(200 if self.up else 503, (_JSON,), b'{"version":"0.0.0"}')
         elif exchange.path == "/api/ps":
-            loaded = {"models": [{"name": self._model, "context_length": self._context_tokens}]}
+            models = [{"name": self._model, "context_length": self._context_tokens}]
+            loaded = {"models": models if self.resident else []}
             exchange.respond(200, (_JSON,), msgspec.json.encode(loaded))
         elif exchange.method != "POST":
             exchange.respond(404, (_JSON,), b'{"error":{"message":"File Not Found","type":"not_found_error"}}')

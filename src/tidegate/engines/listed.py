@@ -1,5 +1,7 @@
 """The answer to `GET /v1/models`, as far as probes look into it."""
 
+from typing import TypeVar
+
 import msgspec
 
 from tidegate.engines.base import ProbeAnswer
@@ -50,7 +52,39 @@ def origin(answer: ProbeAnswer | None, model: str | None) -> Origin:
         listed = [] if answer is None else msgspec.json.decode(answer.body, type=_Origins).data
     except UNREADABLE:
         return Origin()
+    return _of(listed, model) or Origin()
+
+
+class _Status(msgspec.Struct, frozen=True):
+    value: str = ""
+
+
+class _Stated(msgspec.Struct):
+    id: str = ""
+    status: _Status = _Status()
+
+
+class _AllStated(msgspec.Struct):
+    data: list[_Stated] = []
+
+
+_T = TypeVar("_T", Origin, _Stated)
+
+
+def status(answer: ProbeAnswer | None, model: str | None) -> str:
+    """Whether the endpoint's `model` is `loaded`, `loading`, `unloaded` or `sleeping`, as a llama.cpp of several models
+    tells; empty where that is not told.
+    """
+    try:
+        listed = [] if answer is None else msgspec.json.decode(answer.body, type=_AllStated).data
+    except UNREADABLE:
+        return ""
+    found = _of(listed, model)
+    return "" if found is None else found.status.value
+
+
+def _of(listed: list[_T], model: str | None) -> _T | None:
     named = [entry for entry in listed if entry.id == model]
     if named:
         return named[0]
-    return listed[0] if len(listed) == 1 else Origin()
+    return listed[0] if len(listed) == 1 else None

@@ -3,6 +3,9 @@
 Its queue is unbounded and it never answers 429: admission is the gateway's. A request that is not streamed runs to its
 end although its client has left while another stream is active, so it is always streamed, and aggregated for a client
 that does not stream.
+
+With `--sleep-idle-seconds` it unloads its model, and loads it for the next request. Until August 2026 a look at its
+`/metrics` was one: while it tells that it sleeps, nothing is asked that could wake it.
 """
 
 from collections.abc import Sequence
@@ -14,14 +17,17 @@ from tidegate.core.fingerprint import digest, text
 from tidegate.core.model import Capability, Fingerprint
 from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
-from tidegate.engines.listed import Meta, origin
+from tidegate.engines.listed import Meta, origin, status
 from tidegate.engines.openai import OpenAI
-from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.errors import UNREADABLE, read_error
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
 
 _RUNNING = "llamacpp:requests_processing"
 _QUEUED = "llamacpp:requests_deferred"
+_LOADING = "Loading model"
+# A server of several models says of each whether it is there.
+_RESIDENT = {"loaded": True, "loading": False, "unloaded": False, "sleeping": False}
 
 
 class _Generation(msgspec.Struct, frozen=True):
@@ -36,6 +42,10 @@ class _Modalities(msgspec.Struct, frozen=True):
 class _Props(msgspec.Struct):
     default_generation_settings: _Generation = _Generation()
     modalities: _Modalities | None = None
+
+
+class _Sleep(msgspec.Struct):
+    is_sleeping: bool | None = None
 
 
 class _Told(msgspec.Struct):
@@ -74,23 +84,28 @@ class LlamaCpp:
         return (
             ProbeRequest(target=self._base + b"/health", essential=True),
             ProbeRequest(target=self._base + b"/props"),
-            ProbeRequest(target=self._base + b"/metrics"),
-            ProbeRequest(target=self._base + b"/v1/models"),
+            ProbeRequest(target=self._base + b"/metrics", wakes=True),
+            ProbeRequest(target=self._base + b"/v1/models", wakes=True),
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. `/health` answers 503 while the model loads; `n_ctx` is the window of one slot."""
         health, props, metrics, models = answers
         if health is None or health.status != 200:
-            return Signals(up=False)
-        told = _Props()
+            loading = health is not None and read_error(health.status, health.body).message == _LOADING
+            return Signals(up=False, resident=False if loading else None, loading=loading)
+        told, sleep = _Props(), _Sleep()
         if props is not None and props.status == 200:
             with suppress(*UNREADABLE):
                 told = msgspec.json.decode(props.body, type=_Props)
+            with suppress(*UNREADABLE):
+                sleep = msgspec.json.decode(props.body, type=_Sleep)
         n_ctx = told.default_generation_settings.n_ctx
         window = n_ctx if n_ctx is not None and n_ctx > 0 else None
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
         running, queued = found.get(_RUNNING), found.get(_QUEUED)
+        stated = status(models, self._model)
+        awake = None if sleep.is_sleeping is None else not sleep.is_sleeping
         return Signals(
             up=True,
             context_tokens=window,
@@ -98,6 +113,8 @@ class LlamaCpp:
             running=None if running is None else int(running),
             queued=None if queued is None else int(queued),
             fingerprint=recognised(self._fingerprint(props, models, window)),
+            resident=_RESIDENT.get(stated, awake),
+            loading=stated == "loading",
         )
 
     def _fingerprint(self, props: ProbeAnswer | None, models: ProbeAnswer | None, window: int | None) -> Fingerprint:

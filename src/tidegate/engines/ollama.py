@@ -91,14 +91,23 @@ class Ollama:
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
-        """See `Dialect`. A window is known while the model is loaded; how much runs, Ollama does not tell."""
+        """See `Dialect`. A window is known while the model is loaded; how much runs, Ollama does not tell.
+
+        What it is loading it lists as if it were there.
+        """
         version, running, tags = answers
         if version is None or version.status != 200:
             return Signals(up=False)
-        loaded = _read(running, _Running) or _Running()
-        mine = [m for m in loaded.models or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
+        loaded = (_read(running, _Running) or _Running()).models
+        mine = [m for m in loaded or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
         window = min((m.context_length for m in mine if m.context_length and m.context_length > 0), default=None)
-        return Signals(up=True, context_tokens=window, fingerprint=recognised(self._fingerprint(version, tags, window)))
+        return Signals(
+            up=True,
+            context_tokens=window,
+            fingerprint=recognised(self._fingerprint(version, tags, window)),
+            # Which of its models an endpoint without a name of its own will be asked for, nobody knows.
+            resident=None if loaded is None or self._model is None else bool(mine),
+        )
 
     def _fingerprint(self, version: ProbeAnswer, tags: ProbeAnswer | None, window: int | None) -> Fingerprint:
         kept = (_read(tags, _Tags) or _Tags()).models or ()

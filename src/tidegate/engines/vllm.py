@@ -20,6 +20,9 @@ _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 # The name since version 1 of its engine, and the one before.
 _CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+# One sample for each state, of which one is 1.
+_SLEEP = "vllm:engine_sleep_state"
+_AWAKE = b"awake"
 
 
 class _Version(msgspec.Struct):
@@ -54,12 +57,18 @@ class VLLM:
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
-        """See `Dialect`. Engines that share the load have samples of their own: requests add up, caches do not."""
+        """See `Dialect`. Engines that share the load have samples of their own: requests add up, caches do not.
+
+        One that was put to sleep does not wake by itself, and a request would kill it: until somebody wakes it, it is
+        down.
+        """
         health, models, metrics, version = answers
         if health is None or health.status != 200:
             return Signals(up=False)
         text = metrics.body if metrics is not None and metrics.status == 200 else b""
-        found = samples(text, (_RUNNING, _WAITING, *_CACHE))
+        found = samples(text, (_RUNNING, _WAITING, _SLEEP, *_CACHE))
+        if any(not value for labels, value in found.get(_SLEEP, ()) if labels.get(b"sleep_state") == _AWAKE):
+            return Signals(up=False, resident=False)
         values = {name: [value for _, value in told] for name, told in found.items()}
         running, waiting = (int(sum(values[name])) if name in values else None for name in (_RUNNING, _WAITING))
         window = self._openai.window(models)

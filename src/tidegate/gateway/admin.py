@@ -144,6 +144,7 @@ class Admin:
                 "others": _others(model.others, now_s),
                 "rtt_s": model.network.rtt_s,
                 "upload_bytes_per_s": model.network.upload_bytes_per_s,
+                "cold_start": model.cold.at(now_s, len(state.reservations)),
                 "fingerprint": model.fingerprint,
                 "trusted": state.trusted,
                 "contradicts": model.doubts,

@@ -37,6 +37,7 @@ class Skip(StrEnum):
     DOWN = "down"
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
+    UNLOADED = "unloaded"  # more likely than not: it is read when a client has had it loaded
     BUSY = "busy"  # with clients, who come first
     GAVE_WAY = "gave_way"  # to a client who came meanwhile
     OVER_BUDGET = "over_budget"
@@ -107,14 +108,19 @@ class Canary:
         return None if Capability.CHAT in can and Capability.LOGPROBS in can else Skip.LACKS_CAPABILITY
 
     def _hindrance(self, now_s: float) -> Skip | None:
-        state = self._dispatch.router.endpoint(self._name).state
+        model = self._dispatch.router.endpoint(self._name)
+        state = model.state
         if not state.up:
             return Skip.DOWN
         if state.breaker.openings and state.breaker.blocks(now_s):
             return Skip.BREAKER_OPEN
         if now_s < state.not_before_s:
             return Skip.TOLD_TO_WAIT
-        return Skip.BUSY if self._in_the_way() else None
+        if self._in_the_way():
+            return Skip.BUSY
+        # What nobody said and a wait suggests is no reason: it is read now, or by nobody.
+        said = model.cold.resident() is False or model.prior.unload_after_s is not None
+        return Skip.UNLOADED if said and model.cold.at(now_s, len(state.reservations)).share > 0.5 else None
 
     def _in_the_way(self) -> bool:
         """Whether a client would notice: in an engine by what is computed beside it, elsewhere by the last place."""

@@ -143,7 +143,13 @@ class Fleet:
         upstream = Upstream(endpoint, dialect, pool, settings.model or None, dialect.headers(_key(settings.key)))
         written = None if settings.asks_context else endpoint.context_tokens
         prober = Prober(
-            self._dispatch, upstream, self._clock, settings.probe_s, written, asks_media=settings.asks_media
+            self._dispatch,
+            upstream,
+            self._clock,
+            settings.probe_s,
+            written,
+            asks_media=settings.asks_media,
+            wakes=settings.probes_wake,
         )
         canary = Canary(self._dispatch, upstream, self._clock, settings.canary_s)
         return Member(settings, upstream, prober, canary)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tidegate.clock import Clock
 from tidegate.core.model import Capability, Probed, replace
 from tidegate.core.network import LOOK_S
-from tidegate.engines.base import ProbeAnswer, ProbeRequest
+from tidegate.engines.base import ProbeAnswer, ProbeRequest, Signals
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import TransportError, fetch
@@ -30,14 +30,17 @@ class Prober:
         context_tokens_max: int | None = None,
         *,
         asks_media: bool = False,
+        wakes: bool = False,
     ) -> None:
         """`context_tokens_max` is the window that the operator wrote down: an engine may tell of a smaller one only.
 
-        `asks_media`: the operator did not write down what the model can do, so the engine is believed.
+        `asks_media`: the operator did not write down what the model can do, so the engine is believed. `wakes`: a probe
+        starts what scales to zero, so that there is none but the first while nothing is in flight.
         """
         self._dispatch = dispatch
         self._context_tokens_max = context_tokens_max
         self._asks_media = asks_media
+        self._wakes = wakes
         self._upstream = upstream
         self._clock = clock
         self._every_s = every_s
@@ -53,7 +56,13 @@ class Prober:
             due_s = self._clock.now_s() + self._every_s
             while await self._doubt_before(due_s):
                 await self._measure()
-            await self.once()
+            if self._may_ask():
+                await self.once()
+
+    def _may_ask(self) -> bool:
+        if not self._wakes:
+            return True
+        return bool(self._dispatch.router.endpoint(self._upstream.endpoint.name).state.reservations)
 
     def doubt(self) -> None:
         """The round trip may be another one by now: look at it, without waiting for the next probe."""
@@ -72,6 +81,8 @@ class Prober:
     async def _measure(self) -> None:
         """The round trip alone, told to the router."""
         self._doubted.clear()
+        if not self._may_ask():
+            return
         rtt_s = await self._rtt_s()
         if self._up and rtt_s is not None:
             self._dispatch.probed(Probed(endpoint=self._upstream.endpoint.name, up=True, rtt_s=rtt_s))
@@ -103,17 +114,20 @@ class Prober:
         begun_s = self._clock.now_s()
         rtts_s: list[float] = []
         for probe in probes:
+            if probe.wakes and self._signals(answers).resident is False:
+                answers.append(None)
+                continue
             answer, took_s = await self._timed(probe)
             if took_s is not None:
                 rtts_s.append(took_s)
             answers.append(answer)
             if answer is None and probe.essential:
                 break
-        answers += [None] * (len(probes) - len(answers))
-        signals = self._upstream.dialect.signals(answers)
-        # One lost probe is bad luck; traffic itself finds out sooner, through the breaker.
+        signals = self._signals(answers)
+        # One lost probe is bad luck; traffic itself finds out sooner, through the breaker. An engine that tells why it
+        # cannot serve is believed at once.
         self._failures = 0 if signals.up else self._failures + 1
-        self._up = signals.up or (self._up and self._failures < 2)
+        self._up = signals.up or (self._up and self._failures < 2 and signals.resident is None)
         return Probed(
             endpoint=self._upstream.endpoint.name,
             up=self._up,
@@ -124,7 +138,14 @@ class Prober:
             queued=signals.queued,
             fingerprint=signals.fingerprint,
             measured_s=None if signals.running is None else begun_s,
+            resident=signals.resident,
+            loading=signals.loading,
         )
+
+    def _signals(self, answers: list[ProbeAnswer | None]) -> Signals:
+        """What the answers tell that there are so far."""
+        dialect = self._upstream.dialect
+        return dialect.signals([*answers, *[None] * (len(dialect.probes()) - len(answers))])
 
     def _capabilities(self, media: tuple[Capability, ...] | None) -> tuple[Capability, ...] | None:
         if media is None or not self._asks_media:

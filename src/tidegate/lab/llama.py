@@ -48,6 +48,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     alias: str = "smollm2"  # the model's name in its answers
     template: Path | None = None  # Jinja chat template in place of the model's own, say one that knows tools
     flash_attention: bool = True  # llama.cpp's choice; without, the same sums in another order
+    sleep_after_s: int | None = None  # without a request it unloads the model, and loads it for the next one
 
     def arguments(self) -> list[str]:
         """The command line that means this; `parse` is its inverse."""
@@ -57,6 +58,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         words += [] if self.cpu is None else [f"--cpu={self.cpu}"]
         words += [] if self.template is None else [f"--template={self.template}"]
         words += [] if self.flash_attention else ["--no-flash-attention"]
+        words += [] if self.sleep_after_s is None else [f"--sleep-after={self.sleep_after_s}"]
         return words
 
 
@@ -197,6 +199,7 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
     parser.add_argument("--alias", default="smollm2", help="the model's name in answers")
     parser.add_argument("--template", type=Path, help="Jinja chat template in place of the model's own")
     parser.add_argument("--no-flash-attention", action="store_true", help="the same sums in another order")
+    parser.add_argument("--sleep-after", type=int, help="seconds without a request after which it unloads the model")
     parser.add_argument("--parent", type=int, help="process without which this one exits")
     asked = parser.parse_args(words)
     if asked.cpu is not None and asked.cpu not in os.sched_getaffinity(0):
@@ -212,6 +215,7 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
         alias=asked.alias,
         template=asked.template,
         flash_attention=not asked.no_flash_attention,
+        sleep_after_s=asked.sleep_after,
     )
     return spec, asked.parent
 
@@ -244,6 +248,8 @@ def serve(spec: Spec) -> Any:
         params.chat_template = spec.template.read_text()
     if not spec.flash_attention:
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if spec.sleep_after_s is not None:
+        params.sleep_idle_seconds = spec.sleep_after_s
     params.cache_ram_mib = CACHE_MIB_MAX
     params.endpoint_metrics = True  # /slots and /props are on anyway
     params.ui = False

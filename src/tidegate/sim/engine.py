@@ -143,6 +143,15 @@ class Engine:
         """When there is something to do; infinite while the engine is idle."""
         return self._until_s
 
+    def resident(self, now_s: float) -> bool | None:
+        """Whether its model is loaded, as it would tell now; None while it is being loaded, of which engines tell
+        either."""
+        if self._loading:
+            return None
+        unload_s = self.profile.unload_after_s
+        gone = unload_s is not None and self._until_s == inf and now_s - self._idle_since_s >= unload_s
+        return self._loaded and not gone
+
     # --- what happens to it -------------------------------------------------------------------------------------------
 
     def submit(self, job: Job, now_s: float) -> Sequence | None:
@@ -214,8 +223,7 @@ class Engine:
 
     def _wake(self, now_s: float) -> None:
         """From idleness; first the model is loaded, if it is not there."""
-        unload_s = self.profile.unload_after_s
-        if unload_s is not None and now_s - self._idle_since_s >= unload_s:
+        if not self.resident(now_s):
             self._loaded = False
             self.kv.clear()
         self._loading = not self._loaded

@@ -135,20 +135,33 @@ class _Away:
         loop, way = self._loop, self.way
         loop.at(loop.now_s if way is None else way.answered(loop.now_s), tell, *news)
 
-    def _seen(self, *, up: bool, running: int | None = None, queued: int | None = None) -> Probed:
+    def _seen(
+        self, *, up: bool, running: int | None = None, queued: int | None = None, resident: bool | None = None
+    ) -> Probed:
         way = self.way
         if not up or (way is not None and way.down):
             return Probed(endpoint=self._name, up=False)
         rtt_s = 0.0 if way is None else way.rtt_s(self._loop.now_s)
-        return Probed(endpoint=self._name, up=True, rtt_s=rtt_s, running=running, queued=queued)
+        return Probed(endpoint=self._name, up=True, rtt_s=rtt_s, running=running, queued=queued, resident=resident)
 
 
 class Local(_Away):
     """An engine, at the end of a way or right here."""
 
-    def __init__(self, name: str, engine: Engine, loop: Loop, listener: Listener, way: Way | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        loop: Loop,
+        listener: Listener,
+        way: Way | None = None,
+        *,
+        tells_residency: bool = False,
+    ) -> None:
+        """`tells_residency`: it is of a kind that tells probes whether its model is loaded."""
         super().__init__(name, loop, listener, way)
         self.engine = engine
+        self._tells_residency = tells_residency
         self.down = False
         self._attempts: dict[Sequence, Attempt] = {}
         self._planned_s = inf
@@ -171,7 +184,8 @@ class Local(_Away):
     def probe(self) -> Probed:
         """See `Place`."""
         engine = self.engine
-        return self._seen(up=not self.down, running=engine.running, queued=engine.queued)
+        resident = engine.resident(self._loop.now_s) if self._tells_residency else None
+        return self._seen(up=not self.down, running=engine.running, queued=engine.queued, resident=resident)
 
     def share(self, jobs: Iterator[Job]) -> None:
         """Others use the engine as well, past the gateway: each of these jobs, at its time of arrival."""
@@ -277,7 +291,7 @@ class Remote(_Away):
         self.api.ended(attempt.job, now_s)
 
     def probe(self) -> Probed:
-        """See `Place`. What runs there, it does not tell."""
+        """See `Place`. What runs there, it does not tell, nor whether its model is loaded."""
         return self._seen(up=not self.api.down)
 
     def _arrive(self, attempt: Attempt) -> None:

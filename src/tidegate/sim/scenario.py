@@ -11,11 +11,12 @@ from tidegate.config import build, groups
 from tidegate.config.cap import Cap
 from tidegate.config.config import Config
 from tidegate.config.convert import convert, named, unknown
+from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import TABLES, checked, document, read
 from tidegate.config.moment import since_epoch_s
 from tidegate.config.problem import ConfigError, Problems, join, nearest
 from tidegate.config.schema import CLASSES, ClassTable, PolicyTable, Table
-from tidegate.core.model import Endpoint, Likeness, Policy, RequestClass
+from tidegate.core.model import Endpoint, Likeness, Policy, RequestClass, replace
 from tidegate.sim import checks, profiles
 from tidegate.sim.endpoint import PlaceTable
 from tidegate.sim.profiles import Stands
@@ -27,6 +28,8 @@ INTERACTIVE = {"interactive": 1.0}
 """The classes of who names none."""
 OWN = ("world", "traffic", "fault", "bounds")
 """The tables that a configuration does not have."""
+TELL_RESIDENCY = frozenset({EngineKind.LLAMACPP, EngineKind.OLLAMA})
+"""The kinds of engines whose probes tell whether a model is loaded, and that load it by themselves."""
 MANY_MAX = 128  # of [[traffic]], for which identities of blocks are kept apart; more [[fault]] than that are a script
 
 
@@ -174,8 +177,12 @@ class _Reading:
             elif (table := convert(raw[name], path, PlaceTable, problems)) is not None:
                 there = profiles.stands(path, table, self._folder, problems)
                 if there is not None:
-                    made[name] = there
+                    made[name] = replace(there, tells_residency=self._tells_residency(name))
         return made
+
+    def _tells_residency(self, name: str) -> bool:
+        table = None if self._config is None else self._config.endpoints.get(name)
+        return table is not None and table.engine in TELL_RESIDENCY
 
     def traffic(self, trace: tuple[Path, TraceFormat] | None) -> tuple[TrafficTable, ...]:
         """Who asks: what is written, or a trace instead."""

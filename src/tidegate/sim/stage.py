@@ -91,7 +91,8 @@ def _places(scenario: Scenario, world: World) -> dict[str, Local | Remote]:
     for name, stands in scenario.stands.items():
         link = None if stands.link is None else Link(stands.link, chance, name)
         if stands.engine is not None:
-            places[name] = Local(name, Engine(stands.engine, scenario.start_s), world.loop, world, link)
+            engine = Engine(stands.engine, scenario.start_s)
+            places[name] = Local(name, engine, world.loop, world, link, tells_residency=stands.tells_residency)
         else:
             assert stands.api is not None
             places[name] = Remote(name, Api(stands.api, chance, name), world.loop, world, link)

@@ -1,0 +1,120 @@
+"""How likely it is that a model was unloaded, by the time since it was last used.
+
+Outcomes are counted by that time. More of it never makes an unload less likely, so the counts are read by isotonic
+regression, and shrink to what is believed of such an engine where there are few.
+"""
+
+import msgspec
+
+# Seconds since the last use: from the pause between two turns of a conversation to what is asked for once a day.
+IDLE_EDGES_S = (10.0, 30.0, 100.0, 300.0, 900.0, 3600.0, 14_400.0)
+BINS = len(IDLE_EDGES_S) + 1
+# What was never used is as if it had not been for thirty years: a number, as JSON has no infinity.
+IDLE_S_MAX = 1e9
+# How long an engine keeps its model is a setting that holds for months, and what is asked for once a day has to leave a
+# trace: a week. What changed shows within the hour all the same.
+LONG_HALF_LIFE_S = 7 * 86_400.0
+RECENT_HALF_LIFE_S = 1800.0
+# How many attempts weigh as much as what was believed before: one cold start is a coincidence, two are a habit. Those
+# of the last half hour against those of the last week.
+LONG_STRENGTH = 1.0
+RECENT_STRENGTH = 2.0
+# Most engines keep their model for ever. Of those that unload after a while, operators turn many into such.
+NEVER_SHARE = 0.01
+NEVER_SHARE_AT_ONCE = 0.0005
+UNLOADED_SHARE = 0.7
+
+
+class Outcomes(msgspec.Struct, gc=False):
+    """Decayed numbers of attempts, and of those among them that met a cold start; of the last half hour and week."""
+
+    recent: float = 0.0
+    recent_cold: float = 0.0
+    long: float = 0.0
+    long_cold: float = 0.0
+    at_s: float = 0.0
+
+    def learn(self, count: float, cold: float, now_s: float) -> None:
+        """Take in `count` attempts, `cold` of which met a cold start."""
+        recent, recent_cold, long, long_cold = self.left(now_s)
+        self.recent, self.recent_cold = recent + count, recent_cold + cold
+        self.long, self.long_cold = long + count, long_cold + cold
+        self.at_s = max(self.at_s, now_s)
+
+    def left(self, now_s: float) -> tuple[float, float, float, float]:
+        """What is left of them."""
+        age_s = now_s - self.at_s
+        if age_s <= 0.0 or not self.long:
+            return self.recent, self.recent_cold, self.long, self.long_cold
+        recent, long = 0.5 ** (age_s / RECENT_HALF_LIFE_S), 0.5 ** (age_s / LONG_HALF_LIFE_S)
+        return recent * self.recent, recent * self.recent_cold, long * self.long, long * self.long_cold
+
+    def share(self, prior_share: float, strength: float) -> float:
+        """Which share of them meets a cold start."""
+        long = (self.long_cold + strength * prior_share) / (self.long + strength)
+        return (self.recent_cold + RECENT_STRENGTH * long) / (self.recent + RECENT_STRENGTH)
+
+
+def by_idle(idle: list[Outcomes], prior: list[float]) -> list[float]:
+    """The chance of a cold start by the time since the last use, from outcomes by that time; see `isotonic`."""
+    at_s = max(outcomes.at_s for outcomes in idle)
+    left = [outcomes.left(at_s) for outcomes in idle]
+    long = isotonic([one[2] for one in left], [one[3] for one in left], prior, LONG_STRENGTH)
+    return isotonic([one[0] for one in left], [one[1] for one in left], long, RECENT_STRENGTH)
+
+
+def both(one: Outcomes, other: Outcomes) -> Outcomes:
+    """The outcomes that two processes have seen, as of the last."""
+    at_s = max(one.at_s, other.at_s)
+    recent, recent_cold, long, long_cold = (a + b for a, b in zip(one.left(at_s), other.left(at_s), strict=True))
+    return Outcomes(recent, recent_cold, long, long_cold, at_s)
+
+
+def prior_shares(unload_after_s: float | None) -> list[float]:
+    """What is believed at first, by the time since the last use."""
+    shares = [NEVER_SHARE_AT_ONCE] + [NEVER_SHARE] * (BINS - 1)
+    if unload_after_s is None:
+        return shares
+    for index in range(BINS):
+        low_s = IDLE_EDGES_S[index - 1] if index else 0.0
+        if index == BINS - 1 or unload_after_s < IDLE_EDGES_S[index]:
+            # Somewhere within: as likely before as after.
+            shares[index] = UNLOADED_SHARE if unload_after_s <= low_s else UNLOADED_SHARE / 2.0
+    return shares
+
+
+def isotonic(counts: list[float], colds: list[float], prior: list[float], strength: float) -> list[float]:
+    """The share of `colds` in `counts` for each bin, not falling from one to the next; `prior` does not fall either,
+    and weighs as `strength` attempts.
+
+    Of the blocks of bins around a bin, it is the largest over their beginnings of the smallest over their ends: the
+    max-min formula of isotonic regression (Robertson, Wright and Dykstra 1988), which is the likeliest of all
+    distributions of the time until an unload, where each attempt only shows whether it has passed (current status
+    data, Ayer et al. 1955).
+    """
+    known = [index for index, count in enumerate(counts) if count]
+    shares: list[float] = []
+    for index, believed in enumerate(prior):
+        count, cold = counts[index] + strength, colds[index] + strength * believed
+        after = [other for other in known if other > index]
+        best = _least(count, cold, after, counts, colds)
+        for other in reversed(known):
+            if other < index:
+                count, cold = count + counts[other], cold + colds[other]
+                share = _least(count, cold, after, counts, colds)
+                if share > best:
+                    best = share
+        # What is the same may round otherwise.
+        shares.append(max(best, shares[-1]) if shares else best)
+    return shares
+
+
+def _least(count: float, cold: float, after: list[int], counts: list[float], colds: list[float]) -> float:
+    """The least share of blocks that begin with these and end after any of the bins in `after`."""
+    least = cold / count
+    for other in after:
+        count, cold = count + counts[other], cold + colds[other]
+        share = cold / count
+        if share < least:
+            least = share
+    return least
