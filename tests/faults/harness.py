@@ -98,7 +98,13 @@ async def meeting(folder: Path, fault: Fault, way: str, *, alternative: bool) ->
         home.gateway.dispatch.probed(Probed(endpoint="laptop", up=True))
         yield Met(fault, chaos, home, clock)
         if fault is not Fault.IGNORES_CANCEL:
-            await eventually(lambda: chaos.seen[fault].in_flight == 0)
+
+            def is_alone() -> bool:
+                return chaos.seen[fault].in_flight == 0
+
+            # Whoever was late is probed again, and that may wait as well.
+            async with passing(clock, is_alone):
+                await eventually(is_alone)
 
 
 def _places(url: str, way: str, *, alternative: bool) -> dict[str, Any]:
