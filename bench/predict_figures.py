@@ -105,6 +105,38 @@ def buckets(rows: Sequence[Row], quantile: float) -> list[Bucket]:
     return found
 
 
+class Whole(msgspec.Struct, kw_only=True):
+    """How true it is what is said of all of an answer: the share of the rows that ended within the predicted quantile,
+    and by how much the share of drawn promises that were kept was off from what was predicted, on average by tenths."""
+
+    rows: int
+    e2e_covered: float
+    attainment_off: float
+
+
+def whole(rows: Sequence[Row]) -> Whole | None:
+    """Of answers that came to their end after the warm-up; None where these are too few."""
+    ended = [row for row in rows[WARM_UP:] if row.ttft_s is not None and row.tpot_s is not None]
+    if len(ended) < BUCKET_ROWS_MIN:
+        return None
+    tenths: dict[int, float] = {}
+    for row in ended:
+        said = row.predicted.attainment
+        tenth = min(9, int(10.0 * said))
+        tenths[tenth] = tenths.get(tenth, 0.0) + said - _kept(row)
+    return Whole(
+        rows=len(ended),
+        e2e_covered=sum(row.e2e_s <= row.predicted.e2e_s_high for row in ended) / len(ended),
+        attainment_off=sum(map(abs, tenths.values())) / len(ended),
+    )
+
+
+def _kept(row: Row) -> bool:
+    drawn = row.predicted.drawn
+    took = ((row.ttft_s, drawn.ttft_s), (row.tpot_s, drawn.tpot_s), (row.e2e_s, drawn.e2e_s))
+    return all(seconds is not None and most is not None and seconds <= most for seconds, most in took)
+
+
 def covered(row: Row) -> bool | None:
     """Whether it came in time; None where it was given up before that could be told."""
     if row.ttft_s is not None:

@@ -5,13 +5,16 @@ know of the router's inside is in `predicted`.
 """
 
 from collections.abc import Callable
-from math import inf
+from math import exp, inf
+from random import Random
 
 import msgspec
 
+from tidegate.core.base import Base
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Ended, Ending, FirstToken, Observation, Request, Started
+from tidegate.core.model import Decision, Ended, Ending, FirstToken, Observation, Request, Slo, Started, replace
 from tidegate.core.router import Router
+from tidegate.core.value import attainment
 
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
@@ -35,7 +38,8 @@ their prompts; the output that is expected; bytes; time since the endpoint was l
 
 
 class Predicted(msgspec.Struct, frozen=True, gc=False):
-    """Medians and an upper quantile. `first_s_mean` and `tpot_s_mean` are what schedules add up."""
+    """Medians and upper quantiles. `first_s_mean` and `tpot_s_mean` are what schedules add up. `attainment` is how
+    likely it is that a promise is kept which was `drawn` for it: whatever is asked for, the answer has to be true."""
 
     ttft_s: float
     ttft_s_high: float
@@ -43,6 +47,9 @@ class Predicted(msgspec.Struct, frozen=True, gc=False):
     first_s_mean: float
     tpot_s_mean: float
     output_tokens: float
+    e2e_s_high: float
+    drawn: Slo
+    attainment: float
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -69,7 +76,7 @@ class Row(msgspec.Struct, kw_only=True):
 
 def predicted(router: Router, request: Request, endpoint: str, now_s: float) -> Predicted:
     """What the router predicts of a request that is sent now."""
-    length = router._lengths.at(request.klass, request.output_tokens_max)
+    length = router._length(request)
     base = router.endpoint(endpoint).base(request, length, now_s)
     return Predicted(
         base.first_s,
@@ -78,7 +85,17 @@ def predicted(router: Router, request: Request, endpoint: str, now_s: float) -> 
         base.first_s_mean,
         base.decode_s_mean / base.output_tokens,
         base.output_tokens,
+        base.e2e_s_high,
+        drawn := _drawn(request, base),
+        attainment(replace(request, slo=drawn), base, 0.0),
     )
+
+
+def _drawn(request: Request, base: Base) -> Slo:
+    """From half to three times what is expected, each axis by itself; the same in every run."""
+    draw = Random(f"{request.id} promise")
+    first_s, tpot_s, e2e_s = (exp(draw.uniform(-0.7, 1.1)) for _ in range(3))
+    return Slo(ttft_s=first_s * base.first_s, tpot_s=tpot_s * base.tpot_s, e2e_s=e2e_s * (base.first_s + base.decode_s))
 
 
 class _Seen:

@@ -57,7 +57,7 @@ def learned(e: EndpointState) -> bytes:
     kept = e.prompts.kept
     cold = (e.cold.idle, e.cold.resident, e.cold.away, e.cold.loads, e.cold.used_s, e.cold.waited_s)
     return msgspec.json.encode(
-        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load, cold)
+        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load, cold, e.e2e)
     )
 
 
@@ -203,6 +203,7 @@ def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: floa
             assert other.sigma >= one.sigma
             # Quantiles of a mixture are found by rounds, to so much.
             assert other.first_s_high >= one.first_s_high * (1.0 - 1e-9)
+            assert other.e2e_s_high >= one.e2e_s_high * (1.0 - 1e-9)
 
 
 @given(seeds, ages_s)
@@ -383,6 +384,10 @@ def _gain(e: EndpointState) -> None:
     e.load.waiting.off = [1.0]
 
 
+def _drop(e: EndpointState) -> None:
+    e.e2e.pop()
+
+
 def _unsay(e: EndpointState) -> None:
     e.load.usual[2] = Usual(weight=-1.0)
 
@@ -411,6 +416,7 @@ def _unsay(e: EndpointState) -> None:
         (_overdo, "`prompts` has a probability that is none"),
         (_omit, "`load.usual` has 3 sums, not 4"),
         (_gain, "`load.waiting` has 1 sums, not 13"),
+        (_drop, "`e2e` has 5 kinds of promises, not 6"),
         (_unsay, "`load` has a sum of negative"),
     ],
 )

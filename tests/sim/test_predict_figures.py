@@ -12,10 +12,14 @@ from bench.predict_figures import (
     noise_floor,
     pinball,
     recovery,
+    whole,
 )
 from bench.predict_tap import FEATURES, Predicted, Row
 
+from tidegate.core.model import Slo
 from tidegate.sim.api import Spread
+
+DRAWN = Slo(ttft_s=1.5, tpot_s=0.2, e2e_s=2.2)
 
 
 def row(number: int, ttft_s: float | None, predicted_s: float = 1.0, high_s: float = 2.0) -> Row:
@@ -23,11 +27,14 @@ def row(number: int, ttft_s: float | None, predicted_s: float = 1.0, high_s: flo
         request_id=f"r{number}",
         sent_s=float(number),
         features=(100.0,) + (0.0,) * (len(FEATURES) - 1),
-        predicted=Predicted(predicted_s, high_s, 0.1, predicted_s, 0.1, 11.0),
+        predicted=Predicted(
+            predicted_s, high_s, 0.1, predicted_s, 0.1, 11.0, 3.0, Slo(ttft_s=1.5, tpot_s=0.2, e2e_s=2.2), 0.95
+        ),
         ended_s=number + 1.0,
         ttft_s=ttft_s,
         e2e_s=(ttft_s or 0.0) + 1.0,
         output_tokens=11,
+        tpot_s=0.1,
     )
 
 
@@ -98,3 +105,13 @@ def test_bias_is_of_sums() -> None:
 def test_who_knows_the_median_of_a_spread_is_still_off_by_it() -> None:
     assert noise_floor(Spread()) == 0.0
     assert 0.06 < noise_floor(Spread(sigma=0.1)) < 0.075
+
+
+def test_drawn_promises_are_kept_or_not_as_wholes() -> None:
+    # The first 200 are a warm-up. Of the rest every fifth is late, at the end or already at the beginning.
+    seconds = [2.5, 1.0, 1.1, 1.0, 1.1, 1.3, 1.0, 1.1, 1.0, 1.1]
+    found = whole([row(number, seconds[number % 10]) for number in range(1200)])
+    assert found is not None
+    assert found.rows == 1000
+    assert found.e2e_covered == 0.9
+    assert round(found.attainment_off, 9) == 0.15

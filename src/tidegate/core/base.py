@@ -1,6 +1,6 @@
 """What is predicted of one request at one endpoint, before waiting and promises come in."""
 
-from math import exp
+from math import exp, sqrt
 
 import msgspec
 
@@ -23,7 +23,8 @@ class Base(msgspec.Struct, gc=False):
 
     With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median; then nothing is
     cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
-    and `deviations` are those of a model that is there.
+    and `deviations` are those of a model that is there. `e2e_stretch` is by how much more than its parts say the whole
+    scatters, as far as answers have shown it.
     """
 
     network_s: float
@@ -51,6 +52,7 @@ class Base(msgspec.Struct, gc=False):
     cold_share: float = 0.0
     load_s: float = 0.0
     load_sigma: float = 0.0
+    e2e_stretch: float = 1.0
 
     @property
     def output_tokens(self) -> float:
@@ -68,6 +70,20 @@ class Base(msgspec.Struct, gc=False):
     def warm_s_high(self) -> float:
         """The same of a model that is there."""
         return max(self.warm_s, self.sure_s) * exp(self.deviations * self.sigma)
+
+    @property
+    def e2e_s_high(self) -> float:
+        """The calibrated upper quantile of the time end to end, of a model that is there."""
+        first_s = max(self.warm_s, self.sure_s)
+        return (first_s + self.decode_s) * exp(self.deviations * self.e2e_sigma(first_s, self.sigma))
+
+    def e2e_sigma(self, first_s: float, sigma: float) -> float:
+        """The spread of the logarithm of the time end to end, where the first content comes after `first_s`, give or
+        take `sigma`."""
+        first = first_s * sigma
+        tpot, length = self.tpot_sigma, self.length.sigma
+        rest_squared = self.decode_s * self.decode_s * (tpot * tpot + length * length)
+        return self.e2e_stretch * sqrt(first * first + rest_squared) / (first_s + self.decode_s)
 
     @property
     def cold_s(self) -> float:

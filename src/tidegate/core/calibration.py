@@ -71,6 +71,11 @@ class Tracked(msgspec.Struct, array_like=True):
     excess: float = 0.0
 
 
+def unjudged(kinds: int) -> list[Tracked]:
+    """Of all kinds together, and of so many, no promise was judged."""
+    return [Tracked() for _ in range(1 + kinds)]
+
+
 class Promises:
     """How many standard deviations above the median the wanted quantile lies, tracked online by kind of request.
 
@@ -95,7 +100,7 @@ class Promises:
         self._quantile = quantile
         self._deviations = NormalDist().inv_cdf(quantile)
         self._least = self.DEVIATIONS_SHARE_MIN * self._deviations
-        self.kinds = tracked if tracked is not None else [Tracked() for _ in range(kinds + 1)]
+        self.kinds = tracked if tracked is not None else unjudged(kinds)
         assert len(self.kinds) == kinds + 1, "a snapshot has the kinds of its promises"
 
     def stretch(self, kind: int) -> float:

@@ -7,11 +7,12 @@ from statistics import NormalDist
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base, asked
 from tidegate.core.breaker import Breaker
+from tidegate.core.calibration import Promises, unjudged
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.latency import Latency, Sent
-from tidegate.core.length import Length, beginnings_of
+from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
 from tidegate.core.load import FINENESS
 from tidegate.core.load import LOAD_EDGES as LOAD_EDGES
@@ -73,6 +74,8 @@ class EndpointModel:
         "_cached_usd",
         "_context_tokens",
         "_deviations",
+        "_e2e",
+        "_e2e_stretches",
         "_input_usd",
         "_input_usd_least",
         "_load_max",
@@ -131,6 +134,9 @@ class EndpointModel:
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
+        self._e2e: Promises
+        self._e2e_stretches: list[float]
+        self._promise()
         cached_usd = endpoint.price.usd_per_cached_token
         # What a token costs more that is cached; mostly it is less.
         self._cached_usd = 0.0 if cached_usd is None else cached_usd - self._input_usd
@@ -254,6 +260,7 @@ class EndpointModel:
             cold.share,
             cold.load_s,
             cold.sigma,
+            self._e2e_stretches[bisect_left(OUTPUT_EDGES, output_tokens)],
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
@@ -337,6 +344,8 @@ class EndpointModel:
             ttft_s=base.first_s,
             ttft_s_high=base.first_s_high,
             warm_s_high=base.warm_s_high,
+            e2e_s_high=base.e2e_s_high,
+            output_row=bisect_left(OUTPUT_EDGES, base.output_tokens),
             ttft=base.ttft,
             tpot=base.tpot,
             prefill_s=self._own_s(base.ttft.parts),
@@ -422,6 +431,7 @@ class EndpointModel:
             self._learn_cached(reservation.given, fact, now_s)
         if not reservation.teaches:
             return reservation
+        self._judge_e2e(reservation, fact, now_s)
         if fact.ttft_s is not None:
             if reservation.first_s is None:
                 self._learn_load(reservation, fact.ttft_s, now_s)
@@ -487,6 +497,8 @@ class EndpointModel:
             self.prior = prior
             state.ttft = state.tpot = None
             self._believe()
+            state.e2e = unjudged(OUTPUT_ROWS)
+            self._promise()
         self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
 
     def _believe(self) -> None:
@@ -496,6 +508,13 @@ class EndpointModel:
         self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, 1, sigma, quantile, state.ttft)
         self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, sigma, quantile, state.tpot)
         state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
+
+    def _promise(self) -> None:
+        self._e2e = Promises(OUTPUT_ROWS, self._quantile, self.state.e2e)
+        self._stretch()
+
+    def _stretch(self) -> None:
+        self._e2e_stretches = [self._e2e.stretch(row) for row in range(OUTPUT_ROWS)]
 
     def _judge(self) -> None:
         state = self.state
@@ -593,6 +612,15 @@ class EndpointModel:
             predicted = predicted.had(self.ttft.factors, parts)
         took_s = max(waited_s - sent.network_s, ENGINE_S_MIN) / sent.stretch
         self.ttft.learn_at_least(predicted, took_s, waited_s > sent.warm_s_high, sent.started_s, now_s)
+
+    def _judge_e2e(self, sent: Reservation, fact: Ended, now_s: float) -> None:
+        # Who left before it was late does not tell whether it would have been; a load is another cause.
+        missed = fact.e2e_s > sent.e2e_s_high
+        known = fact.ending is Ending.OK or (missed and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT))
+        first, rest = self.ttft.holds_since(sent.started_s, now_s), self.tpot.holds_since(sent.started_s, now_s)
+        if known and first and rest and not sent.was_cold:
+            self._e2e.learn(sent.output_row, missed)
+            self._stretch()
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         # Several completions are decoded side by side: a step yields one token of each.

@@ -246,6 +246,11 @@ class Latency:
         self._promises.learn(kind, missed)
         self._known = self._unknown.copy()
 
+    def holds_since(self, sent_s: float, now_s: float) -> bool:
+        """Whether nothing has changed since then: else what was predicted was predicted of something else."""
+        self._settle(now_s)
+        return sent_s >= self.learned.shift.moved_s
+
     def learn_at_least(self, sent: Sent, waited_s: float, missed: bool, sent_s: float, now_s: float) -> None:
         """It takes that long at least; by then what was promised was `missed`, or it would still have been kept."""
         self._settle(now_s)

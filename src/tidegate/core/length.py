@@ -56,6 +56,10 @@ SIGMA_MIN = 0.03
 MEMO_MAX = 1024
 
 _Asked = tuple[str, int | None, str, str, int, int, int]
+# Expected tokens of an output: how far the whole is off depends on how well its length is known, which is another thing
+# for a word, a paragraph and a page.
+OUTPUT_EDGES = (16, 64, 256, 1024)
+OUTPUT_ROWS = len(OUTPUT_EDGES) + 1
 
 
 class Length(msgspec.Struct, frozen=True):

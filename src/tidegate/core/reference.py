@@ -105,4 +105,4 @@ def _believing(now: EndpointState, then: EndpointState) -> EndpointState:
         away=learned.cold.away,
         loads=learned.cold.loads,
     )
-    return msgspec.structs.replace(now, ttft=learned.ttft, tpot=learned.tpot, load=load, cold=cold)
+    return msgspec.structs.replace(now, ttft=learned.ttft, tpot=learned.tpot, e2e=learned.e2e, load=load, cold=cold)

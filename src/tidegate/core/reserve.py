@@ -36,13 +36,14 @@ class Reservation(msgspec.Struct, kw_only=True):
 
     `ttft` is the engine's share of the time to first content, and `tpot` the time per token; `ttft_s` is the predicted
     median with the network, `ttft_s_high` the upper quantile, and `warm_s_high` that of a model that is there: the
-    promise that the quantile is held to. `prefill_s`, `first_s_mean` and
-    `decode_s_mean` are means, since schedules add them up; `ahead` is how long its output is in all, by thirds, once
-    more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation that it belongs to, or `beginning`
-    the longest one of its prompt, and `turns` what was known of that. In `ttft`, `cached_tokens` of the prompt were
-    taken for cached; `given` is what else is known of it. Reports of others had some `trust` and counted `gain` times;
-    as far as they said nothing, these were believed to `stretch` the first beyond what `ttft` says. Once it is
-    `corrected`, its time to first content has taught. What was predicted from another prior `teaches` nothing.
+    promise that the quantile is held to. `e2e_s_high` is the promise of the whole, among outputs of `output_row`.
+    `prefill_s`, `first_s_mean` and `decode_s_mean` are means, since schedules add them up; `ahead` is how long its
+    output is in all, by thirds, once more than each of `bins.AHEAD_TOKENS` has streamed. `session` is the conversation
+    that it belongs to, or `beginning` the longest one of its prompt, and `turns` what was known of that. In `ttft`,
+    `cached_tokens` of the prompt were taken for cached; `given` is what else is known of it. Reports of others had some
+    `trust` and counted `gain` times; as far as they said nothing, these were believed to `stretch` the first beyond
+    what `ttft` says. Once it is `corrected`, its time to first content has taught. What was predicted from another
+    prior `teaches` nothing.
 
     `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
@@ -58,6 +59,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     ttft_s: float
     ttft_s_high: float
     warm_s_high: float
+    e2e_s_high: float
+    output_row: int
     ttft: Sent
     tpot: Sent
     prefill_s: float

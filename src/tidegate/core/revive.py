@@ -11,12 +11,12 @@ from math import inf
 
 from tidegate.core import bins, hazard, keeping, load
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import Tracked, left_after
+from tidegate.core.calibration import Tracked, left_after, unjudged
 from tidegate.core.counts import Counts, Lengths
 from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
 from tidegate.core.hazard import Outcomes
 from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
-from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, bytes_of
+from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import SAMPLES_MAX, Network, Sample
 from tidegate.core.prompts import Prompts
@@ -72,7 +72,9 @@ def reconfigured(
             found[name] = known
             if policy.quantile != before.quantile:
                 # Where promises are held to another quantile, what was found for the old one says nothing.
-                found[name] = replace(known, ttft=_unpromised(known.ttft), tpot=_unpromised(known.tpot))
+                found[name] = replace(
+                    known, ttft=_unpromised(known.ttft), tpot=_unpromised(known.tpot), e2e=unjudged(OUTPUT_ROWS)
+                )
             if name in vouched:
                 found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
@@ -108,6 +110,7 @@ def aged(state: State, age_s: float) -> State:
                 e,
                 ttft=_loosened(e.ttft, left),
                 tpot=_loosened(e.tpot, left),
+                e2e=_loose(e.e2e, left),
             )
             for name, e in state.endpoints.items()
         },
@@ -115,15 +118,16 @@ def aged(state: State, age_s: float) -> State:
 
 
 def _unpromised(learned: Learned | None) -> Learned | None:
-    return None if learned is None else replace(learned, promises=[Tracked() for _ in learned.promises])
+    return None if learned is None else replace(learned, promises=unjudged(len(learned.promises) - 1))
 
 
 def _loosened(learned: Learned | None, left: float) -> Learned | None:
-    """Promises that were found to be tighter than a normal value's go back to that."""
-    if learned is None:
-        return None
-    tracked = [replace(t, excess=t.excess * left) if t.excess < 0.0 else replace(t) for t in learned.promises]
-    return replace(learned, promises=tracked)
+    return None if learned is None else replace(learned, promises=_loose(learned.promises, left))
+
+
+def _loose(promises: list[Tracked], left: float) -> list[Tracked]:
+    """Those that were found to be tighter than a normal value's go back to that."""
+    return [replace(t, excess=t.excess * left) if t.excess < 0.0 else replace(t) for t in promises]
 
 
 def _revived(e: EndpointState, now_s: float) -> EndpointState:
@@ -140,6 +144,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         pace=replace(e.pace, at_s=min(e.pace.at_s, now_s)),
         ttft=_learned_by(e.ttft, now_s),
         tpot=_learned_by(e.tpot, now_s),
+        e2e=list(e.e2e),
         context_tokens=e.context_tokens,
         capabilities=e.capabilities,
         not_before_s=min(e.not_before_s, now_s + RETRY_AFTER_S_MAX),
@@ -208,6 +213,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield "`network.uploads` has a sample of no rate"
     if why := keeping.fault(e.prompts.kept):
         yield f"`prompts` {why}"
+    if len(e.e2e) != 1 + OUTPUT_ROWS:
+        yield f"`e2e` has {len(e.e2e)} kinds of promises, not {1 + OUTPUT_ROWS}"
     if why := load.fault(e.load):
         yield why
     if len(e.cold.idle) != hazard.BINS:

@@ -3,9 +3,11 @@
 import msgspec
 
 from tidegate.core.breaker import Breaker
+from tidegate.core.calibration import Tracked, unjudged
 from tidegate.core.counts import Lengths
 from tidegate.core.hazard import BINS, Outcomes
 from tidegate.core.latency import Learned
+from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.load import Load
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
@@ -21,6 +23,10 @@ class Loading(msgspec.Struct, gc=False):
 
     since_s: float
     predicted: Mixture
+
+
+def _unjudged() -> list[Tracked]:
+    return unjudged(OUTPUT_ROWS)
 
 
 def _bins() -> list[Outcomes]:
@@ -55,6 +61,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
 
     `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
     first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
+    `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`.
     """
 
     breaker: Breaker
@@ -72,6 +79,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     trusted: Fingerprint | None = None
     drifted: bool = False
     prompts: Prompts = msgspec.field(default_factory=Prompts)
+    e2e: list[Tracked] = msgspec.field(default_factory=_unjudged)
     load: Load = msgspec.field(default_factory=Load)
     cold: ColdState = msgspec.field(default_factory=ColdState)
 

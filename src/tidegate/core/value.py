@@ -4,7 +4,7 @@
 work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
 """
 
-from math import exp, inf, log, sqrt
+from math import exp, inf, log
 
 from tidegate.core.base import Base
 from tidegate.core.length import Length
@@ -59,7 +59,7 @@ def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_
         left_s = slo.e2e_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / _e2e_sigma(base, first_s, sigma))
+        deviations = min(deviations, log(left_s / (first_s + base.decode_s)) / base.e2e_sigma(first_s, sigma))
     return probability_below(deviations)
 
 
@@ -124,12 +124,6 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         cold_share=base.cold_share,
         load_s=base.load_s,
     )
-
-
-def _e2e_sigma(base: Base, first_s: float, sigma: float) -> float:
-    first = first_s * sigma
-    rest_squared = base.decode_s**2 * (base.tpot_sigma**2 + base.length.sigma**2)
-    return sqrt(first * first + rest_squared) / (first_s + base.decode_s)
 
 
 def probability_below(deviations: float) -> float:
