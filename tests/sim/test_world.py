@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import make as core
@@ -23,6 +23,8 @@ from tidegate.sim.place import Local, Remote
 from tidegate.sim.world import World
 
 seeds = st.integers(0, 10_000)
+# Each is a whole day.
+days = settings(max_examples=25)
 LONG_S = 1e9
 
 
@@ -124,6 +126,7 @@ class Stage:
         return [line.fact for line in self.lines]
 
 
+@days
 @given(seeds, st.booleans())
 def test_every_decision_of_a_simulated_journal_comes_out_again_in_replay(seed: int, trouble: bool) -> None:
     report = replay(Stage(seed, trouble=trouble).lines)
@@ -131,6 +134,7 @@ def test_every_decision_of_a_simulated_journal_comes_out_again_in_replay(seed: i
     assert report.decisions >= 60
 
 
+@days
 @given(seeds, st.booleans())
 def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int, trouble: bool) -> None:
     stage = Stage(seed, trouble=trouble)
@@ -143,6 +147,7 @@ def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int,
     assert stage.api._open == {}
 
 
+@days
 @given(seeds)
 def test_each_attempt_that_began_has_ended_once_and_each_hold_too(seed: int) -> None:
     begun: dict[tuple[str, str], int] = {}
@@ -162,6 +167,7 @@ def test_each_attempt_that_began_has_ended_once_and_each_hold_too(seed: int) -> 
     assert held == set()
 
 
+@days
 @given(seeds)
 def test_without_trouble_all_that_is_not_refused_is_served(seed: int) -> None:
     stage = Stage(seed)
@@ -175,6 +181,7 @@ def test_without_trouble_all_that_is_not_refused_is_served(seed: int) -> None:
             assert 0.0 < outcome.ttft_s <= outcome.e2e_s
 
 
+@days
 @given(seeds)
 def test_what_must_stay_local_is_never_sent_away_whatever_breaks(seed: int) -> None:
     stage = Stage(seed, trouble=True)

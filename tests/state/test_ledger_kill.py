@@ -18,7 +18,7 @@ from tidegate.clock import DAY_S, utc
 from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
 
-KILLS = 50
+KILLS = 25
 START_S = 20_600 * DAY_S
 
 
