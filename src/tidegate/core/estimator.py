@@ -183,15 +183,15 @@ class EndpointModel:
         output_tokens = length.expected_tokens
         others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
         foreign = self.others.at(now_s) if self.others.told else NOBODY
-        pace = state.pace
+        load_mean, prompts = state.pace.at(in_flight, now_s)
         tpot = self.tpot.predict(
             parts.token(
                 tokens,
                 output_tokens,
                 load,
                 others_tokens,
-                pace.load_at(in_flight, now_s),
-                pace.prompts_at(now_s),
+                load_mean,
+                prompts,
                 foreign.running,
             ),
             0,
@@ -200,7 +200,7 @@ class EndpointModel:
         )
         tpot_s = tpot.median_s if tpot.median_s > TPOT_S_MIN else TPOT_S_MIN
         queue_s = 0.0
-        if in_flight and self._shares_compute:
+        if state.prefills.count and self._shares_compute:
             queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
         waits = self.others.waiting * foreign.queued
         first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, waits)

@@ -112,12 +112,12 @@ class Latency:
         "_believed",
         "_columns",
         "_correction",
-        "_factors",
         "_known",
         "_measured",
         "_prior_variance",
         "_promises",
         "_unknown",
+        "factors",
         "learned",
     )
 
@@ -139,9 +139,10 @@ class Latency:
         self._believed = believed
         self._columns = columns
         sums = regression.empty(believed) if learned is None else learned.sums
-        self._factors = sums.factors
+        # What each part takes, as a multiple of what was believed of it; not to be changed.
+        self.factors = sums.factors
         self._correction = Correction(
-            rows, columns, prior_sigma, None if learned is None else learned.cells, self._factors
+            rows, columns, prior_sigma, None if learned is None else learned.cells, self.factors
         )
         self._promises = Promises(rows * columns, quantile, None if learned is None else learned.promises)
         if learned is None:
@@ -151,16 +152,11 @@ class Latency:
         self._unknown: list[Known | None] = [None] * (rows * columns)
         self._known = self._unknown.copy()
 
-    @property
-    def factors(self) -> list[float]:
-        """What each part takes, as a multiple of what was believed of it; not to be changed."""
-        return self._factors
-
     def predict(self, parts: list[float], row: int, column: int, now_s: float) -> Sent:
         """What so much work of this kind takes."""
         kind = row * self._columns + column
         known = self._known[kind] or self._know(kind, row, column)
-        factors = self._factors
+        factors = self.factors
         raw_s = (
             factors[0] * parts[0]
             + factors[1] * parts[1]
@@ -239,7 +235,7 @@ class Latency:
         """How many times what was sent these parts are."""
         if parts is sent.parts:
             return 1.0
-        return max(sum_of(self._factors, parts), RAW_S_MIN) / max(sum_of(self._factors, sent.parts), RAW_S_MIN)
+        return max(sum_of(self.factors, parts), RAW_S_MIN) / max(sum_of(self.factors, sent.parts), RAW_S_MIN)
 
     def _judge(self, sent: Sent, missed: bool) -> None:
         kind = sent.row * self._columns + sent.column
@@ -268,7 +264,7 @@ class Latency:
         if learned.silences:
             for silence in sorted(learned.silences, key=_by_kind):
                 x = list(silence.x)
-                above = silence.log_ratio - log_parts(self._factors, x)
+                above = silence.log_ratio - log_parts(self.factors, x)
                 self._correction.learn_at_least(silence.row, silence.column, above, learned.shift.at_s, x=x)
             learned.silences.clear()
             self._known = self._unknown.copy()
@@ -286,8 +282,8 @@ class Latency:
             self._refer()
 
     def _refer(self) -> None:
-        self._factors = self.learned.sums.factors
-        self._correction.refer(self._factors)
+        self.factors = self.learned.sums.factors
+        self._correction.refer(self.factors)
         self._known = self._unknown.copy()
 
 

@@ -15,15 +15,13 @@ class Pace(msgspec.Struct):
     prompts: float = 0.0
     at_s: float = 0.0
 
-    def load_at(self, load: int, now_s: float) -> float:
-        """The mean number in flight, of which there have been `load` since the last event."""
+    def at(self, load: int, now_s: float) -> tuple[float, float]:
+        """Both means now, where `load` have been in flight since the last event, and nothing has come."""
         age_s = now_s - self.at_s
-        return self.load + (load - self.load) * (age_s / (age_s + MEMORY_S)) if age_s > 0.0 else self.load
-
-    def prompts_at(self, now_s: float) -> float:
-        """Seconds of prompts that came in a second."""
-        age_s = now_s - self.at_s
-        return self.prompts * (MEMORY_S / (age_s + MEMORY_S)) if age_s > 0.0 else self.prompts
+        if age_s <= 0.0:
+            return self.load, self.prompts
+        left = MEMORY_S / (age_s + MEMORY_S)
+        return load + (self.load - load) * left, self.prompts * left
 
     def pass_until(self, load: int, now_s: float) -> None:
         """So many were in flight until now."""
