@@ -135,7 +135,7 @@ class EndpointModel:
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         self._e2e: Promises
-        self._e2e_stretches: list[float]
+        self._e2e_stretches: list[float]  # 0 is not known yet
         self._promise()
         cached_usd = endpoint.price.usd_per_cached_token
         # What a token costs more that is cached; mostly it is less.
@@ -181,6 +181,7 @@ class EndpointModel:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
             cached_tokens = cached.at_least(LIKELY)
         output_tokens = length.expected_tokens
+        length_row = bisect_left(OUTPUT_EDGES, output_tokens)
         others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
         foreign = self.others.at(now_s) if self.others.told else NOBODY
         load_mean, prompts = state.pace.at(in_flight, now_s)
@@ -260,7 +261,7 @@ class EndpointModel:
             cold.share,
             cold.load_s,
             cold.sigma,
-            self._e2e_stretches[bisect_left(OUTPUT_EDGES, output_tokens)],
+            self._e2e_stretches[length_row] or self._stretch(length_row),
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
@@ -511,10 +512,11 @@ class EndpointModel:
 
     def _promise(self) -> None:
         self._e2e = Promises(OUTPUT_ROWS, self._quantile, self.state.e2e)
-        self._stretch()
+        self._e2e_stretches = [0.0] * OUTPUT_ROWS
 
-    def _stretch(self) -> None:
-        self._e2e_stretches = [self._e2e.stretch(row) for row in range(OUTPUT_ROWS)]
+    def _stretch(self, row: int) -> float:
+        found = self._e2e_stretches[row] = self._e2e.stretch(row)
+        return found
 
     def _judge(self) -> None:
         state = self.state
@@ -620,7 +622,7 @@ class EndpointModel:
         first, rest = self.ttft.holds_since(sent.started_s, now_s), self.tpot.holds_since(sent.started_s, now_s)
         if known and first and rest and not sent.was_cold:
             self._e2e.learn(sent.output_row, missed)
-            self._stretch()
+            self._e2e_stretches = [0.0] * OUTPUT_ROWS
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         # Several completions are decoded side by side: a step yields one token of each.

@@ -48,6 +48,10 @@ class Sums(msgspec.Struct):
         xx, xy = self.xx, self.xy
         at = 0
         for i, value in enumerate(x):
+            if not value:
+                # Most are, where nothing else is there.
+                at += i + 1
+                continue
             xy[i] += value * y
             for other in x[: i + 1]:
                 xx[at] += value * other
