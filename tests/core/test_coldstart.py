@@ -10,6 +10,7 @@ from tests import make
 from tidegate.core.coldstart import WARM, ColdModel
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.hazard import slower_from
 from tidegate.core.latency import PARTS
 from tidegate.core.length import LengthModel
 from tidegate.core.loading import LOAD_S, usual_load_s
@@ -337,6 +338,25 @@ def test_a_cold_start_is_not_learned_as_a_slow_engine() -> None:
     assert served.predicted_s(idle_s=1_000.0) == pytest.approx(25.25, rel=0.1)
 
 
+def test_whose_first_requests_were_all_cold_starts_is_found_to_unload() -> None:
+    served, draw = Served(), Random(8)
+    for _ in range(2):
+        served.serve(8.6 * draw.lognormvariate(0.0, 0.02), idle_s=1_200.0)
+    for _ in range(12):
+        for _ in range(3):
+            served.serve(0.25 * draw.lognormvariate(0.0, 0.3), idle_s=100.0)
+        served.serve(8.6 * draw.lognormvariate(0.0, 0.02), idle_s=1_200.0)
+    assert served.predicted_s(idle_s=100.0) == pytest.approx(0.25, rel=0.25)
+    assert served.predicted_s(idle_s=1_200.0) == pytest.approx(8.6, rel=0.05)
+
+
+def test_who_is_uneven_whatever_the_time_without_use_is_not_thought_to_unload() -> None:
+    served, draw = Served(), Random(9)
+    for _ in range(60):
+        served.serve(draw.choice((0.25, 8.6)), idle_s=draw.choice((1.0, 100.0, 1_200.0)))
+    assert slower_from(served.model.cold.state.levels) is None
+
+
 def test_what_was_expected_of_those_that_wait_is_put_right_when_the_model_is_there() -> None:
     served = Served().warmed()
     for _ in range(8):
@@ -366,7 +386,7 @@ def test_who_waits_for_a_slot_comes_after_somebody_for_whom_the_model_was_there(
     served.model.started(make.started(asked, "laptop"), first, now_s)
     second = served.model.base(make.request("second"), length, now_s)
     assert (first.cold_share > 0.5, second.cold_share) == (True, 0.0)
-    assert served.model.slots_free_s(now_s)[0] > now_s + 30.0
+    assert served.model.slots_free_s(now_s)[0] > now_s + 29.0
 
 
 def test_a_running_engine_costs_while_it_loads() -> None:

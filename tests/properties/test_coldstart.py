@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.coldstart import WARM, ColdModel, combined
-from tidegate.core.hazard import BINS, IDLE_EDGES_S, isotonic, prior_shares
+from tidegate.core.hazard import BINS, IDLE_EDGES_S, Level, isotonic, prior_shares, slower_from
 from tidegate.core.loading import LOAD_S
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Started, replace
 from tidegate.core.router import Router
@@ -110,6 +110,26 @@ def test_where_much_was_seen_and_nothing_contradicts_it_the_share_is_what_was_se
     rising = sorted(share for _, share in told)
     found = isotonic(many, [n * share for n, share in zip(many, rising, strict=True)], prior_shares(None), 1.0)
     assert found == pytest.approx(rising, abs=1e-6)
+
+
+levels = st.lists(st.lists(st.floats(-5.0, 5.0), max_size=6), min_size=BINS, max_size=BINS)
+
+
+@given(levels, st.randoms(use_true_random=False))
+def test_where_attempts_take_longer_is_found_whatever_their_order_and_unit(
+    told: list[list[float]], random: Random
+) -> None:
+    found = []
+    for unit in (0.0, 3.0):
+        learned = [Level() for _ in range(BINS)]
+        for level, logs in zip(learned, told, strict=True):
+            for log_ratio in random.sample(logs, len(logs)):
+                level.learn(log_ratio + unit, NOW_S)
+        found.append(slower_from(learned))
+    assert found[0] == found[1]
+    if found[0] is not None:
+        before, after = ([x for logs in part for x in logs] for part in (told[: found[0]], told[found[0] :]))
+        assert sum(after) / len(after) > sum(before) / len(before) + 1.0
 
 
 @given(st.floats(0.0, 1e6), st.floats(0.0, 1e6))

@@ -55,7 +55,7 @@ def idle(seed: int, *, reports: bool = True) -> Storm:
 def learned(e: EndpointState) -> bytes:
     breaker, load = msgspec.structs.replace(e.breaker, trial=""), msgspec.structs.replace(e.load, gone=[])
     kept = e.prompts.kept
-    cold = (e.cold.idle, e.cold.resident, e.cold.away, e.cold.loads, e.cold.used_s, e.cold.waited_s)
+    cold = (e.cold.idle, e.cold.levels, e.cold.resident, e.cold.away, e.cold.loads, e.cold.used_s, e.cold.waited_s)
     return msgspec.json.encode(
         (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load, cold, e.e2e)
     )
@@ -167,6 +167,7 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
         assert e.breaker.open_until_s <= now_s + OPEN_S_MAX
         assert e.not_before_s <= now_s + RETRY_AFTER_S_MAX
         assert all(one.at_s <= now_s for one in (*e.cold.idle, e.cold.resident, e.cold.away))
+        assert all(one.at_s <= now_s for one in e.cold.levels)
         assert max(e.cold.loads.at_s, e.cold.loads.waited_at_s) <= now_s
         assert max(e.cold.used_s or now_s, e.cold.waited_s or now_s) <= now_s
         for learned in (e.ttft, e.tpot):
@@ -404,7 +405,7 @@ def _unsay(e: EndpointState) -> None:
         (_reverse, "`ttft` has a negative factor"),
         (_part, "`ttft` has a cell whose parts are not 7"),
         (_hush, "`ttft` has 17 silences"),
-        (_miscount, "`cold` has 7 bins, not 8"),
+        (_miscount, "`cold` has 7 and 8 bins, not 8"),
         (_freeze, "`cold` has more cold starts than attempts"),
         (_unload, "`cold` has a negative number of loads"),
         (_hurry, "`network.rtts` has a sample that cannot be"),

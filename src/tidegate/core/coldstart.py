@@ -9,11 +9,20 @@ All that is learned are decayed sums: they have no order, and those of two proce
 """
 
 from bisect import bisect_right
-from math import exp, inf
+from math import exp, inf, log
 
 import msgspec
 
-from tidegate.core.hazard import IDLE_EDGES_S, IDLE_S_MAX, LONG_STRENGTH, both, by_idle, prior_shares
+from tidegate.core.hazard import (
+    IDLE_EDGES_S,
+    IDLE_S_MAX,
+    LONG_STRENGTH,
+    both,
+    by_idle,
+    joined,
+    prior_shares,
+    slower_from,
+)
 from tidegate.core.loading import LEAST_S, Loads, remaining, together
 from tidegate.core.mixture import RESPONSIBLE_MIN, Mixture
 from tidegate.core.reserve import ColdSent
@@ -30,6 +39,8 @@ TOLD_HALF_LIFE_S = 30.0
 SHARE_MIN = 0.02
 # Above, a cold start explains what was measured better than a slow engine does.
 RESPONSIBLE = 0.5
+# Less is not told apart: it would only make a logarithm large.
+TTFT_S_MIN = 0.001
 
 
 class Cold(msgspec.Struct, frozen=True, gc=False):
@@ -121,11 +132,19 @@ class ColdModel:
     # --- learning -----------------------------------------------------------------------------------------------
 
     def started(
-        self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int, *, measured: bool = True
+        self,
+        warm_s: float,
+        warm_sigma: float,
+        now_s: float,
+        in_flight: int,
+        *,
+        measured: bool = True,
+        believed_s: float | None = None,
     ) -> ColdSent | None:
         """An attempt is sent beside `in_flight` others; `warm_s` is its time to first content, as predicted for a model
-        that is there, with the deviation of its logarithm; `measured`, or as was declared. None where it will tell
-        nothing of cold starts."""
+        that is there, with the deviation of its logarithm; `measured`, or as was declared. What was believed of it
+        before anything was measured is `believed_s`, the same by default. None where it will tell nothing of cold
+        starts."""
         state = self.state
         if not in_flight:
             state.began_s = now_s
@@ -145,7 +164,7 @@ class ColdModel:
         if state.told_loading_s is not None:
             return ColdSent(predicted)
         after_wait = state.waited_s is not None and state.waited_s > self._used_s
-        return ColdSent(predicted, min(idle_s, IDLE_S_MAX), self.resident(), after_wait)
+        return ColdSent(predicted, min(idle_s, IDLE_S_MAX), self.resident(), after_wait, believed_s or warm_s)
 
     def used(self, now_s: float) -> None:
         """The model is there: an attempt has shown content, or ended after that."""
@@ -166,6 +185,7 @@ class ColdModel:
 
     def learn(self, sent: ColdSent, ttft_s: float, now_s: float) -> float:
         """Take in the time to first content of an attempt, and return the responsibility of a cold start for it."""
+        self._compare(sent, ttft_s, now_s)
         added_s = ttft_s - sent.predicted.warm_s
         cold = sent.predicted.responsibility(ttft_s) if added_s >= LEAST_S else 0.0
         # What was loaded for somebody who left is there, however soon it would have been unloaded.
@@ -205,6 +225,23 @@ class ColdModel:
             state.told = state.told and resident
         self._see_hot()
 
+    def _compare(self, sent: ColdSent, ttft_s: float, now_s: float) -> None:
+        """Whether it is the time without use that tells long waits from short ones, whoever is thought responsible."""
+        if sent.idle_s is None or sent.resident is not None:
+            return
+        index = bisect_right(IDLE_EDGES_S, sent.idle_s)
+        self.state.levels[index].learn(log(max(ttft_s, TTFT_S_MIN) / max(sent.believed_s, TTFT_S_MIN)), now_s)
+        self._later = None
+
+    def _believed(self) -> list[float]:
+        """What is believed by the time since the last use where nothing of cold starts is known: as declared, or as
+        long waits suggest."""
+        found = slower_from(self.state.levels)
+        if found is None:
+            return self._prior
+        seen_s, after_s = IDLE_EDGES_S[found - 1], self._unload_after_s
+        return prior_shares(seen_s if after_s is None or seen_s < after_s else after_s)
+
     # --- what follows from the state ----------------------------------------------------------------------------
 
     def _changed(self) -> None:
@@ -226,7 +263,7 @@ class ColdModel:
         Where nothing speaks for cold starts, that they are rare need not be proved.
         """
         if self._later is None:
-            idle, prior = self.state.idle[1:], self._prior[1:]
+            idle, prior = self.state.idle[1:], self._believed()[1:]
             proven = prior[-1] >= SHARE_MIN or any(outcomes.long_cold for outcomes in idle)
             self._later = by_idle(idle, prior) if proven else prior
         return self._later
@@ -288,6 +325,7 @@ def combined(one: ColdState, other: ColdState) -> ColdState:
     newer = max(one, other, key=lambda state: (state.told is not None, state.told_s, not state.told))
     return ColdState(
         idle=[both(a, b) for a, b in zip(one.idle, other.idle, strict=True)],
+        levels=[joined(a, b) for a, b in zip(one.levels, other.levels, strict=True)],
         resident=both(one.resident, other.resident),
         away=both(one.away, other.away),
         loads=together(one.loads, other.loads),

@@ -11,7 +11,7 @@ from tidegate.core.calibration import Promises, unjudged
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
-from tidegate.core.latency import Latency, Sent
+from tidegate.core.latency import Latency, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
 from tidegate.core.load import FINENESS
@@ -365,7 +365,14 @@ class EndpointModel:
             given=self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
             load_s=base.load_s if base.cold_share > 0.5 else 0.0,
             load_s_mean=base.load_s_mean,
-            cold=self.cold.started(warm_s, base.sigma, now_s, in_flight, measured=base.ttft.trust > 0.0),
+            cold=self.cold.started(
+                warm_s,
+                base.sigma,
+                now_s,
+                in_flight,
+                measured=base.ttft.trust > 0.0,
+                believed_s=base.network_s + sum_of(self._parts.first_believed, base.ttft.parts),
+            ),
         )
         state.reservations[fact.request_id] = reservation
         self._context_tokens += reservation.prompt_tokens

@@ -4,6 +4,8 @@ Outcomes are counted by that time. More of it never makes an unload less likely,
 regression, and shrink to what is believed of such an engine where there are few.
 """
 
+from math import log, sqrt
+
 import msgspec
 
 # Seconds since the last use: from the pause between two turns of a conversation to what is asked for once a day.
@@ -23,6 +25,12 @@ RECENT_STRENGTH = 2.0
 NEVER_SHARE = 0.01
 NEVER_SHARE_AT_ONCE = 0.0005
 UNLOADED_SHARE = 0.7
+# Attempts after a while without use that take three times as long as others have something to wait for, if chance does
+# not explain it. It takes two of each to tell.
+SLOWER_LOG = log(3.0)
+SLOWER_DEVIATIONS = 4.0
+SLOWER_LEAST = 1.9
+LEVEL_VARIANCE_MIN = 0.05
 
 
 class Outcomes(msgspec.Struct, gc=False):
@@ -61,6 +69,63 @@ def by_idle(idle: list[Outcomes], prior: list[float]) -> list[float]:
     left = [outcomes.left(at_s) for outcomes in idle]
     long = isotonic([one[2] for one in left], [one[3] for one in left], prior, LONG_STRENGTH)
     return isotonic([one[0] for one in left], [one[1] for one in left], long, RECENT_STRENGTH)
+
+
+class Level(msgspec.Struct, gc=False):
+    """Decayed sums, at `at_s`, of how long attempts took: log(time to first content / what was believed of it before
+    anything was measured). What is learned meanwhile does not move it."""
+
+    weight: float = 0.0
+    total: float = 0.0
+    square: float = 0.0
+    at_s: float = 0.0
+
+    def learn(self, log_ratio: float, now_s: float) -> None:
+        """Take in one attempt."""
+        weight, total, square = self.left(now_s)
+        self.weight, self.total, self.square = weight + 1.0, total + log_ratio, square + log_ratio * log_ratio
+        self.at_s = max(self.at_s, now_s)
+
+    def left(self, now_s: float) -> tuple[float, float, float]:
+        """What is left of the sums."""
+        age_s = now_s - self.at_s
+        left = 0.5 ** (age_s / LONG_HALF_LIFE_S) if age_s > 0.0 else 1.0
+        return left * self.weight, left * self.total, left * self.square
+
+
+def slower_from(levels: list[Level]) -> int | None:
+    """The first bin of those in which attempts take much longer than after less time without use; None where no such
+    bin is sure.
+
+    Whose first attempts were all cold starts seems slow and uneven, and no single attempt tells more. That the time
+    without use tells them apart does: by Welch's test of two means, at the best place to part them.
+    """
+    at_s = max(one.at_s for one in levels)
+    sums = [one.left(at_s) for one in levels]
+    whole = [sum(column) for column in zip(*sums, strict=True)]
+    weight = total = square = 0.0
+    found, best = None, SLOWER_DEVIATIONS
+    for index, (bin_weight, bin_total, bin_square) in enumerate(sums[:-1], start=1):
+        weight, total, square = weight + bin_weight, total + bin_total, square + bin_square
+        rest = whole[0] - weight
+        if min(weight, rest) < SLOWER_LEAST:
+            continue
+        before, after = total / weight, (whole[1] - total) / rest
+        if after - before < SLOWER_LOG:
+            continue
+        variance = max(square / weight - before * before, LEVEL_VARIANCE_MIN) / weight
+        variance += max((whole[2] - square) / rest - after * after, LEVEL_VARIANCE_MIN) / rest
+        deviations = (after - before) / sqrt(variance)
+        if deviations > best:
+            found, best = index, deviations
+    return found
+
+
+def joined(one: Level, other: Level) -> Level:
+    """What two processes have seen, as of the last."""
+    at_s = max(one.at_s, other.at_s)
+    weight, total, square = (a + b for a, b in zip(one.left(at_s), other.left(at_s), strict=True))
+    return Level(weight, total, square, at_s)
 
 
 def both(one: Outcomes, other: Outcomes) -> Outcomes:

@@ -15,9 +15,11 @@ LOAD_S_MIN = 1.0
 LOAD_S = 10.0
 # From models in the page cache to those on a disk that turns: one in three is off by more than 2.7 times.
 LOAD_SIGMA = 1.0
+# Those of one model are much alike.
+REPEATED_SIGMA = 0.2
 # How many loads weigh as much as what was believed of their median, and of their spread: one is as long as the next.
 STRENGTH = 0.3
-SPREAD_STRENGTH = 1.0
+SPREAD_STRENGTH = 2.0
 SIGMA_MIN, SIGMA_MAX = 0.05, 2.0
 # What adds less is none: no process starts sooner. Else an engine that is wrongly predicted would seem to load a little
 # each time, and that would explain why.
@@ -86,12 +88,17 @@ class Loads(msgspec.Struct, gc=False):
         if self.count:
             share = self.count / (self.count + STRENGTH)
             found = self.logs / self.count
-            # What was believed and what was found disagree on is uncertainty too.
             scatter = max(0.0, self.squares - self.count * found * found)
-            scatter += STRENGTH * share * (found - prior) ** 2
+            repeated = (SPREAD_STRENGTH * REPEATED_SIGMA**2 + scatter) / (SPREAD_STRENGTH + self.count)
+            # What was believed and what was found disagree on is uncertainty too.
+            variance = (1.0 - share) * (variance + share * (found - prior) ** 2) + share * repeated
             mean += share * (found - prior)
-            variance = (SPREAD_STRENGTH * variance + scatter) / (SPREAD_STRENGTH + self.count)
-        return max(exp(mean), self.at_least_s()), max(sqrt(variance), SIGMA_MIN)
+        at_least_s = self.at_least_s()
+        if at_least_s > exp(mean):
+            # Somebody waited in vain for longer than loads took: one or the other may hold.
+            variance += (log(at_least_s) - mean) ** 2
+            mean = log(at_least_s)
+        return exp(mean), min(max(sqrt(variance), SIGMA_MIN), SIGMA_MAX)
 
 
 def together(one: Loads, other: Loads) -> Loads:

@@ -101,6 +101,7 @@ def _believing(now: EndpointState, then: EndpointState) -> EndpointState:
     cold = msgspec.structs.replace(
         now.cold,
         idle=learned.cold.idle,
+        levels=learned.cold.levels,
         resident=learned.cold.resident,
         away=learned.cold.away,
         loads=learned.cold.loads,

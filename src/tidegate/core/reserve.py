@@ -22,13 +22,15 @@ class ColdSent(msgspec.Struct, gc=False):
 
     `idle_s` is for how long nobody had used the model, None where somebody's load was waited for; `resident` what the
     engine had told of that moment, None where nothing was told since the last use. `after_wait`: somebody had waited in
-    vain since then, and may have left a load behind.
+    vain since then, and may have left a load behind. `believed_s` is what was believed of its time to first content
+    before anything was measured.
     """
 
     predicted: Mixture
     idle_s: float | None = None
     resident: bool | None = None
     after_wait: bool = False
+    believed_s: float = 0.0
 
 
 class Reservation(msgspec.Struct, kw_only=True):

@@ -165,6 +165,7 @@ def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
 
     return ColdState(
         idle=[not_after(outcomes) for outcomes in cold.idle],
+        levels=[replace(level, at_s=min(level.at_s, now_s)) for level in cold.levels],
         resident=not_after(cold.resident),
         away=not_after(cold.away),
         loads=replace(cold.loads, at_s=min(cold.loads.at_s, now_s), waited_at_s=min(cold.loads.waited_at_s, now_s)),
@@ -217,8 +218,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield f"`e2e` has {len(e.e2e)} kinds of promises, not {1 + OUTPUT_ROWS}"
     if why := load.fault(e.load):
         yield why
-    if len(e.cold.idle) != hazard.BINS:
-        yield f"`cold` has {len(e.cold.idle)} bins, not {hazard.BINS}"
+    if (len(e.cold.idle), len(e.cold.levels)) != (hazard.BINS, hazard.BINS):
+        yield f"`cold` has {len(e.cold.idle)} and {len(e.cold.levels)} bins, not {hazard.BINS}"
     elif not all(_sound_outcomes(one) for one in (*e.cold.idle, e.cold.resident, e.cold.away)):
         yield "`cold` has more cold starts than attempts, or fewer than none"
     elif e.cold.loads.count < 0.0 or e.cold.loads.squares < 0.0:

@@ -5,7 +5,7 @@ import msgspec
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import Tracked, unjudged
 from tidegate.core.counts import Lengths
-from tidegate.core.hazard import BINS, Outcomes
+from tidegate.core.hazard import BINS, Level, Outcomes
 from tidegate.core.latency import Learned
 from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.load import Load
@@ -33,10 +33,15 @@ def _bins() -> list[Outcomes]:
     return [Outcomes() for _ in range(BINS)]
 
 
+def _levels() -> list[Level]:
+    return [Level() for _ in range(BINS)]
+
+
 class ColdState(msgspec.Struct, kw_only=True):
     """What is learned and tracked of one endpoint's cold starts.
 
-    `idle` are outcomes by the time since the last use, `resident` and `away` those of which the engine had told either.
+    `idle` are outcomes by the time since the last use, and `levels` how long attempts took; `resident` and `away` are
+    outcomes of those of which the engine had told either.
 
     `used_s` is when the model was last known to be where it is needed, and `waited_s` when somebody last gave up to
     wait for that; None is never. `began_s` is when the first of what is in flight was sent, None where nothing is.
@@ -44,6 +49,7 @@ class ColdState(msgspec.Struct, kw_only=True):
     """
 
     idle: list[Outcomes] = msgspec.field(default_factory=_bins)
+    levels: list[Level] = msgspec.field(default_factory=_levels)
     resident: Outcomes = msgspec.field(default_factory=Outcomes)
     away: Outcomes = msgspec.field(default_factory=Outcomes)
     loads: Loads = msgspec.field(default_factory=Loads)
