@@ -8,6 +8,7 @@ from tests.gateway.harness import house, local, remote
 from tests.http.harness import eventually
 from tidegate.core.model import Request
 from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.dispatch import SWEEP_S
 
 
 class Broken:
@@ -26,6 +27,46 @@ class Broken:
 
     def turn(self, now_s: float) -> None:
         raise ArithmeticError("turn")
+
+
+class Punctual(Broken):
+    """Something under way that tells when its time has come."""
+
+    def __init__(self, id: str, arrived_s: float) -> None:
+        super().__init__(id, arrived_s)
+        self.called = False
+
+    def timer(self, now_s: float) -> None:
+        self.called = True
+
+
+async def _past(seconds: float) -> None:
+    """Until the loop has called all that was due before; what is due first comes first on a slow machine too."""
+    past = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, past.set)
+    await past.wait()
+
+
+async def test_a_cutover_comes_when_it_is_due_and_not_with_the_next_sweep(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
+        drive = Punctual("hedged", now_s)
+        dispatch.begin(drive)
+        dispatch.set_timer(drive, now_s + SWEEP_S / 5)
+        await _past(SWEEP_S / 2)
+        dispatch.end(drive)
+        assert drive.called
+
+
+async def test_whose_request_is_over_is_not_called(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        dispatch, now_s = home.gateway.dispatch, home.gateway.clock.now_s()
+        drive = Punctual("answered", now_s)
+        dispatch.begin(drive)
+        dispatch.set_timer(drive, now_s + SWEEP_S / 5)
+        dispatch.end(drive)
+        await _past(SWEEP_S / 2)
+        assert not drive.called
 
 
 async def test_a_request_that_fails_in_its_turn_takes_no_time_from_the_others(tmp_path: Path) -> None:

@@ -83,7 +83,10 @@ class LiveEngine:
             exchange.on_left = None
             made = told.sequence.generated
             rest = b"".join(words.token(number) for number in range(2, made + 1))
-            exchange.write(rest + words.finish() + words.usage_frame(words.usage(made)) + DONE)
+            # As in a simulated world: it tells of its cache, also that nothing was there.
+            cached = {"cached_tokens": told.sequence.cached_tokens}
+            usage = words.usage_frame({**words.usage(made), "prompt_tokens_details": cached})
+            exchange.write(rest + words.finish() + usage + DONE)
             exchange.end()
 
     def _plan(self) -> None:

@@ -1,5 +1,6 @@
 """A made-up answer as bytes: `w1 w2 w3 ...`, for chat and for completions, as frames and whole."""
 
+from collections.abc import Mapping
 from math import log
 
 import msgspec
@@ -42,7 +43,7 @@ class Words:
         """The frame that says why it ends; with usage, if any, where it does not belong."""
         return self._chunk({} if self._chat else "", finish="stop", usage=usage)
 
-    def usage_frame(self, usage: dict[str, int]) -> bytes:
+    def usage_frame(self, usage: Mapping[str, object]) -> bytes:
         """The frame of usage alone."""
         return event({**self._chunk_head(), "choices": [], "usage": usage})
 

@@ -24,6 +24,7 @@ from tidegate.core.model import (
     Request,
     Started,
 )
+from tidegate.core.plan import to_ms
 from tidegate.core.router import Router
 from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.spending import Spending
@@ -33,7 +34,8 @@ from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
 from tidegate.wire.tokens import TokenRatio
 
-# Cutovers and time-outs are seconds; a pass over a thousand requests in flight costs 0.1 ms.
+# A request may take minutes, and what is held looks again twice a second; a pass over a thousand requests in flight
+# costs 0.1 ms. A cutover is not swept for: it comes as late as it can without being too late.
 SWEEP_S = 0.05
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
@@ -97,7 +99,7 @@ class Dispatch:
         self._request_timeout_s = request_timeout_s
         # With the time at which it has taken too long: another time-out is for those that come after it.
         self._live: dict[str, tuple[Timed, float]] = {}
-        self._timers: dict[str, float] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
         self._check_pending = False
@@ -219,12 +221,16 @@ class Dispatch:
         """It is over."""
         request_id = drive.request.id
         self._live.pop(request_id, None)
-        self._timers.pop(request_id, None)
         self._held.pop(request_id, None)
+        self._unset_timer(request_id)
 
     def set_timer(self, drive: Timed, at_s: float) -> None:
         """Call its `timer` at this time, instead of any earlier order."""
-        self._timers[drive.request.id] = at_s
+        request_id = drive.request.id
+        self._unset_timer(request_id)
+        # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again.
+        wait_s = to_ms(max(0.0, at_s - self.clock.now_s()))
+        self._timers[request_id] = asyncio.get_running_loop().call_later(wait_s, self._time_has_come, drive)
 
     def hold(self, drive: Timed) -> None:
         """It waits for its turn."""
@@ -233,6 +239,15 @@ class Dispatch:
     def unhold(self, drive: Timed) -> None:
         """It waits no more."""
         self._held.pop(drive.request.id, None)
+
+    def _unset_timer(self, request_id: str) -> None:
+        timer = self._timers.pop(request_id, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _time_has_come(self, drive: Timed) -> None:
+        del self._timers[drive.request.id]
+        drive.timer(self.clock.now_s())
 
     def _check_soon(self) -> None:
         if not self._check_pending:
@@ -255,13 +270,9 @@ class Dispatch:
         self._swept_s = now_s
         # The next sweep comes whatever a request does in its turn: the others keep their time.
         self._sweep_handle = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-        for request_id in [i for i, at_s in self._timers.items() if at_s <= now_s]:
-            live = self._live.get(request_id)
-            del self._timers[request_id]
-            if live is not None:
-                live[0].timer(now_s)
         for drive in [d for d, until_s in self._live.values() if until_s < now_s]:
             del self._live[drive.request.id]
+            self._unset_timer(drive.request.id)
             drive.expire(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:
             self._check_held()
@@ -273,3 +284,5 @@ class Dispatch:
         if self._sweep_handle is not None:
             self._sweep_handle.cancel()
             self._sweep_handle = None
+        for request_id in list(self._timers):
+            self._unset_timer(request_id)

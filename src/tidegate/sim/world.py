@@ -291,7 +291,8 @@ class World:
             model=request.model,
             key=request.key,
             session=request.session,
-            prefix=shortened(request.prefix, request.prompt_bytes),
+            prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
+            preamble_bytes=request.preamble_bytes,
         )
         timed = request.prompt_bytes >= self.router.endpoint(name).network.telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
