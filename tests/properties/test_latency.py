@@ -177,6 +177,47 @@ def test_chance_alone_is_seldom_taken_for_a_change() -> None:
     assert predictions(latency, 3e3)[3] > 0.0
 
 
+def test_alarms_that_were_false_do_not_add_up_in_what_is_seldom_met() -> None:
+    draw, latency = Random(11), fresh()
+    rare, now_s = [0.05, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0], 0.0
+
+    def took(parts: list[float], row: int, took_s: float) -> None:
+        nonlocal now_s
+        now_s += 1.0
+        sent = latency.predict(parts, row, 0, now_s)
+        latency.correct(sent, took_s, 1.0, took_s > sent.high_s(1.28), now_s, now_s)
+        latency.fit(sent, parts, took_s, now_s, now_s)
+
+    for _ in range(5):
+        took(rare, 1, 0.85)
+    alarms = set()
+    for _ in range(12):
+        for index in range(30):
+            parts = [0.05, draw.uniform(0.0, 0.2), 0.0, 0.0, 0.0, 0.0, 0.0]
+            took(parts, 0, (parts[0] + parts[1]) * (8.0 if index < 5 else 1.0) * exp(draw.gauss(0.0, 0.05)))
+            alarms.add(latency.learned.shift.moved_s)
+        assert 0.85 / 6.0 < latency.predict(rare, 1, 0, now_s).median_s < 0.85 * 6.0
+    assert len(alarms) > 3
+
+
+def test_answers_of_a_few_tokens_are_no_proof_of_a_change_where_long_ones_are() -> None:
+    def unchanged(tokens: int) -> bool:
+        draw, model, now_s = Random(3), EndpointModel(make.endpoint("laptop"), 0.9), 0.0
+        for index in range(44):
+            request = make.request(f"r{index}", prompt_tokens=200)
+            model.started(make.started(request, "laptop"), model.base(request, LENGTH, now_s), now_s)
+            model.first(request.id, now_s + 0.3)
+            written, each_s = (100, 0.04) if index < 40 else (tokens, 0.12)
+            e2e_s = 0.3 + (written - 1) * each_s * exp(draw.gauss(0.0, 0.05))
+            now_s += e2e_s
+            model.ended(make.ended(request.id, "laptop", ttft_s=0.3, e2e_s=e2e_s, output_tokens=written), now_s)
+        model.base(make.request("next", prompt_tokens=200), LENGTH, now_s + 1.0)
+        return model.tpot.holds_since(0.0, now_s + 1.0)
+
+    assert unchanged(4)
+    assert not unchanged(100)
+
+
 # --- at an endpoint ---------------------------------------------------------------------------------------------------
 
 

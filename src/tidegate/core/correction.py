@@ -224,11 +224,16 @@ class Correction:
         self._mixed = self._unmixed.copy()
 
     def forget(self, kept: float, log_ratio: float) -> None:
-        """All times have changed by that ratio, and with them the predictions: of what was known little is kept."""
+        """All times have changed by that ratio, and with them the predictions: of what was known little is kept.
+
+        Of each cell the same share: one that is seldom met would outlive many changes, some of them false alarms that
+        were taken back little by little, and which it has never heard of.
+        """
+        share = min(1.0, kept / self.cells[0].weight) if self.cells[0].weight else 1.0
         for cell in self.cells:
             if cell.weight:
                 cell.mean += log_ratio
-                cell.weight = min(cell.weight, kept)
+                cell.weight *= share
         self._mixed = self._unmixed.copy()
 
     def _path(self, row: int, cell: int) -> tuple[tuple[Residual, float], ...]:

@@ -45,6 +45,8 @@ ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 CONTEXT_EXCEEDED = "context_exceeded"
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
+# Of one that is as short, a single prompt of others is half of the time: it says half as much of a change.
+SHORT_TOKENS = 16.0
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
 SURPRISES = 2
@@ -637,7 +639,8 @@ class EndpointModel:
         if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
             tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
             missed = tpot_s > sent.tpot.high_s(self._deviations)
-            self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s)
+            share = tokens / (tokens + SHORT_TOKENS)
+            self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s, share)
             self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)
 
 

@@ -192,10 +192,12 @@ class Latency:
         missed: bool,
         sent_s: float,
         now_s: float,
+        share: float = 1.0,
     ) -> None:
         """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack.
 
-        What was predicted before everything changed says nothing of spread, promises and further changes.
+        What was predicted before everything changed says nothing of spread, promises and further changes; of a change
+        this is so much of a `share` of a proof.
         """
         self._settle(now_s)
         learned = self.learned
@@ -207,7 +209,7 @@ class Latency:
         if sent_s >= learned.shift.moved_s:
             trust = sent.trust
             if trust > TRUST_MIN:
-                learned.shift.add(error, max(sent.sigma, SIGMA_MIN))
+                learned.shift.add(error, max(sent.sigma, SIGMA_MIN), share)
             self._judge(sent, missed)
             learned.mean.learn(took_s * times, sent.median_s * times, trust, now_s)
         self._correction.learn(

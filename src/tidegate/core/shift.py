@@ -9,8 +9,8 @@ import msgspec
 
 # No single error counts for more than this many deviations: one stall is no change.
 ERROR_MAX = 3.0
-# Nothing changes by more than this at once; the rest shows when it has.
-LOG_RATIO_MAX = 3.0
+# Nothing changes by more than twelve times at once; the rest shows when it has.
+LOG_RATIO_MAX = 2.5
 # What is taken off for each error, and what has to add up, in deviations: three large errors on end, or a dozen of one
 # and a half; of errors without a change, some thousand until the next false alarm.
 SLACK = 0.75
@@ -24,11 +24,11 @@ class Side(msgspec.Struct, array_like=True):
     total: float = 0.0
     count: float = 0.0
 
-    def add(self, deviations: float, error: float) -> None:
+    def add(self, deviations: float, error: float, share: float) -> None:
         """One more error, as a logarithm and in deviations, of this side's sign where it is positive."""
-        self.height += deviations - SLACK
-        self.total += error
-        self.count += 1.0
+        self.height += share * (deviations - SLACK)
+        self.total += share * error
+        self.count += share
 
     def settle(self) -> None:
         """The moment is over: what does not add up is forgotten."""
@@ -57,12 +57,12 @@ class Shift(msgspec.Struct):
             side.settle()
         return None
 
-    def add(self, error: float, sigma: float) -> None:
-        """One more error, of a prediction with that spread."""
+    def add(self, error: float, sigma: float, share: float = 1.0) -> None:
+        """One more error, of a prediction with that spread, that counts for so much of one."""
         error = min(max(error, -LOG_RATIO_MAX), LOG_RATIO_MAX)
         deviations = min(max(error / sigma, -ERROR_MAX), ERROR_MAX)
-        self.up.add(deviations, error)
-        self.down.add(-deviations, -error)
+        self.up.add(deviations, error, share)
+        self.down.add(-deviations, -error, share)
 
 
 def unmoved() -> Shift:
