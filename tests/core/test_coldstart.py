@@ -386,7 +386,7 @@ def test_who_waits_for_a_slot_comes_after_somebody_for_whom_the_model_was_there(
     served.model.started(make.started(asked, "laptop"), first, now_s)
     second = served.model.base(make.request("second"), length, now_s)
     assert (first.cold_share > 0.5, second.cold_share) == (True, 0.0)
-    assert served.model.slots_free_s(now_s)[0] > now_s + 29.0
+    assert served.model.slots_free_s(now_s)[0] > now_s + 28.5
 
 
 def test_a_running_engine_costs_while_it_loads() -> None:

@@ -90,8 +90,8 @@ class Loads(msgspec.Struct, gc=False):
             found = self.logs / self.count
             scatter = max(0.0, self.squares - self.count * found * found)
             repeated = (SPREAD_STRENGTH * REPEATED_SIGMA**2 + scatter) / (SPREAD_STRENGTH + self.count)
-            # What was believed and what was found disagree on is uncertainty too.
-            variance = (1.0 - share) * (variance + share * (found - prior) ** 2) + share * repeated
+            # What was believed and what was found disagree on is uncertainty too, of which little is left after a few.
+            variance = (1.0 - share) ** 2 * (variance + share * (found - prior) ** 2) + share * repeated
             mean += share * (found - prior)
         at_least_s = self.at_least_s()
         if at_least_s > exp(mean):
