@@ -1,8 +1,10 @@
 """Memory for contexts, in tokens of KV cache: how much of it an engine has, what is taken, and what a request needs.
 
-How much there is, it tells itself, or the declared hardware has it, or its preemptions show it; what it does not tell
-and nobody declared bounds nothing. What is taken is ours in flight, each counted at what it is expected to grow to, and
-what the newest report has beyond or below what was ours at its time, which is worth less the older it is.
+How much there is, it tells itself, or the declared hardware has it; where neither is so its preemptions show it, and
+without these nothing bounds it. What is taken is ours in flight, as far as they have grown, and what the newest report
+has beyond or below what was ours at its time, which is worth less the older it is. That they all go on growing is what
+the 95th percentile of the next one stands for: to reserve each one's whole output costs more than preemptions do
+(tests/sim/test_memory_in_world.py).
 """
 
 from bisect import insort
@@ -20,8 +22,9 @@ from tidegate.core.state import GoneTokens, InUse, MemoryState, ToldCount
 COUNT_MAX = 10**13
 # What a report has beyond our own books counts half after so many seconds: some answers of others have ended by then.
 REPORT_S = 30.0
-# With as much as an engine preempted at is not tried again soon: what it is believed to hold doubles in this time.
-DOUBLES_S = 600.0
+# As much as an engine preempted at is not tried again at once: what it is believed to hold doubles in this time. Were
+# that longer, it would stand half empty (tests/sim/test_memory_in_world.py).
+DOUBLES_S = 60.0
 # Of what ended last, so much is remembered for a report that was measured before. Beyond, it is a little too high.
 GONE_MAX = 16
 
@@ -35,8 +38,9 @@ def tokens_needed(request: Request | Started, length: Length) -> int:
 
 
 def tokens_needed_least(request: Request) -> int:
-    """What cannot be done without; our own guess of an output's length is not in it."""
-    return request.prompt_tokens + (request.output_tokens_max or 1) * request.completions
+    """What cannot be done without. Neither our guess of an output's length is in it nor the client's bound: engines
+    reserve no memory for what may never come, and most answers are far shorter."""
+    return request.prompt_tokens + request.completions
 
 
 class Spare(msgspec.Struct, frozen=True, gc=False):
@@ -115,13 +119,13 @@ class Memory:
 
     def tokens_max(self, now_s: float) -> int | None:
         """How much it is believed to have in all."""
-        told = self.state.tokens
-        tokens = self._declared if told is None else told.count
-        full = self.state.full
+        told, full = self.state.tokens, self.state.full
+        if told is not None:
+            return told.count
         if full is None:
-            return tokens
+            return self._declared
         grown = int(min(full.count * 2.0 ** min((now_s - full.at_s) / DOUBLES_S, 64.0), COUNT_MAX))
-        return grown if tokens is None else min(tokens, grown)
+        return grown if self._declared is None else min(self._declared, grown)
 
     def foreign_tokens(self, now_s: float) -> int:
         """By how much more is taken than our own books say, as far as the newest report still tells; negative is less.
@@ -148,7 +152,7 @@ class Memory:
         ends = []
         ours = 0
         for one in self._reservations.values():
-            tokens = counted(one, now_s)
+            tokens = held(one, now_s)
             ours += tokens
             ends.append((sum(one.ends_s(now_s)) / 3.0, tokens))
         # What ours share with each other takes less than our books say, and never less than nothing.
@@ -165,11 +169,12 @@ class Memory:
         tokens = self._declared if told is None else told.count
         sure = tokens is not None and (told is not None or self._declared_sure)
         self.tokens_sure = float(tokens) if tokens is not None and sure else inf
-        bounds = [one for one in (tokens, None if full is None else full.count) if one is not None]
+        if told is None and full is not None:
+            tokens = full.count if tokens is None else min(tokens, full.count)
         self.room_tokens = inf
-        if bounds:
+        if tokens is not None:
             foreign = 0 if use is None else max(0, self._beyond(use))
-            self.room_tokens = float(min(bounds) - foreign - self._most)
+            self.room_tokens = float(tokens - foreign - self._most)
         self._spare = None
 
     # --- to learn ---------------------------------------------------------------------------------------------------
@@ -215,8 +220,7 @@ class Memory:
         after = state.preemptions = _newer(before, fact.preemptions, 0, now_s)
         if ours and before is not None and after is not None and after.count > before.count:
             # With about as much it ran out.
-            foreign = 0 if state.use is None else max(0, self._beyond(state.use))
-            state.full = _newer(state.full, ours + foreign, 1, now_s)
+            state.full = _newer(state.full, ours, 1, now_s)
         self._digest()
 
     def _ours(self, measured_s: float, now_s: float) -> tuple[int, int]:
@@ -240,16 +244,11 @@ class Memory:
 
 def held(one: Reservation, now_s: float) -> int:
     """What it takes by now: its prompt, and of each completion what has streamed."""
-    return one.prompt_tokens + int(one.tokens(now_s)[0]) * one.completions
-
-
-def counted(one: Reservation, now_s: float) -> int:
-    """What it is expected to take at last. Others end meanwhile: were all counted at their most, half would be idle."""
-    return one.prompt_tokens + int(one.tokens(now_s)[1]) * one.completions
+    return one.prompt_tokens + one.streamed_tokens(now_s) * one.completions
 
 
 def most(one: Reservation) -> int:
-    """What it is counted for at most."""
+    """What it is taken to grow to at most."""
     return one.prompt_tokens + one.output_tokens_high * one.completions
 
 

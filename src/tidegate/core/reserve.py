@@ -100,19 +100,13 @@ class Reservation(msgspec.Struct, kw_only=True):
         self.first_s_mean = min(self.first_s_mean, passed_s + self.first_s_mean - self.load_s_mean)
         self.load_s, self.load_s_mean = min(self.load_s, max(0.0, passed_s - self.network_s)), 0.0
 
-    def tokens(self, now_s: float) -> tuple[float, float]:
-        """How much of each completion has streamed, and is expected in all; never more than `output_tokens_high`."""
-        high = float(self.output_tokens_high)
-        if self.ahead is None:
-            return 0.0, high
+    def streamed_tokens(self, now_s: float) -> int:
+        """About how many tokens of each completion have come by now; never more than `output_tokens_high`."""
+        if self.first_s is None or self.ahead is None:
+            return 0
         short, middle, long = self.ahead
-        streamed_s = 0.0 if self.first_s is None else max(0.0, now_s - self.first_s)
-        streamed = streamed_s * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean)
-        if streamed >= high:
-            return high, high
-        place = bisect_right(AHEAD_TOKENS, streamed)
-        thirds = [_in_all(third, streamed, place) for third in self.ahead]
-        return streamed, min(high, sum(thirds) / 3.0)
+        streamed = max(0.0, now_s - self.first_s) * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean)
+        return min(self.output_tokens_high, int(streamed))
 
     def ends_s(self, now_s: float) -> tuple[float, float, float]:
         """When it frees its slot: three moments, each as likely, whose mean is expected.

@@ -69,7 +69,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.SITE_NOT_ALLOWED: "the request's data may not go to this site",
     Why.NOT_ALIKE: "the endpoint's model is less alike to the one asked for than the request demands",
     Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
-    Why.MEMORY_TOO_SMALL: "prompt and output together exceed the memory that the engine has for contexts",
+    Why.MEMORY_TOO_SMALL: "the prompt alone exceeds the memory that the engine has for contexts",
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
     Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",

@@ -68,7 +68,7 @@ _REMEDIES: dict[Why, str] = {
     Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or add an endpoint at an allowed site",
     Why.NOT_ALIKE: "accept less with x-tidegate-likeness: same_family or substitute, or add an endpoint with the model",
     Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
-    Why.MEMORY_TOO_SMALL: "shorten the prompt or lower max_tokens",
+    Why.MEMORY_TOO_SMALL: "shorten the prompt, or add an endpoint with more memory",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
     Why.OVER_BUDGET: "lower max_tokens, wait until the budget is renewed, or add an endpoint that costs nothing",
     Why.SESSION_ELSEWHERE: "let it go on with another model by x-tidegate-session-moves: true, or name a new session",

@@ -88,7 +88,7 @@ TABLE: tuple[Spec, ...] = (
         name="kv_tokens_free",
         type="gauge",
         labels=("endpoint",),
-        help="Of these, those that are free once what is in flight has grown to what is expected of it.",
+        help="Of these, those that are free now, by the last report and by what is in flight.",
     ),
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
