@@ -244,6 +244,15 @@ def test_a_counter_that_begins_again_and_one_that_others_raise_say_nothing() -> 
     assert router.endpoint("box").memory.spare(5.0) is None
 
 
+@pytest.mark.parametrize(("running", "queued", "ours"), [(3, 0, True), (2, 1, True), (3, 1, False), (40, 0, False)])
+def test_what_others_in_the_engine_may_have_caused_says_nothing(running: int, queued: int, ours: bool) -> None:
+    router = told(kv_tokens_max=None, preemptions=0)
+    for _ in range(3):
+        send(router, make.request(), 1.0)
+    router.observe(probe(kv_tokens_max=None, preemptions=1, running=running, queued=queued), 5.0)
+    assert router.endpoint("box").memory.known is ours
+
+
 # --- slots ----------------------------------------------------------------------------------------------------------
 
 

@@ -274,15 +274,16 @@ class _Lane:
         # Of the ends, how many are counted in what is free.
         self._place = 0
         if spare is not None:
-            self._tokens_max, self._free_tokens, self._ends = spare.tokens_max, spare.free_tokens, list(spare.ends)
+            self._tokens_max, self._free_tokens = float(spare.tokens_max), float(spare.free_tokens)
+            self._ends = list(spare.ends)
 
     def start_s(self, fit: Fit) -> float:
         """When it could begin with this."""
-        return self._next(min(fit.kv_tokens, self._tokens_max))[0]
+        return self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
 
     def take(self, fit: Fit) -> float:
         """Place it; when that begins."""
-        tokens = min(fit.kv_tokens, self._tokens_max)
+        tokens = min(float(fit.kv_tokens), self._tokens_max)
         start_s, free_tokens, place = self._next(tokens)
         if place > self._place:
             self._begun_s, self._place = start_s, place

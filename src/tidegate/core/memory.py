@@ -198,7 +198,14 @@ class Memory:
         """One of ours is gone."""
         self._most -= most(reservation)
         first_s = now_s if reservation.first_s is None else reservation.first_s
-        gone = GoneTokens(now_s, reservation.started_s, first_s, reservation.prompt_tokens, held(reservation, now_s))
+        gone = GoneTokens(
+            now_s,
+            reservation.started_s,
+            first_s,
+            reservation.prompt_tokens,
+            held(reservation, now_s),
+            reservation.completions,
+        )
         insort(self.state.gone, gone)
         del self.state.gone[:-GONE_MAX]
         self._digest()
@@ -211,35 +218,38 @@ class Memory:
         measured_s = now_s if fact.measured_s is None else fact.measured_s
         # Where nothing runs and nothing waits, what is left is cache.
         share = 0.0 if fact.running == 0 and fact.queued == 0 else fact.kv_share
-        least, ours = self._ours(measured_s, now_s)
+        least, ours, requests = self._ours(measured_s, now_s)
         if share is not None and 0.0 <= share <= 1.0:
             use = InUse(now_s, share, least, ours)
             if state.use is None or use > state.use:
                 state.use = use
         before = state.preemptions
         after = state.preemptions = _newer(before, fact.preemptions, 0, now_s)
-        if ours and before is not None and after is not None and after.count > before.count:
-            # With about as much it ran out.
+        alone = (fact.running or 0) + (fact.queued or 0) <= requests
+        if alone and ours and before is not None and after is not None and after.count > before.count:
+            # With about as much it ran out. Beside others it is not known with how much.
             state.full = _newer(state.full, ours, 1, now_s)
         self._digest()
 
-    def _ours(self, measured_s: float, now_s: float) -> tuple[int, int]:
-        """Of ours, what must have been there when it was measured, and what may have been.
+    def _ours(self, measured_s: float, now_s: float) -> tuple[int, int, int]:
+        """Of ours, what must have been there when it was measured, what may have been, and as how many requests.
 
         What happens now may be told before or after: it counts alike.
         """
-        least = ours = 0
+        least = ours = requests = 0
         for sent in self._reservations.values():
             if sent.started_s < now_s:
                 ours += held(sent, now_s)
+                requests += sent.completions
                 if sent.first_s is not None and sent.first_s < measured_s:
                     least += sent.prompt_tokens
         for gone in self.state.gone:
             if gone.ended_s >= measured_s and gone.started_s < now_s:
                 ours += gone.held
+                requests += gone.completions
                 if gone.ended_s >= now_s and gone.first_s < measured_s:
                     least += gone.prompt_tokens
-        return least, ours
+        return least, ours, requests
 
 
 def held(one: Reservation, now_s: float) -> int:

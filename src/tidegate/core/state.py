@@ -92,6 +92,7 @@ class GoneTokens(msgspec.Struct, frozen=True, array_like=True, order=True, gc=Fa
     first_s: float
     prompt_tokens: int
     held: int
+    completions: int = 1
 
 
 class MemoryState(msgspec.Struct, kw_only=True):
