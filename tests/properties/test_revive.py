@@ -44,6 +44,8 @@ def idle(seed: int, *, reports: bool = True) -> Storm:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:
         storm.tell(Released(request_id=name))
+    # Of two reports of one time the fuller would hold.
+    storm.now_s += 0.001
     for name in names(storm):
         storm.tell(Probed(endpoint=name, up=True, kv_share=0.0))
         # Probes tell again; until then, what they told before is not known.

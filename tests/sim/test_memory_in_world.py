@@ -13,10 +13,12 @@ from tests import make as core
 from tests.sim.make import profile
 from tidegate.core.model import Line, Probed, Slo, replace
 from tidegate.core.replay import replay
+from tidegate.sim.api import Api, ApiProfile
+from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
 from tidegate.sim.outcome import Outcome
-from tidegate.sim.place import Local
+from tidegate.sim.place import Local, Place, Remote
 from tidegate.sim.world import World
 
 SLOTS, KV_TOKENS = 16, 8_192
@@ -24,9 +26,10 @@ TOLD = {
     "nothing": (),
     "its preemptions": ("preemptions",),
     "how much it has": ("kv_tokens_max",),
-    "that, and what is in use": ("kv_tokens_max", "kv_share"),
     "all of it": ("kv_tokens_max", "kv_share", "preemptions"),
 }
+API = ApiProfile(ttft_s=0.4, tpot_s=0.012)
+PROMISE_S = 2.0
 MEMORY = ("kv_tokens_max", "kv_share", "preemptions")
 
 
@@ -47,7 +50,7 @@ class Chats:
                         prompt_tokens=tokens,
                         prompt_bytes=4 * tokens,
                         output_tokens_max=None,
-                        slo=Slo(ttft_s=20.0),
+                        slo=Slo(ttft_s=PROMISE_S),
                     ),
                     prompt_tokens=tokens,
                     output_tokens=min(4_000, max(1, int(draw.lognormvariate(log(300.0), 0.9)))),
@@ -73,7 +76,7 @@ class Telling(Local):
 
 
 class Played:
-    """What came of a world with one engine of our own."""
+    """What came of a world with one engine of our own, and with `cloud` an API that costs money beside it."""
 
     def __init__(
         self,
@@ -84,16 +87,22 @@ class Played:
         others: int = 0,
         kv_tokens: int = KV_TOKENS,
         every_s: float = 0.7,
+        cloud: bool = False,
     ) -> None:
-        endpoint = core.endpoint("engine", concurrency=SLOTS)
+        endpoints = [core.endpoint("engine", concurrency=SLOTS)]
+        if cloud:
+            endpoints.append(core.endpoint("cloud", local=False))
         self.lines: list[Line] = []
-        world = World((endpoint,), core.policy(held_max=10_000, hold_s_max=1e6), journal=self.lines.append)
+        world = World(endpoints, core.policy(held_max=10_000, hold_s_max=1e6), journal=self.lines.append)
         self.engine = Engine(profile(slots=SLOTS, kv_tokens=kv_tokens))
         place = Telling("engine", self.engine, world.loop, world, tells_memory=True)
         place.told = told
         if others:
             place.share(iter(Chats(seed + 1000, others, 2 * every_s, "other").jobs))
-        world.run({"engine": place}, Chats(seed, count, every_s), probe_s=5.0, until_s=1e9)
+        places: dict[str, Place] = {"engine": place}
+        if cloud:
+            places["cloud"] = Remote("cloud", Api(API, Chance(seed), "cloud"), world.loop, world)
+        world.run(places, Chats(seed, count, every_s), probe_s=5.0, until_s=1e9)
         self.router = world.router
         self.outcomes: list[Outcome] = world.outcomes
 
@@ -110,6 +119,8 @@ def figures(found: list[Played]) -> dict[str, float]:
         "ttft p95": quantiles(ttfts_s, n=20)[-1],
         "e2e": mean(e2es_s),
         "error": median(errors),
+        "kept": sum(o.ttft_s is not None and o.ttft_s <= PROMISE_S for o in outcomes) / len(outcomes),
+        "usd per 1000": 1000.0 * sum(o.usd for o in outcomes) / len(outcomes),
         "served": sum(o.outcome == "ok" for o in outcomes) / len(outcomes),
     }
 
@@ -129,6 +140,16 @@ def test_an_engine_that_is_not_overfilled_preempts_far_less(told: tuple[str, ...
     assert after["error"] < before["error"] / 3
     assert after["busy"] < 1.15 * before["busy"]
     assert after["served"] >= before["served"]
+
+
+def test_beside_an_api_more_promises_are_kept_for_less_money() -> None:
+    found = [
+        figures([Played(TOLD[name], seed, count=200, cloud=True) for seed in (1, 2)])
+        for name in ("nothing", "all of it")
+    ]
+    without, informed = found
+    assert informed["kept"] > 0.995 > without["kept"] + 0.02
+    assert informed["usd per 1000"] < without["usd per 1000"]
 
 
 def test_what_is_told_of_what_is_in_use_counts_where_others_are_there_too() -> None:
@@ -159,11 +180,11 @@ def test_the_journal_comes_out_again() -> None:
 
 def report() -> None:
     """A table by how dense arrivals are, whether others use the engine, and what it tells."""
-    for every_s, others in ((1.0, 0), (0.7, 0), (0.5, 0), (1.0, 150)):
+    for every_s, others, cloud in ((1.0, 0, False), (0.7, 0, False), (1.0, 150, False), (0.7, 0, True), (0.4, 0, True)):
         for name, told in TOLD.items():
-            found = figures([Played(told, seed, every_s=every_s, others=others) for seed in range(1, 6)])
+            found = figures([Played(told, s, every_s=every_s, others=others, cloud=cloud) for s in range(1, 6)])
             row = "  ".join(f"{what} {value:.3g}" for what, value in found.items())
-            print(f"every {every_s} s, {others} of others, told {name}: {row}", flush=True)
+            print(f"every {every_s} s, {others} of others, cloud {cloud}, told {name}: {row}", flush=True)
 
 
 if __name__ == "__main__":
