@@ -182,6 +182,10 @@ def test_a_first_look_admits_nothing_that_a_closer_one_would_not_and_a_copy_beli
             if spare is None:
                 continue
             assert model.memory.room_tokens <= spare.free_tokens
+            if model.state.reservations or not model.owned:
+                for needed in (1, spare.free_tokens, spare.free_tokens + 1, spare.tokens_max + 1):
+                    fits = min(needed, spare.tokens_max) <= spare.free_tokens
+                    assert model.memory.fits(needed, storm.now_s) is fits
             assert spare.free_tokens + sum(freed for _, freed in spare.ends) == spare.tokens_max
             state = msgspec.json.decode(msgspec.json.encode(model.state), type=EndpointState)
             again = EndpointModel(model.endpoint, 0.9, state).memory

@@ -106,8 +106,11 @@ class Memory:
         """
         if tokens <= self.room_tokens or (self._owned and not self._reservations):
             return True
-        spare = self.spare(now_s)
-        return spare is None or min(tokens, spare.tokens_max) <= spare.free_tokens
+        total = self.tokens_max(now_s)
+        if total is None:
+            return True
+        ours = sum([held(one, now_s) for one in self._reservations.values()])
+        return min(tokens, total) <= total - ours - self._beside(ours, now_s)
 
     def spare(self, now_s: float) -> Spare | None:
         """What is free, now and later; None where it is not known how much there is."""
@@ -146,6 +149,11 @@ class Memory:
         tokens = int(use.share * total)
         return tokens - use.ours if tokens > use.ours else min(0, tokens - use.least)
 
+    def _beside(self, ours: int, now_s: float) -> int:
+        """What is taken beside so many of ours. What ours share with each other is less than nothing, and never so much
+        that they would take none."""
+        return max(self.foreign_tokens(now_s), -ours)
+
     def _look(self, now_s: float) -> Spare:
         total = self.tokens_max(now_s)
         assert total is not None, "something bounds it"
@@ -155,8 +163,7 @@ class Memory:
             tokens = held(one, now_s)
             ours += tokens
             ends.append((sum(one.ends_s(now_s)) / 3.0, tokens))
-        # What ours share with each other takes less than our books say, and never less than nothing.
-        foreign = max(self.foreign_tokens(now_s), -ours)
+        foreign = self._beside(ours, now_s)
         if foreign:
             # Of others it is not known when they end. Once the last of ours has, nobody waits for them.
             ends.append((max(ends)[0] if ends else now_s, foreign))
