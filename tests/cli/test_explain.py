@@ -45,3 +45,15 @@ def test_a_load_that_is_to_be_expected_is_told_with_its_chance_and_what_it_takes
     assert head[head.index("load") :].split()[0] == "load"
     assert "97% 45 s" in cold
     assert " - " in warm[head.index("load") - 1 :]
+
+
+def test_memory_is_told_where_it_is_known() -> None:
+    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    router.observe(Probed(endpoint="laptop", up=True, kv_tokens_max=4_096), 0.0)
+    router.observe(make.started(make.request("a", prompt_tokens=1_000), "laptop"), 0.0)
+    request = make.request("r", prompt_tokens=300, output_tokens_max=50)
+    found = explained(router, request, router.decide(request, 0.0), 0.0)
+    text = io.StringIO()
+    print_explained(Console(file=text, width=120), found)
+    told = [line for line in text.getvalue().splitlines() if "memory of" in line]
+    assert told == ["  memory of laptop: about 350 tokens are needed, 3096 are free"]

@@ -92,7 +92,8 @@ class Called:
 class Speaker:
     """`call` sends what a client asked for, `probe` asks how it is.
 
-    `tells_window`, `tells_load`: a probe knows it. `notices_leaving`: also while its answer is not streamed.
+    `tells_window`, `tells_load`, `tells_slots`: a probe knows it. `notices_leaving`: also while its answer is not
+    streamed.
     """
 
     def __init__(self, kind: str, port: int, model: str) -> None:
@@ -103,6 +104,7 @@ class Speaker:
         self.pool = Pool(Origin(HOST, port), clock=self.clock, sweep_s=0.01)
         self.tells_window = kind not in ("anthropic",)
         self.tells_load = kind in ("llamacpp", "sglang", "vllm")
+        self.tells_slots = False
         self.notices_leaving = True
 
     async def __aenter__(self) -> Self:
@@ -222,7 +224,7 @@ class RealSpeaker(Speaker):
 
     def __init__(self, kind: str, port: int, model: str) -> None:
         super().__init__(kind, port, model)
-        self.tells_window = kind == "llamacpp"
+        self.tells_window = self.tells_slots = kind == "llamacpp"
         # llama.cpp does not, whatever else keeps it busy: its own dialect streams for that reason.
         self.notices_leaving = kind == "llamacpp"
 

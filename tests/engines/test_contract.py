@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.engines.conftest import Speaking
 from tests.engines.speakers import LONG, TRANSLATED, Called, begun, chat, completion
 from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
 from tidegate.engines.kinds import KINDS
@@ -114,6 +115,8 @@ async def test_a_probe_tells_what_the_engine_knows_of_itself(speaking: Speaking)
     assert idle.context_tokens == (1024 if speaker.tells_window else None)
     assert (idle.running, busy.running) == ((0, 1) if speaker.tells_load else (None, None))
     assert busy.queued in ((0,) if speaker.tells_load else (None,))
+    # Two slots with a window each, where that is told.
+    assert (idle.slots, idle.kv_tokens_max) in ([(2, 2048)] if speaker.tells_slots else [(None, None), (None, 1024)])
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -219,6 +222,12 @@ answers = st.none() | st.builds(
             b'{"default_generation_settings":{"n_ctx":"x"}}',
             b"llamacpp:requests_processing NaN\nllamacpp:requests_deferred +Inf\n",
             b"llamacpp:requests_processing 1e300\n",
+            b'{"default_generation_settings":{"n_ctx":9000000000},"total_slots":9000000000}',
+            b'{"total_slots":-1,"max_total_num_tokens":-1,"max_running_requests":-1,"dp_size":-1}',
+            b'{"max_total_num_tokens":1e99,"max_running_requests":true,"dp_size":1e99}',
+            b"vllm:kv_cache_usage_perc 7\nvllm:num_preemptions_total -1\nsglang:token_usage -0.5\n",
+            b'vllm:cache_config_info{num_gpu_blocks="999999999999999",block_size="999999999999999"} 1\n',
+            b'vllm:cache_config_info{num_gpu_blocks="16",block_size="16',
         ]
     )
     | st.binary(max_size=100),
@@ -231,6 +240,10 @@ def test_no_answer_to_a_probe_breaks_a_dialect_or_makes_up_a_window(dialect: Dia
     count = len(dialect.probes())
     signals = dialect.signals(data.draw(st.lists(answers, min_size=count, max_size=count)))
     assert signals.context_tokens is None or signals.context_tokens > 0
+    assert signals.kv_share is None or 0.0 <= signals.kv_share <= 1.0
+    for told in (signals.kv_tokens_max, signals.slots):
+        assert told is None or 0 < told <= COUNT_MAX
+    assert signals.preemptions is None or 0 <= signals.preemptions <= COUNT_MAX
 
 
 @dialects

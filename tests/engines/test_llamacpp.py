@@ -103,7 +103,7 @@ def test_what_could_wake_it_is_asked_last_and_marked() -> None:
 @pytest.mark.parametrize(("name", "running", "queued"), [("metrics_idle", 0, 0), ("metrics", 2, 2)])
 def test_it_tells_its_window_and_its_load(name: str, running: int, queued: int) -> None:
     signals = LLAMA.signals([answer("health"), answer("props"), answer(name), None])
-    told = replace(signals, fingerprint=None)
+    told = replace(signals, fingerprint=None, kv_tokens_max=None, slots=None)
     assert told == Signals(up=True, context_tokens=1024, media=(), running=running, queued=queued, resident=True)
 
 
@@ -149,3 +149,15 @@ async def test_its_streams_come_together_to_what_it_would_have_answered_whole(st
         answer["choices"][0].pop("logprobs", None)
         answer["choices"][0]["message"]["content"] = answer["choices"][0]["message"].get("content") or ""
     assert made == expected
+
+
+def test_it_tells_its_slots_and_what_they_hold_together() -> None:
+    told = LLAMA.signals([answer("health"), answer("props"), answer("metrics"), None])
+    assert (told.slots, told.kv_tokens_max, told.context_tokens) == (2, 2048, 1024)
+    assert (told.kv_share, told.preemptions) == (None, None)
+
+
+@pytest.mark.parametrize("slots", [None, 0, -1, "two", 10**400, 1.5])
+def test_slots_that_cannot_be_are_none_and_nothing_else_is_lost_by_them(slots: Any) -> None:
+    told = LLAMA.signals([answer("health"), props(total_slots=slots), None, None])
+    assert (told.up, told.slots, told.kv_tokens_max, told.context_tokens) == (True, None, None, 1024)

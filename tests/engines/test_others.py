@@ -41,12 +41,71 @@ vllm:num_requests_waiting_by_reason{engine="1",model_name="m",reason="capacity"}
 # TYPE vllm:kv_cache_usage_perc gauge
 vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
 vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+# TYPE vllm:num_preemptions_total counter
+vllm:num_preemptions_total{engine="0",model_name="m"} 2.0
+vllm:num_preemptions_total{engine="1",model_name="m"} 3.0
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blocks="None",num_gpu_blocks="2588"} 1.0
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="1",num_cpu_blocks="None",num_gpu_blocks="2588"} 1.0
 """
 
 
-def test_vllms_engines_add_up_in_requests_and_the_fullest_cache_counts() -> None:
+def test_vllms_engines_add_up_in_requests_and_in_memory() -> None:
     told = VLLM("", "m").signals([UP, answer(MODELS), answer(VLLM_METRICS), None])
-    assert told == Signals(up=True, context_tokens=32768, running=7, queued=2, cache_share=0.75)
+    assert told == Signals(
+        up=True,
+        context_tokens=32768,
+        running=7,
+        queued=2,
+        kv_tokens_max=2 * 2588 * 16,
+        kv_share=0.5,
+        preemptions=5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "tokens"),
+    [
+        (b'block_size="16",num_gpu_blocks="100"', 1600),
+        # Where layers differ, a block is not of so many tokens of context; what it says of them itself holds.
+        (b'block_size="8",kv_cache_size_tokens="463459",num_gpu_blocks="320"', 463_459),
+        (b'block_size="16",kv_cache_size_tokens="None",num_gpu_blocks="100"', 1600),
+        (b'block_size="16",num_gpu_blocks="None"', None),
+        (b'block_size="16"', None),
+        (b'block_size="16",num_gpu_blocks="0"', None),
+        (b'block_size="16",num_gpu_blocks="-5"', None),
+        (b'block_size="16",num_gpu_blocks="1e3"', None),
+        (b'block_size="16",num_gpu_blocks="999999999999999"', None),
+        (b'block_size="16",num_gpu_blocks="' + b"9" * 5000 + b'"', None),
+        (b"", None),
+    ],
+)
+def test_vllms_memory_is_what_its_labels_say_and_nothing_else(labels: bytes, tokens: int | None) -> None:
+    text = b"vllm:cache_config_info{%b} 1.0\n" % labels
+    assert VLLM("", "m").signals([UP, None, answer(text), None]).kv_tokens_max == tokens
+
+
+def test_of_engines_that_share_the_load_one_that_tells_no_memory_leaves_all_of_it_unknown() -> None:
+    text = VLLM_METRICS.replace(b'engine="1",num_cpu_blocks="None",num_gpu_blocks="2588"', b'engine="1"')
+    assert VLLM("", "m").signals([UP, None, answer(text), None]).kv_tokens_max is None
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"+Inf", b"-0.1", b"1.01", b"75", b"", b"full"])
+def test_a_share_that_cannot_be_is_none(value: bytes) -> None:
+    text = b'vllm:kv_cache_usage_perc{engine="0"} %b\nvllm:num_requests_running 1\n' % value
+    told = VLLM("", "m").signals([UP, None, answer(text), None])
+    assert (told.kv_share, told.running) == (None, 1)
+    text = b'sglang:token_usage{dp_rank="0"} %b\nsglang:num_running_reqs 1\n' % value
+    told = SGLang("", "m").signals([answer(MODELS), None, answer(text)])
+    assert (told.kv_share, told.running) == (None, 1)
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"-1", b"1e300", b"Inf"])
+def test_a_number_of_preemptions_that_cannot_be_is_none(value: bytes) -> None:
+    text = b"vllm:num_preemptions_total %b\n" % value
+    assert VLLM("", "m").signals([UP, None, answer(text), None]).preemptions is None
+    text = b"sglang:num_retracted_requests_total %b\n" % value
+    assert SGLang("", "m").signals([answer(MODELS), None, answer(text)]).preemptions is None
 
 
 def asleep(awake: int) -> bytes:
@@ -72,7 +131,7 @@ def test_a_vllm_that_sleeps_is_down_as_a_request_would_kill_it() -> None:
 
 def test_vllms_older_name_of_its_cache_is_known() -> None:
     text = VLLM_METRICS.replace(b"kv_cache_usage", b"gpu_cache_usage")
-    assert VLLM("", "m").signals([UP, None, answer(text), None]).cache_share == 0.75
+    assert VLLM("", "m").signals([UP, None, answer(text), None]).kv_share == 0.5
 
 
 # --- SGLang ---------------------------------------------------------------------------------------------------------
@@ -89,12 +148,41 @@ sglang:num_queue_reqs{dp_rank="1",model_name="m"} 0.0
 # TYPE sglang:token_usage gauge
 sglang:token_usage{dp_rank="0",model_name="m"} 0.5
 sglang:token_usage{dp_rank="1",model_name="m"} 0.25
+# TYPE sglang:num_retracted_reqs gauge
+sglang:num_retracted_reqs{dp_rank="0",model_name="m"} 1.0
+# TYPE sglang:num_retracted_requests_total counter
+sglang:num_retracted_requests_total{dp_rank="0",model_name="m",tp_rank="0"} 6.0
+sglang:num_retracted_requests_total{dp_rank="0",model_name="m",tp_rank="1"} 6.0
+sglang:num_retracted_requests_total{dp_rank="1",model_name="m",tp_rank="0"} 1.0
 """
 
 
 def test_sglangs_ranks_repeat_each_other_and_its_priorities_are_parts() -> None:
     told = SGLang("", "m").signals([answer(MODELS), None, answer(SGLANG_METRICS)])
-    assert told == Signals(up=True, context_tokens=32768, running=9, queued=1, cache_share=0.5)
+    assert told == Signals(up=True, context_tokens=32768, running=9, queued=1, kv_share=0.375, preemptions=7)
+
+
+@pytest.mark.parametrize(
+    ("info", "tokens", "slots"),
+    [
+        ({"max_total_num_tokens": 20_000, "max_running_requests": 48}, 20_000, 48),
+        ({"max_total_num_tokens": 20_000, "max_running_requests": None, "dp_size": 4}, 80_000, None),
+        # Whether that is of each replica or of all, depends.
+        ({"max_total_num_tokens": 20_000, "max_running_requests": 48, "dp_size": 4}, 80_000, None),
+        ({"max_total_num_tokens": 0, "max_running_requests": 0}, None, None),
+        ({"max_total_num_tokens": -7, "max_running_requests": -1}, None, None),
+        ({"max_total_num_tokens": 10**15, "max_running_requests": 10**15}, None, None),
+        ({"max_total_num_tokens": 20_000, "dp_size": 0}, None, None),
+        ({"max_total_num_tokens": 20_000, "dp_size": "two"}, 20_000, None),
+        ({"max_total_num_tokens": 10**400}, None, None),
+        ({"max_total_num_tokens": "?", "max_running_requests": 3}, None, 3),
+    ],
+)
+def test_sglangs_memory_is_that_of_all_its_replicas(
+    info: dict[str, Any], tokens: int | None, slots: int | None
+) -> None:
+    told = SGLang("", "m").signals([answer(MODELS), answer(info), None])
+    assert (told.up, told.kv_tokens_max, told.slots) == (True, tokens, slots)
 
 
 @pytest.mark.parametrize(

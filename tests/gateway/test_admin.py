@@ -81,6 +81,30 @@ async def test_the_state_shows_what_is_under_way(tmp_path: Path) -> None:
     assert (after["in_flight"], after["held"]) == (0, 0)
 
 
+async def test_the_memory_that_an_engine_tells_of_is_shown_less_what_is_ours(tmp_path: Path) -> None:
+    place = local(Script(fault=Fault.SILENT), engine="llamacpp")
+    async with house(tmp_path, laptop=place, cloud=remote()) as home:
+        gateway = home.gateway
+        prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600.0)
+        home.engines["laptop"].slots = 3
+        async with home.asking(x_tidegate_residency="local"):
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+            fact = await prober.look()
+            gateway.dispatch.probed(fact)
+            state = (await home.get("/api/state", admin=True)).json["endpoints"]
+            text = (await home.get("/metrics", admin=True)).body.decode()
+    assert (fact.slots, fact.kv_share, fact.preemptions) == (3, None, None)
+    assert fact.context_tokens is not None
+    assert fact.kv_tokens_max == 3 * fact.context_tokens
+    told = state["laptop"]["memory"]
+    assert (told["kv_tokens_max"], told["slots"]) == (fact.kv_tokens_max, 3)
+    assert 0 < told["kv_tokens_max"] - told["kv_free_tokens"] < 100
+    assert state["cloud"]["memory"] is None
+    assert f'tidegate_kv_tokens_max{{endpoint="laptop"}} {float(fact.kv_tokens_max)}' in text
+    assert f'tidegate_kv_tokens_free{{endpoint="laptop"}} {float(told["kv_free_tokens"])}' in text
+    assert 'tidegate_kv_tokens_free{endpoint="cloud"}' not in text
+
+
 async def test_the_load_of_others_is_told_less_what_is_ours(tmp_path: Path) -> None:
     place = local(Script(fault=Fault.SILENT), engine="llamacpp")
     async with house(tmp_path, laptop=place, cloud=remote()) as home:

@@ -44,6 +44,7 @@ FINGERPRINTS = (
     Fingerprint(weights="b"),
 )
 RUNNING, QUEUED, LATE_S = (None, 0, 1, 3, 40, -1), (None, 0, 0, 2, 25), (None, 0.0, 0.3)
+KV_TOKENS, KV_SHARES, SLOTS = (None, 9_000, 9_000, 40_000, 0, -1), (None, 0.0, 0.5, 0.97, 1.0, 1.5), (None, 2, 1, 0)
 ENDINGS = (Ending.OK,) * 8 + (Ending.FAILED, Ending.FAILED, Ending.TIMED_OUT, Ending.REFUSED, Ending.CANCELLED)
 
 Decided = Callable[[Router, Request, Decision, float], None]
@@ -66,7 +67,7 @@ class Storm:
     """One seed's weather. `step` lets something happen; `lines` is the journal so far.
 
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
-    other tell of their load now and then, true or not.
+    other tell of their load now and then, and some of their memory, true or not.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Storm:
         self.draw_cold = Random(f"{seed} cold")
         self.draw_alike = Random(f"{seed} alike")
         self.draw_load = Random(f"{seed} load")
+        self.draw_memory = Random(f"{seed} memory")
         self.alike = alike
         self.reports = reports
         self.now_s = NOW_S
@@ -252,6 +254,7 @@ class Storm:
         running, queued, late_s = draw.choice(RUNNING), draw.choice(QUEUED), draw.choice(LATE_S)
         if not up or not self.reports or name in ("cheap", "paris"):
             running = queued = late_s = None
+        tells = up and self.reports and name in ("desk", "cheap")
         resident = self.draw_cold.choice((None, True, False)) if name == "desk" else None
         loading = resident is False and self.draw_cold.random() < 0.2
         self.tell(
@@ -265,6 +268,10 @@ class Storm:
                 measured_s=None if late_s is None else self.now_s - late_s,
                 resident=resident if up else None,
                 loading=loading and up,
+                kv_tokens_max=self.draw_memory.choice(KV_TOKENS) if tells else None,
+                kv_share=self.draw_memory.choice(KV_SHARES) if tells else None,
+                slots=self.draw_memory.choice(SLOTS) if tells else None,
+                preemptions=self.draw_memory.choice((None, 0, 3, len(self.lines))) if tells else None,
             )
         )
 

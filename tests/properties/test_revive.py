@@ -21,7 +21,7 @@ from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.router import Router
-from tidegate.core.state import EndpointState, State
+from tidegate.core.state import EndpointState, GoneTokens, InUse, MemoryState, State, ToldCount
 
 seeds = st.integers(0, 10_000)
 ages_s = st.floats(0.0, 200 * 3600.0)
@@ -44,8 +44,10 @@ def idle(seed: int, *, reports: bool = True) -> Storm:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:
         storm.tell(Released(request_id=name))
+    # Of two reports of one time the fuller would hold.
+    storm.now_s += 0.001
     for name in names(storm):
-        storm.tell(Probed(endpoint=name, up=True))
+        storm.tell(Probed(endpoint=name, up=True, kv_share=0.0))
         # Probes tell again; until then, what they told before is not known.
         storm.router.endpoint(name).cold.state.told = None
     storm.now_s += storm.policy.static_s
@@ -56,8 +58,10 @@ def learned(e: EndpointState) -> bytes:
     breaker, load = msgspec.structs.replace(e.breaker, trial=""), msgspec.structs.replace(e.load, gone=[])
     kept = e.prompts.kept
     cold = (e.cold.idle, e.cold.levels, e.cold.resident, e.cold.away, e.cold.loads, e.cold.used_s, e.cold.waited_s)
+    memory = (e.memory.tokens, e.memory.slots, e.memory.full)
     return msgspec.json.encode(
-        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load, cold, e.e2e)
+        (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load, cold)
+        + (memory, e.e2e)
     )
 
 
@@ -78,6 +82,7 @@ def test_nothing_that_was_under_way_survives(seed: int) -> None:
         assert e.up
         assert e.trusted is None
         assert e.load.gone == []
+        assert e.memory == MemoryState(tokens=e.memory.tokens, slots=e.memory.slots, full=e.memory.full)
         assert (e.cold.loading, e.cold.began_s, e.cold.told, e.cold.told_loading_s) == (None, None, None, None)
 
 
@@ -93,6 +98,10 @@ def test_the_storms_have_what_must_not_survive() -> None:
     assert any(e.breaker.trial for e in endpoints)
     assert any(not e.up for e in endpoints)
     assert any(e.load.gone for e in endpoints)
+    assert any(e.memory.gone for e in endpoints)
+    assert any(e.memory.use for e in endpoints)
+    assert any(e.memory.preemptions for e in endpoints)
+    assert all(any(getattr(e.memory, kept) for e in endpoints) for kept in ("tokens", "slots", "full"))
     assert any(e.cold.loading for e in endpoints)
     assert any(e.cold.told is not None for e in endpoints)
     assert any(e.cold.loads.count for e in endpoints)
@@ -175,6 +184,8 @@ def test_with_a_clock_that_went_back_no_age_is_negative_and_nothing_is_shut_for_
             assert all(cell.at_s <= now_s for cell in learned.cells)
             assert max(learned.sums.at_s, learned.shift.at_s, learned.mean.at_s) <= now_s
         assert e.prompts.kept.at_s <= now_s
+        told = [one for one in (e.memory.tokens, e.memory.slots, e.memory.full) if one is not None]
+        assert all(one.at_s <= now_s for one in told)
         times_s = [e.load.newest.told_s, e.load.before.told_s, e.load.before.since_s, e.load.history.at_s]
         assert max(*times_s, e.load.waiting.at_s, *(one.at_s for one in e.load.usual)) <= now_s
     assert all(one.seen_s <= now_s for one in after.lengths.counts.values())
@@ -393,6 +404,34 @@ def _unsay(e: EndpointState) -> None:
     e.load.usual[2] = Usual(weight=-1.0)
 
 
+def _shrink(e: EndpointState) -> None:
+    e.memory.tokens = ToldCount(1.0, 0)
+
+
+def _swell(e: EndpointState) -> None:
+    e.memory.full = ToldCount(1.0, 10**14)
+
+
+def _unstart(e: EndpointState) -> None:
+    e.memory.preemptions = ToldCount(1.0, -1)
+
+
+def _overfill(e: EndpointState) -> None:
+    e.memory.use = InUse(1.0, 1.5, 0, 0)
+
+
+def _exceed(e: EndpointState) -> None:
+    e.memory.use = InUse(1.0, 0.5, 7, 3)
+
+
+def _linger(e: EndpointState) -> None:
+    e.memory.gone = [GoneTokens(float(n), 0.0, 0.0, 1, 1) for n in range(17)]
+
+
+def _shuffle(e: EndpointState) -> None:
+    e.memory.gone = [GoneTokens(2.0, 0.0, 0.0, 1, 1), GoneTokens(1.0, 0.0, 0.0, 1, 1)]
+
+
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
@@ -419,6 +458,13 @@ def _unsay(e: EndpointState) -> None:
         (_gain, "`load.waiting` has 1 sums, not 13"),
         (_drop, "`e2e` has 5 kinds of promises, not 6"),
         (_unsay, "`load` has a sum of negative"),
+        (_shrink, "`memory` has a count that cannot be"),
+        (_swell, "`memory` has a count that cannot be"),
+        (_unstart, "`memory.preemptions` is no count"),
+        (_overfill, "`memory.use` has a share that cannot be"),
+        (_exceed, "`memory.use` has a share that cannot be, or more of ours"),
+        (_linger, "`memory.gone` has more than 16"),
+        (_shuffle, "`memory.gone` has more than 16, or has them out of order"),
     ],
 )
 def test_an_endpoint_that_no_router_made_is_named_with_what_is_wrong(

@@ -52,7 +52,7 @@ def test_what_may_be_waited_for_is_full_and_forbidden_by_nothing_else(seed: int)
         excluded = {c.endpoint: c.excluded for c in router.candidates(request, now_s)}
         for step in decision.plan:
             if isinstance(step, Wait):
-                assert excluded[step.endpoint] in (None, Why.BUSY)
+                assert excluded[step.endpoint] in (None, Why.BUSY, Why.MEMORY_TAKEN)
 
     Storm(seed, check).run(150)
 
@@ -121,7 +121,7 @@ def test_a_wait_names_a_time_in_the_future_and_not_far(seed: int) -> None:
 
 @given(seeds)
 def test_a_refusal_says_when_to_come_back_exactly_where_its_reason_passes(seed: int) -> None:
-    passing = {"down", "breaker_open", "told_to_wait", "busy", "hold_full"}
+    passing = {"down", "breaker_open", "told_to_wait", "busy", "memory_taken", "hold_full"}
 
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
         if not decision.plan:

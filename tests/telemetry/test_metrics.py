@@ -35,8 +35,9 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 def scraped(metrics: Metrics) -> Samples:
     """Every sample of a scrape, by name and labels, without what is empty."""
     router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
-    router.observe(Probed(endpoint="laptop", up=True, rtt_s=0.01, running=3, queued=2), 1.0)
+    router.observe(Probed(endpoint="laptop", up=True, rtt_s=0.01, running=3, queued=2, kv_tokens_max=4096), 1.0)
     text = metrics.exposition(
+        now_s=0.0,
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
         held=3,
         overrides=Overrides(pinned=("cloud",), static=True),

@@ -79,6 +79,13 @@ def print_explained(console: Console, one: Explained) -> None:
     for candidate in sorted(one.candidates, key=_rank):
         table.add_row(*_row(candidate))
     console.print(table)
+    for candidate in one.candidates:
+        if candidate.kv_free_tokens is not None:
+            console.print(
+                f"  memory of {candidate.endpoint}: about {candidate.kv_tokens} tokens are needed, "
+                f"{candidate.kv_free_tokens} are free",
+                soft_wrap=True,
+            )
     if one.densities:
         print_densities(console, one.densities)
 

@@ -16,6 +16,7 @@ from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_o
 from tidegate.core.likeness import Doubts
 from tidegate.core.load import FINENESS
 from tidegate.core.load import LOAD_EDGES as LOAD_EDGES
+from tidegate.core.memory import Memory
 from tidegate.core.model import (
     Checked,
     Ended,
@@ -96,10 +97,12 @@ class EndpointModel:
         "endpoint",
         "fingerprint",
         "likeness",
+        "memory",
         "name",
         "network",
         "others",
         "owned",
+        "places",
         "prefixes",
         "prior",
         "state",
@@ -116,6 +119,7 @@ class EndpointModel:
         self.drained = False
         self.state = state
         self.others = Others(state.load)
+        self.memory = Memory(state.memory, state.reservations, owned=endpoint.owned)
         self._quantile = quantile
         self._deviations = NormalDist().inv_cdf(quantile)
         self._shares_compute = endpoint.shares_compute
@@ -130,6 +134,7 @@ class EndpointModel:
         self.ttft: Latency
         self.tpot: Latency
         self._believe()
+        self._declare_memory()
         self.cold = ColdModel(identity.load_s(endpoint, self.fingerprint), self.prior.unload_after_s, state.cold)
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
@@ -144,8 +149,8 @@ class EndpointModel:
         self._cached_usd = 0.0 if cached_usd is None else cached_usd - self._input_usd
         self._input_usd_least = self._input_usd + min(0.0, self._cached_usd)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
-        # What is ours takes the next request once a slot is free: it will never see more beside it than this.
-        self._load_max = endpoint.concurrency - 1 if endpoint.owned else None
+        self._load_max: int | None
+        self._seat()
         self._slots: tuple[float, list[float]] | None = None
         # Adds up over attempts in a row whose first content came later than promised, or sooner than it can.
         self._surprises = 0
@@ -158,7 +163,7 @@ class EndpointModel:
     @property
     def room(self) -> int:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
-        return self.endpoint.concurrency - len(self.state.reservations)
+        return self.places - len(self.state.reservations)
 
     @property
     def doubts_network(self) -> bool:
@@ -315,7 +320,7 @@ class EndpointModel:
         return request.prompt_tokens * self._input_usd_least + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
-        """When each of the `concurrency` slots is expected to be free, soonest first.
+        """When each of the `places` is expected to be free, soonest first.
 
         Each attempt has three moments at which it may end; the next slot is free when three of all these have passed.
         """
@@ -323,9 +328,10 @@ class EndpointModel:
             return self._slots[1]
         ends_s = sorted([end_s for r in self.state.reservations.values() for end_s in r.ends_s(now_s)])
         busy = [sum(ends_s[index : index + 3]) / 3.0 for index in range(0, len(ends_s), 3)]
-        free = [now_s] * max(0, self.endpoint.concurrency - len(busy))
-        # Filled beyond its concurrency (fail-over does that): as many must end as there are too many.
-        slots_s = free + busy[max(0, len(busy) - self.endpoint.concurrency) :]
+        places = self.places
+        free = [now_s] * max(0, places - len(busy))
+        # Filled beyond them (fail-over does that): as many must end as there are too many.
+        slots_s = free + busy[max(0, len(busy) - places) :]
         self._slots = (now_s, slots_s)
         return slots_s
 
@@ -375,8 +381,10 @@ class EndpointModel:
                 measured=base.ttft.trust > 0.0,
                 believed_s=base.network_s + sum_of(self._parts.first_believed, base.ttft.parts),
             ),
+            output_tokens_high=int(base.length.high_tokens),
         )
         state.reservations[fact.request_id] = reservation
+        self.memory.started(reservation)
         self._context_tokens += reservation.prompt_tokens
         if self._shares_compute:
             state.prefills.add(reservation)
@@ -403,6 +411,7 @@ class EndpointModel:
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            self.memory.answers()
             ttft_s = now_s - reservation.started_s
             self._used(now_s)
             self._learn_load(reservation, ttft_s, now_s)
@@ -428,6 +437,7 @@ class EndpointModel:
             self._surprises += _surprise(reservation, max(fact.e2e_s, reservation.network_s))
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
+        self.memory.ended(reservation, now_s)
         if fact.ending is Ending.OK or reservation.first_s is not None:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
@@ -463,6 +473,8 @@ class EndpointModel:
         if self._shares_compute and fact.running is not None:
             measured_s = now_s if fact.measured_s is None else fact.measured_s
             self.others.report(fact.running, fact.queued, self.state.reservations.values(), measured_s, now_s)
+        if fact.up:
+            self._remember(fact, now_s)
         if fact.rtt_s is not None:
             before_s = self.network.rtt_s
             self.network.learn_rtt(fact.rtt_s, now_s)
@@ -509,7 +521,26 @@ class EndpointModel:
             self._believe()
             state.e2e = unjudged(OUTPUT_ROWS)
             self._promise()
+        self._declare_memory()
         self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
+
+    def _remember(self, fact: Probed, now_s: float) -> None:
+        """Take in what it tells of its memory."""
+        self.memory.report(fact, now_s)
+        self._slots = None
+        self._seat()
+
+    def _seat(self) -> None:
+        """How many it takes at once: what is ours gets no more than it has slots, so that the rest waits here."""
+        slots, concurrency = self.memory.slots, self.endpoint.concurrency
+        self.places = concurrency if slots is None or not self.owned else min(slots, concurrency)
+        # It takes the next request once a slot is free: that will never see more beside it than this.
+        self._load_max = self.places - 1 if self.owned else None
+
+    def _declare_memory(self) -> None:
+        machine = self.endpoint.machine
+        sure = machine is not None and machine.model is not None
+        self.memory.declare(identity.memory_tokens(self.endpoint, self.fingerprint), sure=sure)
 
     def _believe(self) -> None:
         """What was learned on top of the prior, or nothing yet."""

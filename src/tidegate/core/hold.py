@@ -5,12 +5,15 @@ latest start that still keeps its promise. The schedule of the held work is pred
 late, work is sent away until it is not, chosen among what still arrives in time elsewhere (decision model, section 6).
 """
 
-from collections.abc import Callable, Container
+from bisect import insort
+from collections.abc import Callable, Container, Mapping
 from heapq import heapify, heapreplace
+from math import inf
 
 import msgspec
 
 from tidegate.core.base import Base
+from tidegate.core.memory import Spare, tokens_needed
 from tidegate.core.model import Request
 from tidegate.core.value import value_usd
 
@@ -19,12 +22,15 @@ LEAVING_MAX = 8
 
 
 class Fit(msgspec.Struct):
-    """How one piece of work fits one of our own endpoints: how long it takes a slot, and from when on it is late."""
+    """How one piece of work fits one of our own endpoints: how long it takes a slot, how much memory it takes, and from
+    when on it is late.
+    """
 
     base: Base
     first_s: float
     occupies_s: float
     latest_start_s: float
+    kv_tokens: int
 
 
 class Item(msgspec.Struct):
@@ -57,7 +63,10 @@ def item(
     request: Request, worth_usd: float, own: dict[str, Base], elsewhere: list[tuple[float, str]] | None = None
 ) -> Item:
     """A piece of work that may wait for `own`; its place in the order is that of the quickest of them."""
-    fits = {name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b)) for name, b in own.items()}
+    fits = {
+        name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), tokens_needed(request, b.length))
+        for name, b in own.items()
+    }
     return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere)
 
 
@@ -75,14 +84,20 @@ def latest_start_s(request: Request, base: Base) -> float:
 
 
 def schedule(
-    items: list[Item], slots_s: dict[str, list[float]], rooms: dict[str, int], elsewhere: Elsewhere, now_s: float
+    items: list[Item],
+    slots_s: dict[str, list[float]],
+    rooms: dict[str, int],
+    elsewhere: Elsewhere,
+    now_s: float,
+    spares: Mapping[str, Spare] | None = None,
 ) -> dict[str, Place]:
     """Where each item goes, by request id.
 
-    `slots_s`: when each slot of our own endpoints is free. `rooms`: how many more the others take. Neither is changed.
+    `slots_s`: when each slot of our own endpoints is free. `rooms`: how many more the others take. `spares`: the memory
+    of our own, where that is known. None of them is changed.
     """
     order = sorted(items, key=lambda i: (i.latest_start_s, i.request.arrived_s, i.request.id))
-    table = _Table(order, slots_s, dict(rooms), elsewhere, now_s)
+    table = _Table(order, slots_s, spares or {}, dict(rooms), elsewhere, now_s)
     table.place()
     index = 0
     # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
@@ -101,11 +116,13 @@ class _Table:
         self,
         order: list[Item],
         slots_s: dict[str, list[float]],
+        spares: Mapping[str, Spare],
         rooms: dict[str, int],
         elsewhere: Elsewhere,
         now_s: float,
     ) -> None:
         self._order, self._slots_s, self._rooms, self._now_s = order, slots_s, rooms, now_s
+        self._spares = spares
         self._value_elsewhere = elsewhere
         self._sent: dict[str, Place] = {}
         self._stay_usd: dict[str, float] = {}
@@ -113,15 +130,13 @@ class _Table:
 
     def place(self) -> None:
         """Put every item that is not sent away where it shows content first, in order."""
-        free = self._free()
+        lanes = self._lanes()
         self._stay_usd = {}
         self.places = places = dict(self._sent)
         for item in self._order:
             if item.request.id not in self._sent:
-                name = _seat(item, free)
-                start_s = free[name][0]
-                heapreplace(free[name], start_s + item.own[name].occupies_s)
-                places[item.request.id] = Place(name, start_s)
+                name = _seat(item, lanes)
+                places[item.request.id] = Place(name, lanes[name].take(item.own[name]))
 
     def is_late(self, item: Item) -> bool:
         """Whether it would start here too late for its promise, at the quantile."""
@@ -190,22 +205,22 @@ class _Table:
 
     def _in_time(self, late: Item, leaving: Container[str]) -> bool:
         """Whether `late` starts in time once these have left."""
-        free = self._free()
+        lanes = self._lanes()
         for item in self._order:
             if item.request.id not in self._sent and item.request.id not in leaving:
-                name = _seat(item, free)
-                start_s = free[name][0]
+                name = _seat(item, lanes)
+                start_s = lanes[name].take(item.own[name])
                 if item is late:
                     return start_s <= item.own[name].latest_start_s
-                heapreplace(free[name], start_s + item.own[name].occupies_s)
         raise AssertionError("what is late has not left")
 
-    def _free(self) -> dict[str, list[float]]:
-        """When each slot is free, as a heap by endpoint."""
-        free = {name: [max(at_s, self._now_s) for at_s in slots] for name, slots in self._slots_s.items()}
-        for slots in free.values():
-            heapify(slots)
-        return free
+    def _lanes(self) -> dict[str, "_Lane"]:
+        """What each of our own endpoints has, with nothing of this placed yet."""
+        now_s, spares = self._now_s, self._spares
+        return {
+            name: _Lane([max(at_s, now_s) for at_s in slots], spares.get(name), now_s)
+            for name, slots in self._slots_s.items()
+        }
 
     def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
@@ -241,9 +256,58 @@ class _Leaving(msgspec.Struct):
     gain_usd: float
 
 
-def _seat(item: Item, free: dict[str, list[float]]) -> str:
+class _Lane:
+    """When one endpoint can begin with work: once a slot is free, and memory.
+
+    What waits for memory is not overtaken there by what comes after it: else what needs much would never begin.
+    """
+
+    __slots__ = ("_begun_s", "_ends", "_free_tokens", "_place", "_slots_s", "_tokens_max")
+
+    def __init__(self, slots_s: list[float], spare: Spare | None, now_s: float) -> None:
+        heapify(slots_s)
+        self._slots_s = slots_s
+        self._begun_s = now_s
+        self._tokens_max: float = inf
+        self._free_tokens: float = inf
+        self._ends: list[tuple[float, int]] = []
+        # Of the ends, how many are counted in what is free.
+        self._place = 0
+        if spare is not None:
+            self._tokens_max, self._free_tokens = float(spare.tokens_max), float(spare.free_tokens)
+            self._ends = list(spare.ends)
+
+    def start_s(self, fit: Fit) -> float:
+        """When it could begin with this."""
+        return self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
+
+    def take(self, fit: Fit) -> float:
+        """Place it; when that begins."""
+        tokens = min(float(fit.kv_tokens), self._tokens_max)
+        start_s, free_tokens, place = self._next(tokens)
+        if place > self._place:
+            self._begun_s, self._place = start_s, place
+        self._free_tokens = free_tokens - tokens
+        end_s = start_s + fit.occupies_s
+        heapreplace(self._slots_s, end_s)
+        if self._tokens_max != inf:
+            insort(self._ends, (end_s, int(tokens)), place)
+        return start_s
+
+    def _next(self, tokens: float) -> tuple[float, float, int]:
+        """When so much is free beside a slot, how much then is, and how many ends have passed for that."""
+        start_s, free_tokens, place = max(self._slots_s[0], self._begun_s), self._free_tokens, self._place
+        while free_tokens < tokens:
+            end_s, freed = self._ends[place]
+            start_s = max(start_s, end_s)
+            free_tokens += freed
+            place += 1
+        return start_s, free_tokens, place
+
+
+def _seat(item: Item, lanes: dict[str, _Lane]) -> str:
     """The endpoint of our own at which it shows content first."""
     own = item.own
     if len(own) == 1:
         return next(iter(own))
-    return min(own, key=lambda name: (free[name][0] + own[name].first_s, name))
+    return min(own, key=lambda name: (lanes[name].start_s(own[name]) + own[name].first_s, name))

@@ -2,6 +2,7 @@
 
 from tidegate.core import density, facts
 from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, Fingerprint, differs, filled, later
+from tidegate.core.hardware import kv_tokens, ranks_in_step
 from tidegate.core.loading import LOAD_S, usual_load_s
 from tidegate.core.model import Endpoint
 from tidegate.core.prior import Prior
@@ -36,3 +37,19 @@ def load_s(endpoint: Endpoint, fingerprint: Fingerprint) -> float:
     machine = endpoint.machine
     model = facts.told(fingerprint) if machine is None else density.model_at(machine, fingerprint)
     return LOAD_S if model is None else usual_load_s(model.parameters * model.weight_bytes)
+
+
+def memory_tokens(endpoint: Endpoint, fingerprint: Fingerprint) -> int | None:
+    """Tokens of context that its declared hardware has memory for; None where hardware or model are not known, and
+    where the weights alone would not fit: something else than what was declared must be there."""
+    machine = endpoint.machine
+    model = None if machine is None else density.model_at(machine, fingerprint)
+    if machine is None or model is None:
+        return None
+    setup = machine.setup
+    try:
+        tokens = kv_tokens(model, machine.accelerator, setup)
+    except ValueError:
+        return None
+    # Ranks that do not go in step have each as much.
+    return tokens * (setup.data_parallel // ranks_in_step(model, setup))

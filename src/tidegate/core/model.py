@@ -229,13 +229,19 @@ class Estimate(msgspec.Struct, kw_only=True):
 
 
 class Candidate(Record, frozen=True, kw_only=True):
-    """One endpoint as a decision saw it: the rule that excluded it, or its estimate and what makes up its value."""
+    """One endpoint as a decision saw it: the rule that excluded it, or its estimate and what makes up its value.
+
+    The request needs `kv_tokens` of the memory for contexts there, of which `kv_free_tokens` are believed to be free;
+    None where that is not known.
+    """
 
     endpoint: str
     excluded: Why | None = None
     estimate: Estimate | None = None
     value_usd: float | None = None
     contributions_usd: dict[str, float] = {}
+    kv_tokens: int | None = None
+    kv_free_tokens: int | None = None
 
 
 # --- what happened ----------------------------------------------------------------------------------------------
@@ -332,6 +338,8 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
 
     `running` and `queued` are requests of all clients, as the engine had them at `measured_s` or later; None is now.
     `resident`: the model is loaded. `loading`: it is being loaded, so that whoever comes waits for the rest of that.
+    Its memory for contexts holds `kv_tokens_max` tokens, of which the share `kv_share` is in use and cannot be evicted;
+    it runs as many as `slots` at once, and has made `preemptions` requests give way since it was started.
     """
 
     endpoint: str
@@ -345,6 +353,10 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     measured_s: float | None = None
     resident: bool | None = None
     loading: bool = False
+    kv_tokens_max: int | None = None
+    kv_share: float | None = None
+    slots: int | None = None
+    preemptions: int | None = None
 
 
 class Checked(Record, frozen=True, kw_only=True, tag="checked"):

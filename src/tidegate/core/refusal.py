@@ -37,6 +37,10 @@ def _back_s(model: EndpointModel, why: Why, now_s: float) -> float | None:
     match why:
         case Why.BUSY:
             return model.slots_free_s(now_s)[0]
+        case Why.MEMORY_TAKEN:
+            # How much is needed is a guess, so that the first that ends may be enough; others' ends are not known.
+            spare = model.memory.spare(now_s)
+            return now_s + DOWN_S if spare is None or not spare.ends else max(now_s, spare.ends[0][0])
         case Why.BREAKER_OPEN:
             return model.state.breaker.open_until_s
         case Why.TOLD_TO_WAIT:

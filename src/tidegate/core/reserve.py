@@ -49,7 +49,8 @@ class Reservation(msgspec.Struct, kw_only=True):
 
     `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
-    and `was_cold` whether one explains its time to first content.
+    and `was_cold` whether one explains its time to first content. Each completion takes memory for `output_tokens_high`
+    tokens at most, as far as that is foreseen.
     """
 
     started_s: float
@@ -86,6 +87,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     load_s_mean: float = 0.0
     cold: ColdSent | None = None
     was_cold: bool = False
+    output_tokens_high: int = 0
 
     @property
     def looked_at_s(self) -> float:
@@ -97,6 +99,14 @@ class Reservation(msgspec.Struct, kw_only=True):
         passed_s = now_s - self.started_s
         self.first_s_mean = min(self.first_s_mean, passed_s + self.first_s_mean - self.load_s_mean)
         self.load_s, self.load_s_mean = min(self.load_s, max(0.0, passed_s - self.network_s)), 0.0
+
+    def streamed_tokens(self, now_s: float) -> int:
+        """About how many tokens of each completion have come by now; never more than `output_tokens_high`."""
+        if self.first_s is None or self.ahead is None:
+            return 0
+        short, middle, long = self.ahead
+        streamed = max(0.0, now_s - self.first_s) * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean)
+        return min(self.output_tokens_high, int(streamed))
 
     def ends_s(self, now_s: float) -> tuple[float, float, float]:
         """When it frees its slot: three moments, each as likely, whose mean is expected.

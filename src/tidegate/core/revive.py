@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import bins, hazard, keeping, load
+from tidegate.core import bins, hazard, keeping, load, memory
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import Tracked, left_after, unjudged
 from tidegate.core.counts import Counts, Lengths
@@ -86,6 +86,7 @@ def reconfigured(
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
                 # Seconds and chances: no prior is in them.
                 cold=known.cold,
+                memory=known.memory,
                 up=known.up,
                 not_before_s=known.not_before_s,
             )
@@ -154,6 +155,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         fingerprint=e.fingerprint,
         load=load.kept(e.load, now_s),
         cold=_revived_cold(e.cold, now_s),
+        memory=memory.kept(e.memory, now_s),
     )
 
 
@@ -217,6 +219,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
     if len(e.e2e) != 1 + OUTPUT_ROWS:
         yield f"`e2e` has {len(e.e2e)} kinds of promises, not {1 + OUTPUT_ROWS}"
     if why := load.fault(e.load):
+        yield why
+    if why := memory.fault(e.memory):
         yield why
     if (len(e.cold.idle), len(e.cold.levels)) != (hazard.BINS, hazard.BINS):
         yield f"`cold` has {len(e.cold.idle)} and {len(e.cold.levels)} bins, not {hazard.BINS}"

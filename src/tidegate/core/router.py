@@ -4,7 +4,7 @@ from heapq import heappush, heappushpop
 
 import msgspec
 
-from tidegate.core import plan, rules
+from tidegate.core import memory, plan, rules
 from tidegate.core.base import Base, asked
 from tidegate.core.baseline import static_order
 from tidegate.core.counts import Turns
@@ -43,6 +43,9 @@ from tidegate.core.session import Sessions
 from tidegate.core.state import State
 from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
 from tidegate.core.why import Why
+
+# An endpoint that is merely full is worth waiting for.
+_FULL = (Why.BUSY, Why.MEMORY_TAKEN)
 
 
 class Router:
@@ -90,7 +93,7 @@ class Router:
         worth = worth_usd(request, length)
         held = bool(self._state.held)
         for model in models:
-            if model.owned and (held or model.room <= 0):
+            if model.owned and (held or not _takes(model, request, length, now_s)):
                 options = self._weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = self._weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
@@ -129,10 +132,11 @@ class Router:
             # What a rule excludes is still predicted: a reader wants to know what it would have been.
             base = model.base(request, length, now_s)
             wait_s = 0.0
-            if why is None and model.owned and (model.room <= 0 or self._state.held):
+            if why is None and model.owned and (self._state.held or not _takes(model, request, length, now_s)):
                 alone = item(request, worth, {model.name: base}, [])
                 wait_s = max(0.0, self._schedule(alone, now_s)[request.id].start_s - now_s)
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
+            spare = model.memory.spare(now_s)
             found.append(
                 Candidate(
                     endpoint=model.name,
@@ -140,6 +144,8 @@ class Router:
                     estimate=estimate(request, base, wait_s, now_s),
                     value_usd=sum(parts.values()),
                     contributions_usd=parts,
+                    kv_tokens=memory.tokens_needed(request, length),
+                    kv_free_tokens=None if spare is None else max(0, spare.free_tokens),
                 )
             )
         return found
@@ -371,7 +377,7 @@ class Router:
         steps: tuple[Step, ...] = plan.steps(
             request, ranked[: self._attempts_max(request)], worth, now_s - request.arrived_s
         )
-        busy = [name for name, excluded in reasons.items() if excluded is Why.BUSY]
+        busy = [name for name, excluded in reasons.items() if excluded in _FULL]
         if busy and len(steps) < self._attempts_max(request):
             # Should all of these fail, one that is merely full now is worth waiting for.
             until_s = plan.to_ms(now_s + self._policy.recheck_s)
@@ -392,9 +398,10 @@ class Router:
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
             return self._go(request, ranked, reasons, why, worth, now_s)
         if place.start_s <= now_s:
-            free = [o for name, o in own.items() if name != place.endpoint and o.model.room > 0]
+            length = own[place.endpoint].base.length
+            free = [o for n, o in own.items() if n != place.endpoint and _takes(o.model, request, length, now_s)]
             return self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
-        reasons = reasons | dict.fromkeys(own, Why.BUSY)
+        reasons = reasons | {name: _why_full(o, request, now_s) for name, o in own.items()}
         if request.id in self._state.held:
             stays = not self._expired(request, now_s)
         else:
@@ -412,11 +419,16 @@ class Router:
 
     def _wait_or_refuse(self, request: Request, reasons: dict[str, Why], now_s: float) -> Decision:
         """Nobody takes it now. Where somebody is merely full it waits: a refusal would lose what a slot could serve."""
-        busy = [self._models[name] for name, why in reasons.items() if why is Why.BUSY]
+        busy = [(self._models[name], why) for name, why in reasons.items() if why in _FULL]
         held = request.id in self._state.held
         may_wait = not self._expired(request, now_s) if held else len(self._state.held) < self._policy.held_max
         if busy and may_wait:
-            start_s, name = min((m.slots_free_s(now_s)[0], m.name) for m in busy)
+            # A slot has its time; of memory it is found out again and again.
+            starts_s = [
+                (m.slots_free_s(now_s)[0] if why is Why.BUSY else now_s + self._policy.recheck_s, m.name)
+                for m, why in busy
+            ]
+            start_s, name = min(starts_s)
             return self._wait(request, name, start_s, now_s)
         return refuse(request, reasons, self._models, now_s)
 
@@ -436,9 +448,13 @@ class Router:
         """Without predictions: local if it fits, else the cheapest remote. What is held keeps waiting for its slot."""
         own = [m for m in models if m.owned]
         held = request.id in self._state.held
-        ranked = static_order((m.endpoint, m.room, rules.cost_usd_most(request, m.endpoint, length)) for m in models)
+        takes = {m.name: _takes(m, request, length, now_s) for m in models}
+        ranked = static_order(
+            (m.endpoint, m.room if takes[m.name] else 0, rules.cost_usd_most(request, m.endpoint, length))
+            for m in models
+        )
         may_wait = not self._expired(request, now_s) if held else len(self._state.held) < self._policy.held_max
-        free = any(m.room > 0 for m in own)
+        free = any(takes[m.name] for m in own)
         if own and not free and may_wait and (held or not ranked):
             return self._wait(request, own[0].name, float("inf"), now_s)
         if not ranked:
@@ -469,13 +485,15 @@ class Router:
             own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
             if own:
                 items.append(item(request, worth_usd(request, length), own))
-        slots_s, rooms = {}, {}
+        slots_s, rooms, spares = {}, {}, {}
         for name, model in self._models.items():
             if model.owned:
                 slots_s[name] = model.slots_free_s(now_s)
+                if (spare := model.memory.spare(now_s)) is not None:
+                    spares[name] = spare
             else:
                 rooms[name] = model.room
-        return schedule(items, slots_s, rooms, lambda request: self._elsewhere(request, now_s), now_s)
+        return schedule(items, slots_s, rooms, lambda request: self._elsewhere(request, now_s), now_s, spares)
 
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
         """What a held request would be worth at each endpoint that is not ours, best first."""
@@ -488,6 +506,18 @@ class Router:
 
 def _best_first(valued: list[tuple[float, str]]) -> list[tuple[float, str]]:
     return sorted(valued, key=lambda v: (-v[0], v[1]))
+
+
+def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
+    """Whether it has a slot for this now, and memory."""
+    return model.room > 0 and model.memory.fits(memory.tokens_needed(request, length), now_s)
+
+
+def _why_full(option: Option, request: Request, now_s: float) -> Why:
+    """Why one of our own has no place for this yet: one is missing, or spoken for, or it lacks the memory."""
+    model = option.model
+    fits = model.room <= 0 or model.memory.fits(memory.tokens_needed(request, option.base.length), now_s)
+    return Why.BUSY if fits else Why.MEMORY_TAKEN
 
 
 def _waits(decision: Decision) -> bool:

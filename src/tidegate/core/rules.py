@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from tidegate.core import memory
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request
@@ -65,6 +66,8 @@ def excluded(
             return Why.LACKS_CAPABILITY
     if needed > model.context_tokens:
         return Why.CONTEXT_TOO_LONG
+    if model.memory.known and memory.tokens_needed_least(request) > model.memory.tokens_sure:
+        return Why.MEMORY_TOO_SMALL
     if request.cost_usd_max is not None and cost_usd_most(request, endpoint, length) > request.cost_usd_max:
         return Why.OVER_MAX_COST
     if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:
@@ -80,8 +83,11 @@ def excluded(
     if now_s < state.not_before_s:
         return Why.TOLD_TO_WAIT
     # What is ours is waited for; elsewhere nobody may wait.
-    if not endpoint.owned and len(state.reservations) >= endpoint.concurrency:
-        return Why.BUSY
+    if not endpoint.owned:
+        if len(state.reservations) >= endpoint.concurrency:
+            return Why.BUSY
+        if model.memory.known and not model.memory.fits(memory.tokens_needed(request, length), now_s):
+            return Why.MEMORY_TAKEN
     return None
 
 
@@ -94,6 +100,7 @@ _CLOSENESS = (
     Why.NOT_ALIKE,
     Why.LACKS_CAPABILITY,
     Why.CONTEXT_TOO_LONG,
+    Why.MEMORY_TOO_SMALL,
     Why.OVER_MAX_COST,
     Why.OVER_BUDGET,
     Why.PINNED_ELSEWHERE,
@@ -102,11 +109,12 @@ _CLOSENESS = (
     Why.BREAKER_OPEN,
     Why.TOLD_TO_WAIT,
     Why.BUSY,
+    Why.MEMORY_TAKEN,
     Why.HOLD_FULL,
     # Last: it would be served, were the conversation allowed to move.
     Why.SESSION_ELSEWHERE,
 )
-PASSING = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY))
+PASSING = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY, Why.MEMORY_TAKEN))
 """What is, and not what may be: reasons that pass by themselves, or that operators take back."""
 
 _RANK = {why: rank for rank, why in enumerate(_CLOSENESS)}
@@ -117,6 +125,7 @@ _ONLY = {
     Why.SESSION_ELSEWHERE: Why.ONLY_CONTINUING,
     Why.LACKS_CAPABILITY: Why.ONLY_CAPABLE,
     Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
+    Why.MEMORY_TOO_SMALL: Why.ONLY_LONG_ENOUGH,
     Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,
     Why.OVER_BUDGET: Why.ONLY_WITHIN_BUDGET,
     Why.PINNED_ELSEWHERE: Why.ONLY_PINNED,

@@ -62,6 +62,54 @@ class ColdState(msgspec.Struct, kw_only=True):
     told_loading_s: float | None = None
 
 
+class ToldCount(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """A count, and when it was told."""
+
+    at_s: float
+    count: int
+
+
+class InUse(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """The `share` of an engine's memory that was told to be in use at `at_s`.
+
+    Of ours, `least` tokens must have been there when that was measured, and `ours` may have been.
+    """
+
+    at_s: float
+    share: float
+    least: int
+    ours: int
+
+
+class GoneTokens(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
+    """What an attempt that is over held at last, for reports that were measured when it was not.
+
+    `first_s` is when it began to answer, and when it ended where it did not.
+    """
+
+    ended_s: float
+    started_s: float
+    first_s: float
+    prompt_tokens: int
+    held: int
+    completions: int = 1
+
+
+class MemoryState(msgspec.Struct, kw_only=True):
+    """What an engine tells of its memory for contexts.
+
+    It holds so many `tokens`, has so many `slots`, and has preempted so often; None was never told. When it last did,
+    about as much as `full` was there. `gone` are ours that ended last, the latest at the end.
+    """
+
+    tokens: ToldCount | None = None
+    slots: ToldCount | None = None
+    preemptions: ToldCount | None = None
+    full: ToldCount | None = None
+    use: InUse | None = None
+    gone: list[GoneTokens] = []
+
+
 class EndpointState(msgspec.Struct, kw_only=True):
     """All that is learned and tracked of one endpoint.
 
@@ -88,6 +136,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     e2e: list[Tracked] = msgspec.field(default_factory=_unjudged)
     load: Load = msgspec.field(default_factory=Load)
     cold: ColdState = msgspec.field(default_factory=ColdState)
+    memory: MemoryState = msgspec.field(default_factory=MemoryState)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

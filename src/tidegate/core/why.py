@@ -31,6 +31,7 @@ class Why(StrEnum):
     SITE_NOT_ALLOWED = "site_not_allowed"
     NOT_ALIKE = "not_alike"
     CONTEXT_TOO_LONG = "context_too_long"
+    MEMORY_TOO_SMALL = "memory_too_small"
     LACKS_CAPABILITY = "lacks_capability"
     OVER_MAX_COST = "over_max_cost"
     OVER_BUDGET = "over_budget"
@@ -41,6 +42,7 @@ class Why(StrEnum):
     BREAKER_OPEN = "breaker_open"
     TOLD_TO_WAIT = "told_to_wait"
     BUSY = "busy"
+    MEMORY_TAKEN = "memory_taken"
     HOLD_FULL = "hold_full"
 
 
@@ -50,7 +52,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.NOT_WORTH_MORE: "the promise is at risk here; keeping it elsewhere costs more than it is worth",
     Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
     Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
-    Why.ONLY_LONG_ENOUGH: "only this endpoint's context window holds prompt and output",
+    Why.ONLY_LONG_ENOUGH: "only this endpoint's context window and memory hold prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
     Why.ONLY_CONTINUING: "the conversation goes on with the model that it began with, and no other endpoint has it",
@@ -67,6 +69,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.SITE_NOT_ALLOWED: "the request's data may not go to this site",
     Why.NOT_ALIKE: "the endpoint's model is less alike to the one asked for than the request demands",
     Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
+    Why.MEMORY_TOO_SMALL: "the prompt alone exceeds the memory that the engine has for contexts",
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
     Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
@@ -77,5 +80,6 @@ WHY_TEXT: dict[Why, str] = {
     Why.BREAKER_OPEN: "recent failures opened the endpoint's breaker",
     Why.TOLD_TO_WAIT: "the endpoint refused and named a time to come back",
     Why.BUSY: "as much is in flight there as it takes",
+    Why.MEMORY_TAKEN: "beside what runs there, the engine's memory does not hold prompt and output",
     Why.HOLD_FULL: "every slot is taken and the hold queue is full",
 }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending, Fingerprint, Record
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
@@ -94,8 +95,10 @@ class ProbeAnswer(Record, frozen=True, kw_only=True):
 class Signals(Record, frozen=True, kw_only=True):
     """What a probe tells. None is unknown, never zero.
 
-    `media` are the kinds besides text that the model takes; `cache_share` is how full the KV cache is, from 0 to 1.
-    `fingerprint` is what the engine tells of its model. `resident`: whether that is loaded; `loading`: it will be.
+    `media` are the kinds besides text that the model takes. `fingerprint` is what the engine tells of its model.
+    `resident`: whether that is loaded; `loading`: it will be. The KV cache holds `kv_tokens_max` tokens, of which the
+    share `kv_share` is in use and cannot be evicted; `slots` requests run at once, and `preemptions` had to give way
+    since the engine was started.
     """
 
     up: bool
@@ -103,15 +106,28 @@ class Signals(Record, frozen=True, kw_only=True):
     media: tuple[Capability, ...] | None = None
     running: int | None = None
     queued: int | None = None
-    cache_share: float | None = None
     fingerprint: Fingerprint | None = None
     resident: bool | None = None
     loading: bool = False
+    kv_tokens_max: int | None = None
+    kv_share: float | None = None
+    slots: int | None = None
+    preemptions: int | None = None
 
 
 def recognised(fingerprint: Fingerprint) -> Fingerprint | None:
     """The fingerprint, None where the engine told nothing of its model."""
     return None if fingerprint == Fingerprint(context_tokens=fingerprint.context_tokens) else fingerprint
+
+
+def counted(told: float | None) -> int | None:
+    """A count that an engine tells, None where it can be none."""
+    return int(told) if told is not None and 0 <= told <= COUNT_MAX else None
+
+
+def share(told: float | None) -> float | None:
+    """A share that an engine tells, None where it can be none."""
+    return told if told is not None and 0.0 <= told <= 1.0 else None
 
 
 class Dialect(Protocol):

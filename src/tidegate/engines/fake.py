@@ -111,6 +111,8 @@ class FakeEngine:
         self.paused = 0
         self.up = True
         self.resident = True
+        # How many requests it says that it runs at once.
+        self.slots: int | None = None
         self.loading = False
         self.asked: list[str] = []
         self._model = model
@@ -157,6 +159,7 @@ class FakeEngine:
                 "default_generation_settings": {"n_ctx": self._context_tokens},
                 "model_path": self.weights,
                 "is_sleeping": not self.resident,
+                "total_slots": self.slots,
             }
             exchange.respond(200, (_JSON,), msgspec.json.encode(props))
         elif exchange.path == "/metrics":

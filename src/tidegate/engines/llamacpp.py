@@ -16,7 +16,7 @@ import msgspec
 from tidegate.core.fingerprint import digest, text
 from tidegate.core.model import Capability, Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised
 from tidegate.engines.listed import Meta, origin, status
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE, read_error
@@ -46,6 +46,10 @@ class _Props(msgspec.Struct):
 
 class _Sleep(msgspec.Struct):
     is_sleeping: bool | None = None
+
+
+class _Slots(msgspec.Struct):
+    total_slots: int | None = None
 
 
 class _Told(msgspec.Struct):
@@ -89,21 +93,28 @@ class LlamaCpp:
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
-        """See `Dialect`. `/health` answers 503 while the model loads; `n_ctx` is the window of one slot."""
+        """See `Dialect`. `/health` answers 503 while the model loads; `n_ctx` is the window of one slot.
+
+        What of their memory is in use, it does not tell, nor whether slots share one window (`--kv-unified`): each is
+        taken to have its own, which then is more than there is.
+        """
         health, props, metrics, models = answers
         if health is None or health.status != 200:
             loading = health is not None and read_error(health.status, health.body).message == _LOADING
             return Signals(up=False, resident=False if loading else None, loading=loading)
-        told, sleep = _Props(), _Sleep()
+        told, sleep, parallel = _Props(), _Sleep(), _Slots()
         if props is not None and props.status == 200:
             with suppress(*UNREADABLE):
                 told = msgspec.json.decode(props.body, type=_Props)
             with suppress(*UNREADABLE):
                 sleep = msgspec.json.decode(props.body, type=_Sleep)
+            with suppress(*UNREADABLE):
+                parallel = msgspec.json.decode(props.body, type=_Slots)
         n_ctx = told.default_generation_settings.n_ctx
         window = n_ctx if n_ctx is not None and n_ctx > 0 else None
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
         running, queued = found.get(_RUNNING), found.get(_QUEUED)
+        slots = counted(parallel.total_slots) or None
         stated = status(models, self._model)
         awake = None if sleep.is_sleeping is None else not sleep.is_sleeping
         return Signals(
@@ -115,6 +126,8 @@ class LlamaCpp:
             fingerprint=recognised(self._fingerprint(props, models, window)),
             resident=_RESIDENT.get(stated, awake),
             loading=stated == "loading",
+            kv_tokens_max=counted(slots * window) if slots is not None and window is not None else None,
+            slots=slots,
         )
 
     def _fingerprint(self, props: ProbeAnswer | None, models: ProbeAnswer | None, window: int | None) -> Fingerprint:

@@ -7,7 +7,7 @@ import msgspec
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised, share
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
@@ -16,6 +16,11 @@ from tidegate.wire.prometheus import Labels, samples
 _RUNNING = "sglang:num_running_reqs"
 _QUEUED = "sglang:num_queue_reqs"
 _CACHE = "sglang:token_usage"
+# Not `sglang:num_retracted_reqs`, which is of the newest batch alone.
+_PREEMPTIONS = "sglang:num_retracted_requests_total"
+
+# No server runs more data-parallel replicas.
+REPLICAS_MAX = 4096
 
 
 class _Info(msgspec.Struct):
@@ -23,6 +28,13 @@ class _Info(msgspec.Struct):
 
     context_length: int | None = None
     max_total_num_tokens: int | None = None
+
+
+class _Replicas(msgspec.Struct):
+    """Of the same: how many replicas there are, and how many requests run at once, where that was told at its start."""
+
+    dp_size: int = 1
+    max_running_requests: int | None = None
 
 
 class _Loaded(msgspec.Struct):
@@ -64,19 +76,25 @@ class SGLang:
         models, info, metrics = answers
         if not self._openai.signals((models,)).up:
             return Signals(up=False)
-        told = _info(info)
+        told, replicas = _info(info), _replicas(info)
         windows = (self._openai.window(models), told.context_length, told.max_total_num_tokens)
         exposed = metrics.body if metrics is not None and metrics.status == 200 else b""
-        found = samples(exposed, (_RUNNING, _QUEUED, _CACHE))
-        running, queued, full = (_by_replica(found.get(name, [])) for name in (_RUNNING, _QUEUED, _CACHE))
+        metered = (_RUNNING, _QUEUED, _CACHE, _PREEMPTIONS)
+        found = samples(exposed, metered)
+        running, queued, shares, preemptions = (_by_replica(found.get(name, [])) for name in metered)
         window = min((w for w in windows if w is not None and w > 0), default=None)
         return Signals(
             up=True,
             context_tokens=window,
             running=int(sum(running)) if running else None,
             queued=int(sum(queued)) if queued else None,
-            cache_share=min(1.0, max(0.0, *full)) if full else None,
             fingerprint=recognised(_fingerprint(info, window)),
+            # Replicas are alike: each has a pool of so many tokens, and the mean is the share of all of them.
+            kv_tokens_max=_all(told.max_total_num_tokens, replicas.dp_size),
+            kv_share=share(sum(shares) / len(shares)) if shares else None,
+            # Of several replicas it depends on how they share their work whether it is that of each or of all.
+            slots=_all(replicas.max_running_requests, 1) if replicas.dp_size == 1 else None,
+            preemptions=counted(sum(preemptions)) if preemptions else None,
         )
 
 
@@ -99,6 +117,17 @@ def _info(answer: ProbeAnswer | None) -> _Info:
         return _Info() if answer is None else msgspec.json.decode(answer.body, type=_Info)
     except UNREADABLE:
         return _Info()
+
+
+def _replicas(answer: ProbeAnswer | None) -> _Replicas:
+    try:
+        return _Replicas() if answer is None else msgspec.json.decode(answer.body, type=_Replicas)
+    except UNREADABLE:
+        return _Replicas()
+
+
+def _all(told: int | None, replicas: int) -> int | None:
+    return counted(told * replicas) if told is not None and told > 0 and 0 < replicas <= REPLICAS_MAX else None
 
 
 def _by_replica(told: Sequence[tuple[Labels, float]]) -> list[float]:

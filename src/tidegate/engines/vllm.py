@@ -9,17 +9,21 @@ import msgspec
 
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised, share
 from tidegate.engines.listed import origin
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
-from tidegate.wire.prometheus import samples
+from tidegate.wire.prometheus import Labels, count, samples
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
 # The name since version 1 of its engine, and the one before.
 _CACHE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
+# Its memory stands in the labels of this: how many blocks there are, how large they are, and lately the tokens in all,
+# which is another number where layers differ.
+_MEMORY = "vllm:cache_config_info"
+_PREEMPTIONS = "vllm:num_preemptions_total"
 # One sample for each state, of which one is 1.
 _SLEEP = "vllm:engine_sleep_state"
 _AWAKE = b"awake"
@@ -57,7 +61,7 @@ class VLLM:
         )
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
-        """See `Dialect`. Engines that share the load have samples of their own: requests add up, caches do not.
+        """See `Dialect`. Engines that share the load have samples of their own: they add up.
 
         One that was put to sleep does not wake by itself, and a request would kill it: until somebody wakes it, it is
         down.
@@ -66,19 +70,19 @@ class VLLM:
         if health is None or health.status != 200:
             return Signals(up=False)
         text = metrics.body if metrics is not None and metrics.status == 200 else b""
-        found = samples(text, (_RUNNING, _WAITING, _SLEEP, *_CACHE))
+        found = samples(text, (_RUNNING, _WAITING, _SLEEP, _MEMORY, _PREEMPTIONS, *_CACHE))
         if any(not value for labels, value in found.get(_SLEEP, ()) if labels.get(b"sleep_state") == _AWAKE):
             return Signals(up=False, resident=False)
         values = {name: [value for _, value in told] for name, told in found.items()}
         running, waiting = (int(sum(values[name])) if name in values else None for name in (_RUNNING, _WAITING))
         window = self._openai.window(models)
-        full = next((max(values[name]) for name in _CACHE if name in values), None)
+        shares = next((values[name] for name in _CACHE if name in values), [])
+        preemptions = sum(values[_PREEMPTIONS]) if _PREEMPTIONS in values else None
         return Signals(
             up=True,
             context_tokens=window,
             running=running,
             queued=waiting,
-            cache_share=None if full is None else min(1.0, max(0.0, full)),
             fingerprint=recognised(
                 Fingerprint(
                     weights=names.repository(origin(models, self._model).root or ""),
@@ -86,7 +90,25 @@ class VLLM:
                     engine=names.build("vLLM", _version(version)),
                 )
             ),
+            kv_tokens_max=_kv_tokens([labels for labels, _ in found.get(_MEMORY, ())]),
+            # They are alike, so the mean is the share of all their memory.
+            kv_share=share(sum(shares) / len(shares)) if shares else None,
+            preemptions=counted(preemptions),
         )
+
+
+def _kv_tokens(engines: Sequence[Labels]) -> int | None:
+    """What the KV caches of all engines hold together; None where one of them does not tell."""
+    total = 0
+    for labels in engines:
+        tokens = count(labels.get(b"kv_cache_size_tokens"))
+        blocks, size = count(labels.get(b"num_gpu_blocks")), count(labels.get(b"block_size"))
+        if tokens is None and blocks is not None and size is not None:
+            tokens = blocks * size
+        if not tokens:
+            return None
+        total += tokens
+    return counted(total) if total else None
 
 
 def _version(answer: ProbeAnswer | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config.secret import Secret
+from tidegate.core.memory import Memory
 from tidegate.core.others import Others
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
@@ -111,6 +112,7 @@ class Admin:
         dispatch = self._dispatch
         seen = self._servers()[0].statistics()
         return dispatch.metrics.exposition(
+            now_s=dispatch.clock.now_s(),
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
             held=dispatch.router.held,
             overrides=dispatch.router.overrides,
@@ -142,6 +144,7 @@ class Admin:
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
                 "others": _others(model.others, now_s),
+                "memory": _memory(model.memory, now_s),
                 "rtt_s": model.network.rtt_s,
                 "upload_bytes_per_s": model.network.upload_bytes_per_s,
                 "cold_start": model.cold.at(now_s, len(state.reservations)),
@@ -188,6 +191,14 @@ class Admin:
         finally:
             self._explaining = None
         exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": explained}))
+
+
+def _memory(memory: Memory, now_s: float) -> dict[str, int | None] | None:
+    """Tokens of context that it has memory for, None where that is not known."""
+    spare = memory.spare(now_s)
+    if spare is None:
+        return None
+    return {"kv_tokens_max": spare.tokens_max, "kv_free_tokens": max(0, spare.free_tokens), "slots": memory.slots}
 
 
 def _others(others: Others, now_s: float) -> dict[str, float] | None:

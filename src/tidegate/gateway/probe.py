@@ -140,6 +140,10 @@ class Prober:
             measured_s=None if signals.running is None else begun_s,
             resident=signals.resident,
             loading=signals.loading,
+            kv_tokens_max=signals.kv_tokens_max,
+            kv_share=signals.kv_share,
+            slots=signals.slots,
+            preemptions=signals.preemptions,
         )
 
     def _signals(self, answers: list[ProbeAnswer | None]) -> Signals:

@@ -49,6 +49,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.SITE_NOT_ALLOWED: (400, "invalid_request_error", "site_not_allowed"),
     Why.NOT_ALIKE: (400, "invalid_request_error", "model_not_alike"),
     Why.CONTEXT_TOO_LONG: (400, "invalid_request_error", "context_length_exceeded"),
+    Why.MEMORY_TOO_SMALL: (400, "invalid_request_error", "context_length_exceeded"),
     Why.LACKS_CAPABILITY: (400, "invalid_request_error", "unsupported_capability"),
     Why.OVER_MAX_COST: (400, "invalid_request_error", "max_cost_exceeded"),
     Why.OVER_BUDGET: (429, "insufficient_quota", "insufficient_quota"),
@@ -59,6 +60,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.BREAKER_OPEN: (503, "api_error", "no_endpoint_available"),
     Why.TOLD_TO_WAIT: (429, "rate_limit_error", "rate_limit_exceeded"),
     Why.BUSY: (429, "rate_limit_error", "all_endpoints_busy"),
+    Why.MEMORY_TAKEN: (429, "rate_limit_error", "all_endpoints_busy"),
     Why.HOLD_FULL: (429, "rate_limit_error", "all_endpoints_busy"),
 }
 _REMEDIES: dict[Why, str] = {
@@ -66,6 +68,7 @@ _REMEDIES: dict[Why, str] = {
     Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or add an endpoint at an allowed site",
     Why.NOT_ALIKE: "accept less with x-tidegate-likeness: same_family or substitute, or add an endpoint with the model",
     Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
+    Why.MEMORY_TOO_SMALL: "shorten the prompt, or add an endpoint with more memory",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
     Why.OVER_BUDGET: "lower max_tokens, wait until the budget is renewed, or add an endpoint that costs nothing",
     Why.SESSION_ELSEWHERE: "let it go on with another model by x-tidegate-session-moves: true, or name a new session",

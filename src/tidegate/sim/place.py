@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Protocol
 
-from tidegate.core.model import Ending, Probed
+from tidegate.core.model import Ending, Probed, replace
 from tidegate.sim.api import Api
 from tidegate.sim.engine import Engine, Kind, Sequence
 from tidegate.sim.job import Job
+from tidegate.sim.kv import BLOCK_TOKENS
 from tidegate.sim.loop import Loop
 
 
@@ -157,11 +158,14 @@ class Local(_Away):
         way: Way | None = None,
         *,
         tells_residency: bool = False,
+        tells_memory: bool = False,
     ) -> None:
-        """`tells_residency`: it is of a kind that tells probes whether its model is loaded."""
+        """`tells_residency`: it is of a kind that tells probes whether its model is loaded, `tells_memory` how much of
+        its memory is in use."""
         super().__init__(name, loop, listener, way)
         self.engine = engine
         self._tells_residency = tells_residency
+        self._tells_memory = tells_memory
         self.down = False
         self._attempts: dict[Sequence, Attempt] = {}
         self._planned_s = inf
@@ -185,7 +189,17 @@ class Local(_Away):
         """See `Place`."""
         engine = self.engine
         resident = engine.resident(self._loop.now_s) if self._tells_residency else None
-        return self._seen(up=not self.down, running=engine.running, queued=engine.queued, resident=resident)
+        seen = self._seen(up=not self.down, running=engine.running, queued=engine.queued, resident=resident)
+        if not self._tells_memory or not seen.up:
+            return seen
+        kv = engine.kv
+        return replace(
+            seen,
+            kv_tokens_max=kv.capacity * BLOCK_TOKENS,
+            kv_share=kv.used / kv.capacity,
+            slots=engine.profile.slots,
+            preemptions=engine.preemptions,
+        )
 
     def share(self, jobs: Iterator[Job]) -> None:
         """Others use the engine as well, past the gateway: each of these jobs, at its time of arrival."""

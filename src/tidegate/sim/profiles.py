@@ -31,13 +31,15 @@ PROFILE_TABLES = ("engine", "network", "confidence", "measured")
 class Stands(Record, frozen=True, kw_only=True):
     """What stands there, an engine or an API, and the way to it, None where it is here.
 
-    `tells_residency`: the engine is of a kind that tells whether its model is loaded.
+    `tells_residency`: the engine is of a kind that tells whether its model is loaded; `tells_memory`: of one that tells
+    how much memory for contexts it has, and how much of it is in use.
     """
 
     engine: EngineProfile | None = None
     api: ApiProfile | None = None
     link: LinkProfile | None = None
     tells_residency: bool = False
+    tells_memory: bool = False
 
 
 def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> Stands | None:

@@ -29,6 +29,7 @@ INTERACTIVE = {"interactive": 1.0}
 OWN = ("world", "traffic", "fault", "bounds")
 """The tables that a configuration does not have."""
 TELL_RESIDENCY = frozenset({EngineKind.LLAMACPP, EngineKind.OLLAMA})
+TELL_MEMORY = frozenset({EngineKind.VLLM, EngineKind.SGLANG})
 """The kinds of engines whose probes tell whether a model is loaded, and that load it by themselves."""
 MANY_MAX = 128  # of [[traffic]], for which identities of blocks are kept apart; more [[fault]] than that are a script
 
@@ -177,12 +178,16 @@ class _Reading:
             elif (table := convert(raw[name], path, PlaceTable, problems)) is not None:
                 there = profiles.stands(path, table, self._folder, problems)
                 if there is not None:
-                    made[name] = replace(there, tells_residency=self._tells_residency(name))
+                    made[name] = replace(
+                        there,
+                        tells_residency=self._is_of(TELL_RESIDENCY, name),
+                        tells_memory=self._is_of(TELL_MEMORY, name),
+                    )
         return made
 
-    def _tells_residency(self, name: str) -> bool:
+    def _is_of(self, kinds: frozenset[EngineKind], name: str) -> bool:
         table = None if self._config is None else self._config.endpoints.get(name)
-        return table is not None and table.engine in TELL_RESIDENCY
+        return table is not None and table.engine in kinds
 
     def traffic(self, trace: tuple[Path, TraceFormat] | None) -> tuple[TrafficTable, ...]:
         """Who asks: what is written, or a trace instead."""

@@ -92,7 +92,15 @@ def _places(scenario: Scenario, world: World) -> dict[str, Local | Remote]:
         link = None if stands.link is None else Link(stands.link, chance, name)
         if stands.engine is not None:
             engine = Engine(stands.engine, scenario.start_s)
-            places[name] = Local(name, engine, world.loop, world, link, tells_residency=stands.tells_residency)
+            places[name] = Local(
+                name,
+                engine,
+                world.loop,
+                world,
+                link,
+                tells_residency=stands.tells_residency,
+                tells_memory=stands.tells_memory,
+            )
         else:
             assert stands.api is not None
             places[name] = Remote(name, Api(stands.api, chance, name), world.loop, world, link)

@@ -78,6 +78,18 @@ TABLE: tuple[Spec, ...] = (
         labels=("endpoint",),
         help="What its reports of load are worth, from 0 to 1: how far they agree with what is known to be there.",
     ),
+    Spec(
+        name="kv_tokens_max",
+        type="gauge",
+        labels=("endpoint",),
+        help="Tokens of context that it has memory for, as told, declared or found. Absent where unknown, as below.",
+    ),
+    Spec(
+        name="kv_tokens_free",
+        type="gauge",
+        labels=("endpoint",),
+        help="Of these, those that are free now, by the last report and by what is in flight.",
+    ),
     Spec(name="up", type="gauge", labels=("endpoint",), help="1 where the last probe reached the endpoint."),
     Spec(name="breaker_open", type="gauge", labels=("endpoint",), help="1 where failures opened the breaker."),
     Spec(
@@ -321,6 +333,7 @@ class Metrics:
     def exposition(
         self,
         *,
+        now_s: float,
         endpoints: Iterable[EndpointModel],
         held: int,
         overrides: Overrides,
@@ -349,6 +362,9 @@ class Metrics:
                 ("pinned", model.name in overrides.pinned),
             ):
                 gauges.setdefault(name, {})[(model.name,)] = float(value)
+            if (spare := model.memory.spare(now_s)) is not None:
+                gauges.setdefault("kv_tokens_max", {})[(model.name,)] = float(spare.tokens_max)
+                gauges.setdefault("kv_tokens_free", {})[(model.name,)] = float(max(0, spare.free_tokens))
             if model.others.told:
                 told = *model.others.newest, model.others.trust
                 for name, number in zip(("others_running", "others_queued", "report_trust"), told, strict=True):

@@ -10,6 +10,7 @@ EXPOSITION_BYTES_MAX = 1024 * 1024
 _SAMPLE = re.compile(
     rb'([a-zA-Z_:][a-zA-Z0-9_:]*)[ \t]*(?:\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?[ \t]*([-+.0-9a-zA-Z]+)(?:[ \t].*)?'
 )
+_COUNT = re.compile(rb"[0-9]{1,15}")
 _LABEL = re.compile(rb'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"')
 
 Labels = dict[bytes, bytes]
@@ -18,6 +19,11 @@ Labels = dict[bytes, bytes]
 def gauges(text: bytes, names: Collection[str]) -> dict[str, float]:
     """The values of the named metrics, each summed over its label sets. What is missing is absent, never zero."""
     return {name: sum(value for _, value in found) for name, found in samples(text, names).items()}
+
+
+def count(told: bytes | None) -> int | None:
+    """A count that stands in a label, as in info metrics; None where it is none, as `None` is in vLLM's."""
+    return int(told) if told is not None and _COUNT.fullmatch(told) else None
 
 
 def samples(text: bytes, names: Collection[str]) -> dict[str, list[tuple[Labels, float]]]:

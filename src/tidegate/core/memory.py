@@ -1,0 +1,322 @@
+"""Memory for contexts, in tokens of KV cache: how much of it an engine has, what is taken, and what a request needs.
+
+How much there is, it tells itself, or the declared hardware has it; where neither is so its preemptions show it, and
+without these nothing bounds it. What is taken is ours in flight, as far as they have grown, and what the newest report
+has beyond or below what was ours at its time, which is worth less the older it is. That they all go on growing is what
+the 95th percentile of the next one stands for: to reserve each one's whole output costs more than preemptions do
+(tests/sim/test_memory_in_world.py).
+"""
+
+from bisect import insort
+from collections.abc import Mapping
+from math import inf
+
+import msgspec
+
+from tidegate.core.length import Length
+from tidegate.core.model import Probed, Request, Started
+from tidegate.core.reserve import Reservation
+from tidegate.core.state import GoneTokens, InUse, MemoryState, ToldCount
+
+# A count beyond this is none: ten million contexts of a million tokens.
+COUNT_MAX = 10**13
+# What a report has beyond our own books counts half after so many seconds: some answers of others have ended by then.
+REPORT_S = 30.0
+# As much as an engine preempted at is not tried again at once: what it is believed to hold doubles in this time. Were
+# that longer, it would stand half empty (tests/sim/test_memory_in_world.py).
+DOUBLES_S = 60.0
+# Of what ended last, so much is remembered for a report that was measured before. Beyond, it is a little too high.
+GONE_MAX = 16
+
+
+def tokens_needed(request: Request | Started, length: Length) -> int:
+    """What it will take: its prompt once, and of each completion the 95th percentile, within the client's bound.
+
+    All of the prompt: what of it is cached there for nobody is memory that could have been evicted, and no more.
+    """
+    return request.prompt_tokens + int(length.high_tokens) * request.completions
+
+
+def tokens_needed_least(request: Request) -> int:
+    """What cannot be done without. Neither our guess of an output's length is in it nor the client's bound: engines
+    reserve no memory for what may never come, and most answers are far shorter."""
+    return request.prompt_tokens + request.completions
+
+
+class Spare(msgspec.Struct, frozen=True, gc=False):
+    """How much of `tokens_max` is free now, and by how much more at the `ends` of what is there, soonest first.
+
+    At the last of them all is free.
+    """
+
+    tokens_max: int
+    free_tokens: int
+    ends: list[tuple[float, int]]
+
+
+class Memory:
+    """Reads and writes the `MemoryState` of one endpoint; `reservations` are those under way, and are only read.
+
+    More than `tokens_sure` it cannot hold, whatever ends: infinite where that is not known for sure. `room_tokens` are
+    free whatever happens: most requests need no closer look.
+    """
+
+    __slots__ = (
+        "_declared",
+        "_declared_sure",
+        "_most",
+        "_owned",
+        "_reservations",
+        "_spare",
+        "room_tokens",
+        "state",
+        "tokens_sure",
+    )
+
+    def __init__(self, state: MemoryState, reservations: Mapping[str, Reservation], *, owned: bool) -> None:
+        """`owned`: the engine is ours, so that what it has no memory for is held here."""
+        self.state = state
+        self.tokens_sure = self.room_tokens = inf
+        self._owned = owned
+        self._reservations = reservations
+        self._declared: int | None = None
+        self._declared_sure = False
+        # What ours may grow to together.
+        self._most = sum(most(one) for one in reservations.values())
+        self._spare: tuple[float, Spare] | None = None
+        self._digest()
+
+    # --- to read ----------------------------------------------------------------------------------------------------
+
+    @property
+    def known(self) -> bool:
+        """Whether anything bounds it."""
+        return self.room_tokens != inf
+
+    @property
+    def slots(self) -> int | None:
+        """How many requests it runs at once, as it told; None is unknown."""
+        return None if self.state.slots is None else self.state.slots.count
+
+    def fits(self, tokens: int, now_s: float) -> bool:
+        """Whether so many more are free now; all there are is enough for what needs more than that.
+
+        While nothing of ours is there, an engine of our own takes the next one whatever others have there: it may wait
+        there for them as well as here, and may not be kept waiting for ever.
+        """
+        if tokens <= self.room_tokens or (self._owned and not self._reservations):
+            return True
+        total = self.tokens_max(now_s)
+        if total is None:
+            return True
+        ours = sum([held(one, now_s) for one in self._reservations.values()])
+        return min(tokens, total) <= total - ours - self._beside(ours, now_s)
+
+    def spare(self, now_s: float) -> Spare | None:
+        """What is free, now and later; None where it is not known how much there is."""
+        if not self.known:
+            return None
+        if self._spare is None or self._spare[0] != now_s:
+            self._spare = now_s, self._look(now_s)
+        return self._spare[1]
+
+    def tokens_max(self, now_s: float) -> int | None:
+        """How much it is believed to have in all."""
+        told, full = self.state.tokens, self.state.full
+        if told is not None:
+            return told.count
+        if full is None:
+            return self._declared
+        grown = int(min(full.count * 2.0 ** min((now_s - full.at_s) / DOUBLES_S, 64.0), COUNT_MAX))
+        return grown if self._declared is None else min(self._declared, grown)
+
+    def foreign_tokens(self, now_s: float) -> int:
+        """By how much more is taken than our own books say, as far as the newest report still tells; negative is less.
+
+        Of ours, what was on its way may have been there or not: between the two, our books stand.
+        """
+        use = self.state.use
+        if use is None:
+            return 0
+        age_s = now_s - use.at_s
+        return int(self._beyond(use) * 0.5 ** (age_s / REPORT_S)) if age_s > 0.0 else self._beyond(use)
+
+    def _beyond(self, use: InUse) -> int:
+        told = self.state.tokens
+        total = self._declared if told is None else told.count
+        if total is None:
+            return 0
+        tokens = int(use.share * total)
+        return tokens - use.ours if tokens > use.ours else min(0, tokens - use.least)
+
+    def _beside(self, ours: int, now_s: float) -> int:
+        """What is taken beside so many of ours. What ours share with each other is less than nothing, and never so much
+        that they would take none."""
+        return max(self.foreign_tokens(now_s), -ours)
+
+    def _look(self, now_s: float) -> Spare:
+        total = self.tokens_max(now_s)
+        assert total is not None, "something bounds it"
+        ends = []
+        ours = 0
+        for one in self._reservations.values():
+            tokens = held(one, now_s)
+            ours += tokens
+            ends.append((sum(one.ends_s(now_s)) / 3.0, tokens))
+        foreign = self._beside(ours, now_s)
+        if foreign:
+            # Of others it is not known when they end. Once the last of ours has, nobody waits for them.
+            ends.append((max(ends)[0] if ends else now_s, foreign))
+        ends.sort()
+        return Spare(total, total - ours - foreign, ends)
+
+    def _digest(self) -> None:
+        """What `fits` looks at first: what is free with all of ours grown to the most, and others' as reported."""
+        told, full, use = self.state.tokens, self.state.full, self.state.use
+        tokens = self._declared if told is None else told.count
+        sure = tokens is not None and (told is not None or self._declared_sure)
+        self.tokens_sure = float(tokens) if tokens is not None and sure else inf
+        if told is None and full is not None:
+            tokens = full.count if tokens is None else min(tokens, full.count)
+        self.room_tokens = inf
+        if tokens is not None:
+            foreign = 0 if use is None else max(0, self._beyond(use))
+            self.room_tokens = float(tokens - foreign - self._most)
+        self._spare = None
+
+    # --- to learn ---------------------------------------------------------------------------------------------------
+
+    def declare(self, tokens: int | None, *, sure: bool) -> None:
+        """How much the declared hardware leaves, None where that is not known; `sure`: for a model that was declared,
+        too, and not guessed from what the engine tells."""
+        self._declared, self._declared_sure = tokens, sure
+        self._digest()
+
+    def started(self, reservation: Reservation) -> None:
+        """One more of ours."""
+        self._most += most(reservation)
+        self._digest()
+
+    def answers(self) -> None:
+        """One of ours has begun to."""
+        self._spare = None
+
+    def ended(self, reservation: Reservation, now_s: float) -> None:
+        """One of ours is gone."""
+        self._most -= most(reservation)
+        first_s = now_s if reservation.first_s is None else reservation.first_s
+        gone = GoneTokens(
+            now_s,
+            reservation.started_s,
+            first_s,
+            reservation.prompt_tokens,
+            held(reservation, now_s),
+            reservation.completions,
+        )
+        insort(self.state.gone, gone)
+        del self.state.gone[:-GONE_MAX]
+        self._digest()
+
+    def report(self, fact: Probed, now_s: float) -> None:
+        """Take in what a probe was told; what cannot be is no news. Of two that are told at once the fuller holds."""
+        state = self.state
+        state.tokens = _newer(state.tokens, fact.kv_tokens_max, 1, now_s)
+        state.slots = _newer(state.slots, fact.slots, 1, now_s)
+        measured_s = now_s if fact.measured_s is None else fact.measured_s
+        # Where nothing runs and nothing waits, what is left is cache.
+        share = 0.0 if fact.running == 0 and fact.queued == 0 else fact.kv_share
+        least, ours, requests = self._ours(measured_s, now_s)
+        if share is not None and 0.0 <= share <= 1.0:
+            use = InUse(now_s, share, least, ours)
+            if state.use is None or use > state.use:
+                state.use = use
+        before = state.preemptions
+        after = state.preemptions = _newer(before, fact.preemptions, 0, now_s)
+        alone = (fact.running or 0) + (fact.queued or 0) <= requests
+        if alone and ours and before is not None and after is not None and after.count > before.count:
+            # With about as much it ran out. Beside others it is not known with how much.
+            state.full = _newer(state.full, ours, 1, now_s)
+        self._digest()
+
+    def _ours(self, measured_s: float, now_s: float) -> tuple[int, int, int]:
+        """Of ours, what must have been there when it was measured, what may have been, and as how many requests.
+
+        What happens now may be told before or after: it counts alike.
+        """
+        least = ours = requests = 0
+        for sent in self._reservations.values():
+            if sent.started_s < now_s:
+                ours += held(sent, now_s)
+                requests += sent.completions
+                if sent.first_s is not None and sent.first_s < measured_s:
+                    least += sent.prompt_tokens
+        for gone in self.state.gone:
+            if gone.ended_s >= measured_s and gone.started_s < now_s:
+                ours += gone.held
+                requests += gone.completions
+                if gone.ended_s >= now_s and gone.first_s < measured_s:
+                    least += gone.prompt_tokens
+        return least, ours, requests
+
+
+def held(one: Reservation, now_s: float) -> int:
+    """What it takes by now: its prompt, and of each completion what has streamed."""
+    return one.prompt_tokens + one.streamed_tokens(now_s) * one.completions
+
+
+def most(one: Reservation) -> int:
+    """What it is taken to grow to at most."""
+    return one.prompt_tokens + one.output_tokens_high * one.completions
+
+
+def kept(state: MemoryState, now_s: float) -> MemoryState:
+    """A copy for a process that knows of no attempt any more; no time in it is beyond `now_s`.
+
+    What was in use, and how often it had preempted, a probe finds out again.
+    """
+    return MemoryState(
+        tokens=_not_after(state.tokens, now_s), slots=_not_after(state.slots, now_s), full=_not_after(state.full, now_s)
+    )
+
+
+def fault(state: MemoryState) -> str:
+    """What is wrong with what no router of this software learned; empty where nothing is."""
+    told = [one.count for one in (state.tokens, state.slots, state.full) if one is not None]
+    if not all(1 <= count <= COUNT_MAX for count in told):
+        return "`memory` has a count that cannot be"
+    if state.preemptions is not None and not 0 <= state.preemptions.count <= COUNT_MAX:
+        return "`memory.preemptions` is no count"
+    if state.use is not None and not (0.0 <= state.use.share <= 1.0 and 0 <= state.use.least <= state.use.ours):
+        return "`memory.use` has a share that cannot be, or more of ours than there may have been"
+    if len(state.gone) > GONE_MAX or state.gone != sorted(state.gone):
+        return f"`memory.gone` has more than {GONE_MAX}, or has them out of order"
+    return ""
+
+
+def combined(one: MemoryState, other: MemoryState) -> MemoryState:
+    """What two routers were told apart of one engine; neither is changed. What was told last holds."""
+    return MemoryState(
+        tokens=_later(one.tokens, other.tokens),
+        slots=_later(one.slots, other.slots),
+        preemptions=_later(one.preemptions, other.preemptions),
+        full=_later(one.full, other.full),
+        use=one.use if other.use is None else other.use if one.use is None else max(one.use, other.use),
+        gone=sorted([*one.gone, *other.gone])[-GONE_MAX:],
+    )
+
+
+def _newer(before: ToldCount | None, told: int | None, least: int, now_s: float) -> ToldCount | None:
+    """What is told now, where that can be; of two at one time the larger."""
+    if told is None or not least <= told <= COUNT_MAX:
+        return before
+    return _later(before, ToldCount(now_s, told))
+
+
+def _later(one: ToldCount | None, other: ToldCount | None) -> ToldCount | None:
+    if one is None or other is None:
+        return one or other
+    return max(one, other)
+
+
+def _not_after(told: ToldCount | None, now_s: float) -> ToldCount | None:
+    return None if told is None else ToldCount(min(told.at_s, now_s), told.count)
