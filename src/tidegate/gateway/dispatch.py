@@ -99,7 +99,8 @@ class Dispatch:
         self._request_timeout_s = request_timeout_s
         # With the time at which it has taken too long: another time-out is for those that come after it.
         self._live: dict[str, tuple[Timed, float]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        # With the time on our clock, which may be put forward, as the loop's own cannot be.
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
         self._check_pending = False
@@ -230,7 +231,8 @@ class Dispatch:
         self._unset_timer(request_id)
         # Loops count in milliseconds: one that is asked for less calls at once, and would be asked again and again.
         wait_s = to_ms(max(0.0, at_s - self.clock.now_s()))
-        self._timers[request_id] = asyncio.get_running_loop().call_later(wait_s, self._time_has_come, drive)
+        handle = asyncio.get_running_loop().call_later(wait_s, self._time_has_come, drive)
+        self._timers[request_id] = at_s, handle
 
     def hold(self, drive: Timed) -> None:
         """It waits for its turn."""
@@ -243,10 +245,10 @@ class Dispatch:
     def _unset_timer(self, request_id: str) -> None:
         timer = self._timers.pop(request_id, None)
         if timer is not None:
-            timer.cancel()
+            timer[1].cancel()
 
     def _time_has_come(self, drive: Timed) -> None:
-        del self._timers[drive.request.id]
+        self._unset_timer(drive.request.id)
         drive.timer(self.clock.now_s())
 
     def _check_soon(self) -> None:
@@ -274,6 +276,9 @@ class Dispatch:
             del self._live[drive.request.id]
             self._unset_timer(drive.request.id)
             drive.expire(now_s)
+        for request_id in [name for name, (at_s, _) in self._timers.items() if at_s < now_s]:
+            if request_id in self._live:
+                self._time_has_come(self._live[request_id][0])
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:
             self._check_held()
         if not self._live:
