@@ -108,13 +108,11 @@ class Mixture(msgspec.Struct, frozen=True, gc=False):
         """How likely it is that there is a load where nothing has come for so long; not less than at first."""
         if waited_s <= _NEWS_SHARE * self.load_s or self.cold_share <= 0.0:
             return self.cold_share
-        cold_s = self.cold_s
-        log_s = log(min(waited_s, cold_s))
-        under, wild = log(self.warm_s) - log_s, self._wild_share
+        # A load is taken not to be over before its median, and later no news: else a long wait would speak against it.
+        under, wild = log(self.warm_s) - log(min(waited_s, self.cold_s)), self._wild_share
         warm = (1.0 - wild) * share_below(under / self.warm_sigma)
         warm += wild * share_below(under / self._wild_sigma)
-        cold = max(warm, share_below((log(cold_s) - log_s) / self.cold_sigma))
-        return self._posterior(cold, warm)
+        return self._posterior(1.0, warm)
 
     @property
     def _wild_share(self) -> float:
