@@ -83,7 +83,7 @@ def test_a_fault_of_the_upstream_has_its_cause(run: Run, script: Script, cause: 
     async def main() -> None:
         async with upstream(script) as up, pool(up.port) as to:
             receiver = Recorder()
-            post(to, receiver, first_byte_timeout_s=0.1, idle_timeout_s=0.1)
+            post(to, receiver, first_byte_timeout_s=0.5, idle_timeout_s=0.1)
             await receiver.ended
             assert receiver.error is not None
             assert receiver.error.cause is cause
