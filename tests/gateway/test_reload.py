@@ -401,8 +401,8 @@ async def silence() -> AsyncIterator[str]:
 
 
 async def test_a_reload_that_is_under_way_when_the_gateway_stops_is_given_up(tmp_path: Path) -> None:
-    async with house(tmp_path) as home:
-        add(home, endpoint("desk", "http://192.0.2.1:9"))  # nobody answers there: the first probe takes its time
+    async with silence() as url, house(tmp_path) as home:
+        add(home, endpoint("desk", url))  # nobody answers there: the first probe takes its time
         asking = asyncio.create_task(home.change("POST", "/api/config"))
         await eventually(lambda: home.gateway.reloader.busy)
     assert not home.gateway.reloader.busy
