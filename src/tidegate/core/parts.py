@@ -38,9 +38,9 @@ class Parts:
     """The parts of the time to first token, and of the time per token, of one endpoint.
 
     To first token: overhead, tokens, attention among them, what is queued before, reading the contexts of others with
-    each chunk, the iteration that is under way, and what waits in the engine that is not ours. Per token: weights,
-    others at the time, contexts, prompts of others that come meanwhile, others in the mean of the last while, how much
-    of that went into prompts, and what runs that is not ours.
+    each chunk, the iteration that is under way and prompts that join it, and what waits in the engine that is not ours.
+    Per token: weights, others at the time, contexts, prompts of others that come meanwhile, others in the mean of the
+    last while, how much of that went into prompts, and what runs that is not ours.
     """
 
     __slots__ = (
@@ -89,17 +89,19 @@ class Parts:
         load: int,
         others_tokens: float,
         tpot_s: float,
+        meanwhile_s: float,
         foreign: float,
     ) -> list[float]:
         """To first token: so many tokens, some cached, behind `queue_s` of other prompts, beside `load` others.
 
-        `foreign` requests that are not ours wait as well.
+        While it is computed, prompts of `meanwhile_s` are expected to come. `foreign` requests that are not ours wait
+        as well.
         """
-        beside_s = under_way_s = 0.0
+        beside_s, under_way_s = 0.0, meanwhile_s
         computed = tokens - cached_tokens
         if load:
             beside_s = ceil(computed / self.chunk_tokens) * others_tokens * self.context_s
-            under_way_s = tpot_s
+            under_way_s += tpot_s
         return [
             self.overhead_s,
             computed * self.token_s,
