@@ -51,7 +51,11 @@ class Reference:
         for name in state.endpoints:
             kept = self._kept.setdefault(name, _Kept())
             if kept.older is not None:
-                state.endpoints[name] = _believing(state.endpoints[name], kept.older)
+                assert self.router is not None, "what is kept was learned by one"
+                # How much came of late is counted in seconds as believed.
+                pace = self.router.state.endpoints[name].pace
+                believing = _believing(state.endpoints[name], kept.older)
+                state.endpoints[name] = msgspec.structs.replace(believing, pace=pace)
             for reservation in state.endpoints[name].reservations.values():
                 reservation.teaches = False
         self._policy = policy
