@@ -1,8 +1,9 @@
 """One stack for the whole folder: engines take seconds to start, and the journal of it all is replayed at the end."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,16 @@ class Running:
 
     def __init__(self, stack: Stack, runner: asyncio.Runner) -> None:
         self.stack = stack
-        self.run = runner.run
+        self._runner = runner
+
+    def run(self, test: Coroutine[Any, Any, None]) -> None:
+        """Run it once both engines are up: while no test runs, the WAN stands still, and probes through it fail."""
+
+        async def main() -> None:
+            await self.stack.both_up()
+            await test
+
+        self._runner.run(main())
 
 
 @pytest.fixture(scope="session")

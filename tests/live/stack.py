@@ -104,6 +104,14 @@ class Stack:
         await asyncio.gather(self.local.stop(), self.remote.stop())
         return status
 
+    async def both_up(self) -> None:
+        """Return when the last probes have reached both engines."""
+        for _ in range(300):
+            if all(one["up"] for one in (await self.state())["endpoints"].values()):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the gateway does not reach both engines")
+
     async def state(self) -> Any:
         """`/api/state`."""
         return await get_any(self.admin_port, b"/api/state")
