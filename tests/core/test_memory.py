@@ -78,12 +78,12 @@ def big(id: str = "", **changes: object) -> Request:
 
 def test_a_request_needs_its_prompt_once_and_each_completion_at_its_95th_percentile() -> None:
     length = Length(expected_tokens=100.0, high_tokens=400.5, median_tokens=80.0, sigma=0.5)
-    assert memory.tokens_needed(make.request(prompt_tokens=1_000, completions=3), length) == 1_000 + 3 * 400
+    assert memory.kv_tokens_needed(make.request(prompt_tokens=1_000, completions=3), length) == 1_000 + 3 * 400
 
 
 def test_what_it_needs_at_least_has_nothing_in_it_that_may_never_come() -> None:
     asked = make.request(prompt_tokens=1_000, completions=3, output_tokens_max=32_000)
-    assert memory.tokens_needed_least(asked) == 1_003
+    assert memory.kv_tokens_needed_least(asked) == 1_003
 
 
 # --- what there is --------------------------------------------------------------------------------------------------

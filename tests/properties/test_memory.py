@@ -16,7 +16,7 @@ from tests.properties.storm import Storm
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.hold import Item, item, schedule
 from tidegate.core.length import Length
-from tidegate.core.memory import Memory, Spare, combined, fault, tokens_needed
+from tidegate.core.memory import Memory, Spare, combined, fault, kv_tokens_needed
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Observation, Probed, Request, Run, Slo, replace
 from tidegate.core.replay import replay
 from tidegate.core.router import Router
@@ -198,7 +198,7 @@ def test_our_own_engine_is_sent_nothing_that_does_not_fit_beside_what_is_there(s
         if decision.plan and isinstance(decision.plan[0], Run):
             model = router.endpoint(decision.plan[0].endpoint)
             length = router._length(request)
-            assert not model.owned or model.memory.fits(tokens_needed(request, length), now_s)
+            assert not model.owned or model.memory.fits(kv_tokens_needed(request, length), now_s)
 
     storm = Storm(seed, check).run(200)
     assert replay(storm.lines).difference is None

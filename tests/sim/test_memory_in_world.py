@@ -139,7 +139,7 @@ def test_an_engine_that_is_not_overfilled_preempts_far_less(told: tuple[str, ...
     # It is what is foreseen, and not the memory that is bought with it.
     assert after["error"] < before["error"] / 3
     assert after["busy"] < 1.15 * before["busy"]
-    assert after["served"] >= before["served"] - 0.005
+    assert after["served"] >= before["served"]
 
 
 def test_beside_an_api_more_promises_are_kept() -> None:

@@ -13,7 +13,7 @@ from math import inf
 import msgspec
 
 from tidegate.core.base import Base
-from tidegate.core.memory import Spare, tokens_needed
+from tidegate.core.memory import Spare, kv_tokens_needed
 from tidegate.core.model import Request
 from tidegate.core.value import value_usd
 
@@ -64,7 +64,7 @@ def item(
 ) -> Item:
     """A piece of work that may wait for `own`; its place in the order is that of the quickest of them."""
     fits = {
-        name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), tokens_needed(request, b.length))
+        name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), kv_tokens_needed(request, b.length))
         for name, b in own.items()
     }
     return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere)

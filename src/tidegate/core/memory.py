@@ -29,7 +29,7 @@ DOUBLES_S = 60.0
 GONE_MAX = 16
 
 
-def tokens_needed(request: Request | Started, length: Length) -> int:
+def kv_tokens_needed(request: Request | Started, length: Length) -> int:
     """What it will take: its prompt once, and of each completion the 95th percentile, within the client's bound.
 
     All of the prompt: what of it is cached there for nobody is memory that could have been evicted, and no more.
@@ -37,7 +37,7 @@ def tokens_needed(request: Request | Started, length: Length) -> int:
     return request.prompt_tokens + int(length.high_tokens) * request.completions
 
 
-def tokens_needed_least(request: Request) -> int:
+def kv_tokens_needed_least(request: Request) -> int:
     """What cannot be done without. Neither our guess of an output's length is in it nor the client's bound: engines
     reserve no memory for what may never come, and most answers are far shorter."""
     return request.prompt_tokens + request.completions

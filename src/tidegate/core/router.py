@@ -144,7 +144,7 @@ class Router:
                     estimate=estimate(request, base, wait_s, now_s),
                     value_usd=sum(parts.values()),
                     contributions_usd=parts,
-                    kv_tokens=memory.tokens_needed(request, length),
+                    kv_tokens=memory.kv_tokens_needed(request, length),
                     kv_free_tokens=None if spare is None else max(0, spare.free_tokens),
                 )
             )
@@ -510,13 +510,13 @@ def _best_first(valued: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
     """Whether it has a slot for this now, and memory."""
-    return model.room > 0 and model.memory.fits(memory.tokens_needed(request, length), now_s)
+    return model.room > 0 and model.memory.fits(memory.kv_tokens_needed(request, length), now_s)
 
 
 def _why_full(option: Option, request: Request, now_s: float) -> Why:
     """Why one of our own has no place for this yet: one is missing, or spoken for, or it lacks the memory."""
     model = option.model
-    fits = model.room <= 0 or model.memory.fits(memory.tokens_needed(request, option.base.length), now_s)
+    fits = model.room <= 0 or model.memory.fits(memory.kv_tokens_needed(request, option.base.length), now_s)
     return Why.BUSY if fits else Why.MEMORY_TAKEN
 
 

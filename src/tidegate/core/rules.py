@@ -66,7 +66,7 @@ def excluded(
             return Why.LACKS_CAPABILITY
     if needed > model.context_tokens:
         return Why.CONTEXT_TOO_LONG
-    if model.memory.known and memory.tokens_needed_least(request) > model.memory.tokens_sure:
+    if model.memory.known and memory.kv_tokens_needed_least(request) > model.memory.tokens_sure:
         return Why.MEMORY_TOO_SMALL
     if request.cost_usd_max is not None and cost_usd_most(request, endpoint, length) > request.cost_usd_max:
         return Why.OVER_MAX_COST
@@ -86,7 +86,7 @@ def excluded(
     if not endpoint.owned:
         if len(state.reservations) >= endpoint.concurrency:
             return Why.BUSY
-        if model.memory.known and not model.memory.fits(memory.tokens_needed(request, length), now_s):
+        if model.memory.known and not model.memory.fits(memory.kv_tokens_needed(request, length), now_s):
             return Why.MEMORY_TAKEN
     return None
 

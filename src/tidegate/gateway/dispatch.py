@@ -35,7 +35,7 @@ from tidegate.telemetry.metrics import Metrics
 from tidegate.wire.tokens import TokenRatio
 
 # A request may take minutes, and what is held looks again twice a second; a pass over a thousand requests in flight
-# costs 0.1 ms. A cutover is not swept for: it comes as late as it can without being too late.
+# costs 0.1 ms. Cutovers have timers of their own, since they come as late as they can without being too late.
 SWEEP_S = 0.05
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
