@@ -1,0 +1,91 @@
+"""Time in spans, for bounds: where one ends and the next begins, and how much of each an engine can use."""
+
+from collections.abc import Sequence
+from math import ceil, floor, inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.sim.needs import Pool
+
+Floats = NDArray[np.float64]
+
+# So many spans are merged at once where nothing has to begin, and for what may be anywhere in a while.
+MERGED = 8
+
+
+def spans(windows: Sequence[tuple[float, float]], until_s: float, span_s: float) -> Floats:
+    """Where spans begin and end: of `span_s` in these windows, of `MERGED` times that elsewhere, up to `until_s`."""
+    fine: set[int] = set()
+    for from_s, to_s in windows:
+        fine.update(range(floor(from_s / span_s), ceil(to_s / span_s) + 1))
+    first = min(fine)
+    last = max(max(fine), ceil(until_s / span_s))
+    edges = [first]
+    while edges[-1] < last:
+        at = edges[-1]
+        # Of merged ones, each ends where all of them would.
+        coarse = (at // MERGED + 1) * MERGED
+        ends = at + 1 if at in fine else min((one for one in range(at + 1, coarse) if one in fine), default=coarse)
+        edges.append(ends)
+    return np.array(edges, dtype=np.float64) * span_s
+
+
+class Speed:
+    """How fast an engine computes, in seconds of its usual speed; never less than it does."""
+
+    def __init__(self, pool: Pool, longest_s: float) -> None:
+        """An iteration that is under way when the engine becomes slower goes on as before; it takes `longest_s` at
+        most."""
+        changes = sorted({-inf, *(at for at, _ in pool.slowdown), *(at for span in pool.down for at in span)})
+        factors = [1.0, *(factor for _, factor in sorted(pool.slowdown))]
+        begins = [-inf, *(at for at, _ in sorted(pool.slowdown))]
+        legs = [
+            (from_s, to_s + longest_s * factor, 1.0 / factor)
+            for from_s, to_s, factor in zip(begins, [*begins[1:], inf], factors, strict=True)
+        ]
+        ends = [to_s for _, to_s, _ in legs if to_s < inf]
+        self._at_s = np.array(sorted({0.0, *ends, *(at for at in changes if at > -inf)}))
+        # Before, between and after these.
+        middles = [-inf, *((self._at_s[:-1] + self._at_s[1:]) / 2.0), inf]
+        self._speeds = np.array([_speed(pool, legs, at) for at in middles])
+        inner = self._speeds[1:-1] * np.diff(self._at_s)
+        self._done_s: Floats = np.concatenate([[0.0], np.cumsum(inner)])
+
+    @property
+    def most(self) -> float:
+        """The fastest it ever is."""
+        return float(self._speeds.max())
+
+    def done_s(self, at_s: Floats) -> Floats:
+        """What it can have done by then, from some moment on."""
+        within = np.interp(at_s, self._at_s, self._done_s)
+        before = np.minimum(0.0, at_s - self._at_s[0]) * self._speeds[0]
+        after = np.maximum(0.0, at_s - self._at_s[-1]) * self._speeds[-1]
+        return np.asarray(within + before + after)
+
+    def between_s(self, from_s: float, to_s: float) -> float:
+        """What it can do from one time to another."""
+        first, last = self.done_s(np.array([from_s, to_s]))
+        return float(last - first)
+
+    def after(self, from_s: float, work_s: float) -> float:
+        """When so much is done at the soonest."""
+        goal = float(self.done_s(np.array([from_s]))[0]) + work_s
+        times = [from_s, *(float(at) for at in self._at_s if at > from_s)]
+        done = self.done_s(np.array(times))
+        for index, at_s in enumerate(times):
+            following = done[index + 1] if index + 1 < len(times) else inf
+            if following >= goal:
+                if index + 1 < len(times):
+                    share = (goal - done[index]) / (following - done[index]) if following > done[index] else 0.0
+                    return at_s + float(share) * (times[index + 1] - at_s)
+                speed = float(self._speeds[-1])
+                return at_s + (goal - float(done[index])) / speed if speed > 0.0 else inf
+        raise AssertionError("the last is followed by infinity")
+
+
+def _speed(pool: Pool, legs: list[tuple[float, float, float]], at_s: float) -> float:
+    if any(from_s <= at_s < to_s for from_s, to_s in pool.down):
+        return 0.0
+    return max(speed for from_s, to_s, speed in legs if from_s <= at_s <= to_s)
