@@ -186,16 +186,24 @@ def _endpoints(
 
 
 def _prior(profile: EngineProfile, link: LinkProfile | None, off: dict[str, float], name: str) -> Prior:
-    """What a configuration would say: prompt and output tokens a second, and how others slow them, each a bit off."""
-    step, slots = profile.step, profile.slots
-    alone_s, full_s = step.takes_s(0, 0.0, 1, 0), step.takes_s(0, 0.0, slots, 0)
-    chunk = profile.batch_tokens
-    prior = Prior(
-        prefill_s_per_token=step.takes_s(chunk, 0.0, 0, 0) / chunk * off[f"{name}.prefill"],
-        decode_s_per_token=alone_s * off[f"{name}.decode"],
-        batch_slowdown=(full_s / alone_s - 1.0) / (slots - 1),
-    )
+    """What a configuration would say, each a bit off."""
+    prior = believed(profile, off[f"{name}.prefill"], off[f"{name}.decode"])
     if link is None:
         return prior
     factor = off[f"{name}.network"]
     return replace(prior, rtt_s=link.rtt_s * factor, upload_bytes_per_s=link.upload_bytes_per_s / factor)
+
+
+def believed(profile: EngineProfile, prefill: float = 1.0, decode: float = 1.0) -> Prior:
+    """What a configuration would say of an engine: prompt and output tokens a second, and how others slow them.
+
+    Times are so many times as long as they are.
+    """
+    step, slots = profile.step, profile.slots
+    alone_s, full_s = step.takes_s(0, 0.0, 1, 0), step.takes_s(0, 0.0, slots, 0)
+    chunk = profile.batch_tokens
+    return Prior(
+        prefill_s_per_token=step.takes_s(chunk, 0.0, 0, 0) / chunk * prefill,
+        decode_s_per_token=alone_s * decode,
+        batch_slowdown=(full_s / alone_s - 1.0) / (slots - 1),
+    )

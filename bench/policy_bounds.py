@@ -1,0 +1,92 @@
+"""What nobody can do better than, in one world; shares of the warm-up are left out, as if it had needed nothing."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bench.policy_settings import DRIFT_PARTS, DRIFT_TO, LIMIT_SHARE, OUTAGE_S, OWN, WARM_UP, Regime
+from bench.policy_worlds import Scene, tokens_usd
+from tidegate.sim.needs import Piece, Pool
+from tidegate.sim.oracle import Limit, bound
+from tidegate.sim.outcome import Outcome
+
+
+class Bracket(msgspec.Struct, kw_only=True):
+    """The bound above all schedules; a request's value, in what sending it away takes."""
+
+    bound: float
+
+
+def bracket(world: Scene, remote: Sequence[Outcome], factors: Sequence[float], unit_usd: float) -> Bracket:
+    """`remote` is what comes of each request that is sent away, for so many times the usual price."""
+    found = bound(_pieces(world, remote, factors), _pools(world), limit=_limit(world))
+    return Bracket(bound=found.usd / len(remote) / unit_usd)
+
+
+def _pieces(world: Scene, remote: Sequence[Outcome], factors: Sequence[float]) -> list[Piece]:
+    cached = _cached_tokens(world)
+    pieces = []
+    for place, (outcome, factor) in enumerate(zip(remote, factors, strict=True)):
+        job = world.jobs[WARM_UP + place]
+        slo, usd = job.request.slo, factor * tokens_usd(world, job)
+        served = outcome.outcome == "ok"
+        pieces.append(
+            Piece(
+                id=job.request.id,
+                arrived_s=job.request.arrived_s,
+                prompt_tokens=max(1, job.prompt_tokens - cached.get(job.request.id, 0)),
+                context_tokens=job.prompt_tokens,
+                output_tokens=job.target,
+                first_by_s=float("inf") if slo.ttft_s is None else slo.ttft_s,
+                token_by_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
+                worth_usd=world.worth * tokens_usd(world, job),
+                remote_usd=min(usd, outcome.usd) if served else usd,
+                # Where it was not served there, it was for want of room or in an outage: another time it may be.
+                remote_kept=outcome.kept or not served,
+            )
+        )
+    return pieces
+
+
+def _cached_tokens(world: Scene) -> dict[str, int]:
+    """What a cache that forgets nothing would have of each prompt."""
+    if world.case.regime is not Regime.PREFIX:
+        return {}
+    seen: set[int] = set()
+    found = {}
+    for job in world.jobs:
+        known = 0
+        for block in job.blocks:
+            if block not in seen:
+                break
+            known += 1
+        seen.update(job.blocks)
+        found[job.request.id] = min(known * job.block_tokens, job.prompt_tokens - 1)
+    return found
+
+
+def _pools(world: Scene) -> list[Pool]:
+    regime, span_s = world.case.regime, world.ends_s
+    down: tuple[tuple[float, float], ...] = ()
+    slowdown: tuple[tuple[float, float], ...] = ()
+    if regime is Regime.OUTAGE:
+        down = ((span_s / 3.0, span_s / 3.0 + OUTAGE_S),)
+    elif regime is Regime.STEP_DRIFT:
+        parts = range(1, DRIFT_PARTS + 1)
+        slowdown = tuple((span_s * part / (DRIFT_PARTS + 1), DRIFT_TO ** (part / DRIFT_PARTS)) for part in parts)
+    return [
+        Pool(
+            profile=profile,
+            slots=profile.slots,
+            down=down if name == OWN else (),
+            slowdown=slowdown if name == OWN else (),
+        )
+        for name, profile in world.pools.items()
+    ]
+
+
+def _limit(world: Scene) -> Limit | None:
+    if world.case.regime is not Regime.LIMITS:
+        return None
+    per_s = LIMIT_SHARE * len(world.jobs) / world.ends_s
+    return Limit(requests_per_s=per_s, burst=60.0 * per_s)
