@@ -11,9 +11,9 @@ from tidegate.core.correction import level_of
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
-from tidegate.core.network import SAMPLES_MAX, UPLOAD_BYTES_ALWAYS, UPLOAD_BYTES_MIN, Network, NetworkModel
+from tidegate.core.network import SAMPLES_MAX, UPLOAD_BYTES_ALWAYS, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.router import Router
-from tidegate.core.state import EndpointState
+from tidegate.core.state import EndpointState, Network
 
 QUANTILE = 0.9
 LENGTHS = LengthModel()

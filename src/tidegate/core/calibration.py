@@ -5,6 +5,8 @@ from statistics import NormalDist
 
 import msgspec
 
+from tidegate.core.counts import Tracked
+
 # A sample counts half after ten minutes: short against the daily cycle of vendor latency, yet long
 # enough to hold ten samples at one request a minute.
 HALF_LIFE_S = 600.0
@@ -59,16 +61,6 @@ class Mean(msgspec.Struct):
             return usual
         before_s = MEAN_STRENGTH * self.median_s / self.weight
         return (self.took_s + before_s * usual) / (self.median_s + before_s)
-
-
-class Tracked(msgspec.Struct, array_like=True):
-    """The promises of one kind that were judged: how many, how many of them were missed, and by how much that was too
-    many or too few, in steps.
-    """
-
-    judged: float = 0.0
-    missed: float = 0.0
-    excess: float = 0.0
 
 
 def unjudged(kinds: int) -> list[Tracked]:

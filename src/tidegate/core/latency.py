@@ -10,10 +10,11 @@ from math import exp, inf, log, sqrt
 import msgspec
 
 from tidegate.core import correction, regression
-from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, Tracked, added, summed
-from tidegate.core.correction import Correction, Residual, level_of, log_parts
-from tidegate.core.regression import RATIO_MAX, Sums
-from tidegate.core.shift import Shift, unmoved
+from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, added, summed
+from tidegate.core.correction import Correction, level_of, log_parts
+from tidegate.core.learned import Learned, Silence
+from tidegate.core.regression import RATIO_MAX
+from tidegate.core.shift import unmoved
 
 # Of every kind of time; what a prediction is the sum of.
 PARTS = 7
@@ -36,31 +37,6 @@ RAW_S_MIN = 1e-6
 RAW_S_MAX = 1e6
 # Of attempts that are given up in one moment, more than that say nothing new.
 SILENCES_MAX = 16
-
-
-class Silence(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Of an attempt of this kind that was given up before it showed anything: how long that took at least, over what
-    its parts `x` were predicted to take.
-    """
-
-    row: int
-    column: int
-    log_ratio: float
-    x: tuple[float, ...]
-
-
-class Learned(msgspec.Struct):
-    """All that is learned of one kind of time: what `Latency` works on.
-
-    What `silences` mean depends on what is believed, so they wait for the moment to be over, and have no order then.
-    """
-
-    sums: Sums
-    cells: list[Residual]
-    shift: Shift
-    promises: list[Tracked]
-    mean: Mean
-    silences: list[Silence] = []
 
 
 class Sent(msgspec.Struct, gc=False):

@@ -10,11 +10,11 @@ addresses, and what one of them is slowed by (its own balancer, its proxy) must 
 
 from bisect import bisect_left, insort
 from math import inf, log, sqrt
-from typing import NamedTuple
 
 import msgspec
 
 from tidegate.core.calibration import HALF_LIFE_S
+from tidegate.core.state import Network, Sample
 
 # Of each kind: probes every five seconds fill it in little more than a minute, which is long enough for a median.
 SAMPLES_MAX = 16
@@ -43,20 +43,6 @@ UPLOAD_S_MIN = 0.002
 # http/upload.py looks once a millisecond.
 UPLOAD_S_SURE, UPLOAD_S_LEAST = 0.01, 0.001
 UPLOAD_BYTES_MIN, UPLOAD_BYTES_ALWAYS = 2 * 1024, 64 * 1024
-
-
-class Sample(NamedTuple):
-    """One measured value, and when. Ordered by time: those of one instant by their value, not by their arrival."""
-
-    at_s: float
-    value: float
-
-
-class Network(msgspec.Struct):
-    """What was measured of the way to an endpoint, the newest of each: round trips in seconds, bytes a second."""
-
-    rtts: list[Sample] = []
-    uploads: list[Sample] = []
 
 
 def combined(one: Network, other: Network) -> Network:
