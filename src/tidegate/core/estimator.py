@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from math import exp, log, sqrt
 from statistics import NormalDist
+from typing import Final
 
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base, asked
@@ -40,21 +41,24 @@ from tidegate.core.reserve import Prefills, Reservation
 from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
-LENGTH_EDGES = (64, 256, 1024, 4096, 16384)
-ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
+LENGTH_EDGES: Final[tuple[int, ...]] = (64, 256, 1024, 4096, 16384)
+ROWS: Final = len(LENGTH_EDGES) + 1
+COLUMNS: Final = len(LOAD_EDGES) + 1
+# The column of so many others in flight; of more than these it is the last one.
+COLUMN_OF: Final = [bisect_left(LOAD_EDGES, load) for load in range(LOAD_EDGES[-1] + 1)]
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
-CONTEXT_EXCEEDED = "context_exceeded"
+CONTEXT_EXCEEDED: Final = "context_exceeded"
 # Shorter outputs say little about the time per token.
-TPOT_TOKENS_MIN = 4
+TPOT_TOKENS_MIN: Final = 4
 # Of one that is as short, a single prompt of others is half of the time: it says half as much of a change.
-SHORT_TOKENS = 16.0
+SHORT_TOKENS: Final = 16.0
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
-SURPRISES = 2
+SURPRISES: Final = 2
 # Seven in a hundred prompts of those that were not cached are as much sooner than expected.
-QUICK_DEVIATIONS = 1.5
+QUICK_DEVIATIONS: Final = 1.5
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
-RETRY_AFTER_S_MAX = 3600.0
+RETRY_AFTER_S_MAX: Final = 3600.0
 
 
 def fresh() -> EndpointState:
@@ -83,12 +87,16 @@ class EndpointModel:
         "_input_usd_least",
         "_load_max",
         "_output_usd",
+        "_pace",
         "_parts",
+        "_prefills",
         "_price",
         "_quantile",
+        "_reservations",
         "_shares_compute",
         "_slots",
         "_surprises",
+        "_tiered",
         "_usd_per_s",
         "capabilities",
         "cold",
@@ -120,6 +128,7 @@ class EndpointModel:
         self.state = state
         self.others = Others(state.load)
         self.memory = Memory(state.memory, state.reservations, owned=endpoint.owned)
+        self._reservations, self._prefills, self._pace = state.reservations, state.prefills, state.pace
         self._quantile = quantile
         self._deviations = NormalDist().inv_cdf(quantile)
         self._shares_compute = endpoint.shares_compute
@@ -140,6 +149,7 @@ class EndpointModel:
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
         self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
+        self._tiered = bool(endpoint.price.tiers)
         self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
         self._e2e: Promises
         self._e2e_stretches: list[float]  # 0 is not known yet
@@ -177,99 +187,96 @@ class EndpointModel:
     def base(self, request: Request | Started, length: Length, now_s: float, prompt: Prompt | None = None) -> Base:
         """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
         free, where that has to come first. `prompt` is its own, where somebody has made it already."""
-        state, parts = self.state, self._parts
-        load = in_flight = len(state.reservations)
+        parts, others = self._parts, self.others
+        load = in_flight = len(self._reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
-        column = bisect_left(LOAD_EDGES, load)
+        column = COLUMN_OF[load] if load < len(COLUMN_OF) else COLUMNS - 1
         tokens = request.prompt_tokens
-        cached, cached_tokens = NOTHING, 0.0
-        if request.prefix or self.prefixes.surprises:
+        cached, cached_tokens, cached_tokens_mean, uncached = NOTHING, 0.0, 0.0, float(tokens)
+        if request.prefix or self.prefixes.keeping.surprises:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
-            cached_tokens = cached.at_least(LIKELY)
+            cached_tokens, cached_tokens_mean = cached.at_least(LIKELY), cached.tokens
+            uncached = tokens - cached_tokens
         output_tokens = length.expected_tokens
         length_row = bisect_left(OUTPUT_EDGES, output_tokens)
         others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
-        foreign = self.others.at(now_s) if self.others.told else NOBODY
-        load_mean, prompts = state.pace.at(in_flight, now_s)
-        tpot = self.tpot.predict(
-            parts.token(
-                tokens,
-                output_tokens,
-                load,
-                others_tokens,
-                load_mean,
-                prompts,
-                foreign.running,
-            ),
-            0,
-            column,
-            now_s,
-        )
-        tpot_s = tpot.median_s if tpot.median_s > TPOT_S_MIN else TPOT_S_MIN
+        foreign, running, waits = NOBODY, 0.0, 0.0
+        if others.told:
+            foreign = others.at(now_s)
+            running, waits = foreign.running, others.waiting * foreign.queued
+        load_mean, prompts = self._pace.at(in_flight, now_s)
+        token = parts.token(tokens, output_tokens, load, others_tokens, load_mean, prompts, running)
+        tpot = self.tpot.predict(token, 0, column, now_s)
+        tpot_s = tpot.median_s
+        if tpot_s < TPOT_S_MIN:
+            tpot_s = TPOT_S_MIN
         queue_s = 0.0
-        if state.prefills.count and self._shares_compute:
-            queue_s = self._queue_s(tokens - cached_tokens, in_flight > load, now_s)
-        waits = self.others.waiting * foreign.queued
+        if self._shares_compute and self._prefills.count:
+            queue_s = self._queue_s(uncached, in_flight > load, now_s)
+        factors = self.ttft.factors
         # As many prompts come while this one is computed as have come of late, and may join its batch.
-        meanwhile_s = prompts * self.ttft.factors[1] * (tokens - cached_tokens) * parts.token_s
+        meanwhile_s = prompts * factors[1] * uncached * parts.token_s
         first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, meanwhile_s, waits)
-        row = bisect_left(LENGTH_EDGES, tokens - cached_tokens)
+        row = bisect_left(LENGTH_EDGES, uncached)
         ttft = self.ttft.predict(first, row, 0, now_s)
         if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower.
             ttft = min(ttft, self.ttft.predict(first, whole, 0, now_s), key=_median_s)
         stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
-        factors = self.ttft.factors
-        queued_s = (factors[3] * queue_s + factors[6] * first[6]) * stretch * ttft.median_s / ttft.raw_s
-        engine_s = stretch * ttft.median_s
+        queued_s, ttft_s = 0.0, ttft.median_s
+        if queue_s or waits:
+            queued_s = (factors[3] * queue_s + factors[6] * first[6]) * stretch * ttft_s / ttft.raw_s
+        engine_s = stretch * ttft_s
         if engine_s < ENGINE_S_MIN:
             engine_s = ENGINE_S_MIN
         prefill_s = engine_s - queued_s
         network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
         decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
         first_s = sure_s = network_s + engine_s
-        prefill_s_mean = prefill_s * ttft.mean_ratio
+        sigma, mean_ratio = ttft.sigma, ttft.mean_ratio
+        prefill_s_mean = prefill_s * mean_ratio
         outcomes: tuple[tuple[float, float], ...] = ()
-        if cached.tokens:
+        if cached_tokens_mean:
             sure_s, mean_s, outcomes = parts.outcomes(cached, cached_tokens, first_s, factors, ttft, stretch)
-            prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * ttft.mean_ratio
+            prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * mean_ratio
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
-        warm_s, load_s_mean = first_s, 0.0
+        warm_s, cold_share, load_s, load_sigma, load_s_mean = first_s, 0.0, 0.0, 0.0, 0.0
         # Whoever waits for a slot comes after somebody for whom the model was there.
         cold = WARM if in_flight > load else self.cold.at(now_s, in_flight)
         if cold is not WARM:
-            load_s_mean = cold.share * cold.load_s_mean
-            if cold.share > 0.5:
-                first_s = most_s + cold.load_s
+            cold_share, load_s, load_sigma = cold.share, cold.load_s, cold.sigma
+            load_s_mean = cold_share * cold.load_s_mean
+            if cold_share > 0.5:
+                first_s = most_s + load_s
         return Base(
             network_s,
             queued_s,
             prefill_s,
             prefill_s_mean,
             first_s,
-            sqrt(ttft.sigma * ttft.sigma + network_s2 / (most_s * most_s)),
+            sqrt(sigma * sigma + network_s2 / (most_s * most_s)),
             self._deviations,
             tpot_s,
             tpot.sigma,
             length.median_tokens * tpot_s,
             decode_s_mean,
             length,
-            self.cost_usd(request, length, cached.tokens)
+            self._tokens_usd(tokens, output_tokens * request.completions, cached_tokens_mean)
             + self._usd_per_s * (queued_s + prefill_s_mean + decode_s_mean + load_s_mean),
             ttft,
             tpot,
-            self.others.trust,
-            self.others.waiting,
+            others.trust,
+            others.waiting,
             stretch,
             cached,
             sure_s,
             outcomes,
             warm_s,
-            cold.share,
-            cold.load_s,
-            cold.sigma,
+            cold_share,
+            load_s,
+            load_sigma,
             self._e2e_stretches[length_row] or self._stretch(length_row),
         )
 
@@ -299,25 +306,25 @@ class EndpointModel:
     def _queue_s(self, tokens: float, filled_beyond: bool, now_s: float) -> float:
         """How long other prompts are computed before one of so many uncached tokens."""
         parts, factors = self._parts, self.ttft.factors
-        step_s = None if parts.step_s is None else factors[1] * parts.step_s
-        own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
-        queue_s = self.state.prefills.before_s(own_s, step_s, now_s)
+        if parts.step_s is None:
+            queue_s = self._prefills.left_s(now_s)
+        else:
+            own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
+            queue_s = self._prefills.beside_s(own_s, factors[1] * parts.step_s, now_s)
         if filled_beyond:
             queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
         return queue_s
 
-    def cost_usd(self, request: Request | Started, length: Length, cached_tokens: float) -> float:
-        """What the tokens of this request are expected to cost here, so many of its prompt cached."""
-        output_tokens = length.expected_tokens * request.completions
-        if self._price.tiers:
-            return self._price.usd(request.prompt_tokens, output_tokens, cached_tokens)
-        usd = request.prompt_tokens * self._input_usd + output_tokens * self._output_usd
-        return usd + cached_tokens * self._cached_usd
+    def _tokens_usd(self, tokens: int, output_tokens: float, cached_tokens: float) -> float:
+        """What so many tokens cost here, so many of the prompt's cached."""
+        if self._tiered:
+            return self._price.usd(tokens, output_tokens, cached_tokens)
+        return tokens * self._input_usd + output_tokens * self._output_usd + cached_tokens * self._cached_usd
 
     def cost_usd_least(self, request: Request, length: Length) -> float:
-        """The same whatever is cached."""
+        """What the tokens of this request are expected to cost here at least, whatever is cached."""
         output_tokens = length.expected_tokens * request.completions
-        if self._price.tiers:
+        if self._tiered:
             return min(self._price.usd(request.prompt_tokens, output_tokens, c) for c in (0.0, request.prompt_tokens))
         return request.prompt_tokens * self._input_usd_least + output_tokens * self._output_usd
 

@@ -5,6 +5,7 @@ work is scheduled instead (hold.py), and charging for the same seconds twice was
 """
 
 from math import exp, inf, log
+from typing import Final
 
 from tidegate.core.base import Base
 from tidegate.core.length import Length
@@ -12,9 +13,9 @@ from tidegate.core.model import Estimate, Request
 
 # A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
 # apart, and of two that both keep it the quicker one is to be chosen.
-SURE = 0.99
-SURE_DEVIATIONS = log(SURE / (1.0 - SURE)) / 1.702
-_STRETCH = 0.5 / (SURE - 0.5)
+SURE: Final = 0.99
+SURE_DEVIATIONS: Final = log(SURE / (1.0 - SURE)) / 1.702
+_STRETCH: Final = 0.5 / (SURE - 0.5)
 
 
 def worth_usd(request: Request, length: Length) -> float:
