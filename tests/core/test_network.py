@@ -180,7 +180,7 @@ def cloud(**prior: object) -> EndpointModel:
 
 def level(model: EndpointModel) -> float:
     """How many times as long as declared the engine is found to take."""
-    return level_of(model.ttft.learned.cells[0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    return level_of(model.timing.ttft.learned.cells[0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 
 
 def ended(request_id: str, ttft_s: float) -> Ended:
@@ -241,7 +241,7 @@ def test_a_first_content_sooner_than_the_network_allows_says_nothing_of_the_engi
     model = cloud(rtt_s=2.0)
     sent(model, "r", 400)
     model.ended(ended("r", 0.4), 0.4)
-    assert all(not cell.weight for cell in model.ttft.learned.cells)
+    assert all(not cell.weight for cell in model.timing.ttft.learned.cells)
 
 
 def test_two_promises_in_a_row_that_were_missed_cast_doubt_until_a_probe_has_looked() -> None:
