@@ -120,6 +120,13 @@ class LengthModel:
                     return found
         return None
 
+    def of(self, request: Request) -> Length:
+        """What is believed of the output of this request, with what is known of its conversation."""
+        turns = self.turns(request.session, beginnings_of(request))
+        return self.at(
+            request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
+        )
+
     def at(
         self,
         klass: str,
