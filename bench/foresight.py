@@ -8,8 +8,8 @@ from math import inf
 import msgspec
 
 from bench.record import RESULTS
-from tidegate.core.estimator import TPOT_TOKENS_MIN
 from tidegate.core.model import Request
+from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.engine import Engine, EngineProfile, Kind, Told
 from tidegate.sim.job import Job
 

@@ -325,16 +325,18 @@ def test_a_cold_start_is_not_learned_as_a_slow_engine() -> None:
     served = Served()
     for _ in range(30):
         served.serve(0.25, idle_s=1.0)
-    before, learned = served.predicted_s(), served.model.ttft.learned
-    bound, factors = served.model.ttft.predict([0.1] * PARTS, 1, 0, served.now_s).sigma, list(served.model.ttft.factors)
+    ttft = served.model.timing.ttft
+    before, learned = served.predicted_s(), ttft.learned
+    bound, factors = ttft.predict([0.1] * PARTS, 1, 0, served.now_s).sigma, list(ttft.factors)
     for _ in range(6):
         served.serve(25.25, idle_s=1_000.0)
         for _ in range(5):
             served.serve(0.25, idle_s=1.0)
     assert served.predicted_s(idle_s=1.0) == pytest.approx(before, rel=0.05)
-    assert served.model.ttft.predict([0.1] * PARTS, 1, 0, served.now_s).sigma <= bound + 0.01
-    assert served.model.ttft.factors == pytest.approx(factors, rel=0.1)
-    assert served.model.ttft.learned is learned
+    assert ttft.predict([0.1] * PARTS, 1, 0, served.now_s).sigma <= bound + 0.01
+    assert ttft.factors == pytest.approx(factors, rel=0.1)
+    assert served.model.timing.ttft is ttft
+    assert ttft.learned is learned
     assert served.predicted_s(idle_s=1_000.0) == pytest.approx(25.25, rel=0.1)
 
 

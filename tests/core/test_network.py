@@ -11,9 +11,9 @@ from tidegate.core.correction import level_of
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
-from tidegate.core.network import SAMPLES_MAX, UPLOAD_BYTES_ALWAYS, UPLOAD_BYTES_MIN, Network, NetworkModel
+from tidegate.core.network import SAMPLES_MAX, UPLOAD_BYTES_ALWAYS, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.router import Router
-from tidegate.core.state import EndpointState
+from tidegate.core.state import EndpointState, Network
 
 QUANTILE = 0.9
 LENGTHS = LengthModel()
@@ -180,7 +180,7 @@ def cloud(**prior: object) -> EndpointModel:
 
 def level(model: EndpointModel) -> float:
     """How many times as long as declared the engine is found to take."""
-    return level_of(model.ttft.learned.cells[0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    return level_of(model.timing.ttft.learned.cells[0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
 
 
 def ended(request_id: str, ttft_s: float) -> Ended:
@@ -241,7 +241,7 @@ def test_a_first_content_sooner_than_the_network_allows_says_nothing_of_the_engi
     model = cloud(rtt_s=2.0)
     sent(model, "r", 400)
     model.ended(ended("r", 0.4), 0.4)
-    assert all(not cell.weight for cell in model.ttft.learned.cells)
+    assert all(not cell.weight for cell in model.timing.ttft.learned.cells)
 
 
 def test_two_promises_in_a_row_that_were_missed_cast_doubt_until_a_probe_has_looked() -> None:

@@ -294,7 +294,7 @@ async def test_what_was_learned_of_an_engine_stays_and_that_of_another_begins_an
 
 def level(home: House) -> float:
     """How far the local engine is from what was believed of it."""
-    learned = home.gateway.router.endpoint("laptop").ttft.learned
+    learned = home.gateway.router.endpoint("laptop").timing.ttft.learned
     return level_of(learned.cells[0], [1.0] * PARTS)
 
 

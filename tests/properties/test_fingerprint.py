@@ -128,7 +128,7 @@ def test_learned_times_start_anew_exactly_where_other_weights_are_loaded(a: Fing
     router.observe(make.ended("slow", "e", ttft_s=0.5, e2e_s=60.0, output_tokens=100), 0.0)
     router.observe(Probed(endpoint="e", up=True, fingerprint=b), 1.0)
     kept = not differs(a, b, OF_THE_SPEED)
-    for latency, learned in ((model.ttft, model.state.ttft), (model.tpot, model.state.tpot)):
+    for latency, learned in ((model.timing.ttft, model.state.ttft), (model.timing.tpot, model.state.tpot)):
         assert learned is latency.learned
         assert (latency.learned.cells[0].weight > 0.0) is kept
         assert (latency.learned.promises[0].judged > 0.0) is kept

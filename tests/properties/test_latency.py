@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests import make
 from tidegate.core import regression
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.latency import PARTS, Latency, Learned, combined
+from tidegate.core.latency import PARTS, Latency, combined
+from tidegate.core.learned import Learned
 from tidegate.core.length import Length
 from tidegate.core.model import Ended, Ending, FirstToken, Request
 
@@ -212,7 +213,7 @@ def test_answers_of_a_few_tokens_are_no_proof_of_a_change_where_long_ones_are() 
             now_s += e2e_s
             model.ended(make.ended(request.id, "laptop", ttft_s=0.3, e2e_s=e2e_s, output_tokens=written), now_s)
         model.base(make.request("next", prompt_tokens=200), LENGTH, now_s + 1.0)
-        return model.tpot.holds_since(0.0, now_s + 1.0)
+        return model.timing.tpot.holds_since(0.0, now_s + 1.0)
 
     assert unchanged(4)
     assert not unchanged(100)
@@ -243,7 +244,7 @@ def test_several_that_are_late_at_once_are_no_proof_of_a_change_where_as_many_on
         for _ in range(6 // at_once):
             serve(4.0 * at_once, at_once)
         model.base(make.request("next", prompt_tokens=200), LENGTH, now_s)
-        return model.ttft.holds_since(before_s - 3.0, now_s)
+        return model.timing.ttft.holds_since(before_s - 3.0, now_s)
 
     assert not unchanged(1)
     assert unchanged(6)
@@ -311,8 +312,8 @@ def test_an_attempt_that_is_given_up_never_makes_an_endpoint_look_faster(
     twin.state.reservations["left"].teaches = False
     twin.ended(Ended(request_id="left", endpoint="laptop", ending=ending, e2e_s=waited_s), now_s)
     for one in (model, twin):
-        one.ttft._settle(now_s + 1.0)
-        one.tpot._settle(now_s + 1.0)
+        one.timing.ttft._settle(now_s + 1.0)
+        one.timing.tpot._settle(now_s + 1.0)
     for request in asked:
         base, without = (one.base(request, LENGTH, now_s + 1.0) for one in (model, twin))
         assert base.first_s >= without.first_s * (1.0 - 1e-9)
@@ -331,8 +332,8 @@ def test_the_order_of_facts_within_a_moment_changes_no_prediction(seed: int) -> 
         for request in requests[::order]:
             ended = make.ended(request.id, "laptop", ttft_s=1.5, e2e_s=4.0, output_tokens=50, prompt_tokens=120)
             model.ended(ended, now_s + 4.0)
-        model.ttft._settle(now_s + 5.0)
-        model.tpot._settle(now_s + 5.0)
+        model.timing.ttft._settle(now_s + 5.0)
+        model.timing.tpot._settle(now_s + 5.0)
         base = model.base(make.request("asked"), LENGTH, now_s + 5.0)
         found.append([base.first_s, base.sigma, base.tpot_s, base.first_s_mean, base.e2e_s_high])
     assert found[0] == pytest.approx(found[1], rel=1e-9)

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.correction import Correction
-from tidegate.core.estimator import LENGTH_EDGES, LOAD_EDGES, EndpointModel
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
+from tidegate.core.load import LOAD_EDGES
 from tidegate.core.model import Ended, Ending, Endpoint, Request, Started
+from tidegate.core.timing import LENGTH_EDGES
 
 ROWS, COLUMNS = len(LENGTH_EDGES) + 1, len(LOAD_EDGES) + 1
 
@@ -211,7 +213,7 @@ def test_a_time_out_counts_as_a_miss_of_the_bound() -> None:
     model.cold.used(0.0)
     model.started(make.started(request, "laptop"), model.base(request, lengths.at("chat", 100), 0.0), 0.0)
     model.ended(Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), 60.0)
-    judged = model.ttft.learned.promises[0]
+    judged = model.timing.ttft.learned.promises[0]
     assert (judged.judged, judged.missed) == (1, 1)
 
 
@@ -269,4 +271,4 @@ def test_started_without_an_ending_teaches_nothing() -> None:
     model = EndpointModel(make.endpoint("laptop"), QUANTILE)
     fact = Started(request_id="r", endpoint="laptop", klass="chat", prompt_tokens=10, prompt_bytes=40)
     model.started(fact, model.base(fact, LengthModel().at("chat", None), 0.0), 0.0)
-    assert all(not cell.weight for cell in model.ttft.learned.cells)
+    assert all(not cell.weight for cell in model.timing.ttft.learned.cells)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample, combined
+from tidegate.core.network import SAMPLES_MAX, NetworkModel, combined
+from tidegate.core.state import Network, Sample
 
 DECLARED_S, DECLARED_BYTES_PER_S = 0.05, 1e6
 rtts_s = st.floats(0.0, 5.0)

@@ -85,7 +85,7 @@ class Operated(Storm):
             return
         if isinstance(steps[0], Run):
             model = self.router.endpoint(steps[0].endpoint)
-            length = self.router._length(request)
+            length = self.router._lengths.of(request)
             why = rules.excluded(request, model, rules.tokens_needed_least(request), length, self.now_s)
             self.sent_to.append((request, model.endpoint, why))
         super().follow(request)

@@ -11,17 +11,19 @@ from tests.properties.storm import Storm
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.correction import Residual
 from tidegate.core.counts import Counts, Lengths, Turns
-from tidegate.core.estimator import RETRY_AFTER_S_MAX, ROWS
-from tidegate.core.latency import PARTS, SILENCES_MAX, Learned, Silence
+from tidegate.core.estimator import RETRY_AFTER_S_MAX
+from tidegate.core.latency import PARTS, SILENCES_MAX
+from tidegate.core.learned import Learned, Silence
 from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, Length, LengthModel
 from tidegate.core.load import Usual
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
-from tidegate.core.network import SAMPLES_MAX, Network, NetworkModel, Sample
+from tidegate.core.network import SAMPLES_MAX, NetworkModel
 from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
 from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.router import Router
-from tidegate.core.state import EndpointState, GoneTokens, InUse, MemoryState, State, ToldCount
+from tidegate.core.state import EndpointState, GoneTokens, InUse, MemoryState, Network, Sample, State, ToldCount
+from tidegate.core.timing import ROWS
 
 seeds = st.integers(0, 10_000)
 ages_s = st.floats(0.0, 200 * 3600.0)
@@ -225,7 +227,7 @@ def test_the_spread_of_a_correction_never_narrows_and_ends_at_the_priors_beside_
     storm = idle(seed)
     restored, never = restored_after(storm, age_s), restored_after(storm, 1e9)
     for endpoint in storm.endpoints:
-        was, now, end = (r.endpoint(endpoint.name).ttft for r in (storm.router, restored, never))
+        was, now, end = (r.endpoint(endpoint.name).timing.ttft for r in (storm.router, restored, never))
         for row in range(ROWS):
             parts = [0.1] * PARTS
             sent, later, last = (

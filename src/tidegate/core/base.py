@@ -64,7 +64,8 @@ class Base(msgspec.Struct, gc=False):
         """The calibrated upper quantile of the time to first content."""
         if self.cold_share:
             return self.mixture.quantile_s(self.deviations)
-        return max(self.first_s, self.sure_s) * exp(self.deviations * self.sigma)
+        first_s, sure_s = self.first_s, self.sure_s
+        return (first_s if first_s > sure_s else sure_s) * exp(self.deviations * self.sigma)
 
     @property
     def warm_s_high(self) -> float:
@@ -98,6 +99,8 @@ class Base(msgspec.Struct, gc=False):
     @property
     def load_s_mean(self) -> float:
         """What loads add to it on average."""
+        if not self.cold_share:
+            return 0.0
         return self.cold_share * self.load_s * exp(self.load_sigma * self.load_sigma / 2.0)
 
     @property
@@ -108,7 +111,8 @@ class Base(msgspec.Struct, gc=False):
     @property
     def occupies_s(self) -> float:
         """The expected time in a slot."""
-        return self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean + self.load_s_mean
+        occupies_s = self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
+        return occupies_s + self.load_s_mean if self.cold_share else occupies_s
 
 
 def asked(request: Request | Started) -> Prompt:

@@ -2,24 +2,27 @@
 
 from math import exp
 from statistics import NormalDist
+from typing import Final
 
 import msgspec
 
+from tidegate.core.counts import Tracked
+
 # A sample counts half after ten minutes: short against the daily cycle of vendor latency, yet long
 # enough to hold ten samples at one request a minute.
-HALF_LIFE_S = 600.0
+HALF_LIFE_S: Final = 600.0
 # No cell remembers more than this many samples, so that a change shows within a few dozen requests.
-WEIGHT_MAX = 32.0
+WEIGHT_MAX: Final = 32.0
 # Means need more samples than medians.
-MEAN_HALF_LIFE_S = 3600.0
-MEAN_WEIGHT_MAX = 256.0
-MEAN_STRENGTH = 8.0
+MEAN_HALF_LIFE_S: Final = 3600.0
+MEAN_WEIGHT_MAX: Final = 256.0
+MEAN_STRENGTH: Final = 8.0
 # One that takes longer than that has stalled, and what stalls is not what schedules are made of.
-MEAN_RATIO_MAX = 10.0
+MEAN_RATIO_MAX: Final = 10.0
 # A spread wider than that is ignorance, and no reason to expect five times the median.
-MEAN_VARIANCE_MAX = 1.0
+MEAN_VARIANCE_MAX: Final = 1.0
 # Nothing that is timed repeats to better than one per cent.
-VARIANCE_MIN = 1e-4
+VARIANCE_MIN: Final = 1e-4
 
 
 def left_after(age_s: float) -> float:
@@ -59,16 +62,6 @@ class Mean(msgspec.Struct):
             return usual
         before_s = MEAN_STRENGTH * self.median_s / self.weight
         return (self.took_s + before_s * usual) / (self.median_s + before_s)
-
-
-class Tracked(msgspec.Struct, array_like=True):
-    """The promises of one kind that were judged: how many, how many of them were missed, and by how much that was too
-    many or too few, in steps.
-    """
-
-    judged: float = 0.0
-    missed: float = 0.0
-    excess: float = 0.0
 
 
 def unjudged(kinds: int) -> list[Tracked]:

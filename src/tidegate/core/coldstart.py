@@ -10,6 +10,7 @@ All that is learned are decayed sums: they have no order, and those of two proce
 
 from bisect import bisect_right
 from math import exp, inf, log
+from typing import Final
 
 import msgspec
 
@@ -29,18 +30,18 @@ from tidegate.core.reserve import ColdSent
 from tidegate.core.state import ColdState, Loading
 
 # What an engine tells is nearly always so, unless it was found to be wrong.
-RESIDENT_SHARE = 0.01
-AWAY_SHARE = 0.97
-TOLD_STRENGTH = 4.0
+RESIDENT_SHARE: Final = 0.01
+AWAY_SHARE: Final = 0.97
+TOLD_STRENGTH: Final = 4.0
 # A probe tells of the past: for three of its usual intervals what it saw is taken for now, then for less and less.
-TOLD_FRESH_S = 15.0
-TOLD_HALF_LIFE_S = 30.0
+TOLD_FRESH_S: Final = 15.0
+TOLD_HALF_LIFE_S: Final = 30.0
 # A chance that is smaller than this is none: it would move no quantile that anybody asks for.
-SHARE_MIN = 0.02
+SHARE_MIN: Final = 0.02
 # Above, a cold start explains what was measured better than a slow engine does.
-RESPONSIBLE = 0.5
+RESPONSIBLE: Final = 0.5
 # Less is not told apart: it would only make a logarithm large.
-TTFT_S_MIN = 0.001
+TTFT_S_MIN: Final = 0.001
 
 
 class Cold(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +57,7 @@ class Cold(msgspec.Struct, frozen=True, gc=False):
         return self.load_s * exp(self.sigma * self.sigma / 2.0)
 
 
-WARM = Cold(0.0, 0.0, 0.0)
+WARM: Final = Cold(0.0, 0.0, 0.0)
 
 
 class ColdModel:

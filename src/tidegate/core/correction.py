@@ -1,24 +1,25 @@
 """What was measured against what was predicted: corrections with honest spread."""
 
 from math import erfc, exp, inf, log, pi, sqrt
+from typing import Final
 
 import msgspec
 
 from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
-LOG_RATIO_MAX = 5.0
+LOG_RATIO_MAX: Final = 5.0
 # The 0.9 quantile, in deviations: promises are judged about there.
-BOUND_DEVIATIONS = 1.2816
+BOUND_DEVIATIONS: Final = 1.2816
 # A bound this many deviations below what is believed rules out so little that it says nothing.
-BOUND_DEVIATIONS_MIN = -2.0
+BOUND_DEVIATIONS_MIN: Final = -2.0
 # How many samples of the whole weigh as much as the prior, which is weak: a declared speed is often off by half, and
 # one measurement beats it.
-WHOLE_STRENGTH = 0.3
+WHOLE_STRENGTH: Final = 0.3
 # How many samples there must have been for errors to be those of the engine rather than of ignorance.
-TRUST_STRENGTH = 3.0
+TRUST_STRENGTH: Final = 3.0
 # No sum of parts is nothing; it keeps logarithms finite where all factors were found to be.
-_PARTS_MIN = 1e-6
+_PARTS_MIN: Final = 1e-6
 
 
 class Residual(msgspec.Struct, gc=False):
@@ -51,7 +52,7 @@ class Residual(msgspec.Struct, gc=False):
         weight = self.weight = self.weight + 1.0
         self.mean += (log_ratio - self.mean) / weight
         known = self.x
-        self.x = [k + (new - k) / weight for k, new in zip(known, x, strict=True)] if known else list(x)
+        self.x = [k + (x[i] - k) / weight for i, k in enumerate(known)] if known else list(x)
         self.spread += (trust * error * error - self.spread) / weight
 
     def infer(self, residual: float, x: list[float], factors: list[float], within: float, now_s: float) -> None:
@@ -71,9 +72,10 @@ class Residual(msgspec.Struct, gc=False):
 
         The mean of parts that were predicted ten times apart would be that of the largest.
         """
-        total = log_parts(factors, self.x)
+        x = self.x
+        total = log_parts(factors, x)
         scale = exp(-total)
-        self.x = [part * scale for part in self.x]
+        self.x = [part * scale for part in x]
         self.mean -= total
 
     def residual(self, factors: list[float]) -> float:
@@ -299,8 +301,8 @@ def combined(one: Residual, other: Residual, factors: list[float]) -> Residual:
 def log_parts(factors: list[float], x: list[float]) -> float:
     """The logarithm of a sum of parts, each times its factor."""
     total = 0.0
-    for factor, part in zip(factors, x, strict=True):
-        total += factor * part
+    for i, factor in enumerate(factors):
+        total += factor * x[i]
     return log(total) if total > _PARTS_MIN else log(_PARTS_MIN)
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of output lengths: counts by group, and conversations. Sums, which replicas can add up."""
+"""What is counted: output lengths by group and by conversation, promises by kind. Sums, which replicas can add up."""
 
 import msgspec
 
@@ -48,3 +48,13 @@ class Lengths(msgspec.Struct):
     counts: dict[str, Counts] = {}
     sessions: dict[str, Turns] = {}
     beginnings: dict[int, Turns] = {}
+
+
+class Tracked(msgspec.Struct, array_like=True):
+    """The promises of one kind that were judged: how many, how many of them were missed, and by how much that was too
+    many or too few, in steps.
+    """
+
+    judged: float = 0.0
+    missed: float = 0.0
+    excess: float = 0.0

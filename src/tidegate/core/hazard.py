@@ -5,32 +5,33 @@ regression, and shrink to what is believed of such an engine where there are few
 """
 
 from math import log, sqrt
+from typing import Final
 
 import msgspec
 
 # Seconds since the last use: from the pause between two turns of a conversation to what is asked for once a day.
-IDLE_EDGES_S = (10.0, 30.0, 100.0, 300.0, 900.0, 3600.0, 14_400.0)
-BINS = len(IDLE_EDGES_S) + 1
+IDLE_EDGES_S: Final[tuple[float, ...]] = (10.0, 30.0, 100.0, 300.0, 900.0, 3600.0, 14_400.0)
+BINS: Final = len(IDLE_EDGES_S) + 1
 # What was never used is as if it had not been for thirty years: a number, as JSON has no infinity.
-IDLE_S_MAX = 1e9
+IDLE_S_MAX: Final = 1e9
 # How long an engine keeps its model is a setting that holds for months, and what is asked for once a day has to leave a
 # trace: a week. What changed shows within the hour all the same.
-LONG_HALF_LIFE_S = 7 * 86_400.0
-RECENT_HALF_LIFE_S = 1800.0
+LONG_HALF_LIFE_S: Final = 7 * 86_400.0
+RECENT_HALF_LIFE_S: Final = 1800.0
 # How many attempts weigh as much as what was believed before: one cold start is a coincidence, two are a habit. Those
 # of the last half hour against those of the last week.
-LONG_STRENGTH = 1.0
-RECENT_STRENGTH = 2.0
+LONG_STRENGTH: Final = 1.0
+RECENT_STRENGTH: Final = 2.0
 # Most engines keep their model for ever. Of those that unload after a while, operators turn many into such.
-NEVER_SHARE = 0.01
-NEVER_SHARE_AT_ONCE = 0.0005
-UNLOADED_SHARE = 0.7
+NEVER_SHARE: Final = 0.01
+NEVER_SHARE_AT_ONCE: Final = 0.0005
+UNLOADED_SHARE: Final = 0.7
 # Attempts after a while without use that take three times as long as others have something to wait for, if chance does
 # not explain it. It takes two of each to tell.
-SLOWER_LOG = log(3.0)
-SLOWER_DEVIATIONS = 4.0
-SLOWER_LEAST = 1.9
-LEVEL_VARIANCE_MIN = 0.05
+SLOWER_LOG: Final = log(3.0)
+SLOWER_DEVIATIONS: Final = 4.0
+SLOWER_LEAST: Final = 1.9
+LEVEL_VARIANCE_MIN: Final = 0.05
 
 
 class Outcomes(msgspec.Struct, gc=False):

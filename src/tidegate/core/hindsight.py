@@ -2,11 +2,11 @@
 
 import msgspec
 
-from tidegate.core.estimator import TPOT_TOKENS_MIN
 from tidegate.core.model import Ended, Ending, Endpoint, Line, Segment, Started
 from tidegate.core.reference import Reference
 from tidegate.core.replay import Replay
 from tidegate.core.router import Router
+from tidegate.core.timing import TPOT_TOKENS_MIN
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):

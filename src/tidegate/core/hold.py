@@ -9,6 +9,7 @@ from bisect import insort
 from collections.abc import Callable, Container, Mapping
 from heapq import heapify, heapreplace
 from math import inf
+from typing import Final
 
 import msgspec
 
@@ -18,7 +19,7 @@ from tidegate.core.model import Request
 from tidegate.core.value import value_usd
 
 # Sending more than this away for the sake of one late request is no relief; it also bounds the search.
-LEAVING_MAX = 8
+LEAVING_MAX: Final = 8
 
 
 class Fit(msgspec.Struct):
@@ -121,7 +122,8 @@ class _Table:
         elsewhere: Elsewhere,
         now_s: float,
     ) -> None:
-        self._order, self._slots_s, self._rooms, self._now_s = order, slots_s, rooms, now_s
+        self._order, self._rooms, self._now_s = order, rooms, now_s
+        self._slots_s = {name: [max(at_s, now_s) for at_s in slots] for name, slots in slots_s.items()}
         self._spares = spares
         self._value_elsewhere = elsewhere
         self._sent: dict[str, Place] = {}
@@ -217,10 +219,7 @@ class _Table:
     def _lanes(self) -> dict[str, "_Lane"]:
         """What each of our own endpoints has, with nothing of this placed yet."""
         now_s, spares = self._now_s, self._spares
-        return {
-            name: _Lane([max(at_s, now_s) for at_s in slots], spares.get(name), now_s)
-            for name, slots in self._slots_s.items()
-        }
+        return {name: _Lane(slots.copy(), spares.get(name), now_s) for name, slots in self._slots_s.items()}
 
     def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
@@ -279,10 +278,16 @@ class _Lane:
 
     def start_s(self, fit: Fit) -> float:
         """When it could begin with this."""
+        if self._tokens_max == inf:
+            return self._slots_s[0]
         return self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
 
     def take(self, fit: Fit) -> float:
         """Place it; when that begins."""
+        if self._tokens_max == inf:
+            start_s = self._slots_s[0]
+            heapreplace(self._slots_s, start_s + fit.occupies_s)
+            return start_s
         tokens = min(float(fit.kv_tokens), self._tokens_max)
         start_s, free_tokens, place = self._next(tokens)
         if place > self._place:
@@ -290,8 +295,7 @@ class _Lane:
         self._free_tokens = free_tokens - tokens
         end_s = start_s + fit.occupies_s
         heapreplace(self._slots_s, end_s)
-        if self._tokens_max != inf:
-            insort(self._ends, (end_s, int(tokens)), place)
+        insort(self._ends, (end_s, int(tokens)), place)
         return start_s
 
     def _next(self, tokens: float) -> tuple[float, float, int]:
@@ -310,4 +314,9 @@ def _seat(item: Item, lanes: dict[str, _Lane]) -> str:
     own = item.own
     if len(own) == 1:
         return next(iter(own))
-    return min(own, key=lambda name: (lanes[name].start_s(own[name]) + own[name].first_s, name))
+    best, best_s = "", inf
+    for name, fit in own.items():
+        shown_s = lanes[name].start_s(fit) + fit.first_s
+        if not best or shown_s < best_s or (shown_s == best_s and name < best):
+            best, best_s = name, shown_s
+    return best

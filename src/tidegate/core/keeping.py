@@ -9,35 +9,39 @@ was sent.
 """
 
 from math import sqrt
+from typing import Final
 
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import AGES, DISTANCE_BITS, DISTANCES, SIZE_BITS, SIZES, Kept, Odds, Span
 
 # What an engine has memory for changes seldom, but a vendor's fleet is busier by day than by night.
-HALF_LIFE_S = 7200.0
+HALF_LIFE_S: Final = 7200.0
 # How much is cached beyond what is known depends on who asks, and each prompt tells of it.
-SURPLUS_HALF_LIFE_S = 1200.0
+SURPLUS_HALF_LIFE_S: Final = 1200.0
 # How many observations the prior weighs as much as.
-PRIOR_STRENGTH = 1.0
+PRIOR_STRENGTH: Final = 1.0
 # What nothing was observed of yields to any observation beside it.
-UNSEEN = 1e-6
+UNSEEN: Final = 1e-6
 # Nothing is so certain that it could not be to blame.
-CERTAIN = 0.999
+CERTAIN: Final = 0.999
 # A stretch of so many tokens is half an observation: what is long tells more than what is short, yet never more than 1.
-HALF_TOKENS = 1024.0
+HALF_TOKENS: Final = 1024.0
 # How many tokens without a surplus are taken for seen before any were.
-REST_TOKENS = 4096.0
+REST_TOKENS: Final = 4096.0
 
 
 # What was observed counts from a second later on: what follows from it takes longer than to take it in, and of what
 # comes at one time nothing is to depend on what came first.
-JUDGE_S = 1.0
+JUDGE_S: Final = 1.0
 
 
 class Keeping:
-    """Predicts from `Kept`, and learns into it."""
+    """Predicts from `Kept`, and learns into it.
 
-    __slots__ = ("_by_age", "_by_distance", "_by_size", "kept", "odds")
+    `surprises` is whether prompts without a known beginning are expected to be cached in part.
+    """
+
+    __slots__ = ("_by_age", "_by_distance", "_by_size", "kept", "odds", "surprises")
 
     def __init__(self, prior: CachePrior, kept: Kept) -> None:
         self.kept = kept
@@ -48,6 +52,7 @@ class Keeping:
         self._by_size = [share if 2 ** (SIZE_BITS + i) > prior.tokens_min else 0.0 for i in range(SIZES)]
         # What is believed now.
         self.odds = Odds(self._by_distance, self._by_age, self._by_size) if kept.odds is None else kept.odds
+        self.surprises = self.odds.surplus[0] > 0.0
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -123,6 +128,7 @@ class Keeping:
         if kept.new:
             kept.new = False
             self.odds = kept.odds = self._judged()
+            self.surprises = self.odds.surplus[0] > 0.0
 
     def _judged(self) -> Odds:
         kept = self.kept

@@ -6,61 +6,38 @@ spread is, and a test whether everything has changed. Everything learned is deca
 
 from collections.abc import Collection
 from math import exp, inf, log, sqrt
+from typing import Final
 
 import msgspec
 
 from tidegate.core import correction, regression
-from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, Tracked, added, summed
-from tidegate.core.correction import Correction, Residual, level_of, log_parts
-from tidegate.core.regression import RATIO_MAX, Sums
-from tidegate.core.shift import Shift, unmoved
+from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, added, summed
+from tidegate.core.correction import Correction, level_of, log_parts
+from tidegate.core.learned import Learned, Silence
+from tidegate.core.regression import RATIO_MAX
+from tidegate.core.shift import unmoved
 
 # Of every kind of time; what a prediction is the sum of.
-PARTS = 7
+PARTS: Final = 7
 # After a change, what was known before it counts for as much as so many samples.
-KEPT = 3.0
+KEPT: Final = 3.0
 # A change shows in predictions that were known well enough to be wrong.
-TRUST_MIN = 0.5
+TRUST_MIN: Final = 0.5
 # Nothing that is timed repeats to better than this; errors smaller than it are no news.
-SIGMA_MIN = 0.03
+SIGMA_MIN: Final = 0.03
 # Nor does a single error say more of the spread than so many deviations: where it is wide, more will follow.
-ERROR_MAX = 3.0
-ERROR_LOG_MAX = 1.5
+ERROR_MAX: Final = 3.0
+ERROR_LOG_MAX: Final = 1.5
 # And no more of where the middle is than half a deviation, above it or below: times are often those of two kinds, with
 # and without a neighbour, and the mean of both is neither.
-MIDDLE = 0.5
+MIDDLE: Final = 0.5
 # Until twenty or so have shown how wide the spread is.
-MIDDLE_TRUST = 0.87
+MIDDLE_TRUST: Final = 0.87
 # Work whose parts were all found to take nothing still takes something; a logarithm needs it.
-RAW_S_MIN = 1e-6
-RAW_S_MAX = 1e6
+RAW_S_MIN: Final = 1e-6
+RAW_S_MAX: Final = 1e6
 # Of attempts that are given up in one moment, more than that say nothing new.
-SILENCES_MAX = 16
-
-
-class Silence(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Of an attempt of this kind that was given up before it showed anything: how long that took at least, over what
-    its parts `x` were predicted to take.
-    """
-
-    row: int
-    column: int
-    log_ratio: float
-    x: tuple[float, ...]
-
-
-class Learned(msgspec.Struct):
-    """All that is learned of one kind of time: what `Latency` works on.
-
-    What `silences` mean depends on what is believed, so they wait for the moment to be over, and have no order then.
-    """
-
-    sums: Sums
-    cells: list[Residual]
-    shift: Shift
-    promises: list[Tracked]
-    mean: Mean
-    silences: list[Silence] = []
+SILENCES_MAX: Final = 16
 
 
 class Sent(msgspec.Struct, gc=False):
@@ -94,15 +71,9 @@ class Sent(msgspec.Struct, gc=False):
         return self.median_s * exp(-deviations * self.sigma)
 
 
-class Known(msgspec.Struct, gc=False):
-    """What is known of one kind until more is learned: see `Mix`, and by what a normal spread is stretched."""
-
-    factor: float
-    mean_ratio: float
-    variance: float
-    stretch: float
-    trust: float
-    at_s: float
+Known = tuple[float, float, float, float, float, float]
+"""What is known of one kind until more is learned: by what its sum of parts is multiplied, the ratio of its mean, the
+variance, by what a normal spread is stretched, the trust, and since when. See `Mix`."""
 
 
 class Latency:
@@ -155,32 +126,23 @@ class Latency:
     def predict(self, parts: list[float], row: int, column: int, now_s: float) -> Sent:
         """What so much work of this kind takes."""
         kind = row * self._columns + column
-        known = self._known[kind] or self._know(kind, row, column)
-        factors = self.factors
-        raw_s = (
-            factors[0] * parts[0]
-            + factors[1] * parts[1]
-            + factors[2] * parts[2]
-            + factors[3] * parts[3]
-            + factors[4] * parts[4]
-            + factors[5] * parts[5]
-            + factors[6] * parts[6]
-        )
+        factor, mean_ratio, variance, stretch, trust, at_s = self._known[kind] or self._know(kind, row, column)
+        f0, f1, f2, f3, f4, f5, f6 = self.factors
+        p0, p1, p2, p3, p4, p5, p6 = parts
+        raw_s = f0 * p0 + f1 * p1 + f2 * p2 + f3 * p3 + f4 * p4 + f5 * p5 + f6 * p6
         if not RAW_S_MIN < raw_s < RAW_S_MAX:
             raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
-        age_s = now_s - known.at_s
-        variance = known.variance
+        age_s = now_s - at_s
         if age_s > 0.0:
             # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
             variance += age_s / (age_s + HALF_LIFE_S) * self._prior_variance
-        sigma = sqrt(variance) * known.stretch
-        return Sent(parts, raw_s, raw_s * known.factor, known.mean_ratio, sigma, known.trust, row, column)
+        return Sent(parts, raw_s, raw_s * factor, mean_ratio, sqrt(variance) * stretch, trust, row, column)
 
     def _know(self, kind: int, row: int, column: int) -> Known:
         mix = self._correction.mixed(row, column)
         mean_ratio = self.learned.mean.ratio(mix.variance)
         stretch = self._promises.stretch(kind)
-        known = Known(exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.at_s)
+        known = exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.at_s
         self._known[kind] = known
         return known
 
@@ -210,7 +172,7 @@ class Latency:
             trust = sent.trust
             if trust > TRUST_MIN:
                 learned.shift.add(error, max(sent.sigma, SIGMA_MIN), share)
-            self._judge(sent, missed)
+            self._promises.learn(sent.row * self._columns + sent.column, missed)
             learned.mean.learn(took_s * times, sent.median_s * times, trust, now_s)
         self._correction.learn(
             sent.row,
@@ -239,11 +201,6 @@ class Latency:
             return 1.0
         return max(sum_of(self.factors, parts), RAW_S_MIN) / max(sum_of(self.factors, sent.parts), RAW_S_MIN)
 
-    def _judge(self, sent: Sent, missed: bool) -> None:
-        kind = sent.row * self._columns + sent.column
-        self._promises.learn(kind, missed)
-        self._known = self._unknown.copy()
-
     def holds_since(self, sent_s: float, now_s: float) -> bool:
         """Whether nothing has changed since then: else what was predicted was predicted of something else."""
         self._settle(now_s)
@@ -253,7 +210,8 @@ class Latency:
         """It takes that long at least; by then what was promised was `missed`, or it would still have been kept."""
         self._settle(now_s)
         if missed and sent_s >= self.learned.shift.moved_s:
-            self._judge(sent, missed)
+            self._promises.learn(sent.row * self._columns + sent.column, missed)
+            self._known = self._unknown.copy()
         if len(self.learned.silences) < SILENCES_MAX:
             x = tuple(part / sent.raw_s for part in sent.parts)
             self.learned.silences.append(Silence(sent.row, sent.column, log(waited_s / sent.raw_s), x))

@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from math import log, log2
 from statistics import NormalDist
+from typing import Final
 
 import msgspec
 
@@ -20,46 +21,46 @@ from tidegate.core.model import Request, Started
 from tidegate.core.prompts import DIGESTS_MAX, GRID, GRID_OF, Prefix
 
 # As how many outputs of a group its larger group counts.
-CLASS_STRENGTH = 1.0
-PROMPT_STRENGTH = 8.0
-KEY_STRENGTH = 1.5
-TURN_STRENGTH = 8.0
-RECENT_STRENGTH = 5.0
+CLASS_STRENGTH: Final = 1.0
+PROMPT_STRENGTH: Final = 8.0
+KEY_STRENGTH: Final = 1.5
+TURN_STRENGTH: Final = 8.0
+RECENT_STRENGTH: Final = 5.0
 # A group that has so many times as many of its own says all there is to say.
-ENOUGH = 128.0
+ENOUGH: Final = 128.0
 # Counts are in sixteenths of an output, whole numbers, so that halves of them add up to the same in any order.
-ONE = 16
+ONE: Final = 16
 # Beside the habits of days, what was lately counts for itself: clients go from one task to the next.
-RECENT_S = 900
-HALF_LIFE_S = 96 * RECENT_S
-_RECENT = "r "
+RECENT_S: Final = 900
+HALF_LIFE_S: Final = 96 * RECENT_S
+_RECENT: Final = "r "
 # Of a conversation's answers each counts four fifths of the one after it.
-TURN_LEFT = 0.8
+TURN_LEFT: Final = 0.8
 # Prompts within a quarter of each other are alike: a template, a document, a conversation at the same point.
-PROMPTS_PER_OCTAVE = 3.0
+PROMPTS_PER_OCTAVE: Final = 3.0
 # How long a conversation's answers are is told to two bins.
-LEVELS_PER_BIN = 0.5
+LEVELS_PER_BIN: Final = 0.5
 # By how many tokens its prompt has grown: it was made shorter, or is another's; a word or a tool's verdict; a question;
 # a page; documents.
-GROWTH_EDGES = (-1024, 256, 1024, 4096)
+GROWTH_EDGES: Final[tuple[int, ...]] = (-1024, 256, 1024, 4096)
 # What is learned takes so much of a snapshot at most. Who has more of one has that forgotten that was not seen for
 # longest: of groups, most have a dozen bins; of conversations, each is 42 bytes.
-COUNTS_BYTES_MAX = 42_000
-TURNS_MAX = 500
+COUNTS_BYTES_MAX: Final = 42_000
+TURNS_MAX: Final = 500
 _NAME_BYTES, _BIN_BYTES = 24, 11
 # Of lengths this quantile is planned for. It and its counterpart are so many deviations of a normal logarithm apart.
-HIGH = 0.95
-_DEVIATIONS = 2.0 * NormalDist().inv_cdf(HIGH)
+HIGH: Final = 0.95
+_DEVIATIONS: Final = 2.0 * NormalDist().inv_cdf(HIGH)
 # Known to a token, a length is still not known to less than a bin's eighth.
-SIGMA_MIN = 0.03
+SIGMA_MIN: Final = 0.03
 # Clients use a handful of bounds; beyond this the memo starts afresh.
-MEMO_MAX = 1024
+MEMO_MAX: Final = 1024
 
 _Asked = tuple[str, int | None, str, str, int, int, int]
 # Expected tokens of an output: how far the whole is off depends on how well its length is known, which is another thing
 # for a word, a paragraph and a page.
-OUTPUT_EDGES = (16, 64, 256, 1024)
-OUTPUT_ROWS = len(OUTPUT_EDGES) + 1
+OUTPUT_EDGES: Final[tuple[int, ...]] = (16, 64, 256, 1024)
+OUTPUT_ROWS: Final = len(OUTPUT_EDGES) + 1
 
 
 class Length(msgspec.Struct, frozen=True):
@@ -118,6 +119,13 @@ class LengthModel:
                 if found is not None:
                     return found
         return None
+
+    def of(self, request: Request) -> Length:
+        """What is believed of the output of this request, with what is known of its conversation."""
+        turns = self.turns(request.session, beginnings_of(request))
+        return self.at(
+            request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
+        )
 
     def at(
         self,

@@ -4,6 +4,7 @@ Sums have no order, so facts of one time may come in any; and what two routers l
 """
 
 from math import expm1, log, log1p
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from tidegate.core.calibration import left_after
 
 # Others of ours in flight: none, one, two or three, more. What they do to each other's tokens is learned per bucket; of
 # what they do to a prompt, its parts tell more than buckets (bench/predict.py), and more of it never makes one faster.
-LOAD_EDGES = (0, 1, 3)
+LOAD_EDGES: Final[tuple[int, ...]] = (0, 1, 3)
 # Counts are followed on a logarithmic scale, on which nothing and one are as far apart as one and ten.
 FINENESS = 10.0
 # Of what ended last, so much is remembered for a report that was measured before. Beyond, it is a little too low.

@@ -3,29 +3,30 @@ vain.
 """
 
 from math import exp, log, sqrt
+from typing import Final
 
 import msgspec
 
 from tidegate.core.hazard import LONG_HALF_LIFE_S
 
 # Loads of safetensors from fast disks, see bench/fit_loads.py; nothing is there sooner than its process has started.
-LOAD_BYTES_PER_S = 3.4e9
-LOAD_S_MIN = 1.0
+LOAD_BYTES_PER_S: Final = 3.4e9
+LOAD_S_MIN: Final = 1.0
 # Of a model whose size is not known, as of a function that a vendor has to start.
-LOAD_S = 10.0
+LOAD_S: Final = 10.0
 # From models in the page cache to those on a disk that turns: one in three is off by more than 2.7 times.
-LOAD_SIGMA = 1.0
+LOAD_SIGMA: Final = 1.0
 # Those of one model are much alike.
-REPEATED_SIGMA = 0.2
+REPEATED_SIGMA: Final = 0.2
 # How many loads weigh as much as what was believed of their median, and of their spread: one is as long as the next.
-STRENGTH = 0.3
-SPREAD_STRENGTH = 2.0
+STRENGTH: Final = 0.3
+SPREAD_STRENGTH: Final = 2.0
 SIGMA_MIN, SIGMA_MAX = 0.05, 2.0
 # What adds less is none: no process starts sooner. Else an engine that is wrongly predicted would seem to load a little
 # each time, and that would explain why.
-LEAST_S = 0.3
+LEAST_S: Final = 0.3
 # A load that is overdue is expected to take a fifth of its age more, as other work is.
-OVERDUE_SHARE = 0.2
+OVERDUE_SHARE: Final = 0.2
 
 
 def usual_load_s(weights_bytes: float) -> float:

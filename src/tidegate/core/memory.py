@@ -10,6 +10,7 @@ the 95th percentile of the next one stands for: to reserve each one's whole outp
 from bisect import insort
 from collections.abc import Mapping
 from math import inf
+from typing import Final
 
 import msgspec
 
@@ -19,14 +20,14 @@ from tidegate.core.reserve import Reservation
 from tidegate.core.state import GoneTokens, InUse, MemoryState, ToldCount
 
 # A count beyond this is none: ten million contexts of a million tokens.
-COUNT_MAX = 10**13
+COUNT_MAX: Final = 10**13
 # What a report has beyond our own books counts half after so many seconds: some answers of others have ended by then.
-REPORT_S = 30.0
+REPORT_S: Final = 30.0
 # As much as an engine preempted at is not tried again at once: what it is believed to hold doubles in this time. Were
 # that longer, it would stand half empty (tests/sim/test_memory_in_world.py).
-DOUBLES_S = 60.0
+DOUBLES_S: Final = 60.0
 # Of what ended last, so much is remembered for a report that was measured before. Beyond, it is a little too high.
-GONE_MAX = 16
+GONE_MAX: Final = 16
 
 
 def kv_tokens_needed(request: Request | Started, length: Length) -> int:
@@ -213,8 +214,13 @@ class Memory:
             held(reservation, now_s),
             reservation.completions,
         )
-        insort(self.state.gone, gone)
-        del self.state.gone[:-GONE_MAX]
+        known = self.state.gone
+        if known and gone < known[-1]:
+            insort(known, gone)
+        else:
+            known.append(gone)
+        if len(known) > GONE_MAX:
+            del known[:-GONE_MAX]
         self._digest()
 
     def report(self, fact: Probed, now_s: float) -> None:

@@ -1,23 +1,24 @@
 """A time to first content that has two causes: the model is where it is needed, or it has to be loaded first."""
 
 from math import exp, log, pi, sqrt
+from typing import Final
 
 import msgspec
 
 # A cold start that is less responsible than this for what was measured is none.
-RESPONSIBLE_MIN = 0.1
+RESPONSIBLE_MIN: Final = 0.1
 # One in fifty times without a load is drawn from a spread that is three times as wide, and as wide as this: there are
 # tails, stalls and hangs, and not every outlier is a cold start.
-_WILD_SHARE = 0.02
+_WILD_SHARE: Final = 0.02
 # And one in three where nothing was measured yet: what was declared is often off by as much.
-_UNMEASURED_SHARE = 1.0 / 3.0
-_WILD_FACTOR = 3.0
-_WILD_SIGMA = 1.5
+_UNMEASURED_SHARE: Final = 1.0 / 3.0
+_WILD_FACTOR: Final = 3.0
+_WILD_SIGMA: Final = 1.5
 # Before a wait is a tenth of the load, whatever else stalls explains it as well.
-_NEWS_SHARE = 0.1
+_NEWS_SHARE: Final = 0.1
 # By how much the share below a quantile may be off, and how soon that is found.
-_CLOSE = 1e-9
-_ROUNDS_MAX = 40
+_CLOSE: Final = 1e-9
+_ROUNDS_MAX: Final = 40
 
 
 def share_below(deviations: float) -> float:

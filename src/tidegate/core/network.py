@@ -10,53 +10,41 @@ addresses, and what one of them is slowed by (its own balancer, its proxy) must 
 
 from bisect import bisect_left, insort
 from math import inf, log, sqrt
-from typing import NamedTuple
+from typing import Final
 
 import msgspec
 
 from tidegate.core.calibration import HALF_LIFE_S
+from tidegate.core.state import Network, Sample
 
 # Of each kind: probes every five seconds fill it in little more than a minute, which is long enough for a median.
-SAMPLES_MAX = 16
+SAMPLES_MAX: Final = 16
 # What is so much older than the newest counts no more: a single new value is better than many of another day.
-KEPT_S = 3600.0
+KEPT_S: Final = 3600.0
 # Less than this apart is no change: TTFT is not known better either.
-LOG_CHANGE_MIN = log(1.5)
+LOG_CHANGE_MIN: Final = log(1.5)
 # Nor is what the usual spread explains: two in a row beyond this many deviations are not by chance.
-CHANGE_DEVIATIONS = 4.0
+CHANGE_DEVIATIONS: Final = 4.0
 # As much as the spread of this many samples weighs what is believed of links before anything is measured.
-SPREAD_STRENGTH = 2.0
+SPREAD_STRENGTH: Final = 2.0
 # That one deviating value was the first of a change: about every fourth time.
-CHANGE_SHARE = 0.25
+CHANGE_SHARE: Final = 0.25
 # Spread of log(true / declared), and of what was measured long ago.
 RTT_SIGMA, UPLOAD_SIGMA = 0.5, 0.7
-RTT_VARIANCE, UPLOAD_VARIANCE = RTT_SIGMA**2, UPLOAD_SIGMA**2
+RTT_VARIANCE: Final = RTT_SIGMA**2
+UPLOAD_VARIANCE: Final = UPLOAD_SIGMA**2
 # Spread of a link that is what it was, from one measurement to the next.
-STEADY_SIGMA = 0.15
+STEADY_SIGMA: Final = 0.15
 # A clock on a busy event loop is no better: round trips that differ by less are the same.
-RTT_NOISE_S = 0.001
+RTT_NOISE_S: Final = 0.001
 # Between two looks at a network that is in doubt: a change is known within seconds, and nobody minds being asked.
-LOOK_S = 1.0
+LOOK_S: Final = 1.0
 # A transfer that is expected to take less says nothing of the rate, unless it is a large one, whose rate would show.
-UPLOAD_S_MIN = 0.002
+UPLOAD_S_MIN: Final = 0.002
 # What took less than `UPLOAD_S_SURE` cannot be timed, and nothing is known to have taken less than `UPLOAD_S_LEAST`:
 # http/upload.py looks once a millisecond.
 UPLOAD_S_SURE, UPLOAD_S_LEAST = 0.01, 0.001
 UPLOAD_BYTES_MIN, UPLOAD_BYTES_ALWAYS = 2 * 1024, 64 * 1024
-
-
-class Sample(NamedTuple):
-    """One measured value, and when. Ordered by time: those of one instant by their value, not by their arrival."""
-
-    at_s: float
-    value: float
-
-
-class Network(msgspec.Struct):
-    """What was measured of the way to an endpoint, the newest of each: round trips in seconds, bytes a second."""
-
-    rtts: list[Sample] = []
-    uploads: list[Sample] = []
 
 
 def combined(one: Network, other: Network) -> Network:

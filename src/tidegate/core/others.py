@@ -9,6 +9,7 @@ to be as usual: an engine cannot have less than we have put there, and does not 
 
 from collections.abc import Iterable
 from math import exp, log
+from typing import Final
 
 import msgspec
 
@@ -16,25 +17,25 @@ from tidegate.core.load import GONE_MAX, Gone, History, Load, Said, Tick, by_end
 from tidegate.core.reserve import Reservation
 
 # A count beyond this is no count; no engine runs or queues so many.
-COUNT_MAX = 1_000_000
+COUNT_MAX: Final = 1_000_000
 # Before several reports have shown it: how long an engine stays as busy as it is. Some answers take about as long.
-LASTS_S = 30.0
+LASTS_S: Final = 30.0
 # What so many pairs of reports show of that counts as much.
-LASTS_STRENGTH = 10.0
-LASTS_S_MAX = 3600.0
+LASTS_STRENGTH: Final = 10.0
+LASTS_S_MAX: Final = 3600.0
 # And how far reports are apart: as probes are by default.
-USUAL_S = 5.0
+USUAL_S: Final = 5.0
 # Of a level: how far from what is usual an engine may be of which one report alone is known.
-UNKNOWN_VARIANCE = 1.0
+UNKNOWN_VARIANCE: Final = 1.0
 # Beyond the usual time between two reports, an engine counts half as one that tells nothing after so many seconds more:
 # a few that are lost at the usual pace.
-SILENT_S = 30.0
+SILENT_S: Final = 30.0
 # And after so many seconds, half of what others do to it has been learned as a property of its own.
-HANDED_OVER_S = 300.0
+HANDED_OVER_S: Final = 300.0
 # An engine that leaves out this share of what it should report at least, in squares, has a word that is worth 1/e.
-MISSING_SHARE = 0.1
+MISSING_SHARE: Final = 0.1
 # Reports that say the same again are as old as the first of them, where so many are less likely than this.
-REPEATED_CHANCE = 0.01
+REPEATED_CHANCE: Final = 0.01
 
 
 class Foreign(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +54,7 @@ class Foreign(msgspec.Struct, frozen=True, gc=False):
     usual: float
 
 
-NOBODY = Foreign(0.0, 0.0, 0.0, 1.0, 0.0)
+NOBODY: Final = Foreign(0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 class Others:

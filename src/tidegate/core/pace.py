@@ -1,11 +1,12 @@
 """What an endpoint was busy with in the last while: how many requests, and how much of it with their prompts."""
 
 from math import exp
+from typing import Final
 
 import msgspec
 
 # Answers take seconds: those that come while one is written are as many as came in the last ten.
-MEMORY_S = 10.0
+MEMORY_S: Final = 10.0
 
 
 class Pace(msgspec.Struct):

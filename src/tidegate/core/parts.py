@@ -5,6 +5,7 @@ Where the prior says nothing of a part, it is measured against what it may be at
 
 from itertools import accumulate
 from math import ceil, log
+from typing import Final
 
 from tidegate.core.latency import Sent
 from tidegate.core.model import Ended, Endpoint
@@ -13,25 +14,26 @@ from tidegate.core.prompts import Cached
 from tidegate.core.reserve import Reservation
 
 # No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.
-ENGINE_S_MIN = 1e-3
-TPOT_S_MIN = 1e-5
+ENGINE_S_MIN: Final = 1e-3
+TPOT_S_MIN: Final = 1e-5
 # At so many tokens, attention takes as long as all else: models are between 8k and 100k.
-ATTENTION_TOKENS = 32_768
+ATTENTION_TOKENS: Final = 32_768
 # At so many tokens of context, reading them takes as long as reading the weights: a model of 8 billion of 16 bits.
-CONTEXT_TOKENS = 131_072
+CONTEXT_TOKENS: Final = 131_072
 # One more sequence in a batch adds a hundredth where much is read for all, and much more where little is.
-SLOWDOWN = 0.05
+SLOWDOWN: Final = 0.05
 # Tokens of prompts in one iteration, where the engine did not say.
-CHUNK_TOKENS = 2048
+CHUNK_TOKENS: Final = 2048
 # Of a prompt so much is taken for cached as is more likely than not, and counted on as is so nearly always.
-LIKELY, SURE = 0.5, 0.9
+LIKELY: Final = 0.5
+SURE: Final = 0.9
 # Of requests that are not ours nothing is told but that they are there. Of the Azure traces, conversations have a mean
 # of 1,155 tokens of prompt, and code has 2,048.
-OTHERS_TOKENS = 1_000
+OTHERS_TOKENS: Final = 1_000
 
 
 # Of the parts to first token: what is queued, and the iteration under way, are in seconds as learned.
-FIRST_MEASURED = (3, 5, 6)
+FIRST_MEASURED: Final[tuple[int, ...]] = (3, 5, 6)
 
 
 class Parts:
@@ -127,19 +129,23 @@ class Parts:
 
         `foreign` requests that are not ours run as well.
         """
-        output_tokens = max(1.0, output_tokens)
-        foreign_s = 0.0
+        if output_tokens < 1.0:
+            output_tokens = 1.0
+        # Most engines slow down by as much for each.
+        crowd_now, crowd_mean, foreign_s = load, load_mean, 0.0
+        if self.fading < 1.0:
+            crowd_now, crowd_mean = crowd(self.fading, load), crowd(self.fading, load_mean)
         if foreign:
             foreign_s = self.crowd_s * (crowd(self.fading, load + foreign) - crowd(self.fading, load))
             foreign_s += foreign * self.foreign_context_s
         return [
             self.decode_s,
-            self.crowd_s * crowd(self.fading, load),
+            self.crowd_s * crowd_now,
             # On average, half of its output is context too.
             self.context_s * (tokens + output_tokens / 2.0 + others_tokens),
             # By Little's law, as many others come during an answer as are there at any time, with prompts like theirs.
             others_tokens * self.token_s / output_tokens,
-            self.crowd_s * crowd(self.fading, load_mean),
+            self.crowd_s * crowd_mean,
             self.decode_s * busy,
             foreign_s,
         ]
@@ -160,19 +166,20 @@ class Parts:
         be, each with its probability; it is `first_s` where `taken` tokens are, as `sent` says, by so much of a
         `stretch` by others.
         """
-        tokens, factor = cached.prompt.tokens, stretch * sent.median_s / sent.raw_s
-        rest_s = first_s - factor * self._tokens_s(factors, tokens, taken)
-
-        def first_with_s(cached_tokens: float) -> float:
-            return max(rest_s + factor * self._tokens_s(factors, tokens, cached_tokens), ENGINE_S_MIN)
-
-        outcomes, likely, known = [], 1.0, 0.0
-        for step, p in cached.steps:
-            outcomes.append((first_with_s(known), likely - p))
-            likely, known = p, step
+        tokens, steps, factor = cached.prompt.tokens, cached.steps, stretch * sent.median_s / sent.raw_s
+        ends = [0.0, *[end for end, _ in steps], taken, cached.at_least(SURE), cached.tokens]
+        token_s, attention_s = factors[1] * self.token_s, factors[2] * self.attention_s
+        # What is left of the prompt's tokens takes so long where it is cached up to there.
+        took_s = [factor * ((tokens - end) * (token_s + attention_s * (tokens + end))) for end in ends]
+        rest_s = first_s - took_s[-3]
+        firsts_s = [max(rest_s + one_s, ENGINE_S_MIN) for one_s in took_s]
+        outcomes, likely = [], 1.0
+        for index, (_, p) in enumerate(steps):
+            outcomes.append((firsts_s[index], likely - p))
+            likely = p
         if outcomes:
-            outcomes.append((first_with_s(known), likely))
-        return first_with_s(cached.at_least(SURE)), first_with_s(cached.tokens), tuple(outcomes)
+            outcomes.append((firsts_s[len(steps)], likely))
+        return firsts_s[-2], firsts_s[-1], tuple(outcomes)
 
     def told(self, sent: Reservation, fact: Ended, took_s: float, factors: list[float]) -> Sent:
         """What would have been predicted with what was cached; where that is not told, with what fits best."""
@@ -186,7 +193,3 @@ class Parts:
         ends = [0.0, *accumulate(span.tokens for span in spans)]
         found = [sent.ttft.had(factors, self.computed(sent.ttft, tokens, min(end, tokens))) for end in ends]
         return min(found, key=lambda one: abs(log(took_s / one.median_s)))
-
-    def _tokens_s(self, factors: list[float], tokens: float, cached_tokens: float) -> float:
-        per_token_s = factors[1] * self.token_s + factors[2] * self.attention_s * (tokens + cached_tokens)
-        return (tokens - cached_tokens) * per_token_s

@@ -1,13 +1,15 @@
 """From endpoints that may be used to the ordered steps of a plan, and the reason for the first of them."""
 
+from heapq import heappush, heappushpop
 from math import ceil
 
 import msgspec
 
-from tidegate.core.base import Base
+from tidegate.core.base import Base, asked
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
 from tidegate.core.model import Request, Run
-from tidegate.core.value import attainment
+from tidegate.core.value import attainment, net_usd
 from tidegate.core.why import Why
 
 # Without content for this long, an attempt is given up at the earliest: prompts of any size have started by
@@ -30,6 +32,39 @@ class Option(msgspec.Struct, gc=False):
     base: Base
     value_usd: float
     attainment: float
+
+
+def weigh(
+    request: Request,
+    models: list[EndpointModel],
+    length: Length,
+    worth: float,
+    now_s: float,
+    keep: int | None = None,
+) -> list[Option]:
+    """What each is worth, the cheapest first; with `keep`, until no other can be among so many best.
+
+    Nothing is worth more than its promise kept for sure, less its cost: most of it needs no prediction.
+    """
+    spent_s = now_s - request.arrived_s
+    options: list[Option] = []
+    best: list[float] = []
+    prompt = asked(request) if request.prefix else None
+    for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
+        if len(best) == keep and worth - cost_usd < best[0]:
+            break
+        base = model.base(request, length, now_s, prompt)
+        attained = attainment(request, base, spent_s)
+        usd = net_usd(request, base, worth, spent_s, attained)
+        options.append(Option(model, base, usd, attained))
+        if keep is not None:
+            heappush(best, usd) if len(best) < keep else heappushpop(best, usd)
+    return options
+
+
+def best_first(options: list[Option]) -> list[tuple[float, str]]:
+    """What each is worth and its name, the best first."""
+    return sorted([(option.value_usd, option.model.name) for option in options], key=lambda v: (-v[0], v[1]))
 
 
 def by_value(option: Option) -> tuple[float, float, str]:

@@ -4,16 +4,18 @@ Each prompt that an endpoint began to answer is remembered by a few digests of i
 their place. What a new prompt has in common with them was there once; `keeping` says how likely it still is.
 """
 
+from typing import Final
+
 from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import DIGESTS_MAX, GRID, Cached, Given, Prefix, Prompt, Prompts, Span, Use
 
 # Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests, and each of these.
-STATE_BYTES_MAX = 38_000
-_USE_BYTES = 48
-_BYTES_PER_BYTE = 4.0 / 3.0  # base64
+STATE_BYTES_MAX: Final = 38_000
+_USE_BYTES: Final = 48
+_BYTES_PER_BYTE: Final = 4.0 / 3.0  # base64
 # Engines evict by the order of use; uses within a tenth of a second count as one.
-TICKS_PER_S = 10.0
+TICKS_PER_S: Final = 10.0
 
 
 class Prefixes:
@@ -49,11 +51,6 @@ class Prefixes:
             return Cached(0.0, 0.0, (), prompt)
         tokens, sd = self.keeping.expected(steps, prompt.tokens, now_s)
         return Cached(tokens if tokens < most else most, sd, tuple(steps), prompt)
-
-    @property
-    def surprises(self) -> bool:
-        """Whether prompts without a known beginning are expected to be cached in part."""
-        return self.keeping.odds.surplus[0] > 0.0
 
     @property
     def told(self) -> bool:

@@ -6,27 +6,28 @@ products, so samples have no order, and what two have learned adds up.
 """
 
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
 # Sums forget by time: half of them in an hour, which is long against a burst and short against a day's cycle.
-HALF_LIFE_S = 3600.0
+HALF_LIFE_S: Final = 3600.0
 # And by number: ten samples for each of a dozen parts, so that a change shows within as many requests.
-WEIGHT_MAX = 128.0
+WEIGHT_MAX: Final = 128.0
 # A time that is more than so many times what was predicted is taken as so many: one stall is not what work takes.
-RATIO_MAX = 2.0
+RATIO_MAX: Final = 2.0
 # Factors are found anew when a tenth of the sums is new: the corrections follow at once in between.
-DUE_SHARE = 0.1
+DUE_SHARE: Final = 0.1
 # How far parts of one engine are off from each other, as a share of how far all of them are off.
-SHAPE_SIGMA = 0.5
+SHAPE_SIGMA: Final = 0.5
 # What is unknown of a part that nobody declared, against one that was.
-UNKNOWN_SIGMA = 0.5
+UNKNOWN_SIGMA: Final = 0.5
 # Of times that repeat to better than this, the sums are not trusted further.
-NOISE_MIN = 0.01
+NOISE_MIN: Final = 0.01
 # Who takes a million times what is believed of it has no part of that size.
-FACTOR_MAX = 1e6
+FACTOR_MAX: Final = 1e6
 # A factor is known to that; elimination below it is rounding.
-_PIVOT_MIN = 1e-9
+_PIVOT_MIN: Final = 1e-9
 
 
 class Sums(msgspec.Struct):
@@ -46,16 +47,15 @@ class Sums(msgspec.Struct):
     def add(self, x: list[float], y: float) -> None:
         """Take one sample in; `fade` was called for its time."""
         xx, xy = self.xx, self.xy
-        at = 0
+        # Most parts are nothing, where nothing else is there.
+        some: list[int] = []
         for i, value in enumerate(x):
-            if not value:
-                # Most are, where nothing else is there.
-                at += i + 1
-                continue
-            xy[i] += value * y
-            for other in x[: i + 1]:
-                xx[at] += value * other
-                at += 1
+            if value:
+                some.append(i)
+                xy[i] += value * y
+                row = i * (i + 1) // 2
+                for j in some:
+                    xx[row + j] += value * x[j]
         self.weight += 1.0
         self.fresh += 1.0
 
@@ -102,8 +102,11 @@ class Sums(msgspec.Struct):
         for one, value in zip(levels, wanted, strict=True):
             sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * one
             ridge.append(max(noise, NOISE_MIN) / (sigma * sigma))
-        left = list(range(size))
-        found = [0.0] * size
+        left = self._seen()
+        # A part that no sample had takes what is believed of it.
+        found = [_alone(ridge[i], wanted[i]) for i in range(size)]
+        for i in left:
+            found[i] = 0.0
         while left:
             solved = _eliminate(self.xx, self.xy, ridge, wanted, left)
             negative = [i for i, value in zip(left, solved, strict=True) if value < 0.0]
@@ -114,6 +117,18 @@ class Sums(msgspec.Struct):
             left = [i for i in left if i not in negative]
         self.factors = [min(value, FACTOR_MAX) for value in found]
         self.fresh = 0.0
+
+    def _seen(self) -> list[int]:
+        """The parts that some sample had."""
+        seen, at = [False] * len(self.xy), 0
+        for i in range(len(seen)):
+            for j in range(i + 1):
+                if self.xx[at]:
+                    seen[i] = seen[j] = True
+                at += 1
+            if self.xy[i]:
+                seen[i] = True
+        return [i for i, one in enumerate(seen) if one]
 
 
 def empty(believed: list[float]) -> Sums:
@@ -143,6 +158,12 @@ def copied(sums: Sums) -> Sums:
     return msgspec.structs.replace(sums, xx=list(sums.xx), xy=list(sums.xy), factors=list(sums.factors))
 
 
+def _alone(ridge: float, wanted: float) -> float:
+    """The factor of a part that no sample had, as `_eliminate` has it to the last bit."""
+    root: float = max(ridge, _PIVOT_MIN) ** 0.5
+    return ridge * wanted / root / root
+
+
 def _eliminate(
     xx: list[float], xy: list[float], ridge: list[float], wanted: list[float], left: list[int]
 ) -> list[float]:
@@ -164,7 +185,7 @@ def _eliminate(
         for k in range(at):
             pivot -= row[k] * row[k]
             right -= row[k] * forward[k]
-        root = max(pivot, _PIVOT_MIN) ** 0.5
+        root: float = max(pivot, _PIVOT_MIN) ** 0.5
         row.append(root)
         rows.append(row)
         forward.append(right / root)

@@ -170,21 +170,24 @@ class Prefills(msgspec.Struct):
             self.head_s = head.prefill_s
             self.since_s = max(now_s, head.looked_at_s)
 
-    def before_s(self, prefill_s: float, step_s: float | None, now_s: float) -> float:
-        """How long they delay a new prompt that itself takes `prefill_s`.
-
-        One after the other: by all that is left of them. Side by side, in steps of `step_s`: it waits for the step
-        under way, and then each of them gets as much as the new one until that is done, and no more than it needs.
-        """
-        left_s = self.left_s(now_s)
-        return left_s if step_s is None else min(left_s, step_s + self.count * prefill_s)
-
     def left_s(self, now_s: float) -> float:
-        """How long the engine is still busy with them."""
-        if not self.head_s:
+        """How long the engine is still busy with them: one after the other, they delay a new prompt by so much."""
+        head_s, spent_s = self.head_s, now_s - self.since_s
+        if not head_s:
             return 0.0
-        spent_s = max(0.0, now_s - self.since_s)
-        return max(self.head_s - spent_s, OVERDUE_SHARE * spent_s) + self.behind_s
+        if spent_s > 0.0:
+            head_s -= spent_s
+            if head_s < OVERDUE_SHARE * spent_s:
+                head_s = OVERDUE_SHARE * spent_s
+        return head_s + self.behind_s
+
+    def beside_s(self, prefill_s: float, step_s: float, now_s: float) -> float:
+        """How long they delay a new prompt that takes `prefill_s` where all advance side by side, in steps of `step_s`.
+
+        It waits for the step under way, and then each of them gets as much as the new one until that is done, and no
+        more than it needs.
+        """
+        return min(self.left_s(now_s), step_s + self.count * prefill_s)
 
 
 def _in_all(ahead: tuple[int, ...], streamed: float, place: int) -> float:

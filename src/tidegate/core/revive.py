@@ -11,17 +11,19 @@ from math import inf
 
 from tidegate.core import bins, hazard, keeping, load, memory
 from tidegate.core.breaker import OPEN_S_MAX
-from tidegate.core.calibration import Tracked, left_after, unjudged
-from tidegate.core.counts import Counts, Lengths
-from tidegate.core.estimator import COLUMNS, RETRY_AFTER_S_MAX, ROWS, fresh
+from tidegate.core.calibration import left_after, unjudged
+from tidegate.core.counts import Counts, Lengths, Tracked
+from tidegate.core.estimator import RETRY_AFTER_S_MAX, fresh
 from tidegate.core.hazard import Outcomes
-from tidegate.core.latency import PARTS, SILENCES_MAX, Learned
+from tidegate.core.latency import PARTS, SILENCES_MAX
+from tidegate.core.learned import Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
-from tidegate.core.network import SAMPLES_MAX, Network, Sample
+from tidegate.core.network import SAMPLES_MAX
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
-from tidegate.core.state import ColdState, EndpointState, State
+from tidegate.core.state import ColdState, EndpointState, Network, Sample, State
+from tidegate.core.timing import COLUMNS, ROWS
 
 # Sums of the same numbers in another order.
 _ROUNDING = 1e-6

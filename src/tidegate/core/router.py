@@ -1,17 +1,15 @@
 """The router: `decide` reads, `observe` writes."""
 
-from heapq import heappush, heappushpop
-
 import msgspec
 
 from tidegate.core import memory, plan, rules
-from tidegate.core.base import Base, asked
+from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.counts import Turns
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
-from tidegate.core.hold import Item, Place, item, schedule
+from tidegate.core.hold import item
 from tidegate.core.length import Length, LengthModel, beginnings_of
 from tidegate.core.model import (
     Candidate,
@@ -41,7 +39,8 @@ from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
 from tidegate.core.session import Sessions
 from tidegate.core.state import State
-from tidegate.core.value import attainment, contributions_usd, estimate, net_usd, value_usd, worth_usd
+from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
+from tidegate.core.waiting import Waiting
 from tidegate.core.why import Why
 
 # An endpoint that is merely full is worth waiting for.
@@ -62,6 +61,7 @@ class Router:
         "_policy",
         "_sessions",
         "_state",
+        "_waiting",
     )
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
@@ -78,25 +78,26 @@ class Router:
         # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
         self._decided: tuple[Request, float, list[Option]] | None = None
         self._eligible = Eligible(self._models, self._sessions)
+        self._waiting = Waiting(self._state.held, self._models, self._eligible, self._lengths, policy)
         self._override(self._state.overrides)
 
     # --- reading ------------------------------------------------------------------------------------------------
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
-        length = self._length(request)
+        length = self._lengths.of(request)
         models, reasons = self._eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
         if self._is_static(now_s):
             return self._static(request, length, models, reasons, now_s)
         worth = worth_usd(request, length)
-        held = bool(self._state.held)
+        held = bool(self._waiting.requests)
         for model in models:
             if model.owned and (held or not _takes(model, request, length, now_s)):
-                options = self._weigh(request, models, length, worth, now_s)
+                options = plan.weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
-        options = self._weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
+        options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
         self._decided = request, now_s, options
         return self._run(request, options, reasons, worth, now_s)
 
@@ -105,22 +106,22 @@ class Router:
 
         A slot is free, or they are sent away, or they have waited too long, or nothing of ours can serve them any more.
         """
-        held = self._state.held
+        held = self._waiting.requests
         if not held:
             return []
         if self._is_static(now_s):
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
-        places = self._schedule(None, now_s)
+        places = self._waiting.places(None, now_s)
         unplaced = [r for r in held.values() if r.id not in places and not _waits(self.decide(r, now_s))]
         return unplaced + [
             held[name]
             for name, place in places.items()
-            if place.away or place.start_s <= now_s or self._expired(held[name], now_s)
+            if place.away or place.start_s <= now_s or self._waiting.expired(held[name], now_s)
         ]
 
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
-        length = self._length(request)
+        length = self._lengths.of(request)
         worth = worth_usd(request, length)
         _, reasons = self._eligible.now(request, length, now_s)
         found = []
@@ -132,9 +133,9 @@ class Router:
             # What a rule excludes is still predicted: a reader wants to know what it would have been.
             base = model.base(request, length, now_s)
             wait_s = 0.0
-            if why is None and model.owned and (self._state.held or not _takes(model, request, length, now_s)):
+            if why is None and model.owned and (self._waiting.requests or not _takes(model, request, length, now_s)):
                 alone = item(request, worth, {model.name: base}, [])
-                wait_s = max(0.0, self._schedule(alone, now_s)[request.id].start_s - now_s)
+                wait_s = max(0.0, self._waiting.places(alone, now_s)[request.id].start_s - now_s)
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
             spare = model.memory.spare(now_s)
             found.append(
@@ -160,7 +161,7 @@ class Router:
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
-        length = self._length(request)
+        length = self._lengths.of(request)
         return self._eligible.forbids(request, endpoint, length, now_s)
 
     @property
@@ -176,7 +177,7 @@ class Router:
     @property
     def held(self) -> int:
         """How many requests are held."""
-        return len(self._state.held)
+        return len(self._waiting.requests)
 
     @property
     def sessions(self) -> int:
@@ -231,9 +232,10 @@ class Router:
         An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
         """
         decided, self._decided = self._decided, None
+        self._waiting.forget(fact)
         match fact:
             case Started():
-                self._state.held.pop(fact.request_id, None)
+                self._waiting.release(fact.request_id)
                 if (model := self._models.get(fact.endpoint)) is not None:
                     turns = self._lengths.turns(fact.session, beginnings_of(fact))
                     model.started(fact, self._predicted(fact, model, decided, turns, now_s), now_s, turns)
@@ -248,9 +250,9 @@ class Router:
             case Ended():
                 self._ended(fact, now_s)
             case Held():
-                self._state.held[fact.request.id] = fact.request
+                self._waiting.hold(fact.request)
             case Released():
-                self._state.held.pop(fact.request_id, None)
+                self._waiting.release(fact.request_id)
             case Probed():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     self._probed(fact, model, now_s)
@@ -314,42 +316,7 @@ class Router:
                 turns=sent.turns,
             )
 
-    def _length(self, request: Request) -> Length:
-        """What is believed of its output."""
-        turns = self._lengths.turns(request.session, beginnings_of(request))
-        return self._lengths.at(
-            request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
-        )
-
     # --- deciding -----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _weigh(
-        request: Request,
-        models: list[EndpointModel],
-        length: Length,
-        worth: float,
-        now_s: float,
-        keep: int | None = None,
-    ) -> list[Option]:
-        """What each is worth, the cheapest first; with `keep`, until no other can be among so many best.
-
-        Nothing is worth more than its promise kept for sure, less its cost: most of it needs no prediction.
-        """
-        spent_s = now_s - request.arrived_s
-        options: list[Option] = []
-        best: list[float] = []
-        prompt = asked(request) if request.prefix else None
-        for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
-            if len(best) == keep and worth - cost_usd < best[0]:
-                break
-            base = model.base(request, length, now_s, prompt)
-            attained = attainment(request, base, spent_s)
-            usd = net_usd(request, base, worth, spent_s, attained)
-            options.append(Option(model, base, usd, attained))
-            if keep is not None:
-                heappush(best, usd) if len(best) < keep else heappushpop(best, usd)
-        return options
 
     def _run(
         self,
@@ -390,9 +357,9 @@ class Router:
         """Some of our own slots are taken or spoken for: start in turn, wait, or go elsewhere."""
         own = {o.model.name: o for o in options if o.model.owned}
         others = [o for o in options if not o.model.owned]
-        elsewhere = _best_first([(o.value_usd, o.model.name) for o in others])
+        elsewhere = plan.best_first(others)
         work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
-        place = self._schedule(work, now_s)[request.id]
+        place = self._waiting.places(work, now_s)[request.id]
         if place.away:
             ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
@@ -402,10 +369,8 @@ class Router:
             free = [o for n, o in own.items() if n != place.endpoint and _takes(o.model, request, length, now_s)]
             return self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
         reasons = reasons | {name: _why_full(o, request, now_s) for name, o in own.items()}
-        if request.id in self._state.held:
-            stays = not self._expired(request, now_s)
-        else:
-            fits = len(self._state.held) < self._policy.held_max
+        stays = fits = self._waiting.may_wait(request, now_s)
+        if request.id not in self._waiting.requests:
             wait_usd = value_usd(request, own[place.endpoint].base, worth, place.start_s - request.arrived_s)
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
             if not fits and not others:
@@ -420,9 +385,7 @@ class Router:
     def _wait_or_refuse(self, request: Request, reasons: dict[str, Why], now_s: float) -> Decision:
         """Nobody takes it now. Where somebody is merely full it waits: a refusal would lose what a slot could serve."""
         busy = [(self._models[name], why) for name, why in reasons.items() if why in _FULL]
-        held = request.id in self._state.held
-        may_wait = not self._expired(request, now_s) if held else len(self._state.held) < self._policy.held_max
-        if busy and may_wait:
+        if busy and self._waiting.may_wait(request, now_s):
             # A slot has its time; of memory it is found out again and again.
             starts_s = [
                 (m.slots_free_s(now_s)[0] if why is Why.BUSY else now_s + self._policy.recheck_s, m.name)
@@ -447,15 +410,14 @@ class Router:
     ) -> Decision:
         """Without predictions: local if it fits, else the cheapest remote. What is held keeps waiting for its slot."""
         own = [m for m in models if m.owned]
-        held = request.id in self._state.held
+        held = request.id in self._waiting.requests
         takes = {m.name: _takes(m, request, length, now_s) for m in models}
         ranked = static_order(
             (m.endpoint, m.room if takes[m.name] else 0, rules.cost_usd_most(request, m.endpoint, length))
             for m in models
         )
-        may_wait = not self._expired(request, now_s) if held else len(self._state.held) < self._policy.held_max
         free = any(takes[m.name] for m in own)
-        if own and not free and may_wait and (held or not ranked):
+        if own and not free and (held or not ranked) and self._waiting.may_wait(request, now_s):
             return self._wait(request, own[0].name, float("inf"), now_s)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._models, now_s)
@@ -468,44 +430,6 @@ class Router:
 
     def _attempts_max(self, request: Request) -> int:
         return self._policy.attempts_max if request.failover else 1
-
-    # --- the held schedule --------------------------------------------------------------------------------------
-
-    def _expired(self, request: Request, now_s: float) -> bool:
-        return now_s - request.arrived_s >= self._policy.hold_s_max
-
-    def _schedule(self, new: Item | None, now_s: float) -> dict[str, Place]:
-        """The schedule of the held work, with one more item where given."""
-        items = [] if new is None else [new]
-        for request in self._state.held.values():
-            if new is not None and request.id == new.request.id:
-                continue
-            length = self._length(request)
-            prompt = asked(request) if request.prefix else None
-            own = {m.name: m.base(request, length, now_s, prompt) for m in self._eligible.own(request, length, now_s)}
-            if own:
-                items.append(item(request, worth_usd(request, length), own))
-        slots_s, rooms, spares = {}, {}, {}
-        for name, model in self._models.items():
-            if model.owned:
-                slots_s[name] = model.slots_free_s(now_s)
-                if (spare := model.memory.spare(now_s)) is not None:
-                    spares[name] = spare
-            else:
-                rooms[name] = model.room
-        return schedule(items, slots_s, rooms, lambda request: self._elsewhere(request, now_s), now_s, spares)
-
-    def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
-        """What a held request would be worth at each endpoint that is not ours, best first."""
-        length = self._length(request)
-        models, _ = self._eligible.now(request, length, now_s)
-        others = [m for m in models if not m.owned]
-        options = self._weigh(request, others, length, worth_usd(request, length), now_s)
-        return _best_first([(o.value_usd, o.model.name) for o in options])
-
-
-def _best_first(valued: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    return sorted(valued, key=lambda v: (-v[0], v[1]))
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

@@ -1,6 +1,7 @@
 """Hard rules: cheap, checked before anything is predicted, and failing closed."""
 
 from collections.abc import Collection
+from typing import Final
 
 from tidegate.core import memory
 from tidegate.core.estimator import EndpointModel
@@ -9,9 +10,10 @@ from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request
 from tidegate.core.why import Why
 
 # Looking a member up in its class costs more than the comparison that follows.
-_IDENTICAL, _SUBSTITUTE = Likeness.IDENTICAL, Likeness.SUBSTITUTE
+_IDENTICAL: Final = Likeness.IDENTICAL
+_SUBSTITUTE: Final = Likeness.SUBSTITUTE
 # From what is the same to what only stands in for it.
-_RANK_OF = {likeness: rank for rank, likeness in enumerate(Likeness)}
+_RANK_OF: Final = {likeness: rank for rank, likeness in enumerate(Likeness)}
 
 
 def tokens_needed(request: Request, length: Length) -> int:
@@ -93,7 +95,7 @@ def excluded(
 
 # From the reason that lasts to the one that passes; a refusal gives the last one that any endpoint reached,
 # since that endpoint came closest to serving.
-_CLOSENESS = (
+_CLOSENESS: Final[tuple[Why, ...]] = (
     Why.UNKNOWN_MODEL,
     Why.MUST_STAY_LOCAL,
     Why.SITE_NOT_ALLOWED,
@@ -114,11 +116,11 @@ _CLOSENESS = (
     # Last: it would be served, were the conversation allowed to move.
     Why.SESSION_ELSEWHERE,
 )
-PASSING = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY, Why.MEMORY_TAKEN))
+PASSING: Final = frozenset((Why.DRAINED, Why.DOWN, Why.BREAKER_OPEN, Why.TOLD_TO_WAIT, Why.BUSY, Why.MEMORY_TAKEN))
 """What is, and not what may be: reasons that pass by themselves, or that operators take back."""
 
-_RANK = {why: rank for rank, why in enumerate(_CLOSENESS)}
-_ONLY = {
+_RANK: Final = {why: rank for rank, why in enumerate(_CLOSENESS)}
+_ONLY: Final = {
     Why.MUST_STAY_LOCAL: Why.ONLY_ALLOWED,
     Why.SITE_NOT_ALLOWED: Why.ONLY_ALLOWED,
     Why.NOT_ALIKE: Why.ONLY_ALIKE,

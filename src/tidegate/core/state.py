@@ -1,18 +1,19 @@
 """All that the core learns and tracks: a snapshot is this, encoded."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from tidegate.core.breaker import Breaker
-from tidegate.core.calibration import Tracked, unjudged
-from tidegate.core.counts import Lengths
+from tidegate.core.calibration import unjudged
+from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.hazard import BINS, Level, Outcomes
-from tidegate.core.latency import Learned
+from tidegate.core.learned import Learned
 from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.load import Load
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
-from tidegate.core.network import Network
 from tidegate.core.pace import Pace
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills, Reservation
@@ -60,6 +61,20 @@ class ColdState(msgspec.Struct, kw_only=True):
     told: bool | None = None
     told_s: float = 0.0
     told_loading_s: float | None = None
+
+
+class Sample(NamedTuple):
+    """One measured value, and when. Ordered by time: those of one instant by their value, not by their arrival."""
+
+    at_s: float
+    value: float
+
+
+class Network(msgspec.Struct):
+    """What was measured of the way to an endpoint, the newest of each: round trips in seconds, bytes a second."""
+
+    rtts: list[Sample] = []
+    uploads: list[Sample] = []
 
 
 class ToldCount(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):

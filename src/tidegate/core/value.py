@@ -5,6 +5,7 @@ work is scheduled instead (hold.py), and charging for the same seconds twice was
 """
 
 from math import exp, inf, log
+from typing import Final
 
 from tidegate.core.base import Base
 from tidegate.core.length import Length
@@ -12,9 +13,9 @@ from tidegate.core.model import Estimate, Request
 
 # A promise that is as likely as this to be kept is kept for sure: nearer to certainty, no prediction tells endpoints
 # apart, and of two that both keep it the quicker one is to be chosen.
-SURE = 0.99
-SURE_DEVIATIONS = log(SURE / (1.0 - SURE)) / 1.702
-_STRETCH = 0.5 / (SURE - 0.5)
+SURE: Final = 0.99
+SURE_DEVIATIONS: Final = log(SURE / (1.0 - SURE)) / 1.702
+_STRETCH: Final = 0.5 / (SURE - 0.5)
 
 
 def worth_usd(request: Request, length: Length) -> float:
@@ -28,33 +29,37 @@ def attainment(request: Request, base: Base, spent_s: float) -> float:
 
     The axes share their causes, so the least likely one decides (comonotone), not the product.
     """
+    tpot_s, steady = request.slo.tpot_s, inf
+    if tpot_s is not None:
+        steady = log(tpot_s / base.tpot_s) / base.tpot_sigma
     if base.cold_share:
         mixture = base.mixture
-        warm = _warm(request, base, base.warm_s, spent_s)
-        cold = _attained(request, base, mixture.cold_s, mixture.cold_sigma, spent_s)
+        warm = _warm(request, base, base.warm_s, spent_s, steady)
+        cold = _attained(request, base, mixture.cold_s, mixture.cold_sigma, spent_s, steady)
         # No load saves time.
         return warm + base.cold_share * min(0.0, cold - warm)
-    return _warm(request, base, base.first_s, spent_s)
+    return _warm(request, base, base.first_s, spent_s, steady)
 
 
-def _warm(request: Request, base: Base, first_s: float, spent_s: float) -> float:
+def _warm(request: Request, base: Base, first_s: float, spent_s: float, steady: float) -> float:
     """The same of a model that is there: all that it may come to with what is cached of the prompt counts."""
-    if base.outcomes:
-        return sum([p * _attained(request, base, after_s, base.sigma, spent_s) for after_s, p in base.outcomes])
-    return _attained(request, base, first_s, base.sigma, spent_s)
+    outcomes, sigma = base.outcomes, base.sigma
+    if outcomes:
+        return sum([p * _attained(request, base, after_s, sigma, spent_s, steady) for after_s, p in outcomes])
+    return _attained(request, base, first_s, sigma, spent_s, steady)
 
 
-def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_s: float) -> float:
-    """The same where the first content comes after `first_s`, in the median."""
-    slo = request.slo
-    deviations = inf
-    if slo.ttft_s is not None:
-        left_s = slo.ttft_s - spent_s
+def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_s: float, steady: float) -> float:
+    """The same where the first content comes after `first_s`, in the median, and tokens so many deviations in time."""
+    slo, deviations = request.slo, steady
+    ttft_s = slo.ttft_s
+    if ttft_s is not None:
+        left_s = ttft_s - spent_s
         if left_s <= 0.0:
             return 0.0
-        deviations = log(left_s / first_s) / sigma
-    if slo.tpot_s is not None:
-        deviations = min(deviations, log(slo.tpot_s / base.tpot_s) / base.tpot_sigma)
+        first = log(left_s / first_s) / sigma
+        if first < deviations:
+            deviations = first
     if slo.e2e_s is not None:
         left_s = slo.e2e_s - spent_s
         if left_s <= 0.0:

@@ -1,0 +1,34 @@
+"""The record of what is learned of one kind of time."""
+
+import msgspec
+
+from tidegate.core.calibration import Mean
+from tidegate.core.correction import Residual
+from tidegate.core.counts import Tracked
+from tidegate.core.regression import Sums
+from tidegate.core.shift import Shift
+
+
+class Silence(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Of an attempt of this kind that was given up before it showed anything: how long that took at least, over what
+    its parts `x` were predicted to take.
+    """
+
+    row: int
+    column: int
+    log_ratio: float
+    x: tuple[float, ...]
+
+
+class Learned(msgspec.Struct):
+    """All that is learned of one kind of time: what `Latency` works on.
+
+    What `silences` mean depends on what is believed, so they wait for the moment to be over, and have no order then.
+    """
+
+    sums: Sums
+    cells: list[Residual]
+    shift: Shift
+    promises: list[Tracked]
+    mean: Mean
+    silences: list[Silence] = []

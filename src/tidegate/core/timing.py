@@ -1,0 +1,158 @@
+"""The times of one endpoint, to first content, per token and end to end: what attempts teach of them, and promises."""
+
+from bisect import bisect_left
+from math import log
+from statistics import NormalDist
+from typing import Final
+
+from tidegate.core.calibration import Promises
+from tidegate.core.latency import Latency, Sent
+from tidegate.core.length import OUTPUT_ROWS
+from tidegate.core.load import LOAD_EDGES
+from tidegate.core.model import Ended, Ending, Endpoint, Prior
+from tidegate.core.others import Others
+from tidegate.core.parts import ENGINE_S_MIN, FIRST_MEASURED, TPOT_S_MIN, Parts
+from tidegate.core.reserve import Reservation
+from tidegate.core.state import EndpointState
+
+# Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
+LENGTH_EDGES: Final[tuple[int, ...]] = (64, 256, 1024, 4096, 16384)
+ROWS: Final = len(LENGTH_EDGES) + 1
+COLUMNS: Final = len(LOAD_EDGES) + 1
+# The column of so many others in flight; of more than these it is the last one.
+COLUMN_OF: Final = [bisect_left(LOAD_EDGES, load) for load in range(LOAD_EDGES[-1] + 1)]
+# Shorter outputs say little about the time per token.
+TPOT_TOKENS_MIN: Final = 4
+# Of one that is as short, a single prompt of others is half of the time: it says half as much of a change.
+SHORT_TOKENS: Final = 16.0
+# Seven in a hundred prompts of those that were not cached are as much sooner than expected.
+QUICK_DEVIATIONS: Final = 1.5
+
+
+class Timing:
+    """What times are made of at one endpoint. `first`, `judge`, `learn` and `learn_silence` write, the rest reads.
+
+    `ttft` is the engine's share of the time to first content and `tpot` the time per token, both sums of `parts`.
+    Promises lie so many `deviations` above the median, at the quantile.
+    """
+
+    __slots__ = ("_e2e", "_local", "_others", "deviations", "parts", "stretches", "tpot", "ttft")
+
+    def __init__(self, endpoint: Endpoint, prior: Prior, quantile: float, state: EndpointState, others: Others) -> None:
+        """What was learned on top of the prior, or nothing yet: then it begins in `state`."""
+        self._others, self._local = others, endpoint.local
+        self.deviations = NormalDist().inv_cdf(quantile)
+        self.parts = parts = Parts(endpoint, prior)
+        self.ttft = Latency(parts.first_believed, FIRST_MEASURED, ROWS, 1, prior.sigma, quantile, state.ttft)
+        self.tpot = Latency(parts.token_believed, (), 1, COLUMNS, prior.sigma, quantile, state.tpot)
+        state.ttft, state.tpot = self.ttft.learned, self.tpot.learned
+        self._e2e = Promises(OUTPUT_ROWS, quantile, state.e2e)
+        # By `OUTPUT_EDGES`, as `stretch` found them; 0 is not known yet.
+        self.stretches = [0.0] * OUTPUT_ROWS
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def stretch(self, row: int) -> float:
+        """By how much more than its parts say the time end to end scatters, of outputs of this row."""
+        found = self.stretches[row] = self._e2e.stretch(row)
+        return found
+
+    def prompt_s(self, parts: list[float]) -> float:
+        """What a prompt keeps the engine busy with. Corrections are not in it: they would feed on themselves."""
+        factors = self.ttft.factors
+        return factors[0] * parts[0] + factors[1] * parts[1] + factors[2] * parts[2]
+
+    # --- learning -----------------------------------------------------------------------------------------------
+
+    def first(self, sent: Reservation, ttft_s: float, now_s: float, *, cache_told: bool) -> None:
+        """Its first content is here. `cache_told`: at its end, the engine will tell what was cached."""
+        if not self._waits(sent, ttft_s, cache_told=cache_told):
+            self._correct_ttft(sent, sent.ttft, ttft_s, now_s)
+
+    def judge(self, sent: Reservation, fact: Ended, now_s: float) -> None:
+        """Whether the promise of the whole was kept."""
+        # Who left before it was late does not tell whether it would have been; a load is another cause.
+        missed = fact.e2e_s > sent.e2e_s_high
+        known = fact.ending is Ending.OK or (missed and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT))
+        first, rest = self.ttft.holds_since(sent.started_s, now_s), self.tpot.holds_since(sent.started_s, now_s)
+        if known and first and rest and not sent.was_cold:
+            self._e2e.learn(sent.output_row, missed)
+            self.stretches = [0.0] * OUTPUT_ROWS
+
+    def learn(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
+        """It has ended after it had shown content."""
+        # What a load explains says nothing of how fast the engine is.
+        if not sent.was_cold:
+            self._fit_ttft(sent, fact, ttft_s, now_s)
+        self._learn_tpot(sent, fact, ttft_s, now_s)
+
+    def learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
+        """It was given up before any content, for no load: the time to first content is at least this."""
+        # Nothing may have been cached.
+        predicted = sent.ttft
+        if sent.cached_tokens:
+            parts = self.parts.computed(predicted, sent.prompt_tokens, 0.0)
+            predicted = predicted.had(self.ttft.factors, parts)
+        took_s = max(waited_s - sent.network_s, ENGINE_S_MIN) / sent.stretch
+        self.ttft.learn_at_least(predicted, took_s, waited_s > sent.warm_s_high, sent.started_s, now_s)
+
+    def _waits(self, sent: Reservation, ttft_s: float, *, cache_told: bool) -> bool:
+        """Whether it is better understood at its end.
+
+        Where it depends on what was cached, and where it came sooner than expected, that has to be told first; what
+        is later than promised may be the network, of which a probe will have told by then.
+        """
+        if sent.was_cold or (sent.given is not None and sent.given.spans and cache_told):
+            return True
+        if ttft_s > sent.warm_s_high:
+            return not self._local
+        return (ttft_s - sent.network_s) / sent.stretch < sent.ttft.low_s(QUICK_DEVIATIONS)
+
+    def _correct_ttft(self, sent: Reservation, predicted: Sent, ttft_s: float, now_s: float) -> None:
+        """When its first content is here, and not only when its answer ends: changes are seen then.
+
+        Where it is here before the network would let it, that was not what it was taken for: of the engine this says
+        nothing.
+        """
+        sent.corrected = True
+        took_s = max(ttft_s - sent.network_s, ENGINE_S_MIN)
+        if not sent.teaches or ttft_s < sent.network_s:
+            return
+        if self._others.told:
+            waits = self.ttft.factors[6] * predicted.parts[6] / predicted.raw_s
+            alone_s = max((1.0 - waits) * predicted.median_s, ENGINE_S_MIN)
+            self._others.met(sent.tpot.column, log(took_s / alone_s), sent.trust, now_s)
+            if waits and sent.gain:
+                self._others.waited(alone_s, waits * predicted.median_s / sent.gain, took_s / sent.stretch, now_s)
+        missed = ttft_s > sent.warm_s_high
+        share = _share_alone(sent)
+        self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s, share)
+
+    def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
+        took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, sent.ttft.parts
+        if fact.prompt_tokens is not None:
+            # What was really computed, not what the bytes suggested: the engine counts, and knows its cache.
+            tokens, cached_tokens = fact.prompt_tokens, sent.cached_tokens
+            if fact.cached_tokens is not None:
+                cached_tokens = float(fact.cached_tokens)
+            if (tokens, cached_tokens) != (sent.prompt_tokens, sent.cached_tokens):
+                parts = self.parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
+        if not sent.corrected:
+            self._correct_ttft(sent, self.parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
+        if ttft_s >= sent.network_s:
+            self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
+
+    def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
+        # Several completions are decoded side by side: a step yields one token of each.
+        tokens = (fact.output_tokens or 0) / sent.completions
+        if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
+            tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
+            missed = tpot_s > sent.tpot.high_s(self.deviations)
+            share = _share_alone(sent) * tokens / (tokens + SHORT_TOKENS)
+            self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s, share)
+            self.tpot.fit(sent.tpot, sent.tpot.parts, tpot_s, sent.started_s + ttft_s, now_s)
+
+
+def _share_alone(sent: Reservation) -> float:
+    """How much its times prove of a lasting change: those of several at once are late for the same reason."""
+    return 1.0 / (1.0 + sent.tpot.column)
