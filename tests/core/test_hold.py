@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.base import Base
-from tidegate.core.hold import Item, Place, item, latest_start_s, schedule
+from tidegate.core.hold import Item, Place, Pool, item, latest_start_s, schedule
 from tidegate.core.latency import PARTS, Sent
 from tidegate.core.length import Length
 from tidegate.core.model import Slo
@@ -71,7 +71,7 @@ def run(
     now_s: float = 0.0,
     elsewhere: Callable[..., list[tuple[float, str]]] = lambda request: [],
 ) -> dict[str, Place]:
-    return schedule(list(items), {"own": list(slots_s)}, {"cloud": rooms}, elsewhere, now_s)
+    return schedule(list(items), {"own": Pool(list(slots_s))}, {"cloud": rooms}, elsewhere, now_s)
 
 
 def away(places: dict[str, Place]) -> set[str]:
@@ -95,7 +95,7 @@ def test_the_latest_start_counts_from_arrival_and_with_the_upper_quantile() -> N
 
 
 def test_nothing_is_sent_away_while_everything_is_in_time() -> None:
-    items = [work(f"r{i}", ttft_s=10.0 * i + 2.0, away_usd=0.0) for i in range(8)]
+    items = [work(f"r{i}", ttft_s=12.0 * i + 2.0, away_usd=0.0) for i in range(8)]
     assert away(run(*items)) == set()
 
 
@@ -129,11 +129,11 @@ def test_of_those_before_it_the_cheapest_that_frees_enough_makes_way() -> None:
 
 
 def test_more_is_sent_away_until_the_late_one_is_in_time() -> None:
-    early = [work(f"r{i}", ttft_s=2.0 + 10.0 * i, away_usd=0.001) for i in range(3)]
-    places = run(*early, work("late", ttft_s=22.5, away_usd=None, worth_usd=1.0))
+    early = [work(f"r{i}", ttft_s=3.0 + 12.0 * i, away_usd=0.001) for i in range(3)]
+    places = run(*early, work("late", ttft_s=27.5, away_usd=None, worth_usd=1.0))
     assert len(away(places)) == 1
-    places = run(*early, work("late", ttft_s=22.5, away_usd=None, worth_usd=1.0), slots_s=(9.5,))
-    assert places["late"].start_s <= 21.5
+    places = run(*early, work("late", ttft_s=27.5, away_usd=None, worth_usd=1.0), slots_s=(9.5,))
+    assert places["late"].start_s <= 23.0
 
 
 def test_no_more_makes_way_than_lets_the_late_one_start() -> None:
@@ -144,9 +144,9 @@ def test_no_more_makes_way_than_lets_the_late_one_start() -> None:
 
 
 def test_nothing_makes_way_where_not_enough_of_it_can_leave() -> None:
-    early = [work(f"r{i}", ttft_s=1.5 + 4.0 * i, occupies_s=4.0) for i in range(2)]
-    stays = work("stays", ttft_s=9.2, occupies_s=6.0, away_usd=None)
-    late = work("late", ttft_s=9.5, away_usd=None, worth_usd=1.0)
+    early = [work(f"r{i}", ttft_s=1.5 + 4.5 * i, occupies_s=4.0) for i in range(2)]
+    stays = work("stays", ttft_s=10.4, occupies_s=6.0, away_usd=None)
+    late = work("late", ttft_s=11.0, away_usd=None, worth_usd=1.0)
     assert away(run(*early, stays, late, rooms=2)) == {"r0", "r1"}
     assert away(run(*early, stays, late, rooms=1)) == set()
 
@@ -161,7 +161,7 @@ def test_where_the_best_other_endpoint_is_full_the_next_best_will_do() -> None:
     items = [work(f"r{i}", ttft_s=2.0) for i in range(3)]
     for one in items:
         one.elsewhere = [(0.009, "near"), (0.008, "far")]
-    places = schedule(items, {"own": [0.0]}, {"near": 1, "far": 1}, lambda request: [], 0.0)
+    places = schedule(items, {"own": Pool([0.0])}, {"near": 1, "far": 1}, lambda request: [], 0.0)
     assert {p.endpoint for p in places.values() if p.away} == {"near", "far"}
 
 
@@ -169,8 +169,8 @@ def test_each_of_several_engines_is_used_by_when_it_shows_content() -> None:
     quick, slow = base(first_s=1.0), base(first_s=5.0)
     request = make.request("r", slo=Slo(ttft_s=100.0))
     both = item(request, 0.01, {"a": slow, "b": quick}, [])
-    assert schedule([both], {"a": [0.0], "b": [0.0]}, {}, lambda r: [], 0.0)["r"].endpoint == "b"
-    assert schedule([both], {"a": [0.0], "b": [30.0]}, {}, lambda r: [], 0.0)["r"].endpoint == "a"
+    assert schedule([both], {"a": Pool([0.0]), "b": Pool([0.0])}, {}, lambda r: [], 0.0)["r"].endpoint == "b"
+    assert schedule([both], {"a": Pool([0.0]), "b": Pool([30.0])}, {}, lambda r: [], 0.0)["r"].endpoint == "a"
 
 
 def test_what_lies_elsewhere_is_only_asked_where_something_is_late() -> None:
@@ -211,7 +211,7 @@ def total_usd(items: list[Item], places: dict[str, Place]) -> float:
             assert one.elsewhere is not None
             usd += next(v for v, name in one.elsewhere if name == place.endpoint)
         else:
-            usd += value_usd(one.request, one.own["own"].base, one.worth_usd, place.start_s)
+            usd += value_usd(one.request, one.own["own"].base, one.worth_usd, place.feared_s)
     return usd
 
 

@@ -63,6 +63,11 @@ def send(router: Router, request: Request, at_s: float, endpoint: str = "box") -
     return request
 
 
+def answer(router: Router, request: Request, at_s: float) -> None:
+    """Its first content is here: the engine is done with its prompt."""
+    router.observe(FirstToken(request_id=request.id, endpoint="box", ttft_s=0.5), at_s)
+
+
 def free(router: Router, at_s: float, endpoint: str = "box") -> int:
     spare = router.endpoint(endpoint).memory.spare(at_s)
     assert spare is not None
@@ -92,7 +97,7 @@ def test_what_it_needs_at_least_has_nothing_in_it_that_may_never_come() -> None:
 def test_an_engine_that_tells_nothing_and_whose_hardware_nobody_declared_is_not_bounded() -> None:
     router = told(kv_tokens_max=None, kv_share=0.99)
     for number in range(7):
-        send(router, big(), float(number))
+        answer(router, send(router, big(), float(number)), number + 0.5)
     assert router.endpoint("box").memory.spare(8.0) is None
     assert isinstance(router.decide(big(), 8.0).plan[0], Run)
 
@@ -226,6 +231,8 @@ def test_a_model_that_is_only_assumed_refuses_nothing_for_ever() -> None:
 def test_an_engine_that_tells_nothing_but_its_preemptions_is_not_filled_as_far_again_soon() -> None:
     router = told(kv_tokens_max=None, preemptions=3)
     requests = [send(router, make.request(prompt_tokens=3_000, output_tokens_max=10), 1.0) for _ in range(3)]
+    for request in requests:
+        answer(router, request, 1.5)
     assert isinstance(router.decide(make.request(prompt_tokens=3_000), 2.0).plan[0], Run)
     router.observe(probe(kv_tokens_max=None, preemptions=4), 5.0)
     assert isinstance(router.decide(make.request(prompt_tokens=3_000), 5.0).plan[0], Wait)
@@ -287,7 +294,7 @@ def test_what_does_not_fit_beside_what_runs_is_held_until_that_has_ended() -> No
 
 def test_what_is_small_goes_on_beside_it_until_something_large_waits() -> None:
     router = told()
-    send(router, big("a"), 0.0)
+    answer(router, send(router, big("a"), 0.0), 0.5)
     small = make.request(arrived_s=1.0)
     assert isinstance(router.decide(small, 1.0).plan[0], Run)
     waiting = big("b", arrived_s=1.0)

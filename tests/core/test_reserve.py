@@ -6,6 +6,7 @@ from tests import make
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, Prior
+from tidegate.core.slots import free_s
 
 LENGTHS = LengthModel()
 # One second a prefill, one a decode, and known exactly: means and medians are one.
@@ -99,8 +100,8 @@ def test_filled_beyond_its_slots_as_many_must_end_as_there_are_too_many() -> Non
     engine = model(concurrency=1)
     for index, at_s in enumerate((0.0, 5.0, 9.0)):
         send(engine, f"r{index}", at_s)
-    ends_s = sorted(end_s for r in engine.state.reservations.values() for end_s in r.ends_s(9.0))
-    assert engine.slots_free_s(9.0) == [sum(ends_s[-3:]) / 3.0]
+    least_s = [(r.begins_s(9.0), r.ends_s(9.0)) for r in engine.state.reservations.values()]
+    assert engine.slots_free_s(9.0) == free_s(least_s, 9.0)[-1:]
     assert engine.room == -2
 
 
@@ -139,7 +140,26 @@ def test_the_first_of_several_slots_is_free_before_any_of_them_is_expected_to_be
     each_s = [sum(r.ends_s(1.0)) / 3.0 for r in engine.state.reservations.values()]
     assert slots_s[0] < min(each_s)
     assert max(each_s) < slots_s[-1]
-    assert sum(slots_s) == pytest.approx(sum(each_s))
+    assert sum(slots_s) == pytest.approx(sum(each_s), rel=0.1)
+
+
+def test_ends_that_are_known_to_the_moment_are_when_slots_are_free() -> None:
+    known = [(0.0, (at_s, at_s, at_s)) for at_s in (7.0, 3.0, 3.0, 11.0)]
+    assert free_s(known, 0.0) == pytest.approx([3.0, 3.0, 7.0, 11.0], abs=1e-5)
+    assert free_s([], 5.0) == []
+
+
+def test_of_many_that_may_end_at_any_time_one_ends_as_much_sooner_as_they_are_many() -> None:
+    """Each may end at any moment of twelve seconds: among 24 somebody does every half of a second."""
+    anywhere = (2.0, 6.0, 10.0)
+    slots_s = free_s([(0.0, anywhere)] * 24, 0.0)
+    assert slots_s == pytest.approx([0.25 + 0.5 * place for place in range(24)])
+
+
+def test_no_slot_is_free_before_what_has_it_can_end() -> None:
+    slots_s = free_s([(4.0, (4.5, 9.0, 30.0)), (6.0, (6.0, 7.0, 8.0))], 1.0)
+    assert slots_s == sorted(slots_s)
+    assert slots_s[0] > 4.0
 
 
 def test_slots_are_predicted_anew_after_each_fact() -> None:

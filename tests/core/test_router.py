@@ -129,7 +129,7 @@ def test_a_request_that_could_wait_does_not_where_certainty_is_worth_its_price()
     router = make.router()
     fill(router, "laptop", 2)
     for worth_usd, waits in ((0.001, True), (10.0, False)):
-        decision = router.decide(make.request(ttft_s=1.9, worth_usd=worth_usd, late_usd_per_s=0.0), 0.0)
+        decision = router.decide(make.request(ttft_s=2.1, worth_usd=worth_usd, late_usd_per_s=0.0), 0.0)
         assert isinstance(decision.plan[0], Wait) == waits
 
 

@@ -14,7 +14,7 @@ from tests import make
 from tests.core.test_hold import base
 from tests.properties.storm import Storm
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.hold import Item, item, schedule
+from tidegate.core.hold import Item, Pool, item, schedule
 from tidegate.core.length import Length
 from tidegate.core.memory import Memory, Spare, combined, fault, kv_tokens_needed
 from tidegate.core.model import Decision, Ended, Ending, FirstToken, Observation, Probed, Request, Run, Slo, replace
@@ -243,7 +243,7 @@ def taken(items: Iterable[Item], starts_s: dict[str, float], at_s: float) -> int
 def test_a_schedule_never_has_more_at_once_than_there_is_memory_for_but_what_is_alone(seed: int) -> None:
     draw = Random(seed)
     spare, items = spared(draw), works(draw, draw.randint(1, 12))
-    places = schedule(items, {"own": [0.0] * 6}, {}, lambda request: [], 0.0, {"own": spare})
+    places = schedule(items, {"own": Pool([0.0] * 6, spare)}, {}, lambda request: [], 0.0)
     starts_s = {name: place.start_s for name, place in places.items()}
     for one in items:
         at_s = starts_s[one.request.id]
@@ -256,9 +256,9 @@ def test_a_schedule_never_has_more_at_once_than_there_is_memory_for_but_what_is_
 @given(seeds)
 def test_with_memory_for_all_of_it_a_schedule_is_what_it_is_without_a_word_of_memory(seed: int) -> None:
     draw = Random(seed)
-    items, slots_s = works(draw, 10), {"own": [0.0, 3.0]}
-    plenty = {"own": Spare(10**9, 10**9, [])}
-    assert schedule(items, slots_s, {}, lambda r: [], 0.0, plenty) == schedule(items, slots_s, {}, lambda r: [], 0.0)
+    items = works(draw, 10)
+    pools = [{"own": Pool([0.0, 3.0], spare)} for spare in (Spare(10**9, 10**9, []), None)]
+    assert schedule(items, pools[0], {}, lambda r: [], 0.0) == schedule(items, pools[1], {}, lambda r: [], 0.0)
 
 
 @given(seeds, st.integers(0, 5_000))
@@ -268,7 +268,7 @@ def test_less_memory_starts_nothing_of_one_size_sooner(seed: int, less: int) -> 
     for one in items:
         one.own["own"].kv_tokens, one.own["own"].occupies_s = 1_000, 10.0
     tighter = Spare(spare.tokens_max, spare.free_tokens - less, sorted([*spare.ends, (40.0, less)]))
-    found = [schedule(items, {"own": [0.0] * 4}, {}, lambda r: [], 0.0, {"own": one}) for one in (spare, tighter)]
+    found = [schedule(items, {"own": Pool([0.0] * 4, one)}, {}, lambda r: [], 0.0) for one in (spare, tighter)]
     assert all(found[0][name].start_s <= found[1][name].start_s for name in found[0])
 
 

@@ -24,7 +24,7 @@ class Base(msgspec.Struct, gc=False):
     With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median; then nothing is
     cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
     and `deviations` are those of a model that is there. `e2e_stretch` is by how much more than its parts say the whole
-    scatters, as far as answers have shown it.
+    scatters, as far as answers have shown it. Its prompt keeps the engine busy for `prompt_s`, and others wait for it.
     """
 
     network_s: float
@@ -53,6 +53,7 @@ class Base(msgspec.Struct, gc=False):
     load_s: float = 0.0
     load_sigma: float = 0.0
     e2e_stretch: float = 1.0
+    prompt_s: float = 0.0
 
     @property
     def output_tokens(self) -> float:

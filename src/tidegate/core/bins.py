@@ -15,8 +15,9 @@ PRIOR_SIGMA: Final = 1.0
 # better (bench/length.py, on the part that warms).
 BINS: Final = 48
 RATIO: Final = 1.267
-# Where what is expected of an output that is longer is told: at no token, and at 34, 138, 572, 2,365 and 9,783.
-AHEAD_BINS: Final[tuple[int, ...]] = (0, 13, 19, 25, 31, 37)
+# Where what is expected of an output that is longer is told: at no token, and then twice at least for each fourfold, or
+# the first of many that end alike is expected too late.
+AHEAD_BINS: Final[tuple[int, ...]] = (0, 10, 13, 16, 18, 20, 22, 24, 26, 28, 31, 34, 37)
 
 Shares = list[float]
 """The probability of each bin; together they are one."""

@@ -36,6 +36,7 @@ from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import NOTHING, Given, Prompt
 from tidegate.core.reserve import Prefills, Reservation
+from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
 
@@ -44,6 +45,8 @@ CONTEXT_EXCEEDED: Final = "context_exceeded"
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
 SURPRISES: Final = 2
+# Prompt tokens that an engine of ours is given beyond what it computes: enough for its next iteration.
+AHEAD_TOKENS: Final = 2000.0
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX: Final = 3600.0
 
@@ -254,6 +257,7 @@ class EndpointModel:
             load_s,
             load_sigma,
             timing.stretches[length_row] or timing.stretch(length_row),
+            timing.prompt_s(first) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
@@ -300,20 +304,29 @@ class EndpointModel:
         return request.prompt_tokens * self._input_usd_least + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
-        """When each of the `places` is expected to be free, soonest first.
-
-        Each attempt has three moments at which it may end; the next slot is free when three of all these have passed.
-        """
+        """When each of the `places` is expected to be free, soonest first."""
         if self._slots is not None and self._slots[0] == now_s:
             return self._slots[1]
-        ends_s = sorted([end_s for r in self.state.reservations.values() for end_s in r.ends_s(now_s)])
-        busy = [sum(ends_s[index : index + 3]) / 3.0 for index in range(0, len(ends_s), 3)]
+        busy = free_s([(r.begins_s(now_s), r.ends_s(now_s)) for r in self.state.reservations.values()], now_s)
         places = self.places
         free = [now_s] * max(0, places - len(busy))
         # Filled beyond them (fail-over does that): as many must end as there are too many.
         slots_s = free + busy[max(0, len(busy) - places) :]
         self._slots = (now_s, slots_s)
         return slots_s
+
+    def prompts_done_s(self, now_s: float) -> float:
+        """When the prompts that it has are expected to be computed; now, where that holds up nobody."""
+        if not self._shares_compute:
+            return now_s
+        return now_s + self.timing.ttft.factors[3] * self._prefills.planned_s(now_s)
+
+    @property
+    def ahead_s(self) -> float:
+        """So much work on prompts an engine of ours is given ahead: it never idles, and what follows can still go
+        elsewhere."""
+        timing = self.timing
+        return AHEAD_TOKENS * timing.ttft.factors[1] * timing.parts.token_s + self.network.rtt_s
 
     # --- learning -----------------------------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ from tidegate.core.value import value_usd
 
 # Sending more than this away for the sake of one late request is no relief; it also bounds the search.
 LEAVING_MAX: Final = 8
+# By so much longer than expected a wait is reckoned with: by then nobody else may be in time any more. Of 0, 0.15, 0.3
+# and 0.6 it was worth most in development worlds of bench/policy.py.
+LONGER: Final = 0.15
 
 
 class Fit(msgspec.Struct):
@@ -32,6 +35,8 @@ class Fit(msgspec.Struct):
     occupies_s: float
     latest_start_s: float
     kv_tokens: int
+    queue_s: float
+    prompt_s: float
 
 
 class Item(msgspec.Struct):
@@ -49,12 +54,32 @@ class Item(msgspec.Struct):
 
 
 class Place(msgspec.Struct):
-    """Where one piece of work is expected to go, and when it is bound. `shed`: for the sake of another."""
+    """Where one piece of work is expected to go, and when it is bound. `shed`: for the sake of another.
+
+    At one of ours it is expected to fare as if it had started at `as_if_s` with as many prompts before it as are there
+    now: later than `start_s` where those before it leave more, sooner where they leave less. `feared_s` is the same
+    should the wait be longer.
+    """
 
     endpoint: str
     start_s: float
+    as_if_s: float
+    feared_s: float
     away: bool = False
     shed: bool = False
+
+
+class Pool(msgspec.Struct):
+    """What one of our own endpoints has: when each slot is free, and its memory, where that is known.
+
+    The prompts that it was given are computed by `prompts_done_s`, and work starts there `ahead_s` before that at the
+    soonest: the engine never idles, and what is not needed yet can still go elsewhere.
+    """
+
+    slots_s: list[float]
+    spare: Spare | None = None
+    prompts_done_s: float = -inf
+    ahead_s: float = 0.0
 
 
 Elsewhere = Callable[[Request], list[tuple[float, str]]]
@@ -65,7 +90,15 @@ def item(
 ) -> Item:
     """A piece of work that may wait for `own`; its place in the order is that of the quickest of them."""
     fits = {
-        name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), kv_tokens_needed(request, b.length))
+        name: Fit(
+            b,
+            b.first_s,
+            b.occupies_s,
+            latest_start_s(request, b),
+            kv_tokens_needed(request, b.length),
+            b.queue_s,
+            b.prompt_s,
+        )
         for name, b in own.items()
     }
     return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere)
@@ -86,19 +119,17 @@ def latest_start_s(request: Request, base: Base) -> float:
 
 def schedule(
     items: list[Item],
-    slots_s: dict[str, list[float]],
+    pools: Mapping[str, Pool],
     rooms: dict[str, int],
     elsewhere: Elsewhere,
     now_s: float,
-    spares: Mapping[str, Spare] | None = None,
 ) -> dict[str, Place]:
-    """Where each item goes, by request id.
+    """Where each item goes, by request id. `pools` are our own endpoints, `rooms` how many more the others take.
 
-    `slots_s`: when each slot of our own endpoints is free. `rooms`: how many more the others take. `spares`: the memory
-    of our own, where that is known. None of them is changed.
+    None of them is changed.
     """
     order = sorted(items, key=lambda i: (i.latest_start_s, i.request.arrived_s, i.request.id))
-    table = _Table(order, slots_s, spares or {}, dict(rooms), elsewhere, now_s)
+    table = _Table(order, pools, dict(rooms), elsewhere, now_s)
     table.place()
     index = 0
     # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
@@ -116,15 +147,12 @@ class _Table:
     def __init__(
         self,
         order: list[Item],
-        slots_s: dict[str, list[float]],
-        spares: Mapping[str, Spare],
+        pools: Mapping[str, Pool],
         rooms: dict[str, int],
         elsewhere: Elsewhere,
         now_s: float,
     ) -> None:
-        self._order, self._rooms, self._now_s = order, rooms, now_s
-        self._slots_s = {name: [max(at_s, now_s) for at_s in slots] for name, slots in slots_s.items()}
-        self._spares = spares
+        self._order, self._pools, self._rooms, self._now_s = order, pools, rooms, now_s
         self._value_elsewhere = elsewhere
         self._sent: dict[str, Place] = {}
         self._stay_usd: dict[str, float] = {}
@@ -138,12 +166,12 @@ class _Table:
         for item in self._order:
             if item.request.id not in self._sent:
                 name = _seat(item, lanes)
-                places[item.request.id] = Place(name, lanes[name].take(item.own[name]))
+                places[item.request.id] = Place(name, *lanes[name].take(item.own[name]))
 
     def is_late(self, item: Item) -> bool:
         """Whether it would start here too late for its promise, at the quantile."""
         place = self.places[item.request.id]
-        return not place.away and place.start_s > item.own[place.endpoint].latest_start_s
+        return not place.away and place.feared_s > item.own[place.endpoint].latest_start_s
 
     def relieve(self, late: Item) -> bool:
         """Send away `late` itself, or the cheapest work before it that lets it be in time: whichever gains more.
@@ -211,15 +239,14 @@ class _Table:
         for item in self._order:
             if item.request.id not in self._sent and item.request.id not in leaving:
                 name = _seat(item, lanes)
-                start_s = lanes[name].take(item.own[name])
+                _, _, feared_s = lanes[name].take(item.own[name])
                 if item is late:
-                    return start_s <= item.own[name].latest_start_s
+                    return feared_s <= item.own[name].latest_start_s
         raise AssertionError("what is late has not left")
 
     def _lanes(self) -> dict[str, "_Lane"]:
         """What each of our own endpoints has, with nothing of this placed yet."""
-        now_s, spares = self._now_s, self._spares
-        return {name: _Lane(slots.copy(), spares.get(name), now_s) for name, slots in self._slots_s.items()}
+        return {name: _Lane(pool, self._now_s) for name, pool in self._pools.items()}
 
     def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
@@ -234,13 +261,13 @@ class _Table:
         usd = self._stay_usd.get(item.request.id)
         if usd is None:
             place = self.places[item.request.id]
-            usd = self._value(item, item.own[place.endpoint].base, place.start_s)
+            usd = self._value(item, item.own[place.endpoint].base, place.feared_s)
             self._stay_usd[item.request.id] = usd
         return usd
 
     def _send(self, item: Item, endpoint: str, *, shed: bool) -> None:
         self._rooms[endpoint] -= 1
-        self._sent[item.request.id] = Place(endpoint, self._now_s, away=True, shed=shed)
+        self._sent[item.request.id] = Place(endpoint, self._now_s, self._now_s, self._now_s, away=True, shed=shed)
 
     @staticmethod
     def _value(item: Item, base: Base, start_s: float) -> float:
@@ -261,46 +288,67 @@ class _Lane:
     What waits for memory is not overtaken there by what comes after it: else what needs much would never begin.
     """
 
-    __slots__ = ("_begun_s", "_ends", "_free_tokens", "_place", "_slots_s", "_tokens_max")
+    __slots__ = (
+        "_ahead_s",
+        "_begun_s",
+        "_done_s",
+        "_ends",
+        "_free_tokens",
+        "_now_s",
+        "_place",
+        "_queue_s",
+        "_slots_s",
+        "_tokens_max",
+    )
 
-    def __init__(self, slots_s: list[float], spare: Spare | None, now_s: float) -> None:
-        heapify(slots_s)
-        self._slots_s = slots_s
+    def __init__(self, pool: Pool, now_s: float) -> None:
+        self._slots_s = [max(at_s, now_s) for at_s in pool.slots_s]
+        heapify(self._slots_s)
+        self._now_s, self._ahead_s = now_s, pool.ahead_s
+        # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
+        self._done_s = pool.prompts_done_s
+        self._queue_s = pool.prompts_done_s - self._slots_s[0]
         self._begun_s = now_s
         self._tokens_max: float = inf
         self._free_tokens: float = inf
         self._ends: list[tuple[float, int]] = []
         # Of the ends, how many are counted in what is free.
         self._place = 0
-        if spare is not None:
+        if (spare := pool.spare) is not None:
             self._tokens_max, self._free_tokens = float(spare.tokens_max), float(spare.free_tokens)
             self._ends = list(spare.ends)
 
-    def start_s(self, fit: Fit) -> float:
-        """When it could begin with this."""
-        if self._tokens_max == inf:
-            return self._slots_s[0]
-        return self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
+    def as_if_s(self, fit: Fit) -> float:
+        """As if it started then, with as many prompts before it as are there now."""
+        start_s = self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
+        return start_s + self._prompts_s(fit, start_s) - fit.queue_s
 
-    def take(self, fit: Fit) -> float:
-        """Place it; when that begins."""
-        if self._tokens_max == inf:
-            start_s = self._slots_s[0]
-            heapreplace(self._slots_s, start_s + fit.occupies_s)
-            return start_s
+    def take(self, fit: Fit) -> tuple[float, float, float]:
+        """Place it. When that starts, as if when, and the same should the wait be longer."""
         tokens = min(float(fit.kv_tokens), self._tokens_max)
         start_s, free_tokens, place = self._next(tokens)
         if place > self._place:
             self._begun_s, self._place = start_s, place
         self._free_tokens = free_tokens - tokens
-        end_s = start_s + fit.occupies_s
+        prompts_s = self._prompts_s(fit, start_s)
+        self._done_s = max(self._done_s, start_s) + fit.prompt_s
+        as_if_s = start_s + prompts_s - fit.queue_s
+        end_s = as_if_s + fit.occupies_s
         heapreplace(self._slots_s, end_s)
-        insort(self._ends, (end_s, int(tokens)), place)
-        return start_s
+        if self._tokens_max != inf:
+            insort(self._ends, (end_s, int(tokens)), place)
+        return start_s, as_if_s, as_if_s + LONGER * (start_s + prompts_s - self._now_s)
+
+    def _prompts_s(self, fit: Fit, start_s: float) -> float:
+        """How long other prompts delay it there then. Were it the next, it would be for its `queue_s`: all that is left
+        of them, or less where some are computed beside it."""
+        share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.queue_s / self._queue_s)
+        return share * max(0.0, self._done_s - start_s)
 
     def _next(self, tokens: float) -> tuple[float, float, int]:
         """When so much is free beside a slot, how much then is, and how many ends have passed for that."""
-        start_s, free_tokens, place = max(self._slots_s[0], self._begun_s), self._free_tokens, self._place
+        start_s = max(self._slots_s[0], self._begun_s, self._done_s - self._ahead_s)
+        free_tokens, place = self._free_tokens, self._place
         while free_tokens < tokens:
             end_s, freed = self._ends[place]
             start_s = max(start_s, end_s)
@@ -316,7 +364,7 @@ def _seat(item: Item, lanes: dict[str, _Lane]) -> str:
         return next(iter(own))
     best, best_s = "", inf
     for name, fit in own.items():
-        shown_s = lanes[name].start_s(fit) + fit.first_s
+        shown_s = lanes[name].as_if_s(fit) + fit.first_s
         if not best or shown_s < best_s or (shown_s == best_s and name < best):
             best, best_s = name, shown_s
     return best

@@ -13,6 +13,8 @@ from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
 OVERDUE_SHARE = 0.2
+# Of many such the third that ends first needs a twentieth.
+SOONEST_SHARE = 0.05
 # What is under way has not ended yet.
 SOON_S = 0.001
 
@@ -108,6 +110,10 @@ class Reservation(msgspec.Struct, kw_only=True):
         streamed = max(0.0, now_s - self.first_s) * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean)
         return min(self.output_tokens_high, int(streamed))
 
+    def begins_s(self, now_s: float) -> float:
+        """When its output begins, or now where it has begun: before that it does not end."""
+        return now_s if self.first_s is not None else max(self.started_s + self.first_s_mean, now_s)
+
     def ends_s(self, now_s: float) -> tuple[float, float, float]:
         """When it frees its slot: three moments, each as likely, whose mean is expected.
 
@@ -127,9 +133,9 @@ class Reservation(msgspec.Struct, kw_only=True):
         streamed = streamed_s / token_s
         place = bisect_right(AHEAD_TOKENS, streamed)
         return (
-            max(begins_s + token_s * _in_all(short, streamed, place), least_s),
-            max(begins_s + token_s * _in_all(middle, streamed, place), least_s),
-            max(begins_s + token_s * _in_all(long, streamed, place), least_s),
+            max(begins_s + token_s * _in_all(short, streamed, place, SOONEST_SHARE), least_s),
+            max(begins_s + token_s * _in_all(middle, streamed, place, OVERDUE_SHARE), least_s),
+            max(begins_s + token_s * _in_all(long, streamed, place, OVERDUE_SHARE), least_s),
         )
 
 
@@ -170,6 +176,10 @@ class Prefills(msgspec.Struct):
             self.head_s = head.prefill_s
             self.since_s = max(now_s, head.looked_at_s)
 
+    def planned_s(self, now_s: float) -> float:
+        """How long the engine is still busy with them, had all gone as predicted since it turned to the oldest."""
+        return max(0.0, self.head_s + self.behind_s - max(0.0, now_s - self.since_s)) if self.head_s else 0.0
+
     def left_s(self, now_s: float) -> float:
         """How long the engine is still busy with them: one after the other, they delay a new prompt by so much."""
         head_s, spent_s = self.head_s, now_s - self.since_s
@@ -190,11 +200,14 @@ class Prefills(msgspec.Struct):
         return min(self.left_s(now_s), step_s + self.count * prefill_s)
 
 
-def _in_all(ahead: tuple[int, ...], streamed: float, place: int) -> float:
-    """How many tokens are expected in all of which so many have streamed: straight lines between what is known."""
+def _in_all(ahead: tuple[int, ...], streamed: float, place: int, more: float) -> float:
+    """How many tokens are expected in all of which so many have streamed: straight lines between what is known.
+
+    Beyond that, it is by so much `more`, as a share of these.
+    """
     expected = float(ahead[place - 1])
     if place < len(ahead):
         low = AHEAD_TOKENS[place - 1]
         expected += (streamed - low) / (AHEAD_TOKENS[place] - low) * (ahead[place] - expected)
     # Beyond its bound, or what is ever seen: its tokens take longer than was thought.
-    return expected if expected > streamed else (1.0 + OVERDUE_SHARE) * streamed
+    return expected if expected > streamed else (1.0 + more) * streamed

@@ -94,7 +94,7 @@ class Router:
         worth = worth_usd(request, length)
         held = bool(self._waiting.requests)
         for model in models:
-            if model.owned and (held or not _takes(model, request, length, now_s)):
+            if model.owned and (held or not _begins(model, request, length, now_s)):
                 options = plan.weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
@@ -133,9 +133,9 @@ class Router:
             # What a rule excludes is still predicted: a reader wants to know what it would have been.
             base = model.base(request, length, now_s)
             wait_s = 0.0
-            if why is None and model.owned and (self._waiting.requests or not _takes(model, request, length, now_s)):
+            if why is None and model.owned and (self._waiting.requests or not _begins(model, request, length, now_s)):
                 alone = item(request, worth, {model.name: base}, [])
-                wait_s = max(0.0, self._waiting.places(alone, now_s)[request.id].start_s - now_s)
+                wait_s = max(0.0, self._waiting.places(alone, now_s)[request.id].as_if_s - now_s)
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
             spare = model.memory.spare(now_s)
             found.append(
@@ -371,7 +371,7 @@ class Router:
         reasons = reasons | {name: _why_full(o, request, now_s) for name, o in own.items()}
         stays = fits = self._waiting.may_wait(request, now_s)
         if request.id not in self._waiting.requests:
-            wait_usd = value_usd(request, own[place.endpoint].base, worth, place.start_s - request.arrived_s)
+            wait_usd = value_usd(request, own[place.endpoint].base, worth, place.feared_s - request.arrived_s)
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
             if not fits and not others:
                 full = reasons | dict.fromkeys(own, Why.HOLD_FULL)
@@ -430,6 +430,11 @@ class Router:
 
     def _attempts_max(self, request: Request) -> int:
         return self._policy.attempts_max if request.failover else 1
+
+
+def _begins(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
+    """Whether one of ours can begin with this now, and has not got prompts enough to begin with."""
+    return _takes(model, request, length, now_s) and model.prompts_done_s(now_s) <= now_s + model.ahead_s
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

@@ -6,9 +6,8 @@ from tidegate.core import plan
 from tidegate.core.base import Base, asked
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.hold import Item, Place, item, schedule
+from tidegate.core.hold import Item, Place, Pool, item, schedule
 from tidegate.core.length import Length, LengthModel
-from tidegate.core.memory import Spare
 from tidegate.core.model import DecisionOverran, Ended, Held, Observation, Overrides, Policy, Released, Request
 from tidegate.core.value import worth_usd
 
@@ -54,17 +53,16 @@ class Waiting:
             own = self._own(request, length, now_s)
             if own:
                 items.append(item(request, worth_usd(request, length), own))
-        slots_s: dict[str, list[float]] = {}
+        pools: dict[str, Pool] = {}
         rooms: dict[str, int] = {}
-        spares: dict[str, Spare] = {}
         for name, model in self._models.items():
             if model.owned:
-                slots_s[name] = model.slots_free_s(now_s)
-                if (spare := model.memory.spare(now_s)) is not None:
-                    spares[name] = spare
+                pools[name] = Pool(
+                    model.slots_free_s(now_s), model.memory.spare(now_s), model.prompts_done_s(now_s), model.ahead_s
+                )
             else:
                 rooms[name] = model.room
-        return schedule(items, slots_s, rooms, lambda request: self._elsewhere(request, now_s), now_s, spares)
+        return schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), now_s)
 
     def _own(self, request: Request, length: Length, now_s: float) -> dict[str, Base]:
         """What it would take at each of our own that it may wait for."""

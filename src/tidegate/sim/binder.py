@@ -13,7 +13,7 @@ import msgspec
 from tidegate.core import plan
 from tidegate.core.base import Base
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.length import LengthModel, beginnings_of
+from tidegate.core.length import LengthModel
 from tidegate.core.model import (
     Decision,
     Endpoint,
@@ -59,12 +59,7 @@ class Sight:
     def base(self) -> Base:
         """What is predicted of the request here, once it is sent."""
         if self._base is None:
-            request = self._request
-            turns = self._lengths.turns(request.session, beginnings_of(request))
-            length = self._lengths.at(
-                request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
-            )
-            self._base = self.model.base(request, length, self._now_s)
+            self._base = self.model.base(self._request, self._lengths.of(self._request), self._now_s)
         return self._base
 
     @property
