@@ -1,8 +1,7 @@
-"""A schedule that somebody finds who knows everything, and plays the same day again and again: what can be reached.
+"""What can be reached: a schedule found by somebody who knows everything, and plays the same day again and again.
 
-Each day shows who was late and by how much. Late work, or cheap work before it, is sent away on the next day, and where
-there was time left, dear work is brought back. What a change does is estimated as in a queue: work that leaves makes all
-that comes after it earlier by as much, until nobody waits any more.
+Each day shows who was late. On the next one that work is sent away, or cheaper work before it that takes as long; and
+where there was time to spare, dear work is brought back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +161,9 @@ class _Search:
         tpot_s = one.tpot_s
         if tpot_s is not None and piece.token_by_s < inf:
             # What is late in its tokens is late too, by as much as would have helped.
-            spare_s = min(spare_s, (piece.token_by_s - tpot_s) * (one.output_tokens - 1) if tpot_s > piece.token_by_s else inf)
+            spare_s = min(
+                spare_s, (piece.token_by_s - tpot_s) * (one.output_tokens - 1) if tpot_s > piece.token_by_s else inf
+            )
         return _Seen(piece, name, ttft_s - least_s, spare_s)
 
     def _relieve(self, seen: list[_Seen], eager: float) -> set[str]:

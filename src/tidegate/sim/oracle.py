@@ -12,6 +12,7 @@ from statistics import median_low
 import msgspec
 import numpy as np
 
+from tidegate.sim.latest import ends_s
 from tidegate.sim.needs import Need, Piece, Pool, is_tight, lines, need, slots_of
 from tidegate.sim.program import Floats, Ints, Option, Part, Program, Supply, solve
 from tidegate.sim.spans import MERGED, Speed, spans
@@ -175,7 +176,7 @@ class _World:
         if self._limit is None or piece.first_by_s == inf:
             return ()
         at = _overlapping(self._edges, piece.arrived_s, piece.arrived_s + piece.first_by_s)
-        return (Part(self._limit[at][None, :], np.ones(1), np.ones(at.stop - at.start)),)
+        return (Part(rows := self._limit[at][None, :], np.ones(rows.shape), np.ones(at.stop - at.start)),)
 
 
 _REMOTE = -1
@@ -198,6 +199,10 @@ class _Owned:
             profile.batch_tokens, float(profile.batch_tokens) * profile.kv_tokens, pool.slots, profile.kv_tokens
         )
         self._speed = Speed(pool, longest_s)
+        self._free: set[str] = set()
+        self._needs: dict[str, Need] = {}
+        self._ends_s: dict[str, float] = {}
+        self._look(pieces)
         self._done_s = self._speed.done_s(edges)
         usable_s = np.diff(self._done_s)
         self._merged = _merged(edges)
@@ -224,64 +229,88 @@ class _Owned:
 
     def option(self, piece: Piece) -> Option | None:
         """What it takes that its promise is kept here; None where that cannot be."""
-        needed = need(piece, self._pool.profile, self._lines, tight=self._tight)
-        if needed is None or piece.worth_usd <= 0.0:
-            return None
-        if piece.first_by_s == inf:
+        if piece.id in self._free:
             return Option(piece.worth_usd, ())
+        needed = self._needs.get(piece.id)
+        if needed is None:
+            return None
         begins_s, first_by_s = piece.arrived_s, piece.arrived_s + piece.first_by_s
-        if self._speed.between_s(begins_s, first_by_s) < needed.first_s - _ROUNDING_S:
-            return None
         first_s = self._speed.after(begins_s, needed.first_s)
-        rest_s = needed.decodes * piece.token_by_s if needed.decodes else 0.0
-        ends_s = first_by_s + rest_s
-        enough_s = min(self._speed.between_s(first_s, ends_s) if ends_s < inf else inf, rest_s * self._speed.most)
-        if enough_s < needed.rest_s - _ROUNDING_S:
-            return None
+        last_s = self._ends_s[piece.id]
         parts = [self._prefill(needed, begins_s, first_by_s)]
         if needed.prefill_growth_s > 0.0:
             parts.append(self._growth(self._seconds_merged, needed.prefill_growth_s, begins_s, first_by_s))
-        if needed.decodes and ends_s < inf:
-            parts.append(self._decode(needed, first_s, ends_s))
+        if needed.decodes and last_s < inf:
+            parts.append(self._decode(needed, first_s, last_s))
             if needed.decode_growth_s > 0.0:
-                parts.append(self._growth(self._seconds_merged, needed.decode_growth_s, first_s, ends_s))
+                parts.append(self._growth(self._seconds_merged, needed.decode_growth_s, first_s, last_s))
             if self._tight and needed.kv_growth > 0.0:
-                parts.append(self._growth([self._kv_merged], needed.kv_growth, first_s, ends_s))
+                parts.append(self._growth([self._kv_merged], needed.kv_growth, first_s, last_s))
         return Option(piece.worth_usd, tuple(parts))
+
+    def _kept(self, piece: Piece, needed: Need) -> bool:
+        """Whether the engine could keep its promise, did it nothing else."""
+        begins_s, first_by_s = piece.arrived_s, piece.arrived_s + piece.first_by_s
+        if self._speed.between_s(begins_s, first_by_s) < needed.first_s - _ROUNDING_S:
+            return False
+        rest_s = needed.decodes * piece.token_by_s if needed.decodes else 0.0
+        if rest_s == inf:
+            return True
+        first_s = self._speed.after(begins_s, needed.first_s)
+        enough_s = min(self._speed.between_s(first_s, first_by_s + rest_s), rest_s * self._speed.most)
+        return enough_s >= needed.rest_s - _ROUNDING_S
+
+    def _look(self, pieces: list[Piece]) -> None:
+        """What pieces need, and until when: those that can be kept; of the free ones nothing."""
+        promised = []
+        for piece in pieces:
+            needed = need(piece, self._pool.profile, self._lines, tight=self._tight)
+            if needed is None or piece.worth_usd <= 0.0:
+                continue
+            if piece.first_by_s == inf:
+                self._free.add(piece.id)
+            elif self._kept(piece, needed):
+                self._needs[piece.id] = needed
+                promised.append(piece)
+        for piece in promised:
+            rest_s = piece.token_by_s * self._needs[piece.id].decodes if self._needs[piece.id].decodes else 0.0
+            self._ends_s[piece.id] = piece.arrived_s + piece.first_by_s + rest_s
+        if promised and not self._tight:
+            found = ends_s(promised, [self._needs[piece.id] for piece in promised], self._pool)
+            self._ends_s = dict(zip((piece.id for piece in promised), found.tolist(), strict=True))
 
     def _prefill(self, needed: Need, from_s: float, to_s: float) -> Part:
         tokens, iterations = needed.prompt_tokens, needed.prompt_iterations
         times = [line.prompt_token_s * tokens + needed.prefill_s for line in self._lines]
-        alone_s = max(one + line.iteration_s * iterations for one, line in zip(times, self._lines, strict=True))
-        return self._work(times, iterations, tokens, needed.kv_tokens * iterations, alone_s, from_s, to_s)
+        return self._work(times, iterations, tokens, needed.kv_tokens, from_s, to_s)
 
     def _decode(self, needed: Need, from_s: float, to_s: float) -> Part:
         count = needed.decodes
         times = [line.decoded_token_s * count + needed.decode_s for line in self._lines]
-        alone_s = max(one + line.iteration_s * count for one, line in zip(times, self._lines, strict=True))
-        return self._work(times, count, count, float(needed.kv_tokens) * count, alone_s, from_s, to_s)
+        return self._work(times, float(count), count, needed.kv_tokens, from_s, to_s)
 
-    def _work(
-        self, times: list[float], slots: float, tokens: int, kv: float, alone_s: float, from_s: float, to_s: float
-    ) -> Part:
-        """Work that takes `alone_s` of the engine's time at least, in a row, so that no span has room for more."""
+    def _work(self, times: list[float], iterations: float, tokens: int, kv: int, from_s: float, to_s: float) -> Part:
+        """Work in so many iterations; no span has room for more of it than an engine of its own would have."""
+        alone_s = max(one + line.iteration_s * iterations for one, line in zip(times, self._lines, strict=True))
         at = _overlapping(self._edges, from_s, to_s)
         rows = [*(one[at] for one in self._seconds), *(one[self._merged[at]] for one in self._seconds_merged)]
         rows += [self._slots[at], self._tokens[at]]
-        uses = [*times, *times, slots, float(tokens)]
+        uses = [*times, *times, iterations, float(tokens)]
         if self._tight:
             rows += [self._kv[at], self._kv_merged[self._merged[at]]]
-            uses += [kv, kv]
+            uses += [kv * iterations] * 2
         within = self._edges[at.start : at.stop + 1].clip(from_s, to_s)
         most = np.diff(self._speed.done_s(within)) / alone_s
         # What is enough but for rounding is enough.
-        most *= max(1.0, (1.0 + _ROUNDING_S) / max(float(most.sum()), 0.5))
-        return Part(np.stack(rows), np.array(uses), np.minimum(1.0, most))
+        most = np.minimum(1.0, most * max(1.0, (1.0 + _ROUNDING_S) / max(float(most.sum()), 0.5)))
+        used = np.repeat(np.array(uses)[:, None], len(most), axis=1)
+        return Part(np.stack(rows), used, most)
 
     def _growth(self, resources: list[Ints], use: float, from_s: float, to_s: float) -> Part:
         at = _overlapping(self._edges, from_s, to_s)
         merged = np.unique(self._merged[at])
-        return Part(np.stack([one[merged] for one in resources]), np.full(len(resources), use), np.ones(len(merged)))
+        rows = np.stack([one[merged] for one in resources])
+        return Part(rows, np.full(rows.shape, use), np.ones(len(merged)))
 
 
 def _edges(pieces: list[Piece], span_s: float | None) -> Floats:
