@@ -19,8 +19,12 @@ Play = Callable[[Plan], list[Outcome]]
 
 # Who waits no longer than that did not wait: the iteration under way, and those who came at the same time.
 _WAITED_S = 0.05
-# So many days of change without a better one, and it goes on from the best.
-_PATIENCE = 4
+# So many times what was tried is mended, before it goes on from the best.
+_MENDED_MAX = 2
+# How much is brought back at once: less after it was too much, more after it was not.
+_BOLD, _BOLDER, _MEEKER = 0.5, 1.4, 0.6
+# Where so many of those who were late had their first token in time, the engine runs fewer at once.
+_SLOW_SHARE = 0.5
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,15 @@ class _Seen(msgspec.Struct):
     spare_s: float
 
 
+class _Day(msgspec.Struct):
+    """A plan that was played."""
+
+    places: dict[str, str]
+    running: dict[str, int]
+    outcomes: list[Outcome]
+    usd: float
+
+
 class _Search:
     def __init__(
         self,
@@ -83,45 +96,45 @@ class _Search:
             name: {id: _seconds(one, pools[name]) for id, one in needs.items()} for name, needs in self._needs.items()
         }
         self._remote_usd = {piece.id: piece.remote_usd for piece in pieces}
-        self._running = {name: slots_of(pool) for name, pool in pools.items()}
+        self._best: Found | None = None
+        self._plays = 0
 
     def run(self, plays_max: int) -> Found:
         """Play, and change what did not go well."""
+        slots = {name: slots_of(pool) for name, pool in self._pools.items()}
         everything = {piece.id: name for piece in self._pieces if (name := self._quickest(piece)) is not None}
-        best: Found | None = None
-        current: dict[str, str] = {}
-        outcomes: list[Outcome] = []
-        stale = 0
-        best_outcomes: list[Outcome] = []
-        for number in range(1, plays_max + 1):
-            match number:
-                case 1:
-                    current = {}
-                case 2:
-                    current = everything
-                case 3:
-                    current = self._rounded()
-                case _:
-                    if stale >= _PATIENCE and best is not None:
-                        current, outcomes, stale = dict(best.plan.places), best_outcomes, 0
-                    current = self._changed(current, outcomes)
-            made = self._plan(current)
-            outcomes = self._play(made)
-            usd = value_usd(outcomes, self._remote_usd)
-            if best is None or usd > best.usd:
-                best, best_outcomes, stale = Found(plan=made, usd=usd, plays=number), outcomes, 0
+        best = _Day({}, slots, [], -inf)
+        for places in ({}, everything, self._rounded()):
+            best = max(best, self._day(places, slots), key=lambda day: day.usd)
+        bold = _BOLD
+        latest, mended = best, 0
+        while self._plays < plays_max:
+            if latest is best:
+                latest = self._day(self._changed(latest, bold), self._fewer(latest))
+            elif mended < _MENDED_MAX and any(not one.kept for one in latest.outcomes):
+                latest, mended = self._day(self._changed(latest, 0.0), latest.running), mended + 1
             else:
-                stale += 1
-        assert best is not None
-        return best
+                latest, mended, bold = best, 0, bold * _MEEKER
+                continue
+            if latest.usd > best.usd:
+                bold *= _BOLDER if mended == 0 else 1.0
+                best, mended = latest, 0
+        assert self._best is not None
+        return self._best
 
-    def _plan(self, places: dict[str, str]) -> Plan:
+    def _day(self, places: dict[str, str], running: dict[str, int]) -> "_Day":
         starts_by_s = {
             piece.id: piece.arrived_s + piece.first_by_s - self._needs[places[piece.id]][piece.id].first_s
             for piece in self._pieces
             if piece.id in places
         }
-        return Plan(places=dict(places), starts_by_s=starts_by_s, running=self._running)
+        made = Plan(places=dict(places), starts_by_s=starts_by_s, running=running)
+        outcomes = self._play(made)
+        self._plays += 1
+        usd = value_usd(outcomes, self._remote_usd)
+        if self._best is None or usd > self._best.usd:
+            self._best = Found(plan=made, usd=usd, plays=self._plays)
+        return _Day(places, running, outcomes, usd)
 
     def _quickest(self, piece: Piece) -> str | None:
         """The pool of which it takes least; None where it fits none."""
@@ -139,20 +152,34 @@ class _Search:
 
     # --- the next day -------------------------------------------------------------------------------------------------
 
-    def _changed(self, places: dict[str, str], outcomes: list[Outcome]) -> dict[str, str]:
-        changed = dict(places)
-        by_id = {one.request.id: one for one in outcomes}
+    def _changed(self, day: "_Day", bold: float) -> dict[str, str]:
+        """Late work leaves, and where time was to spare, some comes back, the more the bolder."""
+        changed = dict(day.places)
+        by_id = {one.request.id: one for one in day.outcomes}
         for name in self._pools:
-            seen = [self._seen(piece, name, by_id[piece.id]) for piece in self._pieces if places.get(piece.id) == name]
-            # Estimates are off by some: now too careful, now not careful enough.
-            eager = self._random.uniform(0.6, 1.6)
-            sent = self._relieve(seen, eager)
+            seen = [self._seen(one, name, by_id[one.id]) for one in self._pieces if day.places.get(one.id) == name]
+            sent = self._relieve(seen)
             for id in sent:
                 del changed[id]
-            back = [piece for piece in self._pieces if piece.id not in places and piece.id in self._needs[name]]
-            for id in self._fill(seen, sent, back, name, eager):
-                changed.setdefault(id, name)
+            if bold > 0.0:
+                away = [one for one in self._pieces if one.id not in day.places and one.id in self._needs[name]]
+                # Some of them: each day others.
+                away = [one for one in away if self._random.random() < bold]
+                for id in self._fill(seen, sent, away, name, bold):
+                    changed.setdefault(id, name)
         return changed
+
+    def _fewer(self, day: "_Day") -> dict[str, int]:
+        """How many run at once on the next day."""
+        late = [one for one in day.outcomes if one.request.id in day.places and one.outcome == "ok" and not one.kept]
+        by_id = {piece.id: piece for piece in self._pieces}
+        running = dict(day.running)
+        for name, slots in running.items():
+            here = [one for one in late if one.endpoint == name]
+            slow = [one for one in here if one.ttft_s is not None and one.ttft_s <= by_id[one.request.id].first_by_s]
+            if here and len(slow) > _SLOW_SHARE * len(here):
+                running[name] = max(1, slots - max(1, slots // 8))
+        return running
 
     def _seen(self, piece: Piece, name: str, one: Outcome) -> _Seen:
         least_s = self._needs[name][piece.id].first_s
@@ -166,37 +193,47 @@ class _Search:
             )
         return _Seen(piece, name, ttft_s - least_s, spare_s)
 
-    def _relieve(self, seen: list[_Seen], eager: float) -> set[str]:
-        """Whom to send away for those who were late: them, or cheaper work before them that takes as long."""
+    def _relieve(self, seen: list[_Seen]) -> set[str]:
+        """Whom to send away for those who were late: them, or cheaper work before them that takes as long.
+
+        What leaves makes all that comes after it earlier by as much, until nobody waits any more.
+        """
         sent: set[str] = set()
-        begins = 0
+        begins, relief_s = 0, 0.0
         for number, one in enumerate(seen):
+            relief_s = min(relief_s, one.waited_s)
             if one.waited_s <= _WAITED_S:
                 begins = number
-            if one.spare_s >= 0.0 or one.piece.id in sent:
+            seconds = self._seconds[one.place]
+            lacking_s = min(seconds[one.piece.id], -one.spare_s - relief_s)
+            if lacking_s <= 0.0 or one.piece.id in sent:
                 continue
-            seconds, usd = self._seconds[one.place], self._saved_usd(one.piece)
-            lacking_s, chosen = seconds[one.piece.id] * eager, list[str]()
+            usd = self._saved_usd(one.piece)
+            chosen, freed_s = list[str](), 0.0
             before = [other for other in seen[begins:number] if other.piece.id not in sent and other.piece.remote_kept]
             before.sort(key=lambda other: (self._usd_per_s(other.piece, other.place), other.piece.id))
             for other in before:
                 usd -= self._saved_usd(other.piece)
-                if lacking_s <= 0.0 or usd <= 0.0:
+                if freed_s >= lacking_s or usd <= 0.0:
                     break
                 chosen.append(other.piece.id)
-                lacking_s -= seconds[other.piece.id]
-            sent.update(chosen if lacking_s <= 0.0 else [one.piece.id] if one.piece.remote_kept else [])
+                freed_s += seconds[other.piece.id]
+            if freed_s < lacking_s:
+                chosen = [one.piece.id] if one.piece.remote_kept else []
+                freed_s = seconds[one.piece.id] * len(chosen)
+            sent.update(chosen)
+            relief_s += freed_s
         return sent
 
-    def _fill(self, seen: list[_Seen], sent: set[str], back: list[Piece], name: str, eager: float) -> list[str]:
+    def _fill(self, seen: list[_Seen], sent: set[str], away: list[Piece], name: str, bold: float) -> list[str]:
         """Whom to bring back: dear work first, where all that waits behind it has time for that."""
         stays = [one for one in seen if one.piece.id not in sent]
         times = [one.piece.arrived_s for one in stays]
         spare = [max(0.0, one.spare_s) for one in stays]
         found = []
-        back.sort(key=lambda piece: (-self._usd_per_s(piece, name), piece.id))
-        for piece in back:
-            seconds = self._seconds[name][piece.id] / eager
+        away.sort(key=lambda piece: (-self._usd_per_s(piece, name), piece.id))
+        for piece in away:
+            seconds = self._seconds[name][piece.id] / bold
             first = next((at for at, at_s in enumerate(times) if at_s >= piece.arrived_s), len(times))
             last = first
             while last < len(times) and (stays[last].waited_s > _WAITED_S or last == first):
