@@ -19,10 +19,10 @@ Floats = NDArray[np.float64]
 _PASSES = 4
 
 
-def ends_s(pieces: Sequence[Piece], needs: Sequence[Need], pool: Pool) -> Floats:
+def ends_s(pieces: Sequence[Piece], needs: Sequence[Need], pool: Pool, *, tight: bool) -> Floats:
     """For each piece with what it needs, when it is over at the latest if its promise is kept.
 
-    Its sequences are never preempted.
+    Where memory is `tight`, somebody may be preempted, and then only the promise itself says.
     """
     step, slots = pool.profile.step, slots_of(pool)
     iteration_s, prompt_token_s, decoded_s = _most(step)
@@ -37,7 +37,7 @@ def ends_s(pieces: Sequence[Piece], needs: Sequence[Need], pool: Pool) -> Floats
     slower = max((1.0, *(factor for _, factor in pool.slowdown)))
     down_s = sum(to_s - from_s for from_s, to_s in pool.down)
     ends: Floats = arrived + first_by + tokens_s
-    for _ in range(_PASSES):
+    for _ in range(0 if tight else _PASSES):
         found = ends.copy()
         for at in range(len(pieces)):
             there = each_s[(begins < ends[at]) & (ends > begins[at])]

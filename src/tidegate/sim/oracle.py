@@ -17,10 +17,10 @@ from tidegate.sim.needs import Need, Piece, Pool, is_tight, lines, need, slots_o
 from tidegate.sim.program import Floats, Ints, Option, Part, Program, Supply, solve
 from tidegate.sim.spans import MERGED, Speed, spans
 
-# A promise's window has so many spans: more make the bound tighter by little, and take longer.
-SPANS = 4
-# More for the windows of all requests together, and there are fewer.
-PLACES_MAX = 150_000
+# A promise's window has so many spans: twice as many make the bound tighter by 0.3 %, and take twice as long.
+SPANS = 8
+# Where the windows of all requests have more than that together, spans are longer.
+PLACES_MAX = 30_000
 # What is in time but for rounding is in time.
 _ROUNDING_S = 1e-9
 
@@ -102,13 +102,18 @@ class _World:
         # In an order of their own, so that theirs makes no difference.
         self._pieces = sorted(pieces, key=lambda piece: (piece.arrived_s, piece.id))
         self._rows: dict[str, Ints] = {}
-        self._edges = _edges(self._pieces, span_s)
         self._capacity: list[Floats] = []
         self._supplies: list[Supply] = []
-        self._limit = self._resource("limit", _refilled(limit, self._edges)) if limit else None
+        self._owned = [_Owned(pool, number, self._pieces) for number, pool in enumerate(pools)]
+        windows = [window for owned in self._owned for window in owned.windows()]
+        if limit:
+            windows += [(one.arrived_s, one.arrived_s + one.first_by_s, -inf) for one in self._pieces]
+        self.edges = _edges([window for window in windows if window[1] < inf], span_s)
+        self._limit = self.resource("limit", _refilled(limit, self.edges)) if limit else None
         if limit:
             self._bucket(limit)
-        self._owned = [_Owned(self, pool, number, self._pieces) for number, pool in enumerate(pools)]
+        for owned in self._owned:
+            owned.enter(self)
         choices = [self._options(piece) for piece in self._pieces]
         capacity = np.concatenate(self._capacity) if self._capacity else np.zeros(0)
         self._where = [[where for where, _ in options] for options in choices]
@@ -128,7 +133,7 @@ class _World:
     def prices(self, flat: Floats) -> Prices:
         """By name."""
         named = {name: tuple(flat[rows].tolist()) for name, rows in self._rows.items()}
-        return Prices(edges_s=tuple(self._edges.tolist()), by_name=named)
+        return Prices(edges_s=tuple(self.edges.tolist()), by_name=named)
 
     def flat(self, prices: Prices) -> Floats:
         """The other way round."""
@@ -140,24 +145,16 @@ class _World:
 
     # --- to be built --------------------------------------------------------------------------------------------------
 
-    @property
-    def edges(self) -> Floats:
-        """Where spans begin and end."""
-        return self._edges
-
     def resource(self, name: str, capacity: Floats) -> Ints:
         """One more resource, of which there is so much in each span."""
-        return self._resource(name, capacity)
-
-    def supply(self, resources: tuple[int, ...], uses: tuple[float, ...], most: float) -> None:
-        """Something that may be done for all."""
-        self._supplies.append(Supply(resources, uses, most))
-
-    def _resource(self, name: str, capacity: Floats) -> Ints:
         first = sum(len(one) for one in self._capacity)
         self._capacity.append(capacity)
         rows = self._rows[name] = np.arange(first, first + len(capacity))
         return rows
+
+    def supply(self, resources: tuple[int, ...], uses: tuple[float, ...], most: float) -> None:
+        """Something that may be done for all."""
+        self._supplies.append(Supply(resources, uses, most))
 
     def _bucket(self, limit: Limit) -> None:
         """What is left in it at the end of a span is there in the next one, up to `burst`."""
@@ -175,7 +172,7 @@ class _World:
     def _sent(self, piece: Piece) -> tuple[Part, ...]:
         if self._limit is None or piece.first_by_s == inf:
             return ()
-        at = _overlapping(self._edges, piece.arrived_s, piece.arrived_s + piece.first_by_s)
+        at = _overlapping(self.edges, piece.arrived_s, piece.arrived_s + piece.first_by_s)
         return (Part(rows := self._limit[at][None, :], np.ones(rows.shape), np.ones(at.stop - at.start)),)
 
 
@@ -189,22 +186,32 @@ class _Owned:
     each span is free to choose.
     """
 
-    def __init__(self, world: _World, pool: Pool, number: int, pieces: list[Piece]) -> None:
+    def __init__(self, pool: Pool, number: int, pieces: list[Piece]) -> None:
         self.number = number
         self._pool, profile = pool, pool.profile
-        self._edges = edges = world.edges
         self._lines = lines(profile)
         self._tight = is_tight(pool, pieces)
         longest_s = profile.step.takes_s(
             profile.batch_tokens, float(profile.batch_tokens) * profile.kv_tokens, pool.slots, profile.kv_tokens
         )
         self._speed = Speed(pool, longest_s)
+        # Of what needs nothing, since nothing was promised, the ids; of the rest what it needs, and when it is over.
         self._free: set[str] = set()
         self._needs: dict[str, Need] = {}
-        self._ends_s: dict[str, float] = {}
-        self._look(pieces)
-        self._done_s = self._speed.done_s(edges)
-        usable_s = np.diff(self._done_s)
+        self._kept = self._look(pieces)
+        found = ends_s(self._kept, list(self._needs.values()), pool, tight=self._tight)
+        self._ends_s = dict(zip(self._needs, found.tolist(), strict=True))
+
+    def windows(self) -> list[tuple[float, float, float]]:
+        """Of all that can be in time here: when it comes, when it has its first token, and when it is over, at the
+        latest; the end is infinite where it does not matter."""
+        return [(one.arrived_s, one.arrived_s + one.first_by_s, self._ends_s[one.id]) for one in self._kept]
+
+    def enter(self, world: _World) -> None:
+        """What it has of everything."""
+        number, profile = self.number, self._pool.profile
+        self._edges = edges = world.edges
+        usable_s = np.diff(self._speed.done_s(edges))
         self._merged = _merged(edges)
         merged_s = np.bincount(self._merged, usable_s).astype(np.float64)
         several = [""] if len(self._lines) == 1 else [f".{index}" for index in range(len(self._lines))]
@@ -213,19 +220,19 @@ class _Owned:
         nothing = np.zeros_like(usable_s)
         self._slots = world.resource(f"{number}.slots", nothing)
         self._tokens = world.resource(f"{number}.tokens", nothing)
-        made = [float(slots_of(pool)), float(profile.batch_tokens)]
+        has = [float(slots_of(self._pool)), float(profile.batch_tokens)]
         resources = [self._slots, self._tokens]
         if self._tight:
             self._kv = world.resource(f"{number}.kv", nothing)
             self._kv_merged = world.resource(f"{number}.kv.merged", np.zeros_like(merged_s))
-            made += [float(profile.kv_tokens)] * 2
+            has += [float(profile.kv_tokens)] * 2
             resources += [self._kv, self._kv_merged[self._merged]]
+        times = [line.iteration_s for line in self._lines]
+        seconds = [*self._seconds, *(one[self._merged] for one in self._seconds_merged)]
         for span in range(len(usable_s)):
-            times = [line.iteration_s for line in self._lines]
-            rows = [int(one[span]) for one in (*self._seconds, *(m[self._merged] for m in self._seconds_merged))]
-            rows += [int(one[span]) for one in resources]
             most = float(usable_s[span]) / max(times) if max(times) > 0.0 else inf
-            world.supply(tuple(rows), (*times, *times, *(-one for one in made)), most)
+            rows = tuple(int(one[span]) for one in (*seconds, *resources))
+            world.supply(rows, (*times, *times, *(-one for one in has)), most)
 
     def option(self, piece: Piece) -> Option | None:
         """What it takes that its promise is kept here; None where that cannot be."""
@@ -248,7 +255,7 @@ class _Owned:
                 parts.append(self._growth([self._kv_merged], needed.kv_growth, first_s, last_s))
         return Option(piece.worth_usd, tuple(parts))
 
-    def _kept(self, piece: Piece, needed: Need) -> bool:
+    def _in_time(self, piece: Piece, needed: Need) -> bool:
         """Whether the engine could keep its promise, did it nothing else."""
         begins_s, first_by_s = piece.arrived_s, piece.arrived_s + piece.first_by_s
         if self._speed.between_s(begins_s, first_by_s) < needed.first_s - _ROUNDING_S:
@@ -260,24 +267,19 @@ class _Owned:
         enough_s = min(self._speed.between_s(first_s, first_by_s + rest_s), rest_s * self._speed.most)
         return enough_s >= needed.rest_s - _ROUNDING_S
 
-    def _look(self, pieces: list[Piece]) -> None:
-        """What pieces need, and until when: those that can be kept; of the free ones nothing."""
-        promised = []
+    def _look(self, pieces: list[Piece]) -> list[Piece]:
+        """Those whose promise can be kept here, if there is one."""
+        kept = []
         for piece in pieces:
             needed = need(piece, self._pool.profile, self._lines, tight=self._tight)
             if needed is None or piece.worth_usd <= 0.0:
                 continue
             if piece.first_by_s == inf:
                 self._free.add(piece.id)
-            elif self._kept(piece, needed):
+            elif self._in_time(piece, needed):
                 self._needs[piece.id] = needed
-                promised.append(piece)
-        for piece in promised:
-            rest_s = piece.token_by_s * self._needs[piece.id].decodes if self._needs[piece.id].decodes else 0.0
-            self._ends_s[piece.id] = piece.arrived_s + piece.first_by_s + rest_s
-        if promised and not self._tight:
-            found = ends_s(promised, [self._needs[piece.id] for piece in promised], self._pool)
-            self._ends_s = dict(zip((piece.id for piece in promised), found.tolist(), strict=True))
+                kept.append(piece)
+        return kept
 
     def _prefill(self, needed: Need, from_s: float, to_s: float) -> Part:
         tokens, iterations = needed.prompt_tokens, needed.prompt_iterations
@@ -313,24 +315,17 @@ class _Owned:
         return Part(rows, np.full(rows.shape, use), np.ones(len(merged)))
 
 
-def _edges(pieces: list[Piece], span_s: float | None) -> Floats:
-    """Spans for all that has to be done by some time; None where nothing has."""
-    promised = [piece for piece in pieces if piece.first_by_s < inf]
-    if not promised:
+def _edges(windows: list[tuple[float, float, float]], span_s: float | None) -> Floats:
+    """Spans for all that has to be begun, and be over, by some time."""
+    if not windows:
         return np.zeros(1)
-    ends = [
-        one.arrived_s
-        + one.first_by_s
-        + (0.0 if one.token_by_s == inf else one.token_by_s * max(0, one.output_tokens - 1))
-        for one in promised
-    ]
+    ends = [max(to_s, end_s if end_s < inf else to_s) for _, to_s, end_s in windows]
     if span_s is None:
-        span_s = median_low(one.first_by_s for one in promised) / SPANS
-        total_s = sum(end_s - one.arrived_s for end_s, one in zip(ends, promised, strict=True))
+        span_s = median_low(to_s - from_s for from_s, to_s, _ in windows) / SPANS
+        total_s = sum(end_s - from_s for (from_s, _, _), end_s in zip(windows, ends, strict=True))
         span_s = max(span_s, total_s / PLACES_MAX) or 1.0
     assert span_s > 0.0, "a span is longer than nothing"
-    windows = [(one.arrived_s, one.arrived_s + one.first_by_s) for one in promised]
-    return spans(windows, max(ends), span_s)
+    return spans([(from_s, to_s) for from_s, to_s, _ in windows], max(ends), span_s)
 
 
 def _merged(edges: Floats) -> Ints:

@@ -75,8 +75,8 @@ class Solved(msgspec.Struct, frozen=True):
 
 def solve(program: Program, *, whole: bool = False) -> Solved:
     """The best choice; with `whole`, that nothing is done by halves. Raises `RuntimeError` where the solver fails."""
-    if not program.choices:
-        return Solved(0.0, [], np.zeros_like(program.capacity))
+    if not any(program.choices):
+        return Solved(0.0, [[] for _ in program.choices], np.zeros_like(program.capacity))
     columns = _Columns(program)
     # In numbers near one, since tolerances are absolute.
     scale = float(np.abs(columns.usd).max()) or 1.0
