@@ -40,7 +40,7 @@ def rival(name: str) -> Callable[[tuple[Endpoint, ...], Policy], Decider]:
 class Small:
     """Some seconds of traffic, in which everything follows from the seed."""
 
-    def __init__(self, seed: int, *, count: int = 40, engines: int | None = None, blocks: bool = False) -> None:
+    def __init__(self, seed: int, *, count: int = 25, engines: int | None = None, blocks: bool = False) -> None:
         draw = Random(seed)
         number = draw.choice((1, 1, 2)) if engines is None else engines
         self.profiles = [draw.choice(PROFILES) for _ in range(number)]

@@ -38,10 +38,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine of ours, of which `slots` are used at most.
+    """One engine of ours, of which `slots` are used at most, by nobody but the work in question.
 
-    It computes nothing while it is `down`, from a time to a time. From each time in `slowdown` on, every iteration that
-    begins takes so many times what the profile says. What is ours is sunk: its time costs nothing.
+    It computes nothing while it is `down`, or stands still, from a time to a time. From each time in `slowdown` on,
+    every iteration that begins takes so many times what the profile says. What is ours is sunk: its time costs nothing.
     """
 
     profile: EngineProfile

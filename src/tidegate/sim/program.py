@@ -16,6 +16,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+# So near to the best a choice of whole options is taken for it, and what is told is what none exceeds.
+_GAP = 1e-4
+
+
 class Part(msgspec.Struct, frozen=True):
     """Work that is done where there is room for it: at each of some places at most the share `most` of all of it.
 
@@ -41,6 +45,25 @@ class Supply(msgspec.Struct, frozen=True):
     resources: tuple[int, ...]
     uses: tuple[float, ...]
     most: float
+
+
+class Resources:
+    """What there is of everything, in the making: `rows` by the name of each resource."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Ints] = {}
+        self.supplies: list[Supply] = []
+        self.capacity: Floats = np.zeros(0)
+
+    def add(self, name: str, capacity: Floats) -> Ints:
+        """One more resource, of which there is so much in each span; the numbers by which it is called."""
+        rows = self.rows[name] = np.arange(len(self.capacity), len(self.capacity) + len(capacity))
+        self.capacity = np.concatenate([self.capacity, capacity])
+        return rows
+
+    def supply(self, resources: tuple[int, ...], uses: tuple[float, ...], most: float) -> None:
+        """Something that may be done for all."""
+        self.supplies.append(Supply(resources, uses, most))
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -108,7 +131,7 @@ def _whole(program: Program, columns: "_Columns", scale: float) -> Solved:
             LinearConstraint(columns.at_most, -inf, columns.limits),
             LinearConstraint(columns.equal, 0.0, 0.0),
         ],
-        options={"mip_rel_gap": 1e-6},
+        options={"mip_rel_gap": _GAP},
     )
     if result.x is None:
         raise RuntimeError(f"the integer program is not solved: {result.message}")
