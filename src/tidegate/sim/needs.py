@@ -19,8 +19,8 @@ TANGENTS = 6
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """One request as somebody knows it who knows everything.
 
-    At least `prompt_tokens` of its prompt have to be computed: what no other request's prompt could leave in a cache,
-    of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s` after its arrival, and
+    At least `prompt_tokens` of its prompt have to be computed: what no prompt before it could leave in a cache, in the
+    order of arrival, of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s` after its arrival, and
     each further token of its output takes `token_by_s` on average at most; infinite is no promise. That is worth
     `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise can be kept, or not.
     """
