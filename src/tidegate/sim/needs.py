@@ -12,7 +12,7 @@ from tidegate.core.step import Linear, StepTime
 from tidegate.sim.engine import EngineProfile
 from tidegate.sim.kv import BLOCK_TOKENS, blocks_for
 
-# Where reading and computing overlap, so many straight lines stand for the curve: within 1 % of it.
+# Where reading and computing overlap, so many straight lines stand for the curve: within 3 % of it.
 TANGENTS = 6
 
 
@@ -20,9 +20,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """One request as somebody knows it who knows everything.
 
     At least `prompt_tokens` of its prompt have to be computed: what no prompt before it could leave in a cache, in the
-    order of arrival, of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s` after its arrival, and
-    each further token of its output takes `token_by_s` on average at most; infinite is no promise. That is worth
-    `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise can be kept, or not.
+    order of arrival, of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s`
+    after its arrival, and each further token of its output takes `token_by_s` on average at most; infinite is no
+    promise. That is worth `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise
+    can be kept, or not.
     """
 
     id: str
