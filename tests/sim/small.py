@@ -7,6 +7,7 @@ from tests import make as core
 from tests.sim.make import STEP, profile
 from tidegate.core.baseline import BASELINES
 from tidegate.core.model import Endpoint, Policy, Price, Slo, replace
+from tidegate.core.step import Linear
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import Decider
@@ -21,11 +22,13 @@ from tidegate.sim.world import World
 
 PRICE = Price(usd_per_input_token=1e-6, usd_per_output_token=3e-6)
 SOLD = ApiProfile(ttft_s=0.3, tpot_s=0.01)
-# Memory is scarce in the second, and prompts come in pieces; pairs count in the third.
+_SPARSE = Linear(weights_s=0.008, per_token_s=1e-4, experts_s=0.006, expert_share=0.1, per_expert_token_s=2e-5)
+# Memory is scarce in the second, and prompts come in pieces; pairs count in the third; the fourth has layers and ranks.
 PROFILES = (
     profile(slots=4),
     profile(slots=6, batch_tokens=96, kv_tokens=2_048),
     profile(slots=3, batch_tokens=128, step=replace(STEP, per_pair_s=2e-7, per_context_token_s=2e-6)),
+    profile(slots=5, step=replace(STEP, base_s=0.003, linear=_SPARSE, ranks=2)),
 )
 
 
@@ -37,7 +40,7 @@ def rival(name: str) -> Callable[[tuple[Endpoint, ...], Policy], Decider]:
 class Small:
     """Some seconds of traffic, in which everything follows from the seed."""
 
-    def __init__(self, seed: int, *, count: int = 40, engines: int | None = None, blocks: bool = False) -> None:
+    def __init__(self, seed: int, *, count: int = 25, engines: int | None = None, blocks: bool = False) -> None:
         draw = Random(seed)
         number = draw.choice((1, 1, 2)) if engines is None else engines
         self.profiles = [draw.choice(PROFILES) for _ in range(number)]

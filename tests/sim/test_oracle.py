@@ -6,16 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sim.make import profile
+from tests.sim.make import STEP, profile
 from tests.sim.small import Small, rival
 from tidegate.core.baseline import BASELINES
 from tidegate.core.model import replace
-from tidegate.sim.needs import Piece, Pool
+from tidegate.core.step import Linear
+from tidegate.sim.needs import Piece, Pool, lines
 from tidegate.sim.oracle import Prices, bound, dual, exact
 
 seeds = st.integers(0, 10_000)
 # Each is a whole world, played several times.
-worlds = settings(max_examples=15)
+worlds = settings(max_examples=10)
 
 
 def within(usd: float, most_usd: float) -> bool:
@@ -103,3 +104,23 @@ def test_an_engine_that_is_down_or_slow_does_less() -> None:
     assert bound(pieces, [Pool(profile=engine, slots=8)]).usd == pytest.approx(16.0)
     assert bound(pieces, [Pool(profile=engine, slots=8, down=((0.0, 5.0),))]).usd == 0.0
     assert bound(pieces, [Pool(profile=engine, slots=8, slowdown=((-10.0, 20.0),))]).usd < 16.0
+
+
+@given(st.integers(0, 2_000), st.integers(0, 16), st.integers(1, 4), st.floats(1.0, 3.0), st.floats(0.0, 0.02))
+def test_no_iteration_takes_less_than_its_lines(
+    prompt_tokens: int, decoding: int, ranks: int, overlap: float, experts_s: float
+) -> None:
+    layers = Linear(
+        weights_s=0.01,
+        per_token_s=1e-4,
+        experts_s=experts_s,
+        expert_share=0.1,
+        per_expert_token_s=1e-5,
+        overlap=overlap,
+    )
+    step = replace(STEP, linear=layers, ranks=ranks)
+    takes_s = step.takes_s(prompt_tokens, 0.0, decoding, 0) - step.per_sequence_s * decoding / ranks
+    if prompt_tokens + decoding:
+        for line in lines(profile(step=step)):
+            least_s = line.iteration_s + line.prompt_token_s * prompt_tokens + line.decoded_token_s * decoding
+            assert least_s <= takes_s * (1 + 1e-9)

@@ -12,17 +12,18 @@ from tidegate.core.step import Linear, StepTime
 from tidegate.sim.engine import EngineProfile
 from tidegate.sim.kv import BLOCK_TOKENS, blocks_for
 
-# Where reading and computing overlap, so many straight lines stand for the curve: within 1 % of it.
+# Where reading and computing overlap, so many straight lines stand for the curve: within 3 % of it.
 TANGENTS = 6
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
     """One request as somebody knows it who knows everything.
 
-    At least `prompt_tokens` of its prompt have to be computed: what no other request's prompt could leave in a cache,
-    of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s` after its arrival, and
-    each further token of its output takes `token_by_s` on average at most; infinite is no promise. That is worth
-    `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise can be kept, or not.
+    At least `prompt_tokens` of its prompt have to be computed: what no prompt before it could leave in a cache, in the
+    order of arrival, of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s`
+    after its arrival, and each further token of its output takes `token_by_s` on average at most; infinite is no
+    promise. That is worth `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise
+    can be kept, or not.
     """
 
     id: str
@@ -38,10 +39,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine of ours, of which `slots` are used at most.
+    """One engine of ours, of which `slots` are used at most, by nobody but the work in question.
 
-    It computes nothing while it is `down`, from a time to a time. From each time in `slowdown` on, every iteration that
-    begins takes so many times what the profile says. What is ours is sunk: its time costs nothing.
+    It computes nothing while it is `down`, or stands still, from a time to a time. From each time in `slowdown` on,
+    every iteration that begins takes so many times what the profile says. What is ours is sunk: its time costs nothing.
     """
 
     profile: EngineProfile

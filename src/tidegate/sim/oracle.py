@@ -12,16 +12,15 @@ from statistics import median_low
 import msgspec
 import numpy as np
 
-from tidegate.sim.needs import Need, Piece, Pool, is_tight, lines, need, slots_of
-from tidegate.sim.program import Floats, Ints, Option, Part, Program, Supply, solve
-from tidegate.sim.spans import MERGED, Speed, spans
+from tidegate.sim.needs import Piece, Pool
+from tidegate.sim.owned import Owned
+from tidegate.sim.program import Option, Part, Program, Resources, solve
+from tidegate.sim.spans import Floats, overlapping, spans
 
-# A promise's window has so many spans: more make the bound tighter by little, and take longer.
-SPANS = 4
-# More for the windows of all requests together, and there are fewer.
-PLACES_MAX = 150_000
-# What is in time but for rounding is in time.
-_ROUNDING_S = 1e-9
+# A promise's window has so many spans: twice as many make the bound tighter by 0.3 %, and take twice as long.
+SPANS = 8
+# Where the windows of all requests have more than that together, spans are longer.
+PLACES_MAX = 30_000
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,18 +99,20 @@ class _World:
     ) -> None:
         # In an order of their own, so that theirs makes no difference.
         self._pieces = sorted(pieces, key=lambda piece: (piece.arrived_s, piece.id))
-        self._rows: dict[str, Ints] = {}
-        self._edges = _edges(self._pieces, span_s)
-        self._capacity: list[Floats] = []
-        self._supplies: list[Supply] = []
-        self._limit = self._resource("limit", _refilled(limit, self._edges)) if limit else None
+        self._held = held = Resources()
+        self._owned = [Owned(pool, number, self._pieces) for number, pool in enumerate(pools)]
+        windows = [window for owned in self._owned for window in owned.windows()]
+        if limit:
+            windows += [(one.arrived_s, one.arrived_s + one.first_by_s, -inf) for one in self._pieces]
+        self.edges = _edges([window for window in windows if window[1] < inf], span_s)
+        self._limit = held.add("limit", _refilled(limit, self.edges)) if limit else None
         if limit:
             self._bucket(limit)
-        self._owned = [_Owned(self, pool, number, self._pieces) for number, pool in enumerate(pools)]
+        for owned in self._owned:
+            owned.enter(held, self.edges)
         choices = [self._options(piece) for piece in self._pieces]
-        capacity = np.concatenate(self._capacity) if self._capacity else np.zeros(0)
         self._where = [[where for where, _ in options] for options in choices]
-        self.program = Program([[one for _, one in options] for options in choices], self._supplies, capacity)
+        self.program = Program([[one for _, one in options] for options in choices], held.supplies, held.capacity)
 
     # --- to be told, and to be read -----------------------------------------------------------------------------------
 
@@ -126,43 +127,24 @@ class _World:
 
     def prices(self, flat: Floats) -> Prices:
         """By name."""
-        named = {name: tuple(flat[rows].tolist()) for name, rows in self._rows.items()}
-        return Prices(edges_s=tuple(self._edges.tolist()), by_name=named)
+        named = {name: tuple(flat[rows].tolist()) for name, rows in self._held.rows.items()}
+        return Prices(edges_s=tuple(self.edges.tolist()), by_name=named)
 
     def flat(self, prices: Prices) -> Floats:
         """The other way round."""
-        assert prices.by_name.keys() == self._rows.keys(), "these are prices of something else"
-        flat = np.zeros(sum(len(one) for one in self._capacity))
-        for name, rows in self._rows.items():
+        assert prices.by_name.keys() == self._held.rows.keys(), "these are prices of something else"
+        flat = np.zeros_like(self._held.capacity)
+        for name, rows in self._held.rows.items():
             flat[rows] = prices.by_name[name]
         return flat
 
     # --- to be built --------------------------------------------------------------------------------------------------
 
-    @property
-    def edges(self) -> Floats:
-        """Where spans begin and end."""
-        return self._edges
-
-    def resource(self, name: str, capacity: Floats) -> Ints:
-        """One more resource, of which there is so much in each span."""
-        return self._resource(name, capacity)
-
-    def supply(self, resources: tuple[int, ...], uses: tuple[float, ...], most: float) -> None:
-        """Something that may be done for all."""
-        self._supplies.append(Supply(resources, uses, most))
-
-    def _resource(self, name: str, capacity: Floats) -> Ints:
-        first = sum(len(one) for one in self._capacity)
-        self._capacity.append(capacity)
-        rows = self._rows[name] = np.arange(first, first + len(capacity))
-        return rows
-
     def _bucket(self, limit: Limit) -> None:
         """What is left in it at the end of a span is there in the next one, up to `burst`."""
         assert self._limit is not None
         for row, following in zip(self._limit[:-1].tolist(), self._limit[1:].tolist(), strict=True):
-            self.supply((row, following), (1.0, -1.0), limit.burst)
+            self._held.supply((row, following), (1.0, -1.0), limit.burst)
 
     def _options(self, piece: Piece) -> list[tuple[int, Option]]:
         """Where its promise can be kept, and what that is worth."""
@@ -174,151 +156,24 @@ class _World:
     def _sent(self, piece: Piece) -> tuple[Part, ...]:
         if self._limit is None or piece.first_by_s == inf:
             return ()
-        at = _overlapping(self._edges, piece.arrived_s, piece.arrived_s + piece.first_by_s)
-        return (Part(self._limit[at][None, :], np.ones(1), np.ones(at.stop - at.start)),)
+        at = overlapping(self.edges, piece.arrived_s, piece.arrived_s + piece.first_by_s)
+        return (Part(rows := self._limit[at][None, :], np.ones(rows.shape), np.ones(at.stop - at.start)),)
 
 
 _REMOTE = -1
 
 
-class _Owned:
-    """One engine of ours as the program sees it.
-
-    An iteration takes time, and has room for so many sequences, tokens and contexts; how many iterations there are in
-    each span is free to choose.
-    """
-
-    def __init__(self, world: _World, pool: Pool, number: int, pieces: list[Piece]) -> None:
-        self.number = number
-        self._pool, profile = pool, pool.profile
-        self._edges = edges = world.edges
-        self._lines = lines(profile)
-        self._tight = is_tight(pool, pieces)
-        longest_s = profile.step.takes_s(
-            profile.batch_tokens, float(profile.batch_tokens) * profile.kv_tokens, pool.slots, profile.kv_tokens
-        )
-        self._speed = Speed(pool, longest_s)
-        self._done_s = self._speed.done_s(edges)
-        usable_s = np.diff(self._done_s)
-        self._merged = _merged(edges)
-        merged_s = np.bincount(self._merged, usable_s).astype(np.float64)
-        several = [""] if len(self._lines) == 1 else [f".{index}" for index in range(len(self._lines))]
-        self._seconds = [world.resource(f"{number}.seconds{one}", usable_s) for one in several]
-        self._seconds_merged = [world.resource(f"{number}.seconds{one}.merged", merged_s) for one in several]
-        nothing = np.zeros_like(usable_s)
-        self._slots = world.resource(f"{number}.slots", nothing)
-        self._tokens = world.resource(f"{number}.tokens", nothing)
-        made = [float(slots_of(pool)), float(profile.batch_tokens)]
-        resources = [self._slots, self._tokens]
-        if self._tight:
-            self._kv = world.resource(f"{number}.kv", nothing)
-            self._kv_merged = world.resource(f"{number}.kv.merged", np.zeros_like(merged_s))
-            made += [float(profile.kv_tokens)] * 2
-            resources += [self._kv, self._kv_merged[self._merged]]
-        for span in range(len(usable_s)):
-            times = [line.iteration_s for line in self._lines]
-            rows = [int(one[span]) for one in (*self._seconds, *(m[self._merged] for m in self._seconds_merged))]
-            rows += [int(one[span]) for one in resources]
-            most = float(usable_s[span]) / max(times) if max(times) > 0.0 else inf
-            world.supply(tuple(rows), (*times, *times, *(-one for one in made)), most)
-
-    def option(self, piece: Piece) -> Option | None:
-        """What it takes that its promise is kept here; None where that cannot be."""
-        needed = need(piece, self._pool.profile, self._lines, tight=self._tight)
-        if needed is None or piece.worth_usd <= 0.0:
-            return None
-        if piece.first_by_s == inf:
-            return Option(piece.worth_usd, ())
-        begins_s, first_by_s = piece.arrived_s, piece.arrived_s + piece.first_by_s
-        if self._speed.between_s(begins_s, first_by_s) < needed.first_s - _ROUNDING_S:
-            return None
-        first_s = self._speed.after(begins_s, needed.first_s)
-        rest_s = needed.decodes * piece.token_by_s if needed.decodes else 0.0
-        ends_s = first_by_s + rest_s
-        enough_s = min(self._speed.between_s(first_s, ends_s) if ends_s < inf else inf, rest_s * self._speed.most)
-        if enough_s < needed.rest_s - _ROUNDING_S:
-            return None
-        parts = [self._prefill(needed, begins_s, first_by_s)]
-        if needed.prefill_growth_s > 0.0:
-            parts.append(self._growth(self._seconds_merged, needed.prefill_growth_s, begins_s, first_by_s))
-        if needed.decodes and ends_s < inf:
-            parts.append(self._decode(needed, first_s, ends_s))
-            if needed.decode_growth_s > 0.0:
-                parts.append(self._growth(self._seconds_merged, needed.decode_growth_s, first_s, ends_s))
-            if self._tight and needed.kv_growth > 0.0:
-                parts.append(self._growth([self._kv_merged], needed.kv_growth, first_s, ends_s))
-        return Option(piece.worth_usd, tuple(parts))
-
-    def _prefill(self, needed: Need, from_s: float, to_s: float) -> Part:
-        tokens, iterations = needed.prompt_tokens, needed.prompt_iterations
-        times = [line.prompt_token_s * tokens + needed.prefill_s for line in self._lines]
-        alone_s = max(one + line.iteration_s * iterations for one, line in zip(times, self._lines, strict=True))
-        return self._work(times, iterations, tokens, needed.kv_tokens * iterations, alone_s, from_s, to_s)
-
-    def _decode(self, needed: Need, from_s: float, to_s: float) -> Part:
-        count = needed.decodes
-        times = [line.decoded_token_s * count + needed.decode_s for line in self._lines]
-        alone_s = max(one + line.iteration_s * count for one, line in zip(times, self._lines, strict=True))
-        return self._work(times, count, count, float(needed.kv_tokens) * count, alone_s, from_s, to_s)
-
-    def _work(
-        self, times: list[float], slots: float, tokens: int, kv: float, alone_s: float, from_s: float, to_s: float
-    ) -> Part:
-        """Work that takes `alone_s` of the engine's time at least, in a row, so that no span has room for more."""
-        at = _overlapping(self._edges, from_s, to_s)
-        rows = [*(one[at] for one in self._seconds), *(one[self._merged[at]] for one in self._seconds_merged)]
-        rows += [self._slots[at], self._tokens[at]]
-        uses = [*times, *times, slots, float(tokens)]
-        if self._tight:
-            rows += [self._kv[at], self._kv_merged[self._merged[at]]]
-            uses += [kv, kv]
-        within = self._edges[at.start : at.stop + 1].clip(from_s, to_s)
-        most = np.diff(self._speed.done_s(within)) / alone_s
-        # What is enough but for rounding is enough.
-        most *= max(1.0, (1.0 + _ROUNDING_S) / max(float(most.sum()), 0.5))
-        return Part(np.stack(rows), np.array(uses), np.minimum(1.0, most))
-
-    def _growth(self, resources: list[Ints], use: float, from_s: float, to_s: float) -> Part:
-        at = _overlapping(self._edges, from_s, to_s)
-        merged = np.unique(self._merged[at])
-        return Part(np.stack([one[merged] for one in resources]), np.full(len(resources), use), np.ones(len(merged)))
-
-
-def _edges(pieces: list[Piece], span_s: float | None) -> Floats:
-    """Spans for all that has to be done by some time; None where nothing has."""
-    promised = [piece for piece in pieces if piece.first_by_s < inf]
-    if not promised:
+def _edges(windows: list[tuple[float, float, float]], span_s: float | None) -> Floats:
+    """Spans for all that has to be begun, and be over, by some time."""
+    if not windows:
         return np.zeros(1)
-    ends = [
-        one.arrived_s
-        + one.first_by_s
-        + (0.0 if one.token_by_s == inf else one.token_by_s * max(0, one.output_tokens - 1))
-        for one in promised
-    ]
+    ends = [max(to_s, end_s if end_s < inf else to_s) for _, to_s, end_s in windows]
     if span_s is None:
-        span_s = median_low(one.first_by_s for one in promised) / SPANS
-        total_s = sum(end_s - one.arrived_s for end_s, one in zip(ends, promised, strict=True))
+        span_s = median_low(to_s - from_s for from_s, to_s, _ in windows) / SPANS
+        total_s = sum(end_s - from_s for (from_s, _, _), end_s in zip(windows, ends, strict=True))
         span_s = max(span_s, total_s / PLACES_MAX) or 1.0
     assert span_s > 0.0, "a span is longer than nothing"
-    windows = [(one.arrived_s, one.arrived_s + one.first_by_s) for one in promised]
-    return spans(windows, max(ends), span_s)
-
-
-def _merged(edges: Floats) -> Ints:
-    """Of each span the number of the one that it belongs to, of those that are `MERGED` of the shortest."""
-    if len(edges) < 2:
-        return np.zeros(0, dtype=np.int64)
-    shortest_s = float(np.diff(edges).min())
-    of = np.round(edges[:-1] / shortest_s).astype(np.int64) // MERGED
-    return np.asarray(np.unique(of, return_inverse=True)[1], dtype=np.int64)
-
-
-def _overlapping(edges: Floats, from_s: float, to_s: float) -> slice:
-    """The spans that have some of this time."""
-    first = int(np.searchsorted(edges, from_s, side="right")) - 1
-    last = int(np.searchsorted(edges, to_s, side="left"))
-    first = min(max(first, 0), len(edges) - 2)
-    return slice(first, max(last, first + 1))
+    return spans([(from_s, to_s) for from_s, to_s, _ in windows], max(ends), span_s)
 
 
 def _refilled(limit: Limit, edges: Floats) -> Floats:

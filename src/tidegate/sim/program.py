@@ -16,10 +16,14 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+# So near to the best a choice of whole options is taken for it, and what is told is what none exceeds.
+_GAP = 1e-4
+
+
 class Part(msgspec.Struct, frozen=True):
     """Work that is done where there is room for it: at each of some places at most the share `most` of all of it.
 
-    All of it at one place would use `uses[i]` of the resource `resources[i, place]`.
+    All of it at one place would use `uses[i, place]` of the resource `resources[i, place]`.
     """
 
     resources: Ints
@@ -41,6 +45,25 @@ class Supply(msgspec.Struct, frozen=True):
     resources: tuple[int, ...]
     uses: tuple[float, ...]
     most: float
+
+
+class Resources:
+    """What there is of everything, in the making: `rows` by the name of each resource."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Ints] = {}
+        self.supplies: list[Supply] = []
+        self.capacity: Floats = np.zeros(0)
+
+    def add(self, name: str, capacity: Floats) -> Ints:
+        """One more resource, of which there is so much in each span; the numbers by which it is called."""
+        rows = self.rows[name] = np.arange(len(self.capacity), len(self.capacity) + len(capacity))
+        self.capacity = np.concatenate([self.capacity, capacity])
+        return rows
+
+    def supply(self, resources: tuple[int, ...], uses: tuple[float, ...], most: float) -> None:
+        """Something that may be done for all."""
+        self.supplies.append(Supply(resources, uses, most))
 
 
 class Program(msgspec.Struct, frozen=True):
@@ -75,8 +98,8 @@ class Solved(msgspec.Struct, frozen=True):
 
 def solve(program: Program, *, whole: bool = False) -> Solved:
     """The best choice; with `whole`, that nothing is done by halves. Raises `RuntimeError` where the solver fails."""
-    if not program.choices:
-        return Solved(0.0, [], np.zeros_like(program.capacity))
+    if not any(program.choices):
+        return Solved(0.0, [[] for _ in program.choices], np.zeros_like(program.capacity))
     columns = _Columns(program)
     # In numbers near one, since tolerances are absolute.
     scale = float(np.abs(columns.usd).max()) or 1.0
@@ -108,7 +131,7 @@ def _whole(program: Program, columns: "_Columns", scale: float) -> Solved:
             LinearConstraint(columns.at_most, -inf, columns.limits),
             LinearConstraint(columns.equal, 0.0, 0.0),
         ],
-        options={"mip_rel_gap": 1e-6},
+        options={"mip_rel_gap": _GAP},
     )
     if result.x is None:
         raise RuntimeError(f"the integer program is not solved: {result.message}")
@@ -122,12 +145,34 @@ def _cost(option: Option, prices: Floats) -> float:
 
 
 def _part_cost(part: Part, prices: Floats) -> float:
-    each = part.uses @ prices[part.resources]
+    each = (part.uses * prices[part.resources]).sum(axis=0)
     order = np.argsort(each, kind="stable")
     most = part.most[order]
     # The cheapest places first, each as full as it may be.
     before = np.concatenate([[0.0], np.cumsum(most)[:-1]])
     return float(each[order] @ np.clip(1.0 - before, 0.0, most))
+
+
+class _Entries:
+    """A sparse matrix in the making."""
+
+    def __init__(self) -> None:
+        self._rows: list[Ints] = []
+        self._columns: list[Ints] = []
+        self._values: list[Floats] = []
+
+    def add(self, rows: Ints, columns: Ints, values: Floats) -> None:
+        """So many entries, one for each of these."""
+        self._rows.append(rows)
+        self._columns.append(columns)
+        self._values.append(values)
+
+    def matrix(self, rows: int, columns: int) -> csr_array:
+        """All of them."""
+        if not self._rows:
+            return csr_array((rows, columns))
+        at = np.concatenate(self._rows), np.concatenate(self._columns)
+        return csr_array((np.concatenate(self._values), at), shape=(rows, columns))
 
 
 class _Columns:
@@ -136,43 +181,40 @@ class _Columns:
     def __init__(self, program: Program) -> None:
         self._counts = [len(options) for options in program.choices]
         flat = [option for options in program.choices for option in options]
-        self.options = len(flat)
-        rows, cols, data = [], [], []  # of what is limited
-        equal_rows, equal_cols, equal_data = [], [], []
-        mosts: list[Floats] = [np.ones(self.options)]
-        resources = len(program.capacity)
-        at, parts = self.options, 0
+        self.options = self._width = len(flat)
+        self._limited, self._equal = _Entries(), _Entries()
+        self._mosts: list[Floats] = [np.ones(self.options)]
+        resources, choices = len(program.capacity), len(self._counts)
+        # Of each one option at most.
+        each = resources + np.repeat(np.arange(choices), self._counts)
+        self._limited.add(each, np.arange(self.options), np.ones(self.options))
+        self._parts = 0
         for number, option in enumerate(flat):
             for part in option.parts:
-                size = len(part.most)
-                places = np.arange(at, at + size)
-                rows.append(part.resources.ravel())
-                cols.append(np.tile(places, len(part.uses)))
-                data.append(np.repeat(part.uses, size))
-                equal_rows.append(np.full(size + 1, parts))
-                equal_cols.append(np.append(places, number))
-                equal_data.append(np.append(np.ones(size), -1.0))
-                mosts.append(part.most)
-                at, parts = at + size, parts + 1
+                self._add(part, number)
         for supply in program.supplies:
-            rows.append(np.array(supply.resources))
-            cols.append(np.full(len(supply.resources), at))
-            data.append(np.array(supply.uses))
-            mosts.append(np.array([supply.most]))
-            at += 1
-        # Of each one option at most.
-        rows.append(resources + np.repeat(np.arange(len(self._counts)), self._counts))
-        cols.append(np.arange(self.options))
-        data.append(np.ones(self.options))
-        shape = resources + len(self._counts), at
-        self.at_most = csr_array((np.concatenate(data), (np.concatenate(rows), np.concatenate(cols))), shape=shape)
-        self.limits: Floats = np.concatenate([program.capacity, np.ones(len(self._counts))])
-        pairs = [np.concatenate(one) if one else np.zeros(0, dtype=np.int64) for one in (equal_rows, equal_cols)]
-        values = np.concatenate(equal_data) if equal_data else np.zeros(0)
-        self.equal = csr_array((values, (pairs[0], pairs[1])), shape=(parts, at))
-        self.most: Floats = np.concatenate(mosts)
-        self.usd = np.zeros(at)
+            column = self._columns(np.array([supply.most]))
+            self._limited.add(np.array(supply.resources), column.repeat(len(supply.uses)), np.array(supply.uses))
+        self.at_most = self._limited.matrix(resources + choices, self._width)
+        self.equal = self._equal.matrix(self._parts, self._width)
+        self.limits: Floats = np.concatenate([program.capacity, np.ones(choices)])
+        self.most: Floats = np.concatenate(self._mosts)
+        self.usd = np.zeros(self._width)
         self.usd[: self.options] = [option.usd for option in flat]
+
+    def _columns(self, most: Floats) -> Ints:
+        """So many more."""
+        self._mosts.append(most)
+        columns = np.arange(self._width, self._width + len(most))
+        self._width += len(most)
+        return columns
+
+    def _add(self, part: Part, option: int) -> None:
+        size = len(part.most)
+        done = self._columns(part.most)
+        self._limited.add(part.resources.ravel(), np.tile(done, len(part.uses)), part.uses.ravel())
+        row, self._parts = self._parts, self._parts + 1
+        self._equal.add(np.full(size + 1, row), np.append(done, option), np.append(np.ones(size), -1.0))
 
     def shares(self, x: Floats) -> list[list[float]]:
         """Of each option of each choice, from 0 to 1."""

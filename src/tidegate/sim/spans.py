@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tidegate.sim.needs import Pool
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 # So many spans are merged at once where nothing has to begin, and for what may be anywhere in a while.
 MERGED = 8
@@ -29,6 +30,23 @@ def spans(windows: Sequence[tuple[float, float]], until_s: float, span_s: float)
         ends = at + 1 if at in fine else min((one for one in range(at + 1, coarse) if one in fine), default=coarse)
         edges.append(ends)
     return np.array(edges, dtype=np.float64) * span_s
+
+
+def merged(edges: Floats) -> Ints:
+    """Of each span the number of the one that it belongs to, of those that are `MERGED` of the shortest."""
+    if len(edges) < 2:
+        return np.zeros(0, dtype=np.int64)
+    shortest_s = float(np.diff(edges).min())
+    of = np.round(edges[:-1] / shortest_s).astype(np.int64) // MERGED
+    return np.asarray(np.unique(of, return_inverse=True)[1], dtype=np.int64)
+
+
+def overlapping(edges: Floats, from_s: float, to_s: float) -> slice:
+    """The spans that have some of this time."""
+    first = int(np.searchsorted(edges, from_s, side="right")) - 1
+    last = int(np.searchsorted(edges, to_s, side="left"))
+    first = min(max(first, 0), len(edges) - 2)
+    return slice(first, max(last, first + 1))
 
 
 class Speed:
