@@ -37,6 +37,8 @@ DECISIONS = 20_000
 BATCH = 50
 SITTINGS = 3
 LEARNED = 400
+# From one decision to the next: all of them together are too short for a promise to be broken meanwhile.
+MOMENT_S = 2e-5
 NOW_S = 1_700_000_000.0
 BUDGET_US = 50.0
 LEARN_BUDGET_US = 8.0
@@ -173,13 +175,13 @@ def row(case: str, count: int, held: int) -> Row:
         begun_s = clock.cpu_s()
         for one in asked:
             # What was predicted for one moment is no help in the next: each decision has its own.
-            now_s += 0.001
+            now_s += MOMENT_S
             router.decide(one, now_s)
         batches.append((clock.cpu_s() - begun_s) / BATCH)
     clock_s = median(-(clock.cpu_s() - clock.cpu_s()) for _ in range(1000))
     singles = []
     for index in range(decisions):
-        now_s += 0.001
+        now_s += MOMENT_S
         begun_s = clock.cpu_s()
         router.decide(asked[index % BATCH], now_s)
         singles.append(clock.cpu_s() - begun_s - clock_s)
