@@ -38,6 +38,10 @@ class Fit(msgspec.Struct):
     queue_s: float
     prompt_s: float
 
+    def takes_s(self, slots: int) -> float:
+        """How long it takes the engine: its share of the time in a slot, and all of its prompt."""
+        return self.occupies_s / slots + self.prompt_s
+
 
 class Item(msgspec.Struct):
     """One piece of work as the schedule sees it: its fit to each of our own endpoints that it may wait for.
@@ -212,7 +216,8 @@ class _Table:
                 exchange = self._exchange(item, self._rooms)
                 if exchange is not None:
                     found.append(_Leaving(item, exchange[1], exchange[0]))
-        found.sort(key=lambda one: (-one.gain_usd / one.item.own[endpoint].occupies_s, one.item.request.id))
+        slots = len(self._pools[endpoint].slots_s)
+        found.sort(key=lambda one: (-one.gain_usd / one.item.own[endpoint].takes_s(slots), one.item.request.id))
         rooms, chosen = dict(self._rooms), dict[str, _Leaving]()
         for one in found[:LEAVING_MAX]:
             # The best of the others may be full by now; the next best will do.

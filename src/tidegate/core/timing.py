@@ -1,7 +1,7 @@
 """The times of one endpoint, to first content, per token and end to end: what attempts teach of them, and promises."""
 
 from bisect import bisect_left
-from math import log
+from math import log, sqrt
 from statistics import NormalDist
 from typing import Final
 
@@ -155,4 +155,4 @@ class Timing:
 
 def _share_alone(sent: Reservation) -> float:
     """How much its times prove of a lasting change: those of several at once are late for the same reason."""
-    return 1.0 / (1.0 + sent.tpot.column)
+    return 1.0 / sqrt(1.0 + sent.tpot.column)
