@@ -4,7 +4,8 @@
 
 In each world (`bench/policy_worlds.py`) Tidegate decides once, as it comes, with nothing tuned. Each rule of
 `bench/policy_rules.py` decides with every value of its knob, and the best are chosen in hindsight. Above all of them
-stands a bound that no schedule can exceed, whoever made it (`sim/oracle.py`).
+stand a schedule found by somebody who knows everything (`sim/clairvoyant.py`), and a bound that no schedule exceeds,
+whoever made it (`sim/oracle.py`).
 
 A whole run writes bench/results/policy.json, with `_holdout` in its name where that is asked for. `--holdout` takes the
 rows and the seed that nothing was tuned on, and is for the end.
@@ -42,7 +43,7 @@ from tidegate.core.router import Router
 from tidegate.sim.binder import Binder
 
 OURS = "tidegate"
-SAVED, SAVED_TODAY, CLOSED = 0.09, 0.40, 0.30
+SAVED, SAVED_TODAY, CLOSED, WIDE = 0.09, 0.40, 0.30, 0.01
 
 
 class Point(msgspec.Struct, kw_only=True):
@@ -80,6 +81,7 @@ class Judged(msgspec.Struct, kw_only=True):
     kept: Interval
     bounds: Bracket | None
     closed_bound: float | None
+    closed_schedule: float | None
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ def judge(task: Task) -> Judged:
         kept=kept_more(ours, most),
         bounds=found,
         closed_bound=None if found is None else closed(value, best.value_each / unit_usd, found.bound),
+        closed_schedule=None if found is None else closed(value, best.value_each / unit_usd, found.schedule),
     )
 
 
@@ -189,7 +192,18 @@ def promises(worlds: Sequence[Judged]) -> list[Promise]:
         ),
     ]
     if bounded:
-        made.append(_median("of the gap to the bound closed, loaded", bounded, CLOSED))
+        planned = [(one.name, one.closed_schedule) for one in loaded if one.closed_schedule is not None]
+        wide = median([one.bounds.wide for one in loaded if one.bounds is not None])
+        made += [
+            _median("of the gap to the bound closed, loaded", bounded, CLOSED),
+            _median("of the gap to the schedule of who knows everything closed, loaded", planned, CLOSED),
+            Promise(
+                promise=f"bracket between that schedule and the bound, of value: {WIDE:.0%}",
+                kept=wide <= WIDE,
+                found=f"{wide:.1%} in the median",
+                losing=[],
+            ),
+        ]
     return made
 
 
@@ -206,7 +220,7 @@ def _median(promise: str, found: Sequence[tuple[str, float]], least: float) -> P
 
 def show(console: Console, worlds: Sequence[Judged]) -> None:
     """For people: what is lost first."""
-    table = Table("world", "kept", "dollars", "saved", "best rule", "gain in value", "bound", "gap closed")
+    table = Table("world", "kept", "dollars", "saved", "best rule", "gain in value", "bound", "schedule", "gap closed")
     for one in sorted(worlds, key=lambda one: one.gain.figure):
         table.add_row(
             one.name,
@@ -216,6 +230,7 @@ def show(console: Console, worlds: Sequence[Judged]) -> None:
             one.best,
             f"{one.gain.figure:+.3f} ({one.gain.low:+.3f} to {one.gain.high:+.3f})",
             "" if one.bounds is None else f"{one.bounds.bound:.3f}",
+            "" if one.bounds is None else f"{one.bounds.schedule:.3f}",
             "" if one.closed_bound is None else f"{one.closed_bound:+.0%}",
         )
     console.print(table)

@@ -1,33 +1,65 @@
-"""What nobody can do better than, in one world; shares of the warm-up are left out, as if it had needed nothing."""
+"""What nobody can do better than in one world, and what somebody can do who knows everything."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
+from bench.policy_figures import tried
 from bench.policy_settings import DRIFT_PARTS, DRIFT_TO, LIMIT_SHARE, OUTAGE_S, OWN, WARM_UP, Regime
-from bench.policy_worlds import Scene, tokens_usd
+from bench.policy_worlds import Scene, play, tokens_usd
+from tidegate.sim.clairvoyant import search
 from tidegate.sim.needs import Piece, Pool
 from tidegate.sim.oracle import Limit, bound
 from tidegate.sim.outcome import Outcome
+from tidegate.sim.planned import Planned
+
+# Days that who knows everything plays before the best of them counts.
+PLAYS_MAX = 12
 
 
 class Bracket(msgspec.Struct, kw_only=True):
-    """The bound above all schedules; a request's value, in what sending it away takes."""
+    """The bound above all schedules, and the best schedule that was found by somebody who knows everything.
+
+    Both are a request's value, in what sending it away takes.
+    """
 
     bound: float
+    schedule: float
+
+    @property
+    def wide(self) -> float:
+        """How far they are apart, as a share of the bound."""
+        return (self.bound - self.schedule) / self.bound
 
 
 def bracket(world: Scene, remote: Sequence[Outcome], factors: Sequence[float], unit_usd: float) -> Bracket:
-    """`remote` is what comes of each request that is sent away, for so many times the usual price."""
-    found = bound(_pieces(world, remote, factors), _pools(world), limit=_limit(world))
-    return Bracket(bound=found.usd / len(remote) / unit_usd)
+    """`remote` is what comes of each request that is sent away; `factors` are on the price for those that count.
+
+    The bound is on these alone, as if the others had needed nothing.
+    """
+    before = [1.0] * WARM_UP
+    pieces = _pieces(world, remote, [*before, *factors])
+    pools = _pools(world)
+    found = bound(pieces[WARM_UP:], list(pools.values()), limit=_limit(world))
+    everything = bound(pieces, list(pools.values()), limit=_limit(world))
+    best = search(
+        pieces,
+        pools,
+        lambda plan: play(world, partial(Planned, plan)),
+        local=everything.local,
+        plays_max=PLAYS_MAX,
+        seed=world.case.seed,
+    )
+    outcomes = play(world, partial(Planned, best.plan))
+    reached = tried(world, "schedule", 0.0, outcomes, factors)
+    return Bracket(bound=found.usd / len(factors) / unit_usd, schedule=reached.value_each / unit_usd)
 
 
 def _pieces(world: Scene, remote: Sequence[Outcome], factors: Sequence[float]) -> list[Piece]:
     cached = _cached_tokens(world)
     pieces = []
-    for place, (outcome, factor) in enumerate(zip(remote, factors, strict=True)):
-        job = world.jobs[WARM_UP + place]
+    for job, outcome, factor in zip(world.jobs, remote, factors, strict=True):
         slo, usd = job.request.slo, factor * tokens_usd(world, job)
         served = outcome.outcome == "ok"
         pieces.append(
@@ -65,7 +97,7 @@ def _cached_tokens(world: Scene) -> dict[str, int]:
     return found
 
 
-def _pools(world: Scene) -> list[Pool]:
+def _pools(world: Scene) -> dict[str, Pool]:
     regime, span_s = world.case.regime, world.ends_s
     down: tuple[tuple[float, float], ...] = ()
     slowdown: tuple[tuple[float, float], ...] = ()
@@ -74,15 +106,15 @@ def _pools(world: Scene) -> list[Pool]:
     elif regime is Regime.STEP_DRIFT:
         parts = range(1, DRIFT_PARTS + 1)
         slowdown = tuple((span_s * part / (DRIFT_PARTS + 1), DRIFT_TO ** (part / DRIFT_PARTS)) for part in parts)
-    return [
-        Pool(
+    return {
+        name: Pool(
             profile=profile,
             slots=profile.slots,
             down=down if name == OWN else (),
             slowdown=slowdown if name == OWN else (),
         )
         for name, profile in world.pools.items()
-    ]
+    }
 
 
 def _limit(world: Scene) -> Limit | None:

@@ -80,9 +80,10 @@ class Mixed(msgspec.Struct, frozen=True):
 
 
 def tried(scene: Scene, name: str, knob: float, outcomes: Sequence[Outcome], factors: Sequence[float]) -> Tried:
-    """What came of one policy. `factors` are what the vendor's price was multiplied by when each request came."""
+    """What came of one policy. `factors` are on the vendor's price, when each request came that counts."""
     jobs = scene.jobs[WARM_UP:]
     usd, worth = [], []
+    outcomes = outcomes[WARM_UP:]
     for job, outcome, factor in zip(jobs, outcomes, factors, strict=True):
         away_usd = tokens_usd(scene, job)
         usd.append(outcome.usd + (0.0 if outcome.outcome == "ok" else factor * away_usd))

@@ -62,6 +62,7 @@ from tidegate.sim.kv import BLOCK_TOKENS
 from tidegate.sim.network import Link
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
+from tidegate.sim.planned import Planned
 from tidegate.sim.recorded import TraceFormat, recorded
 from tidegate.sim.world import World
 
@@ -71,7 +72,7 @@ _FILES: dict[str, tuple[str, TraceFormat]] = {
     "azure-conv": ("AzureLLMInferenceTrace_conv.csv.gz", "azure"),
     "mooncake": ("mooncake_conversation_trace.jsonl.gz", "mooncake"),
 }
-Decides = Router | Binder
+Decides = Router | Binder | Planned
 Makes = Callable[[tuple[Endpoint, ...], Policy], Decides]
 """From endpoints and settings to who decides."""
 
@@ -158,7 +159,7 @@ def scene(data: Path, case: Case) -> Scene:
 
 
 def play(scene: Scene, makes: Makes) -> list[Outcome]:
-    """Let it happen; what came of the requests that count, in the order of their arrival."""
+    """Let it happen; what came of each request, in the order of their arrival."""
     regime, chance = scene.case.regime, Chance(scene.case.seed)
     policy = Policy(seed=scene.case.seed, hold_s_max=600.0, held_max=4096)
     world = World(scene.endpoints, policy, router=makes(scene.endpoints, policy))
@@ -174,9 +175,8 @@ def play(scene: Scene, makes: Makes) -> list[Outcome]:
     _arrange(scene, world, own, vendor)
     probe_s = STALE_PROBE_S if regime is Regime.STALE else 5.0
     world.run(places, Given(list(scene.jobs)), probe_s=probe_s, until_s=100 * DAY_S)
-    counted = {job.request.id: place for place, job in enumerate(scene.jobs) if place >= WARM_UP}
-    found = [outcome for outcome in world.outcomes if outcome.request.id in counted]
-    return sorted(found, key=lambda outcome: counted[outcome.request.id])
+    places_of = {job.request.id: place for place, job in enumerate(scene.jobs)}
+    return sorted(world.outcomes, key=lambda outcome: places_of[outcome.request.id])
 
 
 def tokens_usd(scene: Scene, job: Job) -> float:
@@ -221,9 +221,9 @@ def _reprice(world: World, factor: float) -> None:
     endpoints, decider = tuple(world.endpoints.values()), world.router
     if isinstance(decider, Router):
         world.router = Router(endpoints, Policy(hold_s_max=600.0, held_max=4096), decider.state)
-    else:
-        assert isinstance(decider, Binder)
+    elif isinstance(decider, Binder):
         decider.reprice(endpoints)
+    # A plan knows of prices what it has to.
 
 
 # --- who asks -----------------------------------------------------------------------------------------------------

@@ -81,6 +81,6 @@ def test_more_plays_find_no_less() -> None:
 
 def test_what_was_not_served_costs_what_the_remote_would_have() -> None:
     small = Small(1)
-    remote_usd = {piece.id: piece.remote_usd for piece in small.pieces}
+    pieces = {piece.id: piece for piece in small.pieces}
     outcomes = small.play()
-    assert value_usd(outcomes, remote_usd) == pytest.approx(small.value_usd(outcomes))
+    assert value_usd(outcomes, pieces) == pytest.approx(small.value_usd(outcomes))

@@ -35,10 +35,12 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     plays: int
 
 
-def value_usd(outcomes: Sequence[Outcome], remote_usd: Mapping[str, float]) -> float:
+def value_usd(outcomes: Sequence[Outcome], pieces: Mapping[str, Piece]) -> float:
     """Worth of promises that were kept, less what was paid, and less the remote's price for what was not served."""
     return sum(
-        one.request.worth_usd * one.kept - one.usd - (0.0 if one.outcome == "ok" else remote_usd[one.request.id])
+        pieces[one.request.id].worth_usd * one.kept
+        - one.usd
+        - (0.0 if one.outcome == "ok" else pieces[one.request.id].remote_usd)
         for one in sorted(outcomes, key=lambda one: one.request.id)
     )
 
@@ -95,7 +97,7 @@ class _Search:
         self._seconds = {
             name: {id: _seconds(one, pools[name]) for id, one in needs.items()} for name, needs in self._needs.items()
         }
-        self._remote_usd = {piece.id: piece.remote_usd for piece in pieces}
+        self._by_id = {piece.id: piece for piece in pieces}
         self._best: Found | None = None
         self._plays = 0
 
@@ -131,7 +133,7 @@ class _Search:
         made = Plan(places=dict(places), starts_by_s=starts_by_s, running=running)
         outcomes = self._play(made)
         self._plays += 1
-        usd = value_usd(outcomes, self._remote_usd)
+        usd = value_usd(outcomes, self._by_id)
         if self._best is None or usd > self._best.usd:
             self._best = Found(plan=made, usd=usd, plays=self._plays)
         return _Day(places, running, outcomes, usd)
