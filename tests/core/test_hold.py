@@ -173,6 +173,44 @@ def test_each_of_several_engines_is_used_by_when_it_shows_content() -> None:
     assert schedule([both], {"a": Pool([0.0]), "b": Pool([30.0])}, {}, lambda r: [], 0.0)["r"].endpoint == "a"
 
 
+def prompts(name: str, ttft_s: float, prompt_s: float, away_usd: float | None = 0.001) -> Item:
+    """A piece of work whose prompt keeps the engine busy."""
+    made = work(name, ttft_s=ttft_s, occupies_s=1.0 + prompt_s, away_usd=away_usd)
+    made.own["own"].prompt_s = prompt_s
+    return made
+
+
+def test_prompts_are_computed_one_after_the_other_however_many_slots_there_are() -> None:
+    items = [prompts(f"r{index}", 90.0 + index, 4.0) for index in range(3)]
+    places = schedule(items, {"own": Pool([0.0] * 8, prompts_done_s=0.0, ahead_s=1.0)}, {}, lambda r: [], 0.0)
+    assert [places[f"r{index}"].start_s for index in range(3)] == [0.0, 3.0, 7.0]
+    assert [places[f"r{index}"].as_if_s for index in range(3)] == [0.0, 4.0, 8.0]
+
+
+def test_what_would_be_late_behind_prompts_goes_elsewhere() -> None:
+    items = [prompts("first", 5.0, 4.0, away_usd=None), prompts("second", 6.0, 4.0)]
+    assert away(run(*items, slots_s=(0.0,) * 8)) == set()
+    for one in items:
+        one.own["own"].queue_s = 4.0
+    busy = Pool([0.0] * 8, prompts_done_s=4.0, ahead_s=1.0)
+    assert away(schedule(items, {"own": busy}, {"cloud": 9}, lambda r: [], 0.0)) == {"second"}
+
+
+def test_prompts_that_are_gone_by_then_delay_nobody() -> None:
+    waits = prompts("waits", 90.0, 0.0)
+    waits.own["own"].queue_s = 4.0
+    pool = Pool([20.0], prompts_done_s=4.0, ahead_s=1.0)
+    place = schedule([waits], {"own": pool}, {}, lambda r: [], 0.0)["waits"]
+    assert (place.start_s, place.as_if_s) == (20.0, 16.0)
+
+
+def test_of_two_that_could_make_way_it_is_the_one_that_takes_more_of_the_engine() -> None:
+    quick, long = prompts("quick", 3.0, 0.1), prompts("long", 4.0, 6.0)
+    late = prompts("late", 7.5, 1.0, away_usd=None)
+    pool = Pool([0.0] * 8, prompts_done_s=0.0, ahead_s=1.0)
+    assert away(schedule([quick, long, late], {"own": pool}, {"cloud": 9}, lambda r: [], 0.0)) == {"long"}
+
+
 def test_what_lies_elsewhere_is_only_asked_where_something_is_late() -> None:
     asked: list[str] = []
 

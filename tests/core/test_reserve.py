@@ -162,6 +162,14 @@ def test_no_slot_is_free_before_what_has_it_can_end() -> None:
     assert slots_s[0] > 4.0
 
 
+def test_what_older_software_expected_of_an_output_counts_as_its_mean() -> None:
+    engine = model(concurrency=1)
+    send(engine, "a", 0.0)
+    sent = engine.state.reservations["a"]
+    sent.ahead = ((3, 50), (9, 70), (40, 90))
+    assert sent.ends_s(0.0) == pytest.approx((sent.first_s_mean + sent.decode_s_mean,) * 3)
+
+
 def test_slots_are_predicted_anew_after_each_fact() -> None:
     engine = model(concurrency=1)
     send(engine, "a", 0.0)

@@ -8,6 +8,7 @@ from tidegate.core.model import (
     DecisionOverran,
     Ended,
     Ending,
+    FirstToken,
     Held,
     Price,
     Prior,
@@ -150,6 +151,32 @@ def test_one_that_arrives_does_not_overtake_one_that_is_more_urgent() -> None:
     patient = router.decide(make.request("patient", ttft_s=60.0), 0.0)
     assert isinstance(patient.plan[0], Wait)
     assert names(router.decide(urgent, 0.0)) == ["laptop"]
+
+
+def test_an_engine_of_ours_is_given_no_more_prompts_than_keep_it_busy() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=8))
+    long = make.request("long", prompt_tokens=6_000)
+    router.observe(make.started(long, "laptop"), 0.0)
+    waits = make.request("waits", ttft_s=60.0)
+    assert isinstance(router.decide(waits, 0.0).plan[0], Wait)
+    hold(router, waits)
+    assert router.due(0.0) == []
+    router.observe(FirstToken(request_id="long", endpoint="laptop", ttft_s=3.0), 3.0)
+    assert router.due(3.0) == [waits]
+    assert names(router.decide(waits, 3.0)) == ["laptop"]
+
+
+def test_where_an_engine_does_not_tell_of_first_tokens_prompts_are_over_when_that_was_expected() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=8))
+    router.observe(make.started(make.request("long", prompt_tokens=6_000), "laptop"), 0.0)
+    asked = make.request(ttft_s=600.0, arrived_s=60.0)
+    assert names(router.decide(asked, 60.0)) == ["laptop"]
+
+
+def test_a_prompt_behind_which_a_promise_would_be_late_is_not_waited_for() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=8), make.endpoint("cloud", local=False))
+    router.observe(make.started(make.request("long", prompt_tokens=9_000), "laptop"), 0.0)
+    assert names(router.decide(make.request(ttft_s=3.0, worth_usd=0.1), 0.0))[0] == "cloud"
 
 
 def test_what_is_held_comes_due_when_a_slot_is_free() -> None:

@@ -125,7 +125,8 @@ class Reservation(msgspec.Struct, kw_only=True):
             least_s += OVERDUE_SHARE * (now_s - self.started_s)
         else:
             streamed_s = max(0.0, now_s - begins_s)
-        if self.ahead is None:
+        # A journal of older software tells it at other places.
+        if self.ahead is None or len(self.ahead[0]) != len(AHEAD_TOKENS):
             end_s = max(begins_s + self.decode_s_mean, least_s + OVERDUE_SHARE * streamed_s)
             return end_s, end_s, end_s
         short, middle, long = self.ahead
