@@ -7,8 +7,9 @@ In each world (`bench/policy_worlds.py`) Tidegate decides once, as it comes, wit
 stand a schedule found by somebody who knows everything (`sim/clairvoyant.py`), and a bound that no schedule exceeds,
 whoever made it (`sim/oracle.py`).
 
-A whole run writes bench/results/policy.json, with `_holdout` in its name where that is asked for. `--holdout` takes the
-rows and the seed that nothing was tuned on, and is for the end.
+A whole run writes bench/results/policy.json and a page to look at, build/policy.html, with `_holdout` in their names
+where that is asked for; `--page FILE` makes the page of any run. `--holdout` takes the rows and the seed that nothing
+was tuned on, and is for the end.
 """
 
 import argparse
@@ -26,15 +27,17 @@ from rich.table import Table
 from bench.policy_bounds import bracket
 from bench.policy_figures import Interval, Tried, closed, gain, hull_at, kept_more, saving, tried
 from bench.policy_judged import Judged, Point, promises
+from bench.policy_page import page
 from bench.policy_rules import TODAY, rules
 from bench.policy_settings import DEVELOPMENT_SEEDS, HOLDOUT_SEEDS, PRICE_STEP, TRACES, WARM_UP, Regime
 from bench.policy_worlds import Case, Scene, play, scene, tokens_usd
-from bench.record import record
+from bench.record import commit, machine, record
 from tidegate import clock
 from tidegate.core.router import Router
 from tidegate.sim.binder import Binder
 
 OURS = "tidegate"
+PAGES = Path(__file__).parent.parent / "build"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -164,9 +167,15 @@ def main() -> None:
     worlds = run([Task(Path(data), case, options.bounds) for case in cases], options.jobs, console)
     show(console, worlds)
     console.print(f"{len(worlds)} worlds in {clock.tick_s() - begun_s:.0f} s")
+    file = options.page
     if not (options.only or options.regimes or options.seed) and options.bounds:
         name = "policy_holdout" if options.holdout else "policy"
         record(name, {"promises": msgspec.to_builtins(promises(worlds)), "worlds": msgspec.to_builtins(worlds)})
+        file = file or PAGES / f"{name}.html"
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page(commit(), machine(), worlds, promises(worlds)))
+        console.print(f"to look at: {file}", markup=False, soft_wrap=True)
 
 
 def _chosen(asked: str, known: Iterable[str]) -> list:  # type: ignore[type-arg]
@@ -185,6 +194,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worlds at once")
     parser.add_argument("--holdout", action="store_true", help="the rows and seeds that nothing was tuned on")
     parser.add_argument("--no-bounds", dest="bounds", action="store_false", help="without oracle and schedule")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="where the page goes; a whole run has one anyway")
     return parser.parse_args()
 
 
