@@ -7,8 +7,9 @@ In each world (`bench/policy_worlds.py`) Tidegate decides once, as it comes, wit
 stand a schedule found by somebody who knows everything (`sim/clairvoyant.py`), and a bound that no schedule exceeds,
 whoever made it (`sim/oracle.py`).
 
-A whole run writes bench/results/policy.json, with `_holdout` in its name where that is asked for. `--holdout` takes the
-rows and the seed that nothing was tuned on, and is for the end.
+A whole run writes bench/results/policy.json and a page to look at, build/policy.html, with `_holdout` in their names
+where that is asked for; `--page FILE` makes the page of any run. `--holdout` takes the rows and the seed that nothing
+was tuned on, and is for the end.
 """
 
 import argparse
@@ -17,76 +18,26 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 
 import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.policy_bounds import Bracket, bracket
+from bench.policy_bounds import bracket
 from bench.policy_figures import Interval, Tried, closed, gain, hull_at, kept_more, saving, tried
+from bench.policy_judged import Judged, Point, promises
+from bench.policy_page import page
 from bench.policy_rules import TODAY, rules
-from bench.policy_settings import (
-    DEVELOPMENT_SEEDS,
-    HOLDOUT_SEEDS,
-    LOADED,
-    PRICE_STEP,
-    TRACES,
-    WARM_UP,
-    Regime,
-)
+from bench.policy_settings import DEVELOPMENT_SEEDS, HOLDOUT_SEEDS, PRICE_STEP, TRACES, WARM_UP, Regime
 from bench.policy_worlds import Case, Scene, play, scene, tokens_usd
-from bench.record import record
+from bench.record import commit, machine, record
 from tidegate import clock
 from tidegate.core.router import Router
 from tidegate.sim.binder import Binder
 
 OURS = "tidegate"
-SAVED, SAVED_TODAY, CLOSED, WIDE = 0.09, 0.40, 0.30, 0.01
-
-
-class Point(msgspec.Struct, kw_only=True):
-    """One policy with one value of its knob: dollars and worth a request, in what sending everything away takes."""
-
-    name: str
-    knob: float
-    attainment: float
-    usd: float
-    value: float
-    ours: float
-    unserved: int
-
-
-class Judged(msgspec.Struct, kw_only=True):
-    """One world. Dollars and values are a request's, in what sending everything away takes.
-
-    `hull` names what the lower hull is made of at our attainment, and `saved` is how much less we take than it, a kept
-    promise; `saved_today` the same against what people configure today. `gain` is our value less that of `best`, the
-    rule that is worth most, and `kept` our attainment less the most that any rule reaches which takes no more dollars
-    than we do.
-    """
-
-    trace: str
-    regime: str
-    seed: int
-    unit_usd: float
-    ours: Point
-    points: list[Point]
-    best: str
-    hull: str
-    saved: Interval
-    saved_today: Interval
-    gain: Interval
-    kept: Interval
-    bounds: Bracket | None
-    closed_bound: float | None
-    closed_schedule: float | None
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.trace} {self.regime} {self.seed}"
+PAGES = Path(__file__).parent.parent / "build"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -165,59 +116,6 @@ def _scaled(interval: Interval, unit: float) -> Interval:
 # --- all of them --------------------------------------------------------------------------------------------------
 
 
-class Promise(msgspec.Struct, kw_only=True):
-    """One promise: what of it was kept, and in which worlds it was not, the worst first."""
-
-    promise: str
-    kept: bool
-    found: str
-    losing: list[str]
-
-
-def promises(worlds: Sequence[Judged]) -> list[Promise]:
-    """What there is to be kept."""
-    loaded = [one for one in worlds if one.regime in LOADED]
-    bounded = [(one.name, one.closed_bound) for one in loaded if one.closed_bound is not None]
-    worse = sorted([one for one in worlds if one.saved.high < 0.0 or one.kept.high < 0.0], key=lambda o: o.saved.figure)
-    made = [
-        _median("saved against the hull of all rules, loaded", [(o.name, o.saved.figure) for o in loaded], SAVED),
-        Promise(
-            promise="in no world worse in dollars or in attainment, beyond the interval",
-            kept=not worse,
-            found=f"{len(worlds) - len(worse)} of {len(worlds)}",
-            losing=[f"{o.name}: {o.saved.figure:+.0%}, kept {o.kept.figure:+.1%}" for o in worse],
-        ),
-        _median(
-            "saved against what is used today, loaded", [(o.name, o.saved_today.figure) for o in loaded], SAVED_TODAY
-        ),
-    ]
-    if bounded:
-        planned = [(one.name, one.closed_schedule) for one in loaded if one.closed_schedule is not None]
-        wide = median([one.bounds.wide for one in loaded if one.bounds is not None])
-        made += [
-            _median("of the gap to the bound closed, loaded", bounded, CLOSED),
-            _median("of the gap to the schedule of who knows everything closed, loaded", planned, CLOSED),
-            Promise(
-                promise=f"bracket between that schedule and the bound, of value: {WIDE:.0%}",
-                kept=wide <= WIDE,
-                found=f"{wide:.1%} in the median",
-                losing=[],
-            ),
-        ]
-    return made
-
-
-def _median(promise: str, found: Sequence[tuple[str, float]], least: float) -> Promise:
-    middle = median(figure for _, figure in found) if found else 0.0
-    losing = sorted((figure, name) for name, figure in found if figure < least)
-    return Promise(
-        promise=f"{promise}: {least:.0%}",
-        kept=middle >= least,
-        found=f"{middle:+.1%} in the median of {len(found)}",
-        losing=[f"{name}: {figure:+.0%}" for figure, name in losing],
-    )
-
-
 def show(console: Console, worlds: Sequence[Judged]) -> None:
     """For people: what is lost first."""
     table = Table("world", "kept", "dollars", "saved", "best rule", "gain in value", "bound", "schedule", "gap closed")
@@ -269,9 +167,15 @@ def main() -> None:
     worlds = run([Task(Path(data), case, options.bounds) for case in cases], options.jobs, console)
     show(console, worlds)
     console.print(f"{len(worlds)} worlds in {clock.tick_s() - begun_s:.0f} s")
+    file = options.page
     if not (options.only or options.regimes or options.seed) and options.bounds:
         name = "policy_holdout" if options.holdout else "policy"
         record(name, {"promises": msgspec.to_builtins(promises(worlds)), "worlds": msgspec.to_builtins(worlds)})
+        file = file or PAGES / f"{name}.html"
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(page(commit(), machine(), worlds, promises(worlds)))
+        console.print(f"to look at: {file}", markup=False, soft_wrap=True)
 
 
 def _chosen(asked: str, known: Iterable[str]) -> list:  # type: ignore[type-arg]
@@ -290,6 +194,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worlds at once")
     parser.add_argument("--holdout", action="store_true", help="the rows and seeds that nothing was tuned on")
     parser.add_argument("--no-bounds", dest="bounds", action="store_false", help="without oracle and schedule")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="where the page goes; a whole run has one anyway")
     return parser.parse_args()
 
 

@@ -51,7 +51,7 @@ li b{display:inline-block;width:64px;font-weight:600}
 def page(report: Report) -> str:
     """The page."""
     whole = report.groups[0]
-    title = escape(f"{report.scenario}, policy {report.policy}, seed {report.seed}")
+    title = f"{report.scenario}, policy {report.policy}, seed {report.seed}"
     said = f"From {iso(report.start_s)}, {whole.requests} requests in {report.elapsed_s:.0f} simulated seconds."
     body = "".join(
         (
@@ -68,12 +68,25 @@ def page(report: Report) -> str:
             _section("Reasons of the last decisions", sheet.reasons(report), "why"),
         )
     )
+    return document(title, body)
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page around a body of HTML, with what else its style says. The title is text."""
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
-        f"<style>{_STYLE}</style></head><body><main>{body}</main></body></html>\n"
+        f"<style>{_STYLE}{style}</style></head><body><main>{body}</main></body></html>\n"
     )
+
+
+def key(names: Sequence[tuple[str, str]]) -> str:
+    """Which colour, by the name of its class, is what."""
+    entries = "".join(
+        f'<span><i style="background:var(--{colour})"></i>{escape(name)}</span>' for name, colour in names
+    )
+    return f'<div class="key">{entries}</div>'
 
 
 def _tiles(whole: Group) -> str:
@@ -139,21 +152,14 @@ def _percentiles(title: str, rows: Sequence[tuple[str, Percentiles | None]]) -> 
         for name, found in rows
         if found is not None
     ]
-    key = _key([("p50", "c0"), ("p90", "c2"), ("p95", "c1"), ("p99", "c4")])
+    shades = key([("p50", "c0"), ("p90", "c2"), ("p95", "c1"), ("p99", "c4")])
     drawn = plot.ranges(title, made, "s")
-    return f"<figure><h2>{escape(title)}</h2><figcaption>of what was served</figcaption>{key}{drawn}</figure>"
+    return f"<figure><h2>{escape(title)}</h2><figcaption>of what was served</figcaption>{shades}{drawn}</figure>"
 
 
 def _figure(title: str, caption: str, drawn: str, series: Sequence[Series]) -> str:
-    key = _key([(one.name, f"c{i % plot.COLOURS}") for i, one in enumerate(series)]) if series else ""
-    return f"<figure><h2>{escape(title)}</h2><figcaption>{escape(caption)}</figcaption>{key}{drawn}</figure>"
-
-
-def _key(names: Sequence[tuple[str, str]]) -> str:
-    entries = "".join(
-        f'<span><i style="background:var(--{colour})"></i>{escape(name)}</span>' for name, colour in names
-    )
-    return f'<div class="key">{entries}</div>'
+    names = key([(one.name, f"c{i % plot.COLOURS}") for i, one in enumerate(series)]) if series else ""
+    return f"<figure><h2>{escape(title)}</h2><figcaption>{escape(caption)}</figcaption>{names}{drawn}</figure>"
 
 
 def _section(title: str, one: Sheet, kind: str = "") -> str:

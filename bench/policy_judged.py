@@ -1,0 +1,108 @@
+"""What was found in each world, and what that says of what was promised."""
+
+from collections.abc import Sequence
+from statistics import median
+
+import msgspec
+
+from bench.policy_bounds import Bracket
+from bench.policy_figures import Interval
+from bench.policy_settings import LOADED
+
+SAVED, SAVED_TODAY, CLOSED, WIDE = 0.09, 0.40, 0.30, 0.01
+
+
+class Point(msgspec.Struct, kw_only=True):
+    """One policy with one value of its knob: dollars and worth a request, in what sending everything away takes."""
+
+    name: str
+    knob: float
+    attainment: float
+    usd: float
+    value: float
+    ours: float
+    unserved: int
+
+
+class Judged(msgspec.Struct, kw_only=True):
+    """One world. Dollars and values are a request's, in what sending everything away takes.
+
+    `hull` names what the lower hull is made of at our attainment, and `saved` is how much less we take than it, a kept
+    promise; `saved_today` the same against what people configure today. `gain` is our value less that of `best`, the
+    rule that is worth most, and `kept` our attainment less the most that any rule reaches which takes no more dollars
+    than we do.
+    """
+
+    trace: str
+    regime: str
+    seed: int
+    unit_usd: float
+    ours: Point
+    points: list[Point]
+    best: str
+    hull: str
+    saved: Interval
+    saved_today: Interval
+    gain: Interval
+    kept: Interval
+    bounds: Bracket | None
+    closed_bound: float | None
+    closed_schedule: float | None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.trace} {self.regime} {self.seed}"
+
+
+class Promise(msgspec.Struct, kw_only=True):
+    """One promise: what of it was kept, and in which worlds it was not, the worst first."""
+
+    promise: str
+    kept: bool
+    found: str
+    losing: list[str]
+
+
+def promises(worlds: Sequence[Judged]) -> list[Promise]:
+    """What there is to be kept."""
+    loaded = [one for one in worlds if one.regime in LOADED]
+    bounded = [(one.name, one.closed_bound) for one in loaded if one.closed_bound is not None]
+    worse = sorted([one for one in worlds if one.saved.high < 0.0 or one.kept.high < 0.0], key=lambda o: o.saved.figure)
+    made = [
+        _median("saved against the hull of all rules, loaded", [(o.name, o.saved.figure) for o in loaded], SAVED),
+        Promise(
+            promise="in no world worse in dollars or in attainment, beyond the interval",
+            kept=not worse,
+            found=f"{len(worlds) - len(worse)} of {len(worlds)}",
+            losing=[f"{o.name}: {o.saved.figure:+.0%}, kept {o.kept.figure:+.1%}" for o in worse],
+        ),
+        _median(
+            "saved against what is used today, loaded", [(o.name, o.saved_today.figure) for o in loaded], SAVED_TODAY
+        ),
+    ]
+    if bounded:
+        planned = [(one.name, one.closed_schedule) for one in loaded if one.closed_schedule is not None]
+        wide = median([one.bounds.wide for one in loaded if one.bounds is not None])
+        made += [
+            _median("of the gap to the bound closed, loaded", bounded, CLOSED),
+            _median("of the gap to the schedule of who knows everything closed, loaded", planned, CLOSED),
+            Promise(
+                promise=f"bracket between that schedule and the bound, of value: {WIDE:.0%}",
+                kept=wide <= WIDE,
+                found=f"{wide:.1%} in the median",
+                losing=[],
+            ),
+        ]
+    return made
+
+
+def _median(promise: str, found: Sequence[tuple[str, float]], least: float) -> Promise:
+    middle = median(figure for _, figure in found) if found else 0.0
+    losing = sorted((figure, name) for name, figure in found if figure < least)
+    return Promise(
+        promise=f"{promise}: {least:.0%}",
+        kept=middle >= least,
+        found=f"{middle:+.1%} in the median of {len(found)}",
+        losing=[f"{name}: {figure:+.0%}" for figure, name in losing],
+    )

@@ -1,0 +1,147 @@
+"""What was found, as one page of HTML that needs nothing else; what is lost stands first."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from bench.policy_figures import Interval
+from bench.policy_judged import Judged, Promise
+from bench.policy_plots import front, strips
+from tidegate.sim import plot
+from tidegate.sim.page import document, key
+from tidegate.sim.sheet import MISSING, share
+
+TITLE = "How good the decision is"
+LOSING_SHOWN = 8
+"""Worlds in which a promise is not kept that stand in the open; the others are folded away."""
+
+_STYLE = """
+main{max-width:1200px}a{color:inherit;text-decoration-color:var(--rule);text-underline-offset:3px}
+h2{margin-top:0}h2+p{margin-bottom:6px}.all{margin:24px 0 12px}
+.fronts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(320px,100%),1fr));gap:12px;margin-bottom:12px}
+.promises td,.promises th{text-align:left;white-space:normal;vertical-align:top}
+.promises b{display:block}.promises ul{margin:0}summary{color:var(--soft);cursor:pointer}
+.worlds td:nth-child(6),.worlds th:nth-child(6){text-align:left}
+.worlds td:first-child,.worlds th:first-child{position:sticky;left:-16px;padding-left:16px;background:var(--card)}
+.worlds{margin-left:-16px;font-size:14px}.worlds td,.worlds th{padding:4px 7px}
+.rule{fill:var(--c6);opacity:.75}.today{fill:var(--c1)}.hull{fill:none;stroke:var(--c2);stroke-width:2}
+.ours{fill:var(--c0);stroke:var(--card);stroke-width:1.5}
+.strips{max-width:720px}.aim{stroke:var(--good);stroke-dasharray:4 3}.zero{stroke:var(--soft)}
+.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}.dot.c2{fill:var(--c2)}.dot.c3{fill:var(--c3)}.dot.c4{fill:var(--c4)}
+.dot.c5{fill:var(--c5)}.dot.c6{fill:var(--c6)}
+@media(max-width:640px){main{padding:20px 10px 48px}.promises thead{display:none}
+.promises td{display:block;padding:2px 0;border:0}.promises td:first-child{padding-top:10px}}
+"""
+
+
+def page(commit: str, machine: str, worlds: Sequence[Judged], promises: Sequence[Promise]) -> str:
+    """The page."""
+    count = f"{len(worlds)} world{'' if len(worlds) == 1 else 's'}"
+    head = f'<h1>{TITLE}</h1><p class="soft">{escape(f"{count}, at commit {commit}. {machine}.")}</p>'
+    if not worlds:
+        return document(TITLE, f'{head}<section class="all"><p>No world was played: nothing was found.</p></section>')
+    order = sorted(worlds, key=lambda one: (one.gain.figure, one.name))
+    body = (head, _promises(promises), _table(order), _fronts(order), _closed(worlds))
+    return document(TITLE, "".join(body), _STYLE)
+
+
+def _promises(promises: Sequence[Promise]) -> str:
+    rows = "".join(
+        f'<tr><td><b class="{word}">{word}</b>{escape(one.promise)}</td>'
+        f"<td>{escape(one.found)}</td><td>{_losing(one.losing)}</td></tr>"
+        for one in sorted(promises, key=lambda one: one.kept)
+        for word in ("holds" if one.kept else "broken",)
+    )
+    return (
+        '<section class="all"><h2>Promises</h2><table class="promises"><thead><tr><th>promised</th><th>found</th>'
+        f"<th>where not, the worst first</th></tr></thead><tbody>{rows}</tbody></table></section>"
+    )
+
+
+def _losing(names: Sequence[str]) -> str:
+    shown, folded = _list(names[:LOSING_SHOWN]), names[LOSING_SHOWN:]
+    if not folded:
+        return shown or MISSING
+    return f"{shown}<details><summary>{len(folded)} more</summary>{_list(folded)}</details>"
+
+
+def _list(names: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(name)}</li>" for name in names) + "</ul>" if names else ""
+
+
+def _table(order: Sequence[Judged]) -> str:
+    columns = ("world", "gain in value", "saved", "kept", "dollars", "best rule", "gap closed", "bracket")
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    rows = "".join(_row(number, one) for number, one in enumerate(order))
+    said = (
+        "The largest loss first, by what a request is worth less what it takes, against the rule that is worth most. "
+        "Saved are dollars for a kept promise against the lower hull of all rules. Dollars and values are a request's, "
+        "in what sending everything away takes; the bracket is from the schedule of who knows everything to the bound."
+    )
+    return (
+        f'<section><h2>Worlds</h2><p class="soft">{said}</p>'
+        f'<table class="worlds"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></section>'
+    )
+
+
+def _row(number: int, one: Judged) -> str:
+    found = one.bounds
+    bracket = MISSING if found is None else f"{found.schedule:.3f} to {found.bound:.3f} ({found.wide:.1%})"
+    cells = (
+        f'<a href="#w{number}">{escape(one.name)}</a>',
+        _interval(one.gain, "+.3f"),
+        _interval(one.saved, "+.0%"),
+        share(one.ours.attainment),
+        f"{one.ours.usd:.3f}",
+        escape(one.best),
+        MISSING if one.closed_bound is None else f"{one.closed_bound:+.0%}",
+        bracket,
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def _interval(one: Interval, form: str) -> str:
+    """A figure with its interval, and a colour where it is on one side of zero with all of that."""
+    said = f"{one.figure:{form}} ({one.low:{form}} to {one.high:{form}})"
+    kind = "broken" if one.high < 0.0 else "holds" if one.low > 0.0 else ""
+    return f'<span class="{kind}">{said}</span>' if kind else said
+
+
+def _fronts(order: Sequence[Judged]) -> str:
+    names = key([("Tidegate", "c0"), ("rules of today", "c1"), ("other rules", "c6"), ("best mixtures", "c2")])
+    said = (
+        "A dot is a rule with one value of its knob, chosen in hindsight; the line is what mixtures of two reach. "
+        "The best place is the top left: all promises kept, for nothing. Both scales go by square roots from there."
+    )
+    figures = "".join(_front(number, one) for number, one in enumerate(order))
+    return (
+        f'<section><h2>Dollars and kept promises</h2><p class="soft">{said}</p>{names}</section>'
+        f'<div class="fronts">{figures}</div>'
+    )
+
+
+def _front(number: int, one: Judged) -> str:
+    said = f"{one.ours.attainment:.1%} kept for {one.ours.usd:.3f}, {one.saved.figure:+.0%} saved against {one.hull}"
+    return (
+        f'<figure id="w{number}"><h2>{escape(one.name)}</h2><figcaption>{escape(said)}</figcaption>'
+        f"{front(one)}</figure>"
+    )
+
+
+def _closed(worlds: Sequence[Judged]) -> str:
+    known = [one for one in worlds if one.closed_bound is not None]
+    without = sorted(one.name for one in worlds if one.closed_bound is None)
+    said = (
+        "Of the gap in value between the best rule and the bound, the regime with the largest loss first. The broken "
+        "line is what was promised."
+    )
+    if without:
+        said += f" Without a bound, or a gap to it: {', '.join(without)}."
+    colours = {trace: f"c{n % plot.COLOURS}" for n, trace in enumerate(_named(one.trace for one in known))}
+    regimes = [(name, [one for one in known if one.regime == name]) for name in _named(one.regime for one in known)]
+    regimes.sort(key=lambda row: min(one.closed_bound or 0.0 for one in row[1]))
+    drawn = key(list(colours.items())) + strips(regimes, colours) if known else ""
+    return f'<section><h2>Share of the gap closed</h2><p class="soft">{escape(said)}</p>{drawn}</section>'
+
+
+def _named(names: Iterable[str]) -> list[str]:
+    return sorted(set(names))
