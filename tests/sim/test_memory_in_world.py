@@ -139,7 +139,8 @@ def test_an_engine_that_is_not_overfilled_preempts_far_less(told: tuple[str, ...
     # It is what is foreseen, and not the memory that is bought with it.
     assert after["error"] < before["error"] / 3
     assert after["busy"] < 1.15 * before["busy"]
-    assert after["served"] >= before["served"]
+    # Memory still runs out at times, and who waits for it in the engine may be given up.
+    assert after["served"] >= before["served"] - 0.005
 
 
 def test_beside_an_api_more_promises_are_kept() -> None:
