@@ -66,11 +66,11 @@ imports: $(VENV)/.dev ## the layers
 docs: $(VENV)/.dev ## write the generated reference pages
 	$(BIN)/python -m docs.reference
 
-bench-decide: $(VENV)/.dev ## CPU of one decision, by number of candidates
-	$(BIN)/python -m bench.decide
+bench-decide: $(COMPILED)/.built ## CPU of one decision, by number of candidates
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.decide
 
-bench-simulate: $(VENV)/.dev ## requests a simulated world decides and serves per second; TIDEGATE_DATA names the folder of traces
-	$(BIN)/python -m bench.simulate
+bench-simulate: $(COMPILED)/.built ## requests a simulated world decides and serves per second; TIDEGATE_DATA names the folder of traces
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.simulate
 
 bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk; RIG names the folder of the measuring rig
 	$(BIN)/python -m bench.relay --rig "$(RIG)" --compiled $(COMPILED)
@@ -108,8 +108,8 @@ bench-predict_exact: $(VENV)/.dev ## the same where prompts' tokens are estimate
 bench-predict_holdout: $(VENV)/.dev ## the same with the seed and the rows that nothing was tuned on
 	$(BIN)/python -m bench.predict --holdout
 
-bench-learn: $(VENV)/.dev ## CPU of predicting and of learning, and the size of what is learned
-	$(BIN)/python -m bench.learn
+bench-learn: $(COMPILED)/.built ## CPU of predicting and of learning, and the size of what is learned
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.learn
 
 bench-predict_live: $(VENV)/.dev ## how far predictions are from what a real llama.cpp then does, under load that changes: six minutes on two idle cores
 	$(BIN)/python -m bench.predict_live

@@ -7,16 +7,21 @@ import subprocess
 from pathlib import Path
 
 from tidegate.clock import Clock, iso
+from tidegate.core import router
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def record(name: str, found: dict[str, object]) -> None:
-    """Write bench/results/NAME.json, and print it. The command is the one of the Makefile: no path of this machine."""
+    """Write bench/results/NAME.json, and print it. The command is the one of the Makefile: no path of this machine.
+
+    `compiled`: the path of a request was, as where wheels are built.
+    """
     result = {
         "commit": commit(),
         "command": f"make bench-{name}",
         "machine": machine(),
+        "compiled": router.__file__.endswith(".so"),
         "at": iso(Clock().now_s()),
         **found,
     }
