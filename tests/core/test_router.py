@@ -123,7 +123,7 @@ def test_a_request_that_can_wait_waits_for_a_slot_of_our_own() -> None:
 def test_a_request_that_cannot_wait_goes_elsewhere() -> None:
     router = make.router()
     fill(router, "laptop", 2)
-    assert names(router.decide(make.request(ttft_s=1.5, worth_usd=0.1), 0.0)) == ["cloud"]
+    assert names(router.decide(make.request(ttft_s=1.5, worth_usd=0.1), 0.0))[0] == "cloud"
 
 
 def test_a_request_that_could_wait_does_not_where_certainty_is_worth_its_price() -> None:
@@ -179,6 +179,16 @@ def test_a_prompt_behind_which_a_promise_would_be_late_is_not_waited_for() -> No
     assert names(router.decide(make.request(ttft_s=3.0, worth_usd=0.1), 0.0))[0] == "cloud"
 
 
+def test_what_is_sent_away_and_taken_by_nobody_waits_for_us_after_all() -> None:
+    router = make.router()
+    fill(router, "laptop", 2)
+    decision = router.decide(make.request(ttft_s=1.9, worth_usd=10.0), 0.0)
+    assert names(decision) == ["cloud", "laptop"]
+    assert isinstance(decision.plan[1], Wait)
+    alone = router.decide(make.request(ttft_s=1.9, worth_usd=10.0, failover=False), 0.0)
+    assert names(alone) == ["cloud"]
+
+
 def test_what_is_held_comes_due_when_a_slot_is_free() -> None:
     router = make.router(make.endpoint("laptop", concurrency=1))
     fill(router, "laptop", 1)
@@ -209,7 +219,7 @@ def test_what_is_held_and_would_be_late_is_sent_away_in_time() -> None:
     at_s = next(t / 10 for t in range(80) if router.due(t / 10))
     assert 3.0 < at_s < 8.0
     decision = router.decide(held, at_s)
-    assert names(decision) == ["cloud"]
+    assert names(decision) == ["cloud", "laptop"]
     assert decision.why is Why.WORTH_THE_PRICE
 
 
@@ -222,7 +232,7 @@ def test_cheap_work_is_sent_away_so_that_dear_work_is_in_time() -> None:
     big = make.request("big", prompt_tokens=5_000, ttft_s=9.0, worth_usd=0.3)
     hold(router, small, big)
     decision = router.decide(small, 0.0)
-    assert (names(decision), decision.why) == (["cloud"], Why.SENT_AWAY)
+    assert (names(decision), decision.why) == (["cloud", "laptop"], Why.SENT_AWAY)
     assert names(router.decide(big, 0.0))[0] == "laptop"
 
 

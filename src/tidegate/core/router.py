@@ -363,12 +363,13 @@ class Router:
         if place.away:
             ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
-            return self._go(request, ranked, reasons, why, worth, now_s)
+            # Should nobody else take it, one of ours will in its turn.
+            return self._go(request, ranked, reasons | _full(request, own, now_s), why, worth, now_s)
         if place.start_s <= now_s:
             length = own[place.endpoint].base.length
             free = [o for n, o in own.items() if n != place.endpoint and _takes(o.model, request, length, now_s)]
             return self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
-        reasons = reasons | {name: _why_full(o, request, now_s) for name, o in own.items()}
+        reasons = reasons | _full(request, own, now_s)
         stays = fits = self._waiting.may_wait(request, now_s)
         if request.id not in self._waiting.requests:
             wait_usd = value_usd(request, own[place.endpoint].base, worth, place.feared_s - request.arrived_s)
@@ -442,11 +443,14 @@ def _takes(model: EndpointModel, request: Request, length: Length, now_s: float)
     return model.room > 0 and model.memory.fits(memory.kv_tokens_needed(request, length), now_s)
 
 
-def _why_full(option: Option, request: Request, now_s: float) -> Why:
-    """Why one of our own has no place for this yet: one is missing, or spoken for, or it lacks the memory."""
-    model = option.model
-    fits = model.room <= 0 or model.memory.fits(memory.kv_tokens_needed(request, option.base.length), now_s)
-    return Why.BUSY if fits else Why.MEMORY_TAKEN
+def _full(request: Request, own: dict[str, Option], now_s: float) -> dict[str, Why]:
+    """Why each of our own has no place for this yet: one is missing, or spoken for, or it lacks the memory."""
+    found = {}
+    for name, option in own.items():
+        room, books = option.model.room, option.model.memory
+        fits = room <= 0 or books.fits(memory.kv_tokens_needed(request, option.base.length), now_s)
+        found[name] = Why.BUSY if fits else Why.MEMORY_TAKEN
+    return found
 
 
 def _waits(decision: Decision) -> bool:
