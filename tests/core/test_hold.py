@@ -84,6 +84,13 @@ def test_the_latest_start_that_keeps_the_promise_goes_first() -> None:
     assert away(places) == set()
 
 
+def test_who_is_late_already_lets_all_go_before_that_can_still_be_in_time() -> None:
+    late, promised = work("late", ttft_s=0.5, away_usd=None), work("promised", ttft_s=5.0, away_usd=None)
+    nothing = work("nothing", away_usd=None)
+    places = run(nothing, late, promised)
+    assert [places[name].start_s for name in ("promised", "late", "nothing")] == [0.0, 10.0, 20.0]
+
+
 def test_the_latest_start_counts_from_arrival_and_with_the_upper_quantile() -> None:
     request = make.request(arrived_s=100.0, slo=Slo(ttft_s=5.0, e2e_s=30.0))
     certain = base(first_s=2.0, occupies_s=10.0)

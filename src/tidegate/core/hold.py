@@ -132,7 +132,7 @@ def schedule(
 
     None of them is changed.
     """
-    order = sorted(items, key=lambda i: (i.latest_start_s, i.request.arrived_s, i.request.id))
+    order = sorted(items, key=lambda i: (_turn(i, now_s), i.latest_start_s, i.request.arrived_s, i.request.id))
     table = _Table(order, pools, dict(rooms), elsewhere, now_s)
     table.place()
     index = 0
@@ -143,6 +143,13 @@ def schedule(
         else:
             index += 1
     return table.places
+
+
+def _turn(item: Item, now_s: float) -> int:
+    """Who can still be in time goes first, then who is late already, and last who was promised nothing."""
+    if item.latest_start_s < now_s:
+        return 1
+    return 2 if item.latest_start_s == inf else 0
 
 
 class _Table:
