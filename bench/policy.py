@@ -101,10 +101,10 @@ def _point(one: Tried, unit_usd: float) -> Point:
     return Point(
         name=one.name,
         knob=one.knob,
-        attainment=one.attainment,
-        usd=one.usd_each / unit_usd,
-        value=one.value_each / unit_usd,
-        ours=one.ours,
+        attainment=round(one.attainment, 4),
+        usd=round(one.usd_each / unit_usd, 4),
+        value=round(one.value_each / unit_usd, 4),
+        ours=round(one.ours, 4),
         unserved=one.unserved,
     )
 
