@@ -14,6 +14,8 @@ from tidegate.sim.oracle import Limit, bound
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.planned import Planned
 
+# What the vendor does to a request depends on when it is sent: another moment may be better than that of its arrival.
+MOVING = (Regime.LINK_CHANGING, Regime.COLD, Regime.OUTAGE, Regime.LIMITS)
 # Days that who knows everything plays before the best of them counts.
 PLAYS_MAX = 12
 
@@ -57,7 +59,7 @@ def bracket(world: Scene, remote: Sequence[Outcome], factors: Sequence[float], u
 
 
 def _pieces(world: Scene, remote: Sequence[Outcome], factors: Sequence[float]) -> list[Piece]:
-    cached = _cached_tokens(world)
+    cached, moving = _cached_tokens(world), world.case.regime in MOVING
     pieces = []
     for job, outcome, factor in zip(world.jobs, remote, factors, strict=True):
         slo, usd = job.request.slo, factor * tokens_usd(world, job)
@@ -73,8 +75,7 @@ def _pieces(world: Scene, remote: Sequence[Outcome], factors: Sequence[float]) -
                 token_by_s=float("inf") if slo.tpot_s is None else slo.tpot_s,
                 worth_usd=world.worth * tokens_usd(world, job),
                 remote_usd=min(usd, outcome.usd) if served else usd,
-                # Where it was not served there, it was for want of room or in an outage: another time it may be.
-                remote_kept=outcome.kept or not served,
+                remote_kept=outcome.kept or moving,
             )
         )
     return pieces

@@ -8,6 +8,7 @@ import msgspec
 from bench.policy_bounds import Bracket
 from bench.policy_figures import Interval
 from bench.policy_settings import LOADED
+from bench.promise import Promise
 
 SAVED, SAVED_TODAY, CLOSED, WIDE = 0.09, 0.40, 0.30, 0.01
 
@@ -53,15 +54,6 @@ class Judged(msgspec.Struct, kw_only=True):
     def name(self) -> str:
         """For people."""
         return f"{self.trace} {self.regime} {self.seed}"
-
-
-class Promise(msgspec.Struct, kw_only=True):
-    """One promise: what of it was kept, and in which worlds it was not, the worst first."""
-
-    promise: str
-    kept: bool
-    found: str
-    losing: list[str]
 
 
 def promises(worlds: Sequence[Judged]) -> list[Promise]:

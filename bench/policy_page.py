@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from bench.policy_figures import Interval
-from bench.policy_judged import Judged, Promise
+from bench.policy_judged import Judged
 from bench.policy_plots import front, strips
+from bench.promise import Promise
 from tidegate.sim import plot
 from tidegate.sim.page import document, key
 from tidegate.sim.sheet import MISSING, share

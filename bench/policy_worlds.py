@@ -38,7 +38,6 @@ from bench.policy_settings import (
     VENDOR,
     VENDOR_IDLE_S,
     VENDOR_LOAD_S,
-    WARM_UP,
     WAY,
     WORTH,
     WORTH_CHEAP,
@@ -102,11 +101,6 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     sold: ApiProfile
 
     @property
-    def begins_s(self) -> float:
-        """When the first request comes that counts."""
-        return self.jobs[WARM_UP].request.arrived_s
-
-    @property
     def ends_s(self) -> float:
         """When the last request comes."""
         return self.jobs[-1].request.arrived_s
@@ -114,7 +108,12 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def worth(self) -> float:
         """What a kept promise is worth, in what the vendor takes for the same tokens."""
-        return WORTH_CHEAP if self.case.regime in (Regime.CHEAP_080, Regime.CHEAP_125) else WORTH
+        return _worth(self.case.regime)
+
+    @property
+    def policy(self) -> Policy:
+        """The settings of whoever decides: nobody is given up or refused for the length of a queue."""
+        return Policy(seed=self.case.seed, hold_s_max=600.0, held_max=4096)
 
 
 def scene(data: Path, case: Case) -> Scene:
@@ -124,8 +123,8 @@ def scene(data: Path, case: Case) -> Scene:
     sold = api.PRESETS[setting.vendor]
     if regime is not Regime.PREFIX:
         sold = replace(sold, cache=None)
-    worth = WORTH_CHEAP if regime in (Regime.CHEAP_080, Regime.CHEAP_125) else WORTH
-    jobs = _jobs(data, case, _ask(regime, setting, worth), chance, REQUESTS)
+    ask = _ask(regime, setting)
+    jobs = _jobs(data, case, ask, chance)
     if regime is Regime.SURPRISE:
         jobs = [_longer(job) if place >= REQUESTS // 2 else job for place, job in enumerate(jobs)]
     if regime is Regime.POOLS:
@@ -144,7 +143,7 @@ def scene(data: Path, case: Case) -> Scene:
     placed = tuple(_spread(jobs, duration_s))
     others: tuple[Job, ...] = ()
     if regime is Regime.STALE:
-        more = _jobs(data, case, _ask(regime, setting, worth, "others"), Chance(case.seed + 1), REQUESTS)
+        more = _jobs(data, case, ask, Chance(case.seed + 1))
         count = int(OTHERS_LOAD * per_s * duration_s)
         others = tuple(_spread([more[i % len(more)] for i in range(count)], duration_s, "others"))
     return Scene(
@@ -161,8 +160,7 @@ def scene(data: Path, case: Case) -> Scene:
 def play(scene: Scene, makes: Makes) -> list[Outcome]:
     """Let it happen; what came of each request, in the order of their arrival."""
     regime, chance = scene.case.regime, Chance(scene.case.seed)
-    policy = Policy(seed=scene.case.seed, hold_s_max=600.0, held_max=4096)
-    world = World(scene.endpoints, policy, router=makes(scene.endpoints, policy))
+    world = World(scene.endpoints, scene.policy, router=makes(scene.endpoints, scene.policy))
     link = Link(LINK_BAD if regime is Regime.LINK_BAD else WAY, chance, VENDOR)
     places: dict[str, Local | Remote] = {
         name: Local(name, Engine(profile), world.loop, world, tells_memory=regime is Regime.MEMORY)
@@ -193,7 +191,7 @@ def _arrange(scene: Scene, world: World, own: Local, vendor: Remote) -> None:
     at, span_s = world.loop.at, scene.ends_s
     match scene.case.regime:
         case Regime.PRICE_STEP:
-            at(span_s / 2.0, _reprice, world, PRICE_STEP)
+            at(span_s / 2.0, _reprice, world, scene.policy)
         case Regime.LINK_CHANGING:
             ways = [Link(profile, Chance(scene.case.seed), VENDOR) for profile in (WAY, LINK_BAD)]
             for turn in range(1, int(span_s / LINK_HOLDS_S) + 1):
@@ -209,18 +207,18 @@ def _arrange(scene: Scene, world: World, own: Local, vendor: Remote) -> None:
             pass
 
 
-def _reprice(world: World, factor: float) -> None:
+def _reprice(world: World, policy: Policy) -> None:
     """The vendor takes another price from now on."""
     vendor = world.endpoints[VENDOR]
     price = vendor.price
     dearer = Price(
-        usd_per_input_token=factor * price.usd_per_input_token,
-        usd_per_output_token=factor * price.usd_per_output_token,
+        usd_per_input_token=PRICE_STEP * price.usd_per_input_token,
+        usd_per_output_token=PRICE_STEP * price.usd_per_output_token,
     )
     world.endpoints[VENDOR] = replace(vendor, price=dearer)
     endpoints, decider = tuple(world.endpoints.values()), world.router
     if isinstance(decider, Router):
-        world.router = Router(endpoints, Policy(hold_s_max=600.0, held_max=4096), decider.state)
+        world.router = Router(endpoints, policy, decider.state)
     elif isinstance(decider, Binder):
         decider.reprice(endpoints)
     # A plan knows of prices what it has to.
@@ -229,28 +227,32 @@ def _reprice(world: World, factor: float) -> None:
 # --- who asks -----------------------------------------------------------------------------------------------------
 
 
-def _ask(regime: Regime, setting: Setting, worth: float, name: str = "usual") -> Ask:
+def _worth(regime: Regime) -> float:
+    return WORTH_CHEAP if regime in (Regime.CHEAP_080, Regime.CHEAP_125) else WORTH
+
+
+def _ask(regime: Regime, setting: Setting) -> Ask:
+    worth_usd = 1000.0 * _worth(regime) * PRICE_USD
+
     def klass(name: str, ttft_s: float) -> RequestClass:
-        return RequestClass(
-            name=name, slo=Slo(ttft_s=ttft_s, tpot_s=TPOT_S), worth_usd_per_1k_tokens=1000.0 * worth * PRICE_USD
-        )
+        return RequestClass(name=name, slo=Slo(ttft_s=ttft_s, tpot_s=TPOT_S), worth_usd_per_1k_tokens=worth_usd)
 
     if regime is not Regime.CLASSES:
-        return Ask("m", [(klass(name, setting.ttft_s), 1.0)])
+        return Ask("m", [(klass("usual", setting.ttft_s), 1.0)])
     limits = {"tight": setting.ttft_s, "relaxed": RELAXED_TTFT_FACTOR * setting.ttft_s, "batch": BATCH_TTFT_S}
     return Ask("m", [(klass(name, limits[name]), share) for name, share in CLASSES.items()])
 
 
-def _jobs(data: Path, case: Case, ask: Ask, chance: Chance, count: int) -> list[Job]:
-    """So many requests in a row, from somewhere in the part of the trace that this seed may see."""
+def _jobs(data: Path, case: Case, ask: Ask, chance: Chance) -> list[Job]:
+    """Requests in a row, from somewhere in the part of the trace that this seed may see."""
     if case.trace == "servegen":
-        return list(fitted("servegen-large", ask, chance, rate_per_s=1.0, requests_max=count).arrivals())
+        return list(fitted("servegen-large", ask, chance, rate_per_s=1.0, requests_max=REQUESTS).arrivals())
     file, kind = _FILES[case.trace]
     jobs = list(recorded(data / DATA / file, kind, ask, chance, name=case.trace).arrivals())
     split = int(DEVELOPMENT_SHARE * len(jobs))
     first, last = (split, len(jobs)) if case.seed >= HOLDOUT else (0, split)
-    begin = first + chance.at("policy", case.trace, "begin").randrange(last - first - count + 1)
-    return jobs[begin : begin + count]
+    begin = first + chance.at("policy", case.trace, "begin").randrange(last - first - REQUESTS + 1)
+    return jobs[begin : begin + REQUESTS]
 
 
 def _spread(jobs: Sequence[Job], duration_s: float, name: str = "") -> list[Job]:

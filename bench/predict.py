@@ -47,6 +47,7 @@ from bench.predict_reference import reference
 from bench.predict_settings import CAMPUS, HOLDOUT, OWN, QUANTILE, SETTINGS, VENDOR, Regime
 from bench.predict_tap import FEATURES, Row
 from bench.predict_worlds import Played, play
+from bench.promise import Promise
 from bench.record import record
 from tidegate import clock
 from tidegate.sim import api
@@ -173,16 +174,7 @@ def _write(folder: Path, played: Played) -> None:
 # --- all of them --------------------------------------------------------------------------------------------------
 
 
-class Line(msgspec.Struct, kw_only=True):
-    """One promise: what of it was kept, and by whom it was not, the worst first."""
-
-    promise: str
-    kept: bool
-    found: str
-    losing: list[str]
-
-
-def lines(worlds: Sequence[World]) -> list[Line]:
+def lines(worlds: Sequence[World]) -> list[Promise]:
     """What there is to be kept, of our own engines; the vendor's is apart."""
     own = [(world, one) for world in worlds for one in world.endpoints if one.endpoint != VENDOR]
     sold = [(world, one) for world in worlds for one in world.endpoints if one.endpoint == VENDOR]
@@ -201,14 +193,14 @@ def lines(worlds: Sequence[World]) -> list[Line]:
     return [one for one in made if one is not None]
 
 
-def _error_line(what: str, of: Iterable[tuple[str, Errors | None]]) -> Line:
+def _error_line(what: str, of: Iterable[tuple[str, Errors | None]]) -> Promise:
     known = [(name, one) for name, one in of if one is not None]
     losing = [(name, one) for name, one in known if one.ours > ERROR_MAX or one.ratio > RATIO_MAX]
     losing.sort(key=lambda pair: -pair[1].ours)
     middle = median(one.ours for _, one in known)
     within = sum(one.ours <= ERROR_MAX for _, one in known)
     as_good = sum(one.ratio <= RATIO_MAX for _, one in known)
-    return Line(
+    return Promise(
         promise=f"{what}: median error <= 8 %, and no more than 1.15 times the reference's",
         kept=not losing,
         found=f"median of {len(known)}: {middle:.1%} (reference {median(o.reference for _, o in known):.1%}); "
@@ -217,14 +209,14 @@ def _error_line(what: str, of: Iterable[tuple[str, Errors | None]]) -> Line:
     )
 
 
-def _coverage_line(what: str, of: Sequence[tuple[World, Judged]]) -> Line | None:
+def _coverage_line(what: str, of: Sequence[tuple[World, Judged]]) -> Promise | None:
     known = [(f"{w.name} {e.endpoint}", one) for w, e in of for one in e.buckets]
     if not known:
         return None
     share = sum(one.inside for _, one in known) / len(known)
     overall = sum(one.covered * one.rows for _, one in known) / sum(one.rows for _, one in known)
     losing = sorted(((name, one) for name, one in known if not one.inside), key=lambda pair: pair[1].covered)
-    return Line(
+    return Promise(
         promise=f"{what}: inside its interval in 90 % of buckets",
         kept=share >= INSIDE_MIN,
         found=f"{share:.1%} of {len(known)} buckets; covered {overall:.1%}",
@@ -232,13 +224,13 @@ def _coverage_line(what: str, of: Sequence[tuple[World, Judged]]) -> Line | None
     )
 
 
-def _pinball_line(what: str, of: Sequence[tuple[World, Judged]]) -> Line | None:
+def _pinball_line(what: str, of: Sequence[tuple[World, Judged]]) -> Promise | None:
     known = [(f"{w.name} {e.endpoint}", e.pinball_ratio) for w, e in of if e.pinball_ratio]
     if not known:
         return None
     mean = exp(sum(log(ratio) for _, ratio in known) / len(known))
     losing = sorted(((name, ratio) for name, ratio in known if ratio > PINBALL_MAX), key=lambda pair: -pair[1])
-    return Line(
+    return Promise(
         promise=f"{what}: at most 1.1 times that of the best constant quantile in hindsight",
         kept=mean <= PINBALL_MAX,
         found=f"geometric mean {mean:.2f}; {len(known) - len(losing)} of {len(known)} within",
@@ -246,14 +238,14 @@ def _pinball_line(what: str, of: Sequence[tuple[World, Judged]]) -> Line | None:
     )
 
 
-def _whole_line(of: Sequence[tuple[World, Judged]]) -> Line | None:
+def _whole_line(of: Sequence[tuple[World, Judged]]) -> Promise | None:
     known = [(f"{w.name} {e.endpoint}", e.whole) for w, e in of if e.whole is not None]
     if not known:
         return None
     known.sort(key=lambda pair: -pair[1].attainment_off)
     rows = sum(one.rows for _, one in known)
     losing = [(name, one) for name, one in known if one.attainment_off > OFF_MAX]
-    return Line(
+    return Promise(
         promise="drawn promises of TTFT, TPOT and E2E together: kept as often as predicted (no bound; 5 % is told)",
         kept=not losing,
         found=f"off by {sum(one.attainment_off * one.rows for _, one in known) / rows:.1%} on average; end to end "
@@ -262,13 +254,13 @@ def _whole_line(of: Sequence[tuple[World, Judged]]) -> Line | None:
     )
 
 
-def _recovery_line(worlds: Sequence[World]) -> Line | None:
+def _recovery_line(worlds: Sequence[World]) -> Promise | None:
     known = [(world.name, world.recovery) for world in worlds if world.recovery is not None]
     if not known:
         return None
     losing = [(name, one) for name, one in known if one.after is None or one.after > RECOVERED_MAX]
     losing.sort(key=lambda pair: (pair[1].after is not None, -(pair[1].after or 0)))
-    return Line(
+    return Promise(
         promise="after a change: median TTFT error back under 15 % within 20 requests",
         kept=not losing,
         found=f"{len(known) - len(losing)} of {len(known)}",
@@ -280,7 +272,7 @@ def _after(one: Recovery) -> str:
     return "never" if one.after is None else str(one.after)
 
 
-def _vendor_lines(of: Sequence[tuple[World, Judged]]) -> list[Line]:
+def _vendor_lines(of: Sequence[tuple[World, Judged]]) -> list[Promise]:
     made = []
     for what in ("ttft", "tpot"):
         known = [
@@ -293,7 +285,7 @@ def _vendor_lines(of: Sequence[tuple[World, Judged]]) -> list[Line]:
         losing = [one for one in known if one[1].ratio > RATIO_MAX]
         losing.sort(key=lambda one: -one[1].ratio)
         made.append(
-            Line(
+            Promise(
                 promise=f"vendor's {what.upper()} (apart): no more than 1.15 times the reference's error",
                 kept=not losing,
                 found=f"median {median(one.ours for _, one, _ in known):.1%} where the noise floor is "
@@ -304,11 +296,11 @@ def _vendor_lines(of: Sequence[tuple[World, Judged]]) -> list[Line]:
     return made
 
 
-def _bias_line(of: Sequence[tuple[World, Judged]]) -> Line:
+def _bias_line(of: Sequence[tuple[World, Judged]]) -> Promise:
     known = [(f"{w.name} {e.endpoint}", e.bias) for w, e in of if e.bias is not None]
     known.sort(key=lambda pair: -abs(log(pair[1].occupancy)))
     lengths, ttft = median(one.occupancy_by_length for _, one in known), median(one.ttft for _, one in known)
-    return Line(
+    return Promise(
         promise="bias: predicted over actual occupancy, true output lengths (no bound; 5 % is told)",
         kept=all(0.95 <= one.occupancy <= 1.05 for _, one in known),
         found=f"median {median(one.occupancy for _, one in known):.3f}, with predicted lengths {lengths:.3f}, "
@@ -320,7 +312,7 @@ def _bias_line(of: Sequence[tuple[World, Judged]]) -> Line:
 # --- to be read ---------------------------------------------------------------------------------------------------
 
 
-def show(worlds: Sequence[World], found: Sequence[Line]) -> None:
+def show(worlds: Sequence[World], found: Sequence[Promise]) -> None:
     """Tables: every endpoint, and every promise with who breaks it."""
     console = Console(width=150)
     table = Table(
@@ -355,7 +347,7 @@ def _cells(one: Errors | None, floor: float | None) -> tuple[str, str]:
     return f"{one.ours:.1%}" + ("" if floor is None else f" ({floor:.1%})"), f"{one.ratio:.2f}"
 
 
-def written(worlds: Sequence[World], found: Sequence[Line]) -> dict[str, object]:
+def written(worlds: Sequence[World], found: Sequence[Promise]) -> dict[str, object]:
     """What is kept of it: of buckets their number, since those that lose are among the lines."""
     whole = msgspec.to_builtins({"lines": found, "worlds": worlds})
     for world in whole["worlds"]:

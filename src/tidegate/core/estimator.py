@@ -9,6 +9,7 @@ from tidegate.core.base import Base, asked
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import unjudged
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
+from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.latency import Sent, sum_of
@@ -68,24 +69,18 @@ class EndpointModel:
     """
 
     __slots__ = (
-        "_cached_usd",
         "_context_tokens",
-        "_input_usd",
-        "_input_usd_least",
         "_load_max",
-        "_output_usd",
         "_pace",
         "_prefills",
-        "_price",
         "_quantile",
         "_reservations",
         "_shares_compute",
         "_slots",
         "_surprises",
-        "_tiered",
-        "_usd_per_s",
         "capabilities",
         "cold",
+        "cost",
         "doubts",
         "drained",
         "endpoint",
@@ -129,13 +124,7 @@ class EndpointModel:
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
-        self._price, self._usd_per_s = endpoint.price, endpoint.running_usd(1.0)
-        self._tiered = bool(endpoint.price.tiers)
-        self._input_usd, self._output_usd = endpoint.price.usd_per_input_token, endpoint.price.usd_per_output_token
-        cached_usd = endpoint.price.usd_per_cached_token
-        # What a token costs more that is cached; mostly it is less.
-        self._cached_usd = 0.0 if cached_usd is None else cached_usd - self._input_usd
-        self._input_usd_least = self._input_usd + min(0.0, self._cached_usd)
+        self.cost = Cost(endpoint)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self._load_max: int | None
         self._seat()
@@ -242,8 +231,8 @@ class EndpointModel:
             length.median_tokens * tpot_s,
             decode_s_mean,
             length,
-            self._tokens_usd(tokens, output_tokens * request.completions, cached_tokens_mean)
-            + self._usd_per_s * (queued_s + prefill_s_mean + decode_s_mean + load_s_mean),
+            self.cost.usd(tokens, output_tokens * request.completions, cached_tokens_mean)
+            + self.cost.usd_per_s * (queued_s + prefill_s_mean + decode_s_mean + load_s_mean),
             ttft,
             tpot,
             others.trust,
@@ -289,19 +278,6 @@ class EndpointModel:
         if filled_beyond:
             queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
         return queue_s
-
-    def _tokens_usd(self, tokens: int, output_tokens: float, cached_tokens: float) -> float:
-        """What so many tokens cost here, so many of the prompt's cached."""
-        if self._tiered:
-            return self._price.usd(tokens, output_tokens, cached_tokens)
-        return tokens * self._input_usd + output_tokens * self._output_usd + cached_tokens * self._cached_usd
-
-    def cost_usd_least(self, request: Request, length: Length) -> float:
-        """What the tokens of this request are expected to cost here at least, whatever is cached."""
-        output_tokens = length.expected_tokens * request.completions
-        if self._tiered:
-            return min(self._price.usd(request.prompt_tokens, output_tokens, c) for c in (0.0, request.prompt_tokens))
-        return request.prompt_tokens * self._input_usd_least + output_tokens * self._output_usd
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `places` is expected to be free, soonest first."""

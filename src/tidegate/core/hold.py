@@ -35,12 +35,10 @@ class Fit(msgspec.Struct):
     occupies_s: float
     latest_start_s: float
     kv_tokens: int
-    queue_s: float
-    prompt_s: float
 
     def takes_s(self, slots: int) -> float:
         """How long it takes the engine: its share of the time in a slot, and all of its prompt."""
-        return self.occupies_s / slots + self.prompt_s
+        return self.occupies_s / slots + self.base.prompt_s
 
 
 class Item(msgspec.Struct):
@@ -94,15 +92,7 @@ def item(
 ) -> Item:
     """A piece of work that may wait for `own`; its place in the order is that of the quickest of them."""
     fits = {
-        name: Fit(
-            b,
-            b.first_s,
-            b.occupies_s,
-            latest_start_s(request, b),
-            kv_tokens_needed(request, b.length),
-            b.queue_s,
-            b.prompt_s,
-        )
+        name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), kv_tokens_needed(request, b.length))
         for name, b in own.items()
     }
     return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere)
@@ -333,7 +323,7 @@ class _Lane:
     def as_if_s(self, fit: Fit) -> float:
         """As if it started then, with as many prompts before it as are there now."""
         start_s = self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
-        return start_s + self._prompts_s(fit, start_s) - fit.queue_s
+        return start_s + self._prompts_s(fit, start_s) - fit.base.queue_s
 
     def take(self, fit: Fit) -> tuple[float, float, float]:
         """Place it. When that starts, as if when, and the same should the wait be longer."""
@@ -343,8 +333,8 @@ class _Lane:
             self._begun_s, self._place = start_s, place
         self._free_tokens = free_tokens - tokens
         prompts_s = self._prompts_s(fit, start_s)
-        self._done_s = max(self._done_s, start_s) + fit.prompt_s
-        as_if_s = start_s + prompts_s - fit.queue_s
+        self._done_s = max(self._done_s, start_s) + fit.base.prompt_s
+        as_if_s = start_s + prompts_s - fit.base.queue_s
         end_s = as_if_s + fit.occupies_s
         heapreplace(self._slots_s, end_s)
         if self._tokens_max != inf:
@@ -354,7 +344,7 @@ class _Lane:
     def _prompts_s(self, fit: Fit, start_s: float) -> float:
         """How long other prompts delay it there then. Were it the next, it would be for its `queue_s`: all that is left
         of them, or less where some are computed beside it."""
-        share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.queue_s / self._queue_s)
+        share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.base.queue_s / self._queue_s)
         return share * max(0.0, self._done_s - start_s)
 
     def _next(self, tokens: float) -> tuple[float, float, int]:

@@ -50,7 +50,8 @@ def weigh(
     options: list[Option] = []
     best: list[float] = []
     prompt = asked(request) if request.prefix else None
-    for cost_usd, _, model in sorted([(m.cost_usd_least(request, length), m.name, m) for m in models]):
+    tokens, output_tokens = request.prompt_tokens, length.expected_tokens * request.completions
+    for cost_usd, _, model in sorted([(m.cost.usd_least(tokens, output_tokens), m.name, m) for m in models]):
         if len(best) == keep and worth - cost_usd < best[0]:
             break
         base = model.base(request, length, now_s, prompt)

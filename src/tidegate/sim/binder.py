@@ -31,6 +31,7 @@ from tidegate.core.refusal import refuse
 from tidegate.core.router import Router
 from tidegate.core.value import attainment
 from tidegate.core.why import Why
+from tidegate.sim.decider import Follower
 
 _FULL = (Why.BUSY, Why.MEMORY_TAKEN)
 
@@ -109,21 +110,16 @@ class Rule(Protocol):
         """Where it goes."""
 
 
-class Binder:
-    """A decider that follows a rule. Everything else is a router's: what is known, and what is forbidden."""
+class Binder(Follower):
+    """Decides by a rule, once."""
 
     def __init__(self, rule: Rule, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        self._rule, self._policy = rule, policy
-        self._router = Router(endpoints, policy)
+        super().__init__(endpoints, policy)
+        self._rule = rule
         self._lengths = LengthModel(self._router.state.lengths)
         self._waiting: dict[str, Waiting] = {}
         # What was decided last to wait: it is bound with the fact that it does.
         self._binding: tuple[str, Waiting] | None = None
-
-    @property
-    def held(self) -> int:
-        """How many requests are held."""
-        return self._router.held
 
     def reprice(self, endpoints: tuple[Endpoint, ...]) -> None:
         """Go on with other prices."""
@@ -182,25 +178,13 @@ class Binder:
 
     def observe(self, fact: Observation, now_s: float) -> None:
         """Take in a fact."""
-        self._router.observe(fact, now_s)
+        super().observe(fact, now_s)
         if isinstance(fact, Held):
             if self._binding is not None and self._binding[0] == fact.request.id:
                 self._waiting[fact.request.id] = self._binding[1]
         elif isinstance(fact, Started | Released):
             self._waiting.pop(fact.request_id, None)
         self._binding = None
-
-    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
-        """What the router would have predicted."""
-        return self._router.predicted_ttft_s(endpoint, request_id)
-
-    def endpoint(self, name: str) -> EndpointModel:
-        """The model of one endpoint, to read."""
-        return self._router.endpoint(name)
-
-    def snapshot(self) -> msgspec.Raw:
-        """The whole state as JSON."""
-        return self._router.snapshot()
 
     def _before(self, request_id: str) -> list[Waiting]:
         """What waits and came earlier."""

@@ -1,11 +1,12 @@
-"""What a simulated world needs of whoever decides in it."""
+"""What a simulated world needs of whoever decides in it, and what all share who decide in the router's place."""
 
 from typing import Protocol
 
 import msgspec
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Observation, Request
+from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request
+from tidegate.core.router import Router
 
 
 class Decider(Protocol):
@@ -32,3 +33,31 @@ class Decider(Protocol):
 
     def snapshot(self) -> msgspec.Raw:
         """The whole state as JSON."""
+
+
+class Follower:
+    """Decides otherwise, and leaves everything else to a router: what is known, and what is forbidden."""
+
+    def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
+        self._router, self._policy = Router(endpoints, policy), policy
+
+    @property
+    def held(self) -> int:
+        """How many requests are held."""
+        return self._router.held
+
+    def observe(self, fact: Observation, now_s: float) -> None:
+        """Take in a fact."""
+        self._router.observe(fact, now_s)
+
+    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
+        """What the router would have predicted."""
+        return self._router.predicted_ttft_s(endpoint, request_id)
+
+    def endpoint(self, name: str) -> EndpointModel:
+        """The model of one endpoint, to read."""
+        return self._router.endpoint(name)
+
+    def snapshot(self) -> msgspec.Raw:
+        """The whole state as JSON."""
+        return self._router.snapshot()

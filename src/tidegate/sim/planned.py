@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import msgspec
 
 from tidegate.core import plan, rules
-from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Run, Wait
-from tidegate.core.router import Router
+from tidegate.core.model import Decision, Endpoint, Policy, Request, Run, Wait
 from tidegate.core.why import Why
+from tidegate.sim.decider import Follower
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,23 +22,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     running: dict[str, int]
 
 
-class Planned:
-    """Decides by a plan, and leaves the facts to a router.
+class Planned(Follower):
+    """Decides by a plan.
 
     What is served here waits until a slot is free: who has to start first is first, and who is late lets all others go
     before. Where an attempt fails, the others are tried, the remote ones last.
     """
 
     def __init__(self, made: Plan, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
+        super().__init__(endpoints, policy)
         self._plan = made
-        self._router = Router(endpoints, policy)
-        self._policy = policy
         self._remote = sorted(e.name for e in endpoints if e.name not in made.running)
-
-    @property
-    def held(self) -> int:
-        """How many requests are held."""
-        return self._router.held
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """What the plan says. Changes nothing."""
@@ -61,22 +54,6 @@ class Planned:
         due = [request for name in sorted(self._plan.running) for request in self._next(held, name, now_s)]
         down = {name for name in self._plan.running if not self._router.endpoint(name).state.up}
         return due + [one for one in held if one not in due and self._plan.places[one.id] in down]
-
-    def observe(self, fact: Observation, now_s: float) -> None:
-        """Take in a fact."""
-        self._router.observe(fact, now_s)
-
-    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
-        """What the router would have predicted."""
-        return self._router.predicted_ttft_s(endpoint, request_id)
-
-    def endpoint(self, name: str) -> EndpointModel:
-        """The model of one endpoint, to read."""
-        return self._router.endpoint(name)
-
-    def snapshot(self) -> msgspec.Raw:
-        """The whole state as JSON."""
-        return self._router.snapshot()
 
     def _next(self, requests: Iterable[Request], name: str, now_s: float) -> list[Request]:
         """Of these, those that can start there now."""

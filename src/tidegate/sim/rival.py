@@ -1,36 +1,28 @@
 """A router that follows a simple rule, to be compared with the real one: the same facts, the same hard rules."""
 
-import msgspec
-
 from tidegate.core import plan, rules
 from tidegate.core.baseline import Baseline, Options
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Run, Started, Wait
 from tidegate.core.refusal import refuse
-from tidegate.core.router import Router
 from tidegate.core.why import Why
+from tidegate.sim.decider import Follower
 
 
-class Rival:
-    """Decides by a rule, and leaves everything else to a router: what is known, and what is forbidden.
+class Rival(Follower):
+    """Decides by a rule.
 
     What the rule names nobody for waits, the first come first, as long as there is somebody merely full.
     """
 
     def __init__(self, rule: Baseline, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
+        super().__init__(endpoints, policy)
         self._rule = rule
-        self._router = Router(endpoints, policy)
-        self._policy = policy
         self._names = sorted(endpoint.name for endpoint in endpoints)
         # The router's own lengths, to read: what a request costs depends on them.
         self._lengths = LengthModel(self._router.state.lengths)
         self._sent = 0
-
-    @property
-    def held(self) -> int:
-        """How many requests are held."""
-        return self._router.held
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where the rule sends it, or that it waits, or why it is refused. Changes nothing."""
@@ -63,21 +55,9 @@ class Rival:
 
     def observe(self, fact: Observation, now_s: float) -> None:
         """Take in a fact."""
-        self._router.observe(fact, now_s)
+        super().observe(fact, now_s)
         if isinstance(fact, Started) and not fact.hedge:
             self._sent += 1
-
-    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
-        """What the router would have predicted."""
-        return self._router.predicted_ttft_s(endpoint, request_id)
-
-    def endpoint(self, name: str) -> EndpointModel:
-        """The model of one endpoint, to read."""
-        return self._router.endpoint(name)
-
-    def snapshot(self) -> msgspec.Raw:
-        """The whole state as JSON."""
-        return self._router.snapshot()
 
     def _allowed(self, request: Request, now_s: float) -> tuple[list[EndpointModel], dict[str, Why]]:
         """The endpoints that no rule excludes, and by name the reason for each of the others."""
