@@ -9,14 +9,17 @@ whoever made it (`sim/oracle.py`).
 
 A whole run writes bench/results/policy.json and a page to look at, build/policy.html, with `_holdout` in their names
 where that is asked for; `--page FILE` makes the page of any run. `--holdout` takes the rows and the seed that nothing
-was tuned on, and is for the end.
+was tuned on, and is for the end. What was found is kept by world, in build/worlds: a run that was stopped goes on where
+it was, on the same commit. With `--ray` the worlds are played by all machines of a Ray cluster that have the traces in
+the same place (`RAY_ADDRESS`; without one, on this machine).
 """
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import msgspec
@@ -25,33 +28,61 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench.policy_bounds import bracket
-from bench.policy_figures import Interval, Tried, closed, gain, hull_at, kept_more, saving, tried
-from bench.policy_judged import Judged, Point, promises
+from bench.policy_figures import (
+    Interval,
+    closed,
+    gain,
+    hull_at,
+    kept_more,
+    price_factors,
+    regret,
+    saving,
+    tried,
+    unit_usd,
+)
+from bench.policy_judged import Judged, TakenApart, point, promises
 from bench.policy_page import page
 from bench.policy_rules import TODAY, rules
-from bench.policy_settings import DEVELOPMENT_SEEDS, HOLDOUT_SEEDS, PRICE_STEP, TRACES, WARM_UP, Regime
-from bench.policy_worlds import Case, Scene, play, scene, tokens_usd
-from bench.record import commit, machine, record
+from bench.policy_settings import DEVELOPMENT_SEEDS, HOLDOUT_SEEDS, TRACES, Regime
+from bench.policy_worlds import Case, chosen, play, scene
+from bench.record import RESULTS, commit, machine, record
 from tidegate import clock
 from tidegate.core.router import Router
 from tidegate.sim.binder import Binder
 
 OURS = "tidegate"
-PAGES = Path(__file__).parent.parent / "build"
+ROOT = Path(__file__).parent.parent
+PAGES, KEPT = ROOT / "build", ROOT / "build" / "worlds"
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A world that is to be played by all."""
+    """A world that is to be played by all. What is found is kept in a file of that folder, where there is one."""
 
     data: Path
     case: Case
     bounded: bool
+    kept: Path | None = None
+
+
+def judge_once(task: Task) -> Judged:
+    """Compare, unless that was done."""
+    if task.kept is None:
+        return judge(task)
+    file = task.kept / f"{task.case.name.replace(' ', '_')}.json"
+    if file.exists():
+        return msgspec.json.decode(file.read_bytes(), type=Judged)
+    found = judge(task)
+    task.kept.mkdir(parents=True, exist_ok=True)
+    whole = file.with_suffix(".new")
+    whole.write_bytes(msgspec.json.encode(found))
+    whole.replace(file)
+    return found
 
 
 def judge(task: Task) -> Judged:
     """Let everybody decide in it, and compare."""
     world = scene(task.data, task.case)
-    factors = _factors(world)
+    factors = price_factors(world)
     ours = tried(world, OURS, 0.0, play(world, Router), factors)
     rivals = []
     remote = None
@@ -67,46 +98,32 @@ def judge(task: Task) -> Judged:
     today = hull_at([one for one in rivals if one.name in TODAY], ours.attainment)
     no_dearer = [one for one in rivals if one.usd_each <= ours.usd_each]
     most = max(no_dearer, key=lambda one: one.attainment, default=away)
-    usd = [factor * tokens_usd(world, job) for factor, job in zip(factors, world.jobs[WARM_UP:], strict=True)]
-    unit_usd = sum(usd) / len(usd)
-    found = bracket(world, remote, factors, unit_usd) if task.bounded else None
-    value = ours.value_each / unit_usd
+    unit = unit_usd(world, factors)
+    found, planned = bracket(world, remote, factors, unit) if task.bounded else (None, None)
+    value = ours.value_each / unit
     return Judged(
         trace=task.case.trace,
         regime=task.case.regime,
         seed=task.case.seed,
-        unit_usd=unit_usd,
-        ours=_point(ours, unit_usd),
-        points=[_point(one, unit_usd) for one in rivals],
+        unit_usd=unit,
+        ours=point(ours, unit),
+        points=[point(one, unit) for one in rivals],
         best=f"{best.name} {best.knob:g}",
         hull=" + ".join(sorted({f"{one.name} {one.knob:g}" for one in (mixed.first, mixed.second)})),
         saved=saving(ours, mixed, away),
         saved_today=saving(ours, today, away),
-        gain=_scaled(gain(ours, best), unit_usd),
+        gain=_scaled(gain(ours, best), unit),
         kept=kept_more(ours, most),
+        behind_rule=_units(regret(ours, best), unit),
+        behind_schedule=None if planned is None else _units(regret(ours, planned), unit),
         bounds=found,
-        closed_bound=None if found is None else closed(value, best.value_each / unit_usd, found.bound),
-        closed_schedule=None if found is None else closed(value, best.value_each / unit_usd, found.schedule),
+        closed_bound=None if found is None else closed(value, best.value_each / unit, found.bound),
+        closed_schedule=None if found is None else closed(value, best.value_each / unit, found.schedule),
     )
 
 
-def _factors(world: Scene) -> list[float]:
-    """What the vendor's price is multiplied by when each request comes that counts."""
-    arrivals = [job.request.arrived_s for job in world.jobs[WARM_UP:]]
-    changes = world.case.regime is Regime.PRICE_STEP
-    return [PRICE_STEP if changes and at_s >= world.ends_s / 2.0 else 1.0 for at_s in arrivals]
-
-
-def _point(one: Tried, unit_usd: float) -> Point:
-    return Point(
-        name=one.name,
-        knob=one.knob,
-        attainment=round(one.attainment, 4),
-        usd=round(one.usd_each / unit_usd, 4),
-        value=round(one.value_each / unit_usd, 4),
-        ours=round(one.ours, 4),
-        unserved=one.unserved,
-    )
+def _units(dollars: Sequence[float], unit_usd: float) -> list[float]:
+    return [round(usd / unit_usd, 2) for usd in dollars]
 
 
 def _scaled(interval: Interval, unit: float) -> Interval:
@@ -138,16 +155,28 @@ def show(console: Console, worlds: Sequence[Judged]) -> None:
             console.print(f"    {name}")
 
 
-def run(tasks: Sequence[Task], jobs: int, console: Console) -> list[Judged]:
-    """Play them all, as many at once as there are cores."""
+def run(tasks: Sequence[Task], pool: Pool, console: Console) -> list[Judged]:
+    """Play them all, as many at once as there are in the pool."""
     worlds = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task("worlds", total=len(tasks))
-        with get_context("spawn").Pool(jobs, maxtasksperchild=8) as pool:
-            for one in pool.imap_unordered(judge, tasks):
-                worlds.append(one)
-                bar.advance(line)
+        for one in pool.imap_unordered(judge_once, tasks):
+            worlds.append(one)
+            bar.advance(line)
     return sorted(worlds, key=lambda one: one.name)
+
+
+def _pool(options: argparse.Namespace) -> Pool:
+    if not options.ray:
+        return get_context("spawn").Pool(options.jobs, maxtasksperchild=8)
+    try:
+        import ray
+        from ray.util.multiprocessing import Pool as RayPool
+    except ImportError:
+        raise SystemExit("--ray needs Ray: pip install 'tidegate[ray]'") from None
+    ray.init(runtime_env={"working_dir": str(ROOT), "excludes": [".git", ".venv", "build"]}, log_to_driver=False)
+    pool: Pool = RayPool()
+    return pool
 
 
 def main() -> None:
@@ -159,12 +188,15 @@ def main() -> None:
     seeds = HOLDOUT_SEEDS if options.holdout else (tuple(options.seed) or DEVELOPMENT_SEEDS)
     cases = [
         Case(trace, regime, seed)
-        for trace in _chosen(options.only, TRACES)
-        for regime in _chosen(options.regimes, list(Regime))
+        for trace in chosen(options.only, TRACES)
+        for regime in chosen(options.regimes, list(Regime))
         for seed in seeds
     ]
-    console, begun_s = Console(), clock.tick_s()
-    worlds = run([Task(Path(data), case, options.bounds) for case in cases], options.jobs, console)
+    console, begun_s, at = Console(), clock.tick_s(), commit()
+    # What is not committed has no name under which it could be found again.
+    kept = KEPT / at if options.bounds and not options.ray and not at.endswith("+") else None
+    with _pool(options) as pool:
+        worlds = run([Task(Path(data), case, options.bounds, kept) for case in cases], pool, console)
     show(console, worlds)
     console.print(f"{len(worlds)} worlds in {clock.tick_s() - begun_s:.0f} s")
     file = options.page
@@ -174,16 +206,14 @@ def main() -> None:
         file = file or PAGES / f"{name}.html"
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(page(commit(), machine(), worlds, promises(worlds)))
+        file.write_text(page(at, machine(), worlds, promises(worlds), None if options.holdout else _apart()))
         console.print(f"to look at: {file}", markup=False, soft_wrap=True)
 
 
-def _chosen(asked: str, known: Iterable[str]) -> list:  # type: ignore[type-arg]
-    names = [name for name in asked.split(",") if name]
-    unknown = sorted(set(names) - {str(one) for one in known})
-    if unknown:
-        raise SystemExit(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
-    return [one for one in known if not names or str(one) in names]
+def _apart() -> TakenApart | None:
+    """What `bench.policy_terms` has found last."""
+    file = RESULTS / "policy_terms.json"
+    return msgspec.json.decode(file.read_bytes(), type=TakenApart) if file.exists() else None
 
 
 def _options() -> argparse.Namespace:
@@ -193,6 +223,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, action="append", default=[], help="other seeds; may be repeated")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worlds at once")
     parser.add_argument("--holdout", action="store_true", help="the rows and seeds that nothing was tuned on")
+    parser.add_argument("--ray", action="store_true", help="on a Ray cluster (the extra `ray`)")
     parser.add_argument("--no-bounds", dest="bounds", action="store_false", help="without oracle and schedule")
     parser.add_argument("--page", type=Path, metavar="FILE", help="where the page goes; a whole run has one anyway")
     return parser.parse_args()

@@ -5,7 +5,7 @@ from functools import partial
 
 import msgspec
 
-from bench.policy_figures import tried
+from bench.policy_figures import Tried, tried
 from bench.policy_settings import DRIFT_PARTS, DRIFT_TO, LIMIT_SHARE, OUTAGE_S, OWN, WARM_UP, Regime
 from bench.policy_worlds import Scene, play, tokens_usd
 from tidegate.sim.clairvoyant import search
@@ -35,10 +35,13 @@ class Bracket(msgspec.Struct, kw_only=True):
         return (self.bound - self.schedule) / self.bound
 
 
-def bracket(world: Scene, remote: Sequence[Outcome], factors: Sequence[float], unit_usd: float) -> Bracket:
-    """`remote` is what comes of each request that is sent away; `factors` are on the price for those that count.
+def bracket(
+    world: Scene, remote: Sequence[Outcome], factors: Sequence[float], unit_usd: float
+) -> tuple[Bracket, Tried]:
+    """Both, and what came of that schedule.
 
-    The bound is on these alone, as if the others had needed nothing.
+    `remote` is what comes of each request that is sent away; `factors` are on the price for those that count. The bound
+    is on these alone, as if the others had needed nothing.
     """
     before = [1.0] * WARM_UP
     pieces = _pieces(world, remote, [*before, *factors])
@@ -55,7 +58,7 @@ def bracket(world: Scene, remote: Sequence[Outcome], factors: Sequence[float], u
     )
     outcomes = play(world, partial(Planned, best.plan))
     reached = tried(world, "schedule", 0.0, outcomes, factors)
-    return Bracket(bound=found.usd / len(factors) / unit_usd, schedule=reached.value_each / unit_usd)
+    return Bracket(bound=found.usd / len(factors) / unit_usd, schedule=reached.value_each / unit_usd), reached
 
 
 def _pieces(world: Scene, remote: Sequence[Outcome], factors: Sequence[float]) -> list[Piece]:

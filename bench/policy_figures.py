@@ -7,15 +7,18 @@ requests in a row, since queues couple neighbours, and blocks are drawn again an
 """
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from random import Random
 
 import msgspec
 
-from bench.policy_settings import WARM_UP
+from bench.policy_settings import PRICE_STEP, WARM_UP, Regime
 from bench.policy_worlds import Scene, tokens_usd
 from tidegate.sim.outcome import Outcome
 
 BLOCKS, DRAWS = 20, 400
+COURSE = 24
+"""Moments at which regret is told, after as many requests each."""
 # Where the hull costs less than this share of sending everything away, ratios say nothing: differences are held
 # against so much.
 LEAST_SHARE = 0.02
@@ -77,6 +80,19 @@ class Mixed(msgspec.Struct, frozen=True):
     def attainment(self) -> float:
         """The share of promises that is kept."""
         return self.share * self.first.attainment + (1.0 - self.share) * self.second.attainment
+
+
+def price_factors(scene: Scene) -> list[float]:
+    """What the vendor's price is multiplied by when each request comes that counts."""
+    arrivals = [job.request.arrived_s for job in scene.jobs[WARM_UP:]]
+    changes = scene.case.regime is Regime.PRICE_STEP
+    return [PRICE_STEP if changes and at_s >= scene.ends_s / 2.0 else 1.0 for at_s in arrivals]
+
+
+def unit_usd(scene: Scene, factors: Sequence[float]) -> float:
+    """What sending everything away takes, a request."""
+    usd = [factor * tokens_usd(scene, job) for factor, job in zip(factors, scene.jobs[WARM_UP:], strict=True)]
+    return sum(usd) / len(usd)
 
 
 def tried(scene: Scene, name: str, knob: float, outcomes: Sequence[Outcome], factors: Sequence[float]) -> Tried:
@@ -144,6 +160,12 @@ def kept_more(ours: Tried, rival: Tried) -> Interval:
     """How many promises more are kept, as a share of all."""
     apart = [float(a) - float(b) for a, b in zip(ours.kept, rival.kept, strict=True)]
     return _interval(lambda places: sum([apart[i] for i in places]) / len(places), len(apart))
+
+
+def regret(ours: Tried, rival: Tried) -> list[float]:
+    """How much more a rival's requests were worth up to each moment, in dollars."""
+    behind = list(accumulate([b - a for a, b in zip(ours.values, rival.values, strict=True)]))
+    return [behind[len(behind) * part // COURSE - 1] for part in range(1, COURSE + 1)]
 
 
 def closed(ours: float, rival: float, bound: float) -> float | None:

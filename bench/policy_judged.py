@@ -6,7 +6,7 @@ from statistics import median
 import msgspec
 
 from bench.policy_bounds import Bracket
-from bench.policy_figures import Interval
+from bench.policy_figures import Interval, Tried
 from bench.policy_settings import LOADED
 from bench.promise import Promise
 
@@ -31,7 +31,8 @@ class Judged(msgspec.Struct, kw_only=True):
     `hull` names what the lower hull is made of at our attainment, and `saved` is how much less we take than it, a kept
     promise; `saved_today` the same against what people configure today. `gain` is our value less that of `best`, the
     rule that is worth most, and `kept` our attainment less the most that any rule reaches which takes no more dollars
-    than we do.
+    than we do. `behind_rule` and `behind_schedule` are by how much more all requests up to a moment were worth by that
+    rule, and by the schedule of who knows everything.
     """
 
     trace: str
@@ -46,6 +47,8 @@ class Judged(msgspec.Struct, kw_only=True):
     saved_today: Interval
     gain: Interval
     kept: Interval
+    behind_rule: list[float]
+    behind_schedule: list[float] | None
     bounds: Bracket | None
     closed_bound: float | None
     closed_schedule: float | None
@@ -54,6 +57,64 @@ class Judged(msgspec.Struct, kw_only=True):
     def name(self) -> str:
         """For people."""
         return f"{self.trace} {self.regime} {self.seed}"
+
+
+class Chained(msgspec.Struct, kw_only=True):
+    """A step of the chain: what the router is told beside all that the steps before it told, and what it reached."""
+
+    knows: str
+    reached: Point
+
+
+class Ablated(msgspec.Struct, kw_only=True):
+    """What the decision reached without one of its parts."""
+
+    without: str
+    reached: Point
+
+
+class Terms(msgspec.Struct, kw_only=True):
+    """One world taken apart."""
+
+    trace: str
+    regime: str
+    seed: int
+    chain: list[Chained]
+    ablations: list[Ablated]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.trace} {self.regime} {self.seed}"
+
+
+class TakenApart(msgspec.Struct, kw_only=True):
+    """All worlds that were taken apart, and at which commit."""
+
+    commit: str
+    worlds: list[Terms]
+
+
+def lost(worlds: Sequence[Terms]) -> dict[str, list[tuple[str, float]]]:
+    """By what is taken out: in each world, by how much less a request is worth without it."""
+    found: dict[str, list[tuple[str, float]]] = {}
+    for world in worlds:
+        for one in world.ablations:
+            found.setdefault(one.without, []).append((world.name, world.chain[0].reached.value - one.reached.value))
+    return found
+
+
+def point(one: Tried, unit_usd: float) -> Point:
+    """What a policy came to, in what sending everything away takes."""
+    return Point(
+        name=one.name,
+        knob=one.knob,
+        attainment=round(one.attainment, 4),
+        usd=round(one.usd_each / unit_usd, 4),
+        value=round(one.value_each / unit_usd, 4),
+        ours=round(one.ours, 4),
+        unserved=one.unserved,
+    )
 
 
 def promises(worlds: Sequence[Judged]) -> list[Promise]:

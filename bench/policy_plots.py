@@ -18,6 +18,7 @@ USD_TICKS = (0.0, 1.0, 0.1, 0.5, 0.25, 0.01, 2.0, 0.05, 0.02, 0.001)
 MISSED_TICKS = (0.0, 0.1, 0.5, 0.01, 1.0, 0.2, 0.05, 0.02, 0.001)
 """Which ticks are wanted, the most first; those stay away that would come too close to others."""
 USD_APART, MISSED_APART = 28.0, 16.0
+COURSE_TOP, COURSE_HEIGHT = 18, 96
 STEPS = 12  # of a mixture's curve
 STRIP_LEFT, STRIP_EDGE, STRIP_HEIGHT, STRIP_BOTTOM = 104, 12, 24, 26
 CLOSED_LEAST = -1.0  # what is below stands at the edge, as an arrow
@@ -107,6 +108,34 @@ def _mixtures(corners: Sequence[Point]) -> Iterator[tuple[float, float]]:
             yield one.usd + part * (after.usd - one.usd), one.attainment + part * (after.attainment - one.attainment)
     for last in corners[-1:]:
         yield last.usd, last.attainment
+
+
+def course(world: Judged) -> str:
+    """By how much more all requests up to each moment were worth elsewhere: by the best rule, and by the schedule."""
+    lines = [("behind", world.behind_rule)]
+    if world.behind_schedule is not None:
+        lines.append(("planned", world.behind_schedule))
+    values = [0.0, *(value for _, found in lines for value in found)]
+    least, most = min(values), max(values)
+    span = max(most - least, LEAST)
+    bottom = COURSE_HEIGHT - 6
+
+    def y(value: float) -> float:
+        return COURSE_TOP + (bottom - COURSE_TOP) * (most - value) / span
+
+    zero = y(0.0)
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {COURSE_HEIGHT}" role="img" aria-label="Regret of {escape(world.name)}">',
+        f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>',
+        f'<text class="end" x="{WIDTH - RIGHT}" y="10">requests</text>',
+    ]
+    for value, at in _apart([(one, y(one)) for one in (0.0, least, most)], 14.0):
+        parts.append(f'<text class="end" x="{LEFT - 6}" y="{at + 4:.1f}">{value:.3g}</text>')
+    for kind, found in lines:
+        step = (WIDTH - LEFT - RIGHT) / len(found)
+        places = "L".join(f"{LEFT + step * number:.1f},{y(value):.1f}" for number, value in enumerate([0.0, *found]))
+        parts.append(f'<path class="{kind}" d="M{places}"><title>{found[-1]:+.3g} in the end</title></path>')
+    return "".join([*parts, "</svg>"])
 
 
 def strips(regimes: Sequence[tuple[str, Sequence[Judged]]], colours: dict[str, str]) -> str:

@@ -35,7 +35,7 @@ OWN_LOAD_S, OWN_UNLOAD_S, VENDOR_IDLE_S, VENDOR_LOAD_S = 20.0, 60.0, 300.0, 8.0
 DRIFT_TO, DRIFT_PARTS = 1.6, 8
 LIMIT_SHARE = 0.4
 """Of the requests, the vendor takes so many a minute."""
-OTHERS_LOAD, STALE_PROBE_S = 0.3, 10.0
+OTHERS_LOAD, PROBE_S, STALE_PROBE_S = 0.3, 5.0, 10.0
 MEMORY_SEQUENCES = 12
 """So many sequences of the mean size fit the memory where it is short."""
 

@@ -4,9 +4,10 @@ Arrivals are an open loop: nobody waits for an answer before asking. One engine 
 already; a commercial API takes what is sent there for dollars. The regime `pools` has a second, slower engine of ours.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -29,6 +30,7 @@ from bench.policy_settings import (
     OWN_UNLOAD_S,
     PRICE_STEP,
     PRICE_USD,
+    PROBE_S,
     RELAXED_TTFT_FACTOR,
     REQUESTS,
     SECOND,
@@ -51,14 +53,14 @@ from tidegate.core.model import Endpoint, Policy, Price, Prior, RequestClass, Sl
 from tidegate.core.router import Router
 from tidegate.sim import api
 from tidegate.sim.api import Api, ApiProfile
-from tidegate.sim.ask import Ask
+from tidegate.sim.ask import BYTES_SIGMA, Ask
 from tidegate.sim.binder import Binder
 from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.fitted import fitted
 from tidegate.sim.job import Job
 from tidegate.sim.kv import BLOCK_TOKENS
-from tidegate.sim.network import Link
+from tidegate.sim.network import Link, LinkProfile
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.planned import Planned
@@ -66,6 +68,7 @@ from tidegate.sim.recorded import TraceFormat, recorded
 from tidegate.sim.world import World
 
 DAY_S = 86_400.0
+_Named = TypeVar("_Named", bound=str)
 _FILES: dict[str, tuple[str, TraceFormat]] = {
     "azure-code": ("AzureLLMInferenceTrace_code.csv.gz", "azure"),
     "azure-conv": ("AzureLLMInferenceTrace_conv.csv.gz", "azure"),
@@ -90,7 +93,11 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """A world before anything has happened in it: who asks for what and when, and what stands behind which endpoint."""
+    """A world before anything has happened in it: who asks for what and when, and what stands behind which endpoint.
+
+    The way to the vendor is the first of `ways`; where links change, they take turns. Engines are asked for their load
+    each `probe_s`.
+    """
 
     case: Case
     setting: Setting
@@ -99,6 +106,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...]
     pools: dict[str, EngineProfile]
     sold: ApiProfile
+    ways: tuple[LinkProfile, ...]
+    probe_s: float
 
     @property
     def ends_s(self) -> float:
@@ -116,14 +125,14 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         return Policy(seed=self.case.seed, hold_s_max=600.0, held_max=4096)
 
 
-def scene(data: Path, case: Case) -> Scene:
-    """Set it up."""
+def scene(data: Path, case: Case, *, bytes_sigma: float = BYTES_SIGMA) -> Scene:
+    """Set it up; how many tokens stand in a prompt's bytes scatters by `bytes_sigma`."""
     regime, setting, chance = case.regime, TRACES[case.trace], Chance(case.seed)
     pools = {OWN: setting.own if regime is Regime.PREFIX else replace(setting.own, keeps_prefixes=False)}
     sold = api.PRESETS[setting.vendor]
     if regime is not Regime.PREFIX:
         sold = replace(sold, cache=None)
-    ask = _ask(regime, setting)
+    ask = _ask(regime, setting, bytes_sigma)
     jobs = _jobs(data, case, ask, chance)
     if regime is Regime.SURPRISE:
         jobs = [_longer(job) if place >= REQUESTS // 2 else job for place, job in enumerate(jobs)]
@@ -154,6 +163,8 @@ def scene(data: Path, case: Case) -> Scene:
         endpoints=_endpoints(case.regime, setting, pools, sold),
         pools=pools,
         sold=sold,
+        ways={Regime.LINK_BAD: (LINK_BAD,), Regime.LINK_CHANGING: (WAY, LINK_BAD)}.get(regime, (WAY,)),
+        probe_s=STALE_PROBE_S if regime is Regime.STALE else PROBE_S,
     )
 
 
@@ -161,7 +172,7 @@ def play(scene: Scene, makes: Makes) -> list[Outcome]:
     """Let it happen; what came of each request, in the order of their arrival."""
     regime, chance = scene.case.regime, Chance(scene.case.seed)
     world = World(scene.endpoints, scene.policy, router=makes(scene.endpoints, scene.policy))
-    link = Link(LINK_BAD if regime is Regime.LINK_BAD else WAY, chance, VENDOR)
+    link = Link(scene.ways[0], chance, VENDOR)
     places: dict[str, Local | Remote] = {
         name: Local(name, Engine(profile), world.loop, world, tells_memory=regime is Regime.MEMORY)
         for name, profile in scene.pools.items()
@@ -171,10 +182,18 @@ def play(scene: Scene, makes: Makes) -> list[Outcome]:
     assert isinstance(own, Local)
     own.share(iter(scene.others))
     _arrange(scene, world, own, vendor)
-    probe_s = STALE_PROBE_S if regime is Regime.STALE else 5.0
-    world.run(places, Given(list(scene.jobs)), probe_s=probe_s, until_s=100 * DAY_S)
+    world.run(places, Given(list(scene.jobs)), probe_s=scene.probe_s, until_s=100 * DAY_S)
     places_of = {job.request.id: place for place, job in enumerate(scene.jobs)}
     return sorted(world.outcomes, key=lambda outcome: places_of[outcome.request.id])
+
+
+def chosen(asked: str, known: Iterable[_Named]) -> list[_Named]:
+    """Those of what there is whose names stand in a list with commas; all where it is empty."""
+    names, there = [name for name in asked.split(",") if name], list(known)
+    unknown = sorted(set(names) - {str(one) for one in there})
+    if unknown:
+        raise SystemExit(f"there is no {', '.join(unknown)}; there are {', '.join(there)}")
+    return [one for one in there if not names or str(one) in names]
 
 
 def tokens_usd(scene: Scene, job: Job) -> float:
@@ -193,7 +212,7 @@ def _arrange(scene: Scene, world: World, own: Local, vendor: Remote) -> None:
         case Regime.PRICE_STEP:
             at(span_s / 2.0, _reprice, world, scene.policy)
         case Regime.LINK_CHANGING:
-            ways = [Link(profile, Chance(scene.case.seed), VENDOR) for profile in (WAY, LINK_BAD)]
+            ways = [Link(profile, Chance(scene.case.seed), VENDOR) for profile in scene.ways]
             for turn in range(1, int(span_s / LINK_HOLDS_S) + 1):
                 at(turn * LINK_HOLDS_S, setattr, vendor, "way", ways[turn % 2])
         case Regime.OUTAGE:
@@ -231,16 +250,16 @@ def _worth(regime: Regime) -> float:
     return WORTH_CHEAP if regime in (Regime.CHEAP_080, Regime.CHEAP_125) else WORTH
 
 
-def _ask(regime: Regime, setting: Setting) -> Ask:
+def _ask(regime: Regime, setting: Setting, bytes_sigma: float) -> Ask:
     worth_usd = 1000.0 * _worth(regime) * PRICE_USD
 
     def klass(name: str, ttft_s: float) -> RequestClass:
         return RequestClass(name=name, slo=Slo(ttft_s=ttft_s, tpot_s=TPOT_S), worth_usd_per_1k_tokens=worth_usd)
 
     if regime is not Regime.CLASSES:
-        return Ask("m", [(klass("usual", setting.ttft_s), 1.0)])
+        return Ask("m", [(klass("usual", setting.ttft_s), 1.0)], bytes_sigma=bytes_sigma)
     limits = {"tight": setting.ttft_s, "relaxed": RELAXED_TTFT_FACTOR * setting.ttft_s, "batch": BATCH_TTFT_S}
-    return Ask("m", [(klass(name, limits[name]), share) for name, share in CLASSES.items()])
+    return Ask("m", [(klass(name, limits[name]), share) for name, share in CLASSES.items()], bytes_sigma=bytes_sigma)
 
 
 def _jobs(data: Path, case: Case, ask: Ask, chance: Chance) -> list[Job]:

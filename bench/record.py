@@ -33,7 +33,9 @@ def record(name: str, found: dict[str, object]) -> None:
 def commit() -> str:
     """The commit that is checked out; `+` where files differ from it."""
     head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-    dirty = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=True)
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "src", "bench/*.py"], capture_output=True, text=True, check=True
+    )
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
 
 

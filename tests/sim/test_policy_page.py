@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from bench.policy_bounds import Bracket
 from bench.policy_figures import Interval, Tried, hull_at
-from bench.policy_judged import Judged, Point, promises
+from bench.policy_judged import Ablated, Chained, Judged, Point, TakenApart, Terms, promises
 from bench.policy_page import LOSING_SHOWN, page
 from bench.policy_plots import hull
 from hypothesis import given
@@ -69,6 +69,8 @@ def judged(trace: str, gain: float, *, regime: str = "load-1.00", closed: float 
         saved_today=around(gain),
         gain=around(gain),
         kept=around(gain),
+        behind_rule=[-0.1, -gain],
+        behind_schedule=None if closed is None else [0.1, 0.2],
         bounds=None if closed is None else Bracket(bound=1.2, schedule=1.1),
         closed_bound=closed,
         closed_schedule=closed,
@@ -98,7 +100,7 @@ def test_broken_promises_stand_before_those_that_hold() -> None:
 
 def test_each_world_has_a_plot_with_all_its_points() -> None:
     found = read([judged("one", 0.1, closed=None), judged("two", 0.2, closed=None)])
-    assert found.count("svg") == 2
+    assert found.count("svg") == 2 * 2
     assert found.count("circle") == 2 * len(RULES)
     assert found.count("path", "ours") == found.count("path", "hull") == 2
 
@@ -160,3 +162,32 @@ def usd_on(corners: list[Point], attainment: float) -> float:
             part = (attainment - one.attainment) / (after.attainment - one.attainment)
             return one.usd + part * (after.usd - one.usd)
     return corners[0].usd if attainment <= corners[0].attainment else corners[-1].usd
+
+
+def test_regret_is_drawn_against_the_best_rule_and_against_a_schedule_where_there_is_one() -> None:
+    found = read([judged("known", 0.2), judged("blind", -0.3, closed=None)])
+    assert found.count("path", "behind") == 2
+    assert found.count("path", "planned") == 1
+    assert "+0.3 in the end" in found.texts
+    assert "-0.2 in the end" in found.texts
+
+
+def test_what_parts_are_worth_stands_with_those_first_that_do_harm() -> None:
+    def reached(value: float) -> Point:
+        return Point(name="", knob=0.0, attainment=0.9, usd=0.1, value=value, ours=0.5, unserved=0)
+
+    def terms(trace: str, without: dict[str, float]) -> Terms:
+        steps = [Chained(knows="as it is", reached=reached(1.0)), Chained(knows="lengths", reached=reached(1.03))]
+        ablations = [Ablated(without=name, reached=reached(value)) for name, value in without.items()]
+        return Terms(trace=trace, regime="load-1.00", seed=1, chain=steps, ablations=ablations)
+
+    worlds = [judged("known", 0.2), judged("other", 0.1, closed=None)]
+    parts = [terms("known", {"order<": 0.9, "margin": 1.01}), terms("other", {"order<": 0.8, "margin": 1.02})]
+    found = Read(page("abc123", "cores", worlds, promises(worlds), TakenApart(commit="def456", worlds=parts)))
+    assert [text for text in found.texts if text in ("order<", "margin")] == ["margin", "order<"]
+    harms = [text for text in found.texts if text in ("2 of 2", "0 of 2")]
+    assert harms[-2:] == ["2 of 2", "0 of 2"]
+    assert found.texts.count("+0.030") == 2
+    # From the last step to the schedule, and from there to the bound: of the one world where they are known.
+    assert found.texts.count("+0.070") == 1
+    assert found.texts.count("+0.100") >= 1

@@ -227,7 +227,7 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     quantile: Annotated[
         float,
         Meta(
-            ge=0.5,  # below the median nothing is promised
+            ge=0.6,  # nearer to the median, promises that are kept and missed tell nothing of a spread
             le=0.999,  # beyond, hundreds of samples hold one exception, and the quantile is noise
             description="Quantile at which a prediction has to keep the promise. Nine in ten is what interactive "
             "services usually promise.",

@@ -93,10 +93,14 @@ class Sight:
         return self.wait_s + self.base.first_s
 
     @property
+    def spent_s(self) -> float:
+        """How long ago it came when it has a slot."""
+        return self._now_s - self._request.arrived_s + self.wait_s
+
+    @property
     def attainment(self) -> float:
         """P(every axis of the promise is kept)."""
-        spent_s = self._now_s - self._request.arrived_s + self.wait_s
-        return attainment(self._request, self.base, spent_s)
+        return attainment(self._request, self.base, self.spent_s)
 
 
 class Rule(Protocol):

@@ -11,6 +11,7 @@ from math import inf
 import msgspec
 
 from tidegate.core.model import Request
+from tidegate.core.value import value_usd, worth_usd
 from tidegate.sim.binder import Sight
 from tidegate.sim.chance import Chance
 
@@ -167,3 +168,18 @@ class CheapestOnTime(msgspec.Struct, frozen=True):
         if on_time:
             return min(on_time, key=lambda one: (one.base.cost_usd, one.ttft_s, one.endpoint.name))
         return min(sights, key=lambda one: (-one.attainment, one.base.cost_usd, one.endpoint.name))
+
+
+class MostValue(msgspec.Struct, frozen=True):
+    """Where it is worth most, waiting included: what the router decides by, once and for all as it comes."""
+
+    patience_s: float | None = None
+
+    def pick(self, request: Request, sights: Sequence[Sight]) -> Sight:
+        """See `Rule`."""
+
+        def usd(one: Sight) -> float:
+            worth = worth_usd(request, one.base.length)
+            return value_usd(request, one.base, worth, one.spent_s)
+
+        return min(sights, key=lambda one: (-usd(one), one.ttft_s, one.endpoint.name))
