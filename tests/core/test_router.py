@@ -20,6 +20,7 @@ from tidegate.core.model import (
     Wait,
 )
 from tidegate.core.router import Router
+from tidegate.core.waiting import SCHEDULED_MAX
 from tidegate.core.why import Why
 
 
@@ -283,6 +284,51 @@ def test_what_is_held_is_due_at_once_when_our_engine_dies() -> None:
     router.observe(Probed(endpoint="laptop", up=False), 0.1)
     assert router.due(0.1) == [held]
     assert names(router.decide(held, 0.1)) == ["cloud"]
+
+
+def test_of_many_that_are_held_those_are_looked_at_whose_promises_end_first() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=4), held_max=1000)
+    fill(router, "laptop", 4)
+    many = [make.request(f"r{number:03}", ttft_s=1000.0 - number) for number in range(3 * SCHEDULED_MAX)]
+    hold(router, *many)
+    assert router.due(0.0) == []
+    for number in range(2):
+        router.observe(
+            Ended(request_id=f"laptop{number}", endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.2), 1.0
+        )
+    assert router.due(1.0) == [many[-1], many[-2]]
+    assert not any(isinstance(router.decide(one, 1.0).plan[0], Wait) for one in many[-2:])
+    assert all(isinstance(router.decide(one, 1.0).plan[0], Wait) for one in many[:-2])
+
+
+def test_of_many_that_are_held_all_are_due_when_our_engine_dies_or_their_time_is_over() -> None:
+    router = make.router(held_max=1000, hold_s_max=20.0)
+    fill(router, "laptop", 2)
+    many = [make.request(slo=Slo(e2e_s=600.0)) for _ in range(2 * SCHEDULED_MAX)]
+    hold(router, *many)
+    assert router.due(0.0) == []
+    assert {one.id for one in router.due(20.0)} == {one.id for one in many}
+    router.observe(Probed(endpoint="laptop", up=False), 0.1)
+    assert {one.id for one in router.due(0.1)} == {one.id for one in many}
+
+
+def test_whose_promise_is_over_makes_room_for_those_that_can_be_in_time() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=2), held_max=1000)
+    fill(router, "laptop", 2)
+    late = [make.request(ttft_s=1.0) for _ in range(2 * SCHEDULED_MAX)]
+    hold(router, *late, soon := make.request("soon", ttft_s=30.0))
+    router.observe(Ended(request_id="laptop0", endpoint="laptop", ending=Ending.OK, e2e_s=5.0, ttft_s=0.2), 5.0)
+    assert router.due(5.0) == [soon]
+
+
+def test_many_that_are_held_for_one_model_do_not_keep_another_from_its_engine() -> None:
+    router = make.router(
+        make.endpoint("laptop", concurrency=2), make.endpoint("desk", models=("other",)), held_max=1000
+    )
+    fill(router, "laptop", 2)
+    hold(router, *(make.request(ttft_s=30.0) for _ in range(2 * SCHEDULED_MAX)))
+    hold(router, other := make.request(model="other", ttft_s=60.0))
+    assert router.due(0.0) == [other]
 
 
 def test_an_endpoint_with_a_slot_is_used_while_another_of_ours_is_full() -> None:

@@ -1,5 +1,7 @@
 """The router: `decide` reads, `observe` writes."""
 
+from math import inf
+
 import msgspec
 
 from tidegate.core import memory, plan, rules
@@ -111,8 +113,16 @@ class Router:
             return []
         if self._is_static(now_s):
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
-        places = self._waiting.places(None, now_s)
-        unplaced = [r for r in held.values() if r.id not in places and not _waits(self.decide(r, now_s))]
+        places = self._waiting.places(now_s)
+        # Where nothing of ours serves one of those that are scheduled, it may be so for those behind them too.
+        without = {r.model for r in self._waiting.scheduled(now_s) if r.id not in places}
+        unplaced = [
+            r
+            for r in held.values()
+            if r.id not in places
+            and (r.model in without or self._waiting.expired(r, now_s))
+            and not _waits(self.decide(r, now_s))
+        ]
         return unplaced + [
             held[name]
             for name, place in places.items()
@@ -135,7 +145,7 @@ class Router:
             wait_s = 0.0
             if why is None and model.owned and (self._waiting.requests or not _begins(model, request, length, now_s)):
                 alone = item(request, worth, {model.name: base}, [])
-                wait_s = max(0.0, self._waiting.places(alone, now_s)[request.id].as_if_s - now_s)
+                wait_s = max(0.0, self._waiting.place(alone, now_s).as_if_s - now_s)
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
             spare = model.memory.spare(now_s)
             found.append(
@@ -358,8 +368,14 @@ class Router:
         own = {o.model.name: o for o in options if o.model.owned}
         others = [o for o in options if not o.model.owned]
         elsewhere = plan.best_first(others)
-        work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
-        place = self._waiting.places(work, now_s)[request.id]
+        place = None
+        if request.id in self._waiting.requests and own and not self._waiting.expired(request, now_s):
+            place = self._waiting.places(now_s).get(request.id)
+            if place is None and request not in self._waiting.scheduled(now_s):
+                return self._wait(request, next(iter(own)), inf, now_s)
+        if place is None:
+            work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
+            place = self._waiting.place(work, now_s)
         if place.away:
             ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
@@ -419,7 +435,7 @@ class Router:
         )
         free = any(takes[m.name] for m in own)
         if own and not free and (held or not ranked) and self._waiting.may_wait(request, now_s):
-            return self._wait(request, own[0].name, float("inf"), now_s)
+            return self._wait(request, own[0].name, inf, now_s)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._models, now_s)
         names = ranked[: self._attempts_max(request)]

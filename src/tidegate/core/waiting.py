@@ -1,6 +1,9 @@
 """Requests that are held: which may wait, and where each would go now."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
+from math import inf
+from typing import Final
 
 from tidegate.core import plan
 from tidegate.core.base import Base, asked
@@ -11,11 +14,29 @@ from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import DecisionOverran, Ended, Held, Observation, Overrides, Policy, Released, Request
 from tidegate.core.value import worth_usd
 
+# Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
+# schedule has to be made while streams flow.
+SCHEDULED_MAX: Final = 64
+
+_Turn = tuple[float, float, str]
+"""When its promise ends, when it came, and its id."""
+
 
 class Waiting:
     """The `requests` that are held, by id. `hold`, `release` and `forget` write, the rest reads."""
 
-    __slots__ = ("_at_s", "_bases", "_eligible", "_lengths", "_models", "_policy", "requests")
+    __slots__ = (
+        "_at_s",
+        "_bases",
+        "_eligible",
+        "_known_lengths",
+        "_lengths",
+        "_models",
+        "_places",
+        "_policy",
+        "_turns",
+        "requests",
+    )
 
     def __init__(
         self,
@@ -27,9 +48,17 @@ class Waiting:
     ) -> None:
         self.requests = requests
         self._models, self._eligible, self._lengths, self._policy = models, eligible, lengths, policy
+        # By model, whose turn is when.
+        self._turns: dict[str, dict[str, _Turn]] = {}
+        for request in requests.values():
+            self._turns.setdefault(request.model, {})[request.id] = _turn(request)
         # By endpoint and request, what was predicted at one moment: while several are released, most of it stays.
         self._bases: dict[str, dict[str, Base]] = {}
         self._at_s = 0.0
+        # What is believed of their outputs, until another one teaches.
+        self._known_lengths: dict[str, Length] = {}
+        # Where they go at one moment, until a fact changes it.
+        self._places: tuple[float, dict[str, Place]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -43,13 +72,31 @@ class Waiting:
         """Whether it has waited for as long as it may."""
         return now_s - request.arrived_s >= self._policy.hold_s_max
 
-    def places(self, new: Item | None, now_s: float) -> dict[str, Place]:
-        """Where each of them goes, by id, with one more where given. Whom nothing of ours can serve has no place."""
-        items = [] if new is None else [new]
-        for request in self.requests.values():
-            if new is not None and request.id == new.request.id:
-                continue
-            length = self._lengths.of(request)
+    def scheduled(self, now_s: float) -> list[Request]:
+        """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
+        found: list[Request] = []
+        for turns in self._turns.values():
+            names = [turn[2] for turn in sorted(turns.values())] if len(turns) > SCHEDULED_MAX else list(turns)
+            if len(names) > SCHEDULED_MAX:
+                past = bisect_left(names, now_s, key=lambda name: turns[name][0])
+                names = (names[past:] + names[:past])[:SCHEDULED_MAX]
+            found += [self.requests[name] for name in names]
+        return found
+
+    def places(self, now_s: float) -> dict[str, Place]:
+        """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
+        if self._places is None or self._places[0] != now_s:
+            self._places = now_s, self._schedule(self.scheduled(now_s), [], now_s)
+        return self._places[1]
+
+    def place(self, work: Item, now_s: float) -> Place:
+        """Where one goes beside them, whether it waits already or not."""
+        others = [request for request in self.scheduled(now_s) if request.id != work.request.id]
+        return self._schedule(others, [work], now_s)[work.request.id]
+
+    def _schedule(self, requests: list[Request], items: list[Item], now_s: float) -> dict[str, Place]:
+        for request in requests:
+            length = self._length(request)
             own = self._own(request, length, now_s)
             if own:
                 items.append(item(request, worth_usd(request, length), own))
@@ -63,6 +110,14 @@ class Waiting:
             else:
                 rooms[name] = model.room
         return schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), now_s)
+
+    def _length(self, request: Request) -> Length:
+        length = self._known_lengths.get(request.id)
+        if length is None:
+            length = self._lengths.of(request)
+            if request.id in self.requests:
+                self._known_lengths[request.id] = length
+        return length
 
     def _own(self, request: Request, length: Length, now_s: float) -> dict[str, Base]:
         """What it would take at each of our own that it may wait for."""
@@ -83,7 +138,7 @@ class Waiting:
 
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
         """What it would be worth at each endpoint that is not ours, best first."""
-        length = self._lengths.of(request)
+        length = self._length(request)
         models, _ = self._eligible.now(request, length, now_s)
         others = [m for m in models if not m.owned]
         return plan.best_first(plan.weigh(request, others, length, worth_usd(request, length), now_s))
@@ -93,23 +148,38 @@ class Waiting:
     def hold(self, request: Request) -> None:
         """It waits from now on."""
         self.requests[request.id] = request
+        self._turns.setdefault(request.model, {})[request.id] = _turn(request)
         for known in self._bases.values():
             known.pop(request.id, None)
+        self._known_lengths.pop(request.id, None)
 
     def release(self, request_id: str) -> None:
         """It waits no more, if it did."""
-        self.requests.pop(request_id, None)
+        request = self.requests.pop(request_id, None)
+        if request is not None:
+            turns = self._turns[request.model]
+            del turns[request_id]
+            if not turns:
+                del self._turns[request.model]
+            self._known_lengths.pop(request_id, None)
 
     def forget(self, fact: Observation) -> None:
         """A fact is about to be taken in: predictions that it may change count no more, though no time has passed."""
-        if not self._bases:
-            return
-        match fact:
-            case Held() | Released() | Overrides() | DecisionOverran():
-                # None of these is about how long anything takes.
-                pass
-            case Ended():
-                # It tells of lengths, too.
-                self._bases.clear()
-            case _:
-                self._bases.pop(fact.endpoint, None)
+        self._places = None
+        if isinstance(fact, Ended):
+            # It tells of lengths, too.
+            self._known_lengths.clear()
+            self._bases.clear()
+        elif self._bases and not isinstance(fact, Held | Released | Overrides | DecisionOverran):
+            # Those are not about how long anything takes.
+            self._bases.pop(fact.endpoint, None)
+
+
+def _turn(request: Request) -> _Turn:
+    """By the end of its promise; whom nothing was promised comes last."""
+    slo, ends_s = request.slo, inf
+    if slo.ttft_s is not None:
+        ends_s = request.arrived_s + slo.ttft_s
+    if slo.e2e_s is not None:
+        ends_s = min(ends_s, request.arrived_s + slo.e2e_s)
+    return ends_s, request.arrived_s, request.id
