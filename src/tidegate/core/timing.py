@@ -77,6 +77,11 @@ class Timing:
         """Its first content is here. `cache_told`: at its end, the engine will tell what was cached."""
         if not self._waits(sent, ttft_s, cache_told=cache_told):
             self._correct_ttft(sent, sent.ttft, ttft_s, now_s)
+        elif self._local and not sent.was_cold and ttft_s > sent.warm_s_high:
+            # Later than with nothing cached it is for the engine, whatever was cached.
+            whole = sent.ttft.had(self.ttft.factors, self.parts.computed(sent.ttft, sent.prompt_tokens, 0.0))
+            if ttft_s - sent.network_s > sent.stretch * whole.high_s(self.deviations):
+                self._correct_ttft(sent, whole, ttft_s, now_s)
 
     def judge(self, sent: Reservation, fact: Ended, now_s: float) -> None:
         """Whether the promise of the whole was kept."""
