@@ -88,6 +88,7 @@ def started(request: Request, endpoint: str) -> Started:
         session=request.session,
         prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
         preamble_bytes=request.preamble_bytes,
+        promised_tpot_s=request.slo.tpot_s,
     )
 
 

@@ -63,7 +63,7 @@ def learned(e: EndpointState) -> bytes:
     memory = (e.memory.tokens, e.memory.slots, e.memory.full)
     return msgspec.json.encode(
         (e.network, breaker, e.ttft, e.tpot, e.context_tokens, e.not_before_s, e.fingerprint, kept, load, cold)
-        + (memory, e.e2e)
+        + (memory, e.e2e, e.batch)
     )
 
 

@@ -6,13 +6,14 @@ from typing import Final
 
 from tidegate.core import identity, likeness
 from tidegate.core.base import Base, asked
+from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import unjudged
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
-from tidegate.core.latency import Sent, sum_of
+from tidegate.core.latency import PARTS, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
 from tidegate.core.load import FINENESS
@@ -127,8 +128,8 @@ class EndpointModel:
         self.cost = Cost(endpoint)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self._load_max: int | None
+        self._slots: tuple[float, list[float]] | None
         self._seat()
-        self._slots: tuple[float, list[float]] | None = None
         # Adds up over attempts in a row whose first content came later than promised, or sooner than it can.
         self._surprises = 0
 
@@ -351,6 +352,7 @@ class EndpointModel:
                 believed_s=base.network_s + sum_of(self.timing.parts.first_believed, base.ttft.parts),
             ),
             output_tokens_high=int(base.length.high_tokens),
+            promised_tpot_s=self._promised(fact, base, now_s),
         )
         state.reservations[fact.request_id] = reservation
         self.memory.started(reservation)
@@ -420,6 +422,7 @@ class EndpointModel:
         if not reservation.teaches:
             return reservation
         self.timing.judge(reservation, fact, now_s)
+        self._learn_batch(reservation, fact, now_s)
         if fact.ttft_s is not None:
             if reservation.first_s is None:
                 self._learn_load(reservation, fact.ttft_s, now_s)
@@ -484,6 +487,8 @@ class EndpointModel:
             self.prior = prior
             state.ttft = state.tpot = None
             state.e2e = unjudged(OUTPUT_ROWS)
+            state.batch = Batch()
+            self._seat()
             self.timing = Timing(self.endpoint, prior, self._quantile, state, self.others)
         self._declare_memory()
         self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
@@ -491,15 +496,35 @@ class EndpointModel:
     def _remember(self, fact: Probed, now_s: float) -> None:
         """Take in what it tells of its memory."""
         self.memory.report(fact, now_s)
-        self._slots = None
         self._seat()
 
     def _seat(self) -> None:
-        """How many it takes at once: what is ours gets no more than it has slots, so that the rest waits here."""
-        slots, concurrency = self.memory.slots, self.endpoint.concurrency
-        self.places = concurrency if slots is None or not self.owned else min(slots, concurrency)
+        """How many it takes at once: what is ours gets no more than it has slots, and is quick with, so that the rest
+        waits here."""
+        slots, places = self.memory.slots, self.endpoint.concurrency
+        if self.owned:
+            places = self.state.batch.of(places if slots is None else min(slots, places))
+        self.places = places
+        self._slots = None
         # It takes the next request once a slot is free: that will never see more beside it than this.
         self._load_max = self.places - 1 if self.owned else None
+
+    def _promised(self, fact: Started, base: Base, now_s: float) -> float | None:
+        """The time per token that it was promised, where one that is alone there is believed to keep that."""
+        promised_s, alone = fact.promised_tpot_s, [0.0] * PARTS
+        if promised_s is not None:
+            alone[0] = base.tpot.parts[0]
+            if self.timing.tpot.predict(alone, 0, 0, now_s).median_s > promised_s:
+                return None
+        return promised_s
+
+    def _learn_batch(self, sent: Reservation, fact: Ended, now_s: float) -> None:
+        """Whether its tokens took longer than was promised, and others were there at which to look for the reason."""
+        promised_s, tpot_s = sent.promised_tpot_s, self.timing.tpot_s(sent, fact)
+        if promised_s is None or tpot_s is None or not (self.owned and self._shares_compute) or not sent.tpot.column:
+            return
+        self.state.batch.learn(tpot_s > promised_s, now_s)
+        self._seat()
 
     def _declare_memory(self) -> None:
         machine = self.endpoint.machine

@@ -166,7 +166,8 @@ class Latency:
         scale_s = max(sent.raw_s, took_s / RATIO_MAX)
         x = [part / scale_s for part in sent.parts]
         error, trust = log(took_s / sent.median_s), 0.0
-        middle = MIDDLE * sent.sigma if sent.trust > MIDDLE_TRUST else inf
+        # What was predicted before a change is far off for that change, and no limit holds its sample back.
+        middle = MIDDLE * sent.sigma if sent.trust > MIDDLE_TRUST and sent_s >= learned.shift.moved_s else inf
         most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
         if sent_s >= learned.shift.moved_s:
             trust = sent.trust

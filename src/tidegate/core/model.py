@@ -272,7 +272,8 @@ class Released(Record, frozen=True, kw_only=True, tag="released"):
 class Started(Record, frozen=True, kw_only=True, tag="started"):
     """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone.
 
-    `prefix` is the beginning of the prompt in short, a tenth of what the request has of it.
+    `prefix` is the beginning of the prompt in short, a tenth of what the request has of it. `promised_tpot_s` is the
+    limit of its SLO on the time per token.
     """
 
     request_id: str
@@ -288,6 +289,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     hedge: bool = False
     prefix: Prefix | None = None
     preamble_bytes: int = 0
+    promised_tpot_s: float | None = None
 
 
 class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):

@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import bins, hazard, keeping, load, memory
+from tidegate.core import batch, bins, hazard, keeping, load, memory
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -158,6 +158,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         load=load.kept(e.load, now_s),
         cold=_revived_cold(e.cold, now_s),
         memory=memory.kept(e.memory, now_s),
+        batch=replace(e.batch, at_s=min(e.batch.at_s, now_s)),
     )
 
 
@@ -223,6 +224,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
     if why := load.fault(e.load):
         yield why
     if why := memory.fault(e.memory):
+        yield why
+    if why := batch.fault(e.batch):
         yield why
     if (len(e.cold.idle), len(e.cold.levels)) != (hazard.BINS, hazard.BINS):
         yield f"`cold` has {len(e.cold.idle)} and {len(e.cold.levels)} bins, not {hazard.BINS}"

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
@@ -152,6 +153,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     load: Load = msgspec.field(default_factory=Load)
     cold: ColdState = msgspec.field(default_factory=ColdState)
     memory: MemoryState = msgspec.field(default_factory=MemoryState)
+    batch: Batch = msgspec.field(default_factory=Batch)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

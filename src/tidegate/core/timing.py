@@ -57,6 +57,15 @@ class Timing:
         found = self.stretches[row] = self._e2e.stretch(row)
         return found
 
+    @staticmethod
+    def tpot_s(sent: Reservation, fact: Ended) -> float | None:
+        """The time per token of an answer that came to its end; None where it was too short to tell."""
+        # Several completions are decoded side by side: a step yields one token of each.
+        tokens = (fact.output_tokens or 0) / sent.completions
+        if fact.ttft_s is None or fact.ending is not Ending.OK or tokens < TPOT_TOKENS_MIN:
+            return None
+        return max((fact.e2e_s - fact.ttft_s) / (tokens - 1.0), TPOT_S_MIN)
+
     def prompt_s(self, parts: list[float]) -> float:
         """What a prompt keeps the engine busy with. Corrections are not in it: they would feed on themselves."""
         factors = self.ttft.factors
@@ -68,6 +77,11 @@ class Timing:
         """Its first content is here. `cache_told`: at its end, the engine will tell what was cached."""
         if not self._waits(sent, ttft_s, cache_told=cache_told):
             self._correct_ttft(sent, sent.ttft, ttft_s, now_s)
+        elif self._local and not sent.was_cold and ttft_s > sent.warm_s_high:
+            # Later than with nothing cached it is for the engine, whatever was cached.
+            whole = sent.ttft.had(self.ttft.factors, self.parts.computed(sent.ttft, sent.prompt_tokens, 0.0))
+            if ttft_s - sent.network_s > sent.stretch * whole.high_s(self.deviations):
+                self._correct_ttft(sent, whole, ttft_s, now_s)
 
     def judge(self, sent: Reservation, fact: Ended, now_s: float) -> None:
         """Whether the promise of the whole was kept."""
@@ -143,10 +157,9 @@ class Timing:
             self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
-        # Several completions are decoded side by side: a step yields one token of each.
-        tokens = (fact.output_tokens or 0) / sent.completions
-        if fact.ending is Ending.OK and tokens >= TPOT_TOKENS_MIN:
-            tpot_s = max((fact.e2e_s - ttft_s) / (tokens - 1.0), TPOT_S_MIN)
+        tpot_s = self.tpot_s(sent, fact)
+        if tpot_s is not None:
+            tokens = (fact.output_tokens or 0) / sent.completions
             missed = tpot_s > sent.tpot.high_s(self.deviations)
             share = _share_alone(sent) * tokens / (tokens + SHORT_TOKENS)
             self.tpot.correct(sent.tpot, tpot_s, tokens - 1.0, missed, sent.started_s, now_s, share)

@@ -118,6 +118,7 @@ class Account:
             hedge=hedge,
             prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
             preamble_bytes=request.preamble_bytes,
+            promised_tpot_s=request.slo.tpot_s,
         )
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge

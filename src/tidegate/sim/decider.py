@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request
+from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Started, replace
 from tidegate.core.router import Router
 
 
@@ -47,7 +47,9 @@ class Follower:
         return self._router.held
 
     def observe(self, fact: Observation, now_s: float) -> None:
-        """Take in a fact."""
+        """Take in a fact. A rule fills engines as it says itself: a promise that is not told makes no batch smaller."""
+        if isinstance(fact, Started):
+            fact = replace(fact, promised_tpot_s=None)
         self._router.observe(fact, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:

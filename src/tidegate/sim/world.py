@@ -293,6 +293,7 @@ class World:
             session=request.session,
             prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
             preamble_bytes=request.preamble_bytes,
+            promised_tpot_s=request.slo.tpot_s,
         )
         timed = request.prompt_bytes >= self.router.endpoint(name).network.telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
