@@ -74,7 +74,7 @@ def test_all_rules_that_hold_say_where_it_goes() -> None:
         Rule(when=BATCH, says=Ruling(rule="batch", to=("desk",))),
         Rule(when=Not(of=BATCH), says=RATHER_CLOUD),
     ]
-    observed = asked(**{"prompt_tokens": 2000, "class": "chat"})
+    observed: dict[str, Value | None] = {"prompt_tokens": 2000, "class": "chat"}
     assert rulings(written, observed) == (TO_CLOUD, RATHER_CLOUD)
 
 
@@ -161,15 +161,15 @@ def test_a_soft_rule_decides_about_what_waits_too() -> None:
     """The laptop is taken: free of rules the request waits for it, and where that breaks one it goes away."""
     router = make.router(make.endpoint("laptop", concurrency=1), make.endpoint("cloud", local=False))
     router.observe(make.started(make.request("before"), "laptop"), 0.0)
-    slow = {"slo": Slo(ttft_s=60.0)}
-    assert isinstance(router.decide(make.request(**slow), 0.0).plan[0], Wait)
-    decision = router.decide(make.request(**slow, rulings=(RATHER_CLOUD,)), 0.0)
+    slow = Slo(ttft_s=60.0)
+    assert isinstance(router.decide(make.request(slo=slow), 0.0).plan[0], Wait)
+    decision = router.decide(make.request(slo=slow, rulings=(RATHER_CLOUD,)), 0.0)
     assert decision.plan[0].endpoint == "cloud"
     assert decision.why is Why.RULE_DECIDES
     stays = Ruling(rule="rather-home", to=("laptop",), break_usd=1.0)
-    late = {"slo": Slo(ttft_s=0.5)}
-    assert router.decide(make.request(**late), 0.0).plan[0].endpoint == "cloud"
-    assert isinstance(router.decide(make.request(**late, rulings=(stays,)), 0.0).plan[0], Wait)
+    late = Slo(ttft_s=0.5)
+    assert router.decide(make.request(slo=late), 0.0).plan[0].endpoint == "cloud"
+    assert isinstance(router.decide(make.request(slo=late, rulings=(stays,)), 0.0).plan[0], Wait)
 
 
 def test_what_waits_is_let_go_by_its_rules_and_not_against_them() -> None:

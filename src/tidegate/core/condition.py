@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-Value = bool | int | float | str | tuple[str, ...] | tuple[float, ...]
+Scalar = bool | int | float | str
+Value = Scalar | tuple[Scalar, ...]
 Features = Mapping[str, Value | None]
 """What is observed of a request, by the name that rules have for it; None where it says nothing."""
 
