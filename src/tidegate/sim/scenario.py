@@ -244,6 +244,8 @@ class _Reading:
             if table is not None:
                 made[name] = table
         asked = {name for table in traffic for name in table.classes or INTERACTIVE}
+        if self._config is not None and any(table.classes is None for table in traffic):
+            asked |= {rule.klass for rule in self._config.rules if rule.klass}
         checks.bounds(made, asked, problems)
         return made
 
@@ -251,6 +253,7 @@ class _Reading:
 def _recorded(instead_of: Sequence[TrafficTable], file: Path, kind: TraceFormat) -> TrafficTable:
     """A trace whose requests ask as the first of these do, and are of the classes of all, each traffic's as often."""
     classes: dict[str, float] = {}
+    named = any(table.classes is not None for table in instead_of)
     for table in instead_of:
         weights = table.classes or INTERACTIVE
         total = sum(weights.values())
@@ -259,7 +262,7 @@ def _recorded(instead_of: Sequence[TrafficTable], file: Path, kind: TraceFormat)
     first = instead_of[0]
     return TrafficTable(
         model=first.model,
-        classes=classes,
+        classes=classes if named else None,
         output_tokens_max=first.output_tokens_max,
         trace=os.fspath(file.absolute()),
         format=kind,
