@@ -75,7 +75,7 @@ def print_explained(console: Console, one: Explained) -> None:
         soft_wrap=True,
     )
     for ruling in request.rulings:
-        console.print(f"  rule [bold]{ruling.rule}[/] holds: {_ruling_text(ruling)}", soft_wrap=True)
+        console.print(f"  rule [bold]{ruling.rule}[/] holds: {ruling_text(ruling)}", soft_wrap=True)
     # What rules put on endpoints is shown where it is anything.
     usd = [*USD, "rule"] if any("rule" in c.contributions_usd for c in one.candidates) else USD
     table = Table(
@@ -151,7 +151,8 @@ def _excluded(candidate: Candidate) -> str:
     return WHY_TEXT[candidate.excluded] + (f" ({candidate.rule})" if candidate.rule else "")
 
 
-def _ruling_text(ruling: Ruling) -> str:
+def ruling_text(ruling: Ruling) -> str:
+    """What an operators' rule says, for people."""
     if ruling.klass:
         return f"class {ruling.klass}"
     to = ", ".join(ruling.to)
