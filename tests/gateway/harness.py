@@ -211,6 +211,7 @@ async def house(
     classes: dict[str, dict[str, Any]] | None = None,
     models: dict[str, dict[str, Any]] | None = None,
     budget: dict[str, Any] | None = None,
+    rules: Sequence[dict[str, Any]] = (),
     clock: Clock | None = None,
     **places: Place,
 ) -> AsyncIterator[House]:
@@ -228,7 +229,8 @@ async def house(
                 await stack.enter_async_context(engines[name])
         urls = {name: place.url or engines[name].url for name, place in places.items()}
         file = folder / "tidegate.toml"
-        file.write_text(_toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}, budget or {}))
+        tables = _toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}, budget or {})
+        file.write_text(tables + "".join(f"\n[[rule]]\n{_lines(rule)}" for rule in rules))
         clock = clock or Clock()
 
         def source() -> Config:
@@ -292,9 +294,11 @@ def _toml(
     for name, place in places.items():
         told = {"url": urls[name], **serves, "context_tokens": place.context_tokens, "probe_s": 3600}
         tables[f"endpoint.{name}"] = {"prior": SURE} | told | place.settings
-    return "\n".join(
-        f"[{name}]\n" + "".join(f"{k} = {_value(v)}\n" for k, v in t.items()) for name, t in tables.items()
-    )
+    return "\n".join(f"[{name}]\n{_lines(table)}" for name, table in tables.items())
+
+
+def _lines(table: dict[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
 
 
 def _value(value: Any) -> str:

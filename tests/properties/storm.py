@@ -26,6 +26,7 @@ from tidegate.core.model import (
     Probed,
     Released,
     Request,
+    Ruling,
     Segment,
     Slo,
     Step,
@@ -63,11 +64,25 @@ def endpoints() -> tuple[Endpoint, ...]:
     )
 
 
+# What operators' rules say of a request: nothing of most, of others one or two.
+RULINGS = (
+    *[()] * 6,
+    (Ruling(rule="ours", to=("desk", "lap")),),
+    (Ruling(rule="lap-alone", to=("lap",)),),
+    (Ruling(rule="far", to=("cheap", "cloud", "paris")), Ruling(rule="known", to=("cloud", "lap"))),
+    (Ruling(rule="nowhere", to=("gone",)),),
+    (Ruling(rule="rather-desk", to=("desk",), break_usd=0.002),),
+    (Ruling(rule="rather-far", to=("cloud", "paris"), break_usd=0.05), Ruling(rule="ours", to=("desk", "lap"))),
+    (Ruling(rule="named", klass="batch"), Ruling(rule="not-lap", to=("cheap", "cloud", "desk"), break_usd=0.0005)),
+)
+
+
 class Storm:
     """One seed's weather. `step` lets something happen; `lines` is the journal so far.
 
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
-    other tell of their load now and then, and some of their memory, true or not.
+    other tell of their load now and then, and some of their memory, true or not. `ruled`: operators' rules hold of
+    some.
     """
 
     def __init__(
@@ -78,6 +93,7 @@ class Storm:
         *,
         alike: bool = True,
         reports: bool = True,
+        ruled: bool = True,
     ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
@@ -86,8 +102,10 @@ class Storm:
         self.draw_alike = Random(f"{seed} alike")
         self.draw_load = Random(f"{seed} load")
         self.draw_memory = Random(f"{seed} memory")
+        self.draw_ruled = Random(f"{seed} ruled")
         self.alike = alike
         self.reports = reports
+        self.ruled = ruled
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -139,6 +157,7 @@ class Storm:
             session=self.draw_more.choice(("", "", "s1", "s2", "s3")),
             session_moves=self.draw_more.random() < 0.1,
             prefix=self.prefix(4 * tokens),
+            rulings=self.draw_ruled.choice(RULINGS) if self.ruled else (),
         )
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))

@@ -58,6 +58,7 @@ def used() -> Metrics:
     metrics.decided(Why.CHEAPEST_ON_TIME, 3e-5, refused=False)
     metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
     metrics.bad_request(404)
+    metrics.ruled("long-prompts")
     metrics.request_ended("interactive", "ok", 0.3, 1.2)
     metrics.key_refused("alice-1", "rate_limit_exceeded")
     metrics.key_ended("alice-1", "ok", 111, 0.25)

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.core.model import ANYWHERE, LOCAL, Capability, ModelGroup, Request, RequestClass, Slo
+from tidegate.core.condition import Comparison, Scalar
+from tidegate.core.model import ANYWHERE, LOCAL, Capability, ModelGroup, Request, RequestClass, Ruling, Slo, replace
+from tidegate.core.ruling import Rule
 from tidegate.wire.digest import prefix_digests, session_digest
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import MEDIA_TOKENS, ClassTable, client_request_id, intake
@@ -315,3 +317,90 @@ def test_no_header_whatever_raises_anything_but_a_bad_request(headers: dict[str,
 def test_the_core_gets_no_prompt() -> None:
     request, _ = taken(asked=call("XYZZYMARKER " * 500))
     assert "XYZZY" not in repr(request)
+
+
+BATCH = RequestClass(name="batch", slo=Slo(e2e_s=300.0))
+GIVES_BATCH = Rule(when=Comparison(feature="prompt_tokens", op=">", value=100), says=Ruling(rule="long", klass="batch"))
+GIVES_PRIVATE = Rule(
+    when=Comparison(feature="prompt_tokens", op=">", value=100), says=Ruling(rule="hide", klass="private")
+)
+BATCH_GOES = Rule(when=Comparison(feature="class", op="==", value="batch"), says=Ruling(rule="away", to=("cloud",)))
+RULED = ClassTable(
+    classes={"batch": BATCH, **TABLE.classes}, default="interactive", rules=(GIVES_BATCH, GIVES_PRIVATE, BATCH_GOES)
+)
+LONG = "word " * 1000
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "table", "klass", "rules"),
+    [
+        # What the client says goes before every rule.
+        ({"x-tidegate-class": "private"}, LONG, RULED, "private", ()),
+        ({"x-tidegate-class": "batch"}, "hi", RULED, "batch", ("away",)),
+        # Then the first rule that holds, and only then the key's default and the gateway's.
+        ({}, LONG, RULED, "batch", ("long", "away")),
+        ({}, LONG, replace(RULED, default="private"), "batch", ("long", "away")),
+        ({}, "hi", replace(RULED, default="private"), "private", ()),
+        ({}, "hi", RULED, "interactive", ()),
+        # A class that is not for this key is given by no rule: the next one counts, or its default.
+        ({}, LONG, replace(RULED, classes=TABLE.classes, partial=True), "private", ("hide",)),
+        ({}, LONG, replace(RULED, classes={"interactive": INTERACTIVE}, partial=True), "interactive", ()),
+    ],
+)
+def test_header_rule_key_and_gateway_give_the_class_in_this_order(
+    headers: dict[str, str], content: str, table: ClassTable, klass: str, rules: tuple[str, ...]
+) -> None:
+    request, _ = taken(headers, call(content), table=table)
+    assert request.klass.partition("/")[0] == klass
+    assert tuple(one.rule for one in request.rulings) == rules
+    assert request.slo == table.classes[klass].slo
+
+
+def test_rules_see_what_is_asked_and_nothing_of_the_prompt() -> None:
+    asked: dict[str, Scalar] = {
+        "model": "large",
+        "prompt_tokens": taken(asked=call("secret"))[0].prompt_tokens,
+        "output_tokens_max": 7,
+        "completions": 2,
+        "session": True,
+        "stream": True,
+        "key": "alice-1",
+        "class": "interactive",
+    }
+    rules = [
+        Rule(when=Comparison(feature=f, op="==", value=v), says=Ruling(rule=f, to=("e",))) for f, v in asked.items()
+    ]
+    rules += [
+        Rule(when=Comparison(feature="needs", op="has", value="chat"), says=Ruling(rule="needs", to=("e",))),
+        *(
+            Rule(when=Comparison(feature=f, op="==", value="secret"), says=Ruling(rule="prompt", to=("e",)))
+            for f in ("prompt", "messages", "content")
+        ),
+    ]
+    request, _ = taken(
+        {"x-tidegate-session": "s"},
+        call("secret", max_tokens=7, n=2, stream=True),
+        table=replace(TABLE, rules=tuple(rules)),
+        key="alice-1",
+        group=ModelGroup(name="large", aliases=("m",)),
+    )
+    assert [one.rule for one in request.rulings] == [*asked, "needs"]
+
+
+@given(st.text(max_size=200))
+def test_rules_that_never_hold_change_nothing(content: str) -> None:
+    never = tuple(
+        Rule(when=Comparison(feature="completions", op=">", value=128), says=says)
+        for says in (
+            Ruling(rule="a", klass="private"),
+            Ruling(rule="b", to=("e",)),
+            Ruling(rule="c", to=(), break_usd=1.0),
+        )
+    )
+    assert taken(asked=call(content), table=replace(TABLE, rules=never)) == taken(asked=call(content))
+
+
+def test_a_rule_gives_no_class_whose_data_may_go_nowhere_with_this_key() -> None:
+    with pytest.raises(BadRequest, match="class private") as caught:
+        taken({}, call(LONG), residency=("us",), table=replace(RULED, rules=(GIVES_PRIVATE,)))
+    assert caught.value.status == 403

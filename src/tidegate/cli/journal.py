@@ -10,12 +10,16 @@ from rich.table import Table
 
 from tidegate import clock
 from tidegate.core.density import Density, Phase
-from tidegate.core.model import Candidate, Decision, Wait
+from tidegate.core.model import Candidate, Decision, Ruling, Wait
 from tidegate.core.replay import Explained, ReplayError
 from tidegate.core.replay import replay as replay_lines
 from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
 from tidegate.telemetry.journal import JournalError, read
+
+USD = ["promise", "lateness", "cost"]
+"""What makes up a value, in the order of its columns."""
+SHORT = {"lateness": "late"}
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -70,14 +74,18 @@ def print_explained(console: Console, one: Explained) -> None:
         f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
         soft_wrap=True,
     )
+    for ruling in request.rulings:
+        console.print(f"  rule [bold]{ruling.rule}[/] holds: {ruling_text(ruling)}", soft_wrap=True)
+    # What rules put on endpoints is shown where it is anything.
+    usd = [*USD, "rule"] if any("rule" in c.contributions_usd for c in one.candidates) else USD
     table = Table(
-        "candidate", "value $", "promise", "late", "cost", "cached", "ttft s", "90 % <", "load", "kept", "rule",
-        box=None, header_style="bold", padding=(0, 1, 0, 0),
+        "candidate", "value $", *(SHORT.get(part, part) for part in usd), "cached", "ttft s", "90 % <", "load", "kept",
+        "excluded", box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
     for column in table.columns[:-1]:
         column.no_wrap = True
     for candidate in sorted(one.candidates, key=_rank):
-        table.add_row(*_row(candidate))
+        table.add_row(*_row(candidate, usd))
     console.print(table)
     for candidate in one.candidates:
         if candidate.kv_free_tokens is not None:
@@ -120,11 +128,11 @@ def _rank(candidate: Candidate) -> tuple[bool, float]:
     return candidate.excluded is not None, -(candidate.value_usd or 0.0)
 
 
-def _row(candidate: Candidate) -> list[str]:
-    parts, estimate = candidate.contributions_usd, candidate.estimate
+def _row(candidate: Candidate, parts: Sequence[str]) -> list[str]:
+    estimate = candidate.estimate
     if estimate is None or candidate.value_usd is None:
-        return [candidate.endpoint, *["-"] * 8, _rule(candidate)]
-    usd = [candidate.value_usd, parts["promise"], parts["lateness"], parts["cost"]]
+        return [candidate.endpoint, *["-"] * (6 + len(parts)), _excluded(candidate)]
+    usd = [candidate.value_usd, *(candidate.contributions_usd.get(part, 0.0) for part in parts)]
     seconds = [estimate.ttft_s, estimate.ttft_s_high]
     return [
         candidate.endpoint,
@@ -133,12 +141,22 @@ def _row(candidate: Candidate) -> list[str]:
         *(f"{s:.2f}" for s in seconds),
         f"{estimate.cold_share:.0%} {estimate.load_s:.3g} s" if estimate.cold_share else "-",
         f"{estimate.attainment:.0%}",
-        _rule(candidate),
+        _excluded(candidate),
     ]
 
 
-def _rule(candidate: Candidate) -> str:
-    return "" if candidate.excluded is None else WHY_TEXT[candidate.excluded]
+def _excluded(candidate: Candidate) -> str:
+    if candidate.excluded is None:
+        return ""
+    return WHY_TEXT[candidate.excluded] + (f" ({candidate.rule})" if candidate.rule else "")
+
+
+def ruling_text(ruling: Ruling) -> str:
+    """What an operators' rule says, for people."""
+    if ruling.klass:
+        return f"class {ruling.klass}"
+    to = ", ".join(ruling.to)
+    return f"{to}, and nowhere else" if ruling.hard else f"{to}, or elsewhere for ${ruling.break_usd:g} less"
 
 
 def _plan_text(decision: Decision) -> str:

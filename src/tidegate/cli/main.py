@@ -113,7 +113,7 @@ def _declare_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--policy",
         metavar="FILE|BASELINE",
-        help=f"a file with [policy] and [class] in place of the scenario's, or one of {', '.join(BASELINES)}",
+        help=f"a file with [policy], [class] and [[rule]] in place of the scenario's, or one of {', '.join(BASELINES)}",
     )
     parser.add_argument("--seed", type=_seed, metavar="N", help="the world's seed, in place of the scenario's")
     parser.add_argument(

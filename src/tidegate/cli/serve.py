@@ -12,17 +12,26 @@ import msgspec
 import uvloop
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from tidegate.cli.journal import ruling_text
 from tidegate.clock import Clock
 from tidegate.config.build import build
 from tidegate.config.config import Config
-from tidegate.core.model import Endpoint, Record, RequestClass
+from tidegate.core.model import Endpoint, Record, RequestClass, Ruling
 from tidegate.gateway.app import Gateway
 from tidegate.state.keys import KeysError
 from tidegate.state.store import LedgerError
 
 # mallopt's parameters, from <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+class Ruled(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A rule of the operators': of which requests it holds, and what it says of them."""
+
+    when: str
+    says: Ruling
 
 
 class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -37,6 +46,7 @@ class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
     state: str
     endpoints: tuple[Endpoint, ...]
     classes: dict[str, RequestClass]
+    rules: tuple[Ruled, ...]
 
 
 def summary(config: Config) -> Summary:
@@ -52,6 +62,9 @@ def summary(config: Config) -> Summary:
         state="" if built.gateway.state is None else str(built.gateway.state),
         endpoints=built.endpoints,
         classes=built.classes,
+        rules=tuple(
+            Ruled(when=table.when, says=rule.says) for table, rule in zip(config.rules, built.rules, strict=True)
+        ),
     )
 
 
@@ -89,6 +102,12 @@ def print_summary(found: Summary) -> None:
             ", ".join(c.residency),
         )
     console.print(table)
+    if found.rules:
+        table = Table("rule", "of requests with", "says", box=None, header_style="bold")
+        for rule in found.rules:
+            # What is in brackets is no mark-up.
+            table.add_row(rule.says.rule, Text(" ".join(rule.when.split())), ruling_text(rule.says))
+        console.print(table)
 
 
 def _addresses(found: Summary) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import door, groups, hardware, tariff
+from tidegate.config import door, groups, hardware, rule, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
@@ -16,6 +16,7 @@ from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTabl
 from tidegate.config.secret import Secret
 from tidegate.core import density
 from tidegate.core.model import Capability, Endpoint, Machine, ModelGroup, Policy, Prior, RequestClass, Slo, replace
+from tidegate.core.ruling import Rule
 
 MIB = 1024 * 1024
 STATE_FILE = "learned.sqlite"
@@ -95,6 +96,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[Endpoint, ...]
     upstreams: dict[str, Upstream]
     classes: dict[str, RequestClass]
+    rules: tuple[Rule, ...]
     groups: dict[str, ModelGroup]
     caps: tuple[Cap, ...]
     ledger: Path
@@ -114,6 +116,7 @@ def build(config: Config, now_s: float) -> Built:
         upstreams={e.name: _upstream(e, config.endpoints[e.name], config) for e in endpoints},
         groups=groups.groups(config.models, config.endpoints),
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
+        rules=rule.rules(config.rules, config.endpoints),
         caps=caps(config.budget),
         ledger=config.file.parent / config.budget.ledger,
     )

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import groups, hardware, secret, tariff
+from tidegate.config import groups, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_url
 from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
+from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret, SecretError
 from tidegate.core.model import ANYWHERE, LOCAL
@@ -28,6 +29,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable | None
     budget: BudgetTable | None
     classes: dict[str, ClassTable]
+    rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]
     models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]
@@ -62,6 +64,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
+    _rules(draft, problems)
     if not draft.written["endpoint"]:
         problems.add("endpoint", "there is none", "write [endpoint.NAME] with its site, engine and url")
     return secrets
@@ -116,6 +119,20 @@ def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> No
             "promise less, or raise the request time-out",
         )
     _residency(f"{path}.residency", klass.residency, draft, problems)
+
+
+def _rules(draft: Draft, problems: Problems) -> None:
+    # Names of models stand in tables of two kinds: only where all of them are sound is it known which there are.
+    served = {name for name, table in draft.endpoints.items() for name in groups.names(name, table, draft.models)}
+    rule.check(
+        draft.rules,
+        classes={*draft.classes, *draft.written["class"]},
+        sites=draft.written["site"],
+        written=draft.written["endpoint"],
+        endpoints=draft.endpoints,
+        models=None if problems.found else served,
+        problems=problems,
+    )
 
 
 def _residency(path: str, residency: tuple[str, ...], draft: Draft, problems: Problems) -> None:

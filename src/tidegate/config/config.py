@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
+from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret
 
@@ -18,6 +19,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable
     budget: BudgetTable
     classes: dict[str, ClassTable]
+    rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]
     models: dict[str, ModelTable]
     endpoints: dict[str, EndpointTable]

@@ -63,6 +63,16 @@ def named(
     return made
 
 
+def listed(document: dict[str, Any], key: str, table: type[_T], most: int, problems: Problems) -> list[tuple[str, _T]]:
+    """The well-formed tables of `[[key]]`, of which there may be so many, with their paths."""
+    raw = document.get(key, [])
+    if not isinstance(raw, list) or len(raw) > most:
+        problems.add(key, f"this is no list of at most {most} tables", f"write [[{key}]] for each of them")
+        return []
+    made = [(f"{key}[{i}]", convert(one, f"{key}[{i}]", table, problems)) for i, one in enumerate(raw)]
+    return [(path, one) for path, one in made if one is not None]
+
+
 def convert(raw: Any, path: str, table: type[_T], problems: Problems) -> _T | None:
     """The table as its type, or None and every problem in it.
 

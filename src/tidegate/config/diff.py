@@ -15,6 +15,7 @@ SECTIONS = {
     "policy": "policy",
     "budget": "budget",
     "class": "classes",
+    "rule": "rules",
     "site": "sites",
     "model": "models",
     "endpoint": "endpoints",
@@ -55,7 +56,9 @@ class Change(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 def tables(config: Config) -> dict[str, Any]:
     """All settings by table, with the defaults of what was left out, and without secrets."""
-    return {key: msgspec.to_builtins(getattr(config, field)) for key, field in SECTIONS.items()}
+    found = {key: msgspec.to_builtins(getattr(config, field)) for key, field in SECTIONS.items()}
+    # By name, like all others, and in their order.
+    return found | {"rule": {table.pop("name"): table for table in found["rule"]}}
 
 
 def diff(before: Config, after: Config) -> tuple[Change, ...]:
@@ -67,6 +70,9 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
         Change(path=path, before=old, after=new, at_restart=path in kept)
         for path, old, new in _differences((), tables(before), tables(after))
     ]
+    order = [[table.name for table in config.rules] for config in (before, after)]
+    if sorted(order[0]) == sorted(order[1]) and order[0] != order[1]:
+        found.append(Change(path="rule", before=order[0], after=order[1]))
     both = before.secrets.keys() & after.secrets.keys()
     changed = [join("endpoint", name, "api_key") for name in both if before.secrets[name] != after.secrets[name]]
     if None not in (before.admin_key, after.admin_key) and before.admin_key != after.admin_key:

@@ -7,6 +7,7 @@ from msgspec import Meta, field
 
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
+from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import NAME, BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, Table
 
 _Name = Annotated[str, Meta(pattern=NAME)]
@@ -21,6 +22,10 @@ class Document(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     classes: Annotated[dict[_Name, ClassTable], Meta(description="Classes of requests.")] = field(
         name="class", default_factory=dict
     )
+    rules: Annotated[
+        tuple[RuleTable, ...],
+        Meta(max_length=RULES_MAX, description="Operators' rules, in the order in which they count."),
+    ] = field(name="rule", default=())
     sites: Annotated[dict[_Name, SiteTable], Meta(description="Where engines stand.")] = field(
         name="site", default_factory=dict
     )

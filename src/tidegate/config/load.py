@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tidegate.config import door
+from tidegate.config import classes, door
 from tidegate.config.check import Draft, check
 from tidegate.config.config import Config
-from tidegate.config.convert import convert, named, names, unknown
+from tidegate.config.convert import convert, listed, named, names, unknown
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import ConfigError, Problem, Problems
-from tidegate.config.schema import CLASSES, BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.rule import RULES_MAX, RuleTable
+from tidegate.config.schema import BudgetTable, GatewayTable, PolicyTable, SiteTable
 
 FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 
 _NAMED = ("class", "site", "model", "endpoint")
-TABLES = ("policy", "budget", *_NAMED)
+TABLES = ("policy", "budget", "rule", *_NAMED)
 """The tables that say what is decided about, and how; `gateway` is the service's."""
 
 
@@ -65,6 +66,7 @@ def checked(
         policy=draft.policy,
         budget=draft.budget,
         classes=draft.classes,
+        rules=draft.rules,
         sites=draft.sites,
         models=draft.models,
         endpoints=draft.endpoints,
@@ -125,7 +127,8 @@ def _sections(folder: Path, tables: dict[str, Any], problems: Problems) -> Draft
         gateway=convert(tables.get("gateway", {}), "gateway", GatewayTable, problems),
         policy=convert(tables.get("policy", {}), "policy", PolicyTable, problems),
         budget=convert(tables.get("budget", {}), "budget", BudgetTable, problems),
-        classes=named(tables, "class", ClassTable, problems, CLASSES),
+        classes=classes.read(tables, problems),
+        rules=tuple(table for _, table in listed(tables, "rule", RuleTable, RULES_MAX, problems)),
         sites=named(tables, "site", SiteTable, problems),
         models=named(tables, "model", ModelTable, problems),
         endpoints=named(tables, "endpoint", EndpointTable, problems),

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import inspect
 
 from tidegate.config import expected
+from tidegate.config.condition import DEPTH_MAX, FEATURES
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.fingerprint import FingerprintTable
@@ -19,6 +20,7 @@ from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.model import ModelTable
 from tidegate.config.moment import Moment
 from tidegate.config.price import PriceTable, RunningCostTable, TierTable
+from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import (
     CLASSES,
     BudgetTable,
@@ -40,6 +42,7 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[budget]", BudgetTable),
     ("[class.NAME]", ClassTable),
     ("slo = { ... } in [class.NAME]", SloTable),
+    ("[[rule]]", RuleTable),
     ("[site.NAME]", SiteTable),
     ("[model.NAME]", ModelTable),
     ("[endpoint.NAME]", EndpointTable),
@@ -94,7 +97,7 @@ def reference() -> str:
     """The whole page, as Markdown."""
     parts = [INTRODUCTION]
     parts += [section(title, table, _OTHERWISE) for title, table in TABLES]
-    parts += [_classes(), _engines()]
+    parts += [_classes(), _conditions(), _engines()]
     return "\n".join(parts)
 
 
@@ -161,6 +164,27 @@ def _classes() -> str:
         cells = ["none" if value is None else f"`{_toml(value)}`" for value in values]
         rows.append(f"| `{field.name}` | " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
+
+
+_CONDITIONS = f"""\
+## What rules may ask for
+
+At most {RULES_MAX} rules, each with a condition over what is observed of a request; nothing of its prompt's text is:
+
+| feature | is | meaning |
+| --- | --- | --- |
+{{features}}
+
+Features are compared with constants: numbers by `>`, `>=`, `<`, `<=`, `==`, `!=`, others by `==` and `!=`, each also
+by `in` and `not in` with a list, as in `model in ["small", "large"]`; `"vision" in needs` asks whether that is needed.
+What is true or false may stand alone. `and`, `or`, `not` and parentheses join them, {DEPTH_MAX} deep at most. A text
+that a feature never is, as far as this file tells, is an error, like a feature that there is not.
+"""
+
+
+def _conditions() -> str:
+    rows = [f"| `{name}` | {kind.value} | {meaning} |" for name, (kind, meaning) in FEATURES.items()]
+    return _CONDITIONS.format(features="\n".join(rows))
 
 
 def _engines() -> str:

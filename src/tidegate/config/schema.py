@@ -296,13 +296,24 @@ class SloTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     e2e_ms: Annotated[LimitMs | None, Meta(description="Time to the end of the answer.")] = None
 
 
+INTERACTIVE = "interactive"
+
+
 class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A class of requests: what it promises, what keeping the promise is worth, and where its data may go.
 
-    `interactive` and `batch` exist without being written down; a client names its class in a header. What a class
-    of yours leaves out is as in `interactive`.
+    `interactive` and `batch` exist without being written down; a client names its class in a header, or a rule gives
+    it. What a class leaves out is as in the one that it is `like`; so each promises something.
     """
 
+    like: Annotated[
+        str,
+        Meta(
+            max_length=64,
+            description="The class whose settings it has where it says nothing itself; each counts as a whole, the "
+            "promise too. `interactive`, which is like none: what nobody thought of is what somebody waits for.",
+        ),
+    ] = INTERACTIVE
     slo: Annotated[
         SloTable,
         Meta(
@@ -359,7 +370,7 @@ class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 CLASSES: dict[str, dict[str, object]] = {
-    "interactive": {},
+    INTERACTIVE: {},
     "batch": {
         "slo": {"e2e_ms": 300_000.0},
         "worth_usd": 0.0005,
@@ -367,7 +378,7 @@ CLASSES: dict[str, dict[str, object]] = {
         "late_usd_per_s": 0.00001,
     },
 }
-"""The classes that exist without being written down: what they set apart from `ClassTable`'s defaults."""
+"""The classes that exist without being written down, and what they set themselves."""
 
 
 class SiteTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -25,6 +25,7 @@ class Base(msgspec.Struct, gc=False):
     cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
     and `deviations` are those of a model that is there. `e2e_stretch` is by how much more than its parts say the whole
     scatters, as far as answers have shown it. Its prompt keeps the engine busy for `prompt_s`, and others wait for it.
+    Operators' rules make it worth `rule_usd` less here, which nobody pays.
     """
 
     network_s: float
@@ -54,6 +55,7 @@ class Base(msgspec.Struct, gc=False):
     load_sigma: float = 0.0
     e2e_stretch: float = 1.0
     prompt_s: float = 0.0
+    rule_usd: float = 0.0
 
     @property
     def output_tokens(self) -> float:

@@ -38,6 +38,7 @@ from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import NOTHING, Given, Prompt
 from tidegate.core.reserve import Prefills, Reservation
+from tidegate.core.ruled import break_usd
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
@@ -248,6 +249,7 @@ class EndpointModel:
             load_sigma,
             timing.stretches[length_row] or timing.stretch(length_row),
             timing.prompt_s(first) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
+            break_usd(request.rulings, self.name) if isinstance(request, Request) and request.rulings else 0.0,
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:

@@ -44,6 +44,7 @@ class Fit(msgspec.Struct):
 class Item(msgspec.Struct):
     """One piece of work as the schedule sees it: its fit to each of our own endpoints that it may wait for.
 
+    Where it is `ruled`, operators' rules would rather have it at some of them than at others.
     `elsewhere` are the other endpoints it may be sent to now, each with what that is worth in dollars, best first;
     None until somebody asks.
     """
@@ -53,6 +54,7 @@ class Item(msgspec.Struct):
     own: dict[str, Fit]
     latest_start_s: float
     elsewhere: list[tuple[float, str]] | None = None
+    ruled: bool = False
 
 
 class Place(msgspec.Struct):
@@ -95,7 +97,8 @@ def item(
         name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), kv_tokens_needed(request, b.length))
         for name, b in own.items()
     }
-    return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere)
+    ruled = bool(request.rulings) and any(base.rule_usd for base in own.values())
+    return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere, ruled)
 
 
 def latest_start_s(request: Request, base: Base) -> float:
@@ -360,13 +363,21 @@ class _Lane:
 
 
 def _seat(item: Item, lanes: dict[str, _Lane]) -> str:
-    """The endpoint of our own at which it shows content first."""
+    """The endpoint of our own at which it shows content first; where rules prefer some, at which it is worth most."""
     own = item.own
     if len(own) == 1:
         return next(iter(own))
+    if item.ruled:
+        return min(own, key=lambda name: _loss(item, own[name], lanes[name].as_if_s(own[name]), name))
     best, best_s = "", inf
     for name, fit in own.items():
         shown_s = lanes[name].as_if_s(fit) + fit.first_s
         if not best or shown_s < best_s or (shown_s == best_s and name < best):
             best, best_s = name, shown_s
     return best
+
+
+def _loss(item: Item, fit: Fit, as_if_s: float, name: str) -> tuple[float, float, str]:
+    """Sorts the endpoint first at which it is worth most, by when it would start there; then the quickest."""
+    usd = value_usd(item.request, fit.base, item.worth_usd, as_if_s - item.request.arrived_s)
+    return -usd, as_if_s + fit.first_s, name

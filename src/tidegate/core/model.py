@@ -14,6 +14,7 @@ from tidegate.core.price import Price as Price
 from tidegate.core.price import Tier as Tier
 from tidegate.core.prior import Prior as Prior
 from tidegate.core.prompts import Prefix as Prefix
+from tidegate.core.ruling import Ruling as Ruling
 
 # A noun is imported from here, wherever it stands.
 from tidegate.core.why import Why
@@ -70,7 +71,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     block of 1 KiB, each of all up to its end, at most 256; of `prompt_bytes` the first `preamble_bytes` stand before
     the blocks. `key` is the id of the client's key, empty where none is asked for. `session` is a salted digest of the
     conversation as the client names it, with its key and model; it stays with the model that served it unless
-    `session_moves`.
+    `session_moves`. `rulings` are what operators' rules say of it that held when it arrived, in their order.
     """
 
     id: str
@@ -96,6 +97,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     session_moves: bool = False
     prefix: tuple[int, ...] = ()
     key: str = ""
+    rulings: tuple[Ruling, ...] = ()
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -231,12 +233,14 @@ class Estimate(msgspec.Struct, kw_only=True):
 class Candidate(Record, frozen=True, kw_only=True):
     """One endpoint as a decision saw it: the rule that excluded it, or its estimate and what makes up its value.
 
+    `rule` is the name of the operators' rule that excluded it, empty where something else did.
     The request needs `kv_tokens` of the memory for contexts there, of which `kv_free_tokens` are believed to be free;
     None where that is not known.
     """
 
     endpoint: str
     excluded: Why | None = None
+    rule: str = ""
     estimate: Estimate | None = None
     value_usd: float | None = None
     contributions_usd: dict[str, float] = {}

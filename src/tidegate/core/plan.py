@@ -97,7 +97,7 @@ def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: flo
 def _cutover_s(request: Request, following: Base, latest_s: float, worth_usd: float, spent_s: float) -> float | None:
     """When `following` is started beside the one before it; not at all where that costs more than it may save."""
     gain_usd = worth_usd * attainment(request, following, spent_s + latest_s)
-    return to_ms(latest_s) if gain_usd > following.cost_usd else None
+    return to_ms(latest_s) if gain_usd > following.cost_usd + following.rule_usd else None
 
 
 def why_first(ranked: list[Option]) -> Why:
@@ -112,6 +112,12 @@ def why_first(ranked: list[Option]) -> Why:
         if option.base.cost_usd < cost_usd:
             return Why.WORTH_THE_PRICE
     return Why.CHEAPEST_ON_TIME
+
+
+def rules_decide(best: Option, options: list[Option]) -> bool:
+    """Whether another of these would be worth more than `best` without operators' rules."""
+    unruled_usd = best.value_usd + best.base.rule_usd
+    return any(o.value_usd + o.base.rule_usd > unruled_usd for o in options if o.base.rule_usd > best.base.rule_usd)
 
 
 def to_ms(seconds: float) -> float:

@@ -39,6 +39,7 @@ from tidegate.core.model import (
 from tidegate.core.network import NetworkModel
 from tidegate.core.plan import Option
 from tidegate.core.refusal import refuse
+from tidegate.core.ruled import barred_by
 from tidegate.core.session import Sessions
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
@@ -152,6 +153,7 @@ class Router:
                 Candidate(
                     endpoint=model.name,
                     excluded=why,
+                    rule=barred_by(request.rulings, model.name) if why is Why.RULED_OUT else "",
                     estimate=estimate(request, base, wait_s, now_s),
                     value_usd=sum(parts.values()),
                     contributions_usd=parts,
@@ -336,10 +338,16 @@ class Router:
         worth: float,
         now_s: float,
         last: list[Option] | None = None,
+        passed: list[Option] | None = None,
     ) -> Decision:
-        """Send it now, to the option worth most; the others follow as the plan's next steps, and then `last`."""
+        """Send it now, to the option worth most; the others follow as the plan's next steps, and then `last`.
+
+        It could have waited for those that are `passed`.
+        """
         ranked = sorted(options, key=plan.by_value)
         why = plan.why_first(ranked) if len(ranked) > 1 else rules.why_only(reasons.values())
+        if request.rulings and plan.rules_decide(ranked[0], options + (passed or [])):
+            why = Why.RULE_DECIDES
         return self._go(request, ranked + sorted(last or [], key=plan.by_value), reasons, why, worth, now_s)
 
     def _go(
@@ -379,6 +387,8 @@ class Router:
         if place.away:
             ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
+            if not place.shed and request.rulings and plan.rules_decide(ranked[0], options):
+                why = Why.RULE_DECIDES
             # Should nobody else take it, one of ours will in its turn.
             return self._go(request, ranked, reasons | _full(request, own, now_s), why, worth, now_s)
         if place.start_s <= now_s:
@@ -396,7 +406,8 @@ class Router:
         if stays:
             return self._wait(request, place.endpoint, place.start_s, now_s)
         if others:
-            return self._run(request, others, reasons, worth, now_s)
+            passed = list(own.values()) if fits else []
+            return self._run(request, others, reasons, worth, now_s, passed=passed)
         return refuse(request, reasons, self._models, now_s)
 
     def _wait_or_refuse(self, request: Request, reasons: dict[str, Why], now_s: float) -> Decision:

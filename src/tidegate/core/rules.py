@@ -7,6 +7,7 @@ from tidegate.core import memory
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request
+from tidegate.core.ruled import barred_by
 from tidegate.core.why import Why
 
 # Looking a member up in its class costs more than the comparison that follows.
@@ -66,6 +67,8 @@ def excluded(
     for need in request.needs:
         if need not in model.capabilities:
             return Why.LACKS_CAPABILITY
+    if request.rulings and barred_by(request.rulings, endpoint.name):
+        return Why.RULED_OUT
     if needed > model.context_tokens:
         return Why.CONTEXT_TOO_LONG
     if model.memory.known and memory.kv_tokens_needed_least(request) > model.memory.tokens_sure:
@@ -101,6 +104,7 @@ _CLOSENESS: Final[tuple[Why, ...]] = (
     Why.SITE_NOT_ALLOWED,
     Why.NOT_ALIKE,
     Why.LACKS_CAPABILITY,
+    Why.RULED_OUT,
     Why.CONTEXT_TOO_LONG,
     Why.MEMORY_TOO_SMALL,
     Why.OVER_MAX_COST,
@@ -126,6 +130,7 @@ _ONLY: Final = {
     Why.NOT_ALIKE: Why.ONLY_ALIKE,
     Why.SESSION_ELSEWHERE: Why.ONLY_CONTINUING,
     Why.LACKS_CAPABILITY: Why.ONLY_CAPABLE,
+    Why.RULED_OUT: Why.ONLY_RULED,
     Why.CONTEXT_TOO_LONG: Why.ONLY_LONG_ENOUGH,
     Why.MEMORY_TOO_SMALL: Why.ONLY_LONG_ENOUGH,
     Why.OVER_MAX_COST: Why.ONLY_AFFORDABLE,

@@ -1,7 +1,8 @@
 """From an estimate to dollars (decision model, section 5).
 
-`value = worth * attainment - late_usd_per_s * lateness - cost`. The shadow price of our own capacity is not in it: held
-work is scheduled instead (hold.py), and charging for the same seconds twice was measured to lose.
+`value = worth * attainment - late_usd_per_s * lateness - cost - rules`, the last being what operators' rules put on an
+endpoint. The shadow price of our own capacity is not in it: held work is scheduled instead (hold.py), and charging for
+the same seconds twice was measured to lose.
 """
 
 from math import exp, inf, log
@@ -87,13 +88,13 @@ def _late_s(request: Request, base: Base, first_s: float, spent_s: float) -> flo
 
 
 def value_usd(request: Request, base: Base, worth: float, spent_s: float) -> float:
-    """Expected worth of meeting the promise here, less lateness and what it costs to try."""
+    """Expected worth of meeting the promise here, less lateness, what it costs to try, and what rules put on it."""
     return net_usd(request, base, worth, spent_s, attainment(request, base, spent_s))
 
 
 def net_usd(request: Request, base: Base, worth: float, spent_s: float, attained: float) -> float:
     """`value_usd` where the attainment is known already."""
-    usd = worth * attained - base.cost_usd
+    usd = worth * attained - base.cost_usd - base.rule_usd
     if request.late_usd_per_s:
         usd -= request.late_usd_per_s * lateness_s(request, base, spent_s)
     return usd
@@ -101,11 +102,12 @@ def net_usd(request: Request, base: Base, worth: float, spent_s: float, attained
 
 def contributions_usd(request: Request, base: Base, worth: float, spent_s: float) -> dict[str, float]:
     """The terms of `value_usd`, which add up to it."""
-    return {
+    parts = {
         "promise": worth * attainment(request, base, spent_s),
         "lateness": -request.late_usd_per_s * lateness_s(request, base, spent_s),
         "cost": -base.cost_usd,
     }
+    return {**parts, "rule": -base.rule_usd} if base.rule_usd else parts
 
 
 def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estimate:

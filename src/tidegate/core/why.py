@@ -12,11 +12,13 @@ class Why(StrEnum):
     NOT_WORTH_MORE = "not_worth_more"
     LEAST_LOSS = "least_loss"
     SENT_AWAY = "sent_away"
+    RULE_DECIDES = "rule_decides"
     ONLY_LONG_ENOUGH = "only_long_enough"
     ONLY_ALLOWED = "only_allowed"
     ONLY_ALIKE = "only_alike"
     ONLY_CONTINUING = "only_continuing"
     ONLY_CAPABLE = "only_capable"
+    ONLY_RULED = "only_ruled"
     ONLY_AFFORDABLE = "only_affordable"
     ONLY_WITHIN_BUDGET = "only_within_budget"
     ONLY_PINNED = "only_pinned"
@@ -33,6 +35,7 @@ class Why(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     MEMORY_TOO_SMALL = "memory_too_small"
     LACKS_CAPABILITY = "lacks_capability"
+    RULED_OUT = "ruled_out"
     OVER_MAX_COST = "over_max_cost"
     OVER_BUDGET = "over_budget"
     PINNED_ELSEWHERE = "pinned_elsewhere"
@@ -52,11 +55,13 @@ WHY_TEXT: dict[Why, str] = {
     Why.NOT_WORTH_MORE: "the promise is at risk here; keeping it elsewhere costs more than it is worth",
     Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
     Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
+    Why.RULE_DECIDES: "operators' rules would rather have it here; without them another endpoint would be worth more",
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window and memory hold prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
     Why.ONLY_CONTINUING: "the conversation goes on with the model that it began with, and no other endpoint has it",
     Why.ONLY_CAPABLE: "no other endpoint can do what the request asks for",
+    Why.ONLY_RULED: "operators' rules let it go to no other endpoint",
     Why.ONLY_AFFORDABLE: "every other endpoint could cost more than the request allows",
     Why.ONLY_WITHIN_BUDGET: "every other endpoint could cost more than the budget has left",
     Why.ONLY_PINNED: "operators have pinned this model here",
@@ -71,6 +76,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.CONTEXT_TOO_LONG: "prompt and output together exceed the context window",
     Why.MEMORY_TOO_SMALL: "the prompt alone exceeds the memory that the engine has for contexts",
     Why.LACKS_CAPABILITY: "the endpoint cannot do what the request asks for",
+    Why.RULED_OUT: "an operators' rule sends the request elsewhere",
     Why.OVER_MAX_COST: "the upper bound of the cost exceeds the request's limit",
     Why.OVER_BUDGET: "the upper bound of the cost exceeds what the budget has left",
     Why.PINNED_ELSEWHERE: "operators have pinned this model to another endpoint",

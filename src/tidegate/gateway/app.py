@@ -269,7 +269,7 @@ class Gateway:
 
 
 def _class_table(built: Built) -> ClassTable:
-    return ClassTable(classes=built.classes, default=DEFAULT_CLASS)
+    return ClassTable(classes=built.classes, default=DEFAULT_CLASS, rules=built.rules)
 
 
 def _open_ledger(built: Built) -> Ledger | None:

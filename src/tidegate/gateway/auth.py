@@ -221,12 +221,15 @@ def bearer(headers: Mapping[bytes, bytes]) -> bytes | None:
 def _allowed(classes: ClassTable, profile: Profile) -> ClassTable:
     """The classes of this key, and its own default: the gateway's if it may ask for that, else the first it may."""
     if profile.classes is None:
-        return ClassTable(classes=classes.classes, default=profile.class_default or classes.default)
+        return ClassTable(
+            classes=classes.classes, default=profile.class_default or classes.default, rules=classes.rules
+        )
     usual = classes.default if classes.default in profile.classes else next(iter(profile.classes), "")
     return ClassTable(
         classes={name: spec for name, spec in classes.classes.items() if name in profile.classes},
         default=profile.class_default or usual,
         partial=True,
+        rules=classes.rules,
     )
 
 

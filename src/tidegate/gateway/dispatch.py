@@ -135,6 +135,8 @@ class Dispatch:
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Write down a request, before anything is decided about it."""
+        for one in request.rulings:
+            self.metrics.ruled(one.rule)
         if self._journal is not None:
             self._journal.append(request, now_s)
 

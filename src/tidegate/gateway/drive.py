@@ -3,6 +3,7 @@
 from tidegate.core import flight as fly
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Request, Wait
+from tidegate.core.ruled import barred_by
 from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
@@ -360,7 +361,7 @@ class Drive:
         windows = tuple(
             router.endpoint(name).context_tokens
             for name, upstream in self._dispatch.upstreams.items()
-            if self.request.model in upstream.endpoint.models
+            if self.request.model in upstream.endpoint.models and not barred_by(self.request.rulings, name)
         )
         reply = refusal(self.request, decision, windows)
         self._answer_error(reply, now_s, outcome="refused", code=reply.code)

@@ -51,6 +51,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.CONTEXT_TOO_LONG: (400, "invalid_request_error", "context_length_exceeded"),
     Why.MEMORY_TOO_SMALL: (400, "invalid_request_error", "context_length_exceeded"),
     Why.LACKS_CAPABILITY: (400, "invalid_request_error", "unsupported_capability"),
+    Why.RULED_OUT: (400, "invalid_request_error", "ruled_out"),
     Why.OVER_MAX_COST: (400, "invalid_request_error", "max_cost_exceeded"),
     Why.OVER_BUDGET: (429, "insufficient_quota", "insufficient_quota"),
     Why.PINNED_ELSEWHERE: (503, "api_error", "no_endpoint_available"),
@@ -70,6 +71,7 @@ _REMEDIES: dict[Why, str] = {
     Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
     Why.MEMORY_TOO_SMALL: "shorten the prompt, or add an endpoint with more memory",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
+    Why.RULED_OUT: "ask for another model or class, or have operators change the rule",
     Why.OVER_BUDGET: "lower max_tokens, wait until the budget is renewed, or add an endpoint that costs nothing",
     Why.SESSION_ELSEWHERE: "let it go on with another model by x-tidegate-session-moves: true, or name a new session",
     Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd or lower max_tokens",
@@ -100,8 +102,21 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
     else:
         message = f"No endpoint can take this now: {WHY_TEXT[why]}{_back(decision)}."
     return ErrorReply(
-        status=status, message=message, kind=kind, param=param, code=code, retry_after_s=decision.retry_after_s
+        status=status,
+        message=message + _ruled(request, why),
+        kind=kind,
+        param=param,
+        code=code,
+        retry_after_s=decision.retry_after_s,
     )
+
+
+def _ruled(request: Request, why: Why) -> str:
+    """Which rules have left nobody else to take it, where any have."""
+    hard = [f"`{one.rule}`" for one in request.rulings if one.hard]
+    if not hard or why is Why.UNKNOWN_MODEL:
+        return ""
+    return f" Operators' rule{'s' * (len(hard) > 1)} {', '.join(hard)} let{'s' * (len(hard) == 1)} it go nowhere else."
 
 
 def _back(decision: Decision) -> str:

@@ -5,7 +5,7 @@ made from the true tokens: bytes by a ratio that scatters, tokens estimated back
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import exp
 from random import Random
@@ -14,7 +14,9 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.core.classify import classify
-from tidegate.core.model import Likeness, Request, RequestClass, Slo
+from tidegate.core.model import Capability, Likeness, Request, RequestClass, Ruling, Slo
+from tidegate.core.ruled import class_ruling, features, rulings
+from tidegate.core.ruling import Rule
 from tidegate.sim.job import Job
 from tidegate.sim.lengths import normal
 from tidegate.wire.tokens import MESSAGE_BYTES, MESSAGE_TOKENS, PRIOR_BYTES_PER_TOKEN, TokenRatio
@@ -39,16 +41,23 @@ PLACES = 2**16
 # The turn that no session reaches: blocks under it are common to several clients.
 COMMON = TURNS - 1
 
+# How clients bound the output where nothing is said: half of them not at all, half far beyond what they need.
+BOUNDS = (None, 4096)
+
 _TRUE_RATIO = TokenRatio()
 _NO_SLO = Slo()
 _T = TypeVar("_T")
 
 
 class Manner(msgspec.Struct, frozen=True):
-    """What stays the same from turn to turn of one client: class, promise, bound, and the bytes of its language."""
+    """What stays the same from turn to turn of one client: class, promise, bound, and the bytes of its language.
+
+    `own` are the axes of the promise that it sets itself.
+    """
 
     klass: RequestClass
     slo: Slo
+    own: Slo
     output_tokens_max: int | None
     bytes_per_token: float
 
@@ -57,7 +66,9 @@ class Ask:
     """Who asks for what: one model, a mix of classes, of promises and of bounds on the output.
 
     `classes` and `slos` come with their weights; the axes of a promise go before the class's, as a client's headers
-    do. Clients set one of `output_tokens_max`, each as often; a bound cuts the output, None leaves it whole.
+    do. Clients set one of `output_tokens_max`, each as often; a bound cuts the output, None leaves it whole. `rules`
+    are the operators'; where clients do not say their class (`says_class`), a rule may give one of all that are
+    `served`.
     """
 
     def __init__(
@@ -66,9 +77,12 @@ class Ask:
         classes: Sequence[tuple[RequestClass, float]],
         *,
         slos: Sequence[tuple[Slo, float]] = ((Slo(), 1.0),),
-        output_tokens_max: Sequence[int | None] = (None, 4096),
+        output_tokens_max: Sequence[int | None] = BOUNDS,
         bytes_sigma: float = BYTES_SIGMA,
         likeness: Likeness = Likeness.IDENTICAL,
+        rules: tuple[Rule, ...] = (),
+        served: Mapping[str, RequestClass] | None = None,
+        says_class: bool = True,
     ) -> None:
         assert classes
         assert slos
@@ -77,6 +91,7 @@ class Ask:
         self._classes, self._class_ends = _mix(classes)
         self._slos, self._slo_ends = _mix(slos)
         self._bounds = tuple(output_tokens_max)
+        self._rules, self._given = rules, {} if says_class or served is None else served
 
     def manner(self, random: Random) -> Manner:
         """One client's. Always takes four numbers of chance, so that no mix changes what another one draws."""
@@ -85,7 +100,7 @@ class Ask:
         bound = self._bounds[int(random.random() * len(self._bounds))]
         sigma = self._sigma
         ratio = PRIOR_BYTES_PER_TOKEN * exp(sigma * normal(random.random()) - sigma * sigma / 2.0)
-        return Manner(klass, _slo(klass.slo, own), bound, ratio)
+        return Manner(klass, _slo(klass.slo, own), own, bound, ratio)
 
     def job(
         self,
@@ -105,11 +120,14 @@ class Ask:
 
         `after` is the turn before, whose digests are taken over where they are the same.
         """
-        klass = manner.klass
         messages = 1 + 2 * turn
         text_bytes = max(prompt_tokens - MESSAGE_TOKENS * messages, 1.0) * manner.bytes_per_token
         prompt_bytes = int(text_bytes) + MESSAGE_BYTES * messages
         estimated = _TRUE_RATIO.tokens(prompt_bytes, messages)
+        klass, slo = manner.klass, manner.slo
+        said: tuple[Ruling, ...] = ()
+        if self._rules:
+            klass, slo, said = self._ruled(manner, estimated, session)
         request = Request(
             id=id,
             arrived_s=arrived_s,
@@ -118,7 +136,7 @@ class Ask:
             prompt_tokens=estimated,
             prompt_bytes=prompt_bytes,
             output_tokens_max=manner.output_tokens_max,
-            slo=manner.slo,
+            slo=slo,
             worth_usd=klass.worth_usd,
             worth_usd_per_1k_tokens=klass.worth_usd_per_1k_tokens,
             late_usd_per_s=klass.late_usd_per_s,
@@ -127,6 +145,7 @@ class Ask:
             session=session,
             session_moves=klass.session_moves,
             prefix=_digests_after(after, blocks, block_tokens),
+            rulings=said,
         )
         return Job(
             request=request,
@@ -137,6 +156,27 @@ class Ask:
             session=session,
             turn=turn,
         )
+
+    def _ruled(self, manner: Manner, prompt_tokens: int, session: str) -> tuple[RequestClass, Slo, tuple[Ruling, ...]]:
+        """Class and promise, and what the rules that hold say of a chat that is streamed."""
+        observed = features(
+            model=self._model,
+            prompt_tokens=prompt_tokens,
+            output_tokens_max=manner.output_tokens_max,
+            completions=1,
+            needs=(Capability.CHAT,),
+            session=bool(session),
+            stream=True,
+            key="",
+        )
+        klass, slo = manner.klass, manner.slo
+        given = class_ruling(self._rules, observed, self._given)
+        if given is not None:
+            klass = self._given[given.klass]
+            slo = _slo(klass.slo, manner.own)
+        observed["class"] = klass.name
+        said = rulings(self._rules, observed)
+        return klass, slo, said if given is None else (given, *said)
 
 
 def block_ids(space: int, number: int, turn: int, places: range) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tidegate.core.model import Likeness
 from tidegate.sim.arrivals import HOUR_S, ArrivalProcess, Diurnal, Gamma, Poisson, Weibull
-from tidegate.sim.ask import Ask
+from tidegate.sim.ask import BOUNDS, Ask
 from tidegate.sim.chance import Chance
 from tidegate.sim.checks import kind_of
 from tidegate.sim.fitted import BURSTGPT_HOURS, fitted
@@ -117,9 +117,16 @@ def _ask(table: TrafficTable, scenario: Scenario) -> Ask:
     weights = table.classes or INTERACTIVE
     classes = [(scenario.classes[name], weight) for name, weight in weights.items()]
     likeness = scenario.likeness.get(table.model, Likeness.IDENTICAL)
-    if table.output_tokens_max is None:
-        return Ask(table.model, classes, likeness=likeness)
-    return Ask(table.model, classes, likeness=likeness, output_tokens_max=(table.output_tokens_max,))
+    bounds = BOUNDS if table.output_tokens_max is None else (table.output_tokens_max,)
+    return Ask(
+        table.model,
+        classes,
+        likeness=likeness,
+        output_tokens_max=bounds,
+        rules=scenario.rules,
+        served=scenario.classes,
+        says_class=table.classes is not None,
+    )
 
 
 def _open(table: TrafficTable, name: str, space: int, ask: Ask, chance: Chance, begins_s: float) -> Open:

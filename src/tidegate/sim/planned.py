@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.core import plan, rules
 from tidegate.core.model import Decision, Endpoint, Policy, Request, Run, Wait
+from tidegate.core.ruled import barred_by
 from tidegate.core.why import Why
 from tidegate.sim.decider import Follower
 
@@ -37,7 +38,7 @@ class Planned(Follower):
     def decide(self, request: Request, now_s: float) -> Decision:
         """What the plan says. Changes nothing."""
         name = self._plan.places.get(request.id)
-        away = [remote for remote in self._remote if rules.may_go_to(request, self._router.endpoint(remote).endpoint)]
+        away = [remote for remote in self._remote if self._allows(request, remote)]
         if name is None:
             return self._run(request, away)
         if self._router.forbids(request, name, now_s) is Why.DOWN:
@@ -64,6 +65,10 @@ class Planned(Follower):
         here = [one for one in requests if self._plan.places.get(one.id) == name]
         here.sort(key=lambda one: (by_s[one.id] < now_s, by_s[one.id], one.id))
         return here[:room]
+
+    def _allows(self, request: Request, name: str) -> bool:
+        endpoint = self._router.endpoint(name).endpoint
+        return rules.may_go_to(request, endpoint) and not barred_by(request.rulings, name)
 
     def _run(self, request: Request, names: list[str]) -> Decision:
         names = names[: self._policy.attempts_max if request.failover else 1]

@@ -90,7 +90,7 @@ _OPTIONS = """\
 - `--trace FILE --trace-format FORMAT`: a public trace, as it is, in place of the traffic: Azure's LLM inference traces
   (`azure`), Mooncake's (`mooncake`) or kv-cache-tester's (`kvct`). Its requests ask for the model of the first
   `[[traffic]]`, and are of the classes of all.
-- `--policy FILE`: a file with `[policy]` and `[class]`, in place of those of the scenario.
+- `--policy FILE`: a file with `[policy]`, `[class]` and `[[rule]]`, in place of those of the scenario.
 - `--policy BASELINE`: a simple rule in place of the router's decisions, as below.
 - `--seed N`: another seed of the world.
 - `--json [FILE]`: every figure, as JSON: into the file, or printed.

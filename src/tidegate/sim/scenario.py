@@ -3,27 +3,28 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from tidegate.config import build, groups
+from tidegate.config import build, classes, groups
 from tidegate.config.cap import Cap
 from tidegate.config.config import Config
-from tidegate.config.convert import convert, named, unknown
+from tidegate.config.convert import convert, listed, unknown
 from tidegate.config.endpoint import EngineKind
 from tidegate.config.load import TABLES, checked, document, read
 from tidegate.config.moment import since_epoch_s
 from tidegate.config.problem import ConfigError, Problems, join, nearest
-from tidegate.config.schema import CLASSES, ClassTable, PolicyTable, Table
+from tidegate.config.rule import RULES_MAX, RuleTable
+from tidegate.config.schema import PolicyTable
 from tidegate.core.model import Endpoint, Likeness, Policy, RequestClass, replace
+from tidegate.core.ruling import Rule
 from tidegate.sim import checks, profiles
 from tidegate.sim.endpoint import PlaceTable
 from tidegate.sim.profiles import Stands
 from tidegate.sim.recorded import TraceFormat
 from tidegate.sim.schema import BoundsTable, FaultTable, TrafficTable, WorldTable
 
-_T = TypeVar("_T", bound=Table)
 INTERACTIVE = {"interactive": 1.0}
 """The classes of who names none."""
 OWN = ("world", "traffic", "fault", "bounds")
@@ -46,6 +47,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     endpoints: tuple[Endpoint, ...]
     classes: dict[str, RequestClass]
+    rules: tuple[Rule, ...]
     likeness: dict[str, Likeness]
     caps: tuple[Cap, ...]
     stands: dict[str, Stands]
@@ -68,9 +70,9 @@ def load(
 ) -> Scenario:
     """The scenario in the file at `path`; ConfigError tells everything that is wrong with it.
 
-    What a file `policy` says in [policy] and [class] takes the place of what the scenario says there. A `trace` takes
-    the place of its traffic: its requests ask for the model of the first, and are of the classes of all. `seed` is the
-    world's.
+    What a file `policy` says in [policy], [class] and [[rule]] takes the place of what the scenario says there. A
+    `trace` takes the place of its traffic: its requests ask for the model of the first, and are of the classes of all.
+    `seed` is the world's.
     """
     shown = os.fspath(path)
     return parse(read(shown), shown, policy=policy, trace=trace, seed=seed)
@@ -112,6 +114,7 @@ def parse(
         policy=built.policy,
         endpoints=built.endpoints,
         classes=built.classes,
+        rules=built.rules,
         likeness={name: group.likeness for name, group in groups.groups(config.models, config.endpoints).items()},
         caps=built.caps,
         stands=stands,
@@ -125,9 +128,10 @@ def _policy(file: Path) -> dict[str, Any]:
     """The tables of a policy's file, which are well-formed."""
     shown = os.fspath(file)
     tables, problems = document(read(shown), shown), Problems(shown)
-    unknown(tables, ("policy", "class"), problems)
+    unknown(tables, ("policy", "class", "rule"), problems)
     convert(tables.get("policy", {}), "policy", PolicyTable, problems)
-    named(tables, "class", ClassTable, problems, CLASSES)
+    classes.read(tables, problems)
+    listed(tables, "rule", RuleTable, RULES_MAX, problems)
     if problems.found:
         raise ConfigError(problems.found)
     return tables
@@ -191,7 +195,7 @@ class _Reading:
 
     def traffic(self, trace: tuple[Path, TraceFormat] | None) -> tuple[TrafficTable, ...]:
         """Who asks: what is written, or a trace instead."""
-        made = [table for _, table in self._list("traffic", TrafficTable)]
+        made = [table for _, table in listed(self._tables, "traffic", TrafficTable, MANY_MAX, self._problems)]
         if not self._tables.get("traffic"):
             self._problems.add("traffic", "there is none", "write [[traffic]] with its model and where it comes from")
         if trace is not None and made:
@@ -218,7 +222,7 @@ class _Reading:
 
     def faults(self, stands: Mapping[str, Stands]) -> tuple[FaultTable, ...]:
         """What happens, in the order in which it is written."""
-        made = self._list("fault", FaultTable)
+        made = listed(self._tables, "fault", FaultTable, MANY_MAX, self._problems)
         for path, table in made:
             checks.fault(path, table, stands, self._endpoints, self._world, self._problems)
         return tuple(table for _, table in made)
@@ -240,24 +244,16 @@ class _Reading:
             if table is not None:
                 made[name] = table
         asked = {name for table in traffic for name in table.classes or INTERACTIVE}
+        if self._config is not None and any(table.classes is None for table in traffic):
+            asked |= {rule.klass for rule in self._config.rules if rule.klass}
         checks.bounds(made, asked, problems)
         return made
-
-    def _list(self, key: str, kind: type[_T]) -> list[tuple[str, _T]]:
-        """The well-formed tables of `[[key]]`, with their paths."""
-        raw = self._tables.get(key, [])
-        if not isinstance(raw, list) or len(raw) > MANY_MAX:
-            self._problems.add(
-                key, f"this is no list of at most {MANY_MAX} tables", f"write [[{key}]] for each of them"
-            )
-            return []
-        made = [(f"{key}[{i}]", convert(one, f"{key}[{i}]", kind, self._problems)) for i, one in enumerate(raw)]
-        return [(path, table) for path, table in made if table is not None]
 
 
 def _recorded(instead_of: Sequence[TrafficTable], file: Path, kind: TraceFormat) -> TrafficTable:
     """A trace whose requests ask as the first of these do, and are of the classes of all, each traffic's as often."""
     classes: dict[str, float] = {}
+    named = any(table.classes is not None for table in instead_of)
     for table in instead_of:
         weights = table.classes or INTERACTIVE
         total = sum(weights.values())
@@ -266,7 +262,7 @@ def _recorded(instead_of: Sequence[TrafficTable], file: Path, kind: TraceFormat)
     first = instead_of[0]
     return TrafficTable(
         model=first.model,
-        classes=classes,
+        classes=classes if named else None,
         output_tokens_max=first.output_tokens_max,
         trace=os.fspath(file.absolute()),
         format=kind,

@@ -110,7 +110,10 @@ class TrafficTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
     model: Annotated[str, Meta(min_length=1, max_length=256, description="The name that it asks for.")]
     classes: Annotated[
         Annotated[dict[str, Annotated[float, Meta(ge=0, le=1e6)]], Meta(min_length=1)] | None,
-        Meta(description="Classes of its requests, with their weights. `{ interactive = 1 }`, as for clients."),
+        Meta(
+            description="Classes that its requests name, with their weights. None: they are `interactive`, unless a "
+            "rule gives them another."
+        ),
     ] = None
     preset: Annotated[
         PresetName | None,

@@ -31,6 +31,7 @@ from tidegate.core.model import (
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
+from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
 from tidegate.sim.decider import Decider
 from tidegate.sim.job import Job, Traffic
@@ -273,6 +274,7 @@ class World:
     def _send(self, drive: _Drive, action: fly.Call) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
         assert may_go_to(request, self.endpoints[name]), "data stays where it must"
+        assert not barred_by(request.rulings, name), "operators' rules are kept"
         if not self._purse.hold(request, self.endpoints[name], now_s):
             # Decided when there was more left; the next step may be one that costs less.
             self._unhold(drive, released=True)

@@ -39,6 +39,7 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="key_cost_usd", type="counter", labels=("key",), help="Dollars spent, by key."),
     Spec(name="decisions", type="counter", labels=("why",), help="Decisions that send or hold, by reason."),
     Spec(name="refusals", type="counter", labels=("why",), help="Decisions that refuse, by reason."),
+    Spec(name="ruled", type="counter", labels=("rule",), help="Requests that a rule of the operators' held of."),
     Spec(name="attempts", type="counter", labels=("endpoint", "ending"), help="Calls to endpoints, by ending."),
     Spec(name="hedges", type="counter", labels=("endpoint", "ending"), help="Of these, calls started as hedges."),
     Spec(name="tokens", type="counter", labels=("endpoint", "direction"), help="Tokens reported by endpoints."),
@@ -241,6 +242,10 @@ class Metrics:
         """A decision was made."""
         (self._counters["refusals"] if refused else self._decisions).add((why,))
         self._decision_s.add(spent_s)
+
+    def ruled(self, rule: str) -> None:
+        """An operators' rule held of a request."""
+        self._counters["ruled"].add((rule,))
 
     def bad_request(self, status: int) -> None:
         """A request was refused before any decision."""

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 
 from tidegate.core.classify import classify
-from tidegate.core.model import ANYWHERE, Likeness, ModelGroup, Record, Request, RequestClass, Slo
+from tidegate.core.model import ANYWHERE, Likeness, ModelGroup, Record, Request, RequestClass, Ruling, Slo
+from tidegate.core.ruled import class_ruling, features, rulings
+from tidegate.core.ruling import Rule
 from tidegate.wire.digest import prefix_digests, session_digest
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.knobs import Knobs, read_knobs
@@ -20,14 +22,15 @@ _IDENTICAL = Likeness.IDENTICAL
 
 
 class ClassTable(Record, frozen=True, kw_only=True):
-    """The classes that a client may name, and which one a request is of that names none.
+    """The classes that a client may name, and which one a request is of that names none and that no rule gives one.
 
-    `partial`: there are others, which are not for this client.
+    `partial`: there are others, which are not for this client; rules do not give them either.
     """
 
     classes: dict[str, RequestClass]
     default: str
     partial: bool = False
+    rules: tuple[Rule, ...] = ()
 
 
 def intake(
@@ -51,9 +54,13 @@ def intake(
     what the client's `key` may use at most. Raises `BadRequest` for settings that are not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
-    spec = _class(table, knobs.klass)
     prompt_tokens = estimated_tokens(call, ratio)
     model = call.model if group is None else group.name
+    said: tuple[Ruling, ...] = ()
+    if table.rules:
+        spec, said = _ruled(call, knobs, table, model, prompt_tokens, key)
+    else:
+        spec = _class(table, knobs.klass)
     request = Request(
         id=id,
         arrived_s=now_s,
@@ -78,6 +85,7 @@ def intake(
         session_moves=spec.session_moves if knobs.session_moves is None else knobs.session_moves,
         prefix=prefix_digests(call.prompt, salt, call.tools),
         key=key,
+        rulings=said,
     )
     return request, knobs
 
@@ -91,6 +99,27 @@ def client_request_id(headers: Mapping[bytes, bytes]) -> str | None:
     """The client's own id for its request, where it is fit to be echoed and logged."""
     given = headers.get(b"x-request-id")
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else None
+
+
+def _ruled(
+    call: Call, knobs: Knobs, table: ClassTable, model: str, prompt_tokens: int, key: str
+) -> tuple[RequestClass, tuple[Ruling, ...]]:
+    """The class, which a rule may give to who names none, and what the rules that hold say."""
+    observed = features(
+        model=model,
+        prompt_tokens=prompt_tokens,
+        output_tokens_max=call.output_tokens_max,
+        completions=call.completions,
+        needs=call.needs,
+        session=bool(knobs.session),
+        stream=call.stream,
+        key=key,
+    )
+    given = class_ruling(table.rules, observed, table.classes) if knobs.klass is None else None
+    spec = _class(table, knobs.klass if given is None else given.klass)
+    observed["class"] = spec.name
+    said = rulings(table.rules, observed)
+    return spec, said if given is None else (given, *said)
 
 
 def _class(table: ClassTable, name: str | None) -> RequestClass:
