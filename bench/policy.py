@@ -188,8 +188,9 @@ def main() -> None:
     seeds = HOLDOUT_SEEDS if options.holdout else (tuple(options.seed) or DEVELOPMENT_SEEDS)
     cases = [
         Case(trace, regime, seed)
-        for trace in chosen(options.only, TRACES)
+        # A run that is stopped has seen all traces.
         for regime in chosen(options.regimes, list(Regime))
+        for trace in chosen(options.only, TRACES)
         for seed in seeds
     ]
     console, begun_s, at = Console(), clock.tick_s(), commit()

@@ -312,6 +312,22 @@ def test_of_many_that_are_held_all_are_due_when_our_engine_dies_or_their_time_is
     assert {one.id for one in router.due(0.1)} == {one.id for one in many}
 
 
+def test_who_comes_behind_more_than_are_looked_at_waits_for_all_of_their_work() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1), held_max=1000)
+    fill(router, "laptop", 1)
+
+    def waits_s() -> float:
+        (candidate,) = router.candidates(make.request(ttft_s=1000.0), 0.0)
+        assert candidate.estimate is not None
+        return candidate.estimate.wait_s
+
+    many = [make.request(ttft_s=500.0) for _ in range(4 * SCHEDULED_MAX)]
+    hold(router, *many[:SCHEDULED_MAX])
+    once_s = waits_s()
+    hold(router, *many[SCHEDULED_MAX:])
+    assert waits_s() == pytest.approx(4.0 * once_s, rel=0.1)
+
+
 def test_whose_promise_is_over_makes_room_for_those_that_can_be_in_time() -> None:
     router = make.router(make.endpoint("laptop", concurrency=2), held_max=1000)
     fill(router, "laptop", 2)

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Mapping
 from math import inf
+from statistics import fmean
 from typing import Final
 
 from tidegate.core import plan
@@ -86,30 +87,43 @@ class Waiting:
     def places(self, now_s: float) -> dict[str, Place]:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
         if self._places is None or self._places[0] != now_s:
-            self._places = now_s, self._schedule(self.scheduled(now_s), [], now_s)
+            self._places = now_s, self._schedule(self._items(self.scheduled(now_s), now_s), self._pools(now_s), now_s)
         return self._places[1]
 
     def place(self, work: Item, now_s: float) -> Place:
-        """Where one goes beside them, whether it waits already or not."""
-        others = [request for request in self.scheduled(now_s) if request.id != work.request.id]
-        return self._schedule(others, [work], now_s)[work.request.id]
+        """Where one goes beside them, whether it waits already or not; behind more than are scheduled, it goes behind
+        the work of all of them."""
+        request, turn = work.request, _turn(work.request)
+        before = sum([one < turn for one in self._turns.get(request.model, {}).values()])
+        others = self._items([one for one in self.scheduled(now_s) if one.id != request.id], now_s)
+        if before <= SCHEDULED_MAX:
+            return self._schedule([work, *others], self._pools(now_s), now_s)[request.id]
+        pools = self._pools(now_s)
+        for name in work.own:
+            if bases := [one.own[name].base for one in others if name in one.own]:
+                pools[name] = _behind(pools[name], before, bases, now_s)
+        return self._schedule([work], pools, now_s)[request.id]
 
-    def _schedule(self, requests: list[Request], items: list[Item], now_s: float) -> dict[str, Place]:
+    def _schedule(self, items: list[Item], pools: dict[str, Pool], now_s: float) -> dict[str, Place]:
+        rooms = {name: model.room for name, model in self._models.items() if not model.owned}
+        return schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), now_s)
+
+    def _items(self, requests: list[Request], now_s: float) -> list[Item]:
+        """Those of them as the schedule sees them that something of ours can serve."""
+        items = []
         for request in requests:
             length = self._length(request)
             own = self._own(request, length, now_s)
             if own:
                 items.append(item(request, worth_usd(request, length), own))
-        pools: dict[str, Pool] = {}
-        rooms: dict[str, int] = {}
-        for name, model in self._models.items():
-            if model.owned:
-                pools[name] = Pool(
-                    model.slots_free_s(now_s), model.memory.spare(now_s), model.prompts_done_s(now_s), model.ahead_s
-                )
-            else:
-                rooms[name] = model.room
-        return schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), now_s)
+        return items
+
+    def _pools(self, now_s: float) -> dict[str, Pool]:
+        return {
+            name: Pool(model.slots_free_s(now_s), model.memory.spare(now_s), model.prompts_done_s(now_s), model.ahead_s)
+            for name, model in self._models.items()
+            if model.owned
+        }
 
     def _length(self, request: Request) -> Length:
         length = self._known_lengths.get(request.id)
@@ -173,6 +187,14 @@ class Waiting:
         elif self._bases and not isinstance(fact, Held | Released | Overrides | DecisionOverran):
             # Those are not about how long anything takes.
             self._bases.pop(fact.endpoint, None)
+
+
+def _behind(pool: Pool, count: int, bases: list[Base], now_s: float) -> Pool:
+    """The same once it is through with so many like these."""
+    slots_s = count * fmean([base.occupies_s for base in bases]) / len(pool.slots_s)
+    prompts_s = count * fmean([base.prompt_s for base in bases])
+    done_s = max(pool.prompts_done_s, now_s) + prompts_s
+    return Pool([at_s + slots_s for at_s in pool.slots_s], pool.spare, done_s, pool.ahead_s)
 
 
 def _turn(request: Request) -> _Turn:
