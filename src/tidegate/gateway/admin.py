@@ -143,6 +143,7 @@ class Admin:
                 "context_tokens": model.context_tokens,
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
+                "at_once": model.places,
                 "others": _others(model.others, now_s),
                 "memory": _memory(model.memory, now_s),
                 "rtt_s": model.network.rtt_s,
