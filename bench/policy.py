@@ -10,16 +10,14 @@ whoever made it (`sim/oracle.py`).
 A whole run writes bench/results/policy.json and a page to look at, build/policy.html, with `_holdout` in their names
 where that is asked for; `--page FILE` makes the page of any run. `--holdout` takes the rows and the seed that nothing
 was tuned on, and is for the end. What was found is kept by world, in build/worlds: a run that was stopped goes on where
-it was, on the same commit. With `--ray` the worlds are played by all machines of a Ray cluster that have the traces in
-the same place (`RAY_ADDRESS`; without one, on this machine).
+it was, on the same commit. With `--ray` the worlds are played by all machines of a Ray cluster (`RAY_ADDRESS`; without
+one, by this machine), which need the package, and the traces in the same place.
 """
 
 import argparse
 import os
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import get_context
-from multiprocessing.pool import Pool
 from pathlib import Path
 
 import msgspec
@@ -27,110 +25,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bench.policy_bounds import bracket
-from bench.policy_figures import (
-    Interval,
-    closed,
-    gain,
-    hull_at,
-    kept_more,
-    price_factors,
-    regret,
-    saving,
-    tried,
-    unit_usd,
-)
-from bench.policy_judged import Judged, TakenApart, point, promises
+from bench.policy_judge import Task, judge_once
+from bench.policy_judged import Judged, TakenApart, promises
 from bench.policy_page import page
-from bench.policy_rules import TODAY, rules
 from bench.policy_settings import DEVELOPMENT_SEEDS, HOLDOUT_SEEDS, TRACES, Regime
-from bench.policy_worlds import Case, chosen, play, scene
+from bench.policy_worlds import Case, chosen
 from bench.record import RESULTS, commit, machine, record
 from tidegate import clock
-from tidegate.core.router import Router
-from tidegate.sim.binder import Binder
 
-OURS = "tidegate"
 ROOT = Path(__file__).parent.parent
 PAGES, KEPT = ROOT / "build", ROOT / "build" / "worlds"
-
-
-class Task(msgspec.Struct, frozen=True):
-    """A world that is to be played by all. What is found is kept in a file of that folder, where there is one."""
-
-    data: Path
-    case: Case
-    bounded: bool
-    kept: Path | None = None
-
-
-def judge_once(task: Task) -> Judged:
-    """Compare, unless that was done."""
-    if task.kept is None:
-        return judge(task)
-    file = task.kept / f"{task.case.name.replace(' ', '_')}.json"
-    if file.exists():
-        return msgspec.json.decode(file.read_bytes(), type=Judged)
-    found = judge(task)
-    task.kept.mkdir(parents=True, exist_ok=True)
-    whole = file.with_suffix(".new")
-    whole.write_bytes(msgspec.json.encode(found))
-    whole.replace(file)
-    return found
-
-
-def judge(task: Task) -> Judged:
-    """Let everybody decide in it, and compare."""
-    world = scene(task.data, task.case)
-    factors = price_factors(world)
-    ours = tried(world, OURS, 0.0, play(world, Router), factors)
-    rivals = []
-    remote = None
-    for name, knob, rule in rules(world):
-        outcomes = play(world, partial(Binder, rule))
-        rivals.append(tried(world, name, knob, outcomes, factors))
-        if name == "remote-only":
-            remote = outcomes
-    assert remote is not None, "sending everything away is one of the rules"
-    away = next(one for one in rivals if one.name == "remote-only")
-    best = max(rivals, key=lambda one: one.value_each)
-    mixed = hull_at(rivals, ours.attainment)
-    today = hull_at([one for one in rivals if one.name in TODAY], ours.attainment)
-    no_dearer = [one for one in rivals if one.usd_each <= ours.usd_each]
-    most = max(no_dearer, key=lambda one: one.attainment, default=away)
-    unit = unit_usd(world, factors)
-    found, planned = bracket(world, remote, factors, unit) if task.bounded else (None, None)
-    value = ours.value_each / unit
-    return Judged(
-        trace=task.case.trace,
-        regime=task.case.regime,
-        seed=task.case.seed,
-        unit_usd=unit,
-        ours=point(ours, unit),
-        points=[point(one, unit) for one in rivals],
-        best=f"{best.name} {best.knob:g}",
-        hull=" + ".join(sorted({f"{one.name} {one.knob:g}" for one in (mixed.first, mixed.second)})),
-        saved=saving(ours, mixed, away),
-        saved_today=saving(ours, today, away),
-        gain=_scaled(gain(ours, best), unit),
-        kept=kept_more(ours, most),
-        behind_rule=_units(regret(ours, best), unit),
-        behind_schedule=None if planned is None else _units(regret(ours, planned), unit),
-        bounds=found,
-        closed_bound=None if found is None else closed(value, best.value_each / unit, found.bound),
-        closed_schedule=None if found is None else closed(value, best.value_each / unit, found.schedule),
-    )
-
-
-def _units(dollars: Sequence[float], unit_usd: float) -> list[float]:
-    return [round(usd / unit_usd, 2) for usd in dollars]
-
-
-def _scaled(interval: Interval, unit: float) -> Interval:
-    return Interval(interval.figure / unit, interval.low / unit, interval.high / unit)
-
-
-# --- all of them --------------------------------------------------------------------------------------------------
 
 
 def show(console: Console, worlds: Sequence[Judged]) -> None:
@@ -155,28 +59,35 @@ def show(console: Console, worlds: Sequence[Judged]) -> None:
             console.print(f"    {name}")
 
 
-def run(tasks: Sequence[Task], pool: Pool, console: Console) -> list[Judged]:
-    """Play them all, as many at once as there are in the pool."""
+def run(found: Iterable[Judged], count: int, console: Console) -> list[Judged]:
+    """Wait for them all."""
     worlds = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        line = bar.add_task("worlds", total=len(tasks))
-        for one in pool.imap_unordered(judge_once, tasks):
+        line = bar.add_task("worlds", total=count)
+        for one in found:
             worlds.append(one)
             bar.advance(line)
     return sorted(worlds, key=lambda one: one.name)
 
 
-def _pool(options: argparse.Namespace) -> Pool:
-    if not options.ray:
-        return get_context("spawn").Pool(options.jobs, maxtasksperchild=8)
+def _here(tasks: Sequence[Task], jobs: int) -> Iterator[Judged]:
+    """By processes on this machine."""
+    with get_context("spawn").Pool(jobs, maxtasksperchild=8) as pool:
+        yield from pool.imap_unordered(judge_once, tasks)
+
+
+def _on_ray(tasks: Sequence[Task]) -> Iterator[Judged]:
+    """By all machines of a cluster."""
     try:
         import ray
-        from ray.util.multiprocessing import Pool as RayPool
     except ImportError:
         raise SystemExit("--ray needs Ray: pip install 'tidegate[ray]'") from None
     ray.init(runtime_env={"working_dir": str(ROOT), "excludes": [".git", ".venv", "build"]}, log_to_driver=False)
-    pool: Pool = RayPool()
-    return pool
+    remote = ray.remote(judge_once)
+    left = [remote.remote(task) for task in tasks]
+    while left:
+        done, left = ray.wait(left)
+        yield from ray.get(done)
 
 
 def main() -> None:
@@ -196,8 +107,8 @@ def main() -> None:
     console, begun_s, at = Console(), clock.tick_s(), commit()
     # What is not committed has no name under which it could be found again.
     kept = KEPT / at if options.bounds and not options.ray and not at.endswith("+") else None
-    with _pool(options) as pool:
-        worlds = run([Task(Path(data), case, options.bounds, kept) for case in cases], pool, console)
+    tasks = [Task(Path(data), case, options.bounds, kept) for case in cases]
+    worlds = run(_on_ray(tasks) if options.ray else _here(tasks, options.jobs), len(tasks), console)
     show(console, worlds)
     console.print(f"{len(worlds)} worlds in {clock.tick_s() - begun_s:.0f} s")
     file = options.page
