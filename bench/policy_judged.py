@@ -7,10 +7,14 @@ import msgspec
 
 from bench.policy_bounds import Bracket
 from bench.policy_figures import Interval, Tried
-from bench.policy_settings import LOADED
+from bench.policy_settings import HARD, LOADED, WRONG, Regime
 from bench.promise import Promise
 
 SAVED, SAVED_TODAY, CLOSED, WIDE = 0.09, 0.40, 0.30, 0.01
+MOVED, MOVED_WORST = 0.95, 0.02
+"""Of rules that were best in another regime, so many are beaten, and none is better by more than this share."""
+WRONG_WITHIN = 0.05
+"""Where the engine is not what it was believed to be, the share of the gap closed is less by so much at most."""
 
 
 class Point(msgspec.Struct, kw_only=True):
@@ -134,7 +138,12 @@ def promises(worlds: Sequence[Judged]) -> list[Promise]:
             "saved against what is used today, loaded", [(o.name, o.saved_today.figure) for o in loaded], SAVED_TODAY
         ),
     ]
+    made.append(_moved(worlds))
+    if hard := [one for one in worlds if one.regime in HARD]:
+        made.append(_hard(hard))
     if bounded:
+        if any(one.regime in WRONG for one in worlds):
+            made.append(_wrong(worlds))
         planned = [(one.name, one.closed_schedule) for one in loaded if one.closed_schedule is not None]
         wide = median([one.bounds.wide for one in loaded if one.bounds is not None])
         made += [
@@ -148,6 +157,55 @@ def promises(worlds: Sequence[Judged]) -> list[Promise]:
             ),
         ]
     return made
+
+
+def _moved(worlds: Sequence[Judged]) -> Promise:
+    """Untuned, against each rule that was worth most in another regime of the same trace."""
+    apart: list[tuple[float, str]] = []
+    for other in worlds:
+        best = max(other.points, key=lambda point: point.value)
+        for one in worlds:
+            if (one.trace, one.seed) != (other.trace, other.seed) or one.regime == other.regime:
+                continue
+            rule = next(p for p in one.points if (p.name, p.knob) == (best.name, best.knob))
+            share = (one.ours.value - rule.value) / max(abs(rule.value), 1e-9)
+            apart.append((share, f"{one.name} by {best.name} {best.knob:g} of {other.regime}"))
+    won = sum(share >= 0.0 for share, _ in apart)
+    worst = min((share for share, _ in apart), default=0.0)
+    return Promise(
+        promise=f"better than a rule tuned in another regime: {MOVED:.0%} of pairs, and no more than {MOVED_WORST:.0%} worse",
+        kept=won >= MOVED * len(apart) and worst >= -MOVED_WORST,
+        found=f"{won} of {len(apart)} pairs, the worst {worst:+.1%}",
+        losing=[f"{name}: {share:+.1%}" for share, name in sorted(apart) if share < -MOVED_WORST],
+    )
+
+
+def _hard(hard: Sequence[Judged]) -> Promise:
+    """Where caches, old reports, limits and memory make it hard to know anything."""
+    losing = sorted([one for one in hard if one.gain.figure <= 0.0], key=lambda one: one.gain.figure)
+    return Promise(
+        promise="with prefix caches, old reports, limits and preemption worth more than the best rule",
+        kept=not losing,
+        found=f"{len(hard) - len(losing)} of {len(hard)}",
+        losing=[f"{o.name}: {o.gain.figure:+.3f} ({o.gain.low:+.3f} to {o.gain.high:+.3f})" for o in losing],
+    )
+
+
+def _wrong(worlds: Sequence[Judged]) -> Promise:
+    """Where the engine is not what it was believed to be, or does not stay so."""
+    right = {(o.trace, o.seed): o.closed_bound for o in worlds if o.regime == Regime.LOAD_100}
+    apart = []
+    for one in worlds:
+        usual = right.get((one.trace, one.seed))
+        if one.regime in WRONG and one.closed_bound is not None and usual is not None:
+            apart.append((one.closed_bound - usual, one.name))
+    losing = sorted((share, name) for share, name in apart if share < -WRONG_WITHIN)
+    return Promise(
+        promise=f"with a wrong or drifting step time no more than {WRONG_WITHIN:.0%} of the gap less is closed",
+        kept=not losing,
+        found=f"{len(apart) - len(losing)} of {len(apart)}",
+        losing=[f"{name}: {share:+.0%}" for share, name in losing],
+    )
 
 
 def _median(promise: str, found: Sequence[tuple[str, float]], least: float) -> Promise:

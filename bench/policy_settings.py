@@ -83,6 +83,10 @@ LOADED = tuple(
     regime for regime in Regime if LOADS.get(regime, 1.0) >= 0.8 and regime not in (Regime.PREFIX, Regime.MEMORY)
 )
 """Regimes of a load of 0.8 or more in which nothing but the decision is in the way."""
+WRONG = (Regime.STEP_070, Regime.STEP_140, Regime.STEP_DRIFT, Regime.STEP_SHAPE)
+"""Regimes in which our engine is not what it is believed to be."""
+HARD = (Regime.PREFIX, Regime.STALE, Regime.LIMITS, Regime.MEMORY)
+"""Regimes in which the decision knows less of who is where."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
