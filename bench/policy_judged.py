@@ -173,7 +173,7 @@ def _moved(worlds: Sequence[Judged]) -> Promise:
     won = sum(share >= 0.0 for share, _ in apart)
     worst = min((share for share, _ in apart), default=0.0)
     return Promise(
-        promise=f"better than a rule tuned in another regime: {MOVED:.0%} of pairs, and no more than {MOVED_WORST:.0%} worse",
+        promise=f"better than rules tuned in another regime: {MOVED:.0%} of pairs, at most {MOVED_WORST:.0%} worse",
         kept=won >= MOVED * len(apart) and worst >= -MOVED_WORST,
         found=f"{won} of {len(apart)} pairs, the worst {worst:+.1%}",
         losing=[f"{name}: {share:+.1%}" for share, name in sorted(apart) if share < -MOVED_WORST],

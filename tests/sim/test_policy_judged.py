@@ -49,12 +49,12 @@ def test_a_rule_is_carried_from_where_it_was_best_to_every_other_regime_of_its_t
         judged(Regime.LOAD_150, 1.0, {"a": 0.5, "b": 1.25}),
         judged(Regime.LOAD_100, 1.0, {"a": 0.1, "b": 1.3}, trace="chat"),
     ]
-    found = said(worlds, "tuned in another regime")
+    found = said(worlds, "rules tuned in another regime")
     # `b`, best at 1.50, is beaten at 0.50; and `a`, best at 0.50, at 1.50. No other trace has a second regime.
     assert found.found == "2 of 2 pairs, the worst +100.0%"
     assert found.kept
     worlds[0].points[0].value, worlds[0].points[1].value = 1.3, 1.25
-    found = said(worlds, "tuned in another regime")
+    found = said(worlds, "rules tuned in another regime")
     assert not found.kept
     assert found.losing == ["code load-0.50 1 by b 1 of load-1.50: -20.0%"]
 
