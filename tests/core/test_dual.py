@@ -8,7 +8,7 @@ from tidegate.core.dual import BEGINS, CLASSES_MAX, LEAST, Dual, Duals, fault
 from tidegate.core.model import Decision, Held, Judged, Released, Request, Run, Slo, replace
 from tidegate.core.replay import explained
 from tidegate.core.revive import fault as fault_of
-from tidegate.core.revive import revived
+from tidegate.core.revive import reconfigured, revived
 from tidegate.core.router import Router
 from tidegate.core.state import State
 
@@ -146,6 +146,15 @@ def test_a_restart_keeps_what_worth_was_found_and_not_what_was_overdue() -> None
     assert after.duals == router.state.duals
     assert after.overdue == {}
     assert revived(state_of(router), {"laptop"}, at_s - 20.0).duals["chat"].at_s == at_s - 20.0
+
+
+def test_a_reload_keeps_it_and_what_is_overdue() -> None:
+    router = make.router()
+    router.observe(Held(request=asked("a", slo=Slo(ttft_s=2.0))), 5.0)
+    tell(router, 30, kept=False, at_s=5.0)
+    before = state_of(router)
+    after = reconfigured(router.state, (make.endpoint("laptop"),), make.policy(), make.policy(), {"laptop"}, ())
+    assert (after.duals, after.overdue) == (before.duals, {"a": True})
 
 
 IMPOSSIBLE = [
