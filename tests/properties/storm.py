@@ -20,6 +20,7 @@ from tidegate.core.model import (
     Fingerprint,
     FirstToken,
     Held,
+    Judged,
     Line,
     Observation,
     Policy,
@@ -82,7 +83,7 @@ class Storm:
 
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
     other tell of their load now and then, and some of their memory, true or not. `ruled`: operators' rules hold of
-    some.
+    some. The class of some has a target for its attainment.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Storm:
         self.draw_load = Random(f"{seed} load")
         self.draw_memory = Random(f"{seed} memory")
         self.draw_ruled = Random(f"{seed} ruled")
+        self.draw_target = Random(f"{seed} target")
         self.alike = alike
         self.reports = reports
         self.ruled = ruled
@@ -158,6 +160,7 @@ class Storm:
             session_moves=self.draw_more.random() < 0.1,
             prefix=self.prefix(4 * tokens),
             rulings=self.draw_ruled.choice(RULINGS) if self.ruled else (),
+            attainment=self.draw_target.choice((None, None, 0.9)),
         )
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))
@@ -180,6 +183,7 @@ class Storm:
         if not decision.plan:
             if self.held.pop(request.id, None):
                 self.tell(Released(request_id=request.id))
+            self.judge(request, kept=False)
         elif isinstance(decision.plan[0], Wait):
             if request.id not in self.held:
                 self.held[request.id] = request
@@ -246,6 +250,14 @@ class Storm:
         )
         if ending is not Ending.OK and first_s is None and self.rest[key[0]] and self.draw.random() < 0.8:
             self.follow(self.requests[key[0]])
+        else:
+            self.judge(self.requests[key[0]], kept=ending is Ending.OK and self.draw_target.random() < 0.8)
+
+    def judge(self, request: Request, *, kept: bool | None) -> None:
+        """A request is over."""
+        if request.attainment is not None:
+            fact = Judged(request_id=request.id, klass=request.klass, attainment=request.attainment, kept=kept)
+            self.tell(fact)
 
     def bind(self) -> None:
         """What is due is decided again."""
@@ -257,8 +269,9 @@ class Storm:
         """The client of a held request is gone."""
         if self.held:
             name = self.draw.choice(list(self.held))
-            del self.held[name]
+            request = self.held.pop(name)
             self.tell(Released(request_id=name))
+            self.judge(request, kept=None)
 
     def probe(self) -> None:
         """A probe comes back, or not."""

@@ -40,6 +40,7 @@ def scraped(metrics: Metrics) -> Samples:
         now_s=0.0,
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
         held=3,
+        worth_factors={"interactive": 0.25},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
         money=MoneyCounts(left_usd={("day", ""): 2.5}, overruns=1),

@@ -76,6 +76,12 @@ def print_explained(console: Console, one: Explained) -> None:
     )
     for ruling in request.rulings:
         console.print(f"  rule [bold]{ruling.rule}[/] holds: {ruling_text(ruling)}", soft_wrap=True)
+    if request.attainment is not None and one.worth_share is not None:
+        console.print(
+            f"  its promise is worth ${one.worth_usd:.6f}, {one.worth_share:.1%} of the most: of its class "
+            f"{request.attainment:.3g} are to be kept",
+            soft_wrap=True,
+        )
     # What rules put on endpoints is shown where it is anything.
     usd = [*USD, "rule"] if any("rule" in c.contributions_usd for c in one.candidates) else USD
     table = Table(

@@ -97,7 +97,7 @@ def print_summary(found: Summary) -> None:
         table.add_row(
             c.name,
             *("-" if a is None else f"{a * 1000:g} ms" for a in axes),
-            f"${c.worth_usd:g} + ${c.worth_usd_per_1k_tokens:g}/1k tokens",
+            _worth(c),
             f"{c.late_usd_per_s:g}",
             ", ".join(c.residency),
         )
@@ -108,6 +108,11 @@ def print_summary(found: Summary) -> None:
             # What is in brackets is no mark-up.
             table.add_row(rule.says.rule, Text(" ".join(rule.when.split())), ruling_text(rule.says))
         console.print(table)
+
+
+def _worth(klass: RequestClass) -> str:
+    most = f"${klass.worth_usd:g} + ${klass.worth_usd_per_1k_tokens:g}/1k tokens"
+    return most if klass.attainment is None else f"as keeps {klass.attainment:g}, up to {most}"
 
 
 def _addresses(found: Summary) -> str:

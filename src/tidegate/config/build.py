@@ -12,7 +12,7 @@ from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
-from tidegate.config.schema import BudgetTable, ClassTable, PolicyTable, SloTable
+from tidegate.config.schema import WORTH_FACTOR_MAX, BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
 from tidegate.core import density
 from tidegate.core.model import Capability, Endpoint, Machine, ModelGroup, Policy, Prior, RequestClass, Slo, replace
@@ -144,12 +144,15 @@ def caps(table: BudgetTable) -> tuple[Cap, ...]:
 
 def request_class(name: str, table: ClassTable) -> RequestClass:
     """What the requests of a class start from."""
+    # With a target, the most that they are worth; the rest is learned.
+    times = 1.0 if table.attainment is None else table.worth_factor_max or WORTH_FACTOR_MAX
     return RequestClass(
         name=name,
         slo=_slo(table.slo),
-        worth_usd=table.worth_usd,
-        worth_usd_per_1k_tokens=table.worth_usd_per_1k_tokens,
-        late_usd_per_s=table.late_usd_per_s,
+        attainment=table.attainment,
+        worth_usd=times * table.worth_usd,
+        worth_usd_per_1k_tokens=times * table.worth_usd_per_1k_tokens,
+        late_usd_per_s=times * table.late_usd_per_s,
         residency=table.residency,
         likeness=table.likeness,
         session_moves=table.session_moves,

@@ -111,6 +111,12 @@ def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> No
             "it promises nothing, so nothing could be late",
             "set ttft_ms, tpot_ms or e2e_ms; a generous e2e_ms for work that is in no hurry",
         )
+    if klass.worth_factor_max is not None and klass.attainment is None:
+        problems.add(
+            f"{path}.worth_factor_max",
+            "it bounds the worth that follows a target, and there is none",
+            "set attainment, or remove it",
+        )
     limits_ms = [limit for limit in (slo.ttft_ms, slo.e2e_ms) if limit is not None]
     if draft.gateway is not None and any(limit > draft.gateway.request_timeout_s * 1000 for limit in limits_ms):
         problems.add(

@@ -6,12 +6,17 @@ from tidegate.config.convert import convert, named
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import CLASSES, INTERACTIVE, ClassTable
 
+_TARGET = ("attainment", "worth_factor_max")
+_WORTH = ("worth_usd", "worth_usd_per_1k_tokens")
+
 
 def read(document: dict[str, Any], problems: Problems) -> dict[str, ClassTable]:
     """All `[class.NAME]` tables that are well-formed, and those that need not be written down, by name."""
     tables = document.get("class", {})
     written = tables if isinstance(tables, dict) else {}
     above = {name: _above(name, written, problems) for name in sorted({*written, *CLASSES})}
+    for name in sorted(written):
+        _one_of_two(name, _own(name, written), problems)
     return named(document, "class", ClassTable, problems, above)
 
 
@@ -19,9 +24,30 @@ def _above(name: str, written: dict[str, Any], problems: Problems) -> dict[str, 
     """The settings of a class where it says nothing itself."""
     found: dict[str, object] = {}
     for ancestor in reversed(_ancestors(name, written, problems)):
-        found |= CLASSES.get(ancestor, {}) | _sound(written.get(ancestor, {}))
+        found = _over(_over(found, CLASSES.get(ancestor, {})), _sound(written.get(ancestor, {})))
     found.pop("like", None)
-    return found | CLASSES.get(name, {})
+    return _left_by(_own(name, written), _over(found, CLASSES.get(name, {})))
+
+
+def _over(above: dict[str, object], own: dict[str, object]) -> dict[str, object]:
+    """What a class has that writes `own`, and what is `above` where it says nothing."""
+    return _left_by(own, above) | own
+
+
+def _left_by(own: dict[str, Any], above: dict[str, object]) -> dict[str, object]:
+    """What is above, without the worth where a class names a target itself, or the other way round."""
+    dropped = _WORTH if "attainment" in own else _TARGET if any(key in own for key in _WORTH) else ()
+    return {key: value for key, value in above.items() if key not in dropped}
+
+
+def _one_of_two(name: str, own: dict[str, Any], problems: Problems) -> None:
+    """Note a class that names a target, and what a promise is worth beside it."""
+    if "attainment" in own and (both := [key for key in _WORTH if key in own]):
+        problems.add(
+            join("class", name) + ".attainment",
+            f"there is `{both[0]}` too, and with a target worth is learned",
+            f"remove `attainment`, or {' and '.join(f'`{key}`' for key in both)}",
+        )
 
 
 def _ancestors(name: str, written: dict[str, Any], problems: Problems) -> list[str]:

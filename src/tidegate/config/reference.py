@@ -23,6 +23,7 @@ from tidegate.config.price import PriceTable, RunningCostTable, TierTable
 from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import (
     CLASSES,
+    WORTH_FACTOR_MAX,
     BudgetTable,
     ClassTable,
     GatewayTable,
@@ -65,6 +66,7 @@ ELSEWHERE = {
     "price": "by site",
     "serves": "`model`",
     "output_tokens_max": "the window",
+    "worth_factor_max": f"`{WORTH_FACTOR_MAX:g}` with `attainment`",
 }
 """Settings whose default depends on others, and on which."""
 

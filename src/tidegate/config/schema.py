@@ -296,7 +296,24 @@ class SloTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     e2e_ms: Annotated[LimitMs | None, Meta(description="Time to the end of the answer.")] = None
 
 
+Attainment = Annotated[
+    float,
+    Meta(
+        ge=0.5,  # who does not mind more misses than kept promises has no promise
+        le=0.999,  # beyond, there are hours between two misses, and nothing to learn by
+    ),
+]
+Factor = Annotated[
+    float,
+    Meta(
+        ge=1,  # less than what is usual buys nothing
+        le=1000,  # two dollars for one request, and more by its tokens: a slip of the keyboard, too
+    ),
+]
+
 INTERACTIVE = "interactive"
+WORTH_FACTOR_MAX = 10.0
+"""The `worth_factor_max` of a class with a target that does not say."""
 
 
 class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -322,6 +339,22 @@ class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "`e2e_ms = 300000`, half of the request time-out."
         ),
     ] = SloTable(ttft_ms=2000.0, tpot_ms=150.0)
+    attainment: Annotated[
+        Attainment | None,
+        Meta(
+            description="The share of promises that is to be kept, at the least cost: what a promise is worth is "
+            "then learned, and moves what a second of lateness loses alike. A class has this or a worth; what it "
+            "writes itself goes before what it takes over. None: worth is what is written.",
+        ),
+    ] = None
+    worth_factor_max: Annotated[
+        Factor | None,
+        Meta(
+            description="The most that a promise may be worth for the sake of `attainment`, as so many times the "
+            "worth that classes have by default. Ten times are 0.02 dollars, and 0.04 for each thousand tokens: above "
+            "what the largest models ask for.",
+        ),
+    ] = None
     worth_usd: Annotated[
         Usd,
         Meta(

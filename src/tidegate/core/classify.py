@@ -12,3 +12,8 @@ def classify(base: str, prompt_tokens: int) -> str:
     if prompt_tokens <= MEDIUM_TOKENS_MAX:
         return f"{base}/medium"
     return f"{base}/long"
+
+
+def base_of(klass: str) -> str:
+    """What it is for, as it is configured: `interactive` of `interactive/short`."""
+    return klass.partition("/")[0]

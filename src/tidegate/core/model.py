@@ -65,7 +65,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     """What the core may know of one inference request. Never the prompt.
 
     `prompt_tokens` is an estimate made from bytes. `output_tokens_max` is the client's own bound, None where it
-    gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work.
+    gave none. Meeting the SLO is worth `worth_usd`, and `worth_usd_per_1k_tokens` for the size of the work. Where its
+    class has a target for its `attainment`, those are the most, and what is learned says how much of them it is.
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
     is what the budget had left when it arrived, None without one. `prefix` are salted digests of 32 bits, one per
     block of 1 KiB, each of all up to its end, at most 256; of `prompt_bytes` the first `preamble_bytes` stand before
@@ -85,6 +86,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     completions: int = 1
     needs: tuple[Capability, ...] = ()
     slo: Slo = Slo()
+    attainment: float | None = None
     worth_usd: float = 0.0
     worth_usd_per_1k_tokens: float = 0.0
     late_usd_per_s: float = 0.0
@@ -104,12 +106,15 @@ class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests of one class promise, are worth and may do; a request's own headers refine it.
 
     `worth_usd` is paid for each request that meets the SLO; `worth_usd_per_1k_tokens` makes it grow with the
-    work, prompt and output. `likeness` is the least that will do, None what the model's name asks for. With
-    `session_moves` conversations may go on with another model than they began with.
+    work, prompt and output. Where `attainment` is the share of promises that is to be kept, they are the most that it
+    may be worth, and `late_usd_per_s` the most that is lost with a second. `likeness` is the least that will do, None
+    what the model's name asks for. With `session_moves` conversations may go on with another model than they began
+    with.
     """
 
     name: str
     slo: Slo = Slo()
+    attainment: float | None = None
     worth_usd: float = 0.0
     worth_usd_per_1k_tokens: float = 0.0
     late_usd_per_s: float = 0.0
@@ -339,6 +344,18 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     cause: str = ""
 
 
+class Judged(Record, frozen=True, kw_only=True, tag="judged"):
+    """A request of a class with a target for its `attainment` is over, and its promise was `kept` or not.
+
+    Told once of each; None where nobody can say: its client left in time, or no worth could have had it served.
+    """
+
+    request_id: str
+    klass: str
+    attainment: float
+    kept: bool | None = None
+
+
 class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     """A probe came back, or did not. None is unknown, never zero.
 
@@ -395,7 +412,9 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     static: bool = False
 
 
-Observation = Held | Released | Started | Uploaded | FirstToken | Ended | Probed | Checked | DecisionOverran | Overrides
+Observation = (
+    Held | Released | Started | Uploaded | FirstToken | Ended | Judged | Probed | Checked | DecisionOverran | Overrides
+)
 
 
 # --- the policy's settings and the journal ----------------------------------------------------------------------

@@ -46,12 +46,17 @@ class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Explained(Record, frozen=True, kw_only=True):
-    """One decision with the candidates it chose from, and how dense their computing is; recomputed."""
+    """One decision with the candidates it chose from, and how dense their computing is; recomputed.
+
+    Keeping the promise was worth `worth_usd`, which is `worth_share` of the most; None where no target moves it.
+    """
 
     at_s: float
     request: Request
     decision: Decision
     candidates: tuple[Candidate, ...]
+    worth_usd: float
+    worth_share: float | None = None
     densities: tuple[Density, ...] = ()
 
 
@@ -146,6 +151,8 @@ def explained(router: Router, request: Request, decision: Decision, at_s: float)
         request=request,
         decision=decision,
         candidates=candidates,
+        worth_usd=router.worth_usd(request, at_s),
+        worth_share=None if request.attainment is None else router.worth_share(request.klass, at_s),
         densities=density.densities(request, candidates, running),
     )
 

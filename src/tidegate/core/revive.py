@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import batch, bins, hazard, keeping, load, memory
+from tidegate.core import batch, bins, dual, hazard, keeping, load, memory
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -34,6 +34,8 @@ def fault(state: State) -> str:
     """What is wrong with a state that no router of this software made; empty where nothing is."""
     if wrong := next(_faults_of_lengths(state.lengths), ""):
         return f"`lengths` {wrong}"
+    if wrong := dual.fault(state.duals):
+        return f"`duals` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -48,6 +50,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
         endpoints={name: _revived(e, now_s) for name, e in state.endpoints.items() if name in keep},
         lengths=_revived_lengths(state.lengths, int(now_s)),
         overrides=state.overrides,
+        duals={name: replace(one, at_s=min(one.at_s, now_s)) for name, one in state.duals.items()},
     )
 
 

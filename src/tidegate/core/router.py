@@ -8,6 +8,7 @@ from tidegate.core import memory, plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.counts import Turns
+from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
@@ -23,6 +24,7 @@ from tidegate.core.model import (
     Endpoint,
     FirstToken,
     Held,
+    Judged,
     Likeness,
     Observation,
     Overrides,
@@ -58,6 +60,7 @@ class Router:
 
     __slots__ = (
         "_decided",
+        "_duals",
         "_eligible",
         "_lengths",
         "_models",
@@ -81,7 +84,8 @@ class Router:
         # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
         self._decided: tuple[Request, float, list[Option]] | None = None
         self._eligible = Eligible(self._models, self._sessions)
-        self._waiting = Waiting(self._state.held, self._models, self._eligible, self._lengths, policy)
+        self._duals = Duals(self._state.duals, self._state.overdue, self._state.held)
+        self._waiting = Waiting(self._state.held, self._models, self._eligible, self._lengths, self._duals, policy)
         self._override(self._state.overrides)
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -94,6 +98,7 @@ class Router:
             return self._wait_or_refuse(request, reasons, now_s)
         if self._is_static(now_s):
             return self._static(request, length, models, reasons, now_s)
+        request = self._duals.priced(request, now_s)
         worth = worth_usd(request, length)
         held = bool(self._waiting.requests)
         for model in models:
@@ -133,6 +138,7 @@ class Router:
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
         length = self._lengths.of(request)
+        request = self._duals.priced(request, now_s)
         worth = worth_usd(request, length)
         _, reasons = self._eligible.now(request, length, now_s)
         found = []
@@ -162,6 +168,14 @@ class Router:
                 )
             )
         return found
+
+    def worth_usd(self, request: Request, now_s: float) -> float:
+        """What keeping its promise is worth, as `decide` sees it."""
+        return worth_usd(self._duals.priced(request, now_s), self._lengths.of(request))
+
+    def worth_share(self, klass: str, now_s: float) -> float:
+        """What a kept promise of a class with a target is worth, as a share of the most that it may be."""
+        return self._duals.share(klass, now_s)
 
     def serves(self, model: str) -> bool:
         """Whether any endpoint serves this model name."""
@@ -233,7 +247,7 @@ class Router:
         state = self._state
         if not held:
             lengths = msgspec.structs.replace(state.lengths, sessions={}, beginnings={})
-            state = msgspec.structs.replace(state, held={}, sessions={}, lengths=lengths)
+            state = msgspec.structs.replace(state, held={}, overdue={}, sessions={}, lengths=lengths)
         return msgspec.Raw(msgspec.json.encode(state))
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -245,6 +259,7 @@ class Router:
         """
         decided, self._decided = self._decided, None
         self._waiting.forget(fact)
+        self._duals.settle(now_s)
         match fact:
             case Started():
                 self._waiting.release(fact.request_id)
@@ -261,8 +276,11 @@ class Router:
                         self._sessions.served(sent.session, model.name, now_s)
             case Ended():
                 self._ended(fact, now_s)
+            case Judged():
+                self._duals.judged(fact, now_s)
             case Held():
                 self._waiting.hold(fact.request)
+                self._duals.hold(fact.request, now_s)
             case Released():
                 self._waiting.release(fact.request_id)
             case Probed():
@@ -379,7 +397,7 @@ class Router:
         place = None
         if request.id in self._waiting.requests and own and not self._waiting.expired(request, now_s):
             place = self._waiting.places(now_s).get(request.id)
-            if place is None and request not in self._waiting.scheduled(now_s):
+            if place is None and all(r.id != request.id for r in self._waiting.scheduled(now_s)):
                 return self._wait(request, next(iter(own)), inf, now_s)
         if place is None:
             work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)

@@ -8,6 +8,7 @@ from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
+from tidegate.core.dual import Dual
 from tidegate.core.hazard import BINS, Level, Outcomes
 from tidegate.core.learned import Learned
 from tidegate.core.length import OUTPUT_ROWS
@@ -164,11 +165,14 @@ class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class State(msgspec.Struct, kw_only=True):
-    """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end."""
+    """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end; `duals` by
+    class, of those with a target, and `overdue` the requests under way whose promise is known to be missed."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: Lengths = msgspec.field(default_factory=Lengths)
     held: dict[str, Request] = {}
     overrides: Overrides = Overrides()
     sessions: dict[str, Pin] = {}
+    duals: dict[str, Dual] = {}
+    overdue: dict[str, bool] = {}
     static_until_s: float = 0.0

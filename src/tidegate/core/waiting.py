@@ -2,17 +2,28 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from math import inf
 from statistics import fmean
 from typing import Final
 
 from tidegate.core import plan
 from tidegate.core.base import Base, asked
+from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.hold import Item, Place, Pool, item, schedule
 from tidegate.core.length import Length, LengthModel
-from tidegate.core.model import DecisionOverran, Ended, Held, Observation, Overrides, Policy, Released, Request
+from tidegate.core.model import (
+    DecisionOverran,
+    Ended,
+    Held,
+    Judged,
+    Observation,
+    Overrides,
+    Policy,
+    Released,
+    Request,
+)
+from tidegate.core.promise import ends_s
 from tidegate.core.value import worth_usd
 
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
@@ -29,6 +40,7 @@ class Waiting:
     __slots__ = (
         "_at_s",
         "_bases",
+        "_duals",
         "_eligible",
         "_known_lengths",
         "_lengths",
@@ -45,10 +57,12 @@ class Waiting:
         models: Mapping[str, EndpointModel],
         eligible: Eligible,
         lengths: LengthModel,
+        duals: Duals,
         policy: Policy,
     ) -> None:
         self.requests = requests
-        self._models, self._eligible, self._lengths, self._policy = models, eligible, lengths, policy
+        self._models, self._eligible, self._lengths, self._duals = models, eligible, lengths, duals
+        self._policy = policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
         for request in requests.values():
@@ -115,7 +129,8 @@ class Waiting:
             length = self._length(request)
             own = self._own(request, length, now_s)
             if own:
-                items.append(item(request, worth_usd(request, length), own))
+                priced = self._duals.priced(request, now_s)
+                items.append(item(priced, worth_usd(priced, length), own))
         return items
 
     def _pools(self, now_s: float) -> dict[str, Pool]:
@@ -184,7 +199,7 @@ class Waiting:
             # It tells of lengths, too.
             self._known_lengths.clear()
             self._bases.clear()
-        elif self._bases and not isinstance(fact, Held | Released | Overrides | DecisionOverran):
+        elif self._bases and not isinstance(fact, Held | Released | Judged | Overrides | DecisionOverran):
             # Those are not about how long anything takes.
             self._bases.pop(fact.endpoint, None)
 
@@ -199,9 +214,4 @@ def _behind(pool: Pool, count: int, bases: list[Base], now_s: float) -> Pool:
 
 def _turn(request: Request) -> _Turn:
     """By the end of its promise; whom nothing was promised comes last."""
-    slo, ends_s = request.slo, inf
-    if slo.ttft_s is not None:
-        ends_s = request.arrived_s + slo.ttft_s
-    if slo.e2e_s is not None:
-        ends_s = min(ends_s, request.arrived_s + slo.e2e_s)
-    return ends_s, request.arrived_s, request.id
+    return ends_s(request), request.arrived_s, request.id

@@ -13,6 +13,7 @@ from tidegate.core.model import (
     Started,
     Uploaded,
 )
+from tidegate.core.promise import judged
 from tidegate.core.prompts import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
@@ -28,6 +29,13 @@ from tidegate.wire.openai import EMBEDDING, Call
 _IDENTICAL = Likeness.IDENTICAL
 # Causes for which nobody sends a bill: it was not accepted, or never arrived.
 _UNBILLED = frozenset({"client_error", Cause.CONNECT_TIMEOUT.value})
+# How a request ended, by its outcome; else it failed. A client's own error is like its leaving: nobody broke a promise.
+_ENDINGS = {
+    "ok": Ending.OK,
+    "refused": Ending.REFUSED,
+    "client_left": Ending.CANCELLED,
+    "client_error": Ending.CANCELLED,
+}
 
 
 class Account:
@@ -152,8 +160,6 @@ class Account:
     ) -> None:
         """Tell what an attempt came to, and count what it cost."""
         usage = attempt.reader.usage
-        # An answer given whole is one chunk, which says nothing of its tokens.
-        chunks = attempt.reader.output_chunks or None if attempt.streamed else None
         fact = Ended(
             request_id=self._request.id,
             endpoint=attempt.endpoint,
@@ -164,7 +170,7 @@ class Account:
             cached_tokens=usage.cached_tokens if usage else None,
             cache_write_tokens=usage.cache_write_tokens if usage else None,
             reasoning_tokens=usage.reasoning_tokens if usage else None,
-            output_tokens=usage.output_tokens if usage else chunks,
+            output_tokens=_output_tokens(attempt),
             retry_after_s=retry_after_s,
             cause=cause,
         )
@@ -250,6 +256,16 @@ class Account:
         request = self._request
         ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
+        told = judged(
+            request,
+            decision,
+            _ENDINGS.get(outcome, Ending.FAILED),
+            ttft_s=ttft_s,
+            e2e_s=now_s - request.arrived_s,
+            output_tokens=None if attempt is None else _output_tokens(attempt),
+        )
+        if told is not None:
+            self._dispatch.tell(told, now_s)
         self._dispatch.metrics.request_ended(request.klass, outcome, ttft_s, now_s - request.arrived_s)
         self._grant.end(request, self._used_tokens, now_s)
         if request.key:
@@ -280,3 +296,12 @@ class Account:
                 cost_usd=self.spent_usd,
             )
         )
+
+
+def _output_tokens(attempt: Attempt) -> int | None:
+    """What was told of its output, else what was counted of it; None where neither is known."""
+    usage = attempt.reader.usage
+    if usage:
+        return usage.output_tokens
+    # An answer given whole is one chunk, which says nothing of its tokens.
+    return attempt.reader.output_chunks or None if attempt.streamed else None

@@ -10,6 +10,7 @@ import msgspec
 
 from tidegate.config.secret import Secret
 from tidegate.core.memory import Memory
+from tidegate.core.model import RequestClass
 from tidegate.core.others import Others
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
@@ -43,6 +44,7 @@ class Admin:
         journal: Journal | None,
         keeper: Keeper,
         canaries: Callable[[], Mapping[str, Canary]],
+        classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
         key: Secret | None,
@@ -53,6 +55,7 @@ class Admin:
         self._journal = journal
         self._keeper = keeper
         self._canaries = canaries
+        self._classes = classes
         self._servers = servers
         self._control = control
         self.guard(key)
@@ -115,11 +118,21 @@ class Admin:
             now_s=dispatch.clock.now_s(),
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
             held=dispatch.router.held,
+            worth_factors={name: one["worth_factor"] for name, one in self._targets().items()},
             overrides=dispatch.router.overrides,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
             money=None if (status := self._spent()) is None else _counts(status),
         )
+
+    def _targets(self) -> dict[str, dict[str, float]]:
+        """The classes with a target, and what of the most one of their promises is worth now."""
+        router, now_s = self._dispatch.router, self._dispatch.clock.now_s()
+        return {
+            name: {"attainment": one.attainment, "worth_factor": router.worth_share(name, now_s)}
+            for name, one in self._classes().items()
+            if one.attainment is not None
+        }
 
     def _spent(self) -> Status | None:
         ledger = self._dispatch.spending.ledger
@@ -164,6 +177,7 @@ class Admin:
             "static": dispatch.router.overrides.static,
             "sessions": dispatch.router.sessions,
             "budget": self._spent(),
+            "targets": self._targets(),
             "endpoints": endpoints,
             "learned": self._keeper.status(),
         }

@@ -121,6 +121,7 @@ class Gateway:
             journal=self.journal,
             keeper=self.keeper,
             canaries=self.fleet.canaries,
+            classes=lambda: self._built.classes,
             control=Control(dispatch, self.reloader, self.keeper),
             servers=self._servers,
             key=settings.admin_key,

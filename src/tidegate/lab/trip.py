@@ -52,7 +52,10 @@ def trips(lines: Iterable[Line]) -> dict[str, Trip]:
         elif isinstance(fact, Decision) and decided is not None and core.router is not None:
             request = core.requests[fact.request_id]
             candidates = tuple(core.router.candidates(request, line.at_s))
-            found = Explained(at_s=line.at_s, request=request, decision=fact, candidates=candidates)
+            worth_usd = core.router.worth_usd(request, line.at_s)
+            found = Explained(
+                at_s=line.at_s, request=request, decision=fact, candidates=candidates, worth_usd=worth_usd
+            )
             stories.setdefault(fact.request_id, _Story()).explained.append(found)
         elif isinstance(fact, Started):
             stories[fact.request_id].sent_s[fact.endpoint] = line.at_s

@@ -137,6 +137,7 @@ class Ask:
             prompt_bytes=prompt_bytes,
             output_tokens_max=manner.output_tokens_max,
             slo=slo,
+            attainment=klass.attainment,
             worth_usd=klass.worth_usd,
             worth_usd_per_1k_tokens=klass.worth_usd_per_1k_tokens,
             late_usd_per_s=klass.late_usd_per_s,

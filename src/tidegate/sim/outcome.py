@@ -1,6 +1,7 @@
 """What became of a request in a simulated world."""
 
 from tidegate.core.model import Record, Request
+from tidegate.core.promise import kept
 from tidegate.core.why import Why
 
 
@@ -42,12 +43,6 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     @property
     def kept(self) -> bool:
         """Whether every axis of its promise was kept."""
-        slo = self.request.slo
         if self.outcome != "ok" or self.ttft_s is None:
             return False
-        tpot_s = self.tpot_s
-        return not (
-            (slo.ttft_s is not None and self.ttft_s > slo.ttft_s)
-            or (slo.tpot_s is not None and tpot_s is not None and tpot_s > slo.tpot_s)
-            or (slo.e2e_s is not None and self.e2e_s > slo.e2e_s)
-        )
+        return kept(self.request, ttft_s=self.ttft_s, e2e_s=self.e2e_s, output_tokens=self.output_tokens) is True

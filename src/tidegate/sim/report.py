@@ -228,8 +228,11 @@ def group(name: str, outcomes: Sequence[Outcome], elapsed_s: float) -> Group:
 
 
 def worth_usd(outcome: Outcome) -> float:
-    """What keeping this promise was worth, by the tokens that it really had."""
+    """What keeping this promise was worth, by the tokens that it really had; nothing where operators named a target
+    instead, and nobody has said what it is worth."""
     request, tokens = outcome.request, outcome.prompt_tokens + outcome.output_tokens
+    if request.attainment is not None:
+        return 0.0
     return request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0
 
 

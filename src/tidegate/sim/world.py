@@ -29,6 +29,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
+from tidegate.core.promise import judged
 from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
@@ -42,6 +43,8 @@ from tidegate.sim.purse import Purse
 
 # Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
 _UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
+_ENDINGS = {"ok": Ending.OK, "refused": Ending.REFUSED, "timed_out": Ending.TIMED_OUT}
+"""How a request ended, by its outcome; else it failed."""
 
 
 class _Drive:
@@ -357,6 +360,17 @@ class World:
         assert not drive.attempts, "nothing is under way of what is over"
         assert decision is not None, "it was decided"
         del self._drives[request.id]
+        ttft_s = None if drive.first_s is None else drive.first_s - request.arrived_s
+        told = judged(
+            request,
+            decision,
+            _ENDINGS.get(outcome, Ending.FAILED),
+            ttft_s=ttft_s,
+            e2e_s=now_s - request.arrived_s,
+            output_tokens=0 if attempt is None else attempt.output_tokens,
+        )
+        if told is not None:
+            self._tell(told)
         self.outcomes.append(
             Outcome(
                 # Without the prompt's digests, which would be most of the memory of a long run.
@@ -366,7 +380,7 @@ class World:
                 why=decision.why,
                 attempts=drive.flight.attempts,
                 held_s=drive.held_s,
-                ttft_s=None if drive.first_s is None else drive.first_s - request.arrived_s,
+                ttft_s=ttft_s,
                 e2e_s=now_s - request.arrived_s,
                 predicted_s=None if attempt is None else attempt.predicted_s,
                 measured_s=None if attempt is None or attempt.first_s is None else attempt.first_s - attempt.sent_s,

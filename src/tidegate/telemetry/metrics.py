@@ -4,7 +4,7 @@
 """
 
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from math import inf
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -65,6 +65,13 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="decision_seconds", type="histogram", help="CPU time of one decision."),
     Spec(name="held_seconds", type="histogram", help="Time that held requests waited for a slot."),
     Spec(name="held", type="gauge", help="Requests held now."),
+    Spec(
+        name="class_worth_factor",
+        type="gauge",
+        labels=("class",),
+        help="What a kept promise is worth in a class with a target, as a share of the most that it may be; at 1 it is "
+        "missed for want of more.",
+    ),
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
     Spec(
         name="others_running",
@@ -341,14 +348,16 @@ class Metrics:
         now_s: float,
         endpoints: Iterable[EndpointModel],
         held: int,
+        worth_factors: Mapping[str, float],
         overrides: Overrides,
         http: HttpCounts,
         journal: JournalStatistics | None,
         money: MoneyCounts | None,
     ) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All of it in Prometheus' text format. `worth_factors` by class, of those with a target."""
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
+            "class_worth_factor": {(klass,): factor for klass, factor in worth_factors.items()},
             "static_rule": {(): float(overrides.static)},
             "http_connections": {(): float(http.connections)},
             "canary_distance_nats": dict(self._distance_nats),

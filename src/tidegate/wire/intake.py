@@ -73,6 +73,7 @@ def intake(
         completions=call.completions,
         needs=call.needs,
         slo=_slo(spec.slo, knobs),
+        attainment=spec.attainment,
         worth_usd=spec.worth_usd,
         worth_usd_per_1k_tokens=spec.worth_usd_per_1k_tokens,
         late_usd_per_s=spec.late_usd_per_s,

@@ -1,0 +1,67 @@
+"""Until when a promise can be kept, and whether it was: the one definition of attainment."""
+
+from math import inf
+
+from tidegate.core.model import Decision, Ending, Judged, Request
+
+
+def ends_s(request: Request) -> float:
+    """When the promise is missed of which nothing has come yet."""
+    slo, found_s = request.slo, inf
+    if slo.ttft_s is not None:
+        found_s = request.arrived_s + slo.ttft_s
+    if slo.e2e_s is not None:
+        found_s = min(found_s, request.arrived_s + slo.e2e_s)
+    return found_s
+
+
+def kept(
+    request: Request, *, ttft_s: float | None, e2e_s: float, output_tokens: int | None, whole: bool = True
+) -> bool | None:
+    """Whether every axis of its promise was kept by an answer that took so long; None where that cannot be told.
+
+    Times count from the arrival. `ttft_s` is None where no content came, or none could be seen before the end, and
+    `output_tokens` where they are not known. Not `whole`: its client left before the end.
+    """
+    slo = request.slo
+    # Who has left has seen nothing for as long, at least.
+    seen_s = e2e_s if ttft_s is None and not whole else ttft_s
+    if slo.ttft_s is not None and seen_s is not None and seen_s > slo.ttft_s:
+        return False
+    if slo.e2e_s is not None and e2e_s > slo.e2e_s:
+        return False
+    if not whole:
+        return None
+    if ttft_s is None:
+        # Its first content came at some time before the end.
+        return True if slo.tpot_s is None and (slo.ttft_s is None or e2e_s <= slo.ttft_s) else None
+    if slo.tpot_s is None:
+        return True
+    if output_tokens is None:
+        return None
+    after_first = output_tokens / request.completions - 1.0
+    return after_first < 1.0 or (e2e_s - ttft_s) / after_first <= slo.tpot_s
+
+
+def judged(
+    request: Request,
+    decision: Decision,
+    ending: Ending,
+    *,
+    ttft_s: float | None,
+    e2e_s: float,
+    output_tokens: int | None,
+) -> Judged | None:
+    """What is told of a request that is over, after its last `decision`; None where its class has no target.
+
+    Who was refused for ever could not have been served at any price, and says nothing of worth.
+    """
+    if request.attainment is None:
+        return None
+    found: bool | None = False
+    if ending in (Ending.OK, Ending.CANCELLED):
+        whole = ending is Ending.OK
+        found = kept(request, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens, whole=whole)
+    elif ending is Ending.REFUSED and decision.retry_after_s is None:
+        found = None
+    return Judged(request_id=request.id, klass=request.klass, attainment=request.attainment, kept=found)
