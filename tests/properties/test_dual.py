@@ -69,9 +69,15 @@ def test_silence_alone_brings_it_back_to_where_it_began(dual: Dual, age_s: float
 def test_two_make_one_whichever_comes_first(a: Dual, b: Dual) -> None:
     one = combined(a, b)
     assert one == combined(b, a)
-    levels = sorted(each.level_at(one.at_s) for each in (a, b))
-    assert levels[0] <= one.level <= levels[1]
+    assert one.level == max(each.level_at(one.at_s) for each in (a, b))
     assert combined(a, a).level == a.level_at(a.at_s)
+
+
+@given(duals, duals, duals, st.tuples(*[st.floats(0.0, SILENCE_S)] * 3))
+def test_three_that_live_make_one_in_any_order(a: Dual, b: Dual, c: Dual, times: tuple[float, ...]) -> None:
+    for each, at_s in zip((a, b, c), times, strict=True):
+        each.at_s = at_s
+    assert combined(combined(a, b), c) == combined(a, combined(b, c))
 
 
 @given(seeds, st.integers(20, 120))

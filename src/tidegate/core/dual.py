@@ -139,9 +139,9 @@ class Duals:
 
 
 def combined(one: Dual, other: Dual) -> Dual:
-    """What two gateways have found for the same class: halfway between them, as of the later of the two."""
+    """What two gateways have found for the same class: the more of both, since a target is a floor, as of the later."""
     at_s = max(one.at_s, other.at_s)
-    return Dual(level=(one.level_at(at_s) + other.level_at(at_s)) / 2.0, at_s=at_s)
+    return Dual(level=max(one.level_at(at_s), other.level_at(at_s)), at_s=at_s)
 
 
 def fault(by_class: dict[str, Dual]) -> str:
