@@ -120,7 +120,7 @@ bench-policy: $(COMPILED)/.built ## what decisions are worth against simple rule
 bench-policy_holdout: $(COMPILED)/.built ## the same with the seed and the rows that nothing was tuned on
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.policy --holdout
 
-bench-policy_terms: $(VENV)/.dev ## what each part of the decision is worth, and what is in its way: half an hour on two cores; TIDEGATE_DATA as above
+bench-policy_terms: $(VENV)/.dev ## what each part of the decision is worth, and what is in its way; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.policy_terms
 
 bench-load: $(VENV)/.dev ## how well waiting is predicted beside others in the same engine, told honestly, not at all, late or falsely

@@ -512,18 +512,18 @@ class EndpointModel:
         self._load_max = self.places - 1 if self.owned else None
 
     def _promised(self, fact: Started, base: Base, now_s: float) -> float | None:
-        """The time per token that it was promised, where one that is alone there is believed to keep that."""
-        promised_s, alone = fact.promised_tpot_s, [0.0] * PARTS
-        if promised_s is not None:
-            alone[0] = base.tpot.parts[0]
-            if self.timing.tpot.predict(alone, 0, 0, now_s).median_s > promised_s:
-                return None
-        return promised_s
+        """The time per token that it was promised, where its batch is ours to make smaller, and one that is alone there
+        is believed to keep that."""
+        promised_s = fact.promised_tpot_s
+        if promised_s is None or not (self.owned and self._shares_compute):
+            return None
+        alone = [base.tpot.parts[0]] + [0.0] * (PARTS - 1)
+        return promised_s if self.timing.tpot.predict(alone, 0, 0, now_s).median_s <= promised_s else None
 
     def _learn_batch(self, sent: Reservation, fact: Ended, now_s: float) -> None:
         """Whether its tokens took longer than was promised, and others were there at which to look for the reason."""
         promised_s, tpot_s = sent.promised_tpot_s, self.timing.tpot_s(sent, fact)
-        if promised_s is None or tpot_s is None or not (self.owned and self._shares_compute) or not sent.tpot.column:
+        if promised_s is None or tpot_s is None or not sent.tpot.column:
             return
         self.state.batch.learn(tpot_s > promised_s, now_s)
         self._seat()
