@@ -15,6 +15,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.promise import is_urgent
 from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 
@@ -89,6 +90,7 @@ def started(request: Request, endpoint: str) -> Started:
         prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
         preamble_bytes=request.preamble_bytes,
         promised_tpot_s=request.slo.tpot_s,
+        urgent=is_urgent(request),
     )
 
 

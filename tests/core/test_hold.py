@@ -118,6 +118,43 @@ def test_what_would_be_late_stays_where_the_promise_is_worth_less_than_its_price
     assert places["late"].start_s == 10.0
 
 
+def with_headroom(*items: Item, slots_s: tuple[float, ...], now_s: float = 0.0) -> dict[str, Place]:
+    return schedule(list(items), {"own": Pool(list(slots_s), headroom=True)}, {}, lambda request: [], now_s)
+
+
+def test_what_can_wait_leaves_the_last_free_slot_to_who_cannot() -> None:
+    patient = work("patient", ttft_s=500.0)
+    assert with_headroom(patient, slots_s=(0.0, 0.0))["patient"].start_s == 0.0
+    assert with_headroom(patient, slots_s=(0.0, 30.0, 20.0))["patient"].start_s == 20.0
+    assert with_headroom(work("urgent", ttft_s=5.0), slots_s=(0.0, 30.0))["urgent"].start_s == 0.0
+    assert with_headroom(work("whenever"), slots_s=(0.0, 30.0))["whenever"].start_s == 30.0
+
+
+def test_what_can_wait_no_longer_takes_the_last_slot() -> None:
+    patient = work("patient", ttft_s=500.0)
+    assert with_headroom(patient, slots_s=(490.0, 600.0), now_s=490.0)["patient"].start_s == 490.0
+
+
+def test_where_leaving_a_slot_free_would_make_patient_work_late_none_is_left() -> None:
+    items = [work(f"r{i}", ttft_s=100.0, occupies_s=40.0) for i in range(4)]
+    assert [place.start_s for place in with_headroom(*items, slots_s=(0.0, 0.0)).values()] == [0.0, 0.0, 40.0, 40.0]
+    fewer = with_headroom(*items[:2], slots_s=(0.0, 0.0))
+    assert sorted(place.start_s for place in fewer.values()) == [0.0, 40.0]
+
+
+def test_the_slot_that_is_left_is_taken_by_who_is_late_already() -> None:
+    patient = [work(f"r{i}", ttft_s=500.0) for i in range(3)]
+    for one in patient:
+        one.own["own"].base.prompt_s = 5.0
+    places = with_headroom(*patient, work("late", ttft_s=0.5, away_usd=None), slots_s=(0.0, 30.0))
+    assert places["late"].start_s == 0.0
+    assert places["r0"].start_s == 30.0
+
+
+def test_an_engine_with_one_slot_has_no_headroom() -> None:
+    assert with_headroom(work("patient", ttft_s=500.0), slots_s=(0.0,))["patient"].start_s == 0.0
+
+
 def test_cheap_work_makes_way_for_dear_work_that_would_be_late() -> None:
     places = run(work("cheap", ttft_s=2.0, away_usd=0.001), work("dear", ttft_s=3.0, away_usd=0.009))
     assert away(places) == {"cheap"}

@@ -20,7 +20,7 @@ from tidegate.core.model import (
     Wait,
 )
 from tidegate.core.router import Router
-from tidegate.core.waiting import SCHEDULED_MAX
+from tidegate.core.waiting import QUIET_S, SCHEDULED_MAX
 from tidegate.core.why import Why
 
 
@@ -205,7 +205,7 @@ def test_what_is_held_comes_due_when_a_slot_is_free() -> None:
 
 def test_due_requests_come_in_the_order_of_their_promises() -> None:
     router = make.router(make.endpoint("laptop", concurrency=3))
-    a, b, c = (make.request(n, ttft_s=t) for n, t in (("a", 30.0), ("b", 5.0), ("c", 15.0)))
+    a, b, c = (make.request(n, ttft_s=t) for n, t in (("a", 9.0), ("b", 5.0), ("c", 7.0)))
     hold(router, a, b, c)
     assert router.due(0.0) == [b, c, a]
 
@@ -253,6 +253,24 @@ def test_what_has_been_held_too_long_goes_wherever_it_can() -> None:
     assert isinstance(decision.plan[0], Run)
 
 
+def test_what_can_still_keep_its_promise_is_not_held_too_long() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=1), hold_s_max=20.0)
+    fill(router, "laptop", 1)
+    held = make.request("held", slo=Slo(e2e_s=300.0))
+    hold(router, held)
+    assert router.due(299.9) == []
+    assert router.due(300.0) == [held]
+
+
+def test_while_people_come_batch_work_leaves_a_slot_to_them() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=2))
+    batch, person = make.request(slo=Slo(e2e_s=300.0)), make.request(ttft_s=2.0)
+    fill(router, "laptop", 1)
+    assert isinstance(router.decide(batch, 1.0).plan[0], Wait)
+    assert isinstance(router.decide(person, 1.0).plan[0], Run)
+    assert isinstance(router.decide(batch, QUIET_S).plan[0], Run)
+
+
 def test_what_has_been_held_too_long_and_can_go_nowhere_is_refused() -> None:
     router = make.router(make.endpoint("laptop", concurrency=1), hold_s_max=20.0)
     fill(router, "laptop", 1)
@@ -292,7 +310,7 @@ def test_of_many_that_are_held_those_are_looked_at_whose_promises_end_first() ->
     many = [make.request(f"r{number:03}", ttft_s=1000.0 - number) for number in range(3 * SCHEDULED_MAX)]
     hold(router, *many)
     assert router.due(0.0) == []
-    for number in range(2):
+    for number in range(3):  # one is left to who cannot wait
         router.observe(
             Ended(request_id=f"laptop{number}", endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.2), 1.0
         )
@@ -304,7 +322,7 @@ def test_of_many_that_are_held_those_are_looked_at_whose_promises_end_first() ->
 def test_of_many_that_are_held_all_are_due_when_our_engine_dies_or_their_time_is_over() -> None:
     router = make.router(held_max=1000, hold_s_max=20.0)
     fill(router, "laptop", 2)
-    many = [make.request(slo=Slo(e2e_s=600.0)) for _ in range(2 * SCHEDULED_MAX)]
+    many = [make.request(slo=Slo()) for _ in range(2 * SCHEDULED_MAX)]
     hold(router, *many)
     assert router.due(0.0) == []
     assert {one.id for one in router.due(20.0)} == {one.id for one in many}
@@ -332,7 +350,7 @@ def test_whose_promise_is_over_makes_room_for_those_that_can_be_in_time() -> Non
     router = make.router(make.endpoint("laptop", concurrency=2), held_max=1000)
     fill(router, "laptop", 2)
     late = [make.request(ttft_s=1.0) for _ in range(2 * SCHEDULED_MAX)]
-    hold(router, *late, soon := make.request("soon", ttft_s=30.0))
+    hold(router, *late, soon := make.request("soon", ttft_s=12.0))
     router.observe(Ended(request_id="laptop0", endpoint="laptop", ending=Ending.OK, e2e_s=5.0, ttft_s=0.2), 5.0)
     assert router.due(5.0) == [soon]
 

@@ -204,7 +204,8 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=3600,  # clients give up before
-            description="Longest time a request is held. Two minutes leave most of a client's 600 s for the answer.",
+            description="Longest time a request is held whose promise can be kept no more, or that has none; until its "
+            "promise ends, no wait is too long. Two minutes leave most of a client's 600 s for the answer.",
         ),
     ] = 120.0
     recheck_ms: Annotated[

@@ -7,7 +7,7 @@ late, work is sent away until it is not, chosen among what still arrives in time
 
 from bisect import insort
 from collections.abc import Callable, Container, Mapping
-from heapq import heapify, heapreplace
+from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
 from typing import Final
 
@@ -23,6 +23,9 @@ LEAVING_MAX: Final = 8
 # By so much longer than expected a wait is reckoned with: by then nobody else may be in time any more. Of 0, 0.15, 0.3
 # and 0.6 it was worth most in development worlds of bench/policy.py.
 LONGER: Final = 0.15
+# What could begin later by more than this, and still be in time, leaves the last free slot of an engine to who cannot
+# wait. One slot: of none, one, two and three it lost least once little was left to the rest.
+PATIENT_S: Final = 10.0
 
 
 class Fit(msgspec.Struct):
@@ -77,13 +80,15 @@ class Pool(msgspec.Struct):
     """What one of our own endpoints has: when each slot is free, and its memory, where that is known.
 
     The prompts that it was given are computed by `prompts_done_s`, and work starts there `ahead_s` before that at the
-    soonest: the engine never idles, and what is not needed yet can still go elsewhere.
+    soonest: the engine never idles, and what is not needed yet can still go elsewhere. With `headroom`, what can wait
+    leaves one slot to who cannot.
     """
 
     slots_s: list[float]
     spare: Spare | None = None
     prompts_done_s: float = -inf
     ahead_s: float = 0.0
+    headroom: bool = False
 
 
 Elsewhere = Callable[[Request], list[tuple[float, str]]]
@@ -128,6 +133,10 @@ def schedule(
     order = sorted(items, key=lambda i: (_turn(i, now_s), i.latest_start_s, i.request.arrived_s, i.request.id))
     table = _Table(order, pools, dict(rooms), elsewhere, now_s)
     table.place()
+    if table.headroom and any(table.is_patient(one) and table.is_late(one) for one in order):
+        # What can wait would wait for too long: no slot is left to who may come.
+        table.headroom = False
+        table.place()
     index = 0
     # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
     while index < len(order):
@@ -158,6 +167,7 @@ class _Table:
     ) -> None:
         self._order, self._pools, self._rooms, self._now_s = order, pools, rooms, now_s
         self._value_elsewhere = elsewhere
+        self.headroom = any(pool.headroom for pool in pools.values()) and any(self.is_patient(one) for one in order)
         self._sent: dict[str, Place] = {}
         self._stay_usd: dict[str, float] = {}
         self.places: dict[str, Place] = {}
@@ -169,13 +179,16 @@ class _Table:
         self.places = places = dict(self._sent)
         for item in self._order:
             if item.request.id not in self._sent:
-                name = _seat(item, lanes)
-                places[item.request.id] = Place(name, *lanes[name].take(item.own[name]))
+                places[item.request.id] = self._take(item, lanes)
 
     def is_late(self, item: Item) -> bool:
         """Whether it would start here too late for its promise, at the quantile."""
         place = self.places[item.request.id]
         return not place.away and place.feared_s > item.own[place.endpoint].latest_start_s
+
+    def is_patient(self, item: Item) -> bool:
+        """Whether it is in time though it began much later."""
+        return item.latest_start_s - self._now_s > PATIENT_S
 
     def relieve(self, late: Item) -> bool:
         """Send away `late` itself, or the cheapest work before it that lets it be in time: whichever gains more.
@@ -243,11 +256,16 @@ class _Table:
         lanes = self._lanes()
         for item in self._order:
             if item.request.id not in self._sent and item.request.id not in leaving:
-                name = _seat(item, lanes)
-                _, _, feared_s = lanes[name].take(item.own[name])
+                place = self._take(item, lanes)
                 if item is late:
-                    return feared_s <= item.own[name].latest_start_s
+                    return place.feared_s <= item.own[place.endpoint].latest_start_s
         raise AssertionError("what is late has not left")
+
+    def _take(self, item: Item, lanes: dict[str, "_Lane"]) -> Place:
+        """Where it shows content first, with its place there taken."""
+        headroom = self.headroom and self.is_patient(item)
+        name = _seat(item, lanes, headroom)
+        return Place(name, *lanes[name].take(item.own[name], headroom))
 
     def _lanes(self) -> dict[str, "_Lane"]:
         """What each of our own endpoints has, with nothing of this placed yet."""
@@ -299,6 +317,7 @@ class _Lane:
         "_done_s",
         "_ends",
         "_free_tokens",
+        "_headroom",
         "_now_s",
         "_place",
         "_queue_s",
@@ -310,6 +329,7 @@ class _Lane:
         self._slots_s = [max(at_s, now_s) for at_s in pool.slots_s]
         heapify(self._slots_s)
         self._now_s, self._ahead_s = now_s, pool.ahead_s
+        self._headroom = pool.headroom and len(self._slots_s) > 1
         # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
         self._done_s = pool.prompts_done_s
         self._queue_s = pool.prompts_done_s - self._slots_s[0]
@@ -323,26 +343,37 @@ class _Lane:
             self._tokens_max, self._free_tokens = float(spare.tokens_max), float(spare.free_tokens)
             self._ends = list(spare.ends)
 
-    def as_if_s(self, fit: Fit) -> float:
-        """As if it started then, with as many prompts before it as are there now."""
-        start_s = self._next(min(float(fit.kv_tokens), self._tokens_max))[0]
+    def as_if_s(self, fit: Fit, headroom: bool) -> float:
+        """As if it started then, with as many prompts before it as are there now. With `headroom` it leaves a slot."""
+        start_s = self._next(min(float(fit.kv_tokens), self._tokens_max), headroom)[0]
         return start_s + self._prompts_s(fit, start_s) - fit.base.queue_s
 
-    def take(self, fit: Fit) -> tuple[float, float, float]:
+    def take(self, fit: Fit, headroom: bool) -> tuple[float, float, float]:
         """Place it. When that starts, as if when, and the same should the wait be longer."""
         tokens = min(float(fit.kv_tokens), self._tokens_max)
-        start_s, free_tokens, place = self._next(tokens)
+        start_s, free_tokens, place = self._next(tokens, headroom)
         if place > self._place:
             self._begun_s, self._place = start_s, place
         self._free_tokens = free_tokens - tokens
         prompts_s = self._prompts_s(fit, start_s)
-        self._done_s = max(self._done_s, start_s) + fit.base.prompt_s
+        if start_s <= self._now_s or not (headroom and self._headroom):
+            # Whoever takes the slot that is left does not wait for prompts that come later.
+            self._done_s = max(self._done_s, start_s) + fit.base.prompt_s
         as_if_s = start_s + prompts_s - fit.base.queue_s
         end_s = as_if_s + fit.occupies_s
-        heapreplace(self._slots_s, end_s)
+        self._occupy(end_s, headroom)
         if self._tokens_max != inf:
             insort(self._ends, (end_s, int(tokens)), place)
         return start_s, as_if_s, as_if_s + LONGER * (start_s + prompts_s - self._now_s)
+
+    def _occupy(self, until_s: float, headroom: bool) -> None:
+        """Take the slot that is free first, or the next one."""
+        if headroom and self._headroom:
+            first_s = heappop(self._slots_s)
+            heapreplace(self._slots_s, until_s)
+            heappush(self._slots_s, first_s)
+        else:
+            heapreplace(self._slots_s, until_s)
 
     def _prompts_s(self, fit: Fit, start_s: float) -> float:
         """How long other prompts delay it there then. Were it the next, it would be for its `queue_s`: all that is left
@@ -350,9 +381,11 @@ class _Lane:
         share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.base.queue_s / self._queue_s)
         return share * max(0.0, self._done_s - start_s)
 
-    def _next(self, tokens: float) -> tuple[float, float, int]:
+    def _next(self, tokens: float, headroom: bool) -> tuple[float, float, int]:
         """When so much is free beside a slot, how much then is, and how many ends have passed for that."""
-        start_s = max(self._slots_s[0], self._begun_s, self._done_s - self._ahead_s)
+        # In a heap, one of the next two is the second smallest.
+        slot_s = min(self._slots_s[1:3]) if headroom and self._headroom else self._slots_s[0]
+        start_s = max(slot_s, self._begun_s, self._done_s - self._ahead_s)
         free_tokens, place = self._free_tokens, self._place
         while free_tokens < tokens:
             end_s, freed = self._ends[place]
@@ -362,16 +395,16 @@ class _Lane:
         return start_s, free_tokens, place
 
 
-def _seat(item: Item, lanes: dict[str, _Lane]) -> str:
+def _seat(item: Item, lanes: dict[str, _Lane], headroom: bool) -> str:
     """The endpoint of our own at which it shows content first; where rules prefer some, at which it is worth most."""
     own = item.own
     if len(own) == 1:
         return next(iter(own))
     if item.ruled:
-        return min(own, key=lambda name: _loss(item, own[name], lanes[name].as_if_s(own[name]), name))
+        return min(own, key=lambda name: _loss(item, own[name], lanes[name].as_if_s(own[name], headroom), name))
     best, best_s = "", inf
     for name, fit in own.items():
-        shown_s = lanes[name].as_if_s(fit) + fit.first_s
+        shown_s = lanes[name].as_if_s(fit, headroom) + fit.first_s
         if not best or shown_s < best_s or (shown_s == best_s and name < best):
             best, best_s = name, shown_s
     return best

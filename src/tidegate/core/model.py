@@ -282,7 +282,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     """An attempt was sent: the reservation. The numbers repeat the request's, so that the fact stands alone.
 
     `prefix` is the beginning of the prompt in short, a tenth of what the request has of it. `promised_tpot_s` is the
-    limit of its SLO on the time per token.
+    limit of its SLO on the time per token, and `urgent` that the one on its first content leaves it no time to wait.
     """
 
     request_id: str
@@ -299,6 +299,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     prefix: Prefix | None = None
     preamble_bytes: int = 0
     promised_tpot_s: float | None = None
+    urgent: bool = False
 
 
 class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):

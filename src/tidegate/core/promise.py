@@ -1,8 +1,12 @@
 """Until when a promise can be kept, and whether it was: the one definition of attainment."""
 
 from math import inf
+from typing import Final
 
 from tidegate.core.model import Decision, Ending, Judged, Request
+
+# Who was promised an answer to begin within this cannot wait for a slot of ours: most answers have one for longer.
+URGENT_S: Final = 10.0
 
 
 def ends_s(request: Request) -> float:
@@ -13,6 +17,11 @@ def ends_s(request: Request) -> float:
     if slo.e2e_s is not None:
         found_s = min(found_s, request.arrived_s + slo.e2e_s)
     return found_s
+
+
+def is_urgent(request: Request) -> bool:
+    """Whether its promise is too short to wait for a slot of ours."""
+    return ends_s(request) - request.arrived_s <= URGENT_S
 
 
 def kept(

@@ -51,6 +51,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
         lengths=_revived_lengths(state.lengths, int(now_s)),
         overrides=state.overrides,
         duals={name: replace(one, at_s=min(one.at_s, now_s)) for name, one in state.duals.items()},
+        urgent={name: min(at_s, now_s) for name, at_s in state.urgent.items()},
     )
 
 

@@ -40,6 +40,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.network import NetworkModel
 from tidegate.core.plan import Option
+from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
 from tidegate.core.ruled import barred_by
 from tidegate.core.session import Sessions
@@ -85,7 +86,9 @@ class Router:
         self._decided: tuple[Request, float, list[Option]] | None = None
         self._eligible = Eligible(self._models, self._sessions)
         self._duals = Duals(self._state.duals, self._state.overdue, self._state.held)
-        self._waiting = Waiting(self._state.held, self._models, self._eligible, self._lengths, self._duals, policy)
+        self._waiting = Waiting(
+            self._state.held, self._models, self._eligible, self._lengths, self._duals, policy, self._state.urgent
+        )
         self._override(self._state.overrides)
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -102,7 +105,7 @@ class Router:
         worth = worth_usd(request, length)
         held = bool(self._waiting.requests)
         for model in models:
-            if model.owned and (held or not _begins(model, request, length, now_s)):
+            if model.owned and (held or not self._begins(model, request, length, now_s)):
                 options = plan.weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
@@ -150,7 +153,11 @@ class Router:
             # What a rule excludes is still predicted: a reader wants to know what it would have been.
             base = model.base(request, length, now_s)
             wait_s = 0.0
-            if why is None and model.owned and (self._waiting.requests or not _begins(model, request, length, now_s)):
+            if (
+                why is None
+                and model.owned
+                and (self._waiting.requests or not self._begins(model, request, length, now_s))
+            ):
                 alone = item(request, worth, {model.name: base}, [])
                 wait_s = max(0.0, self._waiting.place(alone, now_s).as_if_s - now_s)
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
@@ -263,6 +270,8 @@ class Router:
         match fact:
             case Started():
                 self._waiting.release(fact.request_id)
+                if fact.urgent and self._eligible.serving(fact.model):
+                    self._waiting.urge(fact.model, now_s)
                 if (model := self._models.get(fact.endpoint)) is not None:
                     turns = self._lengths.turns(fact.session, beginnings_of(fact))
                     model.started(fact, self._predicted(fact, model, decided, turns, now_s), now_s, turns)
@@ -279,7 +288,7 @@ class Router:
             case Judged():
                 self._duals.judged(fact, now_s)
             case Held():
-                self._waiting.hold(fact.request)
+                self._waiting.hold(fact.request, now_s)
                 self._duals.hold(fact.request, now_s)
             case Released():
                 self._waiting.release(fact.request_id)
@@ -471,16 +480,18 @@ class Router:
         steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
 
+    def _begins(self, model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
+        """Whether one of ours can begin with this now, has not got prompts enough to begin with, and keeps no slot for
+        who cannot wait as well."""
+        if not _takes(model, request, length, now_s) or model.prompts_done_s(now_s) > now_s + model.ahead_s:
+            return False
+        return model.room > 1 or is_urgent(request) or not self._waiting.headroom(model, now_s)
+
     def _is_static(self, now_s: float) -> bool:
         return now_s < self._state.static_until_s or self._state.overrides.static
 
     def _attempts_max(self, request: Request) -> int:
         return self._policy.attempts_max if request.failover else 1
-
-
-def _begins(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
-    """Whether one of ours can begin with this now, and has not got prompts enough to begin with."""
-    return _takes(model, request, length, now_s) and model.prompts_done_s(now_s) <= now_s + model.ahead_s
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

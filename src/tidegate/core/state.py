@@ -166,7 +166,8 @@ class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class State(msgspec.Struct, kw_only=True):
     """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end; `duals` by
-    class, of those with a target, and `overdue` the requests under way whose promise is known to be missed."""
+    class, of those with a target, and `overdue` the requests under way whose promise is known to be missed. `urgent` is
+    by model when somebody came last whose promise was too short to wait."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: Lengths = msgspec.field(default_factory=Lengths)
@@ -175,4 +176,5 @@ class State(msgspec.Struct, kw_only=True):
     sessions: dict[str, Pin] = {}
     duals: dict[str, Dual] = {}
     overdue: dict[str, bool] = {}
+    urgent: dict[str, float] = {}
     static_until_s: float = 0.0

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from math import inf
 from statistics import fmean
 from typing import Final
 
@@ -23,12 +24,15 @@ from tidegate.core.model import (
     Released,
     Request,
 )
-from tidegate.core.promise import ends_s
+from tidegate.core.promise import ends_s, is_urgent
 from tidegate.core.value import worth_usd
 
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
 # schedule has to be made while streams flow.
 SCHEDULED_MAX: Final = 64
+# While nobody has come for as long whose promise is too short to wait, no slot is left to such a one: a night of batch
+# work has the whole engine.
+QUIET_S: Final = 300.0
 
 _Turn = tuple[float, float, str]
 """When its promise ends, when it came, and its id."""
@@ -48,6 +52,7 @@ class Waiting:
         "_places",
         "_policy",
         "_turns",
+        "_urgent",
         "requests",
     )
 
@@ -59,8 +64,13 @@ class Waiting:
         lengths: LengthModel,
         duals: Duals,
         policy: Policy,
+        urgent: dict[str, float],
     ) -> None:
+        """`urgent` is by model when somebody came last who could not wait."""
         self.requests = requests
+        self._urgent = urgent
+        for gone in [name for name in urgent if not eligible.serving(name)]:
+            del urgent[gone]
         self._models, self._eligible, self._lengths, self._duals = models, eligible, lengths, duals
         self._policy = policy
         # By model, whose turn is when.
@@ -84,8 +94,16 @@ class Waiting:
         return len(self.requests) < self._policy.held_max
 
     def expired(self, request: Request, now_s: float) -> bool:
-        """Whether it has waited for as long as it may."""
-        return now_s - request.arrived_s >= self._policy.hold_s_max
+        """Whether it has waited for as long as it may: a promise that can still be kept is worth waiting for."""
+        if now_s - request.arrived_s < self._policy.hold_s_max:
+            return False
+        ends = ends_s(request)
+        return ends == inf or now_s >= ends
+
+    def headroom(self, model: EndpointModel, now_s: float) -> bool:
+        """Whether what can wait leaves one of its slots to who cannot: such a one came of late."""
+        urgent = self._urgent
+        return bool(urgent) and any(now_s - urgent.get(name, -inf) < QUIET_S for name in model.endpoint.models)
 
     def scheduled(self, now_s: float) -> list[Request]:
         """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
@@ -135,7 +153,13 @@ class Waiting:
 
     def _pools(self, now_s: float) -> dict[str, Pool]:
         return {
-            name: Pool(model.slots_free_s(now_s), model.memory.spare(now_s), model.prompts_done_s(now_s), model.ahead_s)
+            name: Pool(
+                model.slots_free_s(now_s),
+                model.memory.spare(now_s),
+                model.prompts_done_s(now_s),
+                model.ahead_s,
+                self.headroom(model, now_s),
+            )
             for name, model in self._models.items()
             if model.owned
         }
@@ -174,8 +198,14 @@ class Waiting:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def hold(self, request: Request) -> None:
+    def urge(self, model: str, now_s: float) -> None:
+        """Somebody came for this model whose promise is too short to wait."""
+        self._urgent[model] = now_s
+
+    def hold(self, request: Request, now_s: float) -> None:
         """It waits from now on."""
+        if is_urgent(request):
+            self.urge(request.model, now_s)
         self.requests[request.id] = request
         self._turns.setdefault(request.model, {})[request.id] = _turn(request)
         for known in self._bases.values():
@@ -209,7 +239,7 @@ def _behind(pool: Pool, count: int, bases: list[Base], now_s: float) -> Pool:
     slots_s = count * fmean([base.occupies_s for base in bases]) / len(pool.slots_s)
     prompts_s = count * fmean([base.prompt_s for base in bases])
     done_s = max(pool.prompts_done_s, now_s) + prompts_s
-    return Pool([at_s + slots_s for at_s in pool.slots_s], pool.spare, done_s, pool.ahead_s)
+    return Pool([at_s + slots_s for at_s in pool.slots_s], pool.spare, done_s, pool.ahead_s, pool.headroom)
 
 
 def _turn(request: Request) -> _Turn:

@@ -13,7 +13,7 @@ from tidegate.core.model import (
     Started,
     Uploaded,
 )
-from tidegate.core.promise import judged
+from tidegate.core.promise import is_urgent, judged
 from tidegate.core.prompts import shortened
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
@@ -127,6 +127,7 @@ class Account:
             prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
             preamble_bytes=request.preamble_bytes,
             promised_tpot_s=request.slo.tpot_s,
+            urgent=is_urgent(request),
         )
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge

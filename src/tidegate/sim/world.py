@@ -29,7 +29,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.promise import judged
+from tidegate.core.promise import is_urgent, judged
 from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
@@ -299,6 +299,7 @@ class World:
             prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
             preamble_bytes=request.preamble_bytes,
             promised_tpot_s=request.slo.tpot_s,
+            urgent=is_urgent(request),
         )
         timed = request.prompt_bytes >= self.router.endpoint(name).network.telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
