@@ -1,7 +1,8 @@
 """Requests that are held: which may wait, and where each would go now."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import inf
 from statistics import fmean
 from typing import Final
 
@@ -31,6 +32,9 @@ from tidegate.core.value import worth_usd
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
 # schedule has to be made while streams flow.
 SCHEDULED_MAX: Final = 64
+# So many of these are looked at though others' promises end first, where they are late or were promised nothing and
+# have waited for long: one of each starts at a time, at each endpoint.
+REST_SEATS: Final = 8
 
 _Turn = tuple[float, float, str]
 """When its promise ends, when it came, and its id."""
@@ -121,23 +125,39 @@ class Waiting:
         return found
 
     def _of_each(self, names: list[str], now_s: float) -> list[str]:
-        """As many of them as are scheduled, in turn one of each class of each tenant; first of who has had least."""
+        """As many of them as are scheduled: of each tenant as many, first of who has had least; and of each class some
+        that are late or were promised nothing, once they have waited for long."""
         if len(self._flows) < 2:
             return names[:SCHEDULED_MAX]
-        by_flow: dict[str, list[str]] = {}
-        for name in names:
-            by_flow.setdefault(flow_of(self.requests[name]), []).append(name)
-        order = sorted(by_flow, key=lambda flow: self._had(flow, self.requests[by_flow[flow][0]], now_s))
-        found: list[str] = []
-        place = 0
-        while len(found) < SCHEDULED_MAX:
-            found += [by_flow[flow][place] for flow in order if place < len(by_flow[flow])]
-            place += 1
-        return found[:SCHEDULED_MAX]
+        names = self._in_turn(names, now_s, lambda request: request.key)
+        found, others = names[: SCHEDULED_MAX - REST_SEATS], names[SCHEDULED_MAX - REST_SEATS :]
+        waited = [name for name in others if self._is_owed(self.requests[name], now_s)]
+        seated = set(self._in_turn(waited, now_s, flow_of)[:REST_SEATS])
+        return (found + sorted(seated) + [name for name in others if name not in seated])[:SCHEDULED_MAX]
 
-    def _had(self, flow: str, request: Request, now_s: float) -> tuple[float, float, str]:
-        """What its tenant has had of late, and its class."""
-        return self._shares.tenant_s(request, now_s), self._shares.flow_s(flow, now_s), flow
+    def _is_owed(self, request: Request, now_s: float) -> bool:
+        """Whether it is late or was promised nothing, and has waited for long."""
+        end_s = ends_s(request)
+        return (end_s <= now_s or end_s == inf) and request.arrived_s <= self._came_s(now_s)
+
+    def _in_turn(self, names: list[str], now_s: float, of: Callable[[Request], str]) -> list[str]:
+        """One of each kind after the other, in rounds; first of who has had least."""
+        kinds: dict[str, list[str]] = {}
+        for name in names:
+            kinds.setdefault(of(self.requests[name]), []).append(name)
+        if len(kinds) < 2:
+            return names
+        order = sorted(kinds, key=lambda kind: (*self._had(self.requests[kinds[kind][0]], now_s), kind))
+        rounds = range(max([len(some) for some in kinds.values()]))
+        return [kinds[kind][place] for place in rounds for kind in order if place < len(kinds[kind])]
+
+    def _had(self, request: Request, now_s: float) -> tuple[float, float]:
+        """What its tenant has had of late, and its class of that."""
+        return self._shares.tenant_s(request, now_s), self._shares.flow_s(flow_of(request), now_s)
+
+    def _came_s(self, now_s: float) -> float:
+        """Who came before that has waited for long."""
+        return now_s - PATIENCE_SHARE * self._policy.hold_s_max
 
     def places(self, now_s: float) -> dict[str, Place]:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
@@ -162,18 +182,17 @@ class Waiting:
         return self._schedule([work], pools, now_s, fairly=False)[request.id]
 
     def _before(self, request: Request, *, fairly: bool) -> int:
-        """How many are scheduled before it: of its own class, and then as many of each other one."""
+        """How many are scheduled before it: of its own tenant, and then as many of each other one."""
         turn, turns = _turn(request), self._turns.get(request.model, {})
         if not fairly:
             return sum([one < turn for one in turns.values()])
-        mine, counts = flow_of(request), dict[str, int]()
-        before = 0
+        before, counts = 0, dict[str, int]()
         for name, one in turns.items():
-            flow = flow_of(self.requests[name])
-            if flow == mine:
+            key = self.requests[name].key
+            if key == request.key:
                 before += one < turn
             else:
-                counts[flow] = counts.get(flow, 0) + 1
+                counts[key] = counts.get(key, 0) + 1
         return before + sum([min(count, before + 1) for count in counts.values()])
 
     def _schedule(self, items: list[Item], pools: dict[str, Pool], now_s: float, *, fairly: bool) -> dict[str, Place]:
@@ -194,7 +213,7 @@ class Waiting:
                 for name, model in self._models.items()
                 if model.owned and owed(model.state.given_rest, model.state.given, now_s)
             ],
-            came_s=now_s - PATIENCE_SHARE * self._policy.hold_s_max,
+            came_s=self._came_s(now_s),
         )
 
     def _items(self, requests: list[Request], now_s: float) -> list[Item]:
