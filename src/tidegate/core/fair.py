@@ -1,7 +1,7 @@
 """The schedule where several tenants or classes are held: whom it makes late, and that nobody waits for ever.
 
-Who can be in time goes in the order of promises, as in `hold`. Only where somebody would be late behind work of a
-tenant that has had more of our engines, that work goes behind. And of an engine's seconds a share is kept for those
+Where all can be in time, they go in the order of promises, as in `hold`. Where somebody would be late, work of tenants
+that have had more of our engines goes behind that of others whose slack is running out. And of an engine's seconds a share is kept for those
 that are late or were promised nothing, so that they come to an end however many others are promised something.
 """
 
@@ -13,6 +13,8 @@ import msgspec
 from tidegate.core.hold import Elsewhere, Item, Place, Pool, Table, ranked, turn
 from tidegate.core.shares import flow_of
 
+# Behind work of who has had more, others wait for half of their slack at most, where not all can be in time.
+SOON: Final = 0.5
 _IN_TIME: Final = 0
 
 
@@ -65,7 +67,7 @@ def schedule(
     order = _order(items, pools, standing, now_s)
     table = Table([*order.first, *order.timely, *order.rest], pools, dict(rooms), elsewhere, now_s, order.tags)
     table.settle()
-    behind = _behind(order, table.places)
+    behind = _behind(order, table)
     if behind:
         stay = [one for one in order.timely if one.request.id not in behind]
         back = [one for one in order.timely if one.request.id in behind]
@@ -123,41 +125,49 @@ def _owed(timely: list[Item], rest: list[Item], standing: Standing) -> list[Item
     return found
 
 
-def _behind(order: _Order, places: Mapping[str, Place]) -> set[str]:
-    """Whom others go before: work of tenants that will have had more, where somebody would be late behind it, and is
-    not without it."""
+def _behind(order: _Order, table: Table) -> set[str]:
+    """Whom others go before: where somebody would be late, work of tenants that will have had more, as long as that of
+    others has more than `SOON` of its slack behind it when it starts.
+
+    What starts at the last moment is late as soon as a slot is free later than was thought; under a flood that is
+    nearly everybody, and who sends little would pay for it as dearly as who sends much.
+    """
     behind: set[str] = set()
-    if len({one.request.key for one in order.timely}) < 2:
+    if len({one.request.key for one in order.timely}) < 2 or not any(table.is_late(one) for one in order.timely):
         return behind
     before: dict[str, list[_Before]] = {}
     freed_s: dict[str, float] = {}
     for one in order.timely:
-        request, place = one.request, places[one.request.id]
+        request, place = one.request, table.places[one.request.id]
         if place.away:
             continue
         name, tag = place.endpoint, order.tags[request.id]
         candidates = before.setdefault(name, [])
-        over_s = place.feared_s - freed_s.get(name, 0.0) - one.own[name].latest_start_s
-        if over_s > 0.0:
-            chosen = _making_way(candidates, tag, request.key, over_s)
-            if chosen:
-                behind |= {each.request_id for each in chosen}
-                freed_s[name] = freed_s.get(name, 0.0) + sum([each.takes_s for each in chosen])
-                before[name] = candidates = [each for each in candidates if each.request_id not in behind]
+        over_s = place.feared_s - freed_s.get(name, 0.0) - _soon_s(one, name)
+        chosen = _making_way(candidates, tag, request.key, over_s)
+        if chosen:
+            behind |= {each.request_id for each in chosen}
+            freed_s[name] = freed_s.get(name, 0.0) + sum([each.takes_s for each in chosen])
+            before[name] = candidates = [each for each in candidates if each.request_id not in behind]
         candidates.append(_Before(tag, request.key, order.takes_s[request.id], request.id))
     return behind
 
 
+def _soon_s(one: Item, endpoint: str) -> float:
+    """When so much of its slack is over as it may wait for who has had more."""
+    arrived_s = one.request.arrived_s
+    return arrived_s + SOON * (one.own[endpoint].latest_start_s - arrived_s)
+
+
 def _making_way(candidates: list[_Before], tag: float, tenant: str, over_s: float) -> list[_Before]:
-    """Those of other tenants that will have had most, until so many seconds are free; none where they never are."""
-    more = sorted(
-        [each for each in candidates if each.tag > tag and each.tenant != tenant],
-        key=lambda each: (-each.tag, each.request_id),
-    )
+    """Those of other tenants that will have had most, until so many seconds are free, or all."""
     chosen: list[_Before] = []
-    for each in more:
+    if over_s <= 0.0:
+        return chosen
+    more = [each for each in candidates if each.tag > tag and each.tenant != tenant]
+    for each in sorted(more, key=lambda each: (-each.tag, each.request_id)):
+        if over_s <= 0.0:
+            break
         chosen.append(each)
         over_s -= each.takes_s
-        if over_s <= 0.0:
-            return chosen
-    return []
+    return chosen
