@@ -1,8 +1,9 @@
 """The schedule where several tenants or classes are held: whom it makes late, and that nobody waits for ever.
 
 Where all can be in time, they go in the order of promises, as in `hold`. Where somebody would be late, work of tenants
-that have had more of our engines goes behind that of others whose slack is running out. And of an engine's seconds a share is kept for those
-that are late or were promised nothing, so that they come to an end however many others are promised something.
+that have had more of our engines goes behind that of others whose slack is running out. And of an engine's seconds a
+share is kept for those that are late or were promised nothing, so that they come to an end however many others are
+promised something.
 """
 
 from collections.abc import Collection, Mapping
