@@ -13,7 +13,7 @@ from tests.core.test_hold import base
 from tidegate.core import fair, hold, shares
 from tidegate.core.fair import Standing
 from tidegate.core.hold import Item, Place, Pool, item
-from tidegate.core.model import Request, Slo, replace
+from tidegate.core.model import Request, Slo
 from tidegate.core.places import below_share, displaced
 from tidegate.core.shares import FLOWS_MAX, REST_SHARE, Served, Shares, combined, flow_of, owed
 
@@ -110,34 +110,6 @@ def test_the_order_in_which_it_is_asked_changes_nothing(seed: int, due: bool) ->
     draw.shuffle(mixed)
     one, other = (fair.schedule(each, there, {"cloud": 3}, lambda _: [], given_s, NOW_S) for each in (items, mixed))
     assert one == other
-
-
-@given(seeds)
-def test_who_has_had_less_is_not_sent_away_for_who_has_had_more(seed: int) -> None:
-    draw = Random(seed)
-    rich, poor = drawn(draw, "a"), drawn(draw, "d")
-    for number, one in enumerate(poor):
-        one.request = replace(one.request, id=f"poor{number}")
-    items = rich + poor
-    given_s = Standing(
-        tenants_s={one.request.id: 1e6 if one.request.key == "a" else 0.0 for one in items},
-        flows_s={flow_of(one.request): 0.0 for one in items},
-        owed=[],
-        came_s=NOW_S,
-    )
-    there = pools(draw)
-    beside = fair.schedule(items, there, {"cloud": 50}, lambda _: [], given_s, NOW_S)
-    alone = hold.schedule(poor, there, {"cloud": 50}, lambda _: [], NOW_S)
-    for one in poor:
-        name = one.request.id
-        if not alone[name].away and beside[name].shed:
-            # Only for one of its own, then, that is late beside what is under way.
-            assert any(
-                each.latest_start_s < beside[each.request.id].feared_s
-                or alone[each.request.id].away
-                or beside[each.request.id].away
-                for each in poor
-            )
 
 
 class Engine:
