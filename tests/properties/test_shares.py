@@ -148,14 +148,16 @@ class Engine:
             self.rest.add(1.0, self.now_s)
 
 
-@given(seeds, st.integers(1, 4), st.integers(0, 3))
-def test_nobody_starves_however_many_others_come(seed: int, tenants: int, own_before: int) -> None:
-    """Within ten times its own work before it and one request of each other tenant, once it has waited for long."""
+@given(seeds, st.integers(1, 4), st.integers(0, 3), st.sampled_from((0.0, 0.0, 2.0, 6.0)))
+def test_nobody_starves_however_many_others_come(seed: int, tenants: int, own_before: int, had_s: float) -> None:
+    """Once it has waited for long, within eleven times the work of its own before it, one request of each other tenant,
+    and for each of these what its own has had."""
     draw = Random(seed)
     mine = [asked(number, "a", None, klass="night") for number in range(own_before + 1)]
     engine = Engine(mine.copy())
+    engine.shares.add("a", "night", had_s, NOW_S)
     patience_s = 5.0
-    most_s = patience_s + (own_before + 1 + tenants) * (1.0 + 1.0 / REST_SHARE)
+    most_s = patience_s + (own_before + 1 + tenants * (1.0 + had_s)) * (1.0 + 1.0 / REST_SHARE)
     number = 100
     while mine[-1] in engine.held:
         assert engine.now_s - NOW_S <= most_s
