@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from tests import make
 from tests.core.test_hold import base
+from tests.properties.storm import Storm
 from tidegate.core import fair, hold, shares
 from tidegate.core.fair import Standing
 from tidegate.core.hold import Item, Place, Pool, item
 from tidegate.core.model import Request, Slo
 from tidegate.core.places import below_share, displaced
+from tidegate.core.revive import fault, revived
 from tidegate.core.shares import FLOWS_MAX, REST_SHARE, Served, Shares, combined, flow_of, owed
 
 NOW_S = 1e6
@@ -235,6 +237,28 @@ def test_two_gateways_make_one_whichever_comes_first(first: int, second: int, mo
     assert combined(a, b) == combined(b, a)
     assert shares.fault(combined(a, b)) == ""
     assert msgspec.json.decode(msgspec.json.encode(combined(a, b)), type=dict[str, Served]) == combined(a, b)
+
+
+@given(seeds)
+def test_a_restart_keeps_what_everybody_has_had_and_no_clock_set_back_makes_it_more(seed: int) -> None:
+    storm = Storm(seed).run(150)
+    state, names = storm.router.state, [one.name for one in storm.endpoints]
+    for now_s in (storm.now_s, storm.now_s - 100.0, storm.now_s + 100.0):
+        after = revived(state, names, now_s)
+        assert fault(after) == ""
+        for known, kept in ((state.tenants, after.tenants), (state.flows, after.flows)):
+            assert known.keys() == kept.keys()
+            assert all(kept[name].at(kept[name].at_s) == one.at(one.at_s) for name, one in known.items())
+            assert all(one.at_s <= now_s for one in kept.values())
+
+
+@given(seeds)
+def test_what_no_router_has_made_is_told(seed: int) -> None:
+    state = Storm(seed).run(30).router.state
+    state.tenants["a"] = Served(-1.0, 0, NOW_S)
+    assert "`tenants`" in fault(state)
+    state.tenants = {f"k{number}": Served() for number in range(FLOWS_MAX + 1)}
+    assert "`tenants`" in fault(state)
 
 
 # --- places ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from tidegate.core.why import Why
 
 _T = TypeVar("_T")
 
+# The weight of a key that was given none. By this name: what is left out of a journal's line is told by identity.
+USUAL_WEIGHT = 1.0
 ANYWHERE = "anywhere"
 LOCAL = "local"
 
@@ -100,7 +102,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     session_moves: bool = False
     prefix: tuple[int, ...] = ()
     key: str = ""
-    weight: float = 1.0
+    weight: float = USUAL_WEIGHT
     rulings: tuple[Ruling, ...] = ()
 
 

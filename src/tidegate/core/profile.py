@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tidegate.core.model import ANYWHERE, Record
+from tidegate.core.model import ANYWHERE, USUAL_WEIGHT, Record
 
 NAMES_MAX = 256  # classes, models or sites of one key: lists are written by people
 PER_MINUTE_MAX = 1_000_000_000  # beyond, a number has a zero too many
@@ -38,7 +38,7 @@ class Profile(Record, frozen=True, kw_only=True, omit_defaults=False):
     class_default: str | None = None
     models: _Names | None = None
     residency: Annotated[_Names, Meta(min_length=1)] = (ANYWHERE,)
-    weight: _Weight = 1.0
+    weight: _Weight = USUAL_WEIGHT
     requests_per_minute: _PerMinute | None = None
     tokens_per_minute: _PerMinute | None = None
     concurrency: Annotated[int, Meta(ge=1, le=CONCURRENCY_MAX)] | None = None

@@ -237,6 +237,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield why
     if why := batch.fault(e.batch):
         yield why
+    if why := shares.fault({"given": e.given, "given_rest": e.given_rest}):
+        yield why
     if (len(e.cold.idle), len(e.cold.levels)) != (hazard.BINS, hazard.BINS):
         yield f"`cold` has {len(e.cold.idle)} and {len(e.cold.levels)} bins, not {hazard.BINS}"
     elif not all(_sound_outcomes(one) for one in (*e.cold.idle, e.cold.resident, e.cold.away)):

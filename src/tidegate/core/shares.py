@@ -120,7 +120,7 @@ def revived(known: dict[str, Served], now_s: float) -> dict[str, Served]:
 def fault(known: dict[str, Served]) -> str:
     """What is wrong with them, empty where nothing is."""
     if len(known) > FLOWS_MAX:
-        return f"has {len(known)} entries, and {FLOWS_MAX} at most are kept"
+        return f"has {len(known)} keys or classes, and {FLOWS_MAX} at most are kept"
     for name, served in known.items():
         if not 0.0 <= served.seconds < float("inf"):
             return f"of `{name}` has had less than nothing, or more than there is"

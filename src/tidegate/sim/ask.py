@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.core.classify import classify
-from tidegate.core.model import Capability, Likeness, Request, RequestClass, Ruling, Slo
+from tidegate.core.model import USUAL_WEIGHT, Capability, Likeness, Request, RequestClass, Ruling, Slo
 from tidegate.core.ruled import class_ruling, features, rulings
 from tidegate.core.ruling import Rule
 from tidegate.sim.job import Job
@@ -84,7 +84,7 @@ class Ask:
         served: Mapping[str, RequestClass] | None = None,
         says_class: bool = True,
         key: str = "",
-        weight: float = 1.0,
+        weight: float = USUAL_WEIGHT,
     ) -> None:
         assert classes
         assert slos

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from tidegate.config.moment import Moment
 from tidegate.config.schema import Table, Text
+from tidegate.core.model import USUAL_WEIGHT
 from tidegate.core.profile import WEIGHT_MAX, WEIGHT_MIN
 from tidegate.sim.fitted import PresetName
 from tidegate.sim.recorded import TraceFormat
@@ -122,7 +123,7 @@ class TrafficTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
     weight: Annotated[
         Annotated[float, Meta(ge=WEIGHT_MIN, le=WEIGHT_MAX)],
         Meta(description="Weight of that share. 1, as of a key that was given none."),
-    ] = 1.0
+    ] = USUAL_WEIGHT
     preset: Annotated[
         PresetName | None,
         Meta(description="Traffic like that of a public trace; at its own rate unless `rate_per_s` says otherwise."),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from tidegate.core.classify import classify
-from tidegate.core.model import ANYWHERE, Likeness, ModelGroup, Record, Request, RequestClass, Ruling, Slo
+from tidegate.core.model import ANYWHERE, USUAL_WEIGHT, Likeness, ModelGroup, Record, Request, RequestClass, Ruling, Slo
 from tidegate.core.ruled import class_ruling, features, rulings
 from tidegate.core.ruling import Rule
 from tidegate.wire.digest import prefix_digests, session_digest
@@ -46,7 +46,7 @@ def intake(
     residency: tuple[str, ...] = _EVERYWHERE,
     budget_usd: float | None = None,
     key: str = "",
-    weight: float = 1.0,
+    weight: float = USUAL_WEIGHT,
 ) -> tuple[Request, Knobs]:
     """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
 
