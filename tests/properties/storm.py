@@ -87,7 +87,7 @@ class Storm:
 
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
     other tell of their load now and then, and some of their memory, true or not. `ruled`: operators' rules hold of
-    some. Some clients have keys. The class of some has a target for its attainment.
+    some; `tenants`: some clients have keys. The class of some has a target for its attainment.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Storm:
         alike: bool = True,
         reports: bool = True,
         ruled: bool = True,
+        tenants: bool = True,
     ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
@@ -113,6 +114,7 @@ class Storm:
         self.alike = alike
         self.reports = reports
         self.ruled = ruled
+        self.tenants = tenants
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -147,7 +149,7 @@ class Storm:
         """A request."""
         draw, self._count = self.draw, self._count + 1
         tokens = draw.choice((20, 300, 2_000, 6_000, 20_000))
-        key, weight = self.draw_tenants.choice(TENANTS)
+        key, weight = self.draw_tenants.choice(TENANTS) if self.tenants else TENANTS[0]
         request = make.request(
             f"r{self._count}",
             arrived_s=self.now_s,

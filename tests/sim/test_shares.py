@@ -102,16 +102,19 @@ def test_so_it_does_where_an_api_takes_the_rest() -> None:
     assert kept(two, MODEST) >= kept(alone, MODEST) - 0.02
 
 
+@pytest.mark.slow
 def test_the_engine_does_as_much_as_for_one_tenant(beside: list[Outcome]) -> None:
     one = played(replace(MODEST, key=""), replace(FLOOD, key=""))[0]
     assert sum(each.outcome == "ok" for each in beside) >= 0.98 * sum(each.outcome == "ok" for each in one)
 
 
+@pytest.mark.slow
 def test_two_that_flood_are_served_by_their_weights() -> None:
     outcomes, _ = played(THREE, ONE)
     assert served(outcomes, THREE) / served(outcomes, ONE) == pytest.approx(3.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_class_without_a_promise_goes_on_under_a_flood_of_another() -> None:
     outcomes, _ = played(DAY, NIGHT, policy=ROOM)
     day, night = served(outcomes, DAY), served(outcomes, NIGHT)
@@ -125,7 +128,7 @@ def test_a_reader_sees_that_the_share_decided() -> None:
 
 
 def test_a_journal_with_several_tenants_replays() -> None:
-    _, lines = played(MODEST, THREE, NIGHT, duration_s=60.0)
+    _, lines = played(MODEST, THREE, NIGHT, duration_s=30.0)
     assert replayed(lines).difference is None
 
 
