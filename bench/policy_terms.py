@@ -119,10 +119,10 @@ def _nothing(*_: object, **__: object) -> None:
 
 ABLATIONS: dict[str, Without] = {
     "holding: each is bound as it comes": _deciding(partial(Binder, MostValue())),
-    "order: who came first starts first": _with(hold, "_turn", lambda item, _: item.request.arrived_s),
-    "making way: only who is late leaves": _with(hold._Table, "_make_way", lambda *_: ([], 0.0)),
-    "leaving: who waits stays": _with(hold._Table, "relieve", lambda *_: False),
-    "who is late lets others go first": _with(hold, "_turn", lambda item, _: 2 if item.latest_start_s == inf else 0),
+    "order: who came first starts first": _with(hold, "turn", lambda item, _: item.request.arrived_s),
+    "making way: only who is late leaves": _with(hold.Table, "_make_way", lambda *_: ([], 0.0)),
+    "leaving: who waits stays": _with(hold.Table, "relieve", lambda *_: False),
+    "who is late lets others go first": _with(hold, "turn", lambda item, _: 2 if item.latest_start_s == inf else 0),
     "the margin on waits": _with(hold, "LONGER", 0.0),
     "the bound on prompts ahead": _with(estimator, "AHEAD_TOKENS", inf),
     "quantiles: three promises in five are enough": _deciding(

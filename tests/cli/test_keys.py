@@ -51,6 +51,7 @@ def test_a_key_is_created_with_all_its_limits(capsys: pytest.CaptureFixture[str]
         "class_default": "quick",
         "models": ["a/b", "c"],
         "residency": ["local", "partner"],
+        "weight": 1.0,
         "requests_per_minute": 60,
         "tokens_per_minute": 100_000,
         "concurrency": 4,
@@ -81,6 +82,15 @@ def test_a_rotated_key_opens_by_its_new_secret_alone(capsys: pytest.CaptureFixtu
     assert [opened(made["secret"]) for made in (old, new)] == [None, old["key"]["id"]]
     newest = keys(capsys, "rotate", "alice", "--grace-hours", "1")
     assert opened(new["secret"]) == opened(newest["secret"]) == old["key"]["id"]
+
+
+def test_a_key_has_another_weight_from_now_on_and_the_audit_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    made = keys(capsys, "create", "alice", "--weight", "2")
+    assert made["key"]["weight"] == 2.0
+    assert keys(capsys, "change", "alice", "--weight", "0.5")["weight"] == 0.5
+    assert keys(capsys, "show", "alice")["weight"] == 0.5
+    assert keys(capsys, "audit")[-1]["what"] == "changed: weight 0.5"
+    assert opened(made["secret"]) == made["key"]["id"]
 
 
 def test_a_revoked_key_opens_nothing_and_is_listed_only_where_all_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +163,9 @@ def test_a_name_that_is_taken_or_unknown_is_refused(capsys: pytest.CaptureFixtur
         "create a --usd-per-day nan",
         "create a --usd-per-month inf",
         "create a --days x",
+        "create a --weight 0",
+        "change a",
+        "change a --weight 101",
         "rotate a --grace-hours -1",
         "audit --last 0",
     ],

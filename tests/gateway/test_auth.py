@@ -422,3 +422,19 @@ async def test_the_admin_address_asks_for_its_own_secret(tmp_path: Path) -> None
         assert await status("/metrics", method="POST") == 401
         assert [await status(page) for page in ("/livez", "/readyz")] == [200, 200]
         assert (await home.ask(authorization=f"Bearer {ADMIN}")).status == 401
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+async def test_each_keys_share_of_our_engines_is_told_and_its_weight_is_in_the_journal(tmp_path: Path) -> None:
+    heavy, light = create(tmp_path, "heavy", weight=3.0), create(tmp_path, "light")
+    async with guarded(tmp_path, laptop=local()) as home:
+        for secret in (heavy, heavy, light):
+            assert (await home.ask(authorization=f"Bearer {secret}")).status == 200
+        shares = (await home.get("/api/state", admin=True)).json["shares"]
+    assert shares.keys() == {"heavy-1", "light-1"}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["heavy-1"] > shares["light-1"]
+    asked = [line.fact for line in home.journal() if isinstance(line.fact, Request)]
+    assert [one.weight for one in asked] == [3.0, 3.0, 1.0]

@@ -78,12 +78,16 @@ RULINGS = (
 )
 
 
+# Whose requests they are, and with which weight: two in five one tenant's, which has no key.
+TENANTS = (("", 1.0), ("", 1.0), ("a", 1.0), ("b", 1.0), ("c", 3.0))
+
+
 class Storm:
     """One seed's weather. `step` lets something happen; `lines` is the journal so far.
 
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
     other tell of their load now and then, and some of their memory, true or not. `ruled`: operators' rules hold of
-    some. The class of some has a target for its attainment.
+    some; `tenants`: some clients have keys. The class of some has a target for its attainment.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Storm:
         alike: bool = True,
         reports: bool = True,
         ruled: bool = True,
+        tenants: bool = True,
     ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
@@ -105,9 +110,11 @@ class Storm:
         self.draw_memory = Random(f"{seed} memory")
         self.draw_ruled = Random(f"{seed} ruled")
         self.draw_target = Random(f"{seed} target")
+        self.draw_tenants = Random(f"{seed} tenants")
         self.alike = alike
         self.reports = reports
         self.ruled = ruled
+        self.tenants = tenants
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -142,6 +149,7 @@ class Storm:
         """A request."""
         draw, self._count = self.draw, self._count + 1
         tokens = draw.choice((20, 300, 2_000, 6_000, 20_000))
+        key, weight = self.draw_tenants.choice(TENANTS) if self.tenants else TENANTS[0]
         request = make.request(
             f"r{self._count}",
             arrived_s=self.now_s,
@@ -161,6 +169,8 @@ class Storm:
             prefix=self.prefix(4 * tokens),
             rulings=self.draw_ruled.choice(RULINGS) if self.ruled else (),
             attainment=self.draw_target.choice((None, None, 0.9)),
+            key=key,
+            weight=weight,
         )
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))

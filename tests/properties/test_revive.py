@@ -40,8 +40,8 @@ def names(storm: Storm) -> set[str]:
 
 def idle(seed: int, *, reports: bool = True) -> Storm:
     """A router that has seen much, and has nothing under way; all endpoints are up. No prompt is like another: which of
-    them were, a restart forgets."""
-    storm = Storm(seed, alike=False, reports=reports).run(200)
+    them were, a restart forgets. Nobody has a key: of what is known here, nothing depends on that."""
+    storm = Storm(seed, alike=False, reports=reports, tenants=False).run(200)
     for request_id, endpoint in storm.sent:
         storm.tell(Ended(request_id=request_id, endpoint=endpoint, ending=Ending.CANCELLED, e2e_s=0.001))
     for name in storm.held:
@@ -211,6 +211,8 @@ def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: floa
     length = Length(expected_tokens=100.0, high_tokens=200.0, median_tokens=100.0, sigma=0.5)
     for request in list(storm.requests.values())[-10:]:
         for name in names(storm):
+            if storm.router.endpoint(name).state.cold.told_loading_s is not None:
+                continue  # of a load that is under way, probes tell again within seconds
             one, other = (r.endpoint(name).base(request, length, now_s) for r in (storm.router, restored))
             assert other.first_s == one.first_s
             assert other.tpot_s == one.tpot_s

@@ -16,7 +16,15 @@ from rich.table import Table
 
 from tidegate.clock import DAY_S, Clock, iso
 from tidegate.core.model import ANYWHERE, Record
-from tidegate.core.profile import BUDGET_USD_MAX, CONCURRENCY_MAX, NAMES_MAX, PER_MINUTE_MAX, Profile
+from tidegate.core.profile import (
+    BUDGET_USD_MAX,
+    CONCURRENCY_MAX,
+    NAMES_MAX,
+    PER_MINUTE_MAX,
+    WEIGHT_MAX,
+    WEIGHT_MIN,
+    Profile,
+)
 from tidegate.state.keys import KeyFile, KeysError, new_id, new_secret
 
 KEYS = Path("keys.db")
@@ -50,6 +58,10 @@ def declare(parser: argparse.ArgumentParser, verb: Verb) -> None:
     one = verb(verbs, "show", "what a key may do", _run(_show))
     one.add_argument("key", help="its name or id")
 
+    one = verb(verbs, "change", "give a key another weight beside others", _run(_change))
+    one.add_argument("key", help="its name or id")
+    one.add_argument("--weight", type=_weight(), required=True, help="of its share of our engines")
+
     one = verb(verbs, "revoke", "let nothing open by a key any more", _run(_revoke))
     one.add_argument("key", help="its name or id")
 
@@ -80,6 +92,12 @@ def _limits(one: argparse.ArgumentParser) -> None:
         default=(ANYWHERE,),
         help="where its data may go at most: `local`, names of sites, or `anywhere` (default)",
     )
+    one.add_argument(
+        "--weight",
+        type=_weight(),
+        default=1.0,
+        help="of its share of our engines where they cannot do all in time (default: %(default)g)",
+    )
     one.add_argument("--requests-per-minute", type=_whole(1, PER_MINUTE_MAX), help="at most, none where left out")
     one.add_argument("--tokens-per-minute", type=_whole(1, PER_MINUTE_MAX), help="at most, prompt and output together")
     one.add_argument("--concurrency", type=_whole(1, CONCURRENCY_MAX), help="requests under way at once, at most")
@@ -104,6 +122,7 @@ def _create(options: argparse.Namespace) -> int:
         class_default=default if default is not None or options.classes is None else options.classes[0],
         models=options.models,
         residency=options.residency,
+        weight=options.weight,
         requests_per_minute=options.requests_per_minute,
         tokens_per_minute=options.tokens_per_minute,
         concurrency=options.concurrency,
@@ -143,6 +162,16 @@ def _revoke(options: argparse.Namespace) -> int:
     return 0
 
 
+def _change(options: argparse.Namespace) -> int:
+    with closing(_opened(options.file)) as file:
+        profile = file.weigh(options.key, options.weight, Clock().now_s(), _who())
+    if options.json:
+        _print_json(profile)
+    else:
+        print(f"{profile.id} has weight {profile.weight:g}; a gateway that runs knows within two seconds.")
+    return 0
+
+
 def _list(options: argparse.Namespace) -> int:
     with closing(KeyFile(options.file)) as file:
         found = [profile for profile in file.profiles() if options.all or profile.revoked_s is None]
@@ -172,6 +201,7 @@ def _show(options: argparse.Namespace) -> int:
         "class of what names none": profile.class_default or "the gateway's",
         "models": models,
         "limits": _rates(profile),
+        "weight": f"{profile.weight:g}",
     }
     table = Table(box=None, show_header=False, title=profile.id, title_justify="left", title_style="bold")
     for what, value in rows.items():
@@ -289,6 +319,10 @@ def _number(least: float, most: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def _weight() -> Callable[[str], float]:
+    return _number(WEIGHT_MIN, WEIGHT_MAX)
 
 
 def _print_json(value: object) -> None:

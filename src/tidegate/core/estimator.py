@@ -307,6 +307,11 @@ class EndpointModel:
         timing = self.timing
         return AHEAD_TOKENS * timing.ttft.factors[1] * timing.parts.token_s + self.network.rtt_s
 
+    def engine_s(self, sent: Reservation, occupies_s: float) -> float:
+        """So many of its seconds an attempt takes that has a slot for so long: its share of that time, and all of its
+        prompt, for which the others wait."""
+        return occupies_s / self.places + sent.prefill_s
+
     # --- learning -----------------------------------------------------------------------------------------------
 
     def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
@@ -356,6 +361,8 @@ class EndpointModel:
             output_tokens_high=int(base.length.high_tokens),
             promised_tpot_s=self._promised(fact, base, now_s),
         )
+        if self.owned:
+            reservation.engine_s = self.engine_s(reservation, base.occupies_s)
         state.reservations[fact.request_id] = reservation
         self.memory.started(reservation)
         self._context_tokens += reservation.prompt_tokens

@@ -65,7 +65,8 @@ class Place(msgspec.Struct):
 
     At one of ours it is expected to fare as if it had started at `as_if_s` with as many prompts before it as are there
     now: later than `start_s` where those before it leave more, sooner where they leave less. `feared_s` is the same
-    should the wait be longer.
+    should the wait be longer. It is `behind` where it waits for the sake of a tenant that has had less, and `owed`
+    where it starts in the share that is kept for those who are late or were promised nothing.
     """
 
     endpoint: str
@@ -74,6 +75,8 @@ class Place(msgspec.Struct):
     feared_s: float
     away: bool = False
     shed: bool = False
+    behind: bool = False
+    owed: bool = False
 
 
 class Pool(msgspec.Struct):
@@ -130,32 +133,26 @@ def schedule(
 
     None of them is changed.
     """
-    order = sorted(items, key=lambda i: (_turn(i, now_s), i.latest_start_s, i.request.arrived_s, i.request.id))
-    table = _Table(order, pools, dict(rooms), elsewhere, now_s)
-    table.place()
-    if table.headroom and any(table.is_patient(one) and table.is_late(one) for one in order):
-        # What can wait would wait for too long: no slot is left to who may come.
-        table.headroom = False
-        table.place()
-    index = 0
-    # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
-    while index < len(order):
-        if table.is_late(order[index]) and table.relieve(order[index]):
-            table.place()
-        else:
-            index += 1
+    table = Table(ranked(items, now_s), pools, dict(rooms), elsewhere, now_s)
+    table.settle()
     return table.places
 
 
-def _turn(item: Item, now_s: float) -> int:
+def ranked(items: list[Item], now_s: float) -> list[Item]:
+    """In the order of their promises."""
+    return sorted(items, key=lambda i: (turn(i, now_s), i.latest_start_s, i.request.arrived_s, i.request.id))
+
+
+def turn(item: Item, now_s: float) -> int:
     """Who can still be in time goes first, then who is late already, and last who was promised nothing."""
     if item.latest_start_s < now_s:
         return 1
     return 2 if item.latest_start_s == inf else 0
 
 
-class _Table:
-    """A schedule in the making."""
+class Table:
+    """A schedule in the making. Who has a lower one of the `tags` does not make way for another tenant, and who is
+    `due` starts in any slot."""
 
     def __init__(
         self,
@@ -164,13 +161,35 @@ class _Table:
         rooms: dict[str, int],
         elsewhere: Elsewhere,
         now_s: float,
+        tags: Mapping[str, float] | None = None,
+        due: Container[str] = (),
     ) -> None:
         self._order, self._pools, self._rooms, self._now_s = order, pools, rooms, now_s
-        self._value_elsewhere = elsewhere
+        self._value_elsewhere, self._tags = elsewhere, tags
+        self._due = due
         self.headroom = any(pool.headroom for pool in pools.values()) and any(self.is_patient(one) for one in order)
         self._sent: dict[str, Place] = {}
         self._stay_usd: dict[str, float] = {}
         self.places: dict[str, Place] = {}
+
+    def settle(self) -> None:
+        """Place all, and send away what should be, until nothing is late that others could relieve."""
+        self.place()
+        if self.headroom and any(self.is_patient(one) and self.is_late(one) for one in self._order):
+            # What can wait would wait for too long: no slot is left to who may come.
+            self.headroom = False
+            self.place()
+        index = 0
+        # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
+        while index < len(self._order):
+            if self.is_late(self._order[index]) and self.relieve(self._order[index]):
+                self.place()
+            else:
+                index += 1
+
+    def reorder(self, order: list[Item]) -> None:
+        """Another order for those that are here."""
+        self._order = order
 
     def place(self) -> None:
         """Put every item that is not sent away where it shows content first, in order."""
@@ -187,8 +206,8 @@ class _Table:
         return not place.away and place.feared_s > item.own[place.endpoint].latest_start_s
 
     def is_patient(self, item: Item) -> bool:
-        """Whether it is in time though it began much later."""
-        return item.latest_start_s - self._now_s > PATIENT_S
+        """Whether it is in time though it began much later, and has not waited for its share already."""
+        return item.request.id not in self._due and item.latest_start_s - self._now_s > PATIENT_S
 
     def relieve(self, late: Item) -> bool:
         """Send away `late` itself, or the cheapest work before it that lets it be in time: whichever gains more.
@@ -225,7 +244,7 @@ class _Table:
             if item is late:
                 break
             place = self.places[item.request.id]
-            if not place.away and place.endpoint == endpoint:
+            if not place.away and place.endpoint == endpoint and self._makes_way(item, late):
                 exchange = self._exchange(item, self._rooms)
                 if exchange is not None:
                     found.append(_Leaving(item, exchange[1], exchange[0]))
@@ -242,6 +261,12 @@ class _Table:
                 if self._in_time(late, chosen):
                     return self._without_needless(late, chosen)
         return []
+
+    def _makes_way(self, item: Item, late: Item) -> bool:
+        """Whether it may be sent away for the sake of the other one: not where its own tenant has had less."""
+        if self._tags is None or item.request.key == late.request.key:
+            return True
+        return self._tags[item.request.id] >= self._tags[late.request.id]
 
     def _without_needless(self, late: Item, chosen: dict[str, "_Leaving"]) -> list["_Leaving"]:
         """What has to leave after all: the dearest without which `late` is in time as well stay."""

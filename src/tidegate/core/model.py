@@ -21,6 +21,8 @@ from tidegate.core.why import Why
 
 _T = TypeVar("_T")
 
+# The weight of a key that was given none. By this name: what is left out of a journal's line is told by identity.
+USUAL_WEIGHT = 1.0
 ANYWHERE = "anywhere"
 LOCAL = "local"
 
@@ -70,7 +72,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     `residency` holds `anywhere`, `local` or names of sites. `likeness` is the least that will do. `budget_usd`
     is what the budget had left when it arrived, None without one. `prefix` are salted digests of 32 bits, one per
     block of 1 KiB, each of all up to its end, at most 256; of `prompt_bytes` the first `preamble_bytes` stand before
-    the blocks. `key` is the id of the client's key, empty where none is asked for. `session` is a salted digest of the
+    the blocks. `key` is the id of the client's key, empty where none is asked for, and `weight` that
+    of its share of our engines. `session` is a salted digest of the
     conversation as the client names it, with its key and model; it stays with the model that served it unless
     `session_moves`. `rulings` are what operators' rules say of it that held when it arrived, in their order.
     """
@@ -99,6 +102,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     session_moves: bool = False
     prefix: tuple[int, ...] = ()
     key: str = ""
+    weight: float = USUAL_WEIGHT
     rulings: tuple[Ruling, ...] = ()
 
 

@@ -52,7 +52,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
     and `was_cold` whether one explains its time to first content. Each completion takes memory for `output_tokens_high`
-    tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most.
+    tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most. It was
+    expected to take `engine_s` of the seconds of an engine of ours.
     """
 
     started_s: float
@@ -91,6 +92,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     was_cold: bool = False
     output_tokens_high: int = 0
     promised_tpot_s: float | None = None
+    engine_s: float = 0.0
 
     @property
     def looked_at_s(self) -> float:

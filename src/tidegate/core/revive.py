@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import batch, bins, dual, hazard, keeping, load, memory
+from tidegate.core import batch, bins, dual, hazard, keeping, load, memory, shares
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -36,6 +36,9 @@ def fault(state: State) -> str:
         return f"`lengths` {wrong}"
     if wrong := dual.fault(state.duals):
         return f"`duals` {wrong}"
+    for what, served in (("tenants", state.tenants), ("flows", state.flows)):
+        if wrong := shares.fault(served):
+            return f"`{what}` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -52,6 +55,8 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
         overrides=state.overrides,
         duals={name: replace(one, at_s=min(one.at_s, now_s)) for name, one in state.duals.items()},
         urgent={name: min(at_s, now_s) for name, at_s in state.urgent.items()},
+        tenants=shares.revived(state.tenants, now_s),
+        flows=shares.revived(state.flows, now_s),
     )
 
 
@@ -163,6 +168,8 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         cold=_revived_cold(e.cold, now_s),
         memory=memory.kept(e.memory, now_s),
         batch=replace(e.batch, at_s=min(e.batch.at_s, now_s)),
+        given=replace(e.given, at_s=min(e.given.at_s, now_s)),
+        given_rest=replace(e.given_rest, at_s=min(e.given_rest.at_s, now_s)),
     )
 
 
@@ -230,6 +237,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
     if why := memory.fault(e.memory):
         yield why
     if why := batch.fault(e.batch):
+        yield why
+    if why := shares.fault({"given": e.given, "given_rest": e.given_rest}):
         yield why
     if (len(e.cold.idle), len(e.cold.levels)) != (hazard.BINS, hazard.BINS):
         yield f"`cold` has {len(e.cold.idle)} and {len(e.cold.levels)} bins, not {hazard.BINS}"

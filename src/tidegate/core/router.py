@@ -12,7 +12,7 @@ from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
-from tidegate.core.hold import item
+from tidegate.core.hold import item, latest_start_s
 from tidegate.core.length import Length, LengthModel, beginnings_of
 from tidegate.core.model import (
     Candidate,
@@ -37,13 +37,16 @@ from tidegate.core.model import (
     Step,
     Uploaded,
     Wait,
+    replace,
 )
 from tidegate.core.network import NetworkModel
 from tidegate.core.plan import Option
 from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
+from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
 from tidegate.core.session import Sessions
+from tidegate.core.shares import Shares, left
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
 from tidegate.core.waiting import Waiting
@@ -67,6 +70,7 @@ class Router:
         "_models",
         "_policy",
         "_sessions",
+        "_shares",
         "_state",
         "_waiting",
     )
@@ -86,8 +90,16 @@ class Router:
         self._decided: tuple[Request, float, list[Option]] | None = None
         self._eligible = Eligible(self._models, self._sessions)
         self._duals = Duals(self._state.duals, self._state.overdue, self._state.held)
+        self._shares = Shares(self._state.tenants, self._state.flows)
         self._waiting = Waiting(
-            self._state.held, self._models, self._eligible, self._lengths, self._duals, policy, self._state.urgent
+            self._state.held,
+            self._models,
+            self._eligible,
+            self._lengths,
+            self._duals,
+            self._shares,
+            policy,
+            self._state.urgent,
         )
         self._override(self._state.overrides)
 
@@ -115,27 +127,28 @@ class Router:
     def due(self, now_s: float) -> list[Request]:
         """Held requests whose turn has come, in its order: `decide` lets none of them wait on, and only them.
 
-        A slot is free, or they are sent away, or they have waited too long, or nothing of ours can serve them any more.
+        A slot is free, or they are sent away, or they have waited too long, or nothing of ours can serve them any more,
+        or the hold queue is full and others have less than their share of its places.
         """
         held = self._waiting.requests
         if not held:
             return []
         if self._is_static(now_s):
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
-        places = self._waiting.places(now_s)
+        places, displaced = self._waiting.places(now_s), self._waiting.displaced(now_s)
         # Where nothing of ours serves one of those that are scheduled, it may be so for those behind them too.
         without = {r.model for r in self._waiting.scheduled(now_s) if r.id not in places}
         unplaced = [
             r
             for r in held.values()
             if r.id not in places
-            and (r.model in without or self._waiting.expired(r, now_s))
+            and (r.model in without or r.id in displaced or self._waiting.expired(r, now_s))
             and not _waits(self.decide(r, now_s))
         ]
         return unplaced + [
             held[name]
             for name, place in places.items()
-            if place.away or place.start_s <= now_s or self._waiting.expired(held[name], now_s)
+            if place.away or place.start_s <= now_s or name in displaced or self._waiting.expired(held[name], now_s)
         ]
 
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
@@ -183,6 +196,15 @@ class Router:
     def worth_share(self, klass: str, now_s: float) -> float:
         """What a kept promise of a class with a target is worth, as a share of the most that it may be."""
         return self._duals.share(klass, now_s)
+
+    def shares(self, now_s: float) -> dict[str, float]:
+        """The share of what our engines did of late that each tenant has had, by key; the rest is another's.
+
+        Empty where they have done nothing.
+        """
+        told = self._shares.told(now_s)
+        total = sum(told.values())
+        return {key: seconds / total for key, seconds in sorted(told.items())} if total > 0.0 else {}
 
     def serves(self, model: str) -> bool:
         """Whether any endpoint serves this model name."""
@@ -269,12 +291,15 @@ class Router:
         self._duals.settle(now_s)
         match fact:
             case Started():
-                self._waiting.release(fact.request_id)
+                held = self._waiting.release(fact.request_id)
                 if fact.urgent and self._eligible.serving(fact.model):
                     self._waiting.urge(fact.model, now_s)
                 if (model := self._models.get(fact.endpoint)) is not None:
                     turns = self._lengths.turns(fact.session, beginnings_of(fact))
-                    model.started(fact, self._predicted(fact, model, decided, turns, now_s), now_s, turns)
+                    base = self._predicted(fact, model, decided, turns, now_s)
+                    model.started(fact, base, now_s, turns)
+                    if model.owned:
+                        self._given(fact, model, held, base, now_s)
             case Uploaded():
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.uploaded(fact, now_s)
@@ -319,6 +344,21 @@ class Router:
         length = self._lengths.at(fact.klass, fact.output_tokens_max, fact.model, fact.key, fact.prompt_tokens, turns)
         return model.base(fact, length, now_s)
 
+    def _given(self, fact: Started, model: EndpointModel, held: Request | None, base: Base, now_s: float) -> None:
+        """One of ours was given work: as much as is expected, which its tenant has had from now on."""
+        engine_s = model.state.reservations[fact.request_id].engine_s
+        self._shares.add(fact.key, fact.klass, engine_s, now_s)
+        model.state.given.add(engine_s, now_s)
+        if held is not None:
+            latest_s = latest_start_s(held, base)
+            if latest_s == inf or latest_s < now_s:
+                model.state.given_rest.add(engine_s, now_s)
+
+    def _taken(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
+        """An attempt is over: what it took takes the place of what was expected."""
+        expected_s = left(sent.engine_s, now_s - sent.started_s)
+        self._shares.add(sent.key, sent.klass, model.engine_s(sent, fact.e2e_s) - expected_s, now_s)
+
     def _override(self, overrides: Overrides) -> None:
         self._state.overrides = overrides
         self._eligible.override(overrides)
@@ -333,8 +373,10 @@ class Router:
     def _ended(self, fact: Ended, now_s: float) -> None:
         model = self._models.get(fact.endpoint)
         sent = model.ended(fact, now_s) if model is not None else None
-        if sent is None:
+        if model is None or sent is None:
             return
+        if sent.engine_s:
+            self._taken(fact, model, sent, now_s)
         # An engine that finds fault with a request has not served it.
         if sent.session and fact.ending is Ending.OK and not fact.cause:
             self._sessions.served(sent.session, fact.endpoint, now_s)
@@ -404,7 +446,7 @@ class Router:
         others = [o for o in options if not o.model.owned]
         elsewhere = plan.best_first(others)
         place = None
-        if request.id in self._waiting.requests and own and not self._waiting.expired(request, now_s):
+        if request.id in self._waiting.requests and own and self._waiting.may_wait(request, now_s):
             place = self._waiting.places(now_s).get(request.id)
             if place is None and all(r.id != request.id for r in self._waiting.scheduled(now_s)):
                 return self._wait(request, next(iter(own)), inf, now_s)
@@ -421,21 +463,31 @@ class Router:
         if place.start_s <= now_s:
             length = own[place.endpoint].base.length
             free = [o for n, o in own.items() if n != place.endpoint and _takes(o.model, request, length, now_s)]
-            return self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
+            found = self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
+            return replace(found, why=Why.KEPT_SHARE) if place.owed and _first(found) == place.endpoint else found
         reasons = reasons | _full(request, own, now_s)
         stays = fits = self._waiting.may_wait(request, now_s)
         if request.id not in self._waiting.requests:
             wait_usd = value_usd(request, own[place.endpoint].base, worth, place.feared_s - request.arrived_s)
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
             if not fits and not others:
-                full = reasons | dict.fromkeys(own, Why.HOLD_FULL)
-                return refuse(request, full, self._models, now_s, slot_s=place.start_s)
+                return self._refuse_full(request, own, reasons, place.start_s, now_s)
+        elif not fits and not others and not self._waiting.expired(request, now_s):
+            return self._refuse_full(request, own, reasons, place.start_s, now_s)
         if stays:
-            return self._wait(request, place.endpoint, place.start_s, now_s)
+            why = Why.WAITS_FOR_SHARE if place.behind else Why.WAITS_FOR_SLOT
+            return self._wait(request, place.endpoint, place.start_s, now_s, why)
         if others:
             passed = list(own.values()) if fits else []
             return self._run(request, others, reasons, worth, now_s, passed=passed)
         return refuse(request, reasons, self._models, now_s)
+
+    def _refuse_full(
+        self, request: Request, own: dict[str, Option], reasons: dict[str, Why], slot_s: float, now_s: float
+    ) -> Decision:
+        """There is no place to hold it, or others have less than their share of the places."""
+        why = Why.SHARE_FULL if self._waiting.beside_others(request) else Why.HOLD_FULL
+        return refuse(request, reasons | dict.fromkeys(own, why), self._models, now_s, slot_s=slot_s)
 
     def _wait_or_refuse(self, request: Request, reasons: dict[str, Why], now_s: float) -> Decision:
         """Nobody takes it now. Where somebody is merely full it waits: a refusal would lose what a slot could serve."""
@@ -450,10 +502,12 @@ class Router:
             return self._wait(request, name, start_s, now_s)
         return refuse(request, reasons, self._models, now_s)
 
-    def _wait(self, request: Request, endpoint: str, start_s: float, now_s: float) -> Decision:
+    def _wait(
+        self, request: Request, endpoint: str, start_s: float, now_s: float, why: Why = Why.WAITS_FOR_SLOT
+    ) -> Decision:
         until_s = min(start_s, now_s + self._policy.recheck_s)
         wait = Wait(endpoint=endpoint, until_s=plan.to_ms(until_s))
-        return Decision(request_id=request.id, plan=(wait,), why=Why.WAITS_FOR_SLOT)
+        return Decision(request_id=request.id, plan=(wait,), why=why)
 
     def _static(
         self,
@@ -507,6 +561,10 @@ def _full(request: Request, own: dict[str, Option], now_s: float) -> dict[str, W
         fits = room <= 0 or books.fits(memory.kv_tokens_needed(request, option.base.length), now_s)
         found[name] = Why.BUSY if fits else Why.MEMORY_TAKEN
     return found
+
+
+def _first(decision: Decision) -> str:
+    return decision.plan[0].endpoint
 
 
 def _waits(decision: Decision) -> bool:

@@ -117,6 +117,7 @@ _CLOSENESS: Final[tuple[Why, ...]] = (
     Why.BUSY,
     Why.MEMORY_TAKEN,
     Why.HOLD_FULL,
+    Why.SHARE_FULL,
     # Last: it would be served, were the conversation allowed to move.
     Why.SESSION_ELSEWHERE,
 )

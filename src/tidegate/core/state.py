@@ -19,6 +19,7 @@ from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.pace import Pace
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills, Reservation
+from tidegate.core.shares import Served
 
 
 class Loading(msgspec.Struct, gc=False):
@@ -132,7 +133,8 @@ class EndpointState(msgspec.Struct, kw_only=True):
 
     `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
     first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
-    `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`.
+    `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`. Of our own, `given` are the seconds of work that it
+    was given of late, and `given_rest` those of work that was late or was promised nothing.
     """
 
     breaker: Breaker
@@ -155,6 +157,8 @@ class EndpointState(msgspec.Struct, kw_only=True):
     cold: ColdState = msgspec.field(default_factory=ColdState)
     memory: MemoryState = msgspec.field(default_factory=MemoryState)
     batch: Batch = msgspec.field(default_factory=Batch)
+    given: Served = msgspec.field(default_factory=Served)
+    given_rest: Served = msgspec.field(default_factory=Served)
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -167,7 +171,8 @@ class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class State(msgspec.Struct, kw_only=True):
     """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end; `duals` by
     class, of those with a target, and `overdue` the requests under way whose promise is known to be missed. `urgent` is
-    by model when somebody came last whose promise was too short to wait."""
+    by model when somebody came last whose promise was too short to wait. What our engines did of late for each of the
+    `tenants` stands by key, and for each of their classes in `flows`."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: Lengths = msgspec.field(default_factory=Lengths)
@@ -177,4 +182,6 @@ class State(msgspec.Struct, kw_only=True):
     duals: dict[str, Dual] = {}
     overdue: dict[str, bool] = {}
     urgent: dict[str, float] = {}
+    tenants: dict[str, Served] = {}
+    flows: dict[str, Served] = {}
     static_until_s: float = 0.0

@@ -1,16 +1,17 @@
 """Requests that are held: which may wait, and where each would go now."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from statistics import fmean
 from typing import Final
 
-from tidegate.core import plan
+from tidegate.core import fair, places, plan
 from tidegate.core.base import Base, asked
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.fair import Standing
 from tidegate.core.hold import Item, Place, Pool, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
@@ -25,6 +26,7 @@ from tidegate.core.model import (
     Request,
 )
 from tidegate.core.promise import ends_s, is_urgent
+from tidegate.core.shares import PATIENCE_SHARE, Shares, flow_of, owed
 from tidegate.core.value import worth_usd
 
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
@@ -33,6 +35,9 @@ SCHEDULED_MAX: Final = 64
 # While nobody has come for as long whose promise is too short to wait, no slot is left to such a one: a night of batch
 # work has the whole engine.
 QUIET_S: Final = 300.0
+# So many of these are looked at though others' promises end first, where they are late or were promised nothing and
+# have waited for long: one of each starts at a time, at each endpoint.
+REST_SEATS: Final = 8
 
 _Turn = tuple[float, float, str]
 """When its promise ends, when it came, and its id."""
@@ -46,11 +51,13 @@ class Waiting:
         "_bases",
         "_duals",
         "_eligible",
+        "_flows",
         "_known_lengths",
         "_lengths",
         "_models",
         "_places",
         "_policy",
+        "_shares",
         "_turns",
         "_urgent",
         "requests",
@@ -63,6 +70,7 @@ class Waiting:
         eligible: Eligible,
         lengths: LengthModel,
         duals: Duals,
+        shares: Shares,
         policy: Policy,
         urgent: dict[str, float],
     ) -> None:
@@ -72,11 +80,13 @@ class Waiting:
         for gone in [name for name in urgent if not eligible.serving(name)]:
             del urgent[gone]
         self._models, self._eligible, self._lengths, self._duals = models, eligible, lengths, duals
-        self._policy = policy
+        self._shares, self._policy = shares, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
+        # By class of a tenant, how many of its requests are held.
+        self._flows: dict[str, int] = {}
         for request in requests.values():
-            self._turns.setdefault(request.model, {})[request.id] = _turn(request)
+            self._queue(request)
         # By endpoint and request, what was predicted at one moment: while several are released, most of it stays.
         self._bases: dict[str, dict[str, Base]] = {}
         self._at_s = 0.0
@@ -90,8 +100,22 @@ class Waiting:
     def may_wait(self, request: Request, now_s: float) -> bool:
         """Whether it may wait on, or there is room for it to begin to."""
         if request.id in self.requests:
-            return not self.expired(request, now_s)
-        return len(self.requests) < self._policy.held_max
+            return not self.expired(request, now_s) and request.id not in self.displaced(now_s)
+        if len(self.requests) < self._policy.held_max:
+            return True
+        # Full: who has less than its share of the places takes that of another, who is told with the next look.
+        room = len(self.requests) < 2 * self._policy.held_max
+        return room and places.below_share(request, self.requests.values(), self._policy.held_max)
+
+    def displaced(self, now_s: float) -> set[str]:
+        """Of more than there is room for, those who have to go: the last ones of who has most beyond its share."""
+        if len(self.requests) <= self._policy.held_max:
+            return set()
+        return places.displaced(self.requests.values(), self._policy.held_max, now_s)
+
+    def beside_others(self, request: Request) -> bool:
+        """Whether other tenants have requests that are held."""
+        return any(one.key != request.key for one in self.requests.values())
 
     def expired(self, request: Request, now_s: float) -> bool:
         """Whether it has waited for as long as it may: a promise that can still be kept is worth waiting for."""
@@ -109,36 +133,105 @@ class Waiting:
         """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
         found: list[Request] = []
         for turns in self._turns.values():
-            names = [turn[2] for turn in sorted(turns.values())] if len(turns) > SCHEDULED_MAX else list(turns)
+            names = list(turns)
             if len(names) > SCHEDULED_MAX:
+                names = [turn[2] for turn in sorted(turns.values())]
                 past = bisect_left(names, now_s, key=lambda name: turns[name][0])
-                names = (names[past:] + names[:past])[:SCHEDULED_MAX]
+                names = self._of_each(names[past:] + names[:past], now_s)
             found += [self.requests[name] for name in names]
         return found
+
+    def _of_each(self, names: list[str], now_s: float) -> list[str]:
+        """As many of them as are scheduled: of each tenant as many, first of who has had least; and of each class some
+        that are late or were promised nothing, once they have waited for long."""
+        if len(self._flows) < 2:
+            return names[:SCHEDULED_MAX]
+        names = self._in_turn(names, now_s, lambda request: request.key)
+        found, others = names[: SCHEDULED_MAX - REST_SEATS], names[SCHEDULED_MAX - REST_SEATS :]
+        waited = [name for name in others if self._is_owed(self.requests[name], now_s)]
+        seated = set(self._in_turn(waited, now_s, flow_of)[:REST_SEATS])
+        return (found + sorted(seated) + [name for name in others if name not in seated])[:SCHEDULED_MAX]
+
+    def _is_owed(self, request: Request, now_s: float) -> bool:
+        """Whether it is late or was promised nothing, and has waited for long."""
+        end_s = ends_s(request)
+        return (end_s <= now_s or end_s == inf) and request.arrived_s <= self._came_s(now_s)
+
+    def _in_turn(self, names: list[str], now_s: float, of: Callable[[Request], str]) -> list[str]:
+        """One of each kind after the other, in rounds; first of who has had least."""
+        kinds: dict[str, list[str]] = {}
+        for name in names:
+            kinds.setdefault(of(self.requests[name]), []).append(name)
+        if len(kinds) < 2:
+            return names
+        order = sorted(kinds, key=lambda kind: (*self._had(self.requests[kinds[kind][0]], now_s), kind))
+        rounds = range(max([len(some) for some in kinds.values()]))
+        return [kinds[kind][place] for place in rounds for kind in order if place < len(kinds[kind])]
+
+    def _had(self, request: Request, now_s: float) -> tuple[float, float]:
+        """What its tenant has had of late, and its class of that."""
+        return self._shares.tenant_s(request, now_s), self._shares.flow_s(flow_of(request), now_s)
+
+    def _came_s(self, now_s: float) -> float:
+        """Who came before that has waited for long."""
+        return now_s - PATIENCE_SHARE * self._policy.hold_s_max
 
     def places(self, now_s: float) -> dict[str, Place]:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
         if self._places is None or self._places[0] != now_s:
-            self._places = now_s, self._schedule(self._items(self.scheduled(now_s), now_s), self._pools(now_s), now_s)
+            items = self._items(self.scheduled(now_s), now_s)
+            self._places = now_s, self._schedule(items, self._pools(now_s), now_s, fairly=len(self._flows) > 1)
         return self._places[1]
 
     def place(self, work: Item, now_s: float) -> Place:
         """Where one goes beside them, whether it waits already or not; behind more than are scheduled, it goes behind
         the work of all of them."""
-        request, turn = work.request, _turn(work.request)
-        before = sum([one < turn for one in self._turns.get(request.model, {}).values()])
+        request = work.request
+        fairly = bool(self._flows) and self._flows.keys() != {flow_of(request)}
+        before = self._before(request, fairly=fairly)
         others = self._items([one for one in self.scheduled(now_s) if one.id != request.id], now_s)
         if before <= SCHEDULED_MAX:
-            return self._schedule([work, *others], self._pools(now_s), now_s)[request.id]
+            return self._schedule([work, *others], self._pools(now_s), now_s, fairly=fairly)[request.id]
         pools = self._pools(now_s)
         for name in work.own:
             if bases := [one.own[name].base for one in others if name in one.own]:
                 pools[name] = _behind(pools[name], before, bases, now_s)
-        return self._schedule([work], pools, now_s)[request.id]
+        return self._schedule([work], pools, now_s, fairly=False)[request.id]
 
-    def _schedule(self, items: list[Item], pools: dict[str, Pool], now_s: float) -> dict[str, Place]:
+    def _before(self, request: Request, *, fairly: bool) -> int:
+        """How many are scheduled before it: of its own tenant, and then as many of each other one."""
+        turn, turns = _turn(request), self._turns.get(request.model, {})
+        if not fairly:
+            return sum([one < turn for one in turns.values()])
+        before, counts = 0, dict[str, int]()
+        for name, one in turns.items():
+            key = self.requests[name].key
+            if key == request.key:
+                before += one < turn
+            else:
+                counts[key] = counts.get(key, 0) + 1
+        return before + sum([min(count, before + 1) for count in counts.values()])
+
+    def _schedule(self, items: list[Item], pools: dict[str, Pool], now_s: float, *, fairly: bool) -> dict[str, Place]:
         rooms = {name: model.room for name, model in self._models.items() if not model.owned}
-        return schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), now_s)
+        if not fairly:
+            return schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), now_s)
+        standing = self._standing(items, now_s)
+        return fair.schedule(items, pools, rooms, lambda request: self._elsewhere(request, now_s), standing, now_s)
+
+    def _standing(self, items: list[Item], now_s: float) -> Standing:
+        """What was given of late, as far as it concerns these."""
+        requests, shares = [one.request for one in items], self._shares
+        return Standing(
+            tenants_s={one.id: shares.tenant_s(one, now_s) for one in requests},
+            flows_s={flow: shares.flow_s(flow, now_s) for flow in {flow_of(one): None for one in requests}},
+            owed=[
+                name
+                for name, model in self._models.items()
+                if model.owned and owed(model.state.given_rest, model.state.given, now_s)
+            ],
+            came_s=self._came_s(now_s),
+        )
 
     def _items(self, requests: list[Request], now_s: float) -> list[Item]:
         """Those of them as the schedule sees them that something of ours can serve."""
@@ -206,21 +299,32 @@ class Waiting:
         """It waits from now on."""
         if is_urgent(request):
             self.urge(request.model, now_s)
-        self.requests[request.id] = request
-        self._turns.setdefault(request.model, {})[request.id] = _turn(request)
+        if request.id not in self.requests:
+            self.requests[request.id] = request
+            self._queue(request)
         for known in self._bases.values():
             known.pop(request.id, None)
         self._known_lengths.pop(request.id, None)
 
-    def release(self, request_id: str) -> None:
-        """It waits no more, if it did."""
+    def _queue(self, request: Request) -> None:
+        self._turns.setdefault(request.model, {})[request.id] = _turn(request)
+        flow = flow_of(request)
+        self._flows[flow] = self._flows.get(flow, 0) + 1
+
+    def release(self, request_id: str) -> Request | None:
+        """It waits no more; None where it did not."""
         request = self.requests.pop(request_id, None)
         if request is not None:
             turns = self._turns[request.model]
             del turns[request_id]
             if not turns:
                 del self._turns[request.model]
+            flow = flow_of(request)
+            self._flows[flow] -= 1
+            if not self._flows[flow]:
+                del self._flows[flow]
             self._known_lengths.pop(request_id, None)
+        return request
 
     def forget(self, fact: Observation) -> None:
         """A fact is about to be taken in: predictions that it may change count no more, though no time has passed."""

@@ -13,6 +13,7 @@ class Why(StrEnum):
     LEAST_LOSS = "least_loss"
     SENT_AWAY = "sent_away"
     RULE_DECIDES = "rule_decides"
+    KEPT_SHARE = "kept_share"
     ONLY_LONG_ENOUGH = "only_long_enough"
     ONLY_ALLOWED = "only_allowed"
     ONLY_ALIKE = "only_alike"
@@ -27,6 +28,7 @@ class Why(StrEnum):
     STATIC_RULE = "static_rule"
     # Why not yet
     WAITS_FOR_SLOT = "waits_for_slot"
+    WAITS_FOR_SHARE = "waits_for_share"
     # Why not this endpoint, or none at all
     UNKNOWN_MODEL = "unknown_model"
     MUST_STAY_LOCAL = "must_stay_local"
@@ -47,6 +49,7 @@ class Why(StrEnum):
     BUSY = "busy"
     MEMORY_TAKEN = "memory_taken"
     HOLD_FULL = "hold_full"
+    SHARE_FULL = "share_full"
 
 
 WHY_TEXT: dict[Why, str] = {
@@ -56,6 +59,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.LEAST_LOSS: "no endpoint is expected to keep the promise; this one loses least",
     Why.SENT_AWAY: "our own engine is taken until too late; sending this away keeps the most promises per dollar",
     Why.RULE_DECIDES: "operators' rules would rather have it here; without them another endpoint would be worth more",
+    Why.KEPT_SHARE: "late or promised nothing, it starts in the share of our engine that is kept for such requests",
     Why.ONLY_LONG_ENOUGH: "only this endpoint's context window and memory hold prompt and output",
     Why.ONLY_ALLOWED: "the request's data may go to no other site",
     Why.ONLY_ALIKE: "no other endpoint's model is as alike to the one asked for as the request demands",
@@ -69,6 +73,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_ENDPOINT: "no other endpoint serves this model",
     Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
     Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
+    Why.WAITS_FOR_SHARE: "it waits behind requests of a key that has had less of our engines, and would be late",
     Why.UNKNOWN_MODEL: "no endpoint serves this model",
     Why.MUST_STAY_LOCAL: "the request's data must stay local",
     Why.SITE_NOT_ALLOWED: "the request's data may not go to this site",
@@ -88,4 +93,5 @@ WHY_TEXT: dict[Why, str] = {
     Why.BUSY: "as much is in flight there as it takes",
     Why.MEMORY_TAKEN: "beside what runs there, the engine's memory does not hold prompt and output",
     Why.HOLD_FULL: "every slot is taken and the hold queue is full",
+    Why.SHARE_FULL: "the hold queue is full, and the key has its share of its places while others need theirs",
 }

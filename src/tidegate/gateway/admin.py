@@ -119,6 +119,7 @@ class Admin:
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
             held=dispatch.router.held,
             worth_factors={name: one["worth_factor"] for name, one in self._targets().items()},
+            shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
@@ -178,6 +179,7 @@ class Admin:
             "sessions": dispatch.router.sessions,
             "budget": self._spent(),
             "targets": self._targets(),
+            "shares": dispatch.router.shares(now_s),
             "endpoints": endpoints,
             "learned": self._keeper.status(),
         }

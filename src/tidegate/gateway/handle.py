@@ -119,6 +119,7 @@ class Handler:
             residency=grant.profile.residency,
             budget_usd=self._dispatch.spending.headroom_usd(grant.profile.id, exchange.received_s),
             key=grant.profile.id,
+            weight=grant.profile.weight,
         )
         grant.check(call.model, asked.model)
         echoed = client_request_id(exchange.headers) or request_id

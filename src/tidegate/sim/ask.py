@@ -14,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.core.classify import classify
-from tidegate.core.model import Capability, Likeness, Request, RequestClass, Ruling, Slo
+from tidegate.core.model import USUAL_WEIGHT, Capability, Likeness, Request, RequestClass, Ruling, Slo
 from tidegate.core.ruled import class_ruling, features, rulings
 from tidegate.core.ruling import Rule
 from tidegate.sim.job import Job
@@ -68,7 +68,7 @@ class Ask:
     `classes` and `slos` come with their weights; the axes of a promise go before the class's, as a client's headers
     do. Clients set one of `output_tokens_max`, each as often; a bound cuts the output, None leaves it whole. `rules`
     are the operators'; where clients do not say their class (`says_class`), a rule may give one of all that are
-    `served`.
+    `served`. All requests have one `key`, with its `weight`.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class Ask:
         rules: tuple[Rule, ...] = (),
         served: Mapping[str, RequestClass] | None = None,
         says_class: bool = True,
+        key: str = "",
+        weight: float = USUAL_WEIGHT,
     ) -> None:
         assert classes
         assert slos
@@ -91,6 +93,7 @@ class Ask:
         self._classes, self._class_ends = _mix(classes)
         self._slos, self._slo_ends = _mix(slos)
         self._bounds = tuple(output_tokens_max)
+        self._key, self._weight = key, weight
         self._rules, self._given = rules, {} if says_class or served is None else served
 
     def manner(self, random: Random) -> Manner:
@@ -146,6 +149,8 @@ class Ask:
             session=session,
             session_moves=klass.session_moves,
             prefix=_digests_after(after, blocks, block_tokens),
+            key=self._key,
+            weight=self._weight,
             rulings=said,
         )
         return Job(
@@ -168,7 +173,7 @@ class Ask:
             needs=(Capability.CHAT,),
             session=bool(session),
             stream=True,
-            key="",
+            key=self._key,
         )
         klass, slo = manner.klass, manner.slo
         given = class_ruling(self._rules, observed, self._given)

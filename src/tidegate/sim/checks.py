@@ -11,7 +11,9 @@ from tidegate.sim.schema import BoundsTable, FaultKind, FaultTable, Law, SizeTab
 
 AGENTS = "coding-agents"
 _SIZES = ("prompt_tokens", "output_tokens", "turns", "new_tokens", "think_s")
-_ALWAYS = frozenset({"name", "model", "classes", "output_tokens_max", "begins_s", "ends_s", "requests_max"})
+_ALWAYS = frozenset(
+    {"name", "model", "classes", "key", "weight", "output_tokens_max", "begins_s", "ends_s", "requests_max"}
+)
 _LENGTHS = frozenset({"prompt_tokens", "output_tokens", "correlation", "common_tokens"})
 _MAY = {
     "preset": frozenset({"preset", "rate_per_s", "hours"}),

@@ -126,6 +126,8 @@ def _ask(table: TrafficTable, scenario: Scenario) -> Ask:
         rules=scenario.rules,
         served=scenario.classes,
         says_class=table.classes is not None,
+        key=table.key,
+        weight=table.weight,
     )
 
 

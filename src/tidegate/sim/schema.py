@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from tidegate.config.moment import Moment
 from tidegate.config.schema import Table, Text
+from tidegate.core.model import USUAL_WEIGHT
+from tidegate.core.profile import WEIGHT_MAX, WEIGHT_MIN
 from tidegate.sim.fitted import PresetName
 from tidegate.sim.recorded import TraceFormat
 
@@ -115,6 +117,13 @@ class TrafficTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "rule gives them another."
         ),
     ] = None
+    key: Annotated[
+        str, Meta(max_length=80, description="The client key of its requests: whose share of our engines they take.")
+    ] = ""
+    weight: Annotated[
+        Annotated[float, Meta(ge=WEIGHT_MIN, le=WEIGHT_MAX)],
+        Meta(description="Weight of that share. 1, as of a key that was given none."),
+    ] = USUAL_WEIGHT
     preset: Annotated[
         PresetName | None,
         Meta(description="Traffic like that of a public trace; at its own rate unless `rate_per_s` says otherwise."),

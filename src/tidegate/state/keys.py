@@ -215,6 +215,14 @@ class KeyFile:
             self._note(now_s, who, profile.id, f"rotated, the old secret works for {grace_s:g} s")
         return profile
 
+    def weigh(self, name: str, weight: float, now_s: float, who: str) -> Profile:
+        """Give the key another share of our engines beside others."""
+        with self._transaction() as db:
+            profile = replace(self._live(name), weight=weight)
+            db.execute("UPDATE key SET profile = ? WHERE id = ?", (_encoded(profile), profile.id))
+            self._note(now_s, who, profile.id, f"changed: weight {weight:g}")
+        return profile
+
     def _live(self, name: str) -> Profile:
         profile = self.find(name)
         if profile.revoked_s is not None:

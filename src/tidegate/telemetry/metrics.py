@@ -72,6 +72,12 @@ TABLE: tuple[Spec, ...] = (
         help="What a kept promise is worth in a class with a target, as a share of the most that it may be; at 1 it is "
         "missed for want of more.",
     ),
+    Spec(
+        name="key_engine_share",
+        type="gauge",
+        labels=("key",),
+        help="Of what our engines did in the last minutes, the share that was for this key; empty is without one.",
+    ),
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
     Spec(
         name="others_running",
@@ -349,15 +355,17 @@ class Metrics:
         endpoints: Iterable[EndpointModel],
         held: int,
         worth_factors: Mapping[str, float],
+        shares: Mapping[str, float],
         overrides: Overrides,
         http: HttpCounts,
         journal: JournalStatistics | None,
         money: MoneyCounts | None,
     ) -> bytes:
-        """All of it in Prometheus' text format. `worth_factors` by class, of those with a target."""
+        """All of it in Prometheus' text format. `worth_factors` by class, of those with a target; `shares` by key."""
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
             "class_worth_factor": {(klass,): factor for klass, factor in worth_factors.items()},
+            "key_engine_share": {(key,): share for key, share in shares.items()},
             "static_rule": {(): float(overrides.static)},
             "http_connections": {(): float(http.connections)},
             "canary_distance_nats": dict(self._distance_nats),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 
 from tidegate.core.classify import classify
-from tidegate.core.model import ANYWHERE, Likeness, ModelGroup, Record, Request, RequestClass, Ruling, Slo
+from tidegate.core.model import ANYWHERE, USUAL_WEIGHT, Likeness, ModelGroup, Record, Request, RequestClass, Ruling, Slo
 from tidegate.core.ruled import class_ruling, features, rulings
 from tidegate.core.ruling import Rule
 from tidegate.wire.digest import prefix_digests, session_digest
@@ -46,12 +46,14 @@ def intake(
     residency: tuple[str, ...] = _EVERYWHERE,
     budget_usd: float | None = None,
     key: str = "",
+    weight: float = USUAL_WEIGHT,
 ) -> tuple[Request, Knobs]:
     """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
 
     Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `group` is what the
     model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` and `budget_usd` are
-    what the client's `key` may use at most. Raises `BadRequest` for settings that are not acceptable.
+    what the client's `key` may use at most, and `weight` is that of its share of our engines. Raises
+    `BadRequest` for settings that are not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
     prompt_tokens = estimated_tokens(call, ratio)
@@ -86,6 +88,7 @@ def intake(
         session_moves=spec.session_moves if knobs.session_moves is None else knobs.session_moves,
         prefix=prefix_digests(call.prompt, salt, call.tools),
         key=key,
+        weight=weight,
         rulings=said,
     )
     return request, knobs
