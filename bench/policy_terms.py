@@ -41,6 +41,7 @@ from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import NOTHING
 from tidegate.core.router import Router
 from tidegate.core.timing import Timing
+from tidegate.core.waiting import Waiting
 from tidegate.sim.api import Spread
 from tidegate.sim.binder import Binder
 from tidegate.sim.practice import MostValue
@@ -123,6 +124,7 @@ ABLATIONS: dict[str, Without] = {
     "making way: only who is late leaves": _with(hold.Table, "_make_way", lambda *_: ([], 0.0)),
     "leaving: who waits stays": _with(hold.Table, "relieve", lambda *_: False),
     "who is late lets others go first": _with(hold, "turn", lambda item, _: 2 if item.latest_start_s == inf else 0),
+    "the slot that is left to who cannot wait": _with(Waiting, "headroom", lambda *_: False),
     "the margin on waits": _with(hold, "LONGER", 0.0),
     "the bound on prompts ahead": _with(estimator, "AHEAD_TOKENS", inf),
     "quantiles: three promises in five are enough": _deciding(

@@ -77,6 +77,8 @@ _FILES: dict[str, tuple[str, TraceFormat]] = {
 Decides = Router | Binder | Planned
 Makes = Callable[[tuple[Endpoint, ...], Policy], Decides]
 """From endpoints and settings to who decides."""
+Arrange = Callable[["Scene", World, Local, Remote], None]
+"""Puts what changes into a world's time: our engine, and the vendor."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -125,17 +127,17 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         return Policy(seed=self.case.seed, hold_s_max=600.0, held_max=4096)
 
 
-def scene(data: Path, case: Case, *, bytes_sigma: float = BYTES_SIGMA) -> Scene:
-    """Set it up; how many tokens stand in a prompt's bytes scatters by `bytes_sigma`."""
+def scene(data: Path, case: Case, *, bytes_sigma: float = BYTES_SIGMA, requests: int = REQUESTS) -> Scene:
+    """Set it up, for so many `requests`; how many tokens stand in a prompt's bytes scatters by `bytes_sigma`."""
     regime, setting, chance = case.regime, TRACES[case.trace], Chance(case.seed)
     pools = {OWN: setting.own if regime is Regime.PREFIX else replace(setting.own, keeps_prefixes=False)}
     sold = api.PRESETS[setting.vendor]
     if regime is not Regime.PREFIX:
         sold = replace(sold, cache=None)
     ask = _ask(regime, setting, bytes_sigma)
-    jobs = _jobs(data, case, ask, chance)
+    jobs = _jobs(data, case, ask, chance, requests)
     if regime is Regime.SURPRISE:
-        jobs = [_longer(job) if place >= REQUESTS // 2 else job for place, job in enumerate(jobs)]
+        jobs = [_longer(job) if place >= requests // 2 else job for place, job in enumerate(jobs)]
     if regime is Regime.POOLS:
         pools[SECOND] = _slower(setting.own)
     if regime is Regime.MEMORY:
@@ -152,7 +154,7 @@ def scene(data: Path, case: Case, *, bytes_sigma: float = BYTES_SIGMA) -> Scene:
     placed = tuple(_spread(jobs, duration_s))
     others: tuple[Job, ...] = ()
     if regime is Regime.STALE:
-        more = _jobs(data, case, ask, Chance(case.seed + 1))
+        more = _jobs(data, case, ask, Chance(case.seed + 1), requests)
         count = int(OTHERS_LOAD * per_s * duration_s)
         others = tuple(_spread([more[i % len(more)] for i in range(count)], duration_s, "others"))
     return Scene(
@@ -168,8 +170,9 @@ def scene(data: Path, case: Case, *, bytes_sigma: float = BYTES_SIGMA) -> Scene:
     )
 
 
-def play(scene: Scene, makes: Makes) -> list[Outcome]:
-    """Let it happen; what came of each request, in the order of their arrival."""
+def play(scene: Scene, makes: Makes, arrange: Arrange | None = None) -> list[Outcome]:
+    """Let it happen; what came of each request, in the order of their arrival. Meanwhile happens what belongs to its
+    regime, or what somebody else does `arrange`."""
     regime, chance = scene.case.regime, Chance(scene.case.seed)
     world = World(scene.endpoints, scene.policy, router=makes(scene.endpoints, scene.policy))
     link = Link(scene.ways[0], chance, VENDOR)
@@ -181,10 +184,27 @@ def play(scene: Scene, makes: Makes) -> list[Outcome]:
     own = places[OWN]
     assert isinstance(own, Local)
     own.share(iter(scene.others))
-    _arrange(scene, world, own, vendor)
+    (arrange or _arrange)(scene, world, own, vendor)
     world.run(places, Given(list(scene.jobs)), probe_s=scene.probe_s, until_s=100 * DAY_S)
     places_of = {job.request.id: place for place, job in enumerate(scene.jobs)}
     return sorted(world.outcomes, key=lambda outcome: places_of[outcome.request.id])
+
+
+def reprice(world: World, policy: Policy, factor: float) -> None:
+    """The vendor takes so many times its price from now on."""
+    vendor = world.endpoints[VENDOR]
+    price = vendor.price
+    other = Price(
+        usd_per_input_token=factor * price.usd_per_input_token,
+        usd_per_output_token=factor * price.usd_per_output_token,
+    )
+    world.endpoints[VENDOR] = replace(vendor, price=other)
+    endpoints, decider = tuple(world.endpoints.values()), world.router
+    if isinstance(decider, Router):
+        world.router = Router(endpoints, policy, decider.state)
+    elif isinstance(decider, Binder):
+        decider.reprice(endpoints)
+    # A plan knows of prices what it has to.
 
 
 def chosen(asked: str, known: Iterable[_Named]) -> list[_Named]:
@@ -210,7 +230,7 @@ def _arrange(scene: Scene, world: World, own: Local, vendor: Remote) -> None:
     at, span_s = world.loop.at, scene.ends_s
     match scene.case.regime:
         case Regime.PRICE_STEP:
-            at(span_s / 2.0, _reprice, world, scene.policy)
+            at(span_s / 2.0, reprice, world, scene.policy, PRICE_STEP)
         case Regime.LINK_CHANGING:
             ways = [Link(profile, Chance(scene.case.seed), VENDOR) for profile in scene.ways]
             for turn in range(1, int(span_s / LINK_HOLDS_S) + 1):
@@ -224,23 +244,6 @@ def _arrange(scene: Scene, world: World, own: Local, vendor: Remote) -> None:
                 at(span_s * part / (DRIFT_PARTS + 1), own.slow, DRIFT_TO ** (part / DRIFT_PARTS))
         case _:
             pass
-
-
-def _reprice(world: World, policy: Policy) -> None:
-    """The vendor takes another price from now on."""
-    vendor = world.endpoints[VENDOR]
-    price = vendor.price
-    dearer = Price(
-        usd_per_input_token=PRICE_STEP * price.usd_per_input_token,
-        usd_per_output_token=PRICE_STEP * price.usd_per_output_token,
-    )
-    world.endpoints[VENDOR] = replace(vendor, price=dearer)
-    endpoints, decider = tuple(world.endpoints.values()), world.router
-    if isinstance(decider, Router):
-        world.router = Router(endpoints, policy, decider.state)
-    elif isinstance(decider, Binder):
-        decider.reprice(endpoints)
-    # A plan knows of prices what it has to.
 
 
 # --- who asks -----------------------------------------------------------------------------------------------------
@@ -262,16 +265,16 @@ def _ask(regime: Regime, setting: Setting, bytes_sigma: float) -> Ask:
     return Ask("m", [(klass(name, limits[name]), share) for name, share in CLASSES.items()], bytes_sigma=bytes_sigma)
 
 
-def _jobs(data: Path, case: Case, ask: Ask, chance: Chance) -> list[Job]:
+def _jobs(data: Path, case: Case, ask: Ask, chance: Chance, requests: int) -> list[Job]:
     """Requests in a row, from somewhere in the part of the trace that this seed may see."""
     if case.trace == "servegen":
-        return list(fitted("servegen-large", ask, chance, rate_per_s=1.0, requests_max=REQUESTS).arrivals())
+        return list(fitted("servegen-large", ask, chance, rate_per_s=1.0, requests_max=requests).arrivals())
     file, kind = _FILES[case.trace]
     jobs = list(recorded(data / DATA / file, kind, ask, chance, name=case.trace).arrivals())
     split = int(DEVELOPMENT_SHARE * len(jobs))
     first, last = (split, len(jobs)) if case.seed >= HOLDOUT else (0, split)
-    begin = first + chance.at("policy", case.trace, "begin").randrange(last - first - REQUESTS + 1)
-    return jobs[begin : begin + REQUESTS]
+    begin = first + chance.at("policy", case.trace, "begin").randrange(last - first - requests + 1)
+    return jobs[begin : begin + requests]
 
 
 def _spread(jobs: Sequence[Job], duration_s: float, name: str = "") -> list[Job]:
