@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import batch, bins, dual, hazard, keeping, load, memory
+from tidegate.core import batch, bins, budget, dual, hazard, keeping, load, memory
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -36,6 +36,8 @@ def fault(state: State) -> str:
         return f"`lengths` {wrong}"
     if wrong := dual.fault(state.duals):
         return f"`duals` {wrong}"
+    if wrong := budget.fault(state.budgets):
+        return f"`budgets` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -51,6 +53,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
         lengths=_revived_lengths(state.lengths, int(now_s)),
         overrides=state.overrides,
         duals={name: replace(one, at_s=min(one.at_s, now_s)) for name, one in state.duals.items()},
+        budgets={name: budget.revived(one, now_s) for name, one in state.budgets.items()},
     )
 
 

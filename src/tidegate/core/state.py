@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
+from tidegate.core.budget import Spending
 from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.dual import Dual
@@ -166,7 +167,8 @@ class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class State(msgspec.Struct, kw_only=True):
     """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end; `duals` by
-    class, of those with a target, and `overdue` the requests under way whose promise is known to be missed."""
+    class, of those with a target, and `overdue` the requests under way whose promise is known to be missed; `budgets`
+    by name, of those that are to last."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: Lengths = msgspec.field(default_factory=Lengths)
@@ -175,4 +177,5 @@ class State(msgspec.Struct, kw_only=True):
     sessions: dict[str, Pin] = {}
     duals: dict[str, Dual] = {}
     overdue: dict[str, bool] = {}
+    budgets: dict[str, Spending] = {}
     static_until_s: float = 0.0

@@ -7,6 +7,7 @@ from typing import Final
 
 from tidegate.core import plan
 from tidegate.core.base import Base, asked
+from tidegate.core.budget import Budgets
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
@@ -14,6 +15,7 @@ from tidegate.core.hold import Item, Place, Pool, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     DecisionOverran,
+    Drawn,
     Ended,
     Held,
     Judged,
@@ -40,6 +42,7 @@ class Waiting:
     __slots__ = (
         "_at_s",
         "_bases",
+        "_budgets",
         "_duals",
         "_eligible",
         "_known_lengths",
@@ -58,11 +61,12 @@ class Waiting:
         eligible: Eligible,
         lengths: LengthModel,
         duals: Duals,
+        budgets: Budgets,
         policy: Policy,
     ) -> None:
         self.requests = requests
         self._models, self._eligible, self._lengths, self._duals = models, eligible, lengths, duals
-        self._policy = policy
+        self._budgets, self._policy = budgets, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
         for request in requests.values():
@@ -129,7 +133,7 @@ class Waiting:
             length = self._length(request)
             own = self._own(request, length, now_s)
             if own:
-                priced = self._duals.priced(request, now_s)
+                priced = self._budgets.priced(self._duals.priced(request, now_s))
                 items.append(item(priced, worth_usd(priced, length), own))
         return items
 
@@ -199,7 +203,7 @@ class Waiting:
             # It tells of lengths, too.
             self._known_lengths.clear()
             self._bases.clear()
-        elif self._bases and not isinstance(fact, Held | Released | Judged | Overrides | DecisionOverran):
+        elif self._bases and not isinstance(fact, Held | Released | Judged | Drawn | Overrides | DecisionOverran):
             # Those are not about how long anything takes.
             self._bases.pop(fact.endpoint, None)
 

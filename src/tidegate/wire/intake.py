@@ -45,13 +45,15 @@ def intake(
     group: ModelGroup | None = None,
     residency: tuple[str, ...] = _EVERYWHERE,
     budget_usd: float | None = None,
+    budgets: tuple[str, ...] = (),
     key: str = "",
 ) -> tuple[Request, Knobs]:
     """The request as the core sees it, and the settings that concern the shell alone (`dry_run`).
 
     Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `group` is what the
     model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` and `budget_usd` are
-    what the client's `key` may use at most. Raises `BadRequest` for settings that are not acceptable.
+    what the client's `key` may use at most, and `budgets` those it draws on. Raises `BadRequest` for settings that are
+    not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
     prompt_tokens = estimated_tokens(call, ratio)
@@ -87,6 +89,7 @@ def intake(
         prefix=prefix_digests(call.prompt, salt, call.tools),
         key=key,
         rulings=said,
+        budgets=budgets,
     )
     return request, knobs
 
