@@ -102,6 +102,21 @@ def _cutover_s(request: Request, following: Base, latest_s: float, worth_usd: fl
     return to_ms(latest_s) if gain_usd > costs_usd else None
 
 
+def is_worth_paying(request: Request, others: list[Option], worth_usd: float) -> bool:
+    """Whether one of these gains what its dollars are worth, for a request that would be refused else.
+
+    Where dollars have no price, serving it is reason enough.
+    """
+    price = request.budget_price
+    if not price:
+        return True
+    for one in others:
+        base = one.base
+        if worth_usd * one.attainment >= base.cost_usd + price * base.paid_usd or not base.paid_usd:
+            return True
+    return False
+
+
 def why_first(ranked: list[Option]) -> Why:
     """Why the first of several options comes first."""
     best = ranked[0]

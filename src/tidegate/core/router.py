@@ -444,7 +444,7 @@ class Router:
                 return refuse(request, full, self._models, now_s, slot_s=place.start_s)
         if stays:
             return self._wait(request, place.endpoint, place.start_s, now_s)
-        if others:
+        if others and (fits or plan.is_worth_paying(request, others, worth)):
             passed = list(own.values()) if fits else []
             return self._run(request, others, reasons, worth, now_s, passed=passed)
         return refuse(request, reasons, self._models, now_s)

@@ -1,0 +1,331 @@
+"""What pacing a budget is worth: against the cap alone, and against whoever knows the best price of each day.
+
+    python -m bench.pacing [--regimes even,varied] [--jobs 2]
+
+In each world (`bench/pacing_settings.py`) the same requests come four times. Without a budget it is found what a day
+spends; then a budget of a share of that holds as a cap alone, paced, and last not at all, but with one price of dollars
+for each day, that at which the budget is spent: the best constant price in hindsight, sought by halving.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import takewhile
+from math import exp
+from multiprocessing import get_context
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench import pacing_settings as settings
+from bench.pacing_settings import Regime
+from bench.policy_settings import WAY
+from bench.predict_worlds import believed
+from bench.record import record
+from tidegate.clock import DAY_S
+from tidegate.config.cap import Cap, Period
+from tidegate.core import budget
+from tidegate.core.model import Drawn, Endpoint, Policy, Prior, replace
+from tidegate.core.router import Router
+from tidegate.core.state import State
+from tidegate.sim import api
+from tidegate.sim.api import Api
+from tidegate.sim.arrivals import Diurnal, Gamma
+from tidegate.sim.ask import Ask
+from tidegate.sim.chance import Chance
+from tidegate.sim.engine import Engine
+from tidegate.sim.fitted import BURSTGPT_HOURS
+from tidegate.sim.job import Job
+from tidegate.sim.network import Link
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.place import Local, Remote
+from tidegate.sim.purse import Purse
+from tidegate.sim.traffic import Open
+from tidegate.sim.world import World
+
+OWN, VENDOR, DAY = "own", "vendor", "day"
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A world: what days are like, and its seed."""
+
+    regime: Regime
+    seed: int
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What a day came to: dollars, the share of promises that were kept, and of what they were worth."""
+
+    usd: float
+    kept: float
+    worth: float
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """One world with one budget: its days with the cap alone, paced, and by hindsight, at those prices."""
+
+    regime: Regime
+    seed: int
+    share: float
+    budget_usd: float
+    cap: list[Spent]
+    paced: list[Spent]
+    hindsight: list[Spent]
+    prices: list[float]
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """Of several worlds and days: dollars as a share of the budget, the mean and the least; attainment and worth, as
+    far behind hindsight in points, the mean and the most."""
+
+    spent: float
+    spent_least: float
+    kept_behind: float
+    kept_behind_most: float
+    worth_behind: float
+    worth_behind_most: float
+
+
+# --- worlds -------------------------------------------------------------------------------------------------------
+
+
+class Days:
+    """Requests that come whatever becomes of others, and draw on a budget of that name."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+
+    def arrivals(self) -> Iterator[Job]:
+        """All of them."""
+        return iter(self._jobs)
+
+    def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:  # noqa: ARG002 # nobody waits
+        """Nothing."""
+        return None
+
+
+def jobs(task: Task) -> list[Job]:
+    """What comes: each day is a traffic of its own, so that another day's size does not move it."""
+    found: list[Job] = []
+    chance = Chance(task.seed)
+    sizes = chance.at("pacing", "days")
+    ask = Ask(
+        "m",
+        settings.ALIKE if task.regime is Regime.ALIKE else settings.CLASSES,
+        output_tokens_max=(settings.OUTPUT_TOKENS_MAX,),
+    )
+    for day in range(settings.DAYS):
+        size = sizes.gauss(0.0, settings.VARIED)
+        per_day = settings.PER_DAY * (exp(size) if task.regime is Regime.VARIED else 1.0)
+        begins_s = settings.START_S + day * DAY_S
+        law = Gamma(rate_per_s=per_day / DAY_S, cv=settings.ARRIVALS_CV)
+        traffic = Open(
+            process=Diurnal(process=law, factors=BURSTGPT_HOURS),
+            lengths=settings.LENGTHS,
+            ask=ask,
+            chance=chance,
+            name=f"day{day}",
+            begins_s=begins_s,
+        )
+        found += takewhile(partial(_before, begins_s + DAY_S), traffic.arrivals())
+    return found
+
+
+def _before(ends_s: float, job: Job) -> bool:
+    return job.request.arrived_s < ends_s
+
+
+def endpoints() -> tuple[Endpoint, ...]:
+    """A laptop of ours, and a vendor."""
+    sold = api.PRESETS[settings.VENDOR]
+    own = Endpoint(
+        name=OWN,
+        site="home",
+        local=True,
+        owned=True,
+        models=("m",),
+        context_tokens=settings.CONTEXT_TOKENS,
+        concurrency=settings.OWN.slots,
+        prior=believed(settings.OWN),
+    )
+    vendor = Endpoint(
+        name=VENDOR,
+        site="cloud",
+        local=False,
+        shares_compute=False,
+        models=("m",),
+        context_tokens=settings.CONTEXT_TOKENS,
+        concurrency=1024,
+        price=settings.PRICE,
+        prior=Prior(
+            overhead_s=sold.ttft_s,
+            prefill_s_per_token=sold.ttft_s_per_uncached_token,
+            decode_s_per_token=sold.tpot_s,
+            rtt_s=WAY.rtt_s,
+        ),
+    )
+    return own, vendor
+
+
+def play(
+    task: Task, came: Sequence[Job], purse: Purse, router: Router, at: Callable[[World], None] | None = None
+) -> list[Spent]:
+    """What each day came to, by when its requests did."""
+    start_s = settings.START_S
+    world = World(endpoints(), policy(task), start_s=start_s, request_timeout_s=3600.0, router=router, purse=purse)
+    chance = Chance(task.seed)
+    own = Local(OWN, Engine(settings.OWN, start_s), world.loop, world)
+    sold = Api(api.PRESETS[settings.VENDOR], chance, VENDOR)
+    vendor = Remote(VENDOR, sold, world.loop, world, Link(WAY, chance, VENDOR))
+    if at is not None:
+        at(world)
+    ends_s = start_s + settings.DAYS * DAY_S + 3600.0
+    world.run({OWN: own, VENDOR: vendor}, Days(came), probe_s=settings.PROBE_S, until_s=ends_s)
+    days: list[list[Outcome]] = [[] for _ in range(settings.DAYS)]
+    for one in world.outcomes:
+        days[int((one.request.arrived_s - start_s) // DAY_S)].append(one)
+    return [_spent(day) for day in days]
+
+
+def _spent(day: Sequence[Outcome]) -> Spent:
+    worths = [
+        one.request.worth_usd + one.request.worth_usd_per_1k_tokens * (one.prompt_tokens + one.output_tokens) / 1000.0
+        for one in day
+    ]
+    kept = [worth for worth, one in zip(worths, day, strict=True) if one.kept]
+    return Spent(sum(one.usd for one in day), len(kept) / len(day), sum(kept) / sum(worths))
+
+
+def router(task: Task, state: State | None = None) -> Router:
+    """Who decides."""
+    return Router(endpoints(), policy(task), state)
+
+
+def policy(task: Task) -> Policy:
+    """The settings of whoever decides."""
+    return Policy(seed=task.seed, recheck_s=settings.RECHECK_S, hold_s_max=settings.HOLD_S_MAX)
+
+
+def hindsight(task: Task, came: Sequence[Job], usd: float) -> tuple[list[Spent], list[float]]:
+    """The days, and their prices, where each day has the least price at which no more than the budget is spent."""
+    low, high = [0.0] * settings.DAYS, [settings.LEVEL_MAX] * settings.DAYS
+    drawing = [msgspec.structs.replace(job, request=replace(job.request, budgets=(DAY,))) for job in came]
+    best: list[tuple[Spent, float] | None] = [None] * settings.DAYS
+    for _ in range(settings.STEPS):
+        levels = [(one + other) / 2.0 for one, other in zip(low, high, strict=True)]
+        prices = [exp(level) - 1.0 for level in levels]
+        days = _at_prices(task, drawing, prices)
+        for day, spent in enumerate(days):
+            if spent.usd <= usd:
+                high[day], best[day] = levels[day], (spent, prices[day])
+            else:
+                low[day] = levels[day]
+    found = [one for one in best if one is not None]
+    assert len(found) == settings.DAYS, "at some price nothing is bought"
+    return [spent for spent, _ in found], [price for _, price in found]
+
+
+def _at_prices(task: Task, drawing: Sequence[Job], prices: Sequence[float]) -> list[Spent]:
+    """The days, where nothing is learned of a budget: each has its price."""
+    begins_s = settings.START_S
+    drawn = Drawn(budget=DAY, usd=1.0, spent_usd=0.0, begins_s=begins_s, ends_s=begins_s + DAY_S)
+    watched = budget.fresh(drawn, begins_s)
+
+    def arrange(world: World) -> None:
+        for day, price in enumerate(prices):
+            world.loop.at(begins_s + day * DAY_S, setattr, watched, "price", price)
+
+    return play(task, drawing, Purse(), router(task, State(budgets={DAY: watched})), arrange)
+
+
+# --- what is found ------------------------------------------------------------------------------------------------
+
+
+def judge(task: Task) -> list[Found]:
+    """One world with each of its budgets."""
+    came = jobs(task)
+    free = play(task, came, Purse(), router(task))
+    found = []
+    for share in settings.SHARES:
+        usd = share * sum(day.usd for day in free) / settings.DAYS
+        caps = [Cap(usd=usd, period=Period.DAY)]
+        best, prices = hindsight(task, came, usd)
+        found.append(
+            Found(
+                regime=task.regime,
+                seed=task.seed,
+                share=share,
+                budget_usd=usd,
+                cap=play(task, came, Purse(caps, paced=False), router(task)),
+                paced=play(task, came, Purse(caps), router(task)),
+                hindsight=best,
+                prices=prices,
+            )
+        )
+    return found
+
+
+def figures(found: Sequence[Found], of: Callable[[Found], list[Spent]], days: slice) -> Figures:
+    """How far the days of some are from what could have been spent, and was kept."""
+    spent, kept, worth = [], [], []
+    for one in found:
+        for day, best in list(zip(of(one), one.hindsight, strict=True))[days]:
+            # Where not all can be spent, at no price, that is all that can be asked for.
+            spent.append(day.usd / (one.budget_usd if best.usd > 0.95 * one.budget_usd else best.usd))
+            kept.append(100.0 * (best.kept - day.kept))
+            worth.append(100.0 * (best.worth - day.worth))
+    return Figures(
+        spent=sum(spent) / len(spent),
+        spent_least=min(spent),
+        kept_behind=sum(kept) / len(kept),
+        kept_behind_most=max(kept),
+        worth_behind=sum(worth) / len(worth),
+        worth_behind_most=max(worth),
+    )
+
+
+def table(found: Sequence[Found]) -> dict[str, dict[str, Figures]]:
+    """By regime, share, policy and whether anything was known of the days."""
+    ways: dict[str, Callable[[Found], list[Spent]]] = {"cap": lambda one: one.cap, "paced": lambda one: one.paced}
+    made = {}
+    for regime in dict.fromkeys(one.regime for one in found):
+        for share in settings.SHARES:
+            some = [one for one in found if one.regime is regime and one.share == share]
+            made[f"{regime} {share:.0%}"] = {
+                f"{way} {when}": figures(some, of, days)
+                for way, of in ways.items()
+                for when, days in (("first day", slice(1)), ("later days", slice(1, None)))
+            }
+    return made
+
+
+def show(made: dict[str, dict[str, Figures]]) -> None:
+    """For people."""
+    shown = Table("world", "", "spent", "least", "kept, points behind", "most", "worth, points behind", "most")
+    for world, by_way in made.items():
+        for way, one in by_way.items():
+            points = (one.kept_behind, one.kept_behind_most, one.worth_behind, one.worth_behind_most)
+            shown.add_row(world, way, f"{one.spent:.1%}", f"{one.spent_least:.1%}", *(f"{p:+.2f}" for p in points))
+    Console().print(shown)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--regimes", default="", help="some of them, by name")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worlds at once")
+    options = parser.parse_args()
+    regimes = [Regime(name) for name in options.regimes.split(",") if name] or list(Regime)
+    tasks = [Task(regime, seed) for seed in settings.SEEDS for regime in regimes]
+    with get_context("spawn").Pool(options.jobs) as pool:
+        found = [one for some in pool.imap(judge, tasks) for one in some]
+    made = table(found)
+    show(made)
+    if not options.regimes:
+        record("pacing", {"figures": msgspec.to_builtins(made), "worlds": msgspec.to_builtins(found)})
+
+
+if __name__ == "__main__":
+    main()
