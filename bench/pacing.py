@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
-from math import exp
+from math import exp, log
 from multiprocessing import get_context
 
 import msgspec
@@ -208,23 +208,46 @@ def policy(task: Task) -> Policy:
     return Policy(seed=task.seed, recheck_s=settings.RECHECK_S, hold_s_max=settings.HOLD_S_MAX)
 
 
-def hindsight(task: Task, came: Sequence[Job], usd: float) -> tuple[list[Spent], list[float]]:
-    """The days, and their prices, where each day has the least price at which no more than the budget is spent."""
-    low, high = [0.0] * settings.DAYS, [settings.LEVEL_MAX] * settings.DAYS
+def hindsight(task: Task, came: Sequence[Job], free: Sequence[Spent], usd: float) -> tuple[list[Spent], list[float]]:
+    """The days, and their prices, where each day has the price at which nearly the budget is spent, and no more.
+
+    The logarithms of dollars and of `1 + price` are nearly on a line; each guess is where the line between the nearest
+    two, one that spends too much and one that does not, meets the budget.
+    """
     drawing = [msgspec.structs.replace(job, request=replace(job.request, budgets=(DAY,))) for job in came]
-    best: list[tuple[Spent, float] | None] = [None] * settings.DAYS
+    searches = [_Search(spent, usd) for spent in free]
     for _ in range(settings.STEPS):
-        levels = [(one + other) / 2.0 for one, other in zip(low, high, strict=True)]
-        prices = [exp(level) - 1.0 for level in levels]
-        days = _at_prices(task, drawing, prices)
-        for day, spent in enumerate(days):
-            if spent.usd <= usd:
-                high[day], best[day] = levels[day], (spent, prices[day])
-            else:
-                low[day] = levels[day]
-    found = [one for one in best if one is not None]
-    assert len(found) == settings.DAYS, "at some price nothing is bought"
-    return [spent for spent, _ in found], [price for _, price in found]
+        levels = [search.guess() for search in searches]
+        for search, level, spent in zip(
+            searches, levels, _at_prices(task, drawing, [exp(level) - 1.0 for level in levels]), strict=True
+        ):
+            search.learn(level, spent)
+    return [search.best[1] for search in searches], [exp(search.best[0]) - 1.0 for search in searches]
+
+
+class _Search:
+    """The price of one day, by the logarithm of `1 + price`."""
+
+    def __init__(self, free: Spent, usd: float) -> None:
+        self._usd = usd
+        self._low, self._low_usd = 0.0, free.usd
+        self._high, self._high_usd = settings.LEVEL_MAX, 0.05 * usd
+        # Where all is affordable, nothing has a price; else until something better is found, nothing is bought.
+        self.best = (0.0, free) if free.usd <= usd else (settings.LEVEL_MAX, Spent(0.0, 0.0, 0.0))
+
+    def guess(self) -> float:
+        """Where the line meets a budget that is a little less, so that not all guesses are on one side."""
+        if self.best[0] == 0.0:
+            return 0.0
+        share = log(self._low_usd / (0.995 * self._usd)) / log(self._low_usd / self._high_usd)
+        return self._low + min(max(share, 0.05), 0.95) * (self._high - self._low)
+
+    def learn(self, level: float, spent: Spent) -> None:
+        """What a day spends at that price."""
+        if spent.usd > self._usd:
+            self._low, self._low_usd = level, spent.usd
+        elif spent.usd > self.best[1].usd or self.best[0] == 0.0:
+            self._high, self._high_usd, self.best = level, max(spent.usd, 0.05 * self._usd), (level, spent)
 
 
 def _at_prices(task: Task, drawing: Sequence[Job], prices: Sequence[float]) -> list[Spent]:
@@ -251,7 +274,7 @@ def judge(task: Task) -> list[Found]:
     for share in settings.SHARES:
         usd = share * sum(day.usd for day in free) / settings.DAYS
         caps = [Cap(usd=usd, period=Period.DAY)]
-        best, prices = hindsight(task, came, usd)
+        best, prices = hindsight(task, came, free, usd)
         found.append(
             Found(
                 regime=task.regime,
@@ -319,12 +342,14 @@ def main() -> None:
     options = parser.parse_args()
     regimes = [Regime(name) for name in options.regimes.split(",") if name] or list(Regime)
     tasks = [Task(regime, seed) for seed in settings.SEEDS for regime in regimes]
+    found: list[Found] = []
     with get_context("spawn").Pool(options.jobs) as pool:
-        found = [one for some in pool.imap(judge, tasks) for one in some]
-    made = table(found)
-    show(made)
-    if not options.regimes:
-        record("pacing", {"figures": msgspec.to_builtins(made), "worlds": msgspec.to_builtins(found)})
+        for some in pool.imap_unordered(judge, tasks):
+            found += some
+            show(made := table(found))
+            # A run that is stopped has written what it found.
+            if not options.regimes:
+                record("pacing", {"figures": msgspec.to_builtins(made), "worlds": msgspec.to_builtins(found)})
 
 
 if __name__ == "__main__":

@@ -31,9 +31,10 @@ SHARES = (0.3, 0.6, 0.9)
 START_S = 1_767_571_200.0
 """Monday 2026-01-05, midnight UTC."""
 RECHECK_S, PROBE_S, HOLD_S_MAX = 20.0, 600.0, 300.0
-STEPS = 6
-"""Each halves what is not known of a day's best price; its logarithm is sought up to `LEVEL_MAX`."""
+STEPS = 4
+"""So often a day's best price is guessed, by what was spent at the guesses before; see `hindsight`."""
 LEVEL_MAX = 3.0
+"""Of the logarithm of `1 + price`: there, nothing is believed to be bought."""
 
 
 class Regime(StrEnum):
