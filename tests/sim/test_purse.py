@@ -50,7 +50,8 @@ def test_the_smallest_of_several_caps_is_what_is_left() -> None:
 
 def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
     traffic = '[[traffic]]\nmodel = "m"\nrate_per_s = 10\nprompt_tokens = 900\noutput_tokens = 300\n'
-    text = f"[world]\nduration_s = 60\n[budget]\nusd_per_day = 0.3\npace = false\n{HEAD}{OWN}{FAR}{traffic}output_tokens_max = 400\n"
+    budget = "[budget]\nusd_per_day = 0.3\npace = false\n"
+    text = f"[world]\nduration_s = 60\n{budget}{HEAD}{OWN}{FAR}{traffic}output_tokens_max = 400\n"
     lines: list[Line] = []
     played = play(parse(text, "s.toml", seed=3), journal=lines.append)
     free = play(parse(text.replace("0.3", "1000"), "s.toml", seed=3))
