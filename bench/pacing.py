@@ -49,10 +49,11 @@ OWN, VENDOR, DAY = "own", "vendor", "day"
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A world: what days are like, and its seed."""
+    """A world: what days are like, its seed, and the budget as a share of what is spent without one."""
 
     regime: Regime
     seed: int
+    share: float
 
 
 class Spent(msgspec.Struct, frozen=True):
@@ -209,7 +210,7 @@ def policy(task: Task) -> Policy:
 
 
 def hindsight(task: Task, came: Sequence[Job], free: Sequence[Spent], usd: float) -> tuple[list[Spent], list[float]]:
-    """The days, and their prices, where each day has the price at which nearly the budget is spent, and no more.
+    """The days, and their prices, where each day has the price at which the budget is spent, more or less.
 
     The logarithms of dollars and of `1 + price` are nearly on a line; each guess is where the line between the nearest
     two, one that spends too much and one that does not, meets the budget.
@@ -226,28 +227,29 @@ def hindsight(task: Task, came: Sequence[Job], free: Sequence[Spent], usd: float
 
 
 class _Search:
-    """The price of one day, by the logarithm of `1 + price`."""
+    """The price of one day, by the logarithm of `1 + price`; `best` is the one that spends nearest to the budget."""
 
     def __init__(self, free: Spent, usd: float) -> None:
         self._usd = usd
         self._low, self._low_usd = 0.0, free.usd
         self._high, self._high_usd = settings.LEVEL_MAX, 0.05 * usd
-        # Where all is affordable, nothing has a price; else until something better is found, nothing is bought.
-        self.best = (0.0, free) if free.usd <= usd else (settings.LEVEL_MAX, Spent(0.0, 0.0, 0.0))
+        self.best = (0.0, free)
 
     def guess(self) -> float:
-        """Where the line meets a budget that is a little less, so that not all guesses are on one side."""
-        if self.best[0] == 0.0:
-            return 0.0
-        share = log(self._low_usd / (0.995 * self._usd)) / log(self._low_usd / self._high_usd)
+        """Where the line meets the budget; nothing has a price where all is affordable."""
+        if self._low_usd <= self._usd:
+            return self._low
+        share = log(self._low_usd / self._usd) / log(self._low_usd / self._high_usd)
         return self._low + min(max(share, 0.05), 0.95) * (self._high - self._low)
 
     def learn(self, level: float, spent: Spent) -> None:
         """What a day spends at that price."""
         if spent.usd > self._usd:
             self._low, self._low_usd = level, spent.usd
-        elif spent.usd > self.best[1].usd or self.best[0] == 0.0:
-            self._high, self._high_usd, self.best = level, max(spent.usd, 0.05 * self._usd), (level, spent)
+        else:
+            self._high, self._high_usd = level, max(spent.usd, 0.05 * self._usd)
+        if abs(spent.usd - self._usd) < abs(self.best[1].usd - self._usd):
+            self.best = level, spent
 
 
 def _at_prices(task: Task, drawing: Sequence[Job], prices: Sequence[float]) -> list[Spent]:
@@ -266,28 +268,23 @@ def _at_prices(task: Task, drawing: Sequence[Job], prices: Sequence[float]) -> l
 # --- what is found ------------------------------------------------------------------------------------------------
 
 
-def judge(task: Task) -> list[Found]:
-    """One world with each of its budgets."""
+def judge(task: Task) -> Found:
+    """One world with its budget."""
     came = jobs(task)
     free = play(task, came, Purse(), router(task))
-    found = []
-    for share in settings.SHARES:
-        usd = share * sum(day.usd for day in free) / settings.DAYS
-        caps = [Cap(usd=usd, period=Period.DAY)]
-        best, prices = hindsight(task, came, free, usd)
-        found.append(
-            Found(
-                regime=task.regime,
-                seed=task.seed,
-                share=share,
-                budget_usd=usd,
-                cap=play(task, came, Purse(caps, paced=False), router(task)),
-                paced=play(task, came, Purse(caps), router(task)),
-                hindsight=best,
-                prices=prices,
-            )
-        )
-    return found
+    usd = task.share * sum(day.usd for day in free) / settings.DAYS
+    caps = [Cap(usd=usd, period=Period.DAY)]
+    best, prices = hindsight(task, came, free, usd)
+    return Found(
+        regime=task.regime,
+        seed=task.seed,
+        share=task.share,
+        budget_usd=usd,
+        cap=play(task, came, Purse(caps, paced=False), router(task)),
+        paced=play(task, came, Purse(caps), router(task)),
+        hindsight=best,
+        prices=prices,
+    )
 
 
 def figures(found: Sequence[Found], of: Callable[[Found], list[Spent]], days: slice) -> Figures:
@@ -314,7 +311,7 @@ def table(found: Sequence[Found]) -> dict[str, dict[str, Figures]]:
     ways: dict[str, Callable[[Found], list[Spent]]] = {"cap": lambda one: one.cap, "paced": lambda one: one.paced}
     made = {}
     for regime in dict.fromkeys(one.regime for one in found):
-        for share in settings.SHARES:
+        for share in sorted({one.share for one in found if one.regime is regime}):
             some = [one for one in found if one.regime is regime and one.share == share]
             made[f"{regime} {share:.0%}"] = {
                 f"{way} {when}": figures(some, of, days)
@@ -341,11 +338,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worlds at once")
     options = parser.parse_args()
     regimes = [Regime(name) for name in options.regimes.split(",") if name] or list(Regime)
-    tasks = [Task(regime, seed) for seed in settings.SEEDS for regime in regimes]
+    tasks = [Task(r, seed, share) for r in regimes for seed in settings.SEEDS for share in settings.SHARES]
     found: list[Found] = []
     with get_context("spawn").Pool(options.jobs) as pool:
-        for some in pool.imap_unordered(judge, tasks):
-            found += some
+        for one in pool.imap(judge, tasks):
+            found.append(one)
             show(made := table(found))
             # A run that is stopped has written what it found.
             if not options.regimes:

@@ -2,10 +2,9 @@
 
 A budget is a constraint over its window, and its price the dual variable: a dollar that is spent now is missing later,
 and whoever buys must gain `1 + price` dollars with it. The best price is the same all the time, that at which what is
-left is spent when the window ends. Half the price buys less than twice as much, twice the price at least half as
-little; in between, what is spent in dollars times what each of them was worth stays about the same. So that is what is
-learned, by the hour of day, and the price is what is still to come of it over what is left. Where buyers react more, or
-less, what is left tells in time.
+left is spent when the window ends. Where a dollar has to gain twice as much, about half as many are spent: dollars
+times what each of them was worth stay about the same. So that is what is learned, by the hour of day, and the price is
+what is still to come of it over what is left. Where more is spent for a price than that, or less, what is left tells.
 """
 
 from math import inf
@@ -49,8 +48,8 @@ class Spending(msgspec.Struct, kw_only=True):
     By hour of day, `hours_usd` was spent in `hours_s` that were watched, both fading; each dollar counts with what it
     was worth. Of late it was `recent_usd` in `recent_s`; as far as it is known what is usual in those hours, that was
     `actual_usd` where other days had `usual_usd`. Of the window of `window_s` that ends at `ends_s` all is learned
-    until `at_s`, when `spent_usd` were gone. `told` is what was told last, at `told_s`, and counts when that moment is
-    over.
+    until `at_s`, when `spent_usd` were gone. What was told last, at `told_s`, of the `told_usd` of a window, counts when
+    that moment is over; until then it is `open`.
     """
 
     price: float
@@ -64,29 +63,36 @@ class Spending(msgspec.Struct, kw_only=True):
     ends_s: float
     at_s: float
     spent_usd: float
-    told: Drawn | None
     told_s: float
+    told_usd: float
+    told_spent_usd: float
+    told_begins_s: float
+    told_ends_s: float
+    open: bool = False
 
     def tell(self, fact: Drawn, now_s: float) -> None:
         """So much of it is spent. Of what is told in one moment the most counts."""
         self.settle(now_s)
-        told = self.told
-        if told is None or (told.ends_s, told.spent_usd, told.usd) < (fact.ends_s, fact.spent_usd, fact.usd):
-            self.told, self.told_s = fact, now_s
+        before = self.told_ends_s, self.told_spent_usd, self.told_usd
+        if not self.open or before < (fact.ends_s, fact.spent_usd, fact.usd):
+            self.told_usd, self.told_spent_usd = fact.usd, fact.spent_usd
+            self.told_begins_s, self.told_ends_s = fact.begins_s, fact.ends_s
+            self.told_s, self.open = now_s, True
 
     def settle(self, now_s: float) -> None:
         """With a new moment, the one before is over."""
-        if self.told is not None and now_s > self.told_s:
-            self._learn(self.told, self.told_s)
-            self.told = None
+        if self.open and now_s > self.told_s:
+            self._learn(self.told_s)
+            self.open = False
 
-    def _learn(self, told: Drawn, at_s: float) -> None:
-        if told.ends_s != self.ends_s:
-            self.window_s, self.ends_s, self.spent_usd = told.ends_s - told.begins_s, told.ends_s, 0.0
-        spent_usd, left_usd = max(0.0, told.spent_usd - self.spent_usd), told.usd - told.spent_usd
-        if at_s > self.at_s and (spent_usd > 0.0 or left_usd > LAST * told.usd):
+    def _learn(self, at_s: float) -> None:
+        if self.told_ends_s != self.ends_s:
+            self.window_s, self.ends_s = self.told_ends_s - self.told_begins_s, self.told_ends_s
+            self.spent_usd = 0.0
+        spent_usd, left_usd = max(0.0, self.told_spent_usd - self.spent_usd), self.told_usd - self.told_spent_usd
+        if at_s > self.at_s and (spent_usd > 0.0 or left_usd > LAST * self.told_usd):
             self._watch((1.0 + self.price) * spent_usd, self.at_s, at_s)
-        self.at_s, self.spent_usd = max(self.at_s, at_s), told.spent_usd
+        self.at_s, self.spent_usd = max(self.at_s, at_s), self.told_spent_usd
         self.price = self._price(left_usd, at_s)
 
     def _watch(self, usd: float, since_s: float, until_s: float) -> None:
@@ -125,13 +131,13 @@ class Spending(msgspec.Struct, kw_only=True):
         usual_usd = self.usual_usd + doubt_usd
         today = (self.actual_usd + doubt_usd) / usual_usd if usual_usd > 0.0 else 1.0
         lately_usd = SEEN_S * self.recent_usd / self.recent_s
-        return sum(
-            [
-                left_s * (today * self.hours_usd[hour] + lately_usd) / (self.hours_s[hour] + SEEN_S)
-                for hour in range(HOURS)
-                if (left_s := overlap_s(hour, now_s, self.ends_s)) > 0.0
-            ]
-        )
+        expected_usd = 0.0
+        for hour in range(HOURS):
+            left_s = overlap_s(hour, now_s, self.ends_s)
+            if left_s > 0.0:
+                usd_per_s = (today * self.hours_usd[hour] + lately_usd) / (self.hours_s[hour] + SEEN_S)
+                expected_usd += left_s * usd_per_s
+        return expected_usd
 
 
 class Budgets:
@@ -142,7 +148,7 @@ class Budgets:
     def __init__(self, by_name: dict[str, Spending]) -> None:
         self._by_name = by_name
         # Of which something was told in a moment that is not known to be over.
-        self._open = [one for one in by_name.values() if one.told is not None]
+        self._open = [one for one in by_name.values() if one.open]
 
     def price(self, budget: str) -> float:
         """What a dollar of it is worth beyond itself: 0 where it lasts anyway, or nothing is known of it."""
@@ -162,14 +168,10 @@ class Budgets:
         known = self._by_name.get(fact.budget)
         if known is None:
             return True
-        told, at_s = known.told, known.at_s
-        ends_s, spent_usd = known.ends_s, known.spent_usd
-        if told is not None:
-            at_s, ends_s, spent_usd = known.told_s, told.ends_s, told.spent_usd
         return (
-            fact.ends_s != ends_s
-            or now_s - at_s >= SLICE * (fact.ends_s - fact.begins_s)
-            or fact.spent_usd - spent_usd >= MOVED * fact.usd
+            fact.ends_s != known.told_ends_s
+            or now_s - known.told_s >= SLICE * (fact.ends_s - fact.begins_s)
+            or fact.spent_usd - known.told_spent_usd >= MOVED * fact.usd
         )
 
     def drawn(self, fact: Drawn, now_s: float) -> None:
@@ -182,7 +184,7 @@ class Budgets:
                 self._open = [one for one in self._open if one is not gone]
             known = self._by_name[fact.budget] = fresh(fact, now_s)
         known.tell(fact, now_s)
-        if known.told is not None and all(one is not known for one in self._open):
+        if all(one is not known for one in self._open):
             self._open.append(known)
 
     def settle(self, now_s: float) -> None:
@@ -190,7 +192,7 @@ class Budgets:
         if self._open and now_s > self._open[0].told_s:
             for one in self._open:
                 one.settle(now_s)
-            self._open = [one for one in self._open if one.told is not None]
+            self._open = [one for one in self._open if one.open]
 
 
 def fresh(fact: Drawn, now_s: float) -> Spending:
@@ -209,8 +211,11 @@ def fresh(fact: Drawn, now_s: float) -> Spending:
         ends_s=fact.ends_s,
         at_s=now_s,
         spent_usd=fact.spent_usd,
-        told=None,
         told_s=now_s,
+        told_usd=fact.usd,
+        told_spent_usd=fact.spent_usd,
+        told_begins_s=fact.begins_s,
+        told_ends_s=fact.ends_s,
     )
 
 
