@@ -48,8 +48,8 @@ class Spending(msgspec.Struct, kw_only=True):
     By hour of day, `hours_usd` was spent in `hours_s` that were watched, both fading; each dollar counts with what it
     was worth. Of late it was `recent_usd` in `recent_s`; as far as it is known what is usual in those hours, that was
     `actual_usd` where other days had `usual_usd`. Of the window of `window_s` that ends at `ends_s` all is learned
-    until `at_s`, when `spent_usd` were gone. What was told last, at `told_s`, of the `told_usd` of a window, counts when
-    that moment is over; until then it is `open`.
+    until `at_s`, when `spent_usd` were gone. What was told last, at `told_s`, counts when that moment is over; until
+    then it is `open`.
     """
 
     price: float
