@@ -26,7 +26,7 @@ CONTEXT_TOKENS = 32_768
 OWN = engines.PRESETS["laptop-8b"]
 VENDOR = "llmperf-2023-together"
 PRICE = Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6)
-SHARES = (0.6, 0.3, 0.9)
+SHARES = (0.3, 0.6, 0.9)
 """Of what is spent in a day where there is no budget."""
 START_S = 1_767_571_200.0
 """Monday 2026-01-05, midnight UTC."""
