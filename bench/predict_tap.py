@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate.core.base import Base
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Ended, Ending, FirstToken, Observation, Request, Slo, Started, replace
+from tidegate.core.model import Decision, Drawn, Ended, Ending, FirstToken, Observation, Request, Slo, Started, replace
 from tidegate.core.router import Router
 from tidegate.core.value import attainment
 
@@ -160,6 +160,10 @@ class Tap:
     def due(self, now_s: float) -> list[Request]:
         """See `Decider`."""
         return self.router.due(now_s)
+
+    def is_news(self, fact: Drawn, now_s: float) -> bool:
+        """See `Decider`."""
+        return self.router.is_news(fact, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """See `Decider`."""

@@ -39,7 +39,10 @@ price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 2 }
 """
 SECRETS = {"ADMIN": "an-admin-secret-of-24-bytes", "KEY": "sk-one"}
 # What a running gateway takes over; every other setting of these tables waits for a restart.
-LIVE = {"gateway": {"admin_key", "tls", "request_timeout_s", "drain_s"}, "budget": {"usd_per_day", "usd_per_month"}}
+LIVE = {
+    "gateway": {"admin_key", "tls", "request_timeout_s", "drain_s"},
+    "budget": {"usd_per_day", "usd_per_month", "pace"},
+}
 OTHER: dict[str, Any] = {
     "listen": "127.0.0.1:9400",
     "admin": "127.0.0.1:9401",

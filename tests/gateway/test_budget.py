@@ -8,6 +8,8 @@ import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually
+from tidegate.core.model import Decision, Drawn, Request
+from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
 
 # A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
@@ -186,3 +188,32 @@ async def test_a_whole_answer_that_does_not_say_what_it_took_counts_as_the_most_
         assert usd[0] > usd[1] > 0
         assert usd[0] >= 10 * 0.004
         assert spent(home)[0] == pytest.approx(sum(usd), abs=1e-7)
+
+
+async def test_what_a_budget_has_spent_is_told_before_anything_is_decided_and_shown(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        await home.ask(chat(max_tokens=10))
+        state = (await home.get("/api/state", admin=True)).json
+        assert state["budget_prices"] == {"day": 0.0}
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert 'tidegate_budget_price{key="",period="day"} 0.0' in metrics
+        lines = home.journal()
+        facts = [line.fact for line in lines]
+        (asked,) = [place for place, fact in enumerate(facts) if isinstance(fact, Request)]
+        told, decided = facts[asked + 1 : asked + 3]
+        assert isinstance(told, Drawn)
+        assert (told.budget, told.usd, told.spent_usd) == ("day", 100.0, 0.0)
+        assert told.begins_s <= lines[asked].at_s < told.ends_s == told.begins_s + 86_400.0
+        assert isinstance(decided, Decision)
+        assert replay(lines).difference is None
+
+
+async def test_who_wants_first_come_first_served_gets_it(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100, "pace": False}, cloud=vendor()) as home:
+        await home.ask(chat(max_tokens=10))
+        assert (await home.get("/api/state", admin=True)).json["budget_prices"] == {}
+        facts = [line.fact for line in home.journal()]
+        assert not [fact for fact in facts if isinstance(fact, Drawn)]
+        (asked,) = [fact for fact in facts if isinstance(fact, Request)]
+        assert asked.budgets == ()
+        assert asked.budget_usd == 100.0

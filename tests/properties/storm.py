@@ -14,6 +14,7 @@ from tidegate.core.model import (
     Capability,
     Decision,
     DecisionOverran,
+    Drawn,
     Ended,
     Ending,
     Endpoint,
@@ -48,6 +49,10 @@ FINGERPRINTS = (
 RUNNING, QUEUED, LATE_S = (None, 0, 1, 3, 40, -1), (None, 0, 0, 2, 25), (None, 0.0, 0.3)
 KV_TOKENS, KV_SHARES, SLOTS = (None, 9_000, 9_000, 40_000, 0, -1), (None, 0.0, 0.5, 0.97, 1.0, 1.5), (None, 2, 1, 0)
 ENDINGS = (Ending.OK,) * 8 + (Ending.FAILED, Ending.FAILED, Ending.TIMED_OUT, Ending.REFUSED, Ending.CANCELLED)
+
+# The budgets of a request: none of some, of others that of all, and that of their key.
+BUDGETS = ((), (), ("day",), ("day", "day/k"))
+WINDOW_S = 30.0
 
 Decided = Callable[[Router, Request, Decision, float], None]
 
@@ -87,7 +92,8 @@ class Storm:
 
     `alike`: prompts begin like others, and engines tell what was cached of them. `reports`: engines of ours and one
     other tell of their load now and then, and some of their memory, true or not. `ruled`: operators' rules hold of
-    some; `tenants`: some clients have keys. The class of some has a target for its attainment.
+    some; `tenants`: some clients have keys. The class of some has a target for its attainment. `paced`: some draw on
+    budgets that are to last.
     """
 
     def __init__(
@@ -100,6 +106,7 @@ class Storm:
         reports: bool = True,
         ruled: bool = True,
         tenants: bool = True,
+        paced: bool = True,
     ) -> None:
         self.draw = Random(seed)
         # What came into the weather later has a stream of its own, so that old seeds keep theirs.
@@ -111,10 +118,13 @@ class Storm:
         self.draw_ruled = Random(f"{seed} ruled")
         self.draw_target = Random(f"{seed} target")
         self.draw_tenants = Random(f"{seed} tenants")
+        self.draw_budget = Random(f"{seed} budget")
         self.alike = alike
         self.reports = reports
         self.ruled = ruled
         self.tenants = tenants
+        self.paced = paced
+        self.spent_usd: dict[tuple[str, float], float] = {}
         self.now_s = NOW_S
         self.policy = policy or Policy(held_max=6, hold_s_max=20.0)
         self.endpoints = endpoints()
@@ -171,10 +181,22 @@ class Storm:
             attainment=self.draw_target.choice((None, None, 0.9)),
             key=key,
             weight=weight,
+            budgets=self.draw_budget.choice(BUDGETS) if self.paced else (),
         )
         self.requests[request.id] = request
         self.lines.append(Line(at_s=self.now_s, fact=request))
+        for budget in request.budgets:
+            self.draws(budget)
         self.decide(request)
+
+    def draws(self, budget: str) -> None:
+        """Somebody has spent of a budget, which is renewed soon."""
+        begins_s = self.now_s // WINDOW_S * WINDOW_S
+        spent_usd = self.spent_usd.get((budget, begins_s), 0.0) + self.draw_budget.choice((0.0, 0.001, 0.01))
+        self.spent_usd[budget, begins_s] = spent_usd
+        fact = Drawn(budget=budget, usd=0.1, spent_usd=spent_usd, begins_s=begins_s, ends_s=begins_s + WINDOW_S)
+        if self.router.is_news(fact, self.now_s):
+            self.tell(fact)
 
     def prefix(self, prompt_bytes: int) -> tuple[int, ...]:
         """The digests of a prompt that goes on with one of a few conversations, or begins one."""

@@ -3,7 +3,7 @@
 from tests import make
 from tests.sim.test_scenario import FAR, HEAD, OWN
 from tidegate.config.cap import Cap, Period
-from tidegate.core.model import Line
+from tidegate.core.model import Decision, Drawn, Line, Request
 from tidegate.core.replay import replay
 from tidegate.sim.purse import Purse, upper_usd
 from tidegate.sim.scenario import parse
@@ -50,10 +50,34 @@ def test_the_smallest_of_several_caps_is_what_is_left() -> None:
 
 def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
     traffic = '[[traffic]]\nmodel = "m"\nrate_per_s = 10\nprompt_tokens = 900\noutput_tokens = 300\n'
-    text = f"[world]\nduration_s = 60\n[budget]\nusd_per_day = 0.3\n{HEAD}{OWN}{FAR}{traffic}output_tokens_max = 400\n"
+    budget = "[budget]\nusd_per_day = 0.3\npace = false\n"
+    text = f"[world]\nduration_s = 60\n{budget}{HEAD}{OWN}{FAR}{traffic}output_tokens_max = 400\n"
     lines: list[Line] = []
     played = play(parse(text, "s.toml", seed=3), journal=lines.append)
     free = play(parse(text.replace("0.3", "1000"), "s.toml", seed=3))
     assert free.usd["far"] > 0.5
     assert 0.25 < played.usd["far"] <= 0.3
     assert replay(lines).difference is None
+
+
+def test_what_a_budget_has_spent_is_told_before_anything_is_decided_unless_who_comes_first_is_served() -> None:
+    traffic = '[[traffic]]\nmodel = "m"\nrate_per_s = 1\nprompt_tokens = 900\noutput_tokens = 300\n'
+    for pace, told in (("true", [Request, Drawn, Decision]), ("false", [Request, Decision])):
+        text = f"[world]\nduration_s = 20\n[budget]\nusd_per_day = 1\npace = {pace}\n{HEAD}{OWN}{FAR}{traffic}"
+        lines: list[Line] = []
+        play(parse(text, "s.toml"), journal=lines.append)
+        facts = [line.fact for line in lines]
+        first = next(place for place, fact in enumerate(facts) if isinstance(fact, Request))
+        assert [type(fact) for fact in facts[first : first + len(told)]] == told
+
+
+def test_each_cap_tells_what_is_spent_of_it_in_its_window() -> None:
+    purse, request = Purse([Cap(usd=1.0, period=Period.DAY), Cap(usd=9.0, period=Period.MONTH)]), make.request()
+    assert purse.hold(request, CLOUD, 0.0)
+    assert [one.spent_usd for one in purse.drawn(0.0)] == [0.0, 0.0], "what is held back is not spent yet"
+    purse.settle(request, CLOUD, 0.25, 1.0)
+    day, month = purse.drawn(2.0)
+    assert (day.budget, day.usd, day.spent_usd, day.begins_s, day.ends_s) == ("day", 1.0, 0.25, 0.0, DAY_S)
+    assert (month.budget, month.spent_usd, month.ends_s) == ("month", 0.25, 31 * DAY_S)
+    assert [one.spent_usd for one in purse.drawn(DAY_S)] == [0.0, 0.25]
+    assert Purse([Cap(usd=1.0, period=Period.DAY)], paced=False).drawn(0.0) == []

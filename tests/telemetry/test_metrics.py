@@ -44,7 +44,7 @@ def scraped(metrics: Metrics) -> Samples:
         shares={"alice-1": 0.75, "": 0.25},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
-        money=MoneyCounts(left_usd={("day", ""): 2.5}, overruns=1),
+        money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=1),
         journal=JournalStatistics(lines=10, lost=1, problems=0, segments=1),
     )
     return {

@@ -19,6 +19,8 @@ from tidegate.telemetry.journal import JournalError, read
 
 USD = ["promise", "lateness", "cost"]
 """What makes up a value, in the order of its columns."""
+RARE = ["rule", "budget"]
+"""What only makes up some."""
 SHORT = {"lateness": "late"}
 
 
@@ -82,8 +84,8 @@ def print_explained(console: Console, one: Explained) -> None:
             f"{request.attainment:.3g} are to be kept",
             soft_wrap=True,
         )
-    # What rules put on endpoints is shown where it is anything.
-    usd = [*USD, "rule"] if any("rule" in c.contributions_usd for c in one.candidates) else USD
+    # What rules and budgets put on endpoints is shown where it is anything.
+    usd = [*USD, *(part for part in RARE if any(part in c.contributions_usd for c in one.candidates))]
     table = Table(
         "candidate", "value $", *(SHORT.get(part, part) for part in usd), "cached", "ttft s", "90 % <", "load", "kept",
         "excluded", box=None, header_style="bold", padding=(0, 1, 0, 0),

@@ -88,7 +88,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
 class Built(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration as records. `endpoints` are in order of their names, `upstreams` has one for each.
 
-    `caps` are what all clients together may spend.
+    `caps` are what all clients together may spend; `paced` budgets, those of keys too, are to last until the end.
     """
 
     gateway: Gateway
@@ -99,6 +99,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...]
     groups: dict[str, ModelGroup]
     caps: tuple[Cap, ...]
+    paced: bool
     ledger: Path
 
 
@@ -118,6 +119,7 @@ def build(config: Config, now_s: float) -> Built:
         classes={name: request_class(name, table) for name, table in sorted(config.classes.items())},
         rules=rule.rules(config.rules, config.endpoints),
         caps=caps(config.budget),
+        paced=config.budget.pace,
         ledger=config.file.parent / config.budget.ledger,
     )
 

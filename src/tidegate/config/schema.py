@@ -278,6 +278,14 @@ class BudgetTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Budget | None,
         Meta(description="Dollars for one calendar month, UTC; it holds beside the day's. No limit, as above."),
     ] = None
+    pace: Annotated[
+        bool,
+        Meta(
+            description="Whether budgets, those of keys too, are to last until they are renewed: while more is spent "
+            "than they last for, a dollar has to gain more than a dollar. Else who comes first spends. On, since "
+            "a promise is worth as much in the evening as in the morning."
+        ),
+    ] = True
 
 
 LimitMs = Annotated[

@@ -25,7 +25,8 @@ class Base(msgspec.Struct, gc=False):
     cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
     and `deviations` are those of a model that is there. `e2e_stretch` is by how much more than its parts say the whole
     scatters, as far as answers have shown it. Its prompt keeps the engine busy for `prompt_s`, and others wait for it.
-    Operators' rules make it worth `rule_usd` less here, which nobody pays.
+    Operators' rules make it worth `rule_usd` less here, which nobody pays. Of its `cost_usd`, `paid_usd` are paid to
+    others, and so drawn on budgets.
     """
 
     network_s: float
@@ -56,6 +57,7 @@ class Base(msgspec.Struct, gc=False):
     e2e_stretch: float = 1.0
     prompt_s: float = 0.0
     rule_usd: float = 0.0
+    paid_usd: float = 0.0
 
     @property
     def output_tokens(self) -> float:

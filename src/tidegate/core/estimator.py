@@ -220,6 +220,7 @@ class EndpointModel:
             load_s_mean = cold_share * cold.load_s_mean
             if cold_share > 0.5:
                 first_s = most_s + load_s
+        paid_usd = self.cost.usd(tokens, output_tokens * request.completions, cached_tokens_mean)
         return Base(
             network_s,
             queued_s,
@@ -233,8 +234,7 @@ class EndpointModel:
             length.median_tokens * tpot_s,
             decode_s_mean,
             length,
-            self.cost.usd(tokens, output_tokens * request.completions, cached_tokens_mean)
-            + self.cost.usd_per_s * (queued_s + prefill_s_mean + decode_s_mean + load_s_mean),
+            paid_usd + self.cost.usd_per_s * (queued_s + prefill_s_mean + decode_s_mean + load_s_mean),
             ttft,
             tpot,
             others.trust,
@@ -250,6 +250,7 @@ class EndpointModel:
             timing.stretches[length_row] or timing.stretch(length_row),
             timing.prompt_s(first) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
             break_usd(request.rulings, self.name) if isinstance(request, Request) and request.rulings else 0.0,
+            paid_usd,
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:

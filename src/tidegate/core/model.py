@@ -75,7 +75,9 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     the blocks. `key` is the id of the client's key, empty where none is asked for, and `weight` that
     of its share of our engines. `session` is a salted digest of the
     conversation as the client names it, with its key and model; it stays with the model that served it unless
-    `session_moves`. `rulings` are what operators' rules say of it that held when it arrived, in their order.
+    `session_moves`. `rulings` are what operators' rules say of it that held when it arrived, in their order. What it
+    costs is drawn on `budgets`, by name, those that are to last; a dollar of theirs is worth `budget_price` more than
+    itself. No line has that: it is learned, and put in where a decision is made.
     """
 
     id: str
@@ -104,6 +106,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     key: str = ""
     weight: float = USUAL_WEIGHT
     rulings: tuple[Ruling, ...] = ()
+    budgets: tuple[str, ...] = ()
+    budget_price: float = 0.0
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -361,6 +365,17 @@ class Judged(Record, frozen=True, kw_only=True, tag="judged"):
     kept: bool | None = None
 
 
+class Drawn(Record, frozen=True, kw_only=True, tag="drawn"):
+    """Of a `budget` of `usd` from `begins_s` to `ends_s` so much is spent, without what is held back for requests under
+    way."""
+
+    budget: str
+    usd: float
+    spent_usd: float
+    begins_s: float
+    ends_s: float
+
+
 class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     """A probe came back, or did not. None is unknown, never zero.
 
@@ -418,7 +433,18 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
 
 
 Observation = (
-    Held | Released | Started | Uploaded | FirstToken | Ended | Judged | Probed | Checked | DecisionOverran | Overrides
+    Held
+    | Released
+    | Started
+    | Uploaded
+    | FirstToken
+    | Ended
+    | Judged
+    | Drawn
+    | Probed
+    | Checked
+    | DecisionOverran
+    | Overrides
 )
 
 

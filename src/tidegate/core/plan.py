@@ -51,8 +51,9 @@ def weigh(
     best: list[float] = []
     prompt = asked(request) if request.prefix else None
     tokens, output_tokens = request.prompt_tokens, length.expected_tokens * request.completions
+    dollar = 1.0 + request.budget_price
     for cost_usd, _, model in sorted([(m.cost.usd_least(tokens, output_tokens), m.name, m) for m in models]):
-        if len(best) == keep and worth - cost_usd < best[0]:
+        if len(best) == keep and worth - dollar * cost_usd < best[0]:
             break
         base = model.base(request, length, now_s, prompt)
         attained = attainment(request, base, spent_s)
@@ -97,7 +98,23 @@ def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: flo
 def _cutover_s(request: Request, following: Base, latest_s: float, worth_usd: float, spent_s: float) -> float | None:
     """When `following` is started beside the one before it; not at all where that costs more than it may save."""
     gain_usd = worth_usd * attainment(request, following, spent_s + latest_s)
-    return to_ms(latest_s) if gain_usd > following.cost_usd + following.rule_usd else None
+    costs_usd = following.cost_usd + following.rule_usd + request.budget_price * following.paid_usd
+    return to_ms(latest_s) if gain_usd > costs_usd else None
+
+
+def is_worth_paying(request: Request, others: list[Option], worth_usd: float) -> bool:
+    """Whether one of these gains what its dollars are worth, for a request that would be refused else.
+
+    Where dollars have no price, serving it is reason enough.
+    """
+    price = request.budget_price
+    if not price:
+        return True
+    for one in others:
+        base = one.base
+        if worth_usd * one.attainment >= base.cost_usd + price * base.paid_usd or not base.paid_usd:
+            return True
+    return False
 
 
 def why_first(ranked: list[Option]) -> Why:

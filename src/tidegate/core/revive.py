@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import batch, bins, dual, hazard, keeping, load, memory, shares
+from tidegate.core import batch, bins, budget, dual, hazard, keeping, load, memory, shares
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -39,6 +39,8 @@ def fault(state: State) -> str:
     for what, served in (("tenants", state.tenants), ("flows", state.flows)):
         if wrong := shares.fault(served):
             return f"`{what}` {wrong}"
+    if wrong := budget.fault(state.budgets):
+        return f"`budgets` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -57,6 +59,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
         urgent={name: min(at_s, now_s) for name, at_s in state.urgent.items()},
         tenants=shares.revived(state.tenants, now_s),
         flows=shares.revived(state.flows, now_s),
+        budgets={name: budget.revived(one, now_s) for name, one in state.budgets.items()},
     )
 
 

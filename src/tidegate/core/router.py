@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core import memory, plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
+from tidegate.core.budget import Budgets
 from tidegate.core.counts import Turns
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
@@ -19,6 +20,7 @@ from tidegate.core.model import (
     Checked,
     Decision,
     DecisionOverran,
+    Drawn,
     Ended,
     Ending,
     Endpoint,
@@ -63,6 +65,7 @@ class Router:
     """
 
     __slots__ = (
+        "_budgets",
         "_decided",
         "_duals",
         "_eligible",
@@ -91,12 +94,14 @@ class Router:
         self._eligible = Eligible(self._models, self._sessions)
         self._duals = Duals(self._state.duals, self._state.overdue, self._state.held)
         self._shares = Shares(self._state.tenants, self._state.flows)
+        self._budgets = Budgets(self._state.budgets)
         self._waiting = Waiting(
             self._state.held,
             self._models,
             self._eligible,
             self._lengths,
             self._duals,
+            self._budgets,
             self._shares,
             policy,
             self._state.urgent,
@@ -113,7 +118,7 @@ class Router:
             return self._wait_or_refuse(request, reasons, now_s)
         if self._is_static(now_s):
             return self._static(request, length, models, reasons, now_s)
-        request = self._duals.priced(request, now_s)
+        request = self._priced(request, now_s)
         worth = worth_usd(request, length)
         held = bool(self._waiting.requests)
         for model in models:
@@ -154,7 +159,7 @@ class Router:
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
         length = self._lengths.of(request)
-        request = self._duals.priced(request, now_s)
+        request = self._priced(request, now_s)
         worth = worth_usd(request, length)
         _, reasons = self._eligible.now(request, length, now_s)
         found = []
@@ -205,6 +210,14 @@ class Router:
         told = self._shares.told(now_s)
         total = sum(told.values())
         return {key: seconds / total for key, seconds in sorted(told.items())} if total > 0.0 else {}
+
+    def budget_price(self, budget: str) -> float:
+        """What a dollar of a budget is worth beyond itself; 0 where it lasts anyway."""
+        return self._budgets.price(budget)
+
+    def is_news(self, fact: Drawn, now_s: float) -> bool:
+        """Whether to tell what a budget has spent."""
+        return self._budgets.is_news(fact, now_s)
 
     def serves(self, model: str) -> bool:
         """Whether any endpoint serves this model name."""
@@ -289,6 +302,7 @@ class Router:
         decided, self._decided = self._decided, None
         self._waiting.forget(fact)
         self._duals.settle(now_s)
+        self._budgets.settle(now_s)
         match fact:
             case Started():
                 held = self._waiting.release(fact.request_id)
@@ -312,6 +326,8 @@ class Router:
                 self._ended(fact, now_s)
             case Judged():
                 self._duals.judged(fact, now_s)
+            case Drawn():
+                self._budgets.drawn(fact, now_s)
             case Held():
                 self._waiting.hold(fact.request, now_s)
                 self._duals.hold(fact.request, now_s)
@@ -327,6 +343,10 @@ class Router:
                 self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
             case Overrides():
                 self._override(fact)
+
+    def _priced(self, request: Request, now_s: float) -> Request:
+        """The request with what its promise is worth now, and the dollars that it would cost."""
+        return self._budgets.priced(self._duals.priced(request, now_s))
 
     def _predicted(
         self,
@@ -477,7 +497,7 @@ class Router:
         if stays:
             why = Why.WAITS_FOR_SHARE if place.behind else Why.WAITS_FOR_SLOT
             return self._wait(request, place.endpoint, place.start_s, now_s, why)
-        if others:
+        if others and (fits or plan.is_worth_paying(request, others, worth)):
             passed = list(own.values()) if fits else []
             return self._run(request, others, reasons, worth, now_s, passed=passed)
         return refuse(request, reasons, self._models, now_s)

@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
+from tidegate.core.budget import Spending
 from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.dual import Dual
@@ -172,7 +173,8 @@ class State(msgspec.Struct, kw_only=True):
     """Everything learned and tracked. `sessions` by conversation, the one that was used last at the end; `duals` by
     class, of those with a target, and `overdue` the requests under way whose promise is known to be missed. `urgent` is
     by model when somebody came last whose promise was too short to wait. What our engines did of late for each of the
-    `tenants` stands by key, and for each of their classes in `flows`."""
+    `tenants` stands by key, and for each of their classes in `flows`;
+    `budgets` stand by name, of those that are to last."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: Lengths = msgspec.field(default_factory=Lengths)
@@ -184,4 +186,5 @@ class State(msgspec.Struct, kw_only=True):
     urgent: dict[str, float] = {}
     tenants: dict[str, Served] = {}
     flows: dict[str, Served] = {}
+    budgets: dict[str, Spending] = {}
     static_until_s: float = 0.0

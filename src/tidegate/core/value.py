@@ -1,8 +1,9 @@
 """From an estimate to dollars (decision model, section 5).
 
-`value = worth * attainment - late_usd_per_s * lateness - cost - rules`, the last being what operators' rules put on an
-endpoint. The shadow price of our own capacity is not in it: held work is scheduled instead (hold.py), and charging for
-the same seconds twice was measured to lose.
+`value = worth * attainment - late_usd_per_s * lateness - cost - rules - budgets`. Rules are what operators' own put
+on an endpoint; budgets, what is paid to others times the price of their dollars (budget.py). The shadow price of our
+own capacity is not in it: held work is scheduled instead (hold.py), and charging for the same seconds twice was
+measured to lose.
 """
 
 from math import exp, inf, log
@@ -88,7 +89,8 @@ def _late_s(request: Request, base: Base, first_s: float, spent_s: float) -> flo
 
 
 def value_usd(request: Request, base: Base, worth: float, spent_s: float) -> float:
-    """Expected worth of meeting the promise here, less lateness, what it costs to try, and what rules put on it."""
+    """Expected worth of meeting the promise here, less lateness, what it costs to try, and what rules and budgets
+    put on it."""
     return net_usd(request, base, worth, spent_s, attainment(request, base, spent_s))
 
 
@@ -97,6 +99,8 @@ def net_usd(request: Request, base: Base, worth: float, spent_s: float, attained
     usd = worth * attained - base.cost_usd - base.rule_usd
     if request.late_usd_per_s:
         usd -= request.late_usd_per_s * lateness_s(request, base, spent_s)
+    if request.budget_price:
+        usd -= request.budget_price * base.paid_usd
     return usd
 
 
@@ -107,7 +111,11 @@ def contributions_usd(request: Request, base: Base, worth: float, spent_s: float
         "lateness": -request.late_usd_per_s * lateness_s(request, base, spent_s),
         "cost": -base.cost_usd,
     }
-    return {**parts, "rule": -base.rule_usd} if base.rule_usd else parts
+    if base.rule_usd:
+        parts["rule"] = -base.rule_usd
+    if request.budget_price and base.paid_usd:
+        parts["budget"] = -request.budget_price * base.paid_usd
+    return parts
 
 
 def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estimate:

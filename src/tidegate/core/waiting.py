@@ -8,6 +8,7 @@ from typing import Final
 
 from tidegate.core import fair, places, plan
 from tidegate.core.base import Base, asked
+from tidegate.core.budget import Budgets
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
@@ -16,6 +17,7 @@ from tidegate.core.hold import Item, Place, Pool, item, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     DecisionOverran,
+    Drawn,
     Ended,
     Held,
     Judged,
@@ -49,6 +51,7 @@ class Waiting:
     __slots__ = (
         "_at_s",
         "_bases",
+        "_budgets",
         "_duals",
         "_eligible",
         "_flows",
@@ -70,6 +73,7 @@ class Waiting:
         eligible: Eligible,
         lengths: LengthModel,
         duals: Duals,
+        budgets: Budgets,
         shares: Shares,
         policy: Policy,
         urgent: dict[str, float],
@@ -80,7 +84,7 @@ class Waiting:
         for gone in [name for name in urgent if not eligible.serving(name)]:
             del urgent[gone]
         self._models, self._eligible, self._lengths, self._duals = models, eligible, lengths, duals
-        self._shares, self._policy = shares, policy
+        self._budgets, self._shares, self._policy = budgets, shares, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
         # By class of a tenant, how many of its requests are held.
@@ -240,7 +244,7 @@ class Waiting:
             length = self._length(request)
             own = self._own(request, length, now_s)
             if own:
-                priced = self._duals.priced(request, now_s)
+                priced = self._budgets.priced(self._duals.priced(request, now_s))
                 items.append(item(priced, worth_usd(priced, length), own))
         return items
 
@@ -333,7 +337,7 @@ class Waiting:
             # It tells of lengths, too.
             self._known_lengths.clear()
             self._bases.clear()
-        elif self._bases and not isinstance(fact, Held | Released | Judged | Overrides | DecisionOverran):
+        elif self._bases and not isinstance(fact, Held | Released | Judged | Drawn | Overrides | DecisionOverran):
             # Those are not about how long anything takes.
             self._bases.pop(fact.endpoint, None)
 

@@ -20,7 +20,7 @@ from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON, Headers
 from tidegate.http.server import Exchange, Server
-from tidegate.state.cap import Status
+from tidegate.state.cap import Cap, Status
 from tidegate.state.keys import digest
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
@@ -123,7 +123,7 @@ class Admin:
             overrides=dispatch.router.overrides,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
-            money=None if (status := self._spent()) is None else _counts(status),
+            money=None if (status := self._spent()) is None else _counts(status, self._prices(status)),
         )
 
     def _targets(self) -> dict[str, dict[str, float]]:
@@ -138,6 +138,15 @@ class Admin:
     def _spent(self) -> Status | None:
         ledger = self._dispatch.spending.ledger
         return None if ledger is None else ledger.status(self._dispatch.clock.now_s())
+
+    def _prices(self, status: Status) -> dict[Cap, float]:
+        """What a dollar of each budget is worth beyond itself, of those that are watched."""
+        router = self._dispatch.router
+        return {
+            told.cap: router.budget_price(told.cap.name)
+            for told in status.caps
+            if told.cap.name in router.state.budgets
+        }
 
     def _state(self) -> dict[str, object]:
         dispatch, now_s = self._dispatch, self._dispatch.clock.now_s()
@@ -177,7 +186,8 @@ class Admin:
             "held": dispatch.router.held,
             "static": dispatch.router.overrides.static,
             "sessions": dispatch.router.sessions,
-            "budget": self._spent(),
+            "budget": (spent := self._spent()),
+            "budget_prices": {} if spent is None else {c.name: p for c, p in self._prices(spent).items()},
             "targets": self._targets(),
             "shares": dispatch.router.shares(now_s),
             "endpoints": endpoints,
@@ -231,11 +241,12 @@ def _others(others: Others, now_s: float) -> dict[str, float] | None:
     }
 
 
-def _counts(status: Status) -> MoneyCounts:
+def _counts(status: Status, prices: Mapping[Cap, float]) -> MoneyCounts:
     left_usd: dict[tuple[str, ...], float] = {
         (told.cap.period.value, told.cap.key or ""): told.left_usd for told in status.caps
     }
-    return MoneyCounts(left_usd=left_usd, overruns=status.overruns)
+    by_labels: dict[tuple[str, ...], float] = {(cap.period.value, cap.key or ""): p for cap, p in prices.items()}
+    return MoneyCounts(left_usd=left_usd, prices=by_labels, overruns=status.overruns)
 
 
 async def _replayed(decision_id: str, folder: Path) -> msgspec.Raw | None:

@@ -66,7 +66,10 @@ class Gateway:
                 on_problem=lambda text: self.log.event("error", text),
             )
         self.spending = Spending(
-            _open_ledger(built), capped=bool(built.caps), on_problem=lambda text: self.log.event("error", text)
+            _open_ledger(built),
+            capped=bool(built.caps),
+            paced=built.paced,
+            on_problem=lambda text: self.log.event("error", text),
         )
         self.reloader = Reloader(config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics)
         # The pools belong to a running loop, so the rest is made in `start`.
@@ -246,7 +249,7 @@ class Gateway:
 
     def _budgets(self, profiles: Iterable[Profile]) -> None:
         """The budgets of keys hold beside that of all."""
-        self.spending.limit((*self._built.caps, *caps(profiles)))
+        self.spending.limit((*self._built.caps, *caps(profiles)), paced=self._built.paced)
 
     def _servers(self) -> tuple[Server, Server]:
         return self.server, self.admin

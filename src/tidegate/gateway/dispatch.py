@@ -134,11 +134,15 @@ class Dispatch:
         return decision
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """Write down a request, before anything is decided about it."""
+        """Write down a request, and what its budgets have spent, before anything is decided about it."""
         for one in request.rulings:
             self.metrics.ruled(one.rule)
         if self._journal is not None:
             self._journal.append(request, now_s)
+        if request.budgets:
+            for told in self.spending.drawn(request.key, now_s):
+                if self.router.is_news(told, now_s):
+                    self.tell(told, now_s)
 
     def tell(self, fact: Observation, now_s: float) -> None:
         """Tell the router a fact, and write it down."""

@@ -118,6 +118,7 @@ class Handler:
             group=group,
             residency=grant.profile.residency,
             budget_usd=self._dispatch.spending.headroom_usd(grant.profile.id, exchange.received_s),
+            budgets=self._dispatch.spending.budgets(grant.profile.id),
             key=grant.profile.id,
             weight=grant.profile.weight,
         )

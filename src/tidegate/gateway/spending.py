@@ -4,10 +4,10 @@ Nothing here decides where a request runs. What does not fit the budget, or cann
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
-from tidegate.core.model import Ending, Endpoint
+from tidegate.core.model import Drawn, Ending, Endpoint
 from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
 from tidegate.state.ledger import Ledger
@@ -29,10 +29,13 @@ _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
 class Spending:
     """The ledger as the request's path sees it; without one, everything is allowed and nothing is kept."""
 
-    def __init__(self, ledger: Ledger | None, *, capped: bool, on_problem: Callable[[str], None]) -> None:
-        """`capped`: some cap is in force. `on_problem` is told once what is wrong with the file, until it is right."""
+    def __init__(self, ledger: Ledger | None, *, capped: bool, paced: bool, on_problem: Callable[[str], None]) -> None:
+        """`capped`: some cap is in force. `paced`: caps are to last until they are renewed.
+
+        `on_problem` is told once what is wrong with the file, until it is right.
+        """
         self.ledger = ledger
-        self._capped = capped
+        self._capped, self._paced = capped, paced and capped
         self._on_problem = on_problem
         self._reported = ""
         self._tick = Tick(self._flush)
@@ -43,17 +46,28 @@ class Spending:
         """Something costs money from now on."""
         self.ledger = ledger
 
-    def limit(self, caps: Collection[Cap]) -> None:
-        """Put these caps in force."""
+    def limit(self, caps: Collection[Cap], *, paced: bool) -> None:
+        """Put these caps in force; `paced` as above."""
         if self.ledger is not None:
             self.ledger.set_caps(caps)
             self._capped = bool(caps)
+            self._paced = paced and self._capped
 
     def headroom_usd(self, key: str, now_s: float) -> float | None:
         """The most that one more request of this key may cost; None where there is no limit."""
         if self.ledger is None or not self._capped:
             return None
         return self.ledger.headroom_usd(key, now_s)
+
+    def budgets(self, key: str) -> tuple[str, ...]:
+        """The budgets that a request of this key draws on, of those that are to last."""
+        return () if self.ledger is None or not self._paced else self.ledger.budgets(key)
+
+    def drawn(self, key: str, now_s: float) -> Sequence[Drawn]:
+        """What is spent of each of them."""
+        if self.ledger is None or not self._paced:
+            return ()
+        return self.ledger.drawn(key, now_s)
 
     def hold(self, lease_id: str, key: str, endpoint: Endpoint, call: Call, now_s: float) -> Failure | None:
         """Hold back the most that `call` can cost at `endpoint`; the reason if it may not be sent there.

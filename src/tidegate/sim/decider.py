@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Started, replace
+from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Started, replace
 from tidegate.core.router import Router
 
 
@@ -24,6 +24,9 @@ class Decider(Protocol):
 
     def observe(self, fact: Observation, now_s: float) -> None:
         """Take in a fact."""
+
+    def is_news(self, fact: Drawn, now_s: float) -> bool:
+        """Whether to tell what a budget has spent."""
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent."""
@@ -51,6 +54,10 @@ class Follower:
         if isinstance(fact, Started):
             fact = replace(fact, promised_tpot_s=None)
         self._router.observe(fact, now_s)
+
+    def is_news(self, fact: Drawn, now_s: float) -> bool:
+        """Whether the router would be told."""
+        return self._router.is_news(fact, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What the router would have predicted."""

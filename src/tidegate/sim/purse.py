@@ -4,14 +4,16 @@ from collections.abc import Iterable
 
 from tidegate.config.cap import Cap
 from tidegate.config.moment import day_number
-from tidegate.core.model import Endpoint, Request
+from tidegate.core.model import Drawn, Endpoint, Request
 
 
 class Purse:
     """Dollars left under some caps. Without caps there is no limit."""
 
-    def __init__(self, caps: Iterable[Cap] = ()) -> None:
+    def __init__(self, caps: Iterable[Cap] = (), *, paced: bool = True) -> None:
+        """`paced`: they are to last until they are renewed."""
         self._caps = tuple(caps)
+        self._paced = paced
         self._spent: dict[tuple[Cap, int], float] = {}
         self._held_usd: dict[tuple[str, str], float] = {}
 
@@ -21,6 +23,13 @@ class Purse:
             return None
         spent = [cap.usd - self._spent.get((cap, cap.period.number(day_number(now_s))), 0.0) for cap in self._caps]
         return min(spent) - sum(self._held_usd.values())
+
+    def drawn(self, now_s: float) -> list[Drawn]:
+        """What is spent of each, of those that are to last."""
+        if not self._paced:
+            return []
+        day = day_number(now_s)
+        return [cap.drawn(self._spent.get((cap, cap.period.number(day)), 0.0), day) for cap in self._caps]
 
     def hold(self, request: Request, endpoint: Endpoint, now_s: float) -> bool:
         """Hold back the most that this may cost there; False, and nothing held, where there is not so much left."""

@@ -50,6 +50,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...]
     likeness: dict[str, Likeness]
     caps: tuple[Cap, ...]
+    paced: bool
     stands: dict[str, Stands]
     traffic: tuple[TrafficTable, ...]
     faults: tuple[FaultTable, ...]
@@ -117,6 +118,7 @@ def parse(
         rules=built.rules,
         likeness={name: group.likeness for name, group in groups.groups(config.models, config.endpoints).items()},
         caps=built.caps,
+        paced=built.paced,
         stands=stands,
         traffic=traffic,
         faults=faults,

@@ -63,7 +63,7 @@ def play(
         start_s=scenario.start_s,
         request_timeout_s=world_table.request_timeout_s,
         router=decider,
-        purse=Purse(scenario.caps),
+        purse=Purse(scenario.caps, paced=scenario.paced),
         journal=write,
     )
     places = _places(scenario, world)

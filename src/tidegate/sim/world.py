@@ -198,9 +198,13 @@ class World:
     def _begin(self, job: Job) -> None:
         left_usd = self._purse.left_usd(self.loop.now_s)
         if left_usd is not None:
-            job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd))
+            budgets = tuple(one.budget for one in self._purse.drawn(self.loop.now_s))
+            job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
         drive = self._drives[job.request.id] = _Drive(job)
         self._write(job.request)
+        for told in self._purse.drawn(self.loop.now_s):
+            if self.router.is_news(told, self.loop.now_s):
+                self._tell(told)
         self.loop.at(self.loop.now_s + self._request_timeout_s, self._expire, drive)
         self._turn(drive)
 

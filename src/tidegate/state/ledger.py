@@ -18,6 +18,7 @@ from math import ceil, inf
 from pathlib import Path
 
 from tidegate.clock import day, day_number
+from tidegate.core.model import Drawn
 from tidegate.state.books import Books, Lease
 from tidegate.state.cap import Cap, CapStatus, DayRow, Refused, Status
 from tidegate.state.store import DAYS_KEPT, LeaseRow, SpentRow, Store
@@ -149,6 +150,20 @@ class Ledger:
             for cap, limit in self._limits.get(scope, ()):
                 room = min(room, (limit - self._books.sums(scope, cap.period, today).held) / NUSD)
         return max(0.0, room)
+
+    def budgets(self, key: str) -> tuple[str, ...]:
+        """The caps that a request of this key draws on, by name."""
+        return tuple([cap.name for scope in (None, key) for cap, _ in self._limits.get(scope, ())])
+
+    def drawn(self, key: str, now_s: float) -> list[Drawn]:
+        """What is spent of each cap that a request of this key draws on; what may have been billed counts."""
+        today = self._books.day(day_number(now_s))
+        found = []
+        for scope in (None, key):
+            for cap, _ in self._limits.get(scope, ()):
+                sums = self._books.sums(scope, cap.period, today)
+                found.append(cap.drawn((sums.spent + sums.unconfirmed) / NUSD, today))
+        return found
 
     def status(self, now_s: float) -> Status:
         """Every cap in its present window."""

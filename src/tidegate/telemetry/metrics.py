@@ -51,6 +51,13 @@ TABLE: tuple[Spec, ...] = (
         labels=("period", "key"),
         help="Dollars that may still be spent in this period; by one key, or by all where it is empty.",
     ),
+    Spec(
+        name="budget_price",
+        type="gauge",
+        labels=("period", "key"),
+        help="What a dollar of this budget has to gain beyond itself, so that it lasts; 0 where it lasts anyway. "
+        "Absent where it is not paced.",
+    ),
     Spec(name="ledger_overruns", type="counter", help="Bills above what was held back for them, in the days kept."),
     Spec(name="ttft_seconds", type="histogram", labels=("class",), help="Arrival to first content."),
     Spec(name="e2e_seconds", type="histogram", labels=("class",), help="Arrival to end, whatever the outcome."),
@@ -217,9 +224,10 @@ class HttpCounts(Record, frozen=True, kw_only=True):
 
 
 class MoneyCounts(Record, frozen=True, kw_only=True):
-    """What the ledger counts: dollars left by period and key, and bills above their bound."""
+    """What the ledger counts: dollars left and their prices by period and key, and bills above their bound."""
 
     left_usd: dict[tuple[str, ...], float]
+    prices: dict[tuple[str, ...], float]
     overruns: int
 
 
@@ -396,7 +404,7 @@ class Metrics:
         if journal is not None:
             counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}
         if money is not None:
-            gauges["budget_left_usd"] = dict(money.left_usd)
+            gauges["budget_left_usd"], gauges["budget_price"] = dict(money.left_usd), dict(money.prices)
             counts["ledger_overruns"] = {(): float(money.overruns)}
         registry = CollectorRegistry()
         registry.register(_Scrape(self._families(counts, gauges)))

@@ -45,6 +45,7 @@ def intake(
     group: ModelGroup | None = None,
     residency: tuple[str, ...] = _EVERYWHERE,
     budget_usd: float | None = None,
+    budgets: tuple[str, ...] = (),
     key: str = "",
     weight: float = USUAL_WEIGHT,
 ) -> tuple[Request, Knobs]:
@@ -52,8 +53,8 @@ def intake(
 
     Header names are in lower case. `id` is ours and unique, since a client may send its own twice. `group` is what the
     model's name stands for, None where it stands for nothing. `ratio` is the model's, `residency` and `budget_usd` are
-    what the client's `key` may use at most, and `weight` is that of its share of our engines. Raises
-    `BadRequest` for settings that are not acceptable.
+    what the client's `key` may use at most, `budgets` those it draws on, and `weight` is that of its share of our
+    engines. Raises `BadRequest` for settings that are not acceptable.
     """
     knobs = read_knobs(headers, call.knobs)
     prompt_tokens = estimated_tokens(call, ratio)
@@ -90,6 +91,7 @@ def intake(
         key=key,
         weight=weight,
         rulings=said,
+        budgets=budgets,
     )
     return request, knobs
 
