@@ -5,7 +5,7 @@ import pytest
 from tests import make
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
-from tidegate.core.model import Ended, Ending, Prior
+from tidegate.core.model import Ended, Ending, Prior, Probed
 from tidegate.core.slots import free_s
 
 LENGTHS = LengthModel()
@@ -53,6 +53,23 @@ def test_one_that_overtakes_says_nothing_of_the_oldest() -> None:
     send(engine, "b", 0.0)
     engine.first("b", 0.5)
     assert left_s(engine, 0.5) == 0.5
+
+
+def test_an_engine_that_others_use_is_given_nothing_more_while_its_oldest_prompt_is_overdue() -> None:
+    engine = model()
+    engine.probed(Probed(endpoint="e", up=True, running=3, queued=0), 0.0)
+    send(engine, "a", 0.0)
+    assert engine.prompts_done_s(0.5) == pytest.approx(1.0, rel=0.01)
+    assert engine.prompts_done_s(3.0) == pytest.approx(6.0, rel=0.01)
+    engine.first("a", 3.0)
+    assert engine.prompts_done_s(3.0) == 3.0
+
+
+def test_an_engine_of_ours_alone_is_given_more_once_its_prompts_should_be_computed() -> None:
+    engine = model()
+    engine.probed(Probed(endpoint="e", up=True, running=0, queued=0), 0.0)
+    send(engine, "a", 0.0)
+    assert engine.prompts_done_s(3.0) == 3.0
 
 
 def test_an_overdue_prefill_is_never_taken_for_done() -> None:

@@ -299,7 +299,8 @@ class EndpointModel:
         """When the prompts that it has are expected to be computed; now, where that holds up nobody."""
         if not self._shares_compute:
             return now_s
-        return now_s + self.timing.ttft.factors[3] * self._prefills.planned_s(now_s)
+        shared = self.others.told and self.others.at(now_s).running > 0.0
+        return now_s + self.timing.ttft.factors[3] * self._prefills.planned_s(now_s, shared=shared)
 
     @property
     def ahead_s(self) -> float:

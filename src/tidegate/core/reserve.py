@@ -180,9 +180,18 @@ class Prefills(msgspec.Struct):
             self.head_s = head.prefill_s
             self.since_s = max(now_s, head.looked_at_s)
 
-    def planned_s(self, now_s: float) -> float:
-        """How long the engine is still busy with them, had all gone as predicted since it turned to the oldest."""
-        return max(0.0, self.head_s + self.behind_s - max(0.0, now_s - self.since_s)) if self.head_s else 0.0
+    def planned_s(self, now_s: float, *, shared: bool) -> float:
+        """How long the engine is still busy with them, had all gone as predicted since it turned to the oldest.
+
+        Where it is `shared` with others and that one is overdue, theirs are computed, and nobody knows how many: for as
+        long again as it has been waited for.
+        """
+        if not self.head_s:
+            return 0.0
+        spent_s = max(0.0, now_s - self.since_s)
+        if shared and spent_s > self.head_s:
+            return spent_s + self.behind_s
+        return max(0.0, self.head_s + self.behind_s - spent_s)
 
     def left_s(self, now_s: float) -> float:
         """How long the engine is still busy with them: one after the other, they delay a new prompt by so much."""
