@@ -4,7 +4,7 @@ from math import inf
 
 import msgspec
 
-from tidegate.core import memory, plan, rules
+from tidegate.core import explore, memory, plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.counts import Turns
@@ -122,7 +122,10 @@ class Router:
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
         self._decided = request, now_s, options
-        return self._run(request, options, reasons, worth, now_s)
+        found = self._run(request, options, reasons, worth, now_s)
+        if not self._policy.explore_share or held:
+            return found
+        return self._explored(found, request, options, reasons, worth, now_s)
 
     def due(self, now_s: float) -> list[Request]:
         """Held requests whose turn has come, in its order: `decide` lets none of them wait on, and only them.
@@ -437,6 +440,30 @@ class Router:
             until_s = plan.to_ms(now_s + self._policy.recheck_s)
             steps = (*steps, Wait(endpoint=busy[0], until_s=until_s))
         return Decision(request_id=request.id, plan=steps, why=why)
+
+    def _explored(
+        self,
+        found: Decision,
+        request: Request,
+        options: list[Option],
+        reasons: dict[str, Why],
+        worth: float,
+        now_s: float,
+    ) -> Decision:
+        """What was found, or now and then another endpoint first, where that is as good as sure to do no harm."""
+        if self._attempts_max(request) == 1 or not self._eligible.is_free(request, now_s):
+            return found
+        trials = explore.trials(request, options, worth, now_s - request.arrived_s)
+        if not trials:
+            return found
+        trial, propensity = explore.pick(trials, self._policy.explore_share, self._policy.seed, request.id)
+        if trial is not None:
+            ranked = [trial.option, *(o for o in sorted(options, key=plan.by_value) if o is not trial.option)]
+            found = self._go(request, ranked, reasons, Why.EXPLORES, worth, now_s)
+            if trial.cutover_s is not None:
+                first = replace(found.plan[0], cutover_s=trial.cutover_s)
+                found = replace(found, plan=(first, *found.plan[1:]))
+        return replace(found, propensity=propensity)
 
     def _bind(
         self, request: Request, options: list[Option], reasons: dict[str, Why], worth: float, now_s: float
