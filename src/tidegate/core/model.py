@@ -404,6 +404,16 @@ class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran")
     spent_s: float
 
 
+class ModelFailed(Record, frozen=True, kw_only=True, tag="model_failed"):
+    """A bug of ours: the model could not decide, or take in the fact before this one. Found by the shell.
+
+    `during` is `decide` or `due`, or the fact's tag; `error` is the error's type, and where in our code it was.
+    """
+
+    during: str
+    error: str
+
+
 class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     """All that operators have set by hand. It takes the place of what was set before.
 
@@ -418,7 +428,18 @@ class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
 
 
 Observation = (
-    Held | Released | Started | Uploaded | FirstToken | Ended | Judged | Probed | Checked | DecisionOverran | Overrides
+    Held
+    | Released
+    | Started
+    | Uploaded
+    | FirstToken
+    | Ended
+    | Judged
+    | Probed
+    | Checked
+    | DecisionOverran
+    | ModelFailed
+    | Overrides
 )
 
 

@@ -26,6 +26,7 @@ from tidegate.core.model import (
     Held,
     Judged,
     Likeness,
+    ModelFailed,
     Observation,
     Overrides,
     Policy,
@@ -52,6 +53,8 @@ from tidegate.core.value import contributions_usd, estimate, value_usd, worth_us
 from tidegate.core.waiting import Waiting
 from tidegate.core.why import Why
 
+# Where the static rule is to take over for no time at all, it still does for the decision that failed.
+STATIC_S_LEAST = 0.001
 # An endpoint that is merely full is worth waiting for.
 _FULL = (Why.BUSY, Why.MEMORY_TAKEN)
 
@@ -107,11 +110,12 @@ class Router:
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
-        length = self._lengths.of(request)
+        static = self._is_static(now_s)
+        length = self._lengths.unlearned(request) if static else self._lengths.of(request)
         models, reasons = self._eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
-        if self._is_static(now_s):
+        if static:
             return self._static(request, length, models, reasons, now_s)
         request = self._duals.priced(request, now_s)
         worth = worth_usd(request, length)
@@ -288,7 +292,17 @@ class Router:
         """Take in a fact. All learning happens here.
 
         An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
+
+        Raises what a model raises that cannot take it in. What is under way, held and said by operators is known all
+        the same, so that the static rule can go on.
         """
+        try:
+            self._take_in(fact, now_s)
+        except Exception:
+            self._keep_books(fact, now_s)
+            raise
+
+    def _take_in(self, fact: Observation, now_s: float) -> None:
         decided, self._decided = self._decided, None
         self._waiting.forget(fact)
         self._duals.settle(now_s)
@@ -327,9 +341,39 @@ class Router:
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.checked(fact)
             case DecisionOverran():
-                self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
+                self._fall_back(self._policy.static_s, now_s)
+            case ModelFailed():
+                self._fall_back(max(self._policy.static_s, STATIC_S_LEAST), now_s)
             case Overrides():
                 self._override(fact)
+
+    def _fall_back(self, for_s: float, now_s: float) -> None:
+        """The static rule is in force for so long."""
+        self._state.static_until_s = max(self._state.static_until_s, now_s + for_s)
+
+    def _keep_books(self, fact: Observation, now_s: float) -> None:
+        """What has to be known of a fact that the model could not take in, whatever it has got to."""
+        match fact:
+            case Held():
+                self._waiting.hold(fact.request, now_s)
+            case Released():
+                self._waiting.release(fact.request_id)
+            case Started():
+                self._waiting.release(fact.request_id)
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.keep_books(fact, now_s)
+            case Ended():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.keep_books(fact, now_s)
+            case Probed():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.state.up = fact.up
+            case ModelFailed():
+                self._fall_back(max(self._policy.static_s, STATIC_S_LEAST), now_s)
+            case Overrides():
+                self._override(fact)
+            case _:
+                pass
 
     def _predicted(
         self,

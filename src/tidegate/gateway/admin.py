@@ -176,6 +176,7 @@ class Admin:
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
             "static": dispatch.router.overrides.static,
+            "static_for_s": max(0.0, dispatch.router.state.static_until_s - now_s),
             "sessions": dispatch.router.sessions,
             "budget": self._spent(),
             "targets": self._targets(),
