@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,8 @@ from tests import make
 from tidegate.core.explore import uniform
 from tidegate.core.model import (
     Decision,
-    Endpoint,
     Ending,
+    Endpoint,
     FirstToken,
     Held,
     Overrides,
@@ -39,7 +40,7 @@ def explores(seed: int) -> str:
     return next(name for n in range(10_000) if uniform(seed, "explore", name := f"r{n}") < SHARE)
 
 
-def decided(*endpoints: Endpoint, share: float = SHARE, **changes: object) -> Decision:
+def decided(*endpoints: Endpoint, share: float = SHARE, **changes: Any) -> Decision:
     """What becomes of a request that explores if it may."""
     return make.router(*endpoints, explore_share=share).decide(make.request(explores(0), **changes), 0.0)
 
@@ -99,8 +100,9 @@ NEVER: dict[str, Callable[[], Decision]] = {
         vendor("a"), vendor("b"), rulings=(Ruling(rule="here", to=("a",), break_usd=0.0001),)
     ),
     "a rule has it here": lambda: decided(vendor("a"), vendor("b"), rulings=(Ruling(rule="here", to=("a",)),)),
-    "our other engine has one slot left": lambda: decided(
-        make.endpoint("a"), make.endpoint("b", concurrency=1), klass="chat"
+    "the other is an engine of ours": lambda: decided(make.endpoint("a"), make.endpoint("b")),
+    "nobody could save it for our engine has one slot": lambda: decided(
+        make.endpoint("a", concurrency=1), slow("b"), worth_usd=0.1
     ),
     "nobody explores": lambda: decided(vendor("a"), vendor("b"), share=0.0),
 }

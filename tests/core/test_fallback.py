@@ -1,18 +1,22 @@
-"""When the model fails, the static rule goes on: what is under way, held and said by operators is known all the same."""
+"""When the model fails, the static rule goes on: what is under way, held and set by hand is known all the same."""
 
-import msgspec
+from collections.abc import Callable
+
 import pytest
 
 from tests import make
+from tidegate.core.dual import Dual
 from tidegate.core.learned import Learned
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,
     Ending,
+    Endpoint,
     Fact,
     Held,
     Line,
     ModelFailed,
+    Observation,
     Overrides,
     Policy,
     Probed,
@@ -29,7 +33,7 @@ ENDPOINTS = (make.endpoint("laptop", concurrency=1), make.endpoint("cloud", loca
 FAILED = ModelFailed(during="decide", error="IndexError at regression.py:1")
 
 
-def broken(*names: str, policy: Policy | None = None, endpoints: tuple = ENDPOINTS) -> Router:
+def broken(*names: str, policy: Policy | None = None, endpoints: tuple[Endpoint, ...] = ENDPOINTS) -> Router:
     """A router that knows something of these endpoints with which nothing can be predicted."""
     router = Router(endpoints, policy or make.policy())
     request = make.request("taught")
@@ -111,21 +115,17 @@ def test_what_is_held_is_released_when_it_is_sent_without_a_prediction() -> None
     ],
     ids=lambda v: type(v).__name__,
 )
-def test_what_operators_probes_and_the_queue_say_holds_also_where_learning_fails(fact: Fact, holds) -> None:
+def test_what_operators_probes_and_the_queue_say_holds_also_where_learning_fails(
+    fact: Observation, holds: Callable[[Router], bool]
+) -> None:
     """What classes with a target have learned is settled with every fact: spoiled, nothing is taken in any more."""
     router = Router(ENDPOINTS, make.policy())
     waits = make.request("waits", attainment=0.9, ttft_s=3.0)
     router.observe(Held(request=waits), 0.0)
-    router.state.duals["chat"] = msgspec.structs.replace(dual(), level=None)  # type: ignore[arg-type]
+    router.state.duals["chat"] = Dual(level=None)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        router.observe(fact, 5.0)  # type: ignore[arg-type]
+        router.observe(fact, 5.0)
     assert holds(router)
-
-
-def dual():
-    from tidegate.core.dual import Dual
-
-    return Dual()
 
 
 def test_a_trial_of_a_breaker_that_ended_while_the_model_failed_does_not_block_for_ever() -> None:

@@ -85,12 +85,14 @@ def test_a_journal_of_who_explores_replays_and_deciding_twice_is_the_same(seed: 
 def test_primaries_are_as_frequent_as_their_propensities_say(
     pair: tuple[Endpoint, Endpoint], request: Request, steps: list[float], share: float, seed: int
 ) -> None:
-    alike = tuple(replace(pair[1], name=f"c{n}", prior=make.scaled(pair[1].prior, 1.0 + s)) for n, s in enumerate(steps))
-    routers = Router((*pair, *alike), make.policy(explore_share=share, seed=seed))
+    alike = tuple(
+        replace(pair[1], name=f"c{n}", prior=make.scaled(pair[1].prior, 1.0 + s)) for n, s in enumerate(steps)
+    )
+    router = Router((*pair, *alike), make.policy(explore_share=share, seed=seed))
     found = Counter[str]()
     told: dict[str, float] = {}
     for n in range(DRAWS):
-        decision = routers.decide(replace(request, id=f"r{n}"), 0.0)
+        decision = router.decide(replace(request, id=f"r{n}"), 0.0)
         name = decision.plan[0].endpoint
         found[name] += 1
         # The same request and state: the same probability, whenever it is picked.

@@ -41,26 +41,43 @@ class Trial(msgspec.Struct, frozen=True, gc=False):
     cutover_s: float | None
 
 
+class _Rescue(msgspec.Struct, frozen=True, gc=False):
+    """The best starts after `cutover_s`, and then keeps the promise with this chance. `early` and `steady` are the
+    request with that limit on its first content alone, and with its limit on tokens alone, if it has one."""
+
+    cutover_s: float
+    kept: float
+    early: Request
+    steady: Request | None
+
+
 def trials(request: Request, options: list[Option], worth_usd: float, spent_s: float) -> list[Trial]:
     """Of what a decision has predicted `spent_s` after the request's arrival, those that may be asked before the best,
     by name; the best is none of them.
 
-    Of our own engines none is given its last slot for this.
+    None is an engine of ours: what it takes of their time is in no prediction of value, and is lost by those that come
+    next. They are asked anyway, when the best of them is full.
     """
     if len(options) < 2:
         return []
     best = min(options, key=plan.by_value)
     if best.attainment < ATTAINMENT_LEAST:
         return []
+    least = max(ATTAINMENT_LEAST, best.attainment - ATTAINMENT_LESS_MAX)
+    usd_max = LOSS_SHARE_MAX * worth_usd
+    rescue = _rescue(request, best, least, spent_s)
     found = []
     for option in options:
-        if option is best or option.model.state.breaker.openings or option.base.rule_usd > best.base.rule_usd:
+        if option is best or option.model.owned or option.model.state.breaker.openings:
             continue
-        if option.model.owned and option.model.room <= 1:
+        if option.base.rule_usd > best.base.rule_usd:
             continue
-        trial = _trial(request, best, option, worth_usd, spent_s)
-        if trial is not None:
-            found.append(trial)
+        if option.attainment >= least:
+            affords = _affords(request, option.base.cost_usd, best.base.cost_usd)
+            if affords and best.value_usd - option.value_usd <= usd_max:
+                found.append(Trial(option, None))
+        elif rescue is not None and _is_saved(request, rescue, best, option, least, worth_usd, spent_s):
+            found.append(Trial(option, plan.to_ms(rescue.cutover_s)))
     found.sort(key=_name)
     return found
 
@@ -84,27 +101,46 @@ def uniform(seed: int, purpose: str, key: str) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2.0**53
 
 
-def _trial(request: Request, best: Option, option: Option, worth_usd: float, spent_s: float) -> Trial | None:
-    least = max(ATTAINMENT_LEAST, best.attainment - ATTAINMENT_LESS_MAX)
-    usd_max = LOSS_SHARE_MAX * worth_usd
-    cost_usd, best_usd = option.base.cost_usd, best.base.cost_usd
-    if option.attainment >= least:
-        sure = best.value_usd - option.value_usd <= usd_max and _affords(request, cost_usd, best_usd)
-        return Trial(option, None) if sure else None
+def _rescue(request: Request, best: Option, least: float, spent_s: float) -> _Rescue | None:
+    """How the best still keeps the promise where another one is asked first; None where it may not."""
     slo = request.slo
     # The end of an answer is up to whoever began it, and comes too late to begin another one.
     if slo.ttft_s is None or slo.e2e_s is not None or (best.model.owned and best.model.room <= 1):
         return None
     cutover_s = PATIENCE * (slo.ttft_s - spent_s)
-    if cutover_s <= 0.0 or not _affords(request, cost_usd + best_usd, best_usd):
+    if cutover_s <= 0.0:
         return None
     kept = attainment(request, best.base, spent_s + cutover_s)
-    if slo.tpot_s is not None:
-        kept = min(kept, attainment(replace(request, slo=Slo(tpot_s=slo.tpot_s)), option.base, spent_s))
-    first = attainment(replace(request, slo=Slo(ttft_s=spent_s + cutover_s)), option.base, spent_s)
-    # As if nothing that the other one begins were kept any better, and the best were paid whenever it starts.
-    lost_usd = worth_usd * (best.attainment - kept) + cost_usd - best_usd + (1.0 - first) * best_usd
-    return Trial(option, plan.to_ms(cutover_s)) if kept >= least and lost_usd <= usd_max else None
+    if kept < least:
+        return None
+    early = replace(request, slo=Slo(ttft_s=spent_s + cutover_s))
+    steady = None if slo.tpot_s is None else replace(request, slo=Slo(tpot_s=slo.tpot_s))
+    return _Rescue(cutover_s, kept, early, steady)
+
+
+def _is_saved(
+    request: Request,
+    rescue: _Rescue,
+    best: Option,
+    option: Option,
+    least: float,
+    worth_usd: float,
+    spent_s: float,
+) -> bool:
+    """Whether asking this one first loses next to nothing, for the best starts beside it in time."""
+    cost_usd, best_usd = option.base.cost_usd, best.base.cost_usd
+    if not _affords(request, cost_usd + best_usd, best_usd):
+        return False
+    kept = rescue.kept
+    if rescue.steady is not None:
+        # Tokens are those of whoever began.
+        kept = min(kept, attainment(rescue.steady, option.base, spent_s))
+        if kept < least:
+            return False
+    begins = attainment(rescue.early, option.base, spent_s)
+    # As if an answer that it begins were kept no better, and the best were paid whenever it starts.
+    lost_usd = worth_usd * (best.attainment - kept) + cost_usd - best_usd + (1.0 - begins) * best_usd
+    return lost_usd <= LOSS_SHARE_MAX * worth_usd
 
 
 def _affords(request: Request, cost_usd: float, best_usd: float) -> bool:

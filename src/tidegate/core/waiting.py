@@ -334,9 +334,7 @@ class Waiting:
             # It tells of lengths, too.
             self._known_lengths.clear()
             self._bases.clear()
-        elif self._bases and not isinstance(
-            fact, Held | Released | Judged | Overrides | DecisionOverran | ModelFailed
-        ):
+        elif self._bases and not isinstance(fact, Held | Released | Judged | Overrides | DecisionOverran | ModelFailed):
             # Those are not about how long anything takes.
             self._bases.pop(fact.endpoint, None)
 

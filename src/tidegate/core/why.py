@@ -73,7 +73,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_PINNED: "operators have pinned this model here",
     Why.ONLY_AVAILABLE: "every other endpoint is drained, down, backing off or full",
     Why.ONLY_ENDPOINT: "no other endpoint serves this model",
-    Why.EXPLORES: "to learn what it is like: the promise is as good as sure here, too, and the best is next in the plan",
+    Why.EXPLORES: "to learn what it is like: little is at risk by that, and the best one is next in the plan",
     Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
     Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
     Why.WAITS_FOR_SHARE: "it waits behind requests of a key that has had less of our engines, and would be late",
