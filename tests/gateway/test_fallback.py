@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually
-from tidegate.core.model import Decision, ModelFailed
+from tidegate.core.model import Decision, DecisionOverran, ModelFailed, replace
 from tidegate.core.why import Why
 from tidegate.engines.fake import Script
 
@@ -42,6 +42,31 @@ async def test_every_request_is_answered_by_the_static_rule_and_one_line_says_wh
         assert all(one.error.startswith("IndexError") for one in told)
     (event,) = [e for e in home.log("event") if e["event"] == "model failed"]
     assert (event["level"], event["during"], event["static_for_s"]) == ("error", "decide", 60)
+
+
+async def test_after_a_decision_that_took_too_long_the_static_rule_decides_for_a_while(tmp_path: Path) -> None:
+    async with house(tmp_path, policy={"static_s": 60}) as home:
+        dispatch = home.gateway.dispatch
+        dispatch._policy = replace(dispatch._policy, decide_budget_s=0.0)
+        answers = [(await home.ask()).header("x-tidegate-why") for _ in range(3)]
+        assert answers[0] != "static_rule"
+        assert answers[1:] == ["static_rule"] * 2
+        assert fallbacks((await home.get("/metrics", admin=True)).body, "overran") == 3
+        assert sum(isinstance(line.fact, DecisionOverran) for line in home.journal()) == 3
+
+
+async def test_a_step_that_nobody_can_say_is_allowed_is_not_taken(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(Script(first_s=60)), cloud=remote()) as home:
+        asking = asyncio.create_task(home.ask(x_tidegate_slo_ttft_ms="50000"))
+        await eventually(lambda: home.engines["laptop"].in_flight == 1)
+        # Operators do something, so that the later step has to be allowed again.
+        await home.change("PUT", "/api/endpoints/laptop/drain")
+        state = home.gateway.router.endpoint("cloud").state
+        before_s, state.not_before_s = state.not_before_s, None  # type: ignore[assignment]
+        await home.fell("laptop")
+        assert (await asking).status == 503
+        assert home.engines["cloud"].seen == []
+        state.not_before_s = before_s
 
 
 async def test_data_that_must_stay_local_stays_while_the_model_fails(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Router:
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
         static = self._is_static(now_s)
-        length = self._lengths.unlearned(request) if static else self._lengths.of(request)
+        length = self._length(request, static=static)
         models, reasons = self._eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
@@ -223,7 +223,7 @@ class Router:
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
-        length = self._lengths.of(request)
+        length = self._length(request, static=self._is_static(now_s))
         return self._eligible.forbids(request, endpoint, length, now_s)
 
     @property
@@ -611,6 +611,10 @@ class Router:
         if not _takes(model, request, length, now_s) or model.prompts_done_s(now_s) > now_s + model.ahead_s:
             return False
         return model.room > 1 or is_urgent(request) or not self._waiting.headroom(model, now_s)
+
+    def _length(self, request: Request, *, static: bool) -> Length:
+        """What is believed of its output. The static rule asks nothing that is learned."""
+        return self._lengths.unlearned(request) if static else self._lengths.of(request)
 
     def _is_static(self, now_s: float) -> bool:
         return now_s < self._state.static_until_s or self._state.overrides.static

@@ -155,6 +155,14 @@ class Dispatch:
                 request_id=request.id, plan=(), why=Why.MODEL_FAILED, retry_after_s=max(FAILED_RETRY_S, self._static_s)
             )
 
+    def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
+        """What excludes an endpoint now that an earlier decision picked; a model that cannot say allows nothing."""
+        try:
+            return self.router.forbids(request, endpoint, now_s)
+        except Exception as error:
+            self._fall_back("forbids", error, now_s)
+            return Why.MODEL_FAILED
+
     def _fall_back(self, during: str, error: Exception, now_s: float) -> None:
         """Let the static rule take over, and say so: in the journal, a metric, and one line of the log for as long."""
         where = _where(error)
