@@ -57,3 +57,17 @@ def test_memory_is_told_where_it_is_known() -> None:
     print_explained(Console(file=text, width=120), found)
     told = [line for line in text.getvalue().splitlines() if "memory of" in line]
     assert told == ["  memory of laptop: about 350 tokens are needed, 3096 are free"]
+
+
+def test_how_likely_a_choice_was_is_told_where_it_was_not_certain() -> None:
+    vendors = make.endpoint("north", local=False), make.endpoint("south", local=False)
+    router = make.router(*vendors, explore_share=0.02)
+    request = make.request("r")
+    decision = router.decide(request, 0.0)
+    text = io.StringIO()
+    print_explained(Console(file=text, width=140), explained(router, request, decision, 0.0))
+    assert f"chosen with a probability of {decision.propensity:g}" in text.getvalue()
+    certain = make.router(*vendors).decide(request, 0.0)
+    text = io.StringIO()
+    print_explained(Console(file=text, width=140), explained(make.router(*vendors), request, certain, 0.0))
+    assert "probability" not in text.getvalue()

@@ -108,6 +108,29 @@ async def test_the_switch_puts_the_static_rule_in_force_until_it_is_taken_back(t
         assert (await home.ask()).header("x-tidegate-why") != "static_rule"
 
 
+async def test_the_switch_takes_force_for_what_is_held_and_shows(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(SLOW, concurrency=1), policy={"recheck_ms": 10_000}) as home:
+        first = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].made > 0)
+        second = asyncio.create_task(home.ask())
+        await eventually(lambda: home.gateway.router.held == 1)
+        await put(home, "/api/static")
+        assert (await home.get("/api/state", admin=True)).json["static"] is True
+        # It keeps waiting for its slot, and no prediction lets it start.
+        assert (await second).header("x-tidegate-why") == "static_rule"
+        await first
+        assert home.engines["laptop"].peak == 1
+
+
+async def test_the_switch_outlives_a_reload(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        await put(home, "/api/static")
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        assert (await reload(home))["applied"]
+        assert home.gateway.router.overrides.static
+        assert (await home.ask()).header("x-tidegate-why") == "static_rule"
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_operators_do_what_must_stay_stays(tmp_path: Path, seed: int) -> None:
     """Drains, pins, the switch and reloads in any order, under a stream of requests that must stay local."""

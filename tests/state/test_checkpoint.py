@@ -150,6 +150,12 @@ def test_another_policy_is_refused_with_what_differs_and_what_to_do(tmp_path: Pa
     assert str(file.path) in restored.refused
 
 
+def test_who_explores_goes_on_with_what_was_learned_without(tmp_path: Path) -> None:
+    with opened(tmp_path) as file:
+        file.write(made())
+        assert back(file, policy=replace(POLICY, explore_share=0.01)).state is not None
+
+
 def test_what_was_learned_under_this_policy_is_found_behind_another(tmp_path: Path) -> None:
     with opened(tmp_path) as file:
         file.write(made(NOW_S))

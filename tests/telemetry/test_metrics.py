@@ -58,6 +58,7 @@ def used() -> Metrics:
     """Metrics in which everything was counted once."""
     metrics = Metrics()
     metrics.decided(Why.CHEAPEST_ON_TIME, 3e-5, refused=False)
+    metrics.fell_back("overran")
     metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
     metrics.bad_request(404)
     metrics.ruled("long-prompts")

@@ -76,6 +76,8 @@ def print_explained(console: Console, one: Explained) -> None:
         f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
         soft_wrap=True,
     )
+    if decision.propensity < 1.0:
+        console.print(f"  chosen with a probability of {decision.propensity:.4g}, for some requests explore")
     for ruling in request.rulings:
         console.print(f"  rule [bold]{ruling.rule}[/] holds: {ruling_text(ruling)}", soft_wrap=True)
     if request.attainment is not None and one.worth_share is not None:

@@ -135,6 +135,7 @@ def policy(table: PolicyTable) -> Policy:
         quantile=table.quantile,
         decide_budget_s=table.decide_budget_ms / 1000,
         static_s=table.static_s,
+        explore_share=table.explore_share,
     )
 
 

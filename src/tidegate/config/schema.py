@@ -252,6 +252,16 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "a burst and forgives a single hiccup.",
         ),
     ] = 1.0
+    explore_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.1,  # one in ten teaches as much as anything does that changes within minutes
+            description="Of requests that have slack, the share that is sent first to another endpoint than the best, "
+            "to learn what that is like. Off, unless somebody wants to judge other policies on the journal: see "
+            "docs/explanation/exploring.md for what it gains and costs.",
+        ),
+    ] = 0.0
 
 
 BUDGET_USD_MIN = 0.01  # a cent: below, no request would fit

@@ -68,6 +68,12 @@ class Eligible:
             return Why.UNKNOWN_MODEL
         return self.now(request, length, now_s)[1].get(endpoint)
 
+    def is_free(self, request: Request, now_s: float) -> bool:
+        """Whether neither operators nor its own conversation have a place for it."""
+        if self._pinned and request.model in self._pinned:
+            return False
+        return not request.session or not self._sessions.begun(request.session, now_s)
+
     def _within(
         self, request: Request, length: Length, needed: int, now_s: float
     ) -> tuple[list[EndpointModel], dict[str, Why]]:

@@ -37,7 +37,7 @@ from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import NOTHING, Given, Prompt
-from tidegate.core.reserve import Prefills, Reservation
+from tidegate.core.reserve import Prefills, Reservation, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState
@@ -441,6 +441,23 @@ class EndpointModel:
         elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT) and not self._loads(reservation, fact.e2e_s, now_s):
             self.timing.learn_silence(reservation, fact.e2e_s, now_s)
         return reservation
+
+    def keep_books(self, fact: Started | Ended, now_s: float) -> None:
+        """What holds a place here, where the model could not take in that an attempt began or ended: of one that began
+        nothing is predicted, and of one that is over nothing is learned."""
+        reservations, breaker = self.state.reservations, self.state.breaker
+        if isinstance(fact, Started):
+            if fact.request_id not in reservations:
+                reservations[fact.request_id] = unpredicted(fact, now_s)
+            breaker.started(fact.request_id, now_s)
+        else:
+            reservations.pop(fact.request_id, None)
+            if breaker.trial == fact.request_id:
+                breaker.learn(fact.request_id, fact.ending, now_s)
+        self._context_tokens = sum([r.prompt_tokens for r in reservations.values()])
+        self._slots = None
+        self.memory = Memory(self.state.memory, reservations, owned=self.owned)
+        self._declare_memory()
 
     def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""

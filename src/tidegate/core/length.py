@@ -127,6 +127,10 @@ class LengthModel:
             request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
         )
 
+    def unlearned(self, request: Request) -> Length:
+        """What is believed of any output, whatever was counted."""
+        return self.at("", request.output_tokens_max)
+
     def at(
         self,
         klass: str,

@@ -419,6 +419,16 @@ class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran")
     spent_s: float
 
 
+class ModelFailed(Record, frozen=True, kw_only=True, tag="model_failed"):
+    """A bug of ours: the model could not decide, or take in the fact before this one. Found by the shell.
+
+    `during` is `decide`, `due`, `forbids` or the fact's tag; `error` is the type of the error, and where it was.
+    """
+
+    during: str
+    error: str
+
+
 class Overrides(Record, frozen=True, kw_only=True, tag="overrides"):
     """All that operators have set by hand. It takes the place of what was set before.
 
@@ -444,6 +454,7 @@ Observation = (
     | Probed
     | Checked
     | DecisionOverran
+    | ModelFailed
     | Overrides
 )
 
@@ -462,6 +473,7 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
     quantile: float = 0.9
     decide_budget_s: float = 0.005
     static_s: float = 1.0
+    explore_share: float = 0.0
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):

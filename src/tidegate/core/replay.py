@@ -14,6 +14,7 @@ from tidegate.core.model import (
     Decision,
     Held,
     Line,
+    ModelFailed,
     Record,
     Released,
     Request,
@@ -22,6 +23,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.router import Router
 from tidegate.core.state import State
+from tidegate.core.why import Why
 
 
 class ReplayError(Exception):
@@ -61,15 +63,28 @@ class Explained(Record, frozen=True, kw_only=True):
 
 
 class Replay:
-    """Feeds lines one by one; `router` is as it was after the last one, `requests` those not yet sent or refused."""
+    """Feeds lines one by one; `router` is as it was after the last one, `requests` those not yet sent or refused.
+
+    Where a fact was not taken in whole, the next line says so: the same software fails here, too, and knows as much
+    after that as it did then. Another one may know more from there on, until the next segment begins with what was
+    known.
+    """
 
     def __init__(self) -> None:
         self.router: Router | None = None
         self.requests: dict[str, Request] = {}
+        self._failure: Exception | None = None
 
     def feed(self, line: Line) -> Decision | None:
-        """Take in one line. For a decision, what the core decides now; None for every other fact."""
+        """Take in one line. For a decision, what the core decides now; None for every other fact, and where not even
+        the static rule could decide."""
         fact, now_s = line.fact, line.at_s
+        failure, self._failure = self._failure, None
+        if failure is not None and not isinstance(fact, ModelFailed):
+            raise ReplayError(
+                f"{type(failure).__name__} at a fact that was taken in when the journal was written; "
+                "replay it with the software that wrote it"
+            ) from failure
         if isinstance(fact, Segment):
             self._begin(fact)
             return None
@@ -84,12 +99,15 @@ class Replay:
                 raise ReplayError(f"decision about {fact.request_id}, whose request is not in the journal")
             if not fact.plan:
                 self.requests.pop(fact.request_id)
-            return self.router.decide(request, now_s)
+            return None if fact.why is Why.MODEL_FAILED else self.router.decide(request, now_s)
         if isinstance(fact, Started | Released):
             self.requests.pop(fact.request_id, None)
         elif isinstance(fact, Held):
             self.requests[fact.request.id] = fact.request
-        self.router.observe(fact, now_s)
+        try:
+            self.router.observe(fact, now_s)
+        except Exception as error:
+            self._failure = error
         return None
 
     def _begin(self, segment: Segment) -> None:

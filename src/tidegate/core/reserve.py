@@ -7,8 +7,9 @@ import msgspec
 
 from tidegate.core.bins import AHEAD_TOKENS, Ahead
 from tidegate.core.counts import Turns
-from tidegate.core.latency import Sent
+from tidegate.core.latency import PARTS, Sent
 from tidegate.core.mixture import Mixture
+from tidegate.core.model import Started
 from tidegate.core.prompts import Given
 
 # What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
@@ -17,6 +18,10 @@ OVERDUE_SHARE = 0.2
 SOONEST_SHARE = 0.05
 # What is under way has not ended yet.
 SOON_S = 0.001
+# Where nothing can be predicted: an answer of usual length, which begins soon.
+FIRST_S_UNKNOWN = 1.0
+DECODE_S_UNKNOWN = 10.0
+OUTPUT_TOKENS_UNKNOWN = 1024
 
 
 class ColdSent(msgspec.Struct, gc=False):
@@ -141,6 +146,34 @@ class Reservation(msgspec.Struct, kw_only=True):
             max(begins_s + token_s * _in_all(middle, streamed, place, OVERDUE_SHARE), least_s),
             max(begins_s + token_s * _in_all(long, streamed, place, OVERDUE_SHARE), least_s),
         )
+
+
+def unpredicted(fact: Started, now_s: float) -> Reservation:
+    """An attempt of which nothing could be predicted: it takes its place, and teaches nothing."""
+    first_s, nothing = FIRST_S_UNKNOWN, [0.0] * PARTS
+    return Reservation(
+        started_s=now_s,
+        klass=fact.klass,
+        prompt_tokens=fact.prompt_tokens,
+        output_tokens_max=fact.output_tokens_max,
+        completions=fact.completions,
+        network_s=0.0,
+        ttft_s=first_s,
+        ttft_s_high=first_s,
+        warm_s_high=first_s,
+        e2e_s_high=first_s + DECODE_S_UNKNOWN,
+        output_row=0,
+        ttft=Sent(nothing, first_s, first_s, 1.0, 1.0, 0.0, 0, 0),
+        tpot=Sent(nothing, first_s, first_s, 1.0, 1.0, 0.0, 0, 0),
+        prefill_s=first_s,
+        first_s_mean=first_s,
+        decode_s_mean=DECODE_S_UNKNOWN,
+        model=fact.model,
+        key=fact.key,
+        session=fact.session,
+        teaches=False,
+        output_tokens_high=fact.output_tokens_max or OUTPUT_TOKENS_UNKNOWN,
+    )
 
 
 class Prefills(msgspec.Struct):

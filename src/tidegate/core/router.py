@@ -4,7 +4,7 @@ from math import inf
 
 import msgspec
 
-from tidegate.core import memory, plan, rules
+from tidegate.core import explore, memory, plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.budget import Budgets
@@ -28,6 +28,7 @@ from tidegate.core.model import (
     Held,
     Judged,
     Likeness,
+    ModelFailed,
     Observation,
     Overrides,
     Policy,
@@ -54,6 +55,8 @@ from tidegate.core.value import contributions_usd, estimate, value_usd, worth_us
 from tidegate.core.waiting import Waiting
 from tidegate.core.why import Why
 
+# Where the static rule is to take over for no time at all, it still does for the decision that failed.
+STATIC_S_LEAST = 0.001
 # An endpoint that is merely full is worth waiting for.
 _FULL = (Why.BUSY, Why.MEMORY_TAKEN)
 
@@ -112,11 +115,12 @@ class Router:
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
-        length = self._lengths.of(request)
+        static = self._is_static(now_s)
+        length = self._length(request, static=static)
         models, reasons = self._eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
-        if self._is_static(now_s):
+        if static:
             return self._static(request, length, models, reasons, now_s)
         request = self._priced(request, now_s)
         worth = worth_usd(request, length)
@@ -127,7 +131,10 @@ class Router:
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
         self._decided = request, now_s, options
-        return self._run(request, options, reasons, worth, now_s)
+        found = self._run(request, options, reasons, worth, now_s)
+        if not self._policy.explore_share or held:
+            return found
+        return self._explored(found, request, options, reasons, worth, now_s)
 
     def due(self, now_s: float) -> list[Request]:
         """Held requests whose turn has come, in its order: `decide` lets none of them wait on, and only them.
@@ -229,7 +236,7 @@ class Router:
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
-        length = self._lengths.of(request)
+        length = self._length(request, static=self._is_static(now_s))
         return self._eligible.forbids(request, endpoint, length, now_s)
 
     @property
@@ -298,7 +305,17 @@ class Router:
         """Take in a fact. All learning happens here.
 
         An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
+
+        Raises what a model raises that cannot take it in. What is under way, held and said by operators is known all
+        the same, so that the static rule can go on.
         """
+        try:
+            self._take_in(fact, now_s)
+        except Exception:
+            self._keep_books(fact, now_s)
+            raise
+
+    def _take_in(self, fact: Observation, now_s: float) -> None:
         decided, self._decided = self._decided, None
         self._waiting.forget(fact)
         self._duals.settle(now_s)
@@ -340,13 +357,43 @@ class Router:
                 if (model := self._models.get(fact.endpoint)) is not None:
                     model.checked(fact)
             case DecisionOverran():
-                self._state.static_until_s = max(self._state.static_until_s, now_s + self._policy.static_s)
+                self._fall_back(self._policy.static_s, now_s)
+            case ModelFailed():
+                self._fall_back(max(self._policy.static_s, STATIC_S_LEAST), now_s)
             case Overrides():
                 self._override(fact)
 
     def _priced(self, request: Request, now_s: float) -> Request:
         """The request with what its promise is worth now, and the dollars that it would cost."""
         return self._budgets.priced(self._duals.priced(request, now_s))
+
+    def _fall_back(self, for_s: float, now_s: float) -> None:
+        """The static rule is in force for so long."""
+        self._state.static_until_s = max(self._state.static_until_s, now_s + for_s)
+
+    def _keep_books(self, fact: Observation, now_s: float) -> None:
+        """What has to be known of a fact that the model could not take in, whatever it has got to."""
+        match fact:
+            case Held():
+                self._waiting.hold(fact.request, now_s)
+            case Released():
+                self._waiting.release(fact.request_id)
+            case Started():
+                self._waiting.release(fact.request_id)
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.keep_books(fact, now_s)
+            case Ended():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.keep_books(fact, now_s)
+            case Probed():
+                if (model := self._models.get(fact.endpoint)) is not None:
+                    model.state.up = fact.up
+            case ModelFailed():
+                self._fall_back(max(self._policy.static_s, STATIC_S_LEAST), now_s)
+            case Overrides():
+                self._override(fact)
+            case _:
+                pass
 
     def _predicted(
         self,
@@ -458,6 +505,30 @@ class Router:
             steps = (*steps, Wait(endpoint=busy[0], until_s=until_s))
         return Decision(request_id=request.id, plan=steps, why=why)
 
+    def _explored(
+        self,
+        found: Decision,
+        request: Request,
+        options: list[Option],
+        reasons: dict[str, Why],
+        worth: float,
+        now_s: float,
+    ) -> Decision:
+        """What was found, or now and then another endpoint first, where that is as good as sure to do no harm."""
+        if self._attempts_max(request) == 1 or not self._eligible.is_free(request, now_s):
+            return found
+        trials = explore.trials(request, options, worth, now_s - request.arrived_s)
+        if not trials:
+            return found
+        trial, propensity = explore.pick(trials, self._policy.explore_share, self._policy.seed, request.id)
+        if trial is not None:
+            ranked = [trial.option, *(o for o in sorted(options, key=plan.by_value) if o is not trial.option)]
+            found = self._go(request, ranked, reasons, Why.EXPLORES, worth, now_s)
+            if trial.cutover_s is not None:
+                first = replace(found.plan[0], cutover_s=trial.cutover_s)
+                found = replace(found, plan=(first, *found.plan[1:]))
+        return replace(found, propensity=propensity)
+
     def _bind(
         self, request: Request, options: list[Option], reasons: dict[str, Why], worth: float, now_s: float
     ) -> Decision:
@@ -560,6 +631,10 @@ class Router:
         if not _takes(model, request, length, now_s) or model.prompts_done_s(now_s) > now_s + model.ahead_s:
             return False
         return model.room > 1 or is_urgent(request) or not self._waiting.headroom(model, now_s)
+
+    def _length(self, request: Request, *, static: bool) -> Length:
+        """What is believed of its output. The static rule asks nothing that is learned."""
+        return self._lengths.unlearned(request) if static else self._lengths.of(request)
 
     def _is_static(self, now_s: float) -> bool:
         return now_s < self._state.static_until_s or self._state.overrides.static

@@ -37,6 +37,11 @@ class Sessions:
         home = models.get(pin.endpoint)
         return home if home is not None and any(m.is_one_with(home) for m in serving) else None
 
+    def begun(self, session: str, now_s: float) -> bool:
+        """Whether this conversation was answered somewhere of late, wherever it may go on."""
+        pin = self._pins.get(session)
+        return pin is not None and now_s - pin.used_s < PIN_S
+
     def served(self, session: str, endpoint: str, now_s: float) -> None:
         """It was answered there: that is where it goes on."""
         pins = self._pins

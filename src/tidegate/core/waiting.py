@@ -21,6 +21,7 @@ from tidegate.core.model import (
     Ended,
     Held,
     Judged,
+    ModelFailed,
     Observation,
     Overrides,
     Policy,
@@ -337,7 +338,9 @@ class Waiting:
             # It tells of lengths, too.
             self._known_lengths.clear()
             self._bases.clear()
-        elif self._bases and not isinstance(fact, Held | Released | Judged | Drawn | Overrides | DecisionOverran):
+        elif self._bases and not isinstance(
+            fact, Held | Released | Judged | Drawn | Overrides | DecisionOverran | ModelFailed
+        ):
             # Those are not about how long anything takes.
             self._bases.pop(fact.endpoint, None)
 

@@ -25,6 +25,7 @@ class Why(StrEnum):
     ONLY_PINNED = "only_pinned"
     ONLY_AVAILABLE = "only_available"
     ONLY_ENDPOINT = "only_endpoint"
+    EXPLORES = "explores"
     STATIC_RULE = "static_rule"
     # Why not yet
     WAITS_FOR_SLOT = "waits_for_slot"
@@ -50,6 +51,7 @@ class Why(StrEnum):
     MEMORY_TAKEN = "memory_taken"
     HOLD_FULL = "hold_full"
     SHARE_FULL = "share_full"
+    MODEL_FAILED = "model_failed"
 
 
 WHY_TEXT: dict[Why, str] = {
@@ -71,6 +73,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.ONLY_PINNED: "operators have pinned this model here",
     Why.ONLY_AVAILABLE: "every other endpoint is drained, down, backing off or full",
     Why.ONLY_ENDPOINT: "no other endpoint serves this model",
+    Why.EXPLORES: "to learn what it is like: little is at risk by that, and the best one is next in the plan",
     Why.STATIC_RULE: "the static rule is in force: local if it fits, else the cheapest remote",
     Why.WAITS_FOR_SLOT: "waiting for a slot of our own still keeps the promise and costs less",
     Why.WAITS_FOR_SHARE: "it waits behind requests of a key that has had less of our engines, and would be late",
@@ -93,5 +96,6 @@ WHY_TEXT: dict[Why, str] = {
     Why.BUSY: "as much is in flight there as it takes",
     Why.MEMORY_TAKEN: "beside what runs there, the engine's memory does not hold prompt and output",
     Why.HOLD_FULL: "every slot is taken and the hold queue is full",
+    Why.MODEL_FAILED: "a bug of ours: not even the static rule could decide",
     Why.SHARE_FULL: "the hold queue is full, and the key has its share of its places while others need theirs",
 }

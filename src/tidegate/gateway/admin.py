@@ -185,6 +185,7 @@ class Admin:
             "in_flight": dispatch.in_flight,
             "held": dispatch.router.held,
             "static": dispatch.router.overrides.static,
+            "static_for_s": max(0.0, dispatch.router.state.static_until_s - now_s),
             "sessions": dispatch.router.sessions,
             "budget": (spent := self._spent()),
             "budget_prices": {} if spent is None else {c.name: p for c, p in self._prices(spent).items()},

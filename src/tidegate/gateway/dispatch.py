@@ -4,6 +4,7 @@ What passes is journalled in the order in which the router saw it, so that repla
 """
 
 import asyncio
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -17,6 +18,7 @@ from tidegate.core.model import (
     DecisionOverran,
     Ended,
     FirstToken,
+    ModelFailed,
     Observation,
     Overrides,
     Policy,
@@ -26,6 +28,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.plan import to_ms
 from tidegate.core.router import Router
+from tidegate.core.why import Why
 from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.upstream import Upstream
@@ -37,6 +40,8 @@ from tidegate.wire.tokens import TokenRatio
 # A request may take minutes, and what is held looks again twice a second; a pass over a thousand requests in flight
 # costs 0.1 ms. Cutovers have timers of their own, since they come as late as they can without being too late.
 SWEEP_S = 0.05
+# Where not even the static rule could decide: a client may try again, and whatever it was may have passed.
+FAILED_RETRY_S = 1.0
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
 
@@ -106,15 +111,20 @@ class Dispatch:
         self._check_pending = False
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._swept_s = 0.0
+        # Until when the log has told of a failure of the model.
+        self._failure_told_s = 0.0
 
     # --- the core -------------------------------------------------------------------------------------------------
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Ask the router, write down what it said, and tell it if it took too long."""
         started_s = clock.tick_s()
-        decision = self.router.decide(request, now_s)
+        try:
+            decision = self.router.decide(request, now_s)
+        except Exception as error:
+            decision = self._decided_without(request, error, now_s)
         spent_s = clock.tick_s() - started_s
-        if spent_s > self._policy.decide_budget_s:
+        if spent_s > self._policy.decide_budget_s and decision.why is not Why.MODEL_FAILED:
             # A neighbour that took the core is not to blame on the decision: being a read, it can be timed again.
             started_s = clock.tick_s()
             self.router.decide(request, now_s)
@@ -130,8 +140,41 @@ class Dispatch:
         elif len(known.decisions) < 8:
             known.decisions.append((now_s, decision))
         if spent_s > self._policy.decide_budget_s:
+            self.metrics.fell_back("overran")
             self.tell(DecisionOverran(spent_s=spent_s), now_s)
         return decision
+
+    def _decided_without(self, request: Request, error: Exception, now_s: float) -> Decision:
+        """The model failed: the static rule decides, and if that fails, too, the request is refused."""
+        self._fall_back("decide", error, now_s)
+        try:
+            return self.router.decide(request, now_s)
+        except Exception as again:
+            self._fall_back("decide", again, now_s)
+            return Decision(
+                request_id=request.id, plan=(), why=Why.MODEL_FAILED, retry_after_s=max(FAILED_RETRY_S, self._static_s)
+            )
+
+    def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
+        """What excludes an endpoint now that an earlier decision picked; a model that cannot say allows nothing."""
+        try:
+            return self.router.forbids(request, endpoint, now_s)
+        except Exception as error:
+            self._fall_back("forbids", error, now_s)
+            return Why.MODEL_FAILED
+
+    def _fall_back(self, during: str, error: Exception, now_s: float) -> None:
+        """Let the static rule take over, and say so: in the journal, a metric, and one line of the log for as long."""
+        where = _where(error)
+        self.metrics.fell_back(during)
+        if now_s >= self._failure_told_s:
+            self._failure_told_s = now_s + max(FAILED_RETRY_S, self._static_s)
+            self.log.event("error", "model failed", during=during, error=where, static_for_s=self._static_s)
+        self.tell(ModelFailed(during=during, error=where), now_s)
+
+    @property
+    def _static_s(self) -> float:
+        return self._policy.static_s
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Write down a request, and what its budgets have spent, before anything is decided about it."""
@@ -146,9 +189,16 @@ class Dispatch:
 
     def tell(self, fact: Observation, now_s: float) -> None:
         """Tell the router a fact, and write it down."""
-        self.router.observe(fact, now_s)
+        failure: Exception | None = None
+        try:
+            self.router.observe(fact, now_s)
+        except Exception as error:
+            failure = error
         if self._journal is not None:
             self._journal.append(fact, now_s)
+        if failure is not None and not isinstance(fact, ModelFailed):
+            # The next line of the journal says that this one was not taken in whole.
+            self._fall_back(str(fact.__struct_config__.tag), failure, now_s)
         if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
             known.endings.append(fact)
         if isinstance(fact, FirstToken | Ended) and self.router.doubts_network(fact.endpoint):
@@ -266,11 +316,19 @@ class Dispatch:
         """Bind what is due, one by one: each changes what the next one finds."""
         self._check_pending = False
         self._checked_s = now_s = self.clock.now_s()
-        turns = deque(self.router.due(now_s))
+        turns = deque(self._due(now_s))
         while turns:
             drive = self._held.get(turns.popleft().id)
             if drive is not None:
                 drive.turn(now_s)
+
+    def _due(self, now_s: float) -> list[Request]:
+        """Those whose turn has come; all, where the model cannot say, so that the static rule does of each."""
+        try:
+            return self.router.due(now_s)
+        except Exception as error:
+            self._fall_back("due", error, now_s)
+            return [drive.request for drive in self._held.values()]
 
     def _sweep(self) -> None:
         now_s = self.clock.now_s()
@@ -297,3 +355,10 @@ class Dispatch:
             self._sweep_handle = None
         for request_id in list(self._timers):
             self._unset_timer(request_id)
+
+
+def _where(error: Exception) -> str:
+    """What kind of error it was, and where: never what it says, which may quote anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{at}"

@@ -207,7 +207,7 @@ class Drive:
         dispatch = self._dispatch
         if dispatch.epoch != self._epoch:
             # Decided under other settings, or before operators took a hand: what was allowed then may not be now.
-            why = dispatch.router.forbids(self.request, action.endpoint, now_s)
+            why = dispatch.forbids(self.request, action.endpoint, now_s)
             if why is not None:
                 self._pass_over(action.endpoint, forbidden(why), now_s)
                 return

@@ -64,6 +64,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.MEMORY_TAKEN: (429, "rate_limit_error", "all_endpoints_busy"),
     Why.HOLD_FULL: (429, "rate_limit_error", "all_endpoints_busy"),
     Why.SHARE_FULL: (429, "rate_limit_error", "all_endpoints_busy"),
+    Why.MODEL_FAILED: (503, "api_error", "internal_error"),
 }
 _REMEDIES: dict[Why, str] = {
     Why.MUST_STAY_LOCAL: "allow another site with x-tidegate-residency, or add a local endpoint that serves this model",

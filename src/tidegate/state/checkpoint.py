@@ -126,8 +126,11 @@ def fingerprint(endpoint: Endpoint, upstream: Upstream) -> str:
 
 
 def settings(policy: Policy) -> dict[str, int | float]:
-    """The policy as a checkpoint keeps it: in the clear, so that a difference can be named."""
-    return {name: getattr(policy, name) for name in policy.__struct_fields__}
+    """The policy as a checkpoint keeps it: in the clear, so that a difference can be named.
+
+    Who explores learns the same, of more endpoints.
+    """
+    return {name: getattr(policy, name) for name in policy.__struct_fields__ if name != "explore_share"}
 
 
 def restore(

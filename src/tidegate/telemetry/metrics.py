@@ -37,8 +37,20 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="key_refusals", type="counter", labels=("key", "code"), help="Refused before any decision, by key."),
     Spec(name="key_tokens", type="counter", labels=("key",), help="Tokens counted against the limits of keys."),
     Spec(name="key_cost_usd", type="counter", labels=("key",), help="Dollars spent, by key."),
-    Spec(name="decisions", type="counter", labels=("why",), help="Decisions that send or hold, by reason."),
+    Spec(
+        name="decisions",
+        type="counter",
+        labels=("why",),
+        help="Decisions that send or hold, by reason; of all, the share of `explores` is what explores.",
+    ),
     Spec(name="refusals", type="counter", labels=("why",), help="Decisions that refuse, by reason."),
+    Spec(
+        name="fallbacks",
+        type="counter",
+        labels=("cause",),
+        help="Times that the static rule took over by itself: a decision `overran`, or the model failed at a decision "
+        "(`decide`, `due`, `forbids`) or at a fact, by its tag. All but the first are bugs of ours.",
+    ),
     Spec(name="ruled", type="counter", labels=("rule",), help="Requests that a rule of the operators' held of."),
     Spec(name="attempts", type="counter", labels=("endpoint", "ending"), help="Calls to endpoints, by ending."),
     Spec(name="hedges", type="counter", labels=("endpoint", "ending"), help="Of these, calls started as hedges."),
@@ -263,6 +275,10 @@ class Metrics:
         """A decision was made."""
         (self._counters["refusals"] if refused else self._decisions).add((why,))
         self._decision_s.add(spent_s)
+
+    def fell_back(self, cause: str) -> None:
+        """The static rule took over by itself."""
+        self._counters["fallbacks"].add((cause,))
 
     def ruled(self, rule: str) -> None:
         """An operators' rule held of a request."""
