@@ -31,7 +31,7 @@ MOVED: Final = 0.01
 # What is usual counts as much as in this part of a window, where the last of it says how this one differs.
 USUAL: Final = 0.05
 # As if so much of what is expected did not come: what is not spent by the end is lost, and what is missing then is made
-# up for at a slightly higher price. Of 0, 0.1 and 0.2 it was worth most where days differ.
+# up for at a slightly higher price. Chosen of 0, 0.1 and 0.2 in a reckoning without queues, where days differed.
 MARGIN: Final = 0.1
 # With less than this left nobody can tell what would be bought: what is held back may not fit.
 LAST: Final = 0.02
