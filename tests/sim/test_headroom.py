@@ -4,6 +4,8 @@ tests.sim.test_headroom` prints what docs/explanation/holding.md quotes.
 
 from statistics import fmean
 
+import pytest
+
 from tests.sim.test_scenario import FAR, HEAD, OWN
 from tidegate.core.model import Line
 from tidegate.core.replay import replay
@@ -56,6 +58,7 @@ def test_without_people_batch_work_has_every_slot() -> None:
     assert most == 2
 
 
+@pytest.mark.slow
 def test_batch_work_is_held_for_as_long_as_its_promise_allows() -> None:
     outcomes, _ = played(2, 0.0, 0.6, 900.0, seed=2)
     held_s = [one.held_s for one in outcomes]

@@ -152,6 +152,7 @@ def test_beside_an_api_more_promises_are_kept() -> None:
     assert informed["kept"] > 0.995 > without["kept"] + 0.02
 
 
+@pytest.mark.slow
 def test_what_is_told_of_what_is_in_use_counts_where_others_are_there_too() -> None:
     found = {
         name: figures([Played(TOLD[name], seed, count=250, every_s=1.0, others=125) for seed in (1, 2)])

@@ -1,5 +1,7 @@
 """A budget in a simulated world: what is held back, what is left, and that no more is ever spent."""
 
+import pytest
+
 from tests import make
 from tests.sim.test_scenario import FAR, HEAD, OWN
 from tidegate.config.cap import Cap, Period
@@ -48,6 +50,7 @@ def test_the_smallest_of_several_caps_is_what_is_left() -> None:
     assert purse.left_usd(2 * DAY_S) == 1.5 - 1.8
 
 
+@pytest.mark.slow
 def test_no_more_is_spent_than_the_budget_has_and_the_journal_replays() -> None:
     traffic = '[[traffic]]\nmodel = "m"\nrate_per_s = 10\nprompt_tokens = 900\noutput_tokens = 300\n'
     budget = "[budget]\nusd_per_day = 0.3\npace = false\n"

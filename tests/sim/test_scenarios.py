@@ -16,6 +16,8 @@ from tidegate.sim.rival import Rival
 from tidegate.sim.scenario import load
 from tidegate.sim.stage import play
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path("scenarios")
 FILES = sorted(FOLDER.glob("*.toml"))
 OWN = "own"

@@ -91,12 +91,14 @@ def beside() -> list[Outcome]:
     return played(MODEST, FLOOD)[0]
 
 
+@pytest.mark.slow
 def test_a_modest_key_keeps_its_promises_beside_one_that_floods(beside: list[Outcome]) -> None:
     alone = kept(played(MODEST)[0], MODEST)
     assert kept(beside, MODEST) >= alone - 0.02
     assert all(one.outcome == "ok" for one in of(beside, MODEST))
 
 
+@pytest.mark.slow
 def test_so_it_does_where_an_api_takes_the_rest() -> None:
     alone, two = played(MODEST, paid=True)[0], played(MODEST, FLOOD, paid=True)[0]
     assert kept(two, MODEST) >= kept(alone, MODEST) - 0.02

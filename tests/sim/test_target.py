@@ -11,6 +11,8 @@ from tidegate.sim.outcome import Outcome
 from tidegate.sim.scenario import parse
 from tidegate.sim.stage import play
 
+pytestmark = pytest.mark.slow
+
 DURATION_S = 1500.0
 BURSTS = (
     '[[traffic]]\nmodel = "m"\nrate_per_s = 1.3\nlaw = "gamma"\ncv = 3\noutput_tokens = 100\n'
