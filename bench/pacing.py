@@ -4,12 +4,13 @@
 
 In each world (`bench/pacing_settings.py`) the same requests come four times. Without a budget it is found what a day
 spends; then a budget of a share of that holds as a cap alone, paced, and last not at all, but with one price of dollars
-for each day, that at which the budget is spent: the best constant price in hindsight, sought by halving.
+for each day, that at which the budget is spent: the best constant price in hindsight, sought between one that spends
+more and one that spends less.
 """
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from math import exp, log
@@ -21,13 +22,15 @@ from rich.table import Table
 
 from bench import pacing_settings as settings
 from bench.pacing_settings import Regime
-from bench.policy_settings import WAY
+from bench.policy_settings import OWN, VENDOR, WAY
+from bench.policy_worlds import own_endpoint, vendor_endpoint
+from bench.predict_traffic import Given
 from bench.predict_worlds import believed
 from bench.record import record
 from tidegate.clock import DAY_S
 from tidegate.config.cap import Cap, Period
 from tidegate.core import budget
-from tidegate.core.model import Drawn, Endpoint, Policy, Prior, replace
+from tidegate.core.model import Drawn, Endpoint, Policy, replace
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.sim import api
@@ -45,7 +48,7 @@ from tidegate.sim.purse import Purse
 from tidegate.sim.traffic import Open
 from tidegate.sim.world import World
 
-OWN, VENDOR, DAY = "own", "vendor", "day"
+DAY = "day"
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -92,21 +95,6 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 # --- worlds -------------------------------------------------------------------------------------------------------
 
 
-class Days:
-    """Requests that come whatever becomes of others, and draw on a budget of that name."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._jobs = jobs
-
-    def arrivals(self) -> Iterator[Job]:
-        """All of them."""
-        return iter(self._jobs)
-
-    def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:  # noqa: ARG002 # nobody waits
-        """Nothing."""
-        return None
-
-
 def jobs(task: Task) -> list[Job]:
     """What comes: each day is a traffic of its own, so that another day's size does not move it."""
     found: list[Job] = []
@@ -140,34 +128,8 @@ def _before(ends_s: float, job: Job) -> bool:
 
 def endpoints() -> tuple[Endpoint, ...]:
     """A laptop of ours, and a vendor."""
-    sold = api.PRESETS[settings.VENDOR]
-    own = Endpoint(
-        name=OWN,
-        site="home",
-        local=True,
-        owned=True,
-        models=("m",),
-        context_tokens=settings.CONTEXT_TOKENS,
-        concurrency=settings.OWN.slots,
-        prior=believed(settings.OWN),
-    )
-    vendor = Endpoint(
-        name=VENDOR,
-        site="cloud",
-        local=False,
-        shares_compute=False,
-        models=("m",),
-        context_tokens=settings.CONTEXT_TOKENS,
-        concurrency=1024,
-        price=settings.PRICE,
-        prior=Prior(
-            overhead_s=sold.ttft_s,
-            prefill_s_per_token=sold.ttft_s_per_uncached_token,
-            decode_s_per_token=sold.tpot_s,
-            rtt_s=WAY.rtt_s,
-        ),
-    )
-    return own, vendor
+    own = own_endpoint(OWN, settings.OWN, settings.CONTEXT_TOKENS, believed(settings.OWN))
+    return own, vendor_endpoint(api.PRESETS[settings.VENDOR], settings.CONTEXT_TOKENS, settings.PRICE)
 
 
 def play(
@@ -183,7 +145,7 @@ def play(
     if at is not None:
         at(world)
     ends_s = start_s + settings.DAYS * DAY_S + 3600.0
-    world.run({OWN: own, VENDOR: vendor}, Days(came), probe_s=settings.PROBE_S, until_s=ends_s)
+    world.run({OWN: own, VENDOR: vendor}, Given(list(came)), probe_s=settings.PROBE_S, until_s=ends_s)
     days: list[list[Outcome]] = [[] for _ in range(settings.DAYS)]
     for one in world.outcomes:
         days[int((one.request.arrived_s - start_s) // DAY_S)].append(one)

@@ -207,6 +207,40 @@ def reprice(world: World, policy: Policy, factor: float) -> None:
     # A plan knows of prices what it has to.
 
 
+def own_endpoint(name: str, profile: EngineProfile, context_tokens: int, prior: Prior) -> Endpoint:
+    """An engine of ours, as it is believed to be."""
+    return Endpoint(
+        name=name,
+        site="home",
+        local=True,
+        owned=True,
+        models=("m",),
+        context_tokens=context_tokens,
+        concurrency=profile.slots,
+        prior=prior,
+    )
+
+
+def vendor_endpoint(sold: ApiProfile, context_tokens: int, price: Price) -> Endpoint:
+    """A commercial API, as it is believed to be."""
+    return Endpoint(
+        name=VENDOR,
+        site="cloud",
+        local=False,
+        shares_compute=False,
+        models=("m",),
+        context_tokens=context_tokens,
+        concurrency=1024,
+        price=price,
+        prior=Prior(
+            overhead_s=sold.ttft_s,
+            prefill_s_per_token=sold.ttft_s_per_uncached_token,
+            decode_s_per_token=sold.tpot_s,
+            rtt_s=WAY.rtt_s,
+        ),
+    )
+
+
 def chosen(asked: str, known: Iterable[_Named]) -> list[_Named]:
     """Those of what there is whose names stand in a list with commas; all where it is empty."""
     names, there = [name for name in asked.split(",") if name], list(known)
@@ -314,37 +348,18 @@ def _endpoints(
     regime: Regime, setting: Setting, pools: dict[str, EngineProfile], sold: ApiProfile
 ) -> tuple[Endpoint, ...]:
     off = {Regime.STEP_070: 0.7, Regime.STEP_140: 1.4}.get(regime, 1.0)
-    ours = [
-        Endpoint(
-            name=name,
-            site="home",
-            local=True,
-            owned=True,
-            models=("m",),
-            context_tokens=setting.context_tokens,
-            concurrency=profile.slots,
-            prior=_shapeless(profile) if regime is Regime.STEP_SHAPE else believed(profile, off, off),
+    owned = [
+        own_endpoint(
+            name,
+            profile,
+            setting.context_tokens,
+            _shapeless(profile) if regime is Regime.STEP_SHAPE else believed(profile, off, off),
         )
         for name, profile in pools.items()
     ]
     cached = PRICE_USD * CACHED_PRICE_SHARE if regime is Regime.PREFIX else None
-    vendor = Endpoint(
-        name=VENDOR,
-        site="cloud",
-        local=False,
-        shares_compute=False,
-        models=("m",),
-        context_tokens=setting.context_tokens,
-        concurrency=1024,
-        price=Price(usd_per_input_token=PRICE_USD, usd_per_output_token=PRICE_USD, usd_per_cached_token=cached),
-        prior=Prior(
-            overhead_s=sold.ttft_s,
-            prefill_s_per_token=sold.ttft_s_per_uncached_token,
-            decode_s_per_token=sold.tpot_s,
-            rtt_s=WAY.rtt_s,
-        ),
-    )
-    return (*ours, vendor)
+    price = Price(usd_per_input_token=PRICE_USD, usd_per_output_token=PRICE_USD, usd_per_cached_token=cached)
+    return (*owned, vendor_endpoint(sold, setting.context_tokens, price))
 
 
 def _shapeless(profile: EngineProfile) -> Prior:

@@ -196,13 +196,13 @@ class World:
         self._begin(job)
 
     def _begin(self, job: Job) -> None:
-        left_usd = self._purse.left_usd(self.loop.now_s)
+        left_usd, drawn = self._purse.left_usd(self.loop.now_s), self._purse.drawn(self.loop.now_s)
         if left_usd is not None:
-            budgets = tuple(one.budget for one in self._purse.drawn(self.loop.now_s))
+            budgets = tuple(told.budget for told in drawn)
             job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
         drive = self._drives[job.request.id] = _Drive(job)
         self._write(job.request)
-        for told in self._purse.drawn(self.loop.now_s):
+        for told in drawn:
             if self.router.is_news(told, self.loop.now_s):
                 self._tell(told)
         self.loop.at(self.loop.now_s + self._request_timeout_s, self._expire, drive)
