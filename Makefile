@@ -42,7 +42,7 @@ compiled: $(COMPILED)/.built ## the package with the path of a request compiled,
 
 # From a copy: mypyc leaves what it makes beside the sources.
 $(COMPILED)/.built: pyproject.toml $(SOURCES) $(VENV)/.dev
-	@echo "compiling the path of a request: half a minute ..."
+	@echo "compiling the path of a request: three minutes ..."
 	@rm -rf build && mkdir -p build/source $(COMPILED)
 	@cp -r src pyproject.toml README.md LICENSE build/source/
 	@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(BIN)/python -m pip wheel . --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir ../wheel

@@ -89,7 +89,7 @@ class Knowing(Router):
 
     def __init__(self, world: Scene, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
         super().__init__(endpoints, policy)
-        self._lengths = self._waiting._lengths = Told(world)
+        self._known.lengths = self._known.waiting._lengths = Told(world)
 
 
 Without = Callable[[ExitStack], Makes]

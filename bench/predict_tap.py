@@ -76,7 +76,7 @@ class Row(msgspec.Struct, kw_only=True):
 
 def predicted(router: Router, request: Request, endpoint: str, now_s: float) -> Predicted:
     """What the router predicts of a request that is sent now."""
-    length = router._lengths.of(request)
+    length = router._known.lengths.of(request)
     base = router.endpoint(endpoint).base(request, length, now_s)
     return Predicted(
         base.first_s,

@@ -188,7 +188,7 @@ def test_of_too_many_the_one_that_was_served_longest_ago_is_forgotten() -> None:
     state = State()
     router = Router((make.endpoint("laptop"), make.endpoint("cloud", local=False)), make.policy(), state)
     for n in range(PINS_MAX):
-        router._sessions.served(f"s{n}", "cloud", 0.0)
+        router._known.sessions.served(f"s{n}", "cloud", 0.0)
     serve(router, "cloud", talk("s0"), now_s=1.0)
     serve(router, "cloud", talk("new"), now_s=2.0)
     assert router.sessions == PINS_MAX
@@ -201,7 +201,7 @@ def test_a_snapshot_has_every_place_and_a_checkpoint_none() -> None:
     serve(router, "cloud")
     assert msgspec.json.decode(router.snapshot(), type=State).sessions.keys() == {"s"}
     assert msgspec.json.decode(router.snapshot(held=False), type=State).sessions == {}
-    router._state.sessions |= {f"{n:016x}": router._state.sessions["s"] for n in range(PINS_MAX)}
+    router.state.sessions |= {f"{n:016x}": router.state.sessions["s"] for n in range(PINS_MAX)}
     assert len(router.snapshot()) < 1024 * 1024
 
 

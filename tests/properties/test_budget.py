@@ -138,7 +138,7 @@ def test_without_a_budget_no_price_is_in_a_value(request: Request, price: float)
 def test_only_what_is_paid_to_others_has_a_price(request: Request, price: float) -> None:
     running = make.endpoint("own", usd_per_s=0.01)
     model = make.router(running).endpoint("own")
-    length = make.router(running)._lengths.of(request)
+    length = make.router(running)._known.lengths.of(request)
     base = model.base(request, length, 0.0)
     dear = replace(request, budget_price=price)
     assert base.cost_usd > 0.0

@@ -197,7 +197,7 @@ def test_our_own_engine_is_sent_nothing_that_does_not_fit_beside_what_is_there(s
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
         if decision.plan and isinstance(decision.plan[0], Run):
             model = router.endpoint(decision.plan[0].endpoint)
-            length = router._lengths.of(request)
+            length = router._known.lengths.of(request)
             assert not model.owned or model.memory.fits(kv_tokens_needed(request, length), now_s)
 
     storm = Storm(seed, check).run(200)

@@ -85,7 +85,7 @@ class Operated(Storm):
             return
         if isinstance(steps[0], Run):
             model = self.router.endpoint(steps[0].endpoint)
-            length = self.router._lengths.of(request)
+            length = self.router._known.lengths.of(request)
             why = rules.excluded(request, model, rules.tokens_needed_least(request), length, self.now_s)
             self.sent_to.append((request, model.endpoint, why))
         super().follow(request)
@@ -109,7 +109,7 @@ def test_every_step_is_allowed_by_what_is_in_force_when_it_is_sent(seed: int) ->
             assert request.model in endpoint.models
             overrides = storm.router.overrides
             assert endpoint.name not in overrides.drained
-            pinned = {n for n in overrides.pinned if n in storm.router._models}
+            pinned = {n for n in overrides.pinned if n in storm.router._known.models}
             pinned = {n for n in pinned if request.model in storm.router.endpoint(n).endpoint.models}
             assert not pinned or endpoint.name in pinned
         storm.sent_to.clear()

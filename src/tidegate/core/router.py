@@ -7,38 +7,24 @@ import msgspec
 from tidegate.core import explore, memory, plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
-from tidegate.core.budget import Budgets
-from tidegate.core.counts import Turns
-from tidegate.core.dual import Duals
-from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.fingerprint import OF_THE_MODEL, differs
-from tidegate.core.hold import item, latest_start_s
-from tidegate.core.length import Length, LengthModel, beginnings_of
+from tidegate.core.hold import item
+from tidegate.core.known import Decided, Known
+from tidegate.core.learner import Learner
+from tidegate.core.length import Length, beginnings_of
 from tidegate.core.model import (
     Candidate,
-    Checked,
     Decision,
-    DecisionOverran,
     Drawn,
-    Ended,
-    Ending,
     Endpoint,
-    FirstToken,
-    Held,
-    Judged,
     Likeness,
-    ModelFailed,
     Observation,
     Overrides,
     Policy,
-    Probed,
-    Released,
     Request,
     Run,
     Started,
     Step,
-    Uploaded,
     Wait,
     replace,
 )
@@ -46,17 +32,11 @@ from tidegate.core.network import NetworkModel
 from tidegate.core.plan import Option
 from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
-from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
-from tidegate.core.session import Sessions
-from tidegate.core.shares import Shares, left
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
-from tidegate.core.waiting import Waiting
 from tidegate.core.why import Why
 
-# Where the static rule is to take over for no time at all, it still does for the decision that failed.
-STATIC_S_LEAST = 0.001
 # An endpoint that is merely full is worth waiting for.
 _FULL = (Why.BUSY, Why.MEMORY_TAKEN)
 
@@ -67,72 +47,35 @@ class Router:
     The same configuration, snapshot and sequence of calls to `observe` give the same decisions.
     """
 
-    __slots__ = (
-        "_budgets",
-        "_decided",
-        "_duals",
-        "_eligible",
-        "_lengths",
-        "_models",
-        "_policy",
-        "_sessions",
-        "_shares",
-        "_state",
-        "_waiting",
-    )
+    __slots__ = ("_decided", "_known", "_learner")
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
-        self._state = state if state is not None else State()
-        self._policy = policy
-        # By name: neither the order of configuration nor that of a set may break a tie.
-        self._models = {
-            e.name: EndpointModel(e, policy.quantile, self._state.endpoints.get(e.name))
-            for e in sorted(endpoints, key=lambda e: e.name)
-        }
-        self._state.endpoints = {name: m.state for name, m in self._models.items()}
-        self._lengths = LengthModel(self._state.lengths)
-        self._sessions = Sessions(self._state.sessions)
-        # The last request that was decided, when, and what was predicted of it; forgotten with the next fact.
-        self._decided: tuple[Request, float, list[Option]] | None = None
-        self._eligible = Eligible(self._models, self._sessions)
-        self._duals = Duals(self._state.duals, self._state.overdue, self._state.held)
-        self._shares = Shares(self._state.tenants, self._state.flows)
-        self._budgets = Budgets(self._state.budgets)
-        self._waiting = Waiting(
-            self._state.held,
-            self._models,
-            self._eligible,
-            self._lengths,
-            self._duals,
-            self._budgets,
-            self._shares,
-            policy,
-            self._state.urgent,
-        )
-        self._override(self._state.overrides)
+        self._known = Known(endpoints, policy, state if state is not None else State())
+        self._learner = Learner(self._known)
+        self._decided: Decided | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
 
     def decide(self, request: Request, now_s: float) -> Decision:
         """Where this request goes now, or that it waits, or why it is refused. Changes nothing."""
-        static = self._is_static(now_s)
+        static = self._known.is_static(now_s)
         length = self._length(request, static=static)
-        models, reasons = self._eligible.now(request, length, now_s)
+        models, reasons = self._known.eligible.now(request, length, now_s)
         if not models:
             return self._wait_or_refuse(request, reasons, now_s)
         if static:
             return self._static(request, length, models, reasons, now_s)
-        request = self._priced(request, now_s)
+        request = self._known.priced(request, now_s)
         worth = worth_usd(request, length)
-        held = bool(self._waiting.requests)
+        held = bool(self._known.waiting.requests)
         for model in models:
             if model.owned and (held or not self._begins(model, request, length, now_s)):
                 options = plan.weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
-        self._decided = request, now_s, options
+        self._decided = Decided(request, now_s, options)
         found = self._run(request, options, reasons, worth, now_s)
-        if not self._policy.explore_share or held:
+        if not self._known.policy.explore_share or held:
             return found
         return self._explored(found, request, options, reasons, worth, now_s)
 
@@ -142,35 +85,36 @@ class Router:
         A slot is free, or they are sent away, or they have waited too long, or nothing of ours can serve them any more,
         or the hold queue is full and others have less than their share of its places.
         """
-        held = self._waiting.requests
+        waiting = self._known.waiting
+        held = waiting.requests
         if not held:
             return []
-        if self._is_static(now_s):
+        if self._known.is_static(now_s):
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
-        places, displaced = self._waiting.places(now_s), self._waiting.displaced(now_s)
+        places, displaced = waiting.places(now_s), waiting.displaced(now_s)
         # Where nothing of ours serves one of those that are scheduled, it may be so for those behind them too.
-        without = {r.model for r in self._waiting.scheduled(now_s) if r.id not in places}
+        without = {r.model for r in waiting.scheduled(now_s) if r.id not in places}
         unplaced = [
             r
             for r in held.values()
             if r.id not in places
-            and (r.model in without or r.id in displaced or self._waiting.expired(r, now_s))
+            and (r.model in without or r.id in displaced or waiting.expired(r, now_s))
             and not _waits(self.decide(r, now_s))
         ]
         return unplaced + [
             held[name]
             for name, place in places.items()
-            if place.away or place.start_s <= now_s or name in displaced or self._waiting.expired(held[name], now_s)
+            if place.away or place.start_s <= now_s or name in displaced or waiting.expired(held[name], now_s)
         ]
 
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
-        length = self._lengths.of(request)
-        request = self._priced(request, now_s)
+        length = self._known.lengths.of(request)
+        request = self._known.priced(request, now_s)
         worth = worth_usd(request, length)
-        _, reasons = self._eligible.now(request, length, now_s)
+        _, reasons = self._known.eligible.now(request, length, now_s)
         found = []
-        for model in self._models.values():
+        for model in self._known.models.values():
             if request.model not in model.endpoint.models:
                 found.append(Candidate(endpoint=model.name, excluded=Why.UNKNOWN_MODEL))
                 continue
@@ -181,10 +125,10 @@ class Router:
             if (
                 why is None
                 and model.owned
-                and (self._waiting.requests or not self._begins(model, request, length, now_s))
+                and (self._known.waiting.requests or not self._begins(model, request, length, now_s))
             ):
                 alone = item(request, worth, {model.name: base}, [])
-                wait_s = max(0.0, self._waiting.place(alone, now_s).as_if_s - now_s)
+                wait_s = max(0.0, self._known.waiting.place(alone, now_s).as_if_s - now_s)
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
             spare = model.memory.spare(now_s)
             found.append(
@@ -203,97 +147,97 @@ class Router:
 
     def worth_usd(self, request: Request, now_s: float) -> float:
         """What keeping its promise is worth, as `decide` sees it."""
-        return worth_usd(self._duals.priced(request, now_s), self._lengths.of(request))
+        return worth_usd(self._known.duals.priced(request, now_s), self._known.lengths.of(request))
 
     def worth_share(self, klass: str, now_s: float) -> float:
         """What a kept promise of a class with a target is worth, as a share of the most that it may be."""
-        return self._duals.share(klass, now_s)
+        return self._known.duals.share(klass, now_s)
 
     def shares(self, now_s: float) -> dict[str, float]:
         """The share of what our engines did of late that each tenant has had, by key; the rest is another's.
 
         Empty where they have done nothing.
         """
-        told = self._shares.told(now_s)
+        told = self._known.shares.told(now_s)
         total = sum(told.values())
         return {key: seconds / total for key, seconds in sorted(told.items())} if total > 0.0 else {}
 
     def budget_price(self, budget: str) -> float:
         """What a dollar of a budget is worth beyond itself; 0 where it lasts anyway."""
-        return self._budgets.price(budget)
+        return self._known.budgets.price(budget)
 
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether to tell what a budget has spent."""
-        return self._budgets.is_news(fact, now_s)
+        return self._known.budgets.is_news(fact, now_s)
 
     def serves(self, model: str) -> bool:
         """Whether any endpoint serves this model name."""
-        return bool(self._eligible.serving(model))
+        return bool(self._known.eligible.serving(model))
 
     def serving(self, model: str) -> list[EndpointModel]:
         """The endpoints that serve this model name, to read."""
-        return list(self._eligible.serving(model))
+        return list(self._known.eligible.serving(model))
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
-        length = self._length(request, static=self._is_static(now_s))
-        return self._eligible.forbids(request, endpoint, length, now_s)
+        length = self._length(request, static=self._known.is_static(now_s))
+        return self._known.eligible.forbids(request, endpoint, length, now_s)
 
     @property
     def state(self) -> State:
         """All that is learned and tracked; whoever changes it takes this router's place."""
-        return self._state
+        return self._known.state
 
     @property
     def overrides(self) -> Overrides:
         """What operators have set by hand."""
-        return self._state.overrides
+        return self._known.state.overrides
 
     @property
     def held(self) -> int:
         """How many requests are held."""
-        return len(self._waiting.requests)
+        return len(self._known.waiting.requests)
 
     @property
     def sessions(self) -> int:
         """How many conversations have a place to stay with."""
-        return len(self._state.sessions)
+        return len(self._known.state.sessions)
 
     def endpoint(self, name: str) -> EndpointModel:
         """The model of one endpoint, to read."""
-        return self._models[name]
+        return self._known.models[name]
 
     def network(self, endpoint: str) -> NetworkModel | None:
         """The way to an endpoint, to read; None if it is gone."""
-        known = self._models.get(endpoint)
+        known = self._known.models.get(endpoint)
         return None if known is None else known.network
 
     def doubts_network(self, endpoint: str) -> bool:
         """Whether a probe should tell before its turn what the way there is like now."""
-        known = self._models.get(endpoint)
+        known = self._known.models.get(endpoint)
         return known is not None and known.doubts_network
 
     def likeness(self, endpoint: str, model: str) -> Likeness | None:
         """How alike an endpoint is to what a model's name promises, as far as is known now; None if it is gone."""
-        known = self._models.get(endpoint)
+        known = self._known.models.get(endpoint)
         return None if known is None else known.likeness.get(model, Likeness.IDENTICAL)
 
     def predicted(self, fact: Started, now_s: float) -> Base | None:
         """What an attempt is believed to take that is sent now, None where no such endpoint is known."""
-        model = self._models.get(fact.endpoint)
-        turns = self._lengths.turns(fact.session, beginnings_of(fact))
-        return None if model is None else self._predicted(fact, model, self._decided, turns, now_s)
+        model = self._known.models.get(fact.endpoint)
+        turns = self._known.lengths.turns(fact.session, beginnings_of(fact))
+        return None if model is None else self._known.predicted(fact, model, self._decided, turns, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent, None where no such attempt is under way."""
-        model = self._models.get(endpoint)
+        model = self._known.models.get(endpoint)
         reservation = None if model is None else model.state.reservations.get(request_id)
         return None if reservation is None else reservation.ttft_s
 
     def snapshot(self, *, held: bool = True) -> msgspec.Raw:
         """The whole state as JSON, or without what ends with the process: held requests, pins of sessions, and what
         is known of conversations, whose digests nobody can make again. `State` decodes it."""
-        state = self._state
+        state = self._known.state
         if not held:
             lengths = msgspec.structs.replace(state.lengths, sessions={}, beginnings={})
             state = msgspec.structs.replace(state, held={}, overdue={}, sessions={}, lengths=lengths)
@@ -304,165 +248,10 @@ class Router:
     def observe(self, fact: Observation, now_s: float) -> None:
         """Take in a fact. All learning happens here.
 
-        An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
-
-        Raises what a model raises that cannot take it in. What is under way, held and said by operators is known all
-        the same, so that the static rule can go on.
+        Raises what a model raises that cannot take it in; the static rule can go on all the same.
         """
-        try:
-            self._take_in(fact, now_s)
-        except Exception:
-            self._keep_books(fact, now_s)
-            raise
-
-    def _take_in(self, fact: Observation, now_s: float) -> None:
         decided, self._decided = self._decided, None
-        self._waiting.forget(fact)
-        self._duals.settle(now_s)
-        self._budgets.settle(now_s)
-        match fact:
-            case Started():
-                held = self._waiting.release(fact.request_id)
-                if fact.urgent and self._eligible.serving(fact.model):
-                    self._waiting.urge(fact.model, now_s)
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    turns = self._lengths.turns(fact.session, beginnings_of(fact))
-                    base = self._predicted(fact, model, decided, turns, now_s)
-                    model.started(fact, base, now_s, turns)
-                    if model.owned:
-                        self._given(fact, model, held, base, now_s)
-            case Uploaded():
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    model.uploaded(fact, now_s)
-            case FirstToken():
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    sent = model.first(fact.request_id, now_s)
-                    if sent is not None and sent.session:
-                        self._sessions.served(sent.session, model.name, now_s)
-            case Ended():
-                self._ended(fact, now_s)
-            case Judged():
-                self._duals.judged(fact, now_s)
-            case Drawn():
-                self._budgets.drawn(fact, now_s)
-            case Held():
-                self._waiting.hold(fact.request, now_s)
-                self._duals.hold(fact.request, now_s)
-            case Released():
-                self._waiting.release(fact.request_id)
-            case Probed():
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    self._probed(fact, model, now_s)
-            case Checked():
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    model.checked(fact)
-            case DecisionOverran():
-                self._fall_back(self._policy.static_s, now_s)
-            case ModelFailed():
-                self._fall_back(max(self._policy.static_s, STATIC_S_LEAST), now_s)
-            case Overrides():
-                self._override(fact)
-
-    def _priced(self, request: Request, now_s: float) -> Request:
-        """The request with what its promise is worth now, and the dollars that it would cost."""
-        return self._budgets.priced(self._duals.priced(request, now_s))
-
-    def _fall_back(self, for_s: float, now_s: float) -> None:
-        """The static rule is in force for so long."""
-        self._state.static_until_s = max(self._state.static_until_s, now_s + for_s)
-
-    def _keep_books(self, fact: Observation, now_s: float) -> None:
-        """What has to be known of a fact that the model could not take in, whatever it has got to."""
-        match fact:
-            case Held():
-                self._waiting.hold(fact.request, now_s)
-            case Released():
-                self._waiting.release(fact.request_id)
-            case Started():
-                self._waiting.release(fact.request_id)
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    model.keep_books(fact, now_s)
-            case Ended():
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    model.keep_books(fact, now_s)
-            case Probed():
-                if (model := self._models.get(fact.endpoint)) is not None:
-                    model.state.up = fact.up
-            case ModelFailed():
-                self._fall_back(max(self._policy.static_s, STATIC_S_LEAST), now_s)
-            case Overrides():
-                self._override(fact)
-            case _:
-                pass
-
-    def _predicted(
-        self,
-        fact: Started,
-        model: EndpointModel,
-        decided: tuple[Request, float, list[Option]] | None,
-        turns: Turns | None,
-        now_s: float,
-    ) -> Base:
-        """What is predicted of an attempt: what its decision found, where it is sent at once."""
-        if decided is not None and decided[1] == now_s and decided[0].id == fact.request_id:
-            for option in decided[2]:
-                if option.model is model:
-                    return option.base
-        length = self._lengths.at(fact.klass, fact.output_tokens_max, fact.model, fact.key, fact.prompt_tokens, turns)
-        return model.base(fact, length, now_s)
-
-    def _given(self, fact: Started, model: EndpointModel, held: Request | None, base: Base, now_s: float) -> None:
-        """One of ours was given work: as much as is expected, which its tenant has had from now on."""
-        engine_s = model.state.reservations[fact.request_id].engine_s
-        self._shares.add(fact.key, fact.klass, engine_s, now_s)
-        model.state.given.add(engine_s, now_s)
-        if held is not None:
-            latest_s = latest_start_s(held, base)
-            if latest_s == inf or latest_s < now_s:
-                model.state.given_rest.add(engine_s, now_s)
-
-    def _taken(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
-        """An attempt is over: what it took takes the place of what was expected."""
-        expected_s = left(sent.engine_s, now_s - sent.started_s)
-        self._shares.add(sent.key, sent.klass, model.engine_s(sent, fact.e2e_s) - expected_s, now_s)
-
-    def _override(self, overrides: Overrides) -> None:
-        self._state.overrides = overrides
-        self._eligible.override(overrides)
-
-    def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
-        before = model.fingerprint
-        model.prefixes.settle(now_s)
-        model.probed(fact, now_s)
-        if differs(before, model.fingerprint, OF_THE_MODEL):
-            self._sessions.became(model, before, self._models)
-
-    def _ended(self, fact: Ended, now_s: float) -> None:
-        model = self._models.get(fact.endpoint)
-        sent = model.ended(fact, now_s) if model is not None else None
-        if model is None or sent is None:
-            return
-        if sent.engine_s:
-            self._taken(fact, model, sent, now_s)
-        # An engine that finds fault with a request has not served it.
-        if sent.session and fact.ending is Ending.OK and not fact.cause:
-            self._sessions.served(sent.session, fact.endpoint, now_s)
-        if fact.output_tokens is not None:
-            tokens = fact.output_tokens / sent.completions
-            cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
-            at_least = cut or fact.ending is not Ending.OK
-            self._lengths.learn(
-                sent.klass,
-                tokens,
-                now_s,
-                at_least=at_least,
-                model=sent.model,
-                key=sent.key,
-                prompt_tokens=sent.prompt_tokens,
-                session=sent.session,
-                beginning=sent.beginning,
-                turns=sent.turns,
-            )
+        self._learner.observe(fact, decided, now_s)
 
     # --- deciding -----------------------------------------------------------------------------------------------
 
@@ -501,7 +290,7 @@ class Router:
         busy = [name for name, excluded in reasons.items() if excluded in _FULL]
         if busy and len(steps) < self._attempts_max(request):
             # Should all of these fail, one that is merely full now is worth waiting for.
-            until_s = plan.to_ms(now_s + self._policy.recheck_s)
+            until_s = plan.to_ms(now_s + self._known.policy.recheck_s)
             steps = (*steps, Wait(endpoint=busy[0], until_s=until_s))
         return Decision(request_id=request.id, plan=steps, why=why)
 
@@ -515,12 +304,12 @@ class Router:
         now_s: float,
     ) -> Decision:
         """What was found, or now and then another endpoint first, where that is as good as sure to do no harm."""
-        if self._attempts_max(request) == 1 or not self._eligible.is_free(request, now_s):
+        if self._attempts_max(request) == 1 or not self._known.eligible.is_free(request, now_s):
             return found
         trials = explore.trials(request, options, worth, now_s - request.arrived_s)
         if not trials:
             return found
-        trial, propensity = explore.pick(trials, self._policy.explore_share, self._policy.seed, request.id)
+        trial, propensity = explore.pick(trials, self._known.policy.explore_share, self._known.policy.seed, request.id)
         if trial is not None:
             ranked = [trial.option, *(o for o in sorted(options, key=plan.by_value) if o is not trial.option)]
             found = self._go(request, ranked, reasons, Why.EXPLORES, worth, now_s)
@@ -537,13 +326,13 @@ class Router:
         others = [o for o in options if not o.model.owned]
         elsewhere = plan.best_first(others)
         place = None
-        if request.id in self._waiting.requests and own and self._waiting.may_wait(request, now_s):
-            place = self._waiting.places(now_s).get(request.id)
-            if place is None and all(r.id != request.id for r in self._waiting.scheduled(now_s)):
+        if request.id in self._known.waiting.requests and own and self._known.waiting.may_wait(request, now_s):
+            place = self._known.waiting.places(now_s).get(request.id)
+            if place is None and all(r.id != request.id for r in self._known.waiting.scheduled(now_s)):
                 return self._wait(request, next(iter(own)), inf, now_s)
         if place is None:
             work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
-            place = self._waiting.place(work, now_s)
+            place = self._known.waiting.place(work, now_s)
         if place.away:
             ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
@@ -557,13 +346,13 @@ class Router:
             found = self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
             return replace(found, why=Why.KEPT_SHARE) if place.owed and _first(found) == place.endpoint else found
         reasons = reasons | _full(request, own, now_s)
-        stays = fits = self._waiting.may_wait(request, now_s)
-        if request.id not in self._waiting.requests:
+        stays = fits = self._known.waiting.may_wait(request, now_s)
+        if request.id not in self._known.waiting.requests:
             wait_usd = value_usd(request, own[place.endpoint].base, worth, place.feared_s - request.arrived_s)
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
             if not fits and not others:
                 return self._refuse_full(request, own, reasons, place.start_s, now_s)
-        elif not fits and not others and not self._waiting.expired(request, now_s):
+        elif not fits and not others and not self._known.waiting.expired(request, now_s):
             return self._refuse_full(request, own, reasons, place.start_s, now_s)
         if stays:
             why = Why.WAITS_FOR_SHARE if place.behind else Why.WAITS_FOR_SLOT
@@ -571,32 +360,32 @@ class Router:
         if others and (fits or plan.is_worth_paying(request, others, worth)):
             passed = list(own.values()) if fits else []
             return self._run(request, others, reasons, worth, now_s, passed=passed)
-        return refuse(request, reasons, self._models, now_s)
+        return refuse(request, reasons, self._known.models, now_s)
 
     def _refuse_full(
         self, request: Request, own: dict[str, Option], reasons: dict[str, Why], slot_s: float, now_s: float
     ) -> Decision:
         """There is no place to hold it, or others have less than their share of the places."""
-        why = Why.SHARE_FULL if self._waiting.beside_others(request) else Why.HOLD_FULL
-        return refuse(request, reasons | dict.fromkeys(own, why), self._models, now_s, slot_s=slot_s)
+        why = Why.SHARE_FULL if self._known.waiting.beside_others(request) else Why.HOLD_FULL
+        return refuse(request, reasons | dict.fromkeys(own, why), self._known.models, now_s, slot_s=slot_s)
 
     def _wait_or_refuse(self, request: Request, reasons: dict[str, Why], now_s: float) -> Decision:
         """Nobody takes it now. Where somebody is merely full it waits: a refusal would lose what a slot could serve."""
-        busy = [(self._models[name], why) for name, why in reasons.items() if why in _FULL]
-        if busy and self._waiting.may_wait(request, now_s):
+        busy = [(self._known.models[name], why) for name, why in reasons.items() if why in _FULL]
+        if busy and self._known.waiting.may_wait(request, now_s):
             # A slot has its time; of memory it is found out again and again.
             starts_s = [
-                (m.slots_free_s(now_s)[0] if why is Why.BUSY else now_s + self._policy.recheck_s, m.name)
+                (m.slots_free_s(now_s)[0] if why is Why.BUSY else now_s + self._known.policy.recheck_s, m.name)
                 for m, why in busy
             ]
             start_s, name = min(starts_s)
             return self._wait(request, name, start_s, now_s)
-        return refuse(request, reasons, self._models, now_s)
+        return refuse(request, reasons, self._known.models, now_s)
 
     def _wait(
         self, request: Request, endpoint: str, start_s: float, now_s: float, why: Why = Why.WAITS_FOR_SLOT
     ) -> Decision:
-        until_s = min(start_s, now_s + self._policy.recheck_s)
+        until_s = min(start_s, now_s + self._known.policy.recheck_s)
         wait = Wait(endpoint=endpoint, until_s=plan.to_ms(until_s))
         return Decision(request_id=request.id, plan=(wait,), why=why)
 
@@ -610,17 +399,17 @@ class Router:
     ) -> Decision:
         """Without predictions: local if it fits, else the cheapest remote. What is held keeps waiting for its slot."""
         own = [m for m in models if m.owned]
-        held = request.id in self._waiting.requests
+        held = request.id in self._known.waiting.requests
         takes = {m.name: _takes(m, request, length, now_s) for m in models}
         ranked = static_order(
             (m.endpoint, m.room if takes[m.name] else 0, rules.cost_usd_most(request, m.endpoint, length))
             for m in models
         )
         free = any(takes[m.name] for m in own)
-        if own and not free and (held or not ranked) and self._waiting.may_wait(request, now_s):
+        if own and not free and (held or not ranked) and self._known.waiting.may_wait(request, now_s):
             return self._wait(request, own[0].name, inf, now_s)
         if not ranked:
-            return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._models, now_s)
+            return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._known.models, now_s)
         names = ranked[: self._attempts_max(request)]
         steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
@@ -630,17 +419,14 @@ class Router:
         who cannot wait as well."""
         if not _takes(model, request, length, now_s) or model.prompts_done_s(now_s) > now_s + model.ahead_s:
             return False
-        return model.room > 1 or is_urgent(request) or not self._waiting.headroom(model, now_s)
+        return model.room > 1 or is_urgent(request) or not self._known.waiting.headroom(model, now_s)
 
     def _length(self, request: Request, *, static: bool) -> Length:
         """What is believed of its output. The static rule asks nothing that is learned."""
-        return self._lengths.unlearned(request) if static else self._lengths.of(request)
-
-    def _is_static(self, now_s: float) -> bool:
-        return now_s < self._state.static_until_s or self._state.overrides.static
+        return self._known.lengths.unlearned(request) if static else self._known.lengths.of(request)
 
     def _attempts_max(self, request: Request) -> int:
-        return self._policy.attempts_max if request.failover else 1
+        return self._known.policy.attempts_max if request.failover else 1
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

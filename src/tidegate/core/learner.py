@@ -1,0 +1,184 @@
+"""What a fact teaches: all that a router knows is changed here, and nowhere else."""
+
+from math import inf
+
+from tidegate.core.base import Base
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.fingerprint import OF_THE_MODEL, differs
+from tidegate.core.hold import latest_start_s
+from tidegate.core.known import Decided, Known
+from tidegate.core.length import beginnings_of
+from tidegate.core.model import (
+    Checked,
+    DecisionOverran,
+    Drawn,
+    Ended,
+    Ending,
+    FirstToken,
+    Held,
+    Judged,
+    ModelFailed,
+    Observation,
+    Overrides,
+    Probed,
+    Released,
+    Request,
+    Started,
+    Uploaded,
+)
+from tidegate.core.reserve import Reservation
+from tidegate.core.shares import left
+
+# Where the static rule is to take over for no time at all, it still does for the decision that failed.
+STATIC_S_LEAST = 0.001
+
+
+class Learner:
+    """Takes facts in, one after the other.
+
+    An endpoint that a reload took out may still have attempts under way: nothing is left to learn of it.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self, known: Known) -> None:
+        self._known = known
+
+    def observe(self, fact: Observation, decided: Decided | None, now_s: float) -> None:
+        """Take in a fact. `decided` is what was decided last: this fact may be what came of it.
+
+        Raises what a model raises that cannot take it in. What is under way, held and said by operators is known all
+        the same, so that the static rule can go on.
+        """
+        try:
+            self._take_in(fact, decided, now_s)
+        except Exception:
+            self._keep_books(fact, now_s)
+            raise
+
+    def _take_in(self, fact: Observation, decided: Decided | None, now_s: float) -> None:
+        known = self._known
+        known.waiting.forget(fact)
+        known.duals.settle(now_s)
+        known.budgets.settle(now_s)
+        match fact:
+            case Started():
+                held = known.waiting.release(fact.request_id)
+                if fact.urgent and known.eligible.serving(fact.model):
+                    known.waiting.urge(fact.model, now_s)
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    turns = known.lengths.turns(fact.session, beginnings_of(fact))
+                    base = known.predicted(fact, model, decided, turns, now_s)
+                    model.started(fact, base, now_s, turns)
+                    if model.owned:
+                        self._given(fact, model, held, base, now_s)
+            case Uploaded():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.uploaded(fact, now_s)
+            case FirstToken():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    sent = model.first(fact.request_id, now_s)
+                    if sent is not None and sent.session:
+                        known.sessions.served(sent.session, model.name, now_s)
+            case Ended():
+                self._ended(fact, now_s)
+            case Judged():
+                known.duals.judged(fact, now_s)
+            case Drawn():
+                known.budgets.drawn(fact, now_s)
+            case Held():
+                known.waiting.hold(fact.request, now_s)
+                known.duals.hold(fact.request, now_s)
+            case Released():
+                known.waiting.release(fact.request_id)
+            case Probed():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    self._probed(fact, model, now_s)
+            case Checked():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.checked(fact)
+            case DecisionOverran():
+                self._fall_back(known.policy.static_s, now_s)
+            case ModelFailed():
+                self._fall_back(max(known.policy.static_s, STATIC_S_LEAST), now_s)
+            case Overrides():
+                known.override(fact)
+
+    def _keep_books(self, fact: Observation, now_s: float) -> None:
+        """What has to be known of a fact that the model could not take in, whatever it has got to."""
+        known = self._known
+        match fact:
+            case Held():
+                known.waiting.hold(fact.request, now_s)
+            case Released():
+                known.waiting.release(fact.request_id)
+            case Started():
+                known.waiting.release(fact.request_id)
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.keep_books(fact, now_s)
+            case Ended():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.keep_books(fact, now_s)
+            case Probed():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.state.up = fact.up
+            case ModelFailed():
+                self._fall_back(max(known.policy.static_s, STATIC_S_LEAST), now_s)
+            case Overrides():
+                known.override(fact)
+            case _:
+                pass
+
+    def _given(self, fact: Started, model: EndpointModel, held: Request | None, base: Base, now_s: float) -> None:
+        """One of ours was given work: as much as is expected, which its tenant has had from now on."""
+        engine_s = model.state.reservations[fact.request_id].engine_s
+        self._known.shares.add(fact.key, fact.klass, engine_s, now_s)
+        model.state.given.add(engine_s, now_s)
+        if held is not None:
+            latest_s = latest_start_s(held, base)
+            if latest_s == inf or latest_s < now_s:
+                model.state.given_rest.add(engine_s, now_s)
+
+    def _taken(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
+        """An attempt is over: what it took takes the place of what was expected."""
+        expected_s = left(sent.engine_s, now_s - sent.started_s)
+        self._known.shares.add(sent.key, sent.klass, model.engine_s(sent, fact.e2e_s) - expected_s, now_s)
+
+    def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
+        before = model.fingerprint
+        model.prefixes.settle(now_s)
+        model.probed(fact, now_s)
+        if differs(before, model.fingerprint, OF_THE_MODEL):
+            self._known.sessions.became(model, before, self._known.models)
+
+    def _ended(self, fact: Ended, now_s: float) -> None:
+        model = self._known.models.get(fact.endpoint)
+        sent = model.ended(fact, now_s) if model is not None else None
+        if model is None or sent is None:
+            return
+        if sent.engine_s:
+            self._taken(fact, model, sent, now_s)
+        # An engine that finds fault with a request has not served it.
+        if sent.session and fact.ending is Ending.OK and not fact.cause:
+            self._known.sessions.served(sent.session, fact.endpoint, now_s)
+        if fact.output_tokens is not None:
+            tokens = fact.output_tokens / sent.completions
+            cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
+            at_least = cut or fact.ending is not Ending.OK
+            self._known.lengths.learn(
+                sent.klass,
+                tokens,
+                now_s,
+                at_least=at_least,
+                model=sent.model,
+                key=sent.key,
+                prompt_tokens=sent.prompt_tokens,
+                session=sent.session,
+                beginning=sent.beginning,
+                turns=sent.turns,
+            )
+
+    def _fall_back(self, for_s: float, now_s: float) -> None:
+        """The static rule is in force for so long."""
+        state = self._known.state
+        state.static_until_s = max(state.static_until_s, now_s + for_s)
