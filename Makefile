@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -128,6 +128,12 @@ bench-policy_changes: $(COMPILED)/.built ## how soon decisions are what they wou
 
 bench-pacing: $(VENV)/.dev ## what pacing a budget is worth, against the cap alone and the best price in hindsight: a quarter of an hour
 	$(BIN)/python -m bench.pacing
+
+bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above
+	$(BIN)/python -m bench.hedging
+
+bench-hedging_holdout: $(VENV)/.dev ## the same with seeds that nothing was tuned on
+	$(BIN)/python -m bench.hedging --holdout
 
 bench-load: $(VENV)/.dev ## how well waiting is predicted beside others in the same engine, told honestly, not at all, late or falsely
 	$(BIN)/python -m bench.load

@@ -4,7 +4,7 @@ A tap stands between a simulated world and its router. It passes everything on a
 know of the router's inside is in `predicted`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import exp, inf
 from random import Random
 
@@ -164,6 +164,10 @@ class Tap:
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """See `Decider`."""
         return self.router.is_news(fact, now_s)
+
+    def may_hedge(self, endpoints: Iterable[str]) -> bool:
+        """See `Decider`."""
+        return self.router.may_hedge(endpoints)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """See `Decider`."""

@@ -25,7 +25,7 @@ def option(name: str, request: Request, *, first_s: float, cost_usd: float = 0.0
 def test_the_cutover_of_the_second_step_counts_from_when_it_starts() -> None:
     request = make.request(ttft_s=10.0, worth_usd=1.0)
     options = [option(n, request, first_s=1.0) for n in "abc"]
-    first, second, third = plan.steps(request, options, 1.0, 0.0)
+    first, second, third = plan.steps(request, options, 1.0, 0.0, 0.0)
     high_s = exp(options[0].base.deviations * options[0].base.sigma)
     assert first.cutover_s == pytest.approx(10.0 - high_s, abs=0.002)
     # Nothing is left of the promise by then that a third could keep.
@@ -35,7 +35,7 @@ def test_the_cutover_of_the_second_step_counts_from_when_it_starts() -> None:
 def test_time_that_has_passed_since_arrival_brings_the_cutover_forward() -> None:
     request = make.request(ttft_s=10.0, worth_usd=1.0)
     options = [option(n, request, first_s=1.0) for n in "ab"]
-    early, late = (plan.steps(request, options, 1.0, spent_s)[0].cutover_s for spent_s in (0.0, 3.0))
+    early, late = (plan.steps(request, options, 1.0, spent_s, 0.0)[0].cutover_s for spent_s in (0.0, 3.0))
     assert early is not None
     assert late == pytest.approx(early - 3.0, abs=0.002)
 
@@ -43,14 +43,14 @@ def test_time_that_has_passed_since_arrival_brings_the_cutover_forward() -> None
 def test_without_a_promise_of_first_content_nothing_is_started_twice() -> None:
     request = make.request(slo=Slo(e2e_s=60.0), worth_usd=1.0)
     options = [option(n, request, first_s=1.0) for n in "ab"]
-    assert [s.cutover_s for s in plan.steps(request, options, 1.0, 0.0)] == [None, None]
+    assert [s.cutover_s for s in plan.steps(request, options, 1.0, 0.0, 0.0)] == [None, None]
 
 
 def test_the_time_out_of_an_endpoint_that_keeps_missing_its_bound_stays_within_reason() -> None:
     request = make.request()
     slow = option("a", request, first_s=5.0)
     slow.base.deviations, slow.base.sigma = 8.0, 1.0
-    assert plan.steps(request, [slow], 0.0, 0.0)[0].timeout_s == 80.0
+    assert plan.steps(request, [slow], 0.0, 0.0, 0.0)[0].timeout_s == 80.0
 
 
 @pytest.mark.parametrize(

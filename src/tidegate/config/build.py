@@ -136,6 +136,7 @@ def policy(table: PolicyTable) -> Policy:
         decide_budget_s=table.decide_budget_ms / 1000,
         static_s=table.static_s,
         explore_share=table.explore_share,
+        hedge_share=table.hedge_share,
     )
 
 

@@ -262,6 +262,16 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "docs/explanation/exploring.md for what it gains and costs.",
         ),
     ] = 0.0
+    hedge_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.2,  # beyond, most of what is paid twice saves nothing
+            description="Of what is paid for tokens, the share that may be paid in vain, for an attempt that another "
+            "one has beaten, so that fewer first tokens are late: see docs/explanation/hedging.md. Two in a hundred "
+            "cut the tail of a vendor's latency by a third; 0 never pays twice.",
+        ),
+    ] = 0.02
 
 
 BUDGET_USD_MIN = 0.01  # a cent: below, no request would fit

@@ -145,8 +145,16 @@ class Flight:
             return self._timer()
         return self._call_next(now_s)
 
-    def timer(self, now_s: float) -> list[Action]:
-        """Time has passed: start what is due, give up what has shown nothing for too long."""
+    @property
+    def open(self) -> list[str]:
+        """The endpoints of attempts under way."""
+        return list(self._open)
+
+    def timer(self, now_s: float, *, may_hedge: bool = True) -> list[Action]:
+        """Time has passed: start what is due, give up what has shown nothing for too long.
+
+        `may_hedge`: whether another attempt may start beside those under way; one that may not is left out for good.
+        """
         if self.state is not State.CALLING:
             return []
         actions: list[Action] = []
@@ -156,7 +164,7 @@ class Flight:
                 actions.append(Cancel(endpoint=name, timed_out=True))
             elif now_s >= cutover_s:
                 self._deadlines[name] = (inf, timeout_s)
-                if self._next < len(self._plan):
+                if may_hedge and self._next < len(self._plan):
                     actions += self._call_next(now_s)
         if not self._open:
             return actions + self._call_next(now_s)

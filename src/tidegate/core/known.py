@@ -8,6 +8,7 @@ from tidegate.core.counts import Turns
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.hedge import Hedges
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Endpoint, Overrides, Policy, Request, Started
 from tidegate.core.plan import Option
@@ -32,6 +33,7 @@ class Known:
         "budgets",
         "duals",
         "eligible",
+        "hedges",
         "lengths",
         "models",
         "policy",
@@ -56,6 +58,7 @@ class Known:
         self.duals = Duals(state.duals, state.overdue, state.held)
         self.shares = Shares(state.tenants, state.flows)
         self.budgets = Budgets(state.budgets)
+        self.hedges = Hedges(state.hedging, policy.hedge_share)
         self.waiting = Waiting(
             state.held,
             self.models,

@@ -61,6 +61,7 @@ class Learner:
         known.waiting.forget(fact)
         known.duals.settle(now_s)
         known.budgets.settle(now_s)
+        known.hedges.settle(now_s)
         match fact:
             case Started():
                 held = known.waiting.release(fact.request_id)
@@ -72,6 +73,8 @@ class Learner:
                     model.started(fact, base, now_s, turns)
                     if model.owned:
                         self._given(fact, model, held, base, now_s)
+                    if fact.hedge:
+                        self._races(fact, model, base, now_s)
             case Uploaded():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.uploaded(fact, now_s)
@@ -144,6 +147,28 @@ class Learner:
         expected_s = left(sent.engine_s, now_s - sent.started_s)
         self._known.shares.add(sent.key, sent.klass, model.engine_s(sent, fact.e2e_s) - expected_s, now_s)
 
+    def _races(self, fact: Started, model: EndpointModel, base: Base, now_s: float) -> None:
+        """A second attempt has begun. Beside one that is paid, what it costs may be lost, and what that one costs."""
+        beside = [m for m in self._known.models.values() if m is not model and m.cost.is_paid]
+        raced = [sent for m in beside if (sent := m.state.reservations.get(fact.request_id)) is not None]
+        if not raced:
+            return
+        hedge = model.state.reservations[fact.request_id]
+        hedge.hedge_usd = model.cost.usd(fact.prompt_tokens, 0.0, base.cached.tokens)
+        self._known.hedges.lost(hedge.hedge_usd, now_s)
+        for sent in (*raced, hedge):
+            sent.raced = True
+
+    def _paid(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
+        """An attempt that is paid is over: it has served, or is lost to the one that did."""
+        tokens = sent.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
+        usd = model.cost.usd(tokens, fact.output_tokens or 0, fact.cached_tokens or 0)
+        if fact.ending is Ending.OK:
+            self._known.hedges.paid(usd, now_s)
+        if sent.raced:
+            lost_usd = usd if fact.ending is Ending.CANCELLED else 0.0
+            self._known.hedges.lost(lost_usd - sent.hedge_usd, now_s)
+
     def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
         before = model.fingerprint
         model.prefixes.settle(now_s)
@@ -158,6 +183,8 @@ class Learner:
             return
         if sent.engine_s:
             self._taken(fact, model, sent, now_s)
+        if model.cost.is_paid:
+            self._paid(fact, model, sent, now_s)
         # An engine that finds fault with a request has not served it.
         if sent.session and fact.ending is Ending.OK and not fact.cause:
             self._known.sessions.served(sent.session, fact.endpoint, now_s)

@@ -474,6 +474,7 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
     decide_budget_s: float = 0.005
     static_s: float = 1.0
     explore_share: float = 0.0
+    hedge_share: float = 0.02
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):

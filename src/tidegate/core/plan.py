@@ -7,6 +7,7 @@ import msgspec
 
 from tidegate.core.base import Base, asked
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.hedge import starts_s
 from tidegate.core.length import Length
 from tidegate.core.model import Request, Run
 from tidegate.core.value import attainment, net_usd
@@ -74,18 +75,25 @@ def by_value(option: Option) -> tuple[float, float, str]:
     return -option.value_usd, option.base.first_s, option.model.name
 
 
-def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: float) -> tuple[Run, ...]:
-    """One attempt at each option, in this order, `spent_s` after the request's arrival."""
+def steps(
+    request: Request, ranked: list[Option], worth_usd: float, spent_s: float, hedge_price: float
+) -> tuple[Run, ...]:
+    """One attempt at each option, in this order, `spent_s` after the request's arrival.
+
+    A dollar that is lost on a hedge has this price beyond itself."""
     plan: list[Run] = []
     highs_s = [option.base.first_s_high for option in ranked]
     for index, option in enumerate(ranked):
         cutover_s = None
         if index + 1 < len(ranked) and request.slo.ttft_s is not None:
-            # As late as the next one could still be in time, and never before this one is overdue.
-            latest_s = request.slo.ttft_s - spent_s - highs_s[index + 1]
-            if latest_s >= highs_s[index]:
-                cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
-                spent_s += cutover_s or 0.0
+            if option.base.paid_usd > 0.0 and ranked[index + 1].base.paid_usd > 0.0:
+                cutover_s = _hedge_s(request, option, ranked[index + 1], worth_usd, spent_s, hedge_price)
+            else:
+                # As late as the next one could still be in time, and never before this one is overdue.
+                latest_s = request.slo.ttft_s - spent_s - highs_s[index + 1]
+                if latest_s >= highs_s[index]:
+                    cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
+            spent_s += cutover_s or 0.0
         timeout_s = min(TIMEOUT_FACTOR * highs_s[index], TIMEOUT_MEDIANS_MAX * option.base.cold_s)
         if option.base.outcomes:
             # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
@@ -93,6 +101,16 @@ def steps(request: Request, ranked: list[Option], worth_usd: float, spent_s: flo
         timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
         plan.append(Run(endpoint=option.model.name, timeout_s=timeout_s, cutover_s=cutover_s))
     return tuple(plan)
+
+
+def _hedge_s(
+    request: Request, first: Option, second: Option, worth_usd: float, spent_s: float, price: float
+) -> float | None:
+    """When `second` is started beside the first, where both are paid."""
+    base = second.base
+    prompt_usd = second.model.cost.usd(request.prompt_tokens, 0.0, base.cached.tokens)
+    after_s = starts_s(request, first.base, base, worth_usd, spent_s, prompt_usd, price)
+    return None if after_s is None else to_ms(after_s)
 
 
 def _cutover_s(request: Request, following: Base, latest_s: float, worth_usd: float, spent_s: float) -> float | None:

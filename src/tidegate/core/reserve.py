@@ -58,7 +58,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
     and `was_cold` whether one explains its time to first content. Each completion takes memory for `output_tokens_high`
     tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most. It was
-    expected to take `engine_s` of the seconds of an engine of ours.
+    expected to take `engine_s` of the seconds of an engine of ours. Where it is `raced` by another attempt, or races
+    one, what is paid for the slower of them is lost; of a hedge `hedge_usd` are held back for that.
     """
 
     started_s: float
@@ -98,6 +99,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     output_tokens_high: int = 0
     promised_tpot_s: float | None = None
     engine_s: float = 0.0
+    raced: bool = False
+    hedge_usd: float = 0.0
 
     @property
     def looked_at_s(self) -> float:

@@ -9,7 +9,7 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import batch, bins, budget, dual, hazard, keeping, load, memory, shares
+from tidegate.core import batch, bins, budget, dual, hazard, hedge, keeping, load, memory, shares
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -41,6 +41,8 @@ def fault(state: State) -> str:
             return f"`{what}` {wrong}"
     if wrong := budget.fault(state.budgets):
         return f"`budgets` {wrong}"
+    if wrong := hedge.fault(state.hedging):
+        return f"`hedging` {wrong}"
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
@@ -60,6 +62,7 @@ def revived(state: State, keep: Container[str], now_s: float) -> State:
         tenants=shares.revived(state.tenants, now_s),
         flows=shares.revived(state.flows, now_s),
         budgets={name: budget.revived(one, now_s) for name, one in state.budgets.items()},
+        hedging=hedge.revived(state.hedging, now_s),
     )
 
 

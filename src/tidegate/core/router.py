@@ -1,5 +1,6 @@
 """The router: `decide` reads, `observe` writes."""
 
+from collections.abc import Iterable
 from math import inf
 
 import msgspec
@@ -166,6 +167,17 @@ class Router:
         """What a dollar of a budget is worth beyond itself; 0 where it lasts anyway."""
         return self._known.budgets.price(budget)
 
+    def may_hedge(self, endpoints: Iterable[str]) -> bool:
+        """Whether another attempt may start now beside those at these endpoints: always, where none of them is paid."""
+        models = self._known.models
+        paid = any(models[name].cost.is_paid for name in endpoints if name in models)
+        return not paid or self._known.hedges.left_usd > 0.0
+
+    @property
+    def hedge_price(self) -> float:
+        """What a dollar that is lost on a hedge has to save beyond itself; no end of it where none may be lost."""
+        return self._known.hedges.price
+
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether to tell what a budget has spent."""
         return self._known.budgets.is_news(fact, now_s)
@@ -285,7 +297,11 @@ class Router:
         now_s: float,
     ) -> Decision:
         steps: tuple[Step, ...] = plan.steps(
-            request, ranked[: self._attempts_max(request)], worth, now_s - request.arrived_s
+            request,
+            ranked[: self._attempts_max(request)],
+            worth,
+            now_s - request.arrived_s,
+            self._known.hedges.price,
         )
         busy = [name for name, excluded in reasons.items() if excluded in _FULL]
         if busy and len(steps) < self._attempts_max(request):

@@ -11,6 +11,7 @@ from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.dual import Dual
 from tidegate.core.hazard import BINS, Level, Outcomes
+from tidegate.core.hedge import Hedging
 from tidegate.core.learned import Learned
 from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.load import Load
@@ -174,7 +175,7 @@ class State(msgspec.Struct, kw_only=True):
     class, of those with a target, and `overdue` the requests under way whose promise is known to be missed. `urgent` is
     by model when somebody came last whose promise was too short to wait. What our engines did of late for each of the
     `tenants` stands by key, and for each of their classes in `flows`;
-    `budgets` stand by name, of those that are to last."""
+    `budgets` stand by name, of those that are to last. `hedging` is what may be lost on attempts that are beaten."""
 
     endpoints: dict[str, EndpointState] = {}
     lengths: Lengths = msgspec.field(default_factory=Lengths)
@@ -187,4 +188,5 @@ class State(msgspec.Struct, kw_only=True):
     tenants: dict[str, Served] = {}
     flows: dict[str, Served] = {}
     budgets: dict[str, Spending] = {}
+    hedging: Hedging = msgspec.field(default_factory=Hedging)
     static_until_s: float = 0.0

@@ -70,6 +70,22 @@ def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_
     return probability_below(deviations)
 
 
+def content_by(base: Base, left_s: float) -> float:
+    """P(first content comes within `left_s`)."""
+    if left_s <= 0.0:
+        return 0.0
+    sigma = base.sigma
+    if base.outcomes:
+        warm = sum([p * probability_below(log(left_s / after_s) / sigma) for after_s, p in base.outcomes])
+    else:
+        warm = probability_below(log(left_s / (base.warm_s if base.cold_share else base.first_s)) / sigma)
+    if not base.cold_share:
+        return warm
+    mixture = base.mixture
+    cold = probability_below(log(left_s / mixture.cold_s) / mixture.cold_sigma)
+    return warm + base.cold_share * min(0.0, cold - warm)
+
+
 def lateness_s(request: Request, base: Base, spent_s: float) -> float:
     """Expected seconds beyond the promise: the worse of TTFT and end to end."""
     if not base.cold_share:

@@ -110,7 +110,8 @@ class Drive:
 
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
-        self._act(self._flight.timer(now_s), now_s)
+        flight = self._flight
+        self._act(flight.timer(now_s, may_hedge=self._dispatch.router.may_hedge(flight.open)), now_s)
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""

@@ -1,5 +1,6 @@
 """What a simulated world needs of whoever decides in it, and what all share who decide in the router's place."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -27,6 +28,9 @@ class Decider(Protocol):
 
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether to tell what a budget has spent."""
+
+    def may_hedge(self, endpoints: Iterable[str]) -> bool:
+        """Whether another attempt may start now beside those at these endpoints."""
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent."""
@@ -58,6 +62,10 @@ class Follower:
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether the router would be told."""
         return self._router.is_news(fact, now_s)
+
+    def may_hedge(self, endpoints: Iterable[str]) -> bool:
+        """Always: a rule hedges as its plans say."""
+        return True
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What the router would have predicted."""

@@ -239,7 +239,8 @@ class World:
 
     def _timer(self, drive: _Drive, number: int) -> None:
         if number == drive.timer and drive.job.request.id in self._drives:
-            self._act(drive, drive.flight.timer(self.loop.now_s))
+            flight = drive.flight
+            self._act(drive, flight.timer(self.loop.now_s, may_hedge=self.router.may_hedge(flight.open)))
 
     # --- a request ------------------------------------------------------------------------------------------------
 

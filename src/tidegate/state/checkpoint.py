@@ -128,9 +128,10 @@ def fingerprint(endpoint: Endpoint, upstream: Upstream) -> str:
 def settings(policy: Policy) -> dict[str, int | float]:
     """The policy as a checkpoint keeps it: in the clear, so that a difference can be named.
 
-    Who explores learns the same, of more endpoints.
+    Who explores or hedges learns the same, of more endpoints.
     """
-    return {name: getattr(policy, name) for name in policy.__struct_fields__ if name != "explore_share"}
+    learned = [name for name in policy.__struct_fields__ if name not in ("explore_share", "hedge_share")]
+    return {name: getattr(policy, name) for name in learned}
 
 
 def restore(
