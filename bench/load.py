@@ -155,6 +155,10 @@ class Teller:
         """See `Place`."""
         self._place.cancel(attempt)
 
+    def generated(self, attempt: Attempt) -> int:
+        """See `Place`."""
+        return self._place.generated(attempt)
+
     def probe(self) -> Probed:
         """See `Place`."""
         seen, now_s = self._place.probe(), self._now_s()

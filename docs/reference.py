@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from docs.dialects import dialects
+from docs.flight import flight
 from docs.openai_fields import openai_fields
 from tidegate.cli.main import CHAOS_PORT
 from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE
@@ -123,6 +124,7 @@ PAGES = {
     "dialects.md": dialects,
     "discovery.md": discovery,
     "faults.md": faults,
+    "flight.md": flight,
     "metrics.md": metrics,
     "openai-fields.md": openai_fields,
     "reasons.md": reasons,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tidegate.core.flight import ATTEMPTS_MAX, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.flight import ATTEMPTS_MAX, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, Silence, State, Timer
 from tidegate.core.model import Run, Wait
 
 A, B, C = (Run(endpoint=name, timeout_s=10.0) for name in "abc")
@@ -21,7 +21,7 @@ def test_it_calls_the_first_step_and_asks_to_be_woken_at_its_time_out() -> None:
 
 def test_first_content_is_the_commit_point_and_the_end_lands_it() -> None:
     flight = airborne(A, B)
-    assert flight.content("a") == [Relay(endpoint="a")]
+    assert flight.content("a", 1.0) == [Relay(endpoint="a")]
     assert flight.completed("a") == [Finish(endpoint="a")]
     assert (flight.state, flight.winner, flight.attempts) == (State.LANDED, "a", 1)
 
@@ -38,15 +38,15 @@ def test_the_last_failure_gives_up_uncommitted() -> None:
 
 def test_a_stream_that_breaks_after_content_gives_up_committed() -> None:
     flight = airborne(A, B)
-    flight.content("a")
+    flight.content("a", 1.0)
     assert flight.failed("a", 1.0) == [GiveUp(committed=True)]
 
 
 def test_a_buffered_answer_that_breaks_after_content_is_made_good_elsewhere() -> None:
     flight = airborne(A, B, buffered=True)
-    flight.content("a")
+    flight.content("a", 1.0)
     assert flight.failed("a", 1.0) == [Call(endpoint="b"), Timer(at_s=11.0)]
-    assert flight.content("b") == [Relay(endpoint="b")]
+    assert flight.content("b", 1.0) == [Relay(endpoint="b")]
     assert flight.completed("b") == [Finish(endpoint="b")]
 
 
@@ -60,8 +60,8 @@ def test_without_content_at_the_cutover_the_next_step_starts_beside_it_once() ->
 def test_the_first_to_show_content_wins_and_the_others_are_cancelled() -> None:
     flight = airborne(HEDGED, B)
     flight.timer(2.0)
-    assert flight.content("b") == [Cancel(endpoint="a"), Relay(endpoint="b")]
-    assert flight.content("a") == []
+    assert flight.content("b", 1.0) == [Cancel(endpoint="a"), Relay(endpoint="b")]
+    assert flight.content("a", 1.0) == []
     assert flight.failed("a", 3.0) == []
 
 
@@ -69,13 +69,17 @@ def test_one_of_two_that_fails_leaves_the_other_its_chance() -> None:
     flight = airborne(HEDGED, B, C)
     flight.timer(2.0)
     assert flight.failed("a", 3.0) == [Timer(at_s=12.0)]
-    assert flight.content("b") == [Relay(endpoint="b")]
+    assert flight.content("b", 1.0) == [Relay(endpoint="b")]
 
 
 def test_silence_is_given_up_at_the_time_out_and_the_next_step_tried() -> None:
     flight = airborne(A, B)
-    assert flight.timer(10.0) == [Cancel(endpoint="a", timed_out=True), Call(endpoint="b"), Timer(at_s=20.0)]
-    assert flight.timer(20.0) == [Cancel(endpoint="b", timed_out=True), GiveUp(committed=False)]
+    assert flight.timer(10.0) == [
+        Cancel(endpoint="a", gave_up=Silence.NO_CONTENT),
+        Call(endpoint="b"),
+        Timer(at_s=20.0),
+    ]
+    assert flight.timer(20.0) == [Cancel(endpoint="b", gave_up=Silence.NO_CONTENT), GiveUp(committed=False)]
 
 
 def test_an_attempt_given_up_may_still_end_and_nothing_comes_of_it() -> None:
@@ -83,8 +87,8 @@ def test_an_attempt_given_up_may_still_end_and_nothing_comes_of_it() -> None:
     flight.timer(10.0)
     assert flight.completed("a") == []
     assert flight.failed("a", 10.1) == []
-    assert flight.content("a") == []
-    assert flight.content("b") == [Relay(endpoint="b")]
+    assert flight.content("a", 1.0) == []
+    assert flight.content("b", 1.0) == [Relay(endpoint="b")]
 
 
 def test_an_empty_answer_is_an_answer() -> None:
@@ -119,7 +123,7 @@ def test_an_attempt_that_is_under_way_is_never_left_for_a_wait() -> None:
     flight = Flight()
     flight.start((HEDGED, Wait(endpoint="b", until_s=2.0)), 0.0)
     assert flight.timer(2.0)[-1] == Timer(at_s=10.0)
-    assert flight.content("a") == [Relay(endpoint="a")]
+    assert flight.content("a", 1.0) == [Relay(endpoint="a")]
 
 
 def test_whoever_keeps_failing_has_had_its_chances() -> None:
@@ -141,3 +145,51 @@ def test_a_held_request_whose_client_leaves_has_nothing_to_cancel() -> None:
 def test_a_plan_that_cannot_be_flown_is_a_programmers_error(plan: tuple[Run, ...]) -> None:
     with pytest.raises(AssertionError):
         Flight().start(plan, 0.0)
+
+
+def relaying(*plan: Run, buffered: bool = False, stall_s: float = 60.0) -> Flight:
+    flight = Flight(buffered=buffered, stall_s=stall_s)
+    flight.start(plan, 0.0)
+    assert flight.content("a", 1.0) == [Relay(endpoint="a"), Timer(at_s=1.0 + stall_s)]
+    return flight
+
+
+def test_a_stream_that_brings_nothing_more_is_given_up_and_its_client_told() -> None:
+    flight = relaying(A, B)
+    assert flight.timer(61.0, tokens=5) == [Timer(at_s=121.0)]
+    assert flight.timer(121.0, tokens=5) == [
+        Cancel(endpoint="a", gave_up=Silence.STALLED),
+        GiveUp(committed=True),
+    ]
+
+
+def test_an_answer_that_no_client_has_seen_is_made_good_elsewhere_when_it_stalls() -> None:
+    flight = relaying(A, B, buffered=True)
+    assert flight.timer(61.0, tokens=1) == [
+        Cancel(endpoint="a", gave_up=Silence.STALLED),
+        Call(endpoint="b"),
+        Timer(at_s=71.0),
+    ]
+
+
+def test_a_trickle_is_given_up_where_more_is_demanded() -> None:
+    hasty = Run(endpoint="a", timeout_s=10.0, token_s_max=0.5)
+    assert relaying(hasty).timer(61.0, tokens=120)[0] == Cancel(endpoint="a", gave_up=Silence.TOO_SLOW)
+    assert relaying(hasty).timer(61.0, tokens=121) == [Timer(at_s=121.0)]
+    assert relaying(A).timer(61.0, tokens=2) == [Timer(at_s=121.0)]
+
+
+def test_nobody_is_given_up_for_a_client_that_does_not_read() -> None:
+    flight = relaying(A)
+    assert flight.timer(61.0, tokens=None) == [Timer(at_s=121.0)]
+
+
+def test_an_earlier_timer_leaves_the_time_of_the_watch_as_it_is() -> None:
+    assert relaying(A).timer(30.0, tokens=0) == [Timer(at_s=61.0)]
+
+
+def test_a_second_attempt_that_may_not_start_is_left_out_and_still_the_next_step() -> None:
+    flight = airborne(HEDGED, B)
+    assert flight.timer(2.0, may_hedge=False) == [Timer(at_s=10.0)]
+    assert flight.timer(3.0) == [Timer(at_s=10.0)]
+    assert flight.failed("a", 4.0) == [Call(endpoint="b"), Timer(at_s=14.0)]

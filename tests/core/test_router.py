@@ -68,6 +68,12 @@ def test_without_failover_there_is_one_attempt() -> None:
     assert len(make.router().decide(make.request(failover=False), 0.0).plan) == 1
 
 
+def test_whoever_tries_again_has_an_attempt_less_each_time_and_one_at_least() -> None:
+    router = make.router(*(make.endpoint(name) for name in "abcd"))
+    plans = [router.decide(make.request(retry=retry), 0.0).plan for retry in range(5)]
+    assert [len(plan) for plan in plans] == [3, 2, 1, 1, 1]
+
+
 def test_time_outs_follow_the_prediction_within_bounds() -> None:
     quick, slow = make.request(prompt_tokens=10), make.request(prompt_tokens=20_000, ttft_s=60.0)
     router = make.router(make.endpoint("laptop"))

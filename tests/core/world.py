@@ -50,7 +50,7 @@ class World:
                 self.act(request_id, flight.timer(self.now_s))
             elif what == "first" and key in self.sent:
                 self.tell_first(request_id, endpoint)
-                self.act(request_id, flight.content(endpoint))
+                self.act(request_id, flight.content(endpoint, self.now_s))
             elif what in ("ok", "failed") and key in self.sent:
                 self.end(request_id, endpoint, Ending(what))
                 done = flight.completed(endpoint) if what == "ok" else flight.failed(endpoint, self.now_s)

@@ -26,7 +26,8 @@ async def test_the_gateway_is_alive_but_not_ready_while_every_endpoint_is_down(t
         assert (await home.get("/health")).status == 503
         answer = await home.ask()
     assert (answer.status, answer.error["code"]) == (503, "no_endpoint_available")
-    assert int(answer.header("retry-after")) >= 1
+    seconds, milliseconds = int(answer.header("retry-after")), int(answer.header("retry-after-ms"))
+    assert 1 <= milliseconds <= seconds * 1000
 
 
 async def test_one_lost_probe_is_bad_luck_and_two_are_an_outage_until_one_comes_back(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class FlightMachine(RuleBasedStateMachine):
 
     @rule(endpoint=st.sampled_from(ENDPOINTS))
     def content(self, endpoint: str) -> None:
-        self.take(self.flight.content(endpoint))
+        self.take(self.flight.content(endpoint, self.now_s))
 
     @rule(endpoint=st.sampled_from(ENDPOINTS))
     def failed(self, endpoint: str) -> None:

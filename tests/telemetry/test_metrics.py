@@ -41,6 +41,7 @@ def scraped(metrics: Metrics) -> Samples:
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
         held=3,
         worth_factors={"interactive": 0.25},
+        hedge_left_usd=0.5,
         shares={"alice-1": 0.75, "": 0.25},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),

@@ -60,6 +60,14 @@ def test_a_request_goes_by_the_id_of_its_key() -> None:
     assert taken(key="alice-1")[0].key == "alice-1"
 
 
+@pytest.mark.parametrize(
+    ("told", "retry"), [("0", 0), ("2", 2), ("99", 99), ("100", 0), ("-1", 0), ("", 0), ("two", 0), ("\xb2", 0)]
+)
+def test_an_sdk_says_how_often_it_has_tried_and_what_cannot_be_read_says_nothing(told: str, retry: int) -> None:
+    assert taken({"x-stainless-retry-count": told})[0].retry == retry
+    assert taken()[0].retry == 0
+
+
 def test_a_class_that_is_for_others_is_refused_like_one_that_does_not_exist_with_those_there_are() -> None:
     table = ClassTable(classes={"private": PRIVATE}, default="private", partial=True)
     assert taken(table=table)[0].klass == "private/short"

@@ -137,6 +137,7 @@ def policy(table: PolicyTable) -> Policy:
         static_s=table.static_s,
         explore_share=table.explore_share,
         hedge_share=table.hedge_share,
+        stall_s=table.stall_s,
     )
 
 

@@ -252,6 +252,16 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "a burst and forgives a single hiccup.",
         ),
     ] = 1.0
+    stall_s: Annotated[
+        float,
+        Meta(
+            ge=1,  # a second is a few tokens of a small engine
+            le=3600,
+            description="An answer that has begun is given up where it brings nothing for so long, or less than a "
+            "tenth of what its endpoint is believed to do at worst. A healthy engine is silent for no longer than one "
+            "prefill of a neighbour takes: a minute.",
+        ),
+    ] = 60.0
     explore_share: Annotated[
         float,
         Meta(

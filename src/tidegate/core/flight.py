@@ -10,7 +10,7 @@
 ```
 """
 
-from enum import Enum
+from enum import Enum, StrEnum
 from math import inf
 
 from tidegate.core.model import Record, Run, Step, Wait
@@ -23,11 +23,19 @@ class Call(Record, frozen=True, kw_only=True):
     hedge: bool = False
 
 
+class Silence(StrEnum):
+    """How an attempt that is given up has kept its client waiting."""
+
+    NO_CONTENT = "no_content"
+    STALLED = "stalled"
+    TOO_SLOW = "too_slow"
+
+
 class Cancel(Record, frozen=True, kw_only=True):
-    """Stop this attempt; its engine must learn that nobody waits. `timed_out`: it showed nothing for too long."""
+    """Stop this attempt; its engine must learn that nobody waits. `gave_up` says why, if that is its own fault."""
 
     endpoint: str
-    timed_out: bool = False
+    gave_up: Silence | None = None
 
 
 class Relay(Record, frozen=True, kw_only=True):
@@ -81,13 +89,30 @@ class Flight:
     """Failover and cutover before the commit point, and cancellation at any time.
 
     `buffered`: nothing reaches the client before the answer is complete, so a failure after first content can still
-    be made good elsewhere.
+    be made good elsewhere. An answer that has begun has to bring something in each `stall_s`, and as many tokens as its
+    step demands.
     """
 
-    __slots__ = ("_buffered", "_deadlines", "_next", "_open", "_plan", "attempts", "state", "winner")
+    __slots__ = (
+        "_buffered",
+        "_deadlines",
+        "_next",
+        "_open",
+        "_plan",
+        "_stall_s",
+        "_watched_s",
+        "attempts",
+        "state",
+        "tokens",
+        "winner",
+    )
 
-    def __init__(self, *, buffered: bool = False) -> None:
+    def __init__(self, *, buffered: bool = False, stall_s: float = inf) -> None:
         self._buffered = buffered
+        self._stall_s = stall_s
+        # How many tokens had come of the answer that goes on, when it was looked at last.
+        self._watched_s = 0.0
+        self.tokens = 1
         self._plan: tuple[Step, ...] = ()
         self._next = 0
         self._open: dict[str, Run] = {}
@@ -109,8 +134,15 @@ class Flight:
         self.state = State.CALLING
         return self._call_next(now_s)
 
-    def content(self, endpoint: str) -> list[Action]:
+    def content(self, endpoint: str, now_s: float) -> list[Action]:
         """First content of an attempt: it wins, the others are cancelled."""
+        actions = self._commit(endpoint)
+        if actions:
+            self._watched_s, self.tokens = now_s, 1
+            actions += self._watch()
+        return actions
+
+    def _commit(self, endpoint: str) -> list[Action]:
         if self.state is not State.CALLING or endpoint not in self._open:
             return []
         self.state, self.winner = State.RELAYING, endpoint
@@ -125,7 +157,7 @@ class Flight:
         """An attempt delivered its whole answer."""
         if self.state is State.CALLING and endpoint in self._open:
             # Complete without content: an empty answer is an answer.
-            return self.content(endpoint) + self.completed(endpoint)
+            return self._commit(endpoint) + self.completed(endpoint)
         if self.state is not State.RELAYING or endpoint != self.winner:
             return []
         self._close(endpoint)
@@ -150,18 +182,22 @@ class Flight:
         """The endpoints of attempts under way."""
         return list(self._open)
 
-    def timer(self, now_s: float, *, may_hedge: bool = True) -> list[Action]:
+    def timer(self, now_s: float, *, may_hedge: bool = True, tokens: int | None = None) -> list[Action]:
         """Time has passed: start what is due, give up what has shown nothing for too long.
 
         `may_hedge`: whether another attempt may start beside those under way; one that may not is left out for good.
+        `tokens`: how many have come so far of the answer that goes on; None where it is not the engine's fault that
+        there are no more.
         """
+        if self.state is State.RELAYING:
+            return self._look(now_s, tokens)
         if self.state is not State.CALLING:
             return []
         actions: list[Action] = []
         for name, (cutover_s, timeout_s) in list(self._deadlines.items()):
             if now_s >= timeout_s:
                 self._close(name)
-                actions.append(Cancel(endpoint=name, timed_out=True))
+                actions.append(Cancel(endpoint=name, gave_up=Silence.NO_CONTENT))
             elif now_s >= cutover_s:
                 self._deadlines[name] = (inf, timeout_s)
                 if may_hedge and self._next < len(self._plan):
@@ -177,6 +213,31 @@ class Flight:
             self._close(name)
         self.state = State.LANDED
         return [Cancel(endpoint=name) for name in names]
+
+    def _look(self, now_s: float, tokens: int | None) -> list[Action]:
+        """Whether the answer that goes on brings enough to be waited for."""
+        if now_s < self._watched_s + self._stall_s:
+            return self._watch()
+        if tokens is not None:
+            came, token_s_max = tokens - self.tokens, self._open[self.winner].token_s_max
+            self.tokens = tokens
+            if came <= 0 or (token_s_max is not None and came * token_s_max < now_s - self._watched_s):
+                return self._let_go(Silence.TOO_SLOW if came > 0 else Silence.STALLED, now_s)
+        self._watched_s = now_s
+        return self._watch()
+
+    def _let_go(self, silence: Silence, now_s: float) -> list[Action]:
+        """Give up the answer that goes on; what the client has not seen of it can be made good elsewhere."""
+        name = self.winner
+        self._close(name)
+        cancel: list[Action] = [Cancel(endpoint=name, gave_up=silence)]
+        if not self._buffered:
+            return cancel + self._give_up(committed=True)
+        self.state, self.winner = State.CALLING, ""
+        return cancel + self._call_next(now_s)
+
+    def _watch(self) -> list[Action]:
+        return [] if self._stall_s == inf else [Timer(at_s=self._watched_s + self._stall_s)]
 
     def _call_next(self, now_s: float) -> list[Action]:
         if self._next == len(self._plan):

@@ -16,7 +16,7 @@ import msgspec
 
 from tidegate.core.base import Base
 from tidegate.core.model import Request
-from tidegate.core.value import attainment, content_by
+from tidegate.core.value import attainment, late_share
 
 # So many attempts' worth may be saved up: enough for all that are under way when an endpoint falls silent.
 SAVED: Final = 20.0
@@ -109,17 +109,16 @@ def starts_s(
     ttft_s = request.slo.ttft_s
     if ttft_s is None or price == inf or (left_s := ttft_s - spent_s) <= 0.0:
         return None
-    late = 1.0 - content_by(first, left_s)
+    late = late_share(first, left_s)
     lost_usd = (1.0 + price + request.budget_price) * (prompt_usd + max(0.0, second.paid_usd - first.paid_usd))
     lost_usd += second.rule_usd
-    # Where it is late for sure, it is lost on nobody who is in time anyway.
-    if late <= 0.0 or worth_usd <= lost_usd:
+    if worth_usd <= lost_usd:
         return None
     best_usd, best_s = 0.0, None
     for moment in range(1, MOMENTS):
         after_s = left_s * moment / MOMENTS
         saved_usd = worth_usd * late * attainment(request, second, spent_s + after_s)
-        usd = saved_usd - lost_usd * (1.0 - content_by(first, after_s))
+        usd = saved_usd - lost_usd * late_share(first, after_s)
         if usd > best_usd:
             best_usd, best_s = usd, after_s
     return best_s

@@ -77,7 +77,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     conversation as the client names it, with its key and model; it stays with the model that served it unless
     `session_moves`. `rulings` are what operators' rules say of it that held when it arrived, in their order. What it
     costs is drawn on `budgets`, by name, those that are to last; a dollar of theirs is worth `budget_price` more than
-    itself. No line has that: it is learned, and put in where a decision is made.
+    itself. No line has that: it is learned, and put in where a decision is made. Its client has tried before, `retry`
+    times.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     rulings: tuple[Ruling, ...] = ()
     budgets: tuple[str, ...] = ()
     budget_price: float = 0.0
+    retry: int = 0
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -185,12 +187,14 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Run(Record, frozen=True, kw_only=True, tag="run"):
     """Run all of it on one endpoint.
 
-    After `cutover_s` without content the next step starts beside it; after `timeout_s` without content it is given up.
+    After `cutover_s` without content the next step starts beside it; after `timeout_s` without content it is given up,
+    and so is an answer whose tokens take more than `token_s_max` each.
     """
 
     endpoint: str
     timeout_s: float
     cutover_s: float | None = None
+    token_s_max: float | None = None
 
 
 class Wait(Record, frozen=True, kw_only=True, tag="wait"):
@@ -475,6 +479,7 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
     static_s: float = 1.0
     explore_share: float = 0.0
     hedge_share: float = 0.02
+    stall_s: float = 60.0
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):

@@ -1,7 +1,7 @@
 """From endpoints that may be used to the ordered steps of a plan, and the reason for the first of them."""
 
 from heapq import heappush, heappushpop
-from math import ceil
+from math import ceil, exp
 
 import msgspec
 
@@ -17,6 +17,10 @@ from tidegate.core.why import Why
 # then on an engine that answers at all, or their own prediction says otherwise.
 TIMEOUT_S_MIN = 10.0
 TIMEOUT_FACTOR = 4.0
+# An answer that has begun goes on as long as its tokens come within so many times their upper quantile: a batch that
+# fills up makes them a few times slower, and a broken engine much more. Nobody is sent away for less than two a second.
+TOKEN_FACTOR = 10.0
+TOKEN_S_LEAST = 0.5
 # The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN.
 TIMEOUT_S_STATIC = TIMEOUT_FACTOR * TIMEOUT_S_MIN
 # The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far. Where
@@ -99,8 +103,21 @@ def steps(
             # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
             timeout_s *= max(1.0, option.base.outcomes[0][0] / option.base.warm_s)
         timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
-        plan.append(Run(endpoint=option.model.name, timeout_s=timeout_s, cutover_s=cutover_s))
+        plan.append(
+            Run(
+                endpoint=option.model.name,
+                timeout_s=timeout_s,
+                cutover_s=cutover_s,
+                token_s_max=_token_s_max(option.base),
+            )
+        )
     return tuple(plan)
+
+
+def _token_s_max(base: Base) -> float:
+    """Slower than this, an answer is no answer: who reads keeps up with two tokens a second on any engine that is not
+    that slow itself."""
+    return to_ms(max(TOKEN_S_LEAST, TOKEN_FACTOR * base.tpot_s * exp(base.deviations * base.tpot_sigma)))
 
 
 def _hedge_s(

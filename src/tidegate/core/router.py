@@ -174,6 +174,11 @@ class Router:
         return not paid or self._known.hedges.left_usd > 0.0
 
     @property
+    def hedge_left_usd(self) -> float:
+        """What may be lost on hedges now."""
+        return self._known.hedges.left_usd
+
+    @property
     def hedge_price(self) -> float:
         """What a dollar that is lost on a hedge has to save beyond itself; no end of it where none may be lost."""
         return self._known.hedges.price
@@ -442,7 +447,8 @@ class Router:
         return self._known.lengths.unlearned(request) if static else self._known.lengths.of(request)
 
     def _attempts_max(self, request: Request) -> int:
-        return self._known.policy.attempts_max if request.failover else 1
+        # Who tries again is tried for less often each time: else client and gateway multiply what is failing anyway.
+        return max(1, self._known.policy.attempts_max - request.retry) if request.failover else 1
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

@@ -70,20 +70,24 @@ def _attained(request: Request, base: Base, first_s: float, sigma: float, spent_
     return probability_below(deviations)
 
 
-def content_by(base: Base, left_s: float) -> float:
-    """P(first content comes within `left_s`)."""
+def late_share(base: Base, left_s: float) -> float:
+    """P(first content takes longer than `left_s`), never quite zero: a logistic tail, since latencies have such."""
     if left_s <= 0.0:
-        return 0.0
+        return 1.0
     sigma = base.sigma
     if base.outcomes:
-        warm = sum([p * probability_below(log(left_s / after_s) / sigma) for after_s, p in base.outcomes])
+        warm = sum([p * _late(left_s, after_s, sigma) for after_s, p in base.outcomes])
     else:
-        warm = probability_below(log(left_s / (base.warm_s if base.cold_share else base.first_s)) / sigma)
+        warm = _late(left_s, base.warm_s if base.cold_share else base.first_s, sigma)
     if not base.cold_share:
         return warm
     mixture = base.mixture
-    cold = probability_below(log(left_s / mixture.cold_s) / mixture.cold_sigma)
-    return warm + base.cold_share * min(0.0, cold - warm)
+    return warm + base.cold_share * max(0.0, _late(left_s, mixture.cold_s, mixture.cold_sigma) - warm)
+
+
+def _late(left_s: float, first_s: float, sigma: float) -> float:
+    deviations = log(left_s / first_s) / sigma
+    return 1.0 / (1.0 + exp(1.702 * deviations)) if deviations < 300.0 else 0.0
 
 
 def lateness_s(request: Request, base: Base, spent_s: float) -> float:

@@ -138,7 +138,7 @@ FAULTS: dict[Fault, Meaning] = {
     Fault.MALFORMED: _after("a chunk that is no JSON after a few tokens"),
     Fault.ERROR_EVENT: _after("an error inside the stream after a few tokens (not streamed: 200 and an error)"),
     Fault.HUGE_FRAME: _after("a frame without end after a few tokens (not streamed: a body without end)"),
-    Fault.TRICKLE: _harmless("one token a second"),
+    Fault.TRICKLE: _harmless("one token a second, to the end of a short answer"),
     Fault.USAGE_WITH_CHOICES: _harmless("usage comes with the last choice, not in a chunk of its own"),
     Fault.USAGE_MISSING: _harmless("no usage, although it was asked for"),
     Fault.USAGE_ZERO: _harmless("a usage of zero tokens"),

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -119,6 +120,7 @@ class Admin:
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
             held=dispatch.router.held,
             worth_factors={name: one["worth_factor"] for name, one in self._targets().items()},
+            hedge_left_usd=dispatch.router.hedge_left_usd,
             shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
@@ -190,6 +192,10 @@ class Admin:
             "budget": (spent := self._spent()),
             "budget_prices": {} if spent is None else {c.name: p for c, p in self._prices(spent).items()},
             "targets": self._targets(),
+            "hedging": {
+                "left_usd": dispatch.router.hedge_left_usd,
+                "price": price if (price := dispatch.router.hedge_price) < inf else None,
+            },
             "shares": dispatch.router.shares(now_s),
             "endpoints": endpoints,
             "learned": self._keeper.status(),

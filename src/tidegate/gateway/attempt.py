@@ -58,6 +58,8 @@ class Attempt:
         "_listener",
         "_now_s",
         "_over",
+        "_paused",
+        "_was_paused",
         "endpoint",
         "first_s",
         "hedge",
@@ -95,6 +97,8 @@ class Attempt:
         self._error: bytearray | None = None
         self._headers: dict[bytes, bytes] = {}
         self._over = False
+        # Whether the client keeps it from reading, now and since somebody looked last.
+        self._paused = self._was_paused = False
 
     def carry(self, call: Call) -> None:
         """Remember the call that carries this attempt."""
@@ -121,13 +125,20 @@ class Attempt:
         if self._call is not None:
             self._call.cancel()
 
+    def look(self) -> int | None:
+        """How many tokens have come so far; None where its client has kept it from reading since the last look."""
+        held_up, self._was_paused = self._was_paused, self._paused
+        return None if held_up else self.reader.tokens_seen
+
     def pause(self) -> None:
         """Stop reading, so that the engine has to stop writing."""
+        self._paused = self._was_paused = True
         if self._call is not None:
             self._call.pause()
 
     def resume(self) -> None:
         """Read on."""
+        self._paused = False
         if self._call is not None:
             self._call.resume()
 

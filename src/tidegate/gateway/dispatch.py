@@ -176,6 +176,11 @@ class Dispatch:
     def _static_s(self) -> float:
         return self._policy.static_s
 
+    @property
+    def stall_s(self) -> float:
+        """How long an answer that has begun may bring nothing."""
+        return self._policy.stall_s
+
     def arrived(self, request: Request, now_s: float) -> None:
         """Write down a request, and what its budgets have spent, before anything is decided about it."""
         for one in request.rulings:

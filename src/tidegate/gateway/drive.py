@@ -9,7 +9,7 @@ from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.failures import EXPIRED, NEVER_HERE, NO_CONTENT, forbidden, last_word
+from tidegate.gateway.failures import EXPIRED, NEVER_HERE, SILENCES, forbidden, last_word
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
@@ -18,9 +18,6 @@ from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
-
-# Silence between two pieces of an answer: the longest pause of a healthy engine is one prefill of a neighbour.
-IDLE_TIMEOUT_S = 60.0
 
 
 class Drive:
@@ -66,7 +63,7 @@ class Drive:
         self._client = client
         # What is translated to a client in mid-stream, and has to end in its dialect.
         self._stream: Translated | None = None
-        self._flight = Flight(buffered=not call.stream)
+        self._flight = Flight(buffered=not call.stream, stall_s=dispatch.stall_s)
         self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
         # Those under way: what is in here has started and not ended.
         self._attempts: dict[str, Attempt] = {}
@@ -111,7 +108,10 @@ class Drive:
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
         flight = self._flight
-        self._act(flight.timer(now_s, may_hedge=self._dispatch.router.may_hedge(flight.open)), now_s)
+        relayed = self._attempts.get(flight.winner)
+        tokens = None if relayed is None else relayed.look()
+        may_hedge = self._dispatch.router.may_hedge(flight.open)
+        self._act(flight.timer(now_s, may_hedge=may_hedge, tokens=tokens), now_s)
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
@@ -136,7 +136,7 @@ class Drive:
         now_s = attempt.first_s
         assert now_s is not None
         self._account.first(attempt, now_s)
-        self._act(self._flight.content(attempt.endpoint), now_s)
+        self._act(self._flight.content(attempt.endpoint, now_s), now_s)
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         """See `Listener`."""
@@ -174,11 +174,12 @@ class Drive:
                 case fly.Call():
                     self._send(action, now_s)
                 case fly.Cancel():
-                    if action.timed_out:
-                        self._remember(NO_CONTENT)
-                        self._cancel(action.endpoint, now_s, Ending.TIMED_OUT, NO_CONTENT.cause)
-                    else:
+                    if action.gave_up is None:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
+                    else:
+                        failure = SILENCES[action.gave_up]
+                        self._remember(failure)
+                        self._cancel(action.endpoint, now_s, failure.ending, failure.cause)
                 case fly.Timer():
                     # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
                     if passed_over == self._passed_over:
@@ -256,7 +257,8 @@ class Drive:
             attempt.refuse(failure)
             return
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
-        network = self._dispatch.router.network(attempt.endpoint)
+        dispatch = self._dispatch
+        network = dispatch.router.network(attempt.endpoint)
         timed = network is not None and len(outgoing.body) >= network.telling_bytes
         attempt.carry(
             upstream.pool.send(
@@ -267,7 +269,7 @@ class Drive:
                 attempt,
                 # The flight's own timer comes first; this one is for the connection's sake.
                 first_byte_timeout_s=timeout_s,
-                idle_timeout_s=max(IDLE_TIMEOUT_S, timeout_s),
+                idle_timeout_s=max(dispatch.stall_s, timeout_s),
                 lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
                 uploaded=attempt.on_uploaded if timed else None,
             )

@@ -1,18 +1,26 @@
 """Why a request came to nothing without any endpoint having said so, and what its client is told in the end."""
 
 from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.flight import Silence
 from tidegate.core.model import Ending
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.engines.base import UNCARRIED, Failure
 from tidegate.gateway.reply import ErrorReply
 
-NO_CONTENT = Failure(
-    ending=Ending.TIMED_OUT,
-    cause="no_content",
-    status=504,
-    message="the endpoint showed no content in time",
-    code="upstream_timeout",
-)
+SILENCES = {
+    silence: Failure(
+        ending=Ending.TIMED_OUT,
+        cause=silence.value,
+        status=504,
+        message=f"the endpoint {what}",
+        code="upstream_timeout",
+    )
+    for silence, what in (
+        (Silence.NO_CONTENT, "showed no content in time"),
+        (Silence.STALLED, "stopped in the middle of its answer"),
+        (Silence.TOO_SLOW, "became too slow to be waited for in the middle of its answer"),
+    )
+}
 EXPIRED = Failure(
     ending=Ending.TIMED_OUT,
     cause="request_timeout",

@@ -63,8 +63,8 @@ class Follower:
         """Whether the router would be told."""
         return self._router.is_news(fact, now_s)
 
-    def may_hedge(self, endpoints: Iterable[str]) -> bool:
-        """Always: a rule hedges as its plans say."""
+    def may_hedge(self, endpoints: Iterable[str]) -> bool:  # noqa: ARG002 - as its plans say
+        """Always."""
         return True
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:

@@ -100,6 +100,9 @@ class Place(Protocol):
     def cancel(self, attempt: Attempt) -> None:
         """Nobody waits for it any more."""
 
+    def generated(self, attempt: Attempt) -> int:
+        """How many tokens of its answer have come back."""
+
     def probe(self) -> Probed:
         """What a probe sees now."""
 
@@ -184,6 +187,11 @@ class Local(_Away):
                 self.engine.cancel(attempt.job.request.id, self._loop.now_s)
                 self._plan()
                 return
+
+    def generated(self, attempt: Attempt) -> int:
+        """See `Place`."""
+        self._advance()
+        return next((sequence.generated for sequence, known in self._attempts.items() if known is attempt), 0)
 
     def probe(self) -> Probed:
         """See `Place`."""
@@ -298,11 +306,19 @@ class Remote(_Away):
         tpot_s = self._attempts.pop(attempt, None)
         if tpot_s is None:
             return
-        now_s = self._loop.now_s
-        if attempt.first_s is not None:
-            made = 1 + int((now_s - attempt.first_s) / tpot_s) if tpot_s > 0.0 else attempt.job.target
-            attempt.output_tokens = min(made, attempt.job.target)
-        self.api.ended(attempt.job, now_s)
+        attempt.output_tokens = self._made(attempt, tpot_s)
+        self.api.ended(attempt.job, self._loop.now_s)
+
+    def generated(self, attempt: Attempt) -> int:
+        """See `Place`."""
+        tpot_s = self._attempts.get(attempt)
+        return 0 if tpot_s is None else self._made(attempt, tpot_s)
+
+    def _made(self, attempt: Attempt, tpot_s: float) -> int:
+        if attempt.first_s is None:
+            return 0
+        target = attempt.job.target
+        return min(target, 1 + int((self._loop.now_s - attempt.first_s) / tpot_s)) if tpot_s > 0.0 else target
 
     def probe(self) -> Probed:
         """See `Place`. What runs there, it does not tell, nor whether its model is loaded."""

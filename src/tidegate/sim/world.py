@@ -62,9 +62,9 @@ class _Drive:
         "usd",
     )
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, stall_s: float) -> None:
         self.job = job
-        self.flight = Flight()
+        self.flight = Flight(stall_s=stall_s)
         self.attempts: dict[str, Attempt] = {}
         self.decision: Decision | None = None
         self.first_s: float | None = None
@@ -162,7 +162,7 @@ class World:
         self._look_again(attempt.endpoint)
         if drive.first_s is None:
             drive.first_s = now_s
-        self._act(drive, drive.flight.content(attempt.endpoint))
+        self._act(drive, drive.flight.content(attempt.endpoint, now_s))
 
     def done(self, attempt: Attempt) -> None:
         """See `Listener`."""
@@ -200,7 +200,7 @@ class World:
         if left_usd is not None:
             budgets = tuple(told.budget for told in drawn)
             job = msgspec.structs.replace(job, request=replace(job.request, budget_usd=left_usd, budgets=budgets))
-        drive = self._drives[job.request.id] = _Drive(job)
+        drive = self._drives[job.request.id] = _Drive(job, self._policy.stall_s)
         self._write(job.request)
         for told in drawn:
             if self.router.is_news(told, self.loop.now_s):
@@ -240,7 +240,10 @@ class World:
     def _timer(self, drive: _Drive, number: int) -> None:
         if number == drive.timer and drive.job.request.id in self._drives:
             flight = drive.flight
-            self._act(drive, flight.timer(self.loop.now_s, may_hedge=self.router.may_hedge(flight.open)))
+            relayed = drive.attempts.get(flight.winner)
+            tokens = None if relayed is None else self._places[relayed.endpoint].generated(relayed)
+            may_hedge = self.router.may_hedge(flight.open)
+            self._act(drive, flight.timer(self.loop.now_s, may_hedge=may_hedge, tokens=tokens))
 
     # --- a request ------------------------------------------------------------------------------------------------
 
@@ -263,13 +266,10 @@ class World:
                     drive.timer += 1
                     self.loop.at(action.at_s, self._timer, drive, drive.timer)
                 case fly.Cancel():
-                    timed_out = action.timed_out
-                    self._cancel(
-                        drive,
-                        action.endpoint,
-                        Ending.TIMED_OUT if timed_out else Ending.CANCELLED,
-                        "no_content" if timed_out else "",
-                    )
+                    if action.gave_up is None:
+                        self._cancel(drive, action.endpoint, Ending.CANCELLED)
+                    else:
+                        self._cancel(drive, action.endpoint, Ending.TIMED_OUT, action.gave_up.value)
                 case fly.Hold():
                     self._hold(drive)
                 case fly.GiveUp():

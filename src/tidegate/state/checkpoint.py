@@ -128,10 +128,10 @@ def fingerprint(endpoint: Endpoint, upstream: Upstream) -> str:
 def settings(policy: Policy) -> dict[str, int | float]:
     """The policy as a checkpoint keeps it: in the clear, so that a difference can be named.
 
-    Who explores or hedges learns the same, of more endpoints.
+    Who explores, hedges or has no patience learns the same, of more endpoints.
     """
-    learned = [name for name in policy.__struct_fields__ if name not in ("explore_share", "hedge_share")]
-    return {name: getattr(policy, name) for name in learned}
+    other = ("explore_share", "hedge_share", "stall_s")
+    return {name: getattr(policy, name) for name in policy.__struct_fields__ if name not in other}
 
 
 def restore(

@@ -58,6 +58,11 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="cost_usd", type="counter", labels=("endpoint",), help="Dollars spent."),
     Spec(name="hedge_cost_usd", type="counter", labels=("endpoint",), help="Of these, on hedges."),
     Spec(
+        name="hedge_left_usd",
+        type="gauge",
+        help="Dollars that may be lost on hedges now; below zero none is started beside an attempt that is paid.",
+    ),
+    Spec(
         name="budget_left_usd",
         type="gauge",
         labels=("period", "key"),
@@ -380,6 +385,7 @@ class Metrics:
         held: int,
         worth_factors: Mapping[str, float],
         shares: Mapping[str, float],
+        hedge_left_usd: float,
         overrides: Overrides,
         http: HttpCounts,
         journal: JournalStatistics | None,
@@ -415,6 +421,7 @@ class Metrics:
                 told = *model.others.newest, model.others.trust
                 for name, number in zip(("others_running", "others_queued", "report_trust"), told, strict=True):
                     gauges.setdefault(name, {})[(model.name,)] = number
+        gauges["hedge_left_usd"] = {(): hedge_left_usd}
         counts = {name: dict(c.by_labels) for name, c in self._counters.items()}
         counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
         if journal is not None:

@@ -62,6 +62,11 @@ class Aggregator:
         return self._reader.output_chunks
 
     @property
+    def tokens_seen(self) -> int:
+        """See `Reader`."""
+        return self._reader.tokens_seen
+
+    @property
     def timings(self) -> Timings | None:
         """See `Reader`."""
         return self._reader.timings

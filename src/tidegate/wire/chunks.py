@@ -69,6 +69,23 @@ class Choice(msgspec.Struct, gc=False):
             or delta.audio
         )
 
+    @property
+    def letters(self) -> int:
+        """How long what it brings is: text, and arguments of tools."""
+        delta = self.delta or self.message
+        if delta is None:
+            return _letters(self.text)
+        told = (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal, delta.function_call)
+        return sum(map(_letters, told)) + _letters(delta.tool_calls)
+
+
+def _letters(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_letters, value.values()))
+    return sum(map(_letters, value)) if isinstance(value, list) else 0
+
 
 class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: object = None
@@ -104,6 +121,11 @@ class Chunk(msgspec.Struct, gc=False):
             if choice.has_content:
                 return True
         return False
+
+    @property
+    def letters(self) -> int:
+        """How long what all choices bring is."""
+        return sum(choice.letters for choice in self.choices or ())
 
     @property
     def finish_reason(self) -> bool:

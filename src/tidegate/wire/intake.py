@@ -16,6 +16,8 @@ from tidegate.wire.tokens import TokenRatio
 # An image of middling size: vendors and vision encoders take 85 to 2,500 tokens for one. A guess, but no surprise.
 MEDIA_TOKENS = 1000
 
+# OpenAI's and Anthropic's SDKs say so.
+_RETRY_COUNT = b"x-stainless-retry-count"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _EVERYWHERE = (ANYWHERE,)
 _IDENTICAL = Likeness.IDENTICAL
@@ -92,6 +94,7 @@ def intake(
         weight=weight,
         rulings=said,
         budgets=budgets,
+        retry=_retry(headers),
     )
     return request, knobs
 
@@ -105,6 +108,12 @@ def client_request_id(headers: Mapping[bytes, bytes]) -> str | None:
     """The client's own id for its request, where it is fit to be echoed and logged."""
     given = headers.get(b"x-request-id")
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else None
+
+
+def _retry(headers: Mapping[bytes, bytes]) -> int:
+    """How often its client has tried this before, as SDKs count it; 0 where it says nothing that can be read."""
+    told = headers.get(_RETRY_COUNT, b"0")
+    return int(told) if len(told) < 3 and told.isdigit() else 0
 
 
 def _ruled(

@@ -7,6 +7,8 @@ from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_o
 
 # Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours.
 HELD_BYTES_MAX = 256 * 1024
+# Of English prose; other languages have fewer to a token, and so are never taken for slower than they are by much.
+LETTERS_PER_TOKEN = 4
 
 
 class Reader(Protocol):
@@ -18,6 +20,7 @@ class Reader(Protocol):
     done_frame     what to write last, once the books are closed; empty for answers given whole
     usage          the engine's own count, None where it gave none
     output_chunks  how many chunks brought content
+    tokens_seen    about how many tokens these were
     timings        llama.cpp's measurements, None elsewhere
     failure        why there is no more to come; what was fed since is dropped
     """
@@ -34,6 +37,8 @@ class Reader(Protocol):
     def usage(self) -> Usage | None: ...  # noqa: D102
     @property
     def output_chunks(self) -> int: ...  # noqa: D102
+    @property
+    def tokens_seen(self) -> int: ...  # noqa: D102
     @property
     def timings(self) -> Timings | None: ...  # noqa: D102
     @property
@@ -66,6 +71,7 @@ class StreamReader:
         "_held",
         "_held_bytes",
         "_include_usage",
+        "_letters",
         "_open",
         "_running",
         "content",
@@ -93,6 +99,7 @@ class StreamReader:
         self.done_frame = b""
         self.usage: Usage | None = None
         self.output_chunks = 0
+        self._letters = 0
         self.timings: Timings | None = None
         self.failure: BadStream | None = None
 
@@ -152,6 +159,11 @@ class StreamReader:
         """Stop here, for a reason that only the caller can see."""
         self.failure = self.failure or failure
 
+    @property
+    def tokens_seen(self) -> int:
+        """See `Reader`. One a chunk, or by its letters where a chunk brings several."""
+        return max(self.output_chunks, self._letters // LETTERS_PER_TOKEN)
+
     def _over(self) -> bool:
         """Whether nothing more is taken in."""
         return self.done or self.failure is not None
@@ -170,6 +182,8 @@ class StreamReader:
             return False
         self.content = True
         self.output_chunks += 1
+        if isinstance(delta.content, str):
+            self._letters += len(delta.content)
         return True
 
     def _take(self, frame: bytes) -> bool:
@@ -190,6 +204,7 @@ class StreamReader:
         if chunk.content:
             self.content = True
             self.output_chunks += 1
+            self._letters += chunk.letters
         if chunk.timings is not None:
             self.timings = chunk.timings
         for choice in choices or ():

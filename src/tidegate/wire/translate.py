@@ -120,6 +120,11 @@ class Translated:
         return self._inner.output_chunks
 
     @property
+    def tokens_seen(self) -> int:
+        """See `Reader`."""
+        return self._inner.tokens_seen
+
+    @property
     def timings(self) -> Timings | None:
         """See `Reader`."""
         return self._inner.timings

@@ -46,6 +46,11 @@ class WholeReader:
                 self.failure = failure.with_traceback(None)
         return b""
 
+    @property
+    def tokens_seen(self) -> int:
+        """See `Reader`."""
+        return self.output_chunks
+
     def fail(self, failure: BadStream) -> None:
         """Give up an answer for a reason that only the caller can see."""
         self.failure = self.failure or failure
