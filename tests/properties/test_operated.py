@@ -174,9 +174,10 @@ def test_what_is_in_flight_at_an_engine_of_another_size_keeps_its_place_and_teac
     )
     before, after = storm.router.endpoint(one.name), router.endpoint(one.name)
     assert set(after.state.reservations) == set(before.state.reservations)
-    # What is ours gets no more than the slots that it tells of.
+    # What is ours gets no more than the slots that it tells of, and nobody more than was found to be too many.
     slots = after.memory.slots if one.owned else None
-    assert after.room - before.room == (slots is None or slots > one.concurrency)
+    less = after.state.limit.of(10**6) < larger.concurrency
+    assert less or after.room - before.room == (slots is None or slots > one.concurrency)
     cells = msgspec.json.encode((after.state.ttft, after.state.tpot))
     ended = [s for s in storm.sent if s[1] == one.name]
     for request_id, endpoint in ended:

@@ -59,6 +59,10 @@ class Breaker(msgspec.Struct):
         open_s = min(OPEN_S_MIN * 2.0 ** (self.openings - 1), OPEN_S_MAX)
         self.open_until_s = max(self.open_until_s, now_s + open_s)
 
+    def reachable(self, now_s: float) -> None:
+        """It could not be reached, and can be again: half-open from now on, whatever was left of its time."""
+        self.open_until_s = min(self.open_until_s, now_s)
+
     @property
     def state(self) -> str:
         """`closed` or `open`; whether an open one is due for a trial depends on the time."""

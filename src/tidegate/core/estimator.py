@@ -396,6 +396,7 @@ class EndpointModel:
             self.memory.answers()
             ttft_s = now_s - reservation.started_s
             self._used(now_s)
+            self._bears(ttft_s, reservation.ttft_s, now_s)
             self._learn_load(reservation, ttft_s, now_s)
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
@@ -425,7 +426,16 @@ class EndpointModel:
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
+        was_open = state.breaker.openings > 0
         state.breaker.learn(fact.request_id, ending, now_s)
+        if was_open and not state.breaker.openings:
+            self._comes_back(now_s)
+        elif ending is Ending.REFUSED:
+            state.limit.settle(self.endpoint.concurrency, now_s)
+            state.limit.refuse(in_flight, now_s)
+            self._seat()
+        elif ending is Ending.OK and reservation.first_s is None and fact.ttft_s is not None:
+            self._bears(fact.ttft_s, reservation.ttft_s, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
         if reservation.given is not None:
@@ -463,6 +473,10 @@ class EndpointModel:
         """Take in what a probe saw."""
         if fact.resident is False or (fact.up and not self.state.up):
             self.prefixes.forget()
+        if fact.up and not self.state.up:
+            # Whatever it failed at before: it is there again, and one request finds out whether it serves.
+            self.state.breaker.reachable(now_s)
+            self._comes_back(now_s)
         self.state.up = fact.up
         self.cold.told(fact.resident, now_s, loading=fact.loading)
         self._surprises = 0
@@ -528,14 +542,28 @@ class EndpointModel:
 
     def _seat(self) -> None:
         """How many it takes at once: what is ours gets no more than it has slots, and is quick with, so that the rest
-        waits here."""
+        waits here; and nobody more than it stands."""
         slots, places = self.memory.slots, self.endpoint.concurrency
         if self.owned:
             places = self.state.batch.of(places if slots is None else min(slots, places))
-        self.places = places
+        self.places = self.state.limit.of(places)
         self._slots = None
         # It takes the next request once a slot is free: that will never see more beside it than this.
         self._load_max = self.places - 1 if self.owned else None
+
+    def _bears(self, ttft_s: float, predicted_s: float, now_s: float) -> None:
+        """It has begun to answer: it bears what it has been given, or takes longer under it than it should."""
+        limit, in_flight = self.state.limit, len(self.state.reservations)
+        was_less = limit.most > 0.0 or limit.ramp > 0.0 or limit.refused > 0
+        limit.settle(self.endpoint.concurrency, now_s)
+        limit.answer(in_flight, now_s)
+        limit.took(max(ttft_s, ENGINE_S_MIN), max(predicted_s, ENGINE_S_MIN), in_flight, now_s)
+        if was_less or limit.most:
+            self._seat()
+
+    def _comes_back(self, now_s: float) -> None:
+        self.state.limit.came_back(now_s)
+        self._seat()
 
     def _promised(self, fact: Started, base: Base, now_s: float) -> float | None:
         """The time per token that it was promised, where its batch is ours to make smaller, and one that is alone there

@@ -89,7 +89,7 @@ def excluded(
         return Why.TOLD_TO_WAIT
     # What is ours is waited for; elsewhere nobody may wait.
     if not endpoint.owned:
-        if len(state.reservations) >= endpoint.concurrency:
+        if model.room <= 0:
             return Why.BUSY
         if model.memory.known and not model.memory.fits(memory.kv_tokens_needed(request, length), now_s):
             return Why.MEMORY_TAKEN

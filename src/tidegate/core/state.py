@@ -14,6 +14,7 @@ from tidegate.core.hazard import BINS, Level, Outcomes
 from tidegate.core.hedge import Hedging
 from tidegate.core.learned import Learned
 from tidegate.core.length import OUTPUT_ROWS
+from tidegate.core.limit import Limit
 from tidegate.core.load import Load
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
@@ -159,6 +160,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     cold: ColdState = msgspec.field(default_factory=ColdState)
     memory: MemoryState = msgspec.field(default_factory=MemoryState)
     batch: Batch = msgspec.field(default_factory=Batch)
+    limit: Limit = msgspec.field(default_factory=Limit)
     given: Served = msgspec.field(default_factory=Served)
     given_rest: Served = msgspec.field(default_factory=Served)
 

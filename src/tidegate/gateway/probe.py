@@ -14,6 +14,7 @@ from tidegate.http.client import TransportError, fetch
 # An answer to a probe is small; a metrics page of vLLM has some 100 KB.
 PROBE_BYTES_MAX = 1024 * 1024
 PROBE_TIMEOUT_S = 5.0
+AWAY_S = 1.0
 
 _MEDIA = frozenset({Capability.VISION, Capability.AUDIO})
 
@@ -53,7 +54,8 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled. The first time is one interval from now: `once` comes before."""
         while True:
-            due_s = self._clock.now_s() + self._every_s
+            # Who is away is looked for more often: what it would have served goes elsewhere meanwhile, and is paid for.
+            due_s = self._clock.now_s() + (self._every_s if self._up else min(self._every_s, AWAY_S))
             while await self._doubt_before(due_s):
                 await self._measure()
             if self._may_ask():

@@ -1,0 +1,128 @@
+"""How many an endpoint is given at once: fewer where it refuses or becomes slow under them, and where it has only just
+come back.
+
+What is configured is what it may be given, and of somebody else's often a guess. A refusal tells that it was one too
+many, so less than that is tried; each answer lets a little more in, and so the limit is found again and again from
+below. Where answers take twice as long as they were predicted to, that is a limit as well. Who comes back after an
+outage has an empty cache and maybe half its machines: it begins with one, and each answer lets one more in, so that it
+doubles by the round.
+"""
+
+from math import inf, log
+from typing import Final
+
+import msgspec
+
+# A refusal takes a tenth of what was under way: the next one is some answers off, and little is left unused.
+FALL: Final = 0.9
+# Twice as long as predicted, in the mean of about so many answers, is no chance.
+STRAIN_MAX: Final = log(2.0)
+STRAIN_RECENT: Final = 10.0
+STRAIN_LEAST: Final = 5
+# No single answer counts for more: one that hangs is a fault of its own.
+STRAIN_EACH_MAX: Final = log(8.0)
+# What was found holds for so long without another refusal; quotas and fleets change by the hour.
+HALF_LIFE_S: Final = 600.0
+
+
+class Limit(msgspec.Struct):
+    """It is given `most` at once, and while it comes back `ramp`; 0 is no limit but what is configured.
+
+    `strain` is the mean logarithm of how much longer than predicted `seen` answers took of late. What is told in one
+    moment, `at_s`, counts when that is over: the fewest that were `refused` among, so many `answers` while it was busy,
+    and so many that `came` back.
+    """
+
+    most: float = 0.0
+    ramp: float = 0.0
+    strain: float = 0.0
+    seen: float = 0.0
+    at_s: float = 0.0
+    refused: int = 0
+    answers: int = 0
+    came: int = 0
+    strain_sum: float = 0.0
+    strain_count: int = 0
+    in_flight: int = 0
+
+    def of(self, places: int) -> int:
+        """How many of so many places are used, as far as is known now; at least one."""
+        most = float(places)
+        if self.most:
+            most = min(most, self.most)
+        if self.ramp:
+            most = min(most, self.ramp + self.came)
+        if self.refused:
+            most = FALL * min(most, self.refused - 1.0)
+        return max(1, int(most + 0.5))
+
+    def refuse(self, in_flight: int, now_s: float) -> None:
+        """One too many, of so many under way."""
+        self.at_s = max(self.at_s, now_s)
+        self.refused = min(self.refused, in_flight) if self.refused else in_flight
+
+    def answer(self, in_flight: int, now_s: float) -> None:
+        """It has served one, of so many under way."""
+        self.at_s = max(self.at_s, now_s)
+        self.came += 1
+        if self.most and 2.0 * in_flight >= self.most:
+            self.answers += 1
+
+    def took(self, actual_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
+        """First content came after so long, of so many under way."""
+        self.at_s = max(self.at_s, now_s)
+        self.strain_sum += min(max(log(actual_s / predicted_s), -STRAIN_EACH_MAX), STRAIN_EACH_MAX)
+        self.strain_count += 1
+        self.in_flight = max(self.in_flight, in_flight)
+
+    def came_back(self, now_s: float) -> None:
+        """An outage is over: it begins with one."""
+        self.at_s = max(self.at_s, now_s)
+        self.ramp, self.came = 1.0, 0
+        self.strain = self.seen = 0.0
+
+    def settle(self, places: int, now_s: float) -> None:
+        """With a new moment, the one before is over. `places` are configured."""
+        if now_s <= self.at_s:
+            return
+        if self.strain_count:
+            kept = (1.0 - 1.0 / STRAIN_RECENT) ** self.strain_count
+            self.seen = kept * self.seen + self.strain_count
+            self.strain += (self.strain_sum - self.strain_count * self.strain) / self.seen
+        if self.ramp:
+            self.ramp += self.came
+            if self.ramp >= (self.most or places):
+                self.ramp = 0.0
+        if self.refused:
+            self.most = max(1.0, FALL * min(self.most or places, self.refused - 1.0))
+        elif self.strain > STRAIN_MAX and self.seen >= STRAIN_LEAST and self.in_flight > 1:
+            self.most = max(1.0, FALL * min(self.most or places, self.in_flight))
+            self.strain = self.seen = 0.0
+        elif self.most and self.answers:
+            self.most += self.answers / self.most
+        if self.most:
+            # What is left of it grows towards what is configured, whoever asks.
+            self.most += (places - self.most) * (1.0 - 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S))
+            if self.most >= places - 0.5:
+                self.most = 0.0
+        self.refused = self.answers = self.came = self.strain_count = self.in_flight = 0
+        self.strain_sum = 0.0
+        self.at_s = now_s
+
+
+def revived(limit: Limit, now_s: float) -> Limit:
+    """A copy after a restart."""
+    return msgspec.structs.replace(limit, at_s=min(limit.at_s, now_s))
+
+
+def combined(one: Limit, other: Limit) -> Limit:
+    """What the more careful of both has found."""
+    most = [limit.most for limit in (one, other) if limit.most]
+    ramps = [limit.ramp for limit in (one, other) if limit.ramp]
+    return Limit(most=min(most, default=0.0), ramp=min(ramps, default=0.0), at_s=max(one.at_s, other.at_s))
+
+
+def fault(limit: Limit) -> str:
+    """What is wrong with it, empty where nothing is."""
+    numbers = (limit.most, limit.ramp, limit.seen)
+    return "" if all(0.0 <= number < inf for number in numbers) else "`limit` has numbers that none can be"

@@ -1,0 +1,180 @@
+"""How many an endpoint is given at once, after refusals, under strain, and when it comes back."""
+
+from dataclasses import dataclass, field
+from math import inf
+
+import pytest
+
+from tests import make
+from tidegate.core.limit import FALL, STRAIN_LEAST, Limit, combined, fault, revived
+from tidegate.core.model import Ending, FirstToken, Probed, Request, Run
+from tidegate.core.router import Router
+
+FAR = make.endpoint("cloud", local=False)
+
+
+@dataclass
+class Played:
+    """One vendor, and what is under way there."""
+
+    router: Router = field(default_factory=lambda: make.router(FAR))
+    now_s: float = 0.0
+    open: list[Request] = field(default_factory=list)
+
+    @property
+    def places(self) -> int:
+        return self.router.endpoint("cloud").places
+
+    def sends(self, count: int) -> None:
+        """So many more, a millisecond apart."""
+        for _ in range(count):
+            self.now_s += 0.001
+            self.open.append(request := make.request(arrived_s=self.now_s))
+            self.router.observe(make.started(request, "cloud"), self.now_s)
+
+    def ends(self, ending: Ending, **changes: object) -> None:
+        """The oldest is over."""
+        self.now_s += 0.001
+        self.router.observe(make.ended(self.open.pop(0).id, "cloud", ending=ending, **changes), self.now_s)
+
+    def answers(self, *, after_s: float = 0.36) -> None:
+        """The oldest brings its first content so long after it was sent, and its last at once."""
+        sent_s = self.router.endpoint("cloud").state.reservations[self.open[0].id].started_s
+        self.now_s = max(self.now_s + 0.001, sent_s + after_s)
+        fact = FirstToken(request_id=self.open[0].id, endpoint="cloud", ttft_s=self.now_s - sent_s)
+        self.router.observe(fact, self.now_s)
+        self.ends(Ending.OK, ttft_s=fact.ttft_s, e2e_s=fact.ttft_s + 0.1, output_tokens=10)
+
+    def probed(self, *, up: bool) -> None:
+        self.now_s += 1.0
+        self.router.observe(Probed(endpoint="cloud", up=up), self.now_s)
+
+    def is_sent_to(self) -> bool:
+        plan = self.router.decide(make.request(arrived_s=self.now_s), self.now_s).plan
+        return bool(plan) and isinstance(plan[0], Run)
+
+
+def test_what_is_configured_is_what_it_is_given() -> None:
+    played = Played()
+    played.sends(30)
+    for _ in range(30):
+        played.answers()
+    assert played.places == FAR.concurrency
+
+
+def test_a_refusal_tells_how_many_are_too_many_and_less_than_that_is_tried() -> None:
+    played = Played()
+    played.sends(11)
+    played.ends(Ending.REFUSED)
+    assert played.places == int(FALL * 10)
+    # Ten are under way there: no more are sent.
+    assert not played.is_sent_to()
+
+
+def test_of_several_refused_in_one_moment_the_fewest_under_way_count() -> None:
+    played = Played()
+    played.sends(11)
+    for request in played.open[:3]:
+        played.router.observe(make.ended(request.id, "cloud", ending=Ending.REFUSED), played.now_s + 0.5)
+    assert played.places == int(FALL * 8)
+
+
+def test_answers_let_more_in_until_the_next_refusal() -> None:
+    played = Played()
+    played.sends(11)
+    played.ends(Ending.REFUSED)
+    before = played.places
+    for _ in range(40):
+        played.answers()
+        played.sends(1)
+    assert before < played.places < FAR.concurrency
+
+
+def test_an_endpoint_that_is_hardly_used_shows_nothing_of_its_limit() -> None:
+    played = Played()
+    played.sends(11)
+    played.ends(Ending.REFUSED)
+    for _ in range(10):
+        played.ends(Ending.CANCELLED)
+    before = played.places
+    for _ in range(5):
+        played.sends(1)
+        played.answers()
+    assert played.places == before == int(FALL * 10)
+
+
+def test_without_refusals_a_limit_is_forgotten_within_hours() -> None:
+    limit = Limit(most=8.0)
+    for minute in range(1, 24 * 60):
+        limit.took(1.0, 1.0, 1, 60.0 * minute - 30.0)
+        limit.settle(64, 60.0 * minute)
+    assert limit.of(64) == 64
+
+
+def test_answers_that_take_twice_as_long_as_predicted_are_a_limit_as_well() -> None:
+    limit = Limit()
+    for at_s in range(1, STRAIN_LEAST + 3):
+        limit.took(3.0, 1.0, 20, float(at_s))
+        limit.settle(64, at_s + 0.5)
+    assert limit.of(64) == int(FALL * 20)
+
+
+def test_one_alone_that_takes_long_is_no_sign_of_too_many() -> None:
+    limit = Limit()
+    for at_s in range(1, 30):
+        limit.took(8.0, 1.0, 1, float(at_s))
+        limit.settle(64, at_s + 0.5)
+    assert limit.of(64) == 64
+
+
+def test_whoever_comes_back_begins_with_one_and_doubles_by_the_round() -> None:
+    played = Played()
+    played.probed(up=False)
+    played.probed(up=True)
+    assert played.places == 1
+    rounds = []
+    while played.places < FAR.concurrency:
+        given = played.places
+        played.sends(given)
+        for _ in range(given):
+            played.answers()
+        rounds.append(played.places)
+    assert rounds == [2, 4, 8, 16, 32, 64]
+
+
+def test_a_breaker_that_is_open_closes_half_when_the_endpoint_can_be_reached_again() -> None:
+    played = Played()
+    for _ in range(3):
+        played.sends(1)
+        played.ends(Ending.FAILED)
+    assert not played.is_sent_to()
+    played.probed(up=False)
+    played.probed(up=True)
+    assert played.is_sent_to()
+    played.sends(1)
+    assert not played.is_sent_to()
+    played.answers()
+    assert played.is_sent_to()
+    assert played.places == 1
+
+
+def test_an_engine_of_ours_comes_back_slowly_too() -> None:
+    router = make.router(make.endpoint("laptop", concurrency=8))
+    router.observe(Probed(endpoint="laptop", up=False), 1.0)
+    router.observe(Probed(endpoint="laptop", up=True), 2.0)
+    assert router.endpoint("laptop").places == 1
+
+
+def test_two_replicas_keep_what_the_more_careful_has_found() -> None:
+    assert combined(Limit(most=8.0), Limit(most=5.0, ramp=2.0)) == Limit(most=5.0, ramp=2.0)
+    assert combined(Limit(), Limit(most=5.0)).most == 5.0
+
+
+def test_a_restart_keeps_what_was_found_at_a_time_that_has_been() -> None:
+    assert revived(Limit(most=8.0, ramp=2.0, at_s=50.0), 20.0) == Limit(most=8.0, ramp=2.0, at_s=20.0)
+
+
+@pytest.mark.parametrize("limit", [Limit(most=-1.0), Limit(ramp=inf), Limit(seen=float("nan"))])
+def test_a_state_with_numbers_that_none_can_be_is_refused(limit: Limit) -> None:
+    assert fault(limit)
+    assert not fault(Limit())
