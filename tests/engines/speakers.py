@@ -11,7 +11,7 @@ import pytest
 
 from tests.http.harness import HOST, eventually
 from tidegate.clock import Clock
-from tidegate.core.model import Capability
+from tidegate.core.model import Capability, Headroom
 from tidegate.engines.base import Dialect, Failure, ProbeAnswer, Signals
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.engines.kinds import KINDS
@@ -62,6 +62,9 @@ class Called:
 
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """Nobody asks."""
+
+    def headroom(self, told: Headroom) -> None:
+        raise AssertionError(told)
 
     def content(self, attempt: Attempt) -> None:
         self.contents += 1

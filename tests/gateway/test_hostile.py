@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.harness import CHAT, chat, house, local, wire
 from tests.http.harness import Upstream, client, eventually, pool, read_request, upstream
 from tidegate.clock import Clock
-from tidegate.core.model import Capability
+from tidegate.core.model import Capability, Headroom
 from tidegate.engines.base import Failure
 from tidegate.engines.fake import Script
 from tidegate.engines.openai import OpenAI
@@ -70,6 +70,9 @@ class Slow:
 
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """Nobody asks."""
+
+    def headroom(self, told: Headroom) -> None:
+        raise AssertionError(told)
 
     def content(self, attempt: Attempt) -> None:
         attempt.relay = lambda _: attempt.pause()

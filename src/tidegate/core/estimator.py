@@ -13,6 +13,7 @@ from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
+from tidegate.core.headroom import tokens_counted
 from tidegate.core.latency import PARTS, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
@@ -372,6 +373,7 @@ class EndpointModel:
             state.prefills.add(reservation)
             state.pace.came(reservation.prefill_s)
         state.breaker.started(fact.request_id, now_s)
+        state.allowances.take(tokens_counted(fact), now_s)
         self._slots = None
 
     def uploaded(self, fact: Uploaded, now_s: float) -> None:

@@ -15,6 +15,7 @@ from tidegate.core.model import (
     Ended,
     Ending,
     FirstToken,
+    Headroom,
     Held,
     Judged,
     ModelFailed,
@@ -85,6 +86,9 @@ class Learner:
                         known.sessions.served(sent.session, model.name, now_s)
             case Ended():
                 self._ended(fact, now_s)
+            case Headroom():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.state.allowances.learn(fact, now_s)
             case Judged():
                 known.duals.judged(fact, now_s)
             case Drawn():

@@ -357,6 +357,19 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     cause: str = ""
 
 
+class Headroom(Record, frozen=True, kw_only=True, tag="headroom"):
+    """What a vendor says with an answer is left of its limits on requests and on tokens, of how many, and in how many
+    seconds all of it is there again. None is what it does not say."""
+
+    endpoint: str
+    requests_left: int | None = None
+    requests_max: int | None = None
+    requests_full_s: float | None = None
+    tokens_left: int | None = None
+    tokens_max: int | None = None
+    tokens_full_s: float | None = None
+
+
 class Judged(Record, frozen=True, kw_only=True, tag="judged"):
     """A request of a class with a target for its `attainment` is over, and its promise was `kept` or not.
 
@@ -453,6 +466,7 @@ Observation = (
     | Uploaded
     | FirstToken
     | Ended
+    | Headroom
     | Judged
     | Drawn
     | Probed

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tidegate.core import rules
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Decision, Request
 from tidegate.core.why import Why
 
@@ -25,14 +26,14 @@ def refuse(
     `slot_s`: when a slot would be its own, where others are held before it.
     """
     why = rules.why_refused(reasons.values())
-    back_s = [at_s for n, r in reasons.items() if (at_s := _back_s(models[n], r, now_s)) is not None]
+    back_s = [at_s for n, r in reasons.items() if (at_s := _back_s(request, models[n], r, now_s)) is not None]
     if slot_s is not None:
         back_s.append(slot_s)
     retry_after_s = max(RETRY_AFTER_S_MIN, min(back_s) - now_s) if back_s else None
     return Decision(request_id=request.id, plan=(), why=why, retry_after_s=retry_after_s)
 
 
-def _back_s(model: EndpointModel, why: Why, now_s: float) -> float | None:
+def _back_s(request: Request, model: EndpointModel, why: Why, now_s: float) -> float | None:
     """When this endpoint may take the request after all, None if never."""
     match why:
         case Why.BUSY:
@@ -44,7 +45,7 @@ def _back_s(model: EndpointModel, why: Why, now_s: float) -> float | None:
         case Why.BREAKER_OPEN:
             return model.state.breaker.open_until_s
         case Why.TOLD_TO_WAIT:
-            return model.state.not_before_s
+            return max(model.state.not_before_s, model.state.allowances.ready_s(tokens_counted(request), now_s))
         case Why.DOWN:
             return now_s + DOWN_S
         case _:

@@ -18,6 +18,7 @@ from tidegate.core.model import (
     Decision,
     Drawn,
     Endpoint,
+    Headroom,
     Likeness,
     Observation,
     Overrides,
@@ -186,6 +187,11 @@ class Router:
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether to tell what a budget has spent."""
         return self._known.budgets.is_news(fact, now_s)
+
+    def tells_headroom(self, fact: Headroom) -> bool:
+        """Whether to tell what a vendor has said is left of its limits."""
+        known = self._known.models.get(fact.endpoint)
+        return known is not None and known.state.allowances.is_news(fact)
 
     def serves(self, model: str) -> bool:
         """Whether any endpoint serves this model name."""

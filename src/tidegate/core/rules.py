@@ -5,6 +5,7 @@ from typing import Final
 
 from tidegate.core import memory
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.headroom import tokens_counted
 from tidegate.core.length import Length
 from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request
 from tidegate.core.ruled import barred_by
@@ -86,6 +87,9 @@ def excluded(
     if state.breaker.openings and state.breaker.blocks(now_s):
         return Why.BREAKER_OPEN
     if now_s < state.not_before_s:
+        return Why.TOLD_TO_WAIT
+    allowances = state.allowances
+    if (allowances.requests or allowances.tokens) and allowances.ready_s(tokens_counted(request), now_s) > now_s:
         return Why.TOLD_TO_WAIT
     # What is ours is waited for; elsewhere nobody may wait.
     if not endpoint.owned:

@@ -11,6 +11,7 @@ from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.dual import Dual
 from tidegate.core.hazard import BINS, Level, Outcomes
+from tidegate.core.headroom import Allowances
 from tidegate.core.hedge import Hedging
 from tidegate.core.learned import Learned
 from tidegate.core.length import OUTPUT_ROWS
@@ -161,6 +162,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     memory: MemoryState = msgspec.field(default_factory=MemoryState)
     batch: Batch = msgspec.field(default_factory=Batch)
     limit: Limit = msgspec.field(default_factory=Limit)
+    allowances: Allowances = msgspec.field(default_factory=Allowances)
     given: Served = msgspec.field(default_factory=Served)
     given_rest: Served = msgspec.field(default_factory=Served)
 

@@ -49,7 +49,7 @@ FAKED = (
 class Script(msgspec.Struct, frozen=True, kw_only=True):
     """How requests are answered. Seconds until the first token, and between tokens.
 
-    `status` other than 200 answers with that, `error` and `headers`. `answer` is given as it stands, in place of words.
+    `status` other than 200 answers with that and `error`, all with `headers`. `answer` is given as it stands, in place of words.
     `pad` is added to each streamed token. `fault` is one of `FAKED`, and is committed after `fault_after` tokens where
     it comes after content. With a `certainty` below 1 chats have log-probabilities where they ask for them: each token
     is that likely, and one other candidate the rest.
@@ -225,7 +225,7 @@ class _Answer:
             return
         if self._asked.stream:
             exchange.on_pause, exchange.on_resume = self._pause, self._resume
-            exchange.start(200, (_EVENTS,))
+            exchange.start(200, (_EVENTS, *script.headers))
             self._write(self._words.role())
         if script.fault is not Fault.STALL:
             self._after(script.first_s, self._token)
@@ -306,7 +306,7 @@ class _Answer:
             exchange.end()
         else:
             body = words.whole(self._made, usage)
-            exchange.respond(200, (_JSON,), body if self._messages is None else whole(body))
+            exchange.respond(200, (_JSON, *self._script.headers), body if self._messages is None else whole(body))
 
     def _write(self, frame: bytes) -> None:
         self._exchange.write(frame if self._messages is None else self._messages.feed(frame))

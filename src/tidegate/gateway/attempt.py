@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from tidegate.core.model import Ending
+from tidegate.core.model import Ending, Headroom
 from tidegate.engines.base import Dialect, Failure, Outgoing, overflow
 from tidegate.http.client import Call, Cause, TransportError
+from tidegate.wire.headroom import read_headroom
 from tidegate.wire.sse import BadStream
 from tidegate.wire.stream import Reader
 
@@ -31,6 +32,9 @@ class Listener(Protocol):
 
     def uploaded(self, attempt: "Attempt", upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """So many bytes of its request have got there in so many seconds, or in `at_most` so many."""
+
+    def headroom(self, told: Headroom) -> None:
+        """A vendor has said what is left of its limits."""
 
     def content(self, attempt: "Attempt") -> None:
         """First content has come, or the end without any: set `relay`, to which what passes goes from now on."""
@@ -151,6 +155,8 @@ class Attempt:
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         """See `http.Receiver`."""
         self.status = status
+        if (told := read_headroom(headers, self.endpoint, self._now_s())) is not None:
+            self._listener.headroom(told)
         if status != 200:
             self._error, self._headers = bytearray(), headers
             return

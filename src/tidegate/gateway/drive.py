@@ -2,7 +2,7 @@
 
 from tidegate.core import flight as fly
 from tidegate.core.flight import Flight
-from tidegate.core.model import Decision, Ending, Request, Wait
+from tidegate.core.model import Decision, Ending, Headroom, Request, Wait
 from tidegate.core.ruled import barred_by
 from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
@@ -130,6 +130,11 @@ class Drive:
             # Sooner than a byte gets there: a proxy on the way has taken them, and may be slower than it takes.
             return
         self._account.uploaded(attempt, upload_bytes, seconds, at_most=at_most)
+
+    def headroom(self, told: Headroom) -> None:
+        """See `Listener`."""
+        if self._dispatch.router.tells_headroom(told):
+            self._dispatch.tell(told, self._dispatch.clock.now_s())
 
     def content(self, attempt: Attempt) -> None:
         """See `Listener`."""

@@ -1,0 +1,34 @@
+"""A vendor that says how little is left of its limits is asked for no more than that."""
+
+from pathlib import Path
+from typing import Any
+
+from tests.gateway.harness import chat, house, remote
+from tidegate.core.model import Headroom
+from tidegate.engines.fake import Script
+
+LAST = (
+    (b"x-ratelimit-limit-requests", b"60"),
+    (b"x-ratelimit-remaining-requests", b"0"),
+    (b"x-ratelimit-reset-requests", b"10m0s"),
+)
+DEAR: dict[str, Any] = {"price": {"usd_per_1m_input_tokens": 2, "usd_per_1m_output_tokens": 8}}
+
+
+async def test_the_next_request_goes_elsewhere_before_it_is_refused(tmp_path: Path) -> None:
+    async with house(tmp_path, cheap=remote(Script(headers=LAST)), dear=remote(**DEAR)) as home:
+        answers = [await home.ask(chat(stream=stream)) for stream in (True, False)]
+        assert [len(home.engines[name].seen) for name in ("cheap", "dear")] == [1, 1]
+        (told,) = [line.fact for line in home.journal() if isinstance(line.fact, Headroom)]
+    assert [answer.endpoint for answer in answers] == ["cheap", "dear"]
+    assert (told.requests_left, told.requests_max, told.requests_full_s) == (0, 60, 600.0)
+
+
+async def test_where_there_is_nobody_else_the_refusal_says_when_to_come_back(tmp_path: Path) -> None:
+    async with house(tmp_path, cheap=remote(Script(headers=LAST))) as home:
+        assert (await home.ask()).status == 200
+        refused = await home.ask()
+        assert len(home.engines["cheap"].seen) == 1
+    assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
+    # One of sixty comes back in ten seconds.
+    assert 5 <= int(refused.header("retry-after")) <= 10
