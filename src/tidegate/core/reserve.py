@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.bins import AHEAD_TOKENS, Ahead
 from tidegate.core.counts import Turns
 from tidegate.core.latency import PARTS, Sent
+from tidegate.core.line import Carried
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Started
 from tidegate.core.prompts import Given
@@ -58,7 +59,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
     and `was_cold` whether one explains its time to first content. Each completion takes memory for `output_tokens_high`
     tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most. It was
-    expected to take `engine_s` of the seconds of an engine of ours.
+    expected to take `engine_s` of the seconds of an engine of ours. `carried` is what is on the way there until it is.
     """
 
     started_s: float
@@ -98,6 +99,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     output_tokens_high: int = 0
     promised_tpot_s: float | None = None
     engine_s: float = 0.0
+    carried: Carried | None = None
 
     @property
     def looked_at_s(self) -> float:

@@ -255,8 +255,7 @@ class Drive:
             attempt.refuse(failure)
             return
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
-        network = self._dispatch.router.network(attempt.endpoint)
-        timed = network is not None and len(outgoing.body) >= network.telling_bytes
+        timed = len(outgoing.body) >= self._dispatch.router.telling_bytes(attempt.endpoint)
         attempt.carry(
             upstream.pool.send(
                 b"POST",
