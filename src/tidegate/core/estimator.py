@@ -156,9 +156,9 @@ class EndpointModel:
 
     @property
     def telling_bytes(self) -> int:
-        """From how many bytes on it is worth timing a request's upload. Where the last first content was late or the
-        last round trip is far from those before, nearly any: the way may be slow that is thought too fast for less."""
-        return UPLOAD_BYTES_MIN if self._late or self.network.unsettled else self.network.telling_bytes
+        """From how many bytes on it is worth timing a request's upload. Where the last first content was late, nearly
+        any: the way may be slow that is thought too fast to be timed with less."""
+        return UPLOAD_BYTES_MIN if self._late else self.network.telling_bytes
 
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
