@@ -8,7 +8,7 @@ each upload that was timed, and between two of these from the rate that is belie
 import msgspec
 
 
-class Carried(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Carried(msgspec.Struct, frozen=True, gc=False):
     """What the line carries from `since_s` on until one request is there: so many bytes, its own at the end of them.
 
     They are there once the line has carried the first `mark` of all that was ever sent.
