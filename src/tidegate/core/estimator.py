@@ -32,7 +32,7 @@ from tidegate.core.model import (
     Started,
     Uploaded,
 )
-from tidegate.core.network import RTT_NOISE_S, NetworkModel
+from tidegate.core.network import RTT_NOISE_S, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
 from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
@@ -73,6 +73,8 @@ class EndpointModel:
 
     __slots__ = (
         "_context_tokens",
+        "_late",
+        "_line",
         "_load_max",
         "_pace",
         "_prefills",
@@ -127,6 +129,7 @@ class EndpointModel:
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
+        self._line = state.line
         self.cost = Cost(endpoint)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self._load_max: int | None
@@ -134,6 +137,8 @@ class EndpointModel:
         self._seat()
         # Adds up over attempts in a row whose first content came later than promised, or sooner than it can.
         self._surprises = 0
+        # Whether the last of them was later than promised.
+        self._late = False
 
     @property
     def context_tokens(self) -> int:
@@ -149,6 +154,12 @@ class EndpointModel:
     def doubts_network(self) -> bool:
         """Whether the way there may be another one by now, so that a probe should tell before its turn."""
         return self.network.unsettled or self._surprises >= SURPRISES
+
+    @property
+    def telling_bytes(self) -> int:
+        """From how many bytes on it is worth timing a request's upload. Where the last first content was late, nearly
+        any: the way may be slow that is thought too fast to be timed with less."""
+        return UPLOAD_BYTES_MIN if self._late else self.network.telling_bytes
 
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
@@ -202,7 +213,9 @@ class EndpointModel:
         if engine_s < ENGINE_S_MIN:
             engine_s = ENGINE_S_MIN
         prefill_s = engine_s - queued_s
-        network_s, network_s2 = self.network.moments(request.prompt_bytes, now_s)
+        network = self.network
+        upload_bytes = request.prompt_bytes + self._line.ahead_bytes(network.upload_bytes_per_s, now_s)
+        network_s, network_s2 = network.moments(upload_bytes, now_s)
         decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
         first_s = sure_s = network_s + engine_s
         sigma, mean_ratio = ttft.sigma, ttft.mean_ratio
@@ -363,6 +376,7 @@ class EndpointModel:
             ),
             output_tokens_high=int(base.length.high_tokens),
             promised_tpot_s=self._promised(fact, base, now_s),
+            carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
         )
         if self.owned:
             reservation.engine_s = self.engine_s(reservation, base.occupies_s)
@@ -378,16 +392,28 @@ class EndpointModel:
 
     def uploaded(self, fact: Uploaded, now_s: float) -> None:
         """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
-        self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
         sent = self.state.reservations.get(fact.request_id)
         if sent is None:
+            self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
             return
+        self._learn_rate(fact, sent, now_s)
         network_s = self.network.rtt_s + fact.seconds
         if fact.at_most:
             network_s = min(network_s, sent.network_s)
         sent.first_s_mean += network_s - sent.network_s
         sent.network_s = network_s
         self._slots = None
+
+    def _learn_rate(self, fact: Uploaded, sent: Reservation, now_s: float) -> None:
+        """Of the way there; what was on it before this request took a part of its seconds."""
+        upload_bytes, seconds = fact.upload_bytes, fact.seconds
+        if (carried := sent.carried) is not None:
+            at_s = sent.started_s + seconds
+            # Should it have been idle meanwhile, the request's own seconds tell the more.
+            if not fact.at_most and carried.upload_bytes * seconds > upload_bytes * (at_s - carried.since_s):
+                upload_bytes, seconds = carried.upload_bytes, at_s - carried.since_s
+            self._line.arrived(carried, at_s)
+        self.network.learn_upload(upload_bytes, seconds, now_s, at_most=fact.at_most)
 
     def first(self, request_id: str, now_s: float) -> Reservation | None:
         """Its prefill is done. Returns its reservation."""
@@ -402,6 +428,7 @@ class EndpointModel:
             self._learn_load(reservation, ttft_s, now_s)
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
+            self._late = ttft_s > reservation.ttft_s_high
             self._settle(now_s, head_done=oldest is reservation)
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
@@ -417,8 +444,11 @@ class EndpointModel:
         if reservation is None:
             return None
         state.pace.pass_until(in_flight, now_s)
+        if not state.reservations:
+            self._line.clear(now_s)
         if reservation.first_s is None:
             self._surprises += _surprise(reservation, max(fact.e2e_s, reservation.network_s))
+            self._late = self._late or fact.e2e_s > reservation.ttft_s_high
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
         self.memory.ended(reservation, now_s)

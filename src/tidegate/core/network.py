@@ -118,7 +118,7 @@ class NetworkModel:
         """The median from the first byte sent to the first byte that could come back, were the engine immediate."""
         return self.rtt_s + upload_bytes / self.upload_bytes_per_s
 
-    def moments(self, upload_bytes: int, now_s: float) -> tuple[float, float]:
+    def moments(self, upload_bytes: float, now_s: float) -> tuple[float, float]:
         """The same, and its variance in square seconds: never zero, and the wider the longer ago it was measured."""
         upload_s = upload_bytes / self.upload_bytes_per_s
         # A rational stand-in for the half-life, as for corrections: what is old is trusted less, and not shifted.

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.bins import AHEAD_TOKENS, Ahead
 from tidegate.core.counts import Turns
 from tidegate.core.latency import PARTS, Sent
+from tidegate.core.line import Carried
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Started
 from tidegate.core.prompts import Given
@@ -60,6 +61,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most. It was
     expected to take `engine_s` of the seconds of an engine of ours. Where it is `raced` by another attempt, or races
     one, what is paid for the slower of them is lost; of a hedge `hedge_usd` are held back for that.
+    `carried` is what is on the way there until it is.
     """
 
     started_s: float
@@ -101,6 +103,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     engine_s: float = 0.0
     raced: bool = False
     hedge_usd: float = 0.0
+    carried: Carried | None = None
 
     @property
     def looked_at_s(self) -> float:

@@ -98,6 +98,7 @@ def reconfigured(
             found[name] = replace(
                 fresh(),
                 network=known.network,
+                line=known.line,
                 breaker=known.breaker,
                 limit=known.limit,
                 allowances=known.allowances,
@@ -236,6 +237,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
             yield f"`network.{name}` has more than {SAMPLES_MAX} samples, or has them out of order"
         elif not all(0.0 <= sample.value < inf for sample in samples):
             yield f"`network.{name}` has a sample that cannot be"
+    if not 0 <= e.line.carried_bytes <= e.line.sent_bytes:
+        yield "`line` has carried more than was sent"
     if not all(sample.value > 0.0 for sample in e.network.uploads):
         yield "`network.uploads` has a sample of no rate"
     if why := keeping.fault(e.prompts.kept):

@@ -235,6 +235,11 @@ class Router:
         known = self._known.models.get(endpoint)
         return None if known is None else known.network
 
+    def telling_bytes(self, endpoint: str) -> float:
+        """From how many bytes on an upload there is worth being timed; infinity if it is gone."""
+        known = self._known.models.get(endpoint)
+        return inf if known is None else known.telling_bytes
+
     def doubts_network(self, endpoint: str) -> bool:
         """Whether a probe should tell before its turn what the way there is like now."""
         known = self._known.models.get(endpoint)

@@ -16,6 +16,7 @@ from tidegate.core.hedge import Hedging
 from tidegate.core.learned import Learned
 from tidegate.core.length import OUTPUT_ROWS
 from tidegate.core.limit import Limit
+from tidegate.core.line import Line
 from tidegate.core.load import Load
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
@@ -145,6 +146,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     prefills: Prefills
     pace: Pace
     network: Network = msgspec.field(default_factory=Network)
+    line: Line = msgspec.field(default_factory=Line)
     ttft: Learned | None = None
     tpot: Learned | None = None
     reservations: dict[str, Reservation] = {}

@@ -263,8 +263,7 @@ class Drive:
             return
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
         dispatch = self._dispatch
-        network = dispatch.router.network(attempt.endpoint)
-        timed = network is not None and len(outgoing.body) >= network.telling_bytes
+        timed = len(outgoing.body) >= dispatch.router.telling_bytes(attempt.endpoint)
         attempt.carry(
             upstream.pool.send(
                 b"POST",

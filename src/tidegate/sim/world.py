@@ -306,7 +306,7 @@ class World:
             promised_tpot_s=request.slo.tpot_s,
             urgent=is_urgent(request),
         )
-        timed = request.prompt_bytes >= self.router.endpoint(name).network.telling_bytes
+        timed = request.prompt_bytes >= self.router.endpoint(name).telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
         self.in_flight[name] += 1
         self._tell(started)
