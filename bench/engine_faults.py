@@ -2,11 +2,11 @@
 
     python -m bench.engine_faults
 
-A real llama.cpp with eight slots has one core; a gateway in a process of its own, a made-up vendor who charges (the
-good endpoint of `tidegate chaos`) and twenty clients have another. Each client streams an answer, and asks again at
-once. After a while the engine is killed (SIGKILL), or stopped (SIGSTOP), and comes back later. A request whose answer
-had not begun must be served all the same; one whose answer had begun ends with an error in so many words, unless it
-was the vendor's. Written down before anything was changed for it.
+A real llama.cpp with eight slots stays on one core; a gateway in a process of its own, a made-up vendor who charges
+(the good endpoint of `tidegate chaos`) and twenty clients share the machine with it. Each client streams an answer, and
+asks again at once. After a while the engine is killed (SIGKILL), or stopped (SIGSTOP), and comes back later. A request
+whose answer had not begun must be served all the same; one whose answer had begun ends with an error in so many words,
+unless it was the vendor's. Written down before anything was changed for it.
 """
 
 import asyncio
@@ -56,6 +56,7 @@ site = "cloud"
 engine = "openai"
 url = "{vendor}"
 serves = ["smollm2"]
+context_tokens = 8192
 price = {{ usd_per_1m_input_tokens = 1.0, usd_per_1m_output_tokens = 4.0 }}
 """
 
@@ -90,9 +91,8 @@ async def played(fault: signal.Signals) -> Found:
     """One run."""
     with tempfile.TemporaryDirectory() as name:
         folder, (port, admin, engine_port) = Path(name), _free_ports(3)
-        cpus = sorted(os.sched_getaffinity(0))
-        spec = Spec(model=weights.fetch(), port=engine_port, context_tokens=512, slots=SLOTS, cpu=cpus[0])
-        os.sched_setaffinity(0, {cpus[-1]})
+        cpu = min(os.sched_getaffinity(0))
+        spec = Spec(model=weights.fetch(), port=engine_port, context_tokens=512, slots=SLOTS, cpu=cpu)
         engine = Engine(spec, folder / "engine.log")
         async with Chaos(pace=Pace(tokens=TOKENS, token_s=0.02)) as vendor:
             await engine.start()
@@ -109,7 +109,6 @@ async def played(fault: signal.Signals) -> Found:
                 gateway.terminate()
                 await gateway.wait()
                 await engine.kill()
-                os.sched_setaffinity(0, set(cpus))
 
 
 async def _under_load(fault: signal.Signals, engine: Engine, port: int) -> Found:

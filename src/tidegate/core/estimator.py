@@ -421,6 +421,7 @@ class EndpointModel:
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
+            self.state.heard_s = max(self.state.heard_s, now_s)
             self.memory.answers()
             ttft_s = now_s - reservation.started_s
             self._used(now_s)
@@ -458,8 +459,15 @@ class EndpointModel:
         self._settle(now_s, head_done=oldest is reservation)
         # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
         ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
-        was_open = state.breaker.openings > 0
+        was_open, silent = state.breaker.openings > 0, self._is_silent(reservation, fact, now_s)
+        if silent:
+            ending = Ending.TIMED_OUT
+        if ending is not Ending.OK and reservation.started_s < state.limit.back_s:
+            # Sent before it went away and came back: that it was lost is known.
+            ending = Ending.CANCELLED
         state.breaker.learn(fact.request_id, ending, now_s)
+        if ending is Ending.OK:
+            state.heard_s = max(state.heard_s, now_s)
         if was_open and not state.breaker.openings:
             self._comes_back(now_s)
         elif ending is Ending.REFUSED:
@@ -480,7 +488,9 @@ class EndpointModel:
             if reservation.first_s is None:
                 self._learn_load(reservation, fact.ttft_s, now_s)
             self.timing.learn(reservation, fact, fact.ttft_s, now_s)
-        elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT) and not self._loads(reservation, fact.e2e_s, now_s):
+        elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT) and not (
+            self._loads(reservation, fact.e2e_s, now_s) or silent
+        ):
             self.timing.learn_silence(reservation, fact.e2e_s, now_s)
         return reservation
 
@@ -594,8 +604,18 @@ class EndpointModel:
             self._seat()
 
     def _comes_back(self, now_s: float) -> None:
-        self.state.limit.came_back(now_s)
+        self.state.limit.came_back(len(self.state.reservations), now_s)
         self._seat()
+
+    def _is_silent(self, sent: Reservation, fact: Ended, now_s: float) -> bool:
+        """Whether it was overdue when it was given up, and nobody has heard from here since it was sent.
+
+        Then it is not slow, but away: when it is there again it is as quick as before, so nothing is learned of times.
+        A model that may have to be loaded first is silent for that reason.
+        """
+        if fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.first_s is not None or sent.load_s_mean:
+            return False
+        return self.state.heard_s < sent.started_s and now_s - sent.started_s > sent.ttft_s_high
 
     def _promised(self, fact: Started, base: Base, now_s: float) -> float | None:
         """The time per token that it was promised, where its batch is ours to make smaller, and one that is alone there

@@ -26,7 +26,8 @@ HALF_LIFE_S: Final = 600.0
 
 
 class Limit(msgspec.Struct):
-    """It is given `most` at once, and while it comes back `ramp`; 0 is no limit but what is configured.
+    """It is given `most` at once, and `ramp` while it comes back, which it did at `back_s`; 0 is no limit but what is
+    configured.
 
     `strain` is the mean logarithm of how much longer than predicted `seen` answers took of late. What is told in one
     moment, `at_s`, counts when that is over: the fewest that were `refused` among, so many `answers` while it was busy,
@@ -38,6 +39,7 @@ class Limit(msgspec.Struct):
     strain: float = 0.0
     seen: float = 0.0
     at_s: float = 0.0
+    back_s: float = 0.0
     refused: int = 0
     answers: int = 0
     came: int = 0
@@ -75,10 +77,10 @@ class Limit(msgspec.Struct):
         self.strain_count += 1
         self.in_flight = max(self.in_flight, in_flight)
 
-    def came_back(self, now_s: float) -> None:
-        """An outage is over: it begins with one."""
-        self.at_s = max(self.at_s, now_s)
-        self.ramp, self.came = 1.0, 0
+    def came_back(self, in_flight: int, now_s: float) -> None:
+        """An outage is over: it begins with one, beside those that were sent before and may never end."""
+        self.at_s = self.back_s = max(self.at_s, now_s)
+        self.ramp, self.came = 1.0 + in_flight, 0
         self.strain = self.seen = 0.0
 
     def settle(self, places: int, now_s: float) -> None:
@@ -112,14 +114,19 @@ class Limit(msgspec.Struct):
 
 def revived(limit: Limit, now_s: float) -> Limit:
     """A copy after a restart."""
-    return msgspec.structs.replace(limit, at_s=min(limit.at_s, now_s))
+    return msgspec.structs.replace(limit, at_s=min(limit.at_s, now_s), back_s=min(limit.back_s, now_s))
 
 
 def combined(one: Limit, other: Limit) -> Limit:
     """What the more careful of both has found."""
     most = [limit.most for limit in (one, other) if limit.most]
     ramps = [limit.ramp for limit in (one, other) if limit.ramp]
-    return Limit(most=min(most, default=0.0), ramp=min(ramps, default=0.0), at_s=max(one.at_s, other.at_s))
+    return Limit(
+        most=min(most, default=0.0),
+        ramp=min(ramps, default=0.0),
+        at_s=max(one.at_s, other.at_s),
+        back_s=max(one.back_s, other.back_s),
+    )
 
 
 def fault(limit: Limit) -> str:

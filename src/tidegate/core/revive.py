@@ -178,6 +178,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         memory=memory.kept(e.memory, now_s),
         batch=replace(e.batch, at_s=min(e.batch.at_s, now_s)),
         limit=limit.revived(e.limit, now_s),
+        heard_s=min(e.heard_s, now_s),
         allowances=headroom.revived(e.allowances, now_s),
         given=replace(e.given, at_s=min(e.given.at_s, now_s)),
         given_rest=replace(e.given_rest, at_s=min(e.given_rest.at_s, now_s)),

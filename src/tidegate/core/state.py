@@ -139,7 +139,8 @@ class EndpointState(msgspec.Struct, kw_only=True):
     `fingerprint` is what its probes told last, `trusted` what they told first since the configuration is in force: on
     first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`. Of our own, `given` are the seconds of work that it
-    was given of late, and `given_rest` those of work that was late or was promised nothing.
+    was given of late, and `given_rest` those of work that was late or was promised nothing. At `heard_s` first
+    content came last, or the end of an answer.
     """
 
     breaker: Breaker
@@ -167,6 +168,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     allowances: Allowances = msgspec.field(default_factory=Allowances)
     given: Served = msgspec.field(default_factory=Served)
     given_rest: Served = msgspec.field(default_factory=Served)
+    heard_s: float = 0.0
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -50,9 +50,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     """How requests are answered. Seconds until the first token, and between tokens.
 
     `status` other than 200 answers with that and `error`, all with `headers`. `answer` is given as it stands, in place
-    of words. `pad` is added to each streamed token. `fault` is one of `FAKED`, and is committed after `fault_after` tokens
-    where it comes after content. With a `certainty` below 1 chats have log-probabilities where they ask for them: each token
-    is that likely, and one other candidate the rest.
+    of words. `pad` is added to each streamed token. `fault` is one of `FAKED`, and is committed after `fault_after`
+    tokens where it comes after content. With a `certainty` below 1 chats have log-probabilities where they ask for
+    them: each token is that likely, and one other candidate the rest.
     """
 
     first_s: float = 0.0

@@ -54,8 +54,8 @@ class Prober:
     async def run(self) -> None:
         """Probe until cancelled. The first time is one interval from now: `once` comes before."""
         while True:
-            # Who is away is looked for more often: what it would have served goes elsewhere meanwhile, and is paid for.
-            due_s = self._clock.now_s() + (self._every_s if self._up else min(self._every_s, AWAY_S))
+            # Who may be away is looked for more often: what it would have served goes elsewhere, and is paid for.
+            due_s = self._clock.now_s() + (min(self._every_s, AWAY_S) if self._failures else self._every_s)
             while await self._doubt_before(due_s):
                 await self._measure()
             if self._may_ask():
