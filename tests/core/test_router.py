@@ -460,3 +460,30 @@ def test_a_prior_of_zeros_is_survived(prior: Prior) -> None:
         Ended(request_id=asked.id, endpoint="laptop", ending=Ending.OK, e2e_s=0.0, ttft_s=0.0, output_tokens=9), 0.0
     )
     assert router.decide(asked, 0.0).plan
+
+
+def saturated(*, busy_s: float) -> tuple[Router, float]:
+    """An engine with one slot that was given work that was in time, without a pause, and is at it again."""
+    router, now_s = make.router(make.endpoint("laptop", concurrency=1)), 0.0
+    while now_s < busy_s:
+        served = make.request(arrived_s=now_s)
+        router.observe(make.started(served, "laptop"), now_s)
+        now_s += 2.4
+        router.observe(make.ended(served.id, "laptop", ttft_s=0.25, e2e_s=2.4, output_tokens=100), now_s)
+    router.observe(make.started(make.request(arrived_s=now_s), "laptop"), now_s)
+    return router, now_s
+
+
+def test_what_can_only_be_late_is_refused_at_once_where_those_in_time_leave_it_nothing() -> None:
+    router, now_s = saturated(busy_s=600.0)
+    decision = router.decide(make.request(arrived_s=now_s, ttft_s=0.3), now_s)
+    assert (decision.plan, decision.why) == ((), Why.TOO_LATE)
+    assert decision.retry_after_s is not None
+    # What can still be in time is held as ever, and so is what was promised nothing.
+    for patient in (make.request(arrived_s=now_s), make.request(arrived_s=now_s, slo=Slo())):
+        assert router.decide(patient, now_s).why is Why.WAITS_FOR_SLOT
+
+
+def test_what_can_only_be_late_is_held_while_there_is_time_for_it() -> None:
+    router, now_s = saturated(busy_s=10.0)
+    assert router.decide(make.request(arrived_s=now_s, ttft_s=0.3), now_s).why is Why.WAITS_FOR_SLOT

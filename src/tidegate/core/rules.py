@@ -122,6 +122,7 @@ _CLOSENESS: Final[tuple[Why, ...]] = (
     Why.MEMORY_TAKEN,
     Why.HOLD_FULL,
     Why.SHARE_FULL,
+    Why.TOO_LATE,
     # Last: it would be served, were the conversation allowed to move.
     Why.SESSION_ELSEWHERE,
 )

@@ -6,6 +6,7 @@ them would be given more. What they are worth to each other, their owner has sai
 had less of what is kept for those that are late or were promised nothing.
 """
 
+from math import log
 from typing import Final
 
 import msgspec
@@ -16,6 +17,8 @@ from tidegate.core.model import Request
 # By then half is forgotten: longer than any burst of a tenant that is modest on average, and shorter than people wait
 # before they ask what is wrong.
 HALF_LIFE_S: Final = 60.0
+# So many seconds' worth of what is given all the time is remembered.
+GIVEN_S: Final = HALF_LIFE_S / log(2.0)
 # Keys that share engines at the same time are dozens. Who has had least is forgotten first: they are nearly even with
 # those who have had nothing.
 FLOWS_MAX: Final = 256

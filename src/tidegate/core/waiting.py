@@ -13,7 +13,7 @@ from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fair import Standing
-from tidegate.core.hold import Item, Place, Pool, item, schedule
+from tidegate.core.hold import Item, Place, Pool, item, latest_start_s, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     DecisionOverran,
@@ -28,8 +28,9 @@ from tidegate.core.model import (
     Released,
     Request,
 )
+from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
-from tidegate.core.shares import PATIENCE_SHARE, Shares, flow_of, owed
+from tidegate.core.shares import GIVEN_S, PATIENCE_SHARE, Shares, flow_of, owed
 from tidegate.core.value import worth_usd
 
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
@@ -41,6 +42,8 @@ QUIET_S: Final = 300.0
 # So many of these are looked at though others' promises end first, where they are late or were promised nothing and
 # have waited for long: one of each starts at a time, at each endpoint.
 REST_SEATS: Final = 8
+# Of an engine's seconds so many are believed to be left for those that are late, where those in time take all.
+LEFT_LEAST: Final = 0.02
 
 _Turn = tuple[float, float, str]
 """When its promise ends, when it came, and its id."""
@@ -128,6 +131,18 @@ class Waiting:
             return False
         ends = ends_s(request)
         return ends == inf or now_s >= ends
+
+    def is_hopeless(self, option: Option, request: Request, start_s: float, now_s: float) -> bool:
+        """Whether a request that comes now would be late here, and wait for longer than it may: of the engine's
+        seconds, those that are in time leave too few for all that are late. Better it is told so at once.
+        """
+        model, base = option.model, option.base
+        if start_s <= latest_start_s(request, base):
+            return False
+        in_time = (model.state.given.at(now_s) - model.state.given_rest.at(now_s)) / GIVEN_S
+        late = 1 + sum([ends_s(one) <= now_s for one in self.requests.values() if one.model == request.model])
+        each_s = base.occupies_s / model.places + base.prompt_s
+        return late * each_s > max(LEFT_LEAST, 1.0 - in_time) * self._policy.hold_s_max
 
     def headroom(self, model: EndpointModel, now_s: float) -> bool:
         """Whether what can wait leaves one of its slots to who cannot: such a one came of late."""

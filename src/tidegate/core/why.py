@@ -51,6 +51,7 @@ class Why(StrEnum):
     MEMORY_TAKEN = "memory_taken"
     HOLD_FULL = "hold_full"
     SHARE_FULL = "share_full"
+    TOO_LATE = "too_late"
     MODEL_FAILED = "model_failed"
 
 
@@ -97,5 +98,6 @@ WHY_TEXT: dict[Why, str] = {
     Why.MEMORY_TAKEN: "beside what runs there, the engine's memory does not hold prompt and output",
     Why.HOLD_FULL: "every slot is taken and the hold queue is full",
     Why.MODEL_FAILED: "a bug of ours: not even the static rule could decide",
+    Why.TOO_LATE: "its promise cannot be kept, and what is in time leaves it no place before it has waited too long",
     Why.SHARE_FULL: "the hold queue is full, and the key has its share of its places while others need theirs",
 }

@@ -66,6 +66,7 @@ _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.MEMORY_TAKEN: (429, "rate_limit_error", "all_endpoints_busy"),
     Why.HOLD_FULL: (429, "rate_limit_error", "all_endpoints_busy"),
     Why.SHARE_FULL: (429, "rate_limit_error", "all_endpoints_busy"),
+    Why.TOO_LATE: (429, "rate_limit_error", "all_endpoints_busy"),
     Why.MODEL_FAILED: (503, "api_error", "internal_error"),
 }
 _REMEDIES: dict[Why, str] = {
