@@ -138,11 +138,11 @@ bench-hedging_holdout: $(VENV)/.dev ## the same with seeds that nothing was tune
 bench-engine_faults: $(VENV)/.dev ## what clients see when a real engine dies, or stops, under twenty streams: three minutes
 	$(BIN)/python -m bench.engine_faults
 
-bench-overload: $(VENV)/.dev ## three times as much as an engine can do, from clients who try again
-	$(BIN)/python -m bench.overload
+bench-overload: $(COMPILED)/.built ## three times as much as an engine can do, from clients who try again
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.overload
 
-bench-overload_holdout: $(VENV)/.dev ## the same with seeds that nothing was tuned on
-	$(BIN)/python -m bench.overload --holdout
+bench-overload_holdout: $(COMPILED)/.built ## the same with seeds that nothing was tuned on
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.overload --holdout
 
 bench-load: $(VENV)/.dev ## how well waiting is predicted beside others in the same engine, told honestly, not at all, late or falsely
 	$(BIN)/python -m bench.load

@@ -26,8 +26,7 @@ from rich.table import Table
 from bench.policy_worlds import own_endpoint
 from bench.predict_worlds import believed
 from bench.record import record
-from tidegate.core.model import Decision, Endpoint, Policy, Request, RequestClass, Slo, replace
-from tidegate.core.router import Router
+from tidegate.core.model import Decision, Endpoint, Line, Policy, RequestClass, Slo, replace
 from tidegate.sim import engines
 from tidegate.sim.arrivals import Poisson
 from tidegate.sim.ask import Ask
@@ -53,29 +52,22 @@ RETRIES, RETRY_AFTER_S_MAX, BACKOFF_S = 2, 60.0, 0.5
 SOON_S, WINDOW_S = 0.05, 10.0
 
 
-class Telling(Router):
-    """The router, and when it told whom to come back."""
-
-    def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        super().__init__(endpoints, policy)
-        self.back_s: dict[str, float | None] = {}
-
-    def decide(self, request: Request, now_s: float) -> Decision:
-        """See `Router`."""
-        decision = super().decide(request, now_s)
-        if not decision.plan:
-            self.back_s[request.id] = decision.retry_after_s
-        return decision
-
-
 class Clients:
     """Open traffic whose clients try again."""
 
-    def __init__(self, jobs: list[Job], router: Telling, chance: Chance) -> None:
-        self._jobs, self._router, self._chance = jobs, router, chance
+    def __init__(self, jobs: list[Job], chance: Chance) -> None:
+        self._jobs, self._chance = jobs, chance
         self._tries: dict[str, int] = {}
+        # After how long who was refused was told to come back, None where nothing was said.
+        self.back_s: dict[str, float | None] = {}
         # Those who came back when they were told to.
         self.told: set[str] = set()
+
+    def read(self, line: Line) -> None:
+        """A line of the journal."""
+        fact = line.fact
+        if isinstance(fact, Decision) and not fact.plan:
+            self.back_s[fact.request_id] = fact.retry_after_s
 
     def arrivals(self) -> Iterator[Job]:
         """See `Traffic`."""
@@ -86,7 +78,7 @@ class Clients:
         tries = self._tries.get(job.request.id, 0)
         if served or tries == RETRIES:
             return None
-        after_s = self._router.back_s.get(job.request.id)
+        after_s = self.back_s.get(job.request.id)
         is_told = after_s is not None and after_s <= RETRY_AFTER_S_MAX
         if not is_told or after_s is None:
             after_s = BACKOFF_S * 2.0**tries * (1.0 - 0.25 * self._chance.at("jitter", job.request.id).random())
@@ -139,14 +131,13 @@ def jobs(chance: Chance, rates_per_s: tuple[float, ...], phases_s: tuple[float, 
     return found
 
 
-def play(came: list[Job], seed: int, policy: Policy) -> tuple[list[Outcome], Clients, Telling]:
+def play(came: list[Job], seed: int, policy: Policy) -> tuple[list[Outcome], Clients]:
     """One world."""
-    router = Telling((endpoint(),), policy)
-    world = World((endpoint(),), policy, router=router, request_timeout_s=3600.0)
-    clients = Clients(came, router, Chance(seed))
+    clients = Clients(came, Chance(seed))
+    world = World((endpoint(),), policy, request_timeout_s=3600.0, journal=clients.read)
     place = Local("own", Engine(ENGINE), world.loop, world, tells_memory=True)
     world.run({"own": place}, clients, probe_s=5.0, until_s=1e6)
-    return world.outcomes, clients, router
+    return world.outcomes, clients
 
 
 def capacity_per_s(seed: int) -> float:
@@ -166,7 +157,7 @@ def found(seed: int) -> Found:
     """One seed."""
     capacity = capacity_per_s(seed)
     came = jobs(Chance(seed), tuple(load * capacity for load in LOADS), PHASES_S)
-    outcomes, clients, router = play(came, seed, Policy())
+    outcomes, clients = play(came, seed, Policy())
     begins_s, ends_s = PHASES_S[0], PHASES_S[0] + PHASES_S[1]
     kept = [one for one in outcomes if one.kept and begins_s <= one.ended_s < ends_s]
     refused = [one for one in outcomes if one.outcome == "refused"]
@@ -183,7 +174,7 @@ def found(seed: int) -> Found:
         goodput=len(kept) / PHASES_S[1] / capacity,
         refusals=len(refused),
         refused_soon=sum(one.e2e_s <= SOON_S for one in refused) / max(1, len(refused)),
-        retry_after_s_median=median(after_s for after_s in router.back_s.values() if after_s is not None),
+        retry_after_s_median=median(after_s for after_s in clients.back_s.values() if after_s is not None),
         served_when_told=sum(one.outcome == "ok" for one in told) / max(1, len(told)),
         recovered_s=float(recovered_s),
     )
