@@ -74,6 +74,25 @@ def test_spans_of_time(said: bytes, seconds: float | None) -> None:
     assert told.requests_full_s == (None if seconds is None else pytest.approx(seconds))
 
 
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (b"2026-01-01T00:00:30Z", 30.0),
+        (b"2026-01-01T01:00:30.5+01:00", 30.5),
+        (b"2025-12-31T23:00:30-01:00", 30.0),
+        (b"2025-12-31T23:59:00Z", 0.0),
+        (b"2026-13-01T00:00:30Z", None),
+        (b"2026-01-01T00:00:30", None),
+        (b"0000-00-00T00:00:00Z", None),
+        (b"tomorrow", None),
+    ],
+)
+def test_times_of_day(said: bytes, seconds: float | None) -> None:
+    told = read_headroom(ANTHROPIC | {b"anthropic-ratelimit-requests-reset": said}, "cloud", NOW_S)
+    assert told is not None
+    assert told.requests_full_s == (None if seconds is None else pytest.approx(seconds))
+
+
 def test_where_nothing_is_said_nothing_is_known() -> None:
     assert read_headroom({b"content-type": b"text/event-stream"}, "laptop", NOW_S) is None
 

@@ -7,13 +7,17 @@ remaining`, with a time of day for the reset. What cannot be read says nothing.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from email.utils import mktime_tz
 
 from tidegate.core.model import Headroom
 
 _COUNT = re.compile(rb"[0-9]{1,12}")
 _NUMBER = r"([0-9]{1,9}(?:\.[0-9]{0,9})?)"
 _SPAN = re.compile(rf"(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
+_MOMENT = re.compile(
+    rb"([0-9]{4})-([01][0-9])-([0-3][0-9])[Tt]([0-2][0-9]):([0-5][0-9]):([0-6][0-9])(\.[0-9]{1,9})?"
+    rb"(?:[Zz]|([+-])([0-2][0-9]):([0-5][0-9]))"
+)
 _OPENAI, _ANTHROPIC = b"x-ratelimit-remaining-", b"anthropic-ratelimit-"
 # Anthropic tells of tokens in all, or of those of prompts alone.
 _TOKENS = (b"tokens", b"input-tokens")
@@ -73,8 +77,14 @@ def _span_s(value: bytes) -> float | None:
 
 def _until_s(value: bytes, now_s: float) -> float | None:
     """A time of day in RFC 3339."""
+    found = _MOMENT.fullmatch(value[:64])
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    sign, hours, minutes = found.group(8) or b"+", int(found.group(9) or 0), int(found.group(10) or 0)
+    offset_s = (hours * 60 + minutes) * (-60 if sign == b"-" else 60)
     try:
-        at = datetime.fromisoformat(value[:64].decode("ascii"))
-        return None if at.tzinfo is None else max(0.0, at.timestamp() - now_s)
+        at_s = mktime_tz((year, month, day, hour, minute, second, 0, 1, -1, offset_s))
     except (ValueError, OverflowError):
         return None
+    return max(0.0, at_s + float(found.group(7) or 0.0) - now_s)
