@@ -128,7 +128,7 @@ def test_a_wait_names_a_time_in_the_future_and_not_far(seed: int) -> None:
 
 @given(seeds)
 def test_a_refusal_says_when_to_come_back_exactly_where_its_reason_passes(seed: int) -> None:
-    passing = {"down", "breaker_open", "told_to_wait", "busy", "memory_taken", "hold_full", "share_full"}
+    passing = {"down", "breaker_open", "told_to_wait", "busy", "memory_taken", "hold_full", "share_full", "too_late"}
 
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
         if not decision.plan:

@@ -518,7 +518,10 @@ class EndpointModel:
         if fact.up and not self.state.up:
             # Whatever it failed at before: it is there again, and one request finds out whether it serves.
             self.state.breaker.reachable(now_s)
-            self._comes_back(now_s)
+            if self.state.limit.away:
+                self._comes_back(now_s)
+        elif self.state.up and not fact.up:
+            self.state.limit.away = True
         self.state.up = fact.up
         self.cold.told(fact.resident, now_s, loading=fact.loading)
         self._surprises = 0

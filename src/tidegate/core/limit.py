@@ -27,7 +27,7 @@ HALF_LIFE_S: Final = 600.0
 
 class Limit(msgspec.Struct):
     """It is given `most` at once, and `ramp` while it comes back, which it did at `back_s`; 0 is no limit but what is
-    configured.
+    configured. It is `away` while a probe has lost it.
 
     `strain` is the mean logarithm of how much longer than predicted `seen` answers took of late. What is told in one
     moment, `at_s`, counts when that is over: the fewest that were `refused` among, so many `answers` while it was busy,
@@ -40,6 +40,7 @@ class Limit(msgspec.Struct):
     seen: float = 0.0
     at_s: float = 0.0
     back_s: float = 0.0
+    away: bool = False
     refused: int = 0
     answers: int = 0
     came: int = 0
@@ -80,7 +81,7 @@ class Limit(msgspec.Struct):
     def came_back(self, in_flight: int, now_s: float) -> None:
         """An outage is over: it begins with one, beside those that were sent before and may never end."""
         self.at_s = self.back_s = max(self.at_s, now_s)
-        self.ramp, self.came = 1.0 + in_flight, 0
+        self.ramp, self.came, self.away = 1.0 + in_flight, 0, False
         self.strain = self.seen = 0.0
 
     def settle(self, places: int, now_s: float) -> None:
@@ -114,7 +115,7 @@ class Limit(msgspec.Struct):
 
 def revived(limit: Limit, now_s: float) -> Limit:
     """A copy after a restart."""
-    return msgspec.structs.replace(limit, at_s=min(limit.at_s, now_s), back_s=min(limit.back_s, now_s))
+    return msgspec.structs.replace(limit, at_s=min(limit.at_s, now_s), back_s=min(limit.back_s, now_s), away=False)
 
 
 def combined(one: Limit, other: Limit) -> Limit:

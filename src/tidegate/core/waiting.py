@@ -137,7 +137,8 @@ class Waiting:
         seconds, those that are in time leave too few for all that are late. Better it is told so at once.
         """
         model, base = option.model, option.base
-        if start_s <= latest_start_s(request, base):
+        # Where there are several tenants or classes, a share is kept for all that are late.
+        if start_s <= latest_start_s(request, base) or not self._flows.keys() <= {flow_of(request)}:
             return False
         in_time = (model.state.given.at(now_s) - model.state.given_rest.at(now_s)) / GIVEN_S
         late = 1 + sum([ends_s(one) <= now_s for one in self.requests.values() if one.model == request.model])
