@@ -12,10 +12,7 @@ unless it was the vendor's. Written down before anything was changed for it.
 import asyncio
 import os
 import signal
-import socket
-import sys
 import tempfile
-from asyncio.subprocess import DEVNULL, PIPE
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from bench.gateway import HOST, free_ports, served
 from bench.record import record
 from tidegate.clock import Clock
 from tidegate.http.client import Origin, Pool, TransportError, fetch
@@ -31,7 +29,7 @@ from tidegate.lab.chaos import Chaos
 from tidegate.lab.llama import Engine, Spec
 from tidegate.lab.misdeeds import Pace
 
-HOST, MODEL = "127.0.0.1", "smollm2"
+MODEL = "smollm2"
 CLIENTS, SLOTS, TOKENS = 20, 8, 32
 WARM_S, AWAY_S, AFTER_S = 20.0, 20.0, 25.0
 BACK_S_MAX = 5.0
@@ -74,7 +72,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one fault. `silent` are streams that were cut without a word; `back_s` is from when the engine was
-    there again to the first request that it was given and answered, and `quickly` the slowest answer meanwhile."""
+    there again to the first request that it was given and answered."""
 
     fault: str
     requests: int
@@ -90,7 +88,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 async def played(fault: signal.Signals) -> Found:
     """One run."""
     with tempfile.TemporaryDirectory() as name:
-        folder, (port, admin, engine_port) = Path(name), _free_ports(3)
+        folder, (port, admin, engine_port) = Path(name), free_ports(3)
         cpu = min(os.sched_getaffinity(0))
         spec = Spec(model=weights.fetch(), port=engine_port, context_tokens=512, slots=SLOTS, cpu=cpu)
         engine = Engine(spec, folder / "engine.log")
@@ -99,11 +97,8 @@ async def played(fault: signal.Signals) -> Found:
             config = folder / "tidegate.toml"
             urls = {"local": engine.url, "vendor": vendor.base_url(None).removesuffix("/v1")}
             config.write_text(_CONFIG.format(host=HOST, port=port, admin=admin, slots=SLOTS, **urls))
-            command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--json", "--config", str(config)]
-            gateway = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE, start_new_session=True)
+            gateway = await served(config)
             try:
-                assert gateway.stdout is not None
-                assert await gateway.stdout.readline(), "the gateway did not start"
                 return await _under_load(fault, engine, port)
             finally:
                 gateway.terminate()
@@ -174,16 +169,6 @@ async def _client(pool: Pool, clock: Clock, number: int, fault_s: float, end_s: 
                 told=b'data: {"error"' in raw,
             )
         )
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind((HOST, 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def main() -> None:

@@ -6,14 +6,14 @@ What is sent, and when, is a function of the seed: see bench/predict_live.py for
 import asyncio
 import math
 import os
-import socket
-import sys
+from asyncio.subprocess import Process
 from pathlib import Path
 from pydoc_data.topics import topics
 from random import Random
 
 import msgspec
 
+from bench.gateway import HOST, free_ports, served
 from bench.llama_parity import cpu_s
 from bench.record import machine
 from tidegate.clock import Clock
@@ -28,7 +28,7 @@ CHARACTERS_PER_TOKEN = 4.2
 TURNS, TURN_TOKENS, THINK_S = 4, (60, 200), 3.0  # of a conversation; its first turn brings a page of 300 tokens
 OPENING_TOKENS = 300
 ANSWER_S_MAX = 240.0
-HOST, MODEL = "127.0.0.1", "smollm2"
+MODEL = "smollm2"
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,25 +156,11 @@ async def run(folder: Path) -> None:
             (folder / "load.json").write_bytes(msgspec.json.encode(load))
 
 
-async def _gateway(folder: Path, url: str) -> tuple[asyncio.subprocess.Process, int]:
+async def _gateway(folder: Path, url: str) -> tuple[Process, int]:
     """As a user runs it, and the port at which it listens."""
-    config, (port, admin) = folder / "tidegate.toml", _free_ports(2)
+    config, (port, admin) = folder / "tidegate.toml", free_ports(2)
     config.write_text(_CONFIG.format(host=HOST, port=port, admin=admin, url=url, slots=SLOTS))
-    command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--json", "--config", str(config)]
-    gateway = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, start_new_session=True)
-    assert gateway.stdout is not None
-    assert await gateway.stdout.readline(), "the gateway did not start"
-    return gateway, port
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind((HOST, 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    return await served(config), port
 
 
 async def _watch(pid: int, clock: Clock, load: Load) -> None:

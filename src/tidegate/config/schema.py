@@ -279,7 +279,7 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=0.2,  # beyond, most of what is paid twice saves nothing
             description="Of what is paid for tokens, the share that may be paid in vain, for an attempt that another "
             "one has beaten, so that fewer first tokens are late: see docs/explanation/hedging.md. Two in a hundred "
-            "cut the tail of a vendor's latency by a third; 0 never pays twice.",
+            "cut the slowest hundredth of vendors' first tokens by an eighth to a quarter; 0 never pays twice.",
         ),
     ] = 0.02
 
