@@ -12,7 +12,7 @@ from anthropic.types import MessageCreateParams
 from pydantic import TypeAdapter
 
 from tests.engines.speakers import chat
-from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.anthropic import Anthropic
 from tidegate.engines.base import Outgoing, ProbeAnswer, Signals, uncarried

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.engines.conftest import Speaking
 from tests.engines.speakers import LONG, TRANSLATED, Called, begun, chat, completion
-from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals

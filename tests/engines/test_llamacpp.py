@@ -8,7 +8,7 @@ import pytest
 
 from tests.engines.speakers import CASSETTES, Called, Speaker, chat, recorded
 from tests.http.harness import read_request, upstream
-from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED
 from tidegate.core.model import Ending, replace
 from tidegate.engines.base import Failure, ProbeAnswer, Signals
 from tidegate.engines.llamacpp import LlamaCpp

@@ -11,7 +11,7 @@ from tests.properties.storm import Storm
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.correction import Residual
 from tidegate.core.counts import Counts, Lengths, Turns
-from tidegate.core.estimator import RETRY_AFTER_S_MAX
+from tidegate.core.health import RETRY_AFTER_S_MAX
 from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, Length, LengthModel

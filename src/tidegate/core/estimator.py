@@ -13,7 +13,7 @@ from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
-from tidegate.core.headroom import tokens_counted
+from tidegate.core.health import Health
 from tidegate.core.latency import PARTS, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
@@ -44,15 +44,11 @@ from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
 
-# The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
-CONTEXT_EXCEEDED: Final = "context_exceeded"
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
 SURPRISES: Final = 2
 # Prompt tokens that an engine of ours is given beyond what it computes: enough for its next iteration.
 AHEAD_TOKENS: Final = 2000.0
-# An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
-RETRY_AFTER_S_MAX: Final = 3600.0
 
 
 def fresh() -> EndpointState:
@@ -90,6 +86,7 @@ class EndpointModel:
         "drained",
         "endpoint",
         "fingerprint",
+        "health",
         "likeness",
         "memory",
         "name",
@@ -131,6 +128,7 @@ class EndpointModel:
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
         self._line = state.line
         self.cost = Cost(endpoint)
+        self.health = Health(endpoint.concurrency, state)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self._load_max: int | None
         self._slots: tuple[float, list[float]] | None
@@ -386,8 +384,7 @@ class EndpointModel:
         if self._shares_compute:
             state.prefills.add(reservation)
             state.pace.came(reservation.prefill_s)
-        state.breaker.started(fact.request_id, now_s)
-        state.allowances.take(tokens_counted(fact), now_s)
+        self.health.started(fact, now_s)
         self._slots = None
 
     def uploaded(self, fact: Uploaded, now_s: float) -> None:
@@ -421,11 +418,11 @@ class EndpointModel:
         if reservation is not None and reservation.first_s is None:
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
-            self.state.heard_s = max(self.state.heard_s, now_s)
             self.memory.answers()
             ttft_s = now_s - reservation.started_s
             self._used(now_s)
-            self._bears(ttft_s, reservation.ttft_s, now_s)
+            self.health.first(ttft_s, reservation.ttft_s, len(self.state.reservations), now_s)
+            self._seat()
             self._learn_load(reservation, ttft_s, now_s)
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
@@ -457,27 +454,8 @@ class EndpointModel:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
         self._settle(now_s, head_done=oldest is reservation)
-        # A prompt that did not fit is no fault of the endpoint, so it teaches what a client that left would.
-        ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
-        was_open, silent = state.breaker.openings > 0, self._is_silent(reservation, fact, now_s)
-        if silent:
-            ending = Ending.TIMED_OUT
-        if ending is not Ending.OK and reservation.started_s < state.limit.back_s:
-            # Sent before it went away and came back: that it was lost is known.
-            ending = Ending.CANCELLED
-        state.breaker.learn(fact.request_id, ending, now_s)
-        if ending is Ending.OK:
-            state.heard_s = max(state.heard_s, now_s)
-        if was_open and not state.breaker.openings:
-            self._comes_back(now_s)
-        elif ending is Ending.REFUSED:
-            state.limit.settle(self.endpoint.concurrency, now_s)
-            state.limit.refuse(in_flight, now_s)
-            self._seat()
-        elif ending is Ending.OK and reservation.first_s is None and fact.ttft_s is not None:
-            self._bears(fact.ttft_s, reservation.ttft_s, now_s)
-        if fact.retry_after_s is not None:
-            state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
+        silent = self.health.ended(fact, reservation, in_flight, now_s)
+        self._seat()
         if reservation.given is not None:
             self._learn_cached(reservation.given, fact, now_s)
         if not reservation.teaches:
@@ -515,13 +493,8 @@ class EndpointModel:
         """Take in what a probe saw."""
         if fact.resident is False or (fact.up and not self.state.up):
             self.prefixes.forget()
-        if fact.up and not self.state.up:
-            # Whatever it failed at before: it is there again, and one request finds out whether it serves.
-            self.state.breaker.reachable(now_s)
-            if self.state.limit.away:
-                self._comes_back(now_s)
-        elif self.state.up and not fact.up:
-            self.state.limit.away = True
+        self.health.probed(up=fact.up, now_s=now_s)
+        self._seat()
         self.state.up = fact.up
         self.cold.told(fact.resident, now_s, loading=fact.loading)
         self._surprises = 0
@@ -591,34 +564,10 @@ class EndpointModel:
         slots, places = self.memory.slots, self.endpoint.concurrency
         if self.owned:
             places = self.state.batch.of(places if slots is None else min(slots, places))
-        self.places = self.state.limit.of(places)
+        self.places = self.health.places(places)
         self._slots = None
         # It takes the next request once a slot is free: that will never see more beside it than this.
         self._load_max = self.places - 1 if self.owned else None
-
-    def _bears(self, ttft_s: float, predicted_s: float, now_s: float) -> None:
-        """It has begun to answer: it bears what it has been given, or takes longer under it than it should."""
-        limit, in_flight = self.state.limit, len(self.state.reservations)
-        was_less = limit.most > 0.0 or limit.ramp > 0.0 or limit.refused > 0
-        limit.settle(self.endpoint.concurrency, now_s)
-        limit.answer(in_flight, now_s)
-        limit.took(max(ttft_s, ENGINE_S_MIN), max(predicted_s, ENGINE_S_MIN), in_flight, now_s)
-        if was_less or limit.most:
-            self._seat()
-
-    def _comes_back(self, now_s: float) -> None:
-        self.state.limit.came_back(len(self.state.reservations), now_s)
-        self._seat()
-
-    def _is_silent(self, sent: Reservation, fact: Ended, now_s: float) -> bool:
-        """Whether it was overdue when it was given up, and nobody has heard from here since it was sent.
-
-        Then it is not slow, but away: when it is there again it is as quick as before, so nothing is learned of times.
-        A model that may have to be loaded first is silent for that reason.
-        """
-        if fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.first_s is not None or sent.load_s_mean:
-            return False
-        return self.state.heard_s < sent.started_s and now_s - sent.started_s > sent.ttft_s_high
 
     def _promised(self, fact: Started, base: Base, now_s: float) -> float | None:
         """The time per token that it was promised, where its batch is ours to make smaller, and one that is alone there

@@ -13,8 +13,9 @@ from tidegate.core import batch, bins, budget, dual, hazard, headroom, hedge, ke
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
-from tidegate.core.estimator import RETRY_AFTER_S_MAX, fresh
+from tidegate.core.estimator import fresh
 from tidegate.core.hazard import Outcomes
+from tidegate.core.health import RETRY_AFTER_S_MAX
 from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of

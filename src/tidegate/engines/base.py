@@ -7,7 +7,7 @@ what comes back.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from tidegate.core.estimator import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending, Fingerprint, Record
 from tidegate.wire.errors import BadRequest

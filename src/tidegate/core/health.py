@@ -1,0 +1,92 @@
+"""Whether an endpoint serves what it is given, and how many it is given at once, by endings and probes."""
+
+from typing import Final
+
+from tidegate.core.headroom import tokens_counted
+from tidegate.core.model import Ended, Ending, Started
+from tidegate.core.parts import ENGINE_S_MIN
+from tidegate.core.reserve import Reservation
+from tidegate.core.state import EndpointState
+
+# The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
+CONTEXT_EXCEEDED: Final = "context_exceeded"
+# An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
+RETRY_AFTER_S_MAX: Final = 3600.0
+
+
+class Health:
+    """One endpoint's breaker, limit and allowances, and when anybody heard from it last. `places` reads."""
+
+    __slots__ = ("_concurrency", "_state")
+
+    def __init__(self, concurrency: int, state: EndpointState) -> None:
+        """`concurrency` is what is configured."""
+        self._concurrency, self._state = concurrency, state
+
+    def places(self, places: int) -> int:
+        """How many of so many are used."""
+        return self._state.limit.of(places)
+
+    def started(self, fact: Started, now_s: float) -> None:
+        """An attempt is sent."""
+        self._state.breaker.started(fact.request_id, now_s)
+        self._state.allowances.take(tokens_counted(fact), now_s)
+
+    def first(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
+        """First content came, `ttft_s` after it was sent: it bears what it has been given, or takes longer under it
+        than it should."""
+        self._state.heard_s = max(self._state.heard_s, now_s)
+        self._bears(ttft_s, predicted_s, in_flight, now_s)
+
+    def ended(self, fact: Ended, sent: Reservation, in_flight: int, now_s: float) -> bool:
+        """One of so many attempts is over. Whether it was given up in a silence that is an outage, so that nothing is
+        to be learned of times."""
+        state = self._state
+        was_open, silent = state.breaker.openings > 0, self._is_silent(sent, fact, now_s)
+        # A prompt that did not fit teaches what a client that left would.
+        ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
+        if silent:
+            ending = Ending.TIMED_OUT
+        if ending is not Ending.OK and sent.started_s < state.limit.back_s:
+            # Sent before it went away and came back: that it was lost is known.
+            ending = Ending.CANCELLED
+        state.breaker.learn(fact.request_id, ending, now_s)
+        if ending is Ending.OK:
+            state.heard_s = max(state.heard_s, now_s)
+        if was_open and not state.breaker.openings:
+            state.limit.came_back(in_flight - 1, now_s)
+        elif ending is Ending.REFUSED:
+            state.limit.settle(self._concurrency, now_s)
+            state.limit.refuse(in_flight, now_s)
+        elif ending is Ending.OK and sent.first_s is None and fact.ttft_s is not None:
+            self._bears(fact.ttft_s, sent.ttft_s, in_flight - 1, now_s)
+        if fact.retry_after_s is not None:
+            state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
+        return silent
+
+    def probed(self, *, up: bool, now_s: float) -> None:
+        """A probe came back, or did not; with it `state.up` is to change."""
+        state = self._state
+        if up and not state.up:
+            # Whatever it failed at before: it is there again, and one request finds out whether it serves.
+            state.breaker.reachable(now_s)
+            if state.limit.away:
+                state.limit.came_back(len(state.reservations), now_s)
+        elif state.up and not up:
+            state.limit.away = True
+
+    def _bears(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
+        limit = self._state.limit
+        limit.settle(self._concurrency, now_s)
+        limit.answer(in_flight, now_s)
+        limit.took(max(ttft_s, ENGINE_S_MIN), max(predicted_s, ENGINE_S_MIN), in_flight, now_s)
+
+    def _is_silent(self, sent: Reservation, fact: Ended, now_s: float) -> bool:
+        """Whether it was overdue when it was given up, and nobody has heard from here since it was sent.
+
+        Then it is not slow, but away: when it is there again it is as quick as before, so nothing is learned of times.
+        A model that may have to be loaded first is silent for that reason.
+        """
+        if fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.first_s is not None or sent.load_s_mean:
+            return False
+        return self._state.heard_s < sent.started_s and now_s - sent.started_s > sent.ttft_s_high
