@@ -104,6 +104,12 @@ def print_explained(console: Console, one: Explained) -> None:
                 f"{candidate.kv_free_tokens} are free",
                 soft_wrap=True,
             )
+        if (estimate := candidate.estimate) is not None and estimate.failed_share + estimate.broken_share > 0.0:
+            console.print(
+                f"  of attempts at {candidate.endpoint} about {estimate.failed_share:.0%} fail, after "
+                f"{estimate.failed_after_s:.3g} s, and {estimate.broken_share:.0%} break off",
+                soft_wrap=True,
+            )
     if one.densities:
         print_densities(console, one.densities)
 

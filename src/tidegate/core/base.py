@@ -4,6 +4,7 @@ from math import exp, sqrt
 
 import msgspec
 
+from tidegate.core.failures import NEVER, Failing
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
 from tidegate.core.mixture import Mixture
@@ -26,7 +27,7 @@ class Base(msgspec.Struct, gc=False):
     and `deviations` are those of a model that is there. `e2e_stretch` is by how much more than its parts say the whole
     scatters, as far as answers have shown it. Its prompt keeps the engine busy for `prompt_s`, and others wait for it.
     Operators' rules make it worth `rule_usd` less here, which nobody pays. Of its `cost_usd`, `paid_usd` are paid to
-    others, and so drawn on budgets.
+    others, and so drawn on budgets. Of attempts there so many are `failing`, whatever they take.
     """
 
     network_s: float
@@ -58,6 +59,7 @@ class Base(msgspec.Struct, gc=False):
     prompt_s: float = 0.0
     rule_usd: float = 0.0
     paid_usd: float = 0.0
+    failing: Failing = NEVER
 
     @property
     def output_tokens(self) -> float:

@@ -118,6 +118,11 @@ class ColdModel:
         share = self._share(now_s)
         return WARM if share < SHARE_MIN else Cold(share, *self._loads(now_s))
 
+    @staticmethod
+    def was_hot(sent: ColdSent | None) -> bool:
+        """Whether the model had just been used when an attempt was sent: its silence is no load."""
+        return sent is not None and sent.idle_s is not None and sent.idle_s < IDLE_EDGES_S[0]
+
     def resident(self) -> bool | None:
         """What the engine has told since the last use: whether the model is there, None where nothing.
 

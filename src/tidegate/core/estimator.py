@@ -263,6 +263,7 @@ class EndpointModel:
             timing.prompt_s(first) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
             break_usd(request.rulings, self.name) if isinstance(request, Request) and request.rulings else 0.0,
             paid_usd,
+            self.health.failing(now_s),
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
@@ -466,8 +467,10 @@ class EndpointModel:
             if reservation.first_s is None:
                 self._learn_load(reservation, fact.ttft_s, now_s)
             self.timing.learn(reservation, fact, fact.ttft_s, now_s)
-        elif fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT) and not (
-            self._loads(reservation, fact.e2e_s, now_s) or silent
+        elif (
+            fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT)
+            and not (silent and self.cold.was_hot(reservation.cold))
+            and not (self._loads(reservation, fact.e2e_s, now_s) or silent)
         ):
             self.timing.learn_silence(reservation, fact.e2e_s, now_s)
         return reservation

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tidegate.core.failures import Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
 from tidegate.core.parts import ENGINE_S_MIN
@@ -15,7 +16,10 @@ RETRY_AFTER_S_MAX: Final = 3600.0
 
 
 class Health:
-    """One endpoint's breaker, limit and allowances, and when anybody heard from it last. `places` reads."""
+    """One endpoint's breaker, failures, limit and allowances, and when it was heard from last.
+
+    `places` and `failing` read.
+    """
 
     __slots__ = ("_concurrency", "_state")
 
@@ -26,6 +30,10 @@ class Health:
     def places(self, places: int) -> int:
         """How many of so many are used."""
         return self._state.limit.of(places)
+
+    def failing(self, now_s: float) -> Failing:
+        """How many of its attempts fail between others that serve."""
+        return self._state.failures.at(now_s)
 
     def started(self, fact: Started, now_s: float) -> None:
         """An attempt is sent."""
@@ -51,8 +59,7 @@ class Health:
             # Sent before it went away and came back: that it was lost is known.
             ending = Ending.CANCELLED
         state.breaker.learn(fact.request_id, ending, now_s)
-        if ending is Ending.OK:
-            state.heard_s = max(state.heard_s, now_s)
+        self._count(ending, fact.e2e_s, now_s, begun=sent.first_s is not None)
         if was_open and not state.breaker.openings:
             state.limit.came_back(in_flight - 1, now_s)
         elif ending is Ending.REFUSED:
@@ -74,6 +81,16 @@ class Health:
                 state.limit.came_back(len(state.reservations), now_s)
         elif state.up and not up:
             state.limit.away = True
+
+    def _count(self, ending: Ending, after_s: float, now_s: float, *, begun: bool) -> None:
+        state = self._state
+        if ending is Ending.OK:
+            state.heard_s = max(state.heard_s, now_s)
+            state.failures.served(now_s)
+        elif state.breaker.openings:
+            state.failures.goes_away()
+        elif ending in (Ending.FAILED, Ending.TIMED_OUT):
+            state.failures.fail(after_s, now_s, begun=begun)
 
     def _bears(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
         limit = self._state.limit

@@ -226,7 +226,8 @@ class Estimate(msgspec.Struct, kw_only=True):
     `ttft_s` and `tpot_s` are medians, `ttft_s_high` the calibrated upper quantile. `sigma` is the spread of the
     logarithm. `attainment` is the probability that every axis of the SLO is met. Of the prompt `cached_tokens` are
     expected to be cached there, with the standard deviation `cached_sd_tokens`. With the chance `cold_share` the model
-    has to be loaded first, which takes `load_s`; that is in `ttft_s` where it is likelier than not.
+    has to be loaded first, which takes `load_s`; that is in `ttft_s` where it is likelier than not. Of attempts there
+    `failed_share` fail before any content, after `failed_after_s` in the mean, and `broken_share` break off.
     """
 
     wait_s: float
@@ -245,6 +246,9 @@ class Estimate(msgspec.Struct, kw_only=True):
     cached_sd_tokens: float = 0.0
     cold_share: float = 0.0
     load_s: float = 0.0
+    failed_share: float = 0.0
+    failed_after_s: float = 0.0
+    broken_share: float = 0.0
 
 
 class Candidate(Record, frozen=True, kw_only=True):

@@ -9,7 +9,21 @@ seconds, whether the process lived on or not. What has no such time widens here,
 from collections.abc import Container, Iterable, Iterator
 from math import inf
 
-from tidegate.core import batch, bins, budget, dual, hazard, headroom, hedge, keeping, limit, load, memory, shares
+from tidegate.core import (
+    batch,
+    bins,
+    budget,
+    dual,
+    failures,
+    hazard,
+    headroom,
+    hedge,
+    keeping,
+    limit,
+    load,
+    memory,
+    shares,
+)
 from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
@@ -103,6 +117,7 @@ def reconfigured(
                 breaker=known.breaker,
                 limit=known.limit,
                 allowances=known.allowances,
+                failures=known.failures,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
                 # Seconds and chances: no prior is in them.
@@ -180,6 +195,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         batch=replace(e.batch, at_s=min(e.batch.at_s, now_s)),
         limit=limit.revived(e.limit, now_s),
         heard_s=min(e.heard_s, now_s),
+        failures=failures.revived(e.failures, now_s),
         allowances=headroom.revived(e.allowances, now_s),
         given=replace(e.given, at_s=min(e.given.at_s, now_s)),
         given_rest=replace(e.given_rest, at_s=min(e.given_rest.at_s, now_s)),
@@ -254,6 +270,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
     if why := headroom.fault(e.allowances):
         yield why
     if why := limit.fault(e.limit):
+        yield why
+    if why := failures.fault(e.failures):
         yield why
     if why := batch.fault(e.batch):
         yield why

@@ -10,6 +10,7 @@ from tidegate.core.budget import Spending
 from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.dual import Dual
+from tidegate.core.failures import Failures
 from tidegate.core.hazard import BINS, Level, Outcomes
 from tidegate.core.headroom import Allowances
 from tidegate.core.hedge import Hedging
@@ -166,6 +167,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     batch: Batch = msgspec.field(default_factory=Batch)
     limit: Limit = msgspec.field(default_factory=Limit)
     allowances: Allowances = msgspec.field(default_factory=Allowances)
+    failures: Failures = msgspec.field(default_factory=Failures)
     given: Served = msgspec.field(default_factory=Served)
     given_rest: Served = msgspec.field(default_factory=Served)
     heard_s: float = 0.0

@@ -10,6 +10,7 @@ from math import exp, inf, log
 from typing import Final
 
 from tidegate.core.base import Base
+from tidegate.core.failures import NEVER
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
 
@@ -29,8 +30,19 @@ def worth_usd(request: Request, length: Length) -> float:
 def attainment(request: Request, base: Base, spent_s: float) -> float:
     """P(every axis of the SLO is met) if sent when `spent_s` have passed since arrival.
 
-    The axes share their causes, so the least likely one decides (comonotone), not the product.
+    The axes share their causes, so the least likely one decides (comonotone), not the product. An attempt that fails
+    before any content is made elsewhere, as if it were sent again there after the time that took; one that breaks off
+    is lost.
     """
+    attained, failing = _served(request, base, spent_s), base.failing
+    if failing is NEVER or not attained:
+        return attained
+    again = _served(request, base, spent_s + failing.after_s) if request.failover else 0.0
+    return (1.0 - failing.broken) * (attained + failing.failed * (again - attained))
+
+
+def _served(request: Request, base: Base, spent_s: float) -> float:
+    """The same of an attempt that does not fail."""
     tpot_s, steady = request.slo.tpot_s, inf
     if tpot_s is not None:
         steady = log(tpot_s / base.tpot_s) / base.tpot_sigma
@@ -158,6 +170,9 @@ def estimate(request: Request, base: Base, wait_s: float, now_s: float) -> Estim
         cached_sd_tokens=base.cached.sd,
         cold_share=base.cold_share,
         load_s=base.load_s,
+        failed_share=base.failing.failed,
+        failed_after_s=base.failing.after_s,
+        broken_share=base.failing.broken,
     )
 
 

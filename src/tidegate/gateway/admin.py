@@ -169,6 +169,7 @@ class Admin:
                 "in_flight": len(state.reservations),
                 "concurrency": upstream.endpoint.concurrency,
                 "at_once": model.places,
+                "failing": model.health.failing(now_s),
                 "others": _others(model.others, now_s),
                 "memory": _memory(model.memory, now_s),
                 "rtt_s": model.network.rtt_s,

@@ -1,0 +1,128 @@
+"""How many of an endpoint's attempts fail between others that serve: too few to open its breaker, too many to overlook.
+
+A failure at once costs little where somebody else is asked next; one that takes the time of the promise, or breaks an
+answer off that has begun, costs all that it was worth. So what is known is how many fail, how long that takes, and how
+many break off. An outage is none of that: what failed since the last success counts no more once the breaker opens, or
+an endpoint that is back would be avoided for what it did while it was away.
+"""
+
+from math import inf
+from typing import Final
+
+import msgspec
+
+# Two minutes without an attempt, and half of it is forgotten: so it is tried again.
+HALF_LIFE_S: Final = 120.0
+# One failure is chance: it counts as one among so many more that served.
+PRIOR: Final = 20.0
+# What is rarer decides nothing.
+SHARE_MIN: Final = 0.01
+
+
+class Failing(msgspec.Struct, frozen=True, gc=False):
+    """The chance to have `failed` before any content, `after_s` in the mean, and the chance to be `broken` off."""
+
+    failed: float
+    after_s: float
+    broken: float
+
+
+NEVER: Final = Failing(0.0, 0.0, 0.0)
+
+
+class Failures(msgspec.Struct):
+    """Decayed sums at `at_s`: of `ended` attempts so many `failed` before any content, after `failed_s` in all, and so
+    many `broke` off. Those in a row that is not over, without a success after them, are in `row_failed`, `row_failed_s`
+    and `row_broke` as well."""
+
+    at_s: float = 0.0
+    ended: float = 0.0
+    failed: float = 0.0
+    failed_s: float = 0.0
+    broke: float = 0.0
+    row_failed: float = 0.0
+    row_failed_s: float = 0.0
+    row_broke: float = 0.0
+
+    def at(self, now_s: float) -> Failing:
+        """What an attempt has to expect that is sent now."""
+        if not (self.failed or self.broke):
+            return NEVER
+        left = _left(now_s - self.at_s)
+        of = left * self.ended + PRIOR
+        failed, broken = left * self.failed / of, left * self.broke / of
+        if failed + broken < SHARE_MIN:
+            return NEVER
+        return Failing(failed, self.failed_s / self.failed if self.failed else 0.0, broken)
+
+    def served(self, now_s: float) -> None:
+        """An attempt served: the row is over."""
+        self._pass_until(now_s)
+        self.ended += 1.0
+        self.row_failed = self.row_failed_s = self.row_broke = 0.0
+
+    def fail(self, after_s: float, now_s: float, *, begun: bool) -> None:
+        """An attempt failed so long after it was sent, before any content or when it had `begun`."""
+        self._pass_until(now_s)
+        self.ended += 1.0
+        if begun:
+            self.broke += 1.0
+            self.row_broke += 1.0
+        else:
+            self.failed += 1.0
+            self.failed_s += after_s
+            self.row_failed += 1.0
+            self.row_failed_s += after_s
+
+    def goes_away(self) -> None:
+        """The breaker has opened: the row was an outage."""
+        self.ended = max(0.0, self.ended - self.row_failed - self.row_broke)
+        self.failed = max(0.0, self.failed - self.row_failed)
+        self.failed_s = max(0.0, self.failed_s - self.row_failed_s)
+        self.broke = max(0.0, self.broke - self.row_broke)
+        self.row_failed = self.row_failed_s = self.row_broke = 0.0
+
+    def _pass_until(self, now_s: float) -> None:
+        if now_s <= self.at_s:
+            return
+        left = _left(now_s - self.at_s)
+        self.ended, self.failed, self.failed_s, self.broke = (
+            left * self.ended,
+            left * self.failed,
+            left * self.failed_s,
+            left * self.broke,
+        )
+        self.row_failed, self.row_failed_s, self.row_broke = (
+            left * self.row_failed,
+            left * self.row_failed_s,
+            left * self.row_broke,
+        )
+        self.at_s = now_s
+
+
+def _left(after_s: float) -> float:
+    return 0.5 ** (after_s / HALF_LIFE_S) if after_s > 0.0 else 1.0
+
+
+def revived(failures: Failures, now_s: float) -> Failures:
+    """A copy after a restart."""
+    return msgspec.structs.replace(failures, at_s=min(failures.at_s, now_s))
+
+
+def combined(one: Failures, other: Failures) -> Failures:
+    """What both have seen. A row is one process's own."""
+    at_s = max(one.at_s, other.at_s)
+    left, also = _left(at_s - one.at_s), _left(at_s - other.at_s)
+    return Failures(
+        at_s=at_s,
+        ended=left * one.ended + also * other.ended,
+        failed=left * one.failed + also * other.failed,
+        failed_s=left * one.failed_s + also * other.failed_s,
+        broke=left * one.broke + also * other.broke,
+    )
+
+
+def fault(failures: Failures) -> str:
+    """What is wrong with it, empty where nothing is."""
+    numbers = [getattr(failures, name) for name in failures.__struct_fields__ if name != "at_s"]
+    return "" if all(0.0 <= number < inf for number in numbers) else "`failures` has numbers that none can be"
