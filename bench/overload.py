@@ -3,15 +3,18 @@
     python -m bench.overload [--holdout]
 
 An engine of ours and nobody else; chats, by Poisson's law: two minutes at four fifths of what it can do, ten at three
-times that, and three at four fifths again. Whoever is refused tries again as OpenAI's SDK does: twice, after
-`retry-after` where that is within a minute, else after half a second and a second, give or take. What it can do is what
-it does where so many wait that no place is ever free (`capacity`), in requests whose promise is not looked at.
+times that, and three at four fifths again. Whoever is refused tries again as OpenAI's SDK does, twice at most: after
+`retry-after` where that is within a minute, after half a second and a second, give or take, where nothing was said, and
+not at all where it was told not to (`x-should-retry`), as the gateway tells it beyond a minute. One of twenty is more
+patient, and comes back when it was told to, however long that is. What it can do is what it does where so many wait
+that no place is ever free (`capacity`), in requests whose promise is not looked at.
 
 Told are promises kept by the second of the ten minutes, as a share of that; how soon refusals come (the moment of a
 decision is no time in a simulated world: what is counted is waiting first and being refused then); how many of those
 who came back when they were told to were served; and after how many seconds from the end of the overload the first
 window of ten begins in which all that comes is served in time. Written down before anything was tuned for it, but for
-the engine: a laptop's was first, on which an answer takes twenty seconds, so that no ten of them tell anything.
+the engine: a laptop's was first, on which an answer takes twenty seconds, so that no ten of them tell anything; and for
+the patient, who came when SDKs began to be told that a minute is not enough.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from bench.policy_worlds import own_endpoint
 from bench.predict_worlds import believed
 from bench.record import record
 from tidegate.core.model import Decision, Endpoint, Line, Policy, RequestClass, Slo, replace
+from tidegate.gateway.reply import SDK_RETRY_AFTER_S_MAX
 from tidegate.sim import engines
 from tidegate.sim.arrivals import Poisson
 from tidegate.sim.ask import Ask
@@ -48,7 +52,7 @@ LENGTHS = Lengths(
 )
 KLASS = RequestClass(name="chat", slo=Slo(ttft_s=10.0), worth_usd=0.01)
 PHASES_S, LOADS = (120.0, 600.0, 180.0), (0.8, 3.0, 0.8)
-RETRIES, RETRY_AFTER_S_MAX, BACKOFF_S = 2, 60.0, 0.5
+RETRIES, BACKOFF_S, PATIENT = 2, 0.5, 0.05
 SOON_S, WINDOW_S = 0.05, 10.0
 
 
@@ -79,10 +83,12 @@ class Clients:
         if served or tries == RETRIES:
             return None
         after_s = self.back_s.get(job.request.id)
-        is_told = after_s is not None and after_s <= RETRY_AFTER_S_MAX
-        if not is_told or after_s is None:
-            after_s = BACKOFF_S * 2.0**tries * (1.0 - 0.25 * self._chance.at("jitter", job.request.id).random())
-        name = f"{job.request.id}+"
+        name, is_told = f"{job.request.id}+", after_s is not None
+        draw = self._chance.at("client", job.request.id)
+        if after_s is None:
+            after_s = BACKOFF_S * 2.0**tries * (1.0 - 0.25 * draw.random())
+        elif after_s > SDK_RETRY_AFTER_S_MAX and draw.random() >= PATIENT:
+            return None
         self._tries[name] = tries + 1
         if is_told:
             self.told.add(name)

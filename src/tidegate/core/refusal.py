@@ -10,6 +10,8 @@ from tidegate.core.why import Why
 
 # Never sooner than this: clients retry in step.
 RETRY_AFTER_S_MIN = 1.0
+# Nothing is predicted for longer than this.
+RETRY_AFTER_S_MAX = 3600.0
 # An endpoint that is down comes back with a probe, and probes are this far apart.
 DOWN_S = 5.0
 
@@ -29,7 +31,7 @@ def refuse(
     back_s = [at_s for n, r in reasons.items() if (at_s := _back_s(request, models[n], r, now_s)) is not None]
     if slot_s is not None:
         back_s.append(slot_s)
-    retry_after_s = max(RETRY_AFTER_S_MIN, min(back_s) - now_s) if back_s else None
+    retry_after_s = min(max(RETRY_AFTER_S_MIN, min(back_s) - now_s), RETRY_AFTER_S_MAX) if back_s else None
     return Decision(request_id=request.id, plan=(), why=why, retry_after_s=retry_after_s)
 
 

@@ -384,9 +384,12 @@ class Router:
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
             if not fits and not others:
                 return self._refuse_full(request, own, reasons, place.start_s, now_s)
-            if not others and self._known.waiting.is_hopeless(own[place.endpoint], request, place.start_s, now_s):
-                too_late = dict.fromkeys(own, Why.TOO_LATE)
-                return refuse(request, reasons | too_late, self._known.models, now_s, slot_s=place.start_s)
+            if not others:
+                option = own[place.endpoint]
+                served_s = self._known.waiting.hopeless_s(option, request, place.start_s, now_s)
+                if served_s is not None:
+                    too_late = dict.fromkeys(own, Why.TOO_LATE)
+                    return refuse(request, reasons | too_late, self._known.models, now_s, slot_s=now_s + served_s)
         elif not fits and not others and not self._known.waiting.expired(request, now_s):
             return self._refuse_full(request, own, reasons, place.start_s, now_s)
         if stays:

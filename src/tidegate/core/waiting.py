@@ -132,18 +132,20 @@ class Waiting:
         ends = ends_s(request)
         return ends == inf or now_s >= ends
 
-    def is_hopeless(self, option: Option, request: Request, start_s: float, now_s: float) -> bool:
-        """Whether a request that comes now would be late here, and wait for longer than it may: of the engine's
-        seconds, those that are in time leave too few for all that are late. Better it is told so at once.
+    def hopeless_s(self, option: Option, request: Request, start_s: float, now_s: float) -> float | None:
+        """After how many seconds a request that comes now is served here, if it would be late and that is longer than
+        it may wait: of the engine's seconds, those that are in time leave too few for all that are late. Better it is
+        told so at once.
         """
         model, base = option.model, option.base
         # Where there are several tenants or classes, a share is kept for all that are late.
         if start_s <= latest_start_s(request, base) or not self._flows.keys() <= {flow_of(request)}:
-            return False
+            return None
         in_time = (model.state.given.at(now_s) - model.state.given_rest.at(now_s)) / GIVEN_S
         late = 1 + sum([ends_s(one) <= now_s for one in self.requests.values() if one.model == request.model])
         each_s = base.occupies_s / model.places + base.prompt_s
-        return late * each_s > max(LEFT_LEAST, 1.0 - in_time) * self._policy.hold_s_max
+        served_s = late * each_s / max(LEFT_LEAST, 1.0 - in_time)
+        return served_s if served_s > self._policy.hold_s_max else None
 
     def headroom(self, model: EndpointModel, now_s: float) -> bool:
         """Whether what can wait leaves one of its slots to who cannot: such a one came of late."""

@@ -44,6 +44,9 @@ class ErrorReply(Record, frozen=True, kw_only=True):
         return tuple(found)
 
 
+# SDKs keep to `retry-after` up to here; beyond, they come back within seconds, to be refused once more.
+SDK_RETRY_AFTER_S_MAX = 60.0
+
 # Status, type and code per reason: 400 can never work, 429 all busy, 503 none up.
 _REFUSALS: dict[Why, tuple[int, str, str]] = {
     Why.UNKNOWN_MODEL: (404, "invalid_request_error", "model_not_found"),
@@ -113,6 +116,7 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
         param=param,
         code=code,
         retry_after_s=decision.retry_after_s,
+        should_retry=False if (decision.retry_after_s or 0.0) > SDK_RETRY_AFTER_S_MAX else None,
     )
 
 
