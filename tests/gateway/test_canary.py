@@ -17,8 +17,8 @@ from tidegate.core.model import Checked, Probed, Request, Started
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway import greedy
 from tidegate.gateway.canary import CONFIRM_S, RECHECK_S, Canary, Skip
+from tidegate.gateway.errand import Fault as NoAnswer
 from tidegate.gateway.greedy import PROMPTS
-from tidegate.gateway.greedy import Fault as NoAnswer
 
 EVERY_S = 6 * 3600.0
 AS_IT_WAS, OTHER = Script(certainty=0.9), Script(certainty=0.4)
@@ -287,7 +287,7 @@ async def test_a_paid_reading_is_in_the_ledger_to_the_token(tmp_path: Path) -> N
 
 async def test_beyond_the_budget_nothing_is_asked(tmp_path: Path) -> None:
     async with house(tmp_path, clock=Later(), budget={"usd_per_day": 0.01}, cloud=vendor()) as home:
-        assert (await turn(home, name="cloud")).status.skipped is Skip.OVER_BUDGET
+        assert (await turn(home, name="cloud")).status.skipped is NoAnswer.OVER_BUDGET
         assert sent(home, "cloud") == 0
         assert spent(home) == (0.0, 0.0)
 

@@ -7,17 +7,14 @@ then takes the endpoint for one of the same family. A canary is no client: it ho
 
 import asyncio
 from enum import StrEnum
-from secrets import token_hex
 
 from tidegate.clock import Clock
 from tidegate.core.drift import Reading, distance, judge
 from tidegate.core.model import Capability, Checked, Record
-from tidegate.engines.base import Failure
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.greedy import Answer, Fault, NoAnswerError, ask, calls
-from tidegate.gateway.spending import upper_usd
+from tidegate.gateway.errand import Errands, Fault, NoAnswerError
+from tidegate.gateway.greedy import calls, first_spots
 from tidegate.gateway.upstream import Upstream
-from tidegate.wire.openai import Call
 
 # How late a reading that is due may begin: an engine that came back may have come back as another.
 TICK_S = 30.0
@@ -40,7 +37,6 @@ class Skip(StrEnum):
     UNLOADED = "unloaded"  # more likely than not: it is read when a client has had it loaded
     BUSY = "busy"  # with clients, who come first
     GAVE_WAY = "gave_way"  # to a client who came meanwhile
-    OVER_BUDGET = "over_budget"
 
 
 class Status(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -69,6 +65,7 @@ class Canary:
         self._clock = clock
         self._every_s = every_s
         self._name = upstream.endpoint.name
+        self._errands = Errands(dispatch, upstream, clock, "canary")
         self._calls = calls(upstream.model or upstream.endpoint.models[0])
         self._due_s = clock.now_s()
         self._reference: Reading | None = None
@@ -144,7 +141,7 @@ class Canary:
         self._dispatch.guests[self._name] = self._give_way
         try:
             async with asyncio.timeout(READING_S_MAX) as self._deadline:
-                return tuple([(await self._ask(call)).spots for call in self._calls])
+                return tuple([await first_spots(self._errands, call) for call in self._calls])
         except NoAnswerError as error:
             raise _Skipped(error.fault) from None
         except TimeoutError:
@@ -152,47 +149,6 @@ class Canary:
         finally:
             self._deadline = None
             del self._dispatch.guests[self._name]
-
-    async def _ask(self, call: Call) -> Answer:
-        """Ask, for money where it takes some: held back before, and all of it counted where the bill is not known."""
-        upstream, spending = self._upstream, self._dispatch.spending
-        if not upstream.asks_money:
-            return await ask(upstream, call, self._clock.now_s())
-        lease_id = f"canary-{token_hex(8)}"
-        if spending.hold(lease_id, "", upstream.endpoint, call, self._clock.now_s()) is not None:
-            raise _Skipped(Skip.OVER_BUDGET)
-        usd = 0.0
-        try:
-            if await self._unrecorded() is not None:
-                raise _Skipped(Skip.OVER_BUDGET)
-            usd = upper_usd(upstream.endpoint, call)
-            answer = await ask(upstream, call, self._clock.now_s())
-            usd = self._billed_usd(answer, usd)
-        except NoAnswerError as error:
-            usd = usd if error.billed else 0.0
-            raise
-        finally:
-            spending.settle(lease_id, usd, self._clock.now_s(), self._name)
-            self._dispatch.metrics.canary_spent(self._name, usd)
-        return answer
-
-    async def _unrecorded(self) -> Failure | None:
-        """Wait until what was held back is on disk; the reason if it is not."""
-        written: asyncio.Future[Failure | None] = asyncio.get_running_loop().create_future()
-        self._dispatch.spending.after_write(lambda failure: None if written.done() else written.set_result(failure))
-        return await written
-
-    def _billed_usd(self, answer: Answer, upper_usd: float) -> float:
-        usage = answer.usage
-        if usage is None or usage.prompt_tokens is None or usage.output_tokens is None:
-            return upper_usd
-        return self._upstream.endpoint.price.usd(
-            usage.prompt_tokens,
-            usage.output_tokens,
-            usage.cached_tokens or 0,
-            usage.cache_write_tokens or 0,
-            usage.reasoning_tokens or 0,
-        )
 
     # --- what it means --------------------------------------------------------------------------------------------
 
@@ -220,6 +176,6 @@ class Canary:
 
     def _skip(self, why: Skip | Fault, now_s: float) -> None:
         self.status = Status(read_at_s=self.status.read_at_s, distance=self.status.distance, skipped=why)
-        if isinstance(why, Fault) or why is Skip.OVER_BUDGET:
+        if isinstance(why, Fault):
             self._due_s = now_s + min(RECHECK_S, self._every_s)
             self._dispatch.metrics.canary_read(self._name, why.value, None)

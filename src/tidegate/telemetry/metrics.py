@@ -366,8 +366,8 @@ class Metrics:
         if distance_nats is not None:
             self._distance_nats[endpoint,] = distance_nats
 
-    def canary_spent(self, endpoint: str, usd: float) -> None:
-        """A canary's question cost this much."""
+    def errand_spent(self, endpoint: str, usd: float) -> None:
+        """A question of the gateway's own cost this much."""
         if usd:
             self._cost.add((endpoint,), usd)
 
