@@ -59,6 +59,28 @@ def test_a_canary_is_usual_where_it_costs_nothing_and_can_be_read(tmp_path: Path
     assert built(tmp_path, SITES + MINE + written).upstreams["mine"].canary_s == every_s
 
 
+@pytest.mark.parametrize(
+    ("written", "warms_up"),
+    [
+        ("", True),
+        ("warm_up = false", False),
+        ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }", False),
+        ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }\nwarm_up = true", True),
+        ("owned = false", False),
+        ('capabilities = ["embedding"]', False),
+    ],
+)
+def test_a_model_is_warmed_up_where_that_costs_nobody_anything(tmp_path: Path, written: str, warms_up: bool) -> None:
+    (mine,) = (e for e in built(tmp_path, SITES + MINE + written).endpoints if e.name == "mine")
+    assert mine.warms_up is warms_up
+
+
+def test_models_of_one_engine_of_ours_stand_beside_each_other(tmp_path: Path) -> None:
+    other = MINE.replace("[endpoint.mine]", "[endpoint.other]")
+    found = {e.name: e.beside for e in built(tmp_path, SITES + MINE + other).endpoints}
+    assert (found["mine"], found["other"]) == (("other",), ("mine",))
+
+
 def test_there_are_examples() -> None:
     assert {"laptop.toml", "lab.toml", "company.toml"} <= {file.name for file in EXAMPLES}
 

@@ -110,6 +110,13 @@ MALFORMED = [
     ("[policy]\nseed = 99999999999999999999\n" + GOOD, "policy.seed", "is not a whole number", "random"),
     ("[policy]\nrecheck_s = 1\n" + GOOD, "policy.recheck_s", "no such setting", "`recheck_ms`"),
     ("[policy]\n" + "x" * 5000 + " = 1\n" + GOOD, "policy." + "x" * 5000, "no such setting", "known are"),
+    (GOOD + 'capabilities = ["embedding"]\nwarm_up = true\n', "endpoint.mine.warm_up", "by a chat", "leave it out"),
+    (
+        GOOD + "warm_up = false\nkeep_loaded_usd_per_hour = 0.1\n",
+        "endpoint.mine.keep_loaded_usd_per_hour",
+        "is not warmed up",
+        "warm_up = true",
+    ),
     (GOOD + "canary_s = 59\n", "endpoint.mine.canary_s", "the engine would be busy with it", "60 or more"),
     (GOOD + "canary_s = -1\n", "endpoint.mine.canary_s", "-1 is not a number from 0 to 604800", "readings"),
     (GOOD + "probe_s = 1\n", "endpoint.mine.probe_s", "1 is not a number from 2 to 3600", "probes"),

@@ -16,7 +16,7 @@ from tests.http.harness import Response, client, eventually, read_response
 from tidegate.clock import Clock
 from tidegate.config.config import Config
 from tidegate.config.load import load
-from tidegate.core.model import Ended, Held, Line, Released, Started
+from tidegate.core.model import Ended, Held, Line, Released, Started, Warmed, Warming
 from tidegate.core.replay import replay
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.gateway.app import Gateway
@@ -251,8 +251,9 @@ async def house(
 
 
 def _check(journal: list[Line]) -> None:
-    """What every journal must hold: it replays, and every attempt and every hold that began has ended once."""
+    """What every journal must hold: it replays, and every attempt, hold and load that began has ended once."""
     assert replay(journal).difference is None
+    warming: set[str] = set()
     begun: dict[tuple[str, str], int] = {}
     held: set[str] = set()
     for line in journal:
@@ -266,8 +267,14 @@ def _check(journal: list[Line]) -> None:
             held.add(fact.request.id)
         elif isinstance(fact, Released):
             held.remove(fact.request_id)
+        elif isinstance(fact, Warming):
+            assert fact.endpoint not in warming
+            warming.add(fact.endpoint)
+        elif isinstance(fact, Warmed):
+            warming.remove(fact.endpoint)
     assert {attempt: left for attempt, left in begun.items() if left} == {}
     assert held == set()
+    assert warming == set()
 
 
 def _toml(

@@ -1,4 +1,5 @@
-"""Models that are not loaded: probes wake none, what engines tell of them counts, and operators see it."""
+"""Models that are not loaded: probes wake none, what engines tell of them counts, operators see it, and who is missed
+is loaded for nobody in particular."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually
 from tests.lab.engines import real_engine
-from tidegate.core.model import Probed
+from tidegate.core.model import Line, Probed, Warmed, Warming
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.gateway.canary import Canary, Skip
 from tidegate.gateway.probe import Prober
@@ -84,7 +85,7 @@ async def test_an_engine_that_tells_why_it_cannot_serve_is_believed_at_once(tmp_
 
 async def test_a_promise_that_a_load_would_break_is_kept_elsewhere_and_explained(tmp_path: Path) -> None:
     prior = {"load_s": 600, "overhead_ms": 1, "prefill_tokens_per_s": 1e6, "sigma": 0.1}
-    async with house(tmp_path, one=local(engine="llamacpp", prior=prior), two=remote()) as home:
+    async with house(tmp_path, one=local(engine="llamacpp", prior=prior, warm_up=False), two=remote()) as home:
         assert (await home.ask(chat())).endpoint == "one"
         home.engines["one"].resident = False
         await prober(home, "one").once()
@@ -125,3 +126,127 @@ async def test_a_canary_does_not_load_a_model(tmp_path: Path) -> None:
         await canary.turn()
         assert canary.status.skipped is not Skip.UNLOADED
         assert engine.seen
+
+
+LONG = {"load_s": 600, "overhead_ms": 1, "prefill_tokens_per_s": 1e6, "sigma": 0.1}
+
+
+async def away(home: House, name: str = "one") -> None:
+    """Its engine says that its model is not loaded."""
+    home.engines[name].resident = False
+    await prober(home, name).once()
+
+
+def loads(journal: list[Line]) -> list[bool | None]:
+    """Each load for nobody, begun (None) and over (whether it served)."""
+    facts = [line.fact for line in journal]
+    return [None if isinstance(f, Warming) else f.served for f in facts if isinstance(f, Warming | Warmed)]
+
+
+async def test_a_model_that_is_missed_is_loaded_and_then_serves(tmp_path: Path) -> None:
+    async with house(tmp_path, one=local(engine="llamacpp", prior=LONG), two=remote()) as home:
+        engine = home.engines["one"]
+        engine.script = Script(first_s=0.2, tokens=1)
+        await away(home)
+        assert engine.seen == []
+        assert (await home.ask()).endpoint == "two"
+        await eventually(lambda: len(engine.seen) == 1)
+        assert (await home.ask()).endpoint == "two"
+        state = (await home.get("/api/state", admin=True)).json["endpoints"]["one"]["warm_up"]
+        assert state["under_way"] is True
+        await eventually(lambda: engine.in_flight == 0)
+        await eventually(lambda: loads(home.journal()) == [None, True])
+        assert (await home.ask()).endpoint == "one"
+        (asked,) = [seen for seen in engine.seen if b"Hello" in seen.body]
+        assert b'"max_tokens":1' in asked.body
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert 'tidegate_warm_ups_total{endpoint="one",outcome="served"} 1' in metrics
+
+
+async def test_a_client_who_leaves_does_not_end_the_load(tmp_path: Path) -> None:
+    async with house(tmp_path, one=local(Script(first_s=0.5, tokens=1), engine="llamacpp", prior=LONG)) as home:
+        engine = home.engines["one"]
+        await away(home)
+        async with home.asking():
+            await eventually(lambda: engine.in_flight == 2)
+        await eventually(lambda: engine.left == 1)
+        assert engine.in_flight == 1
+        await eventually(lambda: loads(home.journal()) == [None, True])
+        assert engine.left == 1
+
+
+async def test_what_cannot_be_loaded_is_not_tried_again_at_once(tmp_path: Path) -> None:
+    async with house(tmp_path, one=local(Script(status=500), engine="llamacpp", prior=LONG), two=remote()) as home:
+        await away(home)
+        for _ in range(5):
+            assert (await home.ask()).endpoint == "two"
+        await eventually(lambda: loads(home.journal()) == [None, False])
+        assert len(home.engines["one"].seen) == 1
+        (told,) = [line for line in home.log("event") if line["event"] == "model not loaded"]
+        assert (told["endpoint"], told["reason"]) == ("one", "refused")
+        state = (await home.get("/api/state", admin=True)).json["endpoints"]["one"]["warm_up"]
+        assert 0.0 < state["not_for_s"] <= 10.0
+
+
+@pytest.mark.parametrize("place", [local(engine="llamacpp", prior=LONG, warm_up=False), remote(prior=LONG)])
+async def test_nothing_is_loaded_where_operators_have_not_said_so(tmp_path: Path, place: Any) -> None:
+    if place.settings["site"] == "away":
+        place.settings["engine"] = "llamacpp"
+    async with house(tmp_path, one=place, two=remote()) as home:
+        await away(home)
+        for _ in range(3):
+            await home.ask()
+        assert loads(home.journal()) == []
+
+
+async def test_a_vendor_is_warmed_up_within_budgets_where_operators_say_so(tmp_path: Path) -> None:
+    cheap = {"usd_per_1m_input_tokens": 0.1, "usd_per_1m_output_tokens": 0.4}
+    one = remote(Script(first_s=0.1, tokens=1), engine="llamacpp", prior=LONG, price=cheap, warm_up=True)
+    async with house(tmp_path, one=one, two=remote(), budget={"usd_per_day": 1.0}) as home:
+        await away(home)
+        assert (await home.ask()).endpoint == "two"
+        await eventually(lambda: loads(home.journal()) == [None, True])
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        spent = [line for line in metrics.splitlines() if line.startswith('tidegate_cost_usd_total{endpoint="one"')]
+        assert float(spent[0].split()[-1]) > 0.0
+
+
+async def test_a_load_that_is_under_way_ends_with_the_gateway_and_in_its_journal(tmp_path: Path) -> None:
+    place = local(Script(first_s=60.0, tokens=1), engine="llamacpp", prior=LONG)
+    async with house(tmp_path, one=place, two=remote()) as home:
+        await away(home)
+        assert (await home.ask()).endpoint == "two"
+        await eventually(lambda: home.engines["one"].in_flight == 1)
+    assert loads(home.journal()) == [None, False]
+
+
+async def test_a_load_goes_on_when_other_settings_change_and_ends_with_its_own(tmp_path: Path) -> None:
+    place = local(Script(first_s=60.0, tokens=1), engine="llamacpp", prior=LONG)
+    async with house(tmp_path, one=place, two=remote()) as home:
+        await away(home)
+        assert (await home.ask()).endpoint == "two"
+        await eventually(lambda: home.engines["one"].in_flight == 1)
+        file = tmp_path / "tidegate.toml"
+        text = file.read_text()
+        file.write_text(text.replace("decide_budget_ms = 1000", "decide_budget_ms = 900"))
+        assert (await home.change("POST", "/api/config")).status == 200
+        assert loads(home.journal()) == [None]
+        file.write_text(text.replace("connect_timeout_s", "").replace('model = "own"', 'model = "mine"'))
+        assert (await home.change("POST", "/api/config")).status == 200
+        await eventually(lambda: loads(home.journal()) == [None, False])
+        assert home.gateway.dispatch.router.endpoint("one").cold.state.warm_up.sent is None
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+async def test_a_real_llama_cpp_that_sleeps_is_woken_by_being_missed(tmp_path: Path) -> None:
+    async with real_engine(sleep_after_s=1) as engine:
+        place = local(url=engine.url, engine="llamacpp", model="smollm2", prior=LONG)
+        async with house(tmp_path, one=place, two=remote()) as home:
+            probe = prober(home, "one")
+            while (await probe.look()).resident:  # noqa: ASYNC110 - it tells nobody when it falls asleep
+                await asyncio.sleep(0.2)
+            await probe.once()
+            assert (await home.ask(chat(max_tokens=4))).endpoint == "two"
+            await eventually(lambda: loads(home.journal()) == [None, True])
+            assert (await home.ask(chat(max_tokens=4))).endpoint == "one"

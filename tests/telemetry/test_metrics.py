@@ -83,7 +83,8 @@ def used() -> Metrics:
     metrics.held_for(0.5)
     metrics.loop_lag(0.001)
     metrics.canary_read("laptop", "near", 0.01)
-    metrics.canary_spent("cloud", 0.001)
+    metrics.errand_spent("cloud", 0.001)
+    metrics.warmed("laptop", "served")
     metrics.crashed()
     metrics.reloaded("applied")
     return metrics
@@ -141,6 +142,7 @@ def test_what_was_counted_is_exposed() -> None:
         ("http_connections", {}, 7),
         ("http_protocol_errors_total", {"status": "431"}, 2),
         ("canary_readings_total", {"endpoint": "laptop", "outcome": "near"}, 1),
+        ("warm_ups_total", {"endpoint": "laptop", "outcome": "served"}, 1),
         ("canary_distance_nats", {"endpoint": "laptop"}, 0.01),
         ("cost_usd_total", {"endpoint": "cloud"}, 0.001),
         ("journal_lines_total", {}, 10),

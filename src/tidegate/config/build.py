@@ -192,7 +192,26 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         usd_per_s=tariff.usd_per_s(table.running_cost),
         prior=_prior(table.prior, prior),
         machine=machine,
+        warms_up=_warms_up(table, usual, local),
+        kept_usd_per_s=None if table.keep_loaded_usd_per_hour is None else table.keep_loaded_usd_per_hour / 3600.0,
+        beside=_beside(name, table, config),
     )
+
+
+def _warms_up(table: EndpointTable, usual: Defaults, local: bool) -> bool:
+    if table.warm_up is not None:
+        return table.warm_up
+    chats = Capability.CHAT in (table.capabilities or usual.capabilities)
+    return chats and (local if table.owned is None else table.owned) and table.price is None
+
+
+def _beside(name: str, table: EndpointTable, config: Config) -> tuple[str, ...]:
+    """Others of one engine of ours, which loads one model in another's place; a vendor has room for all."""
+    if not table.url or not config.sites[table.site].local:
+        return ()
+    url = parse_url(table.url)
+    urls = {other: parse_url(one.url) for other, one in config.endpoints.items() if one.url and other != name}
+    return tuple(sorted(other for other, one in urls.items() if (one.host, one.port) == (url.host, url.port)))
 
 
 def _machine(table: EndpointTable, usual: Defaults) -> Machine | None:

@@ -15,7 +15,7 @@ from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret, SecretError
-from tidegate.core.model import ANYWHERE, LOCAL
+from tidegate.core.model import ANYWHERE, LOCAL, Capability
 
 # A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
 CANARY_S_MIN = 60.0
@@ -60,6 +60,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
                 secrets[name] = key
             _network(path, endpoint, url, draft.folder, problems)
         _canary(path, endpoint, problems)
+        _warm_up(path, endpoint, draft.sites.get(endpoint.site), problems)
         hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
@@ -245,6 +246,17 @@ def _canary(path: str, endpoint: EndpointTable, problems: Problems) -> None:
             "the engine would be busy with it, and its clients wait",
             f"write 0 for none, or {CANARY_S_MIN:g} or more",
         )
+
+
+def _warm_up(path: str, endpoint: EndpointTable, site: SiteTable | None, problems: Problems) -> None:
+    chats = endpoint.capabilities is None or Capability.CHAT in endpoint.capabilities
+    if endpoint.warm_up and not chats:
+        problems.add(f"{path}.warm_up", "it is done by a chat, which is none of its capabilities", "leave it out")
+    if endpoint.keep_loaded_usd_per_hour is None or endpoint.warm_up:
+        return
+    owned = endpoint.owned if endpoint.owned is not None else site is not None and site.local
+    if endpoint.warm_up is False or not (chats and owned and endpoint.price is None):
+        problems.add(f"{path}.keep_loaded_usd_per_hour", "its model is not warmed up", "write warm_up = true as well")
 
 
 def _clip(name: str) -> str:

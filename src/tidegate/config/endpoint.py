@@ -255,6 +255,21 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "as each reading takes 24 tokens of output."
         ),
     ] = None
+    warm_up: Annotated[
+        bool | None,
+        Meta(
+            description="Whether its model, where it is not loaded, is loaded for nobody in particular once it is "
+            "missed, by a question for one token. True for chat models where the capacity is ours and tokens are free."
+        ),
+    ] = None
+    keep_loaded_usd_per_hour: Annotated[
+        Annotated[float, Meta(ge=0, le=10_000)] | None,  # as running costs
+        Meta(
+            description="What it costs to keep its model loaded while nobody asks for it: memory, power, rent. It is "
+            "kept until that comes to what its absence would cost, and for good at 0. Left out, the engine unloads it "
+            "when it does. Only where `warm_up` holds."
+        ),
+    ] = None
     tls_ca_file: Annotated[
         Text,
         Meta(

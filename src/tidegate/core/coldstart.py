@@ -40,6 +40,10 @@ TOLD_HALF_LIFE_S: Final = 30.0
 SHARE_MIN: Final = 0.02
 # Above, a cold start explains what was measured better than a slow engine does.
 RESPONSIBLE: Final = 0.5
+# A load that failed is not begun again at once: it may have left memory behind, and what fails is often the same.
+REST_S: Final = 10.0
+REST_S_MAX: Final = 600.0
+RESTS_MAX: Final = 8
 # Less is not told apart: it would only make a logarithm large.
 TTFT_S_MIN: Final = 0.001
 
@@ -110,13 +114,30 @@ class ColdModel:
 
     def at(self, now_s: float, in_flight: int) -> Cold:
         """The chance of a cold start for a request that is sent now, beside so many others."""
-        loading = self.state.loading
+        loading = self.state.warm_up.loading or self.state.loading
         if loading is not None:
             return self._joined(loading, now_s)
         if in_flight or (self._hot and now_s - self._used_s < IDLE_EDGES_S[0]):
             return WARM
         share = self._share(now_s)
         return WARM if share < SHARE_MIN else Cold(share, *self._loads(now_s))
+
+    def idle_s(self, now_s: float) -> float:
+        """For how long nobody has used it; infinite where nobody ever has."""
+        return now_s - self._used_s
+
+    def load_s_mean(self, now_s: float) -> float:
+        """What a load takes on average."""
+        return Cold(1.0, *self._loads(now_s)).load_s_mean
+
+    @property
+    def leaves_s(self) -> float:
+        """After which time without use it is more likely than not to be unloaded; infinite where it stays."""
+        found_s = inf if self._unload_after_s is None else self._unload_after_s
+        for low_s, share in zip(IDLE_EDGES_S, self._by_idle(), strict=True):
+            if share > RESPONSIBLE:
+                return min(low_s, found_s)
+        return found_s
 
     @staticmethod
     def was_hot(sent: ColdSent | None) -> bool:
@@ -152,6 +173,12 @@ class ColdModel:
         before anything was measured is `believed_s`, the same by default. None where it will tell nothing of cold
         starts."""
         state = self.state
+        warm_up = state.warm_up.loading
+        if warm_up is not None:
+            if not in_flight:
+                state.began_s = now_s
+            joined = self._joined(warm_up, now_s)
+            return ColdSent(Mixture(warm_s, warm_sigma, joined.share, joined.load_s, joined.sigma, measured))
         if not in_flight:
             state.began_s = now_s
         elif state.began_s != now_s:
@@ -178,6 +205,10 @@ class ColdModel:
         self.state.used_s = self._used_s
         self.state.loading = None
         self.state.told_loading_s = None
+        warm_up = self.state.warm_up
+        warm_up.loading = None
+        if warm_up.missed_usd:
+            warm_up.toll_usd, warm_up.missed_usd = warm_up.missed_usd, 0.0
         self._see_hot()
 
     def ended(self, in_flight: int, now_s: float) -> None:
@@ -188,6 +219,32 @@ class ColdModel:
             state.waited_s = now_s
         if not in_flight:
             state.began_s = state.loading = None
+
+    def begin_warm_up(self, warm_s: float, warm_sigma: float, now_s: float, in_flight: int) -> None:
+        """It is loaded for nobody in particular, by a request that would have its first content after `warm_s`."""
+        state = self.state
+        load_s, sigma = self._loads(now_s)
+        predicted = Mixture(warm_s, warm_sigma, self.at(now_s, in_flight).share, load_s, sigma)
+        # Who waits already will tell of the load, and of the engine's own nobody knows when it began.
+        alone = not in_flight and state.told_loading_s is None
+        after_wait = state.waited_s is not None and state.waited_s > self._used_s
+        idle_s = min(now_s - self._used_s, IDLE_S_MAX) if alone else None
+        state.warm_up.loading = Loading(now_s, predicted) if state.loading is None else state.loading
+        state.warm_up.sent = ColdSent(predicted, idle_s, self.resident(), after_wait, warm_s)
+
+    def end_warm_up(self, took_s: float, now_s: float, *, served: bool) -> None:
+        """It is there, or could not be loaded, and then the next one is not begun at once."""
+        warm_up = self.state.warm_up
+        sent, warm_up.sent, warm_up.loading = warm_up.sent, None, None
+        if not served:
+            warm_up.failed += 1
+            rest_s = min(REST_S * 2.0 ** (min(warm_up.failed, RESTS_MAX) - 1), REST_S_MAX)
+            warm_up.not_before_s = now_s + rest_s
+            return
+        warm_up.failed = 0
+        if sent is not None and sent.idle_s is not None:
+            self.learn(sent, took_s, now_s)
+        self.used(now_s)
 
     def learn(self, sent: ColdSent, ttft_s: float, now_s: float) -> float:
         """Take in the time to first content of an attempt, and return the responsibility of a cold start for it."""

@@ -46,9 +46,9 @@ class Health:
         self._state.heard_s = max(self._state.heard_s, now_s)
         self._bears(ttft_s, predicted_s, in_flight, now_s)
 
-    def ended(self, fact: Ended, sent: Reservation, in_flight: int, now_s: float) -> bool:
+    def ended(self, fact: Ended, sent: Reservation, in_flight: int, now_s: float, *, hot: bool) -> bool:
         """One of so many attempts is over. Whether it was given up in a silence that is an outage, so that nothing is
-        to be learned of times."""
+        to be learned of times. Whoever is silent that was not `hot`, used just before, may be loading its model."""
         state = self._state
         was_open, silent = state.breaker.openings > 0, self._is_silent(sent, fact, now_s)
         # A prompt that did not fit teaches what a client that left would.
@@ -59,7 +59,7 @@ class Health:
             # Sent before it went away and came back: that it was lost is known.
             ending = Ending.CANCELLED
         state.breaker.learn(fact.request_id, ending, now_s)
-        self._count(ending, fact.e2e_s, now_s, begun=sent.first_s is not None)
+        self._count(ending, fact.e2e_s, now_s, begun=sent.first_s is not None, loads=silent and not hot)
         if was_open and not state.breaker.openings:
             state.limit.came_back(in_flight - 1, now_s)
         elif ending is Ending.REFUSED:
@@ -82,14 +82,14 @@ class Health:
         elif state.up and not up:
             state.limit.away = True
 
-    def _count(self, ending: Ending, after_s: float, now_s: float, *, begun: bool) -> None:
+    def _count(self, ending: Ending, after_s: float, now_s: float, *, begun: bool, loads: bool) -> None:
         state = self._state
         if ending is Ending.OK:
             state.heard_s = max(state.heard_s, now_s)
             state.failures.served(now_s)
         elif state.breaker.openings:
             state.failures.goes_away()
-        elif ending in (Ending.FAILED, Ending.TIMED_OUT):
+        elif ending in (Ending.FAILED, Ending.TIMED_OUT) and not loads:
             state.failures.fail(after_s, now_s, begun=begun)
 
     def _bears(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:

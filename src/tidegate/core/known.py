@@ -16,6 +16,7 @@ from tidegate.core.session import Sessions
 from tidegate.core.shares import Shares
 from tidegate.core.state import State
 from tidegate.core.waiting import Waiting
+from tidegate.core.warmup import WarmUps
 
 
 class Decided(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +42,7 @@ class Known:
         "shares",
         "state",
         "waiting",
+        "warm_ups",
     )
 
     def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State) -> None:
@@ -59,6 +61,7 @@ class Known:
         self.shares = Shares(state.tenants, state.flows)
         self.budgets = Budgets(state.budgets)
         self.hedges = Hedges(state.hedging, policy.hedge_share)
+        self.warm_ups = WarmUps(self.models)
         self.waiting = Waiting(
             state.held,
             self.models,

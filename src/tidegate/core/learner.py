@@ -3,7 +3,7 @@
 from math import inf
 
 from tidegate.core.base import Base
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.estimator import WARM_UP_TOKENS, EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import latest_start_s
 from tidegate.core.known import Decided, Known
@@ -26,12 +26,16 @@ from tidegate.core.model import (
     Request,
     Started,
     Uploaded,
+    Warmed,
+    Warming,
 )
 from tidegate.core.reserve import Reservation
 from tidegate.core.shares import left
 
 # Where the static rule is to take over for no time at all, it still does for the decision that failed.
 STATIC_S_LEAST = 0.001
+# A request that is for nobody, as far as its prediction goes.
+WARM_UP = Started(request_id="", endpoint="", klass="", prompt_tokens=WARM_UP_TOKENS, prompt_bytes=4 * WARM_UP_TOKENS)
 
 
 class Learner:
@@ -69,6 +73,7 @@ class Learner:
                 if fact.urgent and known.eligible.serving(fact.model):
                     known.waiting.urge(fact.model, now_s)
                 if (model := known.models.get(fact.endpoint)) is not None:
+                    self._asked(fact, model, decided, now_s)
                     turns = known.lengths.turns(fact.session, beginnings_of(fact))
                     base = known.predicted(fact, model, decided, turns, now_s)
                     model.started(fact, base, now_s, turns)
@@ -101,6 +106,14 @@ class Learner:
             case Probed():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     self._probed(fact, model, now_s)
+            case Warming():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    base = model.base(WARM_UP, known.lengths.at("", 1), now_s)
+                    warm_s = max(base.warm_s, base.sure_s)
+                    model.cold.begin_warm_up(warm_s, base.sigma, now_s, len(model.state.reservations))
+            case Warmed():
+                if (model := known.models.get(fact.endpoint)) is not None:
+                    model.cold.end_warm_up(fact.took_s, now_s, served=fact.served)
             case Checked():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.checked(fact)
@@ -135,6 +148,13 @@ class Learner:
                 known.override(fact)
             case _:
                 pass
+
+    def _asked(self, fact: Started, model: EndpointModel, decided: Decided | None, now_s: float) -> None:
+        """A request goes there; had another model been loaded, it might have gone to that one."""
+        warm_ups = self._known.warm_ups
+        warm_ups.asked(model, now_s)
+        if decided is not None and decided.at_s == now_s and decided.request.id == fact.request_id:
+            warm_ups.missed(fact, decided.request, decided.options, now_s)
 
     def _given(self, fact: Started, model: EndpointModel, held: Request | None, base: Base, now_s: float) -> None:
         """One of ours was given work: as much as is expected, which its tenant has had from now on."""

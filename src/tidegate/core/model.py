@@ -155,7 +155,9 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     others; running the engine costs `usd_per_s`, shared by as many requests as it runs at once. `models` are the names
     that it serves; under each its model is `identical` to what the name promises, unless `likeness` says otherwise.
     It generates `output_tokens_max` at most, None is the window. `fingerprint` is what was declared of its model, and
-    `demands` by name what a model has to be to be identical. `machine` is the hardware, where it was declared.
+    `demands` by name what a model has to be to be identical. `machine` is the hardware, where it was declared. Its
+    model may be loaded for nobody in particular where it `warms_up`; to keep it loaded costs `kept_usd_per_s`, None
+    where it is not kept. The endpoints `beside` it are others of the same engine, which may have one of them at a time.
     """
 
     name: str
@@ -175,6 +177,9 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     usd_per_s: float = 0.0
     prior: Prior = Prior()
     machine: Machine | None = None
+    warms_up: bool = False
+    kept_usd_per_s: float | None = None
+    beside: tuple[str, ...] = ()
 
     def running_usd(self, in_use_s: float) -> float:
         """What it costs that a request has one of the engine's places for so long."""
@@ -423,6 +428,20 @@ class Probed(Record, frozen=True, kw_only=True, tag="probed"):
     preemptions: int | None = None
 
 
+class Warming(Record, frozen=True, kw_only=True, tag="warming"):
+    """An endpoint's model is being loaded, or used so that it stays, for nobody in particular."""
+
+    endpoint: str
+
+
+class Warmed(Record, frozen=True, kw_only=True, tag="warmed"):
+    """That is over, `took_s` later: its model has `served`, or could not."""
+
+    endpoint: str
+    took_s: float
+    served: bool
+
+
 class Checked(Record, frozen=True, kw_only=True, tag="checked"):
     """A canary's reading was compared with its reference. `drifted` is what holds from now on.
 
@@ -474,6 +493,8 @@ Observation = (
     | Judged
     | Drawn
     | Probed
+    | Warming
+    | Warmed
     | Checked
     | DecisionOverran
     | ModelFailed

@@ -37,7 +37,7 @@ from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.network import SAMPLES_MAX
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
-from tidegate.core.state import ColdState, EndpointState, Network, Sample, State
+from tidegate.core.state import ColdState, EndpointState, Network, Sample, State, WarmUp
 from tidegate.core.timing import COLUMNS, ROWS
 
 # Sums of the same numbers in another order.
@@ -121,7 +121,7 @@ def reconfigured(
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
                 # Seconds and chances: no prior is in them.
-                cold=known.cold,
+                cold=replace(known.cold, warm_up=WarmUp()),
                 memory=known.memory,
                 up=known.up,
                 not_before_s=known.not_before_s,
@@ -216,6 +216,7 @@ def _revived_cold(cold: ColdState, now_s: float) -> ColdState:
         loads=replace(cold.loads, at_s=min(cold.loads.at_s, now_s), waited_at_s=min(cold.loads.waited_at_s, now_s)),
         used_s=None if cold.used_s is None else min(cold.used_s, now_s),
         waited_s=None if cold.waited_s is None else min(cold.waited_s, now_s),
+        warm_up=WarmUp(toll_usd=cold.warm_up.toll_usd),
     )
 
 

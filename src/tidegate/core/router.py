@@ -184,6 +184,10 @@ class Router:
         """What a dollar that is lost on a hedge has to save beyond itself; no end of it where none may be lost."""
         return self._known.hedges.price
 
+    def warm_ups(self, now_s: float) -> list[str]:
+        """The endpoints whose model is to be loaded now for nobody in particular, or used so that it stays loaded."""
+        return [] if self._known.is_static(now_s) else self._known.warm_ups.due(now_s)
+
     def is_news(self, fact: Drawn, now_s: float) -> bool:
         """Whether to tell what a budget has spent."""
         return self._known.budgets.is_news(fact, now_s)

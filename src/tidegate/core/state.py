@@ -24,7 +24,7 @@ from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Fingerprint, Overrides, Request
 from tidegate.core.pace import Pace
 from tidegate.core.prompts import Prompts
-from tidegate.core.reserve import Prefills, Reservation
+from tidegate.core.reserve import ColdSent, Prefills, Reservation
 from tidegate.core.shares import Served
 
 
@@ -45,6 +45,24 @@ def _bins() -> list[Outcomes]:
 
 def _levels() -> list[Level]:
     return [Level() for _ in range(BINS)]
+
+
+class WarmUp(msgspec.Struct, kw_only=True):
+    """A load for nobody in particular.
+
+    While one is under way, `loading` is since when and what is believed of it, as long as nobody has shown that it is
+    over, and `sent` what its end will teach. So many have `failed` in a row, and none begins before `not_before_s`.
+    Since the model was there last, its absence has cost `missed_usd`; the absence before that cost `toll_usd`. A client
+    asked for it last at `asked_s`.
+    """
+
+    loading: Loading | None = None
+    sent: ColdSent | None = None
+    failed: int = 0
+    not_before_s: float = 0.0
+    missed_usd: float = 0.0
+    toll_usd: float = 0.0
+    asked_s: float | None = None
 
 
 class ColdState(msgspec.Struct, kw_only=True):
@@ -70,6 +88,7 @@ class ColdState(msgspec.Struct, kw_only=True):
     told: bool | None = None
     told_s: float = 0.0
     told_loading_s: float | None = None
+    warm_up: WarmUp = msgspec.field(default_factory=WarmUp)
 
 
 class Sample(NamedTuple):

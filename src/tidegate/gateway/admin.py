@@ -13,6 +13,7 @@ from tidegate.config.secret import Secret
 from tidegate.core.memory import Memory
 from tidegate.core.model import RequestClass
 from tidegate.core.others import Others
+from tidegate.core.state import WarmUp
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.canary import Canary
@@ -175,6 +176,7 @@ class Admin:
                 "rtt_s": model.network.rtt_s,
                 "upload_bytes_per_s": model.network.upload_bytes_per_s,
                 "cold_start": model.cold.at(now_s, len(state.reservations)),
+                "warm_up": _warm_up(state.cold.warm_up, now_s),
                 "fingerprint": model.fingerprint,
                 "trusted": state.trusted,
                 "contradicts": model.doubts,
@@ -226,6 +228,16 @@ class Admin:
         finally:
             self._explaining = None
         exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": explained}))
+
+
+def _warm_up(warm_up: WarmUp, now_s: float) -> dict[str, float | bool]:
+    """Whether its model is being loaded for nobody in particular, for when none is begun, and what its absence has
+    cost."""
+    return {
+        "under_way": warm_up.sent is not None,
+        "not_for_s": max(0.0, warm_up.not_before_s - now_s),
+        "missed_usd": warm_up.missed_usd,
+    }
 
 
 def _memory(memory: Memory, now_s: float) -> dict[str, int | None] | None:

@@ -25,6 +25,7 @@ from tidegate.core.model import (
     Probed,
     Request,
     Started,
+    Warmed,
 )
 from tidegate.core.plan import to_ms
 from tidegate.core.router import Router
@@ -98,6 +99,8 @@ class Dispatch:
         self.guests: dict[str, Callable[[], None]] = {}
         # By endpoint, who looks at the way there when it is in doubt.
         self.lookers: dict[str, Callable[[], None]] = {}
+        # By endpoint, who loads its model for nobody in particular.
+        self.warmers: dict[str, Callable[[], None]] = {}
         self._policy = policy
         self._recognition = Recognition(log)
         self._journal = journal
@@ -210,7 +213,9 @@ class Dispatch:
             self._look(fact.endpoint)
         if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
             give_way()
-        if self._held and isinstance(fact, Ended | FirstToken):
+        if isinstance(fact, Started | Ended | Probed | Warmed):
+            self._warm_up(now_s)
+        if self._held and isinstance(fact, Ended | FirstToken | Warmed):
             self._check_soon()
 
     def probed(self, fact: Probed) -> None:
@@ -222,6 +227,13 @@ class Dispatch:
             self._look(fact.endpoint)
         if self._held:
             self._check_soon()
+
+    def _warm_up(self, now_s: float) -> None:
+        """Let models be loaded whose absence has cost enough."""
+        for endpoint in self.router.warm_ups(now_s):
+            begin = self.warmers.get(endpoint)
+            if begin is not None:
+                begin()
 
     def _look(self, endpoint: str) -> None:
         """Let the way there be looked at before its turn."""

@@ -14,6 +14,7 @@ from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.probe import Prober
 from tidegate.gateway.upstream import Upstream
+from tidegate.gateway.warmer import Warmer
 from tidegate.http.client import Origin, Pool
 
 # Fail-over may fill an endpoint beyond its concurrency, and probes come on top.
@@ -32,6 +33,7 @@ class Member(msgspec.Struct, eq=False):
     upstream: Upstream
     prober: Prober
     canary: Canary
+    warmer: Warmer
     seen: Probed | None = None
     tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -81,6 +83,7 @@ class Fleet:
         for member in [m for m in self._members.values() if id(m) not in staying]:
             for task in member.tasks:
                 task.cancel()
+            member.warmer.give_up()
         used = {id(member.upstream.pool) for member in members.values()}
         for pool in [m.upstream.pool for m in self._members.values() if id(m.upstream.pool) not in used]:
             task = asyncio.create_task(self._retire(pool))
@@ -88,6 +91,7 @@ class Fleet:
             task.add_done_callback(self._retiring.discard)
         self._members = members
         self._dispatch.lookers = {name: member.prober.doubt for name, member in members.items()}
+        self._dispatch.warmers = {name: member.warmer.begin for name, member in members.items()}
         seen = []
         for member in members.values():
             if member.seen is not None:
@@ -110,6 +114,8 @@ class Fleet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._dispatch.warmers = {}
+        await asyncio.gather(*(member.warmer.close() for member in self._members.values()))
         for member in self._members.values():
             await member.upstream.pool.close()
 
@@ -152,7 +158,7 @@ class Fleet:
             wakes=settings.probes_wake,
         )
         canary = Canary(self._dispatch, upstream, self._clock, settings.canary_s)
-        return Member(settings, upstream, prober, canary)
+        return Member(settings, upstream, prober, canary, Warmer(self._dispatch, upstream, self._clock))
 
     @staticmethod
     async def _retire(pool: Pool) -> None:

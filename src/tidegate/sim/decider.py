@@ -32,6 +32,9 @@ class Decider(Protocol):
     def may_hedge(self, endpoints: Iterable[str]) -> bool:
         """Whether another attempt may start now beside those at these endpoints."""
 
+    def warm_ups(self, now_s: float) -> list[str]:
+        """The endpoints whose model is to be loaded now for nobody in particular."""
+
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent."""
 
@@ -66,6 +69,10 @@ class Follower:
     def may_hedge(self, endpoints: Iterable[str]) -> bool:  # noqa: ARG002 - as its plans say
         """Always."""
         return True
+
+    def warm_ups(self, now_s: float) -> list[str]:  # noqa: ARG002 - nothing is done before somebody asks
+        """None."""
+        return []
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What the router would have predicted."""

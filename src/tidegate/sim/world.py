@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from tidegate.core import flight as fly
+from tidegate.core.estimator import WARM_UP_TOKENS
 from tidegate.core.flight import Flight
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -22,10 +23,14 @@ from tidegate.core.model import (
     Observation,
     Overrides,
     Policy,
+    Probed,
     Released,
+    Request,
     Segment,
     Started,
     Uploaded,
+    Warmed,
+    Warming,
     replace,
 )
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
@@ -104,6 +109,9 @@ class World:
         # When each place was probed last, and which are to be before their turn.
         self._looked_s: dict[str, float] = {}
         self._looking: set[str] = set()
+        # Loads for nobody in particular.
+        self._warming: set[Attempt] = set()
+        self._warmed = 0
         self._traffic: Traffic | None = None
         self._drives: dict[str, _Drive] = {}
         self._held: dict[str, _Drive] = {}
@@ -153,7 +161,7 @@ class World:
 
     def first(self, attempt: Attempt) -> None:
         """See `Listener`."""
-        if attempt.over:
+        if attempt.over or attempt in self._warming:
             return
         now_s = attempt.first_s = self.loop.now_s
         request_id = attempt.job.request.id
@@ -166,7 +174,7 @@ class World:
 
     def done(self, attempt: Attempt) -> None:
         """See `Listener`."""
-        if attempt.over:
+        if attempt.over or self._is_warm_up(attempt, served=True):
             return
         drive = self._drives[attempt.job.request.id]
         self._ended(drive, attempt, Ending.OK)
@@ -178,7 +186,7 @@ class World:
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """See `Listener`."""
-        if attempt.over:
+        if attempt.over or self._is_warm_up(attempt, served=False):
             return
         drive = self._drives[attempt.job.request.id]
         self._ended(drive, attempt, failure.ending, failure.cause, failure.retry_after_s)
@@ -244,6 +252,37 @@ class World:
             tokens = None if relayed is None else self._places[relayed.endpoint].generated(relayed)
             may_hedge = self.router.may_hedge(flight.open)
             self._act(drive, flight.timer(self.loop.now_s, may_hedge=may_hedge, tokens=tokens))
+
+    # --- loads for nobody in particular -----------------------------------------------------------------------------
+
+    def _warm_up(self) -> None:
+        for name in self.router.warm_ups(self.loop.now_s):
+            self._warmed += 1
+            request = Request(
+                id=f"warm-up-{self._warmed}",
+                arrived_s=self.loop.now_s,
+                model=self.endpoints[name].models[0],
+                klass="",
+                prompt_tokens=WARM_UP_TOKENS,
+                prompt_bytes=4 * WARM_UP_TOKENS,
+                output_tokens_max=1,
+            )
+            job = Job(request=request, prompt_tokens=WARM_UP_TOKENS, output_tokens=1)
+            attempt = Attempt(job, name, self.loop.now_s, hedge=False)
+            self._warming.add(attempt)
+            self._tell(Warming(endpoint=name))
+            self._places[name].send(attempt)
+
+    def _is_warm_up(self, attempt: Attempt, *, served: bool) -> bool:
+        """Whether that was one, which is over."""
+        if attempt not in self._warming:
+            return False
+        self._warming.discard(attempt)
+        endpoint, took_s = self.endpoints[attempt.endpoint], self.loop.now_s - attempt.sent_s
+        usd = endpoint.price.usd(WARM_UP_TOKENS, 1, 0) if served else 0.0
+        self.usd[endpoint.name] += usd + endpoint.running_usd(took_s)
+        self._tell(Warmed(endpoint=endpoint.name, took_s=took_s, served=served))
+        return True
 
     # --- a request ------------------------------------------------------------------------------------------------
 
@@ -446,7 +485,9 @@ class World:
     def _tell(self, fact: Observation) -> None:
         self.router.observe(fact, self.loop.now_s)
         self._write(fact)
-        if self._held and isinstance(fact, Ended | FirstToken):
+        if isinstance(fact, Started | Ended | Probed | Warmed):
+            self._warm_up()
+        if self._held and isinstance(fact, Ended | FirstToken | Warmed):
             self._check_soon()
 
     def _write(self, fact: Fact) -> None:

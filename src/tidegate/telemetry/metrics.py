@@ -143,6 +143,12 @@ TABLE: tuple[Spec, ...] = (
         help="Readings of canaries: `near` to the reference or `far`, or why there was none.",
     ),
     Spec(
+        name="warm_ups",
+        type="counter",
+        labels=("endpoint", "outcome"),
+        help="Loads of a model for nobody in particular: `served`, or why it did not answer.",
+    ),
+    Spec(
         name="canary_distance_nats",
         type="gauge",
         labels=("endpoint",),
@@ -365,6 +371,10 @@ class Metrics:
         self._counters["canary_readings"].add((endpoint, outcome))
         if distance_nats is not None:
             self._distance_nats[endpoint,] = distance_nats
+
+    def warmed(self, endpoint: str, outcome: str) -> None:
+        """A load for nobody in particular came to this."""
+        self._counters["warm_ups"].add((endpoint, outcome))
 
     def errand_spent(self, endpoint: str, usd: float) -> None:
         """A question of the gateway's own cost this much."""

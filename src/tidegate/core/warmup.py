@@ -1,0 +1,99 @@
+"""Loads of a model for nobody in particular: when one begins, and what the model's absence has cost.
+
+Whoever would have been served best by a model that is away goes elsewhere, so that nobody would ever load it. What that
+costs adds up until it comes to what a load costs. Then one is begun, and requests go elsewhere until it is done: ski
+rental, never more than twice what would have been best. Where a request waits for a load itself, one is begun beside
+it, which does not end should its client leave. There is one at a time, none soon after one that failed, and none that
+takes an engine from another model that was used just now.
+
+Where operators say what it costs to keep a model loaded, it is, until that has cost as much as its absence would.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Final
+
+import msgspec
+
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.model import Request, Started
+from tidegate.core.plan import Option
+from tidegate.core.value import value_usd, worth_usd
+
+# More likely than not, it is away.
+AWAY: Final = 0.5
+# So much of the time passes after which an engine unloads, before its model is used for nobody.
+KEPT_SHARE: Final = 0.8
+
+
+class WarmUps:
+    """Of the endpoints that may be warmed up. `missed` and `asked` write, `due` reads."""
+
+    __slots__ = ("_all", "_models")
+
+    def __init__(self, models: Mapping[str, EndpointModel]) -> None:
+        self._all = models
+        self._models = [model for model in models.values() if model.endpoint.warms_up]
+
+    def due(self, now_s: float) -> list[str]:
+        """The endpoints whose model is to be loaded now, or used so that it stays."""
+        return [model.name for model in self._models if self._may(model, now_s) and self._is_due(model, now_s)]
+
+    def missed(self, fact: Started, request: Request, options: Sequence[Option], now_s: float) -> None:
+        """A request goes to one of these: to another than it would have gone to, had a model been there."""
+        for option in options:
+            base, model = option.base, option.model
+            if base.cold_share and model.endpoint.warms_up and model.name != fact.endpoint:
+                chosen = next((one for one in options if one.model.name == fact.endpoint), None)
+                if chosen is not None:
+                    there = msgspec.structs.replace(
+                        base,
+                        cold_share=0.0,
+                        first_s=max(base.warm_s, base.sure_s),
+                        cost_usd=base.cost_usd - base.load_s_mean * model.cost.usd_per_s,
+                    )
+                    usd = value_usd(request, there, worth_usd(request, base.length), now_s - request.arrived_s)
+                    model.state.cold.warm_up.missed_usd += max(0.0, usd - chosen.value_usd)
+
+    def asked(self, model: EndpointModel, now_s: float) -> None:
+        """A client has asked for it."""
+        if model.endpoint.warms_up:
+            model.state.cold.warm_up.asked_s = now_s
+
+    def _may(self, model: EndpointModel, now_s: float) -> bool:
+        state = model.state
+        warm_up = state.cold.warm_up
+        if warm_up.sent is not None or now_s < warm_up.not_before_s or now_s < state.not_before_s:
+            return False
+        return state.up and not model.drained and not (state.breaker.openings and state.breaker.blocks(now_s))
+
+    def _is_due(self, model: EndpointModel, now_s: float) -> bool:
+        state = model.state
+        cold = model.cold.at(now_s, len(state.reservations))
+        if state.reservations:
+            return cold.share > AWAY
+        missed_usd = state.cold.warm_up.missed_usd
+        # Whether it is away may be as uncertain as you like: to ask for one token tells.
+        if not missed_usd or not cold.share or missed_usd < cold.share * model.load_usd(cold.load_s_mean):
+            return cold.share <= AWAY and self._would_go(model, now_s)
+        return not any(self._is_used(self._all[name], cold.load_s, now_s) for name in model.endpoint.beside)
+
+    @staticmethod
+    def _is_used(model: EndpointModel, of_late_s: float, now_s: float) -> bool:
+        """Whether somebody is served there, or was within as long as a load takes."""
+        state = model.state
+        used_s = state.cold.used_s
+        return bool(state.reservations) or (used_s is not None and now_s - used_s < of_late_s)
+
+    @staticmethod
+    def _would_go(model: EndpointModel, now_s: float) -> bool:
+        """Whether it is there and soon would not be, and keeping it has cost less than its absence would."""
+        usd_per_s, state = model.endpoint.kept_usd_per_s, model.state
+        warm_up = state.cold.warm_up
+        if usd_per_s is None or warm_up.asked_s is None:
+            return False
+        idle_s = model.cold.idle_s(now_s)
+        if idle_s == inf or idle_s < KEPT_SHARE * model.cold.leaves_s:
+            return False
+        toll_usd = warm_up.toll_usd + model.load_usd(model.cold.load_s_mean(now_s))
+        return usd_per_s * (now_s - warm_up.asked_s) <= toll_usd
