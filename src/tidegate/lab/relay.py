@@ -4,6 +4,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import cast
 
@@ -129,7 +130,9 @@ class Connection:
             return
         self._ended.add(sink)
         if not sink.transport.is_closing():
-            sink.transport.write_eof()
+            # It may have been reset since the loop looked last.
+            with suppress(OSError):
+                sink.transport.write_eof()
         if len(self._ended) == 2:
             for end in self._open:
                 assert end.transport is not None
