@@ -29,7 +29,8 @@ from tidegate.clock import Clock
 from tidegate.core.drift import FLIP_NATS_MAX, MEAN_NATS_MAX, Distance, Reading, distance, judge
 from tidegate.core.model import Endpoint, replace
 from tidegate.engines.llamacpp import LlamaCpp
-from tidegate.gateway.greedy import ask, calls
+from tidegate.gateway.errand import ask
+from tidegate.gateway.greedy import ANSWER_S_MAX, calls, spots_of
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool, TransportError, fetch
 from tidegate.lab import weights
@@ -82,7 +83,7 @@ async def engine(spec: Spec, folder: Path) -> AsyncIterator[Upstream]:
 
 async def read(upstream: Upstream) -> Reading:
     """One reading, as the canary takes it."""
-    return tuple([(await ask(upstream, call, 0.0)).spots for call in calls(MODEL)])
+    return tuple([spots_of(await ask(upstream, call, ANSWER_S_MAX, 0.0)) for call in calls(MODEL)])
 
 
 async def busy(upstream: Upstream, number: int) -> None:

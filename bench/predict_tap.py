@@ -165,6 +165,10 @@ class Tap:
         """See `Decider`."""
         return self.router.is_news(fact, now_s)
 
+    def warm_ups(self, now_s: float) -> list[str]:
+        """See `Decider`."""
+        return self.router.warm_ups(now_s)
+
     def may_hedge(self, endpoints: Iterable[str]) -> bool:
         """See `Decider`."""
         return self.router.may_hedge(endpoints)

@@ -65,7 +65,7 @@ class Errands:
         """Send it and read the answer. Raises `NoAnswerError`."""
         upstream, spending, clock = self._upstream, self._dispatch.spending, self._clock
         if not upstream.asks_money:
-            return await _ask(upstream, call, within_s, clock.now_s())
+            return await ask(upstream, call, within_s, clock.now_s())
         lease_id = f"{self._purpose}-{token_hex(8)}"
         if spending.hold(lease_id, "", upstream.endpoint, call, clock.now_s()) is not None:
             raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
@@ -74,7 +74,7 @@ class Errands:
             if await self._unrecorded() is not None:
                 raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
             usd = upper_usd(upstream.endpoint, call)
-            reply = await _ask(upstream, call, within_s, clock.now_s())
+            reply = await ask(upstream, call, within_s, clock.now_s())
             usd = self._billed_usd(reply, usd)
         except NoAnswerError as error:
             usd = usd if error.billed else 0.0
@@ -104,7 +104,8 @@ class Errands:
         )
 
 
-async def _ask(upstream: Upstream, call: Call, within_s: float, now_s: float) -> Reply:
+async def ask(upstream: Upstream, call: Call, within_s: float, now_s: float) -> Reply:
+    """Send it and read the answer, whatever that costs. Raises `NoAnswerError`."""
     try:
         outgoing = upstream.dialect.outgoing(call, upstream.model or call.model, upstream.headers)
     except BadRequest:

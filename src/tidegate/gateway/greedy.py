@@ -4,7 +4,7 @@ import msgspec
 
 from tidegate.core.drift import SPOTS_MAX, TOP_MAX, Spot
 from tidegate.core.model import Capability
-from tidegate.gateway.errand import Errands, Fault, NoAnswerError
+from tidegate.gateway.errand import Errands, Fault, NoAnswerError, Reply
 from tidegate.wire.logprobs import read_logprobs
 from tidegate.wire.openai import Call, parse
 from tidegate.wire.sse import BadStream
@@ -40,7 +40,11 @@ def _body(model: str, prompt: str) -> bytes:
 
 async def first_spots(errands: Errands, call: Call) -> tuple[Spot, ...]:
     """The first tokens of the answer, within `ANSWER_S_MAX`. Raises `NoAnswerError`."""
-    reply = await errands.ask(call, ANSWER_S_MAX)
+    return spots_of(await errands.ask(call, ANSWER_S_MAX))
+
+
+def spots_of(reply: Reply) -> tuple[Spot, ...]:
+    """Those of an answer. Raises `NoAnswerError`."""
     try:
         spots = read_logprobs(reply.result)
     except BadStream:
