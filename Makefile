@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-overload bench-overload_holdout clean
+.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-moving_link bench-overload bench-overload_holdout clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -137,6 +137,9 @@ bench-hedging_holdout: $(VENV)/.dev ## the same with seeds that nothing was tune
 
 bench-engine_faults: $(VENV)/.dev ## what clients see when a real engine dies, or stops, under twenty streams: three minutes
 	$(BIN)/python -m bench.engine_faults
+
+bench-moving_link: $(VENV)/.dev ## do requests go to the better side when a link changes, how soon, and do they stay: four minutes
+	$(BIN)/python -m bench.moving_link
 
 bench-overload: $(COMPILED)/.built ## three times as much as an engine can do, from clients who try again
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.overload

@@ -159,6 +159,10 @@ class Teller:
         """See `Place`."""
         return self._place.generated(attempt)
 
+    def upload_s(self, payload_bytes: int) -> float | None:
+        """See `Place`."""
+        return self._place.upload_s(payload_bytes)
+
     def probe(self) -> Probed:
         """See `Place`."""
         seen, now_s = self._place.probe(), self._now_s()

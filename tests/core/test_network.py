@@ -11,7 +11,14 @@ from tidegate.core.correction import level_of
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
-from tidegate.core.network import SAMPLES_MAX, UPLOAD_BYTES_ALWAYS, UPLOAD_BYTES_MIN, NetworkModel
+from tidegate.core.network import (
+    LOOK_S,
+    RATE_LOOK_BYTES,
+    SAMPLES_MAX,
+    UPLOAD_BYTES_ALWAYS,
+    UPLOAD_BYTES_MIN,
+    NetworkModel,
+)
 from tidegate.core.router import Router
 from tidegate.core.state import EndpointState, Network
 
@@ -304,3 +311,50 @@ def test_medians_of_noisy_links_are_medians() -> None:
         below += number >= SAMPLES_MAX and rtt_s <= network.rtt_s
         network.learn_rtt(rtt_s, EVERY_S * number)
     assert below / 2_000 == pytest.approx(0.5, abs=0.04)
+
+
+# --- the rate of a link that nobody uses ------------------------------------------------------------------------------
+
+
+def slowed(slow_s: float) -> tuple[NetworkModel, float]:
+    """A link that carried a megabyte a second, and for so long has carried a tenth of that."""
+    network = way(rate=1e6)
+    for at_s in (0.0, 5.0, 10.0):
+        network.learn_upload(1_000_000, 1.0, at_s)
+    at_s = 15.0
+    for at_s in (15.0, 20.0, 15.0 + slow_s):
+        network.learn_upload(100_000, 1.0, at_s)
+    return network, at_s
+
+
+def test_a_link_that_is_as_quick_as_it_was_is_not_looked_at() -> None:
+    network = way(rate=1e6)
+    assert not network.doubts_rate(1e6)
+    for at_s in (0.0, 5.0):
+        network.learn_upload(1_000_000, 1.0, at_s)
+    assert not network.doubts_rate(1e6)
+
+
+@pytest.mark.parametrize(("slow_s", "after_s"), [(10.0, 5.0), (80.0, 10.0), (800.0, 100.0), (3500.0, 300.0)])
+def test_a_link_that_became_slow_is_looked_at_the_more_seldom_the_longer_it_is(slow_s: float, after_s: float) -> None:
+    network, at_s = slowed(slow_s)
+    assert network.upload_bytes_per_s == pytest.approx(1e5)
+    assert not network.doubts_rate(at_s + 0.99 * after_s)
+    assert network.doubts_rate(at_s + 1.01 * after_s)
+
+
+def test_what_was_seen_once_is_looked_at_again_within_a_second() -> None:
+    network, at_s = slowed(80.0)
+    network.learn_upload(RATE_LOOK_BYTES, 0.001, at_s + 11.0, at_most=True)
+    assert network.upload_bytes_per_s == pytest.approx(1e5)
+    assert network.doubts_rate(at_s + 11.0 + LOOK_S)
+    network.learn_upload(RATE_LOOK_BYTES, 0.001, at_s + 12.0, at_most=True)
+    assert network.upload_bytes_per_s > 1e6
+    assert not network.doubts_rate(at_s + 13.0)
+
+
+def test_a_link_that_is_slower_than_it_was_declared_is_looked_at_as_well() -> None:
+    network = way(rate=1e7)
+    for at_s in (0.0, 5.0):
+        network.learn_upload(100_000, 1.0, at_s)
+    assert network.doubts_rate(11.0)

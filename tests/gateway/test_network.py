@@ -6,8 +6,11 @@ import pytest
 
 from tests.gateway.harness import House, chat, house, local
 from tests.http.harness import eventually
+from tidegate.clock import Clock
 from tidegate.core.model import Uploaded
+from tidegate.core.network import RATE_LOOK_BYTES
 from tidegate.engines.fake import FakeEngine, Script
+from tidegate.gateway.probe import Prober
 from tidegate.lab.wan import LOCAL, Link, Wan
 
 PROMPT = "word " * 50_000  # 250 kB
@@ -67,3 +70,38 @@ async def test_a_round_trip_that_has_grown_is_known_within_seconds_though_no_pro
         assert (await home.ask(chat())).status == 200
         await eventually(lambda: network.rtt_s >= 0.5)
         assert len([seen for seen in network.state.rtts if seen.value >= 0.5]) == 2
+
+
+async def test_a_link_that_became_slow_is_found_quick_again_though_nothing_large_is_sent_there(tmp_path: Path) -> None:
+    slow, quick = 100_000.0, 1e7
+    async with (
+        FakeEngine(Script()) as engine,
+        Wan((LOCAL, 0), (LOCAL, engine.port), Link(rtt_s=0.02, rate_bytes_per_s=quick)) as wan,
+        house(tmp_path, far=local(url=wan.url, context_tokens=200_000)) as home,
+    ):
+        network = home.gateway.router.endpoint("far").network
+        assert (await home.ask(chat(PROMPT))).status == 200
+        await wan.change(rate_bytes_per_s=slow)
+        for _ in range(2):
+            assert (await home.ask(chat(PROMPT))).status == 200
+        assert network.upload_bytes_per_s < 2.0 * slow
+        await wan.change(rate_bytes_per_s=quick)
+        for later_s in (60.0, 62.0):
+            await Prober(home.gateway.dispatch, home.gateway.dispatch.upstreams["far"], Later(later_s), 3600.0).once()
+        assert network.upload_bytes_per_s > 2.0 * slow
+        await eventually(
+            lambda: [fact.upload_bytes for fact in uploads(home) if not fact.request_id] == [RATE_LOOK_BYTES] * 2
+        )
+        # Nobody was asked to compute anything.
+        assert len(engine.seen) == 3
+
+
+class Later(Clock):
+    """So many seconds have passed."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def now_s(self) -> float:
+        return super().now_s() + self._seconds

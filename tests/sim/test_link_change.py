@@ -8,7 +8,7 @@ import pytest
 
 from tests import make as core
 from tests.sim.make import profile
-from tidegate.core.model import Endpoint, Line, Probed, Request, Uploaded, replace
+from tidegate.core.model import Endpoint, Line, Price, Probed, Request, Slo, Uploaded, replace
 from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.core.replay import replay
 from tidegate.core.step import StepTime
@@ -148,3 +148,26 @@ def test_a_world_that_is_over_ends_though_its_network_is_in_doubt() -> None:
     world.run({"cloud": place}, Steady(2_000, 1.0, 20), probe_s=PROBE_S, until_s=1e9)
     assert len(world.outcomes) == 20
     assert world.loop.now_s < 1e4
+
+
+def test_who_left_for_a_slow_link_is_back_within_seconds_of_its_end() -> None:
+    """Nothing large is sent over a slow link, so nothing that is sent can tell that it is quick again."""
+    slow, quick = (0.02, 250_000.0), (0.02, 12.5e6)
+    prior = replace(core.LOCAL_PRIOR, prefill_s_per_token=6e-6)
+    laptop = core.endpoint("laptop", prior=prior, usd_per_s=0.02, concurrency=8)
+    world = World((laptop, replace(cloud(*quick), price=Price())), core.policy())
+    engine = replace(ENGINE, step=StepTime(base_s=0.05, per_token_s=6e-6), batch_tokens=32_768)
+    places = {
+        "laptop": Local("laptop", Engine(engine), world.loop, world),
+        "cloud": Local("cloud", Engine(ENGINE), world.loop, world, Changing(slow, quick)),
+    }
+    traffic = Steady(100_000, 0.5, 200)
+    traffic._request = replace(traffic._request, slo=Slo(ttft_s=0.5), late_usd_per_s=0.0)
+    world.run(places, traffic, probe_s=PROBE_S, until_s=1e6)
+    served = [
+        (one.request.arrived_s, one.endpoint) for one in sorted(world.outcomes, key=lambda o: o.request.arrived_s)
+    ]
+    assert {name for at_s, name in served if 10.0 <= at_s < CHANGE_S} == {"laptop"}
+    assert {name for at_s, name in served if at_s >= CHANGE_S + 10.0} == {"cloud"}
+    after = [name for at_s, name in served if at_s >= CHANGE_S]
+    assert sum(a != b for a, b in pairwise(after)) <= 2

@@ -45,6 +45,13 @@ UPLOAD_S_MIN: Final = 0.002
 # http/upload.py looks once a millisecond.
 UPLOAD_S_SURE, UPLOAD_S_LEAST = 0.01, 0.001
 UPLOAD_BYTES_MIN, UPLOAD_BYTES_ALWAYS = 2 * 1024, 64 * 1024
+# Where a link has been twice as quick, its rate is looked for, with so many bytes that serve nothing: a link that was
+# found slow is given nothing large, so that nobody would ever find it quick again. They fit one flight of TCP, and the
+# heads that servers take. That is done after an eighth of the time that it has been slow, within these bounds: a
+# minute of it is over within seconds, and a day of it costs two megabytes.
+RATE_LOOK_BYTES: Final = 6 * 1024
+RATE_LOOK_SHARE, RATE_LOOK_S_MIN, RATE_LOOK_S_MAX = 1.0 / 8.0, 5.0, 300.0
+RATE_DOUBT: Final = 2.0
 
 
 def combined(one: Network, other: Network) -> Network:
@@ -58,13 +65,15 @@ class Level(msgspec.Struct, frozen=True, gc=False):
     """What holds since the last change in a series of samples, or as declared where there are none.
 
     `value` is its median, of two the smaller, and `variance` that of its logarithm. It was measured last at `at_s`;
-    infinity is never. It is `unsettled` while the last value does not fit: an outlier, or the first of a change.
+    infinity is never. It has held since `since_s`, or longer. It is `unsettled` while the last value does not fit: an
+    outlier, or the first of a change.
     """
 
     value: float
     variance: float
     at_s: float = inf
     unsettled: bool = False
+    since_s: float = inf
 
 
 def level(samples: list[Sample], declared: float, sigma: float, noise: float) -> Level:
@@ -83,7 +92,7 @@ def level(samples: list[Sample], declared: float, sigma: float, noise: float) ->
     last = abs(logs[-1] - middle)
     if last > bound:
         variance += CHANGE_SHARE * last * last
-    return Level(samples[index].value, variance, newest_s, last > bound)
+    return Level(samples[index].value, variance, newest_s, last > bound, samples[since + first].at_s)
 
 
 class NetworkModel:
@@ -95,6 +104,9 @@ class NetworkModel:
     __slots__ = (
         "_declared_bytes_per_s",
         "_declared_s",
+        "_rate_best",
+        "_rate_since_s",
+        "_rate_unsettled",
         "_rtt_at_s",
         "_rtt_fading_s2",
         "_rtt_s2",
@@ -129,6 +141,17 @@ class NetworkModel:
         if age_s > 0.0:
             variance += age_s / (age_s + HALF_LIFE_S) * UPLOAD_VARIANCE
         return self.rtt_s + upload_s, variance_s2 + upload_s * upload_s * variance
+
+    def doubts_rate(self, now_s: float) -> bool:
+        """Whether to find out, by bytes that serve nothing, whether it is as quick again as it was or was declared."""
+        best = max(self._rate_best, self._declared_bytes_per_s)
+        if self._upload_at_s == inf or best < RATE_DOUBT * self.upload_bytes_per_s:
+            return False
+        if self._rate_unsettled:
+            return now_s - self._upload_at_s >= LOOK_S
+        slow_s = self._upload_at_s - self._rate_since_s
+        after_s = min(max(RATE_LOOK_SHARE * slow_s, RATE_LOOK_S_MIN), RATE_LOOK_S_MAX)
+        return now_s - self._upload_at_s >= after_s
 
     def learn_rtt(self, rtt_s: float, now_s: float) -> None:
         """Take in one measured round trip; the first one replaces what was declared."""
@@ -183,6 +206,8 @@ class NetworkModel:
         found = self._level(self.state.uploads)
         self.upload_bytes_per_s = found.value
         self._upload_at_s, self._upload_variance = found.at_s, found.variance
+        self._rate_since_s, self._rate_unsettled = found.since_s, found.unsettled
+        self._rate_best = max([sample.value for sample in self.state.uploads], default=0.0)
         # From how many bytes on a transfer is worth being measured.
         telling = int(min(self.upload_bytes_per_s * UPLOAD_S_MIN, UPLOAD_BYTES_ALWAYS))
         self.telling_bytes = max(telling, UPLOAD_BYTES_MIN)

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 
 from tidegate.clock import Clock
-from tidegate.core.model import Capability, Probed, replace
-from tidegate.core.network import LOOK_S
-from tidegate.engines.base import ProbeAnswer, ProbeRequest, Signals
+from tidegate.core.model import Capability, Probed, Uploaded, replace
+from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
+from tidegate.engines.base import Header, ProbeAnswer, ProbeRequest, Signals
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import TransportError, fetch
@@ -15,6 +15,8 @@ from tidegate.http.client import TransportError, fetch
 PROBE_BYTES_MAX = 1024 * 1024
 PROBE_TIMEOUT_S = 5.0
 AWAY_S = 1.0
+# Some servers take no header of more than a few KiB.
+_PADDING = tuple((b"x-padding-%d" % number, b"0" * (RATE_LOOK_BYTES // 4)) for number in range(4))
 
 _MEDIA = frozenset({Capability.VISION, Capability.AUDIO})
 
@@ -88,6 +90,7 @@ class Prober:
         rtt_s = await self._rtt_s()
         if self._up and rtt_s is not None:
             self._dispatch.probed(Probed(endpoint=self._upstream.endpoint.name, up=True, rtt_s=rtt_s))
+            await self._measure_rate()
 
     async def once(self) -> None:
         """One probe, told to the router."""
@@ -96,6 +99,30 @@ class Prober:
         if seen.up and seen.rtt_s is None and not self._failures:
             seen = replace(seen, rtt_s=await self._rtt_s())
         self._dispatch.probed(seen)
+        if seen.up:
+            await self._measure_rate()
+
+    async def _measure_rate(self) -> None:
+        """By how much longer a question takes that has a head of some kilobytes, where the rate is in doubt."""
+        network = self._dispatch.router.network(self._upstream.endpoint.name)
+        if network is None or not network.doubts_rate(self._clock.now_s()):
+            return
+        plain_s, padded_s = await self._rtt_s(), await self._rtt_s(_PADDING)
+        if plain_s is None or padded_s is None:
+            return
+        seconds = max(padded_s - plain_s, UPLOAD_S_LEAST)
+        at_most = seconds < UPLOAD_S_SURE
+        if network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
+            fact = Uploaded(
+                request_id="",
+                endpoint=self._upstream.endpoint.name,
+                upload_bytes=RATE_LOOK_BYTES,
+                seconds=seconds,
+                at_most=at_most,
+            )
+            self._dispatch.tell(fact, self._clock.now_s())
+            if network.doubts_rate(self._clock.now_s() + LOOK_S):
+                self.doubt()
 
     async def introduce(self) -> Probed:
         """The first look, before the router is told of the endpoint: what the engine does not tell is as declared.
@@ -164,17 +191,19 @@ class Prober:
             return told
         return min(told, self._context_tokens_max)
 
-    async def _rtt_s(self) -> float | None:
-        """The round trip, on a connection that is there already, or by the second question."""
+    async def _rtt_s(self, headers: tuple[Header, ...] = ()) -> float | None:
+        """The round trip, on a connection that is there already, or by the second question; with these headers."""
         probe = self._upstream.dialect.probes()[0]
         for _ in range(2):
-            answer, took_s = await self._timed(probe)
+            answer, took_s = await self._timed(probe, headers)
             # Who does not answer the first question is not asked another.
             if answer is None or took_s is not None:
                 return took_s
         return None
 
-    async def _timed(self, probe: ProbeRequest) -> tuple[ProbeAnswer | None, float | None]:
+    async def _timed(
+        self, probe: ProbeRequest, headers: tuple[Header, ...] = ()
+    ) -> tuple[ProbeAnswer | None, float | None]:
         """What it answers, and how long that took to begin; None where a connection had to be made first, which costs
         round trips of its own."""
         warm = self._upstream.pool.statistics().idle > 0
@@ -184,16 +213,18 @@ class Prober:
             nonlocal headed_s
             headed_s = self._clock.now_s()
 
-        answer = await self._ask(probe, head)
+        answer = await self._ask(probe, head, headers)
         return answer, headed_s - sent_s if warm and answer is not None else None
 
-    async def _ask(self, probe: ProbeRequest, on_head: Callable[[], None]) -> ProbeAnswer | None:
+    async def _ask(
+        self, probe: ProbeRequest, on_head: Callable[[], None], headers: tuple[Header, ...]
+    ) -> ProbeAnswer | None:
         try:
             status, _, body = await fetch(
                 self._upstream.pool,
                 b"GET",
                 probe.target,
-                self._upstream.headers,
+                self._upstream.headers + headers,
                 b"",
                 PROBE_TIMEOUT_S,
                 PROBE_BYTES_MAX,

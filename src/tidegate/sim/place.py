@@ -106,6 +106,9 @@ class Place(Protocol):
     def probe(self) -> Probed:
         """What a probe sees now."""
 
+    def upload_s(self, payload_bytes: int) -> float | None:
+        """How long so many bytes take now; None where there is no way, or nobody is reached."""
+
 
 class _Away:
     """Something at the end of a way, or right here; the news of it goes back that way."""
@@ -130,6 +133,10 @@ class _Away:
             if attempt.timed:
                 loop.at(arrives_s, self._timed, attempt, upload_s)
             loop.at(arrives_s, arrive, attempt)
+
+    def upload_s(self, payload_bytes: int) -> float | None:
+        """See `Place`."""
+        return None if self.way is None or self.way.down else self.way.upload_s(payload_bytes, self._loop.now_s)
 
     def _timed(self, attempt: Attempt, upload_s: float) -> None:
         """The last byte is here, which its sender hears of."""

@@ -33,7 +33,7 @@ from tidegate.core.model import (
     Warming,
     replace,
 )
-from tidegate.core.network import LOOK_S, UPLOAD_S_LEAST, UPLOAD_S_SURE
+from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.core.promise import is_urgent, judged
 from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
@@ -226,19 +226,43 @@ class World:
     def _look(self, endpoint: str) -> None:
         self._looked_s[endpoint] = self.loop.now_s
         self._tell(self._places[endpoint].probe())
+        self._look_at_rate(endpoint)
         self._look_again(endpoint)
 
     def _look_again(self, endpoint: str) -> None:
         """Before its turn, where the network is in doubt."""
         # Where only the next probes are left to come, nobody asks any more.
-        if endpoint not in self._looking and self.loop.waiting > 1 and self.router.endpoint(endpoint).doubts_network:
+        network = self.router.endpoint(endpoint).network
+        doubts = self.router.endpoint(endpoint).doubts_network or network.doubts_rate(self.loop.now_s + LOOK_S)
+        if doubts and endpoint not in self._looking and self.loop.waiting > 1:
             self._looking.add(endpoint)
             self.loop.at(self._looked_s[endpoint] + LOOK_S, self._settle, endpoint)
 
     def _settle(self, endpoint: str) -> None:
         self._looking.discard(endpoint)
-        if self.router.endpoint(endpoint).doubts_network:
+        model = self.router.endpoint(endpoint)
+        if model.doubts_network or model.network.doubts_rate(self.loop.now_s):
             self._look(endpoint)
+
+    def _look_at_rate(self, endpoint: str) -> None:
+        """By bytes that serve nothing, where it may be better than it was found to be."""
+        network = self.router.endpoint(endpoint).network
+        if not network.doubts_rate(self.loop.now_s):
+            return
+        seconds = self._places[endpoint].upload_s(RATE_LOOK_BYTES)
+        if seconds is None:
+            return
+        at_most, seconds = seconds < UPLOAD_S_SURE, max(seconds, UPLOAD_S_LEAST)
+        if network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
+            self._tell(
+                Uploaded(
+                    request_id="",
+                    endpoint=endpoint,
+                    upload_bytes=RATE_LOOK_BYTES,
+                    seconds=seconds,
+                    at_most=at_most,
+                )
+            )
 
     def _expire(self, drive: _Drive) -> None:
         if self._drives.get(drive.job.request.id) is drive:
