@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-moving_link bench-overload bench-overload_holdout clean
+.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-moving_link bench-overload bench-overload_holdout clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test: lint types imports ## lint, types, import contract and the tests: under fi
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
 	$(PYTEST) -m "slow"
 	PYTHONPATH=$(COMPILED) $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
+
+soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: an hour on two cores
+	PYTHONPATH=$(COMPILED):. $(BIN)/python -m tests.soak
 
 compiled: $(COMPILED)/.built ## the package with the path of a request compiled, in build/compiled; the wheel is in build/wheel
 

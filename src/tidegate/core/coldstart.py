@@ -44,6 +44,10 @@ RESPONSIBLE: Final = 0.5
 REST_S: Final = 10.0
 REST_S_MAX: Final = 600.0
 RESTS_MAX: Final = 8
+# A load for nobody is given up after ten times what one takes, within these: hundreds of gigabytes from a disk that
+# turns take half an hour.
+HANGS_FACTOR: Final = 10.0
+HANGS_S_MIN, HANGS_S_MAX = 60.0, 1800.0
 # Less is not told apart: it would only make a logarithm large.
 TTFT_S_MIN: Final = 0.001
 
@@ -129,6 +133,10 @@ class ColdModel:
     def load_s_mean(self, now_s: float) -> float:
         """What a load takes on average."""
         return Cold(1.0, *self._loads(now_s)).load_s_mean
+
+    def load_within_s(self, now_s: float) -> float:
+        """What takes longer than this is no load any more: a connection hangs, or an engine."""
+        return min(max(HANGS_FACTOR * self.load_s_mean(now_s), HANGS_S_MIN), HANGS_S_MAX)
 
     @property
     def leaves_s(self) -> float:

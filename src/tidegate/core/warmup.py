@@ -76,7 +76,8 @@ class WarmUps:
         # Whether it is away may be as uncertain as you like: to ask for one token tells.
         if not missed_usd or not cold.share or missed_usd < cold.share * model.load_usd(cold.load_s_mean):
             return cold.share <= AWAY and self._would_go(model, now_s)
-        return not any(self._is_used(self._all[name], cold.load_s, now_s) for name in model.endpoint.beside)
+        beside = [self._all[name] for name in model.endpoint.beside if name in self._all]
+        return not any(self._is_used(other, cold.load_s, now_s) for other in beside)
 
     @staticmethod
     def _is_used(model: EndpointModel, of_late_s: float, now_s: float) -> bool:

@@ -11,9 +11,6 @@ from tidegate.gateway.errand import Errands, Fault, NoAnswerError
 from tidegate.gateway.upstream import Upstream
 from tidegate.wire.openai import parse
 
-# Hundreds of gigabytes from a disk that turns take half an hour; what takes longer does not end.
-LOAD_S_MAX = 1800.0
-
 
 class Warmer:
     """Of one endpoint. One load at a time."""
@@ -55,7 +52,8 @@ class Warmer:
         begun_s, fault = self._clock.now_s(), Fault.BROKEN
         served = False
         try:
-            await self._errands.ask(self._call, LOAD_S_MAX)
+            cold = self._dispatch.router.endpoint(self._name).cold
+            await self._errands.ask(self._call, cold.load_within_s(begun_s))
             served = True
         except NoAnswerError as error:
             fault = error.fault

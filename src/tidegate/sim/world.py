@@ -232,9 +232,12 @@ class World:
     def _look_again(self, endpoint: str) -> None:
         """Before its turn, where the network is in doubt."""
         # Where only the next probes are left to come, nobody asks any more.
-        network = self.router.endpoint(endpoint).network
-        doubts = self.router.endpoint(endpoint).doubts_network or network.doubts_rate(self.loop.now_s + LOOK_S)
-        if doubts and endpoint not in self._looking and self.loop.waiting > 1:
+        if self.router.endpoint(endpoint).doubts_network:
+            self._look_soon(endpoint)
+
+    def _look_soon(self, endpoint: str) -> None:
+        # Where nothing is left to come but looks, nobody looks any more.
+        if endpoint not in self._looking and self.loop.waiting > 1 + len(self._looking):
             self._looking.add(endpoint)
             self.loop.at(self._looked_s[endpoint] + LOOK_S, self._settle, endpoint)
 
@@ -263,6 +266,8 @@ class World:
                     at_most=at_most,
                 )
             )
+            if network.doubts_rate(self.loop.now_s + LOOK_S):
+                self._look_soon(endpoint)
 
     def _expire(self, drive: _Drive) -> None:
         if self._drives.get(drive.job.request.id) is drive:
@@ -295,7 +300,15 @@ class World:
             attempt = Attempt(job, name, self.loop.now_s, hedge=False)
             self._warming.add(attempt)
             self._tell(Warming(endpoint=name))
+            within_s = self.router.endpoint(name).cold.load_within_s(self.loop.now_s)
+            self.loop.at(self.loop.now_s + within_s, self._hangs, attempt)
             self._places[name].send(attempt)
+
+    def _hangs(self, attempt: Attempt) -> None:
+        if attempt in self._warming:
+            attempt.over = True
+            self._places[attempt.endpoint].cancel(attempt)
+            self._is_warm_up(attempt, served=False)
 
     def _is_warm_up(self, attempt: Attempt, *, served: bool) -> bool:
         """Whether that was one, which is over."""
