@@ -109,8 +109,8 @@ class World:
         # When each place was probed last, and which are to be before their turn.
         self._looked_s: dict[str, float] = {}
         self._looking: set[str] = set()
-        # Loads for nobody in particular.
-        self._warming: set[Attempt] = set()
+        # Loads for nobody in particular, and when each is given up.
+        self._warming: dict[Attempt, float] = {}
         self._warmed = 0
         self._traffic: Traffic | None = None
         self._drives: dict[str, _Drive] = {}
@@ -217,6 +217,7 @@ class World:
         self._turn(drive)
 
     def _probe(self, every_s: float) -> None:
+        self._give_up_loads()
         for name in self._places:
             self._look(name)
         self._check_soon()
@@ -298,14 +299,13 @@ class World:
             )
             job = Job(request=request, prompt_tokens=WARM_UP_TOKENS, output_tokens=1)
             attempt = Attempt(job, name, self.loop.now_s, hedge=False)
-            self._warming.add(attempt)
             self._tell(Warming(endpoint=name))
             within_s = self.router.endpoint(name).cold.load_within_s(self.loop.now_s)
-            self.loop.at(self.loop.now_s + within_s, self._hangs, attempt)
+            self._warming[attempt] = self.loop.now_s + within_s
             self._places[name].send(attempt)
 
-    def _hangs(self, attempt: Attempt) -> None:
-        if attempt in self._warming:
+    def _give_up_loads(self) -> None:
+        for attempt in [one for one, until_s in self._warming.items() if until_s <= self.loop.now_s]:
             attempt.over = True
             self._places[attempt.endpoint].cancel(attempt)
             self._is_warm_up(attempt, served=False)
@@ -314,7 +314,7 @@ class World:
         """Whether that was one, which is over."""
         if attempt not in self._warming:
             return False
-        self._warming.discard(attempt)
+        del self._warming[attempt]
         endpoint, took_s = self.endpoints[attempt.endpoint], self.loop.now_s - attempt.sent_s
         usd = endpoint.price.usd(WARM_UP_TOKENS, 1, 0) if served else 0.0
         self.usd[endpoint.name] += usd + endpoint.running_usd(took_s)
