@@ -1,5 +1,6 @@
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from tests.wire.streams import (
     recorded,
     relayed,
 )
-from tidegate.wire.chunks import Usage
+from tidegate.wire.chunks import Chunk, Usage
 from tidegate.wire.sse import FRAME_BYTES_MAX, Cause
 from tidegate.wire.stream import HELD_BYTES_MAX, StreamReader
 
@@ -261,3 +262,10 @@ def test_llama_cpp_is_read_with_its_timings() -> None:
     assert read.timings.prompt_ms is not None
     assert read.timings.cache_n == 31
     assert read.output_chunks == 8
+
+
+def test_what_is_nested_without_end_is_no_text_and_exhausts_nothing() -> None:
+    for depth in (3, 5, 900):
+        nested = b"[" * depth + b'"four"' + b"]" * depth
+        chunk = msgspec.json.decode(b'{"choices":[{"delta":{"tool_calls":%b}}]}' % nested, type=Chunk)
+        assert chunk.letters == (4 if depth == 3 else 0)

@@ -32,6 +32,10 @@ class Timings(Record, frozen=True, kw_only=True):
     predicted_ms: float | None = None
 
 
+# The arguments of a tool are a text in a function in a call in a list; deeper, a hostile answer would exhaust the stack.
+_LETTERS_DEPTH = 4
+
+
 class Delta(msgspec.Struct, gc=False):
     """What a chunk adds to a message. Only whether there is anything matters here, so every type will do."""
 
@@ -79,12 +83,14 @@ class Choice(msgspec.Struct, gc=False):
         return sum(map(_letters, told)) + _letters(delta.tool_calls)
 
 
-def _letters(value: object) -> int:
+def _letters(value: object, depth: int = _LETTERS_DEPTH) -> int:
     if isinstance(value, str):
         return len(value)
+    if not depth:
+        return 0
     if isinstance(value, dict):
-        return sum(map(_letters, value.values()))
-    return sum(map(_letters, value)) if isinstance(value, list) else 0
+        return sum([_letters(part, depth - 1) for part in value.values()])
+    return sum([_letters(part, depth - 1) for part in value]) if isinstance(value, list) else 0
 
 
 class _PromptDetails(msgspec.Struct, gc=False):
