@@ -32,7 +32,7 @@ class Timings(Record, frozen=True, kw_only=True):
     predicted_ms: float | None = None
 
 
-# The arguments of a tool are a text in a function in a call in a list; deeper, a hostile answer would exhaust the stack.
+# The arguments of a tool are a text in a function in a call in a list; a hostile answer nests until the stack is full.
 _LETTERS_DEPTH = 4
 
 
