@@ -218,6 +218,8 @@ def own_endpoint(name: str, profile: EngineProfile, context_tokens: int, prior: 
         context_tokens=context_tokens,
         concurrency=profile.slots,
         prior=prior,
+        # As is usual where the capacity is ours and tokens are free.
+        warms_up=True,
     )
 
 
