@@ -99,7 +99,7 @@ def main(folder: Path) -> None:
     """This process is in a namespace of its own, and makes the other one."""
     run("ip link set lo up")
     with ExitStack() as stack:
-        holder = began(stack, ["unshare", "-n", "sh", "-c", "echo made; sleep 600"], b"made\n")
+        holder = began(stack, ["unshare", "-n", "sh", "-c", "echo made; exec sleep 600"], b"made\n")
         there = f"nsenter -t {holder} -n"
         run(f"ip link add dev near type veth peer name far netns {holder}")
         run(f"ip addr add {NEAR}/24 dev near")

@@ -20,6 +20,7 @@ def may_make_namespaces() -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.skipif(not may_make_namespaces(), reason="network namespaces are not to be had here")
 def test_requests_go_to_the_better_side_ten_seconds_after_a_link_has_changed(tmp_path: Path) -> None:
     command = ["unshare", "-rn", sys.executable, "-m", "tests.gateway.namespaces", str(tmp_path)]
