@@ -73,7 +73,7 @@ async def test_a_round_trip_that_has_grown_is_known_within_seconds_though_no_pro
 
 
 async def test_a_link_that_became_slow_is_found_quick_again_though_nothing_large_is_sent_there(tmp_path: Path) -> None:
-    slow, quick = 100_000.0, 1e7
+    slow, quick = 400_000.0, 1e7
     async with (
         FakeEngine(Script()) as engine,
         Wan((LOCAL, 0), (LOCAL, engine.port), Link(rtt_s=0.02, rate_bytes_per_s=quick)) as wan,

@@ -9,7 +9,7 @@ from tests.soak.weather import Weather, broken
 from tidegate.core.model import Record
 
 # In `make test` a few; in `make test-full` the rest of five hundred.
-SHORT, FULL, CHUNK = 20, 500, 40
+SHORT, FULL, CHUNK = 5, 500, 45
 
 
 class Seed(Record, frozen=True, kw_only=True):
