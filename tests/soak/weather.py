@@ -353,6 +353,8 @@ class Weather:
             assert one.e2e_s <= TIMEOUT_S + 1e-6, "nobody waits for longer than a request may take"
             assert isfinite(one.usd)
             assert one.usd >= 0.0
+        # What is kept loaded for good is used again and again; time may be up meanwhile.
+        assert all(until_s > self.loop.now_s for until_s in world._warming.values()), "no load hangs"
         self._told()
         assert replay(self.lines).difference is None, "the journal is replayed"
 
@@ -389,7 +391,7 @@ class Weather:
                     pass
         assert not any(begun.values())
         assert not held
-        assert not warming
+        assert warming == {attempt.endpoint for attempt in self.world._warming}
 
 
 def draw_parts(draw: Random) -> list[tuple[float, int]]:
