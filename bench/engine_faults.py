@@ -20,7 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.gateway import HOST, free_ports, served
+from bench.gateway import HOST, LISTENS, free_ports, served
 from bench.record import record
 from tidegate.clock import Clock
 from tidegate.http.client import Origin, Pool, TransportError, fetch
@@ -33,12 +33,9 @@ MODEL = "smollm2"
 CLIENTS, SLOTS, TOKENS = 20, 8, 32
 WARM_S, AWAY_S, AFTER_S = 20.0, 20.0, 25.0
 BACK_S_MAX = 5.0
-_CONFIG = """\
-[gateway]
-listen = "{host}:{port}"
-admin = "{host}:{admin}"
-log = "log"
-journal = "journal"
+_CONFIG = (
+    LISTENS
+    + """\
 [site.home]
 local = true
 [site.cloud]
@@ -57,6 +54,7 @@ serves = ["smollm2"]
 context_tokens = 8192
 price = {{ usd_per_1m_input_tokens = 1.0, usd_per_1m_output_tokens = 4.0 }}
 """
+)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,13 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 
 HOST = "127.0.0.1"
+LISTENS = """\
+[gateway]
+listen = "{host}:{port}"
+admin = "{host}:{admin}"
+log = "log"
+journal = "journal"
+"""
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,7 +13,7 @@ from random import Random
 
 import msgspec
 
-from bench.gateway import HOST, free_ports, served
+from bench.gateway import HOST, LISTENS, free_ports, served
 from bench.llama_parity import cpu_s
 from bench.record import machine
 from tidegate.clock import Clock
@@ -53,12 +53,9 @@ PHASES = (
     Phase(name="short, light, once more", seconds=50, per_s=0.45),
 )
 
-_CONFIG = """\
-[gateway]
-listen = "{host}:{port}"
-admin = "{host}:{admin}"
-log = "log"
-journal = "journal"
+_CONFIG = (
+    LISTENS
+    + """\
 journal_segment_mib = 1024
 journal_total_mib = 2048
 [site.home]
@@ -71,6 +68,7 @@ serves = ["smollm2"]
 concurrency = {slots}
 probe_s = 5
 """
+)
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench.gateway import HOST, free_ports, served
+from bench.gateway import HOST, LISTENS, free_ports, served
 from bench.record import record
 from tidegate.clock import Clock
 from tidegate.engines.fake import FakeEngine, Script
@@ -41,12 +41,9 @@ CHANGES = {
     "to 2 Mbit/s": (msgspec.structs.replace(GOOD, rate_bytes_per_s=2.0 * MBIT_S), "laptop"),
     "back to 100 Mbit/s": (GOOD, "rack"),
 }
-_CONFIG = """\
-[gateway]
-listen = "{host}:{port}"
-admin = "{host}:{admin}"
-log = "log"
-journal = "journal"
+_CONFIG = (
+    LISTENS
+    + """\
 [site.home]
 local = true
 [site.office]
@@ -73,6 +70,7 @@ prior = {{ prefill_tokens_per_s = 1000000, overhead_ms = 25, rtt_ms = 20, upload
 owned = true
 price = {{ usd_per_1m_input_tokens = 0.0, usd_per_1m_output_tokens = 0.0 }}
 """
+)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from tidegate.clock import Clock, iso
 from tidegate.core import router
 
 RESULTS = Path(__file__).parent / "results"
+ROW_CHARS = 2000
 
 
 def record(name: str, found: dict[str, object]) -> None:
@@ -25,9 +26,19 @@ def record(name: str, found: dict[str, object]) -> None:
         "at": iso(Clock().now_s()),
         **found,
     }
-    text = json.dumps(result, indent=2) + "\n"
+    text = _text(result)
     (RESULTS / f"{name}.json").write_text(text)
     print(text)
+
+
+def _text(result: dict[str, object]) -> str:
+    """JSON for people and for `git diff`: rows that are longer than a page stand on a line each."""
+    rows = {key: value for key, value in result.items() if isinstance(value, list) and len(str(value[:1])) > ROW_CHARS}
+    text = json.dumps(result | dict.fromkeys(rows), indent=2) + "\n"
+    for key, value in rows.items():
+        lines = ",\n".join("    " + json.dumps(row) for row in value)
+        text = text.replace(f'"{key}": null', f'"{key}": [\n{lines}\n  ]', 1)
+    return text
 
 
 def commit() -> str:

@@ -2,13 +2,13 @@
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from bench.gateway import free_ports
 
 from tidegate.clock import Clock
 from tidegate.http.client import Origin, Pool, fetch
@@ -53,7 +53,7 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port, self.admin_port, local_port = _free_ports(3)
+        self.port, self.admin_port, local_port = free_ports(3)
         model = weights.fetch()
         cpus = sorted(os.sched_getaffinity(0))
         # A port of its own, so that the engine comes back where it was; the model's own template knows no tools.
@@ -125,13 +125,3 @@ async def get_any(port: int, path: bytes) -> Any:
     finally:
         await pool.close()
     return msgspec.json.decode(body)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind((HOST, 0))
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -108,9 +108,8 @@ def test_without_warm_ups_nobody_would_load_it() -> None:
 
 def test_an_engine_that_tells_nothing_is_found_out_and_then_warmed_up() -> None:
     played = Played(bouts=12, tells=False, knows=False)
-    later = [one for one in played.outcomes if one.request.arrived_s > 420.0 * 6]
-    assert [one.request.id for one in later if not one.kept] == []
-    assert sum(one.endpoint == "laptop" for one in later) > 0.6 * len(later)
+    assert [one.request.id for one in played.outcomes if not one.kept] == []
+    assert sum(one.endpoint == "laptop" for one in played.outcomes) > 0.6 * len(played.outcomes)
 
 
 def test_a_load_that_has_a_price_begins_once_that_much_was_missed() -> None:

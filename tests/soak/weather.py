@@ -15,7 +15,6 @@ import msgspec
 from tests import make
 from tests.sim.make import profile
 from tidegate.config.cap import Cap, Period
-from tidegate.core.coldstart import HANGS_S_MAX
 from tidegate.core.model import (
     Decision,
     Ended,
@@ -38,6 +37,7 @@ from tidegate.core.model import (
 from tidegate.core.replay import replay
 from tidegate.core.rules import may_go_to
 from tidegate.core.step import StepTime
+from tidegate.core.warmup import HANGS_S_MAX
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.arrivals import Gamma, Poisson
 from tidegate.sim.ask import Ask

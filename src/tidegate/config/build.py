@@ -9,7 +9,7 @@ from tidegate.config import door, groups, hardware, rule, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
-from tidegate.config.defaults import Defaults, defaults
+from tidegate.config.defaults import Defaults, defaults, warms_up
 from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import WORTH_FACTOR_MAX, BudgetTable, ClassTable, PolicyTable, SloTable
@@ -192,17 +192,10 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         usd_per_s=tariff.usd_per_s(table.running_cost),
         prior=_prior(table.prior, prior),
         machine=machine,
-        warms_up=_warms_up(table, usual, local),
+        warms_up=warms_up(table, local),
         kept_usd_per_s=None if table.keep_loaded_usd_per_hour is None else table.keep_loaded_usd_per_hour / 3600.0,
         beside=_beside(name, table, config),
     )
-
-
-def _warms_up(table: EndpointTable, usual: Defaults, local: bool) -> bool:
-    if table.warm_up is not None:
-        return table.warm_up
-    chats = Capability.CHAT in (table.capabilities or usual.capabilities)
-    return chats and (local if table.owned is None else table.owned) and table.price is None
 
 
 def _beside(name: str, table: EndpointTable, config: Config) -> tuple[str, ...]:

@@ -8,14 +8,14 @@ import msgspec
 
 from tidegate.config import groups, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_url
-from tidegate.config.defaults import defaults
+from tidegate.config.defaults import chats, defaults, warms_up
 from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
 from tidegate.config.secret import Secret, SecretError
-from tidegate.core.model import ANYWHERE, LOCAL, Capability
+from tidegate.core.model import ANYWHERE, LOCAL
 
 # A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
 CANARY_S_MIN = 60.0
@@ -249,13 +249,10 @@ def _canary(path: str, endpoint: EndpointTable, problems: Problems) -> None:
 
 
 def _warm_up(path: str, endpoint: EndpointTable, site: SiteTable | None, problems: Problems) -> None:
-    chats = endpoint.capabilities is None or Capability.CHAT in endpoint.capabilities
-    if endpoint.warm_up and not chats:
+    local = site is not None and site.local
+    if endpoint.warm_up and not chats(endpoint, local):
         problems.add(f"{path}.warm_up", "it is done by a chat, which is none of its capabilities", "leave it out")
-    if endpoint.keep_loaded_usd_per_hour is None or endpoint.warm_up:
-        return
-    owned = endpoint.owned if endpoint.owned is not None else site is not None and site.local
-    if endpoint.warm_up is False or not (chats and owned and endpoint.price is None):
+    if endpoint.keep_loaded_usd_per_hour is not None and not warms_up(endpoint, local):
         problems.add(f"{path}.keep_loaded_usd_per_hour", "its model is not warmed up", "write warm_up = true as well")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tidegate.config.endpoint import EngineKind
+from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.core.model import Capability, Prior, Record, replace
 from tidegate.core.prior import CachePrior
 
@@ -161,3 +161,16 @@ def defaults(engine: EngineKind, local: bool) -> Defaults:
 def _moved(base: Defaults) -> Defaults:
     """The same engine behind a wide-area network."""
     return replace(base, prior=replace(base.prior, **WAN))
+
+
+def chats(table: EndpointTable, local: bool) -> bool:
+    """Whether its model chats."""
+    return Capability.CHAT in (table.capabilities or defaults(table.engine, local).capabilities)
+
+
+def warms_up(table: EndpointTable, local: bool) -> bool:
+    """Whether its model is loaded for nobody in particular: as is written, else where that costs nobody anything."""
+    if table.warm_up is not None:
+        return table.warm_up
+    owned = local if table.owned is None else table.owned
+    return owned and table.price is None and chats(table, local)

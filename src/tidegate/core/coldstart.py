@@ -40,14 +40,6 @@ TOLD_HALF_LIFE_S: Final = 30.0
 SHARE_MIN: Final = 0.02
 # Above, a cold start explains what was measured better than a slow engine does.
 RESPONSIBLE: Final = 0.5
-# A load that failed is not begun again at once: it may have left memory behind, and what fails is often the same.
-REST_S: Final = 10.0
-REST_S_MAX: Final = 600.0
-RESTS_MAX: Final = 8
-# A load for nobody is given up after ten times what one takes, within these: hundreds of gigabytes from a disk that
-# turns take half an hour.
-HANGS_FACTOR: Final = 10.0
-HANGS_S_MIN, HANGS_S_MAX = 60.0, 1800.0
 # Less is not told apart: it would only make a logarithm large.
 TTFT_S_MIN: Final = 0.001
 
@@ -133,10 +125,6 @@ class ColdModel:
     def load_s_mean(self, now_s: float) -> float:
         """What a load takes on average."""
         return Cold(1.0, *self._loads(now_s)).load_s_mean
-
-    def load_within_s(self, now_s: float) -> float:
-        """What takes longer than this is no load any more: a connection hangs, or an engine."""
-        return min(max(HANGS_FACTOR * self.load_s_mean(now_s), HANGS_S_MIN), HANGS_S_MAX)
 
     @property
     def leaves_s(self) -> float:
@@ -240,16 +228,12 @@ class ColdModel:
         state.warm_up.loading = Loading(now_s, predicted) if state.loading is None else state.loading
         state.warm_up.sent = ColdSent(predicted, idle_s, self.resident(), after_wait, warm_s)
 
-    def end_warm_up(self, took_s: float, now_s: float, *, served: bool) -> None:
-        """It is there, or could not be loaded, and then the next one is not begun at once."""
+    def end_warm_up(self, took_s: float | None, now_s: float) -> None:
+        """That is over: the model was there after `took_s`, None where it could not be loaded."""
         warm_up = self.state.warm_up
         sent, warm_up.sent, warm_up.loading = warm_up.sent, None, None
-        if not served:
-            warm_up.failed += 1
-            rest_s = min(REST_S * 2.0 ** (min(warm_up.failed, RESTS_MAX) - 1), REST_S_MAX)
-            warm_up.not_before_s = now_s + rest_s
+        if took_s is None:
             return
-        warm_up.failed = 0
         if sent is not None and sent.idle_s is not None:
             self.learn(sent, took_s, now_s)
         self.used(now_s)

@@ -47,8 +47,6 @@ from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
 SURPRISES: Final = 2
-# The prompt of a request that is for nobody, template included.
-WARM_UP_TOKENS: Final = 32
 # Prompt tokens that an engine of ours is given beyond what it computes: enough for its next iteration.
 AHEAD_TOKENS: Final = 2000.0
 
@@ -424,8 +422,10 @@ class EndpointModel:
             self.memory.answers()
             ttft_s = now_s - reservation.started_s
             self._used(now_s)
+            was_limited = self.health.is_limited
             self.health.first(ttft_s, reservation.ttft_s, len(self.state.reservations), now_s)
-            self._seat()
+            if was_limited or self.health.is_limited:
+                self._seat()
             self._learn_load(reservation, ttft_s, now_s)
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
@@ -458,8 +458,10 @@ class EndpointModel:
         self.cold.ended(in_flight - 1, now_s)
         self._settle(now_s, head_done=oldest is reservation)
         hot = self.cold.was_hot(reservation.cold)
+        was_limited = self.health.is_limited
         silent = self.health.ended(fact, reservation, in_flight, now_s, hot=hot)
-        self._seat()
+        if was_limited or self.health.is_limited:
+            self._seat()
         if reservation.given is not None:
             self._learn_cached(reservation.given, fact, now_s)
         if not reservation.teaches:
@@ -602,10 +604,6 @@ class EndpointModel:
         self.fingerprint = likeness.in_force(self.endpoint, state.fingerprint)
         self.doubts = likeness.doubts(self.endpoint, state.fingerprint, state.trusted)
         self.likeness = likeness.effective(self.endpoint, self.doubts, drifted=state.drifted)
-
-    def load_usd(self, load_s: float) -> float:
-        """What it costs to load the model for nobody in particular, if that takes so long."""
-        return self.endpoint.usd_per_s * load_s + self.cost.usd(WARM_UP_TOKENS, 1.0, 0.0)
 
     def checked(self, fact: Checked) -> None:
         """Take in what a canary found."""

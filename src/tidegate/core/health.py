@@ -18,7 +18,7 @@ RETRY_AFTER_S_MAX: Final = 3600.0
 class Health:
     """One endpoint's breaker, failures, limit and allowances, and when it was heard from last.
 
-    `places` and `failing` read.
+    `places`, `is_limited` and `failing` read.
     """
 
     __slots__ = ("_concurrency", "_state")
@@ -30,6 +30,12 @@ class Health:
     def places(self, places: int) -> int:
         """How many of so many are used."""
         return self._state.limit.of(places)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether fewer are used than there are, or may be once this moment is over."""
+        limit = self._state.limit
+        return limit.most > 0.0 or limit.ramp > 0.0 or limit.refused > 0
 
     def failing(self, now_s: float) -> Failing:
         """How many of its attempts fail between others that serve."""

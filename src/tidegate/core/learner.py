@@ -3,7 +3,7 @@
 from math import inf
 
 from tidegate.core.base import Base
-from tidegate.core.estimator import WARM_UP_TOKENS, EndpointModel
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.hold import latest_start_s
 from tidegate.core.known import Decided, Known
@@ -34,8 +34,6 @@ from tidegate.core.shares import left
 
 # Where the static rule is to take over for no time at all, it still does for the decision that failed.
 STATIC_S_LEAST = 0.001
-# A request that is for nobody, as far as its prediction goes.
-WARM_UP = Started(request_id="", endpoint="", klass="", prompt_tokens=WARM_UP_TOKENS, prompt_bytes=4 * WARM_UP_TOKENS)
 
 
 class Learner:
@@ -108,12 +106,10 @@ class Learner:
                     self._probed(fact, model, now_s)
             case Warming():
                 if (model := known.models.get(fact.endpoint)) is not None:
-                    base = model.base(WARM_UP, known.lengths.at("", 1), now_s)
-                    warm_s = max(base.warm_s, base.sure_s)
-                    model.cold.begin_warm_up(warm_s, base.sigma, now_s, len(model.state.reservations))
+                    known.warm_ups.begun(model, known.lengths.at("", 1), now_s)
             case Warmed():
                 if (model := known.models.get(fact.endpoint)) is not None:
-                    model.cold.end_warm_up(fact.took_s, now_s, served=fact.served)
+                    known.warm_ups.over(model, fact, now_s)
             case Checked():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.checked(fact)

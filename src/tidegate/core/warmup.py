@@ -15,8 +15,10 @@ from typing import Final
 
 import msgspec
 
+from tidegate.core.coldstart import ColdModel
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Request, Started
+from tidegate.core.length import Length
+from tidegate.core.model import Request, Started, Warmed
 from tidegate.core.plan import Option
 from tidegate.core.value import value_usd, worth_usd
 
@@ -24,10 +26,30 @@ from tidegate.core.value import value_usd, worth_usd
 AWAY: Final = 0.5
 # So much of the time passes after which an engine unloads, before its model is used for nobody.
 KEPT_SHARE: Final = 0.8
+# A load that failed is not begun again at once: it may have left memory behind, and what fails is often the same.
+REST_S: Final = 10.0
+REST_S_MAX: Final = 600.0
+RESTS_MAX: Final = 8
+# A load is given up after ten times what one takes, within these: hundreds of gigabytes from a disk take half an hour.
+HANGS_FACTOR: Final = 10.0
+HANGS_S_MIN, HANGS_S_MAX = 60.0, 1800.0
+# The prompt of a request that is for nobody, template included; and that request, as far as its prediction goes.
+WARM_UP_TOKENS: Final = 32
+_ASKED = Started(request_id="", endpoint="", klass="", prompt_tokens=WARM_UP_TOKENS, prompt_bytes=4 * WARM_UP_TOKENS)
+
+
+def within_s(cold: ColdModel, now_s: float) -> float:
+    """What takes longer than this is no load any more: a connection hangs, or an engine."""
+    return min(max(HANGS_FACTOR * cold.load_s_mean(now_s), HANGS_S_MIN), HANGS_S_MAX)
+
+
+def load_usd(model: EndpointModel, load_s: float) -> float:
+    """What it costs to load a model, if that takes so long."""
+    return model.endpoint.usd_per_s * load_s + model.cost.usd(WARM_UP_TOKENS, 1.0, 0.0)
 
 
 class WarmUps:
-    """Of the endpoints that may be warmed up. `missed` and `asked` write, `due` reads."""
+    """Of the endpoints that may be warmed up. `due` reads, the rest writes."""
 
     __slots__ = ("_all", "_models")
 
@@ -60,6 +82,22 @@ class WarmUps:
         if model.endpoint.warms_up:
             model.state.cold.warm_up.asked_s = now_s
 
+    def begun(self, model: EndpointModel, length: Length, now_s: float) -> None:
+        """A load is under way; `length` is that of one token."""
+        base = model.base(_ASKED, length, now_s)
+        warm_s = max(base.warm_s, base.sure_s)
+        model.cold.begin_warm_up(warm_s, base.sigma, now_s, len(model.state.reservations))
+
+    def over(self, model: EndpointModel, fact: Warmed, now_s: float) -> None:
+        """It is there, or could not be loaded, and then the next one is not begun at once."""
+        model.cold.end_warm_up(fact.took_s if fact.served else None, now_s)
+        warm_up = model.state.cold.warm_up
+        if fact.served:
+            warm_up.failed = 0
+        else:
+            warm_up.failed += 1
+            warm_up.not_before_s = now_s + min(REST_S * 2.0 ** (min(warm_up.failed, RESTS_MAX) - 1), REST_S_MAX)
+
     def _may(self, model: EndpointModel, now_s: float) -> bool:
         state = model.state
         warm_up = state.cold.warm_up
@@ -74,7 +112,7 @@ class WarmUps:
             return cold.share > AWAY
         missed_usd = state.cold.warm_up.missed_usd
         # Whether it is away may be as uncertain as you like: to ask for one token tells.
-        if not missed_usd or not cold.share or missed_usd < cold.share * model.load_usd(cold.load_s_mean):
+        if not missed_usd or not cold.share or missed_usd < cold.share * load_usd(model, cold.load_s_mean):
             return cold.share <= AWAY and self._would_go(model, now_s)
         beside = [self._all[name] for name in model.endpoint.beside if name in self._all]
         return not any(self._is_used(other, cold.load_s, now_s) for other in beside)
@@ -96,5 +134,5 @@ class WarmUps:
         idle_s = model.cold.idle_s(now_s)
         if idle_s == inf or idle_s < KEPT_SHARE * model.cold.leaves_s:
             return False
-        toll_usd = warm_up.toll_usd + model.load_usd(model.cold.load_s_mean(now_s))
+        toll_usd = warm_up.toll_usd + load_usd(model, model.cold.load_s_mean(now_s))
         return usd_per_s * (now_s - warm_up.asked_s) <= toll_usd

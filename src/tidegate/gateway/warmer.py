@@ -6,6 +6,7 @@ import msgspec
 
 from tidegate.clock import Clock
 from tidegate.core.model import Capability, Warmed, Warming
+from tidegate.core.warmup import within_s
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.errand import Errands, Fault, NoAnswerError
 from tidegate.gateway.upstream import Upstream
@@ -37,23 +38,23 @@ class Warmer:
             self._dispatch.tell(Warming(endpoint=self._name), self._clock.now_s())
             self._task = asyncio.create_task(self._load())
 
-    async def close(self) -> None:
-        """Give it up; an engine may go on with it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
     def give_up(self) -> None:
-        """The same, without waiting for that."""
+        """Load it no more; the engine may go on with it."""
         if self._task is not None:
             self._task.cancel()
+
+    async def close(self) -> None:
+        """The same, and wait until that is told."""
+        self.give_up()
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _load(self) -> None:
         begun_s, fault = self._clock.now_s(), Fault.BROKEN
         served = False
         try:
             cold = self._dispatch.router.endpoint(self._name).cold
-            await self._errands.ask(self._call, cold.load_within_s(begun_s))
+            await self._errands.ask(self._call, within_s(cold, begun_s))
             served = True
         except NoAnswerError as error:
             fault = error.fault

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from tidegate.core import flight as fly
-from tidegate.core.estimator import WARM_UP_TOKENS
 from tidegate.core.flight import Flight
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -39,6 +38,7 @@ from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
+from tidegate.core.warmup import WARM_UP_TOKENS, within_s
 from tidegate.sim.decider import Decider
 from tidegate.sim.job import Job, Traffic
 from tidegate.sim.loop import Loop
@@ -300,8 +300,7 @@ class World:
             job = Job(request=request, prompt_tokens=WARM_UP_TOKENS, output_tokens=1)
             attempt = Attempt(job, name, self.loop.now_s, hedge=False)
             self._tell(Warming(endpoint=name))
-            within_s = self.router.endpoint(name).cold.load_within_s(self.loop.now_s)
-            self._warming[attempt] = self.loop.now_s + within_s
+            self._warming[attempt] = self.loop.now_s + within_s(self.router.endpoint(name).cold, self.loop.now_s)
             self._places[name].send(attempt)
 
     def _give_up_loads(self) -> None:
