@@ -123,8 +123,8 @@ bench-policy: $(COMPILED)/.built ## what decisions are worth against simple rule
 bench-policy_holdout: $(COMPILED)/.built ## the same with the seed and the rows that nothing was tuned on
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.policy --holdout
 
-bench-policy_terms: $(VENV)/.dev ## what each part of the decision is worth, and what is in its way; TIDEGATE_DATA as above
-	$(BIN)/python -m bench.policy_terms
+bench-policy_terms: $(VENV)/.dev ## what each part of the decision is worth, and what is in its way: a night, or some REGIMES; TIDEGATE_DATA as above
+	$(BIN)/python -m bench.policy_terms --regimes "$(REGIMES)"
 
 bench-policy_changes: $(COMPILED)/.built ## how soon decisions are what they would be, once prices, load or a link have changed; TIDEGATE_DATA as above
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.policy_changes

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.kept import kept_at
 from bench.policy_judge import Task, judge_once
 from bench.policy_judged import Judged, TakenApart, promises
 from bench.policy_page import page
@@ -34,7 +35,7 @@ from bench.record import RESULTS, commit, machine, record
 from tidegate import clock
 
 ROOT = Path(__file__).parent.parent
-PAGES, KEPT = ROOT / "build", ROOT / "build" / "worlds"
+PAGES = ROOT / "build"
 
 
 def show(console: Console, worlds: Sequence[Judged]) -> None:
@@ -105,8 +106,7 @@ def main() -> None:
         for seed in seeds
     ]
     console, begun_s, at = Console(), clock.tick_s(), commit()
-    # What is not committed has no name under which it could be found again.
-    kept = KEPT / at if options.bounds and not options.ray and not at.endswith("+") else None
+    kept = kept_at("policy") if options.bounds and not options.ray else None
     tasks = [Task(Path(data), case, options.bounds, kept) for case in cases]
     worlds = run(_on_ray(tasks) if options.ray else _here(tasks, options.jobs), len(tasks), console)
     show(console, worlds)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.kept import once
 from bench.policy_bounds import bracket
 from bench.policy_figures import (
     Interval,
@@ -39,17 +40,7 @@ class Task(msgspec.Struct, frozen=True):
 
 def judge_once(task: Task) -> Judged:
     """Compare, unless that was done."""
-    if task.kept is None:
-        return judge(task)
-    file = task.kept / f"{task.case.name.replace(' ', '_')}.json"
-    if file.exists():
-        return msgspec.json.decode(file.read_bytes(), type=Judged)
-    found = judge(task)
-    task.kept.mkdir(parents=True, exist_ok=True)
-    whole = file.with_suffix(".new")
-    whole.write_bytes(msgspec.json.encode(found))
-    whole.replace(file)
-    return found
+    return once(task.kept, task.case.name, Judged, lambda: judge(task))
 
 
 def judge(task: Task) -> Judged:

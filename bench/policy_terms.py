@@ -9,7 +9,8 @@ between its last step and the schedule of who knows everything (`bench/policy.py
 An ablation takes one thing out of the decision, and nothing else: what is lost is what it is worth there.
 
 Parts are replaced while the package runs, so that nothing in it is there for a benchmark alone; that works on the
-package as it is written, and not on the compiled one. Writes bench/results/policy_terms.json.
+package as it is written, and not on the compiled one. Writes bench/results/policy_terms.json, with the regimes that
+were left out. All of them take a night; what was found is kept by world, in build/worlds.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.kept import kept_at, once
 from bench.policy_figures import price_factors, tried, unit_usd
 from bench.policy_judged import Ablated, Chained, Terms, lost, point
 from bench.policy_settings import DEVELOPMENT_SEEDS, TRACES, Regime
@@ -69,6 +71,7 @@ class Task(msgspec.Struct, frozen=True):
 
     data: Path
     case: Case
+    kept: Path | None = None
 
 
 class Told(LengthModel):
@@ -150,6 +153,11 @@ def chain(task: Task) -> Iterator[tuple[str, Scene, Makes]]:
     yield "reports", msgspec.structs.replace(world, probe_s=FRESH_PROBE_S), partial(Knowing, world)
 
 
+def take_apart_once(task: Task) -> Terms:
+    """All steps and all ablations, unless that was done."""
+    return once(task.kept, task.case.name, Terms, lambda: take_apart(task))
+
+
 def take_apart(task: Task) -> Terms:
     """All steps and all ablations of one world."""
     world = scene(task.data, task.case)
@@ -202,8 +210,9 @@ def main() -> None:
     if router.__file__.endswith(".so"):
         raise SystemExit("bench.policy_terms replaces parts of the package: run it without the compiled one")
     regimes = chosen(options.regimes, list(Regime)) if options.regimes else REGIMES
+    kept = kept_at("policy_terms")
     tasks = [
-        Task(Path(data), Case(trace, regime, seed))
+        Task(Path(data), Case(trace, regime, seed), kept)
         for regime in regimes
         for trace in chosen(options.only, TRACES)
         for seed in DEVELOPMENT_SEEDS
@@ -212,14 +221,15 @@ def main() -> None:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         line = bar.add_task("worlds", total=len(tasks))
         with get_context("spawn").Pool(options.jobs, maxtasksperchild=8) as pool:
-            for one in pool.imap_unordered(take_apart, tasks):
+            for one in pool.imap_unordered(take_apart_once, tasks):
                 worlds.append(one)
                 bar.advance(line)
     worlds.sort(key=lambda one: one.name)
     show(console, worlds)
     console.print(f"{len(worlds)} worlds in {clock.tick_s() - begun_s:.0f} s")
-    if not (options.only or options.regimes):
-        record("policy_terms", {"worlds": msgspec.to_builtins(worlds)})
+    if not options.only:
+        left = [regime.value for regime in REGIMES if regime not in regimes]
+        record("policy_terms", {"regimes_left": left, "worlds": msgspec.to_builtins(worlds)})
 
 
 def _options() -> argparse.Namespace:
