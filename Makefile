@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-moving_link bench-overload bench-overload_holdout clean
+.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -123,7 +123,7 @@ bench-policy: $(COMPILED)/.built ## what decisions are worth against simple rule
 bench-policy_holdout: $(COMPILED)/.built ## the same with the seed and the rows that nothing was tuned on
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.policy --holdout
 
-bench-policy_terms: $(VENV)/.dev ## what each part of the decision is worth, and what is in its way: a night, or some REGIMES; TIDEGATE_DATA as above
+bench-policy_terms: $(VENV)/.dev ## what each part of the decision is worth, and what is in its way: half an hour, or some REGIMES; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.policy_terms --regimes "$(REGIMES)"
 
 bench-policy_changes: $(COMPILED)/.built ## how soon decisions are what they would be, once prices, load or a link have changed; TIDEGATE_DATA as above
@@ -140,6 +140,9 @@ bench-hedging_holdout: $(VENV)/.dev ## the same with seeds that nothing was tune
 
 bench-engine_faults: $(VENV)/.dev ## what clients see when a real engine dies, or stops, under twenty streams: three minutes
 	$(BIN)/python -m bench.engine_faults
+
+bench-resuming: $(VENV)/.dev ## is a stream that breaks off completed without a word lost or said twice: a thousand cuts of real engines, a quarter of an hour
+	$(BIN)/python -m bench.resuming
 
 bench-moving_link: $(VENV)/.dev ## do requests go to the better side when a link changes, how soon, and do they stay: four minutes
 	$(BIN)/python -m bench.moving_link

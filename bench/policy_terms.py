@@ -10,7 +10,7 @@ An ablation takes one thing out of the decision, and nothing else: what is lost 
 
 Parts are replaced while the package runs, so that nothing in it is there for a benchmark alone; that works on the
 package as it is written, and not on the compiled one. Writes bench/results/policy_terms.json, with the regimes that
-were left out. All of them take a night; what was found is kept by world, in build/worlds.
+were left out. All of them take half an hour on two cores; what was found is kept by world, in build/worlds.
 """
 
 import argparse

@@ -39,7 +39,12 @@ _EVENTS: dict[str, tuple[tuple[State, ...], float, _Fly]] = {
     ),
     f"the end {_OF}": ((State.RELAYING,), 1.0, lambda f, _: f.completed(f.winner)),
     f"a failure {_OF}": ((State.RELAYING,), 1.0, lambda f, s: f.failed(f.winner, s)),
-    "the client leaves": ((State.HELD, State.CALLING, State.RELAYING), 1.0, lambda f, _: f.left()),
+    f"a failure {_OF}, whose rest may be asked for": (
+        (State.RELAYING,),
+        1.0,
+        lambda f, s: f.failed(f.winner, s, may_resume=True),
+    ),
+    "the client leaves": ((State.PLANNED, State.HELD, State.CALLING, State.RELAYING), 1.0, lambda f, _: f.left()),
 }
 _PAGE = """# The states of a request
 
@@ -50,7 +55,8 @@ so that what breaks in the middle is made good elsewhere.
 
 A second attempt starts beside the first at its time, [if it may](../explanation/hedging.md); of several the first to
 show content wins, and the others are cancelled. An answer that goes on is looked at once in `policy.stall_s`, here a
-minute. After content a stream is never begun anew: it ends as it should, or with an error in so many words.
+minute. After content a stream is never begun anew: it ends as it should, or with an error in so many words, and where
+operators allow it, [its rest](../explanation/resuming.md) is asked for elsewhere, twice at most.
 """
 
 
@@ -71,7 +77,8 @@ def _said(action: Action) -> str:
         case GiveUp():
             return "answer with an error"
         case _:
-            return {"Relay": "relay it", "Finish": "finish", "Timer": "set the timer"}[type(action).__name__]
+            names = {"Relay": "relay it", "Resume": "plan its rest", "Finish": "finish", "Timer": "set the timer"}
+            return names[type(action).__name__]
 
 
 def _flown(moves: tuple[str, ...], *, buffered: bool) -> tuple[Flight, float, list[Action]]:

@@ -4,7 +4,21 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tidegate.core.flight import ATTEMPTS_MAX, Action, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, State, Timer
+from tidegate.core.flight import (
+    ATTEMPTS_MAX,
+    RESUMES_MAX,
+    Action,
+    Call,
+    Cancel,
+    Finish,
+    Flight,
+    GiveUp,
+    Hold,
+    Relay,
+    Resume,
+    State,
+    Timer,
+)
 from tidegate.core.model import Run, Step, Wait
 
 ENDPOINTS = ("a", "b", "c")
@@ -32,7 +46,7 @@ class FlightMachine(RuleBasedStateMachine):
         self.relayed: list[str] = []
         self.attempts = 0
         self.wake_s: float | None = None
-        self.finished = self.gave_up = 0
+        self.finished = self.gave_up = self.resumes = 0
         self.client_left = False
 
     @initialize(plan=plans(), buffered=st.booleans(), waits=st.integers(0, 2))
@@ -56,12 +70,17 @@ class FlightMachine(RuleBasedStateMachine):
                     self.open.remove(action.endpoint)
                 case Relay():
                     assert action.endpoint in self.open
-                    assert self.buffered or not self.relayed, "a streamed answer has one author"
+                    assert self.buffered or len(self.relayed) == self.resumes, "a stream has one author at a time"
                     assert self.open == {action.endpoint}, "the losers are cancelled first"
                     self.relayed.append(action.endpoint)
                 case Timer():
                     assert action.at_s >= 0.0
                     self.wake_s = action.at_s
+                case Resume():
+                    assert not self.open, "nobody else has a part of it"
+                    assert not self.buffered, "what nobody has seen is begun anew"
+                    assert action.endpoint == self.relayed[-1]
+                    self.resumes += 1
                 case Hold():
                     assert not self.open, "nothing is held while an attempt is under way"
                     assert isinstance(self.plan[-1], Wait)
@@ -75,10 +94,10 @@ class FlightMachine(RuleBasedStateMachine):
     def content(self, endpoint: str) -> None:
         self.take(self.flight.content(endpoint, self.now_s))
 
-    @rule(endpoint=st.sampled_from(ENDPOINTS))
-    def failed(self, endpoint: str) -> None:
+    @rule(endpoint=st.sampled_from(ENDPOINTS), may_resume=st.booleans())
+    def failed(self, endpoint: str, may_resume: bool) -> None:
         self.open.discard(endpoint)
-        self.take(self.flight.failed(endpoint, self.now_s))
+        self.take(self.flight.failed(endpoint, self.now_s, may_resume=may_resume))
 
     @rule(endpoint=st.sampled_from(ENDPOINTS))
     def completed(self, endpoint: str) -> None:
@@ -97,7 +116,7 @@ class FlightMachine(RuleBasedStateMachine):
             if self.flight.state is State.CALLING:
                 assert self.wake_s > self.now_s or len(self.called) > calls, "a timer that fired does not fire again"
 
-    @precondition(lambda self: self.flight.state is State.HELD)
+    @precondition(lambda self: self.flight.state in (State.HELD, State.PLANNED))
     @rule(plan=plans())
     def decided_again(self, plan: tuple[Step, ...]) -> None:
         self.plan, self.called = plan, []
@@ -118,7 +137,8 @@ class FlightMachine(RuleBasedStateMachine):
     def books_agree(self) -> None:
         if not hasattr(self, "flight"):
             return
-        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2
+        assert self.resumes <= RESUMES_MAX
+        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2 + len(ENDPOINTS) * self.resumes
         assert self.called == [step.endpoint for step in self.plan[: len(self.called)]]
         assert self.finished + self.gave_up <= 1
         landed = self.flight.state is State.LANDED
@@ -126,7 +146,8 @@ class FlightMachine(RuleBasedStateMachine):
         if landed:
             assert not self.open, "no call outlives its flight"
         else:
-            assert bool(self.open) == (self.flight.state is not State.HELD), "in the air something is under way"
+            on_ground = self.flight.state in (State.HELD, State.PLANNED)
+            assert bool(self.open) == (not on_ground), "in the air something is under way"
 
 
 FlightMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None, derandomize=True)

@@ -27,6 +27,7 @@ EVENT = WideEvent(
     why="cheapest_on_time",
     attempts=1,
     hedged=False,
+    resumed=False,
     stream=True,
     status=200,
     outcome="ok",

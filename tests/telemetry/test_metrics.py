@@ -63,6 +63,7 @@ def used() -> Metrics:
     metrics.decided(Why.HOLD_FULL, 3e-5, refused=True)
     metrics.bad_request(404)
     metrics.ruled("long-prompts")
+    metrics.broke_off("resumed")
     metrics.request_ended("interactive", "ok", 0.3, 1.2)
     metrics.key_refused("alice-1", "rate_limit_exceeded")
     metrics.key_ended("alice-1", "ok", 111, 0.25)
@@ -143,6 +144,7 @@ def test_what_was_counted_is_exposed() -> None:
         ("http_protocol_errors_total", {"status": "431"}, 2),
         ("canary_readings_total", {"endpoint": "laptop", "outcome": "near"}, 1),
         ("warm_ups_total", {"endpoint": "laptop", "outcome": "served"}, 1),
+        ("broken_off_total", {"outcome": "resumed"}, 1),
         ("canary_distance_nats", {"endpoint": "laptop"}, 0.01),
         ("cost_usd_total", {"endpoint": "cloud"}, 0.001),
         ("journal_lines_total", {}, 10),

@@ -138,6 +138,7 @@ def policy(table: PolicyTable) -> Policy:
         explore_share=table.explore_share,
         hedge_share=table.hedge_share,
         stall_s=table.stall_s,
+        resume=table.resume,
     )
 
 

@@ -262,6 +262,14 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "prefill of a neighbour takes: a minute.",
         ),
     ] = 60.0
+    resume: Annotated[
+        bool,
+        Meta(
+            description="Where a streamed answer breaks off, ask an endpoint of the same fingerprint for its rest, "
+            "from the text that the client has. Off, since what was said is read and paid for again, and since what "
+            "comes is another draw, unless decoding is greedy: see docs/explanation/resuming.md.",
+        ),
+    ] = False
     explore_share: Annotated[
         float,
         Meta(

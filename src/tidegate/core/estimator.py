@@ -375,6 +375,7 @@ class EndpointModel:
             ),
             output_tokens_high=int(base.length.high_tokens),
             promised_tpot_s=self._promised(fact, base, now_s),
+            said_tokens=fact.said_tokens,
             carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
         )
         if self.owned:

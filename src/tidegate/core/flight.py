@@ -3,10 +3,12 @@
 ```
             start            first content           completed
   PLANNED ---------> CALLING --------------> RELAYING ---------> LANDED
-     |               ^    |                     |                  ^
-     | start: wait   |    | failed: next step   | failed           |
-     v               |    v                     | (buffered: next) |
+   | ^               ^    |                   |  |                 ^
+   | |  start: wait  |    | failed: next step |  | failed          |
+   v |               |    v                   |  | (buffered: next)|
    HELD -------------+  none left: wait, or give up, or client left +
+     |                                        |
+     +---------- failed: its rest ------------+
 ```
 """
 
@@ -62,17 +64,25 @@ class GiveUp(Record, frozen=True, kw_only=True):
     committed: bool
 
 
+class Resume(Record, frozen=True, kw_only=True):
+    """The answer that the client has begun to see broke off there: ask for its rest, under a new plan."""
+
+    endpoint: str
+
+
 class Finish(Record, frozen=True, kw_only=True):
     """The answer is complete."""
 
     endpoint: str
 
 
-Action = Call | Cancel | Relay | Hold | Timer | GiveUp | Finish
+Action = Call | Cancel | Relay | Hold | Timer | Resume | GiveUp | Finish
 
 
 # Over all plans that a request is given: two of the longest. More would multiply load when all are failing.
 ATTEMPTS_MAX = 6
+# What breaks more often is itself what breaks them, and would go from engine to engine.
+RESUMES_MAX = 2
 
 
 class State(Enum):
@@ -86,7 +96,7 @@ class State(Enum):
 
 
 class Flight:
-    """Failover and cutover before the commit point, and cancellation at any time.
+    """Failover and cutover before the commit point, its rest after it where that can be had, cancellation at any time.
 
     `buffered`: nothing reaches the client before the answer is complete, so a failure after first content can still
     be made good elsewhere. An answer that has begun has to bring something in each `stall_s`, and as many tokens as its
@@ -95,10 +105,12 @@ class Flight:
 
     __slots__ = (
         "_buffered",
+        "_committed",
         "_deadlines",
         "_next",
         "_open",
         "_plan",
+        "_resumes",
         "_stall_s",
         "_watched_s",
         "attempts",
@@ -109,6 +121,8 @@ class Flight:
 
     def __init__(self, *, buffered: bool = False, stall_s: float = inf) -> None:
         self._buffered = buffered
+        self._committed = False
+        self._resumes = 0
         self._stall_s = stall_s
         # How many tokens had come of the answer that goes on, when it was looked at last.
         self._watched_s = 0.0
@@ -122,7 +136,7 @@ class Flight:
         self.attempts = 0
 
     def start(self, plan: tuple[Step, ...], now_s: float) -> list[Action]:
-        """Follow this plan. Called again with a new plan after a hold."""
+        """Follow this plan. Called again with a new plan after a hold, and for the rest of an answer."""
         assert self.state in (State.PLANNED, State.HELD), "a plan is followed once"
         assert plan, "an empty plan is a refusal, which has no flight"
         first = plan[0]
@@ -146,6 +160,7 @@ class Flight:
         if self.state is not State.CALLING or endpoint not in self._open:
             return []
         self.state, self.winner = State.RELAYING, endpoint
+        self._committed = not self._buffered
         if len(self._open) == 1:
             return [Relay(endpoint=endpoint)]
         losers = [name for name in self._open if name != endpoint]
@@ -164,14 +179,14 @@ class Flight:
         self.state = State.LANDED
         return [Finish(endpoint=endpoint)]
 
-    def failed(self, endpoint: str, now_s: float) -> list[Action]:
-        """An attempt ended without its answer."""
+    def failed(self, endpoint: str, now_s: float, *, may_resume: bool = False) -> list[Action]:
+        """An attempt ended without its answer. `may_resume`: somebody could be asked for the rest of what has come."""
         if endpoint not in self._open:
             return []
         self._close(endpoint)
         if self.state is State.RELAYING:
             if not self._buffered:
-                return self._give_up(committed=True)
+                return self._resume(may_resume=may_resume)
             self.state, self.winner = State.CALLING, ""
         if self._open:
             return self._timer()
@@ -182,15 +197,17 @@ class Flight:
         """The endpoints of attempts under way."""
         return list(self._open)
 
-    def timer(self, now_s: float, *, may_hedge: bool = True, tokens: int | None = None) -> list[Action]:
+    def timer(
+        self, now_s: float, *, may_hedge: bool = True, tokens: int | None = None, may_resume: bool = False
+    ) -> list[Action]:
         """Time has passed: start what is due, give up what has shown nothing for too long.
 
         `may_hedge`: whether another attempt may start beside those under way; one that may not is left out for good.
         `tokens`: how many have come so far of the answer that goes on; None where it is not the engine's fault that
-        there are no more.
+        there are no more. `may_resume`: see `failed`.
         """
         if self.state is State.RELAYING:
-            return self._look(now_s, tokens)
+            return self._look(now_s, tokens, may_resume=may_resume)
         if self.state is not State.CALLING:
             return []
         actions: list[Action] = []
@@ -214,7 +231,7 @@ class Flight:
         self.state = State.LANDED
         return [Cancel(endpoint=name) for name in names]
 
-    def _look(self, now_s: float, tokens: int | None) -> list[Action]:
+    def _look(self, now_s: float, tokens: int | None, *, may_resume: bool) -> list[Action]:
         """Whether the answer that goes on brings enough to be waited for."""
         if now_s < self._watched_s + self._stall_s:
             return self._watch()
@@ -222,33 +239,42 @@ class Flight:
             came, token_s_max = tokens - self.tokens, self._open[self.winner].token_s_max
             self.tokens = tokens
             if came <= 0 or (token_s_max is not None and came * token_s_max < now_s - self._watched_s):
-                return self._let_go(Silence.TOO_SLOW if came > 0 else Silence.STALLED, now_s)
+                silence = Silence.TOO_SLOW if came > 0 else Silence.STALLED
+                return self._let_go(silence, now_s, may_resume=may_resume)
         self._watched_s = now_s
         return self._watch()
 
-    def _let_go(self, silence: Silence, now_s: float) -> list[Action]:
+    def _let_go(self, silence: Silence, now_s: float, *, may_resume: bool) -> list[Action]:
         """Give up the answer that goes on; what the client has not seen of it can be made good elsewhere."""
         name = self.winner
         self._close(name)
         cancel: list[Action] = [Cancel(endpoint=name, gave_up=silence)]
         if not self._buffered:
-            return cancel + self._give_up(committed=True)
+            return cancel + self._resume(may_resume=may_resume)
         self.state, self.winner = State.CALLING, ""
         return cancel + self._call_next(now_s)
+
+    def _resume(self, *, may_resume: bool) -> list[Action]:
+        """The client has seen the beginning: it gets the rest, or is told."""
+        if not may_resume or self._resumes == RESUMES_MAX:
+            return self._give_up()
+        self._resumes += 1
+        self.state = State.PLANNED
+        return [Resume(endpoint=self.winner)]
 
     def _watch(self) -> list[Action]:
         return [] if self._stall_s == inf else [Timer(at_s=self._watched_s + self._stall_s)]
 
     def _call_next(self, now_s: float) -> list[Action]:
         if self._next == len(self._plan):
-            return self._give_up(committed=False)
+            return self._give_up()
         step = self._plan[self._next]
         if isinstance(step, Wait):
             # A hedge needs no slot that is not free; and whoever keeps failing has had its chances.
             if self._open:
                 return self._timer()
             if self.attempts >= ATTEMPTS_MAX:
-                return self._give_up(committed=False)
+                return self._give_up()
             self.state = State.HELD
             return [Hold(until_s=step.until_s)]
         self._next += 1
@@ -269,6 +295,6 @@ class Flight:
         del self._open[endpoint]
         del self._deadlines[endpoint]
 
-    def _give_up(self, *, committed: bool) -> list[Action]:
+    def _give_up(self) -> list[Action]:
         self.state = State.LANDED
-        return [GiveUp(committed=committed)]
+        return [GiveUp(committed=self._committed)]

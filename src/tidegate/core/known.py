@@ -96,5 +96,4 @@ class Known:
             for option in decided.options:
                 if option.model is model:
                     return option.base
-        length = self.lengths.at(fact.klass, fact.output_tokens_max, fact.model, fact.key, fact.prompt_tokens, turns)
-        return model.base(fact, length, now_s)
+        return model.base(fact, self.lengths.asked(fact, turns), now_s)

@@ -214,12 +214,13 @@ class Learner:
             at_least = cut or fact.ending is not Ending.OK
             self._known.lengths.learn(
                 sent.klass,
-                tokens,
+                # Of an answer that was resumed, all of it.
+                tokens + sent.said_tokens,
                 now_s,
                 at_least=at_least,
                 model=sent.model,
                 key=sent.key,
-                prompt_tokens=sent.prompt_tokens,
+                prompt_tokens=sent.prompt_tokens - sent.said_tokens,
                 session=sent.session,
                 beginning=sent.beginning,
                 turns=sent.turns,

@@ -81,6 +81,18 @@ class Length(msgspec.Struct, frozen=True):
         """What is believed once so many tokens have streamed and more come: of the whole output, not of the rest."""
         return length_of(bins.beyond(self.shares, streamed), self.tokens_max)
 
+    def rest(self, said: int) -> "Length":
+        """What is believed of the rest, once so many tokens have streamed and the answer broke off."""
+        whole = self.given(float(said)) if self.shares else self
+        left = whole.tokens_max if whole.tokens_max is None else max(whole.tokens_max - said, 1)
+        return Length(
+            max(whole.expected_tokens - said, 1.0),
+            max(whole.high_tokens - said, 1.0),
+            max(whole.median_tokens - said, 1.0),
+            whole.sigma,
+            left,
+        )
+
     def ahead(self) -> Ahead | None:
         """How long it is in all, by thirds, once more than each of `bins.AHEAD_TOKENS` has streamed."""
         return bins.ahead(self.shares, self.tokens_max) if self.shares else None
@@ -122,10 +134,17 @@ class LengthModel:
 
     def of(self, request: Request) -> Length:
         """What is believed of the output of this request, with what is known of its conversation."""
-        turns = self.turns(request.session, beginnings_of(request))
-        return self.at(
-            request.klass, request.output_tokens_max, request.model, request.key, request.prompt_tokens, turns
-        )
+        return self.asked(request, self.turns(request.session, beginnings_of(request)))
+
+    def asked(self, request: Request | Started, turns: Turns | None) -> Length:
+        """The same, where what is known of its conversation was looked up already; of the rest of its output, where
+        its client has a part of it.
+        """
+        said, tokens_max = request.said_tokens, request.output_tokens_max
+        if not said:
+            return self.at(request.klass, tokens_max, request.model, request.key, request.prompt_tokens, turns)
+        whole_max, prompt_tokens = None if tokens_max is None else tokens_max + said, request.prompt_tokens - said
+        return self.at(request.klass, whole_max, request.model, request.key, prompt_tokens, turns).rest(said)
 
     def unlearned(self, request: Request) -> Length:
         """What is believed of any output, whatever was counted."""

@@ -78,7 +78,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     `session_moves`. `rulings` are what operators' rules say of it that held when it arrived, in their order. What it
     costs is drawn on `budgets`, by name, those that are to last; a dollar of theirs is worth `budget_price` more than
     itself. No line has that: it is learned, and put in where a decision is made. Its client has tried before, `retry`
-    times.
+    times. Where an answer broke off and its rest is asked for, the client has `said_tokens` of it, which stand at the
+    end of the prompt.
     """
 
     id: str
@@ -110,6 +111,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     budgets: tuple[str, ...] = ()
     budget_price: float = 0.0
     retry: int = 0
+    said_tokens: int = 0
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -321,6 +323,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     preamble_bytes: int = 0
     promised_tpot_s: float | None = None
     urgent: bool = False
+    said_tokens: int = 0
 
 
 class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):
@@ -519,6 +522,7 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
     explore_share: float = 0.0
     hedge_share: float = 0.02
     stall_s: float = 60.0
+    resume: bool = False
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):

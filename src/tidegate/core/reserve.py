@@ -61,7 +61,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most. It was
     expected to take `engine_s` of the seconds of an engine of ours. Where it is `raced` by another attempt, or races
     one, what is paid for the slower of them is lost; of a hedge `hedge_usd` are held back for that.
-    `carried` is what is on the way there until it is.
+    `carried` is what is on the way there until it is. Where it is for the rest of an answer that broke off,
+    `said_tokens` are what its client has of that.
     """
 
     started_s: float
@@ -104,6 +105,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     raced: bool = False
     hedge_usd: float = 0.0
     carried: Carried | None = None
+    said_tokens: int = 0
 
     @property
     def looked_at_s(self) -> float:

@@ -234,6 +234,11 @@ class Router:
         """The model of one endpoint, to read."""
         return self._known.models[name]
 
+    def alike(self, name: str) -> tuple[str, ...]:
+        """The endpoints that are known to have the same model as this one, itself included; none if it is gone."""
+        home = self._known.models.get(name)
+        return () if home is None else tuple([m.name for m in self._known.models.values() if m.is_one_with(home)])
+
     def network(self, endpoint: str) -> NetworkModel | None:
         """The way to an endpoint, to read; None if it is gone."""
         known = self._known.models.get(endpoint)

@@ -12,6 +12,7 @@ from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending, Fingerprint, Record
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
+from tidegate.wire.rest import Continuing
 from tidegate.wire.translate import Translate
 
 Header = tuple[bytes, bytes]
@@ -147,6 +148,11 @@ class Dialect(Protocol):
 
         Raises `BadRequest` for what its dialect cannot say: see `uncarried`.
         """
+        ...
+
+    @property
+    def continuing(self) -> Continuing | None:
+        """How it is asked to go on with the last message of a chat; None where it begins another one."""
         ...
 
     def translator(self, *, streamed: bool, now_s: float) -> Translate | None:

@@ -80,10 +80,25 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: object = None
+
+
 class _Asked(msgspec.Struct):
     model: str = ""
+    messages: list[_Message] = []
+    prompt: object = None
     stream: bool = False
     logprobs: bool | int | None = None
+
+    @property
+    def said(self) -> int:
+        """How many of our words the prompt ends with, where an answer may go on with them: `w1 w2` are two."""
+        last = self.messages[-1] if self.messages else _Message("assistant", self.prompt)
+        words = last.content.split() if isinstance(last.content, str) and last.role == "assistant" else []
+        count = int(words[-1][1:]) if words and words[-1][1:].isdigit() else 0
+        return count if words[-count:] == [f"w{number}" for number in range(1, count + 1)] else 0
 
 
 class FakeEngine:
@@ -193,7 +208,7 @@ class _Answer:
         self._exchange = exchange
         self._asked = asked
         self._script = script
-        self._made = 0
+        self._said = self._made = asked.said
         self._messages = MessageStream() if exchange.path.endswith("/messages") else None
         chat = exchange.path.endswith("/chat/completions") or self._messages is not None
         certainty = script.certainty if chat and asked.logprobs else None
@@ -297,7 +312,7 @@ class _Answer:
         self._engine.in_flight -= 1
         exchange.on_left = None
         words = self._words
-        usage = words.usage(self._made) if self._script.usage else None
+        usage = words.usage(self._made - self._said) if self._script.usage else None
         if self._asked.stream:
             self._write(words.finish())
             if usage is not None:

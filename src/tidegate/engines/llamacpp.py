@@ -22,6 +22,7 @@ from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE, read_error
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.prometheus import gauges
+from tidegate.wire.rest import Continuing
 
 _RUNNING = "llamacpp:requests_processing"
 _QUEUED = "llamacpp:requests_deferred"
@@ -67,6 +68,8 @@ class LlamaCpp:
     """The OpenAI dialect as llama.cpp speaks it."""
 
     name = "llamacpp"
+    # With `--no-prefill-assistant` it begins another message: docs/explanation/resuming.md.
+    continuing = Continuing()
 
     def __init__(self, base_path: str, model: str | None) -> None:
         self._openai = OpenAI(base_path, model)

@@ -12,6 +12,7 @@ from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import Labels, samples
+from tidegate.wire.rest import TRUE, Continuing
 
 _RUNNING = "sglang:num_running_reqs"
 _QUEUED = "sglang:num_queue_reqs"
@@ -50,6 +51,7 @@ class SGLang:
     """The OpenAI dialect as SGLang speaks it."""
 
     name = "sglang"
+    continuing = Continuing(fields={"continue_final_message": TRUE})
 
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`."""

@@ -15,6 +15,7 @@ from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
 from tidegate.wire.prometheus import Labels, count, samples
+from tidegate.wire.rest import FALSE, TRUE, Continuing
 
 _RUNNING = "vllm:num_requests_running"
 _WAITING = "vllm:num_requests_waiting"
@@ -37,6 +38,8 @@ class VLLM:
     """The OpenAI dialect as vLLM speaks it."""
 
     name = "vllm"
+    # Templates of many models cut blanks off the end of each message, and transformers then go on without them.
+    continuing = Continuing(fields={"continue_final_message": TRUE, "add_generation_prompt": FALSE}, trims=True)
 
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`."""

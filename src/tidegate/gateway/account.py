@@ -42,6 +42,7 @@ class Account:
     """Keeps the books of one request."""
 
     __slots__ = (
+        "_asked",
         "_call",
         "_dispatch",
         "_first_s",
@@ -66,7 +67,8 @@ class Account:
         """`request_id` is the client's own, or ours where it gave none."""
         self._dispatch = dispatch
         self._call = call
-        self._request = request
+        # As it came, and as it is asked for now: of an answer that broke off, its rest.
+        self._request = self._asked = request
         self._request_id = request_id
         self._received_s = received_s
         self._grant = grant
@@ -87,11 +89,16 @@ class Account:
         """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's."""
         if not upstream.asks_money:
             return None
-        lease_id = f"{self._request.id}/{attempt}"
-        refused = self._dispatch.spending.hold(lease_id, self._request.key, upstream.endpoint, self._call, now_s)
+        lease_id = f"{self._asked.id}/{attempt}"
+        refused = self._dispatch.spending.hold(lease_id, self._asked.key, upstream.endpoint, self._call, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
         return refused
+
+    def resumed(self, call: Call, request: Request, now_s: float) -> None:
+        """Its answer broke off: from now on the rest is asked for."""
+        self._call, self._asked = call, request
+        self._dispatch.resumed(request, now_s)
 
     def pays(self, endpoint: str) -> bool:
         """Whether something is held back for the attempt there."""
@@ -99,7 +106,7 @@ class Account:
 
     def held(self, now_s: float) -> None:
         """It waits for a slot."""
-        self._dispatch.tell(Held(request=self._request), now_s)
+        self._dispatch.tell(Held(request=self._asked), now_s)
 
     def unheld(self, now_s: float, *, released: bool) -> None:
         """It waits no more. `released`: and will not be sent."""
@@ -110,7 +117,7 @@ class Account:
 
     def started(self, upstream: Upstream, now_s: float, *, hedge: bool) -> None:
         """An attempt begins: from here on the endpoint's capacity is reserved."""
-        request, endpoint = self._request, upstream.endpoint.name
+        request, endpoint = self._asked, upstream.endpoint.name
         self._upstreams[endpoint] = upstream
         fact = Started(
             request_id=request.id,
@@ -128,6 +135,7 @@ class Account:
             preamble_bytes=request.preamble_bytes,
             promised_tpot_s=request.slo.tpot_s,
             urgent=is_urgent(request),
+            said_tokens=request.said_tokens,
         )
         self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge
@@ -177,7 +185,7 @@ class Account:
         )
         if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
             # The most of any attempt: what hedging repeats is our affair, not the client's.
-            prompt_tokens = self._request.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
+            prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
             self._used_tokens = max(self._used_tokens, prompt_tokens + (fact.output_tokens or 0))
         billed_usd = self._billed_usd(attempt, fact)
         lease_id = self._leases.pop(attempt.endpoint, None)
@@ -207,7 +215,7 @@ class Account:
         if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # A whole answer that does not say what it took: unknown is never nothing, so it is the most it can be.
             return upper_usd(endpoint, self._call)
-        prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._request.prompt_tokens
+        prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,
             fact.output_tokens or 0,
@@ -254,16 +262,17 @@ class Account:
         code: str | None = None,
     ) -> None:
         """The request has ended: count it, and write its one line."""
-        request = self._request
+        request, said_tokens = self._request, self._asked.said_tokens
         ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
+        output_tokens = None if attempt is None else _output_tokens(attempt)
         told = judged(
             request,
             decision,
             _ENDINGS.get(outcome, Ending.FAILED),
             ttft_s=ttft_s,
             e2e_s=now_s - request.arrived_s,
-            output_tokens=None if attempt is None else _output_tokens(attempt),
+            output_tokens=None if output_tokens is None else output_tokens + said_tokens,
         )
         if told is not None:
             self._dispatch.tell(told, now_s)
@@ -288,7 +297,8 @@ class Account:
                 outcome=outcome,
                 code=code,
                 cause=self.cause,
-                prompt_tokens=usage.prompt_tokens if usage else request.prompt_tokens,
+                resumed=said_tokens > 0,
+                prompt_tokens=usage.prompt_tokens if usage else self._asked.prompt_tokens,
                 output_tokens=usage.output_tokens if usage else None,
                 ttft_s=ttft_s,
                 predicted_ttft_s=self._predicted_ttft_s,

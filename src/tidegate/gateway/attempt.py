@@ -123,6 +123,11 @@ class Attempt:
         """Whether nothing more is to come of it."""
         return self._over
 
+    @property
+    def paused(self) -> bool:
+        """Whether its client keeps it from reading."""
+        return self._paused
+
     def cancel(self) -> None:
         """Nobody wants it any more: the connection closes, which is how the engine learns."""
         self._over = True
@@ -201,6 +206,8 @@ class Attempt:
             return
         out = self.reader.end()
         if self.reader.failure is not None:
+            if out:
+                self.relay(out)
             self._broke(self.reader.failure)
             return
         self._complete(out)

@@ -195,6 +195,16 @@ class Dispatch:
                 if self.router.is_news(told, now_s):
                     self.tell(told, now_s)
 
+    @property
+    def resumes(self) -> bool:
+        """Whether the rest of an answer that broke off is asked for."""
+        return self._policy.resume
+
+    def resumed(self, request: Request, now_s: float) -> None:
+        """Write down what is asked for from now on, under the same id."""
+        if self._journal is not None:
+            self._journal.append(request, now_s)
+
     def tell(self, fact: Observation, now_s: float) -> None:
         """Tell the router a fact, and write it down."""
         failure: Exception | None = None

@@ -11,6 +11,7 @@ from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import EXPIRED, NEVER_HERE, SILENCES, forbidden, last_word
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
+from tidegate.gateway.resumption import Resumption
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.wire.aggregate import Aggregator
@@ -36,6 +37,8 @@ class Drive:
         "_flight",
         "_held",
         "_passed_over",
+        "_relayed",
+        "_resumption",
         "_stream",
         "_timeout_s",
         "_uncarried",
@@ -68,6 +71,10 @@ class Drive:
         # Those under way: what is in here has started and not ended.
         self._attempts: dict[str, Attempt] = {}
         self._failure: Failure | None = None
+        # Whose content the client was given last.
+        self._relayed: Attempt | None = None
+        resumes = call.stream and dispatch.resumes
+        self._resumption = Resumption(dispatch, call, request) if resumes else None
         self._held = False
         self._timeout_s: dict[str, float] = {}
         # Endpoints whose dialect cannot say what is asked: a turn at one of them would come to nothing again.
@@ -100,7 +107,7 @@ class Drive:
             plan = tuple(step for step in plan if isinstance(step, Wait) or step.endpoint not in self._uncarried)
             if not plan:
                 self._unhold(now_s, released=True)
-                self._fail(committed=False, now_s=now_s)
+                self._fail(committed=self._exchange.started, now_s=now_s)
                 return
         self._timeout_s = {s.endpoint: s.timeout_s for s in plan if not isinstance(s, Wait)}
         self._act(self._flight.start(plan, now_s), now_s)
@@ -111,7 +118,8 @@ class Drive:
         relayed = self._attempts.get(flight.winner)
         tokens = None if relayed is None else relayed.look()
         may_hedge = self._dispatch.router.may_hedge(flight.open)
-        self._act(flight.timer(now_s, may_hedge=may_hedge, tokens=tokens), now_s)
+        may_resume = self._may_resume(relayed)
+        self._act(flight.timer(now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume), now_s)
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
@@ -147,8 +155,8 @@ class Drive:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
         usage = attempt.reader.usage
-        call = self._call
-        if usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
+        call, whole = self._call, not self.request.said_tokens
+        if whole and usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
             self._dispatch.ratio(self.request.model).learn(call.text_bytes, call.messages, usage.prompt_tokens)
         self._ended(attempt, Ending.OK, now_s)
         actions = self._flight.completed(attempt.endpoint)
@@ -161,14 +169,15 @@ class Drive:
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
+        may_resume = self._may_resume(attempt)
         self._ended(attempt, failure.ending, now_s, failure.cause, failure.retry_after_s)
         self._remember(failure)
         if failure.final and self._flight.state is fly.State.CALLING:
             # The request is at fault: whatever else is tried would say the same.
             self._abandon(now_s, Ending.CANCELLED)
-            self._fail(committed=False, now_s=now_s)
+            self._fail(committed=self._exchange.started, now_s=now_s)
         else:
-            self._act(self._flight.failed(attempt.endpoint, now_s), now_s)
+            self._act(self._flight.failed(attempt.endpoint, now_s, may_resume=may_resume), now_s)
 
     # --- what the flight says -------------------------------------------------------------------------------------
 
@@ -193,10 +202,28 @@ class Drive:
                     self._relay(action.endpoint)
                 case fly.Hold():
                     self._hold(now_s)
+                case fly.Resume():
+                    self._resume(now_s)
                 case fly.GiveUp():
                     self._fail(committed=action.committed, now_s=now_s)
                 case fly.Finish():
                     raise AssertionError("only a completed attempt finishes a flight")
+
+    def _may_resume(self, attempt: Attempt | None) -> bool:
+        """Whether the rest of what this attempt gives the client could be had, if it broke off now."""
+        if self._resumption is None or attempt is None or attempt is not self._relayed:
+            return False
+        return self._resumption.may(attempt)
+
+    def _resume(self, now_s: float) -> None:
+        """Ask for the rest of the answer that broke off, where its turn is best."""
+        resumption, broken = self._resumption, self._relayed
+        assert resumption is not None, "nothing is resumed unless it may be"
+        assert broken is not None, "nothing breaks off that was not relayed"
+        resumption.broke(broken, self._account.spent_usd, now_s)
+        self.request = resumption.request
+        self._account.resumed(resumption.call, resumption.request, now_s)
+        self.turn(now_s)
 
     def _hold(self, now_s: float) -> None:
         if not self._held:
@@ -218,9 +245,10 @@ class Drive:
             if why is not None:
                 self._pass_over(action.endpoint, forbidden(why), now_s)
                 return
-        upstream = dispatch.upstreams[action.endpoint]
+        upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
+        call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
         try:
-            outgoing = upstream.dialect.outgoing(self._call, upstream.model or self.request.model, upstream.headers)
+            outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
             # This engine's dialect cannot say what is asked, and the next one's may.
             self._uncarried.add(action.endpoint)
@@ -232,20 +260,20 @@ class Drive:
             return
         self._unhold(now_s, released=False)
         self._account.started(upstream, now_s, hedge=action.hedge)
-        engine = upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s)
+        read = reader if resumption is None else resumption.reader(action.endpoint, again)
         attempt = Attempt(
             action.endpoint,
             upstream.dialect,
             outgoing,
-            reader(
-                self._call,
+            read(
+                call,
                 streamed=outgoing.streamed,
-                engine=engine,
+                engine=upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s),
                 client=self._client,
-                now_s=self._dispatch.clock.now_s,
+                now_s=dispatch.clock.now_s,
             ),
             self,
-            self._dispatch.clock.now_s,
+            dispatch.clock.now_s,
             hedge=action.hedge,
         )
         self._attempts[action.endpoint] = attempt
@@ -290,14 +318,20 @@ class Drive:
         exchange = self._exchange
         if not self._call.stream:
             return
-        headers, lines = self._account.headers(self._decision, self._sent, endpoint)
-        kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
-        exchange.start(200, (kind, NO_CACHE, *headers), lines)
-        attempt = self._attempts.get(endpoint)
+        attempt, broken = self._attempts.get(endpoint), self._relayed
+        if broken is None:
+            headers, lines = self._account.headers(self._decision, self._sent, endpoint)
+            kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
+            exchange.start(200, (kind, NO_CACHE, *headers), lines)
+        else:
+            self._dispatch.metrics.broke_off("resumed")
+            if broken.paused and attempt is not None:
+                # The client has not caught up yet with what it was given before.
+                attempt.pause()
         # An answer without content is over when it may pass.
         if attempt is not None:
             exchange.on_pause, exchange.on_resume = attempt.pause, attempt.resume
-            attempt.relay = exchange.write
+            attempt.relay, self._relayed = exchange.write, attempt
             if isinstance(attempt.reader, Translated):
                 self._stream = attempt.reader
 
@@ -364,6 +398,10 @@ class Drive:
                 self._cancel(action.endpoint, now_s, ending, cause)
 
     def _refuse(self, decision: Decision, now_s: float) -> None:
+        if self._exchange.started:
+            # Nobody takes the rest of an answer; what its client is told is why it broke off.
+            self._fail(committed=True, now_s=now_s)
+            return
         router = self._dispatch.router
         windows = tuple(
             router.endpoint(name).context_tokens
@@ -382,11 +420,15 @@ class Drive:
             # A final failure is relayed in the engine's words, and these may quote the prompt.
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return
-        exchange = self._exchange
+        exchange, message = self._exchange, reply.message
+        if self._resumption is not None:
+            fault = self._resumption.fault
+            self._dispatch.metrics.broke_off("refused" if fault else "failed")
+            message += f" Its rest was not asked for: {fault}." if fault else ""
         if self._stream is None:
-            event = error_event(reply.message, reply.kind, reply.param, reply.code)
+            event = error_event(message, reply.kind, reply.param, reply.code)
         else:
-            event = self._stream.error(reply.message, reply.kind, reply.param, reply.code)
+            event = self._stream.error(message, reply.kind, reply.param, reply.code)
 
         def release() -> None:
             # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.

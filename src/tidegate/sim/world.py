@@ -351,8 +351,8 @@ class World:
                     self._over(drive, "failed_mid_stream" if action.committed else "failed")
                 case fly.Relay():
                     pass
-                case fly.Finish():
-                    raise AssertionError("only a completed attempt finishes a flight")
+                case fly.Finish() | fly.Resume():
+                    raise AssertionError("only a completed attempt finishes a flight, and none is resumed here")
 
     def _send(self, drive: _Drive, action: fly.Call) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint

@@ -128,9 +128,9 @@ def fingerprint(endpoint: Endpoint, upstream: Upstream) -> str:
 def settings(policy: Policy) -> dict[str, int | float]:
     """The policy as a checkpoint keeps it: in the clear, so that a difference can be named.
 
-    Who explores, hedges or has no patience learns the same, of more endpoints.
+    Who explores, hedges, resumes or has no patience learns the same, of more endpoints.
     """
-    other = ("explore_share", "hedge_share", "stall_s")
+    other = ("explore_share", "hedge_share", "stall_s", "resume")
     return {name: getattr(policy, name) for name in policy.__struct_fields__ if name not in other}
 
 

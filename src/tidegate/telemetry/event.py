@@ -16,6 +16,7 @@ class WideEvent(Record, frozen=True, kw_only=True, tag="request"):
     why: str | None
     attempts: int
     hedged: bool
+    resumed: bool
     stream: bool
     status: int
     outcome: str

@@ -143,6 +143,13 @@ TABLE: tuple[Spec, ...] = (
         help="Readings of canaries: `near` to the reference or `far`, or why there was none.",
     ),
     Spec(
+        name="broken_off",
+        type="counter",
+        labels=("outcome",),
+        help="Streams that broke off after content, where their rest may be asked for: `resumed`, `refused` (its rest "
+        "cannot be asked for), `failed` (it could, and nobody gave it).",
+    ),
+    Spec(
         name="warm_ups",
         type="counter",
         labels=("endpoint", "outcome"),
@@ -290,6 +297,10 @@ class Metrics:
     def fell_back(self, cause: str) -> None:
         """The static rule took over by itself."""
         self._counters["fallbacks"].add((cause,))
+
+    def broke_off(self, outcome: str) -> None:
+        """A stream broke off after content, and this became of it."""
+        self._counters["broken_off"].add((outcome,))
 
     def ruled(self, rule: str) -> None:
         """An operators' rule held of a request."""

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from tidegate.wire.chunks import Choice, Timings, Usage, quick_chunk, read_chunk
+from tidegate.wire.said import Said
 from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
 
 # Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours.
@@ -61,7 +62,8 @@ class StreamReader:
     clients that asked for it. `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be
     read, or tells of an error, is `failure` and does not pass.
 
-    `completions` is how many choices were asked for: without a `[DONE]`, the end of fewer is no end.
+    `completions` is how many choices were asked for: without a `[DONE]`, the end of fewer is no end. What passes is
+    gathered in `said`, where somebody wants it.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class StreamReader:
         "_letters",
         "_open",
         "_running",
+        "_said",
         "content",
         "done",
         "done_frame",
@@ -84,8 +87,9 @@ class StreamReader:
         "usage",
     )
 
-    def __init__(self, *, include_usage: bool, completions: int = 1) -> None:
+    def __init__(self, *, include_usage: bool, completions: int = 1, said: Said | None = None) -> None:
         self._include_usage = include_usage
+        self._said = said
         self._completions = completions
         self._frames = Frames()
         self._held: list[bytes] = []
@@ -184,6 +188,8 @@ class StreamReader:
         self.output_chunks += 1
         if isinstance(delta.content, str):
             self._letters += len(delta.content)
+        if self._said is not None:
+            self._said.take(frame, chunk)
         return True
 
     def _take(self, frame: bytes) -> bool:
@@ -205,6 +211,8 @@ class StreamReader:
             self.content = True
             self.output_chunks += 1
             self._letters += chunk.letters
+            if self._said is not None:
+                self._said.take(data, chunk)
         if chunk.timings is not None:
             self.timings = chunk.timings
         for choice in choices or ():

@@ -7,6 +7,8 @@ from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.chunks import Timings, Usage
 from tidegate.wire.errors import error_event
 from tidegate.wire.openai import Call
+from tidegate.wire.rest import Seam
+from tidegate.wire.said import Said
 from tidegate.wire.sse import BadStream
 from tidegate.wire.stream import Reader, StreamReader
 from tidegate.wire.whole import WholeReader
@@ -66,11 +68,13 @@ class Client(Protocol):
 class Translated:
     """See `Reader`. Around a reader of the hub's: `engine` stands before it, `client` or `whole` behind it.
 
+    `seam` joins the rest of an answer to its beginning; `stream` has then translated that.
+
     `whole` puts an answer that was gathered into the client's dialect. What cannot be translated is a `failure` as if
     the endpoint had sent no answer: another endpoint may do better.
     """
 
-    __slots__ = ("_closing", "_engine", "_inner", "_result", "_stream", "_whole")
+    __slots__ = ("_closing", "_engine", "_inner", "_result", "_seam", "_whole", "stream")
 
     def __init__(
         self,
@@ -79,10 +83,12 @@ class Translated:
         engine: Translate | None = None,
         stream: ClientStream | None = None,
         whole: Callable[[bytes], bytes] | None = None,
+        seam: Seam | None = None,
     ) -> None:
         self._inner = inner
         self._engine = engine
-        self._stream = stream
+        self._seam = seam
+        self.stream = stream
         self._whole = whole
         self._closing: bytes | None = None
         self._result: bytes | None = None
@@ -105,7 +111,7 @@ class Translated:
     @property
     def done_frame(self) -> bytes:
         """See `Reader`. What ends the client's stream stands here, its usage included."""
-        if self._stream is None:
+        if self.stream is None:
             return self._inner.done_frame
         return self._closing or b""
 
@@ -136,7 +142,9 @@ class Translated:
             return self._inner.failure
         if self._engine is not None and self._engine.failure is not None:
             return self._engine.failure
-        return None if self._stream is None else self._stream.failure
+        if self._seam is not None and self._seam.failure is not None:
+            return self._seam.failure
+        return None if self.stream is None else self.stream.failure
 
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
@@ -159,9 +167,9 @@ class Translated:
 
     def error(self, message: str, kind: str, param: str | None, code: str | None) -> bytes:
         """The last event of a stream that broke, in the client's dialect."""
-        if self._stream is None:
+        if self.stream is None:
             return error_event(message, kind, param, code)
-        return self._stream.error(message, kind, code)
+        return self.stream.error(message, kind, code)
 
     def result(self) -> bytes:
         """The answer in the client's dialect."""
@@ -171,10 +179,12 @@ class Translated:
         return self._inner.result()
 
     def _passed(self, data: bytes) -> bytes:
-        if self._stream is not None:
-            out = self._stream.feed(data) if data else b""
+        if self._seam is not None:
+            data = self._seam.feed(data)
+        if self.stream is not None:
+            out = self.stream.feed(data) if data else b""
             if self.done and self._closing is None:
-                self._closing = self._stream.end()
+                self._closing = self.stream.end()
             return out
         if self._whole is not None and self.done and self._result is None:
             inner = self._inner
@@ -193,16 +203,26 @@ def reader(
     engine: Translate | None = None,
     client: Client | None = None,
     now_s: Callable[[], float],
+    said: Said | None = None,
+    seam: Seam | None = None,
+    stream: ClientStream | None = None,
 ) -> "Reader | Translated":
-    """What reads one attempt's answer. `streamed`: the engine streams it; `client` is None for OpenAI's own dialect."""
+    """What reads one attempt's answer. `streamed`: the engine streams it; `client` is None for OpenAI's own dialect.
+
+    What passes of a stream is gathered in `said`. With a `seam` it is the rest of an answer whose beginning `stream`
+    has translated, where its client has another dialect.
+    """
     inner: StreamReader | Aggregator | WholeReader
     if not streamed:
         inner = WholeReader(call.kind)
     elif call.stream:
         # Other dialects always tell the usage.
-        inner = StreamReader(include_usage=call.include_usage or client is not None, completions=call.completions)
+        usage = call.include_usage or client is not None
+        inner = StreamReader(include_usage=usage, completions=call.completions, said=said)
     else:
         inner = Aggregator(call.kind, completions=call.completions)
+    if seam is not None:
+        return Translated(inner, engine=engine, stream=stream, seam=seam)
     if client is None:
         return inner if engine is None else Translated(inner, engine=engine)
     if call.stream:

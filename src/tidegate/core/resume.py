@@ -1,0 +1,30 @@
+"""What is left of a request whose answer broke off: it is decided like any other, among those with the same model."""
+
+from tidegate.core.model import Request, replace
+from tidegate.core.ruling import Ruling
+
+# Where such a request may go, in the words of a rule; no operators' rule has a name with a blank in it.
+RULE = "the rest of its answer"
+
+
+def rest_of(
+    request: Request, *, said_tokens: int, said_bytes: int, spent_usd: float, to: tuple[str, ...], now_s: float
+) -> Request:
+    """The request for what its client does not have yet, of a `request` as it came: it goes `to` these endpoints alone.
+
+    What was said stands at the end of the prompt. Its next content is promised as soon from now on as its first was,
+    and the whole as it was.
+    """
+    slo, tokens_max, usd_max = request.slo, request.output_tokens_max, request.cost_usd_max
+    if slo.ttft_s is not None:
+        slo = replace(slo, ttft_s=now_s - request.arrived_s + slo.ttft_s)
+    return replace(
+        request,
+        prompt_tokens=request.prompt_tokens + said_tokens,
+        prompt_bytes=request.prompt_bytes + said_bytes,
+        output_tokens_max=None if tokens_max is None else max(tokens_max - said_tokens, 1),
+        slo=slo,
+        cost_usd_max=None if usd_max is None else max(usd_max - spent_usd, 0.0),
+        rulings=(*request.rulings, Ruling(rule=RULE, to=to)),
+        said_tokens=said_tokens,
+    )
