@@ -39,6 +39,9 @@ from tidegate.wire.intake import ClassTable
 DEFAULT_CLASS = "interactive"
 # A lease outlives its request by more than clocks and the last bytes take.
 LEASE_MARGIN_S = 60.0
+# A client that keeps its connection, and asks now and then, learns within this of a gateway that goes down from the
+# answer to its last request, and not from a connection that is gone.
+IDLE_S = 1.0
 # Administration is for people and scrapers: small questions, few at a time.
 ADMIN_LIMITS = Limits(body_bytes_max=64 * 1024, connections_max=100)
 
@@ -214,7 +217,7 @@ class Gateway:
     async def stop(self) -> None:
         """Finish what is under way, for a bounded time, then close everything."""
         self._draining = True
-        await self.server.close(self._built.gateway.drain_s)
+        await self.server.close(self._built.gateway.drain_s, IDLE_S)
         await self.reloader.close()
         for task in self._tasks:
             task.cancel()

@@ -83,14 +83,21 @@ class Server:
         )
         self._sweep()
 
-    async def close(self, grace_s: float) -> None:
-        """Accept nothing new, let what has begun finish for up to `grace_s`, then drop the rest."""
+    async def close(self, grace_s: float, idle_s: float = 0.0) -> None:
+        """Accept nothing new, let what has begun finish for up to `grace_s`, then drop the rest.
+
+        A connection on which nothing has begun is closed after `idle_s`: its client may be about to ask, and what it
+        asks is answered, with the word that this was the last.
+        """
         assert self._listener is not None, "not started"
         self.closing = True
         self._listener.close()
+        idle_s = min(idle_s, grace_s)
+        if idle_s:
+            await self._wait_until_empty(idle_s)
         for connection in list(self.connections):
             connection.retire()
-        await self._wait_until_empty(grace_s)
+        await self._wait_until_empty(grace_s - idle_s)
         for connection in list(self.connections):
             connection.transport.abort()
         await self._wait_until_empty(grace_s=None)
