@@ -20,7 +20,8 @@ class Clock:
     """Seconds since the Unix epoch that never run backwards within one process.
 
     Journals need absolute times, estimators need steady ones: the epoch is read once and the
-    monotonic clock counts from there.
+    monotonic clock counts from there. That one stands still while a machine sleeps, and knows nothing of a system's
+    clock that is put right later: see `catch_up`.
     """
 
     __slots__ = ("_offset_s",)
@@ -31,6 +32,14 @@ class Clock:
     def now_s(self) -> float:
         """Seconds since the epoch."""
         return self._offset_s + time.monotonic()
+
+    def behind_s(self) -> float:
+        """How far the system's clock is ahead of this one; negative where it was put back."""
+        return time.time() - self.now_s()
+
+    def catch_up(self) -> None:
+        """Go on from the system's time where that is ahead. For a moment in which nothing is being timed."""
+        self._offset_s += max(0.0, self.behind_s())
 
 
 def cpu_s() -> float:

@@ -25,6 +25,7 @@ from tidegate.gateway.handle import Handler
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reload import Reloader
 from tidegate.gateway.spending import Spending
+from tidegate.gateway.timekeeper import Timekeeper
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
 from tidegate.state.keys import KeyFile, caps
@@ -86,6 +87,7 @@ class Gateway:
         self.fleet: Fleet
         self.server: Server
         self.admin: Server
+        self.timekeeper: Timekeeper
 
     async def start(self) -> None:
         """Listen, having probed every endpoint once."""
@@ -138,7 +140,9 @@ class Gateway:
         tls = self._tls = None if settings.tls is None else settings.tls.context()
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
-        self._tasks = [asyncio.create_task(job) for job in (auth.watch(), self.reloader.watch())]
+        self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
+        jobs = (auth.watch(), self.reloader.watch(), self.timekeeper.watch())
+        self._tasks = [asyncio.create_task(job) for job in jobs]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
         if (overrides := self.router.overrides) != Overrides():
@@ -237,6 +241,11 @@ class Gateway:
     def ready(self) -> bool:
         """Whether a request may be sent here: some endpoint is up, and the gateway is not going down."""
         return not self._draining and any(self.router.endpoint(n).state.up for n in self.dispatch.upstreams)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing is under way that is timed: no request, no probe and no errand."""
+        pools = [upstream.pool.statistics() for upstream in self.dispatch.upstreams.values()]
+        return not self.dispatch.in_flight and all(pool.open == pool.idle and not pool.waiting for pool in pools)
 
     def _auth(self) -> Auth:
         """Raises KeysError where the file of keys cannot be read."""

@@ -1,0 +1,55 @@
+"""A gateway whose disk fills up and is cleared, in a mount namespace of its own: `test_disk.py` runs it."""
+
+import asyncio
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from tests.gateway.harness import Answer, House, chat, house, local, remote
+from tests.http.harness import eventually
+
+SIZE = "2m"
+
+
+async def filling(folder: Path) -> None:
+    """Ours serve whatever the disk does, nothing is paid for that cannot be written down, and then all is as before."""
+    budget = {"usd_per_day": 100, "ledger": "ledger"}
+    async with house(folder, budget=budget, gateway={"state_s": 1}, laptop=local(), cloud=remote()) as home:
+        assert (await home.ask()).endpoint == "laptop"
+        ballast = folder / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        for number in range(20):
+            answer = await home.ask(chat(f"{number}", stream=number % 2 == 0))
+            assert (answer.status, answer.endpoint) == (200, "laptop")
+        answer = await _paid(home)
+        assert answer.error["code"] == "spending_unrecorded"
+        assert not home.engines["cloud"].seen
+        ballast.unlink()
+        assert (await _paid(home)).endpoint == "cloud"
+        await eventually(lambda: home.gateway.keeper.status().saved_at_s is not None)
+    # The house has found that the journal replays, without a line lost.
+    told = [line["event"].partition(" ")[0] for line in home.log("event") if line["level"] == "error"]
+    assert sorted(told) == sorted(["journal:", f"{folder}/ledger:", "learned"])
+    assert len(home.log()) == 23
+
+
+async def _paid(home: House) -> Answer:
+    """What is answered where only the vendor may be asked."""
+    await home.change("PUT", "/api/endpoints/laptop/drain")
+    try:
+        return await home.ask()
+    finally:
+        await home.change("DELETE", "/api/endpoints/laptop/drain")
+
+
+def mount(folder: Path, *options: str) -> None:
+    subprocess.run(["mount", *options, str(folder)], check=True)
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    mount(place, "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs")
+    asyncio.run(filling(place))

@@ -1,0 +1,81 @@
+"""A machine that slept, or whose clock was set: time goes on from there, and nothing looks slow because of it."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.harness import House, chat, house, local
+from tests.http.harness import eventually
+from tidegate.clock import Clock
+from tidegate.engines.fake import Script
+
+NIGHT_S = 8 * 3600.0
+
+
+class Slept(Clock):
+    """A clock that stood still for so long, as the system's shows."""
+
+    __slots__ = ("slept_s",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slept_s = 0.0
+
+    def behind_s(self) -> float:
+        return super().behind_s() + self.slept_s
+
+
+def told(home: House) -> list[float]:
+    return [line["by_s"] for line in home.log("event") if "clock" in line["event"]]
+
+
+async def test_after_a_sleep_time_goes_on_from_the_systems(tmp_path: Path) -> None:
+    clock = Slept()
+    async with house(tmp_path, laptop=local(), clock=clock) as home:
+        await home.ask()
+        before_s = clock.now_s()
+        clock.slept_s = NIGHT_S
+        await eventually(lambda: home.gateway._is_quiet())
+        home.gateway.timekeeper.look()
+        clock.slept_s = 0.0
+        assert clock.now_s() - before_s > NIGHT_S - 60.0
+        assert told(home) == [pytest.approx(NIGHT_S, abs=1.0)]
+        assert (await home.ask()).status == 200
+        times = [line.at_s for line in home.journal()]
+    assert times == sorted(times)
+
+
+async def test_what_is_under_way_is_timed_by_one_clock_and_not_given_up(tmp_path: Path) -> None:
+    clock = Slept()
+    async with house(tmp_path, laptop=local(Script(tokens=20, token_s=0.02)), clock=clock) as home:
+        async with home.asking(chat(stream=True)) as client:
+            await client.readuntil(b"w1 ")
+            clock.slept_s = NIGHT_S
+            home.gateway.timekeeper.look()
+            assert clock.behind_s() > NIGHT_S - 60.0, "not while somebody is served"
+            await client.readuntil(b"[DONE]")
+        await eventually(lambda: home.gateway._is_quiet())
+        home.gateway.timekeeper.look()
+        clock.slept_s = 0.0
+        (line,) = home.log()
+    assert line["outcome"] == "ok"
+    assert line["e2e_s"] < 60.0
+
+
+async def test_a_clock_that_was_put_back_is_told_once_and_time_does_not_follow(tmp_path: Path) -> None:
+    clock = Slept()
+    async with house(tmp_path, laptop=local(), clock=clock) as home:
+        before_s = clock.now_s()
+        clock.slept_s = -3600.0
+        for _ in range(3):
+            home.gateway.timekeeper.look()
+        assert clock.now_s() >= before_s
+        assert told(home) == [pytest.approx(3600.0, abs=1.0)]
+
+
+def test_a_clock_is_never_put_back() -> None:
+    clock = Slept()
+    before_s = clock.now_s()
+    clock.slept_s = -1e6
+    clock.catch_up()
+    assert clock.now_s() >= before_s
