@@ -7,7 +7,8 @@ own that resumes (`policy.resume`). One greedy stream after the other: the first
 tap at a byte that is drawn, which may be in the middle of a chunk or of a letter. What a client has got must be what
 has passed the one tap, and then what has passed the other: nothing lost, nothing twice. And it must be what the engine
 that went on says again when it is asked for the same rest directly, from its cache. Half of all requests have a bound
-on their tokens that they reach. Written down before anything was run.
+on their tokens that they reach. The same once more with one engine alone, which is asked for the rest itself, and has
+it cached.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import random
 import re
 import tempfile
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,9 @@ url = "{first}"
 serves = ["smollm2"]
 concurrency = 2
 canary_s = 0
-[endpoint.second]
+"""
+)
+_SECOND = """[endpoint.second]
 site = "home"
 engine = "llamacpp"
 url = "{second}"
@@ -58,21 +62,22 @@ serves = ["smollm2"]
 concurrency = 2
 canary_s = 0
 """
-)
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, `resumed` or complete before its cut.
 
-    `whole`: its client has what passed the taps, once. `again`: the engine that went on says the same again.
-    `finished`: it ended as it should, and its tokens are `counted` as those of one answer.
+    `whole`: its client has what passed the taps, once. `again`: the engine that went on says the same again, and it had
+    all of it `cached` the first time. Its tokens are `counted` as those of one answer. `error` is what it ended with,
+    empty where it ended as it should.
     """
 
     resumed: bool
     whole: bool
     again: bool
-    finished: bool
+    cached: bool
     counted: bool
+    error: str
 
 
 class Wire:
@@ -88,11 +93,18 @@ class Tap:
 
     def __init__(self, wire: Wire, place: int, port: int) -> None:
         self._wire, self._place, self._port = wire, place, port
+        self._server: asyncio.Server | None = None
 
     async def serve(self) -> str:
         """Where it listens."""
-        server = await asyncio.start_server(self._carry, HOST, 0)
-        return f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._carry, HOST, 0)
+        return f"http://{HOST}:{self._server.sockets[0].getsockname()[1]}"
+
+    async def close(self) -> None:
+        """Listen no more; who was connected has left."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = self._wire
@@ -154,6 +166,10 @@ class Client:
     def __init__(self, port: int) -> None:
         self._pool = Pool(Origin(HOST, port), clock=Clock(), connections_max=2)
 
+    async def close(self) -> None:
+        """Ask no more."""
+        await self._pool.close()
+
     async def ask(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """The chunks of its answer."""
         headers = ((b"content-type", b"application/json"),)
@@ -185,9 +201,11 @@ async def one(number: int, wire: Wire, gateway: Client, engines: list[Client]) -
     brought = sum(bool(_text([chunk])) for chunk in parts[0])
     usage = _usage(got)
     rest, left = "", tokens_max - brought
-    again = True
+    again, cached = True, False
     if len(parts) > 1 and said and left:
-        rest = _text(parts[1])
+        rest, told = _text(parts[1]), _usage(parts[1])
+        assert told is not None, "it was taken for that"
+        cached = told["prompt_tokens_details"]["cached_tokens"] >= told["prompt_tokens"] - 1
         messages = [*ask["messages"], {"role": "assistant", "content": said}]
         engine = engines[passed[1][0]]
         again = _text(await engine.ask({**ask, "messages": messages, "max_tokens": left})) == rest
@@ -198,12 +216,13 @@ async def one(number: int, wire: Wire, gateway: Client, engines: list[Client]) -
         resumed=len(parts) > 1 and bool(said),
         whole=_text(got) == said + rest,
         again=again,
-        finished=usage is not None,
+        cached=cached,
+        error=next((chunk["error"]["message"] for chunk in got if chunk.get("error")), ""),
         counted=usage is not None and usage["completion_tokens"] - brought == _told(parts, left),
     )
 
 
-def _usage(chunks: list[dict[str, Any]]) -> dict[str, int] | None:
+def _usage(chunks: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((chunk["usage"] for chunk in chunks if chunk.get("usage")), None)
 
 
@@ -214,47 +233,53 @@ def _told(parts: list[list[dict[str, Any]]], left: int) -> int:
     return 0 if len(parts) > 1 and not left else made
 
 
-async def played(cuts: int) -> list[Cut]:
-    """All of them."""
+async def played(cuts: int, *, alone: bool) -> list[Cut]:
+    """So many streams, before two engines or one."""
     cpus = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder, (port, admin) = Path(name), free_ports(2)
         engines = [
             Engine(Spec(model=weights.fetch(), context_tokens=512, cpu=cpu), folder / f"{place}.log")
-            for place, cpu in enumerate((cpus[0], cpus[-1]))
+            for place, cpu in enumerate(cpus[:1] if alone else (cpus[0], cpus[-1]))
         ]
         for engine in engines:
             await engine.start()
         wire = Wire()
         taps = [Tap(wire, place, engine.port) for place, engine in enumerate(engines)]
-        urls = dict(zip(("first", "second"), [await tap.serve() for tap in taps], strict=True))
+        urls = dict(zip(("first", "second"), [await tap.serve() for tap in taps], strict=False))
         config = folder / "tidegate.toml"
-        config.write_text(_CONFIG.format(host=HOST, port=port, admin=admin, **urls))
+        text = _CONFIG if alone else _CONFIG + _SECOND
+        config.write_text(text.format(host=HOST, port=port, admin=admin, **urls))
         gateway = await served(config)
+        client, *clients = [Client(place) for place in (port, *(engine.port for engine in engines))]
         try:
-            client = Client(port)
-            clients = [Client(engine.port) for engine in engines]
             return [await one(number, wire, client, clients) for number in track(range(cuts))]
         finally:
+            for one_client in (client, *clients):
+                await one_client.close()
             gateway.terminate()
             await gateway.wait()
             for engine in engines:
                 await engine.kill()
+            for tap in taps:
+                await tap.close()
 
 
-def show(console: Console, cuts: list[Cut]) -> dict[str, int]:
-    """For people, and what is written down: what went wrong first."""
+def show(console: Console, cuts: list[Cut]) -> dict[str, object]:
+    """For people, and what is written down."""
     resumed = [cut for cut in cuts if cut.resumed]
-    found = {
+    found: dict[str, object] = {
         "streams": len(cuts),
         "resumed": len(resumed),
         "lost_or_doubled": sum(not cut.whole for cut in cuts),
-        "unfinished": sum(not cut.finished for cut in cuts),
-        "miscounted": sum(not cut.counted for cut in cuts),
-        "otherwise_than_from_cache": sum(not cut.again for cut in resumed),
+        "miscounted": sum(not cut.counted for cut in cuts if not cut.error),
+        "cached": sum(cut.cached for cut in resumed),
+        "cached_otherwise": sum(not cut.again for cut in resumed if cut.cached),
+        "computed_otherwise": sum(not cut.again for cut in resumed if not cut.cached),
+        "errors": dict(Counter(cut.error for cut in cuts if cut.error)),
     }
     for name, count in found.items():
-        console.print(f"{name:28} {count}")
+        console.print(f"{name:20} {count}", markup=False, soft_wrap=True)
     return found
 
 
@@ -263,7 +288,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuts", type=int, default=CUTS)
     cuts = parser.parse_args().cuts
-    found = show(Console(), asyncio.run(played(cuts)))
+    console, found = Console(), {}
+    for name, alone in (("two_engines", False), ("one_engine", True)):
+        console.print(name)
+        found[name] = show(console, asyncio.run(played(cuts // 2, alone=alone)))
     if cuts == CUTS:
         record("resuming", {**found})
 
