@@ -19,10 +19,22 @@ def may_make_namespaces() -> bool:
     return subprocess.run(["unshare", "-rn", "sh", "-c", made], check=False, capture_output=True).returncode == 0
 
 
+def played(what: str, folder: Path) -> None:
+    """In namespaces of its own."""
+    command = ["unshare", "-rn", sys.executable, "-m", "tests.gateway.namespaces", what, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=300.0)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not may_make_namespaces(), reason="network namespaces are not to be had here")
 def test_requests_go_to_the_better_side_ten_seconds_after_a_link_has_changed(tmp_path: Path) -> None:
-    command = ["unshare", "-rn", sys.executable, "-m", "tests.gateway.namespaces", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=300.0)
-    assert done.returncode == 0, done.stderr[-4000:]
+    played("moving", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not may_make_namespaces(), reason="network namespaces are not to be had here")
+def test_no_request_fails_while_a_link_is_lost_and_found(tmp_path: Path) -> None:
+    played("losing", tmp_path)
