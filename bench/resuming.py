@@ -68,15 +68,15 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, `resumed` or complete before its cut.
 
     `whole`: its client has what passed the taps, once. `again`: the engine that went on says the same again, and it had
-    all of it `cached` the first time. Its tokens are `counted` as those of one answer. `error` is what it ended with,
-    empty where it ended as it should.
+    all of it `cached` the first time. Its tokens are `counted` as those of one answer; None where it was complete but for
+    that. `error` is what it ended with, empty where it ended as it should.
     """
 
     resumed: bool
     whole: bool
     again: bool
     cached: bool
-    counted: bool
+    counted: bool | None
     error: str
 
 
@@ -218,7 +218,7 @@ async def one(number: int, wire: Wire, gateway: Client, engines: list[Client]) -
         again=again,
         cached=cached,
         error=next((chunk["error"]["message"] for chunk in got if chunk.get("error")), ""),
-        counted=usage is not None and usage["completion_tokens"] - brought == _told(parts, left),
+        counted=None if usage is None else usage["completion_tokens"] - brought == _told(parts, left),
     )
 
 
@@ -272,7 +272,8 @@ def show(console: Console, cuts: list[Cut]) -> dict[str, object]:
         "streams": len(cuts),
         "resumed": len(resumed),
         "lost_or_doubled": sum(not cut.whole for cut in cuts),
-        "miscounted": sum(not cut.counted for cut in cuts if not cut.error),
+        "miscounted": sum(cut.counted is False for cut in cuts),
+        "cut_before_usage_alone": sum(cut.counted is None and not cut.error for cut in cuts),
         "cached": sum(cut.cached for cut in resumed),
         "cached_otherwise": sum(not cut.again for cut in resumed if cut.cached),
         "computed_otherwise": sum(not cut.again for cut in resumed if not cut.cached),
