@@ -68,8 +68,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, `resumed` or complete before its cut.
 
     `whole`: its client has what passed the taps, once. `again`: the engine that went on says the same again, and it had
-    all of it `cached` the first time. Its tokens are `counted` as those of one answer; None where it was complete but for
-    that. `error` is what it ended with, empty where it ended as it should.
+    all of it `cached` the first time. Its tokens are `counted` as those of one answer; None where it was complete but
+    for that. `error` is what it ended with, empty where it ended as it should.
     """
 
     resumed: bool
