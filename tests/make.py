@@ -91,6 +91,7 @@ def started(request: Request, endpoint: str) -> Started:
         preamble_bytes=request.preamble_bytes,
         promised_tpot_s=request.slo.tpot_s,
         urgent=is_urgent(request),
+        said_tokens=request.said_tokens,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import make
 from tidegate.core.correction import level_of
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.estimator import LATE_MAX, EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
 from tidegate.core.network import (
@@ -242,6 +242,50 @@ def test_a_round_trip_that_is_another_one_is_no_fault_of_the_engine_for_what_is_
         assert model.state.reservations[request_id].network_s == pytest.approx(network_s, abs=1e-3)
         model.ended(ended(request_id, network_s + engine_s), 4.0)
         assert level(model) == pytest.approx(1.0, rel=0.01)
+
+
+def probed_cloud(rtt_s: float = 0.05) -> EndpointModel:
+    """One whose round trip was measured in the last twenty seconds."""
+    model = cloud(rtt_s=rtt_s)
+    for number in range(4):
+        model.probed(Probed(endpoint="cloud", up=True, rtt_s=rtt_s), -20.0 + 5.0 * number)
+    return model
+
+
+@pytest.mark.parametrize(("rtt_s", "least", "most"), [(1.0, 0.99, 1.01), (0.05, 2.0, 5.0)], ids=["network", "engine"])
+def test_what_was_late_and_over_before_a_probe_could_tell_waits_for_one(
+    rtt_s: float, least: float, most: float
+) -> None:
+    """By what that measures, it was the network that took the second, or the engine."""
+    model = probed_cloud()
+    engine_s = 0.3 + 100 * 0.00005
+    for number in range(3):
+        sent(model, f"r{number}", 400)
+        model.first(f"r{number}", 1.0 + engine_s)
+        model.ended(ended(f"r{number}", 1.0 + engine_s), 1.1 + engine_s)
+    assert len(model.state.late) == 3
+    assert level(model) == 1.0
+    for at_s in (2.0, 3.0):
+        model.probed(Probed(endpoint="cloud", up=True, rtt_s=rtt_s), at_s)
+    assert model.state.late == []
+    assert least < level(model) < most
+
+
+def test_where_nobody_measures_what_is_late_is_the_engines_at_once() -> None:
+    model = cloud(rtt_s=0.05)
+    sent(model, "r", 400)
+    model.ended(ended("r", 2.0), 2.0)
+    assert model.state.late == []
+    assert level(model) > 1.0
+
+
+def test_no_more_wait_for_a_probe_than_there_is_room_for() -> None:
+    model = probed_cloud()
+    for number in range(LATE_MAX + 1):
+        sent(model, f"r{number}", 400)
+        model.ended(ended(f"r{number}", 2.0), 2.0)
+    assert len(model.state.late) == LATE_MAX
+    assert level(model) > 1.0
 
 
 def test_a_first_content_sooner_than_the_network_allows_says_nothing_of_the_engine() -> None:

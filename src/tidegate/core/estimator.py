@@ -41,12 +41,14 @@ from tidegate.core.prompts import NOTHING, Given, Prompt
 from tidegate.core.reserve import Prefills, Reservation, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.slots import free_s
-from tidegate.core.state import EndpointState
+from tidegate.core.state import EndpointState, Late
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
 
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
 SURPRISES: Final = 2
+# So many late answers wait to be understood; what comes beyond is taken for the engine's, oldest first.
+LATE_MAX: Final = 16
 # Prompt tokens that an engine of ours is given beyond what it computes: enough for its next iteration.
 AHEAD_TOKENS: Final = 2000.0
 
@@ -472,7 +474,12 @@ class EndpointModel:
         if fact.ttft_s is not None:
             if reservation.first_s is None:
                 self._learn_load(reservation, fact.ttft_s, now_s)
-            self.timing.learn(reservation, fact, fact.ttft_s, now_s)
+            if self._may_be_the_network(reservation, fact.ttft_s):
+                state.late.append(Late(reservation, fact))
+                if len(state.late) > LATE_MAX:
+                    self._teach(state.late.pop(0), now_s)
+            else:
+                self.timing.learn(reservation, fact, fact.ttft_s, now_s)
         elif (
             fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT)
             and not (silent and hot)
@@ -516,6 +523,10 @@ class EndpointModel:
             before_s = self.network.rtt_s
             self.network.learn_rtt(fact.rtt_s, now_s)
             self._rerouted(self.network.rtt_s - before_s)
+            if not self.network.unsettled:
+                late, self.state.late = self.state.late, []
+                for one in late:
+                    self._teach(one, now_s)
         if fact.context_tokens is not None:
             self.state.context_tokens = fact.context_tokens
         if fact.capabilities is not None:
@@ -528,7 +539,7 @@ class EndpointModel:
         """The round trip is another one: what is under way may have gone there in it already."""
         if abs(longer_s) < RTT_NOISE_S:
             return
-        for sent in self.state.reservations.values():
+        for sent in (*self.state.reservations.values(), *(one.sent for one in self.state.late)):
             ttft_s, first_s = sent.ttft_s, sent.ttft_s + longer_s
             # Whose first content has come tells by its time; the engine must not be blamed for what the network did.
             if sent.first_s is None or abs(sent.first_s - sent.started_s - first_s) < abs(
@@ -537,6 +548,20 @@ class EndpointModel:
                 sent.network_s += longer_s
                 sent.first_s_mean += longer_s
         self._slots = None
+
+    def _may_be_the_network(self, sent: Reservation, ttft_s: float) -> bool:
+        """Whether it was late, and the round trip has not been measured since it was sent: a probe is to tell first.
+
+        An answer of a few words is over before one could have told.
+        """
+        if self.endpoint.local or sent.corrected or sent.was_cold or ttft_s <= sent.warm_s_high:
+            return False
+        return self.network.measured_s < sent.started_s
+
+    def _teach(self, late: Late, now_s: float) -> None:
+        """It is known now how much of its time was the network's."""
+        assert late.ended.ttft_s is not None, "it had content"
+        self.timing.learn(late.sent, late.ended, late.ended.ttft_s, now_s)
 
     def _recognise(self, told: Fingerprint) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""

@@ -130,6 +130,11 @@ class NetworkModel:
         """The median from the first byte sent to the first byte that could come back, were the engine immediate."""
         return self.rtt_s + upload_bytes / self.upload_bytes_per_s
 
+    @property
+    def measured_s(self) -> float:
+        """When the round trip was measured last; infinity is never."""
+        return self._rtt_at_s
+
     def moments(self, upload_bytes: float, now_s: float) -> tuple[float, float]:
         """The same, and its variance in square seconds: never zero, and the wider the longer ago it was measured."""
         upload_s = upload_bytes / self.upload_bytes_per_s

@@ -21,7 +21,7 @@ from tidegate.core.line import Line
 from tidegate.core.load import Load
 from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
-from tidegate.core.model import Capability, Fingerprint, Overrides, Request
+from tidegate.core.model import Capability, Ended, Fingerprint, Overrides, Request
 from tidegate.core.pace import Pace
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import ColdSent, Prefills, Reservation
@@ -153,6 +153,13 @@ class MemoryState(msgspec.Struct, kw_only=True):
     gone: list[GoneTokens] = []
 
 
+class Late(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt that is over and was later than promised, of which nobody knows yet whether that was the network."""
+
+    sent: Reservation
+    ended: Ended
+
+
 class EndpointState(msgspec.Struct, kw_only=True):
     """All that is learned and tracked of one endpoint.
 
@@ -160,7 +167,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`. Of our own, `given` are the seconds of work that it
     was given of late, and `given_rest` those of work that was late or was promised nothing. At `heard_s` first
-    content came last, or the end of an answer.
+    content came last, or the end of an answer. Those in `late` teach once a probe has told of the network.
     """
 
     breaker: Breaker
@@ -190,6 +197,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     given: Served = msgspec.field(default_factory=Served)
     given_rest: Served = msgspec.field(default_factory=Served)
     heard_s: float = 0.0
+    late: list[Late] = []
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):
