@@ -162,6 +162,14 @@ def test_what_carries_no_chunk_passes(rest_of_it: bytes) -> None:
     assert seam().feed(rest_of_it) == rest_of_it
 
 
+def test_a_beginning_with_something_unreadable_in_it_gives_no_name() -> None:
+    joined = Seam(b'{"id":"a","x":1e999999}', Said(), tokens=1)
+    (event,) = events(joined.feed(frame({"content": "x"})))
+    assert event["id"] in ("a", "b")
+    (event,) = events(Seam(b"[1]", Said(), tokens=1).feed(frame({"content": "x"})))
+    assert event["id"] == "b"
+
+
 def test_what_cannot_be_read_ends_it() -> None:
     joined = seam()
     assert joined.feed(b"data: [1]\n\n") == b""

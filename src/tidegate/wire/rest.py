@@ -57,10 +57,10 @@ def unresumable(call: Call) -> str:
     if any(_chosen(fields.get(name)) not in _OF_CHOICE for name in ("tool_choice", "function_call")):
         return "it has to be a call of a tool"
     if call.kind is Capability.CHAT:
-        last = _decoded(fields["messages"])[-1]
-        return "it goes on with a message of its own" if last.get("role") == "assistant" else ""
+        last = _roles(fields["messages"])[-1]
+        return "it goes on with a message of its own" if last.role == "assistant" else ""
     if call.kind is Capability.COMPLETION:
-        return "" if isinstance(_decoded(fields["prompt"]), str) else "its prompt is not one text"
+        return "" if memoryview(fields["prompt"])[0] == _QUOTE else "its prompt is not one text"
     return "it is not streamed"
 
 
@@ -96,6 +96,14 @@ def kept(said: str, continuing: Continuing) -> str:
     return said.rstrip() or said if continuing.trims else said
 
 
+class _Spoken(msgspec.Struct):
+    role: str = ""
+
+
+_roles = msgspec.json.Decoder(list[_Spoken]).decode
+_QUOTE = ord('"')
+
+
 class Seam:
     """Makes of the rest of an answer, chunk by chunk, more of the beginning: one stream of one name.
 
@@ -108,8 +116,11 @@ class Seam:
     __slots__ = ("_again", "_frames", "_full", "_named", "_said", "_tokens", "failure")
 
     def __init__(self, head: bytes, said: Said, *, tokens: int, again: str = "", full: bool = False) -> None:
-        named: dict[str, Any] = msgspec.json.decode(head)
         self._said = said
+        try:
+            named = msgspec.json.decode(head, type=dict[str, Any])
+        except UNREADABLE:  # in a field that nobody has looked at
+            named = {}
         self._named = {name: named[name] for name in ("id", "created", "model", "system_fingerprint") if name in named}
         self._tokens = tokens
         self._again = again
@@ -128,24 +139,28 @@ class Seam:
         if not data or self.failure is not None:
             return frame if self.failure is None else b""
         try:
-            chunk = msgspec.json.decode(data, type=dict[str, Any])
+            joined = self._renamed(msgspec.json.decode(data, type=dict[str, Any]))
         except UNREADABLE:
             self.failure = BadStream(Cause.MALFORMED, "sent a chunk that cannot be read")
             return b""
-        for name, value in self._named.items():
-            chunk[name] = value
+        if joined is None:
+            return b""
+        if (passing := quick_chunk(joined)) is not None:
+            self._said.take(joined, passing)
+        return b"data: " + joined + b"\n\n"
+
+    def _renamed(self, chunk: dict[str, Any]) -> bytes | None:
+        """The chunk as one of the beginning's; None where it has nothing for the client."""
+        chunk |= self._named
         choices, usage = chunk.get("choices"), chunk.get("usage")
         if isinstance(usage, dict):
             self._count(usage)
         if isinstance(choices, list) and choices:
             kept = [choice for choice in choices if not isinstance(choice, dict) or self._goes_on(choice)]
             if not kept and usage is None:
-                return b""
+                return None
             chunk["choices"] = kept
-        joined = msgspec.json.encode(chunk)
-        if (passing := quick_chunk(joined)) is not None:
-            self._said.take(joined, passing)
-        return b"data: " + joined + b"\n\n"
+        return msgspec.json.encode(chunk)
 
     def _goes_on(self, choice: dict[str, Any]) -> bool:
         """Whether there is anything in it that is not there yet; what is there is taken out."""
