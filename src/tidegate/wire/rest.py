@@ -121,7 +121,9 @@ class Seam:
             named = msgspec.json.decode(head, type=dict[str, Any])
         except UNREADABLE:  # in a field that nobody has looked at
             named = {}
-        self._named = {name: named[name] for name in ("id", "created", "model", "system_fingerprint") if name in named}
+        self._named: dict[str, Any] = {
+            name: named[name] for name in ("id", "created", "model", "system_fingerprint") if name in named
+        }
         self._tokens = tokens
         self._again = again
         self._full = full
