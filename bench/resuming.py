@@ -67,9 +67,9 @@ canary_s = 0
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """One stream, `resumed` or complete before its cut.
 
-    `whole`: its client has what passed the taps, once. `again`: the engine that went on says the same again, and it had
-    all of it `cached` the first time. Its tokens are `counted` as those of one answer; None where it was complete but
-    for that. `error` is what it ended with, empty where it ended as it should.
+    `whole`: its client has what passed the taps, once, and one ending. `again`: the engine that went on says the same
+    again, and it had all of it `cached` the first time. Its tokens are `counted` as those of one answer; None where it
+    was complete but for that. `error` is what it ended with, empty where it ended as it should.
     """
 
     resumed: bool
@@ -200,6 +200,7 @@ async def one(number: int, wire: Wire, gateway: Client, engines: list[Client]) -
     said = _text(parts[0])
     brought = sum(bool(_text([chunk])) for chunk in parts[0])
     usage = _usage(got)
+    endings = sum(bool(choice.get("finish_reason")) for chunk in got for choice in chunk.get("choices", ()))
     rest, left = "", tokens_max - brought
     again, cached = True, False
     if len(parts) > 1 and said and left:
@@ -214,7 +215,7 @@ async def one(number: int, wire: Wire, gateway: Client, engines: list[Client]) -
         rest, brought = _text(parts[1]) if len(parts) > 1 else "", 0
     return Cut(
         resumed=len(parts) > 1 and bool(said),
-        whole=_text(got) == said + rest,
+        whole=_text(got) == said + rest and (endings == 1 or any(chunk.get("error") for chunk in got)),
         again=again,
         cached=cached,
         error=next((chunk["error"]["message"] for chunk in got if chunk.get("error")), ""),

@@ -1,5 +1,6 @@
 """A stream that breaks off is completed by who has the same model, where that is allowed, or ends in so many words."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from tidegate.core.model import Decision, Ended, Request, Run, Started
 from tidegate.core.resume import RULE
 from tidegate.engines.fake import Script
 from tidegate.engines.faults import Fault
+from tidegate.engines.words import Words
 
 WEIGHTS = "/models/one.gguf"
 TOKENS = 8
@@ -198,6 +200,30 @@ async def test_who_wants_one_attempt_gets_one(tmp_path: Path) -> None:
         answer = await streamed(home, x_tidegate_no_fallback="true")
         assert seen(home, "rack") == []
     assert "one attempt only was asked for" in answer.events[-1]["error"]["message"]
+
+
+async def test_a_stream_that_is_cut_after_its_end_is_complete_and_has_one(tmp_path: Path) -> None:
+    async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (await reader.read(1 << 16)).startswith(b"GET "):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+            writer.close()
+            return
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        words = Words(model="own", chat=True, body_bytes=4)
+        frames = [words.role(), words.token(1), words.finish()]
+        writer.write(head + b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(ends, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        laptop = local(url=url, engine="llamacpp", fingerprint={"weights": "w"})
+        async with house(tmp_path, laptop=laptop, **RESUMES) as home:
+            answer = await home.ask(chat(stream=True))
+            (line,) = home.log()
+    assert answer.text == "w1 "
+    assert [c["choices"][0]["finish_reason"] for c in answer.events[:-1]] == [None, None, "stop"]
+    assert (answer.events[-1], line["outcome"], line["attempts"]) == ("[DONE]", "ok", 1)
 
 
 async def test_a_stream_that_stops_is_resumed_elsewhere(tmp_path: Path) -> None:

@@ -64,6 +64,15 @@ def test_what_cannot_be_asked_for_is_told_before_anything_comes(kind: Capability
 
 
 @pytest.mark.parametrize(
+    "field",
+    ['"min_tokens":1e999', '"n_predict":1e999', '"tool_choice":1e999', '"response_format":{"type":"text","y":1e999}'],
+)
+def test_a_field_that_nobody_can_read_is_no_reason_to_fail_before_anything_has(field: str) -> None:
+    body = b'{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}],%b}' % field.encode()
+    assert unresumable(parse(body, CHAT)) == "a field of its request cannot be read"
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         {},
@@ -210,6 +219,14 @@ def test_what_is_not_text_alone_is_not_gathered(delta: dict[str, Any], why: str)
         reader.feed(frame(piece))
     assert why in said.fault
     assert said.text == ""
+
+
+def test_a_whole_message_in_a_stream_is_not_gathered() -> None:
+    said = Said()
+    StreamReader(include_usage=False, said=said).feed(
+        b'data: {"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":null}]}\n\n'
+    )
+    assert said.fault == "it is not text alone"
 
 
 def test_what_is_gathered_has_a_bound() -> None:

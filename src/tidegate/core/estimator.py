@@ -578,6 +578,7 @@ class EndpointModel:
             for reservation in state.reservations.values():
                 reservation.teaches = False
         if another:
+            state.late = []
             self.prior = prior
             state.ttft = state.tpot = None
             state.e2e = unjudged(OUTPUT_ROWS)

@@ -49,6 +49,7 @@ class Account:
         "_grant",
         "_hedged",
         "_held_s",
+        "_held_since_s",
         "_leases",
         "_overhead_s",
         "_predicted_ttft_s",
@@ -74,6 +75,8 @@ class Account:
         self._grant = grant
         self._first_s: float | None = None
         self._held_s = 0.0
+        # Since when, as long as it is.
+        self._held_since_s = request.arrived_s
         self._hedged = False
         # What is held back for an attempt, by its endpoint; an endpoint may be tried again under another plan.
         self._leases: dict[str, str] = {}
@@ -105,13 +108,15 @@ class Account:
         return endpoint in self._leases
 
     def held(self, now_s: float) -> None:
-        """It waits for a slot."""
+        """It waits for a slot, since it arrived, or since its answer broke off."""
+        self._held_since_s = now_s if self._held_s or self._first_s is not None else self._request.arrived_s
         self._dispatch.tell(Held(request=self._asked), now_s)
 
     def unheld(self, now_s: float, *, released: bool) -> None:
         """It waits no more. `released`: and will not be sent."""
-        self._held_s = now_s - self._request.arrived_s
-        self._dispatch.metrics.held_for(self._held_s)
+        held_s = now_s - self._held_since_s
+        self._held_s += held_s
+        self._dispatch.metrics.held_for(held_s)
         if released:
             self._dispatch.tell(Released(request_id=self._request.id), now_s)
 

@@ -243,9 +243,10 @@ class Gateway:
         return not self._draining and any(self.router.endpoint(n).state.up for n in self.dispatch.upstreams)
 
     def _is_quiet(self) -> bool:
-        """Whether nothing is under way that is timed: no request, no probe and no errand."""
+        """Whether nothing is under way that is timed: no request nor a part of one, no answer, no probe, no errand."""
         pools = [upstream.pool.statistics() for upstream in self.dispatch.upstreams.values()]
-        return not self.dispatch.in_flight and all(pool.open == pool.idle and not pool.waiting for pool in pools)
+        asked = not all(pool.open == pool.idle and not pool.waiting for pool in pools)
+        return not self.dispatch.in_flight and not asked and self.server.idle and self.admin.idle
 
     def _auth(self) -> Auth:
         """Raises KeysError where the file of keys cannot be read."""

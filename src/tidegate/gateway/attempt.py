@@ -216,6 +216,10 @@ class Attempt:
         """See `http.Receiver`."""
         if self._over:
             return
+        if self.streamed and self.status == 200 and self.reader.finished:
+            # It has said all, and why it ended; what is missing is its usage.
+            self._complete(self.reader.end())
+            return
         self._over = True
         ending, status, what = _TRANSPORT[error.cause]
         failure = Failure(

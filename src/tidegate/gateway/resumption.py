@@ -81,6 +81,8 @@ class Resumption:
     def _fault(self, attempt: Attempt) -> str:
         stream = attempt.reader.stream if isinstance(attempt.reader, Translated) else None
         said = self._parts[attempt.endpoint]
+        if attempt.reader.finished:
+            return "it had come to its end"
         if stream is not None and stream.failure is not None:
             return _BROKEN
         if said.fault or not (said.head or self._head):

@@ -38,6 +38,8 @@ class Timekeeper:
             self._clock.catch_up()
             self._told_s = 0.0
             self._log.event("warning", "clock put forward: the machine slept, or its clock was set", by_s=behind_s)
+        elif abs(behind_s) <= OFF_S:
+            self._told_s = 0.0
         elif behind_s < -OFF_S and abs(behind_s - self._told_s) > OFF_S:
             self._told_s = behind_s
             self._log.event(

@@ -173,6 +173,12 @@ class Connection(asyncio.Protocol):
         else:
             self._refuse(408, "the request took too long to arrive")
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing has begun, and all that was answered is out."""
+        begun = self._exchange is not None or self._reader.awaits is not _REQUEST
+        return not begun and not self._write_paused and not self.transport.get_write_buffer_size()
+
     def retire(self) -> None:
         """Close now if nothing has begun."""
         if self._exchange is None and self._reader.awaits is _REQUEST and not self._closing:

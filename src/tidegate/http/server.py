@@ -104,6 +104,11 @@ class Server:
         if self._sweeping is not None:
             self._sweeping.cancel()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no connection has anything under way that is timed."""
+        return all(connection.idle for connection in self.connections)
+
     def statistics(self) -> Statistics:
         """Counts since the start."""
         return Statistics(

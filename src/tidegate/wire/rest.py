@@ -45,10 +45,20 @@ class Continuing(msgspec.Struct, frozen=True):
 
 
 _PLAIN = Continuing()
+_NULL = Raw(b"null")
 
 
 def unresumable(call: Call) -> str:
     """Why the rest of its answer cannot be asked for, whatever comes of it; empty where it can."""
+    try:
+        for bound in _BOUNDS:
+            _decoded(call.fields.get(bound, _NULL))
+        return _unresumable(call)
+    except UNREADABLE:  # in a field that nobody has looked at so far: engines may read it
+        return "a field of its request cannot be read"
+
+
+def _unresumable(call: Call) -> str:
     fields = call.fields
     if call.completions != 1 or _any(fields, _CHOICES):
         return "more than one text was asked for"

@@ -34,7 +34,9 @@ class Said:
         for choice in chunk.choices or ():
             delta = choice.delta
             told = choice.text if delta is None else delta.content
-            if delta is not None and (delta.tool_calls or delta.function_call):
+            if choice.message is not None:
+                self._stop("it is not text alone")
+            elif delta is not None and (delta.tool_calls or delta.function_call):
                 self._stop("a call of a tool had begun")
             elif delta is not None and (delta.reasoning_content or delta.reasoning):
                 self._stop("it has reasoning in it")
