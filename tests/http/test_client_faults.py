@@ -83,7 +83,8 @@ def test_a_fault_of_the_upstream_has_its_cause(run: Run, script: Script, cause: 
     async def main() -> None:
         async with upstream(script) as up, pool(up.port) as to:
             receiver = Recorder()
-            post(to, receiver, first_byte_timeout_s=0.5, idle_timeout_s=0.1)
+            # Long enough for a machine that stands still for a moment to connect within it.
+            post(to, receiver, first_byte_timeout_s=2.0, idle_timeout_s=0.1)
             await receiver.ended
             assert receiver.error is not None
             assert receiver.error.cause is cause
