@@ -175,8 +175,10 @@ async def test_a_gateway_that_is_told_to_stop_fails_nobody(tmp_path: Path) -> No
                 await asyncio.sleep(0.2 * draw.random())
                 process.send_signal(signal.SIGTERM)
             assert process.returncode == 0
-        assert all(engine.left == 0 and engine.in_flight == 0 for engine in behind)
+        await eventually(lambda: all(engine.in_flight == 0 for engine in behind))
     assert got.broken == 0
     assert journalled(tmp_path) == got.served
     spent_usd, counted = counted_usd(tmp_path)
-    assert spent_usd == pytest.approx(counted) == pytest.approx(got.usd)
+    # Beside what clients got, vendors bill attempts that another one has beaten; nothing is left without a bill.
+    assert spent_usd == pytest.approx(counted)
+    assert spent_usd >= got.usd - 1e-9
