@@ -9,6 +9,7 @@ import pytest
 from tests import make
 from tidegate.core.correction import level_of
 from tidegate.core.estimator import LATE_MAX, EndpointModel
+from tidegate.core.fingerprint import Fingerprint
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
 from tidegate.core.network import (
@@ -269,6 +270,16 @@ def test_what_was_late_and_over_before_a_probe_could_tell_waits_for_one(
         model.probed(Probed(endpoint="cloud", up=True, rtt_s=rtt_s), at_s)
     assert model.state.late == []
     assert least < level(model) < most
+
+
+def test_what_waits_for_a_probe_teaches_nothing_of_another_model() -> None:
+    model = probed_cloud()
+    for number, weights in enumerate(("one", "another")):
+        model.probed(Probed(endpoint="cloud", up=True, fingerprint=Fingerprint(weights=weights)), float(number))
+        assert model.state.late == []
+        sent(model, f"r{number}", 400, float(number))
+        model.ended(ended(f"r{number}", 2.0), 2.0 + number)
+        assert len(model.state.late) == 1
 
 
 def test_where_nobody_measures_what_is_late_is_the_engines_at_once() -> None:

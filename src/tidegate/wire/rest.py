@@ -147,9 +147,11 @@ class Seam:
         return b"".join([self._joined(frame) for frame in self._frames.feed(data)])
 
     def _joined(self, frame: bytes) -> bytes:
+        if self.failure is not None:
+            return b""
         data = data_of(frame)
-        if not data or self.failure is not None:
-            return frame if self.failure is None else b""
+        if not data:
+            return frame
         try:
             joined = self._renamed(msgspec.json.decode(data, type=dict[str, Any]))
         except UNREADABLE:
@@ -168,10 +170,10 @@ class Seam:
         if isinstance(usage, dict):
             self._count(usage)
         if isinstance(choices, list) and choices:
-            kept = [choice for choice in choices if not isinstance(choice, dict) or self._goes_on(choice)]
-            if not kept and usage is None:
+            passing = [choice for choice in choices if not isinstance(choice, dict) or self._goes_on(choice)]
+            if not passing and usage is None:
                 return None
-            chunk["choices"] = kept
+            chunk["choices"] = passing
         return msgspec.json.encode(chunk)
 
     def _goes_on(self, choice: dict[str, Any]) -> bool:

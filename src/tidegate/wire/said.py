@@ -45,13 +45,12 @@ class Said:
             elif isinstance(told, str):
                 if told and not self.head:
                     self.head = data
-                self.add(told)
+                self._add(told)
             elif told:
                 self._stop("it is not text alone")
 
-    def add(self, text: str) -> None:
-        """Gather a piece of the one text that goes on."""
-        if text and not self.fault:
+    def _add(self, text: str) -> None:
+        if text:
             self._pieces.append(text)
             self._chars += len(text)
             self.tokens += 1
