@@ -15,6 +15,7 @@ from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Decision, Drawn, Ended, Ending, FirstToken, Observation, Request, Slo, Started, replace
 from tidegate.core.router import Router
 from tidegate.core.value import attainment
+from tidegate.core.why import Why
 
 # Shorter outputs say little about the time per token.
 TPOT_TOKENS_MIN = 4
@@ -172,6 +173,14 @@ class Tap:
     def may_hedge(self, endpoints: Iterable[str]) -> bool:
         """See `Decider`."""
         return self.router.may_hedge(endpoints)
+
+    def alike(self, name: str) -> tuple[str, ...]:
+        """See `Decider`."""
+        return self.router.alike(name)
+
+    def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
+        """See `Decider`."""
+        return self.router.forbids(request, endpoint, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """See `Decider`."""

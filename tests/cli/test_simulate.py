@@ -168,6 +168,7 @@ def test_a_journal_folder_that_cannot_be_is_said_so(tmp_path: Path, capsys: pyte
     assert "name a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_whole_command_is_the_same_in_every_process(tmp_path: Path) -> None:
     made = set()
     for seed in ("0", "1", "77"):

@@ -329,3 +329,21 @@ async def test_the_journal_says_what_was_asked_for(tmp_path: Path) -> None:
     assert isinstance(second.plan[0], Run)
     assert [fact.said_tokens for fact in facts if isinstance(fact, Started)] == [0, 3]
     assert [fact.output_tokens for fact in facts if isinstance(fact, Ended)] == [3, 5]
+
+
+async def test_who_waits_for_the_rest_has_waited_since_the_answer_broke_off(tmp_path: Path) -> None:
+    rack = engine(Script(tokens=100_000, token_s=0.02), serves=[MODEL, "more"], concurrency=1)
+    places: Any = {"laptop": engine(cut(token_s=0.1)), "rack": rack}
+    async with house(tmp_path, **places, **RESUMES) as home:
+        models = [home.gateway.router.endpoint(name) for name in home.engines]
+        await eventually(lambda: all(model.state.fingerprint is not None for model in models))
+        async with home.asking(chat(model="more", stream=True)) as busy:
+            await busy.readuntil(b"w1 ")
+            home.engines["rack"].script = Script(tokens=TOKENS)
+            waits = asyncio.create_task(streamed(home))
+            await eventually(lambda: home.gateway.router.held == 1)
+        answer = await waits
+        line = next(one for one in home.log() if one["resumed"])
+    assert answer.text == WORDS
+    # Two gaps of a tenth of a second passed before it broke off.
+    assert 0.0 < line["held_s"] <= line["e2e_s"] - 0.2

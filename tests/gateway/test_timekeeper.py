@@ -1,11 +1,12 @@
 """A machine that slept, or whose clock was set: time goes on from there, and nothing looks slow because of it."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import House, chat, house, local
-from tests.http.harness import eventually
+from tests.gateway.harness import CHAT, House, chat, house, local, wire
+from tests.http.harness import client, eventually, read_response
 from tidegate.clock import Clock
 from tidegate.engines.fake import Script
 
@@ -60,6 +61,21 @@ async def test_what_is_under_way_is_timed_by_one_clock_and_not_given_up(tmp_path
         (line,) = home.log()
     assert line["outcome"] == "ok"
     assert line["e2e_s"] < 60.0
+
+
+async def test_who_is_in_the_middle_of_sending_a_request_is_not_too_slow_for_it(tmp_path: Path) -> None:
+    clock = Slept()
+    raw = wire("POST", CHAT, json.dumps(chat()).encode())
+    async with house(tmp_path, laptop=local(), clock=clock) as home:
+        await eventually(lambda: home.gateway._is_quiet())
+        async with client(home.port) as (reader, writer):
+            writer.write(raw[:-1])
+            await eventually(lambda: not home.gateway.server.idle)
+            clock.slept_s = NIGHT_S
+            home.gateway.timekeeper.look()
+            assert clock.behind_s() > NIGHT_S - 60.0, "not while somebody sends"
+            writer.write(raw[-1:])
+            assert (await read_response(reader)).status == 200
 
 
 async def test_a_clock_that_was_put_back_is_told_once_and_time_does_not_follow(tmp_path: Path) -> None:

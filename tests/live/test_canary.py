@@ -30,6 +30,7 @@ def drifted(home: House) -> bool:
     return home.gateway.router.endpoint("engine").state.drifted
 
 
+@pytest.mark.slow
 def test_llama_cpp_agrees_with_itself_and_not_with_another_template(tmp_path: Path) -> None:
     async def main() -> None:
         model = weights.fetch()

@@ -50,6 +50,18 @@ def test_an_answer_of_one_token_ends_with_it() -> None:
     assert told[0].at_s == told[1].at_s
 
 
+def test_tokens_exist_from_the_end_of_their_iteration_on() -> None:
+    step = StepTime(base_s=0.1, per_token_s=0.0)
+    engine = Engine(profile(step=step, batch_tokens=100))
+    sequence = engine.submit(job("a", prompt_tokens=200, output_tokens=10), 0.0)
+    assert sequence is not None
+    found = []
+    for number in range(12):
+        engine.advance(now_s := 0.1 * number + 0.05)
+        found.append(engine.generated(sequence, now_s))
+    assert found == [0, 0, *range(1, 11)]
+
+
 def test_the_clients_bound_cuts_the_answer() -> None:
     engine = Engine(profile())
     engine.submit(job("a", output_tokens=50, output_tokens_max=3), 0.0)
@@ -65,6 +77,8 @@ class Storm:
         self.told: list[Told] = []
         self.accepted: list[Job] = []
         self.cancelled: set[str] = set()
+        # Of each that is there, at each look, how many tokens exist.
+        self.generated: list[dict[str, int]] = [{}]
         self._cuts = Random(seed) if cuts else None
         self._at_s = now_s = 0.0
         for number in range(60):
@@ -107,6 +121,10 @@ class Storm:
         assert kv.used + kv.kept <= kv.capacity
         assert self.engine.running <= self.engine.profile.slots
         assert sum(kv._phases) == kv._growing == self.engine._decoding
+        before, engine = self.generated[-1], self.engine
+        there = {name: engine.generated(sequence, self._at_s) for name, sequence in engine._sequences.items()}
+        assert all(before.get(name, 0) <= count <= engine._sequences[name].target for name, count in there.items())
+        self.generated.append(there)
 
 
 @given(seeds)
@@ -131,9 +149,12 @@ def test_when_all_is_done_nothing_is_used_and_only_prefixes_are_kept(seed: int) 
 @pytest.mark.parametrize("step", [STEP, IN_STEP])
 @given(seed=seeds)
 def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int) -> None:
-    whole, cut = Storm(seed, step=step).told, Storm(seed, cuts=True, step=step).told
+    leaping, stepping = Storm(seed, step=step), Storm(seed, cuts=True, step=step)
+    whole, cut = leaping.told, stepping.told
     assert [(t.kind, t.sequence.job.request.id) for t in whole] == [(t.kind, t.sequence.job.request.id) for t in cut]
     assert [t.at_s for t in whole] == pytest.approx([t.at_s for t in cut], rel=1e-9)
+    # While requests come both are looked at at the same times.
+    assert leaping.generated[:60] == stepping.generated[:60]
 
 
 @given(seeds)

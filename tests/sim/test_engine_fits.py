@@ -43,6 +43,7 @@ def test_a_run_comes_out_within_the_bounds_with_the_constants_that_are_shipped(n
         assert abs(errors[figure]) <= bound
 
 
+@pytest.mark.slow
 @needs_data
 def test_kernels_and_links_are_as_fitted_to_the_grid() -> None:
     kernels, links = fit_engines.fit_kernels(fit_engines.grid())

@@ -105,16 +105,19 @@ def found() -> dict[float, dict[str, float]]:
     return {share: figures(share, prices=CHEAPER) for share in (0.0, 0.1)}
 
 
+@pytest.mark.slow
 def test_who_was_slow_and_is_not_asked_stays_slow_as_far_as_anybody_knows(found: dict[float, dict[str, float]]) -> None:
     assert found[0.0]["explored"] == 0.0
     assert found[0.0]["there"] == 0.0
 
 
+@pytest.mark.slow
 def test_exploring_finds_that_it_is_well_again_and_cheaper(found: dict[float, dict[str, float]]) -> None:
     assert found[0.1]["there"] > 0.5
     assert found[0.1]["usd"] < 0.97 * found[0.0]["usd"]
 
 
+@pytest.mark.slow
 def test_promises_are_kept_while_some_explore(found: dict[float, dict[str, float]]) -> None:
     assert found[0.1]["explored"] == pytest.approx(0.1, abs=0.02)
     assert found[0.1]["kept"] > found[0.0]["kept"] - 0.005

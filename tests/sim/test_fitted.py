@@ -50,6 +50,7 @@ def whole_sessions(traffic: Sessions) -> list[Job]:
     return found
 
 
+@pytest.mark.slow
 def test_the_constants_are_what_the_fit_gives() -> None:
     for name, value in constants(data("")).items():
         assert getattr(ours, name) == value, name

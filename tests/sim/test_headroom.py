@@ -36,6 +36,7 @@ def of(klass: str, outcomes: list[Outcome]) -> tuple[float, float, float]:
     return fmean(one.kept for one in some), sum(one.usd for one in some), fmean(one.usd > 0.0 for one in some)
 
 
+@pytest.mark.slow
 def test_batch_work_leaves_room_for_people_and_is_in_time_all_the_same() -> None:
     outcomes, lines = played(4, 0.6, 0.3, 900.0, seed=1)
     people_kept, _, people_paid = of("interactive", outcomes)

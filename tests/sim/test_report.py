@@ -227,6 +227,13 @@ def test_what_was_sent_and_ended_is_counted_where_it_was() -> None:
     assert (far.attempts, far.hedges, far.output_tokens, far.in_flight.total_s(60.0)) == (1, 1, 4, 2.0)
 
 
+def test_a_request_whose_rest_is_asked_for_has_arrived_once() -> None:
+    tally, request = Tally(("own",), 0.0, 60.0), core.request("r")
+    for at_s, fact in ((1.0, request), (2.0, replace(request, said_tokens=5)), (61.0, core.request("s"))):
+        tally.line(Line(at_s=at_s, fact=fact))
+    assert tally.arrivals == [1, 1]
+
+
 def test_a_long_run_has_bins_that_are_few_enough_to_see() -> None:
     assert bin_s(3600.0) == 60.0
     month_s = 31 * 86_400.0

@@ -129,6 +129,7 @@ def test_a_reader_sees_that_the_share_decided() -> None:
     assert {Why.WAITS_FOR_SHARE, Why.SHARE_FULL, Why.KEPT_SHARE} <= whys
 
 
+@pytest.mark.slow
 def test_a_journal_with_several_tenants_replays() -> None:
     _, lines = played(MODEST, THREE, NIGHT, duration_s=30.0)
     assert replayed(lines).difference is None

@@ -1,5 +1,7 @@
 """Faults of a scenario happen where, when and for as long as it says."""
 
+import pytest
+
 from tidegate.core.model import Ended, Line, Overrides, Probed
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.scenario import parse
@@ -104,17 +106,20 @@ def test_a_limit_holds_for_as_long_as_it_is_said() -> None:
     assert all(o.outcome == "ok" for o in within(outcomes, start_s, 65, 100))
 
 
-def test_operators_drain_pin_and_put_the_static_rule_in_force() -> None:
-    for kind, said in (
-        ('kind = "drain"\nendpoint = "own"', Overrides(drained=("own",))),
-        ('kind = "pin"\nendpoint = "far"', Overrides(pinned=("far",))),
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        pytest.param('kind = "drain"\nendpoint = "own"', Overrides(drained=("own",)), marks=pytest.mark.slow),
+        pytest.param('kind = "pin"\nendpoint = "far"', Overrides(pinned=("far",)), marks=pytest.mark.slow),
         ('kind = "static"', Overrides(static=True)),
-    ):
-        outcomes, lines, start_s = asked("m", kind)
-        told = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Overrides)]
-        assert told == [(40.25, said), (60.25, Overrides())]
-        expected = "own" if said.static else "far"
-        assert {o.endpoint for o in within(outcomes, start_s, 40.25, 60.25)} == {expected}
+    ],
+)
+def test_operators_drain_pin_and_put_the_static_rule_in_force(kind: str, said: Overrides) -> None:
+    outcomes, lines, start_s = asked("m", kind)
+    told = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Overrides)]
+    assert told == [(40.25, said), (60.25, Overrides())]
+    expected = "own" if said.static else "far"
+    assert {o.endpoint for o in within(outcomes, start_s, 40.25, 60.25)} == {expected}
 
 
 def test_two_that_overlap_end_with_the_later_one() -> None:

@@ -15,10 +15,12 @@ import msgspec
 from tests import make
 from tests.sim.make import profile
 from tidegate.config.cap import Cap, Period
+from tidegate.core.flight import RESUMES_MAX
 from tidegate.core.model import (
     Decision,
     Ended,
     Endpoint,
+    Fingerprint,
     Held,
     Line,
     Policy,
@@ -35,6 +37,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.replay import replay
+from tidegate.core.resume import RULE
 from tidegate.core.rules import may_go_to
 from tidegate.core.step import StepTime
 from tidegate.core.warmup import HANGS_S_MAX
@@ -57,6 +60,8 @@ from tidegate.sim.world import World
 START_S = 1_700_000_000.0
 REQUESTS, FAULTS_LEAST = 200, 3
 TIMEOUT_S = 120.0
+# Of the worlds, those in which answers that broke off are completed; and models of which most are the same.
+RESUMING_SHARE, WEIGHTS = 0.5, ("one", "one", "other")
 # Shares of a fifth and three fifths of each kind of class.
 CLASSES = (
     RequestClass(name="tight", slo=Slo(ttft_s=1.0, tpot_s=0.1), worth_usd=0.01, late_usd_per_s=0.001),
@@ -95,7 +100,8 @@ class Crowd:
         self._draw = draw
         jobs = [job for part in parts for job in part.arrivals()]
         self._jobs = [self._dressed(job) for job in sorted(jobs, key=lambda one: one.request.arrived_s)]
-        self.ids = {job.request.id for job in self._jobs}
+        # Of each, how many tokens are in its answer.
+        self.targets = {job.request.id: job.target for job in self._jobs}
         self.last_s = self._jobs[-1].request.arrived_s
 
     def _dressed(self, job: Job) -> Job:
@@ -125,7 +131,7 @@ class Crowd:
             arrived_s=ended_s + self._draw.uniform(0.1, 5.0),
             retry=job.request.retry + 1,
         )
-        self.ids.add(again.id)
+        self.targets[again.id] = job.target
         return msgspec.structs.replace(job, request=again)
 
 
@@ -149,6 +155,11 @@ class Weather:
         beside, count = draw.random() < 0.2, draw.randint(1, 2)
         self.own = [self._own(f"own-{number}", beside=beside and count == 2) for number in range(count)]
         self.vendors = [self._vendor(f"vendor-{number}") for number in range(draw.randint(0, 3))]
+        # Drawn apart: seeds that have found something go on with what they found it in.
+        apart = Random(f"soak {seed} resumes")
+        if apart.random() < RESUMING_SHARE:
+            policy = replace(policy, resume=True)
+            self.own, self.vendors = self._alike(apart, self.own), self._alike(apart, self.vendors)
         caps = (Cap(usd=draw.choice((0.01, 0.3)), period=Period.DAY),) if draw.random() < 0.3 else ()
         self.purse = Purse(caps, paced=draw.random() < 0.5)
         self.caps = caps
@@ -199,6 +210,10 @@ class Weather:
             warms_up=draw.random() < 0.2,
             shares_compute=draw.random() < 0.2,
         )
+
+    def _alike(self, draw: Random, endpoints: list[Endpoint]) -> list[Endpoint]:
+        """Most of them with one model."""
+        return [replace(one, fingerprint=Fingerprint(weights=draw.choice(WEIGHTS))) for one in endpoints]
 
     def _link(self, name: str, chance: Chance) -> Link | None:
         draw = self.draw
@@ -339,7 +354,6 @@ class Weather:
             assert model._context_tokens == sum(one.prompt_tokens for one in state.reservations.values())
         left_usd = self.purse.left_usd(self.loop.now_s)
         assert left_usd is None or left_usd >= -1e-9, "no more is spent than may be"
-        assert not self.caps or self.draw is not None
 
     def _over(self) -> None:
         """When nothing is to happen any more."""
@@ -348,11 +362,17 @@ class Weather:
         assert not world._held
         outcomes = [one.request.id for one in world.outcomes]
         assert len(outcomes) == len(set(outcomes)), "each is over once"
-        assert set(outcomes) == self.crowd.ids, "nobody is lost"
+        assert set(outcomes) == self.crowd.targets.keys(), "nobody is lost"
+        rests = Counter(line.fact.id for line in self.lines if isinstance(line.fact, Request) and line.fact.said_tokens)
+        assert all(count <= RESUMES_MAX for count in rests.values()), "what breaks everybody is not carried on"
         for one in world.outcomes:
             assert one.e2e_s <= TIMEOUT_S + 1e-6, "nobody waits for longer than a request may take"
             assert isfinite(one.usd)
             assert one.usd >= 0.0
+            if one.outcome == "ok":
+                surplus = one.output_tokens - self.crowd.targets[one.request.id]
+                # Where all of it but its end was said, that end is asked for.
+                assert 0 <= surplus <= rests[one.request.id], "nothing of an answer is lost, and nothing doubled"
         # What is kept loaded for good is used again and again; time may be up meanwhile.
         assert all(until_s > self.loop.now_s for until_s in world._warming.values()), "no load hangs"
         self._told()
@@ -365,6 +385,9 @@ class Weather:
         for line in self.lines:
             match line.fact:
                 case Request() as request:
+                    if request.said_tokens:
+                        self._is_rest(request, requests[request.id])
+                        assert not any(begun[request.id, name] for name in self.places), "one goes on at a time"
                     requests[request.id] = request
                 case Decision() as decision:
                     for step in decision.plan:
@@ -374,6 +397,7 @@ class Weather:
                     assert decision.retry_after_s is None or decision.retry_after_s >= 1.0
                 case Started() as started:
                     begun[started.request_id, started.endpoint] += 1
+                    assert started.said_tokens == requests[started.request_id].said_tokens
                     held.discard(started.request_id)
                 case Ended() as ended:
                     begun[ended.request_id, ended.endpoint] -= 1
@@ -392,6 +416,14 @@ class Weather:
         assert not any(begun.values())
         assert not held
         assert warming == {attempt.endpoint for attempt in self.world._warming}
+
+    def _is_rest(self, rest: Request, before: Request) -> None:
+        """What is left of a request is the rest of what was asked before, for those that have its model."""
+        assert rest.said_tokens > before.said_tokens, "something was said"
+        assert rest.prompt_tokens - rest.said_tokens == before.prompt_tokens - before.said_tokens
+        ruling = rest.rulings[-1]
+        assert ruling.rule == RULE
+        assert len({self.world.endpoints[name].fingerprint.weights for name in ruling.to}) == 1, "of one model"
 
 
 def draw_parts(draw: Random) -> list[tuple[float, int]]:

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Started, replace
 from tidegate.core.router import Router
+from tidegate.core.why import Why
 
 
 class Decider(Protocol):
@@ -34,6 +35,12 @@ class Decider(Protocol):
 
     def warm_ups(self, now_s: float) -> list[str]:
         """The endpoints whose model is to be loaded now for nobody in particular."""
+
+    def alike(self, name: str) -> tuple[str, ...]:
+        """The endpoints that are known to have the same model as this one, itself included."""
+
+    def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
+        """What excludes an endpoint now, None if nothing does."""
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What was predicted when this attempt was sent."""
@@ -73,6 +80,14 @@ class Follower:
     def warm_ups(self, now_s: float) -> list[str]:  # noqa: ARG002 - nothing is done before somebody asks
         """None."""
         return []
+
+    def alike(self, name: str) -> tuple[str, ...]:
+        """As the router knows them."""
+        return self._router.alike(name)
+
+    def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
+        """What the router would say."""
+        return self._router.forbids(request, endpoint, now_s)
 
     def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
         """What the router would have predicted."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from heapq import heapify, heappop, heappush
-from math import ceil, inf, sqrt
+from math import ceil, floor, inf, sqrt
 
 import msgspec
 
@@ -49,8 +49,9 @@ class Kind(Enum):
 
 
 class Sequence:
-    """One request in the engine. `generated` of its `target` tokens exist; times are None until they are known.
+    """One request in the engine. Times are None until they are known.
 
+    Of its `target` tokens `generated` existed when it began to decode last; `Engine.generated` says how many there are.
     `need` tokens have to be computed before the next one can be generated, and `computed` of them are.
     """
 
@@ -58,6 +59,7 @@ class Sequence:
         "blocks",
         "cached_tokens",
         "computed",
+        "decodes",
         "first_s",
         "generated",
         "gone",
@@ -79,6 +81,7 @@ class Sequence:
         self.need = job.prompt_tokens
         self.computed = self.generated = self.cached_tokens = 0
         self.waits = True
+        self.decodes = False
         self.gone = False  # and with it its client
         # Its memory: blocks that it has to itself, and the prompt's own blocks that others may use too.
         self.private = 0
@@ -151,6 +154,14 @@ class Engine:
         unload_s = self.profile.unload_after_s
         gone = unload_s is not None and self._until_s == inf and now_s - self._idle_since_s >= unload_s
         return self._loaded and not gone
+
+    def generated(self, sequence: Sequence, now_s: float) -> int:
+        """How many of its tokens exist, of one that has not been cancelled; the engine has been advanced until now."""
+        if not sequence.decodes:
+            return sequence.generated
+        # Of a leap that was frozen all but the last step are over.
+        steps = min(self._steps, max(self._least - 1, floor(self._passed(now_s) + _NOISE))) if self._steps else 0
+        return sequence.generated + sequence.offset + self._step + steps - sequence.need
 
     # --- what happens to it -------------------------------------------------------------------------------------------
 
@@ -281,12 +292,15 @@ class Engine:
         """Let a leap end with the step that is under way: something may join or leave the batch after it."""
         if self._steps < 2:
             return
-        passed_s = max(0.0, now_s - self._from_s)
-        half, whole = self._more_s / 2, self._first_s - self._more_s / 2
-        steps = passed_s / whole if half == 0.0 else (sqrt(whole * whole + 4 * half * passed_s) - whole) / (2 * half)
-        done = min(self._steps, max(self._least, ceil(steps - _NOISE)))
+        done = min(self._steps, max(self._least, ceil(self._passed(now_s) - _NOISE)))
         self._steps = done
         self._until_s = self._from_s + self._takes_s(done)
+
+    def _passed(self, now_s: float) -> float:
+        """Steps of the leap under way that are over, were there no end to it, and the part of one that is not."""
+        passed_s = max(0.0, now_s - self._from_s)
+        half, whole = self._more_s / 2, self._first_s - self._more_s / 2
+        return passed_s / whole if half == 0.0 else (sqrt(whole * whole + 4 * half * passed_s) - whole) / (2 * half)
 
     def _land(self, at_s: float, told: list[Told]) -> None:
         """The leap is over: tokens exist, sequences end, prompts that are computed begin to decode."""
@@ -326,6 +340,7 @@ class Engine:
             return
         self._order += 1
         heappush(self._ends, (self._step + sequence.target - sequence.generated, self._order, sequence))
+        sequence.decodes = True
         sequence.offset = sequence.need - self._step
         sequence.phase = self.kv.grows(sequence.offset)
         self._decoding += 1
@@ -362,6 +377,7 @@ class Engine:
     def _stop(self, sequence: Sequence) -> None:
         """It decodes no more."""
         held = sequence.offset + self._step
+        sequence.decodes = False
         self.kv.stops(sequence.phase)
         self._decoding -= 1
         self._context -= held

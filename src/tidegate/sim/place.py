@@ -189,7 +189,7 @@ class Local(_Away):
         self._advance()
         for sequence, known in self._attempts.items():
             if known is attempt:
-                attempt.output_tokens = sequence.generated
+                attempt.output_tokens = self.engine.generated(sequence, self._loop.now_s)
                 del self._attempts[sequence]
                 self.engine.cancel(attempt.job.request.id, self._loop.now_s)
                 self._plan()
@@ -198,7 +198,8 @@ class Local(_Away):
     def generated(self, attempt: Attempt) -> int:
         """See `Place`."""
         self._advance()
-        return next((sequence.generated for sequence, known in self._attempts.items() if known is attempt), 0)
+        under_way = (sequence for sequence, known in self._attempts.items() if known is attempt)
+        return next((self.engine.generated(sequence, self._loop.now_s) for sequence in under_way), 0)
 
     def probe(self) -> Probed:
         """See `Place`."""
@@ -225,10 +226,12 @@ class Local(_Away):
     def crash(self, back_s: float) -> None:
         """The engine dies, and is back then."""
         self._advance()
+        lost, self._attempts = self._attempts, {}
+        for sequence, attempt in lost.items():
+            attempt.output_tokens = self.engine.generated(sequence, self._loop.now_s)
         self.engine.fail(self._loop.now_s, back_s)
-        lost, self._attempts = list(self._attempts.values()), {}
         self.down = True
-        for attempt in lost:
+        for attempt in lost.values():
             self._back(self._listener.failed, attempt, RESET)
         self._loop.at(back_s, self._up)
 

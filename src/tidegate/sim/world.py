@@ -35,6 +35,7 @@ from tidegate.core.model import (
 from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.core.promise import is_urgent, judged
 from tidegate.core.prompts import shortened
+from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
@@ -53,24 +54,28 @@ _ENDINGS = {"ok": Ending.OK, "refused": Ending.REFUSED, "timed_out": Ending.TIME
 
 
 class _Drive:
-    """One request from its arrival to its end."""
+    """One request from its arrival to its end: `job` is what is asked for now, of the one that `came`."""
 
     __slots__ = (
         "attempts",
+        "came",
         "decision",
         "first_s",
         "flight",
         "held_s",
         "held_since_s",
         "job",
+        "relayed",
         "timer",
         "usd",
     )
 
     def __init__(self, job: Job, stall_s: float) -> None:
-        self.job = job
+        self.job = self.came = job
         self.flight = Flight(stall_s=stall_s)
         self.attempts: dict[str, Attempt] = {}
+        # Whose content its client was given last.
+        self.relayed: Attempt | None = None
         self.decision: Decision | None = None
         self.first_s: float | None = None
         self.held_since_s: float | None = None
@@ -189,8 +194,9 @@ class World:
         if attempt.over or self._is_warm_up(attempt, served=False):
             return
         drive = self._drives[attempt.job.request.id]
+        may_resume = self._may_resume(drive, attempt)
         self._ended(drive, attempt, failure.ending, failure.cause, failure.retry_after_s)
-        self._act(drive, drive.flight.failed(attempt.endpoint, self.loop.now_s))
+        self._act(drive, drive.flight.failed(attempt.endpoint, self.loop.now_s, may_resume=may_resume))
 
     # --- what happens by itself -----------------------------------------------------------------------------------
 
@@ -280,8 +286,8 @@ class World:
             flight = drive.flight
             relayed = drive.attempts.get(flight.winner)
             tokens = None if relayed is None else self._places[relayed.endpoint].generated(relayed)
-            may_hedge = self.router.may_hedge(flight.open)
-            self._act(drive, flight.timer(self.loop.now_s, may_hedge=may_hedge, tokens=tokens))
+            may_hedge, may_resume = self.router.may_hedge(flight.open), self._may_resume(drive, relayed)
+            self._act(drive, flight.timer(self.loop.now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume))
 
     # --- loads for nobody in particular -----------------------------------------------------------------------------
 
@@ -330,7 +336,7 @@ class World:
             self._act(drive, drive.flight.start(decision.plan, now_s))
         else:
             self._unhold(drive, released=True)
-            self._over(drive, "refused")
+            self._over(drive, "refused" if drive.relayed is None else "failed_mid_stream")
 
     def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
         for action in actions:
@@ -350,9 +356,49 @@ class World:
                 case fly.GiveUp():
                     self._over(drive, "failed_mid_stream" if action.committed else "failed")
                 case fly.Relay():
-                    pass
-                case fly.Finish() | fly.Resume():
-                    raise AssertionError("only a completed attempt finishes a flight, and none is resumed here")
+                    drive.relayed = drive.attempts.get(action.endpoint)
+                case fly.Resume():
+                    self._resume(drive)
+                case fly.Finish():
+                    raise AssertionError("only a completed attempt finishes a flight")
+
+    def _may_resume(self, drive: _Drive, attempt: Attempt | None) -> bool:
+        """Whether the rest of what this attempt gives the client could be had, if it broke off now."""
+        if not self._policy.resume or attempt is None or attempt is not drive.relayed:
+            return False
+        request = drive.came.request
+        return request.failover and request.completions == 1 and bool(self._others(drive, attempt.endpoint))
+
+    def _others(self, drive: _Drive, endpoint: str) -> tuple[str, ...]:
+        """Who has the same model: the one that broke off only where nobody else may serve."""
+        now_s, alike = self.loop.now_s, self.router.alike(endpoint)
+        request = drive.came.request
+        others = [name for name in alike if name != endpoint and self.router.forbids(request, name, now_s) is None]
+        return tuple(others or alike)
+
+    def _resume(self, drive: _Drive) -> None:
+        """Ask for the rest of the answer that broke off, where its turn is best."""
+        came, broken = drive.came, drive.relayed
+        assert broken is not None, "nothing breaks off that was not relayed"
+        # What has come back had content in it.
+        said = drive.job.request.said_tokens + max(broken.output_tokens, 1)
+        request = rest_of(
+            came.request,
+            said_tokens=said,
+            said_bytes=said * came.request.prompt_bytes // came.request.prompt_tokens,
+            spent_usd=drive.usd,
+            to=self._others(drive, broken.endpoint),
+            now_s=self.loop.now_s,
+        )
+        drive.job = msgspec.structs.replace(
+            came,
+            request=request,
+            prompt_tokens=came.prompt_tokens + said,
+            # The end itself is what is missing, if nothing else is.
+            output_tokens=max(came.target - said, 1),
+        )
+        self._write(request)
+        self._turn(drive)
 
     def _send(self, drive: _Drive, action: fly.Call) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
@@ -380,6 +426,7 @@ class World:
             preamble_bytes=request.preamble_bytes,
             promised_tpot_s=request.slo.tpot_s,
             urgent=is_urgent(request),
+            said_tokens=request.said_tokens,
         )
         timed = request.prompt_bytes >= self.router.endpoint(name).telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
@@ -436,8 +483,9 @@ class World:
             self._cancel(drive, action.endpoint, ending, cause)
 
     def _over(self, drive: _Drive, outcome: str, attempt: Attempt | None = None) -> None:
-        job, now_s = drive.job, self.loop.now_s
+        job, now_s = drive.came, self.loop.now_s
         request, decision = job.request, drive.decision
+        output_tokens = 0 if attempt is None else drive.job.request.said_tokens + attempt.output_tokens
         assert not drive.attempts, "nothing is under way of what is over"
         assert decision is not None, "it was decided"
         del self._drives[request.id]
@@ -448,7 +496,7 @@ class World:
             _ENDINGS.get(outcome, Ending.FAILED),
             ttft_s=ttft_s,
             e2e_s=now_s - request.arrived_s,
-            output_tokens=0 if attempt is None else attempt.output_tokens,
+            output_tokens=output_tokens,
         )
         if told is not None:
             self._tell(told)
@@ -467,7 +515,7 @@ class World:
                 measured_s=None if attempt is None or attempt.first_s is None else attempt.first_s - attempt.sent_s,
                 prompt_tokens=job.prompt_tokens,
                 cached_tokens=0 if attempt is None else attempt.cached_tokens,
-                output_tokens=0 if attempt is None else attempt.output_tokens,
+                output_tokens=output_tokens,
                 usd=drive.usd,
             )
         )
