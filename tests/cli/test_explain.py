@@ -1,15 +1,20 @@
 """What `tidegate explain` prints of a decision."""
 
 import io
+import json
 
+import msgspec
+import pytest
 from rich.console import Console
 
 from tests import make
-from tidegate.cli.journal import print_explained
+from tidegate.cli.journal import flip_text, print_explained
+from tidegate.cli.main import main
 from tidegate.core.facts import ACCELERATORS, MODELS
+from tidegate.core.flips import Axis, Copy, Flip
 from tidegate.core.hardware import Machine
-from tidegate.core.model import Probed, replace
-from tidegate.core.replay import explained
+from tidegate.core.model import JOURNAL_VERSION, Line, Probed, Segment, Slo, replace
+from tidegate.core.replay import explained, with_flips
 
 
 def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it() -> None:
@@ -71,3 +76,66 @@ def test_how_likely_a_choice_was_is_told_where_it_was_not_certain() -> None:
     text = io.StringIO()
     print_explained(Console(file=text, width=140), explained(make.router(*vendors), request, certain, 0.0))
     assert "probability" not in text.getvalue()
+
+
+def test_what_would_have_made_it_another_decision_is_said_nearest_first() -> None:
+    request = make.request("r", output_tokens_max=100, slo=Slo())
+    router = make.router(make.endpoint("laptop", context_tokens=4_096), make.endpoint("cloud", local=False))
+    found = with_flips(explained(router, request, router.decide(request, 0.0), 0.0), Copy(router))
+    text = io.StringIO()
+    print_explained(Console(file=text, width=140), found)
+    said = text.getvalue()
+    assert "cloud with 3,997 tokens or more of prompt (it has 200 tokens)" in said
+    assert "in flight at laptop (it has 0)" in said
+    assert said.index("of prompt") < said.index("in flight")
+
+
+@pytest.mark.parametrize(
+    ("flip", "said"),
+    [
+        (
+            Flip(axis=Axis.TTFT_S, now=2.0, at=0.83331, goes_to=""),
+            "refused with 0.8333 s or less promised to the first token (it has 2 s)",
+        ),
+        (
+            Flip(axis=Axis.USD_PER_S, endpoint="a", now=0.0, at=4.00021e-4, goes_to="b"),
+            "b with 0.4001 m$/s or more to run the engine at a (it has 0 m$/s)",
+        ),
+        (
+            Flip(axis=Axis.IN_FLIGHT, endpoint="a", now=3.0, at=1.0, goes_to="a", waits=True),
+            "waits for a with 1 or less in flight at a (it has 3)",
+        ),
+        (
+            Flip(axis=Axis.UPLOAD, endpoint="a", now=1e6, at=123_456.7, goes_to="b"),
+            "b with 123.4 kB/s or less of upload at a (it has 1,000 kB/s)",
+        ),
+    ],
+)
+def test_a_flip_is_told_in_the_units_of_people_and_rounded_away_from_what_is(flip: Flip, said: str) -> None:
+    assert flip_text(flip) == said
+
+
+def test_standard_input_is_a_journal_of_which_one_decision_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    request = make.request("r-1")
+    segment = Segment(
+        version=JOURNAL_VERSION, software="t", policy=router.policy, endpoints=router.endpoints, state=router.snapshot()
+    )
+    lines = [Line(at_s=0.0, fact=fact) for fact in (segment, request, router.decide(request, 0.0))]
+
+    def given(text: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+
+    given(msgspec.json.Encoder().encode_lines(lines))
+    assert main(["explain", "--json", "--journal", "-", "r-1"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["request"]["id"] == "r-1"
+    assert found["flips"]
+    given(b"")
+    assert main(["explain", "--journal", "-"]) == 1
+    assert "say which decision" in capsys.readouterr().err
+    given(b"nonsense\n")
+    assert main(["explain", "--journal", "-", "r-1"]) == 1
+    assert "standard input:1" in capsys.readouterr().err

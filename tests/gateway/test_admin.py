@@ -134,8 +134,7 @@ async def test_a_decision_is_explained_with_its_candidates_and_what_came_of_it(t
         asked = await home.ask()
         decision_id = asked.header("x-tidegate-decision")
         first = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
-        explaining = home.gateway._admin
-        await eventually(lambda: explaining._explaining is not None)
+        await eventually(lambda: home.gateway._explainer.busy)
         second = await home.get(f"/api/decisions/{decision_id}", admin=True)
         found = (await first).json
     assert (second.status, second.error["code"]) == (503, "http_503")
@@ -168,10 +167,38 @@ async def test_a_stop_does_not_wait_for_an_explanation(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         decision_id = (await home.ask()).header("x-tidegate-decision")
         asking = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
-        explaining = home.gateway._admin
-        await eventually(lambda: explaining._explaining is not None)
-        task = explaining._explaining
-    assert explaining._explaining is None
+        explainer = home.gateway._explainer
+        await eventually(lambda: explainer.busy)
+        task = explainer._asking
+    assert not explainer.busy
     assert task is not None
     assert task.cancelled()
     assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.IncompleteReadError)
+
+
+async def test_a_dry_run_says_what_would_make_it_another_decision_and_sends_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"journal": ""}) as home:
+        before = bytes(home.gateway.router.snapshot())
+        first = asyncio.create_task(home.ask(x_tidegate_dry_run="flips"))
+        await eventually(lambda: home.gateway._explainer.busy)
+        second = await home.ask(x_tidegate_dry_run="flips", x_request_id="mine")
+        found = await first
+        assert bytes(home.gateway.router.snapshot()) == before
+        assert [engine.seen for engine in home.engines.values()] == [[], []]
+    assert (second.status, second.error["code"], second.header("retry-after")) == (503, "busy", "1")
+    assert found.status == 200
+    assert found.json["decision"]["plan"][0]["endpoint"] == "laptop"
+    by_axis = {(flip["axis"], flip.get("endpoint")): flip for flip in found.json["flips"]}
+    assert by_axis["prompt_tokens", None]["goes_to"] == "cloud"
+    assert by_axis["in_flight", "laptop"]["now"] == 0.0
+
+
+async def test_a_dry_run_answers_without_flips_where_nobody_can_look_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as home:
+        monkeypatch.setattr("sys.executable", "/nowhere/python")
+        found = await home.ask(x_tidegate_dry_run="flips")
+    assert found.status == 200
+    assert "flips" not in found.json
+    assert found.json["decision"]["plan"]

@@ -56,7 +56,7 @@ ROWS: dict[str, Row] = {
     "an unknown knob": (chat(tidegate={"slo": 5}), CHAT, {}, 400, None, "tidegate", "slo_ttft_ms"),
     "a knob of another type": (chat(tidegate={"slo_ttft_ms": {}}), CHAT, {}, 400, None, "tidegate", "`tidegate`"),
     "an array of knobs": (chat(tidegate=[]), CHAT, {}, 400, None, "tidegate", "`tidegate`"),
-    "a flag in words": (chat(), CHAT, {"x_tidegate_dry_run": "perhaps"}, 400, None, None, "true or false"),
+    "a flag in words": (chat(), CHAT, {"x_tidegate_dry_run": "perhaps"}, 400, None, None, "true, false, or flips"),
     "a cost in words": (chat(), CHAT, {"x_tidegate_max_cost_usd": "$1"}, 400, None, None, "US dollars"),
     "a cost below any": (
         chat(max_tokens=100), CHAT, {"x_tidegate_max_cost_usd": "0.0001", "x_tidegate_residency": "away"}, 400,

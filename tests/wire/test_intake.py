@@ -12,7 +12,7 @@ from tidegate.core.ruling import Rule
 from tidegate.wire.digest import prefix_digests, session_digest
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import MEDIA_TOKENS, ClassTable, client_request_id, intake
-from tidegate.wire.knobs import Knobs
+from tidegate.wire.knobs import DryRun, Knobs
 from tidegate.wire.openai import Call, parse
 from tidegate.wire.tokens import TokenRatio
 
@@ -126,7 +126,7 @@ def test_every_header_has_its_effect() -> None:
     assert (request.cost_usd_max, request.residency) == (0.05, ("eu",))
     assert (request.session, request.session_moves) == (session_digest("s-1", SALT, "", "m"), True)
     assert not request.failover
-    assert knobs.dry_run
+    assert knobs.dry_run is DryRun.YES
 
 
 def test_the_body_has_the_same_settings_and_headers_go_before_it() -> None:
@@ -143,7 +143,7 @@ def test_the_body_has_the_same_settings_and_headers_go_before_it() -> None:
     assert request.klass == "private/short"
     assert request.slo == Slo(ttft_s=0.7)
     assert (request.cost_usd_max, set(request.residency), request.session) == (1e-05, {"local", "eu"}, "")
-    assert knobs.dry_run
+    assert knobs.dry_run is DryRun.YES
     assert request.failover
 
 
@@ -202,7 +202,7 @@ def test_a_class_may_let_conversations_move_and_a_request_says_otherwise() -> No
         ("x-tidegate-session", "a b", "printable ASCII"),
         ("x-tidegate-session", "x" * 257, "printable ASCII"),
         ("x-session-id", "ü", "printable ASCII"),
-        ("x-tidegate-dry-run", "maybe", "true or false"),
+        ("x-tidegate-dry-run", "maybe", "true, false, or flips"),
         ("x-tidegate-no-fallback", "", "true or false"),
     ],
 )

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from math import ceil, floor, log, log10
 
 import msgspec
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from tidegate import clock
 from tidegate.core.density import Density, Phase
+from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Ruling, Wait
 from tidegate.core.replay import Explained, ReplayError
 from tidegate.core.replay import replay as replay_lines
@@ -17,6 +19,20 @@ from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
 from tidegate.telemetry.journal import JournalError, read
 
+_AXES = {
+    Axis.PROMPT_TOKENS: ("of prompt", " tokens", 1.0),
+    Axis.TTFT_S: ("promised to the first token", " s", 1.0),
+    Axis.TPOT_S: ("promised per token", " ms", 1e3),
+    Axis.E2E_S: ("promised for the whole", " s", 1.0),
+    Axis.WORTH: ("what it is worth", " times", 1.0),
+    Axis.IN_FLIGHT: ("in flight", "", 1.0),
+    Axis.PRICE: ("the price of tokens", " times", 1.0),
+    Axis.USD_PER_S: ("to run the engine", " m$/s", 1e3),
+    Axis.RTT_S: ("of round trip", " ms", 1e3),
+    Axis.UPLOAD: ("of upload", " kB/s", 1e-3),
+}
+"""What is changed, in which unit, and how many of that unit are in one of the flip's."""
+_SMALL = 1e-6
 USD = ["promise", "lateness", "cost"]
 """What makes up a value, in the order of its columns."""
 RARE = ["rule", "budget"]
@@ -112,6 +128,45 @@ def print_explained(console: Console, one: Explained) -> None:
             )
     if one.densities:
         print_densities(console, one.densities)
+    if one.flips is not None:
+        print_flips(console, one.flips)
+
+
+def print_flips(console: Console, flips: Sequence[Flip]) -> None:
+    """The least that would have made it another decision, nearest first."""
+    if not flips:
+        console.print("  nothing that was tried would have made it another decision")
+        return
+    console.print("  it would have been another decision:", highlight=False)
+    for flip in sorted(flips, key=_distance):
+        console.print(f"    {flip_text(flip)}", soft_wrap=True)
+
+
+def flip_text(flip: Flip) -> str:
+    """One of them, for people."""
+    goes = "refused" if not flip.goes_to else f"waits for {flip.goes_to}" if flip.waits else flip.goes_to
+    what, unit, factor = _AXES[flip.axis]
+    at, now = (_number(value * factor, value - flip.now) for value in (flip.at, flip.now))
+    bound = "or more" if flip.at > flip.now else "or less"
+    whose = f" at {flip.endpoint}" if flip.endpoint else ""
+    return f"{goes} with {at}{unit} {bound} {what}{whose} (it has {now}{unit})"
+
+
+def _number(value: float, away: float) -> str:
+    """Four digits, rounded away from where it stands: what is printed flips, too."""
+    if value == 0.0:
+        return "0"
+    if value == int(value) and abs(value) < 1e9:
+        return f"{value:,.0f}"
+    size = 10.0 ** (floor(log10(abs(value))) - 3)
+    digits = value / size
+    near = round(digits) if abs(digits - round(digits)) < 1e-9 else ceil(digits) if away > 0.0 else floor(digits)
+    return f"{near * size:.4g}"
+
+
+def _distance(flip: Flip) -> float:
+    """How far away it is, whatever its unit."""
+    return abs(log((flip.at + _SMALL) / (flip.now + _SMALL)))
 
 
 def print_densities(console: Console, densities: Sequence[Density]) -> None:

@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "explain", "why a request went where it went", journal.explain)
     verb.add_argument("id", nargs="?", help="x-tidegate-decision of its answer; without it, the last decision")
-    verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
+    verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder, segment, or - (default: %(default)s)")
 
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")

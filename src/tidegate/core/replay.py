@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core import density
 from tidegate.core.density import Density, Running
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.flips import Copy, Flip, flips
 from tidegate.core.length import Length
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -20,6 +21,7 @@ from tidegate.core.model import (
     Request,
     Segment,
     Started,
+    replace,
 )
 from tidegate.core.router import Router
 from tidegate.core.state import State
@@ -51,6 +53,7 @@ class Explained(Record, frozen=True, kw_only=True):
     """One decision with the candidates it chose from, and how dense their computing is; recomputed.
 
     Keeping the promise was worth `worth_usd`, which is `worth_share` of the most; None where no target moves it.
+    `flips` are the least that would have made it another one, None where nobody has looked for them.
     """
 
     at_s: float
@@ -60,6 +63,7 @@ class Explained(Record, frozen=True, kw_only=True):
     worth_usd: float
     worth_share: float | None = None
     densities: tuple[Density, ...] = ()
+    flips: tuple[Flip, ...] | None = None
 
 
 class Replay:
@@ -147,17 +151,30 @@ def replay(lines: Iterable[Line]) -> Report:
 
 
 def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
-    """Every decision about one request, each with its candidates as they stood then."""
+    """Every decision about one request, each with its candidates as they stood then.
+
+    The first and the last of them with what would have made it another: who waits is decided many times.
+    """
     core = Replay()
-    found = []
+    found: list[Explained] = []
+    latest: Copy | None = None
     for line in lines:
         request = core.requests.get(request_id)
         decided = core.feed(line)
         if request is not None and decided is not None and decided.request_id == request_id:
             assert core.router is not None
             assert isinstance(line.fact, Decision)
-            found.append(explained(core.router, request, line.fact, line.at_s))
+            latest = Copy(core.router)
+            one = explained(core.router, request, line.fact, line.at_s)
+            found.append(one if found else with_flips(one, latest))
+    if latest is not None and len(found) > 1:
+        found[-1] = with_flips(found[-1], latest)
     return found
+
+
+def with_flips(one: Explained, copy: Copy) -> Explained:
+    """The same with what would have made it another; `copy` knows what was known when it was decided."""
+    return replace(one, flips=flips(copy, one.request, one.at_s))
 
 
 def explained(router: Router, request: Request, decision: Decision, at_s: float) -> Explained:

@@ -211,6 +211,16 @@ class Router:
         return self._known.eligible.forbids(request, endpoint, length, now_s)
 
     @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """As they are configured, by name."""
+        return tuple([model.endpoint for model in self._known.models.values()])
+
+    @property
+    def policy(self) -> Policy:
+        """The settings that it decides by."""
+        return self._known.policy
+
+    @property
     def state(self) -> State:
         """All that is learned and tracked; whoever changes it takes this router's place."""
         return self._known.state

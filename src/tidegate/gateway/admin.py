@@ -1,11 +1,8 @@
 """The admin address: cheap state only. What takes long runs in a process of its own."""
 
-import asyncio
-import sys
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
 from math import inf
-from pathlib import Path
 
 import msgspec
 
@@ -19,6 +16,7 @@ from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.control import ROUTES, Control, refuse_strangers
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.explainer import BUSY, Explainer
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON, Headers
 from tidegate.http.server import Exchange, Server
@@ -28,8 +26,6 @@ from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
 from tidegate.wire.errors import BadRequest, error_body
 
-# One query at a time reads the journal: it takes a core for a second, and the relay needs the other.
-EXPLAIN_TIMEOUT_S = 30.0
 # Kubernetes' probes carry no secret, and learn nothing.
 _UNGUARDED = frozenset({"/livez", "/readyz"})
 _ROUTES = f"/livez, /readyz, /metrics, /api/state, /api/decisions/ID, {ROUTES}"
@@ -49,6 +45,7 @@ class Admin:
         classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
+        explainer: Explainer,
         key: Secret | None,
     ) -> None:
         """`key` opens everything but the two questions whether we live; without one, all of it is open."""
@@ -60,19 +57,16 @@ class Admin:
         self._classes = classes
         self._servers = servers
         self._control = control
+        self._explainer = explainer
         self.guard(key)
-        self._explaining: asyncio.Task[None] | None = None
 
     def guard(self, key: Secret | None) -> None:
         """This secret opens it from now on."""
         self._digest = None if key is None else digest(key.reveal().encode())
 
     async def close(self) -> None:
-        """Stop explaining, and reloading."""
+        """Stop reloading."""
         await self._control.close()
-        if self._explaining is not None:
-            self._explaining.cancel()
-            await asyncio.gather(self._explaining, return_exceptions=True)
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later."""
@@ -214,20 +208,14 @@ class Admin:
         facts = {"request": known.request, "decisions": known.decisions, "endings": known.endings, "why": whys}
         if self._journal is None:
             exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": None}))
-        elif self._explaining is not None:
-            _error(exchange, 503, "Another decision is being explained; try again in a second.")
+        elif self._explainer.busy:
+            _error(exchange, 503, BUSY)
         else:
-            self._explaining = asyncio.get_running_loop().create_task(
-                self._explain(exchange, decision_id, facts, self._journal.folder)
-            )
 
-    async def _explain(self, exchange: Exchange, decision_id: str, facts: dict[str, object], folder: Path) -> None:
-        explained = None
-        try:
-            explained = await _replayed(decision_id, folder)
-        finally:
-            self._explaining = None
-        exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": explained}))
+            def then(said: msgspec.Raw | None) -> None:
+                exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": said}))
+
+            self._explainer.begin(decision_id, then, journal=self._journal.folder)
 
 
 def _warm_up(warm_up: WarmUp, now_s: float) -> dict[str, float | bool]:
@@ -267,25 +255,6 @@ def _counts(status: Status, prices: Mapping[Cap, float]) -> MoneyCounts:
     }
     by_labels: dict[tuple[str, ...], float] = {(cap.period.value, cap.key or ""): p for cap, p in prices.items()}
     return MoneyCounts(left_usd=left_usd, prices=by_labels, overruns=status.overruns)
-
-
-async def _replayed(decision_id: str, folder: Path) -> msgspec.Raw | None:
-    """What `tidegate explain` says, None where it does not come to an answer. Its process never outlives this."""
-    verb = ("-m", "tidegate.cli.main", "explain", "--json", "--journal", str(folder), decision_id)
-    child: asyncio.subprocess.Process | None = None
-    try:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, *verb, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        async with asyncio.timeout(EXPLAIN_TIMEOUT_S):
-            out, _ = await child.communicate()
-        return msgspec.Raw(out.strip()) if child.returncode == 0 else None
-    except OSError:  # it did not start, or took too long
-        return None
-    finally:
-        if child is not None and child.returncode is None:
-            child.kill()
-            await child.wait()
 
 
 def _error(exchange: Exchange, status: int, message: str, headers: Headers = ()) -> None:

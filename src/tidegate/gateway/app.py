@@ -20,6 +20,7 @@ from tidegate.gateway.auth import Auth
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.control import Control, told
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.explainer import Explainer
 from tidegate.gateway.fleet import Fleet, Member
 from tidegate.gateway.handle import Handler
 from tidegate.gateway.keep import Keeper
@@ -81,6 +82,7 @@ class Gateway:
         self._draining = False
         self._tls: ssl.SSLContext | None = None
         self._admin: Admin
+        self._explainer: Explainer
         self._handler: Handler
         self.auth: Auth
         self.dispatch: Dispatch
@@ -106,11 +108,14 @@ class Gateway:
         self.keeper.begin(dispatch)
         self.fleet = Fleet(dispatch, self.clock)
         self._take_over(await self.fleet.prepare(built))
+        explainer = self._explainer = Explainer()
         self._handler = Handler(
             dispatch,
             catalogue=self._catalogue(),
             auth=auth,
             ready=self.ready,
+            explainer=explainer,
+            segment=self._segment,
             salt=os.urandom(16),
             instance=os.urandom(4).hex(),
         )
@@ -132,6 +137,7 @@ class Gateway:
             classes=lambda: self._built.classes,
             control=Control(dispatch, self.reloader, self.keeper),
             servers=self._servers,
+            explainer=explainer,
             key=settings.admin_key,
         )
         self.admin = Server(
@@ -228,6 +234,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.admin.close(0.0)
         await self._admin.close()
+        await self._explainer.close()
         self.auth.close()
         self.dispatch.close()
         await self.keeper.close()

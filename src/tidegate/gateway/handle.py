@@ -5,12 +5,13 @@ from urllib.parse import unquote
 
 import msgspec
 
-from tidegate.core.model import Request
+from tidegate.core.model import Fact, Line, Request, Segment
 from tidegate.core.replay import explained
 from tidegate.gateway.auth import Auth, Grant
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
+from tidegate.gateway.explainer import BUSY, Explainer
 from tidegate.gateway.reply import JSON, ErrorReply, echo
 from tidegate.gateway.routes import COUNTS, ROUTES, Route, client_at
 from tidegate.http.server import Exchange
@@ -18,9 +19,11 @@ from tidegate.wire.anthropic import request
 from tidegate.wire.anthropic.client import counted
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import client_request_id, estimated_tokens, intake
+from tidegate.wire.knobs import DryRun
 from tidegate.wire.ollama import models
 from tidegate.wire.translate import Client
 
+_decisions = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _ALIVE = frozenset({"/health", "/livez", "/readyz"})
 _SERVED = sorted(path for path in ROUTES if path.startswith(("/v1/", "/api/")))
 
@@ -35,14 +38,21 @@ class Handler:
         catalogue: Catalogue,
         auth: Auth,
         ready: Callable[[], bool],
+        explainer: Explainer,
+        segment: Callable[[], Segment],
         salt: bytes,
         instance: str,
     ) -> None:
-        """`instance` begins every id, so that ids of two processes differ; `salt` keeps digests from being guessed."""
+        """`instance` begins every id, so that ids of two processes differ; `salt` keeps digests from being guessed.
+
+        `segment` is what a journal that began now would begin with.
+        """
         self._dispatch = dispatch
         self.catalogue = catalogue
         self._auth = auth
         self._ready = ready
+        self._explainer = explainer
+        self._segment = segment
         self._salt = salt
         self._instance = instance
         self._count = 0
@@ -124,18 +134,34 @@ class Handler:
         )
         grant.check(call.model, asked.model)
         echoed = client_request_id(exchange.headers) or request_id
-        if knobs.dry_run:
-            self._dry_run(exchange, asked, echoed, grant)
+        if knobs.dry_run is not DryRun.NO:
+            self._dry_run(exchange, asked, echoed, grant, flips=knobs.dry_run is DryRun.FLIPS)
         else:
             grant.begin(asked, exchange.received_s)
             Drive(self._dispatch, exchange, call, asked, echoed, grant, route.client).begin()
 
-    def _dry_run(self, exchange: Exchange, asked: Request, echoed: str, grant: Grant) -> None:
-        """Say what would be done, and do nothing: nothing is sent, journalled or learned."""
+    def _dry_run(self, exchange: Exchange, asked: Request, echoed: str, grant: Grant, *, flips: bool) -> None:
+        """Say what would be done, and do nothing: nothing is sent, journalled or learned.
+
+        `flips`: and what would make it another. That takes a while, elsewhere.
+        """
         router, now_s = self._dispatch.router, exchange.received_s
+        if flips and self._explainer.busy:
+            raise BadRequest(BUSY, status=503, code="busy", headers=((b"retry-after", b"1"),))
         found = explained(router, asked, router.decide(asked, now_s), now_s)
-        headers = (JSON, *echo(echoed, asked.id))
-        exchange.respond(200, headers, msgspec.json.encode(found), grant.lines(now_s))
+        headers, lines = (JSON, *echo(echoed, asked.id)), grant.lines(now_s)
+        if not flips:
+            exchange.respond(200, headers, msgspec.json.encode(found), lines)
+            return
+
+        def then(said: msgspec.Raw | None) -> None:
+            body = msgspec.json.encode(found if said is None else _decisions(said)[0])
+            exchange.respond(200, headers, body, lines)
+
+        # A journal of three lines, in which it was decided.
+        facts: tuple[Fact, ...] = (self._segment(), asked, found.decision)
+        journal = msgspec.json.Encoder().encode_lines([Line(at_s=now_s, fact=fact) for fact in facts])
+        self._explainer.begin(asked.id, then, lines=journal)
 
     def _list(self, exchange: Exchange, short: str, grant: Grant) -> None:
         _only(exchange, "GET")

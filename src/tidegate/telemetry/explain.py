@@ -1,19 +1,27 @@
 """Decisions found in a journal and explained: replayed up to where they were made."""
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from tidegate.core.model import Decision, Line
 from tidegate.core.replay import Explained
 from tidegate.core.replay import explain as explain_lines
-from tidegate.telemetry.journal import read, segments
+from tidegate.telemetry.journal import JournalError, read, read_from, segments
+
+STDIN = Path("-")
 
 
 def find(journal: Path, request_id: str | None) -> list[Explained]:
     """The decisions about a request, by default the last one made, from the newest segment that has any.
 
-    `journal` is a folder or one segment. Raises `JournalError` or `ReplayError`.
+    `journal` is a folder, one segment, or `-` for standard input, where `request_id` has to be said. Raises
+    `JournalError` or `ReplayError`.
     """
+    if journal == STDIN:
+        if request_id is None:
+            raise JournalError("standard input is read once; say which decision: tidegate explain --journal - ID")
+        return explain_lines(read_from("standard input", sys.stdin.buffer), request_id)
     files = [journal] if journal.is_file() else segments(journal)
     for file in reversed(files):
         wanted = request_id or _last_id(read(file))

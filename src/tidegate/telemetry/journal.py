@@ -14,11 +14,11 @@ import msgspec
 
 from tidegate.clock import Clock
 from tidegate.core.model import Fact, Line, Segment
-from tidegate.telemetry.reading import JournalError, read
+from tidegate.telemetry.reading import JournalError, read, read_from
 from tidegate.telemetry.segments import JournalStatistics, SegmentName, Worker, segments
 from tidegate.telemetry.tick import Tick, run
 
-__all__ = ["Journal", "JournalError", "read", "segments"]
+__all__ = ["Journal", "JournalError", "read", "read_from", "segments"]
 
 BACKLOG_BYTES_MAX = 8 * 1024 * 1024  # what a disk that takes nothing may cost in memory: 7,000 requests
 SYNC_S = 1.0  # what a power cut may cost; fsync takes milliseconds, which no request should wait for

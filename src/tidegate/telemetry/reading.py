@@ -51,10 +51,11 @@ def read(source: Path) -> Iterator[Line]:
         except OSError as error:
             raise JournalError(f"{path}: {error.strerror}") from None
         with file:
-            yield from _lines(path, file)
+            yield from read_from(path, file)
 
 
-def _lines(path: Path, file: BinaryIO) -> Iterator[Line]:
+def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
+    """The lines of one segment that somebody has opened; `path` is its name in errors."""
     decoder = msgspec.json.Decoder(Line)
     number = 0
     while raw := file.readline(LINE_BYTES_MAX):
@@ -72,7 +73,7 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[Line]:
         yield line
 
 
-def _check_head(path: Path, raw: bytes) -> None:
+def _check_head(path: Path | str, raw: bytes) -> None:
     """Refuse another version before its fields are looked at: they may mean something else there."""
     try:
         head = msgspec.json.decode(raw, type=_Head).fact

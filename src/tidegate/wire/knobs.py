@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 
 import msgspec
 
@@ -12,6 +13,14 @@ from tidegate.wire.errors import UNREADABLE, BadRequest
 SLO_MS_MAX = 86_400_000.0
 COST_USD_MAX = 1_000_000.0
 SITES_MAX = 64
+
+
+class DryRun(StrEnum):
+    """Whether it is only asked what would be done, and what would make that another decision."""
+
+    NO = "false"
+    YES = "true"
+    FLIPS = "flips"
 
 
 class Knobs(Record, frozen=True, kw_only=True):
@@ -29,7 +38,7 @@ class Knobs(Record, frozen=True, kw_only=True):
     likeness: Likeness | None = None
     session: str = ""
     session_moves: bool | None = None
-    dry_run: bool = False
+    dry_run: DryRun = DryRun.NO
     no_fallback: bool = False
 
 
@@ -63,6 +72,13 @@ def _name(text: str) -> str | None:
     return text if _NAME.fullmatch(text) else None
 
 
+def _dry_run(text: str) -> DryRun | None:
+    said = _BOOLS.get(text)
+    if said is None:
+        return DryRun.FLIPS if text == DryRun.FLIPS.value else None
+    return DryRun.YES if said else DryRun.NO
+
+
 def _session(text: str) -> str | None:
     return text if _SESSION.fullmatch(text) else None
 
@@ -81,7 +97,7 @@ _KNOBS: dict[str, tuple[str, Callable[[str], object], str]] = {
     "likeness": ("likeness", _likeness, f"one of {', '.join(_LIKENESS)}: the least alike model that will do"),
     "session": ("session", _session, "up to 256 printable ASCII characters without spaces"),
     "session_moves": ("session_moves", _BOOLS.get, _FLAG),
-    "dry_run": ("dry_run", _BOOLS.get, _FLAG),
+    "dry_run": ("dry_run", _dry_run, "true, false, or flips"),
     "no_fallback": ("no_fallback", _BOOLS.get, _FLAG),
 }
 _PREFIX = b"x-tidegate-"

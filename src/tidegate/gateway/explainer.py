@@ -1,0 +1,67 @@
+"""Has decisions explained by `tidegate explain`, in a process of its own: the relay needs this one."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+# It takes a core for a second or two.
+TIMEOUT_S = 30.0
+STDIN = Path("-")
+BUSY = "Another decision is being explained; try again in a second."
+
+
+class Explainer:
+    """One at a time: what is asked meanwhile may come again."""
+
+    def __init__(self) -> None:
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is under way."""
+        return self._asking is not None
+
+    def begin(
+        self, decision_id: str, then: Callable[[msgspec.Raw | None], None], *, journal: Path = STDIN, lines: bytes = b""
+    ) -> None:
+        """Explain this decision from a journal, or from the lines of one, and call `then` with what is said, or with
+        None where that does not come to an answer."""
+        assert self._asking is None, "one at a time"
+        self._asking = asyncio.get_running_loop().create_task(self._ask(decision_id, then, journal, lines))
+
+    async def close(self) -> None:
+        """Explain nothing any more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(
+        self, decision_id: str, then: Callable[[msgspec.Raw | None], None], journal: Path, lines: bytes
+    ) -> None:
+        said = None
+        try:
+            said = await _said(decision_id, journal, lines)
+        finally:
+            self._asking = None
+        then(said)
+
+
+async def _said(decision_id: str, journal: Path, lines: bytes) -> msgspec.Raw | None:
+    """What the command prints. Its process never outlives this."""
+    verb = ("-m", "tidegate.cli.main", "explain", "--json", "--journal", str(journal), decision_id)
+    child: asyncio.subprocess.Process | None = None
+    pipe, nowhere = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        child = await asyncio.create_subprocess_exec(sys.executable, *verb, stdin=pipe, stdout=pipe, stderr=nowhere)
+        async with asyncio.timeout(TIMEOUT_S):
+            out, _ = await child.communicate(lines)
+        return msgspec.Raw(out.strip()) if child.returncode == 0 else None
+    except OSError:  # it did not start, or took too long
+        return None
+    finally:
+        if child is not None and child.returncode is None:
+            child.kill()
+            await child.wait()

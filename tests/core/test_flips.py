@@ -1,0 +1,117 @@
+"""Flips of decisions that a hand can follow, found again by a router to which it really happened."""
+
+from typing import Any
+
+import pytest
+
+from tests import make
+from tidegate.core.flips import Axis, Copy, First, Flip, first, flips, longer, scaled
+from tidegate.core.model import Endpoint, Held, Price, Request, Slo, replace
+from tidegate.core.price import Tier
+from tidegate.core.router import Router
+
+NOW_S = 1_000.0
+LAPTOP = make.endpoint("laptop", concurrency=2, context_tokens=4_096)
+CLOUD = make.endpoint("cloud", local=False)
+
+
+def request(id: str = "r", **changes: Any) -> Request:
+    return make.request(id, arrived_s=NOW_S, **changes)
+
+
+def found(router: Router, asked: Request) -> dict[tuple[Axis, str, bool], Flip]:
+    """By axis, endpoint, and whether it lies above."""
+    return {(one.axis, one.endpoint, one.at > one.now): one for one in flips(Copy(router), asked, NOW_S)}
+
+
+def router(*endpoints: Endpoint) -> Router:
+    return make.router(*(endpoints or (LAPTOP, CLOUD)))
+
+
+def goes(known: Router, asked: Request) -> First:
+    return first(known.decide(asked, NOW_S))
+
+
+def test_a_prompt_that_no_longer_fits_goes_elsewhere_and_one_that_fits_nowhere_is_refused() -> None:
+    known, asked = router(), request(output_tokens_max=100, slo=Slo())
+    flip = found(known, asked)[Axis.PROMPT_TOKENS, "", True]
+    assert (flip.now, flip.goes_to) == (200.0, "cloud")
+    assert goes(known, longer(asked, round(flip.at))) == First("cloud", waits=False)
+    assert goes(known, longer(asked, round(flip.at) - 1)) == First("laptop", waits=False)
+    alone = router(LAPTOP)
+    refused = found(alone, asked)[Axis.PROMPT_TOKENS, "", True]
+    assert (refused.at, refused.goes_to) == (flip.at, "")
+
+
+def test_with_more_in_flight_it_waits_or_goes_elsewhere() -> None:
+    known, asked = router(), request()
+    flip = found(known, asked)[Axis.IN_FLIGHT, "laptop", True]
+    assert flip.now == 0.0
+    for number in range(round(flip.at)):
+        assert goes(known, asked) == First("laptop", waits=False)
+        known.observe(make.started(request(f"other-{number}"), "laptop"), NOW_S)
+    assert goes(known, asked) == First(flip.goes_to, waits=flip.waits)
+    # And back again, with as many less.
+    back = found(known, asked)[Axis.IN_FLIGHT, "laptop", False]
+    assert (back.at, back.goes_to) == (flip.at - 1.0, "laptop")
+
+
+def test_the_price_of_the_engine_at_which_it_is_not_worth_running() -> None:
+    known, asked = router(), request(output_tokens_max=100)
+    flip = found(known, asked)[Axis.USD_PER_S, "laptop", True]
+    assert (flip.now, flip.goes_to) == (0.0, "cloud")
+    assert goes(router(replace(LAPTOP, usd_per_s=flip.at), CLOUD), asked).endpoint == "cloud"
+    assert goes(router(replace(LAPTOP, usd_per_s=0.999 * flip.at), CLOUD), asked).endpoint == "laptop"
+
+
+def test_the_price_of_tokens_at_which_an_api_is_not_asked() -> None:
+    dear = replace(LAPTOP, usd_per_s=1e-3)
+    asked = request(output_tokens_max=100)
+    known = router(dear, CLOUD)
+    assert goes(known, asked).endpoint == "cloud"
+    flip = found(known, asked)[Axis.PRICE, "cloud", True]
+    assert (flip.now, flip.goes_to) == (1.0, "laptop")
+    for factor, endpoint in ((flip.at, "laptop"), (0.999 * flip.at, "cloud")):
+        assert goes(router(dear, replace(CLOUD, price=scaled(CLOUD.price, factor))), asked).endpoint == endpoint
+
+
+def test_the_round_trip_at_which_a_site_is_too_far_away() -> None:
+    far = replace(LAPTOP, name="far", prior=replace(LAPTOP.prior, rtt_s=0.02))
+    asked = request(slo=Slo(ttft_s=3.0))
+    known = router(far, CLOUD)
+    assert goes(known, asked).endpoint == "far"
+    flip = found(known, asked)[Axis.RTT_S, "far", True]
+    assert flip.goes_to == "cloud"
+    for rtt_s, endpoint in ((flip.at, "cloud"), (0.999 * flip.at, "far")):
+        moved = replace(far, prior=replace(far.prior, rtt_s=rtt_s))
+        assert goes(router(moved, CLOUD), asked).endpoint == endpoint
+
+
+def test_what_is_held_is_asked_as_it_would_be_held() -> None:
+    alone = router(LAPTOP)
+    for number in range(2):
+        alone.observe(make.started(request(f"other-{number}"), "laptop"), NOW_S)
+    asked = request()
+    alone.observe(Held(request=asked), NOW_S)
+    assert goes(alone, asked) == First("laptop", waits=True)
+    by_axis = found(alone, asked)
+    assert by_axis[Axis.PROMPT_TOKENS, "", True].goes_to == ""
+    assert by_axis[Axis.IN_FLIGHT, "laptop", False].at == 1.0
+
+
+def test_a_price_is_scaled_with_all_its_tiers() -> None:
+    price = Price(
+        usd_per_input_token=1.0, usd_per_cached_token=0.5, tiers=(Tier(above_tokens=9, usd_per_output_token=4.0),)
+    )
+    twice = scaled(price, 2.0)
+    assert (twice.usd_per_input_token, twice.usd_per_cached_token, twice.usd_per_reasoning_token) == (2.0, 1.0, None)
+    assert (twice.tiers[0].above_tokens, twice.tiers[0].usd_per_output_token) == (9, 8.0)
+
+
+@pytest.mark.parametrize("tokens", [1, 150, 5_000])
+def test_another_length_keeps_the_beginning_of_the_prompt(tokens: int) -> None:
+    asked = request(prompt_tokens=1_000, prompt_bytes=4_100, preamble_bytes=4, prefix=(1, 2, 3, 4))
+    made = longer(asked, tokens)
+    assert made.prompt_tokens == tokens
+    assert made.prompt_bytes == pytest.approx(4.1 * tokens, abs=1)
+    assert made.prefix == asked.prefix[: (made.prompt_bytes - made.preamble_bytes) // 1024]
