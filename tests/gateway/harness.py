@@ -252,7 +252,8 @@ async def house(
 
 def _check(journal: list[Line]) -> None:
     """What every journal must hold: it replays, and every attempt, hold and load that began has ended once."""
-    assert replay(journal).difference is None
+    report = replay(journal)
+    assert (report.difference, report.parted_s) == (None, None)
     warming: set[str] = set()
     begun: dict[tuple[str, str], int] = {}
     held: set[str] = set()

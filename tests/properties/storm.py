@@ -351,6 +351,7 @@ class Storm:
             policy=self.policy,
             endpoints=self.endpoints,
             state=self.router.snapshot(),
+            follows=bool(self.lines),
         )
         self.lines.append(Line(at_s=self.now_s, fact=segment))
 

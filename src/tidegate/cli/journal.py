@@ -7,17 +7,18 @@ from math import ceil, floor, log, log10
 
 import msgspec
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from tidegate import clock
+from tidegate import __version__, clock
 from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Ruling, Wait
-from tidegate.core.replay import Explained, ReplayError
-from tidegate.core.replay import replay as replay_lines
+from tidegate.core.replay import Difference, Explained, ReplayError, summed
 from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
-from tidegate.telemetry.journal import JournalError, read
+from tidegate.telemetry.journal import JournalError
+from tidegate.telemetry.replaying import reproduce
 
 _AXES = {
     Axis.PROMPT_TOKENS: ("of prompt", " tokens", 1.0),
@@ -62,22 +63,48 @@ def explain(options: argparse.Namespace) -> int:
 
 def replay(options: argparse.Namespace) -> int:
     """Reproduce a journal: 0 where every decision came out again, 1 where one did not."""
+    console = Console(stderr=True)
     try:
-        report = replay_lines(read(options.journal))
+        count, found = reproduce(options.journal, options.jobs)
+        shown = track(found, "segments", total=count, console=console, transient=True, disable=not console.is_terminal)
+        report = summed(shown)
     except (JournalError, ReplayError) as error:
         print(f"tidegate replay: {error}", file=sys.stderr)
         return 1
+    difference = report.difference
     if options.json:
         print(msgspec.json.encode(report).decode())
-    else:
-        said = "all came out again" if report.difference is None else "one came out otherwise"
-        counted = f"{report.decisions} decisions over {report.observations} observations, {report.segments} segments"
-        print(f"{counted}: {said}")
-        if report.difference is not None:
-            print(f"  at {clock.iso(report.difference.at_s)}")
-            print(f"  recorded {_plan_text(report.difference.recorded)}")
-            print(f"  replayed {_plan_text(report.difference.replayed)}")
-    return 0 if report.difference is None else 1
+        return 0 if difference is None else 1
+    said = "all came out again" if difference is None else "one came out otherwise"
+    counted = f"{report.decisions} decisions over {report.observations} observations, {report.segments} segments"
+    print(f"{counted}: {said}")
+    if difference is not None:
+        print(f"  {difference.recorded.request_id} at {clock.iso(difference.at_s)}: its {', '.join(difference.parts)}")
+        print(f"  recorded {_plan_text(difference.recorded)} ({difference.recorded.why.value})")
+        print(f"  replayed {_plan_text(difference.replayed)} ({difference.replayed.why.value})")
+        print(f"  {cause_text(difference, report.parted_s, f'tidegate {__version__}')}")
+        for flip in sorted(difference.flips, key=_distance):
+            print(f"  as recorded: {flip_text(flip)}")
+    elif report.parted_s is not None:
+        print(f"  {_parted_text(report.parted_s)}; no decision was another one for that")
+    return 0 if difference is None else 1
+
+
+def cause_text(difference: Difference, parted_s: float | None, software: str) -> str:
+    """Why it came out otherwise, as far as the journal tells; `software` is what replays it."""
+    if difference.software != software:
+        return f"because {difference.software} wrote it, and {software} decides otherwise: replay it with the former"
+    if parted_s is not None and parted_s <= difference.since_s:
+        return f"because {_parted_text(parted_s)}"
+    since = clock.iso(difference.since_s)
+    return f"because since {since}, when its segment began, a fact is missing, or one was changed"
+
+
+def _parted_text(parted_s: float) -> str:
+    return (
+        f"the segment that began at {clock.iso(parted_s)} begins with something else than the one before it came to: "
+        "facts are missing there, or were changed"
+    )
 
 
 def print_explained(console: Console, one: Explained) -> None:

@@ -1,6 +1,7 @@
 """`tidegate`, one command, and its verbs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
+    verb.add_argument(
+        "--jobs", type=_count, default=os.cpu_count() or 1, help="segments at once (default: all cores, %(default)s)"
+    )
 
     verb = _verb(verbs, "doctor", "how good predictions were, by endpoint, and whether they still are", doctor.doctor)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
@@ -121,6 +125,13 @@ def _declare_simulate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots that needs nothing else")
     parser.add_argument("--journal", type=Path, metavar="FOLDER", help="write the journal, for explain and replay")
+
+
+def _count(text: str) -> int:
+    count = int(text) if text.isdecimal() else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return count
 
 
 def _verb(

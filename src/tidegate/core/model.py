@@ -526,13 +526,17 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):
-    """First line of every journal segment: all that replay needs. `state` is what `Router.snapshot` made."""
+    """First line of every journal segment: all that replay needs. `state` is what `Router.snapshot` made.
+
+    Where it `follows` the segment before, which was full, that is what the lines of that one had come to.
+    """
 
     version: int
     software: str
     policy: Policy
     endpoints: tuple[Endpoint, ...]
     state: msgspec.Raw
+    follows: bool = False
 
 
 Fact = Segment | Request | Decision | Observation

@@ -1,13 +1,14 @@
 """Feed a journal to the core: every decision in it must come out again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
 
 import msgspec
 
 from tidegate.core import density
 from tidegate.core.density import Density, Running
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.flips import Copy, Flip, flips
+from tidegate.core.flips import Copy, Flip, first, flips
 from tidegate.core.length import Length
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -33,20 +34,48 @@ class ReplayError(Exception):
 
 
 class Difference(Record, frozen=True, kw_only=True):
-    """A decision that came out otherwise."""
+    """A decision that came out otherwise.
+
+    It stands in a segment that began at `since_s`, written by `software`. These `parts` of it differ. Where its first
+    step does, `flips` are those on whose other side it would be as recorded.
+    """
 
     at_s: float
+    since_s: float
+    software: str
     recorded: Decision
     replayed: Decision
+    parts: tuple[str, ...]
+    flips: tuple[Flip, ...] = ()
+
+
+class Part(Record, frozen=True, kw_only=True):
+    """What replay found in one segment, which began at `at_s`; see `Segment` for `follows`.
+
+    `begun` is a digest of what it began with, and `ended` one of what it came to.
+    """
+
+    at_s: float
+    follows: bool
+    decisions: int
+    observations: int
+    difference: Difference | None
+    begun: bytes
+    ended: bytes
 
 
 class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What replay found; `difference` is the first one, None where every decision came out again."""
+    """What replay found; `difference` is the first one, None where every decision came out again.
+
+    At `parted_s` a segment began, first of all, with something else than the one before it had come to, though it
+    follows that one.
+    """
 
     segments: int
     decisions: int
     observations: int
     difference: Difference | None = None
+    parted_s: float | None = None
 
 
 class Explained(Record, frozen=True, kw_only=True):
@@ -134,20 +163,129 @@ class Replay:
 
 def replay(lines: Iterable[Line]) -> Report:
     """Reproduce every decision of a journal and report the first that differs."""
-    core = Replay()
-    segments = decisions = observations = 0
-    difference = None
+    return summed(parts(lines))
+
+
+def parts(lines: Iterable[Line], requests: Mapping[str, Request] | None = None) -> Iterator[Part]:
+    """What replay finds in each segment, as soon as it is over; `requests` were read before, and not decided."""
+    core, counts = Replay(), _Counts()
+    core.requests |= requests or {}
     for line in lines:
-        decided = core.feed(line)
-        if isinstance(line.fact, Segment):
-            segments += 1
+        if isinstance(line.fact, Segment) and counts.segment is not None:
+            yield counts.part(core)
+        counts.take(core, line)
+    if counts.segment is not None:
+        yield counts.part(core)
+
+
+def undecided(lines: Iterable[Line]) -> dict[str, Request]:
+    """The requests that were read, and not decided yet when the lines end."""
+    found: dict[str, Request] = {}
+    for line in lines:
+        if isinstance(line.fact, Request):
+            found[line.fact.id] = line.fact
         elif isinstance(line.fact, Decision):
-            decisions += 1
-            if decided is not None and decided != line.fact and difference is None:
-                difference = Difference(at_s=line.at_s, recorded=line.fact, replayed=decided)
-        elif not isinstance(line.fact, Request):
-            observations += 1
-    return Report(segments=segments, decisions=decisions, observations=observations, difference=difference)
+            found.pop(line.fact.request_id, None)
+    return found
+
+
+def summed(found: Iterable[Part]) -> Report:
+    """All of them, in their order."""
+    segments = decisions = observations = 0
+    difference: Difference | None = None
+    parted_s: float | None = None
+    before = b""
+    for one in found:
+        segments, decisions, observations = segments + 1, decisions + one.decisions, observations + one.observations
+        difference = difference or one.difference
+        if one.follows and before and one.begun != before and parted_s is None:
+            parted_s = one.at_s
+        before = one.ended
+    return Report(
+        segments=segments,
+        decisions=decisions,
+        observations=observations,
+        difference=difference,
+        parted_s=parted_s,
+    )
+
+
+class _Counts:
+    """What was found in the segment that is being replayed."""
+
+    def __init__(self) -> None:
+        self.segment: Segment | None = None
+        self._since_s = 0.0
+        self._decisions = self._observations = 0
+        self._difference: Difference | None = None
+
+    def take(self, core: Replay, line: Line) -> None:
+        fact = line.fact
+        request = core.requests.get(fact.request_id) if isinstance(fact, Decision) else None
+        decided = core.feed(line)
+        if isinstance(fact, Segment):
+            self.segment, self._since_s = fact, line.at_s
+            self._decisions = self._observations = 0
+            self._difference = None
+        elif isinstance(fact, Decision):
+            self._decisions += 1
+            if decided is not None and decided != fact and self._difference is None:
+                self._difference = self._differs(core, request, fact, decided, line.at_s)
+        elif not isinstance(fact, Request):
+            self._observations += 1
+
+    def part(self, core: Replay) -> Part:
+        """It is over."""
+        segment = self.segment
+        assert segment is not None
+        assert core.router is not None
+        return Part(
+            decisions=self._decisions,
+            observations=self._observations,
+            difference=self._difference,
+            begun=_digest(segment.state),
+            ended=_digest(core.router.snapshot()),
+            follows=segment.follows,
+            at_s=self._since_s,
+        )
+
+    def _differs(
+        self, core: Replay, request: Request | None, recorded: Decision, replayed: Decision, at_s: float
+    ) -> Difference:
+        assert core.router is not None
+        assert self.segment is not None
+        nearest: tuple[Flip, ...] = ()
+        if request is not None and first(recorded) != first(replayed):
+            wanted = first(recorded)
+            found = flips(Copy(core.router), request, at_s)
+            nearest = tuple(one for one in found if (one.goes_to, one.waits) == wanted)
+        return Difference(
+            at_s=at_s,
+            since_s=self._since_s,
+            software=self.segment.software,
+            recorded=recorded,
+            replayed=replayed,
+            parts=_parts(recorded, replayed),
+            flips=nearest,
+        )
+
+
+def _parts(recorded: Decision, replayed: Decision) -> tuple[str, ...]:
+    """What of a decision differs, in the words of people."""
+    names = [[step.endpoint for step in one.plan] for one in (recorded, replayed)]
+    differs = {
+        "first step": first(recorded) != first(replayed),
+        "later steps": names[0][1:] != names[1][1:],
+        "times": names[0] == names[1] and recorded.plan != replayed.plan and first(recorded) == first(replayed),
+        "reason": recorded.why != replayed.why,
+        "propensity": recorded.propensity != replayed.propensity,
+        "time to come back": recorded.retry_after_s != replayed.retry_after_s,
+    }
+    return tuple(name for name, otherwise in differs.items() if otherwise)
+
+
+def _digest(state: msgspec.Raw) -> bytes:
+    return blake2b(state, digest_size=16).digest()
 
 
 def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.clock import Clock
-from tidegate.core.model import Fact, Line, Segment
+from tidegate.core.model import Fact, Line, Segment, replace
 from tidegate.telemetry.reading import JournalError, read, read_from
 from tidegate.telemetry.segments import JournalStatistics, SegmentName, Worker, segments
 from tidegate.telemetry.tick import Tick, run
@@ -92,7 +92,7 @@ class Journal:
         # Room for the segment that is being written.
         self._worker = Worker(folder, total_bytes - segment_bytes)
         try:
-            self._name, self._fd, self._size = self._create(SegmentName.first(clock.now_s()))
+            self._name, self._fd, self._size = self._create(SegmentName.first(clock.now_s()), follows=False)
         except OSError as error:
             raise OSError(error.errno, f"the journal's folder {folder} cannot be used: {error.strerror}") from None
         self._worker.settle()
@@ -201,7 +201,7 @@ class Journal:
         assert not self._backlog, "a header comes after all the facts that are in its state"
         old_fd = self._fd
         try:
-            self._name, self._fd, self._size = self._create(self._name.next())
+            self._name, self._fd, self._size = self._create(self._name.next(), follows=not self._gap)
         except Exception as error:  # with a broken header, too, answers have to be released
             self._rotation_paused = True
             self._later("resume", RETRY_S, self._resume)
@@ -212,9 +212,10 @@ class Journal:
         self._worker.retire(old_fd)
         self._worker.settle()
 
-    def _create(self, wanted: SegmentName) -> tuple[SegmentName, int, int]:
+    def _create(self, wanted: SegmentName, *, follows: bool) -> tuple[SegmentName, int, int]:
         """A new segment with its header in it: its name, descriptor and size. OSError leaves nothing behind."""
-        line = msgspec.json.encode(Line(at_s=self._clock.now_s(), fact=self._header())) + b"\n"
+        header = replace(self._header(), follows=follows)
+        line = msgspec.json.encode(Line(at_s=self._clock.now_s(), fact=header)) + b"\n"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name, fd = wanted.create(self.folder)
         try:

@@ -29,19 +29,23 @@ class _Head(msgspec.Struct):
     fact: Fact
 
 
+def files(source: Path) -> list[Path]:
+    """The files of a journal, in order: one segment, or all of a folder. Raises `JournalError` where it has none."""
+    if not source.is_dir():
+        return [source]
+    paths = segments(source)
+    if not paths:
+        raise JournalError(f"{source}: no journal here; the configuration's gateway.journal names the folder")
+    return paths
+
+
 def read(source: Path) -> Iterator[Line]:
     """The lines of one segment, or of all in a folder, in order; one of them at a time is in memory.
 
     A last line without its end is passed over: the process was killed, or is writing it. Everything else that is no
     line is a JournalError.
     """
-    if source.is_dir():
-        paths = segments(source)
-        if not paths:
-            raise JournalError(f"{source}: no journal here; the configuration's gateway.journal names the folder")
-    else:
-        paths = [source]
-    for path in paths:
+    for path in files(source):
         try:
             file = path.open("rb")
         except FileNotFoundError:
