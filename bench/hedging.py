@@ -164,7 +164,7 @@ def main() -> None:
         for one in of:
             table.add_row(
                 f"{case} ({len(cases[case])})",
-                f"{one.share:.0%}",
+                f"{one.share:.1%}",
                 f"{one.hedged:.1%}",
                 f"{one.p50_s:.2f} s",
                 f"{one.p99_s:.2f} s",
