@@ -18,7 +18,7 @@ def print_report(console: Console, report: Report) -> None:
     )
     for one in (sheet.promises(report), sheet.times(report), sheet.endpoints(report)):
         console.print()
-        console.print(_table(one))
+        console.print(table(one))
     console.print()
     for count, why in sheet.reasons(report).rows:
         console.print(f"{count:>7}  {why}", soft_wrap=True)
@@ -27,12 +27,13 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"{said}  {sheet.mark(mark)}", soft_wrap=True)
 
 
-def _table(one: Sheet) -> Table:
-    table = Table(*one.columns, box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for column in table.columns:
+def table(one: Sheet) -> Table:
+    """A sheet, its figures to the right."""
+    made = Table(*one.columns, box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for column in made.columns:
         column.no_wrap = True
-    for column in table.columns[1:]:
+    for column in made.columns[1:]:
         column.justify = "right"
     for row in one.rows:
-        table.add_row(*row)
-    return table
+        made.add_row(*row)
+    return made

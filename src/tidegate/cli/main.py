@@ -95,6 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     _declare_simulate(verb)
     verb.set_defaults(run=_simulate)
 
+    verb = _verb(verbs, "preview", "another policy on the traffic of a journal, before it is in force", _preview)
+    verb.add_argument("policy", type=Path, help="a file with [policy], [class] and [[rule]] as they would be")
+    verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
+
     verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
     calibrate.add_arguments(verb)
 
@@ -160,6 +165,13 @@ def _demo(options: argparse.Namespace) -> int:
     from tidegate.lab.demo import demo
 
     return demo(once=options.once, verify=options.verify, as_json=options.json)
+
+
+def _preview(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.preview import run
+
+    return run(options)
 
 
 def _simulate(options: argparse.Namespace) -> int:

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from msgspec import Meta, field
 
 from tidegate.config.condition import FEATURES, TEXT_MAX, ConditionError, Known, condition
-from tidegate.config.endpoint import EndpointTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import NAME, Table
 from tidegate.core.condition import Condition
@@ -72,6 +71,14 @@ class RuleTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
+class Stands(Protocol):
+    """What stands at a site: an endpoint, as it is configured or as the core knows it."""
+
+    @property
+    def site(self) -> str:
+        """The site's name."""
+
+
 def paths(tables: Iterable[RuleTable]) -> list[str]:
     """What each is called in a message."""
     return [join("rule", table.name) for table in tables]
@@ -83,7 +90,7 @@ def check(
     classes: Collection[str],
     sites: Collection[str],
     written: Collection[str],
-    endpoints: Mapping[str, EndpointTable],
+    endpoints: Mapping[str, Stands],
     models: Collection[str] | None,
     problems: Problems,
 ) -> None:
@@ -129,7 +136,7 @@ def _place(
     name: str,
     sites: Collection[str],
     written: Collection[str],
-    endpoints: Mapping[str, EndpointTable],
+    endpoints: Mapping[str, Stands],
     problems: Problems,
 ) -> None:
     at_site = sorted(endpoint for endpoint, table in endpoints.items() if table.site == name)
@@ -144,12 +151,12 @@ def _place(
         problems.add(path, f"no endpoint stands at `{name}`", "name another site, or add an endpoint there")
 
 
-def rules(tables: Iterable[RuleTable], endpoints: Mapping[str, EndpointTable]) -> tuple[Rule, ...]:
+def rules(tables: Iterable[RuleTable], endpoints: Mapping[str, Stands]) -> tuple[Rule, ...]:
     """The rules as the core knows them, in their order: sites are their endpoints."""
     return tuple(Rule(when=_condition(table, {}), says=_ruling(table, endpoints)) for table in tables)
 
 
-def _ruling(table: RuleTable, endpoints: Mapping[str, EndpointTable]) -> Ruling:
+def _ruling(table: RuleTable, endpoints: Mapping[str, Stands]) -> Ruling:
     to = tuple(sorted(name for name, one in endpoints.items() if name in table.to or one.site in table.to))
     return Ruling(rule=table.name, klass=table.klass, to=to, break_usd=table.break_usd)
 

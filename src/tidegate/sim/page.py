@@ -62,10 +62,10 @@ def page(report: Report) -> str:
             '<div class="plots">',
             *_plots(report),
             "</div>",
-            _section("Promises and dollars", sheet.promises(report)),
-            _section("Times", sheet.times(report)),
-            _section("Endpoints", sheet.endpoints(report)),
-            _section("Reasons of the last decisions", sheet.reasons(report), "why"),
+            section("Promises and dollars", sheet.promises(report)),
+            section("Times", sheet.times(report)),
+            section("Endpoints", sheet.endpoints(report)),
+            section("Reasons of the last decisions", sheet.reasons(report), "why"),
         )
     )
     return document(title, body)
@@ -99,10 +99,11 @@ def _tiles(whole: Group) -> str:
         ("-" if whole.ttft_s is None else f"{number(whole.ttft_s.p99)} s", "to first content, p99"),
         (share(refused), "refused or failed"),
     )
-    return '<div class="tiles">' + "".join(_tile(value, text) for value, text in tiles) + "</div>"
+    return '<div class="tiles">' + "".join(tile(value, text) for value, text in tiles) + "</div>"
 
 
-def _tile(value: str, text: str) -> str:
+def tile(value: str, text: str) -> str:
+    """A figure that stands out, and what it is."""
     return f'<div class="tile"><b>{escape(value)}</b><span class="soft">{escape(text)}</span></div>'
 
 
@@ -162,7 +163,8 @@ def _figure(title: str, caption: str, drawn: str, series: Sequence[Series]) -> s
     return f"<figure><h2>{escape(title)}</h2><figcaption>{escape(caption)}</figcaption>{names}{drawn}</figure>"
 
 
-def _section(title: str, one: Sheet, kind: str = "") -> str:
+def section(title: str, one: Sheet, kind: str = "") -> str:
+    """A sheet under its title."""
     head = "".join(f"<th>{escape(column)}</th>" for column in one.columns)
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in one.rows)
     return (

@@ -90,7 +90,7 @@ def parse(
     """The scenario in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
     file, tables = Path(path), document(text, path)
     if policy is not None:
-        tables |= _policy(policy)
+        tables |= policy_tables(policy)
         path = f"{path} with {policy}"
     problems = Problems(path)
     unknown(tables, (*TABLES, *OWN), problems)
@@ -126,7 +126,7 @@ def parse(
     )
 
 
-def _policy(file: Path) -> dict[str, Any]:
+def policy_tables(file: Path) -> dict[str, Any]:
     """The tables of a policy's file, which are well-formed."""
     shown = os.fspath(file)
     tables, problems = document(read(shown), shown), Problems(shown)

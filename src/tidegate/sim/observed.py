@@ -1,0 +1,304 @@
+"""What a journal tells of an installation: who asked for what and when, what came of it, and how endpoints behaved."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from tidegate.core.model import (
+    Decision,
+    Ended,
+    Ending,
+    Endpoint,
+    FirstToken,
+    Line,
+    Overrides,
+    Policy,
+    Probed,
+    Request,
+    Segment,
+    Started,
+    Uploaded,
+    replace,
+)
+from tidegate.core.replay import Replay, ReplayError
+from tidegate.core.router import Router
+from tidegate.core.state import State
+from tidegate.sim.outcome import Outcome
+
+# Endings that cost nothing, as vendors bill: what was refused, or never arrived.
+_FREE = frozenset({Ending.REFUSED})
+# What nobody waited for has no outcome that another policy could have changed.
+LEFT = "left"
+
+
+class ObservedError(Exception):
+    """The journal tells too little; the message says what is missing."""
+
+
+class Attempted(msgspec.Struct, kw_only=True):
+    """One attempt that is over. `load` others were in flight there when it was sent, with so much `context`.
+
+    Tokens are None where the endpoint did not tell, and `ttft_s` where no content came.
+    """
+
+    started: Started
+    sent_s: float
+    load: int
+    context: int
+    ttft_s: float | None = None
+    ended: Ended | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One request: as it came, how many tokens it had in truth (None where nobody told), and what came of it.
+
+    Of its answer `seen` tokens came; where it was `whole`, that is all of it.
+    """
+
+    request: Request
+    outcome: Outcome
+    prompt_tokens: int | None
+    seen: int
+    whole: bool
+
+
+class Down(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint that was away."""
+
+    endpoint: str
+    at_s: float
+    for_s: float
+
+
+class Observed(msgspec.Struct):
+    """All of it. `state` is what was known at the beginning."""
+
+    endpoints: tuple[Endpoint, ...]
+    policy: Policy
+    state: State
+    start_s: float
+    end_s: float = 0.0
+    asked: list[Asked] = []
+    attempts: dict[str, list[Attempted]] = {}
+    uploads: dict[str, list[Uploaded]] = {}
+    down: list[Down] = []
+    # Hands on the wheel, which nobody can foresee: how often.
+    overridden: int = 0
+
+
+def known(lines: Iterable[Line]) -> Router:
+    """Who has taken in what the lines tell, which begin with a segment; nothing is decided. Raises `ReplayError`."""
+    core = Replay()
+    for line in lines:
+        if not isinstance(line.fact, Decision):
+            core.feed(line)
+    if core.router is None:
+        raise ReplayError("the journal is empty")
+    return core.router
+
+
+def observe(lines: Iterable[Line]) -> Observed:
+    """Read a journal through. Raises `ObservedError` where it does not begin with a segment."""
+    reading = _Reading()
+    for line in lines:
+        reading.take(line)
+    return reading.over()
+
+
+class _Open(msgspec.Struct):
+    """A request that is not over: what is known of it so far."""
+
+    request: Request
+    usd: float = 0.0
+    attempts: int = 0
+    first_s: float | None = None
+    decision: Decision | None = None
+    said: int = 0
+    under_way: int = 0
+    refused: bool = False
+    # The last attempt that ended, and when.
+    ended: Ended | None = None
+    ended_s: float = 0.0
+
+
+class _Reading:
+    def __init__(self) -> None:
+        self._found: Observed | None = None
+        self._open: dict[str, _Open] = {}
+        self._attempts: dict[tuple[str, str], Attempted] = {}
+        self._in_flight: dict[str, dict[str, int]] = {}
+        self._down_s: dict[str, float] = {}
+
+    def take(self, line: Line) -> None:
+        fact, now_s = line.fact, line.at_s
+        if isinstance(fact, Segment):
+            self._segment(fact, now_s)
+            return
+        found = self._found
+        if found is None:
+            raise ObservedError("the journal does not begin with a segment header; give the whole segment file")
+        found.end_s = max(found.end_s, now_s)
+        match fact:
+            case Request():
+                known = self._open.get(fact.id)
+                if known is None:
+                    self._open[fact.id] = _Open(fact)
+                else:
+                    known.said = fact.said_tokens
+            case Decision():
+                self._decided(fact, now_s)
+            case Started():
+                self._started(fact, now_s)
+            case FirstToken():
+                self._first(fact, now_s)
+            case Ended():
+                self._ended(fact, now_s)
+            case Uploaded():
+                if fact.request_id and not fact.at_most:
+                    found.uploads.setdefault(fact.endpoint, []).append(fact)
+            case Probed():
+                self._probed(fact, now_s)
+            case Overrides():
+                found.overridden += 1
+
+    def over(self) -> Observed:
+        """The journal has ended."""
+        found = self._found
+        if found is None:
+            raise ObservedError("the journal is empty")
+        for request_id in list(self._open):
+            self._settle(request_id)
+        for endpoint, since_s in self._down_s.items():
+            found.down.append(Down(endpoint=endpoint, at_s=since_s, for_s=max(found.end_s - since_s, 0.001)))
+        found.asked.sort(key=lambda one: (one.request.arrived_s, one.request.id))
+        return found
+
+    def _segment(self, segment: Segment, now_s: float) -> None:
+        if self._found is None:
+            state = msgspec.json.decode(segment.state, type=State)
+            self._found = Observed(segment.endpoints, segment.policy, state, now_s, now_s)
+            # What was held when the journal began came before it.
+            self._open = {one.id: _Open(one) for one in state.held.values()}
+            return
+        found = self._found
+        found.endpoints, found.policy, found.end_s = segment.endpoints, segment.policy, max(found.end_s, now_s)
+        if not segment.follows:
+            # Whatever was under way ended with its process, or goes on in it under another configuration.
+            state = msgspec.json.decode(segment.state, type=State)
+            going_on = {name for e in state.endpoints.values() for name in e.reservations} | state.held.keys()
+            for request_id in [name for name in self._open if name not in going_on]:
+                self._settle(request_id)
+
+    def _decided(self, decision: Decision, now_s: float) -> None:
+        known = self._open.get(decision.request_id)
+        if known is None:
+            return
+        known.decision = decision
+        if not decision.plan and not known.under_way:
+            known.refused = True
+            known.ended_s = now_s
+            self._settle(decision.request_id)
+
+    def _started(self, fact: Started, now_s: float) -> None:
+        there = self._in_flight.setdefault(fact.endpoint, {})
+        self._attempts[fact.request_id, fact.endpoint] = Attempted(
+            started=fact, sent_s=now_s, load=len(there), context=sum(there.values())
+        )
+        there[fact.request_id] = fact.prompt_tokens
+        known = self._open.get(fact.request_id)
+        if known is not None:
+            known.attempts += 1
+            known.under_way += 1
+
+    def _first(self, fact: FirstToken, now_s: float) -> None:
+        attempt = self._attempts.get((fact.request_id, fact.endpoint))
+        if attempt is not None:
+            attempt.ttft_s = fact.ttft_s
+        known = self._open.get(fact.request_id)
+        if known is not None and known.first_s is None:
+            known.first_s = now_s
+
+    def _ended(self, fact: Ended, now_s: float) -> None:
+        found = self._found
+        assert found is not None
+        self._in_flight.get(fact.endpoint, {}).pop(fact.request_id, None)
+        attempt = self._attempts.pop((fact.request_id, fact.endpoint), None)
+        if attempt is None:
+            return
+        attempt.ended = fact
+        found.attempts.setdefault(fact.endpoint, []).append(attempt)
+        known = self._open.get(fact.request_id)
+        if known is None:
+            return
+        known.under_way -= 1
+        endpoint = next((one for one in found.endpoints if one.name == fact.endpoint), None)
+        if endpoint is not None:
+            known.usd += _usd(endpoint, attempt.started, fact)
+        if known.ended is None or known.ended.ending is not Ending.OK:
+            known.ended, known.ended_s = fact, now_s
+        if fact.ending is Ending.OK and not known.under_way:
+            self._settle(fact.request_id)
+
+    def _probed(self, fact: Probed, now_s: float) -> None:
+        found = self._found
+        assert found is not None
+        if not fact.up:
+            self._down_s.setdefault(fact.endpoint, now_s)
+        elif fact.endpoint in self._down_s:
+            since_s = self._down_s.pop(fact.endpoint)
+            found.down.append(Down(endpoint=fact.endpoint, at_s=since_s, for_s=max(now_s - since_s, 0.001)))
+
+    def _settle(self, request_id: str) -> None:
+        """It is over, as far as the journal says."""
+        known, found = self._open.pop(request_id), self._found
+        assert found is not None
+        request, decision = known.request, known.decision
+        ended = known.ended
+        if decision is None or (ended is None and not known.refused):
+            return
+        ok = ended is not None and ended.ending is Ending.OK
+        seen = known.said + (0 if ended is None else ended.output_tokens or 0)
+        ttft_s = None if known.first_s is None else known.first_s - request.arrived_s
+        outcome = Outcome(
+            request=replace(request, prefix=()),
+            outcome=_named(ended, refused=known.refused),
+            endpoint=ended.endpoint if ok and ended is not None else "",
+            why=decision.why,
+            attempts=known.attempts,
+            held_s=0.0,
+            ttft_s=ttft_s,
+            e2e_s=known.ended_s - request.arrived_s,
+            predicted_s=None,
+            measured_s=None if ended is None else ended.ttft_s,
+            prompt_tokens=request.prompt_tokens if ended is None else ended.prompt_tokens or request.prompt_tokens,
+            cached_tokens=0 if ended is None else ended.cached_tokens or 0,
+            output_tokens=seen if ok else 0,
+            usd=known.usd,
+        )
+        told = ended.prompt_tokens if ok and ended is not None and not known.said else None
+        found.asked.append(Asked(request=request, outcome=outcome, prompt_tokens=told, seen=seen, whole=ok))
+
+
+def _named(ended: Ended | None, *, refused: bool) -> str:
+    if ended is None or refused:
+        return "refused"
+    if ended.ending is Ending.OK:
+        return "ok"
+    if ended.ending is Ending.CANCELLED:
+        return LEFT
+    return "failed" if ended.ttft_s is None else "failed_mid_stream"
+
+
+def _usd(endpoint: Endpoint, started: Started, ended: Ended) -> float:
+    """What this attempt cost, paid to others or in running our own."""
+    usd = endpoint.running_usd(ended.e2e_s)
+    if ended.ending in _FREE or (ended.ttft_s is None and ended.ending is Ending.FAILED):
+        return usd
+    tokens = ended.prompt_tokens or started.prompt_tokens
+    return usd + endpoint.price.usd(
+        tokens,
+        ended.output_tokens or 0,
+        ended.cached_tokens or 0,
+        ended.cache_write_tokens or 0,
+        ended.reasoning_tokens or 0,
+    )

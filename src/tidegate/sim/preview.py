@@ -1,0 +1,206 @@
+"""What another policy would have come to on yesterday's traffic: both played in the same twin of the installation.
+
+The headline is how far the twin is from what really came, under the policy that was in force: a preview is worth no
+more than that. The difference of two policies is told per thousand requests, with an interval for traffic like this on
+another day.
+"""
+
+from collections.abc import Sequence
+from math import sqrt
+
+from tidegate.core.classify import base_of
+from tidegate.core.model import Record
+from tidegate.sim.observed import LEFT, Observed
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.report import percentiles
+
+# Of nine in ten: quantiles of Student's t, by degrees of freedom; beyond the last it is normal.
+_T90 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 8: 1.86, 10: 1.81, 15: 1.75, 20: 1.72, 30: 1.70}
+_NORMAL90 = 1.645
+# Stretches of time that are looked at as one: what happens in one of them goes on in the next, now and then.
+BLOCKS_MAX, BLOCK_REQUESTS = 40, 25
+BLOCKS_MIN = 4
+# Classes and keys that are told of by name: those with the most requests.
+AFFECTED_MAX = 12
+
+
+class Interval(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A figure, and what it is in nine of ten weeks like this one."""
+
+    figure: float
+    low: float
+    high: float
+
+
+class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served."""
+
+    requests: int
+    kept: float
+    served: float
+    away: float
+    usd_per_1k: float
+    ttft_s_p50: float | None
+    ttft_s_p95: float | None
+
+
+class Backtest(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """How far the twin is from what came: dollars and the median time to first token as shares of the real ones,
+    promises kept and requests sent away in shares of all."""
+
+    usd: float
+    ttft: float | None
+    kept: float
+    away: float
+
+
+class Affected(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The requests of one class, or one key: the share that goes elsewhere, and the changes for them."""
+
+    kind: str
+    name: str
+    requests: int
+    moved: float
+    kept: float
+    usd_per_1k: float
+
+
+class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """All of it. Requests whose clients `left` are in no figure; operators have taken a hand `overridden` times."""
+
+    start_s: float
+    end_s: float
+    left: int
+    overridden: int
+    backtest: Backtest
+    real: Figures
+    before: Figures
+    after: Figures
+    saved_usd_per_1k: Interval
+    kept_more: Interval
+    away_more: Interval
+    affected: tuple[Affected, ...]
+
+
+def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outcome]) -> Preview:
+    """From what came, and what the same requests came to in the twin: as it was decided, and as it would be."""
+    away = {endpoint.name for endpoint in observed.endpoints if not endpoint.local}
+    left = {one.request.id for one in observed.asked if one.outcome.outcome == LEFT}
+    real = [one.outcome for one in observed.asked if one.request.id not in left]
+    ours = [one for one in before if one.request.id not in left]
+    theirs = [one for one in after if one.request.id not in left]
+    figures = [figures_of(outcomes, away) for outcomes in (real, ours, theirs)]
+    backtest = _backtest(figures[0], figures[1])
+    pairs = _pairs(ours, theirs)
+    blocks = _blocks(pairs)
+    usd = _interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks, backtest.usd * figures[1].usd_per_1k)
+    more = [float(b.kept) - float(a.kept) for a, b in pairs]
+    gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
+    return Preview(
+        start_s=observed.start_s,
+        end_s=observed.end_s,
+        left=len(left),
+        overridden=observed.overridden,
+        backtest=backtest,
+        real=figures[0],
+        before=figures[1],
+        after=figures[2],
+        saved_usd_per_1k=usd,
+        kept_more=_interval(more, blocks, backtest.kept, least=1.0),
+        away_more=_interval(gone, blocks, backtest.away, least=1.0),
+        affected=_affected(pairs),
+    )
+
+
+def figures_of(outcomes: Sequence[Outcome], away: set[str]) -> Figures:
+    """Of some requests; `away` are the endpoints that are not ours."""
+    count = max(1, len(outcomes))
+    served = [one for one in outcomes if one.outcome == "ok"]
+    times = percentiles(one.ttft_s for one in served)
+    return Figures(
+        requests=len(outcomes),
+        kept=sum(one.kept for one in outcomes) / count,
+        served=len(served) / count,
+        away=sum(one.endpoint in away for one in served) / count,
+        usd_per_1k=1000.0 * sum(one.usd for one in outcomes) / count,
+        ttft_s_p50=None if times is None else times.p50,
+        ttft_s_p95=None if times is None else times.p95,
+    )
+
+
+def _backtest(real: Figures, played: Figures) -> Backtest:
+    usd = played.usd_per_1k / real.usd_per_1k - 1.0 if real.usd_per_1k > 0.0 else float(played.usd_per_1k > 0.0)
+    ttft = played.ttft_s_p50 / real.ttft_s_p50 - 1.0 if real.ttft_s_p50 and played.ttft_s_p50 else None
+    return Backtest(usd=usd, ttft=ttft, kept=played.kept - real.kept, away=played.away - real.away)
+
+
+def _pairs(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
+    """The same request under both, in the order of arrivals; one that has no end under both is left out."""
+    other = {one.request.id: one for one in theirs}
+    return [(one, other[one.request.id]) for one in ours if one.request.id in other]
+
+
+def _blocks(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[int]:
+    """Of each pair, in which stretch of time it came: stretches are equally long."""
+    count = max(BLOCKS_MIN, min(BLOCKS_MAX, len(pairs) // BLOCK_REQUESTS))
+    times = [one.request.arrived_s for one, _ in pairs]
+    begin_s, span_s = min(times, default=0.0), max(times, default=0.0) - min(times, default=0.0)
+    if span_s <= 0.0:
+        return [0] * len(pairs)
+    return [min(count - 1, int(count * (at_s - begin_s) / span_s)) for at_s in times]
+
+
+def _interval(differences: Sequence[float], blocks: Sequence[int], wrong: float, least: float = 0.0) -> Interval:
+    """The mean, and where it lies on another day: as stretches of this one scatter, and as far as the twin is `wrong`.
+
+    Another day scatters as this one does, so that both count; and one difference of `least` more may always be.
+    """
+    count = len(differences)
+    if not count:
+        return Interval(figure=0.0, low=0.0, high=0.0)
+    mean = sum(differences) / count
+    sums: dict[int, list[float]] = {}
+    for block, difference in zip(blocks, differences, strict=True):
+        known = sums.setdefault(block, [0.0, 0.0])
+        known[0] += difference - mean
+        known[1] += 1.0
+    # Of a ratio of sums, since stretches have more requests or fewer.
+    size = len(sums)
+    variance = sum(total * total for total, _ in sums.values()) / count**2
+    variance = (variance * size / (size - 1) if size > 1 else 0.0) + (least / count) ** 2
+    # What is wrong of both policies alike cancels out; what is wrong of one alone is taken for as much as of a share.
+    model = wrong * min(1.0, _touched(differences))
+    half = _t90(size - 1) * sqrt(2.0 * variance + model * model)
+    return Interval(figure=mean, low=mean - half, high=mean + half)
+
+
+def _touched(differences: Sequence[float]) -> float:
+    """The share of requests that come to something else."""
+    return sum(difference != 0.0 for difference in differences) / len(differences)
+
+
+def _t90(freedom: int) -> float:
+    return next((t for most, t in _T90.items() if freedom <= most), _NORMAL90)
+
+
+def _affected(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[Affected, ...]:
+    groups: dict[tuple[str, str], list[tuple[Outcome, Outcome]]] = {}
+    for pair in pairs:
+        request = pair[0].request
+        groups.setdefault(("class", base_of(request.klass)), []).append(pair)
+        if request.key:
+            groups.setdefault(("key", request.key), []).append(pair)
+    ranked = sorted(groups.items(), key=lambda one: (-len(one[1]), one[0]))[:AFFECTED_MAX]
+    return tuple(_one(kind, name, found) for (kind, name), found in ranked)
+
+
+def _one(kind: str, name: str, pairs: Sequence[tuple[Outcome, Outcome]]) -> Affected:
+    count = len(pairs)
+    return Affected(
+        kind=kind,
+        name=name,
+        requests=count,
+        moved=sum(a.endpoint != b.endpoint for a, b in pairs) / count,
+        kept=sum(b.kept - a.kept for a, b in pairs) / count,
+        usd_per_1k=1000.0 * sum(b.usd - a.usd for a, b in pairs) / count,
+    )

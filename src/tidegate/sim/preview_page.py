@@ -1,0 +1,125 @@
+"""A preview as sheets of text, and as one page of HTML that needs nothing else."""
+
+from html import escape
+
+from tidegate.config.moment import iso
+from tidegate.sim.page import document, section, tile
+from tidegate.sim.preview import Figures, Interval, Preview
+from tidegate.sim.robust import EFFECTIVE_MIN, Robust
+from tidegate.sim.sheet import MISSING, Sheet, number, share
+
+
+def headline(found: Preview) -> str:
+    """How far the twin is from what came: what the rest is worth."""
+    off = found.backtest
+    ttft = "" if off.ttft is None else f", TTFT in the median {off.ttft:+.1%}"
+    return (
+        f"On this journal, with the policy that was in force, the simulation is off by {off.usd:+.1%} of dollars, "
+        f"{points(off.kept)} of promises kept, {points(off.away)} of requests sent away{ttft}"
+    )
+
+
+def points(difference: float) -> str:
+    """A difference of shares."""
+    return f"{100.0 * difference:+.1f} points"
+
+
+def figures(found: Preview) -> Sheet:
+    """What came, what the simulation makes of it, and what it makes of the other policy."""
+    columns = ("", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
+    rows = (("real", found.real), ("simulated", found.before), ("changed", found.after))
+    return Sheet(columns, tuple(_figures(name, one) for name, one in rows))
+
+
+def changes(found: Preview) -> Sheet:
+    """The differences, and where they lie in nine of ten days like this."""
+    rows = (
+        ("saved, $/1k", _usd(found.saved_usd_per_1k)),
+        ("kept", _shares(found.kept_more)),
+        ("away", _shares(found.away_more)),
+    )
+    return Sheet(("changed - simulated", "", "from", "to"), tuple((name, *cells) for name, cells in rows))
+
+
+def affected(found: Preview) -> Sheet:
+    """Whom it changes."""
+    columns = ("", "requests", "go elsewhere", "kept", "$/1k")
+    rows = [
+        (f"{one.kind} {one.name}", number(one.requests), share(one.moved), points(one.kept), f"{one.usd_per_1k:+.3g}")
+        for one in found.affected
+    ]
+    return Sheet(columns, tuple(rows))
+
+
+def robust_text(one: Robust | None) -> str:
+    """The estimate by what was tried, or why there is none."""
+    if one is None:
+        return "Nothing was explored (`policy.explore_share`), so that what was tried says nothing of what was not."
+    if one.more_usd_per_1k is None:
+        return (
+            f"By what was explored there is no estimate: of {one.requests} requests {one.otherwise} would go "
+            f"elsewhere, and what was tried of that counts as {one.effective:.0f}; it takes {EFFECTIVE_MIN:.0f}."
+        )
+    return (
+        f"By what was explored, without a simulation, it is worth ${one.more_usd_per_1k:+.3g} of a thousand requests "
+        f"more (${one.low:+.3g} to ${one.high:+.3g}): {one.otherwise} of {one.requests} would go elsewhere, and what "
+        f"was tried of that counts as {one.effective:.0f} requests."
+    )
+
+
+def notes(found: Preview) -> list[str]:
+    """What is not in the figures."""
+    said = []
+    if found.left:
+        said.append(f"{found.left} requests are in no figure, whose clients went away before they were served.")
+    if found.overridden:
+        said.append(f"Operators took a hand {found.overridden} times, which is not played.")
+    return said
+
+
+def page(found: Preview, estimate: Robust | None, policy: str) -> str:
+    """All of it."""
+    saved, kept = found.saved_usd_per_1k, found.kept_more
+    tiles = (
+        tile(f"{found.backtest.usd:+.1%}", "off in dollars, on what really came"),
+        tile(points(found.backtest.kept), "off in promises kept"),
+        tile(f"${saved.figure:+.3g}", f"saved of a thousand requests ({saved.low:+.3g} to {saved.high:+.3g})"),
+        tile(points(kept.figure), f"of promises kept ({points(kept.low)} to {points(kept.high)})"),
+    )
+    span = f"{found.real.requests} requests from {iso(found.start_s)} to {iso(found.end_s)}"
+    body = "".join(
+        (
+            f"<h1>{escape(policy)}</h1>",
+            f'<p class="soft">{escape(span)}. {escape(headline(found))}.</p>',
+            '<div class="tiles">',
+            *tiles,
+            "</div>",
+            section("What came, and what would have come", figures(found)),
+            section("What changes", changes(found)),
+            section("Whom", affected(found)),
+            f"<section><h2>By what was tried</h2><p>{escape(robust_text(estimate))}</p></section>",
+            *(f'<p class="soft">{escape(note)}</p>' for note in notes(found)),
+        )
+    )
+    return document(f"Preview of {policy}", body)
+
+
+def _figures(name: str, one: Figures) -> tuple[str, ...]:
+    return (
+        name,
+        number(one.requests),
+        share(one.kept),
+        share(one.served),
+        share(one.away),
+        f"{one.usd_per_1k:.4g}",
+        MISSING if one.ttft_s_p50 is None else f"{one.ttft_s_p50:.3g} s",
+        MISSING if one.ttft_s_p95 is None else f"{one.ttft_s_p95:.3g} s",
+    )
+
+
+def _usd(one: Interval) -> tuple[str, str, str]:
+    return f"{one.figure:+.4g}", f"{one.low:+.4g}", f"{one.high:+.4g}"
+
+
+def _shares(one: Interval) -> tuple[str, str, str]:
+    return points(one.figure), points(one.low), points(one.high)

@@ -1,0 +1,125 @@
+"""What another policy is worth by what was tried: a doubly robust estimate, from the propensities in a journal.
+
+Each request is worth what is predicted of where the other policy sends it; where it was sent there in truth, what came
+of it corrects that, the more the less likely it was to be. So no model of the installation is needed; but what nobody
+ever tried tells nothing, and then there is no estimate.
+"""
+
+from collections.abc import Callable, Iterable
+from math import sqrt
+
+import msgspec
+
+from tidegate.core.model import Decision, Line, Record, Request, Run, Segment, Wait, replace
+from tidegate.core.replay import Replay
+from tidegate.core.router import Router
+from tidegate.core.state import State
+from tidegate.sim.changed import Changed
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.report import worth_usd
+
+# Fewer than so many, and one of them decides.
+EFFECTIVE_MIN = 30.0
+NORMAL90 = 1.645
+
+
+class Robust(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """By how many dollars of a thousand requests the other policy is worth more than what was done, of `requests`.
+
+    It decides otherwise for `otherwise` of them; what was tried of that counts as much as `effective` requests that
+    were sent there for sure. Where that is too few there are no figures.
+    """
+
+    requests: int
+    otherwise: int
+    effective: float
+    more_usd_per_1k: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    """One decision: what was predicted of where it went and of where it would go, in dollars, and how likely it was."""
+
+    there_usd: float
+    here_usd: float
+    same: bool
+    propensity: float
+    otherwise: bool
+
+
+def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome]) -> Robust:
+    """From the lines of one segment on, and what came of its requests. Raises `ReplayError`."""
+    came = {one.request.id: one for one in outcomes if one.outcome != "left"}
+    choices = _choices(lines, changed, came.__contains__)
+    values = []
+    for request_id, choice in choices.items():
+        outcome = came[request_id]
+        real_usd = (worth_usd(outcome) if outcome.kept else 0.0) - outcome.usd
+        correction = (real_usd - choice.here_usd) / choice.propensity if choice.same else 0.0
+        values.append(choice.there_usd + correction - real_usd)
+    tried = [1.0 / one.propensity for one in choices.values() if one.otherwise and one.same]
+    otherwise = sum(one.otherwise for one in choices.values())
+    effective = sum(tried) ** 2 / sum(weight * weight for weight in tried) if tried else 0.0
+    found = Robust(requests=len(values), otherwise=otherwise, effective=effective)
+    if effective < EFFECTIVE_MIN:
+        return found
+    mean = sum(values) / len(values)
+    half = NORMAL90 * sqrt(sum((value - mean) ** 2 for value in values)) / len(values)
+    figures = (1000.0 * usd for usd in (mean, mean - half, mean + half))
+    more, low, high = figures
+    return replace(found, more_usd_per_1k=more, low=low, high=high)
+
+
+def _choices(lines: Iterable[Line], changed: Changed, wanted: Callable[[str], bool]) -> dict[str, _Choice]:
+    """What was chosen first of each request that was sent at once, and what would have been."""
+    core, other = Replay(), _Other(changed)
+    found: dict[str, _Choice] = {}
+    for line in lines:
+        fact = line.fact
+        if not isinstance(fact, Decision):
+            core.feed(line)
+            other.feed(line)
+            continue
+        request = core.requests.get(fact.request_id)
+        if request is None or request.said_tokens or fact.request_id in found or not wanted(fact.request_id):
+            continue
+        first = fact.plan[0] if fact.plan else None
+        if not isinstance(first, Run) or core.router is None:
+            continue
+        there = other.first(request, line.at_s)
+        if there is None:
+            continue
+        usd = {one.endpoint: one.value_usd for one in core.router.candidates(request, line.at_s)}
+        here_usd, there_usd = usd.get(first.endpoint), usd.get(there)
+        if here_usd is not None and there_usd is not None:
+            # Who has one attempt does not explore.
+            greedy = core.router.decide(replace(request, failover=False), line.at_s)
+            usual = greedy.plan[0].endpoint if greedy.plan else first.endpoint
+            found[fact.request_id] = _Choice(
+                there_usd, here_usd, there == first.endpoint, max(fact.propensity, 1e-6), there != usual
+            )
+    return found
+
+
+class _Other:
+    """The other policy, told of everything that happened."""
+
+    def __init__(self, changed: Changed) -> None:
+        self._changed = changed
+        self._router: Router | None = None
+
+    def feed(self, line: Line) -> None:
+        fact = line.fact
+        if isinstance(fact, Segment):
+            policy = replace(self._changed.policy, explore_share=0.0)
+            self._router = Router(fact.endpoints, policy, msgspec.json.decode(fact.state, type=State))
+        elif not isinstance(fact, Request | Decision) and self._router is not None:
+            self._router.observe(fact, line.at_s)
+
+    def first(self, request: Request, now_s: float) -> str | None:
+        """Where it would send this first; None where it would not send it now."""
+        assert self._router is not None
+        decision = self._router.decide(self._changed(request), now_s)
+        step = decision.plan[0] if decision.plan else None
+        return None if step is None or isinstance(step, Wait) else step.endpoint

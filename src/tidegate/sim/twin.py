@@ -1,0 +1,350 @@
+"""An installation as a simulated world: its endpoints as a journal shows them, asked what it was asked.
+
+What the iterations of our engines take is inferred from their attempts, or, of few, is what the router has learned;
+what stands behind an API takes as long as one of the answers that came from there, drawn anew. Requests come when they
+came, with the tokens that they had. What went away goes away at the same times.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from random import Random
+from statistics import median
+
+import msgspec
+
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
+from tidegate.core.prior import crowd
+from tidegate.core.revive import revived
+from tidegate.core.router import Router
+from tidegate.core.state import State
+from tidegate.core.step import StepTime
+from tidegate.core.timing import TPOT_TOKENS_MIN
+from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
+from tidegate.sim.ask import DIGEST_TOKENS
+from tidegate.sim.chance import Chance
+from tidegate.sim.engine import Engine, EngineProfile
+from tidegate.sim.inferred import inferred
+from tidegate.sim.job import Job
+from tidegate.sim.network import Link, LinkProfile
+from tidegate.sim.observed import Attempted, Observed, ObservedError
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.place import Local, Remote
+from tidegate.sim.prefixes import Prefixes
+from tidegate.sim.schema import FaultKind, FaultTable
+from tidegate.sim.trouble import Trouble
+from tidegate.sim.world import World
+
+# Fewer answers say less of an API than what is believed of it.
+ANSWERS_MIN = 20
+PROBE_S = 5.0
+MINUTE_S = 60.0
+# For how long an API is taken to remember a prompt after its last use; how many of them it meets again is measured.
+CACHED_FOR_S = 300.0
+# How long a request may take in all: as long as a gateway lets it by default.
+TIMEOUT_S = 600.0
+# Nobody measures how fast answers come back; they are small.
+DOWNLOAD_BYTES_PER_S = 1e8
+
+
+class Redrawn(Spread, frozen=True, kw_only=True):
+    """A spread that is what was seen: one of these `factors`, each as likely."""
+
+    factors: tuple[float, ...]
+
+    def drawn(self, draw: Random) -> float:
+        """One of them."""
+        return draw.choice(self.factors)
+
+
+class Stand(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands behind one endpoint, and the way there: an engine, or an API."""
+
+    link: LinkProfile
+    engine: EngineProfile | None = None
+    api: ApiProfile | None = None
+
+
+class Twin(msgspec.Struct, frozen=True, kw_only=True):
+    """The world of a journal. `faults` count from `start_s`, `left` are requests whose clients went away."""
+
+    endpoints: tuple[Endpoint, ...]
+    stands: dict[str, Stand]
+    jobs: tuple[Job, ...]
+    faults: tuple[FaultTable, ...]
+    state: State
+    start_s: float
+    end_s: float
+    left: frozenset[str]
+
+
+class Asks:
+    """Requests that come when they came."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
+
+    def arrivals(self) -> Iterator[Job]:
+        """See `Traffic`."""
+        return iter(self._jobs)
+
+    def follows(self, job: Job, ended_s: float, *, served: bool) -> Job | None:  # noqa: ARG002 - all of them have come
+        """See `Traffic`."""
+        return None
+
+
+def played(
+    twin: Twin,
+    policy: Policy,
+    *,
+    seed: int = 0,
+    changed: Callable[[Request], Request] | None = None,
+    jobs: Sequence[Job] | None = None,
+    journal: Callable[[Line], None] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[Outcome]:
+    """What its requests come to under this policy; `changed` says what another one makes of each of them.
+
+    `progress` is given the share of the time that has passed.
+    """
+    asked = twin.jobs if jobs is None else jobs
+    if changed is not None:
+        asked = [msgspec.structs.replace(job, request=changed(job.request)) for job in asked]
+    state = msgspec.json.decode(msgspec.json.encode(twin.state), type=State)
+    router = Router(twin.endpoints, policy, state)
+    world = World(
+        twin.endpoints, policy, start_s=twin.start_s, request_timeout_s=TIMEOUT_S, router=router, journal=journal
+    )
+    chance = Chance(seed)
+    places: dict[str, Local | Remote] = {}
+    for name, stand in twin.stands.items():
+        link = Link(stand.link, chance, name)
+        if stand.engine is not None:
+            places[name] = Local(name, Engine(stand.engine, twin.start_s), world.loop, world, link)
+        else:
+            assert stand.api is not None
+            places[name] = Remote(name, Api(stand.api, chance, name), world.loop, world, link)
+    trouble = Trouble(world, places)
+    for fault in twin.faults:
+        trouble.arrange(fault)
+    end_s = asked[-1].request.arrived_s if asked else twin.start_s
+    if progress is not None:
+        span_s = max(end_s - twin.start_s, 1e-9)
+        for part in range(1, 101):
+            world.loop.at(twin.start_s + span_s * part / 100, progress, part / 100)
+    world.run(places, Asks(asked), probe_s=PROBE_S, until_s=max(end_s, twin.end_s) + 2.0 * TIMEOUT_S)
+    return sorted(world.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
+
+
+# --- from a journal -----------------------------------------------------------------------------------------------
+
+
+def twin(observed: Observed, router: Router, *, seed: int = 0) -> Twin:
+    """The world that a journal shows; `router` knows what was known at its end.
+
+    Raises `ObservedError` where nobody asked for anything in it.
+    """
+    if not observed.asked:
+        raise ObservedError("nobody asked for anything in this journal")
+    prefixes = {one.request.id: one.request.prefix for one in observed.asked}
+    stands = {e.name: _stand(router.endpoint(e.name), observed, prefixes) for e in observed.endpoints}
+    kept = {endpoint.name for endpoint in observed.endpoints}
+    return Twin(
+        endpoints=observed.endpoints,
+        stands=stands,
+        jobs=_jobs(observed, seed),
+        faults=_faults(observed, stands),
+        state=revived(observed.state, kept, observed.start_s),
+        start_s=observed.start_s,
+        end_s=observed.end_s,
+        left=frozenset(one.request.id for one in observed.asked if one.outcome.outcome == "left"),
+    )
+
+
+def _jobs(observed: Observed, seed: int) -> tuple[Job, ...]:
+    """Each request as it came, with the tokens that it had in truth, as far as anybody was told."""
+    ratios = [one.prompt_tokens / one.request.prompt_tokens for one in observed.asked if one.prompt_tokens]
+    ratio = median(ratios) if ratios else 1.0
+    lengths: dict[str, list[int]] = {}
+    for one in observed.asked:
+        if one.whole:
+            lengths.setdefault(one.request.klass, []).append(one.seen)
+            lengths.setdefault("", []).append(one.seen)
+    chance = Chance(seed)
+    jobs = []
+    for one in observed.asked:
+        request = one.request
+        tokens = one.prompt_tokens or max(1, round(request.prompt_tokens * ratio))
+        output_tokens = one.seen
+        if not one.whole and one.outcome.outcome != "left":
+            known = lengths.get(request.klass) or lengths.get("", [])
+            longer = [length for length in known if length >= one.seen]
+            output_tokens = chance.at("length", request.id).choice(longer) if longer else max(one.seen, 1)
+        jobs.append(
+            Job(
+                request=request,
+                prompt_tokens=tokens,
+                output_tokens=max(output_tokens, 1),
+                blocks=request.prefix,
+                block_tokens=DIGEST_TOKENS,
+            )
+        )
+    return tuple(jobs)
+
+
+def _faults(observed: Observed, stands: dict[str, Stand]) -> tuple[FaultTable, ...]:
+    return tuple(
+        FaultTable(
+            kind=FaultKind.CRASH if stands[one.endpoint].engine is not None else FaultKind.UNAVAILABLE,
+            endpoint=one.endpoint,
+            at_s=max(0.0, one.at_s - observed.start_s),
+            for_s=one.for_s,
+        )
+        for one in observed.down
+        if one.endpoint in stands
+    )
+
+
+def _stand(model: EndpointModel, observed: Observed, prefixes: Mapping[str, tuple[int, ...]]) -> Stand:
+    attempts = observed.attempts.get(model.name, [])
+    network = model.network
+    link = LinkProfile(
+        rtt_s=network.rtt_s,
+        upload_bytes_per_s=network.upload_bytes_per_s,
+        download_bytes_per_s=DOWNLOAD_BYTES_PER_S,
+    )
+    if not model.endpoint.shares_compute:
+        return Stand(link=link, api=_api(model, attempts, prefixes))
+    engine, request_s = _engine(model, observed.end_s)
+    if engine.keeps_prefixes and _forgets(attempts, prefixes):
+        engine = replace(engine, keeps_prefixes=False)
+    seen = inferred(attempts, engine.batch_tokens, network.rtt_s)
+    if seen is not None:
+        engine, request_s = replace(engine, step=seen.step), seen.request_s
+    return Stand(link=replace(link, rtt_s=link.rtt_s + request_s), engine=engine)
+
+
+def _engine(model: EndpointModel, now_s: float) -> tuple[EngineProfile, float]:
+    """As it is learned to be, and what passes with each request besides."""
+    endpoint, parts, unload_after_s = model.endpoint, model.timing.parts, model.prior.unload_after_s
+    first, token = model.timing.ttft.factors, model.timing.tpot.factors
+    per_token_s = parts.token_s * first[1]
+    decode_s = parts.decode_s * token[0]
+    # What each further sequence adds, on average over as many as there may be.
+    most = max(1, endpoint.concurrency - 1)
+    beside_s = parts.crowd_s * (token[1] + token[4]) * crowd(parts.fading, most) / most
+    per_sequence_s = max(0.0, beside_s - per_token_s)
+    step = StepTime(
+        base_s=max(decode_s - per_token_s - per_sequence_s, 0.1 * decode_s),
+        per_token_s=per_token_s,
+        per_sequence_s=per_sequence_s,
+        per_context_token_s=parts.context_s * token[2],
+        per_pair_s=2.0 * parts.attention_s * first[2],
+    )
+    profile = EngineProfile(
+        step=step,
+        slots=endpoint.concurrency,
+        batch_tokens=max(parts.chunk_tokens, endpoint.concurrency + 1),
+        kv_tokens=model.memory.tokens_max(now_s) or endpoint.concurrency * model.context_tokens,
+        load_s=0.0 if unload_after_s is None else model.prior.load_s or 0.0,
+        unload_after_s=unload_after_s,
+    )
+    return profile, max(0.0, parts.overhead_s * first[0] - step.base_s)
+
+
+def _api(model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> ApiProfile:
+    """Times of those that it answered, drawn anew, and how many it did not."""
+    rtt_s, prior = model.network.rtt_s, model.prior
+    answered = [one for one in attempts if one.ttft_s is not None and one.ended is not None]
+    failed = sum(one.ended is not None and one.ended.ending is Ending.FAILED and one.ttft_s is None for one in attempts)
+    errors = failed / len(attempts) if len(attempts) >= ANSWERS_MIN else 0.0
+    if len(answered) < ANSWERS_MIN:
+        return ApiProfile(
+            ttft_s=prior.overhead_s,
+            ttft_s_per_uncached_token=prior.prefill_s_per_token,
+            tpot_s=prior.decode_s_per_token,
+            errors=min(errors, 1.0),
+        )
+    firsts = [(_uncached(one), max((one.ttft_s or 0.0) - rtt_s, 1e-3)) for one in answered]
+    slope = _slope(firsts)
+    rest = [max(seconds - slope * tokens, 1e-3) for tokens, seconds in firsts]
+    ttft_s = median(rest)
+    per_token = [s for one in answered if (s := _per_token_s(one)) is not None] or [prior.decode_s_per_token]
+    tpot_s = median(per_token)
+    return ApiProfile(
+        ttft_s=ttft_s,
+        ttft_s_per_uncached_token=slope,
+        ttft_spread=Redrawn(factors=tuple(s / (ttft_s + slope * tokens) for tokens, s in firsts)),
+        tpot_s=tpot_s,
+        tpot_spread=Redrawn(factors=tuple(s / tpot_s for s in per_token)),
+        errors=min(errors, 1.0),
+        requests_per_minute=_per_minute(attempts),
+        cache=_cache(answered, prefixes),
+    )
+
+
+def _per_minute(attempts: Sequence[Attempted]) -> float | None:
+    """How many a minute are let in while some are turned away; None where none is."""
+    let_in = sorted(one.sent_s for one in attempts if one.ended is not None and one.ended.ending is not Ending.REFUSED)
+    refused = [
+        one.sent_s
+        for one in attempts
+        if one.ended is not None and one.ended.ending is Ending.REFUSED and one.ended.cause == "rate_limited"
+    ]
+    if not refused:
+        return None
+    first_s, last_s = min(refused), max(refused)
+    if last_s - first_s < MINUTE_S:
+        return max(1.0, float(bisect_right(let_in, first_s) - bisect_right(let_in, first_s - MINUTE_S)))
+    count = bisect_right(let_in, last_s) - bisect_right(let_in, first_s)
+    return max(1.0, count * MINUTE_S / (last_s - first_s))
+
+
+def _cache(answered: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> CacheProfile | None:
+    """What is remembered of prompts that begin alike: as much of what could be as was told, None where nothing was."""
+    told = [(one, one.ended.cached_tokens) for one in answered if one.ended is not None]
+    seen, could, cached = Prefixes(CACHED_FOR_S), 0, 0
+    for one, tokens in sorted(told, key=lambda pair: pair[0].sent_s):
+        blocks = prefixes.get(one.started.request_id, ())
+        if tokens is not None:
+            could += DIGEST_TOKENS * seen.seen(blocks, one.sent_s)
+            cached += tokens
+        seen.keep(blocks, one.sent_s)
+    if not cached:
+        return None
+    met = min(1.0, cached / max(could, cached))
+    return CacheProfile(ttl_s=CACHED_FOR_S, block_tokens=DIGEST_TOKENS, tokens_min=0, met=met)
+
+
+def _forgets(attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether it told that nothing was cached of prompts that begin like earlier ones."""
+    told = [one for one in attempts if one.ended is not None and one.ended.cached_tokens is not None]
+    begun, again = set[int](), 0
+    for one in told:
+        blocks = prefixes.get(one.started.request_id, ())
+        again += bool(blocks and blocks[0] in begun)
+        begun.update(blocks[:1])
+    return again >= ANSWERS_MIN and not any(one.ended is not None and one.ended.cached_tokens for one in told)
+
+
+def _uncached(one: Attempted) -> int:
+    ended = one.ended
+    tokens = one.started.prompt_tokens if ended is None else ended.prompt_tokens or one.started.prompt_tokens
+    return max(0, tokens - (0 if ended is None else ended.cached_tokens or 0))
+
+
+def _per_token_s(one: Attempted) -> float | None:
+    ended = one.ended
+    if ended is None or ended.ending is not Ending.OK or ended.ttft_s is None:
+        return None
+    tokens = (ended.output_tokens or 0) / one.started.completions
+    return (ended.e2e_s - ended.ttft_s) / (tokens - 1.0) if tokens >= TPOT_TOKENS_MIN else None
+
+
+def _slope(rows: Sequence[tuple[int, float]]) -> float:
+    """Seconds for each further token: between the medians of the shorter and of the longer third."""
+    ordered = sorted(rows)
+    third = len(ordered) // 3
+    low, high = ordered[:third], ordered[-third:]
+    tokens = median(t for t, _ in high) - median(t for t, _ in low)
+    return max(0.0, (median(s for _, s in high) - median(s for _, s in low)) / tokens) if tokens > 0 else 0.0

@@ -1,0 +1,130 @@
+"""What a preview says is what its two plays came to, and its intervals are as wide as a hand finds them."""
+
+from math import sqrt
+
+import pytest
+
+from tests import make as core
+from tests.sim.test_observed import header
+from tidegate.core.model import Slo, replace
+from tidegate.core.why import Why
+from tidegate.sim.observed import LEFT, Asked, Observed, observe
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.preview import Preview, preview
+from tidegate.sim.preview_page import figures, headline, notes, page, robust_text
+from tidegate.sim.robust import Robust
+
+COUNT = 200
+
+
+def outcome(
+    number: int, *, usd: float = 0.001, endpoint: str = "cloud", ttft_s: float = 0.5, how: str = "ok"
+) -> Outcome:
+    request = core.request(
+        f"r{number}", arrived_s=float(number), klass="chat/short", slo=Slo(ttft_s=1.0), key=f"k{number % 2}"
+    )
+    return Outcome(
+        request=request,
+        outcome="ok",
+        endpoint=endpoint,
+        why=Why.CHEAPEST_ON_TIME,
+        attempts=1,
+        held_s=0.0,
+        ttft_s=ttft_s,
+        e2e_s=2.0,
+        predicted_s=None,
+        measured_s=ttft_s,
+        prompt_tokens=10,
+        cached_tokens=0,
+        output_tokens=5,
+        usd=usd,
+    )
+
+
+def observed(outcomes: list[Outcome]) -> Observed:
+    found = observe([header()])
+    found.endpoints = (core.endpoint("own"), core.endpoint("cloud", local=False))
+    found.asked = [Asked(request=one.request, outcome=one, prompt_tokens=10, seen=5, whole=True) for one in outcomes]
+    found.end_s = float(len(outcomes))
+    return found
+
+
+def of(real: list[Outcome], before: list[Outcome], after: list[Outcome]) -> Preview:
+    return preview(observed(real), before, after)
+
+
+ALL = [outcome(number) for number in range(COUNT)]
+
+
+def test_the_same_twice_is_no_change_and_a_perfect_twin_is_off_by_nothing() -> None:
+    found = of(ALL, ALL, ALL)
+    assert (found.backtest.usd, found.backtest.kept, found.backtest.away, found.backtest.ttft) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.saved_usd_per_1k.figure, found.saved_usd_per_1k.low) == (0.0, 0.0)
+    # One promise more or less may always be.
+    assert found.kept_more.low < 0.0 < found.kept_more.high
+    assert all(one.moved == 0.0 for one in found.affected)
+
+
+def test_what_is_saved_is_the_difference_and_scatters_as_its_stretches_do() -> None:
+    # Every other one costs nothing in the first half, and none does in the second.
+    after = [outcome(n, usd=0.0 if n >= COUNT // 2 or n % 2 else 0.001, endpoint="own") for n in range(COUNT)]
+    found = of(ALL, ALL, after)
+    saved = found.saved_usd_per_1k
+    assert saved.figure == pytest.approx(0.75)
+    # Four stretches and four, of 0.5 and 1.0: their mean scatters by sqrt(8/7) * 0.25 / sqrt(8), on two days.
+    assert (saved.high - saved.low) / 2.0 == pytest.approx(1.94 * sqrt(2.0 * 8.0 / 7.0) * 0.25 / sqrt(8.0), rel=0.05)
+    assert found.away_more.figure == -1.0
+    klass = found.affected[0]
+    assert (klass.kind, klass.name, klass.requests, klass.moved) == ("class", "chat", COUNT, 1.0)
+    assert klass.usd_per_1k == pytest.approx(-0.75)
+    assert {(one.kind, one.name) for one in found.affected[1:]} == {("key", "k0"), ("key", "k1")}
+
+
+def test_a_twin_that_is_wrong_makes_the_interval_wider() -> None:
+    after = [outcome(n, usd=0.0005) for n in range(COUNT)]
+    right, wrong = of(ALL, ALL, after), of([replace(one, usd=0.002) for one in ALL], ALL, after)
+    assert wrong.backtest.usd == pytest.approx(-0.5)
+    assert right.saved_usd_per_1k.figure == wrong.saved_usd_per_1k.figure == pytest.approx(0.5)
+    assert wrong.saved_usd_per_1k.low < right.saved_usd_per_1k.low
+
+
+def test_who_left_is_in_no_figure() -> None:
+    left = [replace(one, outcome=LEFT) if one.request.id == "r0" else one for one in ALL]
+    found = of(left, ALL, ALL)
+    assert (found.left, found.real.requests, found.before.requests) == (1, COUNT - 1, COUNT - 1)
+    assert "1 requests are in no figure" in notes(found)[0]
+
+
+def test_what_cost_nothing_and_costs_something_in_the_twin_is_wholly_off() -> None:
+    assert of([replace(one, usd=0.0) for one in ALL], ALL, ALL).backtest.usd == 1.0
+
+
+def test_nothing_asked_is_nothing_found() -> None:
+    found = of([], [], [])
+    assert (found.real.requests, found.saved_usd_per_1k.figure, found.affected) == (0, 0.0, ())
+
+
+def test_the_page_says_first_how_far_off_it_is_and_never_markup() -> None:
+    found = of([replace(one, usd=0.002) for one in ALL], ALL, ALL)
+    text = page(found, None, "<b>policy</b>")
+    assert "-50.0% of dollars" in headline(found)
+    assert text.index("-50.0%") < text.index("What came")
+    assert "&lt;b&gt;policy" in text
+    assert "<b>policy" not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert [row[0] for row in figures(found).rows] == ["real", "simulated", "changed"]
+
+
+@pytest.mark.parametrize(
+    ("estimate", "said"),
+    [
+        (None, "Nothing was explored"),
+        (Robust(requests=100, otherwise=40, effective=3.0), "there is no estimate: of 100 requests 40"),
+        (
+            Robust(requests=100, otherwise=40, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0),
+            "$+1.5 of a thousand requests more ($+1 to $+2)",
+        ),
+    ],
+)
+def test_what_was_tried_is_told_or_why_it_tells_nothing(estimate: Robust | None, said: str) -> None:
+    assert said in robust_text(estimate)

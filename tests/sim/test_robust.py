@@ -1,0 +1,78 @@
+"""What was tried tells what another policy is worth, without a simulation; what was never tried tells nothing."""
+
+import pytest
+
+from tests import make as core
+from tests.sim.test_world import LONG_S, Listed
+from tidegate.core.condition import All
+from tidegate.core.model import Line, Price, Slo, replace
+from tidegate.core.ruling import Rule, Ruling
+from tidegate.sim.api import Api, ApiProfile
+from tidegate.sim.chance import Chance
+from tidegate.sim.changed import Changed
+from tidegate.sim.job import Job
+from tidegate.sim.observed import observe
+from tidegate.sim.place import Remote
+from tidegate.sim.robust import EFFECTIVE_MIN, Robust, robust
+from tidegate.sim.world import World
+
+PRICE = Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6)
+CHEAP = core.endpoint("cheap", local=False, price=PRICE)
+# As quick, and half as dear again: nobody would go there who knows.
+DEAR = core.endpoint("dear", local=False, price=replace(PRICE, usd_per_output_token=6e-6))
+WORTH_USD = 0.05
+
+
+def week(share: float, count: int = 1_500) -> list[Line]:
+    """The journal of two vendors between whom some requests explore."""
+    lines: list[Line] = []
+    world = World((CHEAP, DEAR), core.policy(explore_share=share, hedge_share=0.0), journal=lines.append)
+    chance = Chance(1)
+    places = {
+        name: Remote(name, Api(ApiProfile(ttft_s=0.3, tpot_s=0.02), chance, name), world.loop, world)
+        for name in ("cheap", "dear")
+    }
+    jobs = [
+        Job(
+            request=core.request(
+                f"r{number}", arrived_s=0.5 * number, worth_usd=WORTH_USD, slo=Slo(ttft_s=20.0), output_tokens_max=100
+            ),
+            prompt_tokens=200,
+            output_tokens=100,
+        )
+        for number in range(count)
+    ]
+    world.run(places, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+    return lines
+
+
+def to_dear(lines: list[Line]) -> Robust:
+    """By a policy that sends everything to the dear one."""
+    rule = Rule(when=All(of=()), says=Ruling(rule="dear", to=("dear",)))
+    return robust(lines, Changed(policy=core.policy(), rules=(rule,)), (one.outcome for one in observe(lines).asked))
+
+
+def test_what_the_other_policy_is_worth_is_what_it_costs_more() -> None:
+    lines = week(0.2)
+    found = to_dear(lines)
+    assert found.effective > EFFECTIVE_MIN
+    assert found.otherwise > 0.9 * found.requests
+    # A hundred tokens of output, for two millionths of a dollar each more, from those who did not go there anyway.
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < -0.2 * 0.8 < found.high
+    assert found.more_usd_per_1k == pytest.approx(-0.16, abs=0.08)
+
+
+def test_where_nobody_ever_tried_there_is_no_estimate() -> None:
+    lines = week(0.0, count=200)
+    found = to_dear(lines)
+    assert found.otherwise == found.requests > 0
+    assert (found.effective, found.more_usd_per_1k) == (0.0, None)
+
+
+def test_the_same_policy_decides_nothing_otherwise() -> None:
+    lines = week(0.2, count=300)
+    found = robust(lines, Changed(policy=core.policy(hedge_share=0.0)), (one.outcome for one in observe(lines).asked))
+    assert found.otherwise == 0
+    assert found.more_usd_per_1k is None

@@ -1,0 +1,167 @@
+"""A twin of a simulated installation: its engines are what they are, and what it plays is what came."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import make as core
+from tests.sim.make import STEP, profile
+from tests.sim.test_world import LONG_S, Listed, Way
+from tidegate.core.model import Line, Price, Slo, replace
+from tidegate.core.step import StepTime
+from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
+from tidegate.sim.chance import Chance
+from tidegate.sim.engine import Engine, EngineProfile
+from tidegate.sim.job import Job
+from tidegate.sim.observed import Observed, ObservedError, known, observe
+from tidegate.sim.place import Local, Remote
+from tidegate.sim.preview import figures_of
+from tidegate.sim.schema import FaultKind
+from tidegate.sim.twin import Twin, played, twin
+from tidegate.sim.world import World
+
+OWN = core.endpoint("own", concurrency=8, usd_per_s=1e-4)
+API = core.endpoint("api", local=False, price=Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6))
+USUAL = ApiProfile(
+    ttft_s=0.4,
+    ttft_s_per_uncached_token=1e-4,
+    ttft_spread=Spread(sigma=0.3),
+    tpot_s=0.02,
+    tpot_spread=Spread(sigma=0.1),
+)
+
+
+class Week:
+    """An engine and an API, asked for a while; `befalls` them what may."""
+
+    def __init__(
+        self,
+        *,
+        seed: int = 1,
+        engine: EngineProfile | None = None,
+        api: ApiProfile = USUAL,
+        count: int = 500,
+        rate: float = 10.0,
+        befalls: Callable[[World, Local, Remote], None] = lambda world, own, api: None,
+        blocks: Callable[[int], tuple[int, ...]] = lambda number: (),
+    ) -> None:
+        self.lines: list[Line] = []
+        self.world = world = World((OWN, API), core.policy(), start_s=1_000.0, journal=self.lines.append)
+        chance = Chance(seed)
+        own = Local("own", Engine(engine or profile(slots=8), 1_000.0), world.loop, world)
+        away = Remote("api", Api(api, chance, "api"), world.loop, world, Way(0.05))
+        draw, at_s, jobs = chance.at("jobs"), 1_000.0, []
+        for number in range(count):
+            # By turns few come and many.
+            at_s += draw.expovariate(rate * (0.3 if int(at_s) // 20 % 2 else 1.7))
+            known = blocks(number)
+            tokens = max(256 * len(known) + 10, int(draw.lognormvariate(6.0, 0.7)))
+            request = core.request(
+                f"r{number}",
+                arrived_s=at_s,
+                prompt_tokens=tokens,
+                prompt_bytes=4 * tokens,
+                output_tokens_max=None,
+                slo=Slo(ttft_s=1.0, tpot_s=0.05),
+                prefix=known,
+            )
+            output_tokens = max(1, int(draw.lognormvariate(4.0, 0.7)))
+            jobs.append(
+                Job(request=request, prompt_tokens=tokens, output_tokens=output_tokens, blocks=known, block_tokens=256)
+            )
+        befalls(world, own, away)
+        world.run({"own": own, "api": away}, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+
+    def observed(self) -> Observed:
+        return observe(self.lines)
+
+    def twin(self) -> Twin:
+        return twin(self.observed(), known(self.lines))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [STEP, StepTime(base_s=0.02, per_token_s=2e-5, per_sequence_s=5e-4, per_context_token_s=1e-6)],
+)
+def test_what_iterations_take_is_inferred_from_attempts(step: StepTime) -> None:
+    made = Week(engine=profile(slots=8, step=step, batch_tokens=2048)).twin()
+    engine = made.stands["own"].engine
+    assert engine is not None
+    for tokens, sequences, context in ((500, 0, 0), (0, 2, 1_000), (0, 6, 3_000), (300, 4, 2_000)):
+        found = engine.step.takes_s(tokens, tokens * tokens / 2.0, sequences, context)
+        truth = step.takes_s(tokens, tokens * tokens / 2.0, sequences, context)
+        assert found == pytest.approx(truth, rel=0.08)
+
+
+def test_an_api_takes_as_long_as_its_answers_took() -> None:
+    api = Week().twin().stands["api"].api
+    assert api is not None
+    assert api.ttft_s == pytest.approx(USUAL.ttft_s, rel=0.15)
+    assert api.tpot_s == pytest.approx(USUAL.tpot_s, rel=0.05)
+    assert (api.errors, api.requests_per_minute, api.cache) == (0.0, None, None)
+
+
+def test_what_is_played_is_what_came() -> None:
+    week = Week()
+    outcomes = played(week.twin(), week.observed().policy)
+    real, found = figures_of(week.world.outcomes, {"api"}), figures_of(outcomes, {"api"})
+    assert found.requests == real.requests
+    assert found.kept == pytest.approx(real.kept, abs=0.03)
+    assert found.away == pytest.approx(real.away, abs=0.05)
+    assert found.usd_per_1k == pytest.approx(real.usd_per_1k, rel=0.15)
+    assert found.ttft_s_p50 == pytest.approx(real.ttft_s_p50, rel=0.15)
+
+
+def test_the_same_twin_plays_the_same_again() -> None:
+    week = Week(count=100)
+    made, policy = week.twin(), week.observed().policy
+    assert played(made, policy) == played(made, policy)
+
+
+@pytest.mark.slow
+def test_errors_limits_and_a_cache_of_an_api_are_told_by_what_it_did() -> None:
+    failing = Week(api=replace(USUAL, errors=0.2, refusal_s=0.05)).twin().stands["api"].api
+    assert failing is not None
+    assert failing.errors == pytest.approx(0.2, abs=0.08)
+    limited = Week(api=replace(USUAL, requests_per_minute=30.0)).twin().stands["api"].api
+    assert limited is not None
+    assert limited.requests_per_minute == pytest.approx(30.0, rel=0.35)
+    caching = replace(USUAL, cache=CacheProfile(block_tokens=256, tokens_min=0))
+    cached = Week(api=caching, blocks=lambda number: (number % 5, 100 + number % 5)).twin().stands["api"].api
+    assert cached is not None
+    assert cached.cache is not None
+    assert cached.cache.met > 0.8
+
+
+def test_what_went_away_goes_away_at_the_same_times() -> None:
+    def befalls(world: World, own: Local, api: Remote) -> None:
+        world.loop.at(1_020.0, lambda: own.crash(1_050.0))
+
+    week = Week(befalls=befalls)
+    (fault,) = week.twin().faults
+    assert (fault.kind, fault.endpoint) == (FaultKind.CRASH, "own")
+    assert 20.0 <= fault.at_s <= 26.0
+    assert fault.at_s + fault.for_s == pytest.approx(50.0, abs=6.0)
+
+
+def test_of_few_attempts_what_was_learned_is_taken() -> None:
+    made = Week(count=10).twin()
+    assert made.stands["own"].engine is not None
+    assert made.stands["api"].api is not None
+    assert len(played(made, core.policy())) == 10
+
+
+def test_where_nobody_asked_there_is_no_twin() -> None:
+    week = Week(count=1)
+    lines = week.lines[:1]
+    with pytest.raises(ObservedError, match="nobody asked"):
+        twin(observe(lines), known(lines))
+
+
+def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
+    told: list[float] = []
+    week = Week(count=50)
+    played(week.twin(), core.policy(), progress=told.append)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
