@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed clean
+.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ bench-preview_holdout: $(COMPILED)/.built ## the same with seeds that nothing wa
 
 bench-preview_speed: $(COMPILED)/.built ## how long a preview of 100,000 requests takes
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.preview --speed
+
+bench-audit: $(COMPILED)/.built ## how wide the bracket of an audit is on the standard traces: half an hour; TIDEGATE_DATA names the folder of traces
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.audit
 
 bench-replay: $(COMPILED)/.built ## whether every decision of 100,000 simulated requests with restarts comes out again, and how many a second
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.replay

@@ -49,7 +49,7 @@ from bench.policy_settings import (
 from bench.predict_settings import DEVELOPMENT_SHARE, HOLDOUT
 from bench.predict_traffic import DATA, Given, capacity_per_s
 from bench.predict_worlds import believed
-from tidegate.core.model import Endpoint, Policy, Price, Prior, RequestClass, Slo, replace
+from tidegate.core.model import Endpoint, Line, Policy, Price, Prior, RequestClass, Slo, replace
 from tidegate.core.router import Router
 from tidegate.sim import api
 from tidegate.sim.api import Api, ApiProfile
@@ -170,11 +170,17 @@ def scene(data: Path, case: Case, *, bytes_sigma: float = BYTES_SIGMA, requests:
     )
 
 
-def play(scene: Scene, makes: Makes, arrange: Arrange | None = None) -> list[Outcome]:
+def play(
+    scene: Scene,
+    makes: Makes,
+    arrange: Arrange | None = None,
+    journal: Callable[[Line], None] | None = None,
+) -> list[Outcome]:
     """Let it happen; what came of each request, in the order of their arrival. Meanwhile happens what belongs to its
-    regime, or what somebody else does `arrange`."""
+    regime, or what somebody else does `arrange`. `journal` is given every line."""
     regime, chance = scene.case.regime, Chance(scene.case.seed)
-    world = World(scene.endpoints, scene.policy, router=makes(scene.endpoints, scene.policy))
+    router = makes(scene.endpoints, scene.policy)
+    world = World(scene.endpoints, scene.policy, router=router, journal=journal)
     link = Link(scene.ways[0], chance, VENDOR)
     places: dict[str, Local | Remote] = {
         name: Local(name, Engine(profile), world.loop, world, tells_memory=regime is Regime.MEMORY)

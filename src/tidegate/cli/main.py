@@ -100,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
 
+    verb = _verb(verbs, "audit", "how far from the best possible the decisions of a journal are", _audit)
+    verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
+
     verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
     calibrate.add_arguments(verb)
 
@@ -171,6 +174,15 @@ def _preview(options: argparse.Namespace) -> int:
     # As for `simulate`.
     from tidegate.cli.preview import run
 
+    return run(options)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    try:
+        from tidegate.cli.audit import run
+    except ModuleNotFoundError as error:
+        print(f"tidegate audit needs {error.name}: pip install 'tidegate[oracle]'", file=sys.stderr)
+        return 1
     return run(options)
 
 

@@ -92,8 +92,8 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     figures = [figures_of(outcomes, away) for outcomes in (real, ours, theirs)]
     backtest = _backtest(figures[0], figures[1])
     pairs = _pairs(ours, theirs)
-    blocks = _blocks(pairs)
-    usd = _interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks, backtest.usd * figures[1].usd_per_1k)
+    blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
+    usd = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks, backtest.usd * figures[1].usd_per_1k)
     more = [float(b.kept) - float(a.kept) for a, b in pairs]
     gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
     return Preview(
@@ -106,8 +106,8 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         before=figures[1],
         after=figures[2],
         saved_usd_per_1k=usd,
-        kept_more=_interval(more, blocks, backtest.kept, least=1.0),
-        away_more=_interval(gone, blocks, backtest.away, least=1.0),
+        kept_more=interval(more, blocks, backtest.kept, least=1.0),
+        away_more=interval(gone, blocks, backtest.away, least=1.0),
         affected=_affected(pairs),
     )
 
@@ -140,17 +140,18 @@ def _pairs(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Out
     return [(one, other[one.request.id]) for one in ours if one.request.id in other]
 
 
-def _blocks(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[int]:
-    """Of each pair, in which stretch of time it came: stretches are equally long."""
-    count = max(BLOCKS_MIN, min(BLOCKS_MAX, len(pairs) // BLOCK_REQUESTS))
-    times = [one.request.arrived_s for one, _ in pairs]
+def blocks_of(times: Sequence[float]) -> list[int]:
+    """Of each arrival, in which stretch of time it is: stretches are equally long."""
+    count = max(BLOCKS_MIN, min(BLOCKS_MAX, len(times) // BLOCK_REQUESTS))
     begin_s, span_s = min(times, default=0.0), max(times, default=0.0) - min(times, default=0.0)
     if span_s <= 0.0:
-        return [0] * len(pairs)
+        return [0] * len(times)
     return [min(count - 1, int(count * (at_s - begin_s) / span_s)) for at_s in times]
 
 
-def _interval(differences: Sequence[float], blocks: Sequence[int], wrong: float, least: float = 0.0) -> Interval:
+def interval(
+    differences: Sequence[float], blocks: Sequence[int], wrong: float = 0.0, *, least: float = 0.0
+) -> Interval:
     """The mean, and where it lies on another day: as stretches of this one scatter, and as far as the twin is `wrong`.
 
     Another day scatters as this one does, so that both count; and one difference of `least` more may always be.

@@ -23,6 +23,7 @@ from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.ask import DIGEST_TOKENS
 from tidegate.sim.chance import Chance
+from tidegate.sim.decider import Decider
 from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.inferred import inferred
 from tidegate.sim.job import Job
@@ -100,18 +101,21 @@ def played(
     seed: int = 0,
     changed: Callable[[Request], Request] | None = None,
     jobs: Sequence[Job] | None = None,
+    decider: Callable[[tuple[Endpoint, ...], Policy], Decider] | None = None,
+    probe_s: float = PROBE_S,
     journal: Callable[[Line], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """What its requests come to under this policy; `changed` says what another one makes of each of them.
 
-    `progress` is given the share of the time that has passed.
+    The router decides, which knows what was known, unless another `decider` is made. `progress` is given the share of
+    the time that has passed.
     """
     asked = twin.jobs if jobs is None else jobs
     if changed is not None:
         asked = [msgspec.structs.replace(job, request=changed(job.request)) for job in asked]
     state = msgspec.json.decode(msgspec.json.encode(twin.state), type=State)
-    router = Router(twin.endpoints, policy, state)
+    router = Router(twin.endpoints, policy, state) if decider is None else decider(twin.endpoints, policy)
     world = World(
         twin.endpoints, policy, start_s=twin.start_s, request_timeout_s=TIMEOUT_S, router=router, journal=journal
     )
@@ -132,7 +136,7 @@ def played(
         span_s = max(end_s - twin.start_s, 1e-9)
         for part in range(1, 101):
             world.loop.at(twin.start_s + span_s * part / 100, progress, part / 100)
-    world.run(places, Asks(asked), probe_s=PROBE_S, until_s=max(end_s, twin.end_s) + 2.0 * TIMEOUT_S)
+    world.run(places, Asks(asked), probe_s=probe_s, until_s=max(end_s, twin.end_s) + 2.0 * TIMEOUT_S)
     return sorted(world.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
 
 

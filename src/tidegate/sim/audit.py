@@ -1,0 +1,298 @@
+"""How far from the best possible: the busiest stretch of a journal, played by its policy, by simple rules, by somebody
+who knows everything, and bounded by what nobody exceeds.
+
+All of them play in the same twin of the installation. What is between our policy and the bound is taken apart: what
+reports of load that are never old would bring, what lengths of answers that are told would bring, what only knowing who
+comes next brings, and what nobody is known to reach.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from math import inf
+
+from tidegate.core.model import Endpoint, Policy, Record, Request, replace
+from tidegate.sim.binder import Binder, Rule
+from tidegate.sim.clairvoyant import search
+from tidegate.sim.job import Job
+from tidegate.sim.needs import Piece, Pool
+from tidegate.sim.observed import ObservedError
+from tidegate.sim.oracle import bound
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.planned import Planned
+from tidegate.sim.practice import (
+    LeastTtft,
+    LeastWork,
+    OursOnly,
+    Patience,
+    QueueGate,
+    RandomSplit,
+    RemoteOnly,
+    Threshold,
+)
+from tidegate.sim.preview import Interval, blocks_of, interval
+from tidegate.sim.twin import Twin, played
+
+# A bound of so many takes seconds, and a play of them one or two.
+REQUESTS_MAX = 2_000
+PLAYS_MAX = 12
+# Reports of load that are as good as fresh.
+FRESH_S = 0.5
+_POLICY, _REMOTE = "as it was", "everything away"
+
+
+class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One way to decide: what a thousand requests are worth by it, how many promises it keeps, what it costs, and by
+    how much it is better than what was done, in nine of ten days like this."""
+
+    name: str
+    value_per_1k: float
+    kept: float
+    usd_per_1k: float
+    better: Interval
+
+
+class Gap(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What is between our policy and the bound, by what would bring it: dollars of a thousand requests. Parts are found
+    one after the other, and may be negative."""
+
+    staleness: float
+    prediction: float
+    myopia: float
+    slack: float
+
+
+class Audit(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """All of it, of `requests` from `start_s` to `end_s`. Values are dollars of a thousand: worth of promises that are
+    kept, less what is paid, and less what a remote takes for what was not served.
+
+    `rules` are the best of each kind, the best first, and `changes` what other settings would bring, the best first.
+    `reached` is the best that was played, by somebody who knows everything or by anybody, and no policy exceeds the
+    bound. `recommended` is the change that is better beyond chance; None where none is.
+    """
+
+    start_s: float
+    end_s: float
+    requests: int
+    policy: Row
+    rules: tuple[Row, ...]
+    reached: Row
+    bound_per_1k: float
+    gap: Gap
+    changes: tuple[Row, ...]
+    recommended: str | None
+
+    @property
+    def wide(self) -> float:
+        """How far what was reached and the bound are apart, as a share of the bound."""
+        return (self.bound_per_1k - self.reached.value_per_1k) / abs(self.bound_per_1k) if self.bound_per_1k else 0.0
+
+
+def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None = None) -> Audit:
+    """Play all of it. Raises `ObservedError` where there is nothing to choose between."""
+    jobs = busiest([job for job in twin.jobs if job.request.id not in twin.left])
+    own = {e.name for e in twin.endpoints if e.owned and twin.stands[e.name].engine is not None}
+    if not own or len(own) == len(twin.endpoints):
+        raise ObservedError("there is nothing to choose: it takes an engine of ours, and somewhere else to go")
+    tried = list(_rules(jobs))
+    changed = list(_changes(policy))
+    done, total = 0, len(tried) + len(changed) + PLAYS_MAX + 4
+
+    def play(made: Policy, **how: object) -> list[Outcome]:
+        nonlocal done
+        outcomes = played(twin, made, jobs=jobs, **how)  # type: ignore[arg-type]
+        done += 1
+        if progress is not None:
+            progress(min(1.0, done / total))
+        return outcomes
+
+    away = play(policy, decider=partial(Binder, RemoteOnly()))
+    pieces = _pieces(twin, jobs, away)
+    score = _Score(pieces)
+    ours = play(policy)
+    rules = [score.row(_REMOTE, away, ours)]
+    for name, rule in tried:
+        rules.append(score.row(name, play(policy, decider=partial(Binder, rule)), ours))
+    pools = _pools(twin, own)
+    found = bound(list(pieces.values()), list(pools.values()))
+    best = search(
+        list(pieces.values()),
+        pools,
+        lambda plan: play(policy, decider=partial(Planned, plan)),
+        local=found.local,
+        plays_max=PLAYS_MAX,
+    )
+    planned = score.row("a schedule", play(policy, decider=partial(Planned, best.plan)), ours)
+    fresh = score.row("fresh reports", play(policy, probe_s=FRESH_S), ours)
+    told = score.row("told lengths", play(policy, probe_s=FRESH_S, changed=_Told(jobs)), ours)
+    row = score.row(_POLICY, ours, ours)
+    changes = [score.row(name, play(made), ours) for name, made in changed]
+    changes.sort(key=lambda one: -one.value_per_1k)
+    # Whoever knows everything can do what anybody did.
+    reached = max([planned, row, fresh, told, *rules, *changes], key=lambda one: one.value_per_1k)
+    bound_per_1k = 1000.0 * found.usd / len(jobs)
+    return Audit(
+        start_s=jobs[0].request.arrived_s,
+        end_s=jobs[-1].request.arrived_s,
+        requests=len(jobs),
+        policy=row,
+        rules=_best_of_each(rules),
+        reached=reached,
+        bound_per_1k=bound_per_1k,
+        gap=Gap(
+            staleness=fresh.value_per_1k - row.value_per_1k,
+            prediction=told.value_per_1k - fresh.value_per_1k,
+            myopia=reached.value_per_1k - told.value_per_1k,
+            slack=bound_per_1k - reached.value_per_1k,
+        ),
+        changes=tuple(changes),
+        recommended=next((one.name for one in changes if one.better.low > 0.0), None),
+    )
+
+
+def busiest(jobs: Sequence[Job]) -> list[Job]:
+    """The stretch of at most `REQUESTS_MAX` in a row that came closest together: there it matters most."""
+    if len(jobs) <= REQUESTS_MAX:
+        return list(jobs)
+    spans = [
+        (jobs[start + REQUESTS_MAX - 1].request.arrived_s - jobs[start].request.arrived_s, start)
+        for start in range(len(jobs) - REQUESTS_MAX + 1)
+    ]
+    start = min(spans)[1]
+    return list(jobs[start : start + REQUESTS_MAX])
+
+
+class _Score:
+    """What outcomes are worth, beside what was done."""
+
+    def __init__(self, pieces: Mapping[str, Piece]) -> None:
+        self._pieces = pieces
+
+    def row(self, name: str, outcomes: Sequence[Outcome], ours: Sequence[Outcome]) -> Row:
+        usd, known = {o.request.id: self._usd(o) for o in outcomes}, [o for o in ours if o.request.id in self._pieces]
+        differences = [1000.0 * (usd[o.request.id] - self._usd(o)) for o in known if o.request.id in usd]
+        times = [o.request.arrived_s for o in known if o.request.id in usd]
+        count = max(1, len(outcomes))
+        return Row(
+            name=name,
+            value_per_1k=1000.0 * sum(usd.values()) / count,
+            kept=sum(one.kept for one in outcomes) / count,
+            usd_per_1k=1000.0 * sum(one.usd for one in outcomes) / count,
+            better=interval(differences, blocks_of(times)),
+        )
+
+    def _usd(self, one: Outcome) -> float:
+        piece = self._pieces[one.request.id]
+        unserved_usd = 0.0 if one.outcome == "ok" else piece.remote_usd
+        return piece.worth_usd * one.kept - one.usd - unserved_usd
+
+
+class _Told:
+    """Says of each request how long its answer is, as its bound."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._targets = {job.request.id: job.target for job in jobs}
+
+    def __call__(self, request: Request) -> Request:
+        return replace(request, output_tokens_max=self._targets[request.id])
+
+
+def _rules(jobs: Sequence[Job]) -> Iterator[tuple[str, Rule]]:
+    lengths = sorted(job.request.prompt_tokens for job in jobs)
+    promises = sorted(job.request.slo.ttft_s for job in jobs if job.request.slo.ttft_s is not None)
+    yield "everything here", OursOnly()
+    for share in (0.25, 0.5, 0.75):
+        yield f"a random share of {share:.0%} here", RandomSplit(share)
+    for share in (0.5, 0.8, 0.95):
+        tokens = lengths[min(int(share * len(lengths)), len(lengths) - 1)]
+        yield f"prompts of up to {tokens} tokens here", Threshold(float(tokens))
+    for queue in (0.6, 1.0):
+        yield f"here while {queue:.0%} of the slots are taken", QueueGate(0.0, queue)
+    if promises:
+        for share in (0.3, 0.6):
+            wait_s = share * promises[len(promises) // 2]
+            yield f"here, and away after {wait_s:.3g} s", Patience(wait_s)
+    for factor in (1.0, 2.0):
+        yield f"least predicted TTFT, ours counted 1/{factor:g}", LeastTtft(factor)
+        yield f"least work, ours counted 1/{factor:g}", LeastWork(factor)
+
+
+def _changes(policy: Policy) -> Iterator[tuple[str, Policy]]:
+    """One setting each, there and back."""
+    told: list[tuple[str, float]] = [
+        ("hold_s_max", policy.hold_s_max / 4.0),
+        ("hold_s_max", policy.hold_s_max * 4.0),
+        ("quantile", 0.8),
+        ("quantile", 0.95),
+        ("hedge_share", 0.0),
+        ("hedge_share", 0.05),
+        ("attempts_max", 1),
+        ("attempts_max", 3),
+    ]
+    for name, value in told:
+        if getattr(policy, name) != value:
+            yield f"policy.{name} = {value:g}", replace(policy, **{name: value})
+
+
+def _best_of_each(rules: Sequence[Row]) -> tuple[Row, ...]:
+    """The best rules: of a kind that has a knob its best setting, chosen in hindsight."""
+    kinds: dict[str, Row] = {}
+    for one in rules:
+        kind = "".join(character for character in one.name if not character.isdigit())
+        if kind not in kinds or one.value_per_1k > kinds[kind].value_per_1k:
+            kinds[kind] = one
+    return tuple(sorted(kinds.values(), key=lambda one: -one.value_per_1k))
+
+
+def _pieces(twin: Twin, jobs: Sequence[Job], away: Sequence[Outcome]) -> dict[str, Piece]:
+    """What is known of each request by somebody who knows everything."""
+    outcomes = {one.request.id: one for one in away}
+    keeps = any(stand.engine is not None and stand.engine.keeps_prefixes for stand in twin.stands.values())
+    seen: set[int] = set()
+    remote = [endpoint for endpoint in twin.endpoints if not endpoint.owned]
+    found = {}
+    for job in jobs:
+        request, outcome = job.request, outcomes[job.request.id]
+        known = 0
+        while keeps and known < len(job.blocks) and job.blocks[known] in seen:
+            known += 1
+        seen.update(job.blocks)
+        served = outcome.outcome == "ok"
+        tokens = job.prompt_tokens + job.target
+        found[request.id] = Piece(
+            id=request.id,
+            arrived_s=request.arrived_s,
+            prompt_tokens=max(1, job.prompt_tokens - known * job.block_tokens),
+            context_tokens=job.prompt_tokens,
+            output_tokens=job.target,
+            first_by_s=_limit_s(request, job),
+            token_by_s=inf if request.slo.tpot_s is None else request.slo.tpot_s,
+            worth_usd=request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0,
+            remote_usd=outcome.usd if served else _usd(remote, job),
+            remote_kept=outcome.kept,
+        )
+    return found
+
+
+def _limit_s(request: Request, job: Job) -> float:
+    """When its first token has to be there at the latest: of a promise of the whole, no later than that."""
+    limits = [limit for limit in (request.slo.ttft_s, request.slo.e2e_s) if limit is not None]
+    return min(limits, default=inf) if job.target else inf
+
+
+def _usd(remote: Sequence[Endpoint], job: Job) -> float:
+    allowed = [one for one in remote if job.request.model in one.models]
+    return min((one.price.usd(job.prompt_tokens, job.target) for one in allowed), default=0.0)
+
+
+def _pools(twin: Twin, own: set[str]) -> dict[str, Pool]:
+    pools = {}
+    for name in sorted(own):
+        profile = twin.stands[name].engine
+        assert profile is not None
+        down = tuple(
+            (twin.start_s + fault.at_s, twin.start_s + fault.at_s + fault.for_s)
+            for fault in twin.faults
+            if fault.endpoint == name
+        )
+        pools[name] = Pool(profile=profile, slots=profile.slots, down=down)
+    return pools
