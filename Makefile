@@ -38,7 +38,7 @@ test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once mor
 	$(PYTEST) -m "slow"
 	PYTHONPATH=$(COMPILED) $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
 
-soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: an hour on two cores
+soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: some three hours on two cores
 	PYTHONPATH=$(COMPILED):. $(BIN)/python -m tests.soak
 
 compiled: $(COMPILED)/.built ## the package with the path of a request compiled, in build/compiled; the wheel is in build/wheel

@@ -13,6 +13,9 @@ from rich.progress import track
 from tests.soak.weather import broken
 
 
+TOLD_EACH = 500
+
+
 def main() -> int:
     """All of them; status 1 where something does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -24,7 +27,11 @@ def main() -> int:
     console, count = Console(), 0
     with get_context("spawn").Pool(options.jobs) as pool:
         played = pool.imap_unordered(broken, seeds, chunksize=8)
-        for found in track(played, "worlds", total=len(seeds), console=console, disable=not console.is_terminal):
+        shown = track(played, "worlds", total=len(seeds), console=console, disable=not console.is_terminal)
+        for number, found in enumerate(shown, start=1):
+            if number % TOLD_EACH == 0 and not console.is_terminal:
+                # Who stops it knows how far it came.
+                console.print(f"{number} worlds, {count} of them broken")
             if found:
                 count += 1
                 console.print(found, markup=False, soft_wrap=True)
