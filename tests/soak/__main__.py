@@ -12,7 +12,6 @@ from rich.progress import track
 
 from tests.soak.weather import broken
 
-
 TOLD_EACH = 500
 
 
