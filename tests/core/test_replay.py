@@ -138,3 +138,6 @@ def test_explain_tells_each_decision_of_a_request_with_its_candidates() -> None:
         line.fact for line in lines if isinstance(line.fact, Decision) and line.fact.request_id == held
     ]
     assert all(len(one.candidates) == 5 and one.request.id == held for one in found)
+    # Who waits is decided many times; what would have made it another is told of the first and the last.
+    assert [one.flips is not None for one in found] == [number in (0, len(found) - 1) for number in range(len(found))]
+    assert explain(iter(lines), held, len(found)) == found

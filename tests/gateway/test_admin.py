@@ -134,10 +134,10 @@ async def test_a_decision_is_explained_with_its_candidates_and_what_came_of_it(t
         asked = await home.ask()
         decision_id = asked.header("x-tidegate-decision")
         first = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
-        await eventually(lambda: home.gateway._explainer.busy)
+        await eventually(lambda: home.gateway._admin._explainer.busy)
         second = await home.get(f"/api/decisions/{decision_id}", admin=True)
         found = (await first).json
-    assert (second.status, second.error["code"]) == (503, "http_503")
+    assert (second.status, second.error["code"], second.header("retry-after")) == (503, "http_503", "1")
     (explained,) = found["explained"]
     assert {c["endpoint"]: c.get("excluded") for c in explained["candidates"]} == {"cloud": None, "laptop": None}
     assert explained["decision"] == found["decisions"][0][1]
@@ -167,7 +167,7 @@ async def test_a_stop_does_not_wait_for_an_explanation(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         decision_id = (await home.ask()).header("x-tidegate-decision")
         asking = asyncio.create_task(home.get(f"/api/decisions/{decision_id}", admin=True))
-        explainer = home.gateway._explainer
+        explainer = home.gateway._admin._explainer
         await eventually(lambda: explainer.busy)
         task = explainer._asking
     assert not explainer.busy
@@ -202,3 +202,18 @@ async def test_a_dry_run_answers_without_flips_where_nobody_can_look_for_them(
     assert found.status == 200
     assert "flips" not in found.json
     assert found.json["decision"]["plan"]
+
+
+async def test_who_leaves_stops_the_explaining_and_clients_keep_no_operator_waiting(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        decision_id = (await home.ask()).header("x-tidegate-decision")
+        explainer = home.gateway._explainer
+        async with home.asking(x_tidegate_dry_run="flips"):
+            await eventually(lambda: explainer.busy)
+            found = await home.get(f"/api/decisions/{decision_id}", admin=True)
+            assert found.status == 200
+            assert found.json["explained"][0]["flips"]
+        async with home.asking(x_tidegate_dry_run="flips"):
+            await eventually(lambda: explainer.busy)
+        await eventually(lambda: not explainer.busy)
+        assert (await home.ask(x_tidegate_dry_run="flips")).json["flips"]

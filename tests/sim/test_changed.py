@@ -42,6 +42,17 @@ def test_who_says_nothing_follows_the_class_and_who_says_something_keeps_it(tmp_
     assert found(own).id == "own"
 
 
+def test_a_class_that_is_not_in_the_file_stays_as_it_was(tmp_path: Path) -> None:
+    found = of(tmp_path, "[class.batch]\nworth_usd = 0.5\n")
+    assert found(USUAL[0]) == USUAL[0]
+
+
+def test_where_data_may_go_stays(tmp_path: Path) -> None:
+    local = [core.request(f"l{number}", klass="interactive/short", residency="local") for number in range(9)]
+    found = of(tmp_path, "[class.interactive]\nworth_usd = 0.5\n", local)
+    assert found(local[0]).residency == local[0].residency
+
+
 def test_rules_are_asked_of_each_request_again(tmp_path: Path) -> None:
     rule = '[[rule]]\nname = "long"\nwhen = "prompt_tokens > 1000"\nto = ["cloud"]\n'
     found = of(tmp_path, rule)
@@ -60,6 +71,7 @@ def test_rules_are_asked_of_each_request_again(tmp_path: Path) -> None:
             "which requests named none",
         ),
         ('[[rule]]\nname = "a"\nwhen = "prompt_tokens > 1"\nto = ["nowhere"]\n', "no endpoint or site `nowhere`"),
+        ('[[rule]]\nname = "a"\nwhen = "not stream"\nto = ["cloud"]\n', "does not say"),
         ("[endpoint.desk]\n", "endpoint"),
         ("[class.interactive]\nworth_usd = -1\n", "worth_usd"),
     ],

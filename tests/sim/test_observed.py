@@ -2,22 +2,29 @@
 
 from itertools import pairwise
 
+import msgspec
 import pytest
 
 from tests import make as core
 from tests.sim.test_world import Stage
 from tidegate.core.model import (
     JOURNAL_VERSION,
+    Decision,
     Ended,
     Ending,
     FirstToken,
+    Held,
     Line,
     Overrides,
     Probed,
+    Released,
     Segment,
+    Wait,
     replace,
 )
 from tidegate.core.replay import ReplayError
+from tidegate.core.why import Why
+from tidegate.sim import observed
 from tidegate.sim.observed import LEFT, Observed, ObservedError, known, observe
 
 CLOUD = core.endpoint("cloud", local=False)
@@ -116,6 +123,77 @@ def test_what_was_away_and_hands_on_the_wheel_are_told() -> None:
     )
     assert [(one.at_s, one.for_s) for one in found.down] == [(1.0, 5.0), (9.0, 1.0)]
     assert found.overridden == 2
+
+
+def test_who_leaves_while_he_waits_has_left_and_what_no_step_would_take_has_failed() -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
+    other = replace(request, id="s", arrived_s=5.0)
+    found = of(
+        (0.0, request),
+        (0.0, waits),
+        (0.0, Held(request=request)),
+        (4.0, Released(request_id="r")),
+        # Held back, or said in no dialect: every step is passed over, and nothing is sent.
+        (5.0, other),
+        (5.0, router.decide(other, 5.0)),
+        (6.0, Probed(endpoint="cloud", up=True)),
+    )
+    left, failed = found.asked
+    assert (left.outcome.outcome, left.outcome.e2e_s, left.seen) == (LEFT, 4.0, 0)
+    assert (failed.outcome.outcome, failed.outcome.e2e_s, failed.outcome.usd) == ("failed", 0.0, 0.0)
+
+
+def test_who_still_waits_when_the_journal_ends_has_no_end() -> None:
+    request = core.request("r")
+    waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
+    assert of((0.0, request), (0.0, waits), (0.0, Held(request=request))).asked == []
+
+
+def test_what_asked_for_several_answers_is_counted_and_in_nothing() -> None:
+    router, request = core.router(CLOUD), core.request("r", completions=3)
+    found = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (1.0, FirstToken(request_id="r", endpoint="cloud", ttft_s=1.0)),
+        (2.0, Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=2.0, ttft_s=1.0, output_tokens=30)),
+    )
+    assert (found.asked, found.several) == ([], 1)
+
+
+def test_what_came_under_another_configuration_is_left_out() -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    facts = (
+        request,
+        router.decide(request, 0.0),
+        core.started(request, "cloud"),
+        FirstToken(request_id="r", endpoint="cloud", ttft_s=0.0),
+        Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=0.0, ttft_s=0.0, output_tokens=1),
+    )
+    later = [replace(fact, **{"id": "s"} if fact is request else {"request_id": "s"}) for fact in facts]
+    first = header()
+    assert isinstance(first.fact, Segment)
+    cheaper = replace(first.fact, endpoints=(replace(CLOUD, concurrency=3),))
+    lines = [first, *(Line(at_s=0.0, fact=fact) for fact in facts), Line(at_s=50.0, fact=cheaper)]
+    found = observe([*lines, *(Line(at_s=60.0, fact=fact) for fact in later)])
+    assert [one.request.id for one in found.asked] == ["s"]
+    assert (found.before, found.start_s, found.endpoints[0].concurrency) == (1, 50.0, 3)
+
+
+def test_of_a_long_journal_the_last_requests_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed, "REQUESTS_MAX", 20)
+    found = observe(Stage(5, count=60).lines)
+    assert 20 <= len(found.asked) < 40
+    assert found.before == 60 - len(found.asked)
+
+
+def test_a_state_of_other_software_is_refused_with_its_name() -> None:
+    first = header()
+    assert isinstance(first.fact, Segment)
+    other = replace(first.fact, state=msgspec.Raw(b'{"endpoints": 7}'), software="tidegate 9")
+    with pytest.raises(ObservedError, match="read it with tidegate 9"):
+        observe([replace(first, fact=other)])
 
 
 def test_what_ended_with_its_process_is_over_with_the_next_one() -> None:

@@ -10,6 +10,7 @@ from tests.sim.make import STEP, profile
 from tests.sim.test_world import LONG_S, Listed, Way
 from tidegate.core.model import Line, Price, Slo, replace
 from tidegate.core.step import StepTime
+from tidegate.sim import inferred
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine, EngineProfile
@@ -92,6 +93,18 @@ def test_what_iterations_take_is_inferred_from_attempts(step: StepTime) -> None:
         found = engine.step.takes_s(tokens, tokens * tokens / 2.0, sequences, context)
         truth = step.takes_s(tokens, tokens * tokens / 2.0, sequences, context)
         assert found == pytest.approx(truth, rel=0.08)
+
+
+def test_of_many_attempts_both_kinds_of_times_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = StepTime(base_s=0.02, per_token_s=2e-5, per_sequence_s=5e-4, per_context_token_s=1e-6)
+    attempts = Week(engine=profile(slots=8, step=step, batch_tokens=2048)).observed().attempts["own"]
+    whole = inferred.inferred(attempts, 2048, 0.0)
+    monkeypatch.setattr(inferred, "ROWS_MAX", len(attempts) // 2)
+    some = inferred.inferred(attempts, 2048, 0.0)
+    assert whole is not None
+    assert some is not None
+    assert some.step.takes_s(0, 0.0, 5, 3_000) == pytest.approx(whole.step.takes_s(0, 0.0, 5, 3_000), rel=0.03)
+    assert some.request_s < 0.002
 
 
 def test_an_api_takes_as_long_as_its_answers_took() -> None:

@@ -116,6 +116,31 @@ def test_a_lost_fact_is_told_by_the_segment_that_follows_it(tmp_path: Path) -> N
     assert report.parted_s == following.at_s
 
 
+def test_two_runs_in_one_folder_of_which_the_beginnings_were_removed_are_whole(tmp_path: Path) -> None:
+    stormed(tmp_path, 4)
+    other = tmp_path / "other"
+    other.mkdir()
+    begun = SegmentName(opened="20240101T000000000Z", pid=7, counter=0)
+    for file in stormed(other, 5):
+        file.rename(tmp_path / str(begun))
+        begun = begun.next()
+    (tmp_path / str(SegmentName(opened="20240101T000000000Z", pid=7, counter=0))).unlink()
+    report = found(tmp_path)
+    assert (report.difference, report.parted_s) == (None, None)
+    # In the midst of a run one is missed.
+    (tmp_path / str(SegmentName(opened="20240101T000000000Z", pid=7, counter=2))).unlink()
+    assert found(tmp_path).parted_s is not None
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_segment_that_is_removed_meanwhile_is_passed_over(tmp_path: Path, jobs: int) -> None:
+    files = stormed(tmp_path)
+    count, parts = reproduce(tmp_path, jobs)
+    files[0].unlink()
+    assert count == len(files)
+    assert summed(parts).segments == count - 1
+
+
 def changed(file: Path, kind: type[Decision] | type[Segment], **changes: object) -> None:
     """Its header, or the first decision in it, says so instead."""
     lines = list(read(file))

@@ -24,7 +24,7 @@ from tidegate.sim.preview_page import affected, changes, figures, headline, note
 from tidegate.sim.robust import Robust, robust
 from tidegate.sim.twin import Twin, played, twin
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import files
+from tidegate.telemetry.reading import files, read_if_there
 
 _Bar = Callable[[float], None]
 
@@ -75,7 +75,7 @@ def show(console: Console, found: Preview, estimate: Robust | None) -> None:
 
 def _lines(paths: Sequence[Path], bar: _Bar) -> Iterator[Line]:
     for number, path in enumerate(paths):
-        yield from read(path)
+        yield from read(path) if len(paths) == 1 else read_if_there(path)
         bar((number + 1) / len(paths))
 
 

@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
+from tidegate import __version__
 from tidegate.cli.figures import print_report
 from tidegate.config.problem import ConfigError, Problem, nearest
 from tidegate.core.baseline import BASELINES
@@ -78,7 +79,8 @@ def _play(
     progress: Callable[[float], None] | None,
 ) -> Played:
     try:
-        return play(scenario, decider=decider, journal=write, progress=progress)
+        software = f"tidegate {__version__}"
+        return play(scenario, decider=decider, journal=write, software=software, progress=progress)
     except BadTrace as error:
         raise _refuse("--trace", str(error), "repair the trace, or name its format") from None
 

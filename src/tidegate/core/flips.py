@@ -38,8 +38,9 @@ STEP_PROMPT: Final = 1.01
 STEP: Final = 1.25
 # What is a thousand times as much is another world.
 FACTOR_MAX: Final = 1_000.0
-# A flip is known to one part in so many.
+# A flip is known to one part in so many, in so many halvings at most.
 PRECISION: Final = 1e6
+HALVINGS: Final = 64
 # Beyond every window a prompt is refused, which is worth being told, and further on it stays so.
 BEYOND: Final = 1.05
 IN_FLIGHT_MORE: Final = 64
@@ -47,6 +48,8 @@ IN_FLIGHT_MORE: Final = 64
 ENDPOINTS_MAX: Final = 4
 # Where an engine costs nothing, the least that it is tried with, in dollars a second: three cents an hour.
 USD_PER_S_LEAST: Final = 1e-5
+# Less than that makes no difference to anybody, though it may break a tie.
+USD_PER_S_NOTHING: Final = 1e-9
 
 
 class Axis(StrEnum):
@@ -104,6 +107,10 @@ class Copy:
         self._state = msgspec.json.decode(router.snapshot(), type=State)
         self.router = self._with(self._state)
 
+    def holds(self, request_id: str) -> bool:
+        """Whether it is held."""
+        return request_id in self._state.held
+
     def asked(self, request: Request, now_s: float) -> First:
         """Were this the request."""
         held = self._state.held
@@ -128,13 +135,17 @@ class Copy:
 
 
 class Walk(msgspec.Struct, frozen=True):
-    """One axis, from where it stands `now` outwards on each of its `sides`; `ask` says what would be at a value."""
+    """One axis, from where it stands `now` outwards on each of its `sides`; `ask` says what would be at a value.
+
+    Two values that are no further `apart` are the same.
+    """
 
     axis: Axis
     now: float
     ask: Callable[[float], First]
     sides: tuple[Iterable[float], ...]
     endpoint: str = ""
+    apart: float = 0.0
 
     @property
     def whole(self) -> bool:
@@ -168,7 +179,9 @@ def _nearest(walk: Walk, here: First, values: Iterable[float]) -> Flip | None:
         if answer == here:
             same = value
             continue
-        while abs(value - same) > (1.0 if walk.whole else max(value, same) / PRECISION):
+        for _ in range(HALVINGS):
+            if abs(value - same) <= (1.0 if walk.whole else max(max(value, same) / PRECISION, walk.apart)):
+                break
             middle = float((value + same) // 2) if walk.whole else _between(value, same)
             between = walk.ask(middle)
             if between == here:
@@ -219,10 +232,9 @@ def _of_request(copy: Copy, request: Request, now_s: float) -> Iterator[Walk]:
     windows = [model.context_tokens for model in copy.router.serving(request.model)]
     tokens, most = float(request.prompt_tokens), BEYOND * max(windows, default=0)
     if tokens >= 1.0:
-        sides = (
-            _whole(_up(tokens, STEP_PROMPT, max(most, tokens)), tokens),
-            _whole(_down(tokens, STEP_PROMPT, 1.0), tokens),
-        )
+        # What is held is looked at in the midst of all that is: each question takes a while.
+        step = STEP if copy.holds(request.id) else STEP_PROMPT
+        sides = (_whole(_up(tokens, step, max(most, tokens)), tokens), _whole(_down(tokens, step, 1.0), tokens))
         yield Walk(Axis.PROMPT_TOKENS, tokens, lambda value: copy.asked(longer(request, round(value)), now_s), sides)
     slo = request.slo
     if slo.ttft_s is not None:
@@ -271,7 +283,7 @@ def _prices(copy: Copy, endpoint: Endpoint, request: Request, now_s: float) -> I
         yield Walk(Axis.USD_PER_S, now, running, (_up(now, STEP), _down(now, STEP)), endpoint.name)
     elif endpoint.owned:
         side = (USD_PER_S_LEAST, *_up(USD_PER_S_LEAST, STEP))
-        yield Walk(Axis.USD_PER_S, 0.0, running, (side,), endpoint.name)
+        yield Walk(Axis.USD_PER_S, 0.0, running, (side,), endpoint.name, USD_PER_S_NOTHING)
 
 
 def _network(copy: Copy, endpoint: Endpoint, request: Request, now_s: float) -> Iterator[Walk]:

@@ -288,26 +288,32 @@ def _digest(state: msgspec.Raw) -> bytes:
     return blake2b(state, digest_size=16).digest()
 
 
-def explain(lines: Iterable[Line], request_id: str) -> list[Explained]:
+def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None) -> list[Explained]:
     """Every decision about one request, each with its candidates as they stood then.
 
-    The first and the last of them with what would have made it another: who waits is decided many times.
+    The first and the last of them with what would have made it another: who waits is decided many times. There are so
+    many `decisions` about it; None where they are to be counted, for which all lines are kept.
     """
-    core = Replay()
-    found: list[Explained] = []
-    latest: Copy | None = None
+    if decisions is None:
+        lines = list(lines)
+        decisions = sum(is_about(line, request_id) for line in lines)
+    core, found = Replay(), list[Explained]()
     for line in lines:
         request = core.requests.get(request_id)
+        number = is_about(line, request_id)
         decided = core.feed(line)
-        if request is not None and decided is not None and decided.request_id == request_id:
+        decisions -= number
+        if request is not None and decided is not None and number:
             assert core.router is not None
             assert isinstance(line.fact, Decision)
-            latest = Copy(core.router)
             one = explained(core.router, request, line.fact, line.at_s)
-            found.append(one if found else with_flips(one, latest))
-    if latest is not None and len(found) > 1:
-        found[-1] = with_flips(found[-1], latest)
+            found.append(with_flips(one, Copy(core.router)) if not found or not decisions else one)
     return found
+
+
+def is_about(line: Line, request_id: str) -> bool:
+    """Whether it is a decision about this request."""
+    return isinstance(line.fact, Decision) and line.fact.request_id == request_id
 
 
 def with_flips(one: Explained, copy: Copy) -> Explained:

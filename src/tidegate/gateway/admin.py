@@ -16,7 +16,7 @@ from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.control import ROUTES, Control, refuse_strangers
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.explainer import BUSY, Explainer
+from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reply import JSON, Headers
 from tidegate.http.server import Exchange, Server
@@ -45,7 +45,6 @@ class Admin:
         classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
-        explainer: Explainer,
         key: Secret | None,
     ) -> None:
         """`key` opens everything but the two questions whether we live; without one, all of it is open."""
@@ -57,7 +56,8 @@ class Admin:
         self._classes = classes
         self._servers = servers
         self._control = control
-        self._explainer = explainer
+        # Its own: what clients ask keeps no operator waiting.
+        self._explainer = Explainer()
         self.guard(key)
 
     def guard(self, key: Secret | None) -> None:
@@ -65,8 +65,9 @@ class Admin:
         self._digest = None if key is None else digest(key.reveal().encode())
 
     async def close(self) -> None:
-        """Stop reloading."""
+        """Stop explaining, and reloading."""
         await self._control.close()
+        await self._explainer.close()
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later."""
@@ -209,12 +210,14 @@ class Admin:
         if self._journal is None:
             exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": None}))
         elif self._explainer.busy:
-            _error(exchange, 503, BUSY)
+            _error(exchange, 503, BUSY, (RETRY,))
         else:
 
             def then(said: msgspec.Raw | None) -> None:
+                exchange.on_left = None
                 exchange.respond(200, (JSON,), msgspec.json.encode({**facts, "explained": said}))
 
+            exchange.on_left = self._explainer.cancel
             self._explainer.begin(decision_id, then, journal=self._journal.folder)
 
 

@@ -137,7 +137,6 @@ class Gateway:
             classes=lambda: self._built.classes,
             control=Control(dispatch, self.reloader, self.keeper),
             servers=self._servers,
-            explainer=explainer,
             key=settings.admin_key,
         )
         self.admin = Server(

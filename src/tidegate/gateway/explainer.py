@@ -11,6 +11,7 @@ import msgspec
 TIMEOUT_S = 30.0
 STDIN = Path("-")
 BUSY = "Another decision is being explained; try again in a second."
+RETRY = (b"retry-after", b"1")
 
 
 class Explainer:
@@ -31,6 +32,11 @@ class Explainer:
         None where that does not come to an answer."""
         assert self._asking is None, "one at a time"
         self._asking = asyncio.get_running_loop().create_task(self._ask(decision_id, then, journal, lines))
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def close(self) -> None:
         """Explain nothing any more."""

@@ -11,7 +11,7 @@ from tidegate.gateway.auth import Auth, Grant
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
-from tidegate.gateway.explainer import BUSY, Explainer
+from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.reply import JSON, ErrorReply, echo
 from tidegate.gateway.routes import COUNTS, ROUTES, Route, client_at
 from tidegate.http.server import Exchange
@@ -147,7 +147,7 @@ class Handler:
         """
         router, now_s = self._dispatch.router, exchange.received_s
         if flips and self._explainer.busy:
-            raise BadRequest(BUSY, status=503, code="busy", headers=((b"retry-after", b"1"),))
+            raise BadRequest(BUSY, status=503, code="busy", headers=(RETRY,))
         found = explained(router, asked, router.decide(asked, now_s), now_s)
         headers, lines = (JSON, *echo(echoed, asked.id)), grant.lines(now_s)
         if not flips:
@@ -155,12 +155,14 @@ class Handler:
             return
 
         def then(said: msgspec.Raw | None) -> None:
+            exchange.on_left = None
             body = msgspec.json.encode(found if said is None else _decisions(said)[0])
             exchange.respond(200, headers, body, lines)
 
         # A journal of three lines, in which it was decided.
         facts: tuple[Fact, ...] = (self._segment(), asked, found.decision)
         journal = msgspec.json.Encoder().encode_lines([Line(at_s=now_s, fact=fact) for fact in facts])
+        exchange.on_left = self._explainer.cancel
         self._explainer.begin(asked.id, then, lines=journal)
 
     def _list(self, exchange: Exchange, short: str, grant: Grant) -> None:

@@ -14,13 +14,15 @@ from tidegate.config.problem import ConfigError, Problems, join
 from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import PolicyTable
 from tidegate.core.classify import base_of
+from tidegate.core.condition import All, Comparison, Condition, Not, Some
 from tidegate.core.model import Endpoint, Policy, Request, RequestClass, replace
 from tidegate.core.ruled import features, rulings
 from tidegate.core.ruling import Rule
 from tidegate.sim.scenario import policy_tables
 
-# What requests take from their class, unless they say it themselves.
-_TAKEN = ("slo", "attainment", "worth_usd", "worth_usd_per_1k_tokens", "late_usd_per_s", "residency", "session_moves")
+# What requests take from their class, unless they say it themselves. Where data may go is not among it: that is what
+# class, key and request allow together, and the journal does not say which of them.
+_TAKEN = ("slo", "attainment", "worth_usd", "worth_usd_per_1k_tokens", "late_usd_per_s", "session_moves")
 _Usual = dict[str, dict[str, Any]]
 
 
@@ -65,8 +67,10 @@ def changed(file: Path, policy: Policy, endpoints: Iterable[Endpoint], requests:
     tables, shown = policy_tables(file), os.fspath(file)
     problems = Problems(shown)
     settings = convert(tables["policy"], "policy", PolicyTable, problems) if "policy" in tables else None
-    written = classes.read(tables, problems) if "class" in tables else {}
-    ruled = _rules(tables, {one.name: one for one in endpoints}, written, problems)
+    known = classes.read(tables, problems) if "class" in tables else {}
+    # A class that is not written down stays as it was.
+    written = {name: table for name, table in known.items() if name in tables["class"]}
+    ruled = _rules(tables, {one.name: one for one in endpoints}, known, problems)
     if problems.found:
         raise ConfigError(problems.found)
     return Changed(
@@ -99,7 +103,26 @@ def _rules(
                 "it gives a class, and a journal does not say which requests named none",
                 "leave it out of the preview",
             )
-    return None if problems.found else rule.rules(found, endpoints)
+    made = () if problems.found else rule.rules(found, endpoints)
+    for table, one in zip(found, made, strict=False):
+        if "stream" in asked_of(one.when):
+            problems.add(
+                join("rule", table.name) + ".when",
+                "it asks whether an answer is streamed, which a journal does not say",
+                "leave it out of the preview",
+            )
+    return None if problems.found else made
+
+
+def asked_of(condition: Condition) -> set[str]:
+    """The features that a condition asks for."""
+    match condition:
+        case Comparison():
+            return {condition.feature}
+        case Not():
+            return asked_of(condition.of)
+        case All() | Some():
+            return {name for one in condition.of for name in asked_of(one)}
 
 
 def _usual(requests: Iterable[Request]) -> _Usual:

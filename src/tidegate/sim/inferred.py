@@ -63,7 +63,7 @@ def inferred(attempts: Sequence[Attempted], batch_tokens: int, rtt_s: float) -> 
     if len(rows) < ROWS_MIN:
         return None
     found = [0.0] * 6
-    kept = rows[:: -(-len(rows) // ROWS_MAX)]
+    kept = _some(rows)
     for _ in range(PASSES):
         found = non_negative([_rays(counts, seconds) for seconds, counts in kept], [1.0] * len(kept))
         off = [_off(found, seconds, counts) for seconds, counts in kept]
@@ -78,6 +78,15 @@ def inferred(attempts: Sequence[Attempted], batch_tokens: int, rtt_s: float) -> 
         per_pair_s=PAIR_SHARE * paired_s,
     )
     return Inferred(step=step, request_s=request_s, error=median(_off(found, s, c) for s, c in kept))
+
+
+def _some(rows: Sequence[tuple[float, tuple[float, ...]]]) -> list[tuple[float, tuple[float, ...]]]:
+    """As many as there is time for, of both kinds, evenly over all of the time."""
+    kinds: list[list[tuple[float, tuple[float, ...]]]] = [[], []]
+    for row in rows:
+        # A request takes something once, with its first content.
+        kinds[row[1][-1] > 0.0].append(row)
+    return [row for kind in kinds for row in kind[:: max(1, -(-2 * len(kind) // ROWS_MAX))]]
 
 
 def _rays(counts: tuple[float, ...], seconds: float) -> list[float]:

@@ -14,10 +14,11 @@ from tidegate.core.model import (
     Overrides,
     Policy,
     Probed,
+    Released,
     Request,
     Segment,
     Started,
-    Uploaded,
+    Wait,
     replace,
 )
 from tidegate.core.replay import Replay, ReplayError
@@ -27,6 +28,8 @@ from tidegate.sim.outcome import Outcome
 
 # Endings that cost nothing, as vendors bill: what was refused, or never arrived.
 _FREE = frozenset({Ending.REFUSED})
+# Of a longer journal the last so many: a day of a busy gateway, and half a gigabyte here.
+REQUESTS_MAX = 200_000
 # What nobody waited for has no outcome that another policy could have changed.
 LEFT = "left"
 
@@ -80,10 +83,13 @@ class Observed(msgspec.Struct):
     end_s: float = 0.0
     asked: list[Asked] = []
     attempts: dict[str, list[Attempted]] = {}
-    uploads: dict[str, list[Uploaded]] = {}
     down: list[Down] = []
     # Hands on the wheel, which nobody can foresee: how often.
     overridden: int = 0
+    # Requests that are in none of this: those that ask for several answers, those that came under another
+    # configuration, and those before the last `REQUESTS_MAX`.
+    several: int = 0
+    before: int = 0
 
 
 def known(lines: Iterable[Line]) -> Router:
@@ -116,6 +122,9 @@ class _Open(msgspec.Struct):
     said: int = 0
     under_way: int = 0
     refused: bool = False
+    # When it was decided last, and, where it was held, when it was let go unsent.
+    decided_s: float = 0.0
+    released_s: float | None = None
     # The last attempt that ended, and when.
     ended: Ended | None = None
     ended_s: float = 0.0
@@ -153,9 +162,10 @@ class _Reading:
                 self._first(fact, now_s)
             case Ended():
                 self._ended(fact, now_s)
-            case Uploaded():
-                if fact.request_id and not fact.at_most:
-                    found.uploads.setdefault(fact.endpoint, []).append(fact)
+            case Released():
+                known = self._open.get(fact.request_id)
+                if known is not None:
+                    known.released_s = now_s
             case Probed():
                 self._probed(fact, now_s)
             case Overrides():
@@ -174,17 +184,18 @@ class _Reading:
         return found
 
     def _segment(self, segment: Segment, now_s: float) -> None:
-        if self._found is None:
-            state = msgspec.json.decode(segment.state, type=State)
-            self._found = Observed(segment.endpoints, segment.policy, state, now_s, now_s)
-            # What was held when the journal began came before it.
-            self._open = {one.id: _Open(one) for one in state.held.values()}
-            return
         found = self._found
-        found.endpoints, found.policy, found.end_s = segment.endpoints, segment.policy, max(found.end_s, now_s)
+        if found is None or (found.endpoints, found.policy) != (segment.endpoints, segment.policy):
+            # What came under another configuration tells nothing of this one.
+            state = _state(segment)
+            before = 0 if found is None else found.before + len(found.asked) + len(self._open)
+            self._found = Observed(segment.endpoints, segment.policy, state, now_s, now_s, before=before)
+            self._open, self._attempts, self._in_flight, self._down_s = {}, {}, {}, {}
+            return
+        found.end_s = max(found.end_s, now_s)
         if not segment.follows:
-            # Whatever was under way ended with its process, or goes on in it under another configuration.
-            state = msgspec.json.decode(segment.state, type=State)
+            # Whatever was under way ended with its process.
+            state = _state(segment)
             going_on = {name for e in state.endpoints.values() for name in e.reservations} | state.held.keys()
             for request_id in [name for name in self._open if name not in going_on]:
                 self._settle(request_id)
@@ -193,7 +204,7 @@ class _Reading:
         known = self._open.get(decision.request_id)
         if known is None:
             return
-        known.decision = decision
+        known.decision, known.decided_s = decision, now_s
         if not decision.plan and not known.under_way:
             known.refused = True
             known.ended_s = now_s
@@ -254,20 +265,25 @@ class _Reading:
         assert found is not None
         request, decision = known.request, known.decision
         ended = known.ended
-        if decision is None or (ended is None and not known.refused):
+        how = _named(known)
+        if decision is None or how is None:
             return
+        if request.completions > 1:
+            found.several += 1
+            return
+        over_s = known.ended_s if ended is not None else max(known.ended_s, known.decided_s, known.released_s or 0.0)
         ok = ended is not None and ended.ending is Ending.OK
         seen = known.said + (0 if ended is None else ended.output_tokens or 0)
         ttft_s = None if known.first_s is None else known.first_s - request.arrived_s
         outcome = Outcome(
             request=replace(request, prefix=()),
-            outcome=_named(ended, refused=known.refused),
+            outcome=how,
             endpoint=ended.endpoint if ok and ended is not None else "",
             why=decision.why,
             attempts=known.attempts,
             held_s=0.0,
             ttft_s=ttft_s,
-            e2e_s=known.ended_s - request.arrived_s,
+            e2e_s=over_s - request.arrived_s,
             predicted_s=None,
             measured_s=None if ended is None else ended.ttft_s,
             prompt_tokens=request.prompt_tokens if ended is None else ended.prompt_tokens or request.prompt_tokens,
@@ -277,11 +293,35 @@ class _Reading:
         )
         told = ended.prompt_tokens if ok and ended is not None and not known.said else None
         found.asked.append(Asked(request=request, outcome=outcome, prompt_tokens=told, seen=seen, whole=ok))
+        if len(found.asked) >= 2 * REQUESTS_MAX:
+            found.before += len(found.asked) - REQUESTS_MAX
+            del found.asked[:-REQUESTS_MAX]
+            for attempts in found.attempts.values():
+                del attempts[:-REQUESTS_MAX]
 
 
-def _named(ended: Ended | None, *, refused: bool) -> str:
-    if ended is None or refused:
+def _state(segment: Segment) -> State:
+    try:
+        return msgspec.json.decode(segment.state, type=State)
+    except msgspec.DecodeError as error:
+        raise ObservedError(
+            f"the state in a segment header does not fit this software: {error}; read it with {segment.software}"
+        ) from None
+
+
+def _named(known: _Open) -> str | None:
+    """What came of it; None where nobody knows, because the journal or a process ended before it did."""
+    ended, decision = known.ended, known.decision
+    if known.refused:
         return "refused"
+    if ended is None:
+        if decision is None or not decision.plan:
+            return None
+        if isinstance(decision.plan[0], Wait):
+            # Let go while it waited: its client is gone.
+            return None if known.released_s is None else LEFT
+        # Every step was passed over: for a budget, or because no dialect says it.
+        return "failed" if not known.attempts else None
     if ended.ending is Ending.OK:
         return "ok"
     if ended.ending is Ending.CANCELLED:

@@ -66,11 +66,14 @@ class Affected(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """All of it. Requests whose clients `left` are in no figure; operators have taken a hand `overridden` times."""
+    """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers, and those
+    `before_it`, under another configuration; operators have taken a hand `overridden` times."""
 
     start_s: float
     end_s: float
     left: int
+    several: int
+    before_it: int
     overridden: int
     backtest: Backtest
     real: Figures
@@ -100,6 +103,8 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         start_s=observed.start_s,
         end_s=observed.end_s,
         left=len(left),
+        several=observed.several,
+        before_it=observed.before,
         overridden=observed.overridden,
         backtest=backtest,
         real=figures[0],

@@ -72,6 +72,13 @@ def notes(found: Preview) -> list[str]:
     said = []
     if found.left:
         said.append(f"{found.left} requests are in no figure, whose clients went away before they were served.")
+    if found.several:
+        said.append(f"{found.several} requests are in no figure and not played, which asked for several answers.")
+    if found.before_it:
+        said.append(
+            f"{found.before_it} requests before {iso(found.start_s)} are left out: they came under another "
+            "configuration, or are too many."
+        )
     if found.overridden:
         said.append(f"Operators took a hand {found.overridden} times, which is not played.")
     return said

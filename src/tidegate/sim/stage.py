@@ -42,11 +42,13 @@ def play(
     *,
     decider: Decider | None = None,
     journal: Callable[[Line], None] | None = None,
+    software: str = "simulated",
     progress: Callable[[float], None] | None = None,
 ) -> Played:
     """Let it happen, with the scenario's own policy unless somebody else decides.
 
-    `journal` is given every line, and `progress` the share of the duration that has passed.
+    `journal` is given every line, whose segment says that this `software` wrote it, and `progress` the share of the
+    duration that has passed.
     """
     world_table = scenario.world
     names = tuple(endpoint.name for endpoint in scenario.endpoints)
@@ -63,6 +65,7 @@ def play(
         start_s=scenario.start_s,
         request_timeout_s=world_table.request_timeout_s,
         router=decider,
+        software=software,
         purse=Purse(scenario.caps, paced=scenario.paced),
         journal=write,
     )

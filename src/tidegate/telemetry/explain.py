@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tidegate.core.model import Decision, Line
-from tidegate.core.replay import Explained
+from tidegate.core.replay import Explained, is_about
 from tidegate.core.replay import explain as explain_lines
 from tidegate.telemetry.journal import JournalError, read, read_from, segments
 
@@ -25,7 +25,8 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
     files = [journal] if journal.is_file() else segments(journal)
     for file in reversed(files):
         wanted = request_id or _last_id(read(file))
-        found = explain_lines(read(file), wanted) if wanted else []
+        count = sum(is_about(line, wanted) for line in read(file)) if wanted else 0
+        found = explain_lines(read(file), wanted, count) if wanted and count else []
         if found:
             return found
     return []

@@ -39,6 +39,18 @@ def files(source: Path) -> list[Path]:
     return paths
 
 
+def read_if_there(path: Path) -> Iterator[Line]:
+    """The lines of one segment of a folder; none where it was removed meanwhile, being the oldest."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from None
+    with file:
+        yield from read_from(path, file)
+
+
 def read(source: Path) -> Iterator[Line]:
     """The lines of one segment, or of all in a folder, in order; one of them at a time is in memory.
 
@@ -46,16 +58,9 @@ def read(source: Path) -> Iterator[Line]:
     line is a JournalError.
     """
     for path in files(source):
-        try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            if path == source:
-                raise JournalError(f"{path}: there is no such file or folder") from None
-            continue  # removed meanwhile, being the oldest
-        except OSError as error:
-            raise JournalError(f"{path}: {error.strerror}") from None
-        with file:
-            yield from read_from(path, file)
+        if path == source and not path.exists():
+            raise JournalError(f"{path}: there is no such file or folder")
+        yield from read_if_there(path)
 
 
 def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:

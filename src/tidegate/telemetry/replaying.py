@@ -1,14 +1,14 @@
 """Journals reproduced, segment by segment, on all cores."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from tidegate.core.model import Request
+from tidegate.core.model import replace
 from tidegate.core.replay import Part, parts, undecided
-from tidegate.telemetry.journal import read
-from tidegate.telemetry.reading import files
+from tidegate.telemetry.reading import JournalError, files, read_if_there
+from tidegate.telemetry.segments import SegmentName
 
 
 def reproduce(journal: Path, jobs: int = 1) -> tuple[int, Iterator[Part]]:
@@ -23,10 +23,8 @@ def reproduce(journal: Path, jobs: int = 1) -> tuple[int, Iterator[Part]]:
 
 def _found(paths: Sequence[Path], jobs: int) -> Iterator[Part]:
     if jobs <= 1:
-        requests: Mapping[str, Request] = {}
-        for path in paths:
-            yield from parts(read(path), requests)
-            requests = undecided(read(path))
+        for index in range(len(paths)):
+            yield from _replayed(paths, index)
         return
     with get_context("spawn").Pool(jobs) as pool:
         for found in pool.imap(partial(_replayed, paths), range(len(paths))):
@@ -35,4 +33,18 @@ def _found(paths: Sequence[Path], jobs: int) -> Iterator[Part]:
 
 def _replayed(paths: Sequence[Path], index: int) -> list[Part]:
     """One of them. What was asked before it, and is decided in it, stands at the end of the one before."""
-    return list(parts(read(paths[index]), undecided(read(paths[index - 1])) if index else {}))
+    path, before = paths[index], paths[index - 1] if index else None
+    if len(paths) == 1 and not path.exists():
+        raise JournalError(f"{path}: there is no such file or folder")
+    requests = {} if before is None else undecided(read_if_there(before))
+    found = list(parts(read_if_there(path), requests))
+    if found and (before is None or not _one_run(before, path)):
+        # The one that it follows is not there any more, being the oldest: another run's stands before it.
+        found[0] = replace(found[0], follows=False)
+    return found
+
+
+def _one_run(one: Path, other: Path) -> bool:
+    """Whether one process wrote both."""
+    first, second = SegmentName.parse(one.name), SegmentName.parse(other.name)
+    return first is not None and second is not None and (first.opened, first.pid) == (second.opened, second.pid)
