@@ -59,9 +59,10 @@ ALL = [outcome(number) for number in range(COUNT)]
 def test_the_same_twice_is_no_change_and_a_perfect_twin_is_off_by_nothing() -> None:
     found = of(ALL, ALL, ALL)
     assert (found.backtest.usd, found.backtest.kept, found.backtest.away, found.backtest.ttft) == (0.0, 0.0, 0.0, 0.0)
-    assert (found.saved_usd_per_1k.figure, found.saved_usd_per_1k.low) == (0.0, 0.0)
-    # One promise more or less may always be.
+    assert (found.saved_usd_per_1k.figure, found.kept_more.figure) == (0.0, 0.0)
+    # One promise more or less may always be, and what one request costs.
     assert found.kept_more.low < 0.0 < found.kept_more.high
+    assert found.saved_usd_per_1k.high == pytest.approx(1.94 * 1.0 * sqrt(2.0) / COUNT, rel=0.01)
     assert all(one.moved == 0.0 for one in found.affected)
 
 

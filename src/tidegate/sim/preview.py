@@ -14,9 +14,8 @@ from tidegate.sim.observed import LEFT, Observed
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.report import percentiles
 
-# Of nine in ten: quantiles of Student's t, by degrees of freedom; beyond the last it is normal.
+# Of nine in ten: quantiles of Student's t, by degrees of freedom; in between, and beyond, that of fewer holds too.
 _T90 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 8: 1.86, 10: 1.81, 15: 1.75, 20: 1.72, 30: 1.70}
-_NORMAL90 = 1.645
 # Stretches of time that are looked at as one: what happens in one of them goes on in the next, now and then.
 BLOCKS_MAX, BLOCK_REQUESTS = 40, 25
 BLOCKS_MIN = 4
@@ -96,7 +95,8 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     backtest = _backtest(figures[0], figures[1])
     pairs = _pairs(ours, theirs)
     blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
-    usd = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks, backtest.usd * figures[1].usd_per_1k)
+    saved = [1000.0 * (a.usd - b.usd) for a, b in pairs]
+    usd = interval(saved, blocks, backtest.usd * figures[1].usd_per_1k, least=_dear_usd([a for a, _ in pairs]))
     more = [float(b.kept) - float(a.kept) for a, b in pairs]
     gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
     return Preview(
@@ -137,6 +137,12 @@ def _backtest(real: Figures, played: Figures) -> Backtest:
     usd = played.usd_per_1k / real.usd_per_1k - 1.0 if real.usd_per_1k > 0.0 else float(played.usd_per_1k > 0.0)
     ttft = played.ttft_s_p50 / real.ttft_s_p50 - 1.0 if real.ttft_s_p50 and played.ttft_s_p50 else None
     return Backtest(usd=usd, ttft=ttft, kept=played.kept - real.kept, away=played.away - real.away)
+
+
+def _dear_usd(outcomes: Sequence[Outcome]) -> float:
+    """What a thousand requests cost that are as dear as one of twenty."""
+    found = percentiles(one.usd for one in outcomes)
+    return 0.0 if found is None else 1000.0 * found.p95
 
 
 def _pairs(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Outcome, Outcome]]:
@@ -186,7 +192,7 @@ def _touched(differences: Sequence[float]) -> float:
 
 
 def _t90(freedom: int) -> float:
-    return next((t for most, t in _T90.items() if freedom <= most), _NORMAL90)
+    return next((t for least, t in reversed(_T90.items()) if least <= freedom), _T90[1])
 
 
 def _affected(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[Affected, ...]:
