@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.sim.test_twin import Week
+from tests.sim.week import Week
 from tidegate.cli.audit import recommended_text
 from tidegate.cli.main import main
 from tidegate.sim.audit import Audit

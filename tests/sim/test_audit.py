@@ -4,7 +4,7 @@ import pytest
 
 from tests import make as core
 from tests.sim.make import job
-from tests.sim.test_twin import Week
+from tests.sim.week import Week
 from tidegate.core.model import Policy
 from tidegate.sim import audit as audited
 from tidegate.sim.audit import Audit, audit, busiest

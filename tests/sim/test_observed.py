@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests import make as core
-from tests.sim.test_world import Stage
+from tests.sim.days import Stage
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,

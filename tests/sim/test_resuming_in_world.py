@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import pytest
 
 from tests import make as core
+from tests.sim.days import LONG_S, Listed
 from tests.sim.make import profile
-from tests.sim.test_world import LONG_S, Listed
 from tidegate.core.model import Ended, Ending, Fingerprint, Line, Request, Started
 from tidegate.core.replay import replay
 from tidegate.core.resume import RULE

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make as core
-from tests.sim.test_world import LONG_S, Listed
+from tests.sim.days import LONG_S, Listed
 from tidegate.core.condition import All
 from tidegate.core.model import Line, Price, Slo, replace
 from tidegate.core.ruling import Rule, Ruling
