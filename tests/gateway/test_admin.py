@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.harness import chat, house, local, remote
 from tests.http.harness import eventually
 from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.explainer import Explainer
 from tidegate.gateway.probe import Prober
 from tidegate.telemetry.metrics import PREFIX, TABLE
 
@@ -217,3 +218,11 @@ async def test_who_leaves_stops_the_explaining_and_clients_keep_no_operator_wait
             await eventually(lambda: explainer.busy)
         await eventually(lambda: not explainer.busy)
         assert (await home.ask(x_tidegate_dry_run="flips")).json["flips"]
+
+
+async def test_what_is_cancelled_before_it_has_begun_keeps_nobody_waiting() -> None:
+    explainer, said = Explainer(), list[object]()
+    explainer.begin("any", said.append)
+    explainer.cancel()
+    await eventually(lambda: not explainer.busy)
+    assert said == []

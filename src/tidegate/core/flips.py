@@ -20,14 +20,13 @@ from tidegate.core.model import (
     Price,
     Record,
     Request,
-    Started,
     Wait,
     replace,
 )
 from tidegate.core.price import Rates
-from tidegate.core.promise import is_urgent
-from tidegate.core.prompts import BLOCK_BYTES, shortened
+from tidegate.core.prompts import BLOCK_BYTES
 from tidegate.core.router import Router
+from tidegate.core.sending import started
 from tidegate.core.state import Network, Sample, State
 
 _Rates = TypeVar("_Rates", bound=Rates)
@@ -327,7 +326,9 @@ class _Crowd:
             # Who has come does not go again as if he had never been there.
             told = self._told = Copy(self._copy.router)
         while (there := self._there(told)) < count:
-            told.router.observe(_started(self._request, self._endpoint, there), now_s)
+            # Of no conversation, whose place it would move.
+            one = replace(self._request, id=f"{self._request.id} {there}", session="")
+            told.router.observe(started(one, self._endpoint), now_s)
         while self._there(told) > count:
             reservations = told.router.endpoint(self._endpoint).state.reservations
             latest = max(reservations, key=lambda one: (reservations[one].started_s, one))
@@ -338,24 +339,6 @@ class _Crowd:
 
     def _there(self, copy: Copy) -> int:
         return len(copy.router.endpoint(self._endpoint).state.reservations)
-
-
-def _started(request: Request, endpoint: str, number: int) -> Started:
-    return Started(
-        request_id=f"{request.id} {number}",
-        endpoint=endpoint,
-        klass=request.klass,
-        prompt_tokens=request.prompt_tokens,
-        prompt_bytes=request.prompt_bytes,
-        output_tokens_max=request.output_tokens_max,
-        completions=request.completions,
-        model=request.model,
-        key=request.key,
-        prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
-        preamble_bytes=request.preamble_bytes,
-        promised_tpot_s=request.slo.tpot_s,
-        urgent=is_urgent(request),
-    )
 
 
 def scaled(price: Price, factor: float) -> Price:

@@ -300,10 +300,10 @@ def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None
     core, found = Replay(), list[Explained]()
     for line in lines:
         request = core.requests.get(request_id)
-        number = is_about(line, request_id)
+        about = is_about(line, request_id)
         decided = core.feed(line)
-        decisions -= number
-        if request is not None and decided is not None and number:
+        decisions -= about
+        if request is not None and decided is not None and about:
             assert core.router is not None
             assert isinstance(line.fact, Decision)
             one = explained(core.router, request, line.fact, line.at_s)

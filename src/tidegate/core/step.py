@@ -5,6 +5,10 @@ import msgspec
 # Between reading and computing alone, what an iteration takes is less than both together and more than the longer:
 # some kernels are bound by one, some by the other. See bench/fit_engines.py.
 OVERLAP = 1.44
+# A token's attention to one before it takes 4 operations for each value of a layer's width, its way through the layer
+# 24 for each of the width's square: a 3,456th for the smallest models that chat, and a few times that where it is
+# computed less well. What is beyond is no attention: without the bound, disturbed prompts are all pairs and no tokens.
+PAIR_SHARE = 1 / 500
 
 
 class Linear(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,11 +10,10 @@ from tidegate.core.model import (
     Likeness,
     Released,
     Request,
-    Started,
     Uploaded,
 )
-from tidegate.core.promise import is_urgent, judged
-from tidegate.core.prompts import shortened
+from tidegate.core.promise import judged
+from tidegate.core.sending import started
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
@@ -124,25 +123,7 @@ class Account:
         """An attempt begins: from here on the endpoint's capacity is reserved."""
         request, endpoint = self._asked, upstream.endpoint.name
         self._upstreams[endpoint] = upstream
-        fact = Started(
-            request_id=request.id,
-            endpoint=endpoint,
-            klass=request.klass,
-            prompt_tokens=request.prompt_tokens,
-            prompt_bytes=request.prompt_bytes,
-            output_tokens_max=request.output_tokens_max,
-            completions=request.completions,
-            model=request.model,
-            key=request.key,
-            session=request.session,
-            hedge=hedge,
-            prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
-            preamble_bytes=request.preamble_bytes,
-            promised_tpot_s=request.slo.tpot_s,
-            urgent=is_urgent(request),
-            said_tokens=request.said_tokens,
-        )
-        self._dispatch.tell(fact, now_s)
+        self._dispatch.tell(started(request, endpoint, hedge=hedge), now_s)
         self._hedged = self._hedged or hedge
         if self._overhead_s is None:
             # Our own share: until the first attempt is sent, without the time held.

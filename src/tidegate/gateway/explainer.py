@@ -31,7 +31,10 @@ class Explainer:
         """Explain this decision from a journal, or from the lines of one, and call `then` with what is said, or with
         None where that does not come to an answer."""
         assert self._asking is None, "one at a time"
-        self._asking = asyncio.get_running_loop().create_task(self._ask(decision_id, then, journal, lines))
+        task = asyncio.get_running_loop().create_task(self._ask(decision_id, then, journal, lines))
+        # Also of one that is cancelled before it has begun.
+        task.add_done_callback(self._over)
+        self._asking = task
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -47,12 +50,10 @@ class Explainer:
     async def _ask(
         self, decision_id: str, then: Callable[[msgspec.Raw | None], None], journal: Path, lines: bytes
     ) -> None:
-        said = None
-        try:
-            said = await _said(decision_id, journal, lines)
-        finally:
-            self._asking = None
-        then(said)
+        then(await _said(decision_id, journal, lines))
+
+    def _over(self, _: "asyncio.Task[None]") -> None:
+        self._asking = None
 
 
 async def _said(decision_id: str, journal: Path, lines: bytes) -> msgspec.Raw | None:

@@ -9,6 +9,7 @@ from math import ceil
 
 import msgspec
 
+from tidegate.core.step import PAIR_SHARE
 from tidegate.lab.calibrate import PAD_BYTES, TOO_SHORT, Beside, CalibrateError, Seen
 from tidegate.lab.fit import Fit, Point, Timing, error, fit
 
@@ -20,10 +21,6 @@ COLUMNS = (
     "step.per_pair_s",
     "request_s",
 )
-# A token's attention to one before it takes 4 operations for each value of a layer's width, its way through the layer
-# 24 for each of the width's square: a 3,456th for the smallest models that chat, and a few times that where it is
-# computed less well. What is beyond is no attention: without the bound, disturbed prompts are all pairs and no tokens.
-PAIR_SHARE = 1 / 500
 RAYS = (
     (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     (0.0, 1.0, 0.0, 0.0, 0.0, 0.0),

@@ -95,7 +95,7 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         raise ObservedError("there is nothing to choose: it takes an engine of ours, and somewhere else to go")
     tried = list(_rules(jobs))
     changed = list(_changes(policy))
-    done, total = 0, len(tried) + len(changed) + PLAYS_MAX + 4
+    done, total = 0, len(tried) + len(changed) + PLAYS_MAX + 5
 
     def play(made: Policy, **how: object) -> list[Outcome]:
         nonlocal done
@@ -110,7 +110,9 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
     score = _Score(pieces)
     ours = play(policy)
     rules = [score.row(_REMOTE, away, ours)]
-    for name, rule in tried:
+    kinds = {_REMOTE: _REMOTE}
+    for kind, name, rule in tried:
+        kinds[name] = kind
         rules.append(score.row(name, play(policy, decider=partial(Binder, rule)), ours))
     pools = _pools(twin, own)
     found = bound(list(pieces.values()), list(pools.values()))
@@ -135,7 +137,7 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         end_s=jobs[-1].request.arrived_s,
         requests=len(jobs),
         policy=row,
-        rules=_best_of_each(rules),
+        rules=_best_of_each(rules, kinds),
         reached=reached,
         bound_per_1k=bound_per_1k,
         gap=Gap(
@@ -196,24 +198,25 @@ class _Told:
         return replace(request, output_tokens_max=self._targets[request.id])
 
 
-def _rules(jobs: Sequence[Job]) -> Iterator[tuple[str, Rule]]:
+def _rules(jobs: Sequence[Job]) -> Iterator[tuple[str, str, Rule]]:
+    """Their kind, their name with the setting of the knob, and they."""
     lengths = sorted(job.request.prompt_tokens for job in jobs)
     promises = sorted(job.request.slo.ttft_s for job in jobs if job.request.slo.ttft_s is not None)
-    yield "everything here", OursOnly()
+    yield "here", "everything here", OursOnly()
     for share in (0.25, 0.5, 0.75):
-        yield f"a random share of {share:.0%} here", RandomSplit(share)
+        yield "split", f"a random share of {share:.0%} here", RandomSplit(share)
     for share in (0.5, 0.8, 0.95):
         tokens = lengths[min(int(share * len(lengths)), len(lengths) - 1)]
-        yield f"prompts of up to {tokens} tokens here", Threshold(float(tokens))
+        yield "threshold", f"prompts of up to {tokens} tokens here", Threshold(float(tokens))
     for queue in (0.6, 1.0):
-        yield f"here while {queue:.0%} of the slots are taken", QueueGate(0.0, queue)
+        yield "gate", f"here while {queue:.0%} of the slots are taken", QueueGate(0.0, queue)
     if promises:
         for share in (0.3, 0.6):
             wait_s = share * promises[len(promises) // 2]
-            yield f"here, and away after {wait_s:.3g} s", Patience(wait_s)
+            yield "patience", f"here, and away after {wait_s:.3g} s", Patience(wait_s)
     for factor in (1.0, 2.0):
-        yield f"least predicted TTFT, ours counted 1/{factor:g}", LeastTtft(factor)
-        yield f"least work, ours counted 1/{factor:g}", LeastWork(factor)
+        yield "ttft", f"least predicted TTFT, ours counted 1/{factor:g}", LeastTtft(factor)
+        yield "work", f"least work, ours counted 1/{factor:g}", LeastWork(factor)
 
 
 def _changes(policy: Policy) -> Iterator[tuple[str, Policy]]:
@@ -233,14 +236,14 @@ def _changes(policy: Policy) -> Iterator[tuple[str, Policy]]:
             yield f"policy.{name} = {value:g}", replace(policy, **{name: value})
 
 
-def _best_of_each(rules: Sequence[Row]) -> tuple[Row, ...]:
-    """The best rules: of a kind that has a knob its best setting, chosen in hindsight."""
-    kinds: dict[str, Row] = {}
+def _best_of_each(rules: Sequence[Row], kinds: Mapping[str, str]) -> tuple[Row, ...]:
+    """The best rules: of each kind its best setting, chosen in hindsight."""
+    best: dict[str, Row] = {}
     for one in rules:
-        kind = "".join(character for character in one.name if not character.isdigit())
-        if kind not in kinds or one.value_per_1k > kinds[kind].value_per_1k:
-            kinds[kind] = one
-    return tuple(sorted(kinds.values(), key=lambda one: -one.value_per_1k))
+        kind = kinds[one.name]
+        if kind not in best or one.value_per_1k > best[kind].value_per_1k:
+            best[kind] = one
+    return tuple(sorted(best.values(), key=lambda one: -one.value_per_1k))
 
 
 def _pieces(twin: Twin, jobs: Sequence[Job], away: Sequence[Outcome]) -> dict[str, Piece]:
@@ -264,7 +267,7 @@ def _pieces(twin: Twin, jobs: Sequence[Job], away: Sequence[Outcome]) -> dict[st
             prompt_tokens=max(1, job.prompt_tokens - known * job.block_tokens),
             context_tokens=job.prompt_tokens,
             output_tokens=job.target,
-            first_by_s=_limit_s(request, job),
+            first_by_s=_limit_s(request),
             token_by_s=inf if request.slo.tpot_s is None else request.slo.tpot_s,
             worth_usd=request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0,
             remote_usd=outcome.usd if served else _usd(remote, job),
@@ -273,10 +276,10 @@ def _pieces(twin: Twin, jobs: Sequence[Job], away: Sequence[Outcome]) -> dict[st
     return found
 
 
-def _limit_s(request: Request, job: Job) -> float:
+def _limit_s(request: Request) -> float:
     """When its first token has to be there at the latest: of a promise of the whole, no later than that."""
     limits = [limit for limit in (request.slo.ttft_s, request.slo.e2e_s) if limit is not None]
-    return min(limits, default=inf) if job.target else inf
+    return min(limits, default=inf)
 
 
 def _usd(remote: Sequence[Endpoint], job: Job) -> float:

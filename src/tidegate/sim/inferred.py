@@ -16,7 +16,7 @@ import msgspec
 
 from tidegate.core.leastsquares import non_negative
 from tidegate.core.model import Ending
-from tidegate.core.step import StepTime
+from tidegate.core.step import PAIR_SHARE, StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.observed import Attempted
 
@@ -29,8 +29,6 @@ FAR, FAR_LEAST = 4.0, 0.15
 PASSES = 3
 # Who is sent so soon after an answer's end was sent because of it.
 JUST_S = 0.005
-# A token's attention to one before it, as a share of the token itself, is no more than that (see lab/constants.py).
-PAIR_SHARE = 1 / 500
 
 
 class Inferred(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from tidegate.sim.outcome import Outcome
 
 # Endings that cost nothing, as vendors bill: what was refused, or never arrived.
 _FREE = frozenset({Ending.REFUSED})
-# Of a longer journal the last so many: a day of a busy gateway, and half a gigabyte here.
+# Of a longer journal the last so many, at least: two a second all day long.
 REQUESTS_MAX = 200_000
 # What nobody waited for has no outcome that another policy could have changed.
 LEFT = "left"

@@ -15,6 +15,7 @@ from tidegate.core.replay import Replay
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.sim.changed import Changed
+from tidegate.sim.observed import LEFT
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.report import worth_usd
 
@@ -50,7 +51,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome]) -> Robust:
     """From the lines of one segment on, and what came of its requests. Raises `ReplayError`."""
-    came = {one.request.id: one for one in outcomes if one.outcome != "left"}
+    came = {one.request.id: one for one in outcomes if one.outcome != LEFT}
     choices = _choices(lines, changed, came.__contains__)
     values = []
     for request_id, choice in choices.items():

@@ -28,7 +28,7 @@ from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.inferred import inferred
 from tidegate.sim.job import Job
 from tidegate.sim.network import Link, LinkProfile
-from tidegate.sim.observed import Attempted, Observed, ObservedError
+from tidegate.sim.observed import LEFT, Attempted, Observed, ObservedError
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.prefixes import Prefixes
@@ -161,7 +161,7 @@ def twin(observed: Observed, router: Router, *, seed: int = 0) -> Twin:
         state=revived(observed.state, kept, observed.start_s),
         start_s=observed.start_s,
         end_s=observed.end_s,
-        left=frozenset(one.request.id for one in observed.asked if one.outcome.outcome == "left"),
+        left=frozenset(one.request.id for one in observed.asked if one.outcome.outcome == LEFT),
     )
 
 
@@ -180,7 +180,7 @@ def _jobs(observed: Observed, seed: int) -> tuple[Job, ...]:
         request = one.request
         tokens = one.prompt_tokens or max(1, round(request.prompt_tokens * ratio))
         output_tokens = one.seen
-        if not one.whole and one.outcome.outcome != "left":
+        if not one.whole and one.outcome.outcome != LEFT:
             known = lengths.get(request.klass) or lengths.get("", [])
             longer = [length for length in known if length >= one.seen]
             output_tokens = chance.at("length", request.id).choice(longer) if longer else max(one.seen, 1)

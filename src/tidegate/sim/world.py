@@ -33,12 +33,12 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.promise import is_urgent, judged
-from tidegate.core.prompts import shortened
+from tidegate.core.promise import judged
 from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
+from tidegate.core.sending import started
 from tidegate.core.warmup import WARM_UP_TOKENS, within_s
 from tidegate.sim.decider import Decider
 from tidegate.sim.job import Job, Traffic
@@ -410,28 +410,10 @@ class World:
             self._act(drive, drive.flight.failed(name, now_s))
             return
         self._unhold(drive, released=False)
-        started = Started(
-            request_id=request.id,
-            endpoint=name,
-            klass=request.klass,
-            prompt_tokens=request.prompt_tokens,
-            prompt_bytes=request.prompt_bytes,
-            output_tokens_max=request.output_tokens_max,
-            completions=request.completions,
-            hedge=action.hedge,
-            model=request.model,
-            key=request.key,
-            session=request.session,
-            prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
-            preamble_bytes=request.preamble_bytes,
-            promised_tpot_s=request.slo.tpot_s,
-            urgent=is_urgent(request),
-            said_tokens=request.said_tokens,
-        )
         timed = request.prompt_bytes >= self.router.endpoint(name).telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
         self.in_flight[name] += 1
-        self._tell(started)
+        self._tell(started(request, name, hedge=action.hedge))
         attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
         self._balanced(name)
         self._places[name].send(attempt)
