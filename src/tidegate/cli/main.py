@@ -103,6 +103,20 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "audit", "how far from the best possible the decisions of a journal are", _audit)
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
 
+    verb = _verb(verbs, "shadow", "what this would have made of what another gateway has served, by its log", _shadow)
+    verb.add_argument("log", type=Path, help="file or folder: LiteLLM's, or JSON lines with request and response")
+    verb.add_argument(
+        "--config", type=Path, default=CONFIG, help="the configuration that would be in force (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--at",
+        action="append",
+        metavar="NAME=ENDPOINT",
+        help="which endpoint an address, a host or a deployment of the log is; may be given again",
+    )
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
+    verb.add_argument("--journal", type=Path, metavar="FOLDER", help="write what it would have decided, for explain")
+
     verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
     calibrate.add_arguments(verb)
 
@@ -173,6 +187,13 @@ def _demo(options: argparse.Namespace) -> int:
 def _preview(options: argparse.Namespace) -> int:
     # As for `simulate`.
     from tidegate.cli.preview import run
+
+    return run(options)
+
+
+def _shadow(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.shadow import run
 
     return run(options)
 

@@ -32,12 +32,22 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
     return parse(read(shown), shown, variables)
 
 
+def load_unreached(path: str | os.PathLike[str]) -> Config:
+    """The same where nobody is going to be reached: no key is looked up, and no address needed."""
+    shown = os.fspath(path)
+    return _parsed(read(shown), shown, None)
+
+
 def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> Config:
     """The configuration in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
+    return _parsed(text, path, os.environ if variables is None else variables)
+
+
+def _parsed(text: str, path: str, variables: Mapping[str, str] | None) -> Config:
     problems = Problems(path)
     tables = document(text, path)
     unknown(tables, ("gateway", *TABLES), problems)
-    config = checked(tables, Path(path), problems, os.environ if variables is None else variables)
+    config = checked(tables, Path(path), problems, variables)
     if config is None:
         raise ConfigError(problems.found)
     return config

@@ -359,6 +359,7 @@ Factor = Annotated[
 ]
 
 INTERACTIVE = "interactive"
+"""The class of a request that names none: someone waits for it."""
 WORTH_FACTOR_MAX = 10.0
 """The `worth_factor_max` of a class with a target that does not say."""
 

@@ -11,6 +11,7 @@ from tidegate.config.address import is_loopback
 from tidegate.config.build import Built, build
 from tidegate.config.config import Config
 from tidegate.config.door import Tls
+from tidegate.config.schema import INTERACTIVE
 from tidegate.core.model import JOURNAL_VERSION, Overrides, Segment
 from tidegate.core.profile import Profile
 from tidegate.core.revive import reconfigured
@@ -37,8 +38,6 @@ from tidegate.telemetry.metrics import Metrics
 from tidegate.wire.errors import error_body
 from tidegate.wire.intake import ClassTable
 
-# The class of a request that names none: someone waits for it.
-DEFAULT_CLASS = "interactive"
 # A lease outlives its request by more than clocks and the last bytes take.
 LEASE_MARGIN_S = 60.0
 # A client that keeps its connection, and asks now and then, learns within this of a gateway that goes down from the
@@ -292,7 +291,7 @@ class Gateway:
 
 
 def _class_table(built: Built) -> ClassTable:
-    return ClassTable(classes=built.classes, default=DEFAULT_CLASS, rules=built.rules)
+    return ClassTable(classes=built.classes, default=INTERACTIVE, rules=built.rules)
 
 
 def _open_ledger(built: Built) -> Ledger | None:

@@ -42,7 +42,12 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     @property
     def kept(self) -> bool:
-        """Whether every axis of its promise was kept."""
-        if self.outcome != "ok" or self.ttft_s is None:
+        """Whether every axis of its promise was kept, as far as anybody knows."""
+        return self.judged is True
+
+    @property
+    def judged(self) -> bool | None:
+        """The same; None where nobody can say, since nobody saw its first content."""
+        if self.outcome != "ok":
             return False
-        return kept(self.request, ttft_s=self.ttft_s, e2e_s=self.e2e_s, output_tokens=self.output_tokens) is True
+        return kept(self.request, ttft_s=self.ttft_s, e2e_s=self.e2e_s, output_tokens=self.output_tokens)

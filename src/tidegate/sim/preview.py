@@ -32,10 +32,13 @@ class Interval(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served."""
+    """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served.
+
+    Promises `kept` are those of which that is known; None where it is of none.
+    """
 
     requests: int
-    kept: float
+    kept: float | None
     served: float
     away: float
     usd_per_1k: float
@@ -45,11 +48,11 @@ class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 class Backtest(Record, frozen=True, kw_only=True, omit_defaults=False):
     """How far the twin is from what came: dollars and the median time to first token as shares of the real ones,
-    promises kept and requests sent away in shares of all."""
+    promises kept and requests sent away in shares of all; None where nobody knows what came."""
 
     usd: float
     ttft: float | None
-    kept: float
+    kept: float | None
     away: float
 
 
@@ -92,7 +95,9 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     ours = [one for one in before if one.request.id not in left]
     theirs = [one for one in after if one.request.id not in left]
     figures = [figures_of(outcomes, away) for outcomes in (real, ours, theirs)]
-    backtest = _backtest(figures[0], figures[1])
+    # Of whom nobody can say whether what he was promised was kept, the twin's word counts for nothing.
+    known = {one.request.id for one in real if one.judged is not None}
+    backtest = _backtest(figures[0], figures[1], _kept([one for one in ours if one.request.id in known]))
     pairs = _pairs(ours, theirs)
     blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
     saved = [1000.0 * (a.usd - b.usd) for a, b in pairs]
@@ -111,7 +116,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         before=figures[1],
         after=figures[2],
         saved_usd_per_1k=usd,
-        kept_more=interval(more, blocks, backtest.kept, least=1.0),
+        kept_more=interval(more, blocks, backtest.kept or 0.0, least=1.0),
         away_more=interval(gone, blocks, backtest.away, least=1.0),
         affected=_affected(pairs),
     )
@@ -124,7 +129,7 @@ def figures_of(outcomes: Sequence[Outcome], away: set[str]) -> Figures:
     times = percentiles(one.ttft_s for one in served)
     return Figures(
         requests=len(outcomes),
-        kept=sum(one.kept for one in outcomes) / count,
+        kept=_kept(outcomes),
         served=len(served) / count,
         away=sum(one.endpoint in away for one in served) / count,
         usd_per_1k=1000.0 * sum(one.usd for one in outcomes) / count,
@@ -133,10 +138,17 @@ def figures_of(outcomes: Sequence[Outcome], away: set[str]) -> Figures:
     )
 
 
-def _backtest(real: Figures, played: Figures) -> Backtest:
+def _kept(outcomes: Sequence[Outcome]) -> float | None:
+    """The share of promises that were kept, of those of which that is known."""
+    known = [one.judged for one in outcomes if one.judged is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _backtest(real: Figures, played: Figures, played_kept: float | None) -> Backtest:
     usd = played.usd_per_1k / real.usd_per_1k - 1.0 if real.usd_per_1k > 0.0 else float(played.usd_per_1k > 0.0)
     ttft = played.ttft_s_p50 / real.ttft_s_p50 - 1.0 if real.ttft_s_p50 and played.ttft_s_p50 else None
-    return Backtest(usd=usd, ttft=ttft, kept=played.kept - real.kept, away=played.away - real.away)
+    kept = None if real.kept is None or played_kept is None else played_kept - real.kept
+    return Backtest(usd=usd, ttft=ttft, kept=kept, away=played.away - real.away)
 
 
 def _dear_usd(outcomes: Sequence[Outcome]) -> float:

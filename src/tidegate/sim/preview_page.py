@@ -4,41 +4,46 @@ from html import escape
 
 from tidegate.config.moment import iso
 from tidegate.sim.page import document, section, tile
-from tidegate.sim.preview import Figures, Interval, Preview
+from tidegate.sim.preview import Backtest, Figures, Interval, Preview
 from tidegate.sim.robust import EFFECTIVE_MIN, Robust
 from tidegate.sim.sheet import MISSING, Sheet, number, share
 
 
 def headline(found: Preview) -> str:
     """How far the twin is from what came: what the rest is worth."""
-    off = found.backtest
-    ttft = "" if off.ttft is None else f", TTFT in the median {off.ttft:+.1%}"
+    return f"On this journal, with the policy that was in force, the simulation is off by {off(found.backtest)}"
+
+
+def off(by: Backtest) -> str:
+    """How far a simulation is from what came."""
+    ttft = "" if by.ttft is None else f", TTFT in the median {by.ttft:+.1%}"
     return (
-        f"On this journal, with the policy that was in force, the simulation is off by {off.usd:+.1%} of dollars, "
-        f"{points(off.kept)} of promises kept, {points(off.away)} of requests sent away{ttft}"
+        f"{by.usd:+.1%} of dollars, {points(by.kept)} of promises kept, {points(by.away)} of requests sent away{ttft}"
     )
 
 
-def points(difference: float) -> str:
+def points(difference: float | None) -> str:
     """A difference of shares."""
+    if difference is None:
+        return "unknown points"
     return f"{100.0 * difference:+.1f} points"
 
 
-def figures(found: Preview) -> Sheet:
-    """What came, what the simulation makes of it, and what it makes of the other policy."""
+def figures(found: Preview, names: tuple[str, str, str] = ("real", "simulated", "changed")) -> Sheet:
+    """What came, what the simulation makes of it, and what it makes of the other policy; rows have these `names`."""
     columns = ("", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
-    rows = (("real", found.real), ("simulated", found.before), ("changed", found.after))
+    rows = zip(names, (found.real, found.before, found.after), strict=True)
     return Sheet(columns, tuple(_figures(name, one) for name, one in rows))
 
 
-def changes(found: Preview) -> Sheet:
+def changes(found: Preview, name: str = "changed - simulated") -> Sheet:
     """The differences, and where they lie in nine of ten days like this."""
     rows = (
         ("saved, $/1k", _usd(found.saved_usd_per_1k)),
         ("kept", _shares(found.kept_more)),
         ("away", _shares(found.away_more)),
     )
-    return Sheet(("changed - simulated", "", "from", "to"), tuple((name, *cells) for name, cells in rows))
+    return Sheet((name, "", "from", "to"), tuple((name, *cells) for name, cells in rows))
 
 
 def affected(found: Preview) -> Sheet:
@@ -115,7 +120,7 @@ def _figures(name: str, one: Figures) -> tuple[str, ...]:
     return (
         name,
         number(one.requests),
-        share(one.kept),
+        MISSING if one.kept is None else share(one.kept),
         share(one.served),
         share(one.away),
         f"{one.usd_per_1k:.4g}",

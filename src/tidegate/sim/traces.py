@@ -1,8 +1,6 @@
 """Public traces, read as they are: line by line, plain or gzipped; faults with file, line and what belongs there."""
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -12,9 +10,8 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from tidegate.sim.ask import NUMBERS, PLACES, TURNS
+from tidegate.sim.lines import BadFile, read_lines
 
-# A session of a day is a line of 170 kB in runs, and some megabytes with its blocks one by one.
-LINE_BYTES_MAX = 64 * 2**20
 # Rows that are held at once: a tick of Mooncake's has ten, a session of kv-cache-tester's at most 514.
 TOGETHER_MAX = 100_000
 # Larger than any context there is; a number beyond it is a column taken for another.
@@ -32,7 +29,7 @@ _KVCT = ("trace_id", "agent", "in_tokens", "out_tokens", "prefix_prev_tokens", "
 _TIMESTAMP = re.compile(rb"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:\+00:00|Z)?", re.ASCII)
 
 
-class BadTrace(ValueError):
+class BadTrace(BadFile):
     """A trace that cannot be read; its text names file, line and what is expected there."""
 
 
@@ -243,32 +240,11 @@ def _joined(runs: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers, without their ends. A file has one at least."""
-    number, empty = 0, True
-    try:
-        with path.open("rb") as probe:
-            zipped = probe.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if zipped else path.open("rb") as file:
-            while line := file.readline(LINE_BYTES_MAX):
-                number += 1
-                if len(line) == LINE_BYTES_MAX:
-                    _bad(path, number, f"a line shorter than {LINE_BYTES_MAX} bytes")
-                stripped = line.strip()
-                if stripped:
-                    empty = False
-                    yield number, stripped
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        _bad(path, number + 1, "more of a gzip archive, which is cut or damaged; fetch the file again")
-    except OSError as e:
-        raise BadTrace(
-            f"{path}: cannot be read ({e.strerror}); name a trace file that is there and yours to read"
-        ) from e
-    if empty:
-        _bad(path, 1, "the first line of a trace; the file is empty")
+    return read_lines(path, "trace", BadTrace)
 
 
 def _bad(path: Path, number: int, expected: str) -> NoReturn:
-    raise BadTrace(f"{path}:{number}: expected {expected}")
+    raise BadTrace.at(path, number, expected)
 
 
 def _tokens(path: Path, number: int, name: str, cell: bytes) -> int:

@@ -13,6 +13,7 @@ from statistics import median
 import msgspec
 
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.leastsquares import non_negative
 from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
 from tidegate.core.prior import crowd
 from tidegate.core.revive import revived
@@ -263,6 +264,9 @@ def _api(model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[
     failed = sum(one.ended is not None and one.ended.ending is Ending.FAILED and one.ttft_s is None for one in attempts)
     errors = failed / len(attempts) if len(attempts) >= ANSWERS_MIN else 0.0
     if len(answered) < ANSWERS_MIN:
+        whole = [one for one in attempts if one.ttft_s is None and one.ended is not None and one.ended.output_tokens]
+        if len(whole) >= ANSWERS_MIN:
+            return _unseen(whole, rtt_s, min(errors, 1.0), _per_minute(attempts))
         return ApiProfile(
             ttft_s=prior.overhead_s,
             ttft_s_per_uncached_token=prior.prefill_s_per_token,
@@ -284,6 +288,26 @@ def _api(model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[
         errors=min(errors, 1.0),
         requests_per_minute=_per_minute(attempts),
         cache=_cache(answered, prefixes),
+    )
+
+
+def _unseen(attempts: Sequence[Attempted], rtt_s: float, errors: float, per_minute: float | None) -> ApiProfile:
+    """Of answers whose first content nobody saw: a time, and what each token of prompt and answer adds to it."""
+    ends = [(one, one.ended) for one in attempts if one.ended is not None]
+    seen = [(_uncached(one), ended.output_tokens or 1, ended.e2e_s) for one, ended in ends]
+    # Each answer counts alike: of a long one a second more says less.
+    rows = [(1.0 / s, tokens / s, made / s) for tokens, made, s in seen]
+    base_s, slope, tpot_s = non_negative(rows, [1.0] * len(rows))
+    ttft_s = max(base_s - rtt_s, 1e-3)
+    factors = tuple(s / (rtt_s + ttft_s + slope * tokens + tpot_s * made) for tokens, made, s in seen)
+    return ApiProfile(
+        ttft_s=ttft_s,
+        ttft_s_per_uncached_token=slope,
+        ttft_spread=Redrawn(factors=factors),
+        tpot_s=max(tpot_s, 1e-6),
+        tpot_spread=Redrawn(factors=factors),
+        errors=errors,
+        requests_per_minute=per_minute,
     )
 
 

@@ -1,0 +1,74 @@
+"""What verbs write besides their text: files, journals, and bars that show how far they have come."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedWriter
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+
+from tidegate.config.problem import ConfigError, Problem
+from tidegate.core.model import Line
+from tidegate.telemetry.segments import SegmentName
+
+BUFFER_BYTES = 1 << 20  # a journal of some MB a second is written in few calls
+
+Bar = Callable[[float], None]
+"""Moves to a share of the whole."""
+
+
+def refuse(verb: str, option: str, message: str, remedy: str) -> ConfigError:
+    """The error for an option of a verb that cannot be followed."""
+    return ConfigError([Problem(file=f"tidegate {verb}", path=option, message=message, remedy=remedy)])
+
+
+def write(verb: str, file: Path, option: str, content: bytes) -> None:
+    """A file as a whole. Raises ConfigError where that cannot be written."""
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise refuse(verb, option, f"{file}: {error.strerror}", "name a file that can be written") from None
+
+
+def segment(verb: str, folder: Path, start_s: float) -> Path:
+    """A new segment in this folder, empty as yet. Raises ConfigError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        name, fd = SegmentName.first(start_s).create(folder)
+        os.close(fd)
+    except OSError as error:
+        raise refuse(verb, "--journal", f"{folder}: {error.strerror}", "name a folder that can be written to") from None
+    return folder / str(name)
+
+
+@contextmanager
+def lines_into(segment: Path | None) -> Iterator[Callable[[Line], None] | None]:
+    """What writes a line into this segment; nothing without one."""
+    if segment is None:
+        yield None
+        return
+    encode = msgspec.json.Encoder().encode
+    with segment.open("wb", buffering=BUFFER_BYTES) as file:
+        assert isinstance(file, BufferedWriter)
+        yield lambda line: _line(file, encode(line))
+
+
+def _line(file: BufferedWriter, encoded: bytes) -> None:
+    file.write(encoded)
+    file.write(b"\n")
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str], Bar]]:
+    """What makes bars that show how far something has come, where there is somebody to see them."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def bar(text: str) -> Bar:
+            task = progress.add_task(text, total=1.0)
+            return lambda share: progress.update(task, completed=share)
+
+        yield bar

@@ -1,0 +1,331 @@
+"""What another gateway served, as the journal that this one would have written of it: its decisions are the other's."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tidegate.config.address import Url
+from tidegate.config.build import Built, Upstream, build
+from tidegate.config.config import Config
+from tidegate.config.schema import INTERACTIVE
+from tidegate.core.classify import base_of, classify
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Ended,
+    Ending,
+    Endpoint,
+    FirstToken,
+    Line,
+    Policy,
+    Request,
+    Run,
+    Segment,
+    replace,
+)
+from tidegate.core.plan import TIMEOUT_S_STATIC
+from tidegate.core.router import Router
+from tidegate.core.sending import started
+from tidegate.core.why import Why
+from tidegate.sim.decider import Follower
+from tidegate.sim.foreign import Served, Unused
+from tidegate.wire.digest import SALT_BYTES
+from tidegate.wire.errors import BadRequest
+from tidegate.wire.intake import ClassTable, intake
+from tidegate.wire.openai import NO_BYTES, Call, parse
+from tidegate.wire.tokens import PRIOR_BYTES_PER_TOKEN, TokenRatio
+
+# Of a longer log the last so many: two a second all day long.
+REQUESTS_MAX = 200_000
+# Nothing of it leaves this process; digests need one all the same.
+_SALT = bytes(SALT_BYTES)
+_ASKED = ("messages", "prompt", "tools", "functions", "max_tokens", "max_completion_tokens", "n", "stream")
+_PORTS = {"https": 443, "http": 80}
+_HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - an address to compare with, not to listen at
+# Names that are told of, of those that fit nothing.
+STRANGERS_MAX = 8
+
+
+class AdoptError(Exception):
+    """Nothing of the log can be used; the message says why."""
+
+
+class Adopted(msgspec.Struct, kw_only=True):
+    """The journal, and what is in no line of it.
+
+    `where` each request went, by id, and what was `billed` for it, where that was told. Of some `unseen` nobody saw
+    first content. `unused` counts records by reason, `strangers` what served
+    others that is no endpoint, or was asked for and is no model here.
+    """
+
+    lines: list[Line]
+    endpoints: tuple[Endpoint, ...]
+    policy: Policy
+    where: dict[str, str]
+    billed: dict[str, float]
+    unseen: int
+    records: int
+    unused: Counter[Unused]
+    strangers: Counter[str]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """One request that can be used, and what came of it."""
+
+    request: Request
+    endpoint: str
+    served: Served
+
+
+def adopt(records: Iterable[Served | Unused], config: Config, at: Mapping[str, str] | None = None) -> Adopted:
+    """The journal of a log, for this configuration. `at` says which endpoint an address, a host or a deployment is.
+
+    Prices are those in force when it begins. Raises `AdoptError` where nothing of it can be used.
+    """
+    reading: _Reading | None = None
+    unused, count = Counter[Unused](), 0
+    for record in records:
+        count += 1
+        if isinstance(record, Unused):
+            unused[record] += 1
+            continue
+        if reading is None:
+            reading = _Reading(build(config, record.arrived_s), at or {})
+        why = reading.take(record)
+        if why is not None:
+            unused[why] += 1
+    if reading is None or not reading.kept:
+        raise AdoptError(_nothing(count, unused, Counter() if reading is None else reading.strangers))
+    return reading.over(count, unused)
+
+
+class _Reading:
+    def __init__(self, built: Built, at: Mapping[str, str]) -> None:
+        self._built, self._at = built, at
+        self._table = ClassTable(classes=built.classes, default=INTERACTIVE, rules=built.rules)
+        self._served = {name for endpoint in built.endpoints for name in endpoint.models}
+        self._endpoints = {endpoint.name: endpoint for endpoint in built.endpoints}
+        self.kept: dict[str, _Kept] = {}
+        self.strangers: Counter[str] = Counter()
+
+    def take(self, record: Served) -> Unused | None:
+        """One more record; why it cannot be used, None where it can."""
+        if record.id in self.kept:
+            return Unused.AGAIN
+        endpoint = self._endpoint(record)
+        if endpoint is None:
+            self.strangers[record.base or record.deployment] += 1
+            return Unused.ELSEWHERE
+        model = self._model(record, endpoint)
+        if model is None:
+            self.strangers[record.model] += 1
+            return Unused.UNSERVED
+        request = self._request(record, model)
+        if request is None or (record.ok and record.output_tokens is None):
+            return Unused.NO_TOKENS
+        # Its prompt is needed no more.
+        self.kept[record.id] = _Kept(request, endpoint.name, msgspec.structs.replace(record, fields={}, headers={}))
+        return None
+
+    def over(self, records: int, unused: Counter[Unused]) -> Adopted:
+        """All of them were read."""
+        served = {one.served.trace for one in self.kept.values() if one.served.ok and one.served.trace}
+        kept = [one for one in self.kept.values() if one.served.ok or one.served.trace not in served]
+        unused[Unused.RETRIED] += len(self.kept) - len(kept)
+        kept.sort(key=lambda one: (one.request.arrived_s, one.request.id))
+        unused[Unused.OLDER] += max(0, len(kept) - REQUESTS_MAX)
+        kept = kept[-REQUESTS_MAX:]
+        built = self._built
+        return Adopted(
+            lines=_lines(kept, built.endpoints, built.policy),
+            endpoints=built.endpoints,
+            policy=built.policy,
+            where={one.request.id: one.endpoint for one in kept},
+            billed={one.request.id: one.served.usd for one in kept if one.served.usd is not None},
+            unseen=sum(one.served.ok and one.served.ttft_s is None for one in kept),
+            records=records,
+            unused=+unused,
+            strangers=self.strangers,
+        )
+
+    def _endpoint(self, record: Served) -> Endpoint | None:
+        """Which of them served it: as it was said, by its address, or by the only one that calls its model so."""
+        host, port = _origin(record.base)
+        for name in (record.base, f"{host}:{port}", host, record.deployment):
+            if name and name in self._at:
+                return self._endpoints[self._at[name]]
+        upstreams = self._built.upstreams
+        there = [one for one in upstreams.values() if one.url is not None and _is_at(one.url, host, port)]
+        named = [one for one in there or upstreams.values() if _calls(one, self._endpoints[one.name], record)]
+        found = named or there
+        return self._endpoints[found[0].name] if len(found) == 1 else None
+
+    def _model(self, record: Served, endpoint: Endpoint) -> str | None:
+        """The name that a client would ask for here."""
+        if record.model in self._served or record.model in self._built.groups:
+            return record.model
+        # A name of the other gateway's own: that of the model which it stands for.
+        return endpoint.models[0] if len(endpoint.models) == 1 and record.model == record.deployment else None
+
+    def _request(self, record: Served, model: str) -> Request | None:
+        call, told = self._call(record, model), record.prompt_tokens
+        if call is None:
+            if told is None:
+                return None
+            call = _unread(record, model)
+        headers = {name.encode(): text.encode() for name, text in record.headers.items()}
+        try:
+            request = self._taken_in(call, headers, record)
+        except BadRequest:
+            # What was meant for another gateway may mean nothing here.
+            request = self._taken_in(call, {}, record)
+        if told is not None:
+            request = replace(
+                request,
+                prompt_tokens=told,
+                klass=classify(base_of(request.klass), told),
+                prompt_bytes=request.prompt_bytes or int(PRIOR_BYTES_PER_TOKEN * told),
+            )
+        return request
+
+    def _taken_in(self, call: Call, headers: Mapping[bytes, bytes], record: Served) -> Request:
+        return intake(
+            call,
+            headers,
+            id=record.id,
+            now_s=record.arrived_s,
+            table=self._table,
+            ratio=TokenRatio(),
+            salt=_SALT,
+            group=self._built.groups.get(call.model),
+            key=record.key,
+        )[0]
+
+    def _call(self, record: Served, model: str) -> Call | None:
+        """The request as it came, None where its prompt was not kept."""
+        if not isinstance(record.fields.get("messages", record.fields.get("prompt")), list | str):
+            return None
+        fields = {name: record.fields[name] for name in _ASKED if name in record.fields}
+        try:
+            return parse(msgspec.json.encode({"model": model, **fields}), record.kind)
+        except BadRequest:
+            return None
+
+
+def _unread(record: Served, model: str) -> Call:
+    """A request of which only its size is known."""
+    bound = record.fields.get("max_completion_tokens") or record.fields.get("max_tokens")
+    several = record.fields.get("n")
+    return Call(
+        kind=record.kind,
+        model=model,
+        stream=bool(record.stream),
+        include_usage=False,
+        output_tokens_max=bound if isinstance(bound, int) and bound > 0 else None,
+        completions=several if isinstance(several, int) and several > 0 else 1,
+        needs=(record.kind,),
+        prompt=NO_BYTES,
+        tools=NO_BYTES,
+        text_bytes=0,
+        messages=0,
+        media=0,
+        prompt_tokens=record.prompt_tokens,
+        knobs=None,
+        fields={},
+    )
+
+
+def _origin(base: str) -> tuple[str, int]:
+    """Host and port of an address, empty and 0 of what is none."""
+    try:
+        found = urlsplit(base if "://" in base else f"//{base}")
+        host, port = found.hostname or "", found.port
+    except ValueError:
+        return "", 0
+    return host, port or _PORTS.get(found.scheme, 0)
+
+
+def _is_at(url: Url, host: str, port: int) -> bool:
+    return (url.host == host or (url.host in _HERE and host in _HERE)) and url.port == port
+
+
+def _calls(upstream: Upstream, endpoint: Endpoint, record: Served) -> bool:
+    """Whether this is what its model is called there."""
+    deployment = record.deployment
+    # LiteLLM puts the vendor before the name.
+    names = {deployment, deployment.partition("/")[2]}
+    return bool(names & ({upstream.model} if upstream.model else set(endpoint.models)))
+
+
+def _lines(kept: list[_Kept], endpoints: tuple[Endpoint, ...], policy: Policy) -> list[Line]:
+    """In the order of time."""
+    begin_s = kept[0].request.arrived_s
+    header = Segment(
+        version=JOURNAL_VERSION,
+        software="the log of another gateway",
+        policy=policy,
+        endpoints=endpoints,
+        state=Router(endpoints, policy).snapshot(),
+    )
+    lines = [Line(at_s=begin_s, fact=header)]
+    for one in kept:
+        request, served, at_s = one.request, one.served, one.request.arrived_s
+        step = Run(endpoint=one.endpoint, timeout_s=TIMEOUT_S_STATIC)
+        lines.append(Line(at_s=at_s, fact=request))
+        lines.append(Line(at_s=at_s, fact=Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)))
+        lines.append(Line(at_s=at_s, fact=started(request, one.endpoint)))
+        if served.ttft_s is not None:
+            first = FirstToken(request_id=request.id, endpoint=one.endpoint, ttft_s=served.ttft_s)
+            lines.append(Line(at_s=at_s + served.ttft_s, fact=first))
+        lines.append(Line(at_s=at_s + served.e2e_s, fact=_ended(request, one.endpoint, served)))
+    # What is of one moment stays in its order.
+    lines.sort(key=lambda line: line.at_s)
+    return lines
+
+
+def _ended(request: Request, endpoint: str, served: Served) -> Ended:
+    ending = Ending.OK if served.ok else Ending.REFUSED if served.rate_limited else Ending.FAILED
+    return Ended(
+        request_id=request.id,
+        endpoint=endpoint,
+        ending=ending,
+        e2e_s=served.e2e_s,
+        ttft_s=served.ttft_s,
+        prompt_tokens=served.prompt_tokens if served.ok else None,
+        cached_tokens=served.cached_tokens if served.ok else None,
+        output_tokens=served.output_tokens if served.ok else None,
+        cause="" if served.ok else "rate_limited" if served.rate_limited else "failed",
+    )
+
+
+def _nothing(count: int, unused: Counter[Unused], strangers: Counter[str]) -> str:
+    """Why there is nothing to look at."""
+    if not count:
+        return "the log is empty"
+    said = "; ".join(f"{number} {why}" for why, number in unused.most_common())
+    if not strangers:
+        return f"nothing of the log can be used: {said}"
+    names = ", ".join(name or "(no name)" for name, _ in strangers.most_common(STRANGERS_MAX))
+    return (
+        f"nothing of the log can be used: {said}. It names {names}: give each an endpoint in the configuration, or "
+        "say which one it is with --at NAME=ENDPOINT"
+    )
+
+
+class AsRecorded(Follower):
+    """Sends each request where it went, at once."""
+
+    def __init__(self, where: Mapping[str, str], endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
+        super().__init__(endpoints, policy)
+        self._where = where
+
+    def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is
+        """There."""
+        step = Run(endpoint=self._where[request.id], timeout_s=TIMEOUT_S_STATIC)
+        return Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)
+
+    def due(self, now_s: float) -> list[Request]:  # noqa: ARG002 - nothing is held
+        """None."""
+        return []

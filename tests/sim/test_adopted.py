@@ -1,0 +1,218 @@
+"""What another gateway served becomes a journal of its own decisions, for a configuration of ours."""
+
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from tests.sim.foreign_days import Record
+from tidegate.config.config import Config
+from tidegate.config.load import load_unreached
+from tidegate.core.model import Capability, Decision, Ended, Ending, FirstToken, Request, Segment, Slo, Started
+from tidegate.core.replay import replay
+from tidegate.sim.adopted import Adopted, AdoptError, adopt
+from tidegate.sim.foreign import Served, Unused
+
+_T = TypeVar("_T")
+BEGIN_S = 1_768_809_251.0
+CONFIG = """
+[site.home]
+local = true
+
+[site.cloud]
+local = false
+
+[endpoint.desk]
+site = "home"
+engine = "llamacpp"
+url = "http://localhost:8080"
+model = "qwen"
+serves = ["support-chat"]
+context_tokens = 8192
+concurrency = 2
+
+[endpoint.mini]
+site = "cloud"
+engine = "openai"
+url = "https://api.openai.com/v1"
+model = "gpt-4o-mini"
+serves = ["support-chat"]
+context_tokens = 128000
+price = { usd_per_1m_input_tokens = 0.15, usd_per_1m_output_tokens = 0.6 }
+
+[endpoint.large]
+site = "cloud"
+engine = "openai"
+url = "https://api.openai.com/v1"
+model = "gpt-4o"
+serves = ["support-large"]
+context_tokens = 128000
+price = { usd_per_1m_input_tokens = 2.5, usd_per_1m_output_tokens = 10 }
+
+[class.batch]
+slo = { e2e_ms = 60000 }
+
+[[rule]]
+name = "long"
+when = "prompt_tokens > 5000"
+to = ["mini"]
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    file = tmp_path_factory.mktemp("adopted") / "tidegate.toml"
+    file.write_text(CONFIG)
+    return load_unreached(file)
+
+
+def served(number: int = 0, **changes: object) -> Served:
+    one = Served(
+        id=f"r{number}",
+        arrived_s=BEGIN_S + number,
+        e2e_s=2.5,
+        ttft_s=0.5,
+        kind=Capability.CHAT,
+        model="support-chat",
+        deployment="gpt-4o-mini",
+        base="https://api.openai.com/v1",
+        ok=True,
+        prompt_tokens=1000,
+        output_tokens=90,
+    )
+    return msgspec.structs.replace(one, **changes)
+
+
+def facts(adopted: Adopted, kind: type[_T]) -> list[_T]:
+    return [line.fact for line in adopted.lines if isinstance(line.fact, kind)]
+
+
+def test_a_request_becomes_the_lines_of_its_journal_in_the_order_of_time(config: Config) -> None:
+    found = adopt([served(1), served(0)], config)
+    assert [type(line.fact) for line in found.lines] == [
+        Segment,
+        *(Request, Decision, Started, FirstToken),
+        *(Request, Decision, Started, FirstToken),
+        *(Ended, Ended),
+    ]
+    assert [line.at_s for line in found.lines] == sorted(line.at_s for line in found.lines)
+    first, ended = facts(found, Request)[0], facts(found, Ended)[0]
+    assert (first.id, first.model, first.klass, first.prompt_tokens) == (
+        "r0",
+        "support-chat",
+        "interactive/medium",
+        1000,
+    )
+    assert first.prompt_bytes == 4000
+    assert (ended.ending, ended.ttft_s, ended.e2e_s, ended.output_tokens) == (Ending.OK, 0.5, 2.5, 90)
+    assert found.where == {"r0": "mini", "r1": "mini"}
+
+
+def test_its_facts_are_ones_that_replay_takes_in(config: Config) -> None:
+    found = adopt([served(number, usd=0.001 * number) for number in range(5)], config)
+    report = replay(line for line in found.lines if not isinstance(line.fact, Decision))
+    assert report.difference is None
+    assert report.observations == 15
+    assert found.billed == {f"r{number}": 0.001 * number for number in range(5)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "endpoint"),
+    [
+        ({}, "mini"),
+        ({"deployment": "openai/gpt-4o-mini"}, "mini"),
+        ({"deployment": "gpt-4o", "model": "support-large"}, "large"),
+        ({"base": "http://127.0.0.1:8080/v1/", "deployment": "hosted_vllm/anything"}, "desk"),
+        ({"base": "", "deployment": "qwen"}, "desk"),
+        ({"base": "10.0.0.7:9000", "deployment": "?"}, "desk"),
+        ({"base": "https://eu.vendor.example/v1", "deployment": "?"}, "mini"),
+        ({"base": "nowhere", "deployment": "azure/turbo"}, "large"),
+    ],
+)
+def test_who_served_it_is_known_by_address_by_name_or_by_what_was_said(
+    config: Config, changes: dict[str, object], endpoint: str
+) -> None:
+    at = {"10.0.0.7:9000": "desk", "eu.vendor.example": "mini", "azure/turbo": "large"}
+    assert adopt([served(0, **changes)], config, at).where == {"r0": endpoint}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"base": "https://other.example/v1", "deployment": "?"}, Unused.ELSEWHERE),
+        # Two of them are there, and neither is called so.
+        ({"deployment": "gpt-3.5"}, Unused.ELSEWHERE),
+        ({"model": "no-such-model"}, Unused.UNSERVED),
+        ({"output_tokens": None}, Unused.NO_TOKENS),
+        ({"prompt_tokens": None}, Unused.NO_TOKENS),
+        ({"id": "r9"}, Unused.AGAIN),
+    ],
+)
+def test_what_cannot_be_used_is_counted(config: Config, changes: dict[str, object], why: Unused) -> None:
+    found = adopt([served(9), served(0, **changes), Unused.CACHED], config)
+    assert found.unused == {why: 1, Unused.CACHED: 1}
+    assert found.records == 3
+    assert found.where == {"r9": "mini"}
+
+
+def test_a_name_of_its_own_for_the_only_model_of_an_endpoint_is_that_model(config: Config) -> None:
+    found = adopt([served(0, model="qwen", deployment="qwen", base="http://localhost:8080")], config)
+    assert facts(found, Request)[0].model == "support-chat"
+
+
+def test_a_failed_attempt_at_what_was_served_then_is_no_request(config: Config) -> None:
+    failed = served(0, ok=False, trace="t1", ttft_s=None, output_tokens=None)
+    found = adopt([failed, served(1, trace="t1"), served(2, ok=False, trace="t2", output_tokens=None)], config)
+    assert found.where.keys() == {"r1", "r2"}
+    assert found.unused == {Unused.RETRIED: 1}
+
+
+def test_failures_and_refusals_cost_nothing_and_are_told_apart(config: Config) -> None:
+    refused = served(0, ok=False, rate_limited=True, ttft_s=None, output_tokens=None)
+    found = adopt([refused, served(1, ok=False, ttft_s=None, output_tokens=None)], config)
+    assert [(one.ending, one.cause) for one in facts(found, Ended)] == [
+        (Ending.REFUSED, "rate_limited"),
+        (Ending.FAILED, "failed"),
+    ]
+
+
+def test_classes_and_rules_are_those_of_the_configuration(config: Config) -> None:
+    found = adopt([served(0, headers={"x-tidegate-class": "batch"}, prompt_tokens=6000)], config)
+    (request,) = facts(found, Request)
+    assert (request.klass, request.slo) == ("batch/long", Slo(e2e_s=60.0))
+    assert [(ruling.rule, ruling.to) for ruling in request.rulings] == [("long", ("mini",))]
+
+
+def test_what_was_meant_for_another_gateway_is_passed_over(config: Config) -> None:
+    headers = {"x-tidegate-class": "no such class"}
+    (request,) = facts(adopt([served(0, headers=headers)], config), Request)
+    assert request.klass == "interactive/medium"
+
+
+def test_prompts_that_begin_alike_do_so_here_and_tokens_are_those_that_were_told(config: Config) -> None:
+    system: Record = {"role": "system", "content": "Answer in short. " * 600}
+    one, other = [system, {"role": "user", "content": "One?"}], [system, {"role": "user", "content": "Other?"}]
+    found = adopt([served(0, fields={"messages": one}), served(1, fields={"messages": other, "max_tokens": 9})], config)
+    first, second = facts(found, Request)
+    assert first.prefix
+    assert first.prefix[0] == second.prefix[0]
+    assert first.prompt_tokens == 1000
+    assert first.prompt_bytes > 9000
+    assert second.output_tokens_max == 9
+
+
+@pytest.mark.parametrize("messages", ["redacted-by-litellm", [1, 2], [{"role": "user", "content": 7}], {}])
+def test_a_prompt_that_nobody_can_read_leaves_its_size(config: Config, messages: object) -> None:
+    (request,) = facts(adopt([served(0, fields={"messages": messages})], config), Request)
+    assert (request.prompt_tokens, request.prefix) == (1000, ())
+
+
+def test_a_log_of_nothing_that_is_known_says_what_to_write_down(config: Config) -> None:
+    with pytest.raises(
+        AdoptError, match=r"2 served by what is no endpoint.*It names other\.example.*--at NAME=ENDPOINT"
+    ):
+        adopt([served(number, base="other.example", deployment="?") for number in range(2)], config)
+    with pytest.raises(AdoptError, match="the log is empty"):
+        adopt([], config)
+    with pytest.raises(AdoptError, match="1 answered from the gateway's own cache"):
+        adopt([Unused.CACHED], config)

@@ -1,0 +1,279 @@
+"""Logs of other gateways are read as they are written, and what cannot be used is counted by reason."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.sim.foreign_days import Record
+from tidegate.core.model import Capability
+from tidegate.sim.foreign import BadLog, Served, Unused, read
+
+# As LiteLLM's own tests have them, with other values.
+PAYLOAD: Record = {
+    "id": "chatcmpl-7c1e",
+    "litellm_call_id": "5a0b",
+    "trace_id": "b2f0",
+    "call_type": "acompletion",
+    "cache_hit": False,
+    "stream": True,
+    "status": "success",
+    "startTime": 1768809251.75,
+    "endTime": 1768809253.0,
+    "completionStartTime": 1768809252.0,
+    "response_cost": 0.000204,
+    "prompt_tokens": 1000,
+    "completion_tokens": 90,
+    "model": "gpt-4o-mini",
+    "model_group": "support-chat",
+    "api_base": "https://api.openai.com/v1",
+    "metadata": {
+        "user_api_key_hash": "88dc28d0f030c55e",
+        "user_api_key_alias": "support",
+        "usage_object": {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 512}},
+        "requester_custom_headers": {"X-Tidegate-Class": "batch"},
+    },
+    "messages": [{"role": "user", "content": "Where is my order?"}],
+    "response": {"choices": [], "usage": {"prompt_tokens": 1000}},
+    "model_parameters": {"max_tokens": 256, "temperature": 0.2},
+    "error_information": {"error_code": ""},
+}
+ROW: Record = {
+    "request_id": "5a0b",
+    "call_type": "acompletion",
+    "api_key": "88dc28d0f030c55e",
+    "spend": 0.000204,
+    "prompt_tokens": 1000,
+    "completion_tokens": 90,
+    "startTime": "2026-01-19T07:54:11.750Z",
+    "endTime": "2026-01-19 07:54:13.000",
+    "completionStartTime": "2026-01-19T08:54:12+01:00",
+    "model": "gpt-4o-mini",
+    "model_group": "support-chat",
+    "api_base": "https://api.openai.com/v1",
+    "metadata": json.dumps(
+        {
+            "user_api_key_alias": "support",
+            "additional_usage_values": {"prompt_tokens_details": {"cached_tokens": 512}},
+            "requester_custom_headers": {"X-Tidegate-Class": "batch"},
+        }
+    ),
+    "cache_hit": "None",
+    "messages": "{}",
+    "proxy_server_request": json.dumps(
+        {"stream": True, "max_tokens": 256, "messages": [{"role": "user", "content": "Where is my order?"}]}
+    ),
+    "session_id": "b2f0",
+    "status": "success",
+}
+PAIR: Record = {
+    "id": "5a0b",
+    "time": 1768809251750,
+    "latency_ms": 1250,
+    "ttft_ms": 250,
+    "status": 200,
+    "cost_usd": "0.000204",
+    "user": "support",
+    "endpoint": "https://api.openai.com/v1",
+    "request": {
+        "model": "support-chat",
+        "stream": True,
+        "max_tokens": 256,
+        "messages": [{"role": "user", "content": "Where is my order?"}],
+    },
+    "response": {
+        "model": "gpt-4o-mini",
+        "usage": {
+            "prompt_tokens": 1000,
+            "completion_tokens": 90,
+            "prompt_tokens_details": {"cached_tokens": 512},
+        },
+    },
+}
+
+
+def told(tmp_path: Path, record: object) -> Served | Unused:
+    file = tmp_path / "log.jsonl"
+    file.write_text(json.dumps(record) + "\n")
+    (found,) = read(file)
+    return found
+
+
+@pytest.mark.parametrize("record", [PAYLOAD, ROW, PAIR], ids=["payload", "row", "pair"])
+def test_the_same_request_is_the_same_in_every_log(tmp_path: Path, record: Record) -> None:
+    found = told(tmp_path, record)
+    assert isinstance(found, Served)
+    assert (found.id, found.kind, found.ok, found.stream) == ("5a0b", Capability.CHAT, True, True)
+    assert (found.arrived_s, found.e2e_s, found.ttft_s) == (1768809251.75, 1.25, 0.25)
+    assert (found.prompt_tokens, found.output_tokens, found.cached_tokens) == (1000, 90, 512)
+    assert (found.model, found.deployment, found.base) == ("support-chat", "gpt-4o-mini", "https://api.openai.com/v1")
+    assert (found.usd, found.key) == (0.000204, "support")
+    assert found.fields["messages"][0]["content"] == "Where is my order?"
+    assert found.fields["max_tokens"] == 256
+    if record is not PAIR:
+        assert (found.trace, found.headers) == ("b2f0", {"x-tidegate-class": "batch"})
+
+
+def test_lines_an_array_one_object_archives_and_folders_are_logs(tmp_path: Path) -> None:
+    one, other = PAYLOAD, PAYLOAD | {"litellm_call_id": "5a0c"}
+    lines = "\n\n".join(json.dumps(record) for record in (one, other)) + "\n"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "lines.jsonl").write_text(lines)
+    (tmp_path / "a" / "array.json").write_text(json.dumps([one, other], indent=1))
+    (tmp_path / "single").write_text(json.dumps(one, indent=2))
+    (tmp_path / "zipped.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / ".hidden").write_text("no log")
+    counts = {path.name: len(list(read(path))) for path in (tmp_path / "a").iterdir()}
+    assert counts == {"lines.jsonl": 2, "array.json": 2}
+    assert len(list(read(tmp_path / "single"))) == 1
+    found = list(read(tmp_path))
+    assert [one.id for one in found if isinstance(one, Served)].count("5a0b") == 4
+    assert len(found) == 7
+
+
+def test_where_first_content_is_put_at_the_end_nobody_saw_it(tmp_path: Path) -> None:
+    found = told(tmp_path, PAYLOAD | {"completionStartTime": PAYLOAD["endTime"]})
+    assert isinstance(found, Served)
+    assert found.ttft_s is None
+
+
+def test_a_price_that_is_not_known_is_not_nothing(tmp_path: Path) -> None:
+    found = told(tmp_path, PAYLOAD | {"response_cost": 0.0})
+    assert isinstance(found, Served)
+    assert found.usd is None
+
+
+def test_a_prompt_that_was_cut_in_the_middle_is_none(tmp_path: Path) -> None:
+    cut = "Where ... (litellm_truncated skipped 900 chars) ... order?"
+    row = ROW | {"proxy_server_request": json.dumps({"messages": [{"role": "user", "content": cut}]})}
+    found = told(tmp_path, row)
+    assert isinstance(found, Served)
+    assert found.fields == {}
+
+
+def test_a_refusal_for_being_too_many_is_told_from_a_failure(tmp_path: Path) -> None:
+    failed = PAYLOAD | {"status": "failure", "error_information": {"error_code": "429"}}
+    for record in (failed, PAIR | {"status": 429, "response": None}):
+        found = told(tmp_path, record)
+        assert isinstance(found, Served)
+        assert (found.ok, found.rate_limited) == (False, True)
+    other = told(tmp_path, failed | {"error_information": {"error_code": 503}})
+    assert isinstance(other, Served)
+    assert (other.ok, other.rate_limited) == (False, False)
+
+
+def test_what_a_batch_writes_is_one_deeper(tmp_path: Path) -> None:
+    record = {
+        "custom_id": "a-1",
+        "created": 1768809251,
+        "latency_s": 2.0,
+        "request": json.dumps(PAIR["request"]),
+        "response": {"status_code": 200, "request_id": "req_9", "body": PAIR["response"]},
+        "error": None,
+    }
+    found = told(tmp_path, record)
+    assert isinstance(found, Served)
+    assert (found.id, found.ok, found.output_tokens, found.e2e_s) == ("a-1", True, 90, 2.0)
+
+
+def test_rows_with_counts_alone_are_enough(tmp_path: Path) -> None:
+    record = {
+        "request_id": "r1",
+        "request_created_at": "2026-01-19T07:54:11Z",
+        "request_model": "gpt-4o-mini",
+        "response_status": 200,
+        "delay_ms": 1308,
+        "time_to_first_token": 200,
+        "prompt_tokens": "1000",
+        "completion_tokens": 90.0,
+        "prompt_cache_read_tokens": 512,
+        "costUSD": 0.0002,
+    }
+    found = told(tmp_path, record)
+    assert isinstance(found, Served)
+    assert (found.model, found.prompt_tokens, found.output_tokens) == ("gpt-4o-mini", 1000, 90)
+    assert (found.ttft_s, found.e2e_s, found.cached_tokens) == (0.2, 1.308, 512)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"cache_hit": True}, Unused.CACHED),
+        ({"cache_hit": "True"}, Unused.CACHED),
+        ({"call_type": "aembedding"}, Unused.OTHER_KIND),
+        ({"metadata": {"is_silent_experiment": True}}, Unused.INTERNAL),
+        ({"metadata": {"internal_call_origin": "shadow_eval_judge"}}, Unused.INTERNAL),
+        ({"startTime": None}, Unused.NO_TIMES),
+        ({"startTime": "yesterday"}, Unused.NO_TIMES),
+        ({"endTime": 1.0}, Unused.NO_TIMES),
+    ],
+)
+def test_what_cannot_be_used_says_why(tmp_path: Path, change: Record, why: Unused) -> None:
+    assert told(tmp_path, PAYLOAD | change) is why
+
+
+def test_embeddings_are_no_chat(tmp_path: Path) -> None:
+    record = PAIR | {"request": {"model": "e", "input": "text"}, "response": {"usage": {"prompt_tokens": 3}}}
+    assert told(tmp_path, record) is Unused.OTHER_KIND
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "log.jsonl:1: expected the first line of a log; the file is empty"),
+        ("no json\n", "log.jsonl:1: expected a JSON object on each line, or one array of them"),
+        (json.dumps(PAYLOAD) + "\n{\n", "log.jsonl:2: expected a JSON object, as on the lines before"),
+        ("[1]", "log.jsonl:1: expected a JSON object"),
+        ('{"a": 1}\n', "log.jsonl:1: expected LiteLLM's record, or an object with `request`"),
+        (json.dumps(PAYLOAD | {"metadata": "{'a': 1}"}), "`generic_api_use_v1` writes an older form"),
+        (json.dumps({**PAIR, "latency": 3, "latency_ms": None}), "`latency_ms` or `latency_s` in place of `latency`"),
+    ],
+)
+def test_what_is_no_log_says_file_line_and_what_belongs_there(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "log.jsonl"
+    file.write_text(text)
+    with pytest.raises(BadLog) as error:
+        list(read(file))
+    assert said in str(error.value)
+
+
+def test_files_that_are_not_there_and_folders_without_any_are_said_so(tmp_path: Path) -> None:
+    with pytest.raises(BadLog, match="cannot be read"):
+        list(read(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadLog, match="the folder is empty"):
+        list(read(tmp_path / "empty"))
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"{}\n" * 1000)[:20])
+    with pytest.raises(BadLog, match="cut or damaged"):
+        list(read(tmp_path / "cut.gz"))
+
+
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    record=st.sampled_from([PAYLOAD, ROW, PAIR]),
+    changes=st.dictionaries(st.sampled_from(sorted({*PAYLOAD, *ROW, *PAIR})), anything, max_size=4),
+)
+def test_whatever_stands_in_a_record_it_is_read_counted_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, record: Record, changes: Record
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.jsonl"
+    file.write_text(json.dumps(record | changes) + "\n")
+    try:
+        (found,) = read(file)
+    except BadLog:
+        return
+    if isinstance(found, Served):
+        assert found.e2e_s > 0.0
+        assert found.ttft_s is None or 0.0 < found.ttft_s < found.e2e_s
+        assert found.usd is None or found.usd >= 0.0
+        assert found.prompt_tokens is None or found.prompt_tokens > 0
