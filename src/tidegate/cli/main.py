@@ -21,6 +21,7 @@ from tidegate.engines.faults import Fault
 CONFIG = Path("tidegate.toml")
 JOURNAL = Path("journal")
 CHAOS_PORT = 8480
+MIRROR_PORT = 8402
 PORT_MAX = 65535 - 3
 
 
@@ -117,6 +118,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
     verb.add_argument("--journal", type=Path, metavar="FOLDER", help="write what it would have decided, for explain")
 
+    verb = _verb(verbs, "mirror", "decide on copies of another gateway's requests, and send nothing", _mirror)
+    verb.add_argument(
+        "--config", type=Path, default=CONFIG, help="the configuration that would be in force (default: %(default)s)"
+    )
+    verb.add_argument(
+        "--listen",
+        default=f"127.0.0.1:{MIRROR_PORT}",
+        metavar="HOST:PORT",
+        help="where copies come (default: %(default)s)",
+    )
+    verb.add_argument("--now", metavar="ENDPOINT", help="where all of them really go, to be compared with")
+    verb.add_argument("--journal", type=Path, metavar="FOLDER", help="write what it decides, for explain")
+
     verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
     calibrate.add_arguments(verb)
 
@@ -194,6 +208,13 @@ def _preview(options: argparse.Namespace) -> int:
 def _shadow(options: argparse.Namespace) -> int:
     # As for `simulate`.
     from tidegate.cli.shadow import run
+
+    return run(options)
+
+
+def _mirror(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.mirror import run
 
     return run(options)
 

@@ -33,7 +33,7 @@ def figures(found: Preview, names: tuple[str, str, str] = ("real", "simulated", 
     """What came, what the simulation makes of it, and what it makes of the other policy; rows have these `names`."""
     columns = ("", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
     rows = zip(names, (found.real, found.before, found.after), strict=True)
-    return Sheet(columns, tuple(_figures(name, one) for name, one in rows))
+    return Sheet(columns, tuple(figures_row(name, one) for name, one in rows))
 
 
 def changes(found: Preview, name: str = "changed - simulated") -> Sheet:
@@ -116,7 +116,8 @@ def page(found: Preview, estimate: Robust | None, policy: str) -> str:
     return document(f"Preview of {policy}", body)
 
 
-def _figures(name: str, one: Figures) -> tuple[str, ...]:
+def figures_row(name: str, one: Figures) -> tuple[str, ...]:
+    """One row of `figures`."""
     return (
         name,
         number(one.requests),

@@ -120,15 +120,7 @@ def played(
     world = World(
         twin.endpoints, policy, start_s=twin.start_s, request_timeout_s=TIMEOUT_S, router=router, journal=journal
     )
-    chance = Chance(seed)
-    places: dict[str, Local | Remote] = {}
-    for name, stand in twin.stands.items():
-        link = Link(stand.link, chance, name)
-        if stand.engine is not None:
-            places[name] = Local(name, Engine(stand.engine, twin.start_s), world.loop, world, link)
-        else:
-            assert stand.api is not None
-            places[name] = Remote(name, Api(stand.api, chance, name), world.loop, world, link)
+    places = placed(twin.stands, world, Chance(seed))
     trouble = Trouble(world, places)
     for fault in twin.faults:
         trouble.arrange(fault)
@@ -139,6 +131,19 @@ def played(
             world.loop.at(twin.start_s + span_s * part / 100, progress, part / 100)
     world.run(places, Asks(asked), probe_s=probe_s, until_s=max(end_s, twin.end_s) + 2.0 * TIMEOUT_S)
     return sorted(world.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
+
+
+def placed(stands: Mapping[str, Stand], world: World, chance: Chance) -> dict[str, Local | Remote]:
+    """What stands behind each endpoint of a world, from now on."""
+    places: dict[str, Local | Remote] = {}
+    for name, one in stands.items():
+        link = Link(one.link, chance, name)
+        if one.engine is not None:
+            places[name] = Local(name, Engine(one.engine, world.loop.now_s), world.loop, world, link)
+        else:
+            assert one.api is not None
+            places[name] = Remote(name, Api(one.api, chance, name), world.loop, world, link)
+    return places
 
 
 # --- from a journal -----------------------------------------------------------------------------------------------
@@ -152,7 +157,10 @@ def twin(observed: Observed, router: Router, *, seed: int = 0) -> Twin:
     if not observed.asked:
         raise ObservedError("nobody asked for anything in this journal")
     prefixes = {one.request.id: one.request.prefix for one in observed.asked}
-    stands = {e.name: _stand(router.endpoint(e.name), observed, prefixes) for e in observed.endpoints}
+    stands = {
+        e.name: stand(router.endpoint(e.name), observed.attempts.get(e.name, ()), prefixes, observed.end_s)
+        for e in observed.endpoints
+    }
     kept = {endpoint.name for endpoint in observed.endpoints}
     return Twin(
         endpoints=observed.endpoints,
@@ -210,8 +218,11 @@ def _faults(observed: Observed, stands: dict[str, Stand]) -> tuple[FaultTable, .
     )
 
 
-def _stand(model: EndpointModel, observed: Observed, prefixes: Mapping[str, tuple[int, ...]]) -> Stand:
-    attempts = observed.attempts.get(model.name, [])
+def stand(
+    model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]], now_s: float
+) -> Stand:
+    """What stands behind an endpoint, by these attempts, with the digests of their prompts by request, and where they
+    are few by what is learned of it, or was declared."""
     network = model.network
     link = LinkProfile(
         rtt_s=network.rtt_s,
@@ -220,7 +231,7 @@ def _stand(model: EndpointModel, observed: Observed, prefixes: Mapping[str, tupl
     )
     if not model.endpoint.shares_compute:
         return Stand(link=link, api=_api(model, attempts, prefixes))
-    engine, request_s = _engine(model, observed.end_s)
+    engine, request_s = _engine(model, now_s)
     if engine.keeps_prefixes and _forgets(attempts, prefixes):
         engine = replace(engine, keeps_prefixes=False)
     seen = inferred(attempts, engine.batch_tokens, network.rtt_s)

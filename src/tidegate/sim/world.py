@@ -133,14 +133,21 @@ class World:
 
     def run(self, places: Mapping[str, Place], traffic: Traffic, *, probe_s: float, until_s: float) -> None:
         """Let traffic come, with these places behind the endpoints, until all of it is done or time is up."""
+        self.open(places, traffic, probe_s=probe_s)
+        self._next(iter(traffic.arrivals()))
+        self.loop.run(until_s)
+
+    def open(self, places: Mapping[str, Place], traffic: Traffic, *, probe_s: float) -> None:
+        """These places stand behind the endpoints from now on. Nothing happens before the loop runs."""
         assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
         self._places, self._traffic = places, traffic
         for name in places:
             self._look(name)
         self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
-        arrivals = iter(traffic.arrivals())
-        self._next(arrivals)
-        self.loop.run(until_s)
+
+    def arrive(self, job: Job) -> None:
+        """One more request, which comes when it says."""
+        self.loop.at(job.request.arrived_s, self._begin, job)
 
     def override(self, overrides: Overrides) -> None:
         """Operators have taken a hand."""

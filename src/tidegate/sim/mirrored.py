@@ -1,0 +1,200 @@
+"""Mirrored requests, as they come: decided in a world that keeps pace with the real one, and sent nowhere.
+
+What stands behind the endpoints is what the configuration says of them, and how long answers are is what is believed of
+such requests before anything is learned: nobody tells a mirror what came of it. So all that is said here is one
+prediction beside another. Beside Tidegate's world there may be one in which all goes to one endpoint, as it does now.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from math import exp
+
+import msgspec
+
+from tidegate.core.length import Length, LengthModel
+from tidegate.core.model import Decision, Endpoint, Line, Policy, Record, Request, Run, Segment, replace
+from tidegate.core.plan import TIMEOUT_S_STATIC
+from tidegate.core.router import Router
+from tidegate.core.state import State
+from tidegate.core.why import Why
+from tidegate.sim.api import Spread
+from tidegate.sim.ask import DIGEST_TOKENS
+from tidegate.sim.chance import Chance
+from tidegate.sim.decider import Decider, Follower
+from tidegate.sim.job import Job
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, interval
+from tidegate.sim.twin import TIMEOUT_S, Asks, Stand, placed, stand
+from tidegate.sim.world import World
+
+PROBE_S = 5.0
+# As times to first token of one vendor scatter in public measurements, about their median.
+SCATTER = 0.3
+# Of a longer time the last so many: a request is a kilobyte.
+KEPT_MAX = 20_000
+
+
+class Mirror(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What a mirror has come to: of the last requests that are over, and in all by endpoint and by reason.
+
+    `theirs` and the differences are None where nobody said where all goes now. `saved_usd_per_1k` is what Tidegate
+    would save; promises are `missed` that only theirs keeps, and `gained` that only Tidegate does.
+    """
+
+    requests: int
+    by_endpoint: dict[str, int]
+    by_why: dict[str, int]
+    ours: Figures
+    theirs: Figures | None
+    saved_usd_per_1k: Interval | None
+    missed: int | None
+    gained: int | None
+
+
+class OneOnly(Follower):
+    """Sends all to one endpoint, at once."""
+
+    def __init__(self, name: str, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
+        super().__init__(endpoints, policy)
+        self._name = name
+
+    def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is
+        """There."""
+        step = Run(endpoint=self._name, timeout_s=TIMEOUT_S_STATIC)
+        return Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)
+
+    def due(self, now_s: float) -> list[Request]:  # noqa: ARG002 - nothing is held
+        """None."""
+        return []
+
+
+class Mirrored:
+    """Takes requests in, in the order of their times. `journal` is given every line but the segment's."""
+
+    def __init__(
+        self,
+        endpoints: tuple[Endpoint, ...],
+        policy: Policy,
+        *,
+        start_s: float,
+        now: str | None = None,
+        journal: Callable[[Line], None] = lambda _: None,
+        seed: int = 0,
+    ) -> None:
+        """All goes to the endpoint `now`, as things are; None where that is not so."""
+        self._endpoints, self._policy, self._journal = endpoints, policy, journal
+        self._away = {endpoint.name for endpoint in endpoints if not endpoint.local}
+        self._lengths, self._chance = LengthModel(State().lengths), Chance(seed)
+        # Who arrives, and what is decided of it at once.
+        self._asked = ""
+        self._decided: Decision | None = None
+        self.router = Router(endpoints, policy)
+        self._ours = self._world(self.router, start_s, self._write)
+        self._theirs = None if now is None else self._world(OneOnly(now, endpoints, policy), start_s, lambda _: None)
+        self._over: deque[Outcome] = deque(maxlen=KEPT_MAX)
+        self._their_over: deque[Outcome] = deque(maxlen=KEPT_MAX)
+        self._by_endpoint, self._by_why = Counter[str](), Counter[str]()
+        self._count = 0
+
+    def take(self, request: Request) -> Decision:
+        """Where it would go, decided as all that came before it has left its world."""
+        self.pass_until(request.arrived_s)
+        self._count += 1
+        self._asked, self._decided = request.id, None
+        tokens = self._output_tokens(request)
+        job = Job(
+            request=request,
+            prompt_tokens=request.prompt_tokens,
+            output_tokens=tokens,
+            blocks=request.prefix,
+            block_tokens=DIGEST_TOKENS,
+        )
+        for world in self._worlds():
+            world.arrive(job)
+            world.loop.run(request.arrived_s)
+        assert self._decided is not None, "who arrives is decided on"
+        return self._decided
+
+    def pass_until(self, now_s: float) -> None:
+        """Let happen what would have happened by then."""
+        for world in self._worlds():
+            world.loop.run(now_s)
+            world.loop.now_s = max(world.loop.now_s, now_s)
+        self._gather(self._ours, self._over)
+        if self._theirs is not None:
+            self._gather(self._theirs, self._their_over)
+
+    def told(self) -> Mirror:
+        """What it has come to."""
+        ours, theirs = list(self._over), list(self._their_over)
+        saved: Interval | None = None
+        missed = gained = None
+        if self._theirs is not None:
+            other = {one.request.id: one for one in ours}
+            pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
+            pairs.sort(key=lambda pair: pair[0].request.arrived_s)
+            blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
+            saved = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks)
+            missed = sum(a.kept and not b.kept for a, b in pairs)
+            gained = sum(b.kept and not a.kept for a, b in pairs)
+        return Mirror(
+            requests=self._count,
+            by_endpoint=dict(self._by_endpoint.most_common()),
+            by_why=dict(self._by_why.most_common()),
+            ours=figures_of(ours, self._away),
+            theirs=None if self._theirs is None else figures_of(theirs, self._away),
+            saved_usd_per_1k=saved,
+            missed=missed,
+            gained=gained,
+        )
+
+    def _worlds(self) -> tuple[World, ...]:
+        return (self._ours,) if self._theirs is None else (self._ours, self._theirs)
+
+    def _world(self, decider: Decider, start_s: float, journal: Callable[[Line], None]) -> World:
+        world = World(
+            self._endpoints,
+            self._policy,
+            start_s=start_s,
+            request_timeout_s=TIMEOUT_S,
+            router=decider,
+            journal=journal,
+        )
+        stands = {one.name: _scattered(stand(decider.endpoint(one.name), (), {}, start_s)) for one in self._endpoints}
+        world.open(placed(stands, world, self._chance), Asks(()), probe_s=PROBE_S)
+        _beat(world)
+        return world
+
+    def _write(self, line: Line) -> None:
+        fact = line.fact
+        if isinstance(fact, Segment):
+            return
+        if isinstance(fact, Decision) and fact.request_id == self._asked:
+            self._decided = fact
+        self._journal(line)
+
+    def _gather(self, world: World, kept: deque[Outcome]) -> None:
+        over, world.outcomes = world.outcomes, []
+        for one in over:
+            if world is self._ours:
+                self._by_endpoint[one.endpoint or "nobody"] += 1
+                self._by_why[str(one.why)] += 1
+            kept.append(msgspec.structs.replace(one, request=replace(one.request, prefix=())))
+
+    def _output_tokens(self, request: Request) -> int:
+        """How long its answer would be, drawn by what is believed of such."""
+        length: Length = self._lengths.of(request)
+        drawn = length.median_tokens * exp(self._chance.at("length", request.id).gauss(0.0, length.sigma))
+        return max(1, round(drawn))
+
+
+def _scattered(one: Stand) -> Stand:
+    """What is declared of an API is a median."""
+    if one.api is None:
+        return one
+    return replace(one, api=replace(one.api, ttft_spread=Spread(sigma=SCATTER)))
+
+
+def _beat(world: World) -> None:
+    """Something is always to happen, so that probes go on while nobody asks."""
+    world.loop.at(world.loop.now_s + PROBE_S, _beat, world)

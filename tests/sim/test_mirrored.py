@@ -1,0 +1,103 @@
+"""Mirrored requests are decided in a world that keeps pace: what is said to be sent is under way for a while."""
+
+from itertools import pairwise
+
+import pytest
+
+from tests import make as core
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Ended,
+    Line,
+    Price,
+    Request,
+    Segment,
+    Slo,
+    Started,
+)
+from tidegate.core.replay import replay
+from tidegate.core.router import Router
+from tidegate.core.why import Why
+from tidegate.sim.mirrored import Mirrored
+
+START_S = 1_700_000_000.0
+OWN = core.endpoint("own", concurrency=2, usd_per_s=1e-5)
+CLOUD = core.endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6))
+
+
+def request(number: int, at_s: float) -> Request:
+    return core.request(
+        f"m{number}",
+        arrived_s=START_S + at_s,
+        prompt_tokens=500,
+        prompt_bytes=2000,
+        slo=Slo(ttft_s=2.0),
+        worth_usd=0.01,
+    )
+
+
+def mirrored(lines: list[Line] | None = None, now: str | None = None, seed: int = 0) -> Mirrored:
+    write = (lambda _: None) if lines is None else lines.append
+    return Mirrored((CLOUD, OWN), core.policy(), start_s=START_S, now=now, journal=write, seed=seed)
+
+
+def went(decision: Decision) -> str:
+    return decision.plan[0].endpoint
+
+
+def test_what_would_be_under_way_fills_an_engine_and_leaves_it_again() -> None:
+    mirror = mirrored()
+    # Nobody is in a hurry who comes at once: three go where two have room, and the others wait or go away.
+    first = [mirror.take(request(number, 0.0)) for number in range(6)]
+    assert [went(one) for one in first[:2]] == ["own", "own"]
+    assert all(one.why is not Why.CHEAPEST_ON_TIME for one in first[2:])
+    assert went(mirror.take(request(9, 600.0))) == "own"
+    assert mirror.told().requests == 7
+    assert sum(mirror.told().by_endpoint.values()) == 6
+
+
+def test_what_it_tells_is_what_both_worlds_come_to() -> None:
+    mirror = mirrored(now="cloud")
+    for number in range(40):
+        mirror.take(request(number, 3.0 * number))
+    mirror.pass_until(START_S + 900.0)
+    found = mirror.told()
+    assert found.theirs is not None
+    assert found.saved_usd_per_1k is not None
+    assert found.ours.requests == found.theirs.requests == 40
+    assert found.theirs.away == 1.0
+    assert found.ours.away < 0.5
+    saved = found.theirs.usd_per_1k - found.ours.usd_per_1k
+    assert found.saved_usd_per_1k.figure == pytest.approx(saved)
+    assert saved > 0.0
+    assert found.gained == found.missed == 0
+
+
+def test_nothing_is_compared_where_nobody_said_where_all_goes() -> None:
+    mirror = mirrored()
+    mirror.take(request(0, 0.0))
+    found = mirror.told()
+    assert (found.theirs, found.saved_usd_per_1k, found.missed, found.gained) == (None, None, None, None)
+
+
+def test_its_journal_is_a_gateways_and_comes_out_again() -> None:
+    lines: list[Line] = []
+    mirror = mirrored(lines, now="cloud")
+    for number in range(30):
+        mirror.take(request(number, 0.2 * number))
+    mirror.pass_until(START_S + 900.0)
+    header = Segment(
+        version=JOURNAL_VERSION,
+        software="mirror",
+        policy=core.policy(),
+        endpoints=(CLOUD, OWN),
+        state=Router((CLOUD, OWN), core.policy()).snapshot(),
+    )
+    report = replay([Line(at_s=START_S, fact=header), *lines])
+    assert report.difference is None
+    assert report.decisions >= 30
+    assert all(one.at_s <= other.at_s for one, other in pairwise(lines))
+    assert len([1 for line in lines if isinstance(line.fact, Started)]) == len(
+        [1 for line in lines if isinstance(line.fact, Ended)]
+    )
