@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
     verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that needs nothing else")
 
+    verb = _verb(verbs, "switchback", "how two policies compare that are tried by turns on live traffic", _switchback)
+    verb.add_argument("--config", type=Path, default=CONFIG, help="the gateway's configuration (default: %(default)s)")
+
     verb = _verb(verbs, "audit", "how far from the best possible the decisions of a journal are", _audit)
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
 
@@ -201,6 +204,13 @@ def _demo(options: argparse.Namespace) -> int:
 def _preview(options: argparse.Namespace) -> int:
     # As for `simulate`.
     from tidegate.cli.preview import run
+
+    return run(options)
+
+
+def _switchback(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.switchback import run
 
     return run(options)
 

@@ -13,7 +13,7 @@ from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.rule import RuleTable
-from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 from tidegate.config.secret import Secret, SecretError
 from tidegate.core.model import ANYWHERE, LOCAL
 
@@ -28,6 +28,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     gateway: GatewayTable | None
     policy: PolicyTable | None
     budget: BudgetTable | None
+    switchback: SwitchbackTable | None
     classes: dict[str, ClassTable]
     rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]
@@ -47,6 +48,9 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         _policy(draft.policy, draft.gateway, problems)
     if draft.budget is not None:
         _budget(draft.budget, problems)
+    if draft.switchback is not None and draft.switchback.washout_s >= draft.switchback.block_s:
+        most = f"write less than {draft.switchback.block_s:g} seconds, or make blocks longer"
+        problems.add("switchback.washout_s", "nothing is left of a block", most)
     secrets: dict[str, Secret] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)

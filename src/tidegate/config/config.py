@@ -7,17 +7,21 @@ import msgspec
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.rule import RuleTable
-from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 from tidegate.config.secret import Secret
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's tables, and the secrets: by endpoint, and the admin's. Relative paths start at the file's folder."""
+    """The file's tables, and the secrets: by endpoint, and the admin's. Relative paths start at the file's folder.
+
+    `candidate` is the same with the policy that is tried by turns with this one; None where none is.
+    """
 
     file: Path
     gateway: GatewayTable
     policy: PolicyTable
     budget: BudgetTable
+    switchback: SwitchbackTable
     classes: dict[str, ClassTable]
     rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]
@@ -25,3 +29,4 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: dict[str, EndpointTable]
     secrets: dict[str, Secret]
     admin_key: Secret | None
+    candidate: "Config | None" = None

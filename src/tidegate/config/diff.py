@@ -14,6 +14,7 @@ SECTIONS = {
     "gateway": "gateway",
     "policy": "policy",
     "budget": "budget",
+    "switchback": "switchback",
     "class": "classes",
     "rule": "rules",
     "site": "sites",
@@ -95,7 +96,8 @@ def without_restart(running: Config, wanted: Config) -> Config:
     if _would_lie_open(running, wanted):
         admin_key = running.admin_key
         kept["gateway"] = msgspec.structs.replace(kept["gateway"], admin_key=running.gateway.admin_key)
-    return msgspec.structs.replace(wanted, **kept, admin_key=admin_key)
+    candidate = None if wanted.candidate is None else without_restart(running, wanted.candidate)
+    return msgspec.structs.replace(wanted, **kept, admin_key=admin_key, candidate=candidate)
 
 
 def _would_lie_open(running: Config, wanted: Config) -> bool:

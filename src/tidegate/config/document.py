@@ -8,7 +8,16 @@ from msgspec import Meta, field
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.rule import RULES_MAX, RuleTable
-from tidegate.config.schema import NAME, BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, Table
+from tidegate.config.schema import (
+    NAME,
+    BudgetTable,
+    ClassTable,
+    GatewayTable,
+    PolicyTable,
+    SiteTable,
+    SwitchbackTable,
+    Table,
+)
 
 _Name = Annotated[str, Meta(pattern=NAME)]
 
@@ -19,6 +28,7 @@ class Document(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gateway: GatewayTable = GatewayTable()
     policy: PolicyTable = PolicyTable()
     budget: BudgetTable = BudgetTable()
+    switchback: SwitchbackTable = SwitchbackTable()
     classes: Annotated[dict[_Name, ClassTable], Meta(description="Classes of requests.")] = field(
         name="class", default_factory=dict
     )

@@ -14,13 +14,13 @@ from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import ConfigError, Problem, Problems
 from tidegate.config.rule import RULES_MAX, RuleTable
-from tidegate.config.schema import BudgetTable, GatewayTable, PolicyTable, SiteTable
+from tidegate.config.schema import BudgetTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 
 FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 
 _NAMED = ("class", "site", "model", "endpoint")
 TABLES = ("policy", "budget", "rule", *_NAMED)
-"""The tables that say what is decided about, and how; `gateway` is the service's."""
+"""The tables that say what is decided about, and how; `gateway` and `switchback` are the service's."""
 
 
 def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = None) -> Config:
@@ -46,7 +46,7 @@ def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> C
 def _parsed(text: str, path: str, variables: Mapping[str, str] | None) -> Config:
     problems = Problems(path)
     tables = document(text, path)
-    unknown(tables, ("gateway", *TABLES), problems)
+    unknown(tables, ("gateway", "switchback", *TABLES), problems)
     config = checked(tables, Path(path), problems, variables)
     if config is None:
         raise ConfigError(problems.found)
@@ -65,16 +65,21 @@ def checked(
     if draft.gateway is not None and variables is not None:
         admin_key = door.check(draft.gateway, draft.folder, problems, variables)
     secrets = check(draft, problems, variables)
+    candidate = None
+    if draft.switchback is not None and draft.switchback.policy and not problems.found:
+        candidate = _candidate(tables, file, draft.switchback, problems, variables)
     if problems.found:
         return None
     assert draft.gateway is not None
     assert draft.policy is not None
     assert draft.budget is not None
+    assert draft.switchback is not None
     return Config(
         file=file,
         gateway=draft.gateway,
         policy=draft.policy,
         budget=draft.budget,
+        switchback=draft.switchback,
         classes=draft.classes,
         rules=draft.rules,
         sites=draft.sites,
@@ -82,7 +87,43 @@ def checked(
         endpoints=draft.endpoints,
         secrets=secrets,
         admin_key=admin_key,
+        candidate=candidate,
     )
+
+
+def policy_tables(file: Path) -> dict[str, Any]:
+    """The tables of a policy's file, which are well-formed; ConfigError tells everything that is wrong with them."""
+    shown = os.fspath(file)
+    tables, problems = document(read(shown), shown), Problems(shown)
+    unknown(tables, ("policy", "class", "rule"), problems)
+    convert(tables.get("policy", {}), "policy", PolicyTable, problems)
+    classes.read(tables, problems)
+    listed(tables, "rule", RuleTable, RULES_MAX, problems)
+    if problems.found:
+        raise ConfigError(problems.found)
+    return tables
+
+
+def _candidate(
+    tables: dict[str, Any],
+    file: Path,
+    switchback: SwitchbackTable,
+    problems: Problems,
+    variables: Mapping[str, str] | None,
+) -> Config | None:
+    """The same configuration with the tables of the policy that is tried."""
+    policy = file.parent / switchback.policy
+    try:
+        other = policy_tables(policy)
+    except ConfigError as error:
+        problems.found += error.problems
+        return None
+    found = Problems(f"{file} with {policy}")
+    # Of a candidate nothing is tried.
+    without = {name: table for name, table in tables.items() if name != "switchback"}
+    config = checked(without | other, file, found, variables)
+    problems.found += found.found
+    return config
 
 
 def read(path: str) -> str:
@@ -137,6 +178,7 @@ def _sections(folder: Path, tables: dict[str, Any], problems: Problems) -> Draft
         gateway=convert(tables.get("gateway", {}), "gateway", GatewayTable, problems),
         policy=convert(tables.get("policy", {}), "policy", PolicyTable, problems),
         budget=convert(tables.get("budget", {}), "budget", BudgetTable, problems),
+        switchback=convert(tables.get("switchback", {}), "switchback", SwitchbackTable, problems),
         classes=classes.read(tables, problems),
         rules=tuple(table for _, table in listed(tables, "rule", RuleTable, RULES_MAX, problems)),
         sites=named(tables, "site", SiteTable, problems),

@@ -31,6 +31,7 @@ from tidegate.config.schema import (
     SecretTable,
     SiteTable,
     SloTable,
+    SwitchbackTable,
     Table,
     TlsTable,
 )
@@ -41,6 +42,7 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("tls = { ... } in [gateway]", TlsTable),
     ("[policy]", PolicyTable),
     ("[budget]", BudgetTable),
+    ("[switchback]", SwitchbackTable),
     ("[class.NAME]", ClassTable),
     ("slo = { ... } in [class.NAME]", SloTable),
     ("[[rule]]", RuleTable),
@@ -80,7 +82,7 @@ One TOML file. An unknown setting is an error, and so is every contradiction; al
 what to do about it. Relative paths start at the folder of the file. Names of classes, sites and endpoints consist of
 lower-case letters, digits, `.`, `_` and `-`, at most 64 characters; no site is called `local` or `anywhere`.
 
-`[gateway]`, `[policy]` and `[budget]` may be left out. At least one site and one endpoint are needed:
+`[gateway]`, `[policy]`, `[budget]` and `[switchback]` may be left out. At least one site and one endpoint are needed:
 
 ```toml
 [site.home]

@@ -326,6 +326,47 @@ class BudgetTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = True
 
 
+class SwitchbackTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another policy, tried on live traffic by turns with the one in this file, until it is known which is better."""
+
+    policy: Annotated[
+        Text,
+        Meta(
+            description="File with `[policy]`, `[class]` and `[[rule]]` as they would be, as for `tidegate preview`; "
+            "relative to this one. Left out, nothing is tried."
+        ),
+    ] = ""
+    block_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,  # what is shorter is all washout
+            le=86_400,  # a week of pairs says nothing yet
+            description="How long each has everything, in seconds. Long beside the time that requests and queues take, "
+            "and short beside a day's swings.",
+        ),
+    ] = 900.0
+    washout_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=43_200,  # half of the longest block
+            description="Of each block, the first seconds count for neither: what the other one began is still there.",
+        ),
+    ] = 60.0
+    pairs_max: Annotated[
+        int,
+        Meta(
+            ge=4,  # the first three only say how large differences are
+            le=10_000,
+            description="After so many pairs of blocks it ends, whatever is known: two days of blocks by default.",
+        ),
+    ] = 96
+    file: Annotated[
+        Text,
+        Meta(min_length=1, description="Where the trial is written down, to outlive restarts; relative to this file."),
+    ] = "switchback.json"
+
+
 LimitMs = Annotated[
     float,
     Meta(

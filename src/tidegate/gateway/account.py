@@ -262,6 +262,15 @@ class Account:
         )
         if told is not None:
             self._dispatch.tell(told, now_s)
+        if self._dispatch.switchback is not None:
+            self._dispatch.switchback.over(
+                request,
+                _ENDINGS.get(outcome, Ending.FAILED),
+                ttft_s=ttft_s,
+                e2e_s=now_s - request.arrived_s,
+                output_tokens=None if output_tokens is None else output_tokens + said_tokens,
+                usd=self.spent_usd,
+            )
         self._dispatch.metrics.request_ended(request.klass, outcome, ttft_s, now_s - request.arrived_s)
         self._grant.end(request, self._used_tokens, now_s)
         if request.key:

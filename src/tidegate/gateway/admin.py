@@ -28,7 +28,7 @@ from tidegate.wire.errors import BadRequest, error_body
 
 # Kubernetes' probes carry no secret, and learn nothing.
 _UNGUARDED = frozenset({"/livez", "/readyz"})
-_ROUTES = f"/livez, /readyz, /metrics, /api/state, /api/decisions/ID, {ROUTES}"
+_ROUTES = f"/livez, /readyz, /metrics, /api/state, /api/decisions/ID, /api/switchback, {ROUTES}"
 
 
 class Admin:
@@ -97,6 +97,9 @@ class Admin:
             exchange.respond(200, ((b"content-type", b"text/plain; version=0.0.4"),), self._exposition())
         elif path == "/api/state":
             exchange.respond(200, (JSON,), msgspec.json.encode(self._state()))
+        elif path == "/api/switchback":
+            switchback = self._dispatch.switchback
+            exchange.respond(200, (JSON,), msgspec.json.encode(None if switchback is None else switchback.told))
         elif path.startswith("/api/decisions/"):
             self._decision(exchange, path.removeprefix("/api/decisions/"))
         else:

@@ -27,6 +27,7 @@ from tidegate.gateway.handle import Handler
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reload import Reloader
 from tidegate.gateway.spending import Spending
+from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.timekeeper import Timekeeper
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
@@ -76,6 +77,8 @@ class Gateway:
             on_problem=lambda text: self.log.event("error", text),
         )
         self.reloader = Reloader(config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics)
+        self.switchback = Switchback(config, self.reloader.put, clock=clock, log=self.log)
+        self.switchback.overrides = lambda: self.router.overrides
         # The pools belong to a running loop, so the rest is made in `start`.
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
@@ -104,6 +107,7 @@ class Gateway:
             spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
         )
+        dispatch.switchback = self.switchback
         self.keeper.begin(dispatch)
         self.fleet = Fleet(dispatch, self.clock)
         self._take_over(await self.fleet.prepare(built))
@@ -145,7 +149,7 @@ class Gateway:
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
         self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
-        jobs = (auth.watch(), self.reloader.watch(), self.timekeeper.watch())
+        jobs = (auth.watch(), self.reloader.watch(), self.timekeeper.watch(), self.switchback.watch())
         self._tasks = [asyncio.create_task(job) for job in jobs]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
@@ -164,6 +168,8 @@ class Gateway:
             self._renew(self._tls, built.gateway.tls)
         doubted = self._doubted() if by_hand else frozenset[str]()
         if built == self._built and not doubted:
+            if by_hand:
+                self.switchback.configure(config)
             return
         members = await self.fleet.prepare(built, doubted)
         try:
@@ -185,6 +191,8 @@ class Gateway:
         self._admin.guard(built.gateway.admin_key)
         self.keeper.configure(built)
         self.metrics.forget(frozenset(members))
+        if by_hand:
+            self.switchback.configure(config)
 
     def _doubted(self) -> frozenset[str]:
         """Endpoints whose models are not what they were at first."""

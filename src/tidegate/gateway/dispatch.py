@@ -32,6 +32,7 @@ from tidegate.core.router import Router
 from tidegate.core.why import Why
 from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.spending import Spending
+from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
@@ -99,6 +100,8 @@ class Dispatch:
         self.guests: dict[str, Callable[[], None]] = {}
         # By endpoint, who looks at the way there when it is in doubt.
         self.lookers: dict[str, Callable[[], None]] = {}
+        # Who counts what becomes of requests, where two settings are tried by turns.
+        self.switchback: Switchback | None = None
         # By endpoint, who loads its model for nobody in particular.
         self.warmers: dict[str, Callable[[], None]] = {}
         self._policy = policy

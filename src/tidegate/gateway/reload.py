@@ -57,7 +57,7 @@ class Reloader:
         metrics: Metrics,
     ) -> None:
         """`config` is in force. `source` raises ConfigError;"""
-        self.config = config
+        self.config = self._in_force = config
         self.since_s = clock.now_s()
         self.last: Outcome | None = None
         self._source = source
@@ -106,11 +106,20 @@ class Reloader:
             return
         async with self._lock:
             try:
-                await self._put_in_force(self.config, by_hand=False)
+                await self._put_in_force(self._in_force, by_hand=False)
             except (OSError, LedgerError) as error:
                 self._log.event("error", "the prices of the day are not in force", reason=str(error))
             else:
                 self._day = today
+
+    async def put(self, config: Config) -> None:
+        """Put these in force until they are put back or reloaded, and take them for no others than those of the file.
+
+        Raises OSError or LedgerError, and then what was in force still is.
+        """
+        async with self._lock:
+            await self._put_in_force(config, by_hand=False)
+            self._in_force = config
 
     async def close(self) -> None:
         """Reload no more."""
@@ -131,7 +140,7 @@ class Reloader:
             if not dry_run:
                 possible = without_restart(self.config, wanted)
                 await self._put_in_force(possible, by_hand=True)
-                self.config = possible
+                self.config = self._in_force = possible
                 if not all(change.at_restart for change in changes):
                     self.since_s = self._clock.now_s()
         except ConfigError as error:

@@ -10,6 +10,7 @@ import msgspec
 
 from tidegate.config import build, classes, rule
 from tidegate.config.convert import convert, listed
+from tidegate.config.load import policy_tables
 from tidegate.config.problem import ConfigError, Problems, join
 from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import PolicyTable
@@ -18,7 +19,6 @@ from tidegate.core.condition import All, Comparison, Condition, Not, Some
 from tidegate.core.model import Endpoint, Policy, Request, RequestClass, replace
 from tidegate.core.ruled import features, rulings
 from tidegate.core.ruling import Rule
-from tidegate.sim.scenario import policy_tables
 
 # What requests take from their class, unless they say it themselves. Where data may go is not among it: that is what
 # class, key and request allow together, and the journal does not say which of them.

@@ -7,16 +7,14 @@ from typing import Any
 
 import msgspec
 
-from tidegate.config import build, classes, groups
+from tidegate.config import build, groups
 from tidegate.config.cap import Cap
 from tidegate.config.config import Config
 from tidegate.config.convert import convert, listed, unknown
 from tidegate.config.endpoint import EngineKind
-from tidegate.config.load import TABLES, checked, document, read
+from tidegate.config.load import TABLES, checked, document, policy_tables, read
 from tidegate.config.moment import since_epoch_s
 from tidegate.config.problem import ConfigError, Problems, join, nearest
-from tidegate.config.rule import RULES_MAX, RuleTable
-from tidegate.config.schema import PolicyTable
 from tidegate.core.model import Endpoint, Likeness, Policy, RequestClass, replace
 from tidegate.core.ruling import Rule
 from tidegate.sim import checks, profiles
@@ -124,19 +122,6 @@ def parse(
         faults=faults,
         bounds=bounds,
     )
-
-
-def policy_tables(file: Path) -> dict[str, Any]:
-    """The tables of a policy's file, which are well-formed."""
-    shown = os.fspath(file)
-    tables, problems = document(read(shown), shown), Problems(shown)
-    unknown(tables, ("policy", "class", "rule"), problems)
-    convert(tables.get("policy", {}), "policy", PolicyTable, problems)
-    classes.read(tables, problems)
-    listed(tables, "rule", RuleTable, RULES_MAX, problems)
-    if problems.found:
-        raise ConfigError(problems.found)
-    return tables
 
 
 def _world(tables: dict[str, Any], problems: Problems) -> WorldTable | None:
