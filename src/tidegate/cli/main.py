@@ -104,6 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "switchback", "how two policies compare that are tried by turns on live traffic", _switchback)
     verb.add_argument("--config", type=Path, default=CONFIG, help="the gateway's configuration (default: %(default)s)")
 
+    verb = _verb(verbs, "backtest", "how far the simulator is from this installation, and whether too far", _backtest)
+    verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
+    verb.add_argument(
+        "--ratio",
+        type=_positive,
+        default=0.25,
+        help="so far off may dollars and times be (default: %(default)s)",
+    )
+    verb.add_argument(
+        "--points", type=_positive, default=5.0, help="and so many points of shares (default: %(default)s)"
+    )
+    verb.add_argument("--publish", type=Path, metavar="FILE", help="write the figures as metrics, for Prometheus")
+
     verb = _verb(verbs, "audit", "how far from the best possible the decisions of a journal are", _audit)
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
 
@@ -208,6 +221,13 @@ def _preview(options: argparse.Namespace) -> int:
     return run(options)
 
 
+def _backtest(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.backtest import run
+
+    return run(options)
+
+
 def _switchback(options: argparse.Namespace) -> int:
     # As for `simulate`.
     from tidegate.cli.switchback import run
@@ -256,6 +276,16 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= PORT_MAX:
         raise argparse.ArgumentTypeError(f"a number from 0 to {PORT_MAX} is expected: three more ports follow it")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
 
 
 def _seed(text: str) -> int:

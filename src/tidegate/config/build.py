@@ -42,6 +42,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     journal_total_bytes: int
     state: Path | None
     state_s: float
+    backtest_s: float
     request_timeout_s: float
     body_bytes_max: int
     log: Path | None
@@ -235,6 +236,7 @@ def _gateway(config: Config) -> Gateway:
         journal_total_bytes=table.journal_total_mib * MIB,
         state=state,
         state_s=table.state_s,
+        backtest_s=table.backtest_s,
         request_timeout_s=table.request_timeout_s,
         body_bytes_max=table.body_mib_max * MIB,
         log=None if table.log == "-" else folder / table.log,

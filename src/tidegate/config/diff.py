@@ -34,6 +34,7 @@ _AT_RESTART = {
         "journal_total_mib",
         "state",
         "state_s",
+        "backtest_s",
         "body_mib_max",
         "log",
         "connections_max",

@@ -133,6 +133,16 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "against the ten minutes after which half is forgotten anyway, and a MB an hour for each endpoint.",
         ),
     ] = 30.0
+    backtest_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=30 * 86_400,  # a month: then it tells nothing of today
+            description="Time between two looks at how far the simulator is from this installation (`tidegate "
+            "backtest` of the journal, in a process of its own at the lowest priority): a day is usual. 0 is never, "
+            "since it takes a core for a while.",
+        ),
+    ] = 0.0
     request_timeout_s: Annotated[
         float,
         Meta(

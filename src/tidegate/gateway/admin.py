@@ -18,6 +18,7 @@ from tidegate.gateway.control import ROUTES, Control, refuse_strangers
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.keep import Keeper
+from tidegate.gateway.rehearsal import Rehearsed
 from tidegate.gateway.reply import JSON, Headers
 from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Cap, Status
@@ -42,6 +43,7 @@ class Admin:
         journal: Journal | None,
         keeper: Keeper,
         canaries: Callable[[], Mapping[str, Canary]],
+        rehearsed: Callable[[], Rehearsed | None],
         classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
@@ -53,6 +55,7 @@ class Admin:
         self._journal = journal
         self._keeper = keeper
         self._canaries = canaries
+        self._rehearsed = rehearsed
         self._classes = classes
         self._servers = servers
         self._control = control
@@ -200,6 +203,7 @@ class Admin:
             "shares": dispatch.router.shares(now_s),
             "endpoints": endpoints,
             "learned": self._keeper.status(),
+            "simulator": self._rehearsed(),
         }
 
     def _decision(self, exchange: Exchange, decision_id: str) -> None:

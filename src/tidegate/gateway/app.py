@@ -25,6 +25,7 @@ from tidegate.gateway.explainer import Explainer
 from tidegate.gateway.fleet import Fleet, Member
 from tidegate.gateway.handle import Handler
 from tidegate.gateway.keep import Keeper
+from tidegate.gateway.rehearsal import Rehearsal
 from tidegate.gateway.reload import Reloader
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.switchback import Switchback
@@ -78,6 +79,9 @@ class Gateway:
         )
         self.reloader = Reloader(config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics)
         self.switchback = Switchback(config, self.reloader.put, clock=clock, log=self.log)
+        self.rehearsal = Rehearsal(
+            settings.journal, settings.backtest_s, clock=clock, log=self.log, metrics=self.metrics
+        )
         self.switchback.overrides = lambda: self.router.overrides
         # The pools belong to a running loop, so the rest is made in `start`.
         self._tasks: list[asyncio.Task[None]] = []
@@ -137,6 +141,7 @@ class Gateway:
             journal=self.journal,
             keeper=self.keeper,
             canaries=self.fleet.canaries,
+            rehearsed=lambda: self.rehearsal.last,
             classes=lambda: self._built.classes,
             control=Control(dispatch, self.reloader, self.keeper),
             servers=self._servers,
@@ -149,7 +154,8 @@ class Gateway:
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
         self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
-        jobs = (auth.watch(), self.reloader.watch(), self.timekeeper.watch(), self.switchback.watch())
+        watchers = (auth, self.reloader, self.timekeeper, self.switchback, self.rehearsal)
+        jobs = [watcher.watch() for watcher in watchers]
         self._tasks = [asyncio.create_task(job) for job in jobs]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")

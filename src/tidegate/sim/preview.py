@@ -173,11 +173,17 @@ def blocks_of(times: Sequence[float]) -> list[int]:
 
 
 def interval(
-    differences: Sequence[float], blocks: Sequence[int], wrong: float = 0.0, *, least: float = 0.0
+    differences: Sequence[float],
+    blocks: Sequence[int],
+    wrong: float = 0.0,
+    *,
+    least: float = 0.0,
+    another_day: bool = True,
 ) -> Interval:
     """The mean, and where it lies on another day: as stretches of this one scatter, and as far as the twin is `wrong`.
 
-    Another day scatters as this one does, so that both count; and one difference of `least` more may always be.
+    Another day scatters as this one does, so that both count; without it, where it would lie had this day been longer.
+    One difference of `least` more may always be.
     """
     count = len(differences)
     if not count:
@@ -194,7 +200,7 @@ def interval(
     variance = (variance * size / (size - 1) if size > 1 else 0.0) + (least / count) ** 2
     # What is wrong of both policies alike cancels out; what is wrong of one alone is taken for as much as of a share.
     model = wrong * min(1.0, _touched(differences))
-    half = _t90(size - 1) * sqrt(2.0 * variance + model * model)
+    half = _t90(size - 1) * sqrt((2.0 if another_day else 1.0) * variance + model * model)
     return Interval(figure=mean, low=mean - half, high=mean + half)
 
 

@@ -149,12 +149,14 @@ def placed(stands: Mapping[str, Stand], world: World, chance: Chance) -> dict[st
 # --- from a journal -----------------------------------------------------------------------------------------------
 
 
-def twin(observed: Observed, router: Router, *, seed: int = 0) -> Twin:
-    """The world that a journal shows; `router` knows what was known at its end.
+def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed | None = None) -> Twin:
+    """The world that a journal shows; `router` knows what was known at its end. It is asked what came in the journal,
+    or what came `later`, and then who decides begins with what was known in between.
 
     Raises `ObservedError` where nobody asked for anything in it.
     """
-    if not observed.asked:
+    asked = observed if later is None else later
+    if not asked.asked:
         raise ObservedError("nobody asked for anything in this journal")
     prefixes = {one.request.id: one.request.prefix for one in observed.asked}
     stands = {
@@ -165,12 +167,12 @@ def twin(observed: Observed, router: Router, *, seed: int = 0) -> Twin:
     return Twin(
         endpoints=observed.endpoints,
         stands=stands,
-        jobs=_jobs(observed, seed),
-        faults=_faults(observed, stands),
-        state=revived(observed.state, kept, observed.start_s),
-        start_s=observed.start_s,
-        end_s=observed.end_s,
-        left=frozenset(one.request.id for one in observed.asked if one.outcome.outcome == LEFT),
+        jobs=_jobs(asked, seed),
+        faults=_faults(asked, stands),
+        state=revived(observed.state if later is None else router.state, kept, asked.start_s),
+        start_s=asked.start_s,
+        end_s=asked.end_s,
+        left=frozenset(one.request.id for one in asked.asked if one.outcome.outcome == LEFT),
     )
 
 

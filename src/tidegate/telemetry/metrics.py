@@ -161,6 +161,19 @@ TABLE: tuple[Spec, ...] = (
         labels=("endpoint",),
         help="Mean difference of log-probabilities between the last reading and the reference.",
     ),
+    Spec(
+        name="simulator_error",
+        type="gauge",
+        labels=("figure",),
+        help="How far the simulator is from this installation, by `tidegate backtest`: shares of dollars and times, "
+        "or of all requests. Absent before the first look.",
+    ),
+    Spec(
+        name="simulator_drifted",
+        type="gauge",
+        labels=("figure",),
+        help="1 where that is further than it may be, beyond chance.",
+    ),
     Spec(name="drifted", type="gauge", labels=("endpoint",), help="1 where the model is no longer what it was."),
     Spec(name="rtt_seconds", type="gauge", labels=("endpoint",), help="Round trip as the estimator has it."),
     Spec(
@@ -284,6 +297,7 @@ class Metrics:
             "loop_lag_seconds": Histogram(SHORT_SECONDS),
         }
         self._distance_nats: dict[tuple[str, ...], float] = {}
+        self._simulated: dict[tuple[str, ...], tuple[float, bool]] = {}
         self._decision_s = self._single["decision_seconds"]
         self._loop_lag_s = self._single["loop_lag_seconds"]
 
@@ -377,6 +391,10 @@ class Metrics:
         for labels in [labels for labels in self._distance_nats if labels[0] not in endpoints]:
             del self._distance_nats[labels]
 
+    def simulated(self, figures: Mapping[str, tuple[float, bool]]) -> None:
+        """How far off the simulator is in each, and whether that is too far."""
+        self._simulated = {(figure,): told for figure, told in figures.items()}
+
     def canary_read(self, endpoint: str, outcome: str, distance_nats: float | None) -> None:
         """A canary's reading came to this; the distance is None where there was nothing to compare."""
         self._counters["canary_readings"].add((endpoint, outcome))
@@ -420,6 +438,8 @@ class Metrics:
             "static_rule": {(): float(overrides.static)},
             "http_connections": {(): float(http.connections)},
             "canary_distance_nats": dict(self._distance_nats),
+            "simulator_error": {labels: error for labels, (error, _) in self._simulated.items()},
+            "simulator_drifted": {labels: float(drifted) for labels, (_, drifted) in self._simulated.items()},
         }
         for model in endpoints:
             state = model.state

@@ -1,0 +1,90 @@
+"""Has the simulator held against what came, by `tidegate backtest`, in a process of its own at the lowest priority."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.core.model import Record
+from tidegate.telemetry.log import Log
+from tidegate.telemetry.metrics import Metrics
+
+# Of 200,000 requests, on a core that others need.
+TIMEOUT_S = 3600.0
+# Its exit status where a figure is too far off; beyond it, the journal does not tell enough.
+_DRIFTED = 1
+_PROBLEM_CHARACTERS = 300
+_LOWEST = 19
+
+
+class Figure(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """How far off one figure is, as `tidegate backtest` tells it, and how far it may be."""
+
+    figure: str
+    error: float
+    low: float
+    high: float
+    within: float
+
+
+class Rehearsed(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The last look. `problem` is why it says nothing, if so."""
+
+    at_s: float = 0.0
+    off: tuple[Figure, ...] = ()
+    drifted: tuple[str, ...] = ()
+    problem: str = ""
+
+
+class Rehearsal:
+    """One look each `every_s`; 0 is never. `last` is what it said, None before the first."""
+
+    def __init__(self, journal: Path | None, every_s: float, *, clock: Clock, log: Log, metrics: Metrics) -> None:
+        self._journal, self._every_s = journal, every_s
+        self._clock, self._log, self._metrics = clock, log, metrics
+        self.last: Rehearsed | None = None
+
+    async def watch(self) -> None:
+        """Look now and then, for as long as it runs."""
+        if self._journal is None or not self._every_s:
+            return
+        while True:
+            await asyncio.sleep(self._every_s)
+            await self.look(self._journal)
+
+    async def look(self, journal: Path) -> None:
+        """Once, and tell what it came to."""
+        found = msgspec.structs.replace(await _asked(journal), at_s=self._clock.now_s())
+        self.last = found
+        if found.problem:
+            self._log.event("info", "simulator not held against the journal", reason=found.problem)
+            return
+        self._metrics.simulated({one.figure: (one.error, one.figure in found.drifted) for one in found.off})
+        if found.drifted:
+            off = {one.figure: one.error for one in found.off if one.figure in found.drifted}
+            self._log.event("warning", "simulator drifted: previews and audits are off", **off)
+
+
+async def _asked(journal: Path) -> Rehearsed:
+    """What the command says. Its process never outlives this."""
+    verb = ("-m", "tidegate.cli.main", "backtest", "--json", str(journal))
+    child: Process | None = None
+    try:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, *verb, stdout=PIPE, stderr=PIPE, preexec_fn=lambda: os.nice(_LOWEST)
+        )
+        async with asyncio.timeout(TIMEOUT_S):
+            out, error = await child.communicate()
+        if child.returncode not in (0, _DRIFTED):
+            return Rehearsed(problem=error.decode("utf-8", "replace").strip()[-_PROBLEM_CHARACTERS:] or "it ended")
+        return msgspec.json.decode(out, type=Rehearsed)
+    except (OSError, msgspec.DecodeError) as error:  # it did not start, or took too long
+        return Rehearsed(problem=type(error).__name__)
+    finally:
+        if child is not None and child.returncode is None:
+            child.kill()
+            await child.wait()

@@ -1,0 +1,69 @@
+"""`tidegate backtest`, from a journal to a table, JSON, metrics and an exit status."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.sim.week import Week
+from tidegate.cli.main import main
+from tidegate.core.model import Line
+from tidegate.telemetry.segments import SegmentName
+
+
+def written(folder: Path, lines: list[Line]) -> Path:
+    folder.mkdir(parents=True)
+    name, _ = SegmentName.first(1_000.0).create(folder)
+    (folder / str(name)).write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("backtest") / "journal", Week(count=500).lines)
+
+
+def test_a_journal_is_held_against_itself_and_published(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    metrics = tmp_path / "tidegate.prom"
+    assert main(["backtest", str(journal), "--publish", str(metrics)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("A twin of 250 requests, asked the 250 that came from 1970-01-01T00:1")
+    assert said.rstrip().endswith("no alarm")
+    assert [line.split("{")[0] for line in metrics.read_text().splitlines() if "ttft" in line] == [
+        "tidegate_simulator_error",
+        "tidegate_simulator_drifted",
+    ]
+    assert 'tidegate_simulator_drifted{figure="ttft"} 0\n' in metrics.read_text()
+    assert main(["backtest", str(journal), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["drifted"] == []
+    assert [one["figure"] for one in found["off"]] == ["kept", "away", "dollars", "ttft", "e2e"]
+
+
+def test_what_is_too_far_off_is_an_alarm_and_status_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    slow = Week(count=900, befalls=lambda world, _, api: world.loop.at(1_045.0, setattr, api.api, "slowdown", 8.0))
+    assert main(["backtest", str(written(tmp_path / "journal", slow.lines))]) == 1
+    said = capsys.readouterr().out
+    assert "too far" in said
+    assert "alarm:" in said
+
+
+def test_what_cannot_be_told_is_status_two_and_says_why(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backtest", str(tmp_path / "none")]) == 2
+    assert "no such file or folder" in capsys.readouterr().err
+    assert main(["backtest", str(written(tmp_path / "few", Week(count=50).lines))]) == 2
+    assert "too few" in capsys.readouterr().err
+    assert main(["backtest", str(journal), "--publish", str(tmp_path / "none" / "a.prom")]) == 2
+    assert "--publish" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["backtest", str(journal), "--ratio", "0"])
+    assert "no number above 0" in capsys.readouterr().err
