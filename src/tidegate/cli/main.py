@@ -96,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     _declare_simulate(verb)
     verb.set_defaults(run=_simulate)
 
+    _declare_suite(verbs)
+
     verb = _verb(verbs, "preview", "another policy on the traffic of a journal, before it is in force", _preview)
     verb.add_argument("policy", type=Path, help="a file with [policy], [class] and [[rule]] as they would be")
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
@@ -162,6 +164,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _declare_suite(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    test = _verb(verbs, "test", "play scenarios, and say which bounds do not hold", _test)
+    test.add_argument("--policy", type=Path, metavar="FILE", help="a policy in place of the scenarios' own")
+    test.add_argument("--junit", type=Path, metavar="FILE", help="write what build servers read")
+
+    parser = verbs.add_parser("policy", help="compare policies", description="Compare policies.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    diff = _verb(kinds, "diff", "what differs between two policies, and what comes of it in scenarios", _policy_diff)
+    diff.add_argument("old", metavar="OLD", help="a file with [policy], [class] and [[rule]]; - is the scenarios' own")
+    diff.add_argument("new", metavar="NEW", help="the same")
+    diff.add_argument("--markdown", type=Path, metavar="FILE", help="write it for the discussion of a change")
+
+    for verb in (test, diff):
+        verb.add_argument("scenarios", type=Path, nargs="+", help="files, and folders of them")
+        verb.add_argument("--seeds", type=_count, metavar="N", help="play each with so many seeds, 0 to N - 1")
+        verb.add_argument(
+            "--jobs",
+            type=_count,
+            default=os.cpu_count() or 1,
+            help="at once (default: all cores, %(default)s)",
+        )
+
+
 def _declare_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", type=Path, help="a scenario's file, as in scenarios/")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="a public trace in place of the scenario's traffic")
@@ -219,6 +244,20 @@ def _preview(options: argparse.Namespace) -> int:
     from tidegate.cli.preview import run
 
     return run(options)
+
+
+def _test(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.suite import test
+
+    return test(options)
+
+
+def _policy_diff(options: argparse.Namespace) -> int:
+    # As for `simulate`.
+    from tidegate.cli.suite import diff
+
+    return diff(options)
 
 
 def _backtest(options: argparse.Namespace) -> int:

@@ -9,8 +9,9 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What one request came to. Times count from its arrival, None where it did not come so far.
 
     `why` is the reason of its last decision, `outcome` one of `ok`, `refused`, `failed`, `failed_mid_stream`, and
-    `timed_out`. `usd` is what all its attempts cost, paid to others or in running our own. Of the attempt that served
-    it, `predicted_s` is the time to first content that was predicted when it was sent, and `measured_s` what it was.
+    `timed_out`. Its data was `sent` to these endpoints, by whatever attempt. `usd` is what all its attempts cost, paid
+    to others or in running our own. Of the attempt that served it, `predicted_s` is the time to first content that was
+    predicted when it was sent, and `measured_s` what it was.
     """
 
     request: Request
@@ -27,6 +28,7 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     cached_tokens: int
     output_tokens: int
     usd: float
+    sent: tuple[str, ...] = ()
 
     @property
     def ended_s(self) -> float:

@@ -18,6 +18,7 @@ _BOUNDS: dict[str, str] = {
     "attainment_min": "attainment",
     "refused_share_max": "refused_share",
     "failed_share_max": "failed_share",
+    "away_share_max": "away_share",
     "kept_per_s_min": "kept_per_s",
     "usd_per_hour_max": "usd_per_hour",
     "usd_per_1k_kept_max": "usd_per_1k_kept",
@@ -56,7 +57,8 @@ class Group(Record, frozen=True, kw_only=True, omit_defaults=False):
     """The requests of one class, or all of them.
 
     `kept` are those whose whole promise was kept; `attainment` is their share, and goodput what there is of them each
-    second. Times are of those that were served, but `held_s`, which is of those that were held.
+    second. Of `away_share` the data was sent to a site that is not local, by whatever attempt. Times are of those that
+    were served, but `held_s`, which is of those that were held.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Group(Record, frozen=True, kw_only=True, omit_defaults=False):
     attainment: float
     refused_share: float
     failed_share: float
+    away_share: float
     held_share: float
     kept_per_s: float
     kept_tokens_per_s: float
@@ -164,7 +167,11 @@ def report(scenario: Scenario, policy: str, played: Played) -> Report:
     named: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         named.setdefault(klass(outcome), []).append(outcome)
-    groups = (group(ALL, outcomes, elapsed_s), *(group(name, named[name], elapsed_s) for name in sorted(named)))
+    away = frozenset(endpoint.name for endpoint in scenario.endpoints if not endpoint.local)
+    groups = (
+        group(ALL, outcomes, elapsed_s, away),
+        *(group(name, named[name], elapsed_s, away) for name in sorted(named)),
+    )
     return Report(
         scenario=scenario.name,
         policy=policy,
@@ -186,8 +193,8 @@ def klass(outcome: Outcome) -> str:
     return outcome.request.klass.partition("/")[0]
 
 
-def group(name: str, outcomes: Sequence[Outcome], elapsed_s: float) -> Group:
-    """The figures of some requests, over so many seconds."""
+def group(name: str, outcomes: Sequence[Outcome], elapsed_s: float, away: frozenset[str] = frozenset()) -> Group:
+    """The figures of some requests, over so many seconds; `away` are the endpoints that are not local."""
     requests = len(outcomes)
     served = [o for o in outcomes if o.outcome == "ok"]
     kept = [o for o in outcomes if o.kept]
@@ -208,6 +215,7 @@ def group(name: str, outcomes: Sequence[Outcome], elapsed_s: float) -> Group:
         attainment=_share(len(kept), requests),
         refused_share=_share(refused, requests),
         failed_share=_share(failed + timed_out, requests),
+        away_share=sum(not away.isdisjoint(o.sent) for o in outcomes) / max(1, requests),
         held_share=_share(len(held_s), requests),
         kept_per_s=len(kept) / elapsed_s,
         kept_tokens_per_s=sum(o.output_tokens for o in kept) / elapsed_s,

@@ -87,6 +87,7 @@ def parse(
 ) -> Scenario:
     """The scenario in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
     file, tables = Path(path), document(text, path)
+    tables = _configured(tables, file.parent) | tables
     if policy is not None:
         tables |= policy_tables(policy)
         path = f"{path} with {policy}"
@@ -122,6 +123,21 @@ def parse(
         faults=faults,
         bounds=bounds,
     )
+
+
+def _configured(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tables of the configuration that a scenario names."""
+    world = tables.get("world")
+    named = world.get("config") if isinstance(world, dict) else None
+    if not isinstance(named, str) or not named:
+        # What is no text is told with everything else that is wrong.
+        return {}
+    path = os.fspath(folder / named)
+    found, problems = document(read(path), path), Problems(path)
+    unknown(found, ("gateway", "switchback", *TABLES), problems)
+    if problems.found:
+        raise ConfigError(problems.found)
+    return {key: value for key, value in found.items() if key in TABLES}
 
 
 def _world(tables: dict[str, Any], problems: Problems) -> WorldTable | None:

@@ -26,6 +26,13 @@ Tokens = Annotated[int, Meta(ge=0, le=100_000_000)]  # the longest context a con
 class WorldTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The world as a whole."""
 
+    config: Annotated[
+        Text,
+        Meta(
+            description="A configuration, relative to this file, whose tables count where the scenario has none of "
+            "that name: so that what is tested is what is served. Its `[gateway]` and `[switchback]` play no part."
+        ),
+    ] = ""
     seed: Annotated[
         int,
         Meta(
@@ -225,6 +232,13 @@ class BoundsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     refused_share_max: Annotated[Share | None, Meta(description="Share that is refused.")] = None
     failed_share_max: Annotated[
         Share | None, Meta(description="Share that fails or times out, of which a client sees an error.")
+    ] = None
+    away_share_max: Annotated[
+        Share | None,
+        Meta(
+            description="Share whose data is sent to a site that is not local, by whatever attempt, also one that "
+            "fails: 0 where nothing may leave."
+        ),
     ] = None
     kept_per_s_min: Annotated[Number | None, Meta(description="Promises kept each second: the goodput.")] = None
     usd_per_hour_max: Annotated[Number | None, Meta(description="Dollars an hour.")] = None

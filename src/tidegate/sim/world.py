@@ -66,6 +66,7 @@ class _Drive:
         "held_since_s",
         "job",
         "relayed",
+        "sent",
         "timer",
         "usd",
     )
@@ -74,6 +75,8 @@ class _Drive:
         self.job = self.came = job
         self.flight = Flight(stall_s=stall_s)
         self.attempts: dict[str, Attempt] = {}
+        # Where any attempt went, in the order of the first there.
+        self.sent: dict[str, None] = {}
         # Whose content its client was given last.
         self.relayed: Attempt | None = None
         self.decision: Decision | None = None
@@ -420,6 +423,7 @@ class World:
         timed = request.prompt_bytes >= self.router.endpoint(name).telling_bytes
         attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
         self.in_flight[name] += 1
+        drive.sent[name] = None
         self._tell(started(request, name, hedge=action.hedge))
         attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
         self._balanced(name)
@@ -506,6 +510,7 @@ class World:
                 cached_tokens=0 if attempt is None else attempt.cached_tokens,
                 output_tokens=output_tokens,
                 usd=drive.usd,
+                sent=tuple(drive.sent),
             )
         )
         assert self._traffic is not None, "somebody asked"

@@ -1,0 +1,172 @@
+"""Scenarios as tests of a policy: whether all bounds hold, and what another policy makes of them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidegate.config.load import document, policy_tables, read
+from tidegate.config.problem import ConfigError, Problem, join
+from tidegate.core.model import Record
+from tidegate.sim.outcome import Outcome
+from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, interval
+from tidegate.sim.report import Mark, report
+from tidegate.sim.scenario import OWN, Scenario, load
+from tidegate.sim.stage import play
+from tidegate.sim.traces import BadTrace
+
+
+class Tested(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One scenario with one seed: its bounds, or why it could not be played."""
+
+    scenario: str
+    seed: int
+    marks: tuple[Mark, ...] = ()
+    problem: str = ""
+
+    @property
+    def broken(self) -> tuple[Mark, ...]:
+        """The bounds that do not hold."""
+        return tuple(mark for mark in self.marks if not mark.holds)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was played, and all of them hold."""
+        return not self.problem and not self.broken
+
+
+class Compared(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One scenario under two policies, all its seeds together. Differences are of the new one, per request, in nine of
+    ten runs like these; `broken` bounds held before, and `mended` ones did not."""
+
+    scenario: str
+    seeds: int
+    old: Figures
+    new: Figures
+    saved_usd_per_1k: Interval
+    kept_more: Interval
+    broken: tuple[str, ...]
+    mended: tuple[str, ...]
+
+
+class Setting(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One setting of a policy that differs; None is not written."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+def scenarios(paths: Sequence[Path]) -> list[Path]:
+    """The scenarios among these files, and in these folders. ConfigError where there is none, or no file."""
+    found = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        found += [file for file in sorted(path.rglob("*.toml")) if _is_scenario(file)]
+    if not found:
+        shown = ", ".join(os.fspath(path) for path in paths)
+        raise ConfigError(
+            [Problem(file=shown, path="", message="there is no scenario here", remedy="name a file that has [world]")]
+        )
+    return found
+
+
+def _is_scenario(file: Path) -> bool:
+    """What is no TOML is said so when it is played."""
+    try:
+        tables = document(read(os.fspath(file)), os.fspath(file))
+    except ConfigError:
+        return True
+    return not tables.keys().isdisjoint(OWN)
+
+
+def tested(file: Path, seed: int | None, policy: Path | None) -> Tested:
+    """Play it; `seed` and `policy` are its own where they are None."""
+    try:
+        scenario = load(file, seed=seed, policy=policy)
+        played = play(scenario)
+    except (ConfigError, BadTrace) as error:
+        return Tested(scenario=file.stem, seed=seed or 0, problem=str(error))
+    return Tested(scenario=file.stem, seed=scenario.world.seed, marks=report(scenario, "", played).bounds)
+
+
+def compared(file: Path, seeds: Sequence[int | None], old: Path | None, new: Path | None) -> Compared:
+    """Play it under both, with each of the seeds. Raises ConfigError or BadTrace."""
+    befores: list[Outcome] = []
+    afters: list[Outcome] = []
+    saved: list[float] = []
+    kept: list[float] = []
+    blocks: list[int] = []
+    marks: list[tuple[Mark, Mark]] = []
+    away: set[str] = set()
+    for seed in seeds:
+        before, after = (load(file, seed=seed, policy=policy) for policy in (old, new))
+        away = {endpoint.name for endpoint in after.endpoints if not endpoint.local}
+        (ours, our_marks), (theirs, their_marks) = _played(before), _played(after)
+        marks += zip(our_marks, their_marks, strict=True)
+        befores += ours
+        afters += theirs
+        other = {one.request.id: one for one in theirs}
+        pairs = [(one, other[one.request.id]) for one in ours if one.request.id in other]
+        # Stretches of one run are alike; those of another are others.
+        first = max(blocks, default=-1) + 1
+        blocks += [first + block for block in blocks_of([a.request.arrived_s for a, _ in pairs])]
+        saved += [1000.0 * (a.usd - b.usd) for a, b in pairs]
+        kept += [float(b.kept) - float(a.kept) for a, b in pairs]
+    return Compared(
+        scenario=file.stem,
+        seeds=len(seeds),
+        old=figures_of(befores, away),
+        new=figures_of(afters, away),
+        saved_usd_per_1k=interval(saved, blocks),
+        kept_more=interval(kept, blocks, least=1.0),
+        broken=_changed(marks, was=True),
+        mended=_changed(marks, was=False),
+    )
+
+
+def settings(old: Path | None, new: Path | None) -> tuple[Setting, ...]:
+    """What differs between two policies as they are written. Raises ConfigError."""
+    before, after = ({} if policy is None else policy_tables(policy) for policy in (old, new))
+    return tuple(_differences((), before, after))
+
+
+def _played(scenario: Scenario) -> tuple[list[Outcome], tuple[Mark, ...]]:
+    played = play(scenario)
+    outcomes = sorted(played.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
+    return outcomes, report(scenario, "", played).bounds
+
+
+def _changed(marks: Sequence[tuple[Mark, Mark]], *, was: bool) -> tuple[str, ...]:
+    """Bounds that held with every seed or did not, and with the other policy the other way round."""
+    paths = dict.fromkeys(before.path for before, _ in marks)
+    found = []
+    for path in paths:
+        before = all(one.holds for one, _ in marks if one.path == path)
+        after = all(one.holds for _, one in marks if one.path == path)
+        if before is was and after is not was:
+            found.append(path)
+    return tuple(found)
+
+
+def _differences(path: tuple[str, ...], old: Any, new: Any) -> list[Setting]:
+    tables = [one for one in (old, new) if isinstance(one, dict)]
+    if tables and all(one is None or isinstance(one, dict) for one in (old, new)):
+        old, new = old or {}, new or {}
+        return [
+            found
+            for key in sorted(old.keys() | new.keys())
+            for found in _differences((*path, key), _by_name(old.get(key)), _by_name(new.get(key)))
+        ]
+    return [] if old == new else [Setting(path=join(*path), old=old, new=new)]
+
+
+def _by_name(table: Any) -> Any:
+    """Rules have names, by which they are told apart."""
+    if isinstance(table, list) and all(isinstance(one, dict) and "name" in one for one in table):
+        return {one["name"]: {key: value for key, value in one.items() if key != "name"} for one in table}
+    return msgspec.to_builtins(table)
