@@ -7,7 +7,7 @@ late, work is sent away until it is not, chosen among what still arrives in time
 
 from bisect import insort
 from collections.abc import Callable, Container, Mapping
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace
 from math import inf
 from typing import Final
 
@@ -165,6 +165,8 @@ class Table:
         due: Container[str] = (),
     ) -> None:
         self._order, self._pools, self._rooms, self._now_s = order, pools, rooms, now_s
+        # Each pool's slots, none of them free before now; in order, they are a heap.
+        self._slots_s = {name: sorted([max(at_s, now_s) for at_s in pool.slots_s]) for name, pool in pools.items()}
         self._value_elsewhere, self._tags = elsewhere, tags
         self._due = due
         self.headroom = any(pool.headroom for pool in pools.values()) and any(self.is_patient(one) for one in order)
@@ -294,7 +296,7 @@ class Table:
 
     def _lanes(self) -> dict[str, "_Lane"]:
         """What each of our own endpoints has, with nothing of this placed yet."""
-        return {name: _Lane(pool, self._now_s) for name, pool in self._pools.items()}
+        return {name: _Lane(pool, self._slots_s[name].copy(), self._now_s) for name, pool in self._pools.items()}
 
     def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
@@ -350,9 +352,9 @@ class _Lane:
         "_tokens_max",
     )
 
-    def __init__(self, pool: Pool, now_s: float) -> None:
-        self._slots_s = [max(at_s, now_s) for at_s in pool.slots_s]
-        heapify(self._slots_s)
+    def __init__(self, pool: Pool, slots_s: list[float], now_s: float) -> None:
+        """`slots_s` is a heap of when each slot is free, and this lane's own."""
+        self._slots_s = slots_s
         self._now_s, self._ahead_s = now_s, pool.ahead_s
         self._headroom = pool.headroom and len(self._slots_s) > 1
         # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
