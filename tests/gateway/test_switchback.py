@@ -7,17 +7,54 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from tests import make as core
 from tests.gateway.harness import SURE, House, chat, house, local
+from tests.http.harness import eventually
 from tidegate.cli.main import main
-from tidegate.core.model import Segment
+from tidegate.clock import Clock
+from tidegate.config.load import load, load_unreached
+from tidegate.core.model import Ending, Segment, Slo, replace
+from tidegate.core.switchback import Arm
 from tidegate.engines.fake import Script
+from tidegate.gateway import switchback as module
+from tidegate.gateway.app import Gateway
+from tidegate.gateway.switchback import Switchback, Wanted
+from tidegate.telemetry.log import Log
 
 QUICK, SLOW = Script(tokens=2), Script(tokens=2, first_s=0.4)
 CLASSES = {"interactive": {"slo": {"ttft_ms": 200}, "worth_usd": 0.001}}
 ALL_TO_SLOW = '[[rule]]\nname = "all"\nwhen = "prompt_tokens > 0"\nto = ["slow"]\n'
 ALIKE = "[policy]\nseed = 17\n"
+
+CONFIG = """
+[site.home]
+local = true
+[endpoint.desk]
+site = "home"
+engine = "fake"
+serves = ["m"]
+context_tokens = 8192
+[class.interactive]
+slo = { ttft_ms = 1000 }
+worth_usd = 0.002
+worth_usd_per_1k_tokens = 0.004
+[class.aimed]
+slo = { ttft_ms = 1000 }
+attainment = 0.9
+[switchback]
+policy = "candidate.toml"
+"""
+LOOSER = """
+[class.interactive]
+slo = { ttft_ms = 9000 }
+worth_usd = 1
+[class.aimed]
+slo = { ttft_ms = 1000 }
+attainment = 0.9
+"""
 
 Told = dict[str, Any]
 
@@ -83,12 +120,18 @@ async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
         seeds = [line.fact.policy.seed for line in home.journal() if isinstance(line.fact, Segment)]
         assert 2 <= seeds.count(17) <= 4
         assert seeds[-1] == 0
+        arms = [line["arm"] for line in home.log("event") if line["event"] == "switchback: in force"]
+        assert set(arms) == {"as_is", "candidate"}
     file = str(tmp_path / "tidegate.toml")
     assert main(["switchback", "--config", file]) == 0
     assert "All pairs are over" in capsys.readouterr().out
     assert main(["switchback", "--config", file, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown == found["standing"]
+    # Of another candidate it says nothing.
+    (tmp_path / "candidate.toml").write_text("[policy]\nseed = 18\n")
+    assert main(["switchback", "--config", file]) == 1
+    assert "is of other settings" in capsys.readouterr().err
 
 
 async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tmp_path: Path) -> None:
@@ -97,7 +140,8 @@ async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tm
         assert (await home.change("POST", "/api/config")).status == 200
         assert await told(home) == found
         (home.folder / "candidate.toml").write_text("[policy]\nseed = 18\n")
-        assert (await home.change("POST", "/api/config")).status == 200
+        outcome = (await home.change("POST", "/api/config")).json
+        assert [change["path"] for change in outcome["changes"]] == ["switchback.candidate.policy.seed"]
         again = await told(home)
         assert again["standing"]["verdict"] == "goes_on"
         assert again["standing"]["pairs"] == 0
@@ -152,17 +196,156 @@ async def test_hands_on_the_wheel_say_nothing_of_a_policy(tmp_path: Path) -> Non
         assert (await home.change("DELETE", "/api/static")).status == 200
 
 
-async def test_a_file_that_is_broken_is_told_of_and_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "switchback.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", "[policy]\n", '{"version": 99, "settings": "a", "seed": 1}'])
+async def test_a_file_that_is_no_trials_is_left_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / "switchback.json").write_text(content)
     async with trying(tmp_path, ALIKE, block_s=600.0) as home:
-        assert (await told(home))["standing"]["verdict"] == "goes_on"
-        assert [line["level"] for line in home.log("event") if line["event"] == "switchback: begun anew"] == ["error"]
+        found = await told(home)
+        assert "move it away, or name another file" in found["problem"]
+        assert found["arm"] == "as_is"
+        assert (tmp_path / "switchback.json").read_text() == content
+
+
+async def test_two_gateways_do_not_try_with_one_file(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    async with house(tmp_path / "one", classes=CLASSES) as one, house(tmp_path / "other", classes=CLASSES) as other:
+        await begin(one, ALIKE, block_s=600.0)
+        (tmp_path / "other" / "switchback.json.lock").symlink_to(tmp_path / "one" / "switchback.json.lock")
+        await begin(other, ALIKE, block_s=600.0)
+        assert (await told(one))["problem"] == ""
+        assert "another gateway" in (await told(other))["problem"]
+        assert other.gateway.router.policy.seed == 0
+
+
+async def test_a_reload_that_is_under_way_is_not_undone_by_a_turn_that_waited_for_it(tmp_path: Path) -> None:
+    async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05) as home:
+        await ask_until(home, lambda found: bool(found["arm"] == "candidate"))
+        switchback, reloader = home.gateway.switchback, home.gateway.reloader
+        trial, file = switchback._trial, home.folder / "tidegate.toml"
+        assert trial is not None
+        file.write_text(file.read_text().split("[switchback]")[0])
+        async with reloader._lock:
+            # The reload waits first, and the turn behind it.
+            reload = asyncio.create_task(reloader.reload())
+            await asyncio.sleep(0)
+            turn = asyncio.create_task(switchback._in_force(trial, Arm.CANDIDATE))
+            await asyncio.sleep(0)
+        await reload
+        assert not await turn
+        assert await told(home) is None
+        assert home.gateway.router.policy.seed == 0
+
+
+async def test_a_candidate_that_cannot_be_taken_back_is_taken_back_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
+    async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05) as home:
+        switchback = home.gateway.switchback
+        put, refused = switchback._put, 0
+
+        async def broken(wanted: Wanted) -> bool:
+            nonlocal refused
+            if refused < 3:
+                refused += 1
+                raise OSError("the disk is full")
+            return await put(wanted)
+
+        await ask_until(home, lambda found: bool(found["arm"] == "candidate"))
+        switchback._put = broken
+        found = await ask_until(home, lambda found: bool(found["problem"]))
+        assert found["problem"] == "settings could not be put in force: the disk is full"
+        await eventually(lambda: home.gateway.router.policy.seed == 0)
+        assert refused == 3
+
+
+async def test_what_was_learned_in_a_block_of_the_candidates_outlives_a_restart(tmp_path: Path) -> None:
+    async with trying(tmp_path, ALIKE, block_s=600.0, washout_s=0.0) as home:
+        switchback = home.gateway.switchback
+        trial = switchback._trial
+        assert trial is not None
+        assert await switchback._in_force(trial, Arm.CANDIDATE)
+        assert home.gateway.router.policy.seed == 17
+        assert (await home.ask(chat())).status == 200
+    # The next process with the same files.
+    gateway = Gateway(load(tmp_path / "tidegate.toml"), Clock())
+    assert gateway.keeper.restored.refused == ""
+    assert gateway.keeper.restored.state is not None
+    assert gateway.router.policy.seed == 0
+
+
+def test_promises_are_measured_by_the_file_axis_by_axis_and_worth_by_what_is_usual(tmp_path: Path) -> None:
+    trial = tried(tmp_path)._trial
+    assert trial is not None
+    asked = core.request("r", klass="interactive/short", slo=Slo(ttft_s=9.0, e2e_s=20.0), prompt_tokens=1000)
+    # The candidate's class promises nine seconds, the file's one; the client has asked for twenty in all himself.
+    assert trial.measured(asked, Arm.CANDIDATE).slo == Slo(ttft_s=1.0, e2e_s=20.0)
+    assert trial.measured(asked, Arm.AS_IS).slo == asked.slo
+    assert trial.worth_usd(asked, 500) == pytest.approx(0.002 + 0.004 * 1.5)
+    # The most that a class with a target may pay is no measure of what it is worth.
+    aimed = core.request("r", klass="aimed/short", prompt_tokens=1000)
+    assert trial.worth_usd(aimed, 0) == pytest.approx(0.002 + 0.004)
+
+
+def test_who_left_after_the_promise_had_passed_has_seen_it_missed(tmp_path: Path) -> None:
+    switchback = tried(tmp_path)
+    trial = switchback._trial
+    assert trial is not None
+    block = module._Block(Arm.AS_IS, 0.0, 100.0)
+    trial.blocks.append(block)
+    request = core.request("r", arrived_s=1.0, klass="interactive/short", slo=Slo(ttft_s=1.0))
+    for ending, e2e_s in ((Ending.CANCELLED, 0.5), (Ending.CANCELLED, 30.0), (Ending.REFUSED, 0.1), (Ending.OK, 0.9)):
+        switchback.over(request, ending, ttft_s=None, e2e_s=e2e_s, output_tokens=None, usd=0.01)
+    assert (block.tally.requests, block.tally.kept) == (3, 1)
+    assert block.tally.usd == pytest.approx(0.03)
+    # What came before a block counts, or after it, counts nowhere.
+    early = replace(request, arrived_s=-1.0)
+    switchback.over(early, Ending.OK, ttft_s=0.1, e2e_s=0.9, output_tokens=2, usd=0.01)
+    assert block.tally.requests == 3
+
+
+async def test_what_ends_after_its_pair_was_settled_changes_nothing(tmp_path: Path) -> None:
+    switchback = tried(tmp_path)
+    trial = switchback._trial
+    assert trial is not None
+    blocks = [module._Block(arm, 100.0 * at, 100.0 * at + 90.0) for at, arm in enumerate((Arm.AS_IS, Arm.CANDIDATE))]
+    trial.blocks += blocks
+    trial.settling = (blocks[0], blocks[1])
+    for at_s in (1.0, 101.0):
+        request = core.request("r", arrived_s=at_s, klass="interactive/short", slo=Slo(ttft_s=1.0))
+        switchback.over(request, Ending.OK, ttft_s=0.1, e2e_s=0.9, output_tokens=2, usd=0.01)
+    await switchback._settle(trial)
+    before = msgspec.json.encode(trial.kept.pairs)
+    assert [pair.as_is.requests for pair in trial.kept.pairs] == [1]
+    switchback.over(request, Ending.OK, ttft_s=0.1, e2e_s=0.9, output_tokens=2, usd=0.01)
+    assert msgspec.json.encode(trial.kept.pairs) == before
+    found = module.read(trial.file)
+    assert found is not None
+    assert found.pairs == trial.kept.pairs
+
+
+def tried(folder: Path) -> Switchback:
+    """A trial that nobody plays."""
+    (folder / "tidegate.toml").write_text(CONFIG)
+    (folder / "candidate.toml").write_text(LOOSER)
+
+    async def put(wanted: Wanted) -> bool:
+        return wanted() is not None
+
+    clock = Clock()
+    return Switchback(load_unreached(folder / "tidegate.toml"), put, clock=clock, log=Log.to(folder / "log", clock))
 
 
 @pytest.mark.parametrize(
     ("candidate", "table", "said"),
     [
         (ALIKE, "washout_s = 900", "switchback.washout_s"),
+        (ALIKE, 'file = "candidate.toml"', "switchback.file"),
+        ("[class.other]\n", "", "class.other"),
+        ('[class.interactive]\nresidency = ["local"]\n', "", "class.interactive.residency"),
+        ('[[rule]]\nname = "a"\nwhen = "stream"\nclass = "batch"\n', "", "rules give other classes"),
+        ("[policy]\nquantile = 0.8\n", "", "policy.quantile"),
         ("[policy]\nseeds = 1\n", "", "policy.seeds"),
         ("[endpoint.x]\n", "", "endpoint"),
         ('[[rule]]\nname = "a"\nwhen = "prompt_tokens > 0"\nto = ["nowhere"]\n', "", "nowhere"),

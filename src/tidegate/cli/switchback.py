@@ -10,7 +10,7 @@ from tidegate.cli.figures import table
 from tidegate.config.load import load_unreached
 from tidegate.core.model import replace
 from tidegate.core.switchback import Bounds, Standing, Tally, Verdict, standing
-from tidegate.gateway.switchback import read
+from tidegate.gateway.switchback import FileError, read, settings_of
 from tidegate.sim.sheet import MISSING, Sheet, number, share
 
 _SAID = {
@@ -28,12 +28,15 @@ def run(options: argparse.Namespace) -> int:
     file = config.file.parent / config.switchback.file
     try:
         kept = read(file)
-    except ValueError as error:
+    except FileError as error:
         print(f"tidegate switchback: {error}", file=sys.stderr)
         return 1
     if kept is None:
         remedy = "no pair of blocks is over" if config.switchback.policy else "write [switchback] policy, and serve"
         print(f"tidegate switchback: there is no {file}: {remedy}", file=sys.stderr)
+        return 1
+    if kept.settings != settings_of(config):
+        print(f"tidegate switchback: {file} is of other settings than {config.file} and its candidate", file=sys.stderr)
         return 1
     found = standing(kept.pairs, config.switchback.pairs_max)
     if kept.verdict is not Verdict.GOES_ON:

@@ -8,6 +8,7 @@ import msgspec
 
 from tidegate.config import groups, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_url
+from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
 from tidegate.config.endpoint import EndpointTable, EngineKind
 from tidegate.config.model import ModelTable
@@ -51,6 +52,8 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
     if draft.switchback is not None and draft.switchback.washout_s >= draft.switchback.block_s:
         most = f"write less than {draft.switchback.block_s:g} seconds, or make blocks longer"
         problems.add("switchback.washout_s", "nothing is left of a block", most)
+    if draft.switchback is not None and not draft.switchback.file.endswith(".json"):
+        problems.add("switchback.file", "it is written over, and might be another's", "name a file that ends in .json")
     secrets: dict[str, Secret] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
@@ -73,6 +76,30 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
     if not draft.written["endpoint"]:
         problems.add("endpoint", "there is none", "write [endpoint.NAME] with its site, engine and url")
     return secrets
+
+
+def check_candidate(draft: Draft, candidate: Config, problems: Problems) -> None:
+    """Note what keeps a candidate from being measured by the same promises as the policy that it is tried with."""
+    for name in sorted(draft.classes.keys() ^ candidate.classes.keys()):
+        problems.add(join("class", name), "only one of the two policies has it", "give both the same classes")
+    for name in sorted(draft.classes.keys() & candidate.classes.keys()):
+        own, other = draft.classes[name], candidate.classes[name]
+        for key in ("residency", "likeness"):
+            if getattr(own, key) != getattr(other, key):
+                problems.add(
+                    f"{join('class', name)}.{key}",
+                    "it differs, so that each would refuse other requests",
+                    "try what is decided, and not what is allowed",
+                )
+    given = [
+        [(one.name, one.when, one.klass) for one in rules if one.klass] for rules in (draft.rules, candidate.rules)
+    ]
+    if given[0] != given[1]:
+        problems.add("rule", "rules give other classes", "leave the rules that give a class as they are")
+    if draft.policy is not None and draft.policy.quantile != candidate.policy.quantile:
+        problems.add(
+            "policy.quantile", "it differs, and what is learned of promises is learned for one", "try it by a reload"
+        )
 
 
 def _gateway(gateway: GatewayTable, problems: Problems) -> None:

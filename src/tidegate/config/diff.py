@@ -72,6 +72,10 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
         Change(path=path, before=old, after=new, at_restart=path in kept)
         for path, old, new in _differences((), tables(before), tables(after))
     ]
+    found += [
+        Change(path=path, before=old, after=new)
+        for path, old, new in _differences(("switchback", "candidate"), _tried(before), _tried(after))
+    ]
     order = [[table.name for table in config.rules] for config in (before, after)]
     if sorted(order[0]) == sorted(order[1]) and order[0] != order[1]:
         found.append(Change(path="rule", before=order[0], after=order[1]))
@@ -81,6 +85,14 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
         changed.append("gateway.admin_key")
     found += [Change(path=path, before=_HIDDEN, after=_HIDDEN) for path in changed]
     return tuple(sorted(found, key=lambda change: change.path))
+
+
+def _tried(config: Config) -> dict[str, Any]:
+    """What a candidate has that the file has not."""
+    if config.candidate is None:
+        return {}
+    own, other = tables(config), tables(config.candidate)
+    return {key: other[key] for key in ("policy", "class", "rule") if other[key] != own[key]}
 
 
 def without_restart(running: Config, wanted: Config) -> Config:

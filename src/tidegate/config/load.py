@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config import classes, door
-from tidegate.config.check import Draft, check
+from tidegate.config.check import Draft, check, check_candidate
 from tidegate.config.config import Config
 from tidegate.config.convert import convert, listed, named, names, unknown
 from tidegate.config.endpoint import EndpointTable
@@ -67,7 +67,7 @@ def checked(
     secrets = check(draft, problems, variables)
     candidate = None
     if draft.switchback is not None and draft.switchback.policy and not problems.found:
-        candidate = _candidate(tables, file, draft.switchback, problems, variables)
+        candidate = _candidate(tables, file, draft, problems, variables)
     if problems.found:
         return None
     assert draft.gateway is not None
@@ -107,12 +107,13 @@ def policy_tables(file: Path) -> dict[str, Any]:
 def _candidate(
     tables: dict[str, Any],
     file: Path,
-    switchback: SwitchbackTable,
+    draft: Draft,
     problems: Problems,
     variables: Mapping[str, str] | None,
 ) -> Config | None:
     """The same configuration with the tables of the policy that is tried."""
-    policy = file.parent / switchback.policy
+    assert draft.switchback is not None
+    policy = file.parent / draft.switchback.policy
     try:
         other = policy_tables(policy)
     except ConfigError as error:
@@ -122,6 +123,8 @@ def _candidate(
     # Of a candidate nothing is tried.
     without = {name: table for name, table in tables.items() if name != "switchback"}
     config = checked(without | other, file, found, variables)
+    if config is not None:
+        check_candidate(draft, config, found)
     problems.found += found.found
     return config
 

@@ -2,7 +2,7 @@
 
 Requests of one time share queues, caches and budgets, so that two settings side by side would change each other. By
 turns they do not: each has the whole installation for a block of time. Blocks come in pairs, and which setting has the
-first of a pair is drawn. If neither is better, the difference of a pair is then as likely to be so as the other way
+first of a pair is drawn. If the two are alike, the difference of a pair is then as likely to be so as the other way
 round, whatever traffic does and however it scatters. That alone is used: S, a sum of n differences, and V, that of
 their squares, keep
 
@@ -16,6 +16,7 @@ and comes from the first pairs, which are not used for anything else.
 from collections.abc import Sequence
 from enum import StrEnum
 from math import inf, log, sqrt
+from statistics import fmean
 from typing import Final
 
 import msgspec
@@ -106,7 +107,8 @@ class Pair(msgspec.Struct):
 
 
 class Bounds(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """How much more the candidate has: the mean of pairs, and where it is. None while that may be anywhere."""
+    """How much more the candidate has: the mean of the pairs that count, and where it is. None while that may be
+    anywhere."""
 
     mean: float
     low: float | None
@@ -143,7 +145,7 @@ def standing(pairs: Sequence[Pair], pairs_max: int) -> Standing:
     value = _bounds([pair.candidate.value_usd_each - pair.as_is.value_usd_each for pair in used])
     kept = _bounds([pair.candidate.share - pair.as_is.share for pair in used])
     return Standing(
-        verdict=_verdict(value, kept, over=len(pairs) >= pairs_max),
+        verdict=_verdict(value, kept, gains=_gains(as_is, candidate), over=len(pairs) >= pairs_max),
         pairs=len(used),
         short=len(pairs) - len(used),
         as_is=as_is,
@@ -155,7 +157,8 @@ def standing(pairs: Sequence[Pair], pairs_max: int) -> Standing:
 
 
 def collapsed(block: Tally, as_is: Tally) -> bool:
-    """Whether a block of the candidate's is so bad that nobody waits for its end."""
+    """Whether a block of the candidate's is so bad, beside the last one of the other, that nobody waits for its end.
+    Chance has no bound here: an outage does that, too."""
     if min(block.requests, as_is.requests) < COLLAPSE_REQUESTS:
         return False
     return block.share < COLLAPSE_SHARE * as_is.share
@@ -201,16 +204,23 @@ def _bounds(differences: Sequence[float]) -> Bounds | None:
     # Value and promises are looked at both.
     low, high = confidence(differences, ALPHA / 2.0)
     return Bounds(
-        mean=sum(differences) / len(differences),
+        # Of those that the bounds are of, once there are any.
+        mean=fmean(differences[SCALE_PAIRS:] or differences),
         low=None if low == -inf else low,
         high=None if high == inf else high,
     )
 
 
-def _verdict(value: Bounds | None, kept: Bounds | None, *, over: bool) -> Verdict:
+def _gains(as_is: Tally, candidate: Tally) -> bool:
+    """Whether the candidate is better of all requests together, and keeps no fewer promises: pairs weigh alike, however
+    many requests are in them, and a rare block in which much was lost is one of many."""
+    return candidate.value_usd_each > as_is.value_usd_each and candidate.share >= as_is.share
+
+
+def _verdict(value: Bounds | None, kept: Bounds | None, *, gains: bool, over: bool) -> Verdict:
     for one in (value, kept):
         if one is not None and one.high is not None and one.high < 0.0:
             return Verdict.HARM
-    if value is not None and value.low is not None and value.low > 0.0:
+    if gains and value is not None and value.low is not None and value.low > 0.0:
         return Verdict.BETTER
     return Verdict.UNDECIDED if over else Verdict.GOES_ON

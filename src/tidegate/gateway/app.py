@@ -195,7 +195,9 @@ class Gateway:
         self._budgets(self.auth.profiles())
         self._handler.catalogue = self._catalogue()
         self._admin.guard(built.gateway.admin_key)
-        self.keeper.configure(built)
+        # What is learned under a candidate is the file's all the same: a restart goes on with that.
+        kept = self.switchback.file_settings(config)
+        self.keeper.configure(built if kept is config else build(kept, self.clock.now_s()))
         self.metrics.forget(frozenset(members))
         if by_hand:
             self.switchback.configure(config)
@@ -244,6 +246,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.switchback.close()
         await self.admin.close(0.0)
         await self._admin.close()
         await self._explainer.close()

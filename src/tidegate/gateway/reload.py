@@ -112,14 +112,19 @@ class Reloader:
             else:
                 self._day = today
 
-    async def put(self, config: Config) -> None:
-        """Put these in force until they are put back or reloaded, and take them for no others than those of the file.
+    async def put(self, wanted: Callable[[], Config | None]) -> bool:
+        """Put in force what is wanted once nothing else is under way, until another is or a reload; it is taken for no
+        other than that of the file. Whether anything was wanted.
 
         Raises OSError or LedgerError, and then what was in force still is.
         """
         async with self._lock:
+            config = wanted()
+            if config is None:
+                return False
             await self._put_in_force(config, by_hand=False)
             self._in_force = config
+            return True
 
     async def close(self) -> None:
         """Reload no more."""
