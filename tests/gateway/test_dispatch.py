@@ -22,6 +22,10 @@ class Broken:
     def timer(self, now_s: float) -> None:
         raise ArithmeticError("timer")
 
+    @property
+    def seen(self) -> bool:
+        return False
+
     def expire(self, now_s: float) -> None:
         raise ArithmeticError("expire")
 

@@ -160,8 +160,8 @@ async def test_a_reload_that_takes_the_trial_out_leaves_the_settings_of_the_file
 
 @pytest.mark.slow
 async def test_a_candidate_that_keeps_next_to_nothing_is_stopped_within_its_block(tmp_path: Path) -> None:
-    async with trying(tmp_path, ALL_TO_SLOW, block_s=4.0, washout_s=0.1) as home:
-        found = await ask_until(home, is_over, clients=32, statuses=(200, 429, 503))
+    async with trying(tmp_path, ALL_TO_SLOW, block_s=2.0, washout_s=0.0) as home:
+        found = await ask_until(home, is_over, clients=80, statuses=(200, 429, 503))
         assert (found["standing"]["verdict"], found["arm"]) == ("collapsed", "as_is")
         assert found["standing"]["pairs"] <= 1
         assert (await home.ask(chat())).endpoint == "quick"

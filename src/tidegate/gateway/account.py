@@ -102,6 +102,11 @@ class Account:
         self._call, self._asked = call, request
         self._dispatch.resumed(request, now_s)
 
+    @property
+    def seen(self) -> bool:
+        """Whether any content has come."""
+        return self._first_s is not None
+
     def pays(self, endpoint: str) -> bool:
         """Whether something is held back for the attempt there."""
         return endpoint in self._leases

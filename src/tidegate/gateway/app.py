@@ -111,7 +111,7 @@ class Gateway:
             spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
         )
-        dispatch.switchback = self.switchback
+        dispatch.switchback, self.switchback.unseen = self.switchback, dispatch.unseen
         self.keeper.begin(dispatch)
         self.fleet = Fleet(dispatch, self.clock)
         self._take_over(await self.fleet.prepare(built))

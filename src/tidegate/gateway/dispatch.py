@@ -53,6 +53,10 @@ class Timed(Protocol):
 
     request: Request
 
+    @property
+    def seen(self) -> bool:
+        """Whether any content of it was seen."""
+
     def timer(self, now_s: float) -> None:
         """Its time has come."""
 
@@ -119,6 +123,10 @@ class Dispatch:
         self._swept_s = 0.0
         # Until when the log has told of a failure of the model.
         self._failure_told_s = 0.0
+
+    def unseen(self) -> list[Request]:
+        """The requests under way of which nobody has seen content."""
+        return [drive.request for drive, _ in self._live.values() if not drive.seen]
 
     # --- the core -------------------------------------------------------------------------------------------------
 

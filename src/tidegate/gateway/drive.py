@@ -92,6 +92,11 @@ class Drive:
         self._exchange.on_left = self._left
         self.turn(now_s)
 
+    @property
+    def seen(self) -> bool:
+        """See `Timed`."""
+        return self._account.seen
+
     # --- what the dispatch tells ----------------------------------------------------------------------------------
 
     def turn(self, now_s: float) -> None:

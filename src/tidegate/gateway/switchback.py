@@ -3,7 +3,7 @@
 import asyncio
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -16,7 +16,17 @@ from tidegate.config.diff import tables
 from tidegate.core.classify import base_of
 from tidegate.core.model import Ending, Overrides, Record, Request, Slo, replace
 from tidegate.core.promise import kept
-from tidegate.core.switchback import Arm, Pair, Standing, Tally, Verdict, collapsed, order, standing
+from tidegate.core.switchback import (
+    COLLAPSE_REQUESTS,
+    Arm,
+    Pair,
+    Standing,
+    Tally,
+    Verdict,
+    collapsed,
+    order,
+    standing,
+)
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.log import Log
 
@@ -120,12 +130,19 @@ class _Trial:
             return request.worth_usd
         return own[0] + own[1] * (request.prompt_tokens + output_tokens) / 1000.0
 
-    def falls_apart(self, block: _Block) -> bool:
-        """Whether the candidate keeps next to nothing, beside the block of the other that was last."""
+    def falls_apart(self, block: _Block, unseen: Iterable[Request], now_s: float) -> bool:
+        """Whether the candidate keeps next to nothing, beside the block of the other that was last. Of requests under
+        way that are `unseen`, those count that are missed already."""
         if block.arm is not Arm.CANDIDATE or block.tainted:
             return False
-        as_is = [one for one in self.blocks if one.arm is Arm.AS_IS and not one.tainted]
-        return bool(as_is) and collapsed(block.tally, as_is[-1].tally)
+        tally = replace(block.tally)
+        for request in unseen:
+            if block.begins_s <= request.arrived_s < block.ends_s:
+                asked, e2e_s = self.measured(request, block.arm), now_s - request.arrived_s
+                tally.requests += kept(asked, ttft_s=None, e2e_s=e2e_s, output_tokens=None, whole=False) is False
+        as_is = [one.tally for one in self.blocks if one.arm is Arm.AS_IS and not one.tainted]
+        enough = [one for one in as_is if one.requests >= COLLAPSE_REQUESTS]
+        return bool(enough) and collapsed(tally, enough[-1])
 
 
 class Switchback:
@@ -138,6 +155,7 @@ class Switchback:
         self._changed = asyncio.Event()
         self._lock: tuple[Path, int] | None = None
         self.overrides: Callable[[], Overrides] = Overrides
+        self.unseen: Callable[[], Iterable[Request]] = tuple
         self._trial = self._begun(config)
 
     @property
@@ -264,17 +282,26 @@ class Switchback:
             if await self._waited(min(LOOK_S, left_s)):
                 return False
             block.tainted = block.tainted or self.overrides() != Overrides()
-            if trial.falls_apart(block):
+            if trial.falls_apart(block, self.unseen(), self._clock.now_s()):
                 if trial.cut:
                     # Once may be an outage; twice in a row it is the candidate.
                     await self._end(trial, Verdict.COLLAPSED)
                     return False
-                block.ends_s = self._clock.now_s()
-                trial.cut = True
-                self._log.event("warning", "switchback: a block was cut", kept=block.tally.share)
-                return True
+                return await self._relieved(trial, block)
         trial.cut = trial.cut and block.arm is not Arm.CANDIDATE
         return True
+
+    async def _relieved(self, trial: _Trial, block: _Block) -> bool:
+        """The candidate's block is cut short. For the rest of it the settings as they are show whether that was the
+        candidate, or would have come over both."""
+        now_s, until_s = self._clock.now_s(), block.ends_s
+        block.ends_s, trial.cut = now_s, True
+        self._log.event("warning", "switchback: a block was cut", kept=block.tally.share)
+        if not await self._in_force(trial, Arm.AS_IS):
+            return False
+        rest = _Block(Arm.AS_IS, now_s + trial.table.washout_s, until_s)
+        trial.blocks.append(rest)
+        return await self._passed(trial, rest)
 
     async def _waited(self, seconds: float) -> bool:
         """So long, or until something is changed: whether it was."""
