@@ -38,6 +38,20 @@ def test_a_log_is_shadowed_with_how_far_off_that_is_first(
     assert "people-7" in capsys.readouterr().out
 
 
+def test_what_a_log_says_is_no_mark_up_and_moves_no_cursor(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    for number, record in enumerate(records):
+        record["metadata"]["user_api_key_alias"] = ("[/prod]", "[prod] team", "\x1b[2Jteam")[number % 3]
+    (tmp_path / "log.jsonl").write_text("\n".join(json.dumps(record) for record in records))
+    assert main(["shadow", str(tmp_path / "log.jsonl"), "--config", str(folder / "tidegate.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "key [/prod]" in said
+    assert "key [prod] team" in said
+    assert "\x1b" not in said
+
+
 def test_json_has_all_of_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(asked(folder, "--json")) == 0
     found = json.loads(capsys.readouterr().out)

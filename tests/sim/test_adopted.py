@@ -167,6 +167,60 @@ def test_a_failed_attempt_at_what_was_served_then_is_no_request(config: Config) 
     assert found.unused == {Unused.RETRIED: 1}
 
 
+def test_attempts_that_share_an_id_are_one_request_that_was_served(config: Config) -> None:
+    failed = served(0, ok=False, ttft_s=None, output_tokens=None)
+    for records in ([failed, served(0, arrived_s=BEGIN_S + 3.0)], [served(0), failed], [failed, failed, served(0)]):
+        found = adopt(records, config)
+        assert [one.ending for one in facts(found, Ended)] == [Ending.OK]
+        assert sum(found.unused.values()) == len(records) - 1
+
+
+def test_a_failure_in_a_session_that_was_served_before_is_one(config: Config) -> None:
+    # Some write a whole conversation's name as its trace.
+    failed = served(1, ok=False, trace="s", arrived_s=BEGIN_S + 3600.0, output_tokens=None)
+    found = adopt([served(0, trace="s"), failed, served(2, trace="s", arrived_s=BEGIN_S + 7200.0)], config)
+    assert found.where.keys() == {"r0", "r1", "r2"}
+
+
+def test_what_is_secret_in_a_log_is_told_nowhere(config: Config) -> None:
+    key = "sk-live-1234567890abcdef"
+    found = adopt(
+        [
+            served(0, key=key),
+            served(1, key="support"),
+            served(2, base="https://user:hunter2@other.example/v1?key=AIzaSECRET", deployment="?"),
+            served(3, base="other.example/v1?key=AIzaSECRET", deployment="?"),
+        ],
+        config,
+    )
+    keys = [one.key for one in facts(found, Request)]
+    assert keys[1] == "support"
+    assert len(keys[0]) == 12
+    assert found.strangers == {"other.example:443/v1": 1, "other.example/v1": 1}
+    assert all(word not in str(found.lines) for word in (key, "hunter2", "SECRET"))
+    other = adopt([served(0, fields={"messages": [{"role": "user", "content": "word " * 900}]})], config)
+    same = adopt([served(0, fields={"messages": [{"role": "user", "content": "word " * 900}]})], config)
+    # Whoever has a journal of it cannot try which prompts they were.
+    assert facts(other, Request)[0].prefix != facts(same, Request)[0].prefix
+
+
+def test_prices_are_those_of_its_beginning_in_whatever_order_it_is_written(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    file = tmp_path_factory.mktemp("dated") / "tidegate.toml"
+    dear = CONFIG.replace(
+        "price = { usd_per_1m_input_tokens = 0.15, usd_per_1m_output_tokens = 0.6 }",
+        "price = [{ usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 1 }, "
+        "{ from = 2026-01-20, usd_per_1m_input_tokens = 9, usd_per_1m_output_tokens = 9 }]",
+    )
+    file.write_text(dear)
+    records = [served(0), served(1, arrived_s=BEGIN_S + 5 * 86_400.0)]
+    for order in (records, records[::-1]):
+        found = adopt(order, load_unreached(file))
+        (mini,) = [one for one in found.endpoints if one.name == "mini"]
+        assert mini.price.usd_per_input_token == pytest.approx(1e-6)
+
+
 def test_failures_and_refusals_cost_nothing_and_are_told_apart(config: Config) -> None:
     refused = served(0, ok=False, rate_limited=True, ttft_s=None, output_tokens=None)
     found = adopt([refused, served(1, ok=False, ttft_s=None, output_tokens=None)], config)

@@ -8,7 +8,7 @@ import pytest
 from tests.sim.week import Week
 from tidegate.core.model import Line
 from tidegate.sim.backtest import RATIO, REQUESTS_MIN, Backtest, Off, backtest, cut_s, parts, world
-from tidegate.sim.observed import Asked, Observed, ObservedError, known
+from tidegate.sim.observed import Asked, Down, Observed, ObservedError, known
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.twin import played
 from tidegate.sim.world import World
@@ -72,6 +72,19 @@ def test_the_parts_have_all_of_it_and_share_nothing() -> None:
     assert len(before.asked) == pytest.approx(len(after.asked), abs=1)
     assert max(one.request.arrived_s for one in before.asked) < at_s <= after.asked[0].request.arrived_s
     assert all(attempt.sent_s < at_s for some in before.attempts.values() for attempt in some)
+
+
+def test_what_is_away_when_the_first_part_ends_is_away_in_the_second() -> None:
+    observed = Week(count=500).observed()
+    at_s = cut_s(observed)
+    observed.down = [
+        Down(endpoint="own", at_s=at_s - 10.0, for_s=30.0),
+        Down(endpoint="own", at_s=at_s - 50.0, for_s=5.0),
+        Down(endpoint="api", at_s=at_s + 5.0, for_s=5.0),
+    ]
+    before, after = parts(observed, at_s)
+    assert [(one.at_s - at_s, one.for_s) for one in before.down] == [(-10.0, 10.0), (-50.0, 5.0)]
+    assert [(one.at_s - at_s, one.for_s) for one in after.down] == [(0.0, 20.0), (5.0, 5.0)]
 
 
 def test_few_requests_are_too_few() -> None:

@@ -210,6 +210,7 @@ def test_rows_with_counts_alone_are_enough(tmp_path: Path) -> None:
         ({"startTime": None}, Unused.NO_TIMES),
         ({"startTime": "yesterday"}, Unused.NO_TIMES),
         ({"endTime": 1.0}, Unused.NO_TIMES),
+        ({"startTime": 1000.0, "endTime": 1001.0}, Unused.NO_TIMES),
     ],
 )
 def test_what_cannot_be_used_says_why(tmp_path: Path, change: Record, why: Unused) -> None:
@@ -226,7 +227,6 @@ def test_embeddings_are_no_chat(tmp_path: Path) -> None:
     [
         ("", "log.jsonl:1: expected the first line of a log; the file is empty"),
         ("no json\n", "log.jsonl:1: expected a JSON object on each line, or one array of them"),
-        (json.dumps(PAYLOAD) + "\n{\n", "log.jsonl:2: expected a JSON object, as on the lines before"),
         ("[1]", "log.jsonl:1: expected a JSON object"),
         ('{"a": 1}\n', "log.jsonl:1: expected LiteLLM's record, or an object with `request`"),
         (json.dumps(PAYLOAD | {"metadata": "{'a': 1}"}), "`generic_api_use_v1` writes an older form"),
@@ -239,6 +239,52 @@ def test_what_is_no_log_says_file_line_and_what_belongs_there(tmp_path: Path, te
     with pytest.raises(BadLog) as error:
         list(read(file))
     assert said in str(error.value)
+
+
+def test_of_a_log_what_is_no_record_is_one_of_many_and_counted(tmp_path: Path) -> None:
+    one, file = json.dumps(PAYLOAD), tmp_path / "log.jsonl"
+    lines = [one, '{"a": NaN}', "{", "null", one.replace("Where", "\\ud83d")]
+    file.write_bytes(b"\xef\xbb\xbf" + "\n".join(lines).encode() + b"\n")
+    found = list(read(file))
+    assert isinstance(found[0], Served)
+    assert found[1:4] == [Unused.UNREADABLE] * 3
+    file.write_text(f"[{one}, null, 7]")
+    assert [one for one in read(file) if isinstance(one, Unused)] == [Unused.UNREADABLE] * 2
+
+
+def test_records_without_ids_are_told_apart_by_file_and_place(tmp_path: Path) -> None:
+    record = {key: value for key, value in PAIR.items() if key != "id"}
+    for day in ("01", "02"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "part.jsonl").write_text(f"{json.dumps(record)}\n{json.dumps(record)}\n")
+    ids = {one.id for one in read(tmp_path) if isinstance(one, Served)}
+    assert ids == {"01/part.jsonl-1", "01/part.jsonl-2", "02/part.jsonl-1", "02/part.jsonl-2"}
+
+
+@pytest.mark.parametrize(("status", "ok"), [("failure", False), ("error", False), ("Success", True), ("200", True)])
+def test_a_status_may_be_a_word(tmp_path: Path, status: str, ok: bool) -> None:
+    found = told(tmp_path, PAIR | {"status": status})
+    assert isinstance(found, Served)
+    assert found.ok is ok
+
+
+def test_a_failure_needs_no_answer_to_be_one(tmp_path: Path) -> None:
+    record = {"id": "a", "time": 1768809251, "latency_ms": 5, "status": 500, "model": "m", "prompt_tokens": 9}
+    found = told(tmp_path, record)
+    assert isinstance(found, Served)
+    assert not found.ok
+
+
+def test_what_anthropic_counts_beside_the_input_is_of_the_prompt_too(tmp_path: Path) -> None:
+    usage = {
+        "input_tokens": 10,
+        "cache_read_input_tokens": 50_000,
+        "cache_creation_input_tokens": 90,
+        "output_tokens": 5,
+    }
+    found = told(tmp_path, PAIR | {"response": {"usage": usage}})
+    assert isinstance(found, Served)
+    assert (found.prompt_tokens, found.cached_tokens) == (50_100, 50_000)
 
 
 def test_files_that_are_not_there_and_folders_without_any_are_said_so(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_what_would_be_under_way_fills_an_engine_and_leaves_it_again() -> None:
     assert sum(mirror.told().by_endpoint.values()) == 6
 
 
+def test_one_that_is_told_of_late_is_decided_all_the_same() -> None:
+    mirror = mirrored(now="cloud")
+    mirror.pass_until(START_S + 10.0)
+    assert went(mirror.take(request(0, 9.0))) == "own"
+    mirror.pass_until(START_S + 900.0)
+    assert mirror.told().ours.requests == 1
+
+
 def test_what_it_tells_is_what_both_worlds_come_to() -> None:
     mirror = mirrored(now="cloud")
     for number in range(40):

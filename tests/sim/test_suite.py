@@ -58,6 +58,10 @@ def test_a_configuration_that_is_not_there_or_wrong_is_told_by_its_own_name(tmp_
     with pytest.raises(ConfigError) as error:
         load(folder / "s0.toml")
     assert "tidegate.toml: nothing" in str(error.value)
+    repository(tmp_path, config="\n[endpoint.third]\nsit = 1\n")
+    with pytest.raises(ConfigError) as error:
+        load(folder / "s0.toml")
+    assert all("tidegate.toml" in problem.file for problem in error.value.problems)
     (tmp_path / "tidegate.toml").unlink()
     with pytest.raises(ConfigError, match="there is no such file"):
         load(folder / "s0.toml")
@@ -69,6 +73,16 @@ def test_what_may_not_leave_is_a_bound_that_one_attempt_breaks(tmp_path: Path) -
     assert [mark.path for mark in found.broken] == ["bounds.away_share_max"]
     repository(tmp_path, "away_share_max = 0", config=PRIVATE)
     assert suite.tested(folder / "s0.toml", None, None).passed
+
+
+def test_a_bound_on_requests_that_nobody_made_does_not_hold(tmp_path: Path) -> None:
+    folder = repository(tmp_path, "")
+    asked = WORLD + "classes = { interactive = 1, batch = 0 }\n[bounds.class.batch]\naway_share_max = 0\n"
+    (folder / "s0.toml").write_text(asked)
+    found = suite.tested(folder / "s0.toml", None, None)
+    assert [(mark.path, mark.figure, mark.holds) for mark in found.marks] == [
+        ("bounds.class.batch.away_share_max", None, False)
+    ]
 
 
 def test_a_scenario_that_cannot_be_played_has_failed_and_says_why(tmp_path: Path) -> None:
@@ -122,7 +136,14 @@ def test_settings_that_differ_are_told_one_by_one(tmp_path: Path) -> None:
         ("rule.long.when", "prompt_tokens > 100", "prompt_tokens > 200"),
     ]
     assert settings(old, old) == ()
-    assert {one.path for one in settings(None, old)} == {
+    # The first rule that holds gives the class.
+    old.write_text(rule.format(100) + rule.replace("long", "longer").format(200))
+    new.write_text(rule.replace("long", "longer").format(200) + rule.format(100))
+    assert [(one.path, one.old, one.new) for one in settings(old, new)] == [
+        ("rule", ["long", "longer"], ["longer", "long"])
+    ]
+    new.write_text("[policy]\nheld_max = 9\nseed = 1\n" + rule.format(100))
+    assert {one.path for one in settings(None, new)} == {
         "policy.held_max",
         "policy.seed",
         "rule.long.to",

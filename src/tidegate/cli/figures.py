@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tidegate import clock
 from tidegate.sim import sheet
@@ -35,5 +36,6 @@ def table(one: Sheet) -> Table:
     for column in made.columns[1:]:
         column.justify = "right"
     for row in one.rows:
-        made.add_row(*row)
+        # What comes from outside is no mark-up, and moves no cursor.
+        made.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
     return made

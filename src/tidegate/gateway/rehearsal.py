@@ -15,6 +15,8 @@ from tidegate.telemetry.metrics import Metrics
 
 # Of 200,000 requests, on a core that others need.
 TIMEOUT_S = 3600.0
+# After the start nobody is in a hurry.
+FIRST_S = 900.0
 # Its exit status where a figure is too far off; beyond it, the journal does not tell enough.
 _DRIFTED = 1
 _PROBLEM_CHARACTERS = 300
@@ -52,15 +54,19 @@ class Rehearsal:
         """Look now and then, for as long as it runs."""
         if self._journal is None or not self._every_s:
             return
+        # Who is restarted each night has a look at it, too.
+        await asyncio.sleep(min(self._every_s, FIRST_S))
         while True:
-            await asyncio.sleep(self._every_s)
             await self.look(self._journal)
+            await asyncio.sleep(self._every_s)
 
     async def look(self, journal: Path) -> None:
         """Once, and tell what it came to."""
         found = msgspec.structs.replace(await _asked(journal), at_s=self._clock.now_s())
         self.last = found
         if found.problem:
+            # What is no longer known is no longer told.
+            self._metrics.simulated({})
             self._log.event("info", "simulator not held against the journal", reason=found.problem)
             return
         self._metrics.simulated({one.figure: (one.error, one.figure in found.drifted) for one in found.off})

@@ -1,7 +1,10 @@
 """What another gateway served, as the journal that this one would have written of it: its decisions are the other's."""
 
+import re
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 from urllib.parse import urlsplit
 
 import msgspec
@@ -39,8 +42,10 @@ from tidegate.wire.tokens import PRIOR_BYTES_PER_TOKEN, TokenRatio
 
 # Of a longer log the last so many: two a second all day long.
 REQUESTS_MAX = 200_000
-# Nothing of it leaves this process; digests need one all the same.
-_SALT = bytes(SALT_BYTES)
+# Who is tried again is so within this.
+RETRY_S = 60.0
+# A key that is a secret is told apart, and not told.
+_SECRETS = re.compile(r"sk-|Bearer |[A-Za-z0-9+/_=-]{32,}")
 _ASKED = ("messages", "prompt", "tools", "functions", "max_tokens", "max_completion_tokens", "n", "stream")
 _PORTS = {"https": 443, "http": 80}
 _HERE = ("localhost", "127.0.0.1", "::1", "0.0.0.0")  # noqa: S104 - an address to compare with, not to listen at
@@ -92,7 +97,7 @@ def adopt(records: Iterable[Served | Unused], config: Config, at: Mapping[str, s
             unused[record] += 1
             continue
         if reading is None:
-            reading = _Reading(build(config, record.arrived_s), at or {})
+            reading = _Reading(config, build(config, record.arrived_s), at or {})
         why = reading.take(record)
         if why is not None:
             unused[why] += 1
@@ -102,21 +107,25 @@ def adopt(records: Iterable[Served | Unused], config: Config, at: Mapping[str, s
 
 
 class _Reading:
-    def __init__(self, built: Built, at: Mapping[str, str]) -> None:
-        self._built, self._at = built, at
+    def __init__(self, config: Config, built: Built, at: Mapping[str, str]) -> None:
+        self._config, self._built, self._at = config, built, at
+        # Whoever has what is written of it cannot guess prompts.
+        self._salt = secrets.token_bytes(SALT_BYTES)
         self._table = ClassTable(classes=built.classes, default=INTERACTIVE, rules=built.rules)
         self._served = {name for endpoint in built.endpoints for name in endpoint.models}
         self._endpoints = {endpoint.name: endpoint for endpoint in built.endpoints}
         self.kept: dict[str, _Kept] = {}
         self.strangers: Counter[str] = Counter()
+        self.retried = 0
 
     def take(self, record: Served) -> Unused | None:
         """One more record; why it cannot be used, None where it can."""
-        if record.id in self.kept:
+        known = self.kept.get(record.id)
+        if known is not None and (known.served.ok or not record.ok):
             return Unused.AGAIN
         endpoint = self._endpoint(record)
         if endpoint is None:
-            self.strangers[record.base or record.deployment] += 1
+            self.strangers[_shown(record.base) or record.deployment] += 1
             return Unused.ELSEWHERE
         model = self._model(record, endpoint)
         if model is None:
@@ -125,19 +134,26 @@ class _Reading:
         request = self._request(record, model)
         if request is None or (record.ok and record.output_tokens is None):
             return Unused.NO_TOKENS
+        if known is not None:
+            # LiteLLM's attempts at one request have its id.
+            self.retried += 1
         # Its prompt is needed no more.
         self.kept[record.id] = _Kept(request, endpoint.name, msgspec.structs.replace(record, fields={}, headers={}))
         return None
 
     def over(self, records: int, unused: Counter[Unused]) -> Adopted:
         """All of them were read."""
-        served = {one.served.trace for one in self.kept.values() if one.served.ok and one.served.trace}
-        kept = [one for one in self.kept.values() if one.served.ok or one.served.trace not in served]
-        unused[Unused.RETRIED] += len(self.kept) - len(kept)
+        served: dict[str, list[float]] = {}
+        for one in self.kept.values():
+            if one.served.ok and one.served.trace:
+                served.setdefault(one.served.trace, []).append(one.served.arrived_s)
+        kept = [one for one in self.kept.values() if one.served.ok or not _served_then(one.served, served)]
+        unused[Unused.RETRIED] += len(self.kept) - len(kept) + self.retried
         kept.sort(key=lambda one: (one.request.arrived_s, one.request.id))
         unused[Unused.OLDER] += max(0, len(kept) - REQUESTS_MAX)
         kept = kept[-REQUESTS_MAX:]
-        built = self._built
+        # Prices are those of its beginning, in whatever order it is written.
+        built = build(self._config, kept[0].request.arrived_s)
         return Adopted(
             lines=_lines(kept, built.endpoints, built.policy),
             endpoints=built.endpoints,
@@ -198,9 +214,9 @@ class _Reading:
             now_s=record.arrived_s,
             table=self._table,
             ratio=TokenRatio(),
-            salt=_SALT,
+            salt=self._salt,
             group=self._built.groups.get(call.model),
-            key=record.key,
+            key=_named(record.key),
         )[0]
 
     def _call(self, record: Served, model: str) -> Call | None:
@@ -212,6 +228,12 @@ class _Reading:
             return parse(msgspec.json.encode({"model": model, **fields}), record.kind)
         except BadRequest:
             return None
+
+
+def _served_then(failed: Served, served: Mapping[str, list[float]]) -> bool:
+    """Whether another attempt at the same was served soon after this one had failed: a trace may be a whole session."""
+    over_s = failed.arrived_s + failed.e2e_s
+    return any(failed.arrived_s <= at_s <= over_s + RETRY_S for at_s in served.get(failed.trace, ()))
 
 
 def _unread(record: Served, model: str) -> Call:
@@ -245,6 +267,20 @@ def _origin(base: str) -> tuple[str, int]:
     except ValueError:
         return "", 0
     return host, port or _PORTS.get(found.scheme, 0)
+
+
+def _shown(base: str) -> str:
+    """An address without what may be secret in it."""
+    host, port = _origin(base)
+    if "://" not in base:
+        # A vendor's name, or an address as it is written in hosts.
+        return base.partition("?")[0].rpartition("@")[2][:128]
+    return f"{host}:{port}{urlsplit(base).path}"[:128] if host else ""
+
+
+def _named(key: str) -> str:
+    """A key's name as it stands, or a digest of what is none."""
+    return blake2b(key.encode("utf-8", "replace"), digest_size=6).hexdigest() if _SECRETS.match(key) else key
 
 
 def _is_at(url: Url, host: str, port: int) -> bool:
@@ -294,10 +330,15 @@ def _ended(request: Request, endpoint: str, served: Served) -> Ended:
         e2e_s=served.e2e_s,
         ttft_s=served.ttft_s,
         prompt_tokens=served.prompt_tokens if served.ok else None,
-        cached_tokens=served.cached_tokens if served.ok else None,
+        cached_tokens=_within(served.cached_tokens, served.prompt_tokens) if served.ok else None,
         output_tokens=served.output_tokens if served.ok else None,
         cause="" if served.ok else "rate_limited" if served.rate_limited else "failed",
     )
+
+
+def _within(cached: int | None, prompt: int | None) -> int | None:
+    """No more is cached than there is."""
+    return cached if cached is None or prompt is None else min(cached, prompt)
 
 
 def _nothing(count: int, unused: Counter[Unused], strangers: Counter[str]) -> str:

@@ -23,6 +23,8 @@ FILE_BYTES_MAX = 512 * 2**20
 # A number beyond it is something else than tokens; a time beyond it is in milliseconds, and no time at all beyond that.
 TOKENS_MAX = 100_000_000
 SECONDS_MAX, MILLISECONDS_MAX = 1e11, 1e14
+# Before that, in 2008, there was no gateway of that kind.
+SECONDS_MIN = 1.2e9
 # Dollars of a request, or seconds of it.
 AMOUNT_MAX = 1e7
 # What was cut out of a prompt in LiteLLM's table is not in its tokens either.
@@ -36,7 +38,10 @@ _KINDS = {
     "text_completion": Capability.COMPLETION,
     "atext_completion": Capability.COMPLETION,
 }
-_RATE_LIMITED = 429
+_RATE_LIMITED, _FAILURES = 429, 400
+_SUCCESSES = frozenset({"success", "succeeded", "ok", "completed", "complete", "finished", "done"})
+# What Anthropic counts beside the input.
+_BESIDE = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 class BadLog(BadFile):
@@ -49,6 +54,7 @@ class Unused(StrEnum):
     CACHED = "answered from the gateway's own cache"
     OTHER_KIND = "no chat and no text completion"
     INTERNAL = "asked by the gateway itself"
+    UNREADABLE = "no JSON object"
     NO_TIMES = "without a time or a latency"
     NO_TOKENS = "without a count of tokens, and without a prompt"
     RETRIED = "a failed attempt at what was served then"
@@ -93,26 +99,30 @@ def read(path: Path) -> Iterator[Served | Unused]:
     A file has an object on each line, or one object or array. Raises `BadLog`.
     """
     if not path.is_dir():
-        yield from _file(path)
+        yield from _file(path, path.name)
         return
     files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
     if not files:
         raise BadLog(f"{path}: the folder is empty; name the one that the log is in")
     for file in files:
-        yield from _file(file)
+        yield from _file(file, file.relative_to(path).as_posix())
 
 
-def _file(path: Path) -> Iterator[Served | Unused]:
+def _file(path: Path, name: str) -> Iterator[Served | Unused]:
+    """`name` begins the ids of records that have none."""
     lines = read_lines(path, "log", BadLog)
     number, line = next(lines)
+    line = line.removeprefix(b"\xef\xbb\xbf")
     whole = _whole(path) if line[:1] == b"[" or _object(line) is None else None
     if whole is not None:
         for place, record in enumerate(whole, 1):
-            yield _record(path, place, record)
+            yield _record(path, place, record, name) if isinstance(record, dict) or place == 1 else Unused.UNREADABLE
         return
-    yield _record(path, number, _object(line))
+    yield _record(path, number, _object(line), name)
     for number, line in lines:
-        yield _record(path, number, _object(line))
+        # Of a file that began as a log, a line that is none is one of many: cut by a crash, or no JSON after all.
+        found = _object(line)
+        yield Unused.UNREADABLE if found is None else _record(path, number, found, name)
 
 
 def _whole(path: Path) -> list[Any]:
@@ -127,15 +137,13 @@ def _whole(path: Path) -> list[Any]:
     if len(content) > FILE_BYTES_MAX:
         raise BadLog(f"{path}: is larger than {FILE_BYTES_MAX} bytes in one piece; write one record on each line")
     try:
-        found = msgspec.json.decode(content)
+        found = msgspec.json.decode(content.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.DecodeError, RecursionError):
         raise BadLog.at(path, 1, "a JSON object on each line, or one array of them") from None
     return found if isinstance(found, list) else [found]
 
 
-def _record(path: Path, number: int, record: object) -> Served | Unused:
-    if record is None and number > 1:
-        raise BadLog.at(path, number, "a JSON object, as on the lines before")
+def _record(path: Path, number: int, record: object, name: str) -> Served | Unused:
     if not isinstance(record, dict):
         raise BadLog.at(path, number, "a JSON object")
     # A bucket's file has the payload alone; callbacks of one's own put it into an envelope.
@@ -147,10 +155,10 @@ def _record(path: Path, number: int, record: object) -> Served | Unused:
     if "startTime" in record and "call_type" in record:
         if not isinstance(record.get("metadata"), dict):
             raise BadLog.at(path, number, "LiteLLM's StandardLoggingPayload; `generic_api_use_v1` writes an older form")
-        return _payload(record, f"{path.name}-{number}")
+        return _payload(record, f"{name}-{number}")
     request = _first_of(record, "request", "input", "request_body", "body")
     if request is not None or "messages" in record or "prompt_tokens" in record or "usage" in record:
-        return _pair(path, number, record, _object(request) or {})
+        return _pair(path, number, record, _object(request) or {}, f"{name}-{number}")
     raise BadLog.at(path, number, "LiteLLM's record, or an object with `request`, `response`, `time`, `latency_ms`")
 
 
@@ -252,7 +260,7 @@ _FIRST_SECONDS = {"ttft_s": 1.0, "time_to_first_token_s": 1.0, "ttft_ms": 1e-3, 
 _NO_UNIT = ("latency", "duration", "response_time")
 
 
-def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str, Any]) -> Served | Unused:
+def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str, Any], unnamed: str) -> Served | Unused:
     told = _object(_first_of(record, "response", "output", "response_body")) or {}
     # What a batch has written is one deeper.
     answer = _object(told.get("body")) or told
@@ -265,7 +273,9 @@ def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str,
     if e2e_s is None and (found := next((name for name in _NO_UNIT if name in record), None)):
         raise BadLog.at(path, number, f"a latency with its unit: `latency_ms` or `latency_s` in place of `{found}`")
     output_tokens = _count(_first_of(usage, "completion_tokens", "output_tokens"))
-    if output_tokens is None and "messages" not in request and "prompt" not in request:
+    status = _first_of(record, "status", "status_code", "response_status") or told.get("status_code")
+    failed = bool(record.get("error")) or _is_failure(status)
+    if output_tokens is None and not failed and "messages" not in request and "prompt" not in request:
         # Whatever generates nothing: embeddings, moderation.
         return Unused.OTHER_KIND
     if arrived_s is None or not e2e_s:
@@ -273,12 +283,10 @@ def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str,
     ttft_s = _seconds(record, _FIRST_SECONDS)
     if ttft_s is None and "delay_ms" in record:
         ttft_s = _seconds(record, {"time_to_first_token": 1e-3})
-    status = _count(_first_of(record, "status", "status_code", "response_status") or told.get("status_code"))
-    failed = bool(record.get("error")) or (status is not None and status >= 400)
     stream = request.get("stream")
     model = str(request.get("model") or _first_of(record, "model", "request_model") or answer.get("model") or "")
     return Served(
-        id=str(_first_of(record, "id", "request_id", "custom_id") or f"{path.name}-{number}"),
+        id=str(_first_of(record, "id", "request_id", "custom_id") or unnamed),
         arrived_s=arrived_s,
         e2e_s=e2e_s,
         ttft_s=ttft_s if ttft_s is not None and 0.0 < ttft_s < e2e_s else None,
@@ -287,9 +295,9 @@ def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str,
         deployment=str(_first_of(record, "response_model") or answer.get("model") or model),
         base=str(_first_of(record, "endpoint", "api_base", "base_url", "provider") or ""),
         ok=not failed,
-        rate_limited=status == _RATE_LIMITED,
+        rate_limited=_count(status) == _RATE_LIMITED,
         stream=stream if isinstance(stream, bool) else None,
-        prompt_tokens=_count(_first_of(usage, "prompt_tokens", "input_tokens")) or None,
+        prompt_tokens=_prompt_tokens(usage) or None,
         output_tokens=output_tokens,
         cached_tokens=_cached(usage, None, record),
         usd=_amount(_first_of(record, "cost_usd", "costUSD", "usd")),
@@ -300,6 +308,23 @@ def _pair(path: Path, number: int, record: Mapping[str, Any], request: dict[str,
 
 
 # --- values -------------------------------------------------------------------------------------------------------
+
+
+def _is_failure(status: object) -> bool:
+    """Whether a status says so, in a number or a word."""
+    number = _count(status)
+    if number is not None:
+        return number >= _FAILURES
+    return isinstance(status, str) and status.lower() not in _SUCCESSES
+
+
+def _prompt_tokens(usage: Mapping[str, Any]) -> int | None:
+    """All of the prompt's: Anthropic does not count what is cached, or written to the cache, among its input."""
+    told = _count(usage.get("prompt_tokens"))
+    if told is not None:
+        return told
+    parts = [_count(usage.get(name)) for name in ("input_tokens", *_BESIDE)]
+    return None if parts[0] is None else sum(part or 0 for part in parts)
 
 
 def _first_of(record: Mapping[str, Any], *names: str) -> Any:
@@ -353,7 +378,9 @@ def _time_s(value: object) -> float | None:
             return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value < MILLISECONDS_MAX:
         return None
-    return value / 1000.0 if value > SECONDS_MAX else float(value)
+    seconds = value / 1000.0 if value > SECONDS_MAX else float(value)
+    # One that is none would make a log of decades.
+    return seconds if seconds >= SECONDS_MIN else None
 
 
 def _cached(usage: object, more: object, record: Mapping[str, Any]) -> int | None:

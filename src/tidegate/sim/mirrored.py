@@ -98,7 +98,9 @@ class Mirrored:
 
     def take(self, request: Request) -> Decision:
         """Where it would go, decided as all that came before it has left its world."""
-        self.pass_until(request.arrived_s)
+        # Two that come together may be told of in either order.
+        now_s = max(request.arrived_s, self._ours.loop.now_s)
+        self.pass_until(now_s)
         self._count += 1
         self._asked, self._decided = request.id, None
         tokens = self._output_tokens(request)
@@ -111,7 +113,7 @@ class Mirrored:
         )
         for world in self._worlds():
             world.arrive(job)
-            world.loop.run(request.arrived_s)
+            world.loop.run(now_s)
         assert self._decided is not None, "who arrives is decided on"
         return self._decided
 

@@ -101,7 +101,8 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     pairs = _pairs(ours, theirs)
     blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
     saved = [1000.0 * (a.usd - b.usd) for a, b in pairs]
-    usd = interval(saved, blocks, backtest.usd * figures[1].usd_per_1k, least=_dear_usd([a for a, _ in pairs]))
+    off_usd = figures[1].usd_per_1k - figures[0].usd_per_1k
+    usd = interval(saved, blocks, off_usd, least=_dear_usd([a for a, _ in pairs]))
     more = [float(b.kept) - float(a.kept) for a, b in pairs]
     gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
     return Preview(

@@ -357,7 +357,8 @@ def _marks(bounds: dict[str, BoundsTable], groups: Iterable[Group], elapsed_s: f
             bound = getattr(table, key)
             if bound is None:
                 continue
-            figure = _figure(of, figure_name)
+            # Of nobody nothing is known, and no bound holds.
+            figure = _figure(of, figure_name) if of.requests else None
             holds = figure is not None and (figure >= bound if key.endswith("_min") else figure <= bound)
             path = f"bounds.class.{name}.{key}" if name else f"bounds.{key}"
             marks.append(Mark(path=path, bound=bound, figure=figure, holds=holds))

@@ -135,7 +135,8 @@ def _configured(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = os.fspath(folder / named)
     found, problems = document(read(path), path), Problems(path)
     unknown(found, ("gateway", "switchback", *TABLES), problems)
-    if problems.found:
+    # What is wrong with it is told of it, and not of the scenario.
+    if checked({key: value for key, value in found.items() if key in TABLES}, folder / named, problems, None) is None:
         raise ConfigError(problems.found)
     return {key: value for key, value in found.items() if key in TABLES}
 

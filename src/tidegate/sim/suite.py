@@ -132,7 +132,12 @@ def compared(file: Path, seeds: Sequence[int | None], old: Path | None, new: Pat
 def settings(old: Path | None, new: Path | None) -> tuple[Setting, ...]:
     """What differs between two policies as they are written. Raises ConfigError."""
     before, after = ({} if policy is None else policy_tables(policy) for policy in (old, new))
-    return tuple(_differences((), before, after))
+    found = _differences((), before, after)
+    names = [[one.get("name") for one in policy.get("rule", ())] for policy in (before, after)]
+    if names[0] != names[1] and sorted(names[0]) == sorted(names[1]):
+        # The first that holds gives the class.
+        found.append(Setting(path="rule", old=names[0], new=names[1]))
+    return tuple(found)
 
 
 def _played(scenario: Scenario) -> tuple[list[Outcome], tuple[Mark, ...]]:

@@ -39,7 +39,7 @@ from tidegate.sim.world import World
 
 # Fewer answers say less of an API than what is believed of it.
 ANSWERS_MIN = 20
-PROBE_S = 5.0
+PROBE_S, PROBES_MAX = 5.0, 20_000
 MINUTE_S = 60.0
 # For how long an API is taken to remember a prompt after its last use; how many of them it meets again is measured.
 CACHED_FOR_S = 300.0
@@ -103,7 +103,7 @@ def played(
     changed: Callable[[Request], Request] | None = None,
     jobs: Sequence[Job] | None = None,
     decider: Callable[[tuple[Endpoint, ...], Policy], Decider] | None = None,
-    probe_s: float = PROBE_S,
+    probe_s: float | None = None,
     journal: Callable[[Line], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
@@ -113,6 +113,9 @@ def played(
     the time that has passed.
     """
     asked = twin.jobs if jobs is None else jobs
+    if probe_s is None:
+        # Of months each hour costs as much as a request.
+        probe_s = max(PROBE_S, (twin.end_s - twin.start_s) / PROBES_MAX)
     if changed is not None:
         asked = [msgspec.structs.replace(job, request=changed(job.request)) for job in asked]
     state = msgspec.json.decode(msgspec.json.encode(twin.state), type=State)
@@ -312,13 +315,17 @@ def _unseen(attempts: Sequence[Attempted], rtt_s: float, errors: float, per_minu
     rows = [(1.0 / s, tokens / s, made / s) for tokens, made, s in seen]
     base_s, slope, tpot_s = non_negative(rows, [1.0] * len(rows))
     ttft_s = max(base_s - rtt_s, 1e-3)
-    factors = tuple(s / (rtt_s + ttft_s + slope * tokens + tpot_s * made) for tokens, made, s in seen)
+    firsts = [ttft_s + slope * tokens for tokens, _, _ in seen]
+    factors = tuple(s / (rtt_s + f + tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
+    tpot_s = max(tpot_s, 1e-6)
+    # What both are drawn by scatters apart; so the rest of an answer has all that whole ones scatter by.
+    rest = tuple(max(s - rtt_s - f, 0.05 * s) / (tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
     return ApiProfile(
         ttft_s=ttft_s,
         ttft_s_per_uncached_token=slope,
         ttft_spread=Redrawn(factors=factors),
-        tpot_s=max(tpot_s, 1e-6),
-        tpot_spread=Redrawn(factors=factors),
+        tpot_s=tpot_s,
+        tpot_spread=Redrawn(factors=rest),
         errors=errors,
         requests_per_minute=per_minute,
     )
