@@ -7,7 +7,8 @@ import pytest
 
 from tests.sim.foreign_days import Written, configuration, day, log, pair, payload, spend_row, unstreamed
 from tidegate.config.load import load_unreached
-from tidegate.sim.adopted import Adopted, AsRecorded, adopt
+from tidegate.sim.adopted import Adopted, adopt
+from tidegate.sim.decider import AtOnce
 from tidegate.sim.foreign import read
 from tidegate.sim.observed import known, observe
 from tidegate.sim.outcome import Outcome
@@ -27,7 +28,7 @@ def adopted(folder: Path, outcomes: list[Outcome], write: Written = payload) -> 
 def shadowed(found: Adopted) -> Shadow:
     observed = observe(found.lines)
     world = twin(observed, known(found.lines))
-    theirs = played(world, found.policy, decider=partial(AsRecorded, found.where))
+    theirs = played(world, found.policy, decider=partial(AtOnce, found.where))
     assert {one.request.id: one.endpoint for one in theirs if one.outcome == "ok"}.items() <= found.where.items()
     return shadow(found, as_billed(observed, found), theirs, played(world, found.policy))
 

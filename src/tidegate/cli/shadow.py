@@ -15,7 +15,8 @@ from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
 from tidegate.config.problem import nearest
 from tidegate.core.replay import ReplayError
-from tidegate.sim.adopted import Adopted, AdoptError, AsRecorded, adopt
+from tidegate.sim.adopted import Adopted, AdoptError, adopt
+from tidegate.sim.decider import AtOnce
 from tidegate.sim.foreign import BadLog, read
 from tidegate.sim.observed import ObservedError, known, observe
 from tidegate.sim.shadow import Shadow, as_billed, shadow
@@ -62,7 +63,7 @@ def _played(adopted: Adopted, folder: Path | None, was: Bar, would: Bar) -> Shad
     """As each request was sent, and as Tidegate sends it, which begins with nothing learned."""
     observed = observe(adopted.lines)
     world = twin(observed, known(adopted.lines))
-    theirs = Play(policy=adopted.policy, bar=was, decider=partial(AsRecorded, adopted.where))
+    theirs = Play(policy=adopted.policy, bar=was, decider=partial(AtOnce, adopted.where))
     written = None if folder is None else segment("shadow", folder, world.start_s)
     ours = Play(policy=adopted.policy, bar=would, segment=written)
     before, after = side_by_side(world, (theirs, ours))

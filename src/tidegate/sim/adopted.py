@@ -32,7 +32,6 @@ from tidegate.core.plan import TIMEOUT_S_STATIC
 from tidegate.core.router import Router
 from tidegate.core.sending import started
 from tidegate.core.why import Why
-from tidegate.sim.decider import Follower
 from tidegate.sim.foreign import Served, Unused
 from tidegate.wire.digest import SALT_BYTES
 from tidegate.wire.errors import BadRequest
@@ -353,20 +352,3 @@ def _nothing(count: int, unused: Counter[Unused], strangers: Counter[str]) -> st
         f"nothing of the log can be used: {said}. It names {names}: give each an endpoint in the configuration, or "
         "say which one it is with --at NAME=ENDPOINT"
     )
-
-
-class AsRecorded(Follower):
-    """Sends each request where it went, at once."""
-
-    def __init__(self, where: Mapping[str, str], endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        super().__init__(endpoints, policy)
-        self._where = where
-
-    def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is
-        """There."""
-        step = Run(endpoint=self._where[request.id], timeout_s=TIMEOUT_S_STATIC)
-        return Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)
-
-    def due(self, now_s: float) -> list[Request]:  # noqa: ARG002 - nothing is held
-        """None."""
-        return []

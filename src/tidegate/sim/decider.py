@@ -1,12 +1,13 @@
 """What a simulated world needs of whoever decides in it, and what all share who decide in the router's place."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Started, replace
+from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Run, Started, replace
+from tidegate.core.plan import TIMEOUT_S_STATIC
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 
@@ -100,3 +101,22 @@ class Follower:
     def snapshot(self) -> msgspec.Raw:
         """The whole state as JSON."""
         return self._router.snapshot()
+
+
+class AtOnce(Follower):
+    """Sends each request `where` it goes, by id, or where all others go, as soon as it comes."""
+
+    def __init__(
+        self, where: Mapping[str, str], endpoints: tuple[Endpoint, ...], policy: Policy, *, usual: str = ""
+    ) -> None:
+        super().__init__(endpoints, policy)
+        self._where, self._usual = where, usual
+
+    def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is
+        """There."""
+        step = Run(endpoint=self._where.get(request.id, self._usual), timeout_s=TIMEOUT_S_STATIC)
+        return Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)
+
+    def due(self, now_s: float) -> list[Request]:  # noqa: ARG002 - nothing is held
+        """None."""
+        return []

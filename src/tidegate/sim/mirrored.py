@@ -12,15 +12,13 @@ from math import exp
 import msgspec
 
 from tidegate.core.length import Length, LengthModel
-from tidegate.core.model import Decision, Endpoint, Line, Policy, Record, Request, Run, Segment, replace
-from tidegate.core.plan import TIMEOUT_S_STATIC
+from tidegate.core.model import Decision, Endpoint, Line, Policy, Record, Request, Segment, replace
 from tidegate.core.router import Router
 from tidegate.core.state import State
-from tidegate.core.why import Why
 from tidegate.sim.api import Spread
 from tidegate.sim.ask import DIGEST_TOKENS
 from tidegate.sim.chance import Chance
-from tidegate.sim.decider import Decider, Follower
+from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, interval
@@ -51,23 +49,6 @@ class Mirror(Record, frozen=True, kw_only=True, omit_defaults=False):
     gained: int | None
 
 
-class OneOnly(Follower):
-    """Sends all to one endpoint, at once."""
-
-    def __init__(self, name: str, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        super().__init__(endpoints, policy)
-        self._name = name
-
-    def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is
-        """There."""
-        step = Run(endpoint=self._name, timeout_s=TIMEOUT_S_STATIC)
-        return Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)
-
-    def due(self, now_s: float) -> list[Request]:  # noqa: ARG002 - nothing is held
-        """None."""
-        return []
-
-
 class Mirrored:
     """Takes requests in, in the order of their times. `journal` is given every line but the segment's."""
 
@@ -90,7 +71,9 @@ class Mirrored:
         self._decided: Decision | None = None
         self.router = Router(endpoints, policy)
         self._ours = self._world(self.router, start_s, self._write)
-        self._theirs = None if now is None else self._world(OneOnly(now, endpoints, policy), start_s, lambda _: None)
+        self._theirs = (
+            None if now is None else self._world(AtOnce({}, endpoints, policy, usual=now), start_s, lambda _: None)
+        )
         self._over: deque[Outcome] = deque(maxlen=KEPT_MAX)
         self._their_over: deque[Outcome] = deque(maxlen=KEPT_MAX)
         self._by_endpoint, self._by_why = Counter[str](), Counter[str]()
