@@ -118,6 +118,20 @@ def test_the_same_request_is_the_same_in_every_log(tmp_path: Path, record: Recor
         assert (found.trace, found.headers) == ("b2f0", {"x-tidegate-class": "batch"})
 
 
+def test_what_litellm_itself_has_written_is_read() -> None:
+    # By its callbacks, of four answers, a refusal and a failure of an engine of ours.
+    found = [one for one in read(Path(__file__).parent / "litellm-1.110.2.jsonl") if isinstance(one, Served)]
+    assert [(one.ok, one.rate_limited) for one in found] == [(True, False)] * 4 + [(False, True), (False, False)]
+    assert [one.stream for one in found[:4]] == [True, False, True, False]
+    assert [one.ttft_s is None for one in found] == [False, True, False, True, True, True]
+    assert [one.prompt_tokens for one in found[:4]] == [138, 125, 138, 125]
+    assert {one.output_tokens for one in found[:4]} == {12}
+    assert all(one.usd is not None and one.usd > 2e-5 for one in found[:4])
+    assert {(one.model, one.key, one.kind) for one in found} == {("gpt-4o-mini", "support", Capability.CHAT)}
+    assert all(one.fields["messages"][0]["role"] == "user" for one in found)
+    assert all("http://127.0.0.1:" in one.base for one in found)
+
+
 def test_lines_an_array_one_object_archives_and_folders_are_logs(tmp_path: Path) -> None:
     one, other = PAYLOAD, PAYLOAD | {"litellm_call_id": "5a0c"}
     lines = "\n\n".join(json.dumps(record) for record in (one, other)) + "\n"
