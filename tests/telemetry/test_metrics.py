@@ -88,6 +88,7 @@ def used() -> Metrics:
     metrics.warmed("laptop", "served")
     metrics.crashed()
     metrics.reloaded("applied")
+    metrics.simulated({"ttft": (-0.4, True)})
     return metrics
 
 
@@ -138,6 +139,8 @@ def test_what_was_counted_is_exposed() -> None:
         ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "le": "0.1"}, 1),
         ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "le": "0.05"}, 0),
         ("held", {}, 3),
+        ("simulator_error", {"figure": "ttft"}, -0.4),
+        ("simulator_drifted", {"figure": "ttft"}, 1),
         ("key_engine_share", {"key": "alice-1"}, 0.75),
         ("up", {"endpoint": "laptop"}, 1),
         ("http_connections", {}, 7),
