@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import uvloop
 
-TEST_S_MAX = 30.0  # a hanging test fails: uvloop does not let pytest-timeout interrupt it
+# A hanging test fails: uvloop does not let pytest-timeout interrupt it.
+TEST_S_MAX, SLOW_S_MAX = 60.0, 240.0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -19,11 +20,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     escaped: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop().set_exception_handler(lambda loop, context: escaped.append(context))
-        runner.run(_bounded(pyfuncitem.obj(**arguments)))
+        slow = pyfuncitem.get_closest_marker("slow") is not None
+        runner.run(_bounded(pyfuncitem.obj(**arguments), SLOW_S_MAX if slow else TEST_S_MAX))
     assert escaped == []
     return True
 
 
-async def _bounded(test: Coroutine[Any, Any, None]) -> None:
-    async with asyncio.timeout(TEST_S_MAX):
+async def _bounded(test: Coroutine[Any, Any, None], most_s: float) -> None:
+    async with asyncio.timeout(most_s):
         await test
