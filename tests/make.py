@@ -12,12 +12,10 @@ from tidegate.core.model import (
     Prior,
     Request,
     Slo,
-    Started,
     replace,
 )
-from tidegate.core.promise import is_urgent
-from tidegate.core.prompts import shortened
 from tidegate.core.router import Router
+from tidegate.core.sending import started as started
 
 _ids = count()
 
@@ -72,27 +70,6 @@ def router(*endpoints: Endpoint, **settings: object) -> Router:
     """A router over these endpoints, by default one of our own and one that costs money."""
     chosen = endpoints or (endpoint("laptop"), endpoint("cloud", local=False))
     return Router(chosen, policy(**settings))
-
-
-def started(request: Request, endpoint: str) -> Started:
-    """The fact that this request was sent there."""
-    return Started(
-        request_id=request.id,
-        endpoint=endpoint,
-        klass=request.klass,
-        prompt_tokens=request.prompt_tokens,
-        prompt_bytes=request.prompt_bytes,
-        output_tokens_max=request.output_tokens_max,
-        completions=request.completions,
-        model=request.model,
-        key=request.key,
-        session=request.session,
-        prefix=shortened(request.prefix, request.prompt_bytes - request.preamble_bytes),
-        preamble_bytes=request.preamble_bytes,
-        promised_tpot_s=request.slo.tpot_s,
-        urgent=is_urgent(request),
-        said_tokens=request.said_tokens,
-    )
 
 
 def ended(request_id: str, endpoint: str, *, ending: Ending = Ending.OK, **changes: object) -> Ended:

@@ -22,6 +22,7 @@ from tidegate.engines.fake import Script
 from tidegate.gateway import switchback as module
 from tidegate.gateway.app import Gateway
 from tidegate.gateway.switchback import Switchback, Wanted
+from tidegate.gateway.trial import Block, read
 from tidegate.telemetry.log import Log
 
 QUICK, SLOW = Script(tokens=2), Script(tokens=2, first_s=0.4)
@@ -292,7 +293,7 @@ def test_who_left_after_the_promise_had_passed_has_seen_it_missed(tmp_path: Path
     switchback = tried(tmp_path)
     trial = switchback._trial
     assert trial is not None
-    block = module._Block(Arm.AS_IS, 0.0, 100.0)
+    block = Block(Arm.AS_IS, 0.0, 100.0)
     trial.blocks.append(block)
     request = core.request("r", arrived_s=1.0, klass="interactive/short", slo=Slo(ttft_s=1.0))
     for ending, e2e_s in ((Ending.CANCELLED, 0.5), (Ending.CANCELLED, 30.0), (Ending.REFUSED, 0.1), (Ending.OK, 0.9)):
@@ -309,7 +310,7 @@ async def test_what_ends_after_its_pair_was_settled_changes_nothing(tmp_path: Pa
     switchback = tried(tmp_path)
     trial = switchback._trial
     assert trial is not None
-    blocks = [module._Block(arm, 100.0 * at, 100.0 * at + 90.0) for at, arm in enumerate((Arm.AS_IS, Arm.CANDIDATE))]
+    blocks = [Block(arm, 100.0 * at, 100.0 * at + 90.0) for at, arm in enumerate((Arm.AS_IS, Arm.CANDIDATE))]
     trial.blocks += blocks
     trial.settling = (blocks[0], blocks[1])
     for at_s in (1.0, 101.0):
@@ -320,7 +321,7 @@ async def test_what_ends_after_its_pair_was_settled_changes_nothing(tmp_path: Pa
     assert [pair.as_is.requests for pair in trial.kept.pairs] == [1]
     switchback.over(request, Ending.OK, ttft_s=0.1, e2e_s=0.9, output_tokens=2, usd=0.01)
     assert msgspec.json.encode(trial.kept.pairs) == before
-    found = module.read(trial.file)
+    found = read(trial.file)
     assert found is not None
     assert found.pairs == trial.kept.pairs
 

@@ -10,7 +10,7 @@ from tidegate.cli.figures import table
 from tidegate.config.load import load_unreached
 from tidegate.core.model import replace
 from tidegate.core.switchback import Bounds, Standing, Tally, Verdict, standing
-from tidegate.gateway.switchback import FileError, read, settings_of
+from tidegate.gateway.trial import FileError, read, settings_of
 from tidegate.sim.sheet import MISSING, Sheet, number, share
 
 _SAID = {

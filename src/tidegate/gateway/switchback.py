@@ -1,36 +1,19 @@
 """Two settings by turns on live traffic, until it is known which is better, or that the candidate does harm."""
 
 import asyncio
-import fcntl
-import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from hashlib import blake2b
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
 from tidegate.clock import Clock
-from tidegate.config.build import request_class
 from tidegate.config.config import Config
-from tidegate.config.diff import tables
-from tidegate.core.classify import base_of
-from tidegate.core.model import Ending, Overrides, Record, Request, Slo, replace
+from tidegate.core.model import Ending, Overrides, Record, Request
 from tidegate.core.promise import kept
-from tidegate.core.switchback import (
-    COLLAPSE_REQUESTS,
-    Arm,
-    Pair,
-    Standing,
-    Tally,
-    Verdict,
-    collapsed,
-    order,
-    standing,
-)
+from tidegate.core.switchback import Arm, Pair, Standing, Tally, Verdict, order
+from tidegate.gateway.trial import Block, FileError, Lock, Trial, read, write
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.log import Log
 
-VERSION = 1
 # How soon a candidate is stopped that keeps next to nothing.
 LOOK_S = 1.0
 # Settings that could not be put in force are tried again.
@@ -39,16 +22,6 @@ _HARM = (Verdict.HARM, Verdict.COLLAPSED)
 
 Wanted = Callable[[], Config | None]
 """What is to be in force, asked when it can be; None where nothing of that kind any more."""
-
-
-class Kept(msgspec.Struct, kw_only=True):
-    """What a file has of a trial: of these settings (by their digest), with pairs in the order that `seed` draws."""
-
-    version: int
-    settings: str
-    seed: int
-    pairs: list[Pair] = []
-    verdict: Verdict = Verdict.GOES_ON
 
 
 class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -60,91 +33,6 @@ class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
     standing: Standing
 
 
-class FileError(Exception):
-    """The file of a trial cannot be used; the message says why, and what to do."""
-
-
-class _Block:
-    """Requests that come in this time count for this arm."""
-
-    __slots__ = ("arm", "begins_s", "ends_s", "tainted", "tally")
-
-    def __init__(self, arm: Arm, begins_s: float, ends_s: float) -> None:
-        self.arm, self.begins_s, self.ends_s = arm, begins_s, ends_s
-        self.tally = Tally()
-        # Operators had a hand in it.
-        self.tainted = False
-
-
-class _Trial:
-    """One trial of one candidate: what is known of it, and what is counted just now."""
-
-    def __init__(self, config: Config, candidate: Config) -> None:
-        self.config, self.candidate, self.table = config, candidate, config.switchback
-        self.settings = settings_of(config)
-        self.file = config.file.parent / self.table.file
-        self.kept = Kept(version=VERSION, settings=self.settings, seed=int.from_bytes(os.urandom(6), "big"))
-        self.arm, self.problem = Arm.AS_IS, ""
-        self.blocks: list[_Block] = []
-        # The pair before this one, whose last requests may be under way.
-        self.settling: tuple[_Block, _Block] | None = None
-        # Whether the last block of the candidate's was cut short.
-        self.cut = False
-        # Of a class with a target, what is usual, and not the most that may be paid.
-        self.worth = {n: (table.worth_usd, table.worth_usd_per_1k_tokens) for n, table in config.classes.items()}
-        self.slos: dict[Arm, Mapping[str, Slo]] = {
-            arm: {name: request_class(name, table).slo for name, table in one.classes.items()}
-            for arm, one in ((Arm.AS_IS, config), (Arm.CANDIDATE, candidate))
-        }
-
-    @property
-    def goes_on(self) -> bool:
-        return self.kept.verdict is Verdict.GOES_ON and not self.problem
-
-    @property
-    def standing(self) -> Standing:
-        found = standing(self.kept.pairs, self.table.pairs_max)
-        return found if self.kept.verdict is Verdict.GOES_ON else replace(found, verdict=self.kept.verdict)
-
-    def settings_for(self, arm: Arm) -> Config:
-        return self.candidate if arm is Arm.CANDIDATE else self.config
-
-    def measured(self, request: Request, arm: Arm) -> Request:
-        """The request as it is promised by the settings as they are: both arms are measured by that."""
-        name = base_of(request.klass)
-        own, other, asked = self.slos[Arm.AS_IS].get(name), self.slos[arm].get(name), request.slo
-        if own is None or other is None:
-            return request
-        # What a client has asked for itself stays.
-        slo = Slo(
-            ttft_s=own.ttft_s if asked.ttft_s == other.ttft_s else asked.ttft_s,
-            tpot_s=own.tpot_s if asked.tpot_s == other.tpot_s else asked.tpot_s,
-            e2e_s=own.e2e_s if asked.e2e_s == other.e2e_s else asked.e2e_s,
-        )
-        return replace(request, slo=slo)
-
-    def worth_usd(self, request: Request, output_tokens: int) -> float:
-        """What its promise is worth by the settings as they are."""
-        own = self.worth.get(base_of(request.klass))
-        if own is None:
-            return request.worth_usd
-        return own[0] + own[1] * (request.prompt_tokens + output_tokens) / 1000.0
-
-    def falls_apart(self, block: _Block, unseen: Iterable[Request], now_s: float) -> bool:
-        """Whether the candidate keeps next to nothing, beside the block of the other that was last. Of requests under
-        way that are `unseen`, those count that are missed already."""
-        if block.arm is not Arm.CANDIDATE or block.tainted:
-            return False
-        tally = replace(block.tally)
-        for request in unseen:
-            if block.begins_s <= request.arrived_s < block.ends_s:
-                asked, e2e_s = self.measured(request, block.arm), now_s - request.arrived_s
-                tally.requests += kept(asked, ttft_s=None, e2e_s=e2e_s, output_tokens=None, whole=False) is False
-        as_is = [one.tally for one in self.blocks if one.arm is Arm.AS_IS and not one.tainted]
-        enough = [one for one in as_is if one.requests >= COLLAPSE_REQUESTS]
-        return bool(enough) and collapsed(tally, enough[-1])
-
-
 class Switchback:
     """Puts the arms of a trial in force by turns, and counts what becomes of requests. Without a candidate, nothing."""
 
@@ -153,7 +41,7 @@ class Switchback:
         whether anything was wanted. It raises OSError or LedgerError where that cannot be."""
         self._put, self._clock, self._log = put, clock, log
         self._changed = asyncio.Event()
-        self._lock: tuple[Path, int] | None = None
+        self._lock = Lock()
         self.overrides: Callable[[], Overrides] = Overrides
         self.unseen: Callable[[], Iterable[Request]] = tuple
         self._trial = self._begun(config)
@@ -232,17 +120,17 @@ class Switchback:
                 await self._put(lambda: trial.config)
             except (OSError, LedgerError) as error:
                 self._log.event("error", "switchback: the candidate stays until the end", reason=str(error))
-        self._unlock()
+        self._lock.release()
 
     # --- one trial ------------------------------------------------------------------------------------------------
 
-    def _begun(self, config: Config) -> _Trial | None:
+    def _begun(self, config: Config) -> Trial | None:
         if config.candidate is None:
-            self._unlock()
+            self._lock.release()
             return None
-        trial = _Trial(config, config.candidate)
+        trial = Trial(config, config.candidate)
         try:
-            self._lock_for(trial.file)
+            self._lock.take(trial.file)
             known = read(trial.file)
         except FileError as error:
             trial.problem = str(error)
@@ -253,14 +141,14 @@ class Switchback:
             trial.kept = known
         return trial
 
-    async def _pair(self, trial: _Trial) -> None:
+    async def _pair(self, trial: Trial) -> None:
         number = len(trial.kept.pairs) + (trial.settling is not None)
-        pair: list[_Block] = []
+        pair: list[Block] = []
         for arm in order(trial.kept.seed, number):
             if not await self._in_force(trial, arm):
                 return
             now_s = self._clock.now_s()
-            block = _Block(arm, now_s + trial.table.washout_s, now_s + trial.table.block_s)
+            block = Block(arm, now_s + trial.table.washout_s, now_s + trial.table.block_s)
             trial.blocks.append(block)
             pair.append(block)
             if not await self._passed(trial, block):
@@ -276,7 +164,7 @@ class Switchback:
                 return
             await self._settle(trial)
 
-    async def _passed(self, trial: _Trial, block: _Block) -> bool:
+    async def _passed(self, trial: Trial, block: Block) -> bool:
         """Its time is over: False where the trial is."""
         while (left_s := block.ends_s - self._clock.now_s()) > 0.0:
             if await self._waited(min(LOOK_S, left_s)):
@@ -291,7 +179,7 @@ class Switchback:
         trial.cut = trial.cut and block.arm is not Arm.CANDIDATE
         return True
 
-    async def _relieved(self, trial: _Trial, block: _Block) -> bool:
+    async def _relieved(self, trial: Trial, block: Block) -> bool:
         """The candidate's block is cut short. For the rest of it the settings as they are show whether that was the
         candidate, or would have come over both."""
         now_s, until_s = self._clock.now_s(), block.ends_s
@@ -299,7 +187,7 @@ class Switchback:
         self._log.event("warning", "switchback: a block was cut", kept=block.tally.share)
         if not await self._in_force(trial, Arm.AS_IS):
             return False
-        rest = _Block(Arm.AS_IS, now_s + trial.table.washout_s, until_s)
+        rest = Block(Arm.AS_IS, now_s + trial.table.washout_s, until_s)
         trial.blocks.append(rest)
         return await self._passed(trial, rest)
 
@@ -311,7 +199,7 @@ class Switchback:
             return False
         return True
 
-    async def _settle(self, trial: _Trial) -> None:
+    async def _settle(self, trial: Trial) -> None:
         """What is still under way of that pair is left out from now on."""
         pair, trial.settling = trial.settling, None
         assert pair is not None
@@ -330,7 +218,7 @@ class Switchback:
         else:
             await self._end(trial, found.verdict)
 
-    async def _end(self, trial: _Trial, verdict: Verdict) -> None:
+    async def _end(self, trial: Trial, verdict: Verdict) -> None:
         """It is over: the settings as they are stay in force."""
         trial.kept.verdict = verdict
         self._tell(trial, "switchback: over", trial.standing, warning=verdict in _HARM)
@@ -338,12 +226,12 @@ class Switchback:
         await self._write(trial)
         await self._restore(trial)
 
-    async def _stop(self, trial: _Trial, problem: str) -> None:
+    async def _stop(self, trial: Trial, problem: str) -> None:
         trial.problem = problem
         self._log.event("error", "switchback: stopped", reason=problem)
         await self._restore(trial)
 
-    async def _restore(self, trial: _Trial) -> None:
+    async def _restore(self, trial: Trial) -> None:
         """The settings as they are, however often that has to be tried; operators may be quicker."""
         while trial is self._trial:
             try:
@@ -353,7 +241,7 @@ class Switchback:
                 self._log.event("error", "switchback: the candidate is still in force", reason=type(error).__name__)
                 await asyncio.sleep(RETRY_S)
 
-    async def _in_force(self, trial: _Trial, arm: Arm) -> bool:
+    async def _in_force(self, trial: Trial, arm: Arm) -> bool:
         """Put it in force: False where the trial is none any more."""
         wanted = await self._put(lambda: trial.settings_for(arm) if trial is self._trial else None)
         if wanted and trial is self._trial:
@@ -365,37 +253,16 @@ class Switchback:
 
     # --- the file -------------------------------------------------------------------------------------------------
 
-    def _lock_for(self, file: Path) -> None:
-        """Two gateways with one file would write over each other's pairs. Raises `FileError`."""
-        if self._lock is not None and self._lock[0] == file:
-            return
-        self._unlock()
-        beside = file.with_name(f"{file.name}.lock")
-        try:
-            fd = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise FileError(f"{beside} cannot be made: {error.strerror}; name a file that can be written") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise FileError(f"another gateway tries with {file}; give each a file of its own") from None
-        self._lock = (file, fd)
-
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock[1])
-            self._lock = None
-
-    async def _write(self, trial: _Trial) -> None:
+    async def _write(self, trial: Trial) -> None:
+        # Before anything else may be counted.
         content = msgspec.json.format(msgspec.json.encode(trial.kept))
         try:
-            await asyncio.to_thread(_replace, trial.file, content)
+            await asyncio.to_thread(write, trial.file, content)
         except OSError as error:
             # A verdict that a restart forgets would let the harm begin again.
             await self._stop(trial, f"{trial.file} cannot be written: {error.strerror}")
 
-    def _tell(self, trial: _Trial, text: str, found: Standing, *, warning: bool = False) -> None:
+    def _tell(self, trial: Trial, text: str, found: Standing, *, warning: bool = False) -> None:
         value = found.value_usd
         self._log.event(
             "warning" if warning else "info",
@@ -408,31 +275,3 @@ class Switchback:
             value_usd_more=None if value is None else value.mean,
             candidate=trial.table.policy,
         )
-
-
-def settings_of(config: Config) -> str:
-    """A digest of what is tried, and with what: pairs of other settings say nothing."""
-    candidate = config.candidate
-    told = [tables(config), None if candidate is None else tables(candidate)]
-    return blake2b(msgspec.json.encode(told), digest_size=8).hexdigest()
-
-
-def read(file: Path) -> Kept | None:
-    """What is written of a trial, None where there is no file. Raises `FileError` where that is none of ours."""
-    try:
-        found = msgspec.json.decode(file.read_bytes(), type=Kept)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise FileError(f"{file} cannot be read: {error.strerror}") from None
-    except msgspec.DecodeError as error:
-        raise FileError(f"{file} is no trial's ({error}); move it away, or name another file") from None
-    if found.version != VERSION:
-        raise FileError(f"{file} is of version {found.version}, this is {VERSION}; move it away, or name another file")
-    return found
-
-
-def _replace(file: Path, content: bytes) -> None:
-    beside = file.with_name(f"{file.name}.new")
-    beside.write_bytes(content)
-    beside.replace(file)
