@@ -13,7 +13,7 @@ from tidegate.cli.main import main
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.flips import Axis, Copy, Flip
 from tidegate.core.hardware import Machine
-from tidegate.core.model import JOURNAL_VERSION, Line, Probed, Segment, Slo, replace
+from tidegate.core.model import JOURNAL_VERSION, Fingerprint, Handover, Line, Prefill, Probed, Segment, Slo, replace
 from tidegate.core.replay import explained, with_flips
 
 
@@ -34,6 +34,23 @@ def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it(
     assert slow.prefill is not None
     assert f"{slow.prefill.intensity_flop_per_byte:.3g} compute" in lines[head + 2]
     assert "memory" in lines[head + 2]
+
+
+def test_a_prompt_that_could_be_computed_elsewhere_is_told_with_what_is_sent() -> None:
+    one = Fingerprint(weights="hf:o/one")
+    handover = Handover(target="laptop", kv_bytes_per_token=20_000.0, bytes_per_s=20e6)
+    router = make.router(
+        make.endpoint(fingerprint=one, prior=make.scaled(make.LOCAL_PRIOR, 20.0)),
+        make.endpoint("rack", local=False, fingerprint=one, handovers=(handover,)),
+    )
+    request = make.request("r", prompt_tokens=4_000, prompt_bytes=16_000)
+    decision = replace(router.decide(request, 0.0), plan=(Prefill(endpoint="rack", target="laptop", timeout_s=10.0),))
+    text = io.StringIO()
+    print_explained(Console(file=text, width=160), explained(router, request, decision, 0.0))
+    said = text.getvalue()
+    assert "-> prefill at rack for laptop" in said
+    assert any(line.startswith("rack > laptop") for line in said.splitlines())
+    assert "its KV cache (about 80 MB) is at laptop 4" in said
 
 
 def test_a_load_that_is_to_be_expected_is_told_with_its_chance_and_what_it_takes() -> None:

@@ -20,7 +20,7 @@ from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.config.schema import PolicyTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Capability, Fingerprint, Policy, Price, Slo
+from tidegate.core.model import Capability, Fingerprint, Handover, Policy, Price, Slo
 from tidegate.engines.kinds import KINDS
 
 EXAMPLES = sorted(Path("examples").glob("*.toml"))
@@ -353,3 +353,34 @@ def test_a_budget_that_cannot_be_meant_is_refused(tmp_path: Path, table: str) ->
     with pytest.raises(ConfigError) as error:
         built(tmp_path, SITES + MINE + "[budget]\n" + table + "\n")
     assert [problem.path.split(".")[0] for problem in error.value.problems] == ["budget"]
+
+
+THEIRS = (
+    '[endpoint.rack]\nsite = "cloud"\nengine = "vllm"\nurl = "http://127.0.0.1:8000"\nserves = ["m"]\nprice = "free"\n'
+)
+TO_MINE = '[[endpoint.rack.handover]]\nto = "mine"\n'
+SIZES = "kv_kib_per_token = 20\nkv_mib_fixed = 3\nmbit_per_s = 80\nusd_per_gb = 2\nlayers = 4\n"
+
+
+def test_a_handover_is_known_in_bytes(tmp_path: Path) -> None:
+    (rack,) = [e for e in built(tmp_path, SITES + MINE + THEIRS + TO_MINE + SIZES).endpoints if e.name == "rack"]
+    assert rack.handovers == (
+        Handover(
+            target="mine",
+            kv_bytes_per_token=20 * 1024.0,
+            kv_bytes_fixed=3 * 1024.0 * 1024.0,
+            bytes_per_s=1e7,
+            usd_per_byte=2e-9,
+            layers=4,
+            whole=False,
+        ),
+    )
+
+
+def test_the_size_of_a_kv_cache_follows_from_the_model(tmp_path: Path) -> None:
+    hardware = 'hardware = { accelerator = "l4" }\nmodel_facts = "llama-3.1-8b"\n'
+    text = SITES + MINE + hardware + THEIRS.replace("vllm", "llamacpp") + TO_MINE
+    (rack,) = [e for e in built(tmp_path, text).endpoints if e.name == "rack"]
+    (handover,) = rack.handovers
+    assert handover.kv_bytes_per_token == 2 * 32 * 8 * 128 * 2, "keys and values of 32 layers with 8 heads of 128"
+    assert handover.whole, "llama.cpp saves a slot as it is"

@@ -2,8 +2,22 @@
 
 import pytest
 
-from tidegate.core.flight import ATTEMPTS_MAX, Call, Cancel, Finish, Flight, GiveUp, Hold, Relay, Silence, State, Timer
-from tidegate.core.model import Run, Wait
+from tidegate.core.flight import (
+    ATTEMPTS_MAX,
+    Call,
+    Cancel,
+    Compute,
+    Decide,
+    Finish,
+    Flight,
+    GiveUp,
+    Hold,
+    Relay,
+    Silence,
+    State,
+    Timer,
+)
+from tidegate.core.model import Prefill, Run, Wait, replace
 
 A, B, C = (Run(endpoint=name, timeout_s=10.0) for name in "abc")
 HEDGED = Run(endpoint="a", timeout_s=10.0, cutover_s=2.0)
@@ -193,3 +207,47 @@ def test_a_second_attempt_that_may_not_start_is_left_out_and_still_the_next_step
     assert flight.timer(2.0, may_hedge=False) == [Timer(at_s=10.0)]
     assert flight.timer(3.0) == [Timer(at_s=10.0)]
     assert flight.failed("a", 4.0) == [Call(endpoint="b"), Timer(at_s=14.0)]
+
+
+PREFILL = Prefill(endpoint="rack", target="laptop", timeout_s=10.0)
+
+
+def test_a_prompt_alone_commits_nothing_and_is_decided_again_once_it_has_come() -> None:
+    flight = Flight()
+    first = flight.start((PREFILL, Run(endpoint="laptop", timeout_s=10.0)), 0.0)
+    assert first[0] == Compute(endpoint="rack", target="laptop")
+    assert flight.content("rack", 1.0) == []
+    assert flight.completed("rack") == []
+    assert flight.shipped("rack") == [Decide(endpoint="rack", target="laptop")]
+    assert flight.state is State.PLANNED
+    assert flight.start((Run(endpoint="laptop", timeout_s=10.0),), 2.0)[0] == Call(endpoint="laptop")
+
+
+def test_a_prompt_that_does_not_come_is_computed_by_the_next_step() -> None:
+    flight = Flight()
+    flight.start((PREFILL, Run(endpoint="laptop", timeout_s=10.0)), 0.0)
+    assert flight.failed("rack", 1.0)[0] == Call(endpoint="laptop")
+    assert flight.shipped("rack") == [], "it is too late"
+
+
+def test_a_prompt_that_takes_too_long_is_given_up() -> None:
+    flight = Flight()
+    flight.start((PREFILL, Run(endpoint="laptop", timeout_s=10.0)), 0.0)
+    actions = flight.timer(10.0)
+    assert actions[0] == Cancel(endpoint="rack", gave_up=Silence.NO_CONTENT)
+    assert actions[1] == Call(endpoint="laptop")
+
+
+def test_who_was_started_beside_a_prompt_goes_on_when_that_has_come() -> None:
+    flight = Flight()
+    flight.start((replace(PREFILL, cutover_s=1.0), Run(endpoint="laptop", timeout_s=10.0)), 0.0)
+    assert flight.timer(1.0)[0] == Call(endpoint="laptop", hedge=True)
+    assert all(isinstance(action, Timer) for action in flight.shipped("rack"))
+    assert flight.content("laptop", 2.0) == [Relay(endpoint="laptop")]
+
+
+def test_a_prompt_is_cancelled_where_another_attempt_is_the_first() -> None:
+    flight = Flight()
+    flight.start((replace(PREFILL, cutover_s=1.0), Run(endpoint="cloud", timeout_s=10.0)), 0.0)
+    flight.timer(1.0)
+    assert flight.content("cloud", 2.0) == [Cancel(endpoint="rack"), Relay(endpoint="cloud")]

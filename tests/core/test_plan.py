@@ -19,7 +19,8 @@ def option(name: str, request: Request, *, first_s: float, cost_usd: float = 0.0
     model = make.router(make.endpoint(name)).endpoint(name)
     base = model.base(request, LENGTH, 0.0)
     base.first_s, base.cost_usd = first_s, cost_usd
-    return Option(model, base, value_usd(request, base, request.worth_usd, 0.0), attainment(request, base, 0.0))
+    usd = value_usd(request, base, request.worth_usd, 0.0)
+    return Option(model, base, usd, attainment(request, base, 0.0), name)
 
 
 def test_the_cutover_of_the_second_step_counts_from_when_it_starts() -> None:

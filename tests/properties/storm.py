@@ -20,16 +20,19 @@ from tidegate.core.model import (
     Endpoint,
     Fingerprint,
     FirstToken,
+    Handover,
     Held,
     Judged,
     Line,
     Observation,
     Policy,
+    Prefill,
     Probed,
     Released,
     Request,
     Ruling,
     Segment,
+    Shipped,
     Slo,
     Step,
     Uploaded,
@@ -37,6 +40,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.router import Router
+from tidegate.core.sending import started
 
 NOW_S = 1_700_000_000.0
 RESIDENCIES = (("anywhere",), ("anywhere",), ("local",), ("eu",), ("local", "eu"))
@@ -54,6 +58,9 @@ ENDINGS = (Ending.OK,) * 8 + (Ending.FAILED, Ending.FAILED, Ending.TIMED_OUT, En
 BUDGETS = ((), (), ("day",), ("day", "day/k"))
 WINDOW_S = 30.0
 
+# While both are told to be one model, two of the others compute prompts for one of ours.
+HANDOVERS = (Handover(target="desk", kv_bytes_per_token=2_000.0, bytes_per_s=1e7, usd_per_byte=1e-11),)
+
 Decided = Callable[[Router, Request, Decision, float], None]
 
 
@@ -65,8 +72,8 @@ def endpoints() -> tuple[Endpoint, ...]:
             "lap", concurrency=1, context_tokens=4_096, prior=replace(make.LOCAL_PRIOR, load_s=3.0, unload_after_s=20.0)
         ),
         make.endpoint("cloud", local=False),
-        make.endpoint("cheap", local=False, concurrency=1, context_tokens=8_192),
-        make.endpoint("paris", local=False, site="eu", concurrency=1),
+        make.endpoint("cheap", local=False, concurrency=1, context_tokens=8_192, handovers=HANDOVERS),
+        make.endpoint("paris", local=False, site="eu", concurrency=1, handovers=HANDOVERS),
     )
 
 
@@ -119,6 +126,7 @@ class Storm:
         self.draw_target = Random(f"{seed} target")
         self.draw_tenants = Random(f"{seed} tenants")
         self.draw_budget = Random(f"{seed} budget")
+        self.draw_shipped = Random(f"{seed} shipped")
         self.alike = alike
         self.reports = reports
         self.ruled = ruled
@@ -135,6 +143,7 @@ class Storm:
         self.sent: dict[tuple[str, str], float] = {}
         self.content: dict[tuple[str, str], float] = {}
         self.rest: dict[str, tuple[Step, ...]] = {}
+        self.targets: dict[tuple[str, str], str] = {}
         self.requests: dict[str, Request] = {}
         self._decided = decided
         self._count = 0
@@ -234,7 +243,10 @@ class Storm:
             self.tell(Held(request=request))
             return
         self.sent[request.id, step.endpoint] = self.now_s
-        self.tell(make.started(request, step.endpoint))
+        target = step.target if isinstance(step, Prefill) else ""
+        if target:
+            self.targets[request.id, step.endpoint] = target
+        self.tell(started(request, step.endpoint, target=target))
 
     def first(self) -> None:
         """First content of some attempt."""
@@ -261,6 +273,7 @@ class Storm:
         sick = key[1] == self.sick and self.draw.random() < 0.9
         ending = Ending.FAILED if sick else self.draw.choice(ENDINGS)
         sent_s, first_s = self.sent.pop(key), self.content.pop(key, None)
+        target = self.targets.pop(key, "")
         tokens = self.draw.choice((None, 1, 40, 700))
         prompt_tokens, cached_tokens = self.draw.choice((None, 10, 3_000)), self.draw.choice((None, 5))
         if self.alike and self.draw_alike.random() < 0.5:
@@ -280,10 +293,29 @@ class Storm:
                 cause=self.draw.choice(("", "", "context_exceeded")) if ending is Ending.FAILED else "",
             )
         )
-        if ending is not Ending.OK and first_s is None and self.rest[key[0]] and self.draw.random() < 0.8:
+        if target and ending is Ending.OK:
+            self.ship(key, target)
+        elif ending is not Ending.OK and first_s is None and self.rest[key[0]] and self.draw.random() < 0.8:
             self.follow(self.requests[key[0]])
         else:
             self.judge(self.requests[key[0]], kept=ending is Ending.OK and self.draw_target.random() < 0.8)
+
+    def ship(self, key: tuple[str, str], target: str) -> None:
+        """A prompt is computed, and its KV cache comes to its target, or not."""
+        draw, request = self.draw_shipped, self.requests[key[0]]
+        ok, size = draw.random() < 0.8, draw.choice((0, 500, 2_000, 9_000)) * request.prompt_tokens
+        fact = Shipped(request_id=request.id, endpoint=key[1], target=target, ok=ok, given_up=draw.random() < 0.3)
+        if ok:
+            fact = replace(fact, kv_bytes=size, left_bytes=size, seconds=draw.choice((0.0, 0.01, 4.0)))
+        self.tell(fact)
+        if ok:
+            request = self.requests[key[0]] = replace(request, shipped=f"{key[1]}>{target}")
+            self.lines.append(Line(at_s=self.now_s, fact=request))
+            self.decide(request)
+        elif self.rest[key[0]]:
+            self.follow(request)
+        else:
+            self.judge(request, kept=False)
 
     def judge(self, request: Request, *, kept: bool | None) -> None:
         """A request is over."""

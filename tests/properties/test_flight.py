@@ -10,6 +10,8 @@ from tidegate.core.flight import (
     Action,
     Call,
     Cancel,
+    Compute,
+    Decide,
     Finish,
     Flight,
     GiveUp,
@@ -19,20 +21,23 @@ from tidegate.core.flight import (
     State,
     Timer,
 )
-from tidegate.core.model import Run, Step, Wait
+from tidegate.core.model import Prefill, Run, Step, Wait
 
 ENDPOINTS = ("a", "b", "c")
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> tuple[Step, ...]:
-    """Attempts, and at the end of some a wait for an endpoint that is merely full."""
+    """Attempts, some at the prompt alone, and at the end of some a wait for an endpoint that is merely full."""
     names = draw(st.permutations(ENDPOINTS))[: draw(st.integers(1, 3))]
-    runs = tuple(
-        Run(endpoint=n, timeout_s=draw(st.floats(5.0, 20.0)), cutover_s=draw(st.none() | st.floats(0.0, 8.0)))
-        for n in names
-    )
-    return (*runs, Wait(endpoint="full", until_s=1.0)) if len(runs) < 3 and draw(st.booleans()) else runs
+    runs: list[Step] = []
+    for name in names:
+        timeout_s, cutover_s = draw(st.floats(5.0, 20.0)), draw(st.none() | st.floats(0.0, 8.0))
+        if draw(st.integers(0, 3)):
+            runs.append(Run(endpoint=name, timeout_s=timeout_s, cutover_s=cutover_s))
+        else:
+            runs.append(Prefill(endpoint=name, target="home", timeout_s=timeout_s, cutover_s=cutover_s))
+    return (*runs, Wait(endpoint="full", until_s=1.0)) if len(runs) < 3 and draw(st.booleans()) else tuple(runs)
 
 
 class FlightMachine(RuleBasedStateMachine):
@@ -46,7 +51,8 @@ class FlightMachine(RuleBasedStateMachine):
         self.relayed: list[str] = []
         self.attempts = 0
         self.wake_s: float | None = None
-        self.finished = self.gave_up = self.resumes = 0
+        self.finished = self.gave_up = self.resumes = self.ships = 0
+        self.computing: set[str] = set()
         self.client_left = False
 
     @initialize(plan=plans(), buffered=st.booleans(), waits=st.integers(0, 2))
@@ -60,16 +66,22 @@ class FlightMachine(RuleBasedStateMachine):
         for action in actions:
             assert not self.gave_up, "nothing follows giving up"
             match action:
-                case Call():
+                case Call() | Compute():
                     assert action.endpoint not in self.called, "no endpoint is tried twice in one plan"
                     assert action.hedge == bool(self.open)
                     self.called.append(action.endpoint)
                     self.attempts += 1
                     self.open.add(action.endpoint)
+                    if isinstance(action, Compute):
+                        self.computing.add(action.endpoint)
                 case Cancel():
                     self.open.remove(action.endpoint)
+                    self.computing.discard(action.endpoint)
+                case Decide():
+                    assert not self.open, "who was started beside it would go on"
+                    assert not self.relayed or self.buffered or self.resumes, "nobody answers yet"
                 case Relay():
-                    assert action.endpoint in self.open
+                    assert action.endpoint in self.open - self.computing, "a prompt is no answer"
                     assert self.buffered or len(self.relayed) == self.resumes, "a stream has one author at a time"
                     assert self.open == {action.endpoint}, "the losers are cancelled first"
                     self.relayed.append(action.endpoint)
@@ -97,13 +109,28 @@ class FlightMachine(RuleBasedStateMachine):
     @rule(endpoint=st.sampled_from(ENDPOINTS), may_resume=st.booleans())
     def failed(self, endpoint: str, may_resume: bool) -> None:
         self.open.discard(endpoint)
+        self.computing.discard(endpoint)
         self.take(self.flight.failed(endpoint, self.now_s, may_resume=may_resume))
+
+    @rule(endpoint=st.sampled_from(ENDPOINTS))
+    def shipped(self, endpoint: str) -> None:
+        computing = endpoint in self.computing
+        self.ships += computing
+        self.computing.discard(endpoint)
+        if computing:
+            self.open.discard(endpoint)
+        actions = self.flight.shipped(endpoint)
+        self.take(actions)
+        assert computing or actions == []
 
     @rule(endpoint=st.sampled_from(ENDPOINTS))
     def completed(self, endpoint: str) -> None:
         actions = self.flight.completed(endpoint)
         self.take(actions)
-        self.open.discard(endpoint)
+        if endpoint not in self.computing:
+            self.open.discard(endpoint)
+        else:
+            assert actions == [], "that is told once its KV cache has come"
         if endpoint not in self.called:
             assert actions == []
 
@@ -138,7 +165,7 @@ class FlightMachine(RuleBasedStateMachine):
         if not hasattr(self, "flight"):
             return
         assert self.resumes <= RESUMES_MAX
-        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2 + len(ENDPOINTS) * self.resumes
+        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2 + len(ENDPOINTS) * (self.resumes + self.ships)
         assert self.called == [step.endpoint for step in self.plan[: len(self.called)]]
         assert self.finished + self.gave_up <= 1
         landed = self.flight.state is State.LANDED

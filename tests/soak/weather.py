@@ -21,9 +21,11 @@ from tidegate.core.model import (
     Ended,
     Endpoint,
     Fingerprint,
+    Handover,
     Held,
     Line,
     Policy,
+    Prefill,
     Price,
     Released,
     Request,
@@ -62,6 +64,8 @@ REQUESTS, FAULTS_LEAST = 200, 3
 TIMEOUT_S = 120.0
 # Of the worlds, those in which answers that broke off are completed; and models of which most are the same.
 RESUMING_SHARE, WEIGHTS = 0.5, ("one", "one", "other")
+# And those in which prompts are computed elsewhere.
+HANDED_SHARE = 0.4
 # Shares of a fifth and three fifths of each kind of class.
 CLASSES = (
     RequestClass(name="tight", slo=Slo(ttft_s=1.0, tpot_s=0.1), worth_usd=0.01, late_usd_per_s=0.001),
@@ -160,6 +164,7 @@ class Weather:
         if apart.random() < RESUMING_SHARE:
             policy = replace(policy, resume=True)
             self.own, self.vendors = self._alike(apart, self.own), self._alike(apart, self.vendors)
+        self._hand_over(Random(f"soak {seed} handovers"))
         caps = (Cap(usd=draw.choice((0.01, 0.3)), period=Period.DAY),) if draw.random() < 0.3 else ()
         self.purse = Purse(caps, paced=draw.random() < 0.5)
         self.caps = caps
@@ -214,6 +219,28 @@ class Weather:
     def _alike(self, draw: Random, endpoints: list[Endpoint]) -> list[Endpoint]:
         """Most of them with one model."""
         return [replace(one, fingerprint=Fingerprint(weights=draw.choice(WEIGHTS))) for one in endpoints]
+
+    def _hand_over(self, draw: Random) -> None:
+        """In some worlds, vendors compute prompts for the first of ours. Drawn apart, as above."""
+        if draw.random() < HANDED_SHARE:
+            self.vendors = [
+                replace(
+                    one,
+                    handovers=(
+                        Handover(
+                            target="own-0",
+                            kv_bytes_per_token=draw.choice((500.0, 20_000.0)),
+                            bytes_per_s=draw.choice((1e5, 1e7)),
+                            usd_per_byte=draw.choice((0.0, 1e-11)),
+                            layers=draw.choice((1, 8)),
+                            whole=draw.random() < 0.5,
+                        ),
+                    ),
+                )
+                for one in self.vendors
+            ]
+            if draw.random() < 0.7:
+                self.own, self.vendors = self._alike(draw, self.own), self._alike(draw, self.vendors)
 
     def _link(self, name: str, chance: Chance) -> Link | None:
         draw = self.draw
@@ -333,6 +360,14 @@ class Weather:
     def _look(self) -> None:
         """After every event."""
         world, router = self.world, self.world.router
+        sent = {
+            (request_id, name)
+            for request_id, drive in world._drives.items()
+            for name in (*drive.shipments, *(n for n, attempt in drive.attempts.items() if attempt.target))
+        }
+        for handover in world.router._known.handovers.models.values():  # type: ignore[attr-defined]
+            for request_id in handover.state.under_way:
+                assert (request_id, handover.source.name) in sent, f"{request_id} is on its way to {handover.name}"
         under_way = {
             (request_id, name): attempt
             for request_id, drive in world._drives.items()
@@ -385,7 +420,10 @@ class Weather:
         for line in self.lines:
             match line.fact:
                 case Request() as request:
-                    if request.said_tokens:
+                    if request.shipped:
+                        assert request == replace(requests[request.id], shipped=request.shipped), "it is the same"
+                        assert not requests[request.id].shipped, "a prompt comes once"
+                    elif request.said_tokens:
                         self._is_rest(request, requests[request.id])
                         assert not any(begun[request.id, name] for name in self.places), "one goes on at a time"
                     requests[request.id] = request
@@ -393,6 +431,10 @@ class Weather:
                     for step in decision.plan:
                         place = self.world.endpoints[step.endpoint]
                         assert may_go_to(requests[decision.request_id], place), "data stays where it must"
+                        if isinstance(step, Prefill):
+                            weights = place.fingerprint.weights
+                            assert weights, "nobody knows what its model is"
+                            assert weights == self.world.endpoints[step.target].fingerprint.weights
                         assert not isinstance(step, Wait) or step is decision.plan[-1], "who waits is decided again"
                     assert decision.retry_after_s is None or decision.retry_after_s >= 1.0
                 case Started() as started:

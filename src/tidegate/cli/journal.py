@@ -13,7 +13,7 @@ from rich.table import Table
 from tidegate import __version__, clock
 from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
-from tidegate.core.model import Candidate, Decision, Ruling, Wait
+from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
 from tidegate.core.replay import Difference, Explained, ReplayError, summed
 from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
@@ -137,7 +137,7 @@ def print_explained(console: Console, one: Explained) -> None:
     )  # fmt: skip
     for column in table.columns[:-1]:
         column.no_wrap = True
-    for candidate in sorted(one.candidates, key=_rank):
+    for candidate in sorted((*one.candidates, *one.prefills), key=_rank):
         table.add_row(*_row(candidate, usd))
     console.print(table)
     for candidate in one.candidates:
@@ -151,6 +151,13 @@ def print_explained(console: Console, one: Explained) -> None:
             console.print(
                 f"  of attempts at {candidate.endpoint} about {estimate.failed_share:.0%} fail, after "
                 f"{estimate.failed_after_s:.3g} s, and {estimate.broken_share:.0%} break off",
+                soft_wrap=True,
+            )
+    for candidate in one.prefills:
+        if candidate.kv_bytes is not None and candidate.ship_s is not None:
+            console.print(
+                f"  computed at {candidate.endpoint}, its KV cache (about {candidate.kv_bytes / 1e6:.3g} MB) is at "
+                f"{candidate.target} {candidate.ship_s:.3g} s later",
                 soft_wrap=True,
             )
     if one.densities:
@@ -229,11 +236,11 @@ def _rank(candidate: Candidate) -> tuple[bool, float]:
 def _row(candidate: Candidate, parts: Sequence[str]) -> list[str]:
     estimate = candidate.estimate
     if estimate is None or candidate.value_usd is None:
-        return [candidate.endpoint, *["-"] * (6 + len(parts)), _excluded(candidate)]
+        return [_name(candidate), *["-"] * (6 + len(parts)), _excluded(candidate)]
     usd = [candidate.value_usd, *(candidate.contributions_usd.get(part, 0.0) for part in parts)]
     seconds = [estimate.ttft_s, estimate.ttft_s_high]
     return [
-        candidate.endpoint,
+        _name(candidate),
         *(f"{u:+.6f}" for u in usd),
         f"{estimate.cached_tokens:.0f}",
         *(f"{s:.2f}" for s in seconds),
@@ -241,6 +248,10 @@ def _row(candidate: Candidate, parts: Sequence[str]) -> list[str]:
         f"{estimate.attainment:.0%}",
         _excluded(candidate),
     ]
+
+
+def _name(candidate: Candidate) -> str:
+    return f"{candidate.endpoint} > {candidate.target}" if candidate.target else candidate.endpoint
 
 
 def _excluded(candidate: Candidate) -> str:
@@ -258,5 +269,10 @@ def ruling_text(ruling: Ruling) -> str:
 
 
 def _plan_text(decision: Decision) -> str:
-    steps = [f"wait for {s.endpoint}" if isinstance(s, Wait) else s.endpoint for s in decision.plan]
-    return ", then ".join(steps) or "refused"
+    return ", then ".join(_step_text(step) for step in decision.plan) or "refused"
+
+
+def _step_text(step: Step) -> str:
+    if isinstance(step, Prefill):
+        return f"prefill at {step.endpoint} for {step.target}"
+    return f"wait for {step.endpoint}" if isinstance(step, Wait) else step.endpoint

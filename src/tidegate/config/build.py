@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import door, groups, hardware, rule, tariff
+from tidegate.config import door, groups, handover, hardware, rule, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
@@ -15,6 +15,7 @@ from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.schema import WORTH_FACTOR_MAX, BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
 from tidegate.core import density
+from tidegate.core.hardware import Model
 from tidegate.core.model import Capability, Endpoint, Machine, ModelGroup, Policy, Prior, RequestClass, Slo, replace
 from tidegate.core.ruling import Rule
 
@@ -197,6 +198,13 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
         warms_up=warms_up(table, local),
         kept_usd_per_s=None if table.keep_loaded_usd_per_hour is None else table.keep_loaded_usd_per_hour / 3600.0,
         beside=_beside(name, table, config),
+        handovers=handover.handovers(
+            table.handover,
+            {one: known_model(other) for one, other in config.endpoints.items()} if table.handover else {},
+            name,
+            # It saves a slot, and knows of nothing less.
+            whole=table.engine is EngineKind.LLAMACPP,
+        ),
     )
 
 
@@ -207,6 +215,12 @@ def _beside(name: str, table: EndpointTable, config: Config) -> tuple[str, ...]:
     url = parse_url(table.url)
     urls = {other: parse_url(one.url) for other, one in config.endpoints.items() if one.url and other != name}
     return tuple(sorted(other for other, one in urls.items() if (one.host, one.port) == (url.host, url.port)))
+
+
+def known_model(table: EndpointTable) -> Model | None:
+    """What is known to run at an endpoint, where its hardware is declared."""
+    machine = _machine(table, defaults(table.engine, local=True))
+    return None if machine is None else density.model_at(machine, table.fingerprint.record())
 
 
 def _machine(table: EndpointTable, usual: Defaults) -> Machine | None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import groups, hardware, rule, secret, tariff
+from tidegate.config import groups, handover, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_url
+from tidegate.config.build import known_model
 from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
 from tidegate.config.endpoint import EndpointTable, EngineKind
+from tidegate.config.handover import HandoverTable
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.rule import RuleTable
@@ -71,6 +73,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
+    _handovers(draft, problems)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
     _rules(draft, problems)
     if not draft.written["endpoint"]:
@@ -285,6 +288,39 @@ def _warm_up(path: str, endpoint: EndpointTable, site: SiteTable | None, problem
         problems.add(f"{path}.warm_up", "it is done by a chat, which is none of its capabilities", "leave it out")
     if endpoint.keep_loaded_usd_per_hour is not None and not warms_up(endpoint, local):
         problems.add(f"{path}.keep_loaded_usd_per_hour", "its model is not warmed up", "write warm_up = true as well")
+
+
+def _handovers(draft: Draft, problems: Problems) -> None:
+    """KV caches go from an endpoint that is not ours to one that is."""
+    for name, endpoint in draft.endpoints.items():
+        path = join("endpoint", name, "handover")
+        if endpoint.handover and _is_ours(endpoint, draft):
+            problems.add(path, "its own slots are held for whole requests", "write owned = false as well")
+        for index, table in enumerate(endpoint.handover):
+            place = f"{path}[{index}]"
+            to = draft.endpoints.get(table.to)
+            if table.to not in draft.written["endpoint"]:
+                found = "there is no such endpoint"
+                problems.add(f"{place}.to", found, nearest(table.to, draft.written["endpoint"]))
+            elif to is not None and (table.to == name or not _is_ours(to, draft)):
+                remedy = "name another one, which decodes; write owned = true there"
+                problems.add(f"{place}.to", "no slot is held there", remedy)
+            if sum(other.to == table.to for other in endpoint.handover[: index + 1]) > 1:
+                problems.add(f"{place}.to", "it is written twice", "leave one of them out")
+            # Only where hardware and model are sound can it be asked what they make.
+            if to is not None and not problems.found and not _is_sized(table, endpoint, to):
+                missing = "the size of a KV cache is not known"
+                remedy = "write it, or hardware and model_facts of either endpoint"
+                problems.add(f"{place}.kv_kib_per_token", missing, remedy)
+
+
+def _is_sized(table: HandoverTable, source: EndpointTable, target: EndpointTable) -> bool:
+    return handover.kv_bytes_per_token(table, known_model(source) or known_model(target)) is not None
+
+
+def _is_ours(endpoint: EndpointTable, draft: Draft) -> bool:
+    site = draft.sites.get(endpoint.site)
+    return endpoint.owned if endpoint.owned is not None else site is not None and site.local
 
 
 def _clip(name: str) -> str:

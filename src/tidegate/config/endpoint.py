@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from tidegate.config.fingerprint import FingerprintTable
+from tidegate.config.handover import HandoverTable
 from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
@@ -270,6 +271,14 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "when it does. Only where `warm_up` holds."
         ),
     ] = None
+    handover: Annotated[
+        tuple[HandoverTable, ...],
+        Meta(
+            max_length=16,  # of one rack's neighbours
+            description="Endpoints for which it computes prompts, whose KV caches it sends there: each a table. Only "
+            "between engines that are known to have the same model.",
+        ),
+    ] = ()
     tls_ca_file: Annotated[
         Text,
         Meta(

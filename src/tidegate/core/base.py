@@ -1,6 +1,7 @@
 """What is predicted of one request at one endpoint, before waiting and promises come in."""
 
 from math import exp, sqrt
+from typing import Final
 
 import msgspec
 
@@ -10,6 +11,9 @@ from tidegate.core.length import Length
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Prefix, Request, Started
 from tidegate.core.prompts import NOTHING, Cached, Prompt
+
+# Between the names of two endpoints it makes that of a handover; neither has it.
+TO: Final = ">"
 
 
 class Base(msgspec.Struct, gc=False):
@@ -120,6 +124,11 @@ class Base(msgspec.Struct, gc=False):
         """The expected time in a slot."""
         occupies_s = self.network_s + self.queue_s + self.prefill_s_mean + self.decode_s_mean
         return occupies_s + self.load_s_mean if self.cold_share else occupies_s
+
+
+def has_come(shipped: str, endpoint: str) -> bool:
+    """Whether the KV cache of a prompt that came by this handover, "" for none, is at this endpoint."""
+    return shipped != "" and shipped.partition(TO)[2] == endpoint
 
 
 def asked(request: Request | Started) -> Prompt:

@@ -5,7 +5,7 @@ from math import exp, sqrt
 from typing import Final
 
 from tidegate.core import identity, likeness
-from tidegate.core.base import Base, asked
+from tidegate.core.base import Base, asked, has_come
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.calibration import unjudged
@@ -37,7 +37,7 @@ from tidegate.core.others import NOBODY, Foreign, Others
 from tidegate.core.pace import Pace
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefix import Prefixes
-from tidegate.core.prompts import NOTHING, Given, Prompt
+from tidegate.core.prompts import NOTHING, Given, Prompt, all_cached
 from tidegate.core.reserve import Prefills, Reservation, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.slots import free_s
@@ -176,8 +176,11 @@ class EndpointModel:
         column = COLUMN_OF[load] if load < len(COLUMN_OF) else COLUMNS - 1
         tokens = request.prompt_tokens
         cached, cached_tokens, cached_tokens_mean, uncached = NOTHING, 0.0, 0.0, float(tokens)
-        if request.prefix or self.prefixes.keeping.surprises:
+        if request.shipped and has_come(request.shipped, self.name):
+            cached = all_cached(prompt or asked(request))
+        elif request.prefix or self.prefixes.keeping.surprises:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
+        if cached is not NOTHING:
             cached_tokens, cached_tokens_mean = cached.at_least(LIKELY), cached.tokens
             uncached = tokens - cached_tokens
         output_tokens = length.expected_tokens
@@ -378,6 +381,8 @@ class EndpointModel:
             output_tokens_high=int(base.length.high_tokens),
             promised_tpot_s=self._promised(fact, base, now_s),
             said_tokens=fact.said_tokens,
+            target=fact.target,
+            shipped=fact.shipped,
             carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
         )
         if self.owned:
@@ -466,7 +471,7 @@ class EndpointModel:
         if was_limited or self.health.is_limited:
             self._seat()
         if reservation.given is not None:
-            self._learn_cached(reservation.given, fact, now_s)
+            self._learn_cached(reservation, reservation.given, fact, now_s)
         if not reservation.teaches:
             return reservation
         self.timing.judge(reservation, fact, now_s)
@@ -663,12 +668,13 @@ class EndpointModel:
             self.state.prefills.settle(waiting, now_s, head_done=head_done)
         self._slots = None
 
-    def _learn_cached(self, given: Given, fact: Ended, now_s: float) -> None:
+    def _learn_cached(self, sent: Reservation, given: Given, fact: Ended, now_s: float) -> None:
         served = fact.ending is Ending.OK and not fact.cause
         if served and not given.computed:
             # Its first token was not seen.
             self.prefixes.put(given, now_s)
-        cached_tokens = fact.cached_tokens if served else None
+        # What has come from elsewhere says nothing of what is kept here.
+        cached_tokens = fact.cached_tokens if served and not sent.shipped else None
         self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
 
 

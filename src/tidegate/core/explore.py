@@ -68,7 +68,7 @@ def trials(request: Request, options: list[Option], worth_usd: float, spent_s: f
     rescue = _rescue(request, best, least, spent_s)
     found = []
     for option in options:
-        if option is best or option.model.owned or option.model.state.breaker.openings:
+        if option is best or option.target or option.model.owned or option.model.state.breaker.openings:
             continue
         if option.base.rule_usd > best.base.rule_usd:
             continue

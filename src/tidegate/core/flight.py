@@ -10,18 +10,28 @@
      |                                        |
      +---------- failed: its rest ------------+
 ```
+
+An attempt at a prompt alone commits nothing: once its KV cache is where it is to be, it is decided again.
 """
 
 from enum import Enum, StrEnum
 from math import inf
 
-from tidegate.core.model import Record, Run, Step, Wait
+from tidegate.core.model import Prefill, Record, Run, Step, Wait
 
 
 class Call(Record, frozen=True, kw_only=True):
     """Send the request to this endpoint. `hedge`: another attempt is still under way."""
 
     endpoint: str
+    hedge: bool = False
+
+
+class Compute(Record, frozen=True, kw_only=True):
+    """Have this endpoint compute the prompt, and send its KV cache to `target`. `hedge`: see `Call`."""
+
+    endpoint: str
+    target: str
     hedge: bool = False
 
 
@@ -70,13 +80,20 @@ class Resume(Record, frozen=True, kw_only=True):
     endpoint: str
 
 
+class Decide(Record, frozen=True, kw_only=True):
+    """The prompt's KV cache, computed by `endpoint`, is at `target`: decide again, knowing that."""
+
+    endpoint: str
+    target: str
+
+
 class Finish(Record, frozen=True, kw_only=True):
     """The answer is complete."""
 
     endpoint: str
 
 
-Action = Call | Cancel | Relay | Hold | Timer | Resume | GiveUp | Finish
+Action = Call | Compute | Cancel | Relay | Hold | Timer | Resume | Decide | GiveUp | Finish
 
 
 # Over all plans that a request is given: two of the longest. More would multiply load when all are failing.
@@ -129,7 +146,7 @@ class Flight:
         self.tokens = 1
         self._plan: tuple[Step, ...] = ()
         self._next = 0
-        self._open: dict[str, Run] = {}
+        self._open: dict[str, Run | Prefill] = {}
         self._deadlines: dict[str, tuple[float, float]] = {}
         self.state = State.PLANNED
         self.winner = ""
@@ -157,7 +174,7 @@ class Flight:
         return actions
 
     def _commit(self, endpoint: str) -> list[Action]:
-        if self.state is not State.CALLING or endpoint not in self._open:
+        if self.state is not State.CALLING or not self._answers(endpoint):
             return []
         self.state, self.winner = State.RELAYING, endpoint
         self._committed = not self._buffered
@@ -168,9 +185,21 @@ class Flight:
             self._close(name)
         return [*(Cancel(endpoint=name) for name in losers), Relay(endpoint=endpoint)]
 
+    def shipped(self, endpoint: str) -> list[Action]:
+        """The KV cache that an attempt has computed is where it was to be sent."""
+        step = self._open.get(endpoint)
+        if not isinstance(step, Prefill):
+            return []
+        self._close(endpoint)
+        if self._open:
+            # Another attempt was started beside it meanwhile, and goes on.
+            return self._timer()
+        self.state = State.PLANNED
+        return [Decide(endpoint=endpoint, target=step.target)]
+
     def completed(self, endpoint: str) -> list[Action]:
         """An attempt delivered its whole answer."""
-        if self.state is State.CALLING and endpoint in self._open:
+        if self.state is State.CALLING and self._answers(endpoint):
             # Complete without content: an empty answer is an answer.
             return self._commit(endpoint) + self.completed(endpoint)
         if self.state is not State.RELAYING or endpoint != self.winner:
@@ -231,12 +260,18 @@ class Flight:
         self.state = State.LANDED
         return [Cancel(endpoint=name) for name in names]
 
+    def _answers(self, endpoint: str) -> bool:
+        """Whether an attempt there is under way, at more than the prompt."""
+        return isinstance(self._open.get(endpoint), Run)
+
     def _look(self, now_s: float, tokens: int | None, *, may_resume: bool) -> list[Action]:
         """Whether the answer that goes on brings enough to be waited for."""
         if now_s < self._watched_s + self._stall_s:
             return self._watch()
         if tokens is not None:
-            came, token_s_max = tokens - self.tokens, self._open[self.winner].token_s_max
+            step = self._open[self.winner]
+            assert isinstance(step, Run), "nothing is relayed of a prompt"
+            came, token_s_max = tokens - self.tokens, step.token_s_max
             self.tokens = tokens
             if came <= 0 or (token_s_max is not None and came * token_s_max < now_s - self._watched_s):
                 silence = Silence.TOO_SLOW if came > 0 else Silence.STALLED
@@ -283,6 +318,8 @@ class Flight:
         self._open[step.endpoint] = step
         self._deadlines[step.endpoint] = (cutover_s, now_s + step.timeout_s)
         self.attempts += 1
+        if isinstance(step, Prefill):
+            return [Compute(endpoint=step.endpoint, target=step.target, hedge=hedge), *self._timer()]
         return [Call(endpoint=step.endpoint, hedge=hedge), *self._timer()]
 
     def _timer(self) -> list[Action]:

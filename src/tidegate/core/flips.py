@@ -12,11 +12,13 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from tidegate.core.base import TO
 from tidegate.core.model import (
     Decision,
     Ended,
     Ending,
     Endpoint,
+    Prefill,
     Price,
     Record,
     Request,
@@ -67,8 +69,8 @@ class Axis(StrEnum):
 
 
 class Flip(Record, frozen=True, kw_only=True):
-    """From `at` on, away from `now`, it goes to another endpoint first, or waits for one; it is refused where that is
-    empty.
+    """From `at` on, away from `now`, it goes to another endpoint first, or by a handover, or waits for one; it is
+    refused where that is empty.
 
     Of an endpoint's axes `endpoint` is the name. `worth` and `price` are factors of what they are, `in_flight`
     counts requests, and the others are in the units of their names.
@@ -83,7 +85,7 @@ class Flip(Record, frozen=True, kw_only=True):
 
 
 class First(NamedTuple):
-    """What a plan does first: the endpoint, empty for a refusal, and whether it is waited for."""
+    """What a plan does first: the endpoint or the handover, empty for a refusal, and whether it is waited for."""
 
     endpoint: str
     waits: bool
@@ -94,6 +96,8 @@ def first(decision: Decision) -> First:
     if not decision.plan:
         return First("", waits=False)
     step = decision.plan[0]
+    if isinstance(step, Prefill):
+        return First(step.endpoint + TO + step.target, waits=False)
     return First(step.endpoint, isinstance(step, Wait))
 
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.base import Base
+from tidegate.core.base import TO, Base
 from tidegate.core.memory import Spare, kv_tokens_needed
 from tidegate.core.model import Request
 from tidegate.core.value import value_usd
@@ -258,7 +258,7 @@ class Table:
             exchange = self._exchange(one.item, rooms)
             if exchange is not None:
                 one.gain_usd, one.endpoint = exchange
-                rooms[one.endpoint] -= 1
+                rooms[_asked(one.endpoint)] -= 1
                 chosen[one.item.request.id] = one
                 if self._in_time(late, chosen):
                     return self._without_needless(late, chosen)
@@ -303,7 +303,7 @@ class Table:
         if item.elsewhere is None:
             item.elsewhere = self._value_elsewhere(item.request)
         for usd, name in item.elsewhere:
-            if rooms[name] > 0:
+            if rooms[_asked(name)] > 0:
                 return usd - self._stay(item), name
         return None
 
@@ -316,7 +316,7 @@ class Table:
         return usd
 
     def _send(self, item: Item, endpoint: str, *, shed: bool) -> None:
-        self._rooms[endpoint] -= 1
+        self._rooms[_asked(endpoint)] -= 1
         self._sent[item.request.id] = Place(endpoint, self._now_s, self._now_s, self._now_s, away=True, shed=shed)
 
     @staticmethod
@@ -420,6 +420,11 @@ class _Lane:
             free_tokens += freed
             place += 1
         return start_s, free_tokens, place
+
+
+def _asked(name: str) -> str:
+    """Of an endpoint or a handover, the endpoint that is asked."""
+    return name.partition(TO)[0]
 
 
 def _seat(item: Item, lanes: dict[str, _Lane], headroom: bool) -> str:

@@ -8,6 +8,7 @@ from tidegate.core.counts import Turns
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.handover import Handovers
 from tidegate.core.hedge import Hedges
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Endpoint, Overrides, Policy, Request, Started
@@ -34,6 +35,7 @@ class Known:
         "budgets",
         "duals",
         "eligible",
+        "handovers",
         "hedges",
         "lengths",
         "models",
@@ -54,6 +56,7 @@ class Known:
             for e in sorted(endpoints, key=lambda e: e.name)
         }
         state.endpoints = {name: m.state for name, m in self.models.items()}
+        self.handovers = Handovers(self.models)
         self.lengths = LengthModel(state.lengths)
         self.sessions = Sessions(state.sessions)
         self.eligible = Eligible(self.models, self.sessions)
@@ -66,6 +69,7 @@ class Known:
             state.held,
             self.models,
             self.eligible,
+            self.handovers,
             self.lengths,
             self.duals,
             self.budgets,
@@ -94,6 +98,6 @@ class Known:
         """What is predicted of an attempt: what its decision found, where it is sent at once."""
         if decided is not None and decided.at_s == now_s and decided.request.id == fact.request_id:
             for option in decided.options:
-                if option.model is model:
+                if option.model is model and not option.target and not fact.target:
                     return option.base
         return model.base(fact, self.lengths.asked(fact, turns), now_s)

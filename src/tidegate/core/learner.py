@@ -24,6 +24,7 @@ from tidegate.core.model import (
     Probed,
     Released,
     Request,
+    Shipped,
     Started,
     Uploaded,
     Warmed,
@@ -77,11 +78,16 @@ class Learner:
                     model.started(fact, base, now_s, turns)
                     if model.owned:
                         self._given(fact, model, held, base, now_s)
+                    if fact.target:
+                        self._computes(fact, now_s)
                     if fact.hedge:
                         self._races(fact, model, base, now_s)
             case Uploaded():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.uploaded(fact, now_s)
+            case Shipped():
+                if (handover := known.handovers.of(fact.endpoint, fact.target)) is not None:
+                    handover.shipped(fact, now_s)
             case FirstToken():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     sent = model.first(fact.request_id, now_s)
@@ -145,6 +151,13 @@ class Learner:
             case _:
                 pass
 
+    def _computes(self, fact: Started, now_s: float) -> None:
+        """Its prompt is computed there for another one."""
+        known = self._known
+        if (handover := known.handovers.of(fact.endpoint, fact.target)) is not None:
+            length = known.lengths.at(fact.klass, None, fact.model, fact.key, fact.prompt_tokens)
+            handover.started(fact, length, now_s)
+
     def _asked(self, fact: Started, model: EndpointModel, decided: Decided | None, now_s: float) -> None:
         """A request goes there; had another model been loaded, it might have gone to that one."""
         warm_ups = self._known.warm_ups
@@ -205,10 +218,13 @@ class Learner:
             self._taken(fact, model, sent, now_s)
         if model.cost.is_paid:
             self._paid(fact, model, sent, now_s)
+        if sent.target or sent.shipped:
+            self._handed_over(fact, sent, now_s)
         # An engine that finds fault with a request has not served it.
         if sent.session and fact.ending is Ending.OK and not fact.cause:
             self._known.sessions.served(sent.session, fact.endpoint, now_s)
-        if fact.output_tokens is not None:
+        # Who computed the prompt alone was asked for no answer.
+        if fact.output_tokens is not None and not sent.target:
             tokens = fact.output_tokens / sent.completions
             cut = sent.output_tokens_max is not None and tokens >= sent.output_tokens_max
             at_least = cut or fact.ending is not Ending.OK
@@ -225,6 +241,16 @@ class Learner:
                 beginning=sent.beginning,
                 turns=sent.turns,
             )
+
+    def _handed_over(self, fact: Ended, sent: Reservation, now_s: float) -> None:
+        """A prompt was computed for another endpoint, or one that had come from elsewhere was used."""
+        handovers = self._known.handovers
+        if sent.target and (handover := handovers.of(fact.endpoint, sent.target)) is not None:
+            handover.computed(fact.request_id, fact.ending, now_s)
+        if sent.shipped and fact.prompt_tokens and fact.cached_tokens is not None:
+            used = handovers.models.get(sent.shipped)
+            if used is not None:
+                used.used(fact.request_id, fact.prompt_tokens, fact.cached_tokens, now_s)
 
     def _fall_back(self, for_s: float, now_s: float) -> None:
         """The static rule is in force for so long."""

@@ -79,7 +79,8 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     costs is drawn on `budgets`, by name, those that are to last; a dollar of theirs is worth `budget_price` more than
     itself. No line has that: it is learned, and put in where a decision is made. Its client has tried before, `retry`
     times. Where an answer broke off and its rest is asked for, the client has `said_tokens` of it, which stand at the
-    end of the prompt.
+    end of the prompt. Its prompt was computed elsewhere and its KV cache has come by the handover `shipped`; empty
+    where it has not.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     budget_price: float = 0.0
     retry: int = 0
     said_tokens: int = 0
+    shipped: str = ""
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -148,6 +150,23 @@ class ModelGroup(Record, frozen=True, kw_only=True, omit_defaults=False):
     fingerprint: Fingerprint = Fingerprint()
 
 
+class Handover(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """An endpoint may compute prompts for another one, the `target`, which decodes: their KV caches are sent there.
+
+    That of `n` tokens is `kv_bytes_fixed + n * kv_bytes_per_token`. Where it is sent `whole`, what the target has
+    cached is sent too. It is carried at `bytes_per_s`, one after the other, and each byte costs `usd_per_byte`. Of so
+    many `layers` each is sent once it is computed, while the next ones are; 1 is all of it at the end.
+    """
+
+    target: str
+    kv_bytes_per_token: float
+    kv_bytes_fixed: float = 0.0
+    bytes_per_s: float
+    usd_per_byte: float = 0.0
+    layers: int = 1
+    whole: bool = True
+
+
 class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One addressable engine at a site serving one model: the unit a decision picks.
 
@@ -160,6 +179,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     `demands` by name what a model has to be to be identical. `machine` is the hardware, where it was declared. Its
     model may be loaded for nobody in particular where it `warms_up`; to keep it loaded costs `kept_usd_per_s`, None
     where it is not kept. The endpoints `beside` it are others of the same engine, which may have one of them at a time.
+    By its `handovers` it computes prompts for others.
     """
 
     name: str
@@ -182,6 +202,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     warms_up: bool = False
     kept_usd_per_s: float | None = None
     beside: tuple[str, ...] = ()
+    handovers: tuple[Handover, ...] = ()
 
     def running_usd(self, in_use_s: float) -> float:
         """What it costs that a request has one of the engine's places for so long."""
@@ -204,6 +225,18 @@ class Run(Record, frozen=True, kw_only=True, tag="run"):
     token_s_max: float | None = None
 
 
+class Prefill(Record, frozen=True, kw_only=True, tag="prefill"):
+    """Compute the prompt on one endpoint and send its KV cache to `target`; once it is there, decide again.
+
+    After `cutover_s` the next step starts beside it; after `timeout_s` it is given up.
+    """
+
+    endpoint: str
+    target: str
+    timeout_s: float
+    cutover_s: float | None = None
+
+
 class Wait(Record, frozen=True, kw_only=True, tag="wait"):
     """Hold the request here until a slot of `endpoint` is free, and decide again at `until_s` at the latest."""
 
@@ -211,7 +244,7 @@ class Wait(Record, frozen=True, kw_only=True, tag="wait"):
     until_s: float
 
 
-Step = Run | Wait
+Step = Run | Prefill | Wait
 
 
 class Decision(Record, frozen=True, kw_only=True, tag="decision"):
@@ -263,10 +296,14 @@ class Candidate(Record, frozen=True, kw_only=True):
 
     `rule` is the name of the operators' rule that excluded it, empty where something else did.
     The request needs `kv_tokens` of the memory for contexts there, of which `kv_free_tokens` are believed to be free;
-    None where that is not known.
+    None where that is not known. With a `target` it would compute the prompt, and send `kv_bytes` there, which is
+    expected to take `ship_s` from the moment at which they are computed.
     """
 
     endpoint: str
+    target: str = ""
+    kv_bytes: int | None = None
+    ship_s: float | None = None
     excluded: Why | None = None
     rule: str = ""
     estimate: Estimate | None = None
@@ -306,6 +343,8 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
 
     `prefix` is the beginning of the prompt in short, a tenth of what the request has of it. `promised_tpot_s` is the
     limit of its SLO on the time per token, and `urgent` that the one on its first content leaves it no time to wait.
+    With a `target` it computes the prompt alone, whose KV cache is then sent there. `shipped` is as in the request,
+    where this is the endpoint to which that has come.
     """
 
     request_id: str
@@ -324,6 +363,8 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     promised_tpot_s: float | None = None
     urgent: bool = False
     said_tokens: int = 0
+    target: str = ""
+    shipped: str = ""
 
 
 class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):
@@ -338,6 +379,25 @@ class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):
     upload_bytes: int
     seconds: float
     at_most: bool = False
+
+
+class Shipped(Record, frozen=True, kw_only=True, tag="shipped"):
+    """The KV cache of a prompt that `endpoint` has computed is at its `target`, or did not get there for this `cause`.
+
+    Of its `kv_bytes`, `left_bytes` were left to be sent when the prompt was computed. From the first of these to the
+    moment at which all was verified it took `seconds`, without the wait for others. `given_up`: nobody wanted it any
+    more, which is nobody's fault.
+    """
+
+    request_id: str
+    endpoint: str
+    target: str
+    kv_bytes: int = 0
+    left_bytes: int = 0
+    seconds: float = 0.0
+    ok: bool = True
+    given_up: bool = False
+    cause: str = ""
 
 
 class FirstToken(Record, frozen=True, kw_only=True, tag="first_token"):
@@ -490,6 +550,7 @@ Observation = (
     | Released
     | Started
     | Uploaded
+    | Shipped
     | FirstToken
     | Ended
     | Headroom

@@ -7,9 +7,10 @@ import msgspec
 
 from tidegate.core.base import Base, asked
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.handover import HandoverModel
 from tidegate.core.hedge import starts_s
 from tidegate.core.length import Length
-from tidegate.core.model import Request, Run
+from tidegate.core.model import Prefill, Request, Run
 from tidegate.core.value import attainment, net_usd
 from tidegate.core.why import Why
 
@@ -31,12 +32,17 @@ EXPECTED = 0.5
 
 
 class Option(msgspec.Struct, gc=False):
-    """An endpoint that no rule excludes, as one decision sees it."""
+    """An endpoint that no rule excludes, as one decision sees it; with a `target` it computes the prompt for that one.
+
+    Its `name` is that of the endpoint, or of the handover.
+    """
 
     model: EndpointModel
     base: Base
     value_usd: float
     attainment: float
+    name: str
+    target: str = ""
 
 
 def weigh(
@@ -63,29 +69,49 @@ def weigh(
         base = model.base(request, length, now_s, prompt)
         attained = attainment(request, base, spent_s)
         usd = net_usd(request, base, worth, spent_s, attained)
-        options.append(Option(model, base, usd, attained))
+        options.append(Option(model, base, usd, attained, model.name))
         if keep is not None:
             heappush(best, usd) if len(best) < keep else heappushpop(best, usd)
     return options
 
 
+def weigh_handovers(
+    request: Request, handovers: list[HandoverModel], length: Length, worth: float, now_s: float
+) -> list[Option]:
+    """The same of what may compute its prompt for one of ours."""
+    spent_s = now_s - request.arrived_s
+    options = []
+    for one in handovers:
+        base = one.base(request, length, now_s)
+        attained = attainment(request, base, spent_s)
+        usd = net_usd(request, base, worth, spent_s, attained)
+        options.append(Option(one.source, base, usd, attained, one.name, one.target.name))
+    return options
+
+
+def in_turn(ranked: list[Option]) -> list[Option]:
+    """The first, and then others whole: after trouble, nobody computes a prompt for another. Each endpoint once."""
+    first = ranked[0]
+    return [first, *(o for o in ranked[1:] if not o.target and o.model is not first.model)]
+
+
 def best_first(options: list[Option]) -> list[tuple[float, str]]:
     """What each is worth and its name, the best first."""
-    return sorted([(option.value_usd, option.model.name) for option in options], key=lambda v: (-v[0], v[1]))
+    return sorted([(option.value_usd, option.name) for option in options], key=lambda v: (-v[0], v[1]))
 
 
 def by_value(option: Option) -> tuple[float, float, str]:
     """Sorts the option worth most first; ties go to the quicker one, then by name."""
-    return -option.value_usd, option.base.first_s, option.model.name
+    return -option.value_usd, option.base.first_s, option.name
 
 
 def steps(
     request: Request, ranked: list[Option], worth_usd: float, spent_s: float, hedge_price: float
-) -> tuple[Run, ...]:
+) -> tuple[Run | Prefill, ...]:
     """One attempt at each option, in this order, `spent_s` after the request's arrival.
 
     A dollar that is lost on a hedge has this price beyond itself."""
-    plan: list[Run] = []
+    plan: list[Run | Prefill] = []
     highs_s = [option.base.first_s_high for option in ranked]
     for index, option in enumerate(ranked):
         cutover_s = None
@@ -103,9 +129,13 @@ def steps(
             # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
             timeout_s *= max(1.0, option.base.outcomes[0][0] / option.base.warm_s)
         timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
+        name = option.model.name
+        if option.target:
+            plan.append(Prefill(endpoint=name, target=option.target, timeout_s=timeout_s, cutover_s=cutover_s))
+            continue
         plan.append(
             Run(
-                endpoint=option.model.name,
+                endpoint=name,
                 timeout_s=timeout_s,
                 cutover_s=cutover_s,
                 token_s_max=_token_s_max(option.base),

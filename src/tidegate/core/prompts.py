@@ -123,6 +123,12 @@ class Cached(msgspec.Struct, frozen=True, gc=False):
         return found
 
 
+def all_cached(prompt: Prompt) -> Cached:
+    """All of it is cached for sure; its last token is computed in any case, since the answer begins from it."""
+    tokens = max(0.0, prompt.tokens - 1.0)
+    return Cached(tokens, 0.0, ((tokens, 1.0),), prompt)
+
+
 NOTHING = Cached(0.0, 0.0, (), Prompt((), 0, 0))
 """What is cached of a prompt without blocks."""
 

@@ -82,7 +82,8 @@ class Explained(Record, frozen=True, kw_only=True):
     """One decision with the candidates it chose from, and how dense their computing is; recomputed.
 
     Keeping the promise was worth `worth_usd`, which is `worth_share` of the most; None where no target moves it.
-    `flips` are the least that would have made it another one, None where nobody has looked for them.
+    `flips` are the least that would have made it another one, None where nobody has looked for them. By its `prefills`
+    the prompt could have been computed for one of ours.
     """
 
     at_s: float
@@ -93,6 +94,7 @@ class Explained(Record, frozen=True, kw_only=True):
     worth_share: float | None = None
     densities: tuple[Density, ...] = ()
     flips: tuple[Flip, ...] | None = None
+    prefills: tuple[Candidate, ...] = ()
 
 
 class Replay:
@@ -333,6 +335,7 @@ def explained(router: Router, request: Request, decision: Decision, at_s: float)
         worth_usd=router.worth_usd(request, at_s),
         worth_share=None if request.attainment is None else router.worth_share(request.klass, at_s),
         densities=density.densities(request, candidates, running),
+        prefills=tuple(router.prefills(request, at_s)),
     )
 
 

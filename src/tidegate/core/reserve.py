@@ -62,7 +62,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     expected to take `engine_s` of the seconds of an engine of ours. Where it is `raced` by another attempt, or races
     one, what is paid for the slower of them is lost; of a hedge `hedge_usd` are held back for that.
     `carried` is what is on the way there until it is. Where it is for the rest of an answer that broke off,
-    `said_tokens` are what its client has of that.
+    `said_tokens` are what its client has of that. It computes the prompt for a `target`, or its own has come by the
+    handover `shipped`.
     """
 
     started_s: float
@@ -106,6 +107,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     hedge_usd: float = 0.0
     carried: Carried | None = None
     said_tokens: int = 0
+    target: str = ""
+    shipped: str = ""
 
     @property
     def looked_at_s(self) -> float:

@@ -15,6 +15,7 @@ from tidegate.core import (
     budget,
     dual,
     failures,
+    handover,
     hazard,
     headroom,
     hedge,
@@ -125,6 +126,7 @@ def reconfigured(
                 memory=known.memory,
                 up=known.up,
                 not_before_s=known.not_before_s,
+                handovers=known.handovers,
             )
         else:
             found[name] = replace(fresh(), up=False)
@@ -195,6 +197,7 @@ def _revived(e: EndpointState, now_s: float) -> EndpointState:
         batch=replace(e.batch, at_s=min(e.batch.at_s, now_s)),
         limit=limit.revived(e.limit, now_s),
         heard_s=min(e.heard_s, now_s),
+        handovers={target: handover.revived(one, now_s) for target, one in e.handovers.items()},
         failures=failures.revived(e.failures, now_s),
         allowances=headroom.revived(e.allowances, now_s),
         given=replace(e.given, at_s=min(e.given.at_s, now_s)),
@@ -273,6 +276,8 @@ def _faults(e: EndpointState) -> Iterator[str]:
     if why := limit.fault(e.limit):
         yield why
     if why := failures.fault(e.failures):
+        yield why
+    if why := handover.fault(e.handovers):
         yield why
     if why := batch.fault(e.batch):
         yield why

@@ -9,6 +9,7 @@ from tidegate.core import explore, memory, plan, rules
 from tidegate.core.base import Base
 from tidegate.core.baseline import static_order
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.handover import HandoverModel, may_be_shipped
 from tidegate.core.hold import item
 from tidegate.core.known import Decided, Known
 from tidegate.core.learner import Learner
@@ -73,8 +74,10 @@ class Router:
         for model in models:
             if model.owned and (held or not self._begins(model, request, length, now_s)):
                 options = plan.weigh(request, models, length, worth, now_s)
+                options += self._handed_over(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
+        options += self._handed_over(request, models, length, worth, now_s)
         self._decided = Decided(request, now_s, options)
         found = self._run(request, options, reasons, worth, now_s)
         if not self._known.policy.explore_share or held:
@@ -143,6 +146,37 @@ class Router:
                     contributions_usd=parts,
                     kv_tokens=memory.kv_tokens_needed(request, length),
                     kv_free_tokens=None if spare is None else max(0, spare.free_tokens),
+                )
+            )
+        return found
+
+    def prefills(self, request: Request, now_s: float) -> list[Candidate]:
+        """The same of every handover that may compute its prompt for one of ours."""
+        if not may_be_shipped(request):
+            return []
+        length = self._known.lengths.of(request)
+        request = self._known.priced(request, now_s)
+        worth = worth_usd(request, length)
+        _, reasons = self._known.eligible.now(request, length, now_s)
+        found = []
+        for one in self._known.handovers.models.values():
+            if any(request.model not in end.endpoint.models for end in (one.source, one.target)):
+                continue
+            barred = [name for name in (one.source.name, one.target.name) if reasons.get(name) is Why.RULED_OUT]
+            why = reasons.get(one.source.name) or reasons.get(one.target.name) or one.excluded(request, now_s)
+            base = one.base(request, length, now_s)
+            parts = contributions_usd(request, base, worth, now_s - request.arrived_s)
+            found.append(
+                Candidate(
+                    endpoint=one.source.name,
+                    target=one.target.name,
+                    kv_bytes=int(one.kv_bytes(request, now_s)),
+                    ship_s=one.ship_s(request, now_s),
+                    excluded=why,
+                    rule=barred_by(request.rulings, barred[0]) if barred and why is Why.RULED_OUT else "",
+                    estimate=estimate(request, base, 0.0, now_s),
+                    value_usd=sum(parts.values()),
+                    contributions_usd=parts,
                 )
             )
         return found
@@ -249,6 +283,10 @@ class Router:
         home = self._known.models.get(name)
         return () if home is None else tuple([m.name for m in self._known.models.values() if m.is_one_with(home)])
 
+    def handover(self, source: str, target: str) -> HandoverModel | None:
+        """The handover between two endpoints, to read; None if it is gone."""
+        return self._known.handovers.of(source, target)
+
     def network(self, endpoint: str) -> NetworkModel | None:
         """The way to an endpoint, to read; None if it is gone."""
         known = self._known.models.get(endpoint)
@@ -322,6 +360,13 @@ class Router:
             why = Why.RULE_DECIDES
         return self._go(request, ranked + sorted(last or [], key=plan.by_value), reasons, why, worth, now_s)
 
+    def _handed_over(
+        self, request: Request, models: list[EndpointModel], length: Length, worth: float, now_s: float
+    ) -> list[Option]:
+        """Who may compute its prompt for one of ours."""
+        handovers = self._known.handovers.now(request, models, now_s)
+        return plan.weigh_handovers(request, handovers, length, worth, now_s) if handovers else []
+
     def _go(
         self,
         request: Request,
@@ -333,7 +378,7 @@ class Router:
     ) -> Decision:
         steps: tuple[Step, ...] = plan.steps(
             request,
-            ranked[: self._attempts_max(request)],
+            plan.in_turn(ranked)[: self._attempts_max(request)],
             worth,
             now_s - request.arrived_s,
             self._known.hedges.price,
@@ -385,7 +430,7 @@ class Router:
             work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
             place = self._known.waiting.place(work, now_s)
         if place.away:
-            ranked = sorted(others, key=lambda o: (o.model.name != place.endpoint, *plan.by_value(o)))
+            ranked = sorted(others, key=lambda o: (o.name != place.endpoint, *plan.by_value(o)))
             why = Why.SENT_AWAY if place.shed else Why.WORTH_THE_PRICE
             if not place.shed and request.rulings and plan.rules_decide(ranked[0], options):
                 why = Why.RULE_DECIDES

@@ -1,12 +1,20 @@
 """What is told of an attempt that begins, from the request that it is for."""
 
-from tidegate.core.model import Request, Started
+from tidegate.core.base import has_come
+from tidegate.core.model import Request, Started, replace
 from tidegate.core.promise import is_urgent
 from tidegate.core.prompts import shortened
 
 
-def started(request: Request, endpoint: str, *, hedge: bool = False) -> Started:
-    """It goes there. `hedge`: another attempt is still under way."""
+def prefill_of(request: Request) -> Request:
+    """What is asked of who computes the prompt alone: its first token, which nobody gets, and no place to stay."""
+    return replace(request, output_tokens_max=1, completions=1, session="")
+
+
+def started(request: Request, endpoint: str, *, hedge: bool = False, target: str = "") -> Started:
+    """It goes there. `hedge`: another attempt is still under way; for a `target` its prompt is computed alone."""
+    if target:
+        request = prefill_of(request)
     return Started(
         request_id=request.id,
         endpoint=endpoint,
@@ -24,4 +32,6 @@ def started(request: Request, endpoint: str, *, hedge: bool = False) -> Started:
         promised_tpot_s=request.slo.tpot_s,
         urgent=is_urgent(request),
         said_tokens=request.said_tokens,
+        target=target,
+        shipped=request.shipped if has_come(request.shipped, endpoint) else "",
     )

@@ -160,6 +160,34 @@ class Late(msgspec.Struct, frozen=True, array_like=True):
     ended: Ended
 
 
+class Shipping(msgspec.Struct, gc=False):
+    """A prompt that is being computed for another endpoint, or is on its way there.
+
+    It is expected to be computed at `ready_s`, or was then where it is `computed`; then `kv_bytes` are sent, of which
+    `declared_bytes` were declared, and it will have a slot there for `occupies_s`.
+    """
+
+    ready_s: float
+    kv_bytes: float
+    declared_bytes: float
+    occupies_s: float
+    computed: bool = False
+
+
+class HandoverState(msgspec.Struct, kw_only=True):
+    """What is learned and tracked of one handover: what is under way, by request, and when the last one was over.
+
+    KV caches had `sent_bytes` where `declared_bytes` were declared.
+    """
+
+    breaker: Breaker
+    network: Network = msgspec.field(default_factory=Network)
+    under_way: dict[str, Shipping] = {}
+    free_s: float = 0.0
+    sent_bytes: float = 0.0
+    declared_bytes: float = 0.0
+
+
 class EndpointState(msgspec.Struct, kw_only=True):
     """All that is learned and tracked of one endpoint.
 
@@ -167,7 +195,8 @@ class EndpointState(msgspec.Struct, kw_only=True):
     first use it is believed. `prompts` are those that it was given, and how long it keeps what it computed of them.
     `e2e` is how promises of the whole were kept, by `OUTPUT_EDGES`. Of our own, `given` are the seconds of work that it
     was given of late, and `given_rest` those of work that was late or was promised nothing. At `heard_s` first
-    content came last, or the end of an answer. Those in `late` teach once a probe has told of the network.
+    content came last, or the end of an answer. Those in `late` teach once a probe has told of the network. Its
+    `handovers` stand by the name of their target.
     """
 
     breaker: Breaker
@@ -198,6 +227,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     given_rest: Served = msgspec.field(default_factory=Served)
     heard_s: float = 0.0
     late: list[Late] = []
+    handovers: dict[str, HandoverState] = {}
 
 
 class Pin(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -13,6 +13,7 @@ from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fair import Standing
+from tidegate.core.handover import Handovers
 from tidegate.core.hold import Item, Place, Pool, item, latest_start_s, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
@@ -59,6 +60,7 @@ class Waiting:
         "_duals",
         "_eligible",
         "_flows",
+        "_handovers",
         "_known_lengths",
         "_lengths",
         "_models",
@@ -75,6 +77,7 @@ class Waiting:
         requests: dict[str, Request],
         models: Mapping[str, EndpointModel],
         eligible: Eligible,
+        handovers: Handovers,
         lengths: LengthModel,
         duals: Duals,
         budgets: Budgets,
@@ -88,6 +91,7 @@ class Waiting:
         for gone in [name for name in urgent if not eligible.serving(name)]:
             del urgent[gone]
         self._models, self._eligible, self._lengths, self._duals = models, eligible, lengths, duals
+        self._handovers = handovers
         self._budgets, self._shares, self._policy = budgets, shares, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
@@ -310,7 +314,11 @@ class Waiting:
         length = self._length(request)
         models, _ = self._eligible.now(request, length, now_s)
         others = [m for m in models if not m.owned]
-        return plan.best_first(plan.weigh(request, others, length, worth_usd(request, length), now_s))
+        worth = worth_usd(request, length)
+        options = plan.weigh(request, others, length, worth, now_s)
+        if handovers := self._handovers.now(request, models, now_s):
+            options += plan.weigh_handovers(request, handovers, length, worth, now_s)
+        return plan.best_first(options)
 
     # --- writing ------------------------------------------------------------------------------------------------
 

@@ -65,8 +65,8 @@ class WarmUps:
         """A request goes to one of these: to another than it would have gone to, had a model been there."""
         for option in options:
             base, model = option.base, option.model
-            if base.cold_share and model.endpoint.warms_up and model.name != fact.endpoint:
-                chosen = next((one for one in options if one.model.name == fact.endpoint), None)
+            if base.cold_share and model.endpoint.warms_up and model.name != fact.endpoint and not option.target:
+                chosen = next((one for one in options if one.name == fact.endpoint), None)
                 if chosen is not None:
                     there = msgspec.structs.replace(
                         base,

@@ -52,6 +52,7 @@ class Why(StrEnum):
     HOLD_FULL = "hold_full"
     SHARE_FULL = "share_full"
     TOO_LATE = "too_late"
+    KV_UNLIKE = "kv_unlike"
     MODEL_FAILED = "model_failed"
 
 
@@ -97,6 +98,7 @@ WHY_TEXT: dict[Why, str] = {
     Why.BUSY: "as much is in flight there as it takes",
     Why.MEMORY_TAKEN: "beside what runs there, the engine's memory does not hold prompt and output",
     Why.HOLD_FULL: "every slot is taken and the hold queue is full",
+    Why.KV_UNLIKE: "both engines must be known to have the same model: a KV cache fits no other",
     Why.MODEL_FAILED: "a bug of ours: not even the static rule could decide",
     Why.TOO_LATE: "its promise cannot be kept, and what is in time leaves it no place before it has waited too long",
     Why.SHARE_FULL: "the hold queue is full, and the key has its share of its places while others need theirs",

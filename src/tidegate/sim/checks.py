@@ -115,6 +115,8 @@ def fault(
             problems.add(f"{path}.{key}", f"`{kind.value}` needs it", "write how much")
         elif not needed and getattr(table, key) is not None:
             problems.add(f"{path}.{key}", f"it means nothing to `{kind.value}`", "remove it")
+    if table.to and kind is not FaultKind.OUTAGE:
+        problems.add(f"{path}.to", f"it means nothing to `{kind.value}`", "remove it")
     if table.at_s > world.duration_s + world.request_timeout_s:
         problems.add(f"{path}.at_s", "by then all is over", "write less, or raise world.duration_s")
     if kind is FaultKind.STATIC:
@@ -135,7 +137,7 @@ def fault(
         )
     elif kind in _OF_APIS and there.api is None:
         problems.add(f"{path}.kind", f"an engine stands there, and `{kind.value}` is for APIs", "write crash or slow")
-    elif kind is FaultKind.OUTAGE and there.link is None:
+    elif kind is FaultKind.OUTAGE and there.link is None and not table.to:
         problems.add(
             f"{path}.kind",
             "there is no way to that endpoint which could be down",

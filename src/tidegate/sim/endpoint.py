@@ -192,6 +192,20 @@ class LinkTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
+class ShippingTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The way that KV caches take to another endpoint, and how large they are."""
+
+    to: Annotated[str, Meta(min_length=1, max_length=64, description="The endpoint that decodes.")]
+    link: Annotated[
+        Text | LinkTable | None,
+        Meta(description="The way there: a preset's name, or a table. Left out, it is as the configuration has it."),
+    ] = None
+    kv_kib_per_token: Annotated[
+        Annotated[float, Meta(gt=0, le=1e6)] | None,
+        Meta(description="Size of the KV cache for each token. As the configuration has it."),
+    ] = None
+
+
 class PlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What really stands behind an endpoint: an engine, hardware or an API, one of them. The router is not told.
 
@@ -216,3 +230,10 @@ class PlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             "measured, or it stands here, or its way is in its times, as it is in those of the presets of APIs."
         ),
     ] = None
+    handover: Annotated[
+        tuple[ShippingTable, ...],
+        Meta(
+            max_length=16,
+            description="What is true of the handovers that its configuration declares. Left out, what that says.",
+        ),
+    ] = ()

@@ -155,6 +155,10 @@ class Engine:
         gone = unload_s is not None and self._until_s == inf and now_s - self._idle_since_s >= unload_s
         return self._loaded and not gone
 
+    def cached_tokens(self, job: Job) -> int:
+        """How many tokens of its prompt are in memory now."""
+        return self.kv.matched(job.blocks[: (job.prompt_tokens - 1) // job.block_tokens]) * job.block_tokens
+
     def generated(self, sequence: Sequence, now_s: float) -> int:
         """How many of its tokens exist, of one that has not been cancelled; the engine has been advanced until now."""
         if not sequence.decodes:
@@ -369,6 +373,9 @@ class Engine:
             return False
         sequence.shared, sequence.private = list(shared), private
         sequence.computed = found * job.block_tokens
+        if sequence.started_s is None:
+            # What has come from elsewhere is there once, and gone when it is preempted.
+            sequence.computed = max(sequence.computed, job.computed_tokens)
         sequence.waits = False
         if sequence.started_s is None:
             sequence.started_s, sequence.cached_tokens = now_s, sequence.computed

@@ -13,7 +13,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `prompt_tokens` is what an engine counts, where `request.prompt_tokens` is the gateway's estimate. The model
     generates `output_tokens`, unless the request's own bound cuts it. `blocks` are the identities of the prompt's
-    whole blocks of `block_tokens` each: prompts have as much in common as their leading blocks.
+    whole blocks of `block_tokens` each: prompts have as much in common as their leading blocks. Where its KV cache has
+    come from elsewhere, `computed_tokens` of the prompt are.
     """
 
     request: Request
@@ -23,6 +24,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     block_tokens: int = 512
     session: str = ""
     turn: int = 0
+    computed_tokens: int = 0
 
     @property
     def target(self) -> int:

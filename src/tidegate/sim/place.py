@@ -25,16 +25,20 @@ class Attempt:
         "over",
         "predicted_s",
         "sent_s",
+        "target",
         "timed",
     )
 
-    def __init__(self, job: Job, endpoint: str, sent_s: float, *, hedge: bool, timed: bool = False) -> None:
-        """`timed`: how long its bytes take to get there is told."""
+    def __init__(
+        self, job: Job, endpoint: str, sent_s: float, *, hedge: bool, timed: bool = False, target: str = ""
+    ) -> None:
+        """`timed`: how long its bytes take to get there is told. With a `target` the prompt alone is computed."""
         self.job = job
         self.endpoint = endpoint
         self.sent_s = sent_s
         self.hedge = hedge
         self.timed = timed
+        self.target = target
         self.first_s: float | None = None
         self.predicted_s: float | None = None
         self.cached_tokens = self.output_tokens = 0

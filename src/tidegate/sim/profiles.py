@@ -8,15 +8,17 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.config.convert import convert, unknown
+from tidegate.config.handover import KIB
 from tidegate.config.load import document, read
 from tidegate.config.problem import ConfigError, Problems, nearest
 from tidegate.config.schema import Table
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.hardware import Setup
-from tidegate.core.model import Record, replace
+from tidegate.core.model import Handover, Record, replace
 from tidegate.sim import api, engines, network
 from tidegate.sim.api import ApiProfile
-from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable
+from tidegate.sim.carrier import Shipping, as_declared
+from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable, ShippingTable
 from tidegate.sim.engine import EngineProfile
 from tidegate.sim.hardware import profile
 from tidegate.sim.network import LinkProfile
@@ -32,7 +34,8 @@ class Stands(Record, frozen=True, kw_only=True):
     """What stands there, an engine or an API, and the way to it, None where it is here.
 
     `tells_residency`: the engine is of a kind that tells whether its model is loaded; `tells_memory`: of one that tells
-    how much memory for contexts it has, and how much of it is in use.
+    how much memory for contexts it has, and how much of it is in use. KV caches are `shipped` to those
+    who decode.
     """
 
     engine: EngineProfile | None = None
@@ -40,6 +43,7 @@ class Stands(Record, frozen=True, kw_only=True):
     link: LinkProfile | None = None
     tells_residency: bool = False
     tells_memory: bool = False
+    shipped: tuple[tuple[str, Shipping], ...] = ()
 
 
 def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> Stands | None:
@@ -59,9 +63,32 @@ def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> St
     made = Stands(
         engine=engine,
         api=_profile(f"{path}.api", table.api, ApiTable, ApiProfile, api.PRESETS, problems),
-        link=_profile(f"{path}.link", table.link, LinkTable, LinkProfile, network.PRESETS, problems) or measured,
+        link=_way(f"{path}.link", table.link, problems) or measured,
     )
     return made if len(problems.found) == before else None
+
+
+def shipped(
+    path: str, tables: tuple[ShippingTable, ...], handovers: tuple[Handover, ...], problems: Problems
+) -> tuple[tuple[str, Shipping], ...]:
+    """What is true of each handover: as it was declared, unless something else is written."""
+    found = {handover.target: as_declared(handover) for handover in handovers}
+    for index, table in enumerate(tables):
+        place = f"{path}[{index}]"
+        if table.to not in found:
+            problems.add(f"{place}.to", "no handover goes there", nearest(table.to, found))
+            continue
+        true = found[table.to]
+        if (link := _way(f"{place}.link", table.link, problems)) is not None:
+            true = replace(true, link=link)
+        if table.kv_kib_per_token is not None:
+            true = replace(true, kv_bytes_per_token=table.kv_kib_per_token * KIB)
+        found[table.to] = true
+    return tuple(found.items())
+
+
+def _way(path: str, written: str | LinkTable | None, problems: Problems) -> LinkProfile | None:
+    return _profile(path, written, LinkTable, LinkProfile, network.PRESETS, problems)
 
 
 def _declared(path: str, table: HardwareTable, problems: Problems) -> EngineProfile | None:

@@ -101,12 +101,14 @@ def parse(
     traffic = read_in.traffic(trace)
     faults = read_in.faults(stands)
     bounds = read_in.bounds(traffic)
-    if problems.found or config is None:
+    start_s = since_epoch_s(world.start)
+    built = None if problems.found or config is None else build.build(config, start_s)
+    if built is not None:
+        stands = read_in.shipped(stands, built.endpoints, faults)
+    if problems.found or config is None or built is None:
         raise ConfigError(problems.found)
     if seed is not None:
         world = msgspec.structs.replace(world, seed=seed)
-    start_s = since_epoch_s(world.start)
-    built = build.build(config, start_s)
     return Scenario(
         file=file,
         world=world,
@@ -192,6 +194,23 @@ class _Reading:
                         tells_memory=self._is_of(TELL_MEMORY, name),
                     )
         return made
+
+    def shipped(
+        self, stands: dict[str, Stands], endpoints: tuple[Endpoint, ...], faults: tuple[FaultTable, ...]
+    ) -> dict[str, Stands]:
+        """The same with the way of each handover, which some of these may take down."""
+        world, found = self._tables["world"]["endpoint"], dict(stands)
+        for endpoint in endpoints:
+            path = join("world", "endpoint", endpoint.name)
+            table = convert(world[endpoint.name], path, PlaceTable, self._problems)
+            if table is not None and (endpoint.handovers or table.handover):
+                true = profiles.shipped(f"{path}.handover", table.handover, endpoint.handovers, self._problems)
+                found[endpoint.name] = replace(found[endpoint.name], shipped=true)
+        for index, fault in enumerate(faults):
+            ways = [target for target, _ in found[fault.endpoint].shipped] if fault.to else []
+            if fault.to and fault.to not in ways:
+                self._problems.add(f"fault[{index}].to", "no handover goes there", nearest(fault.to, ways))
+        return found
 
     def _is_of(self, kinds: frozenset[EngineKind], name: str) -> bool:
         table = None if self._config is None else self._config.endpoints.get(name)

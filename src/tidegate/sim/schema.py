@@ -223,6 +223,10 @@ class FaultTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     requests_per_minute: Annotated[
         Annotated[float, Meta(ge=1, le=1e9)] | None, Meta(description="Of `rate_limit`, which needs it.")
     ] = None
+    to: Annotated[
+        str,
+        Meta(max_length=64, description="Of `outage`: the way of KV caches to this endpoint, and only that."),
+    ] = ""
 
 
 class BoundsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

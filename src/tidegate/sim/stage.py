@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import msgspec
 
+from tidegate.core.base import TO
 from tidegate.core.model import Endpoint, Line
 from tidegate.sim import tally
 from tidegate.sim.api import Api
+from tidegate.sim.carrier import Carrier
 from tidegate.sim.chance import Chance
 from tidegate.sim.crowd import crowd
 from tidegate.sim.decider import Decider
@@ -70,13 +72,14 @@ def play(
         journal=write,
     )
     places = _places(scenario, world)
-    trouble = Trouble(world, places)
+    carriers = _carriers(scenario, world)
+    trouble = Trouble(world, places, carriers)
     for fault in scenario.faults:
         trouble.arrange(fault)
     if progress is not None:
         _report(world, progress, world_table.duration_s)
     until_s = scenario.start_s + world_table.duration_s + world_table.request_timeout_s
-    world.run(places, crowd(scenario), probe_s=world_table.probe_s, until_s=until_s)
+    world.run(places, crowd(scenario), probe_s=world_table.probe_s, until_s=until_s, carriers=carriers)
     ends_s = max((outcome.ended_s for outcome in world.outcomes), default=0.0)
     return Played(
         outcomes=world.outcomes,
@@ -108,6 +111,16 @@ def _places(scenario: Scenario, world: World) -> dict[str, Local | Remote]:
             assert stands.api is not None
             places[name] = Remote(name, Api(stands.api, chance, name), world.loop, world, link)
     return places
+
+
+def _carriers(scenario: Scenario, world: World) -> dict[str, Carrier]:
+    chance = Chance(scenario.world.seed)
+    found = {}
+    for source, stands in scenario.stands.items():
+        for target, shipping in stands.shipped:
+            name = source + TO + target
+            found[name] = Carrier(shipping, Link(shipping.link, chance, name), world.loop)
+    return found
 
 
 def _report(world: World, progress: Callable[[float], None], duration_s: float) -> None:

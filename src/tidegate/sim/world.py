@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from tidegate.core import flight as fly
+from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -26,6 +27,7 @@ from tidegate.core.model import (
     Released,
     Request,
     Segment,
+    Shipped,
     Started,
     Uploaded,
     Warmed,
@@ -38,13 +40,14 @@ from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
-from tidegate.core.sending import started
+from tidegate.core.sending import prefill_of, started
 from tidegate.core.warmup import WARM_UP_TOKENS, within_s
+from tidegate.sim.carrier import Carrier, Shipment, declared
 from tidegate.sim.decider import Decider
 from tidegate.sim.job import Job, Traffic
 from tidegate.sim.loop import Loop
 from tidegate.sim.outcome import Outcome
-from tidegate.sim.place import Attempt, Failure, Place
+from tidegate.sim.place import Attempt, Failure, Local, Place
 from tidegate.sim.purse import Purse
 
 # Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
@@ -67,6 +70,7 @@ class _Drive:
         "job",
         "relayed",
         "sent",
+        "shipments",
         "timer",
         "usd",
     )
@@ -77,6 +81,8 @@ class _Drive:
         self.attempts: dict[str, Attempt] = {}
         # Where any attempt went, in the order of the first there.
         self.sent: dict[str, None] = {}
+        # KV caches that are on their way, by the endpoint that computed them.
+        self.shipments: dict[str, tuple[Shipment, str]] = {}
         # Whose content its client was given last.
         self.relayed: Attempt | None = None
         self.decision: Decision | None = None
@@ -114,6 +120,7 @@ class World:
         self._journal = journal
         self._request_timeout_s = request_timeout_s
         self._places: Mapping[str, Place] = {}
+        self._carriers: Mapping[str, Carrier] = {}
         # When each place was probed last, and which are to be before their turn.
         self._looked_s: dict[str, float] = {}
         self._looking: set[str] = set()
@@ -134,16 +141,33 @@ class World:
         )
         self._write(segment)
 
-    def run(self, places: Mapping[str, Place], traffic: Traffic, *, probe_s: float, until_s: float) -> None:
-        """Let traffic come, with these places behind the endpoints, until all of it is done or time is up."""
-        self.open(places, traffic, probe_s=probe_s)
+    def run(
+        self,
+        places: Mapping[str, Place],
+        traffic: Traffic,
+        *,
+        probe_s: float,
+        until_s: float,
+        carriers: Mapping[str, Carrier] | None = None,
+    ) -> None:
+        """Let traffic come, with these places behind the endpoints, until all of it is done or time is up. `carriers`
+        are those of the handovers, by name; those that are missing are as their endpoints declare."""
+        self.open(places, traffic, probe_s=probe_s, carriers=carriers)
         self._next(iter(traffic.arrivals()))
         self.loop.run(until_s)
 
-    def open(self, places: Mapping[str, Place], traffic: Traffic, *, probe_s: float) -> None:
+    def open(
+        self,
+        places: Mapping[str, Place],
+        traffic: Traffic,
+        *,
+        probe_s: float,
+        carriers: Mapping[str, Carrier] | None = None,
+    ) -> None:
         """These places stand behind the endpoints from now on. Nothing happens before the loop runs."""
         assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
         self._places, self._traffic = places, traffic
+        self._carriers = {**declared(self.endpoints.values(), self.loop), **(carriers or {})}
         for name in places:
             self._look(name)
         self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
@@ -183,6 +207,8 @@ class World:
         drive = self._drives[request_id]
         self._tell(FirstToken(request_id=request_id, endpoint=attempt.endpoint, ttft_s=now_s - attempt.sent_s))
         self._look_again(attempt.endpoint)
+        if attempt.target:
+            return
         if drive.first_s is None:
             drive.first_s = now_s
         self._act(drive, drive.flight.content(attempt.endpoint, now_s))
@@ -193,6 +219,9 @@ class World:
             return
         drive = self._drives[attempt.job.request.id]
         self._ended(drive, attempt, Ending.OK)
+        if attempt.target:
+            self._ship(drive, attempt)
+            return
         for action in drive.flight.completed(attempt.endpoint):
             if isinstance(action, fly.Finish):
                 self._over(drive, "ok", attempt)
@@ -353,6 +382,10 @@ class World:
             match action:
                 case fly.Call():
                     self._send(drive, action)
+                case fly.Compute():
+                    self._send(drive, action)
+                case fly.Decide():
+                    self._arrived(drive, action)
                 case fly.Timer():
                     drive.timer += 1
                     self.loop.at(action.at_s, self._timer, drive, drive.timer)
@@ -410,8 +443,42 @@ class World:
         self._write(request)
         self._turn(drive)
 
-    def _send(self, drive: _Drive, action: fly.Call) -> None:
+    def _ship(self, drive: _Drive, attempt: Attempt) -> None:
+        """A prompt is computed: its KV cache goes to who decodes."""
+        request_id, source, target = attempt.job.request.id, attempt.endpoint, attempt.target
+        handover = next(one for one in self.endpoints[source].handovers if one.target == target)
+
+        def there(size: int, left: int, seconds: float | None) -> None:
+            del drive.shipments[source]
+            usd = size * handover.usd_per_byte
+            drive.usd += usd
+            self.usd[source] += usd
+            fact = Shipped(request_id=request_id, endpoint=source, target=target)
+            if seconds is None:
+                self._tell(replace(fact, ok=False, cause="unreachable"))
+                self._act(drive, drive.flight.failed(source, self.loop.now_s))
+            else:
+                self._tell(replace(fact, kv_bytes=size, left_bytes=left, seconds=seconds))
+                self._act(drive, drive.flight.shipped(source))
+
+        first_s = attempt.sent_s if attempt.first_s is None else attempt.first_s
+        tokens = attempt.job.prompt_tokens
+        if not handover.whole and isinstance(place := self._places[target], Local):
+            tokens -= place.engine.cached_tokens(attempt.job)
+        shipment = Shipment(tokens, first_s - attempt.sent_s, there)
+        drive.shipments[source] = shipment, target
+        self._carriers[source + TO + target].send(shipment)
+
+    def _arrived(self, drive: _Drive, action: fly.Decide) -> None:
+        """The KV cache of its prompt is where it can be decoded."""
+        request = replace(drive.job.request, shipped=action.endpoint + TO + action.target)
+        drive.job = msgspec.structs.replace(drive.job, request=request)
+        self._write(request)
+        self._turn(drive)
+
+    def _send(self, drive: _Drive, action: fly.Call | fly.Compute) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
+        target = action.target if isinstance(action, fly.Compute) else ""
         assert may_go_to(request, self.endpoints[name]), "data stays where it must"
         assert not barred_by(request.rulings, name), "operators' rules are kept"
         if not self._purse.hold(request, self.endpoints[name], now_s):
@@ -421,15 +488,28 @@ class World:
             return
         self._unhold(drive, released=False)
         timed = request.prompt_bytes >= self.router.endpoint(name).telling_bytes
-        attempt = drive.attempts[name] = Attempt(drive.job, name, now_s, hedge=action.hedge, timed=timed)
+        job = drive.job
+        if target:
+            job = msgspec.structs.replace(job, request=prefill_of(request))
+        elif has_come(request.shipped, name):
+            job = msgspec.structs.replace(job, computed_tokens=job.prompt_tokens - 1)
+        attempt = drive.attempts[name] = Attempt(job, name, now_s, hedge=action.hedge, timed=timed, target=target)
         self.in_flight[name] += 1
         drive.sent[name] = None
-        self._tell(started(request, name, hedge=action.hedge))
+        self._tell(started(request, name, hedge=action.hedge, target=target))
         attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
         self._balanced(name)
         self._places[name].send(attempt)
 
     def _cancel(self, drive: _Drive, endpoint: str, ending: Ending, cause: str = "") -> None:
+        if endpoint in drive.shipments:
+            shipment, target = drive.shipments.pop(endpoint)
+            shipment.over = True
+            given_up = ending is Ending.CANCELLED
+            request_id = drive.job.request.id
+            fact = Shipped(request_id=request_id, endpoint=endpoint, target=target, ok=False, given_up=given_up)
+            self._tell(replace(fact, cause=cause))
+            return
         attempt = drive.attempts[endpoint]
         self._places[endpoint].cancel(attempt)
         self._ended(drive, attempt, ending, cause)
@@ -480,6 +560,7 @@ class World:
         request, decision = job.request, drive.decision
         output_tokens = 0 if attempt is None else drive.job.request.said_tokens + attempt.output_tokens
         assert not drive.attempts, "nothing is under way of what is over"
+        assert not drive.shipments, "nor its KV cache"
         assert decision is not None, "it was decided"
         del self._drives[request.id]
         ttft_s = None if drive.first_s is None else drive.first_s - request.arrived_s

@@ -1,0 +1,270 @@
+"""Remote prefill: a prompt is computed on one endpoint, and its KV cache is sent to another, which decodes.
+
+What that takes is the sum of what the one is expected to take for the prompt, the link for its KV cache behind those
+that are to be sent before, and the other for the rest, once it has a slot. Each part is learned where it is measured:
+the prompt at the endpoint that computes it, the rate of the link here.
+"""
+
+from collections.abc import Iterable, Mapping
+from heapq import heapify, heapreplace
+from math import inf, sqrt
+from typing import Final
+
+import msgspec
+
+from tidegate.core import network
+from tidegate.core.base import TO, Base, asked
+from tidegate.core.breaker import OPEN_S_MAX, Breaker
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
+from tidegate.core.model import Capability, Ending, Handover, Request, Shipped, Started, replace
+from tidegate.core.network import SAMPLES_MAX, NetworkModel
+from tidegate.core.sending import prefill_of
+from tidegate.core.state import HandoverState, Network, Sample, Shipping
+from tidegate.core.why import Why
+
+# The one token that comes with a prompt, and that nobody gets.
+_ONE: Final = Length(1.0, 1.0, 1.0, sigma=0.0)
+# Of a prompt whose KV cache has come, less than this share of its tokens cached is a failed handover.
+CACHED_LEAST: Final = 0.9
+# What is sent between two engines is text; what stands for images there, nobody has tried.
+_NEVER: Final = frozenset({Capability.EMBEDDING, Capability.VISION, Capability.AUDIO})
+
+
+class HandoverModel:
+    """One handover, from its `source` to its `target`. `base` reads; `started`, `computed` and `shipped` write."""
+
+    __slots__ = ("_handover", "name", "network", "source", "state", "target")
+
+    def __init__(self, source: EndpointModel, target: EndpointModel, handover: Handover, state: HandoverState) -> None:
+        self.name = source.name + TO + target.name
+        self.source, self.target, self.state = source, target, state
+        self._handover = handover
+        self.network = NetworkModel(0.0, handover.bytes_per_s, state.network)
+
+    def excluded(self, request: Request, now_s: float) -> Why | None:
+        """What forbids it for this, of a request that `may_be_shipped`: both must have the same model for sure."""
+        if request.completions > 1 or not _NEVER.isdisjoint(request.needs):
+            return Why.LACKS_CAPABILITY
+        if not self.source.is_one_with(self.target):
+            return Why.KV_UNLIKE
+        breaker = self.state.breaker
+        return Why.BREAKER_OPEN if breaker.openings and breaker.blocks(now_s) else None
+
+    def base(self, request: Request, length: Length, now_s: float) -> Base:
+        """What the request would take if its prompt were computed over there now; in `network_s` is what sending its
+        KV cache takes, and in `queue_s` what it waits for: others' prompts, the link, and a slot."""
+        first = self.source.base(prefill_of(request), _ONE, now_s)
+        rest = self.target.base(replace(request, shipped=self.name), length, now_s)
+        kv_bytes = self.kv_bytes(request, now_s)
+        under_way = self._under_way(now_s)
+        ready_s = now_s + first.first_s
+        begins_s, arrives_s, variance_s2 = self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)
+        slot_s = max(arrives_s, self._slot_s(under_way, now_s))
+        # Prompts that keep the target busy now are computed further by then.
+        queue_s = max(0.0, rest.queue_s - (slot_s - now_s))
+        rest_s = rest.first_s - rest.queue_s + queue_s
+        first_s = slot_s - now_s + rest_s
+        waits_s = slot_s - arrives_s
+        spread = (first.first_s * first.sigma) ** 2 + (rest_s * rest.sigma) ** 2 + variance_s2 + waits_s * waits_s
+        most_s = max(first.warm_s, first.sure_s)
+        egress_usd = kv_bytes * self._handover.usd_per_byte
+        return msgspec.structs.replace(
+            rest,
+            network_s=first.network_s + (arrives_s - begins_s) + rest.network_s,
+            queue_s=first.queue_s + (begins_s - ready_s) + waits_s + queue_s,
+            prefill_s=first.prefill_s + rest.prefill_s,
+            prefill_s_mean=first.prefill_s_mean + rest.prefill_s_mean,
+            first_s=first_s,
+            warm_s=first_s - first.first_s + most_s,
+            sure_s=first_s - first.first_s + most_s,
+            sigma=sqrt(spread) / first_s,
+            deviations=max(first.deviations, rest.deviations),
+            outcomes=(),
+            cold_share=first.cold_share,
+            load_s=first.load_s,
+            load_sigma=first.load_sigma,
+            cost_usd=first.cost_usd + egress_usd + rest.cost_usd,
+            paid_usd=first.paid_usd + egress_usd + rest.paid_usd,
+            rule_usd=first.rule_usd + rest.rule_usd,
+            cached=first.cached,
+            failing=first.failing,
+        )
+
+    def kv_bytes(self, request: Request | Started, now_s: float) -> float:
+        """How many bytes are expected to be sent: those that are declared, as far as others had as many."""
+        state, declared_bytes = self.state, self._declared_bytes(request, now_s)
+        return declared_bytes * state.sent_bytes / state.declared_bytes if state.declared_bytes else declared_bytes
+
+    def _declared_bytes(self, request: Request | Started, now_s: float) -> float:
+        handover, tokens = self._handover, float(request.prompt_tokens)
+        if not handover.whole and request.prefix:
+            tokens -= self.target.prefixes.cached(asked(request), now_s).tokens
+        return handover.kv_bytes_fixed + tokens * handover.kv_bytes_per_token
+
+    def ship_s(self, request: Request, now_s: float) -> float:
+        """How long its KV cache is expected to be under way, from the moment at which it is computed."""
+        first = self.source.base(prefill_of(request), _ONE, now_s)
+        ready_s = now_s + first.first_s
+        kv_bytes, under_way = self.kv_bytes(request, now_s), self._under_way(now_s)
+        return self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1] - ready_s
+
+    def _under_way(self, now_s: float) -> list[tuple[float, Shipping]]:
+        """When each of those under way is expected to be there, in the order in which they are sent."""
+        state, rate = self.state, self.network.upload_bytes_per_s
+        at_s, found = state.free_s, list[tuple[float, Shipping]]()
+        for one in sorted(state.under_way.values(), key=_ready_s):
+            # What is late is expected any moment.
+            ready_s = one.ready_s if one.computed else max(one.ready_s, now_s)
+            at_s = max(now_s, max(at_s, ready_s) + one.kv_bytes / rate)
+            found.append((at_s, one))
+        return found
+
+    def _carried(
+        self, kv_bytes: float, under_way: list[tuple[float, Shipping]], ready_s: float, prefill_s: float, now_s: float
+    ) -> tuple[float, float, float]:
+        """When the link begins with what is computed at `ready_s`, when it is there, and the variance of that."""
+        before_s = [at_s for at_s, one in under_way if one.ready_s <= ready_s]
+        begins_s = max(ready_s, before_s[-1] if before_s else now_s)
+        layers, rate = self._handover.layers, self.network.upload_bytes_per_s
+        if layers > 1:
+            # Most of it is sent meanwhile, and the last layer at least afterwards.
+            kv_bytes = max(kv_bytes - rate * prefill_s, kv_bytes / layers)
+        took_s, variance_s2 = self.network.moments(kv_bytes, now_s)
+        return begins_s, begins_s + took_s + self.source.network.rtt_s / 2.0, variance_s2
+
+    def _slot_s(self, under_way: list[tuple[float, Shipping]], now_s: float) -> float:
+        """When the target has a slot, with those before it in theirs."""
+        slots_s = self.target.slots_free_s(now_s).copy()
+        if not slots_s:
+            return now_s
+        heapify(slots_s)
+        for at_s, one in under_way:
+            heapreplace(slots_s, max(at_s, slots_s[0]) + one.occupies_s)
+        return slots_s[0]
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def started(self, fact: Started, length: Length, now_s: float) -> None:
+        """A prompt is being computed over there; its answer is of `length`."""
+        sent = self.source.state.reservations[fact.request_id]
+        rest = replace(fact, target="", shipped=self.name, endpoint=self.target.name, output_tokens_max=None)
+        self.state.under_way[fact.request_id] = Shipping(
+            ready_s=now_s + sent.ttft_s,
+            kv_bytes=self.kv_bytes(fact, now_s),
+            declared_bytes=self._declared_bytes(fact, now_s),
+            occupies_s=self.target.base(rest, length, now_s).occupies_s,
+        )
+        self.state.breaker.started(fact.request_id, now_s)
+
+    def computed(self, request_id: str, ending: Ending, now_s: float) -> None:
+        """It is computed, or will never be, which is not the link's fault."""
+        one = self.state.under_way.get(request_id)
+        if one is None:
+            return
+        if ending is Ending.OK:
+            one.ready_s, one.computed = now_s, True
+        else:
+            del self.state.under_way[request_id]
+            self.state.breaker.learn(request_id, Ending.CANCELLED, now_s)
+
+    def shipped(self, fact: Shipped, now_s: float) -> None:
+        """Its KV cache has come, or did not."""
+        state = self.state
+        one = state.under_way.pop(fact.request_id, None)
+        state.free_s = now_s
+        ending = Ending.OK if fact.ok else Ending.CANCELLED if fact.given_up else Ending.FAILED
+        state.breaker.learn(fact.request_id, ending, now_s)
+        if fact.ok and fact.kv_bytes > 0:
+            self.network.learn_upload(fact.left_bytes, fact.seconds, now_s)
+            if one is not None:
+                state.sent_bytes += fact.kv_bytes
+                state.declared_bytes += one.declared_bytes
+
+    def used(self, request_id: str, prompt_tokens: int, cached_tokens: int, now_s: float) -> None:
+        """The target has answered such a request, and so many of its tokens it took from the cache."""
+        if cached_tokens < CACHED_LEAST * prompt_tokens:
+            self.state.breaker.learn(request_id, Ending.FAILED, now_s)
+
+
+class Handovers:
+    """All of them. `models` by name."""
+
+    __slots__ = "models"
+
+    def __init__(self, endpoints: Mapping[str, EndpointModel]) -> None:
+        self.models: dict[str, HandoverModel] = {}
+        for source in endpoints.values():
+            states = source.state.handovers
+            source.state.handovers = {}
+            for handover in source.endpoint.handovers:
+                target = endpoints.get(handover.target)
+                if target is None:
+                    continue
+                state = states.get(target.name) or HandoverState(breaker=Breaker())
+                source.state.handovers[target.name] = state
+                model = HandoverModel(source, target, handover, state)
+                self.models[model.name] = model
+
+    def now(self, request: Request, models: Iterable[EndpointModel], now_s: float) -> list[HandoverModel]:
+        """Those that may be used for this, of whose endpoints nothing excludes either."""
+        if not self.models or not may_be_shipped(request):
+            return []
+        names = {model.name for model in models}
+        return [
+            one
+            for one in self.models.values()
+            if one.source.name in names and one.target.name in names and one.excluded(request, now_s) is None
+        ]
+
+    def of(self, source: str, target: str) -> HandoverModel | None:
+        """That between these two; None where it is gone."""
+        return self.models.get(source + TO + target)
+
+
+def revived(state: HandoverState, now_s: float) -> HandoverState:
+    """What is left after a restart: nothing is under way any more; see `core.revive`."""
+    breaker = msgspec.structs.replace(
+        state.breaker,
+        trial="",
+        at_s=min(state.breaker.at_s, now_s),
+        open_until_s=min(state.breaker.open_until_s, now_s + OPEN_S_MAX),
+    )
+    rates = sorted(Sample(min(one.at_s, now_s), one.value) for one in state.network.uploads)
+    return HandoverState(
+        breaker=breaker,
+        network=Network(uploads=rates),
+        free_s=min(state.free_s, now_s),
+        sent_bytes=state.sent_bytes,
+        declared_bytes=state.declared_bytes,
+    )
+
+
+def fault(states: Mapping[str, HandoverState]) -> str:
+    """What is wrong with these that no router of this software made; empty where nothing is."""
+    for name, state in states.items():
+        rates = state.network.uploads
+        if len(rates) > SAMPLES_MAX or rates != sorted(rates) or not all(0.0 < one.value < inf for one in rates):
+            return f"`handovers` has rates to {name} that cannot be"
+        if not 0.0 <= state.sent_bytes < inf or not 0.0 <= state.declared_bytes < inf:
+            return f"`handovers` has sent a number of bytes to {name} that cannot be"
+    return ""
+
+
+def combined(one: HandoverState, other: HandoverState) -> HandoverState:
+    """What two have learned, as if one had seen it all; what is under way is each one's own, and so is its breaker."""
+    return HandoverState(
+        breaker=Breaker(),
+        network=network.combined(one.network, other.network),
+        sent_bytes=one.sent_bytes + other.sent_bytes,
+        declared_bytes=one.declared_bytes + other.declared_bytes,
+    )
+
+
+def may_be_shipped(request: Request) -> bool:
+    """Whether its prompt may be computed elsewhere: once, and where more than one attempt may be made."""
+    return not request.shipped and request.failover
+
+
+def _ready_s(one: Shipping) -> float:
+    return one.ready_s

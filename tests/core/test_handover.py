@@ -1,0 +1,295 @@
+"""Remote prefill: what it is expected to take, when it may be used, and what is learned of it."""
+
+import msgspec
+import pytest
+
+from tests import make
+from tidegate.core.base import asked
+from tidegate.core.handover import CACHED_LEAST, HandoverModel, combined
+from tidegate.core.model import (
+    Capability,
+    Ended,
+    Ending,
+    Fingerprint,
+    FirstToken,
+    Handover,
+    Prefill,
+    Price,
+    Request,
+    Run,
+    Shipped,
+    Wait,
+    replace,
+)
+from tidegate.core.router import Router
+from tidegate.core.sending import started
+from tidegate.core.state import State
+from tidegate.core.why import Why
+
+ONE = Fingerprint(weights="hf:o/one")
+KV_BYTES = 20_000.0
+BYTES_PER_S = 20e6
+NAME = "rack>laptop"
+# The rack computes prompts twenty times as fast, and its output is dear.
+SLOW = replace(make.LOCAL_PRIOR, prefill_s_per_token=0.005, prefill_s_per_token2=0.0, overhead_s=0.05, sigma=0.05)
+FAST = replace(
+    make.LOCAL_PRIOR,
+    prefill_s_per_token=0.00025,
+    prefill_s_per_token2=0.0,
+    overhead_s=0.05,
+    rtt_s=0.02,
+    upload_bytes_per_s=1e8,
+    sigma=0.05,
+)
+
+
+def pair(*, fingerprint: Fingerprint = ONE, price: Price | None = None, **changes: object) -> Router:
+    handover = replace(Handover(target="laptop", kv_bytes_per_token=KV_BYTES, bytes_per_s=BYTES_PER_S), **changes)
+    dear = Price(usd_per_input_token=1e-8, usd_per_output_token=1e-4)
+    return make.router(
+        make.endpoint("laptop", prior=SLOW, fingerprint=ONE),
+        make.endpoint(
+            "rack",
+            local=False,
+            shares_compute=True,
+            prior=FAST,
+            price=dear if price is None else price,
+            fingerprint=fingerprint,
+            handovers=(handover,),
+        ),
+    )
+
+
+def long(**changes: object) -> Request:
+    made = make.request(prompt_tokens=4_000, prompt_bytes=16_000, ttft_s=12.0, worth_usd=0.02)
+    return replace(made, **changes)
+
+
+def handover(router: Router) -> HandoverModel:
+    found = router.handover("rack", "laptop")
+    assert found is not None
+    return found
+
+
+def ship(router: Router, request: Request, now_s: float, took_s: float, **changes: object) -> None:
+    """Its prompt is computed at once, and its KV cache takes so long."""
+    router.observe(started(request, "rack", target="laptop"), now_s)
+    router.observe(FirstToken(request_id=request.id, endpoint="rack", ttft_s=1.1), now_s + 1.1)
+    ended = Ended(request_id=request.id, endpoint="rack", ending=Ending.OK, e2e_s=1.1, ttft_s=1.1, output_tokens=1)
+    router.observe(ended, now_s + 1.1)
+    size = int(request.prompt_tokens * KV_BYTES)
+    fact = Shipped(
+        request_id=request.id, endpoint="rack", target="laptop", kv_bytes=size, left_bytes=size, seconds=took_s
+    )
+    router.observe(replace(fact, **changes), now_s + 1.1 + took_s)
+
+
+def test_a_prompt_too_slow_at_home_is_computed_away_where_output_is_dear() -> None:
+    decision = pair().decide(long(), 0.0)
+    first, second = decision.plan[:2]
+    assert isinstance(first, Prefill)
+    assert (first.endpoint, first.target) == ("rack", "laptop")
+    assert isinstance(second, Run)
+    assert second.endpoint == "laptop", "should it fail, the prompt is computed here"
+
+
+def test_a_short_prompt_is_computed_at_home() -> None:
+    first = pair().decide(make.request(prompt_tokens=100, prompt_bytes=400, ttft_s=8.0, worth_usd=1.0), 0.0).plan[0]
+    assert isinstance(first, Run)
+    assert first.endpoint == "laptop"
+
+
+def test_what_it_takes_is_the_sum_of_its_parts() -> None:
+    router, request = pair(), long()
+    model = handover(router)
+    length = router._known.lengths.of(request)
+    base = model.base(request, length, 0.0)
+    computing_s = 0.05 + 4_000 * 0.00025 + 0.02 + 16_000 / 1e8
+    sending_s = 4_000 * KV_BYTES / BYTES_PER_S + 0.02 / 2
+    assert base.first_s == pytest.approx(computing_s + sending_s + 0.05 + 0.005, rel=0.01)
+    home = router.endpoint("laptop").base(request, length, 0.0)
+    assert (base.tpot_s, base.decode_s) == (home.tpot_s, home.decode_s), "it decodes at home"
+    assert base.paid_usd == pytest.approx(4_000 * 1e-8 + 1e-4), "and pays for its prompt and one token"
+
+
+def test_egress_has_its_price() -> None:
+    request = long()
+    free, dear = pair(), pair(usd_per_byte=1e-9)
+    length = free._known.lengths.of(request)
+    more = handover(dear).base(request, length, 0.0).paid_usd - handover(free).base(request, length, 0.0).paid_usd
+    assert more == pytest.approx(4_000 * KV_BYTES * 1e-9)
+
+
+def test_layers_are_sent_while_others_are_computed() -> None:
+    request = long()
+    at_end, layered = pair(), pair(layers=50)
+    length = at_end._known.lengths.of(request)
+    last, first = handover(at_end).base(request, length, 0.0), handover(layered).base(request, length, 0.0)
+    assert last.first_s - first.first_s == pytest.approx(last.prefill_s - 0.055, rel=0.02), "all of it but one layer"
+    # Where the link is the faster one, one layer is left.
+    quick = pair(layers=50, bytes_per_s=1e9)
+    base = handover(quick).base(request, length, 0.0)
+    assert base.network_s == pytest.approx(
+        4_000 * KV_BYTES / 50 / 1e9 + 0.01 + 0.02 + 16_000 / 1e8 + 16_000 / 12.5e6, rel=0.01
+    )
+
+
+def test_only_what_is_missing_is_sent_where_the_engine_can() -> None:
+    whole, parts = pair(), pair(whole=False)
+    digests = tuple(range(15))
+    request = long(prefix=digests)
+    for router in (whole, parts):
+        router.observe(started(replace(request, id="before"), "laptop"), 0.0)
+        router.observe(FirstToken(request_id="before", endpoint="laptop", ttft_s=20.0), 20.0)
+        router.observe(Ended(request_id="before", endpoint="laptop", ending=Ending.OK, e2e_s=21.0, ttft_s=20.0), 21.0)
+    assert handover(parts).kv_bytes(request, 22.0) < 0.7 * handover(whole).kv_bytes(request, 22.0)
+
+
+def test_the_link_carries_one_after_the_other() -> None:
+    router, request = pair(), long()
+    length = router._known.lengths.of(request)
+    alone_s = handover(router).base(request, length, 0.0).first_s
+    for number in range(3):
+        router.observe(started(long(id=f"other-{number}"), "rack", target="laptop"), 0.0)
+    behind_s = handover(router).base(request, length, 0.0).first_s
+    assert behind_s > alone_s + 3 * 4.0, "each of them takes four seconds"
+
+
+def test_who_comes_waits_for_a_slot() -> None:
+    router, request = pair(bytes_per_s=1e9), long()
+    length = router._known.lengths.of(request)
+    alone_s = handover(router).base(request, length, 0.0).first_s
+    for number in range(2):
+        router.observe(started(make.request(f"busy-{number}", output_tokens_max=2_000), "laptop"), 0.0)
+    assert handover(router).base(request, length, 0.0).first_s > alone_s + 1.0
+
+
+@pytest.mark.parametrize("fingerprint", [Fingerprint(), Fingerprint(weights="hf:o/two")])
+def test_engines_that_are_not_known_to_have_one_model_hand_nothing_over(fingerprint: Fingerprint) -> None:
+    router = pair(fingerprint=fingerprint)
+    assert not any(isinstance(step, Prefill) for step in router.decide(long(), 0.0).plan)
+    assert [c.excluded for c in router.prefills(long(), 0.0)] == [Why.KV_UNLIKE]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"residency": ("local",)}, Why.MUST_STAY_LOCAL),
+        ({"completions": 2}, Why.LACKS_CAPABILITY),
+        ({"needs": (Capability.VISION,)}, Why.LACKS_CAPABILITY),
+        ({"cost_usd_max": 1e-9}, Why.OVER_MAX_COST),
+    ],
+)
+def test_what_forbids_an_endpoint_forbids_its_handovers(changes: dict[str, object], why: Why) -> None:
+    router = pair()
+    assert not any(isinstance(step, Prefill) for step in router.decide(long(**changes), 0.0).plan)
+    assert [c.excluded for c in router.prefills(long(**changes), 0.0)] == [why]
+
+
+def test_who_may_be_tried_once_is_not_handed_over() -> None:
+    router = pair()
+    assert not any(isinstance(step, Prefill) for step in router.decide(long(failover=False), 0.0).plan)
+
+
+def test_what_has_come_starts_at_home_at_once() -> None:
+    router = pair()
+    ship(router, request := long(), 0.0, 4.0)
+    decision = router.decide(replace(request, shipped=NAME), 5.1)
+    first = decision.plan[0]
+    assert isinstance(first, Run)
+    assert first.endpoint == "laptop"
+    base = router.endpoint("laptop").base(replace(request, shipped=NAME), router._known.lengths.of(request), 5.1)
+    assert base.first_s < 0.1, "its prompt is there"
+    elsewhere = router.endpoint("rack").base(replace(request, shipped=NAME), router._known.lengths.of(request), 5.1)
+    assert elsewhere.first_s > 1.0, "and nowhere else"
+
+
+def test_where_our_slots_are_taken_it_is_computed_away_meanwhile() -> None:
+    router = pair()
+    for number in range(2):
+        router.observe(started(make.request(f"busy-{number}", output_tokens_max=600), "laptop"), 0.0)
+    first = router.decide(long(slo=replace(long().slo, ttft_s=25.0)), 0.0).plan[0]
+    assert isinstance(first, Prefill | Wait)
+    assert isinstance(router.decide(long(slo=replace(long().slo, ttft_s=12.0)), 0.0).plan[0], Prefill | Run)
+
+
+def test_the_rate_of_the_link_and_the_size_of_what_is_sent_are_learned() -> None:
+    router = pair()
+    for number in range(3):
+        request = long(id=f"r{number}")
+        ship(router, request, 10.0 * number, 8.0, kv_bytes=160_000_000, left_bytes=160_000_000)
+    model = handover(router)
+    assert model.network.upload_bytes_per_s == pytest.approx(20e6)
+    assert model.kv_bytes(long(), 40.0) == pytest.approx(160e6), "twice as large as was declared"
+    assert not model.state.under_way
+
+
+def test_what_does_not_come_opens_the_breaker_of_the_path_alone() -> None:
+    router = pair()
+    for number in range(3):
+        ship(router, long(id=f"r{number}"), float(number), 0.5, ok=False, cause="unreachable")
+    assert not any(isinstance(step, Prefill) for step in router.decide(long(), 4.0).plan)
+    assert [c.excluded for c in router.prefills(long(), 4.0)] == [Why.BREAKER_OPEN]
+    assert router.endpoint("rack").state.breaker.openings == 0, "the endpoint serves"
+
+
+def test_what_nobody_wanted_any_more_is_no_failure() -> None:
+    router = pair()
+    for number in range(3):
+        ship(router, long(id=f"r{number}"), float(number), 0.5, ok=False, given_up=True)
+    assert handover(router).state.breaker.openings == 0
+
+
+def test_a_kv_cache_that_is_of_no_use_is_a_failure() -> None:
+    router = pair()
+    for number in range(3):
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0)
+        at_s = 10.0 * number + 3.0
+        router.observe(started(replace(request, shipped=NAME), "laptop"), at_s)
+        ended = Ended(request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.5)
+        cached_tokens = int(CACHED_LEAST * 4_000) - 1
+        router.observe(replace(ended, prompt_tokens=4_000, cached_tokens=cached_tokens), at_s + 1.0)
+    assert handover(router).state.breaker.openings == 0, "each that came was a success before it"
+    for number in range(3):
+        handover(router).used(f"r{number}", 4_000, 10, 40.0)
+    assert handover(router).state.breaker.openings == 1
+
+
+def test_what_has_come_teaches_nothing_of_what_is_kept() -> None:
+    router = pair()
+    request = long(prefix=tuple(range(15)))
+    ship(router, request, 0.0, 1.0)
+    kept = router.endpoint("laptop").state.prompts.kept
+    router.observe(started(replace(request, shipped=NAME), "laptop"), 3.0)
+    ended = Ended(request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.5)
+    router.observe(replace(ended, prompt_tokens=4_000, cached_tokens=3_999), 4.0)
+    assert not kept.told
+    assert router.endpoint("laptop").prefixes.cached(asked(request), 5.0).tokens, "and it is known to be there"
+
+
+def test_an_answer_of_one_token_teaches_nothing_of_lengths() -> None:
+    router, request = pair(), long(output_tokens_max=None)
+    before = router._known.lengths.of(request).expected_tokens
+    for number in range(5):
+        ship(router, long(id=f"r{number}", output_tokens_max=None), 10.0 * number, 1.0)
+    assert router._known.lengths.of(request).expected_tokens == before
+
+
+def test_two_add_up_in_either_order() -> None:
+    one, other = pair(), pair()
+    ship(one, long(), 0.0, 4.0)
+    ship(other, long(), 1.0, 2.0, kv_bytes=160_000_000)
+    a, b = handover(one).state, handover(other).state
+    assert combined(a, b) == combined(b, a)
+    assert combined(a, b).sent_bytes == a.sent_bytes + b.sent_bytes
+
+
+def test_a_snapshot_knows_what_is_under_way() -> None:
+    router = pair()
+    router.observe(started(long(), "rack", target="laptop"), 0.0)
+    again = Router(router.endpoints, router.policy, msgspec.json.decode(router.snapshot(), type=State))
+    assert handover(again).state.under_way.keys() == handover(router).state.under_way.keys()
+    assert handover(again).base(long(), router._known.lengths.of(long()), 1.0) == handover(router).base(
+        long(), router._known.lengths.of(long()), 1.0
+    )
