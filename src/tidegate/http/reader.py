@@ -205,9 +205,9 @@ class Reader:
         streamed = framed and self._streams(self._method, self._target)
         if b"content-length" in headers:
             length = int(headers[b"content-length"])
-            if streamed:
-                pass  # who takes it judges it
-            elif length > limits.body_bytes_max or (length > limits.stranger_body_bytes_max and not self._knows(headers)):
+            too_large = length > limits.body_bytes_max
+            too_large = too_large or (length > limits.stranger_body_bytes_max and not self._knows(headers))
+            if too_large and not streamed:  # there, who takes it judges it
                 self._refuse(413, _TOO_LARGE)
         elif b"transfer-encoding" in headers:
             self._judge_coding(headers[b"transfer-encoding"])
