@@ -31,7 +31,7 @@ CONFIG = """
 [courier]
 name = "{name}"
 gateway = "gateway"
-listen = "127.0.0.1:0"
+listen = "{listen}"
 folder = "{folder}"
 secret = {{ file = "tickets.key" }}
 tls = {{ cert = "{name}.pem", key = "{name}.key", ca = "ca.pem" }}
@@ -83,7 +83,7 @@ class House:
         return MutualTls(cert=folder / f"{name}.pem", key=folder / f"{name}.key", ca=folder / "ca.pem")
 
     def configured(self, name: str, url: str, **settings: Any) -> Path:
-        told = {"space_mib": 64, "transfers_max": 4, "unclaimed_s": 60} | settings
+        told = {"listen": f"{HOST}:0", "space_mib": 64, "transfers_max": 4, "unclaimed_s": 60} | settings
         file = self.folder / f"{name}.toml"
         file.write_text(CONFIG.format(name=name, url=url, folder=self.saves_of(name), **told))
         return file

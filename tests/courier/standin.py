@@ -1,6 +1,11 @@
-"""An engine with slots and nothing else: saves and restores as llama.cpp does, and dies of what that one dies of."""
+"""An engine with slots and nothing else: saves and restores as llama.cpp does, and dies of what that one dies of.
 
+`python -m tests.courier.standin PORT FOLDER MODEL TOKENS BYTES_PER_TOKEN` is one with so many tokens in its first slot.
+"""
+
+import asyncio
 import struct
+import sys
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -11,7 +16,6 @@ from tidegate.clock import Clock
 from tidegate.http.server import Exchange, Limits, Server
 
 SLOT_TOKENS = 2048
-BYTES_PER_TOKEN = 23_040  # SmolLM2's
 
 
 def state(tokens: list[int], size_bytes: int) -> bytes:
@@ -39,8 +43,8 @@ class Standin:
     def port(self) -> int:
         return self._server.port
 
-    async def start(self) -> None:
-        await self._server.start("127.0.0.1", 0)
+    async def start(self, port: int = 0) -> None:
+        await self._server.start("127.0.0.1", port)
 
     async def stop(self) -> None:
         await self._server.close(grace_s=0.0)
@@ -79,3 +83,16 @@ class Standin:
 
 def _answer(exchange: Exchange, said: object) -> None:
     exchange.respond(200, [(b"content-type", b"application/json")], msgspec.json.encode(said))
+
+
+async def main(port: str, folder: str, model: str, tokens: str, bytes_per_token: str) -> None:
+    engine = Standin(Path(folder), Path(model))
+    engine.slots[0] = list(range(1, int(tokens) + 1))
+    engine.bytes_per_token = int(bytes_per_token)
+    await engine.start(int(port))
+    print("listens", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -162,6 +162,7 @@ async def test_a_gateway_that_leaves_ends_what_it_asked_and_what_is_saved_later_
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await eventually(lambda: waiting[0].closed)
+        assert "ship ended: whoever asked has left" in home.log.read_text()
         late = home.saves_of("a") / msgspec.json.decode(waiting[0].body)["filename"]
         late.write_bytes(struct.pack("<I", 0))
         await eventually(lambda: not late.exists())

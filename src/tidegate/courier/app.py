@@ -133,6 +133,8 @@ class Courier:
         task.add_done_callback(self._tasks.discard)
 
         def left() -> None:
+            self._counts.left(verb)
+            self._log.event("warning", f"{verb} ended: whoever asked has left")
             task.cancel()
 
         exchange.on_left = left

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from tidegate.wire.courier import Why
 
-DONE = "done"
+DONE, LEFT = "done", "left"
 
 
 class Counts:
@@ -37,6 +37,10 @@ class Counts:
     def failed(self, verb: str, why: Why) -> None:
         """It did not."""
         self._blobs.labels(verb, why.value).inc()
+
+    def left(self, verb: str) -> None:
+        """Whoever asked has gone before."""
+        self._blobs.labels(verb, LEFT).inc()
 
     def text(self) -> bytes:
         """The exposition format."""
