@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from tidegate.courier.refusal import RefusalError
 from tidegate.wire.courier import Why
-from tidegate.wire.ticket import CLOCKS_APART_S_MAX, Ticket, TicketError, verify
+from tidegate.wire.ticket import Ticket, TicketError, verify
 
 # Some 30 a second for as long as any of them lives, at 200 bytes each.
 USED_MAX = 20_000
@@ -43,8 +43,8 @@ class Admission:
         """Raise `RefusalError` where it was used, or may have been."""
         if ticket.id in self._used:
             raise RefusalError(Why.REPLAYED, "the ticket was used before")
-        if ticket.issued_s < self._started_s - CLOCKS_APART_S_MAX:
-            raise RefusalError(Why.REPLAYED, "the ticket is older than what is remembered here; ask with another")
+        if ticket.issued_s <= self._started_s:
+            raise RefusalError(Why.REPLAYED, "the ticket is older than what is remembered here: ask with another")
         if len(self._used) >= USED_MAX:
             self._used = {id: expires_s for id, expires_s in self._used.items() if expires_s > now_s}
         if len(self._used) >= USED_MAX:

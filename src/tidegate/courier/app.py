@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -55,7 +55,7 @@ class Courier:
         self._source = Source(courier.name, self._engine, self._folder, admission, clock, config.tls.client())
         self._target = Target(courier.name, self._engine, self._folder, admission, clock)
         self._counts = Counts(lambda: self._folder.free_bytes, lambda: self._folder.held)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._log: Log
         self._server = Server(
@@ -78,6 +78,10 @@ class Courier:
         listen = self._config.listen
         await self._server.start(listen.host, listen.port, self._config.tls.server())
         self._sweep()
+        # A large model's file takes a minute to hash: better now than in the first request.
+        task = asyncio.get_running_loop().create_task(self._look())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         """End what is under way, and leave no blob behind."""
@@ -170,10 +174,7 @@ class Courier:
         exchange.respond(204, [], b"")
 
     async def _health(self, exchange: Exchange) -> None:
-        try:
-            look: Look | None = await self._engine.look()
-        except RefusalError:
-            look = None
+        look = await self._look()
         health = Health(
             name=self._config.courier.name,
             fingerprint=None if look is None else look.kv.digest,
@@ -183,6 +184,12 @@ class Courier:
             free_bytes=self._folder.free_bytes,
         )
         exchange.respond(200, _JSON, msgspec.json.encode(health))
+
+    async def _look(self) -> Look | None:
+        try:
+            return await self._engine.look()
+        except RefusalError:
+            return None
 
     def _only_the_gateway(self, exchange: Exchange) -> None:
         if self._config.courier.gateway not in exchange.peer_names:

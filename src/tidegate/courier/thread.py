@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 
@@ -14,5 +15,6 @@ async def finished(function: Callable[..., None], *arguments: Any) -> None:
     try:
         await asyncio.shield(work)
     finally:
-        if not work.done():
-            await asyncio.wait([work])
+        while not work.done():
+            with suppress(asyncio.CancelledError):  # whoever cancels again has to wait, too
+                await asyncio.wait([work])
