@@ -278,7 +278,7 @@ class Connection(asyncio.Protocol):
             server.handler(exchange)
         except Exception as error:  # whatever it is, one request must not take the others down
             self._failed(exchange, error)
-        if exchange is self._exchange and exchange is self._reader.streaming and not exchange.received:
+        if exchange is self._reader.streaming and not exchange.received and not exchange.closed:
             self.pause_body()  # until the handler knows whether it wants it
 
     def _failed(self, exchange: Exchange, error: Exception) -> None:
