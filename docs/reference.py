@@ -6,6 +6,7 @@ from docs.dialects import dialects
 from docs.flight import flight
 from docs.openai_fields import openai_fields
 from tidegate.cli.main import CHAOS_PORT
+from tidegate.config.courier import reference as courier
 from tidegate.config.discovered import ASSUMED_TOKENS, ENABLE
 from tidegate.config.reference import reference as configuration
 from tidegate.config.vendors import VENDORS
@@ -121,6 +122,7 @@ def discovery() -> str:
 
 PAGES = {
     "configuration.md": configuration,
+    "courier.md": courier,
     "dialects.md": dialects,
     "discovery.md": discovery,
     "faults.md": faults,

@@ -43,6 +43,7 @@ async def serving(
     clock: Clock | None = None,
     tls: Any = None,
     knows: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True,
+    streams: Callable[[bytes, bytes], bool] = lambda _method, _target: False,
     **limits: Any,
 ) -> AsyncIterator[Server]:
     server = Server(
@@ -51,6 +52,7 @@ async def serving(
         clock=clock or Clock(),
         error_body=error_body,
         knows=knows,
+        streams=streams,
     )
     await server.start(HOST, 0, tls)
     try:

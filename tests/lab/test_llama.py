@@ -43,6 +43,7 @@ def processes_of(parent: int) -> list[int]:
         template=st.none() | words.map(Path),
         flash_attention=st.booleans(),
         sleep_after_s=st.none() | st.integers(1, 3600),
+        saves=st.none() | words.map(Path),
     )
 )
 def test_a_spec_survives_the_command_line(spec: Spec) -> None:

@@ -19,6 +19,7 @@ from tidegate.core.baseline import BASELINES
 from tidegate.engines.faults import Fault
 
 CONFIG = Path("tidegate.toml")
+COURIER_CONFIG = Path("courier.toml")
 JOURNAL = Path("journal")
 CHAOS_PORT = 8480
 MIRROR_PORT = 8402
@@ -151,6 +152,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "calibrate", "measure a live engine, for simulated worlds", calibrate.calibrate)
     calibrate.add_arguments(verb)
+
+    verb = _verb(verbs, "courier", "carry KV caches from one llama.cpp to another, beside one of them", _courier)
+    verb.add_argument("--config", type=Path, default=COURIER_CONFIG, help="the courier's file (default: %(default)s)")
 
     verb = _verb(verbs, "chaos", "a provider that misbehaves, to aim a client or a gateway at", _chaos)
     verb.add_argument(
@@ -309,6 +313,13 @@ def _chaos(options: argparse.Namespace) -> int:
     from tidegate.cli.chaos import chaos
 
     return chaos(options)
+
+
+def _courier(options: argparse.Namespace) -> int:
+    # A process of its own, which no other verb needs.
+    from tidegate.cli.courier import run
+
+    return run(options)
 
 
 def _port(text: str) -> int:

@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "Server") -> None:
         self._server = server
         self._limits = server.limits
-        self._reader = Reader(self, server.limits, server.clock, server.knows)
+        self._reader = Reader(self, server.limits, server.clock, server.knows, server.streams)
         self._exchange: Exchange | None = None
         self._held: list[bytes] = []  # what came while the exchange was running
         self._held_bytes = 0
@@ -71,7 +71,9 @@ class Connection(asyncio.Protocol):
     def retiring(self) -> bool:
         """Whether the running exchange is the last one."""
         reader = self._reader
-        return self._server.closing or (reader.last and not reader.ready and reader.refusal is None)
+        if self._server.closing or (self._exchange is not None and self._exchange is reader.streaming):
+            return True
+        return reader.last and not reader.ready and reader.refusal is None
 
     # ------------------------------------------------------------------ the transport calls
 
@@ -90,7 +92,10 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, or keep for later while an exchange runs."""
-        if self._exchange is not None or self._write_paused:
+        exchange = self._exchange
+        if exchange is not None and exchange is self._reader.streaming:
+            self._feed_body(exchange, data)
+        elif exchange is not None or self._write_paused:
             self._hold(data)
         elif not self._closing:
             self._reader.feed(data)
@@ -107,7 +112,8 @@ class Connection(asyncio.Protocol):
         if exchange is None and last:
             self._close()  # nothing is owed
             return False
-        gone = exchange is not None and (exchange.started or not exchange.takes_interim)
+        halved = exchange is not None and exchange is self._reader.streaming
+        gone = exchange is not None and (halved or exchange.started or not exchange.takes_interim)
         if gone or not self.transport.can_write_eof():
             self.transport.abort()
             self._depart()
@@ -140,10 +146,37 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ the exchange calls
 
+    def take_body(self, exchange: Exchange) -> None:
+        """Somebody takes the body of the running exchange from now on."""
+        if exchange.expects:
+            exchange.expects = False
+            self._reader.take_expectation()
+            self.transport.write(_CONTINUE)
+        self.resume_body()
+        # What came with the head is handed over by another turn of the loop: who takes it has just begun to.
+        asyncio.get_running_loop().call_soon(self._hand_over, exchange)
+
+    def pause_body(self) -> None:
+        """Whoever takes the body has to catch up."""
+        if not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+        self._deadline_s = inf  # the silence is ours
+
+    def resume_body(self) -> None:
+        """It has."""
+        self._read_on()
+        if self._exchange is self._reader.streaming:
+            self._deadline_s = self._server.coarse_s + self._limits.body_timeout_s
+
     def answered(self, keep_alive: bool) -> None:
         """The response has ended."""
-        self._exchange = None
-        if keep_alive:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange is self._reader.streaming:
+            self._linger()  # the rest of the body is still to come, and nobody wants it
+        elif keep_alive:
+            if not self._held:
+                self._read_on()  # whoever took the body may have paused with its last piece
             self._advance()
         else:
             self._close()
@@ -166,7 +199,7 @@ class Connection(asyncio.Protocol):
                 return
         if now_s < self._deadline_s:
             return
-        if self._timed is None or self.transport.get_write_buffer_size():
+        if self._timed is None or self._exchange is not None or self.transport.get_write_buffer_size():
             self.transport.abort()
         elif self._timed is _REQUEST:
             self._close()
@@ -207,10 +240,13 @@ class Connection(asyncio.Protocol):
         data = b"".join(self._held)
         self._held.clear()
         self._held_bytes = 0
+        self._read_on()
+        return data
+
+    def _read_on(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
-        return data
 
     def _advance(self) -> None:
         """Run what waits, in order, until an exchange stays open or more bytes are needed."""
@@ -241,15 +277,41 @@ class Connection(asyncio.Protocol):
         try:
             server.handler(exchange)
         except Exception as error:  # whatever it is, one request must not take the others down
-            self._reader.last = True
-            self._reader.ready.clear()
-            if exchange.started:
-                exchange.abort()
-                self._close()  # also if the response had ended before the handler failed
-            else:
-                content_type, body = server.error_body(500, "internal error")
-                exchange.respond(500, [(b"content-type", content_type)], body)
-            server.handler_failed(error)
+            self._failed(exchange, error)
+        if exchange is self._reader.streaming and not exchange.received and not exchange.closed:
+            self.pause_body()  # until the handler knows whether it wants it
+
+    def _failed(self, exchange: Exchange, error: Exception) -> None:
+        server = self._server
+        self._reader.last = True
+        self._reader.ready.clear()
+        if exchange.started:
+            exchange.abort()
+            self._close()  # also if the response had ended before the handler failed
+        else:
+            content_type, body = server.error_body(500, "internal error")
+            exchange.respond(500, [(b"content-type", content_type)], body)
+        server.handler_failed(error)
+
+    def _feed_body(self, exchange: Exchange, data: bytes) -> None:
+        reader = self._reader
+        reader.feed(data)
+        if reader.streaming is exchange and reader.last:
+            self.transport.abort()  # what came is not the rest of a body: whoever takes it hears that its client left
+            return
+        if not self._reading_paused:
+            self._deadline_s = self._server.coarse_s + self._limits.body_timeout_s
+        self._hand_over(exchange)
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        if exchange is not self._exchange or not exchange.received:
+            return
+        if self._reader.streaming is not exchange:
+            self._deadline_s = inf  # it is here; how long the answer takes is not the client's doing
+        try:
+            exchange.hand_over()
+        except Exception as error:  # as in the handler itself
+            self._failed(exchange, error)
 
     def _await(self, awaits: Awaits) -> None:
         """Set the clock for what the client has to send next."""
@@ -270,7 +332,11 @@ class Connection(asyncio.Protocol):
         content_type, body = self._server.refuse(status, message)
         head = status_line(status) + fields([(b"content-type", content_type)])
         self.transport.write(b"%bcontent-length: %d\r\nconnection: close\r\n\r\n%b" % (head, len(body), body))
+        self._linger()
+
+    def _linger(self) -> None:
         self._stop(self._limits.linger_s)
+        self._read_on()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -293,4 +359,5 @@ class Connection(asyncio.Protocol):
     def _forget_waiting(self) -> None:
         self._closing = True
         self._reader.ready.clear()
+        self._reader.streaming = None
         self._held.clear()

@@ -42,6 +42,8 @@ class Exchange:
     Answer with `respond`, or with `start`, any number of `write` and `end`. Once the client has left,
     these do nothing: an answer in flight needs no special case. Answering twice is a programmer's error.
 
+    Where the server streams such requests, it is complete but for its body: nothing of that is read before `receive`.
+
     A client that closes its side of the connection before the response has begun is asked whether it is still
     there, and answered if it is; one that does so in the middle of a response counts as gone, as do HTTP/1.0 and
     TLS clients, who cannot be asked: an engine must not work for nobody.
@@ -56,16 +58,22 @@ class Exchange:
     on_left      called once if the client leaves before the response has ended
     on_pause     the client reads slower than the response is written: stop the source; set it before writing
     on_resume    the client has caught up
+    expects      the client waits for a word before it sends the body
     """
 
     __slots__ = (
+        "_complete",
         "_connection",
         "_http11",
         "_keep_alive",
+        "_on_data",
+        "_on_end",
         "_phase",
+        "_pieces",
         "_transport",
         "body",
         "closed",
+        "expects",
         "headers",
         "method",
         "on_left",
@@ -105,7 +113,18 @@ class Exchange:
         self.peer = connection.peer
         self.received_s = received_s
         self.closed = False
+        self.expects = False
         self.on_left = self.on_pause = self.on_resume = None
+        self._on_data: Callable[[bytes], None] | None = None
+        self._on_end: Callable[[], None] | None = None
+        self._pieces: list[bytes] = []  # of a body that is handed over as it comes
+        self._complete = False
+
+    @property
+    def peer_names(self) -> tuple[str, ...]:
+        """The DNS names in the certificate that the client has shown; none without one."""
+        shown = self._transport.get_extra_info("peercert") or {}
+        return tuple(name for kind, name in shown.get("subjectAltName", ()) if kind == "DNS")
 
     @property
     def started(self) -> bool:
@@ -116,6 +135,26 @@ class Exchange:
     def takes_interim(self) -> bool:
         """Whether the client may be sent an interim response: HTTP/1.0 has none."""
         return self._http11
+
+    def receive(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        """Have the body of a streamed request handed over as it comes; a client that waits for it is told to go on.
+
+        Before `on_end` the client may be answered all the same; the connection then ends with the answer.
+        """
+        if self._phase is _LEFT:
+            return
+        self._on_data, self._on_end = on_data, on_end
+        self._connection.take_body(self)
+
+    def pause(self) -> None:
+        """Stop reading the body, so that the client has to stop sending. Little may still arrive."""
+        if not self.closed:
+            self._connection.pause_body()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.closed:
+            self._connection.resume_body()
 
     def respond(self, status: int, headers: Headers, body: bytes, lines: bytes = b"") -> None:
         """Answer at once, with a content-length. `lines` are more header lines: what differs from answer to answer.
@@ -187,6 +226,29 @@ class Exchange:
         self._close(_LEFT)
         self._connection.dropped()
 
+    @property
+    def received(self) -> bool:
+        """For the connection: whether somebody takes the body."""
+        return self._on_data is not None
+
+    def keep(self, data: bytes) -> None:
+        """For the reader: a piece of the body, to be handed over when the parser has returned."""
+        self._pieces.append(data)
+
+    def complete(self) -> None:
+        """For the reader: that was all of the body."""
+        self._complete = True
+
+    def hand_over(self) -> None:
+        """For the connection: what has come meanwhile."""
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            if self._on_data is not None:
+                self._on_data(piece)
+        if self._complete and self._on_end is not None:
+            on_end, self._on_data, self._on_end = self._on_end, None, None
+            on_end()
+
     def leave(self) -> None:
         """For the connection: the client has gone before the response ended."""
         on_left = self.on_left
@@ -210,3 +272,4 @@ class Exchange:
         self.closed = True
         # The callbacks hold the handler's state, which holds this: without the cycle memory is freed at once.
         self.on_left = self.on_pause = self.on_resume = None
+        self._on_data = self._on_end = None

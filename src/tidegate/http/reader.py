@@ -46,10 +46,11 @@ class _StopError(Exception):
 class Reader:
     """Parses requests and judges them, each head before any of its body is read.
 
-    ready    complete requests that wait for their turn
-    refusal  (status, message) if what follows them is not acceptable
-    last     nothing is parsed after what is ready: the client, or an error, ends the connection
-    awaits   what has to come next
+    ready      complete requests that wait for their turn
+    streaming  the request among them, or under way, whose body is still to come: it is handed over as it comes
+    refusal    (status, message) if what follows them is not acceptable
+    last       nothing is parsed after what is ready: the client, or an error, ends the connection
+    awaits     what has to come next
     """
 
     __slots__ = (
@@ -69,12 +70,14 @@ class Reader:
         "_method",
         "_parser",
         "_repeats",
+        "_streams",
         "_target",
         "_upgrading",
         "awaits",
         "last",
         "ready",
         "refusal",
+        "streaming",
     )
 
     def __init__(
@@ -83,14 +86,17 @@ class Reader:
         limits: Limits,
         clock: Clock,
         knows: Callable[[Mapping[bytes, bytes]], bool],
+        streams: Callable[[bytes, bytes], bool],
     ) -> None:
-        """`knows`: see `Server`."""
+        """`knows` and `streams`: see `Server`."""
         self._connection = connection
         self._knows = knows
+        self._streams = streams
         self._limits = limits
         self._clock = clock
         self._parser = httptools.HttpRequestParser(self)
         self.ready: deque[Exchange] = deque()
+        self.streaming: Exchange | None = None
         self.refusal: tuple[int, str] | None = None
         self.last = False
         self.awaits = _REQUEST
@@ -195,9 +201,13 @@ class Reader:
                 self._refuse(501, "this server is not a tunnel")
             self._upgrading = True
         # Both framings at once, and malformed lengths, llhttp has refused already.
+        framed = b"content-length" in headers or b"transfer-encoding" in headers
+        streamed = framed and self._streams(self._method, self._target)
         if b"content-length" in headers:
             length = int(headers[b"content-length"])
-            if length > limits.body_bytes_max or (length > limits.stranger_body_bytes_max and not self._knows(headers)):
+            too_large = length > limits.body_bytes_max
+            too_large = too_large or (length > limits.stranger_body_bytes_max and not self._knows(headers))
+            if too_large and not streamed:  # there, who takes it judges it
                 self._refuse(413, _TOO_LARGE)
         elif b"transfer-encoding" in headers:
             self._judge_coding(headers[b"transfer-encoding"])
@@ -205,9 +215,17 @@ class Reader:
             if headers[b"expect"].lower() != b"100-continue":
                 self._refuse(417, "only 100-continue can be expected")
             self._expects = http11
+        if streamed:
+            self.streaming = self._exchange(b"")
+            self.streaming.expects = self._expects
+            self.ready.append(self.streaming)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
+        if self.streaming is not None:
+            self._bare_bytes = 0
+            self.streaming.keep(data)
+            return
         body = self._body
         if len(body) < _PIECES_MAX:
             body.append(data)
@@ -225,21 +243,12 @@ class Reader:
         """The request is complete; it runs when the parser has returned and its turn has come."""
         if self._upgrading:
             return
-        path, query = _split(self._target)
-        if not path:
-            self._refuse(400, "the request target has a fragment")
-        body = self._body
-        exchange = Exchange(
-            self._connection,
-            self._method.decode(),
-            path,
-            query,
-            self._headers,
-            bytes(body[0]) if len(body) == 1 else b"".join(body),
-            self._clock.now_s(),
-            self._http11,
-        )
-        self.ready.append(exchange)
+        if self.streaming is not None:
+            self.streaming.complete()
+            self.streaming = None
+        else:
+            body = self._body
+            self.ready.append(self._exchange(bytes(body[0]) if len(body) == 1 else b"".join(body)))
         # Only here does llhttp know: after the message it has forgotten.
         self.last = not self._parser.should_keep_alive()
         # Of a request in HTTP/1.0 that says both, llhttp hears only that it stays.
@@ -253,6 +262,21 @@ class Reader:
         self._body = []
 
     # ------------------------------------------------------------------ judging
+
+    def _exchange(self, body: bytes) -> Exchange:
+        path, query = _split(self._target)
+        if not path:
+            self._refuse(400, "the request target has a fragment")
+        return Exchange(
+            self._connection,
+            self._method.decode(),
+            path,
+            query,
+            self._headers,
+            body,
+            self._clock.now_s(),
+            self._http11,
+        )
 
     def _refuse(self, status: int, message: str) -> NoReturn:
         self.refusal = (status, message)

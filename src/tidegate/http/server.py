@@ -37,6 +37,8 @@ class Server:
     error_body  (status, message) -> (content-type, body) of the server's own refusals
     knows       whether the client with these header fields may send a body of more than `stranger_body_bytes_max`;
                 asked before such a body is read
+    streams     whether the body of a request with this method and target is handed over as it comes, whatever its size:
+                the handler is called with the head, and takes the body by `Exchange.receive` or answers without
     on_error    told of an exception that escaped the handler, instead of the event loop's exception handler
     """
 
@@ -48,6 +50,7 @@ class Server:
         clock: Clock,
         error_body: Callable[[int, str], tuple[bytes, bytes]],
         knows: Callable[[Mapping[bytes, bytes]], bool] = lambda _: True,
+        streams: Callable[[bytes, bytes], bool] = lambda _method, _target: False,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         self.handler = handler
@@ -55,6 +58,7 @@ class Server:
         self.clock = clock
         self.error_body = error_body
         self.knows = knows
+        self.streams = streams
         self.coarse_s = clock.now_s()  # read once a sweep: deadlines need no better
         self.closing = False
         self.connections: set[Connection] = set()

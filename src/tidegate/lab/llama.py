@@ -49,6 +49,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     template: Path | None = None  # Jinja chat template in place of the model's own, say one that knows tools
     flash_attention: bool = True  # llama.cpp's choice; without, the same sums in another order
     sleep_after_s: int | None = None  # without a request it unloads the model, and loads it for the next one
+    saves: Path | None = None  # folder into which slots are saved, and from which they are restored; None: neither
 
     def arguments(self) -> list[str]:
         """The command line that means this; `parse` is its inverse."""
@@ -59,6 +60,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         words += [] if self.template is None else [f"--template={self.template}"]
         words += [] if self.flash_attention else ["--no-flash-attention"]
         words += [] if self.sleep_after_s is None else [f"--sleep-after={self.sleep_after_s}"]
+        words += [] if self.saves is None else [f"--slot-save-path={self.saves}"]
         return words
 
 
@@ -200,6 +202,7 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
     parser.add_argument("--template", type=Path, help="Jinja chat template in place of the model's own")
     parser.add_argument("--no-flash-attention", action="store_true", help="the same sums in another order")
     parser.add_argument("--sleep-after", type=int, help="seconds without a request after which it unloads the model")
+    parser.add_argument("--slot-save-path", type=Path, help="folder of saved slots")
     parser.add_argument("--parent", type=int, help="process without which this one exits")
     asked = parser.parse_args(words)
     if asked.cpu is not None and asked.cpu not in os.sched_getaffinity(0):
@@ -216,6 +219,7 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
         template=asked.template,
         flash_attention=not asked.no_flash_attention,
         sleep_after_s=asked.sleep_after,
+        saves=asked.slot_save_path,
     )
     return spec, asked.parent
 
@@ -250,6 +254,8 @@ def serve(spec: Spec) -> Any:
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     if spec.sleep_after_s is not None:
         params.sleep_idle_seconds = spec.sleep_after_s
+    if spec.saves is not None:
+        params.slot_save_path = f"{spec.saves}/"  # which it puts before a name as it is
     params.cache_ram_mib = CACHE_MIB_MAX
     params.endpoint_metrics = True  # /slots and /props are on anyway
     params.ui = False

@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+
+from tests.courier.harness import SECRET, House
+from tidegate.config import expected
+from tidegate.config.courier import CourierEngineTable, CourierTable, load
+from tidegate.config.mutual import MutualTlsTable
+from tidegate.config.problem import ConfigError
+
+
+def problems(house: House, old: str, new: str) -> dict[str, str]:
+    file = house.configured("a", "http://127.0.0.1:8080")
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(ConfigError) as raised:
+        load(file)
+    return {problem.path: problem.message for problem in raised.value.problems}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path, tmp_path)
+
+
+def test_a_good_file_is_read_and_its_paths_start_at_its_folder(house: House, tmp_path: Path) -> None:
+    config = load(house.configured("a", "http://127.0.0.1:8080/llama/"))
+    assert (config.listen.port, config.engine_url.path) == (0, "/llama")
+    assert config.secret.reveal() == SECRET
+    assert config.tls.ca == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(("old", "new", "path"), [
+    ('name = "a"', 'name = "A b"', "courier.name"),
+    ('name = "a"', "", "courier"),
+    ("space_mib = 64", "space_mib = 0", "courier.space_mib"),
+    ("space_mib", "space_gib", "courier.space_gib"),
+    ('"127.0.0.1:0"', '"127.0.0.1"', "courier.listen"),
+    ('"http://127.0.0.1:8080"', '"https://127.0.0.1:8080"', "engine.url"),
+    ('"http://127.0.0.1:8080"', '"localhost"', "engine.url"),
+    ("[engine]", "[motor]", "motor"),
+    ('{ file = "tickets.key" }', '{ env = "NOT_SET" }', "courier.secret.env"),
+    ('{ file = "tickets.key" }', "{ }", "courier.secret"),
+    ("tickets.key", "ca.pem", "courier.secret.file"),
+    ('cert = "a.pem"', 'cert = "missing.pem"', "courier.tls"),
+    ('key = "a.key"', 'key = "b.key"', "courier.tls"),
+    ('ca = "ca.pem"', 'ca = "tickets.key"', "courier.tls"),
+])  # fmt: skip
+def test_what_is_wrong_is_said_with_its_place(house: House, old: str, new: str, path: str) -> None:
+    assert path in problems(house, old, new)
+
+
+def test_a_key_that_everybody_may_read_is_refused_and_so_is_a_short_secret(house: House, tmp_path: Path) -> None:
+    (tmp_path / "a.key").chmod(0o644)
+    (tmp_path / "tickets.key").write_text("short")
+    assert set(problems(house, "64", "65")) == {"courier.tls.key", "courier.secret.file"}
+
+
+@pytest.mark.parametrize("table", [CourierTable, CourierEngineTable, MutualTlsTable])
+def test_every_setting_says_what_it_means_within_which_bounds(table: type) -> None:
+    for field in expected.fields(table):
+        assert expected.description(field).endswith("."), field.name
+        assert expected.words(field.type)

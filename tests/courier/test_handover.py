@@ -1,0 +1,190 @@
+"""From one slot to another, through two couriers, before engines that have slots and nothing else."""
+
+import asyncio
+import json
+import struct
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.courier.harness import SECRET, Pair, Put, made, pair
+from tests.http.harness import eventually
+from tidegate.engines.courier import CourierError
+from tidegate.wire.courier import Restore, Shipped, Why
+
+PROMPT = [5, 6, 7]
+
+
+async def shipped(home: Pair, **fields: object) -> Shipped:
+    home.engines["a"].slots[0] = PROMPT
+    return await home.client("a").ship(home.order(home.ticket(await home.fingerprint(), **fields)), 10.0)
+
+
+async def refused(home: Pair, **fields: object) -> Why:
+    with pytest.raises(CourierError) as raised:
+        await shipped(home, **fields)
+    return raised.value.why
+
+
+async def test_a_slot_of_one_engine_becomes_a_slot_of_another_and_no_file_is_left(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        told = await shipped(home)
+        assert (told.tokens, told.size_bytes) == (3, 3 * home.engines["a"].bytes_per_token + 40)
+        assert [file.name for file in home.files()] == [told.name]
+        restored = await home.client("b").restore(Restore(name=told.name, slot=1), 10.0)
+        assert restored.tokens == 3
+        assert home.engines["b"].slots[1] == PROMPT
+        assert home.engines["b"].alive
+        assert home.files() == []
+        with pytest.raises(CourierError, match="gone"):
+            await home.client("b").restore(Restore(name=told.name, slot=1), 10.0)
+
+
+async def test_a_blob_of_many_pieces_arrives_as_it_was(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["a"].bytes_per_token = 3_333_333
+        told = await shipped(home)
+        await home.client("b").restore(Restore(name=told.name, slot=0), 10.0)
+        assert home.engines["b"].alive
+        assert home.engines["b"].slots[0] == PROMPT
+
+
+async def test_nothing_of_a_blob_a_ticket_or_a_name_is_in_the_log_or_the_metrics(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        ticket = home.ticket(await home.fingerprint())
+        home.engines["a"].slots[0] = [31_337, 31_338, 31_339]
+        told = await home.client("a").ship(home.order(ticket), 10.0)
+        await home.client("b").restore(Restore(name=told.name, slot=0), 10.0)
+        said = home.log.read_text()
+        assert [json.loads(line)["event"] for line in said.splitlines()] == [
+            "receive done",
+            "ship done",
+            "restore done",
+        ]
+        for hidden in (told.name, ticket.id, SECRET, "31337"):
+            assert hidden not in said
+
+
+async def test_a_slot_that_holds_another_prompt_by_now_is_not_shipped(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["a"].slots[0] = [1, 2, 3, 4]
+        with pytest.raises(CourierError, match="changed"):
+            await home.client("a").ship(home.order(home.ticket(await home.fingerprint())), 10.0)
+        assert home.files() == []
+
+
+@pytest.mark.parametrize(("fields", "why"), [
+    ({"fingerprint": "0" * 64}, Why.FINGERPRINT),
+    ({"bytes_max": 100}, Why.TOO_LARGE),
+    ({"bytes_max": 1 << 30}, Why.FULL),
+    ({"source": "b"}, Why.TICKET),
+    ({"expires_s": 1.0}, Why.TICKET),
+])  # fmt: skip
+async def test_a_ticket_for_something_else_ships_nothing(tmp_path: Path, fields: dict[str, object], why: Why) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["a"].slots[0] = PROMPT
+        ticket = msgspec.structs.replace(home.ticket(await home.fingerprint()), **fields)
+        with pytest.raises(CourierError) as raised:
+            await home.client("a").ship(home.order(ticket), 10.0)
+        assert raised.value.why is why
+        assert home.files() == []
+
+
+async def test_an_engine_with_other_weights_or_of_another_build_is_given_nothing(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["b"].build = "b2"
+        assert await refused(home) is Why.FINGERPRINT
+        home.engines["b"].build = "b1"
+        told = await shipped(home)
+        home.engines["b"].model = tmp_path / "other.gguf"
+        home.engines["b"].model.write_bytes(b"fine tuned")
+        with pytest.raises(CourierError, match="fingerprint"):
+            await home.client("b").restore(Restore(name=told.name, slot=0), 10.0)
+        assert home.engines["b"].restores == 0
+        assert home.files() == []
+
+
+async def test_an_engine_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        told = await shipped(home)
+        await home.engines["b"].stop()
+        health = await home.client("b").health(5.0)
+        assert (health.fingerprint, health.kv) == (None, None)
+        with pytest.raises(CourierError, match="engine"):
+            await home.client("b").restore(Restore(name=told.name, slot=0), 10.0)
+
+
+async def test_a_courier_that_is_gone_or_another_is_no_peer(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["a"].slots[0] = PROMPT
+        fingerprint = await home.fingerprint()
+        order = home.order(home.ticket(fingerprint))
+        with pytest.raises(CourierError, match="peer"):  # it shows the certificate of `a`
+            await home.client("a").ship(msgspec.structs.replace(order, to=home.to("a")), 10.0)
+        await home.couriers.pop("b").stop()
+        with pytest.raises(CourierError, match="peer"):
+            await home.client("a").ship(order, 10.0)
+        assert list(home.saves_of("a").iterdir()) == []
+
+
+async def test_only_the_gateway_has_slots_shipped_and_restored(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        told = await shipped(home)
+        order = home.order(home.ticket(await home.fingerprint()))
+        for who in ("a", "stranger"):
+            with pytest.raises(CourierError, match="forbidden"):
+                await home.client("a", as_=who).ship(order, 10.0)
+            with pytest.raises(CourierError, match="forbidden"):
+                await home.client("b", as_=who).restore(Restore(name=told.name, slot=0), 10.0)
+            with pytest.raises(CourierError, match="forbidden"):
+                await home.client("b", as_=who).discard(told.name, 10.0)
+        assert home.engines["b"].restores == 0
+
+
+async def test_a_blob_that_nobody_claims_is_discarded_when_told_or_in_time(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        first, second = await shipped(home), await shipped(home)
+        await home.client("b").discard(first.name, 5.0)
+        assert [file.name for file in home.files()] == [second.name]
+        home.clock.ahead_s += 61.0
+        await eventually(lambda: home.files() == [])
+
+
+async def test_a_gateway_that_leaves_ends_what_it_asked_and_what_is_saved_later_is_removed(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        engine = home.engines["a"]
+        engine.slots[0], engine.waiting = PROMPT, []
+        waiting = engine.waiting
+        order = home.order(home.ticket(await home.fingerprint()))
+        asking = asyncio.ensure_future(home.client("a").ship(order, 10.0))
+        await eventually(lambda: bool(waiting))
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await eventually(lambda: waiting[0].closed)
+        assert "ship ended: whoever asked has left" in home.log.read_text()
+        late = home.saves_of("a") / msgspec.json.decode(waiting[0].body)["filename"]
+        late.write_bytes(struct.pack("<I", 0))
+        await eventually(lambda: not late.exists())
+
+
+async def test_a_ticket_that_expires_on_the_way_ends_the_transfer(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["a"].waiting = []
+        now_s = home.clock.now_s()
+        assert await refused(home, issued_s=now_s, expires_s=now_s + 0.3) is Why.TIMEOUT
+
+
+async def test_no_more_blobs_than_allowed_are_under_way_and_a_silent_one_ends(tmp_path: Path) -> None:
+    async with pair(tmp_path, transfers_max=1) as home:
+        fingerprint = await home.fingerprint()
+        silent = Put(home.ticket(fingerprint), made(), 3)
+        tls = home.tls("a").client()
+        _, writer = await asyncio.open_connection("127.0.0.1", home.couriers["b"].port, ssl=tls, server_hostname="b")
+        writer.write(silent.head() + silent.blob[:1000])
+        await eventually(lambda: bool(home.files()))
+        assert await refused(home) is Why.FULL
+        home.clock.ahead_s += 11.0
+        await eventually(lambda: home.files() == [])
+        writer.transport.abort()
+        await shipped(home)
