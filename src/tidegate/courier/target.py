@@ -43,9 +43,9 @@ class Target:
                 same(look, ticket.fingerprint)
                 if told.tokens >= look.slot_tokens_max:
                     raise RefusalError(Why.TOO_LARGE, "the blob has more tokens than a slot of this engine holds")
+                self._admission.fresh(ticket, now_s)  # once more: another may have used it meanwhile
                 name = self._folder.reserve(told.size_bytes)
                 try:
-                    self._admission.fresh(ticket, now_s)  # once more: another may have used it meanwhile
                     self._admission.use(ticket)
                     await receive(exchange, self._folder.at(name), told)
                     return self._hold(name, told, now_s)
