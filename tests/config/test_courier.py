@@ -5,8 +5,8 @@ import pytest
 from tests.courier.harness import SECRET, House
 from tidegate.config import expected
 from tidegate.config.courier import CourierEngineTable, CourierTable, load
-from tidegate.config.mutual import MutualTlsTable
 from tidegate.config.problem import ConfigError
+from tidegate.config.schema import MutualTlsTable
 
 
 def problems(house: House, old: str, new: str) -> dict[str, str]:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.config import door, groups, handover, hardware, rule, tariff
+from tidegate.config import door, groups, handover, hardware, mutual, rule, tariff
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.cap import Cap, Period
 from tidegate.config.config import Config
 from tidegate.config.defaults import Defaults, defaults, warms_up
 from tidegate.config.door import Tls
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
+from tidegate.config.mutual import MutualTls
 from tidegate.config.schema import WORTH_FACTOR_MAX, BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
 from tidegate.core import density
@@ -25,6 +26,20 @@ STATE_FILE = "learned.sqlite"
 CANARY_S = 6 * 3600.0
 # Where others are gone after a while, it is with all that could answer.
 _UNLOAD_BY_THEMSELVES = frozenset({EngineKind.LLAMACPP, EngineKind.OLLAMA})
+
+
+class Couriers(msgspec.Struct, frozen=True, kw_only=True):
+    """How the couriers beside engines are asked: what tickets are signed with, and who we are."""
+
+    secret: Secret
+    tls: MutualTls
+
+
+class CourierPlace(msgspec.Struct, frozen=True, kw_only=True):
+    """A courier beside an engine."""
+
+    name: str
+    address: Address
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +64,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     log: Path | None
     connections_max: int
     drain_s: float
+    couriers: Couriers | None = None
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +73,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     `url` is None for a fake without one. `model` is the name to put into requests, empty to pass on the client's.
     `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
     `asks_media`: so is which kinds of media its model takes. `canary_s` is 0 where there are no canaries.
-    `probes_wake`: it scales to zero, and knows no request that does not start it.
+    `probes_wake`: it scales to zero, and knows no request that does not start it. `courier` carries KV caches from and
+    to its slots.
     """
 
     name: str
@@ -72,6 +89,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     asks_context: bool
     asks_media: bool
     probes_wake: bool
+    courier: CourierPlace | None = None
 
     def reaches(self, other: "Upstream") -> bool:
         """Whether both lead to the same model of the same engine."""
@@ -256,7 +274,15 @@ def _gateway(config: Config) -> Gateway:
         log=None if table.log == "-" else folder / table.log,
         connections_max=table.connections_max,
         drain_s=table.drain_s,
+        couriers=_couriers(config),
     )
+
+
+def _couriers(config: Config) -> Couriers | None:
+    table, ticket_secret = config.gateway.couriers, config.ticket_secret
+    if table is None or ticket_secret is None:
+        return None
+    return Couriers(secret=ticket_secret, tls=mutual.files(table.tls, config.file.parent))
 
 
 def _upstream(known: Endpoint, table: EndpointTable, config: Config) -> Upstream:
@@ -273,6 +299,9 @@ def _upstream(known: Endpoint, table: EndpointTable, config: Config) -> Upstream
         connect_timeout_s=table.connect_timeout_s,
         asks_context=table.context_tokens is None,
         asks_media=table.capabilities is None,
+        courier=None
+        if table.courier is None
+        else CourierPlace(name=table.courier.name, address=parse_address(table.courier.address)),
         probes_wake=table.prior.unload_after_s is not None and table.engine not in _UNLOAD_BY_THEMSELVES,
     )
 

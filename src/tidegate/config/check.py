@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config import groups, handover, hardware, rule, secret, tariff
-from tidegate.config.address import Url, is_private, parse_url
+from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.build import known_model
 from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
@@ -73,7 +73,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
-    _handovers(draft, problems)
+    _handovers(draft, problems, reached=variables is not None)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
     _rules(draft, problems)
     if not draft.written["endpoint"]:
@@ -290,8 +290,11 @@ def _warm_up(path: str, endpoint: EndpointTable, site: SiteTable | None, problem
         problems.add(f"{path}.keep_loaded_usd_per_hour", "its model is not warmed up", "write warm_up = true as well")
 
 
-def _handovers(draft: Draft, problems: Problems) -> None:
-    """KV caches go from an endpoint that is not ours to one that is."""
+def _handovers(draft: Draft, problems: Problems, *, reached: bool) -> None:
+    """KV caches go from an endpoint that is not ours to one that is, by couriers where somebody is `reached`."""
+    handed = any(endpoint.handover for endpoint in draft.endpoints.values())
+    if reached and handed and draft.gateway is not None and draft.gateway.couriers is None:
+        problems.add("gateway.couriers", "it is missing", "write the secret of tickets, and certificates: `tls`")
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name, "handover")
         if endpoint.handover and _is_ours(endpoint, draft):
@@ -307,11 +310,29 @@ def _handovers(draft: Draft, problems: Problems) -> None:
                 problems.add(f"{place}.to", "no slot is held there", remedy)
             if sum(other.to == table.to for other in endpoint.handover[: index + 1]) > 1:
                 problems.add(f"{place}.to", "it is written twice", "leave one of them out")
+            if to is not None and reached:
+                _courier(name, endpoint, problems)
+                _courier(table.to, to, problems)
             # Only where hardware and model are sound can it be asked what they make.
             if to is not None and not problems.found and not _is_sized(table, endpoint, to):
                 missing = "the size of a KV cache is not known"
                 remedy = "write it, or hardware and model_facts of either endpoint"
                 problems.add(f"{place}.kv_kib_per_token", missing, remedy)
+
+
+def _courier(name: str, endpoint: EndpointTable, problems: Problems) -> None:
+    """What it takes that a KV cache goes from or to this endpoint."""
+    path = join("endpoint", name)
+    if endpoint.engine is not EngineKind.LLAMACPP:
+        known = "no courier carries KV caches of this engine"
+        problems.add(f"{path}.engine", known, 'hand prompts over between engines of the kind "llamacpp"')
+    if endpoint.courier is None:
+        problems.add(f"{path}.courier", "it is missing", 'write courier = { name = "NAME", address = "host:port" }')
+    else:
+        try:
+            parse_address(endpoint.courier.address)
+        except ValueError as error:
+            problems.add(f"{path}.courier.address", str(error), "write host:port, as in 192.0.2.7:8490")
 
 
 def _is_sized(table: HandoverTable, source: EndpointTable, target: EndpointTable) -> bool:

@@ -12,7 +12,8 @@ from tidegate.config.secret import Secret
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's tables, and the secrets: by endpoint, and the admin's. Relative paths start at the file's folder.
+    """The file's tables, and the secrets: by endpoint, the admin's, and that of tickets. Relative paths start at the
+    file's folder.
 
     `candidate` is the same with the policy that is tried by turns with this one; None where none is.
     """
@@ -29,4 +30,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: dict[str, EndpointTable]
     secrets: dict[str, Secret]
     admin_key: Secret | None
+    ticket_secret: Secret | None = None
     candidate: "Config | None" = None

@@ -1,8 +1,6 @@
 """The file of a courier: what stands in it, what it has to be, and its reference page."""
 
 import os
-import ssl
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -10,17 +8,16 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tidegate.config import mutual, secret
+from tidegate.config import mutual
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.convert import convert, unknown
 from tidegate.config.load import document, read
-from tidegate.config.mutual import MutualTls, MutualTlsTable
+from tidegate.config.mutual import SECRET_CHARS_MIN, MutualTls
 from tidegate.config.problem import ConfigError, Problems
 from tidegate.config.reference import section
-from tidegate.config.schema import SecretTable, Table, Text
-from tidegate.config.secret import Secret, SecretError
+from tidegate.config.schema import MutualTlsTable, SecretTable, Table, Text
+from tidegate.config.secret import Secret
 
-SECRET_CHARS_MIN = 32  # below, whoever has seen one ticket could try secrets until one fits
 _NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 
 
@@ -159,9 +156,12 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
     listen = None if courier is None else _listen(courier, problems)
     url = None if engine is None else _url(engine, problems)
     base = Path(shown).parent
-    found = None if courier is None else _secret(courier.secret, base, problems, variables or os.environ)
+    found = None
     if courier is not None:
-        _tls(mutual.files(courier.tls, base), problems)
+        named = os.environ if variables is None else variables
+        found = mutual.ticket_secret("courier.secret", courier.secret, base, problems, named)
+    if courier is not None:
+        mutual.check("courier.tls", mutual.files(courier.tls, base), problems)
     if problems.found:
         raise ConfigError(problems.found)
     assert courier is not None
@@ -204,44 +204,6 @@ def _url(engine: CourierEngineTable, problems: Problems) -> Url | None:
             "write http:// and an address of this machine",
         )
     return url
-
-
-def _secret(table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
-    if bool(table.env) == bool(table.file):
-        problems.add(
-            "courier.secret", "it names both or neither", 'write { env = "VARIABLE" } or { file = "tickets.key" }'
-        )
-        return None
-    where = "courier.secret.env" if table.env else "courier.secret.file"
-    try:
-        found = secret.from_variable(table.env, variables) if table.env else secret.from_file(folder / table.file)
-    except SecretError as error:
-        problems.add(where, error.message, error.remedy)
-        return None
-    if len(found.reveal()) < SECRET_CHARS_MIN:
-        problems.add(where, f"it has fewer than {SECRET_CHARS_MIN} characters", "make one with openssl rand -hex 32")
-    return found
-
-
-def _tls(files: MutualTls, problems: Problems) -> None:
-    for file in (files.cert, files.key, files.ca):
-        if not os.access(file, os.R_OK) or not file.is_file():
-            problems.add("courier.tls", f"{file} is no file that this user can read", "name a file in PEM")
-            return
-    if files.key.stat().st_mode & stat.S_IROTH:
-        problems.add(
-            "courier.tls.key", f"{files.key} can be read by everybody on this machine", f"chmod 600 {files.key}"
-        )
-    try:
-        files.server()
-    except (OSError, ValueError) as error:
-        reason = (error.reason or "not in PEM").replace("_", " ").lower() if isinstance(error, ssl.SSLError) else error
-        problems.add(
-            "courier.tls",
-            f"they do not serve as certificate, key and authority: {reason}",
-            "name a certificate, the private key that belongs to it, without a password, and the authority's "
-            "certificate, all in PEM",
-        )
 
 
 _INTRODUCTION = """\

@@ -38,6 +38,7 @@ _AT_RESTART = {
         "body_mib_max",
         "log",
         "connections_max",
+        "couriers",
     ),
     "budget": ("ledger",),
 }
@@ -110,7 +111,9 @@ def without_restart(running: Config, wanted: Config) -> Config:
         admin_key = running.admin_key
         kept["gateway"] = msgspec.structs.replace(kept["gateway"], admin_key=running.gateway.admin_key)
     candidate = None if wanted.candidate is None else without_restart(running, wanted.candidate)
-    return msgspec.structs.replace(wanted, **kept, admin_key=admin_key, candidate=candidate)
+    return msgspec.structs.replace(
+        wanted, **kept, admin_key=admin_key, ticket_secret=running.ticket_secret, candidate=candidate
+    )
 
 
 def _would_lie_open(running: Config, wanted: Config) -> bool:

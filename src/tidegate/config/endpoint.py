@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from tidegate.config.fingerprint import FingerprintTable
-from tidegate.config.handover import HandoverTable
+from tidegate.config.handover import CourierPlaceTable, HandoverTable
 from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.price import PriceTable, PriceWord, RunningCostTable
 from tidegate.config.schema import Table, Text
@@ -279,6 +279,12 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
             "between engines that are known to have the same model.",
         ),
     ] = ()
+    courier: Annotated[
+        CourierPlaceTable | None,
+        Meta(
+            description="The courier beside it, where it hands prompts over or is handed some. Left out, there is none."
+        ),
+    ] = None
     tls_ca_file: Annotated[
         Text,
         Meta(

@@ -47,6 +47,26 @@ class HandoverTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 1
 
 
+class CourierPlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The courier beside an engine, which carries KV caches from and to its slots."""
+
+    address: Annotated[
+        str,
+        Meta(
+            max_length=300,  # a host name has at most 253 characters
+            description="Where it listens, `host:port`, for the gateway and for the other couriers.",
+        ),
+    ]
+    name: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+            max_length=253,
+            description="Its name, as in its own file and among the DNS names of its certificate.",
+        ),
+    ]
+
+
 def handovers(
     tables: tuple[HandoverTable, ...], models: Mapping[str, Model | None], name: str, *, whole: bool
 ) -> tuple[Handover, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tidegate.config import classes, door
+from tidegate.config import classes, door, mutual
 from tidegate.config.check import Draft, check, check_candidate
 from tidegate.config.config import Config
 from tidegate.config.convert import convert, listed, named, names, unknown
@@ -64,6 +64,12 @@ def checked(
     admin_key = None
     if draft.gateway is not None and variables is not None:
         admin_key = door.check(draft.gateway, draft.folder, problems, variables)
+    ticket_secret = None
+    if draft.gateway is not None and draft.gateway.couriers is not None and variables is not None:
+        couriers = draft.gateway.couriers
+        mutual.check("gateway.couriers.tls", mutual.files(couriers.tls, draft.folder), problems)
+        path = "gateway.couriers.secret"
+        ticket_secret = mutual.ticket_secret(path, couriers.secret, draft.folder, problems, variables)
     secrets = check(draft, problems, variables)
     candidate = None
     if draft.switchback is not None and draft.switchback.policy and not problems.found:
@@ -87,6 +93,7 @@ def checked(
         endpoints=draft.endpoints,
         secrets=secrets,
         admin_key=admin_key,
+        ticket_secret=ticket_secret,
         candidate=candidate,
     )
 

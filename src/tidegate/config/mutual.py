@@ -1,42 +1,19 @@
 """Mutual TLS among gateways and couriers: each shows a certificate of one authority, and checks the other's."""
 
+import os
 import ssl
+import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 
-from tidegate.config.schema import Table, Text
+from tidegate.config import secret
+from tidegate.config.problem import Problems
+from tidegate.config.schema import MutualTlsTable, SecretTable
+from tidegate.config.secret import Secret, SecretError
 
-
-class MutualTlsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How we prove who we are, and know the others. TLS 1.3 alone is spoken; the files are read at the start."""
-
-    cert: Annotated[
-        Text,
-        Meta(
-            min_length=1,
-            description="File of the certificate in PEM, relative to this one, with our name among its DNS names. It "
-            "has no default: nobody can make one up.",
-        ),
-    ]
-    key: Annotated[
-        Text,
-        Meta(
-            min_length=1,
-            description="File of its private key in PEM, without a password, not readable by everybody. No default, as "
-            "above.",
-        ),
-    ]
-    ca: Annotated[
-        Text,
-        Meta(
-            min_length=1,
-            description="File of the authority's certificate in PEM: whoever shows one of its certificates may "
-            "connect, so it should be one of your own that signs for nobody else. No default, as above.",
-        ),
-    ]
+SECRET_CHARS_MIN = 32  # below, whoever has seen one ticket could try secrets until one fits
 
 
 class MutualTls(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +44,44 @@ class MutualTls(msgspec.Struct, frozen=True, kw_only=True):
 def files(table: MutualTlsTable, folder: Path) -> MutualTls:
     """The files that a table names, relative to `folder`."""
     return MutualTls(cert=folder / table.cert, key=folder / table.key, ca=folder / table.ca)
+
+
+def ticket_secret(
+    path: str, table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]
+) -> Secret | None:
+    """What tickets are signed with; None where that is wrong, which is noted."""
+    if bool(table.env) == bool(table.file):
+        problems.add(path, "it names both or neither", 'write { env = "VARIABLE" } or { file = "tickets.key" }')
+        return None
+    where = f"{path}.env" if table.env else f"{path}.file"
+    try:
+        found = secret.from_variable(table.env, variables) if table.env else secret.from_file(folder / table.file)
+    except SecretError as error:
+        problems.add(where, error.message, error.remedy)
+        return None
+    if len(found.reveal()) < SECRET_CHARS_MIN:
+        problems.add(where, f"it has fewer than {SECRET_CHARS_MIN} characters", "make one with openssl rand -hex 32")
+    return found
+
+
+def check(path: str, files: MutualTls, problems: Problems) -> None:
+    """Note what is wrong with the files."""
+    for file in (files.cert, files.key, files.ca):
+        if not os.access(file, os.R_OK) or not file.is_file():
+            problems.add(path, f"{file} is no file that this user can read", "name a file in PEM")
+            return
+    if files.key.stat().st_mode & stat.S_IROTH:
+        problems.add(f"{path}.key", f"{files.key} can be read by everybody on this machine", f"chmod 600 {files.key}")
+    try:
+        files.server()
+    except (OSError, ValueError) as error:
+        reason = (error.reason or "not in PEM").replace("_", " ").lower() if isinstance(error, ssl.SSLError) else error
+        problems.add(
+            path,
+            f"they do not serve as certificate, key and authority: {reason}",
+            "name a certificate, the private key that belongs to it, without a password, and the authority's "
+            "certificate, all in PEM",
+        )
 
 
 def _no_password() -> str:

@@ -16,6 +16,7 @@ from tidegate.config.condition import DEPTH_MAX, FEATURES
 from tidegate.config.defaults import Defaults, defaults
 from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.fingerprint import FingerprintTable
+from tidegate.config.handover import CourierPlaceTable, HandoverTable
 from tidegate.config.hardware import HardwareTable, ModelFactsTable
 from tidegate.config.model import ModelTable
 from tidegate.config.moment import Moment
@@ -26,7 +27,9 @@ from tidegate.config.schema import (
     WORTH_FACTOR_MAX,
     BudgetTable,
     ClassTable,
+    CouriersTable,
     GatewayTable,
+    MutualTlsTable,
     PolicyTable,
     SecretTable,
     SiteTable,
@@ -40,6 +43,8 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[gateway]", GatewayTable),
     ("admin_key = { ... } in [gateway]", SecretTable),
     ("tls = { ... } in [gateway]", TlsTable),
+    ("couriers = { ... } in [gateway]", CouriersTable),
+    ("tls = { ... } in couriers", MutualTlsTable),
     ("[policy]", PolicyTable),
     ("[budget]", BudgetTable),
     ("[switchback]", SwitchbackTable),
@@ -55,6 +60,8 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("hardware = { ... } in [endpoint.NAME]", HardwareTable),
     ("model_facts = { ... } in [endpoint.NAME]", ModelFactsTable),
     ("prior = { ... } in [endpoint.NAME]", PriorTable),
+    ("[[endpoint.NAME.handover]]", HandoverTable),
+    ("courier = { ... } in [endpoint.NAME]", CourierPlaceTable),
     ("fingerprint = { ... } in [endpoint.NAME] and [model.NAME]", FingerprintTable),
 )
 

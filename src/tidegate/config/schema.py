@@ -51,6 +51,48 @@ class TlsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ]
 
 
+class MutualTlsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How we prove who we are, and know the others. TLS 1.3 alone is spoken; the files are read at the start."""
+
+    cert: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="File of the certificate in PEM, relative to this one, with our name among its DNS names. It "
+            "has no default: nobody can make one up.",
+        ),
+    ]
+    key: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="File of its private key in PEM, without a password, not readable by everybody. No default, as "
+            "above.",
+        ),
+    ]
+    ca: Annotated[
+        Text,
+        Meta(
+            min_length=1,
+            description="File of the authority's certificate in PEM: whoever shows one of its certificates may "
+            "connect, so it should be one of your own that signs for nobody else. No default, as above.",
+        ),
+    ]
+
+
+class CouriersTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the gateway has KV caches sent by the couriers beside its engines."""
+
+    secret: Annotated[
+        SecretTable,
+        Meta(description="What tickets are signed with, as in the couriers' files. No default: it would be no secret."),
+    ]
+    tls: Annotated[
+        MutualTlsTable,
+        Meta(description="Certificate, key and authority. No default: what crosses the network is a prompt."),
+    ]
+
+
 class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The service: where it listens, what it keeps and what it grants its clients."""
 
@@ -77,6 +119,13 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "named, nothing is served without a key in it. None: on one's own machine a key would be in the way."
         ),
     ] = ""
+    couriers: Annotated[
+        CouriersTable | None,
+        Meta(
+            description="How the couriers beside endpoints that hand prompts over know the gateway. Left out, there "
+            "are none. Read at the start."
+        ),
+    ] = None
     admin_key: Annotated[
         SecretTable | None,
         Meta(

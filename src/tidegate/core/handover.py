@@ -188,9 +188,9 @@ class HandoverModel:
 
 
 class Handovers:
-    """All of them. `models` by name."""
+    """All of them. `models` by name; `ends` are the endpoints at either side of one."""
 
-    __slots__ = "models"
+    __slots__ = ("ends", "models")
 
     def __init__(self, endpoints: Mapping[str, EndpointModel]) -> None:
         self.models: dict[str, HandoverModel] = {}
@@ -205,6 +205,7 @@ class Handovers:
                 source.state.handovers[target.name] = state
                 model = HandoverModel(source, target, handover, state)
                 self.models[model.name] = model
+        self.ends = frozenset([end.name for one in self.models.values() for end in (one.source, one.target)])
 
     def now(self, request: Request, models: Iterable[EndpointModel], now_s: float) -> list[HandoverModel]:
         """Those that may be used for this, of whose endpoints nothing excludes either."""

@@ -1,6 +1,6 @@
 """The router: `decide` reads, `observe` writes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import inf
 
 import msgspec
@@ -282,6 +282,11 @@ class Router:
         """The endpoints that are known to have the same model as this one, itself included; none if it is gone."""
         home = self._known.models.get(name)
         return () if home is None else tuple([m.name for m in self._known.models.values() if m.is_one_with(home)])
+
+    @property
+    def handing(self) -> Collection[str]:
+        """The endpoints that compute prompts for others, and these."""
+        return self._known.handovers.ends
 
     def handover(self, source: str, target: str) -> HandoverModel | None:
         """The handover between two endpoints, to read; None if it is gone."""

@@ -10,6 +10,7 @@ from tidegate.core.model import (
     Likeness,
     Released,
     Request,
+    Shipped,
     Uploaded,
 )
 from tidegate.core.promise import judged
@@ -102,6 +103,11 @@ class Account:
         self._call, self._asked = call, request
         self._dispatch.resumed(request, now_s)
 
+    def asks(self, request: Request, now_s: float) -> None:
+        """What is asked for from now on, of the same answer."""
+        self._asked = request
+        self._dispatch.resumed(request, now_s)
+
     @property
     def seen(self) -> bool:
         """Whether any content has come."""
@@ -124,11 +130,11 @@ class Account:
         if released:
             self._dispatch.tell(Released(request_id=self._request.id), now_s)
 
-    def started(self, upstream: Upstream, now_s: float, *, hedge: bool) -> None:
-        """An attempt begins: from here on the endpoint's capacity is reserved."""
+    def started(self, upstream: Upstream, now_s: float, *, hedge: bool, target: str = "") -> None:
+        """An attempt begins: from here on the endpoint's capacity is reserved. See `core.sending` for `target`."""
         request, endpoint = self._asked, upstream.endpoint.name
         self._upstreams[endpoint] = upstream
-        self._dispatch.tell(started(request, endpoint, hedge=hedge), now_s)
+        self._dispatch.tell(started(request, endpoint, hedge=hedge, target=target), now_s)
         self._hedged = self._hedged or hedge
         if self._overhead_s is None:
             # Our own share: until the first attempt is sent, without the time held.
@@ -148,10 +154,23 @@ class Account:
         )
         self._dispatch.tell(fact, self._dispatch.clock.now_s())
 
-    def first(self, attempt: Attempt, now_s: float) -> None:
-        """First content of an attempt."""
+    def computed(self, attempt: Attempt, now_s: float) -> None:
+        """First content of an attempt, of which its client need not know."""
         ttft_s = now_s - attempt.sent_s
         self._dispatch.tell(FirstToken(request_id=self._request.id, endpoint=attempt.endpoint, ttft_s=ttft_s), now_s)
+
+    def shipped(self, fact: Shipped, seconds: float, now_s: float) -> None:
+        """The KV cache of its prompt has come, or will not, so many seconds after it was computed."""
+        upstream = self._upstreams[fact.endpoint]
+        handover = next((one for one in upstream.endpoint.handovers if one.target == fact.target), None)
+        if handover is not None:
+            self.spent_usd += fact.kv_bytes * handover.usd_per_byte
+        self._dispatch.tell(fact, now_s)
+        self._dispatch.metrics.shipped(fact, seconds)
+
+    def first(self, attempt: Attempt, now_s: float) -> None:
+        """First content of an attempt."""
+        self.computed(attempt, now_s)
         if self._first_s is None:
             self._first_s = now_s
 

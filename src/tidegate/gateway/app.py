@@ -20,6 +20,7 @@ from tidegate.gateway.admin import Admin
 from tidegate.gateway.auth import Auth
 from tidegate.gateway.catalogue import Catalogue
 from tidegate.gateway.control import Control, told
+from tidegate.gateway.couriers import Couriers
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.explainer import Explainer
 from tidegate.gateway.fleet import Fleet, Member
@@ -111,6 +112,8 @@ class Gateway:
             spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
         )
+        dispatch.couriers = Couriers(settings.couriers, self.clock)
+        dispatch.couriers.configure(built.upstreams)
         dispatch.switchback, self.switchback.unseen = self.switchback, dispatch.unseen
         self.keeper.begin(dispatch)
         self.fleet = Fleet(dispatch, self.clock)
@@ -232,6 +235,7 @@ class Gateway:
             after.policy,
             after.gateway.request_timeout_s,
         )
+        self.dispatch.couriers.configure(after.upstreams)
 
     def _take_over(self, members: dict[str, Member]) -> None:
         self.dispatch.upstreams = {name: member.upstream for name, member in members.items()}
@@ -253,6 +257,7 @@ class Gateway:
         self.auth.close()
         self.dispatch.close()
         await self.keeper.close()
+        await self.dispatch.couriers.close()
         await self.fleet.close()
         if self.journal is not None:
             await self.journal.close()

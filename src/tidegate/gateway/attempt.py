@@ -70,8 +70,10 @@ class Attempt:
         "reader",
         "relay",
         "sent_s",
+        "slot",
         "status",
         "streamed",
+        "target",
     )
 
     def __init__(
@@ -84,9 +86,13 @@ class Attempt:
         now_s: Callable[[], float],
         *,
         hedge: bool,
+        slot: int | None = None,
+        target: str = "",
     ) -> None:
+        """It was told its `slot`, where one is told; with a `target` it computes the prompt alone."""
         self.endpoint = endpoint
         self.hedge = hedge
+        self.slot, self.target = slot, target
         self.reader = reader
         self.sent_s = now_s()
         self.first_s: float | None = None

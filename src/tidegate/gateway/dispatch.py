@@ -30,7 +30,9 @@ from tidegate.core.model import (
 from tidegate.core.plan import to_ms
 from tidegate.core.router import Router
 from tidegate.core.why import Why
+from tidegate.gateway.couriers import Couriers
 from tidegate.gateway.recognition import Recognition
+from tidegate.gateway.slots import Slots
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.upstream import Upstream
@@ -108,6 +110,9 @@ class Dispatch:
         self.switchback: Switchback | None = None
         # By endpoint, who loads its model for nobody in particular.
         self.warmers: dict[str, Callable[[], None]] = {}
+        # Who sends KV caches between engines, and into which slots of these requests go.
+        self.couriers = Couriers(None, clock)
+        self._slots: dict[str, Slots] = {}
         self._policy = policy
         self._recognition = Recognition(log)
         self._journal = journal
@@ -123,6 +128,20 @@ class Dispatch:
         self._swept_s = 0.0
         # Until when the log has told of a failure of the model.
         self._failure_told_s = 0.0
+
+    def slots_of(self, endpoint: str) -> Slots | None:
+        """Those of an endpoint whose KV caches are sent somewhere, or that is sent some; None of any other, or where
+        nobody has told how many there are: engines do not check."""
+        router = self.router
+        if endpoint not in router.handing:
+            return None
+        count = router.endpoint(endpoint).memory.slots
+        if count is None:
+            return None
+        slots = self._slots.get(endpoint)
+        if slots is None or slots.count != count:
+            slots = self._slots[endpoint] = Slots(count)
+        return slots
 
     def unseen(self) -> list[Request]:
         """The requests under way of which nobody has seen content."""

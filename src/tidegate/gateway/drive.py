@@ -1,20 +1,23 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
 from tidegate.core import flight as fly
+from tidegate.core.base import TO
 from tidegate.core.flight import Flight
-from tidegate.core.model import Decision, Ending, Headroom, Request, Wait
+from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.ruled import barred_by
 from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.failures import EXPIRED, NEVER_HERE, SILENCES, forbidden, last_word
+from tidegate.gateway.failures import EXPIRED, NEVER_HERE, NOT_SHIPPED, SILENCES, forbidden, last_word
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.gateway.resumption import Resumption
+from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.wire.aggregate import Aggregator
+from tidegate.wire.alone import alone, in_slot
 from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Client, Translated, reader
@@ -39,6 +42,7 @@ class Drive:
         "_passed_over",
         "_relayed",
         "_resumption",
+        "_shipping",
         "_stream",
         "_timeout_s",
         "_uncarried",
@@ -75,6 +79,8 @@ class Drive:
         self._relayed: Attempt | None = None
         resumes = call.stream and dispatch.resumes
         self._resumption = Resumption(dispatch, call, request) if resumes else None
+        # Where its prompt was computed for another endpoint.
+        self._shipping: Shipping | None = None
         self._held = False
         self._timeout_s: dict[str, float] = {}
         # Endpoints whose dialect cannot say what is asked: a turn at one of them would come to nothing again.
@@ -153,6 +159,10 @@ class Drive:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
+        if attempt.target:
+            # Of its one token nobody is told.
+            self._account.computed(attempt, now_s)
+            return
         self._account.first(attempt, now_s)
         self._act(self._flight.content(attempt.endpoint, now_s), now_s)
 
@@ -163,6 +173,9 @@ class Drive:
         call, whole = self._call, not self.request.said_tokens
         if whole and usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
             self._dispatch.ratio(self.request.model).learn(call.text_bytes, call.messages, usage.prompt_tokens)
+        if attempt.target:
+            self._ship(attempt, now_s)
+            return
         self._ended(attempt, Ending.OK, now_s)
         actions = self._flight.completed(attempt.endpoint)
         for action in actions:
@@ -184,14 +197,26 @@ class Drive:
         else:
             self._act(self._flight.failed(attempt.endpoint, now_s, may_resume=may_resume), now_s)
 
+    def shipped(self, fact: Shipped, seconds: float) -> None:
+        """See `shipping.Listener`."""
+        now_s = self._dispatch.clock.now_s()
+        self._account.shipped(fact, seconds, now_s)
+        if fact.ok:
+            self._act(self._flight.shipped(fact.endpoint), now_s)
+        else:
+            self._remember(NOT_SHIPPED)
+            self._act(self._flight.failed(fact.endpoint, now_s), now_s)
+
     # --- what the flight says -------------------------------------------------------------------------------------
 
     def _act(self, actions: list[fly.Action], now_s: float) -> None:
         passed_over = self._passed_over
         for action in actions:
             match action:
-                case fly.Call():
+                case fly.Call() | fly.Compute():
                     self._send(action, now_s)
+                case fly.Decide():
+                    self._arrived(action, now_s)
                 case fly.Cancel():
                     if action.gave_up is None:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
@@ -242,30 +267,73 @@ class Drive:
             self._dispatch.unhold(self)
             self._account.unheld(now_s, released=released)
 
-    def _send(self, action: fly.Call, now_s: float) -> None:
+    def _arrived(self, action: fly.Decide, now_s: float) -> None:
+        """The KV cache of its prompt is where it can be decoded: decide again, knowing that."""
+        self.request = replace(self.request, shipped=action.endpoint + TO + action.target)
+        self._account.asks(self.request, now_s)
+        self.turn(now_s)
+
+    def _ship(self, attempt: Attempt, now_s: float) -> None:
+        """Its prompt is computed there: have its KV cache sent to who decodes."""
+        source, target, slot, usage = attempt.endpoint, attempt.target, attempt.slot, attempt.reader.usage
+        handover, slots = self._dispatch.router.handover(source, target), self._dispatch.slots_of(source)
+        tokens = None if usage is None else usage.prompt_tokens
+        if not tokens or handover is None or slots is None or slot is None:
+            # Nobody knows what is in its slot, or a reload has taken the handover out.
+            self._ended(attempt, Ending.OK, now_s)
+            self.shipped(Shipped(request_id=self.request.id, endpoint=source, target=target, ok=False), 0.0)
+            return
+        # The slot is kept until its content is saved.
+        attempt.slot = None
+        self._ended(attempt, Ending.OK, now_s)
+        if self._shipping is None:
+            self._shipping = Shipping(self._dispatch.couriers, self.request.id, self, self._dispatch.clock.now_s)
+        size_bytes = handover.kv_bytes(self.request, now_s)
+        self._shipping.ship(source, target, slots, slot, tokens=tokens, size_bytes=size_bytes)
+
+    def _forbidden(self, action: fly.Call | fly.Compute, now_s: float) -> Failure | None:
+        """Why it may not be sent there, where it was decided under other settings, or before operators took a hand."""
         dispatch = self._dispatch
-        if dispatch.epoch != self._epoch:
-            # Decided under other settings, or before operators took a hand: what was allowed then may not be now.
-            why = dispatch.forbids(self.request, action.endpoint, now_s)
-            if why is not None:
-                self._pass_over(action.endpoint, forbidden(why), now_s)
-                return
+        if dispatch.epoch == self._epoch:
+            return None
+        names = (action.endpoint, action.target) if isinstance(action, fly.Compute) else (action.endpoint,)
+        whys = [why for name in names if (why := dispatch.forbids(self.request, name, now_s)) is not None]
+        if not whys and len(names) == 2 and dispatch.router.handover(*names) is None:
+            return NOT_SHIPPED
+        return forbidden(whys[0]) if whys else None
+
+    def _send(self, action: fly.Call | fly.Compute, now_s: float) -> None:
+        dispatch = self._dispatch
+        refusal_now = self._forbidden(action, now_s)
+        if refusal_now is not None:
+            self._pass_over(action.endpoint, refusal_now, now_s)
+            return
+        target = action.target if isinstance(action, fly.Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
+        slots = dispatch.slots_of(action.endpoint)
+        slot = None if slots is None else slots.take(self.request.prefix)
+        if target and slot is None:
+            self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
+            return
+        if slot is not None:
+            call = alone(call, slot) if target else in_slot(call, slot)
         try:
             outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
             # This engine's dialect cannot say what is asked, and the next one's may.
             self._uncarried.add(action.endpoint)
+            self._leave(action.endpoint, slot)
             self._pass_over(action.endpoint, uncarried(refusal), now_s)
             return
         refused = self._account.may_spend(upstream, self._flight.attempts, now_s)
         if refused is not None:
+            self._leave(action.endpoint, slot)
             self._pass_over(action.endpoint, refused, now_s)
             return
         self._unhold(now_s, released=False)
-        self._account.started(upstream, now_s, hedge=action.hedge)
-        read = reader if resumption is None else resumption.reader(action.endpoint, again)
+        self._account.started(upstream, now_s, hedge=action.hedge, target=target)
+        read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
         attempt = Attempt(
             action.endpoint,
             upstream.dialect,
@@ -274,18 +342,30 @@ class Drive:
                 call,
                 streamed=outgoing.streamed,
                 engine=upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s),
-                client=self._client,
+                client=None if target else self._client,
                 now_s=dispatch.clock.now_s,
             ),
             self,
             dispatch.clock.now_s,
             hedge=action.hedge,
+            slot=slot,
+            target=target,
         )
         self._attempts[action.endpoint] = attempt
+
+        def launch(failure: Failure | None = None) -> None:
+            self._launch(attempt, outgoing, upstream, failure)
+
         if self._account.pays(action.endpoint):
-            self._dispatch.spending.after_write(lambda failure: self._launch(attempt, outgoing, upstream, failure))
-        else:
-            self._launch(attempt, outgoing, upstream, None)
+            self._dispatch.spending.after_write(launch)
+        elif slot is None or self._shipping is None or not self._shipping.restore(action.endpoint, slot, launch):
+            launch()
+
+    def _leave(self, endpoint: str, slot: int | None) -> None:
+        """Nobody computes in this slot any more."""
+        slots = self._dispatch.slots_of(endpoint)
+        if slot is not None and slots is not None:
+            slots.leave(slot)
 
     def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None) -> None:
         """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""
@@ -377,6 +457,10 @@ class Drive:
             self._account.cause = failure.cause
 
     def _cancel(self, endpoint: str, now_s: float, ending: Ending, cause: str = "") -> None:
+        if self._shipping is not None and self._shipping.is_under_way(endpoint):
+            fact = self._shipping.cancel(endpoint, given_up=ending is Ending.CANCELLED, cause=cause)
+            self._account.shipped(fact, 0.0, now_s)
+            return
         attempt = self._attempts[endpoint]
         attempt.cancel()
         self._ended(attempt, ending, now_s, cause)
@@ -385,6 +469,7 @@ class Drive:
         self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
     ) -> None:
         del self._attempts[attempt.endpoint]
+        self._leave(attempt.endpoint, attempt.slot)
         self._account.ended(attempt, ending, now_s, cause, retry_after_s)
 
     def _left(self) -> None:
@@ -399,7 +484,8 @@ class Drive:
         for action in self._flight.left():
             assert isinstance(action, fly.Cancel)
             # The flight is not told of the attempt whose failure ends it.
-            if action.endpoint in self._attempts:
+            shipping = self._shipping is not None and self._shipping.is_under_way(action.endpoint)
+            if action.endpoint in self._attempts or shipping:
                 self._cancel(action.endpoint, now_s, ending, cause)
 
     def _refuse(self, decision: Decision, now_s: float) -> None:
@@ -454,6 +540,8 @@ class Drive:
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None
     ) -> None:
         """The request has ended."""
+        if self._shipping is not None:
+            self._shipping.close()
         self._exchange.on_left = None
         self._dispatch.end(self)
         self._account.over(

@@ -28,6 +28,13 @@ EXPIRED = Failure(
     message="The request took longer than the gateway allows (gateway.request_timeout_s).",
     code="request_timeout",
 )
+NOT_SHIPPED = Failure(
+    ending=Ending.FAILED,
+    cause="not_shipped",
+    status=502,
+    message="its prompt was computed elsewhere, and did not come",
+    code="upstream_error",
+)
 # One endpoint will never serve it; that is no last word where another one only failed, and may yet.
 NEVER_HERE = frozenset({CONTEXT_EXCEEDED, UNCARRIED})
 

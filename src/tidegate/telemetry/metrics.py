@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Ended, Overrides, Record
+from tidegate.core.model import Ended, Overrides, Record, Shipped
 from tidegate.core.why import Why
 from tidegate.telemetry.segments import JournalStatistics
 
@@ -115,6 +115,19 @@ TABLE: tuple[Spec, ...] = (
         type="gauge",
         labels=("endpoint",),
         help="What its reports of load are worth, from 0 to 1: how far they agree with what is known to be there.",
+    ),
+    Spec(
+        name="kv_shipped",
+        type="counter",
+        labels=("endpoint", "target", "outcome"),
+        help="KV caches of prompts that this endpoint has computed for the target: `ok`, `failed`, or `given_up`.",
+    ),
+    Spec(name="kv_shipped_bytes", type="counter", labels=("endpoint", "target"), help="Bytes of those that came."),
+    Spec(
+        name="kv_ship_seconds",
+        type="histogram",
+        labels=("endpoint",),
+        help="From a prompt computed here to its KV cache verified where it is decoded.",
     ),
     Spec(
         name="kv_tokens_max",
@@ -289,6 +302,7 @@ class Metrics:
             "attempt_ttft_seconds": Histograms(SECONDS),
             "attempt_tpot_seconds": Histograms(SHORT_SECONDS),
             "ttft_actual_to_predicted": Histograms(RATIOS),
+            "kv_ship_seconds": Histograms(SECONDS),
         }
         self._ttft, self._e2e = self._histograms["ttft_seconds"], self._histograms["e2e_seconds"]
         self._single = {
@@ -315,6 +329,15 @@ class Metrics:
     def broke_off(self, outcome: str) -> None:
         """A stream broke off after content, and this became of it."""
         self._counters["broken_off"].add((outcome,))
+
+    def shipped(self, fact: Shipped, seconds: float) -> None:
+        """The KV cache of a prompt was sent, or was not, so many seconds after it was computed."""
+        ends = (fact.endpoint, fact.target)
+        outcome = "ok" if fact.ok else "given_up" if fact.given_up else "failed"
+        self._counters["kv_shipped"].add((*ends, outcome))
+        if fact.ok:
+            self._counters["kv_shipped_bytes"].add(ends, fact.kv_bytes)
+            self._histograms["kv_ship_seconds"].add(fact.endpoint, seconds)
 
     def ruled(self, rule: str) -> None:
         """An operators' rule held of a request."""

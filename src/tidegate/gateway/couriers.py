@@ -1,0 +1,148 @@
+"""The couriers beside endpoints, as the gateway has them send KV caches: by a ticket for each."""
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from os import urandom
+from typing import Any
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.config import build
+from tidegate.engines.courier import CourierClient, CourierError
+from tidegate.http.client import Origin, Pool
+from tidegate.wire import ticket
+from tidegate.wire.courier import Restore, Restored, Ship, Shipped, Why
+from tidegate.wire.ticket import LIFE_S_MAX, Ticket
+
+# A courier is asked a few things at once, and answers within the time of a connection and a slot.
+CONNECTIONS_MAX = 32
+CONNECT_TIMEOUT_S = 5.0
+RESTORE_TIMEOUT_S = 10.0
+HEALTH_TIMEOUT_S = 5.0
+# What an engine is, is asked again so often: another one is refused by its courier all the same.
+KNOWN_S = 60.0
+# A KV cache may be so much larger than is believed of it, and is still sent: what it is really is learned from that.
+LARGER_MAX = 2.0
+LARGER_BYTES = 16 * 1024 * 1024
+
+
+class _Beside(msgspec.Struct):
+    """A courier, and what its engine is, as told at `known_s`."""
+
+    place: build.CourierPlace
+    pool: Pool
+    client: CourierClient
+    fingerprint: str = ""
+    known_s: float = 0.0
+
+
+class Couriers:
+    """Those beside the endpoints in force. Of a handover one KV cache is sent at a time, in the order of asking."""
+
+    def __init__(self, settings: build.Couriers | None, clock: Clock) -> None:
+        """OSError or ValueError where a certificate cannot be read."""
+        self._settings, self._clock = settings, clock
+        self._tls = None if settings is None else settings.tls.client()
+        self._beside: dict[str, _Beside] = {}
+        self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def configure(self, upstreams: Mapping[str, build.Upstream]) -> None:
+        """These are in force now; what has changed is asked anew."""
+        before, self._beside = self._beside, {}
+        for name, settings in upstreams.items():
+            place = settings.courier
+            if place is None or self._tls is None:
+                continue
+            known = before.pop(name, None)
+            if known is None or known.place != place:
+                if known is not None:
+                    self._close(known)
+                known = self._reached(place)
+            self._beside[name] = known
+        for gone in before.values():
+            self._close(gone)
+        self._turns.clear()
+
+    async def ship(self, source: str, target: str, *, slot: int, tokens: int, size_bytes: float) -> Shipped:
+        """Send what is in a slot, of about so many bytes. CourierError where that does not come to anything."""
+        settings = self._settings
+        here, there = self._beside.get(source), self._beside.get(target)
+        if settings is None or here is None or there is None:
+            raise CourierError(Why.PEER, "there is no courier any more")
+        async with self._turns.setdefault((source, target), asyncio.Lock()):
+            now_s = self._clock.now_s()
+            granted = Ticket(
+                id=urandom(16).hex(),
+                source=here.place.name,
+                target=there.place.name,
+                fingerprint=await self._fingerprint(there, now_s),
+                bytes_max=int(LARGER_MAX * size_bytes) + LARGER_BYTES,
+                issued_s=now_s,
+                expires_s=now_s + LIFE_S_MAX,
+            )
+            address = there.place.address
+            asked = Ship(
+                slot=slot,
+                tokens=tokens,
+                to=f"{address.host}:{address.port}",
+                ticket=ticket.sign(granted, settings.secret.reveal()),
+            )
+            try:
+                return await here.client.ship(asked, LIFE_S_MAX)
+            except CourierError as error:
+                if error.why is Why.FINGERPRINT:
+                    there.known_s = 0.0
+                raise
+
+    async def restore(self, target: str, name: str, slot: int) -> Restored:
+        """Put what has come under this name into a slot. CourierError as above."""
+        there = self._beside.get(target)
+        if there is None:
+            raise CourierError(Why.PEER, "there is no courier any more")
+        return await there.client.restore(Restore(name=name, slot=slot), RESTORE_TIMEOUT_S)
+
+    def discard(self, target: str, name: str) -> None:
+        """Nobody needs what has come under this name. Where that is not heard, it goes by itself."""
+        if (there := self._beside.get(target)) is not None:
+            self.soon(self._discard(there.client, name))
+
+    def soon(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """A task of its own, which is kept until it is over."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Let go of all."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for beside in self._beside.values():
+            await beside.pool.close()
+
+    async def _fingerprint(self, there: _Beside, now_s: float) -> str:
+        if now_s - there.known_s > KNOWN_S:
+            told = (await there.client.health(HEALTH_TIMEOUT_S)).fingerprint
+            if told is None:
+                raise CourierError(Why.ENGINE, "its engine does not answer")
+            there.fingerprint, there.known_s = told, now_s
+        return there.fingerprint
+
+    def _reached(self, place: build.CourierPlace) -> _Beside:
+        origin = Origin(place.address.host, place.address.port, self._tls, place.name)
+        pool = Pool(origin, clock=self._clock, connections_max=CONNECTIONS_MAX, connect_timeout_s=CONNECT_TIMEOUT_S)
+        return _Beside(place, pool, CourierClient(pool))
+
+    def _close(self, beside: _Beside) -> None:
+        self.soon(beside.pool.close())
+
+    @staticmethod
+    async def _discard(client: CourierClient, name: str) -> None:
+        try:
+            await client.discard(name, RESTORE_TIMEOUT_S)
+        except CourierError:
+            # It expires there.
+            return
