@@ -16,11 +16,11 @@ from tidegate.config.build import Built, build, policy
 from tidegate.config.cap import Cap, Period
 from tidegate.config.defaults import defaults
 from tidegate.config.endpoint import EngineKind
-from tidegate.config.load import load
-from tidegate.config.problem import ConfigError
+from tidegate.config.load import checked, document, load
+from tidegate.config.problem import ConfigError, Problems
 from tidegate.config.schema import PolicyTable
 from tidegate.config.secret import Secret
-from tidegate.core.model import Capability, Fingerprint, Handover, Policy, Price, Slo
+from tidegate.core.model import Capability, Endpoint, Fingerprint, Handover, Policy, Price, Slo
 from tidegate.engines.kinds import KINDS
 
 EXAMPLES = sorted(Path("examples").glob("*.toml"))
@@ -362,8 +362,17 @@ TO_MINE = '[[endpoint.rack.handover]]\nto = "mine"\n'
 SIZES = "kv_kib_per_token = 20\nkv_mib_fixed = 3\nmbit_per_s = 80\nusd_per_gb = 2\nlayers = 4\n"
 
 
-def test_a_handover_is_known_in_bytes(tmp_path: Path) -> None:
-    (rack,) = [e for e in built(tmp_path, SITES + MINE + THEIRS + TO_MINE + SIZES).endpoints if e.name == "rack"]
+def rack_of(text: str) -> Endpoint:
+    """The rack of a configuration of which nobody is going to be reached."""
+    problems = Problems("t.toml")
+    config = checked(document(text, "t.toml"), Path("t.toml"), problems, None)
+    assert config is not None, problems.found
+    (rack,) = [e for e in build(config, NOW_S).endpoints if e.name == "rack"]
+    return rack
+
+
+def test_a_handover_is_known_in_bytes() -> None:
+    rack = rack_of(SITES + MINE + THEIRS + TO_MINE + SIZES)
     assert rack.handovers == (
         Handover(
             target="mine",
@@ -377,10 +386,9 @@ def test_a_handover_is_known_in_bytes(tmp_path: Path) -> None:
     )
 
 
-def test_the_size_of_a_kv_cache_follows_from_the_model(tmp_path: Path) -> None:
+def test_the_size_of_a_kv_cache_follows_from_the_model() -> None:
     hardware = 'hardware = { accelerator = "l4" }\nmodel_facts = "llama-3.1-8b"\n'
     text = SITES + MINE + hardware + THEIRS.replace("vllm", "llamacpp") + TO_MINE
-    (rack,) = [e for e in built(tmp_path, text).endpoints if e.name == "rack"]
-    (handover,) = rack.handovers
+    (handover,) = rack_of(text).handovers
     assert handover.kv_bytes_per_token == 2 * 32 * 8 * 128 * 2, "keys and values of 32 layers with 8 heads of 128"
     assert handover.whole, "llama.cpp saves a slot as it is"

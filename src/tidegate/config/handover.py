@@ -20,7 +20,7 @@ class HandoverTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         str, Meta(min_length=1, max_length=64, description="The endpoint that decodes: one whose capacity is ours.")
     ]
     kv_kib_per_token: Annotated[
-        Annotated[float, Meta(gt=0, le=1e6)] | None,  # a GiB for each token: no model is as large
+        Annotated[float, Meta(ge=0.001, le=1e6)] | None,  # a GiB for each token: no model is as large
         Meta(
             description="Size of the KV cache for each token of the prompt. Left out, it follows from `hardware` and "
             "the model of either endpoint. What is really sent corrects it."

@@ -201,7 +201,7 @@ class ShippingTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(description="The way there: a preset's name, or a table. Left out, it is as the configuration has it."),
     ] = None
     kv_kib_per_token: Annotated[
-        Annotated[float, Meta(gt=0, le=1e6)] | None,
+        Annotated[float, Meta(ge=0.001, le=1e6)] | None,
         Meta(description="Size of the KV cache for each token. As the configuration has it."),
     ] = None
 
