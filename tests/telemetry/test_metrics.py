@@ -64,7 +64,7 @@ def used() -> Metrics:
     metrics.bad_request(404)
     metrics.ruled("long-prompts")
     metrics.broke_off("resumed")
-    metrics.shipped(Shipped(request_id="r", endpoint="rack", target="laptop", kv_bytes=1000), 0.5)
+    metrics.shipped(Shipped(request_id="r", endpoint="laptop", target="cloud", kv_bytes=1000), 0.5)
     metrics.request_ended("interactive", "ok", 0.3, 1.2)
     metrics.key_refused("alice-1", "rate_limit_exceeded")
     metrics.key_ended("alice-1", "ok", 111, 0.25)
@@ -149,9 +149,9 @@ def test_what_was_counted_is_exposed() -> None:
         ("canary_readings_total", {"endpoint": "laptop", "outcome": "near"}, 1),
         ("warm_ups_total", {"endpoint": "laptop", "outcome": "served"}, 1),
         ("broken_off_total", {"outcome": "resumed"}, 1),
-        ("kv_shipped_total", {"endpoint": "rack", "target": "laptop", "outcome": "ok"}, 1),
-        ("kv_shipped_bytes_total", {"endpoint": "rack", "target": "laptop"}, 1000),
-        ("kv_ship_seconds_sum", {"endpoint": "rack"}, 0.5),
+        ("kv_shipped_total", {"endpoint": "laptop", "target": "cloud", "outcome": "ok"}, 1),
+        ("kv_shipped_bytes_total", {"endpoint": "laptop", "target": "cloud"}, 1000),
+        ("kv_ship_seconds_sum", {"endpoint": "laptop"}, 0.5),
         ("canary_distance_nats", {"endpoint": "laptop"}, 0.01),
         ("cost_usd_total", {"endpoint": "cloud"}, 0.001),
         ("journal_lines_total", {}, 10),
