@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit bench-courier clean
+.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-handover bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit bench-courier clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -146,6 +146,9 @@ bench-policy_changes: $(COMPILED)/.built ## how soon decisions are what they wou
 
 bench-pacing: $(VENV)/.dev ## what pacing a budget is worth, against the cap alone and the best price in hindsight: a quarter of an hour
 	$(BIN)/python -m bench.pacing
+
+bench-handover: $(VENV)/.dev ## two real llama.cpp that hand prompts over: what is computed again, and how well it is predicted: a quarter of an hour
+	$(BIN)/python -m bench.handover
 
 bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.hedging

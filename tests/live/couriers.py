@@ -24,13 +24,13 @@ OTHER = "The tide comes in"
 class Real(House):
     """Two couriers, each beside a real engine; `b` has the smaller window, as a laptop would."""
 
-    def __init__(self, folder: Path, saves: Path) -> None:
+    def __init__(self, folder: Path, saves: Path, context_tokens: tuple[int, int]) -> None:
         super().__init__(folder, saves)
         model = weights.fetch()
         self.engines: dict[str, Engine] = {}
-        for name, context_tokens in (("a", 2048), ("b", 1024)):
+        for name, window in zip("ab", context_tokens, strict=True):
             self.saves_of(name).mkdir(mode=0o700)
-            spec = Spec(model=model, context_tokens=context_tokens, saves=self.saves_of(name))
+            spec = Spec(model=model, context_tokens=window, saves=self.saves_of(name))
             self.engines[name] = Engine(spec, folder / f"{name}.log")
 
     async def complete(self, engine: str, prompt: str, *, slot: int, tokens: int) -> Any:
@@ -62,13 +62,15 @@ class Real(House):
 
 
 @asynccontextmanager
-async def real(folder: Path) -> AsyncIterator[Real]:
+async def real(
+    folder: Path, context_tokens: tuple[int, int] = (2048, 1024), space_mib: int = 64
+) -> AsyncIterator[Real]:
     with TemporaryDirectory(dir="/dev/shm") as saves:
-        home = Real(folder, Path(saves))
+        home = Real(folder, Path(saves), context_tokens)
         try:
             for name, engine in home.engines.items():
                 await engine.start()
-                await home.start(name, engine.url)
+                await home.start(name, engine.url, space_mib=space_mib)
             yield home
         finally:
             await home.stop()

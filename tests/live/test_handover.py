@@ -1,10 +1,7 @@
 """A gateway that has long prompts computed by one real llama.cpp and decoded by another, with couriers between them."""
 
 import asyncio
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -14,118 +11,14 @@ import uvloop
 from bench.gateway import free_ports
 
 from tests.courier.harness import HOST, SECRET
-from tests.live.couriers import Real, real
-from tidegate.clock import Clock
+from tests.live.handing import handing
 from tidegate.core.model import Decision, Ended, Prefill, Shipped
 from tidegate.core.replay import replay
-from tidegate.http.client import Origin, Pool, fetch
 from tidegate.telemetry.reading import read
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
-# What is believed of the laptop is far too slow, so that a long prompt is not left to it; the rack's output is dear.
-CONFIG = """
-[gateway]
-listen = "127.0.0.1:{port}"
-admin = "127.0.0.1:{admin}"
-log = "gateway.log"
-[gateway.couriers]
-secret = {{ file = "tickets.key" }}
-tls = {{ cert = "gateway.pem", key = "gateway.key", ca = "ca.pem" }}
-[site.home]
-local = true
-[site.rack]
-local = false
-[class.interactive]
-slo = {{ ttft_ms = 30000 }}
-worth_usd = 0.05
-[endpoint.laptop]
-site = "home"
-engine = "llamacpp"
-url = "{laptop}"
-serves = ["smollm2"]
-concurrency = 2
-probe_s = 2
-courier = {{ name = "b", address = "{there}" }}
-prior = {{ prefill_tokens_per_s = 5, decode_tokens_per_s = 30, sigma = 0.1 }}
-[endpoint.rack]
-site = "rack"
-engine = "llamacpp"
-url = "{rack}"
-serves = ["smollm2"]
-concurrency = 2
-probe_s = 2
-price = {{ usd_per_1m_input_tokens = 0.1, usd_per_1m_output_tokens = 1000.0 }}
-courier = {{ name = "a", address = "{here}" }}
-prior = {{ prefill_tokens_per_s = 150, decode_tokens_per_s = 30, sigma = 0.1 }}
-[[endpoint.rack.handover]]
-to = "laptop"
-kv_kib_per_token = 23
-mbit_per_s = 1000
-"""
 TEXT = "Once upon a time a lighthouse keeper counted the ships that came home. " * 24
-
-
-class Handing:
-    """The gateway in a process of its own, in front of `home`."""
-
-    def __init__(self, home: Real, folder: Path) -> None:
-        self.home, self.folder = home, folder
-        self.port, self.admin = free_ports(2)
-        self._process: Process | None = None
-
-    async def start(self, **replaced: str) -> None:
-        text = CONFIG.format(
-            port=self.port,
-            admin=self.admin,
-            laptop=self.home.engines["b"].url,
-            rack=self.home.engines["a"].url,
-            here=replaced.get("here") or self.home.to("a"),
-            there=self.home.to("b"),
-        )
-        (self.folder / "tidegate.toml").write_text(text)
-        command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--json"]
-        command += ["--config", str(self.folder / "tidegate.toml")]
-        self._process = await asyncio.create_subprocess_exec(*command, stdin=DEVNULL, stdout=PIPE)
-        assert self._process.stdout is not None
-        assert await self._process.stdout.readline(), (self.folder / "gateway.log").read_text()
-
-    async def stop(self) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        assert await self._process.wait() == 0
-
-    async def chat(self, text: str, *, stream: bool = False, tokens: int = 24) -> tuple[dict[bytes, bytes], bytes]:
-        asked = {
-            "model": "smollm2",
-            "messages": [{"role": "user", "content": text}],
-            "max_tokens": tokens,
-            "temperature": 0,
-            "stream": stream,
-            "stream_options": {"include_usage": True} if stream else None,
-        }
-        pool = Pool(Origin(HOST, self.port), clock=Clock())
-        try:
-            body = msgspec.json.encode({key: value for key, value in asked.items() if value is not None})
-            status, headers, said = await fetch(pool, b"POST", b"/v1/chat/completions", (), body, 200.0, 1 << 22)
-        finally:
-            await pool.close()
-        assert status == 200, said
-        return headers, said
-
-    def facts(self) -> list[Any]:
-        return [line.fact for line in read(self.folder / "journal")]
-
-
-@asynccontextmanager
-async def handing(folder: Path, **replaced: str) -> AsyncIterator[Handing]:
-    async with real(folder) as home:
-        found = Handing(home, folder)
-        await found.start(**replaced)
-        try:
-            yield found
-        finally:
-            await found.stop()
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
