@@ -15,6 +15,7 @@ from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
 from tidegate.core.replay import Difference, Explained, ReplayError, summed
+from tidegate.core.timeline import Stage
 from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
 from tidegate.telemetry.journal import JournalError
@@ -164,6 +165,19 @@ def print_explained(console: Console, one: Explained) -> None:
         print_densities(console, one.densities)
     if one.flips is not None:
         print_flips(console, one.flips)
+    if one.stages:
+        print_stages(console, one.stages)
+
+
+def print_stages(console: Console, stages: Sequence[Stage]) -> None:
+    """What became of the request, in its order."""
+    table = Table("what became of it", "began s", "took s", "", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    for stage in stages:
+        where = f" {stage.endpoint}" if stage.endpoint else ""
+        to = f" > {stage.target}" if stage.target else ""
+        said = "failed" if stage.failed else f"{stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
+        table.add_row(f"{stage.what.value}{where}{to}", f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", said)
+    console.print(table)
 
 
 def print_flips(console: Console, flips: Sequence[Flip]) -> None:

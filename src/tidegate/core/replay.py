@@ -26,6 +26,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.router import Router
 from tidegate.core.state import State
+from tidegate.core.timeline import Stage, Timeline
 from tidegate.core.why import Why
 
 
@@ -83,7 +84,8 @@ class Explained(Record, frozen=True, kw_only=True):
 
     Keeping the promise was worth `worth_usd`, which is `worth_share` of the most; None where no target moves it.
     `flips` are the least that would have made it another one, None where nobody has looked for them. By its `prefills`
-    the prompt could have been computed for one of ours.
+    the prompt could have been computed for one of ours. At the last decision of a request stand the `stages` of what
+    became of it.
     """
 
     at_s: float
@@ -95,6 +97,7 @@ class Explained(Record, frozen=True, kw_only=True):
     densities: tuple[Density, ...] = ()
     flips: tuple[Flip, ...] | None = None
     prefills: tuple[Candidate, ...] = ()
+    stages: tuple[Stage, ...] = ()
 
 
 class Replay:
@@ -299,8 +302,9 @@ def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None
     if decisions is None:
         lines = list(lines)
         decisions = sum(is_about(line, request_id) for line in lines)
-    core, found = Replay(), list[Explained]()
+    core, found, timeline = Replay(), list[Explained](), Timeline(request_id)
     for line in lines:
+        timeline.feed(line)
         request = core.requests.get(request_id)
         about = is_about(line, request_id)
         decided = core.feed(line)
@@ -310,6 +314,8 @@ def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None
             assert isinstance(line.fact, Decision)
             one = explained(core.router, request, line.fact, line.at_s)
             found.append(with_flips(one, Copy(core.router)) if not found or not decisions else one)
+    if found:
+        found[-1] = replace(found[-1], stages=tuple(timeline.stages))
     return found
 
 

@@ -1,0 +1,103 @@
+"""What became of one request, stage by stage, as the facts of a journal tell it."""
+
+from enum import StrEnum
+
+from tidegate.core.model import Ended, Ending, FirstToken, Held, Line, Record, Released, Request, Shipped, Started
+
+
+class What(StrEnum):
+    """What a stage is spent with."""
+
+    HOLD = "hold"
+    PREFILL = "prefill"
+    TRANSFER = "transfer"
+    DECODE = "decode"
+
+
+class Stage(Record, frozen=True, kw_only=True):
+    """From `began_s` on, since the request was read, something took `took_s`, at an endpoint or between two.
+
+    A prefill is an attempt until its first content, the network and waiting in the engine included. `kv_bytes` were
+    transferred. It `failed` where it came to nothing.
+    """
+
+    what: What
+    endpoint: str = ""
+    target: str = ""
+    began_s: float
+    took_s: float
+    kv_bytes: int = 0
+    failed: bool = False
+
+
+class Timeline:
+    """The stages of one request, in the order of their ends. Give it every line."""
+
+    def __init__(self, request_id: str) -> None:
+        self.stages: list[Stage] = []
+        self._request_id = request_id
+        self._zero_s: float | None = None
+        self._held_s: float | None = None
+        # Since when, by endpoint: an attempt, of whose prompt the KV cache goes to the second; and what follows it.
+        self._sent: dict[str, tuple[float, str]] = {}
+        self._first_s: dict[str, float] = {}
+        self._computed_s: dict[str, float] = {}
+
+    def feed(self, line: Line) -> None:
+        """Take in one line, whoever it is about."""
+        at_s, fact = line.at_s, line.fact
+        match fact:
+            case Request(id=self._request_id):
+                self._zero_s = at_s if self._zero_s is None else self._zero_s
+            case Held() if fact.request.id == self._request_id:
+                self._held_s = at_s
+            case Started(request_id=self._request_id):
+                self._unheld(at_s)
+                self._sent[fact.endpoint] = at_s, fact.target
+            case Released(request_id=self._request_id):
+                self._unheld(at_s)
+            case FirstToken(request_id=self._request_id) if fact.endpoint in self._sent:
+                began_s, target = self._sent[fact.endpoint]
+                self._first_s[fact.endpoint] = at_s
+                self._add(What.PREFILL, (fact.endpoint, target), began_s, at_s)
+            case Ended(request_id=self._request_id) if fact.endpoint in self._sent:
+                self._ended(fact, at_s)
+            case Shipped(request_id=self._request_id) if fact.endpoint in self._computed_s:
+                began_s = self._computed_s.pop(fact.endpoint)
+                ends = fact.endpoint, fact.target
+                self._add(What.TRANSFER, ends, began_s, at_s, kv_bytes=fact.kv_bytes, failed=not fact.ok)
+            case _:
+                pass
+
+    def _ended(self, fact: Ended, at_s: float) -> None:
+        began_s, target = self._sent.pop(fact.endpoint)
+        first_s = self._first_s.pop(fact.endpoint, None)
+        served = fact.ending is Ending.OK
+        if first_s is None:
+            self._add(What.PREFILL, (fact.endpoint, target), began_s, at_s, failed=not served)
+        elif not target:
+            self._add(What.DECODE, (fact.endpoint, ""), first_s, at_s, failed=not served)
+        if target and served:
+            self._computed_s[fact.endpoint] = at_s
+
+    def _unheld(self, at_s: float) -> None:
+        if self._held_s is not None:
+            self._add(What.HOLD, ("", ""), self._held_s, at_s)
+            self._held_s = None
+
+    def _add(
+        self, what: What, ends: tuple[str, str], began_s: float, at_s: float, *, kv_bytes: int = 0, failed: bool = False
+    ) -> None:
+        zero_s = began_s if self._zero_s is None else self._zero_s
+        endpoint, target = ends
+        self.stages.append(
+            Stage(
+                what=what,
+                endpoint=endpoint,
+                target=target,
+                began_s=began_s - zero_s,
+                took_s=at_s - began_s,
+                kv_bytes=kv_bytes,
+                failed=failed,
+            )
+        )

@@ -1,0 +1,64 @@
+"""What became of a request, stage by stage."""
+
+from tests import make
+from tidegate.core.model import Ended, Ending, FirstToken, Held, Line, Shipped, replace
+from tidegate.core.sending import started
+from tidegate.core.timeline import Stage, Timeline, What
+
+
+def told(*facts: tuple[float, object]) -> list[Stage]:
+    timeline = Timeline("r")
+    for at_s, fact in facts:
+        timeline.feed(Line(at_s=at_s, fact=fact))  # type: ignore[arg-type]
+    return timeline.stages
+
+
+R = make.request("r", arrived_s=100.0)
+
+
+def test_a_prompt_computed_elsewhere_has_four_stages() -> None:
+    there = replace(R, shipped="rack>laptop")
+    found = told(
+        (100.0, R),
+        (100.0, started(R, "rack", target="laptop")),
+        (101.0, FirstToken(request_id="r", endpoint="rack", ttft_s=1.0)),
+        (101.1, Ended(request_id="r", endpoint="rack", ending=Ending.OK, e2e_s=1.1)),
+        (103.1, Shipped(request_id="r", endpoint="rack", target="laptop", kv_bytes=50, left_bytes=50, seconds=2.0)),
+        (103.1, there),
+        (103.1, Held(request=there)),
+        (104.1, started(there, "laptop")),
+        (104.2, FirstToken(request_id="r", endpoint="laptop", ttft_s=0.1)),
+        (109.2, Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=5.1)),
+    )
+    assert [(stage.what, stage.endpoint, stage.target) for stage in found] == [
+        (What.PREFILL, "rack", "laptop"),
+        (What.TRANSFER, "rack", "laptop"),
+        (What.HOLD, "", ""),
+        (What.PREFILL, "laptop", ""),
+        (What.DECODE, "laptop", ""),
+    ]
+    assert [round(stage.took_s, 6) for stage in found] == [1.0, 2.0, 1.0, 0.1, 5.0]
+    assert [round(stage.began_s, 6) for stage in found] == [0.0, 1.1, 3.1, 4.1, 4.2]
+    assert found[1].kv_bytes == 50
+
+
+def test_what_fails_is_told_so() -> None:
+    found = told(
+        (100.0, R),
+        (100.0, started(R, "rack", target="laptop")),
+        (101.0, Ended(request_id="r", endpoint="rack", ending=Ending.OK, e2e_s=1.0)),
+        (101.5, Shipped(request_id="r", endpoint="rack", target="laptop", ok=False, cause="peer")),
+        (101.5, started(R, "laptop")),
+        (102.0, Ended(request_id="r", endpoint="laptop", ending=Ending.FAILED, e2e_s=0.5)),
+    )
+    assert [(stage.what, stage.failed) for stage in found] == [
+        (What.PREFILL, False),
+        (What.TRANSFER, True),
+        (What.PREFILL, True),
+    ]
+
+
+def test_others_are_left_out() -> None:
+    other = make.request("other")
+    ended = Ended(request_id="other", endpoint="a", ending=Ending.OK, e2e_s=1.0)
+    assert told((0.0, other), (0.0, started(other, "a")), (1.0, ended)) == []
