@@ -13,7 +13,7 @@ from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fair import Standing
-from tidegate.core.hold import Item, Place, Pool, item, latest_start_s, schedule
+from tidegate.core.hold import Fit, Item, Place, Pool, fitted, latest_start_s, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     DecisionOverran,
@@ -54,10 +54,10 @@ class Waiting:
 
     __slots__ = (
         "_at_s",
-        "_bases",
         "_budgets",
         "_duals",
         "_eligible",
+        "_fits",
         "_flows",
         "_known_lengths",
         "_lengths",
@@ -96,7 +96,7 @@ class Waiting:
         for request in requests.values():
             self._queue(request)
         # By endpoint and request, what was predicted at one moment: while several are released, most of it stays.
-        self._bases: dict[str, dict[str, Base]] = {}
+        self._fits: dict[str, dict[str, Fit]] = {}
         self._at_s = 0.0
         # What is believed of their outputs, until another one teaches.
         self._known_lengths: dict[str, Length] = {}
@@ -264,7 +264,7 @@ class Waiting:
             own = self._own(request, length, now_s)
             if own:
                 priced = self._budgets.priced(self._duals.priced(request, now_s))
-                items.append(item(priced, worth_usd(priced, length), own))
+                items.append(fitted(priced, worth_usd(priced, length), own))
         return items
 
     def _pools(self, now_s: float) -> dict[str, Pool]:
@@ -288,21 +288,21 @@ class Waiting:
                 self._known_lengths[request.id] = length
         return length
 
-    def _own(self, request: Request, length: Length, now_s: float) -> dict[str, Base]:
+    def _own(self, request: Request, length: Length, now_s: float) -> dict[str, Fit]:
         """What it would take at each of our own that it may wait for."""
         if now_s != self._at_s:
-            self._bases.clear()
+            self._fits.clear()
             self._at_s = now_s
-        own: dict[str, Base] = {}
+        own: dict[str, Fit] = {}
         for model in self._eligible.own(request, length, now_s):
-            known = self._bases.get(model.name)
+            known = self._fits.get(model.name)
             if known is None:
-                known = self._bases[model.name] = {}
-            base = known.get(request.id)
-            if base is None:
+                known = self._fits[model.name] = {}
+            fit = known.get(request.id)
+            if fit is None:
                 prompt = asked(request) if request.prefix else None
-                base = known[request.id] = model.base(request, length, now_s, prompt)
-            own[model.name] = base
+                fit = known[request.id] = Fit(request, model.base(request, length, now_s, prompt))
+            own[model.name] = fit
         return own
 
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
@@ -325,7 +325,7 @@ class Waiting:
         if request.id not in self.requests:
             self.requests[request.id] = request
             self._queue(request)
-        for known in self._bases.values():
+        for known in self._fits.values():
             known.pop(request.id, None)
         self._known_lengths.pop(request.id, None)
 
@@ -355,12 +355,12 @@ class Waiting:
         if isinstance(fact, Ended):
             # It tells of lengths, too.
             self._known_lengths.clear()
-            self._bases.clear()
-        elif self._bases and not isinstance(
+            self._fits.clear()
+        elif self._fits and not isinstance(
             fact, Held | Released | Judged | Drawn | Overrides | DecisionOverran | ModelFailed
         ):
             # Those are not about how long anything takes.
-            self._bases.pop(fact.endpoint, None)
+            self._fits.pop(fact.endpoint, None)
 
 
 def _behind(pool: Pool, count: int, bases: list[Base], now_s: float) -> Pool:
