@@ -70,8 +70,11 @@ class Router:
         request = self._known.priced(request, now_s)
         worth = worth_usd(request, length)
         held = bool(self._known.waiting.requests)
-        for model in models:
-            if model.owned and (held or not self._begins(model, request, length, now_s)):
+        own = [model for model in models if model.owned]
+        if own and held and self._known.waiting.behind(request, now_s):
+            return self._wait(request, plan.cheapest_first(request, own, length)[0][1], inf, now_s)
+        for model in own:
+            if held or not self._begins(model, request, length, now_s):
                 options = plan.weigh(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
         options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
@@ -379,8 +382,6 @@ class Router:
         place = None
         if request.id in self._known.waiting.requests and own and self._known.waiting.may_wait(request, now_s):
             place = self._known.waiting.places(now_s).get(request.id)
-            if place is None and all(r.id != request.id for r in self._known.waiting.scheduled(now_s)):
-                return self._wait(request, next(iter(own)), inf, now_s)
         if place is None:
             work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
             place = self._known.waiting.place(work, now_s)

@@ -1,7 +1,7 @@
 """Requests that are held: which may wait, and where each would go now."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import inf
 from statistics import fmean
 from typing import Final
@@ -58,12 +58,14 @@ class Waiting:
         "_duals",
         "_eligible",
         "_fits",
+        "_flow_of",
         "_flows",
         "_known_lengths",
         "_lengths",
         "_models",
         "_places",
         "_policy",
+        "_scheduled",
         "_shares",
         "_turns",
         "_urgent",
@@ -91,7 +93,8 @@ class Waiting:
         self._budgets, self._shares, self._policy = budgets, shares, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
-        # By class of a tenant, how many of its requests are held.
+        # By id, whose class of which tenant it is; and how many of that are held.
+        self._flow_of: dict[str, str] = {}
         self._flows: dict[str, int] = {}
         for request in requests.values():
             self._queue(request)
@@ -100,7 +103,8 @@ class Waiting:
         self._at_s = 0.0
         # What is believed of their outputs, until another one teaches.
         self._known_lengths: dict[str, Length] = {}
-        # Where they go at one moment, until a fact changes it.
+        # Which of them are looked at at one moment, and where they go, until a fact changes it.
+        self._scheduled: tuple[float, list[Request]] | None = None
         self._places: tuple[float, dict[str, Place]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -154,37 +158,41 @@ class Waiting:
 
     def scheduled(self, now_s: float) -> list[Request]:
         """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
-        found: list[Request] = []
-        for turns in self._turns.values():
-            names = list(turns)
-            if len(names) > SCHEDULED_MAX:
-                names = [turn[2] for turn in sorted(turns.values())]
-                past = bisect_left(names, now_s, key=lambda name: turns[name][0])
-                names = self._of_each(names[past:] + names[:past], now_s)
-            found += [self.requests[name] for name in names]
-        return found
+        if self._scheduled is None or self._scheduled[0] != now_s:
+            found: list[Request] = []
+            for turns in self._turns.values():
+                names = list(turns)
+                if len(names) > SCHEDULED_MAX:
+                    in_order = sorted(turns.values())
+                    past = bisect_left(in_order, now_s, key=lambda turn: turn[0])
+                    names = self._of_each(in_order[past:] + in_order[:past], now_s)
+                found += [self.requests[name] for name in names]
+            self._scheduled = now_s, found
+        return self._scheduled[1]
 
-    def _of_each(self, names: list[str], now_s: float) -> list[str]:
+    def _of_each(self, turns: list[_Turn], now_s: float) -> list[str]:
         """As many of them as are scheduled: of each tenant as many, first of who has had least; and of each class some
         that are late or were promised nothing, once they have waited for long."""
+        names = [name for _, _, name in turns]
         if len(self._flows) < 2:
             return names[:SCHEDULED_MAX]
-        names = self._in_turn(names, now_s, lambda request: request.key)
+        came_s, requests = self._came_s(now_s), self.requests
+        past = {name for end_s, at_s, name in turns if at_s <= came_s and (end_s <= now_s or end_s == inf)}
+        names = self._in_turn(names, {name: requests[name].key for name in names}, now_s)
         found, others = names[: SCHEDULED_MAX - REST_SEATS], names[SCHEDULED_MAX - REST_SEATS :]
-        waited = [name for name in others if self._is_owed(self.requests[name], now_s)]
-        seated = set(self._in_turn(waited, now_s, flow_of)[:REST_SEATS])
+        waited = [name for name in others if name in past]
+        seated = set(self._in_turn(waited, self._flow_of, now_s)[:REST_SEATS])
         return (found + sorted(seated) + [name for name in others if name not in seated])[:SCHEDULED_MAX]
 
-    def _is_owed(self, request: Request, now_s: float) -> bool:
-        """Whether it is late or was promised nothing, and has waited for long."""
-        end_s = ends_s(request)
-        return (end_s <= now_s or end_s == inf) and request.arrived_s <= self._came_s(now_s)
-
-    def _in_turn(self, names: list[str], now_s: float, of: Callable[[Request], str]) -> list[str]:
+    def _in_turn(self, names: list[str], kind_of: Mapping[str, str], now_s: float) -> list[str]:
         """One of each kind after the other, in rounds; first of who has had least."""
         kinds: dict[str, list[str]] = {}
         for name in names:
-            kinds.setdefault(of(self.requests[name]), []).append(name)
+            kind = kind_of[name]
+            if kind in kinds:
+                kinds[kind].append(name)
+            else:
+                kinds[kind] = [name]
         if len(kinds) < 2:
             return names
         order = sorted(kinds, key=lambda kind: (*self._had(self.requests[kinds[kind][0]], now_s), kind))
@@ -205,6 +213,15 @@ class Waiting:
             items = self._items(self.scheduled(now_s), now_s)
             self._places = now_s, self._schedule(items, self._pools(now_s), now_s, fairly=len(self._flows) > 1)
         return self._places[1]
+
+    def behind(self, request: Request, now_s: float) -> bool:
+        """Whether it is held behind more than are scheduled, and may wait on."""
+        return (
+            request.id in self.requests
+            and self.may_wait(request, now_s)
+            and request.id not in self.places(now_s)
+            and all(one.id != request.id for one in self.scheduled(now_s))
+        )
 
     def place(self, work: Item, now_s: float) -> Place:
         """Where one goes beside them, whether it waits already or not; behind more than are scheduled, it goes behind
@@ -331,7 +348,7 @@ class Waiting:
 
     def _queue(self, request: Request) -> None:
         self._turns.setdefault(request.model, {})[request.id] = _turn(request)
-        flow = flow_of(request)
+        flow = self._flow_of[request.id] = flow_of(request)
         self._flows[flow] = self._flows.get(flow, 0) + 1
 
     def release(self, request_id: str) -> Request | None:
@@ -342,7 +359,7 @@ class Waiting:
             del turns[request_id]
             if not turns:
                 del self._turns[request.model]
-            flow = flow_of(request)
+            flow = self._flow_of.pop(request_id)
             self._flows[flow] -= 1
             if not self._flows[flow]:
                 del self._flows[flow]
@@ -351,7 +368,7 @@ class Waiting:
 
     def forget(self, fact: Observation) -> None:
         """A fact is about to be taken in: predictions that it may change count no more, though no time has passed."""
-        self._places = None
+        self._scheduled = self._places = None
         if isinstance(fact, Ended):
             # It tells of lengths, too.
             self._known_lengths.clear()
