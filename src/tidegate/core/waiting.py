@@ -1,7 +1,7 @@
 """Requests that are held: which may wait, and where each would go now."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from statistics import fmean
 from typing import Final
@@ -104,7 +104,7 @@ class Waiting:
         # What is believed of their outputs, until another one teaches.
         self._known_lengths: dict[str, Length] = {}
         # Which of them are looked at at one moment, and where they go, until a fact changes it.
-        self._scheduled: tuple[float, list[Request]] | None = None
+        self._scheduled: tuple[float, dict[str, Request]] | None = None
         self._places: tuple[float, dict[str, Place]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -156,17 +156,17 @@ class Waiting:
         urgent = self._urgent
         return bool(urgent) and any(now_s - urgent.get(name, -inf) < QUIET_S for name in model.endpoint.models)
 
-    def scheduled(self, now_s: float) -> list[Request]:
-        """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
+    def scheduled(self, now_s: float) -> dict[str, Request]:
+        """Those that are looked at now, by id: of each model those whose promises end first, and then whose have ended."""
         if self._scheduled is None or self._scheduled[0] != now_s:
-            found: list[Request] = []
+            found: dict[str, Request] = {}
             for turns in self._turns.values():
                 names = list(turns)
                 if len(names) > SCHEDULED_MAX:
                     in_order = sorted(turns.values())
                     past = bisect_left(in_order, now_s, key=lambda turn: turn[0])
                     names = self._of_each(in_order[past:] + in_order[:past], now_s)
-                found += [self.requests[name] for name in names]
+                found.update({name: self.requests[name] for name in names})
             self._scheduled = now_s, found
         return self._scheduled[1]
 
@@ -210,7 +210,7 @@ class Waiting:
     def places(self, now_s: float) -> dict[str, Place]:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
         if self._places is None or self._places[0] != now_s:
-            items = self._items(self.scheduled(now_s), now_s)
+            items = self._items(self.scheduled(now_s).values(), now_s)
             self._places = now_s, self._schedule(items, self._pools(now_s), now_s, fairly=len(self._flows) > 1)
         return self._places[1]
 
@@ -219,8 +219,8 @@ class Waiting:
         return (
             request.id in self.requests
             and self.may_wait(request, now_s)
+            and request.id not in self.scheduled(now_s)
             and request.id not in self.places(now_s)
-            and all(one.id != request.id for one in self.scheduled(now_s))
         )
 
     def place(self, work: Item, now_s: float) -> Place:
@@ -229,7 +229,7 @@ class Waiting:
         request = work.request
         fairly = bool(self._flows) and self._flows.keys() != {flow_of(request)}
         before = self._before(request, fairly=fairly)
-        others = self._items([one for one in self.scheduled(now_s) if one.id != request.id], now_s)
+        others = self._items([one for one in self.scheduled(now_s).values() if one.id != request.id], now_s)
         if before <= SCHEDULED_MAX:
             return self._schedule([work, *others], self._pools(now_s), now_s, fairly=fairly)[request.id]
         pools = self._pools(now_s)
@@ -273,7 +273,7 @@ class Waiting:
             came_s=self._came_s(now_s),
         )
 
-    def _items(self, requests: list[Request], now_s: float) -> list[Item]:
+    def _items(self, requests: Iterable[Request], now_s: float) -> list[Item]:
         """Those of them as the schedule sees them that something of ours can serve."""
         items = []
         for request in requests:
