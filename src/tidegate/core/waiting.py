@@ -28,8 +28,10 @@ from tidegate.core.model import (
     Released,
     Request,
 )
+from tidegate.core.moment import Moment
 from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
+from tidegate.core.prompts import Prompt
 from tidegate.core.shares import GIVEN_S, PATIENCE_SHARE, Shares, flow_of, owed
 from tidegate.core.value import worth_usd
 
@@ -65,6 +67,7 @@ class Waiting:
         "_models",
         "_places",
         "_policy",
+        "_prompts",
         "_scheduled",
         "_shares",
         "_turns",
@@ -93,13 +96,15 @@ class Waiting:
         self._budgets, self._shares, self._policy = budgets, shares, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
+        # By id, what endpoints are asked about.
+        self._prompts: dict[str, Prompt] = {}
         # By id, whose class of which tenant it is; and how many of that are held.
         self._flow_of: dict[str, str] = {}
         self._flows: dict[str, int] = {}
         for request in requests.values():
             self._queue(request)
-        # By endpoint and request, what was predicted at one moment: while several are released, most of it stays.
-        self._fits: dict[str, dict[str, Fit]] = {}
+        # By endpoint, what was predicted at one moment, by request: while several are released, most of it stays.
+        self._fits: dict[str, tuple[Moment, dict[str, Fit]]] = {}
         self._at_s = 0.0
         # What is believed of their outputs, until another one teaches.
         self._known_lengths: dict[str, Length] = {}
@@ -314,19 +319,19 @@ class Waiting:
         for model in self._eligible.own(request, length, now_s):
             known = self._fits.get(model.name)
             if known is None:
-                known = self._fits[model.name] = {}
-            fit = known.get(request.id)
+                known = self._fits[model.name] = model.moment(now_s), {}
+            moment, fits = known
+            fit = fits.get(request.id)
             if fit is None:
-                prompt = asked(request) if request.prefix else None
-                fit = known[request.id] = Fit(request, model.base(request, length, now_s, prompt))
+                base = model.base(request, length, now_s, self._prompts[request.id], moment)
+                fit = fits[request.id] = Fit(request, base)
             own[model.name] = fit
         return own
 
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
         """What it would be worth at each endpoint that is not ours, best first."""
         length = self._length(request)
-        models, _ = self._eligible.now(request, length, now_s)
-        others = [m for m in models if not m.owned]
+        others = self._eligible.others(request, length, now_s)
         return plan.best_first(plan.weigh(request, others, length, worth_usd(request, length), now_s))
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -342,12 +347,13 @@ class Waiting:
         if request.id not in self.requests:
             self.requests[request.id] = request
             self._queue(request)
-        for known in self._fits.values():
-            known.pop(request.id, None)
+        for _, fits in self._fits.values():
+            fits.pop(request.id, None)
         self._known_lengths.pop(request.id, None)
 
     def _queue(self, request: Request) -> None:
         self._turns.setdefault(request.model, {})[request.id] = _turn(request)
+        self._prompts[request.id] = asked(request)
         flow = self._flow_of[request.id] = flow_of(request)
         self._flows[flow] = self._flows.get(flow, 0) + 1
 
@@ -359,6 +365,7 @@ class Waiting:
             del turns[request_id]
             if not turns:
                 del self._turns[request.model]
+            del self._prompts[request_id]
             flow = self._flow_of.pop(request_id)
             self._flows[flow] -= 1
             if not self._flows[flow]:
