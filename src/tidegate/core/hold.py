@@ -8,6 +8,7 @@ late, work is sent away until it is not, chosen among what still arrives in time
 from bisect import insort
 from collections.abc import Callable, Container, Iterable, Mapping
 from heapq import heappop, heappush, heapreplace
+from itertools import zip_longest
 from math import inf
 from typing import Final
 
@@ -40,15 +41,11 @@ class Fit:
         self.first_s, self.queue_s, self.prompt_s = base.first_s, base.queue_s, base.prompt_s
         self.occupies_s = base.occupies_s
         self.latest_start_s = latest_start_s(request, base)
-        self.kv_tokens = float(kv_tokens_needed(request, base.length))
+        self.kv_tokens = kv_tokens_needed(request, base.length)
 
     def takes_s(self, slots: int) -> float:
         """How long it takes the engine: its share of the time in a slot, and all of its prompt."""
         return self.occupies_s / slots + self.prompt_s
-
-    def shown_s(self, start: "Start") -> float:
-        """When it shows content."""
-        return start[1] - self.queue_s + self.first_s
 
 
 Start = tuple[float, float, float, int]
@@ -207,8 +204,9 @@ class Table:
             self.headroom = False
             self._begin()
         index = 0
-        # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
-        while index < len(self._order) and any([room > 0 for room in self._rooms.values()]):
+        # Each round sends something away or leaves an item behind, so the rounds are bounded by the items. Where nobody
+        # has room for it, nothing is sent.
+        while index < len(self._order) and max(self._rooms.values(), default=0) > 0:
             if self._starts_late(index) and self._relieve(index):
                 self._begin()
             else:
@@ -238,9 +236,11 @@ class Table:
         self._runs, self._stay_usd, self._leaving, self._looked = {}, {}, {}, 0
         self._run = self._without(frozenset())
 
-    def _without(self, leaving: frozenset[int]) -> "_Run":
-        """Where the others go once these have left."""
+    def _without(self, leaving: frozenset[int], begun: "_Run | None" = None) -> "_Run":
+        """Where the others go once these have left, by what is `begun` where nobody has looked yet."""
         run = self._runs.get(leaving)
+        if run is None and begun is not None:
+            run = self._runs[leaving] = begun
         if run is None:
             lanes = {n: _Lane(n, pool, self._slots_s[n].copy(), self._now_s) for n, pool in self._pools.items()}
             run = self._runs[leaving] = _Run(self._order, self._gone | leaving, self._patient, lanes)
@@ -280,17 +280,23 @@ class Table:
     def _cheapest_before(self, late: int, endpoint: str) -> list["_Leaving"]:
         """Work before `late` without which it is in time, at the least loss; empty where that is not to be had."""
         self._look_until(late)
-        found = [index for _, _, index in self._leaving.get(endpoint, ()) if self._makes_way(index, late)]
+        found = [index for _, _, index in self._leaving.get(endpoint, ()) if self._makes_way(index, late)][:LEAVING_MAX]
         rooms, chosen = dict(self._rooms), dict[int, _Leaving]()
-        for index in found[:LEAVING_MAX]:
+        run: _Run | None = None
+        for index, following in zip_longest(found, found[1:]):
             # The best of the others may be full by now; the next best will do.
             exchange = self._exchange(index, rooms)
-            if exchange is not None:
-                gain_usd, elsewhere = exchange
-                rooms[elsewhere] -= 1
-                chosen[index] = _Leaving(index, elsewhere, gain_usd)
-                if self._helps(late, chosen):
-                    return self._without_needless(late, chosen)
+            if exchange is None:
+                run = None
+                continue
+            gain_usd, elsewhere = exchange
+            rooms[elsewhere] -= 1
+            chosen[index] = _Leaving(index, elsewhere, gain_usd)
+            trial = self._without(frozenset(chosen), run)
+            # What comes before the one that leaves next stays where it is.
+            run = None if following is None else trial.without(following)
+            if _in_time(self._order[late], trial.place(late)):
+                return self._without_needless(late, chosen)
         return []
 
     def _look_until(self, late: int) -> None:
@@ -374,12 +380,25 @@ class _Run:
 
     def place(self, index: int) -> Place:
         """Of one that is not leaving."""
-        places = self._places
-        for i in range(len(places), index + 1):
-            places.append(None if i in self._leaving else _take(self._order[i], self._lanes, self._patient[i]))
-        place = places[index]
+        self._place_until(index + 1)
+        place = self._places[index]
         assert place is not None, "it does not leave"
         return place
+
+    def without(self, index: int) -> "_Run | None":
+        """The same once this one has left as well; None where it has its place already."""
+        if index < len(self._places):
+            return None
+        self._place_until(index)
+        lanes = {name: lane.copy() for name, lane in self._lanes.items()}
+        run = _Run(self._order, self._leaving | {index}, self._patient, lanes)
+        run._places = self._places.copy()
+        return run
+
+    def _place_until(self, end: int) -> None:
+        places = self._places
+        for i in range(len(places), end):
+            places.append(None if i in self._leaving else _take(self._order[i], self._lanes, self._patient[i]))
 
 
 class _Lane:
@@ -398,6 +417,7 @@ class _Lane:
         "_name",
         "_now_s",
         "_place",
+        "_pool",
         "_queue_s",
         "_slots_s",
         "_tokens_max",
@@ -405,7 +425,7 @@ class _Lane:
 
     def __init__(self, name: str, pool: Pool, slots_s: list[float], now_s: float) -> None:
         """`slots_s` is a heap of when each slot is free, and this lane's own."""
-        self._name, self._slots_s = name, slots_s
+        self._name, self._pool, self._slots_s = name, pool, slots_s
         self._now_s, self._ahead_s = now_s, pool.ahead_s
         self._headroom = pool.headroom and len(self._slots_s) > 1
         # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
@@ -421,6 +441,13 @@ class _Lane:
             self._tokens_max, self._free_tokens = float(spare.tokens_max), float(spare.free_tokens)
             self._ends = list(spare.ends)
 
+    def copy(self) -> "_Lane":
+        """Another one with the same there."""
+        lane = _Lane(self._name, self._pool, self._slots_s.copy(), self._now_s)
+        lane._done_s, lane._queue_s, lane._begun_s = self._done_s, self._queue_s, self._begun_s
+        lane._free_tokens, lane._place, lane._ends = self._free_tokens, self._place, self._ends.copy()
+        return lane
+
     def look(self, fit: Fit, headroom: bool) -> Start:
         """How it would start there next. With `headroom` it leaves a slot."""
         slots_s, done_s = self._slots_s, self._done_s
@@ -430,7 +457,9 @@ class _Lane:
             start_s = self._begun_s
         if start_s < done_s - self._ahead_s:
             start_s = done_s - self._ahead_s
-        free_tokens, place, tokens = self._free_tokens, self._place, self._tokens(fit)
+        # All that there are is enough for what needs more.
+        tokens = min(float(fit.kv_tokens), self._tokens_max)
+        free_tokens, place = self._free_tokens, self._place
         while free_tokens < tokens:
             end_s, freed = self._ends[place]
             if start_s < end_s:
@@ -450,7 +479,7 @@ class _Lane:
         start_s, shows_s, free_tokens, place = start
         if place > self._place:
             self._begun_s, self._place = start_s, place
-        tokens = self._tokens(fit)
+        tokens = min(float(fit.kv_tokens), self._tokens_max)
         self._free_tokens = free_tokens - tokens
         leaves = headroom and self._headroom
         if start_s <= self._now_s or not leaves:
@@ -469,18 +498,17 @@ class _Lane:
             insort(self._ends, (end_s, int(tokens)), place)
         return Place(self._name, start_s, as_if_s, as_if_s + LONGER * (shows_s - self._now_s))
 
-    def _tokens(self, fit: Fit) -> float:
-        """All that there are is enough for what needs more."""
-        return fit.kv_tokens if fit.kv_tokens < self._tokens_max else self._tokens_max
-
 
 def _take(item: Item, lanes: dict[str, _Lane], headroom: bool) -> Place:
     """Where it shows content first, with its place there taken; where rules prefer some, where it is worth most."""
     best, best_s, best_usd, best_start = "", inf, -inf, (inf, inf, 0.0, 0)
     for name, fit in item.own.items():
         start = lanes[name].look(fit, headroom)
-        usd, shown_s = _worth_usd(item, fit, start) if item.ruled else 0.0, fit.shown_s(start)
-        if not best or (-usd, shown_s, name) < (-best_usd, best_s, best):
+        shown_s, usd = start[1] - fit.queue_s + fit.first_s, 0.0
+        if item.ruled:
+            usd = _worth_usd(item, fit, start)
+        # Most that wait may go to one place only.
+        if not best or usd > best_usd or (usd == best_usd and (shown_s, name) < (best_s, best)):
             best, best_s, best_usd, best_start = name, shown_s, usd, start
     return lanes[best].take(item.own[best], best_start, headroom)
 

@@ -1,4 +1,4 @@
-"""What a prediction takes of an endpoint at one moment, whatever is asked there: of many requests it is looked up once."""
+"""What a prediction takes of an endpoint at one moment, whatever is asked there."""
 
 from tidegate.core.coldstart import Cold
 from tidegate.core.failures import Failing

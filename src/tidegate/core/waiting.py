@@ -162,7 +162,7 @@ class Waiting:
         return bool(urgent) and any(now_s - urgent.get(name, -inf) < QUIET_S for name in model.endpoint.models)
 
     def scheduled(self, now_s: float) -> dict[str, Request]:
-        """Those that are looked at now, by id: of each model those whose promises end first, and then whose have ended."""
+        """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
         if self._scheduled is None or self._scheduled[0] != now_s:
             found: dict[str, Request] = {}
             for turns in self._turns.values():
