@@ -145,7 +145,7 @@ def test_where_leaving_a_slot_free_would_make_patient_work_late_none_is_left() -
 def test_the_slot_that_is_left_is_taken_by_who_is_late_already() -> None:
     patient = [work(f"r{i}", ttft_s=500.0) for i in range(3)]
     for one in patient:
-        one.own["own"].base.prompt_s = 5.0
+        one.own["own"].prompt_s = 5.0
     places = with_headroom(*patient, work("late", ttft_s=0.5, away_usd=None), slots_s=(0.0, 30.0))
     assert places["late"].start_s == 0.0
     assert places["r0"].start_s == 30.0
@@ -220,7 +220,7 @@ def test_each_of_several_engines_is_used_by_when_it_shows_content() -> None:
 def prompts(name: str, ttft_s: float, prompt_s: float, away_usd: float | None = 0.001) -> Item:
     """A piece of work whose prompt keeps the engine busy."""
     made = work(name, ttft_s=ttft_s, occupies_s=1.0 + prompt_s, away_usd=away_usd)
-    made.own["own"].base.prompt_s = prompt_s
+    made.own["own"].prompt_s = prompt_s
     return made
 
 
@@ -235,14 +235,14 @@ def test_what_would_be_late_behind_prompts_goes_elsewhere() -> None:
     items = [prompts("first", 5.0, 4.0, away_usd=None), prompts("second", 6.0, 4.0)]
     assert away(run(*items, slots_s=(0.0,) * 8)) == set()
     for one in items:
-        one.own["own"].base.queue_s = 4.0
+        one.own["own"].queue_s = 4.0
     busy = Pool([0.0] * 8, prompts_done_s=4.0, ahead_s=1.0)
     assert away(schedule(items, {"own": busy}, {"cloud": 9}, lambda r: [], 0.0)) == {"second"}
 
 
 def test_prompts_that_are_gone_by_then_delay_nobody() -> None:
     waits = prompts("waits", 90.0, 0.0)
-    waits.own["own"].base.queue_s = 4.0
+    waits.own["own"].queue_s = 4.0
     pool = Pool([20.0], prompts_done_s=4.0, ahead_s=1.0)
     place = schedule([waits], {"own": pool}, {}, lambda r: [], 0.0)["waits"]
     assert (place.start_s, place.as_if_s) == (20.0, 16.0)

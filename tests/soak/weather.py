@@ -360,26 +360,21 @@ class Weather:
     def _look(self) -> None:
         """After every event."""
         world, router = self.world, self.world.router
-        sent = {
-            (request_id, name)
-            for request_id, drive in world._drives.items()
-            for name in (*drive.shipments, *(n for n, attempt in drive.attempts.items() if attempt.target))
-        }
         for handover in world.router._known.handovers.models.values():  # type: ignore[attr-defined]
+            source = handover.source.name
             for request_id in handover.state.under_way:
-                assert (request_id, handover.source.name) in sent, f"{request_id} is on its way to {handover.name}"
-        under_way = {
-            (request_id, name): attempt
-            for request_id, drive in world._drives.items()
-            for name, attempt in drive.attempts.items()
-        }
+                drive = world._drives[request_id]
+                there = source in drive.shipments or bool(drive.attempts[source].target)
+                assert there, f"{request_id} is on its way to {handover.name}"
+        drives = world._drives
         assert router.held == len(world._held), "the router holds what is held"
         warming = Counter(attempt.endpoint for attempt in world._warming)
         for name in world.endpoints:
             model = router.endpoint(name)
             state = model.state
             for request_id in state.reservations:
-                assert (request_id, name) in under_way, f"{request_id} is reserved at {name}, and not under way"
+                assert request_id in drives, f"{request_id} is reserved at {name}, and over"
+                assert name in drives[request_id].attempts, f"{request_id} is reserved at {name}, and not under way"
             assert world.in_flight[name] == len(state.reservations), f"all that is under way at {name} is reserved"
             trial = state.breaker.trial
             assert not trial or trial in state.reservations, f"the trial of {name} is under way"

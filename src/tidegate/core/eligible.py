@@ -13,7 +13,7 @@ from tidegate.core.why import Why
 class Eligible:
     """The endpoints by the names that they serve, and what bars some of them. `override` writes, the rest reads."""
 
-    __slots__ = ("_by_model", "_models", "_own", "_pinned", "_sessions")
+    __slots__ = ("_by_model", "_models", "_others", "_own", "_pinned", "_sessions")
 
     def __init__(self, models: Mapping[str, EndpointModel], sessions: Sessions) -> None:
         """`models` by name, in the order in which ties are broken."""
@@ -24,6 +24,7 @@ class Eligible:
             for name in dict.fromkeys(model.endpoint.models):
                 self._by_model.setdefault(name, []).append(model)
         self._own = {name: [m for m in serving if m.owned] for name, serving in self._by_model.items()}
+        self._others = {name: [m for m in serving if not m.owned] for name, serving in self._by_model.items()}
         # By model, the endpoints that it is pinned to; empty where nobody has set a pin, which is nearly always.
         self._pinned: dict[str, frozenset[str]] = {}
 
@@ -45,22 +46,23 @@ class Eligible:
 
     def now(self, request: Request, length: Length, now_s: float) -> tuple[list[EndpointModel], dict[str, Why]]:
         """The endpoints that nothing excludes, and by name the reason for each of the others."""
-        models, reasons = self._within(request, length, rules.tokens_needed(request, length), now_s)
+        serving = self.serving(request.model)
+        models, reasons = self._within(request, serving, length, rules.tokens_needed(request, length), now_s)
         if not models and request.output_tokens_max is None and Why.CONTEXT_TOO_LONG in reasons.values():
-            return self._within(request, length, rules.tokens_needed_least(request), now_s)
+            return self._within(request, serving, length, rules.tokens_needed_least(request), now_s)
         return models, reasons
 
     def own(self, request: Request, length: Length, now_s: float) -> list[EndpointModel]:
         """Those of `now` that are ours, without a look at the others where there are any."""
-        needed = rules.tokens_needed(request, length)
-        pinned = self._pinned.get(request.model)
-        home = self._home(request, now_s) if request.session else None
-        models = [
-            m
-            for m in self._own.get(request.model, ())
-            if (pinned is None or m.name in pinned) and rules.excluded(request, m, needed, length, now_s, home) is None
-        ]
+        serving = self._own.get(request.model, [])
+        models, _ = self._within(request, serving, length, rules.tokens_needed(request, length), now_s)
         return models or [m for m in self.now(request, length, now_s)[0] if m.owned]
+
+    def others(self, request: Request, length: Length, now_s: float) -> list[EndpointModel]:
+        """Those of `now` that are not ours, without a look at ours where there are any."""
+        serving = self._others.get(request.model, [])
+        models, _ = self._within(request, serving, length, rules.tokens_needed(request, length), now_s)
+        return models or [m for m in self.now(request, length, now_s)[0] if not m.owned]
 
     def forbids(self, request: Request, endpoint: str, length: Length, now_s: float) -> Why | None:
         """What excludes one endpoint, None if it may serve."""
@@ -75,13 +77,13 @@ class Eligible:
         return not request.session or not self._sessions.begun(request.session, now_s)
 
     def _within(
-        self, request: Request, length: Length, needed: int, now_s: float
+        self, request: Request, serving: list[EndpointModel], length: Length, needed: int, now_s: float
     ) -> tuple[list[EndpointModel], dict[str, Why]]:
         models: list[EndpointModel] = []
         reasons: dict[str, Why] = {}
         pinned = self._pinned.get(request.model) if self._pinned else None
         home = self._home(request, now_s) if request.session else None
-        for model in self.serving(request.model):
+        for model in serving:
             why = rules.excluded(request, model, needed, length, now_s, home)
             if pinned is not None and model.name not in pinned and (why is None or why in rules.PASSING):
                 why = Why.PINNED_ELSEWHERE

@@ -32,6 +32,7 @@ from tidegate.core.model import (
     Started,
     Uploaded,
 )
+from tidegate.core.moment import Moment
 from tidegate.core.network import RTT_NOISE_S, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
 from tidegate.core.pace import Pace
@@ -165,15 +166,46 @@ class EndpointModel:
         """Whether a conversation that the other one served goes on here with the same model."""
         return self is other or one_model(self.fingerprint, other.fingerprint)
 
-    def base(self, request: Request | Started, length: Length, now_s: float, prompt: Prompt | None = None) -> Base:
-        """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
-        free, where that has to come first. `prompt` is its own, where somebody has made it already."""
-        timing, others = self.timing, self.others
-        parts = timing.parts
+    def moment(self, now_s: float) -> Moment:
+        """What every `base` of now begins with."""
+        others, foreign, waits = self.others, NOBODY, 0.0
         load = in_flight = len(self._reservations)
         if self._load_max is not None and load > self._load_max:
             load = self._load_max
-        column = COLUMN_OF[load] if load < len(COLUMN_OF) else COLUMNS - 1
+        if others.told:
+            foreign = others.at(now_s)
+            waits = others.waiting * foreign.queued
+        return Moment(
+            in_flight,
+            load,
+            COLUMN_OF[load] if load < len(COLUMN_OF) else COLUMNS - 1,
+            self._context_tokens * load / in_flight if in_flight else 0.0,
+            foreign,
+            waits,
+            self._pace.at(in_flight, now_s),
+            self._line.ahead_bytes(self.network.upload_bytes_per_s, now_s),
+            # Whoever waits for a slot comes after somebody for whom the model was there.
+            WARM if in_flight > load else self.cold.at(now_s, in_flight),
+            self.health.failing(now_s),
+        )
+
+    def base(
+        self,
+        request: Request | Started,
+        length: Length,
+        now_s: float,
+        prompt: Prompt | None = None,
+        moment: Moment | None = None,
+    ) -> Base:
+        """What this request would take here, beside what is in flight now; beside what is left of it once a slot is
+        free, where that has to come first. `prompt` is its own, and `moment` that of now, where somebody has made them
+        already."""
+        if moment is None:
+            moment = self.moment(now_s)
+        timing, others = self.timing, self.others
+        parts = timing.parts
+        load, in_flight, column, others_tokens = moment.load, moment.in_flight, moment.column, moment.others_tokens
+        foreign, waits, prompts = moment.foreign, moment.waits, moment.prompts
         tokens = request.prompt_tokens
         cached, cached_tokens, cached_tokens_mean, uncached = NOTHING, 0.0, 0.0, float(tokens)
         if request.shipped and has_come(request.shipped, self.name):
@@ -185,13 +217,7 @@ class EndpointModel:
             uncached = tokens - cached_tokens
         output_tokens = length.expected_tokens
         length_row = bisect_left(OUTPUT_EDGES, output_tokens)
-        others_tokens = self._context_tokens * load / in_flight if in_flight else 0.0
-        foreign, running, waits = NOBODY, 0.0, 0.0
-        if others.told:
-            foreign = others.at(now_s)
-            running, waits = foreign.running, others.waiting * foreign.queued
-        load_mean, prompts = self._pace.at(in_flight, now_s)
-        token = parts.token(tokens, output_tokens, load, others_tokens, load_mean, prompts, running)
+        token = parts.token(tokens, output_tokens, load, others_tokens, moment.load_mean, prompts, moment.running)
         tpot = timing.tpot.predict(token, 0, column, now_s)
         tpot_s = tpot.median_s
         if tpot_s < TPOT_S_MIN:
@@ -217,8 +243,7 @@ class EndpointModel:
             engine_s = ENGINE_S_MIN
         prefill_s = engine_s - queued_s
         network = self.network
-        upload_bytes = request.prompt_bytes + self._line.ahead_bytes(network.upload_bytes_per_s, now_s)
-        network_s, network_s2 = network.moments(upload_bytes, now_s)
+        network_s, network_s2 = network.moments(request.prompt_bytes + moment.ahead_bytes, now_s)
         decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
         first_s = sure_s = network_s + engine_s
         sigma, mean_ratio = ttft.sigma, ttft.mean_ratio
@@ -230,8 +255,7 @@ class EndpointModel:
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
         warm_s, cold_share, load_s, load_sigma, load_s_mean = first_s, 0.0, 0.0, 0.0, 0.0
-        # Whoever waits for a slot comes after somebody for whom the model was there.
-        cold = WARM if in_flight > load else self.cold.at(now_s, in_flight)
+        cold = moment.cold
         if cold is not WARM:
             cold_share, load_s, load_sigma = cold.share, cold.load_s, cold.sigma
             load_s_mean = cold_share * cold.load_s_mean
@@ -268,7 +292,7 @@ class EndpointModel:
             timing.prompt_s(first) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
             break_usd(request.rulings, self.name) if isinstance(request, Request) and request.rulings else 0.0,
             paid_usd,
-            self.health.failing(now_s),
+            moment.failing,
         )
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:

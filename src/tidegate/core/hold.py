@@ -6,8 +6,9 @@ late, work is sent away until it is not, chosen among what still arrives in time
 """
 
 from bisect import insort
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from heapq import heappop, heappush, heapreplace
+from itertools import zip_longest
 from math import inf
 from typing import Final
 
@@ -28,20 +29,28 @@ LONGER: Final = 0.15
 PATIENT_S: Final = 10.0
 
 
-class Fit(msgspec.Struct):
+class Fit:
     """How one piece of work fits one of our own endpoints: how long it takes a slot, how much memory it takes, and from
-    when on it is late.
+    when on it is late. `queue_s`, `prompt_s` and `first_s` are those of its `base`.
     """
 
-    base: Base
-    first_s: float
-    occupies_s: float
-    latest_start_s: float
-    kv_tokens: int
+    __slots__ = ("base", "first_s", "kv_tokens", "latest_start_s", "occupies_s", "prompt_s", "queue_s")
+
+    def __init__(self, request: Request, base: Base) -> None:
+        self.base = base
+        self.first_s, self.queue_s, self.prompt_s = base.first_s, base.queue_s, base.prompt_s
+        self.occupies_s = base.occupies_s
+        self.latest_start_s = latest_start_s(request, base)
+        self.kv_tokens = kv_tokens_needed(request, base.length)
 
     def takes_s(self, slots: int) -> float:
         """How long it takes the engine: its share of the time in a slot, and all of its prompt."""
-        return self.occupies_s / slots + self.base.prompt_s
+        return self.occupies_s / slots + self.prompt_s
+
+
+Start = tuple[float, float, float, int]
+"""When work starts at an endpoint, when the engine turns to its prompt, how much memory is free then, and how many ends
+have passed for that."""
 
 
 class Item(msgspec.Struct):
@@ -100,13 +109,17 @@ Elsewhere = Callable[[Request], list[tuple[float, str]]]
 def item(
     request: Request, worth_usd: float, own: dict[str, Base], elsewhere: list[tuple[float, str]] | None = None
 ) -> Item:
-    """A piece of work that may wait for `own`; its place in the order is that of the quickest of them."""
-    fits = {
-        name: Fit(b, b.first_s, b.occupies_s, latest_start_s(request, b), kv_tokens_needed(request, b.length))
-        for name, b in own.items()
-    }
-    ruled = bool(request.rulings) and any(base.rule_usd for base in own.values())
-    return Item(request, worth_usd, fits, max(f.latest_start_s for f in fits.values()), elsewhere, ruled)
+    """A piece of work that may wait for `own`."""
+    return fitted(request, worth_usd, {name: Fit(request, base) for name, base in own.items()}, elsewhere)
+
+
+def fitted(
+    request: Request, worth_usd: float, own: dict[str, Fit], elsewhere: list[tuple[float, str]] | None = None
+) -> Item:
+    """The same, where it is known how it fits them; its place in the order is that of the quickest of them."""
+    latest_s = max([fit.latest_start_s for fit in own.values()])
+    ruled = bool(request.rulings) and any(fit.base.rule_usd for fit in own.values())
+    return Item(request, worth_usd, own, latest_s, elsewhere, ruled)
 
 
 def latest_start_s(request: Request, base: Base) -> float:
@@ -152,7 +165,7 @@ def turn(item: Item, now_s: float) -> int:
 
 class Table:
     """A schedule in the making. Who has a lower one of the `tags` does not make way for another tenant, and who is
-    `due` starts in any slot."""
+    `due` starts in any slot. Of its `places` there are none before it is settled."""
 
     def __init__(
         self,
@@ -171,47 +184,72 @@ class Table:
         self._due = due
         self.headroom = any(pool.headroom for pool in pools.values()) and any(self.is_patient(one) for one in order)
         self._sent: dict[str, Place] = {}
-        self._stay_usd: dict[str, float] = {}
         self.places: dict[str, Place] = {}
+        # What follows from the order and from what was sent away: where all the others go, and where they would go
+        # without some of them, by their places in the order.
+        self._gone: frozenset[int]
+        self._patient: list[bool]
+        self._run: _Run
+        self._runs: dict[frozenset[int], _Run]
+        self._stay_usd: dict[int, float]
+        # By endpoint, those that may make way for what comes after the first so many of the order, dearest last.
+        self._leaving: dict[str, list[_Rank]]
+        self._looked: int
 
     def settle(self) -> None:
         """Place all, and send away what should be, until nothing is late that others could relieve."""
-        self.place()
-        if self.headroom and any(self.is_patient(one) and self.is_late(one) for one in self._order):
+        self._begin()
+        if self.headroom and any(self.is_patient(one) and self._starts_late(i) for i, one in enumerate(self._order)):
             # What can wait would wait for too long: no slot is left to who may come.
             self.headroom = False
-            self.place()
+            self._begin()
         index = 0
-        # Each round sends something away or leaves an item behind, so the rounds are bounded by the items.
-        while index < len(self._order):
-            if self.is_late(self._order[index]) and self.relieve(self._order[index]):
-                self.place()
+        # Each round sends something away or leaves an item behind, so the rounds are bounded by the items. Where nobody
+        # has room for it, nothing is sent.
+        while index < len(self._order) and max(self._rooms.values(), default=0) > 0:
+            if self._starts_late(index) and self._relieve(index):
+                self._begin()
             else:
                 index += 1
+        self.places = self._sent.copy()
+        for index, item in enumerate(self._order):
+            if index not in self._gone:
+                self.places[item.request.id] = self._run.place(index)
 
     def reorder(self, order: list[Item]) -> None:
         """Another order for those that are here."""
         self._order = order
 
-    def place(self) -> None:
-        """Put every item that is not sent away where it shows content first, in order."""
-        lanes = self._lanes()
-        self._stay_usd = {}
-        self.places = places = dict(self._sent)
-        for item in self._order:
-            if item.request.id not in self._sent:
-                places[item.request.id] = self._take(item, lanes)
-
     def is_late(self, item: Item) -> bool:
         """Whether it would start here too late for its promise, at the quantile."""
         place = self.places[item.request.id]
-        return not place.away and place.feared_s > item.own[place.endpoint].latest_start_s
+        return not place.away and not _in_time(item, place)
 
     def is_patient(self, item: Item) -> bool:
         """Whether it is in time though it began much later, and has not waited for its share already."""
         return item.request.id not in self._due and item.latest_start_s - self._now_s > PATIENT_S
 
-    def relieve(self, late: Item) -> bool:
+    def _begin(self) -> None:
+        """Every item that is not sent away goes where it shows content first, in order."""
+        self._gone = frozenset([i for i, one in enumerate(self._order) if one.request.id in self._sent])
+        self._patient = [self.headroom and self.is_patient(one) for one in self._order]
+        self._runs, self._stay_usd, self._leaving, self._looked = {}, {}, {}, 0
+        self._run = self._without(frozenset())
+
+    def _without(self, leaving: frozenset[int], begun: "_Run | None" = None) -> "_Run":
+        """Where the others go once these have left, by what is `begun` where nobody has looked yet."""
+        run = self._runs.get(leaving)
+        if run is None and begun is not None:
+            run = self._runs[leaving] = begun
+        if run is None:
+            lanes = {n: _Lane(n, pool, self._slots_s[n].copy(), self._now_s) for n, pool in self._pools.items()}
+            run = self._runs[leaving] = _Run(self._order, self._gone | leaving, self._patient, lanes)
+        return run
+
+    def _starts_late(self, index: int) -> bool:
+        return index not in self._gone and not _in_time(self._order[index], self._run.place(index))
+
+    def _relieve(self, late: int) -> bool:
         """Send away `late` itself, or the cheapest work before it that lets it be in time: whichever gains more.
 
         False where neither gains a dollar.
@@ -224,112 +262,143 @@ class Table:
         if others_usd <= 0.0:
             return False
         for leaving in others:
-            self._send(leaving.item, leaving.endpoint, shed=True)
+            self._send(leaving.index, leaving.endpoint, shed=True)
         return True
 
-    def _make_way(self, late: Item) -> tuple[list["_Leaving"], float]:
+    def _make_way(self, late: int) -> tuple[list["_Leaving"], float]:
         """The cheapest work before `late` whose leaving lets it start in time, and what that gains in dollars."""
-        place = self.places[late.request.id]
-        fit = late.own[place.endpoint]
+        item, place = self._order[late], self._run.place(late)
+        fit = item.own[place.endpoint]
         if fit.latest_start_s < self._now_s:
             return [], 0.0
         leaving = self._cheapest_before(late, place.endpoint)
         if not leaving:
             return [], 0.0
-        in_time_usd = self._value(late, fit.base, fit.latest_start_s)
+        in_time_usd = self._value(item, fit.base, fit.latest_start_s)
         return leaving, in_time_usd - self._stay(late) + sum(one.gain_usd for one in leaving)
 
-    def _cheapest_before(self, late: Item, endpoint: str) -> list["_Leaving"]:
+    def _cheapest_before(self, late: int, endpoint: str) -> list["_Leaving"]:
         """Work before `late` without which it is in time, at the least loss; empty where that is not to be had."""
-        found = []
-        for item in self._order:
-            if item is late:
-                break
-            place = self.places[item.request.id]
-            if not place.away and place.endpoint == endpoint and self._makes_way(item, late):
-                exchange = self._exchange(item, self._rooms)
-                if exchange is not None:
-                    found.append(_Leaving(item, exchange[1], exchange[0]))
-        slots = len(self._pools[endpoint].slots_s)
-        found.sort(key=lambda one: (-one.gain_usd / one.item.own[endpoint].takes_s(slots), one.item.request.id))
-        rooms, chosen = dict(self._rooms), dict[str, _Leaving]()
-        for one in found[:LEAVING_MAX]:
+        self._look_until(late)
+        found = [index for _, _, index in self._leaving.get(endpoint, ()) if self._makes_way(index, late)][:LEAVING_MAX]
+        rooms, chosen = dict(self._rooms), dict[int, _Leaving]()
+        run: _Run | None = None
+        for index, following in zip_longest(found, found[1:]):
             # The best of the others may be full by now; the next best will do.
-            exchange = self._exchange(one.item, rooms)
-            if exchange is not None:
-                one.gain_usd, one.endpoint = exchange
-                rooms[_asked(one.endpoint)] -= 1
-                chosen[one.item.request.id] = one
-                if self._in_time(late, chosen):
-                    return self._without_needless(late, chosen)
+            exchange = self._exchange(index, rooms)
+            if exchange is None:
+                run = None
+                continue
+            gain_usd, elsewhere = exchange
+            rooms[_asked(elsewhere)] -= 1
+            chosen[index] = _Leaving(index, elsewhere, gain_usd)
+            trial = self._without(frozenset(chosen), run)
+            # What comes before the one that leaves next stays where it is.
+            run = None if following is None else trial.without(following)
+            if _in_time(self._order[late], trial.place(late)):
+                return self._without_needless(late, chosen)
         return []
 
-    def _makes_way(self, item: Item, late: Item) -> bool:
-        """Whether it may be sent away for the sake of the other one: not where its own tenant has had less."""
-        if self._tags is None or item.request.key == late.request.key:
-            return True
-        return self._tags[item.request.id] >= self._tags[late.request.id]
+    def _look_until(self, late: int) -> None:
+        """Who of those before it may leave, for what it gains by the second of an engine that becomes free."""
+        for index in range(self._looked, late):
+            if index not in self._gone and (exchange := self._exchange(index, self._rooms)) is not None:
+                item, endpoint = self._order[index], self._run.place(index).endpoint
+                takes_s = item.own[endpoint].takes_s(len(self._pools[endpoint].slots_s))
+                insort(self._leaving.setdefault(endpoint, []), (-exchange[0] / takes_s, item.request.id, index))
+        self._looked = late
 
-    def _without_needless(self, late: Item, chosen: dict[str, "_Leaving"]) -> list["_Leaving"]:
+    def _makes_way(self, index: int, late: int) -> bool:
+        """Whether it may be sent away for the sake of the other one: not where its own tenant has had less."""
+        one, other = self._order[index].request, self._order[late].request
+        return self._tags is None or one.key == other.key or self._tags[one.id] >= self._tags[other.id]
+
+    def _without_needless(self, late: int, chosen: dict[int, "_Leaving"]) -> list["_Leaving"]:
         """What has to leave after all: the dearest without which `late` is in time as well stay."""
-        for name in sorted(chosen, key=lambda name: (chosen[name].gain_usd, name)):
-            kept = {n: one for n, one in chosen.items() if n != name}
-            if self._in_time(late, kept):
+        for index in sorted(chosen, key=lambda i: (chosen[i].gain_usd, self._order[i].request.id)):
+            kept = {i: one for i, one in chosen.items() if i != index}
+            if self._helps(late, kept):
                 chosen = kept
         return list(chosen.values())
 
-    def _in_time(self, late: Item, leaving: Container[str]) -> bool:
+    def _helps(self, late: int, leaving: Iterable[int]) -> bool:
         """Whether `late` starts in time once these have left."""
-        lanes = self._lanes()
-        for item in self._order:
-            if item.request.id not in self._sent and item.request.id not in leaving:
-                place = self._take(item, lanes)
-                if item is late:
-                    return place.feared_s <= item.own[place.endpoint].latest_start_s
-        raise AssertionError("what is late has not left")
+        return _in_time(self._order[late], self._without(frozenset(leaving)).place(late))
 
-    def _take(self, item: Item, lanes: dict[str, "_Lane"]) -> Place:
-        """Where it shows content first, with its place there taken."""
-        headroom = self.headroom and self.is_patient(item)
-        name = _seat(item, lanes, headroom)
-        return Place(name, *lanes[name].take(item.own[name], headroom))
-
-    def _lanes(self) -> dict[str, "_Lane"]:
-        """What each of our own endpoints has, with nothing of this placed yet."""
-        return {name: _Lane(pool, self._slots_s[name].copy(), self._now_s) for name, pool in self._pools.items()}
-
-    def _exchange(self, item: Item, rooms: dict[str, int]) -> tuple[float, str] | None:
+    def _exchange(self, index: int, rooms: dict[str, int]) -> tuple[float, str] | None:
         """What going to the best other endpoint now gains over staying in place, None where none has room."""
+        item = self._order[index]
         if item.elsewhere is None:
             item.elsewhere = self._value_elsewhere(item.request)
         for usd, name in item.elsewhere:
             if rooms[_asked(name)] > 0:
-                return usd - self._stay(item), name
+                return usd - self._stay(index), name
         return None
 
-    def _stay(self, item: Item) -> float:
-        usd = self._stay_usd.get(item.request.id)
+    def _stay(self, index: int) -> float:
+        usd = self._stay_usd.get(index)
         if usd is None:
-            place = self.places[item.request.id]
-            usd = self._value(item, item.own[place.endpoint].base, place.feared_s)
-            self._stay_usd[item.request.id] = usd
+            item, place = self._order[index], self._run.place(index)
+            usd = self._stay_usd[index] = self._value(item, item.own[place.endpoint].base, place.feared_s)
         return usd
 
-    def _send(self, item: Item, endpoint: str, *, shed: bool) -> None:
+    def _send(self, index: int, endpoint: str, *, shed: bool) -> None:
         self._rooms[_asked(endpoint)] -= 1
-        self._sent[item.request.id] = Place(endpoint, self._now_s, self._now_s, self._now_s, away=True, shed=shed)
+        place = Place(endpoint, self._now_s, self._now_s, self._now_s, away=True, shed=shed)
+        self._sent[self._order[index].request.id] = place
 
     @staticmethod
     def _value(item: Item, base: Base, start_s: float) -> float:
         return value_usd(item.request, base, item.worth_usd, start_s - item.request.arrived_s)
 
 
-class _Leaving(msgspec.Struct):
-    """Work that could go elsewhere, and what that gains in dollars."""
+_Rank = tuple[float, str, int]
+"""Sorts who gains most first by leaving: what that loses by the second that becomes free, its id, and its place in the
+order."""
 
-    item: Item
+
+class _Leaving(msgspec.Struct):
+    """Work that could go elsewhere, by its place in the order, and what that gains in dollars."""
+
+    index: int
     endpoint: str
     gain_usd: float
+
+
+class _Run:
+    """Where all go that are not `leaving`, each where it shows content first. It is made as far as somebody asks: where
+    one goes does not depend on those after it.
+    """
+
+    __slots__ = ("_lanes", "_leaving", "_order", "_patient", "_places")
+
+    def __init__(
+        self, order: list[Item], leaving: frozenset[int], patient: list[bool], lanes: dict[str, "_Lane"]
+    ) -> None:
+        self._order, self._leaving, self._patient, self._lanes = order, leaving, patient, lanes
+        self._places: list[Place | None] = []
+
+    def place(self, index: int) -> Place:
+        """Of one that is not leaving."""
+        self._place_until(index + 1)
+        place = self._places[index]
+        assert place is not None, "it does not leave"
+        return place
+
+    def without(self, index: int) -> "_Run | None":
+        """The same once this one has left as well; None where it has its place already."""
+        if index < len(self._places):
+            return None
+        self._place_until(index)
+        lanes = {name: lane.copy() for name, lane in self._lanes.items()}
+        run = _Run(self._order, self._leaving | {index}, self._patient, lanes)
+        run._places = self._places.copy()
+        return run
+
+    def _place_until(self, end: int) -> None:
+        places = self._places
+        for i in range(len(places), end):
+            places.append(None if i in self._leaving else _take(self._order[i], self._lanes, self._patient[i]))
 
 
 class _Lane:
@@ -345,16 +414,18 @@ class _Lane:
         "_ends",
         "_free_tokens",
         "_headroom",
+        "_name",
         "_now_s",
         "_place",
+        "_pool",
         "_queue_s",
         "_slots_s",
         "_tokens_max",
     )
 
-    def __init__(self, pool: Pool, slots_s: list[float], now_s: float) -> None:
+    def __init__(self, name: str, pool: Pool, slots_s: list[float], now_s: float) -> None:
         """`slots_s` is a heap of when each slot is free, and this lane's own."""
-        self._slots_s = slots_s
+        self._name, self._pool, self._slots_s = name, pool, slots_s
         self._now_s, self._ahead_s = now_s, pool.ahead_s
         self._headroom = pool.headroom and len(self._slots_s) > 1
         # When all prompts are computed, with those that were placed; and how long that takes once a slot is free.
@@ -370,56 +441,62 @@ class _Lane:
             self._tokens_max, self._free_tokens = float(spare.tokens_max), float(spare.free_tokens)
             self._ends = list(spare.ends)
 
-    def as_if_s(self, fit: Fit, headroom: bool) -> float:
-        """As if it started then, with as many prompts before it as are there now. With `headroom` it leaves a slot."""
-        start_s = self._next(min(float(fit.kv_tokens), self._tokens_max), headroom)[0]
-        return start_s + self._prompts_s(fit, start_s) - fit.base.queue_s
+    def copy(self) -> "_Lane":
+        """Another one with the same there."""
+        lane = _Lane(self._name, self._pool, self._slots_s.copy(), self._now_s)
+        lane._done_s, lane._queue_s, lane._begun_s = self._done_s, self._queue_s, self._begun_s
+        lane._free_tokens, lane._place, lane._ends = self._free_tokens, self._place, self._ends.copy()
+        return lane
 
-    def take(self, fit: Fit, headroom: bool) -> tuple[float, float, float]:
-        """Place it. When that starts, as if when, and the same should the wait be longer."""
-        tokens = min(float(fit.kv_tokens), self._tokens_max)
-        start_s, free_tokens, place = self._next(tokens, headroom)
-        if place > self._place:
-            self._begun_s, self._place = start_s, place
-        self._free_tokens = free_tokens - tokens
-        prompts_s = self._prompts_s(fit, start_s)
-        if start_s <= self._now_s or not (headroom and self._headroom):
-            # Whoever takes the slot that is left does not wait for prompts that come later.
-            self._done_s = max(self._done_s, start_s) + fit.base.prompt_s
-        as_if_s = start_s + prompts_s - fit.base.queue_s
-        end_s = as_if_s + fit.occupies_s
-        self._occupy(end_s, headroom)
-        if self._tokens_max != inf:
-            insort(self._ends, (end_s, int(tokens)), place)
-        return start_s, as_if_s, as_if_s + LONGER * (start_s + prompts_s - self._now_s)
-
-    def _occupy(self, until_s: float, headroom: bool) -> None:
-        """Take the slot that is free first, or the next one."""
-        if headroom and self._headroom:
-            first_s = heappop(self._slots_s)
-            heapreplace(self._slots_s, until_s)
-            heappush(self._slots_s, first_s)
-        else:
-            heapreplace(self._slots_s, until_s)
-
-    def _prompts_s(self, fit: Fit, start_s: float) -> float:
-        """How long other prompts delay it there then. Were it the next, it would be for its `queue_s`: all that is left
-        of them, or less where some are computed beside it."""
-        share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.base.queue_s / self._queue_s)
-        return share * max(0.0, self._done_s - start_s)
-
-    def _next(self, tokens: float, headroom: bool) -> tuple[float, float, int]:
-        """When so much is free beside a slot, how much then is, and how many ends have passed for that."""
+    def look(self, fit: Fit, headroom: bool) -> Start:
+        """How it would start there next. With `headroom` it leaves a slot."""
+        slots_s, done_s = self._slots_s, self._done_s
         # In a heap, one of the next two is the second smallest.
-        slot_s = min(self._slots_s[1:3]) if headroom and self._headroom else self._slots_s[0]
-        start_s = max(slot_s, self._begun_s, self._done_s - self._ahead_s)
+        start_s = min(slots_s[1:3]) if headroom and self._headroom else slots_s[0]
+        if start_s < self._begun_s:
+            start_s = self._begun_s
+        if start_s < done_s - self._ahead_s:
+            start_s = done_s - self._ahead_s
+        # All that there are is enough for what needs more.
+        tokens = min(float(fit.kv_tokens), self._tokens_max)
         free_tokens, place = self._free_tokens, self._place
         while free_tokens < tokens:
             end_s, freed = self._ends[place]
-            start_s = max(start_s, end_s)
+            if start_s < end_s:
+                start_s = end_s
             free_tokens += freed
             place += 1
-        return start_s, free_tokens, place
+        shows_s = start_s
+        if done_s > start_s:
+            # Were it the next, other prompts would delay it for its `queue_s`: all that is left of them, or less where
+            # some are computed beside it.
+            share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.queue_s / self._queue_s)
+            shows_s += share * (done_s - start_s)
+        return start_s, shows_s, free_tokens, place
+
+    def take(self, fit: Fit, start: Start, headroom: bool) -> Place:
+        """It starts there so."""
+        start_s, shows_s, free_tokens, place = start
+        if place > self._place:
+            self._begun_s, self._place = start_s, place
+        tokens = min(float(fit.kv_tokens), self._tokens_max)
+        self._free_tokens = free_tokens - tokens
+        leaves = headroom and self._headroom
+        if start_s <= self._now_s or not leaves:
+            # Whoever takes the slot that is left does not wait for prompts that come later.
+            self._done_s = (start_s if start_s > self._done_s else self._done_s) + fit.prompt_s
+        as_if_s = shows_s - fit.queue_s
+        end_s = as_if_s + fit.occupies_s
+        if leaves:
+            # The slot that is free first stays free.
+            first_s = heappop(self._slots_s)
+            heapreplace(self._slots_s, end_s)
+            heappush(self._slots_s, first_s)
+        else:
+            heapreplace(self._slots_s, end_s)
+        if self._tokens_max != inf:
+            insort(self._ends, (end_s, int(tokens)), place)
+        return Place(self._name, start_s, as_if_s, as_if_s + LONGER * (shows_s - self._now_s))
 
 
 def _asked(name: str) -> str:
@@ -427,22 +504,25 @@ def _asked(name: str) -> str:
     return name.partition(TO)[0]
 
 
-def _seat(item: Item, lanes: dict[str, _Lane], headroom: bool) -> str:
-    """The endpoint of our own at which it shows content first; where rules prefer some, at which it is worth most."""
-    own = item.own
-    if len(own) == 1:
-        return next(iter(own))
-    if item.ruled:
-        return min(own, key=lambda name: _loss(item, own[name], lanes[name].as_if_s(own[name], headroom), name))
-    best, best_s = "", inf
-    for name, fit in own.items():
-        shown_s = lanes[name].as_if_s(fit, headroom) + fit.first_s
-        if not best or shown_s < best_s or (shown_s == best_s and name < best):
-            best, best_s = name, shown_s
-    return best
+def _take(item: Item, lanes: dict[str, _Lane], headroom: bool) -> Place:
+    """Where it shows content first, with its place there taken; where rules prefer some, where it is worth most."""
+    best, best_s, best_usd, best_start = "", inf, -inf, (inf, inf, 0.0, 0)
+    for name, fit in item.own.items():
+        start = lanes[name].look(fit, headroom)
+        shown_s, usd = start[1] - fit.queue_s + fit.first_s, 0.0
+        if item.ruled:
+            usd = _worth_usd(item, fit, start)
+        # Most that wait may go to one place only.
+        if not best or usd > best_usd or (usd == best_usd and (shown_s, name) < (best_s, best)):
+            best, best_s, best_usd, best_start = name, shown_s, usd, start
+    return lanes[best].take(item.own[best], best_start, headroom)
 
 
-def _loss(item: Item, fit: Fit, as_if_s: float, name: str) -> tuple[float, float, str]:
-    """Sorts the endpoint first at which it is worth most, by when it would start there; then the quickest."""
-    usd = value_usd(item.request, fit.base, item.worth_usd, as_if_s - item.request.arrived_s)
-    return -usd, as_if_s + fit.first_s, name
+def _worth_usd(item: Item, fit: Fit, start: Start) -> float:
+    spent_s = start[1] - fit.queue_s - item.request.arrived_s
+    return value_usd(item.request, fit.base, item.worth_usd, spent_s)
+
+
+def _in_time(item: Item, place: Place) -> bool:
+    """Whether it starts in time at that place of ours, at the quantile."""
+    return place.feared_s <= item.own[place.endpoint].latest_start_s

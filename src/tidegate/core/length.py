@@ -16,6 +16,7 @@ import msgspec
 
 from tidegate.core import bins
 from tidegate.core.bins import Ahead, Level, Shares, believed, bin_of, last_passed, mean, quantiles
+from tidegate.core.classify import base_of
 from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.model import Request, Started
 from tidegate.core.prompts import DIGESTS_MAX, GRID, GRID_OF, Prefix
@@ -115,7 +116,8 @@ class LengthModel:
 
     def __init__(self, state: Lengths | None = None) -> None:
         self.state = state if state is not None else Lengths()
-        self._memo: dict[_Asked, Length] = {}
+        # By what the request is for: nothing that is learned of one class is in a chain of another.
+        self._memo: dict[str, dict[_Asked, Length]] = {}
         # What was counted long ago weighs less beside what was counted last.
         self._now_s = max((one.seen_s for one in self.state.counts.values()), default=0)
         self._bytes = sum(bytes_of(name, one) for name, one in self.state.counts.items())
@@ -164,7 +166,8 @@ class LengthModel:
         """
         level, growth = _turn(turns, prompt_tokens)
         asked = (klass, tokens_max, model, key, _size(prompt_tokens), level, growth)
-        return self._memo.get(asked) or self._made(asked)
+        known = self._memo.get(base_of(klass))
+        return (None if known is None else known.get(asked)) or self._made(asked)
 
     def learn(
         self,
@@ -193,14 +196,18 @@ class LengthModel:
         level, growth = _turn(turns, prompt_tokens)
         for name, _ in _groups(klass, model, key, _size(prompt_tokens), level, growth):
             self._count(name, place, second, at_least)
+        self._memo.pop(base_of(klass), None)
         if second > self._now_s:
+            if second // RECENT_S > self._now_s // RECENT_S:
+                # Of other classes, too, what was counted may have been halved.
+                self._memo.clear()
             self._now_s = second
         # How the conversation goes on is not known from one that was cut.
         if not at_least:
             self._went_on(session, beginning, turns, place, prompt_tokens, second)
         if self._bytes > COUNTS_BYTES_MAX:
             self._forget()
-        self._memo.clear()
+            self._memo.clear()
 
     def _made(self, asked: _Asked) -> Length:
         klass, tokens_max, model, key, size, level, growth = asked
@@ -213,9 +220,10 @@ class LengthModel:
                 if sum(counts.ended.values()) * unit >= ENOUGH * strength:
                     break
         levels.reverse()
-        if len(self._memo) >= MEMO_MAX:
+        if sum([len(known) for known in self._memo.values()]) >= MEMO_MAX:
             self._memo.clear()
-        made = self._memo[asked] = length_of(believed(levels), tokens_max)
+        made = length_of(believed(levels), tokens_max)
+        self._memo.setdefault(base_of(klass), {})[asked] = made
         return made
 
     def _count(self, name: str, place: int, second: int, at_least: bool) -> None:
@@ -302,7 +310,7 @@ def combined(one: Lengths, other: Lengths) -> Lengths:
 
 def _groups(klass: str, model: str, key: str, size: int, level: int, growth: int) -> list[tuple[str, float]]:
     """The chain of groups of a request, the largest first, each with as how many outputs its larger one counts."""
-    base = klass.partition("/")[0]
+    base = base_of(klass)
     found = [(base, CLASS_STRENGTH)]
     if klass != base:
         found.append((klass, CLASS_STRENGTH))

@@ -61,9 +61,8 @@ def weigh(
     options: list[Option] = []
     best: list[float] = []
     prompt = asked(request) if request.prefix else None
-    tokens, output_tokens = request.prompt_tokens, length.expected_tokens * request.completions
     dollar = 1.0 + request.budget_price
-    for cost_usd, _, model in sorted([(m.cost.usd_least(tokens, output_tokens), m.name, m) for m in models]):
+    for cost_usd, _, model in cheapest_first(request, models, length):
         if len(best) == keep and worth - dollar * cost_usd < best[0]:
             break
         base = model.base(request, length, now_s, prompt)
@@ -73,6 +72,14 @@ def weigh(
         if keep is not None:
             heappush(best, usd) if len(best) < keep else heappushpop(best, usd)
     return options
+
+
+def cheapest_first(
+    request: Request, models: list[EndpointModel], length: Length
+) -> list[tuple[float, str, EndpointModel]]:
+    """What each costs at least, its name, and itself."""
+    tokens, output_tokens = request.prompt_tokens, length.expected_tokens * request.completions
+    return sorted([(model.cost.usd_least(tokens, output_tokens), model.name, model) for model in models])
 
 
 def weigh_handovers(

@@ -68,11 +68,13 @@ class Router:
             return self._wait_or_refuse(request, reasons, now_s)
         if static:
             return self._static(request, length, models, reasons, now_s)
+        held, own = bool(self._known.waiting.requests), [model for model in models if model.owned]
+        if own and self._known.waiting.behind(request, now_s):
+            return self._wait(request, plan.cheapest_first(request, own, length)[0][1], inf, now_s)
         request = self._known.priced(request, now_s)
         worth = worth_usd(request, length)
-        held = bool(self._known.waiting.requests)
-        for model in models:
-            if model.owned and (held or not self._begins(model, request, length, now_s)):
+        for model in own:
+            if held or not self._begins(model, request, length, now_s):
                 options = plan.weigh(request, models, length, worth, now_s)
                 options += self._handed_over(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
@@ -98,7 +100,7 @@ class Router:
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
         places, displaced = waiting.places(now_s), waiting.displaced(now_s)
         # Where nothing of ours serves one of those that are scheduled, it may be so for those behind them too.
-        without = {r.model for r in waiting.scheduled(now_s) if r.id not in places}
+        without = {r.model for r in waiting.scheduled(now_s).values() if r.id not in places}
         unplaced = [
             r
             for r in held.values()
@@ -429,8 +431,6 @@ class Router:
         place = None
         if request.id in self._known.waiting.requests and own and self._known.waiting.may_wait(request, now_s):
             place = self._known.waiting.places(now_s).get(request.id)
-            if place is None and all(r.id != request.id for r in self._known.waiting.scheduled(now_s)):
-                return self._wait(request, next(iter(own)), inf, now_s)
         if place is None:
             work = item(request, worth, {name: o.base for name, o in own.items()}, elsewhere)
             place = self._known.waiting.place(work, now_s)

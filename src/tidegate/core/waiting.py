@@ -1,7 +1,7 @@
 """Requests that are held: which may wait, and where each would go now."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from math import inf
 from statistics import fmean
 from typing import Final
@@ -14,7 +14,7 @@ from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fair import Standing
 from tidegate.core.handover import Handovers
-from tidegate.core.hold import Item, Place, Pool, item, latest_start_s, schedule
+from tidegate.core.hold import Fit, Item, Place, Pool, fitted, latest_start_s, schedule
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import (
     DecisionOverran,
@@ -29,8 +29,10 @@ from tidegate.core.model import (
     Released,
     Request,
 )
+from tidegate.core.moment import Moment
 from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
+from tidegate.core.prompts import Prompt
 from tidegate.core.shares import GIVEN_S, PATIENCE_SHARE, Shares, flow_of, owed
 from tidegate.core.value import worth_usd
 
@@ -55,10 +57,11 @@ class Waiting:
 
     __slots__ = (
         "_at_s",
-        "_bases",
         "_budgets",
         "_duals",
         "_eligible",
+        "_fits",
+        "_flow_of",
         "_flows",
         "_handovers",
         "_known_lengths",
@@ -66,6 +69,8 @@ class Waiting:
         "_models",
         "_places",
         "_policy",
+        "_prompts",
+        "_scheduled",
         "_shares",
         "_turns",
         "_urgent",
@@ -95,16 +100,20 @@ class Waiting:
         self._budgets, self._shares, self._policy = budgets, shares, policy
         # By model, whose turn is when.
         self._turns: dict[str, dict[str, _Turn]] = {}
-        # By class of a tenant, how many of its requests are held.
+        # By id, what endpoints are asked about.
+        self._prompts: dict[str, Prompt] = {}
+        # By id, whose class of which tenant it is; and how many of that are held.
+        self._flow_of: dict[str, str] = {}
         self._flows: dict[str, int] = {}
         for request in requests.values():
             self._queue(request)
-        # By endpoint and request, what was predicted at one moment: while several are released, most of it stays.
-        self._bases: dict[str, dict[str, Base]] = {}
+        # By endpoint, what was predicted at one moment, by request: while several are released, most of it stays.
+        self._fits: dict[str, tuple[Moment, dict[str, Fit]]] = {}
         self._at_s = 0.0
         # What is believed of their outputs, until another one teaches.
         self._known_lengths: dict[str, Length] = {}
-        # Where they go at one moment, until a fact changes it.
+        # Which of them are looked at at one moment, and where they go, until a fact changes it.
+        self._scheduled: tuple[float, dict[str, Request]] | None = None
         self._places: tuple[float, dict[str, Place]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -156,39 +165,43 @@ class Waiting:
         urgent = self._urgent
         return bool(urgent) and any(now_s - urgent.get(name, -inf) < QUIET_S for name in model.endpoint.models)
 
-    def scheduled(self, now_s: float) -> list[Request]:
+    def scheduled(self, now_s: float) -> dict[str, Request]:
         """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
-        found: list[Request] = []
-        for turns in self._turns.values():
-            names = list(turns)
-            if len(names) > SCHEDULED_MAX:
-                names = [turn[2] for turn in sorted(turns.values())]
-                past = bisect_left(names, now_s, key=lambda name: turns[name][0])
-                names = self._of_each(names[past:] + names[:past], now_s)
-            found += [self.requests[name] for name in names]
-        return found
+        if self._scheduled is None or self._scheduled[0] != now_s:
+            found: dict[str, Request] = {}
+            for turns in self._turns.values():
+                names = list(turns)
+                if len(names) > SCHEDULED_MAX:
+                    in_order = sorted(turns.values())
+                    past = bisect_left(in_order, now_s, key=lambda turn: turn[0])
+                    names = self._of_each(in_order[past:] + in_order[:past], now_s)
+                found.update({name: self.requests[name] for name in names})
+            self._scheduled = now_s, found
+        return self._scheduled[1]
 
-    def _of_each(self, names: list[str], now_s: float) -> list[str]:
+    def _of_each(self, turns: list[_Turn], now_s: float) -> list[str]:
         """As many of them as are scheduled: of each tenant as many, first of who has had least; and of each class some
         that are late or were promised nothing, once they have waited for long."""
+        names = [name for _, _, name in turns]
         if len(self._flows) < 2:
             return names[:SCHEDULED_MAX]
-        names = self._in_turn(names, now_s, lambda request: request.key)
+        came_s, requests = self._came_s(now_s), self.requests
+        past = {name for end_s, at_s, name in turns if at_s <= came_s and (end_s <= now_s or end_s == inf)}
+        names = self._in_turn(names, {name: requests[name].key for name in names}, now_s)
         found, others = names[: SCHEDULED_MAX - REST_SEATS], names[SCHEDULED_MAX - REST_SEATS :]
-        waited = [name for name in others if self._is_owed(self.requests[name], now_s)]
-        seated = set(self._in_turn(waited, now_s, flow_of)[:REST_SEATS])
+        waited = [name for name in others if name in past]
+        seated = set(self._in_turn(waited, self._flow_of, now_s)[:REST_SEATS])
         return (found + sorted(seated) + [name for name in others if name not in seated])[:SCHEDULED_MAX]
 
-    def _is_owed(self, request: Request, now_s: float) -> bool:
-        """Whether it is late or was promised nothing, and has waited for long."""
-        end_s = ends_s(request)
-        return (end_s <= now_s or end_s == inf) and request.arrived_s <= self._came_s(now_s)
-
-    def _in_turn(self, names: list[str], now_s: float, of: Callable[[Request], str]) -> list[str]:
+    def _in_turn(self, names: list[str], kind_of: Mapping[str, str], now_s: float) -> list[str]:
         """One of each kind after the other, in rounds; first of who has had least."""
         kinds: dict[str, list[str]] = {}
         for name in names:
-            kinds.setdefault(of(self.requests[name]), []).append(name)
+            kind = kind_of[name]
+            if kind in kinds:
+                kinds[kind].append(name)
+            else:
+                kinds[kind] = [name]
         if len(kinds) < 2:
             return names
         order = sorted(kinds, key=lambda kind: (*self._had(self.requests[kinds[kind][0]], now_s), kind))
@@ -206,9 +219,18 @@ class Waiting:
     def places(self, now_s: float) -> dict[str, Place]:
         """Where each of those that are scheduled goes, by id. Whom nothing of ours can serve has no place."""
         if self._places is None or self._places[0] != now_s:
-            items = self._items(self.scheduled(now_s), now_s)
+            items = self._items(self.scheduled(now_s).values(), now_s)
             self._places = now_s, self._schedule(items, self._pools(now_s), now_s, fairly=len(self._flows) > 1)
         return self._places[1]
+
+    def behind(self, request: Request, now_s: float) -> bool:
+        """Whether it is held behind more than are scheduled, and may wait on."""
+        return (
+            request.id in self.requests
+            and self.may_wait(request, now_s)
+            and request.id not in self.scheduled(now_s)
+            and request.id not in self.places(now_s)
+        )
 
     def place(self, work: Item, now_s: float) -> Place:
         """Where one goes beside them, whether it waits already or not; behind more than are scheduled, it goes behind
@@ -216,7 +238,7 @@ class Waiting:
         request = work.request
         fairly = bool(self._flows) and self._flows.keys() != {flow_of(request)}
         before = self._before(request, fairly=fairly)
-        others = self._items([one for one in self.scheduled(now_s) if one.id != request.id], now_s)
+        others = self._items([one for one in self.scheduled(now_s).values() if one.id != request.id], now_s)
         if before <= SCHEDULED_MAX:
             return self._schedule([work, *others], self._pools(now_s), now_s, fairly=fairly)[request.id]
         pools = self._pools(now_s)
@@ -260,7 +282,7 @@ class Waiting:
             came_s=self._came_s(now_s),
         )
 
-    def _items(self, requests: list[Request], now_s: float) -> list[Item]:
+    def _items(self, requests: Iterable[Request], now_s: float) -> list[Item]:
         """Those of them as the schedule sees them that something of ours can serve."""
         items = []
         for request in requests:
@@ -268,7 +290,7 @@ class Waiting:
             own = self._own(request, length, now_s)
             if own:
                 priced = self._budgets.priced(self._duals.priced(request, now_s))
-                items.append(item(priced, worth_usd(priced, length), own))
+                items.append(fitted(priced, worth_usd(priced, length), own))
         return items
 
     def _pools(self, now_s: float) -> dict[str, Pool]:
@@ -292,31 +314,33 @@ class Waiting:
                 self._known_lengths[request.id] = length
         return length
 
-    def _own(self, request: Request, length: Length, now_s: float) -> dict[str, Base]:
+    def _own(self, request: Request, length: Length, now_s: float) -> dict[str, Fit]:
         """What it would take at each of our own that it may wait for."""
         if now_s != self._at_s:
-            self._bases.clear()
+            self._fits.clear()
             self._at_s = now_s
-        own: dict[str, Base] = {}
+        own: dict[str, Fit] = {}
         for model in self._eligible.own(request, length, now_s):
-            known = self._bases.get(model.name)
+            known = self._fits.get(model.name)
             if known is None:
-                known = self._bases[model.name] = {}
-            base = known.get(request.id)
-            if base is None:
-                prompt = asked(request) if request.prefix else None
-                base = known[request.id] = model.base(request, length, now_s, prompt)
-            own[model.name] = base
+                known = self._fits[model.name] = model.moment(now_s), {}
+            moment, fits = known
+            fit = fits.get(request.id)
+            if fit is None:
+                base = model.base(request, length, now_s, self._prompts[request.id], moment)
+                fit = fits[request.id] = Fit(request, base)
+            own[model.name] = fit
         return own
 
     def _elsewhere(self, request: Request, now_s: float) -> list[tuple[float, str]]:
         """What it would be worth at each endpoint that is not ours, best first."""
         length = self._length(request)
-        models, _ = self._eligible.now(request, length, now_s)
-        others = [m for m in models if not m.owned]
+        others = self._eligible.others(request, length, now_s)
         worth = worth_usd(request, length)
         options = plan.weigh(request, others, length, worth, now_s)
-        if handovers := self._handovers.now(request, models, now_s):
+        if self._handovers.models:
+            models = others + self._eligible.own(request, length, now_s)
+            handovers = self._handovers.now(request, models, now_s)
             options += plan.weigh_handovers(request, handovers, length, worth, now_s)
         return plan.best_first(options)
 
@@ -333,13 +357,14 @@ class Waiting:
         if request.id not in self.requests:
             self.requests[request.id] = request
             self._queue(request)
-        for known in self._bases.values():
-            known.pop(request.id, None)
+        for _, fits in self._fits.values():
+            fits.pop(request.id, None)
         self._known_lengths.pop(request.id, None)
 
     def _queue(self, request: Request) -> None:
         self._turns.setdefault(request.model, {})[request.id] = _turn(request)
-        flow = flow_of(request)
+        self._prompts[request.id] = asked(request)
+        flow = self._flow_of[request.id] = flow_of(request)
         self._flows[flow] = self._flows.get(flow, 0) + 1
 
     def release(self, request_id: str) -> Request | None:
@@ -350,7 +375,8 @@ class Waiting:
             del turns[request_id]
             if not turns:
                 del self._turns[request.model]
-            flow = flow_of(request)
+            del self._prompts[request_id]
+            flow = self._flow_of.pop(request_id)
             self._flows[flow] -= 1
             if not self._flows[flow]:
                 del self._flows[flow]
@@ -359,16 +385,16 @@ class Waiting:
 
     def forget(self, fact: Observation) -> None:
         """A fact is about to be taken in: predictions that it may change count no more, though no time has passed."""
-        self._places = None
+        self._scheduled = self._places = None
         if isinstance(fact, Ended):
             # It tells of lengths, too.
             self._known_lengths.clear()
-            self._bases.clear()
-        elif self._bases and not isinstance(
+            self._fits.clear()
+        elif self._fits and not isinstance(
             fact, Held | Released | Judged | Drawn | Overrides | DecisionOverran | ModelFailed
         ):
             # Those are not about how long anything takes.
-            self._bases.pop(fact.endpoint, None)
+            self._fits.pop(fact.endpoint, None)
 
 
 def _behind(pool: Pool, count: int, bases: list[Base], now_s: float) -> Pool:
