@@ -13,6 +13,7 @@ from bench.gateway import free_ports
 
 from tests.courier.harness import HOST
 from tests.live.couriers import Real, real
+from tests.live.stack import get_any
 from tidegate.clock import Clock
 from tidegate.core.model import Line
 from tidegate.http.client import Origin, Pool, fetch
@@ -106,6 +107,10 @@ class Handing:
         messages = [{"role": "user", "content": text}]
         asked = {"messages": messages, "max_tokens": tokens, "temperature": 0, "cache_prompt": True}
         return (await _posted(self.home.engines["b"].port, asked))[1]
+
+    async def state(self) -> Any:
+        """`/api/state`."""
+        return await get_any(self.admin, b"/api/state")
 
     def lines(self) -> list[Line]:
         return list(read(self.folder / "journal"))

@@ -37,6 +37,9 @@ def test_a_long_prompt_is_computed_at_the_rack_and_decoded_at_home(tmp_path: Pat
             again, hit = await gateway.chat(TEXT, stream=stream)
             assert again[b"x-tidegate-endpoint"] == b"laptop", "it is cached at home now"
             assert _text(said, stream=stream) == _text(hit, stream=stream), "as from a cache of its own"
+            told = (await gateway.state())["handovers"]["rack>laptop"]
+            assert (told["breaker"], told["one_model"], told["under_way"]) == ("closed", True, 0)
+            assert 0.5 < told["sent_to_declared"] < 2.0
         facts = gateway.facts()
         plans = [fact.plan for fact in facts if isinstance(fact, Decision)]
         assert isinstance(plans[0][0], Prefill)

@@ -290,6 +290,11 @@ class Router:
         """The endpoints that compute prompts for others, and these."""
         return self._known.handovers.ends
 
+    @property
+    def handovers(self) -> Collection[HandoverModel]:
+        """All of them, to read."""
+        return self._known.handovers.models.values()
+
     def handover(self, source: str, target: str) -> HandoverModel | None:
         """The handover between two endpoints, to read; None if it is gone."""
         return self._known.handovers.of(source, target)

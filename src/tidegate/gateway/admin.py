@@ -7,6 +7,7 @@ from math import inf
 import msgspec
 
 from tidegate.config.secret import Secret
+from tidegate.core.handover import HandoverModel
 from tidegate.core.memory import Memory
 from tidegate.core.model import RequestClass
 from tidegate.core.others import Others
@@ -196,6 +197,7 @@ class Admin:
             "budget": (spent := self._spent()),
             "budget_prices": {} if spent is None else {c.name: p for c, p in self._prices(spent).items()},
             "targets": self._targets(),
+            "handovers": {one.name: _handover(one, now_s) for one in dispatch.router.handovers},
             "hedging": {
                 "left_usd": dispatch.router.hedge_left_usd,
                 "price": price if (price := dispatch.router.hedge_price) < inf else None,
@@ -235,6 +237,20 @@ def _warm_up(warm_up: WarmUp, now_s: float) -> dict[str, float | bool]:
         "under_way": warm_up.sent is not None,
         "not_for_s": max(0.0, warm_up.not_before_s - now_s),
         "missed_usd": warm_up.missed_usd,
+    }
+
+
+def _handover(one: HandoverModel, now_s: float) -> dict[str, object]:
+    """What is on its way, how quick the link is believed to be, and how large KV caches are against what is declared."""
+    state = one.state
+    return {
+        "breaker": state.breaker.state,
+        "breaker_open_for_s": max(0.0, state.breaker.open_until_s - now_s),
+        "one_model": one.source.is_one_with(one.target),
+        "under_way": len(state.under_way),
+        "bytes_per_s": one.network.upload_bytes_per_s,
+        "sent_bytes": state.sent_bytes,
+        "sent_to_declared": state.sent_bytes / state.declared_bytes if state.declared_bytes else None,
     }
 
 
