@@ -6,9 +6,10 @@ A prompt is prefilled by one of the `remote` instances, and its KV cache crosses
 other way. Nothing queues here: rates are what is never reached, and times to first token are those of an idle system.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from itertools import accumulate
 from math import erf, exp, inf, log, sqrt
 from typing import Final
 
@@ -225,14 +226,15 @@ class _Relaxed:
         saved = [_ratio(here, away) for here, away in zip(local, both, strict=True)]
         order = sorted(range(len(both)), key=lambda i: (-saved[i], -i))
         shares = _filled(order, local, both, both)
-        least = min([saved[i] for i in order if shares[i] > 0.0], default=saved[order[0]])
         kept = [1.0 - share for share in shares]
+        # In seconds of an instance, of which there may be none whose time anything would save.
+        worth = _marginal(order, shares, saved) * pools.prefill if pools.prefill > 0.0 else 0.0
         return _Bounded(
             per_s=min(_rate(shares, both), _rate(kept, local)),
             prices=Prices(
                 local=1.0,
-                remote=_ratio(least * weight * pools.prefill, pools.remote),
-                link=_ratio(least * (1.0 - weight) * pools.prefill, pools.link_bytes_per_s),
+                remote=_ratio(worth * weight, pools.remote),
+                link=_ratio(worth * (1.0 - weight), pools.link_bytes_per_s),
             ),
             remote_heavier=_rate(shares, self._remote) < _rate(shares, self._link),
         )
@@ -284,12 +286,9 @@ def ttft_s(model: Model, bins: Sequence[Bin], shares: Sequence[float]) -> tuple[
     """Mean and 90th percentile of the seconds of prefill: times to first token where nothing waits."""
     here = [(model.local_s.at(one.tokens), one.share * (1.0 - s)) for one, s in zip(bins, shares, strict=True)]
     away = [(model.remote_s.at(one.tokens), one.share * s) for one, s in zip(bins, shares, strict=True)]
-    below, seconds = 0.0, 0.0
-    for seconds, share in sorted(here + away):
-        below += share
-        if below >= 0.9:
-            break
-    return sum([each * share for each, share in here + away]), seconds
+    below = list(accumulate(share for _, share in sorted(here + away)))
+    p90_s = sorted(here + away)[min(bisect_left(below, 0.9), len(below) - 1)][0]
+    return sum([seconds * share for seconds, share in here + away]), p90_s
 
 
 # --- arithmetic ---------------------------------------------------------------------------------------------------
@@ -321,6 +320,14 @@ def _filled(order: Sequence[int], local: Loads, remote: Loads, link: Loads) -> l
             break
         here, there, across = here - local[i], there + remote[i], across + link[i]
     return shares
+
+
+def _marginal(order: Sequence[int], shares: Sequence[float], saved: Loads) -> float:
+    """What is saved by the last that is sent away. Lengths are spread over a bin: it lies between those beside it."""
+    last = max([place for place, i in enumerate(order) if shares[i] > 0.0], default=0)
+    part, middle = shares[order[last]], saved[order[last]]
+    beside = saved[order[min(max(last - 1 if part < 0.5 else last + 1, 0), len(order) - 1)]]
+    return middle if middle == beside else middle + (beside - middle) * abs(part - 0.5)
 
 
 def _rate(shares: Sequence[float], loads: Loads) -> float:
