@@ -50,6 +50,8 @@ CHANGES_PREFILL = 3
 """Of the local nodes: the paper's split, with which no link leaves the rest to decoding."""
 NEAR, AT_ONCE = 0.95, 64
 """Near saturation: a share of what the fluid model can serve in that phase. Saturating: as many always wait."""
+STATIC = 9
+"""Thresholds and random splits that are tried, from the best of the slowest link to that of the fastest."""
 REVERSAL = 0.25
 """A threshold has turned round where it has come back by more than this from the farthest that it was since it turned
 last. Looked at each second, of the threshold that prices alone make."""
