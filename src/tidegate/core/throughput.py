@@ -308,13 +308,12 @@ def _loads(model: Model, bins: Sequence[Bin], pools: Pools) -> tuple[Loads, Load
 
 def _filled(order: Sequence[int], local: Loads, remote: Loads, link: Loads) -> list[float]:
     """Bins are sent away in this order until local prefill is no busier than what they go through."""
-    shares = [0.0] * len(local)
     here, there, across = sum(local), 0.0, 0.0
+    if here == inf:
+        return [1.0] * len(local)
+    shares = [0.0] * len(local)
     for i in order:
-        if here == inf:
-            part = 1.0
-        else:
-            part = min(_ratio(here - there, local[i] + remote[i]), _ratio(here - across, local[i] + link[i]))
+        part = min(_ratio(here - there, local[i] + remote[i]), _ratio(here - across, local[i] + link[i]))
         shares[i] = min(max(part, 0.0), 1.0)
         if part < 1.0:
             break
