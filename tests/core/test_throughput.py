@@ -66,7 +66,7 @@ def test_the_rate_is_that_of_the_busiest_pool() -> None:
 def test_the_long_ones_are_sent_away_and_chance_does_worse() -> None:
     found = threshold(MODEL, BINS, POOLS)
     # With the long ones, which take half of 3 s over three instances, as busy as with the short ones here.
-    assert found.shares == (pytest.approx(0.0), 1.0)
+    assert found.shares == pytest.approx((0.0, 1.0))
     assert found.per_s == pytest.approx(2.0)
     assert fluid(MODEL, BINS, POOLS)[0] == pytest.approx(2.0)
     # Five seconds here, or 1.75 over three there.

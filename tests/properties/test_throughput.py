@@ -1,5 +1,6 @@
 """Laws of the throughput model: more never serves less, no rule exceeds the bound, and bins have no order."""
 
+from collections.abc import Callable, Sequence
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from tidegate.core.model import replace
 from tidegate.core.throughput import (
     Bin,
     Curve,
+    Flow,
     Model,
     Pools,
     beyond,
@@ -37,14 +39,21 @@ pools = st.builds(
     link_bytes_per_s=some,
 )
 factors = st.floats(1.0, 10.0)
-RATES = (
-    lambda *given: everything(*given).per_s,
-    lambda *given: nothing(*given).per_s,
-    lambda *given: beyond(*given, 5_000.0).per_s,
-    lambda *given: random_split(*given).per_s,
-    lambda *given: threshold(*given).per_s,
-    lambda *given: fluid(*given)[0],
-)
+
+
+def _beyond(model: Model, bins: Sequence[Bin], there: Pools) -> float:
+    return beyond(model, bins, there, 5_000.0).per_s
+
+
+def _fluid(model: Model, bins: Sequence[Bin], there: Pools) -> float:
+    return fluid(model, bins, there)[0]
+
+
+def _of(rule: Callable[[Model, Sequence[Bin], Pools], Flow]) -> Callable[[Model, Sequence[Bin], Pools], float]:
+    return lambda model, bins, there: rule(model, bins, there).per_s
+
+
+RATES = (*map(_of, (everything, nothing, random_split, threshold)), _beyond, _fluid)
 
 
 def curve(values: list[float]) -> Curve:
