@@ -94,6 +94,6 @@ def test_nothing_grows_and_all_stays_finite(seed: int) -> None:
         gain_s = path.gain_s(one, Backlog(draw.random(), draw.random(), 1e9 * draw.random()), now_s)
         assert isfinite(gain_s)
     assert not fault(path)
-    assert len(path.link) <= SAMPLES_MAX
+    assert len(path.link.uploads) <= SAMPLES_MAX
     assert len(path.came) == BINS
     assert len(msgspec.json.encode(path)) < 10_000

@@ -10,6 +10,7 @@ changed. What a second of anyone's is worth to others follows how busy the pools
 """
 
 from bisect import insort
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -18,8 +19,8 @@ import msgspec
 from tidegate.core.bins import BINS, bin_of
 from tidegate.core.model import replace
 from tidegate.core.network import SAMPLES_MAX, UPLOAD_SIGMA, level
-from tidegate.core.state import Sample
-from tidegate.core.throughput import Bin, Bound, Curve, Model, Pools, Prices, counted, fluid, split, threshold
+from tidegate.core.state import Network, Sample
+from tidegate.core.throughput import Bin, Bound, Curve, Model, Pools, Prices, bound, counted, fluid, split, threshold
 
 # What came counts half as much after so long: long enough for a hundred long prompts, and short against the hours of
 # a day.
@@ -82,7 +83,8 @@ class Path(msgspec.Struct, kw_only=True):
     """What is known of one path: all that decisions follow from, as JSON.
 
     By length, as in `core/bins`: how many came, and the sums of their tokens and of what they take, which fade as often
-    as prices are found. `link` has the last rates at which caches crossed, and `link_bytes_per_s` is what they come to.
+    as prices are found. `link` has the last rates at which caches crossed, as uploads, and `link_bytes_per_s` is what
+    they come to.
     """
 
     pools: Pools
@@ -96,7 +98,7 @@ class Path(msgspec.Struct, kw_only=True):
     kv_bytes: list[float]
     recent: float
     recent_s: float
-    link: list[Sample]
+    link: Network
     link_bytes_per_s: float
     solved_bytes_per_s: float
     solved_s: float
@@ -119,15 +121,16 @@ class Path(msgspec.Struct, kw_only=True):
         """So many bytes have crossed the link, which carried nothing else of ours in these seconds."""
         self.settle(now_s)
         if kv_bytes > 0.0 and 0.0 < seconds < inf:
-            insort(self.link, Sample(now_s, kv_bytes / seconds))
-            del self.link[:-SAMPLES_MAX]
-            self.link_bytes_per_s = level(self.link, self.pools.link_bytes_per_s, UPLOAD_SIGMA, 0.0).value
+            rates = self.link.uploads
+            insort(rates, Sample(now_s, kv_bytes / seconds))
+            del rates[:-SAMPLES_MAX]
+            self.link_bytes_per_s = level(rates, self.pools.link_bytes_per_s, UPLOAD_SIGMA, 0.0).value
 
     def told(self, pools: Pools, now_s: float) -> None:
         """There are other instances now, or another link, of which this is declared."""
         self.settle(now_s)
         self.pools = pools
-        self.link_bytes_per_s = level(self.link, pools.link_bytes_per_s, UPLOAD_SIGMA, 0.0).value
+        self.link_bytes_per_s = level(self.link.uploads, pools.link_bytes_per_s, UPLOAD_SIGMA, 0.0).value
         self._solve(now_s)
 
     def settle(self, now_s: float) -> None:
@@ -191,8 +194,8 @@ class Path(msgspec.Struct, kw_only=True):
             return None
         model, bins = self._model(), self._bins()
         now = replace(self.pools, link_bytes_per_s=self.link_bytes_per_s)
-        best = split(round(now.prefill + now.decode), now, lambda pools: fluid(model, bins, pools)[0])
-        per_s, per_s_now = fluid(model, bins, best)[0], fluid(model, bins, now)[0]
+        best = split(round(now.prefill + now.decode), now, partial(bound, model, bins))
+        per_s, per_s_now = bound(model, bins, best), bound(model, bins, now)
         if per_s < (1.0 + WORTHWHILE) * per_s_now:
             best, per_s = now, per_s_now
         flow = threshold(model, bins, best)
@@ -212,7 +215,8 @@ class Path(msgspec.Struct, kw_only=True):
 
     def _rate(self, backlog: Backlog, now_s: float) -> float:
         """Bytes a second of the link. What was found long ago does not keep anyone from trying again."""
-        if self.link and not backlog.link_bytes and now_s - self.link[-1].at_s > LOOK_S:
+        rates = self.link.uploads
+        if rates and not backlog.link_bytes and now_s - rates[-1].at_s > LOOK_S:
             return max(self.pools.link_bytes_per_s, self.link_bytes_per_s)
         return self.link_bytes_per_s
 
@@ -246,7 +250,7 @@ def fresh(pools: Pools, now_s: float) -> Path:
         kv_bytes=[0.0] * BINS,
         recent=0.0,
         recent_s=LOAD_HALF_LIFE_S,
-        link=[],
+        link=Network(),
         link_bytes_per_s=pools.link_bytes_per_s,
         solved_bytes_per_s=pools.link_bytes_per_s,
         solved_s=now_s,
@@ -257,9 +261,15 @@ def fresh(pools: Pools, now_s: float) -> Path:
 def fault(path: Path) -> str:
     """What is wrong with one that was written down, empty where nothing is."""
     sums = (path.came, path.tokens, path.local_s, path.remote_s, path.kv_bytes)
-    if any(len(one) != BINS for one in sums) or len(path.link) > SAMPLES_MAX:
+    found = [sample.value for sample in path.link.uploads]
+    if any(len(one) != BINS for one in sums) or len(found) > SAMPLES_MAX:
         return f"of a path have more or less than {BINS} lengths, or more than {SAMPLES_MAX} rates"
-    rates = (path.link_bytes_per_s, path.solved_bytes_per_s, path.recent_s, *[sample.value for sample in path.link])
+    rates = (
+        path.link_bytes_per_s,
+        path.solved_bytes_per_s,
+        path.recent_s,
+        *[sample.value for sample in path.link.uploads],
+    )
     if not all(0.0 < each < inf for each in rates):
         return "of a path have rates that cannot be"
     prices = path.prices.local, path.prices.remote, path.prices.link, path.best_per_s, path.recent

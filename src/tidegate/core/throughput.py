@@ -200,6 +200,11 @@ def fluid(model: Model, bins: Sequence[Bin], pools: Pools) -> tuple[float, Price
     return min(best.per_s, pools.decode * pools.decode_per_s), best.prices
 
 
+def bound(model: Model, bins: Sequence[Bin], pools: Pools) -> float:
+    """The rate alone."""
+    return fluid(model, bins, pools)[0]
+
+
 class _Bounded(msgspec.Struct, frozen=True):
     """What is best with one weight, and whether it uses more of remote instances than of the link."""
 
