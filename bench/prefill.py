@@ -5,7 +5,7 @@
 `model`: Table 6 of Prefill-as-a-Service (arXiv 2604.15039) by `core/throughput`, other links, and models whose KV cache
 is larger. `sustained`: the highest rate at which the 90th percentile of time to first token stays within a bound, found
 by bisection, for each link and rule. The simple rules know the link, and have their knobs and their split of local
-nodes in hindsight, the best on all seeds; ours has the split that the fluid model advises, and finds out the rest.
+nodes in hindsight, the best on all seeds; ours has the split that it advises, and finds out the rest.
 `changes`: what is served, against the fluid model, while the link changes, with every knob in hindsight again.
 """
 

@@ -13,6 +13,7 @@ from bench import prefill_settings as settings
 from bench.prefill_model import bins, model, pools, shortest
 from bench.prefill_rules import Chosen, Everything, Gated, Longer, Ours
 from tidegate.core import throughput
+from tidegate.core.offload import advised
 from tidegate.core.throughput import Pools, fluid, split
 from tidegate.sim.chance import Chance
 from tidegate.sim.prefill import Link, Rule, Site, open_loop
@@ -114,14 +115,19 @@ def knobs(link_gbps: float) -> list[Knob]:
     def best(per_s: Callable[[Pools], float]) -> int:
         return round(split(settings.NODES, start, per_s).prefill)
 
-    advised = best(lambda one: fluid(model(), bins(), one)[0])
-    splits = sorted({advised, best(lambda one: throughput.random_split(model(), bins(), one).per_s)})
+    ours = round(advised(model(), bins(), start).prefill)
+    # Where a random split or a threshold would serve most if nothing queued, and where ours are.
+    fluids = (
+        lambda one: throughput.random_split(model(), bins(), one).per_s,
+        lambda one: fluid(model(), bins(), one)[0],
+    )
+    splits = sorted({ours, *(best(per_s) for per_s in fluids)})
     return [
-        Knob(OURS, advised),
-        Knob(SOONEST, advised),
+        Knob(OURS, ours),
+        Knob(SOONEST, ours),
         Knob(NAIVE, best(lambda one: throughput.everything(model(), bins(), one).per_s)),
         *(Knob(rule, prefill, share) for rule in (RANDOM, LENGTH) for prefill in splits for share in settings.SHARES),
-        *(Knob(GATE, advised, share, wait_s) for share in settings.SHARES[1::2] for wait_s in settings.GATES_S),
+        *(Knob(GATE, ours, share, wait_s) for share in settings.SHARES[1::2] for wait_s in settings.GATES_S),
     ]
 
 

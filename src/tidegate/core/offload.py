@@ -10,6 +10,7 @@ changed. What a second of anyone's is worth to others follows how busy the pools
 """
 
 from bisect import insort
+from collections.abc import Sequence
 from functools import partial
 from math import inf
 from typing import Final
@@ -20,7 +21,7 @@ from tidegate.core.bins import BINS, bin_of
 from tidegate.core.model import replace
 from tidegate.core.network import SAMPLES_MAX, UPLOAD_SIGMA, level
 from tidegate.core.state import Network, Sample
-from tidegate.core.throughput import Bin, Bound, Curve, Model, Pools, Prices, bound, counted, fluid, split, threshold
+from tidegate.core.throughput import Bin, Bound, Curve, Model, Pools, Prices, counted, fluid, split, threshold
 
 # What came counts half as much after so long: long enough for a hundred long prompts, and short against the hours of
 # a day.
@@ -40,6 +41,9 @@ BUSY_MAX: Final = 16.0
 LOOK_S: Final = 60.0
 # Fewer than this of a length came so long ago that they are gone.
 SEEN: Final = 0.001
+# How full pools may be: prompts differ by a factor of a thousand and instances are few, so that prefill queues long
+# before it is full; slots to decode are many, and each is taken for about as long.
+PREFILL_FULL, DECODE_FULL = 0.9, 0.97
 # Nodes are moved for no less: it takes minutes, in which they serve nobody.
 WORTHWHILE: Final = 0.02
 
@@ -63,8 +67,8 @@ class Backlog(msgspec.Struct, frozen=True, gc=False):
 class Advice(msgspec.Struct, frozen=True, kw_only=True):
     """How local nodes should be split between prefill and decode, with what that is derived from.
 
-    Rates are the most that can be served, of prompts as they come; `asked_per_s` do. With the advised split, `bound` is
-    what bounds that, and prompts beyond `threshold_tokens` are sent away.
+    Rates are what can be served with room for queues, of prompts as they come; `asked_per_s` do. With the advised
+    split, `bound` is what bounds that, and prompts beyond `threshold_tokens` are sent away.
     """
 
     prefill: int
@@ -194,8 +198,8 @@ class Path(msgspec.Struct, kw_only=True):
             return None
         model, bins = self._model(), self._bins()
         now = replace(self.pools, link_bytes_per_s=self.link_bytes_per_s)
-        best = split(round(now.prefill + now.decode), now, partial(bound, model, bins))
-        per_s, per_s_now = bound(model, bins, best), bound(model, bins, now)
+        best = advised(model, bins, now)
+        per_s, per_s_now = roomy(model, bins, best), roomy(model, bins, now)
         if per_s < (1.0 + WORTHWHILE) * per_s_now:
             best, per_s = now, per_s_now
         flow = threshold(model, bins, best)
@@ -235,6 +239,17 @@ class Path(msgspec.Struct, kw_only=True):
     def _seen(self) -> list[int]:
         """The bins in which somebody came lately."""
         return [i for i in range(BINS) if self.came[i] > SEEN]
+
+
+def advised(model: Model, bins: Sequence[Bin], pools: Pools) -> Pools:
+    """The pools with the best split of their local nodes, where each has room for queues."""
+    return split(round(pools.prefill + pools.decode), pools, partial(roomy, model, bins))
+
+
+def roomy(model: Model, bins: Sequence[Bin], pools: Pools) -> float:
+    """Requests a second that keep no pool fuller than it may be."""
+    prefilled_per_s, _ = fluid(model, bins, replace(pools, decode=inf))
+    return min(PREFILL_FULL * prefilled_per_s, DECODE_FULL * pools.decode * pools.decode_per_s)
 
 
 def fresh(pools: Pools, now_s: float) -> Path:

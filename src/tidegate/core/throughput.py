@@ -200,11 +200,6 @@ def fluid(model: Model, bins: Sequence[Bin], pools: Pools) -> tuple[float, Price
     return min(best.per_s, pools.decode * pools.decode_per_s), best.prices
 
 
-def bound(model: Model, bins: Sequence[Bin], pools: Pools) -> float:
-    """The rate alone."""
-    return fluid(model, bins, pools)[0]
-
-
 class _Bounded(msgspec.Struct, frozen=True):
     """What is best with one weight, and whether it uses more of remote instances than of the link."""
 
@@ -248,20 +243,17 @@ class _Relaxed:
 def split(nodes: int, pools: Pools, per_s: Callable[[Pools], float]) -> Pools:
     """The pools with the best split of so many local nodes between prefill and decode, for a rule's rate.
 
-    More prefill never lowers what the other pools allow, and more decode never what decode does: so the best is beside
-    where the two meet. At least one decodes.
+    With each node that prefills, what all but decode allow rises, and what decode does falls: so the less of the two
+    rises up to the best split and falls from there. Of splits as good the one with more decode; at least one decodes.
     """
     low, high = 0, nodes - 1
     while low < high:
         middle = (low + high) // 2
-        tried = _divided(nodes, pools, middle)
-        if per_s(tried) < tried.decode * tried.decode_per_s:
+        if per_s(_divided(nodes, pools, middle + 1)) > per_s(_divided(nodes, pools, middle)):
             low = middle + 1
         else:
             high = middle
-    # Of equal ones the one with more decode, which keeps room for answers that are longer than usual.
-    near = [_divided(nodes, pools, prefill) for prefill in (max(low - 1, 0), low)]
-    return max(near, key=per_s)
+    return _divided(nodes, pools, low)
 
 
 def _divided(nodes: int, pools: Pools, prefill: int) -> Pools:

@@ -94,8 +94,8 @@ class Prefill:
     def __init__(self, site: Site, rule: Rule, loop: Loop, served: Callable[[Served], None]) -> None:
         self._site, self._rule, self._loop, self._served = site, rule, loop, served
         self._wire = Wire(site.link.rates)
-        # When instances and slots are free, heaps: the first one is the next.
-        self._here, self._there = [0.0] * site.prefill, [0.0] * site.remote
+        # When instances and slots are free, heaps: the first one is the next. Where there is none, never.
+        self._here, self._there = [0.0] * site.prefill or [inf], [0.0] * site.remote or [inf]
         self._slots = [0.0] * site.slots
         # Of what was sent away and has not crossed.
         self._bytes = 0.0
