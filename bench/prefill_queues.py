@@ -11,15 +11,16 @@ from scipy.stats import t as student
 
 from bench import prefill_settings as settings
 from bench.prefill_model import bins, model, pools, shortest
-from bench.prefill_rules import Chosen, Everything, Gated, Longer, Ours
+from bench.prefill_rules import Chosen, Drifting, Everything, Gated, Longer, Ours
 from tidegate.core import throughput
 from tidegate.core.offload import advised
 from tidegate.core.throughput import Pools, fluid, split
 from tidegate.sim.chance import Chance
 from tidegate.sim.prefill import Link, Rule, Site, open_loop
 
-OURS, SOONEST, RANDOM, LENGTH, GATE, NAIVE = "ours", "soonest", "random split", "threshold", "threshold, gate", "naive"
-RULES = (OURS, SOONEST, LENGTH, GATE, RANDOM, NAIVE)
+OURS, SOONEST, DRIFT, NAIVE = "ours", "soonest", "queues as prices", "naive"
+RANDOM, LENGTH, GATE = "random split", "threshold", "threshold, gate"
+RULES = (OURS, SOONEST, DRIFT, LENGTH, GATE, RANDOM, NAIVE)
 Makes = Callable[[Random], Rule]
 
 
@@ -126,6 +127,7 @@ def knobs(link_gbps: float) -> list[Knob]:
         Knob(OURS, ours),
         Knob(SOONEST, ours),
         Knob(NAIVE, best(lambda one: throughput.everything(model(), bins(), one).per_s)),
+        *(Knob(DRIFT, ours, weight) for weight in settings.DRIFTS),
         *(Knob(rule, prefill, share) for rule in (RANDOM, LENGTH) for prefill in splits for share in settings.SHARES),
         *(Knob(GATE, ours, share, wait_s) for share in settings.SHARES[1::2] for wait_s in settings.GATES_S),
     ]
@@ -138,6 +140,8 @@ def makes(knob: Knob, link_gbps: float) -> Makes:
         return lambda _: Ours(model(), there, priced=knob.rule == OURS)
     if knob.rule == NAIVE:
         return lambda _: Everything()
+    if knob.rule == DRIFT:
+        return lambda _: Drifting(model(), there, knob.share)
     if knob.rule == RANDOM:
         share = knob.share * throughput.random_split(model(), bins(), there).shares[0]
         return lambda random: Chosen(share, random)

@@ -60,6 +60,23 @@ class Gated(Fixed):
         return tokens > self._tokens and backlog.remote_s + backlog.link_bytes / self._rate < self._wait_s
 
 
+class Drifting(Fixed):
+    """Queues as prices of what they wait for, beside `weight` times what a prompt gains where nothing waits (drift plus
+    penalty, Neely 2010)."""
+
+    def __init__(self, model: Model, pools: Pools, weight: float) -> None:
+        self._model, self._pools, self._weight = model, pools, weight
+
+    def away(self, tokens: float, backlog: Backlog, now_s: float) -> bool:  # noqa: ARG002 # at any time
+        """See `Rule`."""
+        one, pools = work(self._model, tokens), self._pools
+        cross_s = one.kv_bytes / pools.link_bytes_per_s
+        sooner_s = one.local_s - max(one.remote_s, cross_s)
+        there = backlog.remote_s * one.remote_s / pools.remote
+        across = backlog.link_bytes / pools.link_bytes_per_s * cross_s
+        return self._weight * sooner_s + backlog.local_s * one.local_s / pools.prefill > there + across
+
+
 class Ours:
     """The path's prices; or, without them, wherever the cache is here first (Mooncake, GORGO)."""
 

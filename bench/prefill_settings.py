@@ -42,6 +42,8 @@ SHARES = (0.7, 0.8, 0.9, 1.0, 1.1)
 """Of the fluid model's random split and of its threshold: where the best ones in hindsight are sought."""
 GATES_S = (5.0, 15.0, 45.0)
 """Of remote prefill and link: a threshold holds where what waits there is shorter (Dynamo)."""
+DRIFTS = (0.3, 1.0, 3.0)
+"""How much a prompt's own seconds weigh where queues are prices; added after the rest, with what it is held against."""
 
 CHANGES_GBPS = (100.0, 4.0, 25.0, 2.0)
 PHASE_S, SETTLE_S = 1_800.0, 60.0
