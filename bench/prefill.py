@@ -87,19 +87,22 @@ def main() -> None:
         found = []
         for one in pool.imap(measure, tasks):
             found.append(one)
+            if len(found) % len(settings.LINKS_GBPS):
+                continue
+            # A run that is stopped has written what all links were found to carry by then.
             show_sustained(rates := sustained(found))
-    record(
-        "prefill_holdout" if options.holdout else "prefill",
-        {
-            "seeds": list(seeds),
-            "slowdown_assumed": msgspec.to_builtins(settings.SLOWDOWN),
-            "table6": msgspec.to_builtins(rows),
-            "links": msgspec.to_builtins(by_link),
-            "kv_gain": by_model,
-            "changes": msgspec.to_builtins(made),
-            "sustained": msgspec.to_builtins(rates),
-        },
-    )
+            record(
+                "prefill_holdout" if options.holdout else "prefill",
+                {
+                    "seeds": sorted({task.seed for task, _ in found}),
+                    "slowdown_assumed": msgspec.to_builtins(settings.SLOWDOWN),
+                    "table6": msgspec.to_builtins(rows),
+                    "links": msgspec.to_builtins(by_link),
+                    "kv_gain": by_model,
+                    "changes": msgspec.to_builtins(made),
+                    "sustained": msgspec.to_builtins(rates),
+                },
+            )
 
 
 if __name__ == "__main__":

@@ -212,9 +212,7 @@ def sustained(found: Sequence[tuple[Task, list[tuple[Knob, Measured]]]]) -> list
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float]:
-    """How much more, as a share, and half of the 95 % interval of its mean over seeds (Student's)."""
-    # Where they never keep the bound at any rate, nothing can be said in shares of that.
-    ratios = [one / max(other, 1e-3) - 1.0 for one, other in zip(ours, theirs, strict=True)]
-    if len(ratios) < 2:
-        return mean(ratios), 0.0
-    return mean(ratios), float(student.ppf(0.975, len(ratios) - 1)) * stdev(ratios) / sqrt(len(ratios))
+    """How much more, as a share of their mean, and half of its 95 % interval over seeds (Student's)."""
+    over = [(one - other) / mean(theirs) for one, other in zip(ours, theirs, strict=True)]
+    half = float(student.ppf(0.975, len(over) - 1)) * stdev(over) / sqrt(len(over)) if len(over) > 1 else 0.0
+    return mean(over), half
