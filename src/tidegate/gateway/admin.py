@@ -241,7 +241,7 @@ def _warm_up(warm_up: WarmUp, now_s: float) -> dict[str, float | bool]:
 
 
 def _handover(one: HandoverModel, now_s: float) -> dict[str, object]:
-    """What is on its way, how quick its link is believed to be, and how large what was sent is beside what is declared."""
+    """What is on its way, how quick its link is believed to be, and how large caches are beside what is declared."""
     state = one.state
     return {
         "breaker": state.breaker.state,
