@@ -3,51 +3,52 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.gateway.slots import Slots
+from tidegate.gateway.slots import Slot, Slots
 
 
 def test_who_comes_gets_the_slot_that_has_most_of_its_prompt() -> None:
     slots = Slots(3)
-    first, second = slots.take((1, 2, 3)), slots.take((7, 8))
-    assert {first, second} <= {0, 1, 2}
-    assert first is not None
-    assert second is not None
-    slots.leave(first)
-    slots.leave(second)
-    assert slots.take((7, 8, 9)) == second
-    assert slots.take((1, 2, 4)) == first
+    first, second = taken(slots, (1, 2, 3)), taken(slots, (7, 8))
+    assert first is not second
+    first.leave()
+    second.leave()
+    assert slots.take((7, 8, 9)) is second
+    assert slots.take((1, 2, 4)) is first
 
 
 def test_what_was_used_longest_ago_makes_room_for_what_is_new() -> None:
     slots = Slots(2)
     for prefix in ((1,), (2,)):
-        number = slots.take(prefix)
-        assert number is not None
-        slots.leave(number)
-    again = slots.take((1,))
-    assert again is not None
-    slots.leave(again)
-    assert slots.take((9,)) != again
+        taken(slots, prefix).leave()
+    again = taken(slots, (1,))
+    again.leave()
+    assert slots.take((9,)) is not again
 
 
 def test_there_is_none_where_all_are_taken() -> None:
     slots = Slots(1)
-    assert slots.take(()) == 0
+    first = taken(slots, ())
+    assert first.number == 0
     assert slots.take(()) is None
-    slots.leave(0)
-    assert slots.take(()) == 0
+    first.leave()
+    assert slots.take(()) is first
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60))
 def test_no_slot_is_given_to_two(steps: list[tuple[bool, int]]) -> None:
-    slots, taken = Slots(3), set[int]()
+    slots, had = Slots(3), dict[int, Slot]()
     for comes, number in steps:
         if comes:
             slot = slots.take((number, number + 1))
-            assert (slot is None) == (len(taken) == 3)
+            assert (slot is None) == (len(had) == 3)
             if slot is not None:
-                assert slot not in taken
-                taken.add(slot)
-        elif number in taken:
-            taken.remove(number)
-            slots.leave(number)
+                assert slot.number not in had
+                had[slot.number] = slot
+        elif number in had:
+            had.pop(number).leave()
+
+
+def taken(slots: Slots, prefix: tuple[int, ...]) -> Slot:
+    slot = slots.take(prefix)
+    assert slot is not None
+    return slot

@@ -12,7 +12,7 @@ from bench.gateway import free_ports
 
 from tests.courier.harness import HOST, SECRET
 from tests.live.handing import handing
-from tidegate.core.model import Decision, Ended, Prefill, Shipped
+from tidegate.core.model import Decision, Ended, Prefill, Shipped, Started
 from tidegate.core.replay import replay
 from tidegate.telemetry.reading import read
 
@@ -27,7 +27,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["whole", "streamed"])
 def test_a_long_prompt_is_computed_at_the_rack_and_decoded_at_home(tmp_path: Path, stream: bool) -> None:
     async def main() -> None:
         async with handing(tmp_path) as gateway:
@@ -54,6 +54,7 @@ def test_a_long_prompt_is_computed_at_the_rack_and_decoded_at_home(tmp_path: Pat
     run(main())
 
 
+@pytest.mark.slow
 def test_where_no_courier_answers_the_request_is_served_all_the_same(tmp_path: Path) -> None:
     async def main() -> None:
         (nobody,) = free_ports(1)
@@ -64,6 +65,25 @@ def test_where_no_courier_answers_the_request_is_served_all_the_same(tmp_path: P
         assert told
         assert not any(one.ok for one in told)
         assert replay(read(tmp_path / "journal")).difference is None
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_a_client_that_leaves_while_its_prompt_is_computed_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with handing(tmp_path) as gateway:
+            asking = asyncio.ensure_future(gateway.chat(f"gone {TEXT}"))
+            for _ in range(200):
+                if any(isinstance(fact, Started) for fact in gateway.facts()):
+                    break
+                await asyncio.sleep(0.05)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            await gateway.chat(f"here {TEXT}")
+            assert (await gateway.state())["handovers"]["rack>laptop"]["under_way"] == 0
+        assert replay(read(tmp_path / "journal")).difference is None
+        assert not [file for file in gateway.home.saves.rglob("*") if file.is_file()]
 
     run(main())
 

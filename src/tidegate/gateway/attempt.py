@@ -5,6 +5,7 @@ from typing import Protocol
 
 from tidegate.core.model import Ending, Headroom
 from tidegate.engines.base import Dialect, Failure, Outgoing, overflow
+from tidegate.gateway.slots import Slot
 from tidegate.http.client import Call, Cause, TransportError
 from tidegate.wire.headroom import read_headroom
 from tidegate.wire.sse import BadStream
@@ -86,7 +87,7 @@ class Attempt:
         now_s: Callable[[], float],
         *,
         hedge: bool,
-        slot: int | None = None,
+        slot: Slot | None = None,
         target: str = "",
     ) -> None:
         """It was told its `slot`, where one is told; with a `target` it computes the prompt alone."""

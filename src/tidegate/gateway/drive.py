@@ -14,6 +14,7 @@ from tidegate.gateway.failures import EXPIRED, NEVER_HERE, NOT_SHIPPED, SILENCES
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.gateway.resumption import Resumption
 from tidegate.gateway.shipping import Shipping
+from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.wire.aggregate import Aggregator
@@ -276,9 +277,9 @@ class Drive:
     def _ship(self, attempt: Attempt, now_s: float) -> None:
         """Its prompt is computed there: have its KV cache sent to who decodes."""
         source, target, slot, usage = attempt.endpoint, attempt.target, attempt.slot, attempt.reader.usage
-        handover, slots = self._dispatch.router.handover(source, target), self._dispatch.slots_of(source)
+        handover = self._dispatch.router.handover(source, target)
         tokens = None if usage is None else usage.prompt_tokens
-        if not tokens or handover is None or slots is None or slot is None:
+        if not tokens or handover is None or slot is None:
             # Nobody knows what is in its slot, or a reload has taken the handover out.
             self._ended(attempt, Ending.OK, now_s)
             self.shipped(Shipped(request_id=self.request.id, endpoint=source, target=target, ok=False), 0.0)
@@ -289,7 +290,7 @@ class Drive:
         if self._shipping is None:
             self._shipping = Shipping(self._dispatch.couriers, self.request.id, self, self._dispatch.clock.now_s)
         size_bytes = handover.kv_bytes(self.request, now_s)
-        self._shipping.ship(source, target, slots, slot, tokens=tokens, size_bytes=size_bytes)
+        self._shipping.ship(source, target, slot, tokens=tokens, size_bytes=size_bytes)
 
     def _forbidden(self, action: fly.Call | fly.Compute, now_s: float) -> Failure | None:
         """Why it may not be sent there, where it was decided under other settings, or before operators took a hand."""
@@ -317,18 +318,18 @@ class Drive:
             self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
             return
         if slot is not None:
-            call = alone(call, slot) if target else in_slot(call, slot)
+            call = alone(call, slot.number) if target else in_slot(call, slot.number)
         try:
             outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
             # This engine's dialect cannot say what is asked, and the next one's may.
             self._uncarried.add(action.endpoint)
-            self._leave(action.endpoint, slot)
+            _leave(slot)
             self._pass_over(action.endpoint, uncarried(refusal), now_s)
             return
         refused = self._account.may_spend(upstream, self._flight.attempts, now_s)
         if refused is not None:
-            self._leave(action.endpoint, slot)
+            _leave(slot)
             self._pass_over(action.endpoint, refused, now_s)
             return
         self._unhold(now_s, released=False)
@@ -358,14 +359,8 @@ class Drive:
 
         if self._account.pays(action.endpoint):
             self._dispatch.spending.after_write(launch)
-        elif slot is None or self._shipping is None or not self._shipping.restore(action.endpoint, slot, launch):
+        elif slot is None or self._shipping is None or not self._shipping.restore(action.endpoint, slot.number, launch):
             launch()
-
-    def _leave(self, endpoint: str, slot: int | None) -> None:
-        """Nobody computes in this slot any more."""
-        slots = self._dispatch.slots_of(endpoint)
-        if slot is not None and slots is not None:
-            slots.leave(slot)
 
     def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None) -> None:
         """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""
@@ -469,7 +464,7 @@ class Drive:
         self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
     ) -> None:
         del self._attempts[attempt.endpoint]
-        self._leave(attempt.endpoint, attempt.slot)
+        _leave(attempt.slot)
         self._account.ended(attempt, ending, now_s, cause, retry_after_s)
 
     def _left(self) -> None:
@@ -554,3 +549,9 @@ class Drive:
             attempt=attempt,
             code=code,
         )
+
+
+def _leave(slot: Slot | None) -> None:
+    """Nobody computes in this slot any more, where one was told."""
+    if slot is not None:
+        slot.leave()

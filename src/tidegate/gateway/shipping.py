@@ -10,7 +10,7 @@ import msgspec
 from tidegate.core.model import Shipped, replace
 from tidegate.engines.courier import CourierError
 from tidegate.gateway.couriers import Couriers
-from tidegate.gateway.slots import Slots
+from tidegate.gateway.slots import Slot
 
 
 class Listener(Protocol):
@@ -24,8 +24,7 @@ class _UnderWay(msgspec.Struct):
     """From a slot that is not given to anybody else meanwhile."""
 
     target: str
-    slots: Slots
-    slot: int
+    slot: Slot
     task: "asyncio.Task[None]"
 
 
@@ -43,10 +42,10 @@ class Shipping:
         """Whether something that was computed there is being sent."""
         return source in self._under_way
 
-    def ship(self, source: str, target: str, slots: Slots, slot: int, *, tokens: int, size_bytes: float) -> None:
+    def ship(self, source: str, target: str, slot: Slot, *, tokens: int, size_bytes: float) -> None:
         """Send what has been computed in a slot, whose prompt is `tokens` long; it is left once that is over."""
-        work = self._ship(source, target, slot, tokens, size_bytes)
-        self._under_way[source] = _UnderWay(target, slots, slot, self._couriers.soon(work))
+        work = self._ship(source, target, slot.number, tokens, size_bytes)
+        self._under_way[source] = _UnderWay(target, slot, self._couriers.soon(work))
 
     def cancel(self, source: str, *, given_up: bool, cause: str) -> Shipped:
         """Nobody waits for it any more; the fact of that."""
@@ -102,5 +101,5 @@ class Shipping:
 
     def _over(self, source: str) -> _UnderWay:
         one = self._under_way.pop(source)
-        one.slots.leave(one.slot)
+        one.slot.leave()
         return one

@@ -5,15 +5,24 @@ put there meanwhile; so every request there is told its slot, and it is chosen a
 has most of the prompt, else the one that was used longest ago.
 """
 
-import msgspec
 
+class Slot:
+    """One of them, and what it holds: the digests of the blocks of a prompt's beginning. `used` counts on.
 
-class _Slot(msgspec.Struct):
-    """What it holds: the digests of the blocks of a prompt's beginning. `used` counts on."""
+    Who has taken it leaves it, whatever has become of the engine meanwhile.
+    """
 
-    prefix: tuple[int, ...] = ()
-    used: int = 0
-    taken: bool = False
+    __slots__ = ("number", "prefix", "taken", "used")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.prefix: tuple[int, ...] = ()
+        self.used = 0
+        self.taken = False
+
+    def leave(self) -> None:
+        """Nobody computes there any more; what it has stays."""
+        self.taken = False
 
 
 class Slots:
@@ -21,24 +30,19 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._slots = [_Slot() for _ in range(count)]
+        self._slots = [Slot(number) for number in range(count)]
         self._used = 0
 
-    def take(self, prefix: tuple[int, ...]) -> int | None:
-        """The number of the one that is best for a prompt with this beginning, which has it from now on; None where
-        all are taken: fail-over fills an engine beyond them."""
-        free = [number for number, slot in enumerate(self._slots) if not slot.taken]
+    def take(self, prefix: tuple[int, ...]) -> Slot | None:
+        """The one that is best for a prompt with this beginning, which has it from now on; None where all are taken:
+        fail-over fills an engine beyond them."""
+        free = [slot for slot in self._slots if not slot.taken]
         if not free:
             return None
-        best = min(free, key=lambda number: (-_common(prefix, self._slots[number].prefix), self._slots[number].used))
+        best = min(free, key=lambda slot: (-_common(prefix, slot.prefix), slot.used))
         self._used += 1
-        slot = self._slots[best]
-        slot.prefix, slot.used, slot.taken = prefix, self._used, True
+        best.prefix, best.used, best.taken = prefix, self._used, True
         return best
-
-    def leave(self, number: int) -> None:
-        """Nobody computes there any more; what it has stays."""
-        self._slots[number].taken = False
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
