@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tidegate.config.config import Config
 from tidegate.config.diff import SECTIONS, diff, tables, without_restart
 from tidegate.config.load import load, parse
-from tidegate.config.schema import BudgetTable, GatewayTable, TlsTable
+from tidegate.config.schema import BudgetTable, CouriersTable, GatewayTable, MutualTlsTable, SecretTable, TlsTable
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 TEXT = """
@@ -51,6 +51,9 @@ OTHER: dict[str, Any] = {
     "state": "other.sqlite",
     "log": "other.log",
     "ledger": "other-ledger.db",
+    "couriers": CouriersTable(
+        secret=SecretTable(file="tickets.key"), tls=MutualTlsTable(cert="a.pem", key="a.key", ca="ca.pem")
+    ),
 }
 
 

@@ -51,21 +51,10 @@ def problems_of(folder: Path, text: str) -> list[Problem]:
     return caught.value.problems
 
 
-HANDED = GOOD + THEIRS + FREE
-SIZED = "kv_kib_per_token = 20\n"
-TO_MINE = '[[endpoint.theirs.handover]]\nto = "mine"\n'
-
 GROUP = GOOD + "[model.chat]\nendpoints = { mine = 'identical' }\n"
 
 # What is written, where the problem is, what is said about it, and what of the remedy.
 MALFORMED = [
-    # handovers
-    (HANDED + TO_MINE, "endpoint.theirs.handover[0].kv_kib_per_token", "size of a KV cache", "model_facts"),
-    (HANDED + TO_MINE.replace("mine", "mina") + SIZED, "endpoint.theirs.handover[0].to", "no such endpoint", "`mine`"),
-    (HANDED + TO_MINE.replace('"mine', '"theirs') + SIZED, "endpoint.theirs.handover[0].to", "no slot", "owned = true"),
-    (HANDED + 2 * (TO_MINE + SIZED), "endpoint.theirs.handover[1].to", "written twice", "leave one"),
-    (HANDED + "owned = true\n" + TO_MINE + SIZED, "endpoint.theirs.handover", "whole requests", "owned = false"),
-    (HANDED + TO_MINE + SIZED + "layers = 0\n", "endpoint.theirs.handover[0].layers", "0 is not", "layer"),
     # models
     (GOOD + "[model.chat]\n", "model.chat", "`endpoints` is missing", "table of names"),
     (GOOD + "[model.chat]\nendpoints = {}\n", "model.chat.endpoints", "at least one", "by name"),
