@@ -9,10 +9,12 @@ from tidegate.config.problem import ConfigError
 from tidegate.core.model import Decision, Ended, Ending, Handover, Line, Prefill, Request, Shipped, Started, replace
 from tidegate.core.replay import replay
 from tidegate.core.why import Why
+from tidegate.sim import twin
 from tidegate.sim.carrier import Carrier, Shipment, Shipping, as_declared
 from tidegate.sim.chance import Chance
 from tidegate.sim.loop import Loop
 from tidegate.sim.network import Link, LinkProfile
+from tidegate.sim.observed import known, observe
 from tidegate.sim.scenario import Scenario, load, parse
 from tidegate.sim.schema import FaultKind, FaultTable
 from tidegate.sim.stage import Played, play
@@ -164,3 +166,21 @@ for_s = 1
     )
     with pytest.raises(ConfigError, match="no handover goes there"):
         parse(text, str(FILE))
+
+
+# --- its twin -------------------------------------------------------------------------------------------------------
+
+
+def test_a_journal_with_handovers_has_a_twin_whose_figures_are_near() -> None:
+    made = scenario(900.0)
+    found, lines = played(made)
+    seen = observe(lines)
+    assert len(seen.asked) == len(found.outcomes), "who is decided again is no other request"
+    assert {one.outcome.request.id: one.outcome.usd for one in seen.asked} == {
+        one.request.id: pytest.approx(one.usd) for one in found.outcomes
+    }
+    again = twin.played(twin.twin(seen, known(lines)), made.policy)
+    assert len(again) == len(found.outcomes)
+    assert sum(one.usd for one in again) == pytest.approx(usd(found), rel=0.1)
+    at_home = [sum(one.endpoint == "laptop" for one in outcomes) for outcomes in (again, found.outcomes)]
+    assert at_home[0] == pytest.approx(at_home[1], rel=0.15)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 
 from tidegate.core.base import TO
-from tidegate.core.model import Endpoint, Handover, Record
+from tidegate.core.handover import HandoverModel
+from tidegate.core.model import Endpoint, Handover, Record, replace
 from tidegate.sim.chance import Chance
 from tidegate.sim.loop import Loop
 from tidegate.sim.network import Link, LinkProfile, kv_bytes
@@ -28,6 +29,19 @@ def as_declared(handover: Handover) -> Shipping:
         kv_bytes_per_token=handover.kv_bytes_per_token,
         kv_bytes_fixed=handover.kv_bytes_fixed,
         layers=handover.layers,
+    )
+
+
+def as_measured(known: HandoverModel) -> Shipping:
+    """A way that is what a router has found of it."""
+    (handover,) = [one for one in known.source.endpoint.handovers if one.target == known.target.name]
+    rate, state = known.network.upload_bytes_per_s, known.state
+    larger = state.sent_bytes / state.declared_bytes if state.declared_bytes else 1.0
+    return replace(
+        as_declared(handover),
+        link=LinkProfile(rtt_s=0.0, upload_bytes_per_s=rate, download_bytes_per_s=rate),
+        kv_bytes_per_token=larger * handover.kv_bytes_per_token,
+        kv_bytes_fixed=larger * handover.kv_bytes_fixed,
     )
 
 

@@ -17,6 +17,7 @@ from tidegate.core.model import (
     Released,
     Request,
     Segment,
+    Shipped,
     Started,
     Wait,
     replace,
@@ -162,6 +163,8 @@ class _Reading:
                 self._first(fact, now_s)
             case Ended():
                 self._ended(fact, now_s)
+            case Shipped():
+                self._shipped(fact)
             case Released():
                 known = self._open.get(fact.request_id)
                 if known is not None:
@@ -225,6 +228,9 @@ class _Reading:
         attempt = self._attempts.get((fact.request_id, fact.endpoint))
         if attempt is not None:
             attempt.ttft_s = fact.ttft_s
+            if attempt.started.target:
+                # Of a prompt alone, nobody sees anything.
+                return
         known = self._open.get(fact.request_id)
         if known is not None and known.first_s is None:
             known.first_s = now_s
@@ -245,10 +251,20 @@ class _Reading:
         endpoint = next((one for one in found.endpoints if one.name == fact.endpoint), None)
         if endpoint is not None:
             known.usd += _usd(endpoint, attempt.started, fact)
+        if attempt.started.target and fact.ending is Ending.OK:
+            # What it computed is decoded elsewhere.
+            return
         if known.ended is None or known.ended.ending is not Ending.OK:
             known.ended, known.ended_s = fact, now_s
         if fact.ending is Ending.OK and not known.under_way:
             self._settle(fact.request_id)
+
+    def _shipped(self, fact: Shipped) -> None:
+        found, known = self._found, self._open.get(fact.request_id)
+        assert found is not None
+        if known is not None:
+            ways = (one for e in found.endpoints if e.name == fact.endpoint for one in e.handovers)
+            known.usd += sum(fact.kv_bytes * one.usd_per_byte for one in ways if one.target == fact.target)
 
     def _probed(self, fact: Probed, now_s: float) -> None:
         found = self._found

@@ -83,7 +83,13 @@ def _choices(lines: Iterable[Line], changed: Changed, wanted: Callable[[str], bo
             other.feed(line)
             continue
         request = core.requests.get(fact.request_id)
-        if request is None or request.said_tokens or fact.request_id in found or not wanted(fact.request_id):
+        if (
+            request is None
+            or request.said_tokens
+            or request.shipped
+            or fact.request_id in found
+            or not wanted(fact.request_id)
+        ):
             continue
         first = fact.plan[0] if fact.plan else None
         if not isinstance(first, Run) or core.router is None:

@@ -73,7 +73,7 @@ class Tally:
         """One line of the journal."""
         fact, now_s = line.fact, line.at_s
         match fact:
-            case Request(said_tokens=0):
+            case Request(said_tokens=0, shipped=""):
                 index = int((now_s - self.start_s) // self.bin_s)
                 self.arrivals += [0] * (index + 1 - len(self.arrivals))
                 self.arrivals[index] += 1

@@ -23,6 +23,7 @@ from tidegate.core.step import StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.ask import DIGEST_TOKENS
+from tidegate.sim.carrier import Carrier, Shipping, as_measured
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import Decider
 from tidegate.sim.engine import Engine, EngineProfile
@@ -68,7 +69,8 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Twin(msgspec.Struct, frozen=True, kw_only=True):
-    """The world of a journal. `faults` count from `start_s`, `left` are requests whose clients went away."""
+    """The world of a journal. `faults` count from `start_s`, `left` are requests whose clients went away, and `shipped`
+    is how KV caches are, by handover."""
 
     endpoints: tuple[Endpoint, ...]
     stands: dict[str, Stand]
@@ -78,6 +80,7 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float
     end_s: float
     left: frozenset[str]
+    shipped: dict[str, Shipping] = {}
 
 
 class Asks:
@@ -132,7 +135,12 @@ def played(
         span_s = max(end_s - twin.start_s, 1e-9)
         for part in range(1, 101):
             world.loop.at(twin.start_s + span_s * part / 100, progress, part / 100)
-    world.run(places, Asks(asked), probe_s=probe_s, until_s=max(end_s, twin.end_s) + 2.0 * TIMEOUT_S)
+    carriers = {
+        name: Carrier(shipping, Link(shipping.link, Chance(seed), name), world.loop)
+        for name, shipping in twin.shipped.items()
+    }
+    until_s = max(end_s, twin.end_s) + 2.0 * TIMEOUT_S
+    world.run(places, Asks(asked), probe_s=probe_s, until_s=until_s, carriers=carriers)
     return sorted(world.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
 
 
@@ -170,6 +178,7 @@ def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed |
     return Twin(
         endpoints=observed.endpoints,
         stands=stands,
+        shipped={one.name: as_measured(one) for one in router.handovers},
         jobs=_jobs(asked, seed),
         faults=_faults(asked, stands),
         state=revived(observed.state if later is None else router.state, kept, asked.start_s),
