@@ -125,7 +125,7 @@ ABLATIONS: dict[str, Without] = {
     "holding: each is bound as it comes": _deciding(partial(Binder, MostValue())),
     "order: who came first starts first": _with(hold, "turn", lambda item, _: item.request.arrived_s),
     "making way: only who is late leaves": _with(hold.Table, "_make_way", lambda *_: ([], 0.0)),
-    "leaving: who waits stays": _with(hold.Table, "relieve", lambda *_: False),
+    "leaving: who waits stays": _with(hold.Table, "_relieve", lambda *_: False),
     "who is late lets others go first": _with(hold, "turn", lambda item, _: 2 if item.latest_start_s == inf else 0),
     "the slot that is left to who cannot wait": _with(Waiting, "headroom", lambda *_: False),
     "the margin on waits": _with(hold, "LONGER", 0.0),
