@@ -10,7 +10,7 @@ from tidegate.core.model import Decision, Ended, Ending, Handover, Line, Prefill
 from tidegate.core.replay import replay
 from tidegate.core.why import Why
 from tidegate.sim import twin
-from tidegate.sim.carrier import Carrier, Shipment, Shipping, as_declared
+from tidegate.sim.carrier import Carrier, CarrierProfile, Shipment, as_declared
 from tidegate.sim.chance import Chance
 from tidegate.sim.loop import Loop
 from tidegate.sim.network import Link, LinkProfile
@@ -102,7 +102,7 @@ def test_an_engine_that_dies_loses_nothing_that_another_can_do(endpoint: str) ->
 # --- the way itself -------------------------------------------------------------------------------------------------
 
 
-def carried(shipping: Shipping, *sizes: tuple[int, float]) -> list[tuple[float, int, int, float | None]]:
+def carried(shipping: CarrierProfile, *sizes: tuple[int, float]) -> list[tuple[float, int, int, float | None]]:
     loop = Loop(0.0)
     carrier = Carrier(shipping, Link(shipping.link, Chance(1), "way"), loop)
     found: list[tuple[float, int, int, float | None]] = []
@@ -113,7 +113,7 @@ def carried(shipping: Shipping, *sizes: tuple[int, float]) -> list[tuple[float, 
 
 
 def test_one_is_carried_after_the_other() -> None:
-    shipping = Shipping(link=LINK, kv_bytes_per_token=1000.0)
+    shipping = CarrierProfile(link=LINK, kv_bytes_per_token=1000.0)
     found = carried(shipping, (1000, 1.0), (2000, 1.0))
     assert [told[1] for told in found] == [1_000_000, 2_000_000]
     assert [told[3] for told in found] == [pytest.approx(1.01), pytest.approx(2.01)], "without the wait for others"
@@ -121,14 +121,14 @@ def test_one_is_carried_after_the_other() -> None:
 
 
 def test_layers_go_while_others_are_computed() -> None:
-    shipping = Shipping(link=LINK, kv_bytes_per_token=1000.0, layers=10)
+    shipping = CarrierProfile(link=LINK, kv_bytes_per_token=1000.0, layers=10)
     assert carried(shipping, (1000, 0.4))[0][1:3] == (1_000_000, 600_000)
     assert carried(shipping, (1000, 60.0))[0][2] == 100_000, "the last one cannot be sent before it is computed"
 
 
 def test_who_is_not_wanted_any_more_is_passed_over() -> None:
     loop = Loop(0.0)
-    carrier = Carrier(Shipping(link=LINK, kv_bytes_per_token=1000.0), Link(LINK, Chance(1), "way"), loop)
+    carrier = Carrier(CarrierProfile(link=LINK, kv_bytes_per_token=1000.0), Link(LINK, Chance(1), "way"), loop)
     found: list[float] = []
     shipments = [Shipment(1000, 1.0, lambda *told: found.append(loop.now_s)) for _ in range(3)]
     for shipment in shipments:

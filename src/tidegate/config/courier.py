@@ -11,14 +11,13 @@ from msgspec import Meta
 from tidegate.config import mutual
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.convert import convert, unknown
+from tidegate.config.handover import COURIER_NAME
 from tidegate.config.load import document, read
 from tidegate.config.mutual import SECRET_CHARS_MIN, MutualTls
 from tidegate.config.problem import ConfigError, Problems
 from tidegate.config.reference import section
 from tidegate.config.schema import MutualTlsTable, SecretTable, Table, Text
 from tidegate.config.secret import Secret
-
-_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 
 
 class CourierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +26,7 @@ class CourierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
     name: Annotated[
         str,
         Meta(
-            pattern=_NAME,
+            pattern=COURIER_NAME,
             max_length=253,
             description="Its name, which is among the DNS names of its certificate; tickets say it. It has no default: "
             "a wrong guess would refuse everything.",
@@ -36,7 +35,7 @@ class CourierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
     gateway: Annotated[
         str,
         Meta(
-            pattern=_NAME,
+            pattern=COURIER_NAME,
             max_length=253,
             description="The DNS name in the gateway's certificate: who else asks for a blob to be sent or restored is "
             "refused. No default, as above.",

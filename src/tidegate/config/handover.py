@@ -10,6 +10,8 @@ from tidegate.core import hardware
 from tidegate.core.hardware import Model
 from tidegate.core.model import Handover
 
+# As DNS names are, in lower case.
+COURIER_NAME = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 KIB, MIB, GB = 1024.0, 1024.0 * 1024.0, 1e9
 
 
@@ -60,7 +62,7 @@ class CourierPlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=
     name: Annotated[
         str,
         Meta(
-            pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$",
+            pattern=COURIER_NAME,
             max_length=253,
             description="Its name, as in its own file and among the DNS names of its certificate.",
         ),

@@ -67,3 +67,13 @@ class Breaker(msgspec.Struct):
     def state(self) -> str:
         """`closed` or `open`; whether an open one is due for a trial depends on the time."""
         return "open" if self.openings else "closed"
+
+
+def revived(breaker: Breaker, now_s: float) -> Breaker:
+    """What is left after a restart: no trial, and no time beyond now but the rest of an open one; see `core.revive`."""
+    return Breaker(
+        strikes=breaker.strikes,
+        at_s=min(breaker.at_s, now_s),
+        open_until_s=min(breaker.open_until_s, now_s + OPEN_S_MAX),
+        openings=breaker.openings,
+    )

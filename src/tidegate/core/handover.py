@@ -12,15 +12,15 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core import network
+from tidegate.core import breaker, network
 from tidegate.core.base import TO, Base, asked
-from tidegate.core.breaker import OPEN_S_MAX, Breaker
+from tidegate.core.breaker import Breaker
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Capability, Ending, Handover, Request, Shipped, Started, replace
-from tidegate.core.network import SAMPLES_MAX, NetworkModel
+from tidegate.core.network import NetworkModel
 from tidegate.core.sending import prefill_of
-from tidegate.core.state import HandoverState, Network, Sample, Shipping
+from tidegate.core.state import HandoverState, UnderWay
 from tidegate.core.why import Why
 
 # The one token that comes with a prompt, and that nobody gets.
@@ -32,14 +32,16 @@ _NEVER: Final = frozenset({Capability.EMBEDDING, Capability.VISION, Capability.A
 
 
 class HandoverModel:
-    """One handover, from its `source` to its `target`. `base` reads; `started`, `computed` and `shipped` write."""
+    """One handover, from its `source` to its `target`, as it is `declared`. `base` reads, and `started`, `computed`,
+    `shipped` and `used` write.
+    """
 
-    __slots__ = ("_handover", "name", "network", "source", "state", "target")
+    __slots__ = ("declared", "name", "network", "source", "state", "target")
 
     def __init__(self, source: EndpointModel, target: EndpointModel, handover: Handover, state: HandoverState) -> None:
         self.name = source.name + TO + target.name
         self.source, self.target, self.state = source, target, state
-        self._handover = handover
+        self.declared = handover
         self.network = NetworkModel(0.0, handover.bytes_per_s, state.network)
 
     def excluded(self, request: Request, now_s: float) -> Why | None:
@@ -48,8 +50,8 @@ class HandoverModel:
             return Why.LACKS_CAPABILITY
         if not self.source.is_one_with(self.target):
             return Why.KV_UNLIKE
-        breaker = self.state.breaker
-        return Why.BREAKER_OPEN if breaker.openings and breaker.blocks(now_s) else None
+        known = self.state.breaker
+        return Why.BREAKER_OPEN if known.openings and known.blocks(now_s) else None
 
     def base(self, request: Request, length: Length, now_s: float) -> Base:
         """What the request would take if its prompt were computed over there now; in `network_s` is what sending its
@@ -68,7 +70,7 @@ class HandoverModel:
         waits_s = slot_s - arrives_s
         spread = (first.first_s * first.sigma) ** 2 + (rest_s * rest.sigma) ** 2 + variance_s2 + waits_s * waits_s
         most_s = max(first.warm_s, first.sure_s)
-        egress_usd = kv_bytes * self._handover.usd_per_byte
+        egress_usd = kv_bytes * self.declared.usd_per_byte
         return msgspec.structs.replace(
             rest,
             network_s=first.network_s + (arrives_s - begins_s) + rest.network_s,
@@ -97,7 +99,7 @@ class HandoverModel:
         return declared_bytes * state.sent_bytes / state.declared_bytes if state.declared_bytes else declared_bytes
 
     def _declared_bytes(self, request: Request | Started, now_s: float) -> float:
-        handover, tokens = self._handover, float(request.prompt_tokens)
+        handover, tokens = self.declared, float(request.prompt_tokens)
         if not handover.whole and request.prefix:
             tokens -= self.target.prefixes.cached(asked(request), now_s).tokens
         return handover.kv_bytes_fixed + tokens * handover.kv_bytes_per_token
@@ -109,10 +111,10 @@ class HandoverModel:
         kv_bytes, under_way = self.kv_bytes(request, now_s), self._under_way(now_s)
         return self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1] - ready_s
 
-    def _under_way(self, now_s: float) -> list[tuple[float, Shipping]]:
+    def _under_way(self, now_s: float) -> list[tuple[float, UnderWay]]:
         """When each of those under way is expected to be there, in the order in which they are sent."""
         state, rate = self.state, self.network.upload_bytes_per_s
-        at_s, found = state.free_s, list[tuple[float, Shipping]]()
+        at_s, found = state.free_s, list[tuple[float, UnderWay]]()
         for one in sorted(state.under_way.values(), key=_ready_s):
             # What is late is expected any moment.
             ready_s = one.ready_s if one.computed else max(one.ready_s, now_s)
@@ -121,19 +123,19 @@ class HandoverModel:
         return found
 
     def _carried(
-        self, kv_bytes: float, under_way: list[tuple[float, Shipping]], ready_s: float, prefill_s: float, now_s: float
+        self, kv_bytes: float, under_way: list[tuple[float, UnderWay]], ready_s: float, prefill_s: float, now_s: float
     ) -> tuple[float, float, float]:
         """When the link begins with what is computed at `ready_s`, when it is there, and the variance of that."""
         before_s = [at_s for at_s, one in under_way if one.ready_s <= ready_s]
         begins_s = max(ready_s, before_s[-1] if before_s else now_s)
-        layers, rate = self._handover.layers, self.network.upload_bytes_per_s
+        layers, rate = self.declared.layers, self.network.upload_bytes_per_s
         if layers > 1:
             # Most of it is sent meanwhile, and the last layer at least afterwards.
             kv_bytes = max(kv_bytes - rate * prefill_s, kv_bytes / layers)
         took_s, variance_s2 = self.network.moments(kv_bytes, now_s)
         return begins_s, begins_s + took_s + self.source.network.rtt_s / 2.0, variance_s2
 
-    def _slot_s(self, under_way: list[tuple[float, Shipping]], now_s: float) -> float:
+    def _slot_s(self, under_way: list[tuple[float, UnderWay]], now_s: float) -> float:
         """When the target has a slot, with those before it in theirs."""
         slots_s = self.target.slots_free_s(now_s).copy()
         if not slots_s:
@@ -149,7 +151,7 @@ class HandoverModel:
         """A prompt is being computed over there; its answer is of `length`."""
         sent = self.source.state.reservations[fact.request_id]
         rest = replace(fact, target="", shipped=self.name, endpoint=self.target.name, output_tokens_max=None)
-        self.state.under_way[fact.request_id] = Shipping(
+        self.state.under_way[fact.request_id] = UnderWay(
             ready_s=now_s + sent.ttft_s,
             kv_bytes=self.kv_bytes(fact, now_s),
             declared_bytes=self._declared_bytes(fact, now_s),
@@ -225,16 +227,9 @@ class Handovers:
 
 def revived(state: HandoverState, now_s: float) -> HandoverState:
     """What is left after a restart: nothing is under way any more; see `core.revive`."""
-    breaker = msgspec.structs.replace(
-        state.breaker,
-        trial="",
-        at_s=min(state.breaker.at_s, now_s),
-        open_until_s=min(state.breaker.open_until_s, now_s + OPEN_S_MAX),
-    )
-    rates = sorted(Sample(min(one.at_s, now_s), one.value) for one in state.network.uploads)
     return HandoverState(
-        breaker=breaker,
-        network=Network(uploads=rates),
+        breaker=breaker.revived(state.breaker, now_s),
+        network=network.revived(state.network, now_s),
         free_s=min(state.free_s, now_s),
         sent_bytes=state.sent_bytes,
         declared_bytes=state.declared_bytes,
@@ -244,9 +239,8 @@ def revived(state: HandoverState, now_s: float) -> HandoverState:
 def fault(states: Mapping[str, HandoverState]) -> str:
     """What is wrong with these that no router of this software made; empty where nothing is."""
     for name, state in states.items():
-        rates = state.network.uploads
-        if len(rates) > SAMPLES_MAX or rates != sorted(rates) or not all(0.0 < one.value < inf for one in rates):
-            return f"`handovers` has rates to {name} that cannot be"
+        if why := network.fault(state.network):
+            return f"`handovers` to {name}: {why}"
         if not 0.0 <= state.sent_bytes < inf or not 0.0 <= state.declared_bytes < inf:
             return f"`handovers` has sent a number of bytes to {name} that cannot be"
     return ""
@@ -267,5 +261,5 @@ def may_be_shipped(request: Request) -> bool:
     return not request.shipped and request.failover
 
 
-def _ready_s(one: Shipping) -> float:
+def _ready_s(one: UnderWay) -> float:
     return one.ready_s

@@ -61,6 +61,23 @@ def combined(one: Network, other: Network) -> Network:
     )
 
 
+def revived(known: Network, now_s: float) -> Network:
+    """What is left after a restart: nothing was measured after now; see `core.revive`."""
+    return Network(rtts=_none_after(known.rtts, now_s), uploads=_none_after(known.uploads, now_s))
+
+
+def fault(known: Network) -> str:
+    """What is wrong with it that no router of this software made; empty where nothing is."""
+    for name, samples in (("rtts", known.rtts), ("uploads", known.uploads)):
+        if len(samples) > SAMPLES_MAX or samples != sorted(samples):
+            return f"`network.{name}` has more than {SAMPLES_MAX} samples, or has them out of order"
+        if not all(0.0 <= sample.value < inf for sample in samples):
+            return f"`network.{name}` has a sample that cannot be"
+    if not all(sample.value > 0.0 for sample in known.uploads):
+        return "`network.uploads` has a sample of no rate"
+    return ""
+
+
 class Level(msgspec.Struct, frozen=True, gc=False):
     """What holds since the last change in a series of samples, or as declared where there are none.
 
@@ -216,6 +233,10 @@ class NetworkModel:
         # From how many bytes on a transfer is worth being measured.
         telling = int(min(self.upload_bytes_per_s * UPLOAD_S_MIN, UPLOAD_BYTES_ALWAYS))
         self.telling_bytes = max(telling, UPLOAD_BYTES_MIN)
+
+
+def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
+    return sorted([Sample(min(sample.at_s, now_s), sample.value) for sample in samples])
 
 
 def _at_s(sample: Sample) -> float:

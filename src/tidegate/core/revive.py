@@ -7,11 +7,11 @@ seconds, whether the process lived on or not. What has no such time widens here,
 """
 
 from collections.abc import Container, Iterable, Iterator
-from math import inf
 
 from tidegate.core import (
     batch,
     bins,
+    breaker,
     budget,
     dual,
     failures,
@@ -23,9 +23,9 @@ from tidegate.core import (
     limit,
     load,
     memory,
+    network,
     shares,
 )
-from tidegate.core.breaker import OPEN_S_MAX
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
 from tidegate.core.estimator import fresh
@@ -35,10 +35,9 @@ from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
-from tidegate.core.network import SAMPLES_MAX
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import Prefills
-from tidegate.core.state import ColdState, EndpointState, Network, Sample, State, WarmUp
+from tidegate.core.state import ColdState, EndpointState, State, WarmUp
 from tidegate.core.timing import COLUMNS, ROWS
 
 # Sums of the same numbers in another order.
@@ -170,15 +169,9 @@ def _loose(promises: list[Tracked], left: float) -> list[Tracked]:
 
 
 def _revived(e: EndpointState, now_s: float) -> EndpointState:
-    breaker = replace(
-        e.breaker,
-        trial="",
-        at_s=min(e.breaker.at_s, now_s),
-        open_until_s=min(e.breaker.open_until_s, now_s + OPEN_S_MAX),
-    )
     return EndpointState(
-        network=Network(rtts=_none_after(e.network.rtts, now_s), uploads=_none_after(e.network.uploads, now_s)),
-        breaker=breaker,
+        network=network.revived(e.network, now_s),
+        breaker=breaker.revived(e.breaker, now_s),
         prefills=Prefills(),
         pace=replace(e.pace, at_s=min(e.pace.at_s, now_s)),
         ttft=_learned_by(e.ttft, now_s),
@@ -246,23 +239,14 @@ def _learned_by(learned: Learned | None, now_s: float) -> Learned | None:
     )
 
 
-def _none_after(samples: list[Sample], now_s: float) -> list[Sample]:
-    return sorted(Sample(min(sample.at_s, now_s), sample.value) for sample in samples)
-
-
 def _faults(e: EndpointState) -> Iterator[str]:
     for name, learned in (("ttft", e.ttft), ("tpot", e.tpot)):
         if learned is not None and (why := _unlearnable(learned, *_KINDS[name])):
             yield f"`{name}` {why}"
-    for name, samples in (("rtts", e.network.rtts), ("uploads", e.network.uploads)):
-        if len(samples) > SAMPLES_MAX or samples != sorted(samples):
-            yield f"`network.{name}` has more than {SAMPLES_MAX} samples, or has them out of order"
-        elif not all(0.0 <= sample.value < inf for sample in samples):
-            yield f"`network.{name}` has a sample that cannot be"
+    if why := network.fault(e.network):
+        yield why
     if not 0 <= e.line.carried_bytes <= e.line.sent_bytes:
         yield "`line` has carried more than was sent"
-    if not all(sample.value > 0.0 for sample in e.network.uploads):
-        yield "`network.uploads` has a sample of no rate"
     if why := keeping.fault(e.prompts.kept):
         yield f"`prompts` {why}"
     if len(e.e2e) != 1 + OUTPUT_ROWS:

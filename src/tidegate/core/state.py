@@ -160,7 +160,7 @@ class Late(msgspec.Struct, frozen=True, array_like=True):
     ended: Ended
 
 
-class Shipping(msgspec.Struct, gc=False):
+class UnderWay(msgspec.Struct, gc=False):
     """A prompt that is being computed for another endpoint, or is on its way there.
 
     It is expected to be computed at `ready_s`, or was then where it is `computed`; then `kv_bytes` are sent, of which
@@ -182,7 +182,7 @@ class HandoverState(msgspec.Struct, kw_only=True):
 
     breaker: Breaker
     network: Network = msgspec.field(default_factory=Network)
-    under_way: dict[str, Shipping] = {}
+    under_way: dict[str, UnderWay] = {}
     free_s: float = 0.0
     sent_bytes: float = 0.0
     declared_bytes: float = 0.0

@@ -161,8 +161,7 @@ class Account:
 
     def shipped(self, fact: Shipped, seconds: float, now_s: float) -> None:
         """The KV cache of its prompt has come, or will not, so many seconds after it was computed."""
-        upstream = self._upstreams[fact.endpoint]
-        handover = next((one for one in upstream.endpoint.handovers if one.target == fact.target), None)
+        handover = self._upstreams[fact.endpoint].endpoint.handover_to(fact.target)
         if handover is not None:
             self.spent_usd += fact.kv_bytes * handover.usd_per_byte
         self._dispatch.tell(fact, now_s)

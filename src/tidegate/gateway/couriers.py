@@ -63,7 +63,8 @@ class Couriers:
             self._beside[name] = known
         for gone in before.values():
             self._close(gone)
-        self._turns.clear()
+        # Who waits for its turn keeps it, as long as both ends are there.
+        self._turns = {ends: turn for ends, turn in self._turns.items() if all(end in self._beside for end in ends)}
 
     async def ship(self, source: str, target: str, *, slot: int, tokens: int, size_bytes: float) -> Shipped:
         """Send what is in a slot, of about so many bytes. CourierError where that does not come to anything."""

@@ -305,9 +305,9 @@ class Drive:
 
     def _send(self, action: fly.Call | fly.Compute, now_s: float) -> None:
         dispatch = self._dispatch
-        refusal_now = self._forbidden(action, now_s)
-        if refusal_now is not None:
-            self._pass_over(action.endpoint, refusal_now, now_s)
+        barred = self._forbidden(action, now_s)
+        if barred is not None:
+            self._pass_over(action.endpoint, barred, now_s)
             return
         target = action.target if isinstance(action, fly.Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
@@ -357,10 +357,16 @@ class Drive:
         def launch(failure: Failure | None = None) -> None:
             self._launch(attempt, outgoing, upstream, failure)
 
+        def begin(failure: Failure | None = None) -> None:
+            """Where its KV cache has come there, that is put into its slot first."""
+            shipping = None if failure is not None or attempt.over else self._shipping
+            if shipping is None or slot is None or not shipping.restore(action.endpoint, slot.number, launch):
+                launch(failure)
+
         if self._account.pays(action.endpoint):
-            self._dispatch.spending.after_write(launch)
-        elif slot is None or self._shipping is None or not self._shipping.restore(action.endpoint, slot.number, launch):
-            launch()
+            self._dispatch.spending.after_write(begin)
+        else:
+            begin()
 
     def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None) -> None:
         """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""
@@ -452,13 +458,19 @@ class Drive:
             self._account.cause = failure.cause
 
     def _cancel(self, endpoint: str, now_s: float, ending: Ending, cause: str = "") -> None:
-        if self._shipping is not None and self._shipping.is_under_way(endpoint):
-            fact = self._shipping.cancel(endpoint, given_up=ending is Ending.CANCELLED, cause=cause)
+        shipping = self._shipping_from(endpoint)
+        if shipping is not None:
+            fact = shipping.cancel(endpoint, given_up=ending is Ending.CANCELLED, cause=cause)
             self._account.shipped(fact, 0.0, now_s)
             return
         attempt = self._attempts[endpoint]
         attempt.cancel()
         self._ended(attempt, ending, now_s, cause)
+
+    def _shipping_from(self, endpoint: str) -> Shipping | None:
+        """What sends the KV cache that was computed there; None where nothing is under way."""
+        shipping = self._shipping
+        return shipping if shipping is not None and shipping.is_under_way(endpoint) else None
 
     def _ended(
         self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
@@ -479,8 +491,7 @@ class Drive:
         for action in self._flight.left():
             assert isinstance(action, fly.Cancel)
             # The flight is not told of the attempt whose failure ends it.
-            shipping = self._shipping is not None and self._shipping.is_under_way(action.endpoint)
-            if action.endpoint in self._attempts or shipping:
+            if action.endpoint in self._attempts or self._shipping_from(action.endpoint) is not None:
                 self._cancel(action.endpoint, now_s, ending, cause)
 
     def _refuse(self, decision: Decision, now_s: float) -> None:

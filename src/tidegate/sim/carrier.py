@@ -12,7 +12,7 @@ from tidegate.sim.loop import Loop
 from tidegate.sim.network import Link, LinkProfile, kv_bytes
 
 
-class Shipping(Record, frozen=True, kw_only=True):
+class CarrierProfile(Record, frozen=True, kw_only=True):
     """What is true of a handover: its way, and what is sent by it; see `core.model.Handover`."""
 
     link: LinkProfile
@@ -21,10 +21,10 @@ class Shipping(Record, frozen=True, kw_only=True):
     layers: int = 1
 
 
-def as_declared(handover: Handover) -> Shipping:
+def as_declared(handover: Handover) -> CarrierProfile:
     """A way that is what the configuration says, for all that it is asked."""
     rate = handover.bytes_per_s
-    return Shipping(
+    return CarrierProfile(
         link=LinkProfile(rtt_s=0.0, upload_bytes_per_s=rate, download_bytes_per_s=rate),
         kv_bytes_per_token=handover.kv_bytes_per_token,
         kv_bytes_fixed=handover.kv_bytes_fixed,
@@ -32,10 +32,9 @@ def as_declared(handover: Handover) -> Shipping:
     )
 
 
-def as_measured(known: HandoverModel) -> Shipping:
+def as_measured(known: HandoverModel) -> CarrierProfile:
     """A way that is what a router has found of it."""
-    (handover,) = [one for one in known.source.endpoint.handovers if one.target == known.target.name]
-    rate, state = known.network.upload_bytes_per_s, known.state
+    handover, rate, state = known.declared, known.network.upload_bytes_per_s, known.state
     larger = state.sent_bytes / state.declared_bytes if state.declared_bytes else 1.0
     return replace(
         as_declared(handover),
@@ -64,8 +63,8 @@ class Shipment:
 class Carrier:
     """Sends what it is given in its order."""
 
-    def __init__(self, shipping: Shipping, link: Link, loop: Loop) -> None:
-        self._shipping, self.link, self._loop = shipping, link, loop
+    def __init__(self, profile: CarrierProfile, link: Link, loop: Loop) -> None:
+        self._profile, self.link, self._loop = profile, link, loop
         self._waiting: deque[Shipment] = deque()
         self._busy = False
 
@@ -85,13 +84,13 @@ class Carrier:
                 return
 
     def _carry(self, shipment: Shipment) -> None:
-        now_s, shipping = self._loop.now_s, self._shipping
-        size = kv_bytes(shipment.tokens, shipping.kv_bytes_per_token, shipping.kv_bytes_fixed)
+        now_s, profile = self._loop.now_s, self._profile
+        size = kv_bytes(shipment.tokens, profile.kv_bytes_per_token, profile.kv_bytes_fixed)
         left = size
-        if shipping.layers > 1:
+        if profile.layers > 1:
             # Most layers were sent while the next ones were computed, and the last one could not be.
-            sent = shipping.link.upload_bytes_per_s * shipment.prefill_s
-            left = max(round(size - sent), size // shipping.layers)
+            sent = profile.link.upload_bytes_per_s * shipment.prefill_s
+            left = max(round(size - sent), size // profile.layers)
         arrives_s = self.link.sent(left, now_s)
         if arrives_s == inf:
             self._loop.at(now_s, self._there, shipment, size, left, None)
@@ -111,6 +110,6 @@ def declared(endpoints: Iterable[Endpoint], loop: Loop) -> dict[str, Carrier]:
     for endpoint in endpoints:
         for handover in endpoint.handovers:
             name = endpoint.name + TO + handover.target
-            shipping = as_declared(handover)
-            found[name] = Carrier(shipping, Link(shipping.link, chance, name), loop)
+            profile = as_declared(handover)
+            found[name] = Carrier(profile, Link(profile.link, chance, name), loop)
     return found

@@ -192,7 +192,7 @@ class LinkTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = None
 
 
-class ShippingTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CarrierTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The way that KV caches take to another endpoint, and how large they are."""
 
     to: Annotated[str, Meta(min_length=1, max_length=64, description="The endpoint that decodes.")]
@@ -231,7 +231,7 @@ class PlaceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     handover: Annotated[
-        tuple[ShippingTable, ...],
+        tuple[CarrierTable, ...],
         Meta(
             max_length=16,
             description="What is true of the handovers that its configuration declares. Left out, what that says.",

@@ -263,8 +263,9 @@ class _Reading:
         found, known = self._found, self._open.get(fact.request_id)
         assert found is not None
         if known is not None:
-            ways = (one for e in found.endpoints if e.name == fact.endpoint for one in e.handovers)
-            known.usd += sum(fact.kv_bytes * one.usd_per_byte for one in ways if one.target == fact.target)
+            source = next((one for one in found.endpoints if one.name == fact.endpoint), None)
+            handover = None if source is None else source.handover_to(fact.target)
+            known.usd += 0.0 if handover is None else fact.kv_bytes * handover.usd_per_byte
 
     def _probed(self, fact: Probed, now_s: float) -> None:
         found = self._found

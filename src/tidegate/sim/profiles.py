@@ -17,8 +17,8 @@ from tidegate.core.hardware import Setup
 from tidegate.core.model import Handover, Record, replace
 from tidegate.sim import api, engines, network
 from tidegate.sim.api import ApiProfile
-from tidegate.sim.carrier import Shipping, as_declared
-from tidegate.sim.endpoint import ApiTable, EngineTable, HardwareTable, LinkTable, PlaceTable, ShippingTable
+from tidegate.sim.carrier import CarrierProfile, as_declared
+from tidegate.sim.endpoint import ApiTable, CarrierTable, EngineTable, HardwareTable, LinkTable, PlaceTable
 from tidegate.sim.engine import EngineProfile
 from tidegate.sim.hardware import profile
 from tidegate.sim.network import LinkProfile
@@ -34,8 +34,8 @@ class Stands(Record, frozen=True, kw_only=True):
     """What stands there, an engine or an API, and the way to it, None where it is here.
 
     `tells_residency`: the engine is of a kind that tells whether its model is loaded; `tells_memory`: of one that tells
-    how much memory for contexts it has, and how much of it is in use. KV caches are `shipped` to those
-    who decode.
+    how much memory for contexts it has, and how much of it is in use. Its `carriers` take
+    KV caches to those who decode.
     """
 
     engine: EngineProfile | None = None
@@ -43,7 +43,7 @@ class Stands(Record, frozen=True, kw_only=True):
     link: LinkProfile | None = None
     tells_residency: bool = False
     tells_memory: bool = False
-    shipped: tuple[tuple[str, Shipping], ...] = ()
+    carriers: tuple[tuple[str, CarrierProfile], ...] = ()
 
 
 def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> Stands | None:
@@ -68,9 +68,9 @@ def stands(path: str, table: PlaceTable, folder: Path, problems: Problems) -> St
     return made if len(problems.found) == before else None
 
 
-def shipped(
-    path: str, tables: tuple[ShippingTable, ...], handovers: tuple[Handover, ...], problems: Problems
-) -> tuple[tuple[str, Shipping], ...]:
+def carriers(
+    path: str, tables: tuple[CarrierTable, ...], handovers: tuple[Handover, ...], problems: Problems
+) -> tuple[tuple[str, CarrierProfile], ...]:
     """What is true of each handover: as it was declared, unless something else is written."""
     found = {handover.target: as_declared(handover) for handover in handovers}
     for index, table in enumerate(tables):

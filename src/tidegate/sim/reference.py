@@ -12,6 +12,7 @@ from tidegate.sim.checks import AGENTS
 from tidegate.sim.endpoint import (
     ApiTable,
     CacheTable,
+    CarrierTable,
     EngineTable,
     HardwareTable,
     LinearTable,
@@ -33,6 +34,7 @@ TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("ttft_spread = { ... } and tpot_spread = { ... } in api", SpreadTable),
     ("cache = { ... } in api", CacheTable),
     ("link = { ... } in [world.endpoint.NAME]", LinkTable),
+    ("[[world.endpoint.NAME.handover]]", CarrierTable),
     ("[[traffic]]", TrafficTable),
     ("prompt_tokens = { ... } and other sizes in [[traffic]]", SizeTable),
     ("[[fault]]", FaultTable),

@@ -18,7 +18,7 @@ from tidegate.config.problem import ConfigError, Problems, join, nearest
 from tidegate.core.model import Endpoint, Likeness, Policy, RequestClass, replace
 from tidegate.core.ruling import Rule
 from tidegate.sim import checks, profiles
-from tidegate.sim.endpoint import PlaceTable
+from tidegate.sim.endpoint import CarrierTable, PlaceTable
 from tidegate.sim.profiles import Stands
 from tidegate.sim.recorded import TraceFormat
 from tidegate.sim.schema import BoundsTable, FaultTable, TrafficTable, WorldTable
@@ -104,7 +104,7 @@ def parse(
     start_s = since_epoch_s(world.start)
     built = None if problems.found or config is None else build.build(config, start_s)
     if built is not None:
-        stands = read_in.shipped(stands, built.endpoints, faults)
+        stands = read_in.carried(stands, built.endpoints, faults)
     if problems.found or config is None or built is None:
         raise ConfigError(problems.found)
     if seed is not None:
@@ -170,6 +170,8 @@ class _Reading:
         self._problems = problems
         endpoints = tables.get("endpoint")
         self._endpoints = sorted(endpoints) if isinstance(endpoints, dict) else []
+        # What is written of the handovers of each endpoint.
+        self._written: dict[str, tuple[CarrierTable, ...]] = {}
 
     def places(self) -> dict[str, Stands]:
         """What stands behind each endpoint."""
@@ -186,6 +188,7 @@ class _Reading:
             elif name not in raw:
                 problems.add(path, "it is missing", "write what stands there: an engine, hardware or an API")
             elif (table := convert(raw[name], path, PlaceTable, problems)) is not None:
+                self._written[name] = table.handover
                 there = profiles.stands(path, table, self._folder, problems)
                 if there is not None:
                     made[name] = replace(
@@ -195,19 +198,17 @@ class _Reading:
                     )
         return made
 
-    def shipped(
+    def carried(
         self, stands: dict[str, Stands], endpoints: tuple[Endpoint, ...], faults: tuple[FaultTable, ...]
     ) -> dict[str, Stands]:
         """The same with the way of each handover, which some of these may take down."""
-        world, found = self._tables["world"]["endpoint"], dict(stands)
+        found = dict(stands)
         for endpoint in endpoints:
-            path = join("world", "endpoint", endpoint.name)
-            table = convert(world[endpoint.name], path, PlaceTable, self._problems)
-            if table is not None and (endpoint.handovers or table.handover):
-                true = profiles.shipped(f"{path}.handover", table.handover, endpoint.handovers, self._problems)
-                found[endpoint.name] = replace(found[endpoint.name], shipped=true)
+            path = join("world", "endpoint", endpoint.name, "handover")
+            true = profiles.carriers(path, self._written[endpoint.name], endpoint.handovers, self._problems)
+            found[endpoint.name] = replace(found[endpoint.name], carriers=true)
         for index, fault in enumerate(faults):
-            ways = [target for target, _ in found[fault.endpoint].shipped] if fault.to else []
+            ways = [target for target, _ in found[fault.endpoint].carriers] if fault.to else []
             if fault.to and fault.to not in ways:
                 self._problems.add(f"fault[{index}].to", "no handover goes there", nearest(fault.to, ways))
         return found

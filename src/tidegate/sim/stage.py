@@ -117,9 +117,9 @@ def _carriers(scenario: Scenario, world: World) -> dict[str, Carrier]:
     chance = Chance(scenario.world.seed)
     found = {}
     for source, stands in scenario.stands.items():
-        for target, shipping in stands.shipped:
+        for target, profile in stands.carriers:
             name = source + TO + target
-            found[name] = Carrier(shipping, Link(shipping.link, chance, name), world.loop)
+            found[name] = Carrier(profile, Link(profile.link, chance, name), world.loop)
     return found
 
 

@@ -23,7 +23,7 @@ from tidegate.core.step import StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
 from tidegate.sim.ask import DIGEST_TOKENS
-from tidegate.sim.carrier import Carrier, Shipping, as_measured
+from tidegate.sim.carrier import Carrier, CarrierProfile, as_measured
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import Decider
 from tidegate.sim.engine import Engine, EngineProfile
@@ -69,8 +69,9 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Twin(msgspec.Struct, frozen=True, kw_only=True):
-    """The world of a journal. `faults` count from `start_s`, `left` are requests whose clients went away, and `shipped`
-    is how KV caches are, by handover."""
+    """The world of a journal. `faults` count from `start_s`, `left` are requests whose clients went away. `carriers`
+    take KV caches, by handover.
+    """
 
     endpoints: tuple[Endpoint, ...]
     stands: dict[str, Stand]
@@ -80,7 +81,7 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float
     end_s: float
     left: frozenset[str]
-    shipped: dict[str, Shipping] = {}
+    carriers: dict[str, CarrierProfile] = {}
 
 
 class Asks:
@@ -136,8 +137,8 @@ def played(
         for part in range(1, 101):
             world.loop.at(twin.start_s + span_s * part / 100, progress, part / 100)
     carriers = {
-        name: Carrier(shipping, Link(shipping.link, Chance(seed), name), world.loop)
-        for name, shipping in twin.shipped.items()
+        name: Carrier(profile, Link(profile.link, Chance(seed), name), world.loop)
+        for name, profile in twin.carriers.items()
     }
     until_s = max(end_s, twin.end_s) + 2.0 * TIMEOUT_S
     world.run(places, Asks(asked), probe_s=probe_s, until_s=until_s, carriers=carriers)
@@ -178,7 +179,7 @@ def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed |
     return Twin(
         endpoints=observed.endpoints,
         stands=stands,
-        shipped={one.name: as_measured(one) for one in router.handovers},
+        carriers={one.name: as_measured(one) for one in router.handovers},
         jobs=_jobs(asked, seed),
         faults=_faults(asked, stands),
         state=revived(observed.state if later is None else router.state, kept, asked.start_s),

@@ -446,7 +446,8 @@ class World:
     def _ship(self, drive: _Drive, attempt: Attempt) -> None:
         """A prompt is computed: its KV cache goes to who decodes."""
         request_id, source, target = attempt.job.request.id, attempt.endpoint, attempt.target
-        handover = next(one for one in self.endpoints[source].handovers if one.target == target)
+        handover = self.endpoints[source].handover_to(target)
+        assert handover is not None, "who is asked for it hands it over"
 
         def there(size: int, left: int, seconds: float | None) -> None:
             del drive.shipments[source]

@@ -8,7 +8,7 @@ from msgspec import Raw
 
 from tidegate.wire.call import Call
 
-# Bounds on the tokens of the output, by the names that engines have for them, and forms that cost time to prepare.
+# Bounds on the tokens of the output, by the other names that engines have for them.
 _BOUNDS = ("max_completion_tokens", "n_predict", "min_tokens")
 _ONE = Raw(b"1")
 _TRUE = Raw(b"true")
