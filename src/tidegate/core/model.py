@@ -206,7 +206,10 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     def handover_to(self, target: str) -> Handover | None:
         """By which it computes prompts for this one; None where it does not."""
-        return next((one for one in self.handovers if one.target == target), None)
+        for one in self.handovers:
+            if one.target == target:
+                return one
+        return None
 
     def running_usd(self, in_use_s: float) -> float:
         """What it costs that a request has one of the engine's places for so long."""
