@@ -59,11 +59,11 @@ async def test_every_metric_parses_and_counts_what_happened(tmp_path: Path) -> N
     families = {f.name: f for f in text_string_to_metric_families(answer.body.decode())}
     assert set(families) == {PREFIX + spec.name for spec in TABLE}
     samples = {(s.name, *sorted(s.labels.values())): s.value for f in families.values() for s in f.samples}
-    assert samples[PREFIX + "attempts_total", "failed", "laptop"] == 1
-    assert samples[PREFIX + "attempts_total", "cloud", "ok"] == 1
-    assert samples[PREFIX + "requests_total", "interactive/short", "ok"] == 1
+    assert samples[PREFIX + "attempts_total", "failed", "laptop", "local"] == 1
+    assert samples[PREFIX + "attempts_total", "cloud", "ok", "remote"] == 1
+    assert samples[PREFIX + "requests_total", "interactive/short", "ok", "remote"] == 1
     assert samples[PREFIX + "bad_requests_total", "400"] == 1
-    assert samples[PREFIX + "cost_usd_total", "cloud"] > 0
+    assert samples[PREFIX + "cost_usd_total", "cloud", "remote"] > 0
     assert samples[PREFIX + "up", "laptop"] == 1
     assert answer.header("content-type").startswith("text/plain")
 

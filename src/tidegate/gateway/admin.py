@@ -121,9 +121,12 @@ class Admin:
         return dispatch.metrics.exposition(
             now_s=dispatch.clock.now_s(),
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
+            handovers=dispatch.router.handovers,
             held=dispatch.router.held,
+            in_flight=dispatch.in_flight,
             worth_factors={name: one["worth_factor"] for name, one in self._targets().items()},
             hedge_left_usd=dispatch.router.hedge_left_usd,
+            hedge_price=dispatch.router.hedge_price,
             shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),

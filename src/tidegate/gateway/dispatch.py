@@ -98,6 +98,7 @@ class Dispatch:
         # Counts the settings that were in force, and what operators did by hand: a plan may be older than that.
         self.epoch = 0
         self.metrics = metrics
+        metrics.hold_to(policy.quantile)
         self.log = log
         self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
@@ -286,6 +287,7 @@ class Dispatch:
     ) -> None:
         """Go on with other settings; `router` has taken over the state of the one before."""
         self.router, self.upstreams = router, upstreams
+        self.metrics.hold_to(policy.quantile)
         self._policy, self._request_timeout_s = policy, request_timeout_s
         for model in [m for m in self.ratios if not router.serves(m)]:
             del self.ratios[model]
