@@ -833,6 +833,9 @@ class Metrics:
         for key, found in self._keys.items():
             counts["key_requests"].update({(key, outcome): float(number) for outcome, number in found.ended.items()})
             counts["key_tokens"][key,], counts["key_cost_usd"][key,] = float(found.tokens), found.usd
+        for name in ("handler_errors", "journal_lines", "journal_lost", "ledger_overruns"):
+            # From nothing on, so that the first one is seen as more than before.
+            counts[name].setdefault((), 0.0)
         counts["compared_usd"] = {(): self._compared_usd}
         counts["baseline_usd"] = {("all-local",): self._all_local_usd, ("all-remote",): self._all_remote_usd}
         return counts
