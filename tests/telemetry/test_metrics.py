@@ -49,6 +49,7 @@ def scraped(metrics: Metrics) -> Samples:
         hedge_left_usd=0.5,
         hedge_price=2.0,
         shares={"alice-1": 0.75, "": 0.25},
+        spans={"made": 3, "sent": 2, "lost": 1},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
         money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=1),

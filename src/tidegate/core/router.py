@@ -337,6 +337,18 @@ class Router:
         model = self._known.models.get(endpoint)
         return None if model is None else model.state.reservations.get(request_id)
 
+    def foreseen(self, request_id: str, endpoint: str) -> tuple[float, float] | None:
+        """The time to first content and the dollars that the last decision predicted of this request at an endpoint.
+
+        None where it predicted nothing there, or something was told since.
+        """
+        decided = self._decided
+        if decided is not None and decided.request.id == request_id:
+            for option in decided.options:
+                if option.model.name == endpoint:
+                    return option.base.first_s, option.base.cost_usd
+        return None
+
     def alone_usd(
         self, request: Request, prompt_tokens: int, output_tokens: int, *, local: bool, now_s: float
     ) -> tuple[str, float] | None:

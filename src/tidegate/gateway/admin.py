@@ -48,6 +48,7 @@ class Admin:
         classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
+        spans: Callable[[], Mapping[str, int]],
         key: Secret | None,
     ) -> None:
         """`key` opens everything but the two questions whether we live; without one, all of it is open."""
@@ -59,6 +60,7 @@ class Admin:
         self._rehearsed = rehearsed
         self._classes = classes
         self._servers = servers
+        self._spans = spans
         self._control = control
         # Its own: what clients ask keeps no operator waiting.
         self._explainer = Explainer()
@@ -129,6 +131,7 @@ class Admin:
             hedge_price=dispatch.router.hedge_price,
             shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
+            spans=self._spans(),
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
             money=None if (status := self._spent()) is None else _counts(status, self._prices(status)),

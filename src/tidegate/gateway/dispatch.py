@@ -39,6 +39,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
 # A request may take minutes, and what is held looks again twice a second; a pass over a thousand requests in flight
@@ -109,6 +110,8 @@ class Dispatch:
         self.lookers: dict[str, Callable[[], None]] = {}
         # Who counts what becomes of requests, where two settings are tried by turns.
         self.switchback: Switchback | None = None
+        # Who tells of requests as traces, where that is asked for.
+        self.tracer: Tracer | None = None
         # By endpoint, who loads its model for nobody in particular.
         self.warmers: dict[str, Callable[[], None]] = {}
         # Who sends KV caches between engines, and into which slots of these requests go.

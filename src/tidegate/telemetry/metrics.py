@@ -375,6 +375,13 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
     Spec(name="journal_lost", type="counter", help="Lines lost because the disk did not take them."),
     Spec(name="build_info", type="gauge", labels=("version",), help="1; which software this is."),
+    Spec(
+        name="trace_spans",
+        type="counter",
+        labels=("outcome",),
+        help="Spans of traces: all that were `made`, and of these those that were `sent`, or `lost` since nobody took "
+        "them. What is in none of the two waits, or was pushed out by what came later. Absent where nothing is traced.",
+    ),
     Spec(name="http_connections", type="gauge", help="Client connections now open."),
     Spec(name="http_protocol_errors", type="counter", labels=("status",), help="Malformed HTTP, by answer."),
 )
@@ -739,6 +746,7 @@ class Metrics:
         hedge_left_usd: float,
         hedge_price: float,
         overrides: Overrides,
+        spans: Mapping[str, int],
         http: HttpCounts,
         journal: JournalStatistics | None,
         money: MoneyCounts | None,
@@ -799,6 +807,7 @@ class Metrics:
                 gauges.setdefault(name, {})[ends] = float(value)
         gauges["hedge_left_usd"], gauges["hedge_price"] = {(): hedge_left_usd}, {(): hedge_price}
         counts = self._counts()
+        counts["trace_spans"] = {(outcome,): float(number) for outcome, number in spans.items()}
         counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
         if journal is not None:
             counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}
