@@ -3,13 +3,15 @@
 One request is told as `gateway/dispatch` and `gateway/account` tell it: the request, a decision, its start, first token
 and end to the journal, which writes once per tick of the loop, to a real disk; and everything of it that is counted,
 with what its answer would have cost elsewhere. CPU time of the loop's thread, not elapsed, less that of the same loop
-with nothing told: medians of rounds in which all kinds take turns. `alone`: each of its three moments is a tick of its
-own, with a write; `together`: sixteen requests share each tick, as under load. A yardstick, a fixed loop timed after
-each round, tells how quiet it was. Of a chunk of a stream nobody is told, so that it takes nothing.
+in which those who are told do nothing: medians of rounds in which all kinds take turns. `alone`: each of its three
+moments is a tick of its own, with a write; `together`: sixteen requests share each tick, as under load. A yardstick, a
+fixed loop timed after each round, tells how quiet it was. Of a chunk of a stream nobody is told, so that it takes
+nothing.
 """
 
 import asyncio
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -25,6 +27,7 @@ from tidegate.core.model import (
     Decision,
     Ended,
     Ending,
+    Fact,
     FirstToken,
     Policy,
     Request,
@@ -40,7 +43,8 @@ from tidegate.core.why import Why
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.metrics import Metrics
 
-REQUESTS = 4000
+REQUESTS = 64  # as many as are in a gateway's caches, as what it has just dealt with is
+PASSES = 64
 ROUNDS = 7
 TOGETHER = 16
 BUDGET_US = 8.0
@@ -56,6 +60,7 @@ class Told(msgspec.Struct):
     first: FirstToken
     ended: Ended
     sent: Reservation
+    local: bool
 
 
 def told(router: Router, count: int) -> list[Told]:
@@ -90,62 +95,114 @@ def told(router: Router, count: int) -> list[Told]:
         step = Run(endpoint=name, timeout_s=30.0, cutover_s=2.5)
         decision = Decision(request_id=asked.id, plan=(step, step), why=Why.CHEAPEST_ON_TIME)
         first = FirstToken(request_id=asked.id, endpoint=name, ttft_s=ttft_s)
-        found.append(Told(asked, decision, started, first, ended, sent))
+        found.append(Told(asked, decision, started, first, ended, sent, router.endpoint(name).endpoint.local))
     return found
 
 
-def begin(one: Told, metrics: Metrics | None, journal: Journal | None) -> None:
+class Deaf:
+    """Is called as metrics, journal and router are, and does nothing: what calling takes is the bench's own."""
+
+    def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
+        """See `Metrics`."""
+
+    def attempt_ended(self, fact: Ended, usd: float, sent: Reservation | None, *, hedge: bool) -> None:
+        """See `Metrics`."""
+
+    def request_ended(
+        self,
+        request: Request,
+        outcome: str,
+        endpoint: str,
+        local: bool | None,
+        kept: bool | None,
+        ttft_s: float | None,
+        e2e_s: float,
+        output_tokens: int | None,
+    ) -> None:
+        """See `Metrics`."""
+
+    def compared(self, usd: float, all_local_usd: float, all_remote_usd: float) -> None:
+        """See `Metrics`."""
+
+    def key_ended(self, key: str, outcome: str, tokens: int, usd: float) -> None:
+        """See `Metrics`."""
+
+    def append(self, fact: Fact, at_s: float) -> None:
+        """See `Journal`."""
+
+    def after_write(self, release: Callable[[], None]) -> None:
+        """See `Journal`."""
+
+    def alone_usd(
+        self, request: Request, prompt_tokens: int, output_tokens: int, *, local: bool, now_s: float
+    ) -> tuple[str, float] | None:
+        """See `Router`."""
+
+    def was_kept(
+        self,
+        request: Request,
+        decision: Decision,
+        ending: Ending,
+        *,
+        ttft_s: float | None,
+        e2e_s: float,
+        output_tokens: int | None,
+    ) -> bool | None:
+        """See `core.promise`."""
+
+
+class Listeners(msgspec.Struct):
+    """Who is told, in one of the kinds that are measured."""
+
+    metrics: Metrics | Deaf
+    journal: Journal | Deaf
+    router: Router | Deaf
+    was_kept: Callable[..., bool | None]
+
+
+def begin(one: Told, to: Listeners) -> None:
     """It is decided and sent."""
-    if metrics is not None:
-        metrics.decided(one.decision.why, 2e-5, refused=False)
-    if journal is not None:
-        journal.append(one.request, NOW_S)
-        journal.append(one.decision, NOW_S)
-        journal.append(one.started, NOW_S)
+    to.metrics.decided(one.decision.why, 2e-5, refused=False)
+    to.journal.append(one.request, NOW_S)
+    to.journal.append(one.decision, NOW_S)
+    to.journal.append(one.started, NOW_S)
 
 
-def end(one: Told, router: Router, metrics: Metrics | None, journal: Journal | None) -> None:
+def end(one: Told, to: Listeners) -> None:
     """It is over."""
-    asked, ended = one.request, one.ended
-    if journal is not None:
-        journal.append(ended, NOW_S)
-    if metrics is not None:
-        is_local = router.endpoint(ended.endpoint).endpoint.local
-        prompt_tokens, output_tokens = ended.prompt_tokens or 0, ended.output_tokens or 0
-        metrics.attempt_ended(ended, 0.001, one.sent, hedge=False)
-        ttft_s, e2e_s = ended.ttft_s, ended.e2e_s
-        kept = was_kept(asked, one.decision, ended.ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
-        metrics.request_ended(asked, "ok", ended.endpoint, is_local, kept, ttft_s, e2e_s, output_tokens)
-        for local in (True, False):
-            router.alone_usd(asked, prompt_tokens, output_tokens, local=local, now_s=NOW_S)
-        metrics.compared(0.001, 0.0, 0.002)
-        metrics.key_ended(asked.key, "ok", prompt_tokens + output_tokens, 0.001)
-    if journal is not None:
-        journal.after_write(_release)
+    asked, ended, metrics = one.request, one.ended, to.metrics
+    to.journal.append(ended, NOW_S)
+    prompt_tokens, output_tokens = ended.prompt_tokens or 0, ended.output_tokens or 0
+    metrics.attempt_ended(ended, 0.001, one.sent, hedge=False)
+    ttft_s, e2e_s = ended.ttft_s, ended.e2e_s
+    kept = to.was_kept(asked, one.decision, ended.ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+    metrics.request_ended(asked, "ok", ended.endpoint, one.local, kept, ttft_s, e2e_s, output_tokens)
+    to.router.alone_usd(asked, prompt_tokens, output_tokens, local=True, now_s=NOW_S)
+    to.router.alone_usd(asked, prompt_tokens, output_tokens, local=False, now_s=NOW_S)
+    metrics.compared(0.001, 0.0, 0.002)
+    metrics.key_ended(asked.key, "ok", prompt_tokens + output_tokens, 0.001)
+    to.journal.after_write(_release)
 
 
 def _release() -> None:
     """The final bytes of an answer."""
 
 
-async def us(
-    requests: list[Told], router: Router, metrics: Metrics | None, journal: Journal | None, size: int
-) -> float:
+async def us(requests: list[Told], to: Listeners, size: int) -> float:
     """CPU microseconds of one of these requests, so many of which share each tick."""
     begun_s = clock.cpu_s()
-    for at in range(0, len(requests), size):
+    for at in [*range(0, len(requests), size)] * PASSES:
         group = requests[at : at + size]
         for one in group:
-            begin(one, metrics, journal)
-        await asyncio.sleep(0)
-        if journal is not None:
-            for one in group:
-                journal.append(one.first, NOW_S)
+            begin(one, to)
         await asyncio.sleep(0)
         for one in group:
-            end(one, router, metrics, journal)
+            to.journal.append(one.first, NOW_S)
         await asyncio.sleep(0)
-    return (clock.cpu_s() - begun_s) * 1e6 / len(requests)
+        for one in group:
+            end(one, to)
+        await asyncio.sleep(0)
+    return (clock.cpu_s() - begun_s) * 1e6 / len(requests) / PASSES
 
 
 async def measured(candidates: int) -> dict[str, object]:
@@ -164,14 +221,18 @@ async def measured(candidates: int) -> dict[str, object]:
         journal = Journal(
             Path(folder), segment_bytes=1 << 30, total_bytes=1 << 32, clock=Clock(), header=lambda: segment
         )
-        metrics = Metrics()
+        metrics, deaf = Metrics(), Deaf()
         metrics.hold_to(0.9)
+        kinds = {
+            "nothing": Listeners(deaf, deaf, deaf, deaf.was_kept),
+            "metrics": Listeners(metrics, deaf, router, was_kept),
+            "journal": Listeners(deaf, journal, deaf, deaf.was_kept),
+            "both": Listeners(metrics, journal, router, was_kept),
+        }
         for _ in range(ROUNDS):
             for size, count in (("alone", 1), ("together", TOGETHER)):
-                for kind in KINDS:
-                    counted = metrics if kind in ("metrics", "both") else None
-                    written = journal if kind in ("journal", "both") else None
-                    found[size][kind].append(await us(requests, router, counted, written, count))
+                for kind, to in kinds.items():
+                    found[size][kind].append(await us(requests, to, count))
             yardsticks.append(yardstick_us())
         await journal.close()
     return {

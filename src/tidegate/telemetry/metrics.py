@@ -5,7 +5,6 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from math import inf
 from statistics import NormalDist
 from typing import Final
 
@@ -387,6 +386,8 @@ TABLE: tuple[Spec, ...] = (
 )
 PREFIX = "tidegate_"
 
+SECONDS_MAX: Final = 1e12
+"""Longer is no time, and no ratio of times."""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 SHORT_SECONDS = (10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25)
 AXES = ("ttft", "tpot", "e2e")
@@ -406,7 +407,7 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count one value; one that is none, by a division by next to nothing, would spoil the sum for ever."""
-        if not 0.0 <= value < inf:
+        if not 0.0 <= value < SECONDS_MAX:
             return
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
@@ -461,6 +462,7 @@ class _OfEndpoint:
         "cost_usd",
         "endings",
         "input_tokens",
+        "ok",
         "output_tokens",
         "tpot",
         "tpot_ratio",
@@ -471,6 +473,8 @@ class _OfEndpoint:
     )
 
     def __init__(self) -> None:
+        self.ok = 0
+        # All other ones.
         self.endings: dict[str, int] = {}
         self.input_tokens = self.output_tokens = 0
         self.cost_usd = self.wasted_usd = 0.0
@@ -484,17 +488,33 @@ class _OfEndpoint:
         (self.within if within else self.beyond)[axis] += 1
 
 
-class _OfClass:
-    """What is counted of one class of requests; `ended` by tier and outcome, `answers` by endpoint."""
+class _OfTier:
+    """What is counted of the requests of one class that were answered in one tier, or nowhere; `ended` by outcome."""
 
-    __slots__ = ("answers", "e2e", "ended", "kept", "missed", "tpot", "ttft")
+    __slots__ = ("anywhere", "ended", "kept", "local", "missed", "ok", "sites")
 
     def __init__(self) -> None:
-        self.ended: dict[tuple[str, str], int] = {}
-        self.kept: dict[str, int] = {}
-        self.missed: dict[str, int] = {}
+        self.ok = 0
+        self.ended: dict[str, int] = {}
+        self.kept = self.missed = 0
+        # By where their data may go.
+        self.anywhere = self.local = self.sites = 0
+
+
+class _OfClass:
+    """What is counted of one class of requests; `answers` by endpoint."""
+
+    __slots__ = ("answers", "e2e", "local", "nowhere", "remote", "tpot", "ttft")
+
+    def __init__(self) -> None:
+        self.local, self.remote, self.nowhere = _OfTier(), _OfTier(), _OfTier()
         self.answers: dict[str, int] = {}
         self.ttft, self.tpot, self.e2e = Histogram(SECONDS), Histogram(SHORT_SECONDS), Histogram(SECONDS)
+
+    @property
+    def tiers(self) -> tuple[tuple[str, _OfTier], ...]:
+        """All of them, by name."""
+        return (TIERS[True], self.local), (TIERS[False], self.remote), (TIERS[None], self.nowhere)
 
 
 class _OfKey:
@@ -531,10 +551,9 @@ class Metrics:
         self._endpoints: dict[str, _OfEndpoint] = {}
         self._classes: dict[str, _OfClass] = {}
         self._keys: dict[str, _OfKey] = {}
-        self._residency: dict[tuple[str, str], int] = {}
+        self._decisions: dict[str, int] = {}
         counters = (s.name for s in TABLE if s.type == "counter")
         self._counters: dict[str, Counters] = {name: Counters() for name in counters}
-        self._decisions = self._counters["decisions"]
         self._kv_ship = Histograms(SECONDS)
         self._compared_usd = self._all_local_usd = self._all_remote_usd = 0.0
         self._quantile = self._deviations = 0.0
@@ -556,7 +575,10 @@ class Metrics:
 
     def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
         """A decision was made."""
-        (self._counters["refusals"] if refused else self._decisions).add((why,))
+        if refused:
+            self._counters["refusals"].add((why,))
+        else:
+            self._decisions[why] = self._decisions.get(why, 0) + 1
         self._decision_s.add(spent_s)
 
     def fell_back(self, cause: str) -> None:
@@ -612,19 +634,31 @@ class Metrics:
 
         Whether its promise was `kept` is as in `core.promise`.
         """
-        klass, tier, residency, slo = request.klass, TIERS[local], request.residency, request.slo
+        klass, residency, slo = request.klass, request.residency, request.slo
         of = self._classes.get(klass)
         if of is None:
             of = self._classes.setdefault(klass if len(self._classes) < LABELS_MAX else OTHER, _OfClass())
-        how = tier, outcome
-        of.ended[how] = of.ended.get(how, 0) + 1
-        if local is not None and (endpoint in of.answers or len(of.answers) < LABELS_MAX):
-            of.answers[endpoint] = of.answers.get(endpoint, 0) + 1
-        where = ANYWHERE if ANYWHERE in residency else LOCAL if residency == (LOCAL,) else "sites", tier
-        self._residency[where] = self._residency.get(where, 0) + 1
+        if local is None:
+            tier = of.nowhere
+        else:
+            tier = of.local if local else of.remote
+            if endpoint in of.answers or len(of.answers) < LABELS_MAX:
+                of.answers[endpoint] = of.answers.get(endpoint, 0) + 1
+        if outcome == "ok":
+            tier.ok += 1
+        else:
+            tier.ended[outcome] = tier.ended.get(outcome, 0) + 1
+        if ANYWHERE in residency:
+            tier.anywhere += 1
+        elif residency == (LOCAL,):
+            tier.local += 1
+        else:
+            tier.sites += 1
         if kept is not None and not (slo.ttft_s is None and slo.e2e_s is None and slo.tpot_s is None):
-            by_tier = of.kept if kept else of.missed
-            by_tier[tier] = by_tier.get(tier, 0) + 1
+            if kept:
+                tier.kept += 1
+            else:
+                tier.missed += 1
         of.e2e.add(e2e_s)
         if ttft_s is not None:
             of.ttft.add(ttft_s)
@@ -641,9 +675,11 @@ class Metrics:
     def attempt_ended(self, fact: Ended, usd: float, sent: Reservation | None, *, hedge: bool) -> None:
         """A call to an endpoint is over, of which this was predicted; times count from its sending."""
         endpoint, ending, of = fact.endpoint, fact.ending, self._of_endpoint(fact.endpoint)
-        of.endings[ending] = of.endings.get(ending, 0) + 1
         of.cost_usd += usd
-        if ending is not _OK:
+        if ending is _OK:
+            of.ok += 1
+        else:
+            of.endings[ending] = of.endings.get(ending, 0) + 1
             of.wasted_usd += usd
         if hedge:
             self._counters["hedges"].add((endpoint, ending))
@@ -822,7 +858,8 @@ class Metrics:
         """All counters that are kept here, by name and labels; what is nothing yet is left out."""
         counts: dict[str, dict[tuple[str, ...], float]] = {n: dict(c.by_labels) for n, c in self._counters.items()}
         for name, one in self._endpoints.items():
-            counts["attempts"].update({(name, ending): float(number) for ending, number in one.endings.items()})
+            endings = one.endings | {Ending.OK.value: one.ok}
+            counts["attempts"].update({(name, ending): float(number) for ending, number in endings.items() if number})
             for metric, labels, number in (
                 ("tokens", ("input",), one.input_tokens),
                 ("tokens", ("output",), one.output_tokens),
@@ -834,11 +871,19 @@ class Metrics:
                 if number:
                     counts[metric][name, *labels] = float(number)
         for klass, of in self._classes.items():
-            counts["requests"].update({(klass, *how): float(number) for how, number in of.ended.items()})
             counts["answers"].update({(name, klass): float(number) for name, number in of.answers.items()})
-            for outcome, by_tier in (("kept", of.kept), ("missed", of.missed)):
-                counts["promises"].update({(klass, tier, outcome): float(n) for tier, n in by_tier.items()})
-        counts["residency"] = {where: float(number) for where, number in self._residency.items()}
+            for tier, those in of.tiers:
+                ended = those.ended | {"ok": those.ok}
+                counts["requests"].update(
+                    {(klass, tier, how): float(number) for how, number in ended.items() if number}
+                )
+                for outcome, judged in (("kept", those.kept), ("missed", those.missed)):
+                    if judged:
+                        counts["promises"][klass, tier, outcome] = float(judged)
+                for allowed, asked in ((ANYWHERE, those.anywhere), (LOCAL, those.local), ("sites", those.sites)):
+                    if asked:
+                        counts["residency"][allowed, tier] = counts["residency"].get((allowed, tier), 0.0) + asked
+        counts["decisions"] = {(why,): float(number) for why, number in self._decisions.items()}
         for key, found in self._keys.items():
             counts["key_requests"].update({(key, outcome): float(number) for outcome, number in found.ended.items()})
             counts["key_tokens"][key,], counts["key_cost_usd"][key,] = float(found.tokens), found.usd
