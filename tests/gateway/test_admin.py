@@ -103,6 +103,23 @@ async def test_what_an_answer_would_have_cost_in_one_tier_is_counted_where_it_ma
     )
 
 
+async def test_of_a_chunk_of_a_stream_neither_journal_nor_metrics_are_told(tmp_path: Path) -> None:
+    lines, samples = [], []
+    for tokens in (4, 400):
+        folder = tmp_path / str(tokens)
+        folder.mkdir()
+        async with house(folder, laptop=local(Script(tokens=tokens))) as home:
+            await home.ask(chat(stream=True, max_tokens=tokens))
+            text = (await home.get("/metrics", admin=True)).body.decode()
+        families = {f.name: f for f in text_string_to_metric_families(text)}
+        samples.append({n: [s.value for s in f.samples if s.name.endswith("_count")] for n, f in families.items()})
+        lines.append([type(line.fact).__name__ for line in home.journal()])
+    assert lines[0] == lines[1]
+    # How often its timer fires follows from how long it all takes.
+    assert all(one.pop(PREFIX + "loop_lag_seconds") for one in samples)
+    assert samples[0] == samples[1]
+
+
 async def baselines(home: House) -> dict[str, float]:
     text = (await home.get("/metrics", admin=True)).body.decode()
     samples = [s for f in text_string_to_metric_families(text) for s in f.samples]

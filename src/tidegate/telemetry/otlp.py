@@ -41,10 +41,9 @@ class Sender:
         """`on_problem` is called in a thread of its own: with True once nobody takes them, and False once they do."""
         headers = {"authorization": authorization} if authorization else None
         self._exporter = _Exporter(OTLPSpanExporter(endpoint, headers=headers, timeout=timeout_s), on_problem)
-        # What the SDK would say in the process's own words goes nowhere: the log is lines of JSON, and has one of it.
-        told = logging.getLogger("opentelemetry")
-        told.addHandler(logging.NullHandler())
-        told.propagate = False
+        # What the SDK would say in words of its own is not even made: the log is lines of JSON, and has one of it, and
+        # a full queue would have a line for each span.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         self._queue = BatchSpanProcessor(
             self._exporter,
             max_queue_size=queue_spans,
