@@ -18,6 +18,7 @@ from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 from tidegate.config.secret import Secret, SecretError
+from tidegate.config.trace import TraceTable
 from tidegate.core.model import ANYWHERE, LOCAL
 
 # A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
@@ -32,6 +33,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable | None
     budget: BudgetTable | None
     switchback: SwitchbackTable | None
+    trace: TraceTable | None
     classes: dict[str, ClassTable]
     rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]

@@ -17,6 +17,7 @@ from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
+from tidegate.telemetry.trace import OPERATIONS, Came
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.alone import alone, in_slot
 from tidegate.wire.errors import BadRequest, error_event
@@ -73,6 +74,15 @@ class Drive:
         self._stream: Translated | None = None
         self._flight = Flight(buffered=not call.stream, stall_s=dispatch.stall_s)
         self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
+        if dispatch.tracer is not None:
+            came = Came(
+                method=exchange.method,
+                path=exchange.path,
+                operation=OPERATIONS[call.kind],
+                output_tokens_max=call.output_tokens_max,
+                completions=call.completions if call.completions > 1 else None,
+            )
+            self._account.trace = dispatch.tracer.begin(exchange.headers, came)
         # Those under way: what is in here has started and not ended.
         self._attempts: dict[str, Attempt] = {}
         self._failure: Failure | None = None
@@ -110,6 +120,8 @@ class Drive:
         """Decide now, for the first time or again after waiting."""
         self._epoch = self._dispatch.epoch
         decision = self._decision = self._dispatch.decide(self.request, now_s)
+        if self._account.trace is not None:
+            self._account.decided(decision, now_s)
         if not decision.plan:
             self._unhold(now_s, released=True)
             self._refuse(decision, now_s)
@@ -378,6 +390,9 @@ class Drive:
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
         dispatch = self._dispatch
         timed = len(outgoing.body) >= dispatch.router.telling_bytes(attempt.endpoint)
+        lines = b"x-request-id: %b\r\n" % self.request.id.encode()
+        if self._account.trace is not None:
+            lines += self._account.trace.lines(attempt.endpoint, local=upstream.endpoint.local)
         attempt.carry(
             upstream.pool.send(
                 b"POST",
@@ -388,7 +403,7 @@ class Drive:
                 # The flight's own timer comes first; this one is for the connection's sake.
                 first_byte_timeout_s=timeout_s,
                 idle_timeout_s=max(dispatch.stall_s, timeout_s),
-                lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
+                lines=lines,
                 uploaded=attempt.on_uploaded if timed else None,
             )
         )
