@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-prefill bench-prefill_holdout bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-handover bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit bench-courier bench-telemetry clean
+.PHONY: $(shell grep -oE '^[a-z_-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test: lint types imports ## lint, types, import contract and the tests: under fi
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
 	$(PYTEST) -m "slow"
 	PYTHONPATH=$(COMPILED) $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
+
+test-vllm: $(VENV)/.dev ## a handover between two real vLLM; TIDEGATE_VLLM names a Python that has it (tests/lab/vllm.py)
+	$(PYTEST) tests/live/test_fetching.py
 
 soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: some three hours on two cores
 	PYTHONPATH=$(COMPILED):. $(BIN)/python -m tests.soak

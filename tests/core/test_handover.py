@@ -84,6 +84,15 @@ def ship(router: Router, request: Request, now_s: float, took_s: float, **change
     router.observe(replace(fact, **changes), now_s + 1.1 + took_s)
 
 
+def use(router: Router, request: Request, at_s: float, **changes: object) -> None:
+    """It is decoded at home, with what has come there."""
+    router.observe(started(replace(request, shipped=NAME), "laptop"), at_s)
+    ended = Ended(
+        request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.5, prompt_tokens=4_000
+    )
+    router.observe(replace(ended, **changes), at_s + 1.0)
+
+
 def test_a_prompt_too_slow_at_home_is_computed_away_where_output_is_dear() -> None:
     decision = pair().decide(long(), 0.0)
     first, second = decision.plan[:2]
@@ -245,15 +254,38 @@ def test_a_kv_cache_that_is_of_no_use_is_a_failure() -> None:
     for number in range(3):
         request = long(id=f"r{number}", shipped="")
         ship(router, request, 10.0 * number, 1.0)
-        at_s = 10.0 * number + 3.0
-        router.observe(started(replace(request, shipped=NAME), "laptop"), at_s)
-        ended = Ended(request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.5)
-        cached_tokens = int(CACHED_LEAST * 4_000) - 1
-        router.observe(replace(ended, prompt_tokens=4_000, cached_tokens=cached_tokens), at_s + 1.0)
-    assert handover(router).state.breaker.openings == 0, "each that came was a success before it"
+        use(router, request, 10.0 * number + 3.0, cached_tokens=int(CACHED_LEAST * 4_000) - 1)
+        assert handover(router).state.breaker.openings == (number == 2), "that it came is no success by itself"
+
+
+def test_a_kv_cache_that_is_of_use_makes_good_what_failed_before() -> None:
+    router = pair()
+    for number in range(6):
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0, ok=number % 3 == 2)
+        if number % 3 == 2:
+            use(router, request, 10.0 * number + 3.0, cached_tokens=3_999)
+    assert handover(router).state.breaker.openings == 0
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.TIMED_OUT])
+def test_who_fails_at_what_has_come_before_a_word_of_it_counts_against_the_handover(ending: Ending) -> None:
+    router = pair()
     for number in range(3):
-        handover(router).used(f"r{number}", 4_000, 10, 40.0)
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0)
+        use(router, request, 10.0 * number + 3.0, ending=ending, ttft_s=None)
     assert handover(router).state.breaker.openings == 1
+
+
+@pytest.mark.parametrize("changes", [{"ending": Ending.CANCELLED}, {"ending": Ending.FAILED}, {"cached_tokens": None}])
+def test_what_tells_nothing_of_a_kv_cache_counts_neither_way(changes: dict[str, object]) -> None:
+    router = pair()
+    for number in range(3):
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0)
+        use(router, request, 10.0 * number + 3.0, **changes)
+    assert handover(router).state.breaker.strikes == 0.0
 
 
 def test_what_has_come_teaches_nothing_of_what_is_kept() -> None:

@@ -596,6 +596,8 @@ class Metrics:
         self._counters["kv_shipped"].add((*ends, outcome))
         if fact.ok:
             self._counters["kv_shipped_bytes"].add(ends, fact.kv_bytes)
+        if fact.ok and fact.kv_bytes:
+            # Engines that fetch it by themselves do not say how much that was, nor when they had it.
             self._kv_ship.add(fact.endpoint, seconds)
 
     def ruled(self, rule: str) -> None:
