@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate import __version__
-from tidegate.cli import calibrate, discover, doctor, journal, keys, serve
+from tidegate.cli import calibrate, discover, doctor, journal, keys, records, serve
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -78,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "make, list, revoke and rotate the keys of clients"
     keys.declare(verbs.add_parser("keys", help=text, description=text[0].upper() + text[1:] + "."), _verb)
+
+    text = "list, print, follow and export what a journal tells"
+    records.declare(
+        verbs.add_parser("journal", help=text, description=text[0].upper() + text[1:] + "."), _verb, JOURNAL
+    )
 
     verb = _verb(verbs, "explain", "why a request went where it went", journal.explain)
     verb.add_argument("id", nargs="?", help="x-tidegate-decision of its answer; without it, the last decision")

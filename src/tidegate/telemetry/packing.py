@@ -1,4 +1,4 @@
-"""Finished segments are packed with zstd: the same lines in an eighth of the room, for 3 us of a core a request.
+"""Finished segments are packed with zstd: the same lines in an eighth of the room, for some 4 us of a core a request.
 
 What is packed is written under another name, synced, renamed, and only then is the segment removed. So a kill at any
 instant leaves a whole segment, in one form or in both, of which whoever reads takes one.

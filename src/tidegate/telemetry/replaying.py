@@ -48,4 +48,4 @@ def _replayed(paths: Sequence[Path], index: int) -> list[Part]:
 def _one_run(one: Path, other: Path) -> bool:
     """Whether one process wrote both."""
     first, second = SegmentName.parse(one.name), SegmentName.parse(other.name)
-    return first is not None and second is not None and (first.opened, first.pid) == (second.opened, second.pid)
+    return first is not None and second is not None and first.run == second.run

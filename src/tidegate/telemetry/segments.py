@@ -48,6 +48,11 @@ class SegmentName(msgspec.Struct, frozen=True, order=True):
         match = _NAME.match(name)
         return cls(match[1], int(match[2]), int(match[3])) if match else None
 
+    @property
+    def run(self) -> tuple[str, int]:
+        """Which process's it is: segments of one run follow each other."""
+        return self.opened, self.pid
+
     def next(self) -> "SegmentName":
         """The segment after this one."""
         return SegmentName(self.opened, self.pid, self.counter + 1)
@@ -80,6 +85,18 @@ def segments(folder: Path) -> list[Path]:
     while (again := _files(folder)) != found:
         found = again
     return list(dict(found).values())
+
+
+def is_written(path: Path) -> bool:
+    """Whether somebody writes this segment, as far as the file system knows of locks."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is gone, or there are no locks
+        return False
+    return False
 
 
 def _files(folder: Path) -> list[tuple[SegmentName, Path]]:
