@@ -13,6 +13,7 @@ from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tests.telemetry.test_reading import FACTS, HEAD, NAME, left
 from tests.telemetry.test_replay import found, stormed
+from tidegate.telemetry.explain import find
 from tidegate.telemetry.packing import Packer, is_there, pack
 from tidegate.telemetry.reading import JournalError, read, read_if_there
 from tidegate.telemetry.segments import prune, segments
@@ -72,6 +73,7 @@ def test_a_segment_that_is_there_in_both_forms_is_there_once(tmp_path: Path) -> 
 KILLED = """
 import os, sys
 from pathlib import Path
+from tidegate.telemetry.explain import find
 from tidegate.telemetry.packing import pack
 calls, last, armed = 0, int(sys.argv[2]), False
 def hook(event, _):
@@ -219,3 +221,13 @@ def test_packed_segments_replay_as_they_did(tmp_path: Path, jobs: int) -> None:
     for file in files[:-1]:
         assert pack(file)
     assert found(tmp_path, jobs) == before
+
+
+def test_a_decision_is_found_in_a_packed_segment_by_either_name(tmp_path: Path) -> None:
+    file = stormed(tmp_path)[1]
+    before = find(file, None)
+    assert before
+    assert pack(file)
+    assert find(file, None) == find(file.with_name(file.name + ".zst"), None) == before
+    with pytest.raises(JournalError, match="no such file"):
+        find(tmp_path / "none", None)
