@@ -35,6 +35,7 @@ _AXES = {
 }
 """What is changed, in which unit, and how many of that unit are in one of the flip's."""
 _SMALL = 1e-6
+_CHOSEN = "green"
 USD = ["promise", "lateness", "cost"]
 """What makes up a value, in the order of its columns."""
 RARE = ["rule", "budget"]
@@ -117,7 +118,7 @@ def print_explained(console: Console, one: Explained) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
+        f"  -> [bold {_CHOSEN}]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
         soft_wrap=True,
     )
     if decision.propensity < 1.0:
@@ -139,7 +140,7 @@ def print_explained(console: Console, one: Explained) -> None:
     for column in table.columns[:-1]:
         column.no_wrap = True
     for candidate in sorted((*one.candidates, *one.prefills), key=_rank):
-        table.add_row(*_row(candidate, usd))
+        table.add_row(*_row(candidate, usd), style=_style(candidate, decision))
     console.print(table)
     for candidate in one.candidates:
         if candidate.kv_free_tokens is not None:
@@ -241,6 +242,15 @@ def print_densities(console: Console, densities: Sequence[Density]) -> None:
 
 def _phase(phase: Phase | None) -> str:
     return "-" if phase is None else f"{phase.intensity_flop_per_byte:.3g} {phase.bound.value}"
+
+
+def _style(candidate: Candidate, decision: Decision) -> str:
+    """What is chosen stands out, and what could not be steps back; its words say the same."""
+    if candidate.excluded is not None:
+        return "dim"
+    first = decision.plan[0] if decision.plan else None
+    target = first.target if isinstance(first, Prefill) else ""
+    return _CHOSEN if first is not None and (first.endpoint, target) == (candidate.endpoint, candidate.target) else ""
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:

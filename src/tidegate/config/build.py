@@ -57,6 +57,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     journal: Path | None
     journal_segment_bytes: int
     journal_total_bytes: int
+    journal_packs: bool
     state: Path | None
     state_s: float
     backtest_s: float
@@ -268,6 +269,7 @@ def _gateway(config: Config) -> Gateway:
         journal=journal,
         journal_segment_bytes=table.journal_segment_mib * MIB,
         journal_total_bytes=table.journal_total_mib * MIB,
+        journal_packs=table.journal_compress,
         state=state,
         state_s=table.state_s,
         backtest_s=table.backtest_s,

@@ -34,6 +34,7 @@ _AT_RESTART = {
         "journal",
         "journal_segment_mib",
         "journal_total_mib",
+        "journal_compress",
         "state",
         "state_s",
         "backtest_s",

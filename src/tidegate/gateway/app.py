@@ -71,6 +71,7 @@ class Gateway:
                 total_bytes=settings.journal_total_bytes,
                 clock=clock,
                 header=self._segment,
+                packs=settings.journal_packs,
                 on_problem=lambda text: self.log.event("error", text),
             )
         self.spending = Spending(
