@@ -107,6 +107,7 @@ def test_what_it_takes_is_the_sum_of_its_parts() -> None:
     computing_s = 0.05 + 4_000 * 0.00025 + 0.02 + 16_000 / 1e8
     sending_s = 4_000 * KV_BYTES / BYTES_PER_S + 0.02 / 2
     assert base.first_s == pytest.approx(computing_s + sending_s + 0.05 + 0.005, rel=0.01)
+    assert model.stages_s(request, 0.0) == pytest.approx((computing_s, sending_s, 0.0), rel=0.01)
     home = router.endpoint("laptop").base(request, length, 0.0)
     assert (base.tpot_s, base.decode_s) == (home.tpot_s, home.decode_s), "it decodes at home"
     assert base.paid_usd == pytest.approx(4_000 * 1e-8 + 1e-4), "and pays for its prompt and one token"

@@ -104,12 +104,15 @@ class HandoverModel:
             tokens -= self.target.prefixes.cached(asked(request), now_s).tokens
         return handover.kv_bytes_fixed + tokens * handover.kv_bytes_per_token
 
-    def ship_s(self, request: Request, now_s: float) -> float:
-        """How long its KV cache is expected to be under way, from the moment at which it is computed."""
+    def stages_s(self, request: Request, now_s: float) -> tuple[float, float, float]:
+        """How long it is expected to take until its prompt is computed, then until its KV cache is there, behind those
+        before it, and then until it has a slot."""
         first = self.source.base(prefill_of(request), _ONE, now_s)
         ready_s = now_s + first.first_s
         kv_bytes, under_way = self.kv_bytes(request, now_s), self._under_way(now_s)
-        return self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1] - ready_s
+        arrives_s = self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1]
+        slot_s = max(arrives_s, self._slot_s(under_way, now_s))
+        return first.first_s, arrives_s - ready_s, slot_s - arrives_s
 
     def _under_way(self, now_s: float) -> list[tuple[float, UnderWay]]:
         """When each of those under way is expected to be there, in the order in which they are sent."""
