@@ -7,10 +7,10 @@ import msgspec
 
 SEED = 20261127
 TOKENS = {
-    20: (500, 700, 1_000, 1_500, 2_500),
-    50: (600, 900, 1_300, 2_000, 7_000),
-    200: (500, 800, 1_200, 1_800, 2_500),
-    1_000: (600, 1_000, 1_500, 2_000, 4_000),
+    20: (500, 700, 1_000, 1_500, 2_000),
+    50: (600, 900, 1_300, 1_800, 7_000),
+    200: (500, 800, 1_200, 1_500, 2_000),
+    1_000: (600, 1_000, 1_300, 1_600, 3_000),
 }
 """About so long are the prompts, by the Mbit/s of the link, each way. In this order, and within each by chance."""
 OUTPUTS = (8, 16, 32, 48)
@@ -20,7 +20,7 @@ FACTORS = (1.2, 8.0)
 to what the throttled one keeps. Even in the logarithm, so that some fall where any two choices part."""
 TPOT_FACTOR = 2.0
 """Of a promise of the time per token, beside that of the first: less than the throttled engine keeps."""
-WARM_LOCAL, WARM_REMOTE = (200, 800, 2_000), (200, 800, 2_000, 4_000)
+WARM_LOCAL, WARM_REMOTE = (200, 800, 1_500), (200, 800, 3_000)
 """Prompts that are not judged: each side computes its own, whole, before the first of the others is asked. No KV cache
 is sent meanwhile: of the link, what is declared is known."""
 WARM_OUTPUT = 16
