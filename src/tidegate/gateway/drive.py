@@ -1,7 +1,7 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
 from tidegate.core import flight as fly
-from tidegate.core.base import TO
+from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.ruled import barred_by
@@ -313,12 +313,15 @@ class Drive:
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
         slots = dispatch.slots_of(action.endpoint)
-        slot = None if slots is None else slots.take(self.request.prefix)
+        slot, number = None, None
+        if slots is not None:
+            slot = slots.take(self.request.prefix, keep=bool(target) or has_come(self.request.shipped, action.endpoint))
+            number = slots.awaited() if slot is None else slot.number
         if target and slot is None:
             self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
             return
-        if slot is not None:
-            call = alone(call, slot.number) if target else in_slot(call, slot.number)
+        if number is not None:
+            call = alone(call, number) if target else in_slot(call, number)
         try:
             outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
