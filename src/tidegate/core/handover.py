@@ -139,14 +139,15 @@ class HandoverModel:
         return begins_s, begins_s + took_s + self.source.network.rtt_s / 2.0, variance_s2
 
     def _slot_s(self, under_way: list[tuple[float, UnderWay]], now_s: float) -> float:
-        """When the target has a slot, with those before it in theirs."""
+        """When the target has a slot, with those before it in theirs, and has not got prompts enough to read first."""
+        begins_s = max(now_s, self.target.prompts_done_s(now_s) - self.target.ahead_s)
         slots_s = self.target.slots_free_s(now_s).copy()
         if not slots_s:
-            return now_s
+            return begins_s
         heapify(slots_s)
         for at_s, one in under_way:
             heapreplace(slots_s, max(at_s, slots_s[0]) + one.occupies_s)
-        return slots_s[0]
+        return max(begins_s, slots_s[0])
 
     # --- writing ------------------------------------------------------------------------------------------------
 
