@@ -313,7 +313,8 @@ class Drive:
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
         slots = dispatch.slots_of(action.endpoint)
-        slot, number = None, None
+        slot: Slot | None = None
+        number: int | None = None
         if slots is not None:
             slot = slots.take(self.request.prefix, keep=bool(target) or has_come(self.request.shipped, action.endpoint))
             number = slots.awaited() if slot is None else slot.number
