@@ -153,6 +153,9 @@ bench-pacing: $(VENV)/.dev ## what pacing a budget is worth, against the cap alo
 bench-handover: $(VENV)/.dev ## two real llama.cpp that hand prompts over: what is computed again, and how well it is predicted: a quarter of an hour
 	$(BIN)/python -m bench.handover
 
+bench-throttled_pair: $(VENV)/.dev ## are choices right between a throttled llama.cpp, a priced one and both, over links of 20 to 1000 Mbit/s: twenty minutes on two idle cores; needs root
+	$(BIN)/python -m bench.throttled_pair
+
 bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.hedging
 

@@ -116,9 +116,26 @@ def test_what_it_takes_is_the_sum_of_its_parts() -> None:
     computing_s = 0.05 + 4_000 * 0.00025 + 0.02 + 16_000 / 1e8
     sending_s = 4_000 * KV_BYTES / BYTES_PER_S + 0.02 / 2
     assert base.first_s == pytest.approx(computing_s + sending_s + 0.05 + 0.005, rel=0.01)
+    assert model.stages_s(request, 0.0) == pytest.approx((computing_s, sending_s, 0.0), rel=0.01)
     home = router.endpoint("laptop").base(request, length, 0.0)
     assert (base.tpot_s, base.decode_s) == (home.tpot_s, home.decode_s), "it decodes at home"
     assert base.paid_usd == pytest.approx(4_000 * 1e-8 + 1e-4), "and pays for its prompt and one token"
+
+
+def test_where_the_target_reads_a_longer_prompt_it_is_waited_for_and_that_is_predicted() -> None:
+    router, request = pair(), make.request(prompt_tokens=4_000, prompt_bytes=16_000, ttft_s=60.0, worth_usd=0.02)
+    other = make.request("other", prompt_tokens=8_000, prompt_bytes=32_000)
+    router.observe(started(other, "laptop"), 0.0)
+    computed_s, ship_s, slot_s = handover(router).stages_s(request, 0.0)
+    target = router.endpoint("laptop")
+    reads_s = target.prompts_done_s(0.0) - target.ahead_s
+    assert reads_s > 30.0
+    assert computed_s + ship_s + slot_s == pytest.approx(reads_s)
+    length = router._known.lengths.of(request)
+    assert handover(router).base(request, length, 0.0).first_s > reads_s
+    ship(router, request, 0.0, 4.0)
+    there = replace(request, shipped=NAME)
+    assert isinstance(router.decide(there, 5.2).plan[0], Wait), "as it then is"
 
 
 def test_egress_has_its_price() -> None:

@@ -156,10 +156,10 @@ def print_explained(console: Console, one: Explained) -> None:
                 soft_wrap=True,
             )
     for candidate in one.prefills:
-        if candidate.kv_bytes is not None and candidate.ship_s is not None:
+        if candidate.kv_bytes is not None and candidate.computed_s is not None and candidate.ship_s is not None:
             console.print(
-                f"  computed at {candidate.endpoint}, its KV cache (about {candidate.kv_bytes / 1e6:.3g} MB) is at "
-                f"{candidate.target} {candidate.ship_s:.3g} s later",
+                f"  computed at {candidate.endpoint} in {candidate.computed_s:.3g} s, its KV cache (about "
+                f"{candidate.kv_bytes / 1e6:.3g} MB) is at {candidate.target} {candidate.ship_s:.3g} s later",
                 soft_wrap=True,
             )
     if one.densities:
@@ -172,12 +172,16 @@ def print_explained(console: Console, one: Explained) -> None:
 
 def print_stages(console: Console, stages: Sequence[Stage]) -> None:
     """What became of the request, in its order."""
-    table = Table("what became of it", "began s", "took s", "", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    foreseen = any(stage.predicted_s is not None for stage in stages)
+    names = ["what became of it", "began s", "took s", *(["predicted s"] if foreseen else []), ""]
+    table = Table(*names, box=None, header_style="bold", padding=(0, 1, 0, 0))
     for stage in stages:
         where = f" {stage.endpoint}" if stage.endpoint else ""
         to = f" > {stage.target}" if stage.target else ""
         said = "failed" if stage.failed else f"{stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
-        table.add_row(f"{stage.what.value}{where}{to}", f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", said)
+        predicted = "-" if stage.predicted_s is None else f"{stage.predicted_s:.3f}"
+        seconds = [f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", *([predicted] if foreseen else [])]
+        table.add_row(f"{stage.what.value}{where}{to}", *seconds, said)
     console.print(table)
 
 

@@ -106,12 +106,15 @@ class HandoverModel:
             tokens -= self.target.prefixes.cached(asked(request), now_s).tokens
         return handover.kv_bytes_fixed + tokens * handover.kv_bytes_per_token
 
-    def ship_s(self, request: Request, now_s: float) -> float:
-        """How long its KV cache is expected to be under way, from the moment at which it is computed."""
+    def stages_s(self, request: Request, now_s: float) -> tuple[float, float, float]:
+        """How long it is expected to take until its prompt is computed, then until its KV cache is there, behind those
+        before it, and then until it has a slot."""
         first = self.source.base(prefill_of(request), _ONE, now_s)
         ready_s = now_s + first.first_s
         kv_bytes, under_way = self.kv_bytes(request, now_s), self._under_way(now_s)
-        return self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1] - ready_s
+        arrives_s = self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1]
+        slot_s = max(arrives_s, self._slot_s(under_way, now_s))
+        return first.first_s, arrives_s - ready_s, slot_s - arrives_s
 
     def _under_way(self, now_s: float) -> list[tuple[float, UnderWay]]:
         """When each of those under way is expected to be there, in the order in which they are sent."""
@@ -138,14 +141,15 @@ class HandoverModel:
         return begins_s, begins_s + took_s + self.source.network.rtt_s / 2.0, variance_s2
 
     def _slot_s(self, under_way: list[tuple[float, UnderWay]], now_s: float) -> float:
-        """When the target has a slot, with those before it in theirs."""
+        """When the target has a slot, with those before it in theirs, and has not got prompts enough to read first."""
+        begins_s = max(now_s, self.target.prompts_done_s(now_s) - self.target.ahead_s)
         slots_s = self.target.slots_free_s(now_s).copy()
         if not slots_s:
-            return now_s
+            return begins_s
         heapify(slots_s)
         for at_s, one in under_way:
             heapreplace(slots_s, max(at_s, slots_s[0]) + one.occupies_s)
-        return slots_s[0]
+        return max(begins_s, slots_s[0])
 
     # --- writing ------------------------------------------------------------------------------------------------
 

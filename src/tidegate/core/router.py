@@ -169,12 +169,15 @@ class Router:
             why = reasons.get(one.source.name) or reasons.get(one.target.name) or one.excluded(request, now_s)
             base = one.base(request, length, now_s)
             parts = contributions_usd(request, base, worth, now_s - request.arrived_s)
+            computed_s, ship_s, slot_s = one.stages_s(request, now_s)
             found.append(
                 Candidate(
                     endpoint=one.source.name,
                     target=one.target.name,
                     kv_bytes=int(one.kv_bytes(request, now_s)),
-                    ship_s=one.ship_s(request, now_s),
+                    computed_s=computed_s,
+                    ship_s=ship_s,
+                    slot_s=slot_s,
                     excluded=why,
                     rule=barred_by(request.rulings, barred[0]) if barred and why is Why.RULED_OUT else "",
                     estimate=estimate(request, base, 0.0, now_s),

@@ -3,7 +3,7 @@
 from msgspec import Raw
 
 from tidegate.core import flight as fly
-from tidegate.core.base import TO
+from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.ruled import barred_by
@@ -353,15 +353,19 @@ class Drive:
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
         fetches = upstream.dialect.fetches
         slots = None if fetches else dispatch.slots_of(action.endpoint)
-        slot = None if slots is None else slots.take(self.request.prefix)
+        slot: Slot | None = None
+        number: int | None = None
+        if slots is not None:
+            slot = slots.take(self.request.prefix, keep=bool(target) or has_come(self.request.shipped, action.endpoint))
+            number = slots.awaited() if slot is None else slot.number
         if target and slot is None and not fetches:
             self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
             return
         told = self._told.pop(action.endpoint, None)
         if fetches:
             call = alone.kept(call) if target else alone.fetching(call, told)
-        elif slot is not None:
-            call = alone.alone(call, slot.number) if target else alone.in_slot(call, slot.number)
+        elif number is not None:
+            call = alone.alone(call, number) if target else alone.in_slot(call, number)
         try:
             outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
