@@ -108,8 +108,9 @@ class Promises:
         excess = missed - (1.0 - self._quantile)
         for tracked in (self.kinds[0], self.kinds[1 + kind]):
             tracked.judged += 1.0
-            tracked.missed += missed
             tracked.excess += excess
+            if missed:
+                tracked.missed += 1.0
 
 
 def summed(one: Mean, other: Mean) -> Mean:

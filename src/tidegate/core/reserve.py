@@ -126,8 +126,11 @@ class Reservation(msgspec.Struct, kw_only=True):
         if self.first_s is None or self.ahead is None:
             return 0
         short, middle, long = self.ahead
-        streamed = max(0.0, now_s - self.first_s) * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean)
-        return min(self.output_tokens_high, int(streamed))
+        streaming_s, most = now_s - self.first_s, self.output_tokens_high
+        if streaming_s <= 0.0:
+            return 0
+        streamed = int(streaming_s * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean))
+        return streamed if streamed < most else most
 
     def begins_s(self, now_s: float) -> float:
         """When its output begins, or now where it has begun: before that it does not end."""
