@@ -1,14 +1,16 @@
 """The dashboard's process: what it is made of, and which path is answered by what."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from hmac import compare_digest
 from pathlib import Path
 from typing import Final, TypeVar
+from urllib.parse import unquote
 
 from tidegate.clock import Clock
-from tidegate.dashboard.figures import Figures
+from tidegate.dashboard.explained import Explainer
+from tidegate.dashboard.figures import Figures, Row
 from tidegate.dashboard.live import Live
 from tidegate.dashboard.pages import SAFE, Pages
 from tidegate.dashboard.queries import Queries
@@ -24,6 +26,9 @@ _T = TypeVar("_T")
 API: Final = "/api/dashboard/"
 TOKEN: Final = b"x-tidegate-token"
 """By which the gateway is known to the dashboard that it has started."""
+DECISIONS_OF: Final = "/decisions/"
+DECISIONS: Final = ("/api" + DECISIONS_OF, "/api/dashboard" + DECISIONS_OF)
+"""Beside a gateway, the first is answered by that."""
 GATEWAY, JOURNAL = "gateway", "journal"
 """What it stands beside."""
 # A policy's text has a megabyte at most, and as JSON twice that.
@@ -51,10 +56,13 @@ class Dashboard:
             """Yesterday's journal is seen as it was then."""
             return clock.now_s() if token is not None or follower.last_s is None else follower.last_s
 
-        self._queries = Queries(Figures(self._reader), follower, now_s, mode)
+        self._figures = Figures(self._reader)
+        self._queries = Queries(self._figures, follower, now_s, mode)
         self._pages = Pages()
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-query")
         self._waiting = 0
+        self._explainer = Explainer(journal, self._found)
+        self._tasks: set[asyncio.Task[bytes]] = set()
         self._live = Live(self._ask, self._queries.tick, lambda: follower.changes, clock.now_s)
         self._server = Server(
             self._handle,
@@ -78,6 +86,9 @@ class Dashboard:
     async def stop(self) -> None:
         """Answer no more."""
         self._live.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.close(grace_s=0.0)
         self._asker.shutdown(wait=True, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, self._store.close)
@@ -103,6 +114,9 @@ class Dashboard:
         name = path.removeprefix(API)
         if path == API + "live":
             self._live.begin(exchange, self._queries.minutes(exchange.query))
+        elif path.startswith(DECISIONS):
+            request_id = unquote(path[path.index(DECISIONS_OF) + len(DECISIONS_OF) :])
+            self._run(exchange, self._explainer.explain(request_id))
         elif path.startswith(API) and self._queries.answers(name):
             self._answer(exchange, lambda: self._queries.answer(name, exchange.query))
         else:
@@ -113,20 +127,37 @@ class Dashboard:
         future = self._ask(ask)
         if future is None:
             raise BadRequest("Too many questions wait; ask again in a second.", status=503, headers=(_RETRY,))
+        future.add_done_callback(lambda done: self._tell(exchange, done))
 
-        def done(future: "asyncio.Future[bytes]") -> None:
-            if future.cancelled() or exchange.closed:
-                return
-            error = future.exception()
-            if error is None:
-                exchange.respond(200, _JSON, future.result())
-            elif isinstance(error, BadRequest):
-                exchange.respond(error.status, (*_JSON, *error.headers), _error(error.status, error.message))
-            else:
-                self._log.event("error", "a question failed", error=type(error).__name__)
-                exchange.respond(500, _JSON, _error(500, "It met a bug of ours; the log has its kind."))
+    def _run(self, exchange: Exchange, answer: Coroutine[None, None, bytes]) -> None:
+        """With what comes of it, in a task that ends when whoever asks has left."""
+        task = asyncio.get_running_loop().create_task(answer)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._tell(exchange, done))
 
-        future.add_done_callback(done)
+        def left() -> None:
+            task.cancel()
+
+        exchange.on_left = left
+
+    def _tell(self, exchange: Exchange, done: "asyncio.Future[bytes]") -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            exchange.respond(200, _JSON, done.result())
+        elif isinstance(error, BadRequest):
+            exchange.respond(error.status, (*_JSON, *error.headers), _error(error.status, error.message))
+        else:
+            # Its text may tell what is in the journal: the kind has to be enough.
+            self._log.event("error", "a question failed", error=type(error).__name__)
+            exchange.respond(500, _JSON, _error(500, "It met a bug of ours; the log has its kind."))
+
+    async def _found(self, request_id: str) -> tuple[Row | None, str | None]:
+        figures = self._figures
+        future = self._ask(lambda: (figures.row(request_id), figures.segment_of(request_id)))
+        return (None, None) if future is None else await future
 
     def _ask(self, ask: Callable[[], _T]) -> "asyncio.Future[_T] | None":
         """Have something asked; None where too much waits."""
