@@ -29,6 +29,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.promise import was_kept
 from tidegate.core.replay import Replay, ReplayError
+from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.core.why import Why
 
@@ -180,6 +181,11 @@ class Rows:
     def open(self) -> int:
         """How many requests are not over."""
         return len(self._open)
+
+    @property
+    def router(self) -> Router | None:
+        """What the facts have come to so far, to read; None where nothing is replayed."""
+        return None if self._replay is None else self._replay.router
 
     def feed(self, line: Line) -> list[Row]:
         """Take in one line; the requests that are known to be over with it."""

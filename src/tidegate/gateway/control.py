@@ -1,20 +1,20 @@
 """What operators change while the gateway runs: its configuration, and what they set by hand."""
 
 import asyncio
-from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from tidegate.config.address import is_loopback
 from tidegate.config.diff import tables
 from tidegate.config.document import json_schema
 from tidegate.core.model import Overrides, replace
+from tidegate.gateway.changes import Changes
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reload import Reloader
 from tidegate.gateway.reply import JSON
 from tidegate.http.server import Exchange
+from tidegate.wire.changes import Setting
 from tidegate.wire.errors import BadRequest
 
 ROUTES = "/api/config, /api/config/schema, /api/overrides, /api/static, /api/endpoints/NAME/drain and .../NAME/pin"
@@ -25,15 +25,16 @@ _HANDS = {"drain": "drained", "pin": "pinned"}
 class Control:
     """Answers what stands at `ROUTES`, to whoever has shown the admin's secret, if there is one."""
 
-    def __init__(self, dispatch: Dispatch, reloader: Reloader, keeper: Keeper) -> None:
+    def __init__(self, dispatch: Dispatch, reloader: Reloader, keeper: Keeper, changes: Changes) -> None:
         self._dispatch = dispatch
         self._reloader = reloader
         self._keeper = keeper
+        self._changes = changes
         self._schema = msgspec.json.encode(json_schema())
         self._reloading: set[asyncio.Task[None]] = set()
 
-    def answers(self, exchange: Exchange) -> bool:
-        """Answer, now or later, if it is ours to answer. Raises BadRequest."""
+    def answers(self, exchange: Exchange, who: str) -> bool:
+        """Answer `who` asks, now or later, if it is ours to answer. Raises BadRequest."""
         if not exchange.path.startswith(_PATHS):
             return False
         path, reads = exchange.path, exchange.method in ("GET", "HEAD")
@@ -42,13 +43,13 @@ class Control:
         elif path == "/api/config" and reads:
             exchange.respond(200, (JSON,), msgspec.json.encode(self._config()))
         elif path == "/api/config" and exchange.method == "POST":
-            self._reload(exchange)
+            self._reload(exchange, who)
         elif path == "/api/overrides" and reads:
             self._show(exchange)
         elif path == "/api/static":
-            self._set(exchange, replace(self._overrides, static=_on(exchange)))
+            self._set(exchange, replace(self._overrides, static=_on(exchange)), who)
         elif path.startswith("/api/endpoints/"):
-            self._set(exchange, self._by_hand(exchange, path.removeprefix("/api/endpoints/")))
+            self._set(exchange, self._by_hand(exchange, path.removeprefix("/api/endpoints/")), who)
         else:
             return False
         return True
@@ -72,16 +73,16 @@ class Control:
             "settings": tables(reloader.config),
         }
 
-    def _reload(self, exchange: Exchange) -> None:
+    def _reload(self, exchange: Exchange, who: str) -> None:
         dry_run = _dry_run(exchange.query)
         if self._reloader.busy:
             raise BadRequest("A reload is under way; ask again when it is done.", status=409, code="reload_under_way")
-        task = asyncio.get_running_loop().create_task(self._reloaded(exchange, dry_run=dry_run))
+        task = asyncio.get_running_loop().create_task(self._reloaded(exchange, who, dry_run=dry_run))
         self._reloading.add(task)
         task.add_done_callback(self._reloading.discard)
 
-    async def _reloaded(self, exchange: Exchange, *, dry_run: bool) -> None:
-        outcome = await self._reloader.reload(dry_run=dry_run)
+    async def _reloaded(self, exchange: Exchange, who: str, *, dry_run: bool) -> None:
+        outcome = await self._reloader.reload(who, dry_run=dry_run)
         exchange.respond(422 if outcome.problems else 200, (JSON,), msgspec.json.encode(outcome))
 
     def _by_hand(self, exchange: Exchange, rest: str) -> Overrides:
@@ -98,8 +99,15 @@ class Control:
         names = names | {name} if on else names - {name}
         return replace(overrides, **{field: tuple(sorted(names))})
 
-    def _set(self, exchange: Exchange, overrides: Overrides) -> None:
+    def _set(self, exchange: Exchange, overrides: Overrides, who: str) -> None:
         if overrides != self._overrides:
+            before = told(self._overrides)
+            settings = [
+                Setting(path=f"overrides.{name}", before=before[name], after=after)
+                for name, after in told(overrides).items()
+                if after != before[name]
+            ]
+            self._changes.add(who, "set by hand", settings, applied=True)
             self._dispatch.override(overrides)
             self._dispatch.log.event("warning", "overrides set by hand", **told(overrides))
             self._keeper.save_soon()
@@ -127,30 +135,6 @@ def _dry_run(query: str) -> bool:
         case [("dry_run", "true" | "1")]:
             return True
     raise BadRequest("POST /api/config takes ?dry_run=true, or no query; nothing was changed.")
-
-
-def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
-    """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
-
-    Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
-    """
-    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    if not is_loopback(_host(b"//" + host)):
-        raise BadRequest(
-            "Without gateway.admin_key, this is for whoever asks this machine by its own name: 127.0.0.1, [::1] or "
-            "localhost.",
-            status=403,
-        )
-    # Of another port, too: what else this machine serves may show pages of others.
-    if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
-        raise BadRequest("This is not for pages of others; use curl, or set gateway.admin_key.", status=403)
-
-
-def _host(url: bytes) -> str:
-    try:
-        return urlsplit(url.decode("latin-1")).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _on(exchange: Exchange) -> bool:
