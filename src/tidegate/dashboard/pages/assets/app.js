@@ -20,7 +20,10 @@ const PAGES = {
   policy: { title: "Policy", show: policy.show },
   audit: { title: "Audit", show: audit.show },
 };
-const STATES = { live: "Live", gone: "Gateway gone; trying again", off: "" };
+const STATES = {
+  gateway: { live: "Live", gone: "Gateway gone; trying again", off: "" },
+  journal: { live: "Following a journal", gone: "Dashboard gone; trying again", off: "" },
+};
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -37,10 +40,10 @@ fill(
   })),
 );
 switches(document.getElementById("theme"));
-onState((is) => {
+onState((is, mode) => {
   const state = document.getElementById("state");
   state.dataset.is = is;
-  state.textContent = STATES[is];
+  state.textContent = STATES[mode][is];
 });
 document.getElementById("skip").addEventListener("click", (event) => {
   // The address says which page this is; a fragment of its own would lead away from it.

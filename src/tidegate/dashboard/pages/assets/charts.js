@@ -10,20 +10,26 @@ const FONT = '"Inter", system-ui, sans-serif';
 /**
  * A chart. `option(colours)` makes what ECharts takes, with `colours` by token; `label` says in a sentence what it shows.
  *
- * `draw(columns, rows)` on what is returned puts its table; `redraw()` draws it again with what `option` says now.
+ * `draw()` draws it with what `option` says now, once it is on the page; `tell(columns, rows)` puts its table. What its colours mean is `key`.
  */
-export function chart({ label, option, signal, tall = false }) {
+export function chart({ label, option, signal, key = null, tall = false }) {
   const canvas = h("div", { class: tall ? "chart tall" : "chart", role: "img", "aria-label": label });
   const told = h("div", {});
   const more = h("details", { class: "more" }, h("summary", {}, "As a table"), told);
-  const element = h("figure", {}, canvas, more);
+  const element = h("figure", {}, canvas, key, more);
   let drawn = null;
+  let begun = false;
 
   const redraw = () => {
     if (drawn === null || signal.aborted) return;
     drawn.setOption({ ...base(), ...option(colour) }, { notMerge: true });
   };
-  const begin = async () => {
+  const draw = async () => {
+    if (begun) {
+      redraw();
+      return;
+    }
+    begun = true;
     // Letters that come late would be drawn in another font than they are measured in.
     await document.fonts.load(`13px "Inter"`).catch(() => null);
     if (signal.aborted || !canvas.isConnected) return;
@@ -41,12 +47,8 @@ export function chart({ label, option, signal, tall = false }) {
   return {
     element,
     canvas,
-    begin,
-    redraw,
+    draw,
     tell: (columns, rows, caption) => told.replaceChildren(table(columns, rows, caption)),
-    get drawn() {
-      return drawn;
-    },
   };
 }
 

@@ -6,6 +6,7 @@ const HIDDEN = () => document.visibilityState === "hidden";
 let source = null;
 let state = "off";
 let minutes = 60;
+let mode = "gateway";
 
 /** Call this with every tick, which tells of the last so many minutes, until `signal`. */
 export function onTick(lastMinutes, listener, signal) {
@@ -19,10 +20,17 @@ export function onTick(lastMinutes, listener, signal) {
   settle();
 }
 
-/** Call this with `off`, `live` or `gone` whenever that changes. */
+/** What stands behind the stream: a `gateway`, or a `journal` alone. */
+export function follows(kind) {
+  if (kind === mode) return;
+  mode = kind;
+  told();
+}
+
+/** Call this with `off`, `live` or `gone`, and what stands behind it, whenever that changes. */
 export function onState(listener) {
   states.add(listener);
-  listener(state);
+  listener(state, mode);
 }
 
 document.addEventListener("visibilitychange", settle);
@@ -62,5 +70,9 @@ function open() {
 function become(next) {
   if (next === state) return;
   state = next;
-  states.forEach((listener) => listener(state));
+  told();
+}
+
+function told() {
+  states.forEach((listener) => listener(state, mode));
 }

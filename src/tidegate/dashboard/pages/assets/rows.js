@@ -5,21 +5,28 @@ import { moment, seconds, usd } from "./format.js";
 import { side } from "./sides.js";
 import { scroll } from "./table.js";
 
-const OUTCOMES = { ok: "ok", failed: "failed", timed_out: "timed out", refused: "refused", cancelled: "cancelled", under_way: "under way" };
+const OUTCOMES = { ok: "ok", refused: "refused", failed: "failed", failed_mid_stream: "broke off", client_left: "client left", client_error: "client's error", unknown: "under way" };
+// What nobody here is to blame for.
+const MILD = new Set(["client_left", "client_error", "unknown"]);
 
 /** Where a request's own page is. */
 export function address(id) {
   return `#/requests/${encodeURIComponent(id)}`;
 }
 
-/** The outcome in words. */
-export function outcome(row) {
-  return OUTCOMES[row.outcome] ?? row.outcome;
+/** A class, which may go on in the next line where it is divided. */
+export function klass(name) {
+  return name.split("/").flatMap((part, index) => (index ? ["/", h("wbr"), part] : [part]));
+}
+
+/** An outcome in words. */
+export function outcome(name) {
+  return OUTCOMES[name] ?? name;
 }
 
 /** What came of it, in one mark: how it ended where that is bad, else whether the promise was kept. */
 export function ending(row) {
-  if (row.outcome !== "ok") return h("span", { class: row.outcome === "under_way" || row.outcome === "cancelled" ? "tag" : "tag bad" }, outcome(row));
+  if (row.outcome !== "ok") return h("span", { class: MILD.has(row.outcome) ? "tag" : "tag bad" }, outcome(row.outcome));
   if (row.kept === null) return h("span", { class: "tag" }, "no promise");
   return h("span", { class: row.kept ? "tag" : "tag bad" }, row.kept ? "kept" : "missed");
 }
@@ -52,7 +59,7 @@ export function requestRow(row, nowS) {
       h("a", { href: address(row.id) }, row.id),
       h("div", { class: "soft small" }, moment(row.at_s, nowS)),
     ),
-    h("td", { class: "name wide" }, row.class),
+    h("td", { class: "name" }, klass(row.class)),
     h(
       "td",
       { class: "where" },
@@ -62,6 +69,6 @@ export function requestRow(row, nowS) {
     h("td", { class: "wrap" }, row.why_text ?? row.why),
     h("td", { class: "num wide" }, seconds(row.ttft_s)),
     h("td", { class: "num wide" }, usd(row.usd)),
-    h("td", { class: "num" }, ending(row)),
+    h("td", { class: "num last" }, ending(row)),
   );
 }

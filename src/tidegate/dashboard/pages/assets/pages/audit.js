@@ -57,7 +57,7 @@ function audited(found, signal) {
   const rows = [row("As it was", found.policy), ...found.rules.map((one) => row(one.name, one)), row(`Best that was reached: ${found.reached.name}`, found.reached), ...found.changes.map((one) => row(one.name, one))];
   drawing.tell(["Policy", ["Value", "num"], ["Kept", "num"], ["Paid", "num"], ["Better by", "num"], ["from", "num"], ["to", "num"]], rows, "Of a thousand requests each");
   // It is put onto the page with what stands around it, and only then has a width.
-  queueMicrotask(() => drawing.begin());
+  queueMicrotask(() => drawing.draw());
   return h(
     "div",
     { class: "stack" },

@@ -46,7 +46,7 @@ function draw(body, told, tierOf) {
   fill(
     body,
     verdict(row, explained, why, tierOf),
-    last ? flipsCard(row, last, why, tierOf) : h("section", { class: "card" }, empty("It cannot be decided again", "The journal's segment with it is gone, or was written by other software. What is known of it stands above.")),
+    last ? flipsCard(row, last, why, tierOf) : h("section", { class: "card" }, empty("It cannot be decided again", told.problem || "What is known of it stands above.")),
     last ? candidatesCard(last, why, tierOf) : null,
     last ? timelineCard(row, last, tierOf) : null,
     before.length ? earlierCard(before, why, tierOf) : null,
@@ -75,7 +75,7 @@ function verdict(row, explained, why, tierOf) {
 function sentence(row, decision, went, tier) {
   if (row?.outcome === "refused" || (decision && !decision.plan?.length)) return "It was refused";
   const step = decision?.plan?.[0];
-  if (row?.outcome === "under_way" && step?.type === "wait") return ["It waits for ", side(step.endpoint, tier)];
+  if (row?.outcome === "unknown" && step?.type === "wait") return ["It waits for ", side(step.endpoint, tier)];
   if (went === null) return "It went nowhere";
   return [tier === "local" ? "It stayed local, at " : tier === "remote" ? "It went remote, to " : "It went to ", side(went, tier)];
 }
@@ -115,9 +115,9 @@ function facts(row, request, last) {
     ["Data may go", (request?.residency ?? []).join(", ") || null],
     ["Key", row?.key || null],
   ];
-  if (row && row.outcome !== "under_way") {
+  if (row && row.outcome !== "unknown") {
     found.push(["Outcome", ending(row)]);
-    found.push(["First token", row.ttft_s === null ? outcome(row) : predicted(row)]);
+    found.push(["First token", row.ttft_s === null ? outcome(row.outcome) : predicted(row)]);
     found.push(["Per token", seconds(row.tpot_s)], ["Answer", row.output_tokens === null ? "–" : `${count(row.output_tokens)} tokens in ${seconds(row.e2e_s)}`]);
     found.push(["Paid", usd(row.usd)], ["Saved", row.saved_usd === null ? "–" : `${usd(row.saved_usd)} against all remote`]);
   }

@@ -25,7 +25,7 @@ export function show(main, parameters, signal) {
     }
     const cards = found.endpoints.map((one) => endpointCard(one, found.quantile, signal));
     fill(list, cards.map((card) => card.element));
-    cards.forEach((card) => card.begin());
+    cards.forEach((card) => card.draw());
   }, signal);
 }
 
@@ -41,7 +41,7 @@ function endpointCard(one, quantile, signal) {
       : h("p", { class: "soft small after" }, "Nothing was sent there in this window, so that no prediction can be judged."),
     times(one),
   );
-  return { element, begin: () => drawing?.begin() };
+  return { element, draw: () => drawing?.draw() };
 }
 
 function tags(one) {
@@ -88,7 +88,7 @@ function predictions(one, signal) {
     label: `Quantiles of times to the first token at ${one.name}, as they were predicted and as they came; the table below says the same.`,
     signal,
     option: (colour) => {
-      const axes = (name, more) => axis({ type: "log", min: low, max: high, name, nameLocation: "middle", splitLine: { show: false }, minorTick: { show: false }, axisLine: { show: true, lineStyle: { color: colour("rule") } }, axisLabel: { formatter: (value) => (value <= low * 1.001 || value >= high * 0.999 ? "" : seconds(value)) }, ...more });
+      const axes = (name, more) => axis({ type: "log", logBase: 2, min: low, max: high, name, nameLocation: "middle", splitLine: { show: false }, minorTick: { show: false }, axisLine: { show: true, lineStyle: { color: colour("rule") } }, axisLabel: { formatter: (value) => (value <= low * 1.001 || value >= high * 0.999 ? "" : seconds(value)) }, ...more });
       return {
         grid: { left: 46, right: 12, top: 10, bottom: 40 },
         xAxis: axes("predicted", { nameGap: 26 }),

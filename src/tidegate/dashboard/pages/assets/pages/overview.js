@@ -5,9 +5,9 @@ import { axis, chart, tooltip } from "../charts.js";
 import { fill, h } from "../dom.js";
 import { count, hour, many, moment, plain, share, short, usd } from "../format.js";
 import { keptKey, keptToken } from "../kept.js";
-import { onTick } from "../live.js";
+import { follows, onTick } from "../live.js";
 import { empty, load } from "../panel.js";
-import { requestsTable } from "../rows.js";
+import { klass, outcome, requestsTable } from "../rows.js";
 import { side } from "../sides.js";
 import { table } from "../table.js";
 import { windowPick } from "../windows.js";
@@ -45,6 +45,7 @@ export function show(main, parameters, signal) {
   let nowS = 0;
   const summed = (summary) => {
     nowS = summary.now_s;
+    follows(summary.mode);
     since.textContent = told(summary);
     tiles.draw(summary);
     drawClasses(classes, summary);
@@ -79,7 +80,7 @@ function told(summary) {
   if (!summary.journal) return "There is no journal, so that nothing is known of the past.";
   if (summary.last_s === null) return "Nothing has been asked for yet.";
   const read = summary.indexed_share < 1 ? ` Of the journal ${share(summary.indexed_share)} has been read so far.` : "";
-  const until = summary.gateway ? "" : ` This is a journal, whose last line is of ${moment(summary.last_s)}.`;
+  const until = summary.mode === "gateway" ? "" : ` This is a journal, whose last line is of ${moment(summary.last_s)}.`;
   return `${many(summary.window.requests, "request")} in this window, ${count(summary.under_way)} under way.${until}${read}`;
 }
 
@@ -103,9 +104,9 @@ function tilesOf() {
     fill(place);
     const { today, window } = summary;
     const served = today.local_requests + today.remote_requests;
-    set(local, today.offload === null ? "–" : share(1 - today.offload), `${count(today.local_requests)} of ${many(served, "request")}, ${short(today.local_tokens)} tokens`);
+    set(local, today.offload === null ? "–" : share(1 - today.offload), `${count(today.local_requests)} of ${many(served, "request")}`);
     const budget = summary.budgets.find((one) => one.name === "day");
-    set(spent, usd(today.spent_usd), budget ? `of ${usd(budget.usd)} for the day` : `${many(today.remote_requests, "request")}, ${short(today.remote_tokens)} tokens`);
+    set(spent, usd(today.spent_usd), budget ? `of ${usd(budget.usd)} for the day` : `for ${many(today.remote_requests, "request")}`);
     set(saved, usd(today.saved_usd), `all remote: ${usd(today.remote_usd)}`);
     set(kept, share(window.attainment), window.judged ? `${count(window.kept)} of ${count(window.judged)} in this window` : "none was made in this window");
     kept.big.classList.toggle("bad", window.attainment !== null && window.attainment < 0.9);
@@ -124,7 +125,7 @@ function drawClasses(place, summary) {
     return;
   }
   const rows = summary.classes.map((one) => [
-    one.class,
+    klass(one.class),
     count(one.requests),
     h("span", { class: one.attainment !== null && one.attainment < 0.9 ? "bad" : null }, share(one.attainment)),
     share(one.offload === null ? null : 1 - one.offload),
@@ -132,7 +133,7 @@ function drawClasses(place, summary) {
     usd(one.saved_usd),
     share(one.coverage),
   ]);
-  fill(place, table(["Class", ["Requests", "num"], ["Promises kept", "num"], ["Kept local", "num"], ["Spent", "num"], ["Saved", "num"], [`Within ${share(summary.window.quantile)} bound`, "num"]], rows, "Promises, by class"));
+  fill(place, table(["Class", ["Requests", "num"], ["Promises kept", "num"], ["Kept local", "num"], ["Spent", "num"], ["Saved", "num"], [summary.window.quantile === null ? "Within bound" : `Within ${share(summary.window.quantile)} bound`, "num"]], rows, "Promises, by class"));
 }
 
 // --- where it goes ---------------------------------------------------------------------------------------------------
@@ -140,25 +141,22 @@ function drawClasses(place, summary) {
 function flowCard(signal) {
   let flows = [];
   let compact = false;
-  const drawing = chart({ label: "Which classes of requests go to which endpoints; the table below says the same.", option: (colour) => flowOption(flows, colour, compact), signal, tall: true });
+  const drawing = chart({ label: "Which classes of requests go to which endpoints; the table below says the same.", option: (colour) => flowOption(flows, colour, compact), signal, key: keptKey(), tall: true });
   const unserved = h("p", { class: "soft small" });
   const place = h("div", {});
-  const shown = h("div", {}, drawing.element, keptKey(), unserved);
+  const shown = h("div", {}, drawing.element, unserved);
   const nothing = h("div", { hidden: true }, empty("Nothing was served in this window", "Look further back, or send a request."));
-  let begun = false;
   const draw = (flow) => {
     fill(place);
     flows = flow.flows;
     shown.hidden = !flows.length;
     nothing.hidden = Boolean(flows.length);
-    unserved.textContent = flow.unserved.length ? `Not served: ${flow.unserved.map((one) => `${count(one.requests)} ${one.outcome.replace("_", " ")} (${one.class})`).join(", ")}.` : "";
+    unserved.textContent = flow.unserved.length ? `Not served: ${flow.unserved.map((one) => `${count(one.requests)} ${outcome(one.outcome)} (${one.class})`).join(", ")}.` : "";
     const rows = flows.map((one) => [one.class, side(one.endpoint, one.tier), one.site, count(one.requests), count(one.tokens), usd(one.spent_usd), usd(one.saved_usd), share(one.attainment)]);
     drawing.tell(["Class", "Endpoint", "Site", ["Requests", "num"], ["Tokens", "num"], ["Spent", "num"], ["Saved", "num"], ["Kept", "num"]], rows, "Where requests go");
     if (!flows.length) return;
     compact = drawing.canvas.clientWidth < 520;
-    if (begun) drawing.redraw();
-    else drawing.begin();
-    begun = true;
+    drawing.draw();
   };
   const element = h("section", { class: "card" }, h("header", {}, h("h2", {}, "Where work goes"), h("p", {}, "As wide as the tokens of prompts and answers.")), place, shown, nothing);
   return { element, place, draw };
@@ -183,11 +181,11 @@ function flowOption(flows, colour, compact) {
   const nodes = [
     ...[...sum((one) => one.class)].map(([name, all]) => ({
       name: AS_CLASS + name, shown: name, said: say(all), itemStyle: { color: colour("edge") },
-      label: { position: "right" },
+      label: { position: compact ? "right" : "left" },
     })),
     ...[...sum((one) => one.endpoint)].map(([name, all]) => ({
       name: AS_ENDPOINT + name, shown: name, said: `${all.site}, ${all.tier}\n${say(all)}`, tier: all.tier, itemStyle: { color: endpointColour(all.tier) },
-      label: { position: "left", color: endpointColour(all.tier), fontWeight: 620 },
+      label: { position: compact ? "left" : "right", color: endpointColour(all.tier), fontWeight: 620 },
     })),
   ];
   return {
@@ -195,12 +193,12 @@ function flowOption(flows, colour, compact) {
     series: [
       {
         type: "sankey",
-        left: 0, right: 0, top: 6, bottom: 6,
+        left: compact ? 0 : 160, right: compact ? 0 : 130, top: 6, bottom: 6,
         nodeWidth: 9, nodeGap: 16, draggable: false, layoutIterations: 48,
         emphasis: { focus: "adjacency" },
         label: {
           color: colour("ink"), fontSize: compact ? 12 : 13, fontWeight: 500, distance: 9, textBorderWidth: 0,
-          width: compact ? 130 : 260, overflow: "truncate", formatter: (at) => at.data.shown,
+          width: compact ? 130 : 140, overflow: "truncate", formatter: (at) => at.data.shown,
         },
         itemStyle: { borderWidth: 0, borderRadius: 3 },
         lineStyle: { curveness: 0.5, opacity: 0.62 },
@@ -218,8 +216,8 @@ function flowOption(flows, colour, compact) {
 
 function overTime(colour, found, series, axes) {
   return {
-    grid: { left: 8, right: 8, top: 12, bottom: 4, containLabel: true },
-    xAxis: axis({ type: "time", min: found.begins_s * 1000, max: found.ends_s * 1000, splitLine: { show: false }, splitNumber: 4, axisLabel: { formatter: (at) => hour(at / 1000) } }),
+    grid: { left: 52, right: 12, top: 12, bottom: 26 },
+    xAxis: axis({ type: "time", min: found.begins_s * 1000, max: found.ends_s * 1000, splitLine: { show: false }, splitNumber: 4, axisLabel: { showMaxLabel: false, formatter: (at) => hour(at / 1000) } }),
     yAxis: axis({ type: "value", splitNumber: 3, ...axes }),
     series,
   };
@@ -242,7 +240,6 @@ function moneyCard(signal) {
     signal,
   });
   const place = h("div", {});
-  let begun = false;
   const draw = (series) => {
     fill(place);
     found = series;
@@ -251,56 +248,63 @@ function moneyCard(signal) {
       found.points.filter((point) => point.requests).map((point) => [moment(point.at_s, found.ends_s), count(point.requests), count(point.local_requests), count(point.remote_requests), usd(point.spent_usd), usd(point.local_saved_usd), share(point.attainment)]),
       "Dollars over time",
     );
-    if (begun) drawing.redraw();
-    else drawing.begin();
-    begun = true;
+    drawing.draw();
   };
   const key = h("ul", { class: "key" }, h("li", {}, h("i", { class: "local" }), "saved by keeping it local"), h("li", {}, h("i", { class: "remote" }), "spent"));
   return { element: h("section", { class: "card" }, h("header", {}, h("h2", {}, "Dollars over time"), key), place, drawing.element), place, draw };
 }
 
-const DASHES = ["solid", "dashed", "dotted"];
+const GAP_PX = 34;
 
 function pricesCard(signal) {
   let found = null;
-  let lines = [];
-  const drawing = chart({
-    label: "What dollars of budgets, promises and hedges were worth, over time; the table below says the same.",
-    option: (colour) => ({
-      ...overTime(colour, found, lines.map(({ name, of }, index) => ({
-        name, type: "line", step: "end", symbol: "none", connectNulls: true,
-        lineStyle: { width: 2, type: DASHES[Math.floor(index / 2) % DASHES.length], color: colour(index % 2 ? "edge" : "ink") }, itemStyle: { color: colour(index % 2 ? "edge" : "ink") },
-        endLabel: { show: true, formatter: () => name, color: colour("ink"), fontSize: 12, distance: -6, align: "right", verticalAlign: "bottom", offset: [0, -4] },
-        data: found.points.map((point) => [(point.at_s + found.step_s) * 1000, of(point)]),
-      })), { min: 0, axisLabel: { formatter: (value) => plain(value, 2) } }),
-      tooltip: tooltip({ trigger: "axis", formatter: (all) => [hour(all[0].value[0] / 1000), ...all.filter((one) => one.value[1] !== null).map((one) => `${one.seriesName}: ${plain(one.value[1], 3)}`)].join("\n") }),
-    }),
-    signal,
-  });
-  const nothing = h("div", { class: "chart-none" }, empty("No price was set", "With a budget, its dollars have a price here; with a target, promises have a worth."));
-  nothing.hidden = true;
-  let begun = false;
+  let kinds = [];
+  const drawing = chart({ label: "What dollars of budgets, promises and hedges were worth, over time; the table below says the same.", option: (colour) => pricesOption(found, kinds, colour, drawing.canvas.clientHeight), signal });
+  const nothing = h("div", { class: "chart-none", hidden: true }, empty("No price was set", "With a budget, its dollars have a price here; with a target, promises have a worth."));
   const draw = (series) => {
     found = series;
-    lines = linesOf(found.points);
+    kinds = kindsOf(found.points);
+    const lines = kinds.flatMap((kind) => kind.lines.map((line) => ({ ...line, name: kind.lines.length > 1 ? `${kind.name}, ${line.name}` : kind.name })));
+    drawing.canvas.classList.toggle("tall", kinds.length > 1);
     drawing.element.hidden = !lines.length;
     nothing.hidden = Boolean(lines.length);
     if (!lines.length) return;
-    drawing.tell(["Until", ...lines.map(({ name }) => [name, "num"])], found.points.filter((point) => lines.some(({ of }) => of(point) !== null)).map((point) => [moment(point.at_s + found.step_s, found.ends_s), ...lines.map(({ of }) => (of(point) === null ? "–" : plain(of(point), 3)))]), "Prices over time");
-    if (begun) drawing.redraw();
-    else drawing.begin();
-    begun = true;
+    const rows = found.points.filter((point) => lines.some(({ of }) => of(point) !== null));
+    drawing.tell(["Until", ...lines.map(({ name }) => [name, "num"])], rows.map((point) => [moment(point.at_s + found.step_s, found.ends_s), ...lines.map(({ of }) => (of(point) === null ? "–" : plain(of(point), 3)))]), "Prices over time");
+    drawing.draw();
   };
-  const element = h("section", { class: "card" }, h("header", {}, h("h2", {}, "Shadow prices over time"), h("p", {}, "What a dollar of a budget is worth beyond itself, and what share of its most a promise is worth.")), drawing.element, nothing);
+  const element = h("section", { class: "card" }, h("header", {}, h("h2", {}, "Shadow prices over time"), h("p", {}, "What one more dollar or promise was worth when decisions were made.")), drawing.element, nothing);
   return { element, draw };
 }
 
-function linesOf(points) {
-  const names = (key) => [...new Set(points.flatMap((point) => Object.keys(point[key])))].sort();
-  const lines = [
-    ...names("budget_price").map((name) => ({ name: `budget ${name}`, of: (point) => point.budget_price[name] ?? null })),
-    ...names("worth_factor").map((name) => ({ name: `promise ${name}`, of: (point) => point.worth_factor[name] ?? null })),
-  ];
-  if (points.some((point) => point.hedge_price)) lines.push({ name: "hedges", of: (point) => point.hedge_price });
-  return lines;
+/** One panel a kind: their units differ. */
+function pricesOption(found, kinds, colour, highPx) {
+  const high = Math.floor((highPx - 20) / kinds.length) - GAP_PX;
+  const top = (index) => GAP_PX - 8 + index * (high + GAP_PX);
+  const inks = ["ink", "edge", "local", "remote"];
+  return {
+    title: kinds.map((kind, index) => ({ text: kind.name, left: 0, top: top(index) - 24, padding: 0, textStyle: { fontSize: 12.5, fontWeight: 500, color: colour("ink") } })),
+    grid: kinds.map((_, index) => ({ left: 44, right: 12, top: top(index), height: high })),
+    xAxis: kinds.map((_, index) => axis({ type: "time", gridIndex: index, min: found.begins_s * 1000, max: found.ends_s * 1000, splitLine: { show: false }, splitNumber: 4, axisLabel: { show: index === kinds.length - 1, showMaxLabel: false, formatter: (at) => hour(at / 1000) } })),
+    yAxis: kinds.map((_, index) => axis({ type: "value", gridIndex: index, min: 0, splitNumber: 2, axisLabel: { formatter: (value) => plain(value, 2) } })),
+    tooltip: tooltip({ trigger: "axis", formatter: (all) => [hour(all[0].value[0] / 1000), ...all.filter((one) => one.value[1] !== null).map((one) => `${one.seriesName}: ${plain(one.value[1], 3)}`)].join("\n") }),
+    series: kinds.flatMap((kind, index) =>
+      kind.lines.map((line, number) => ({
+        name: line.name, type: "line", step: "end", symbol: "none", connectNulls: true, xAxisIndex: index, yAxisIndex: index,
+        lineStyle: { width: 1.75, color: colour(inks[number % inks.length]) }, itemStyle: { color: colour(inks[number % inks.length]) },
+        endLabel: { show: kind.lines.length > 1, formatter: () => line.name, color: colour("ink"), align: "right", offset: [-8, -8] },
+        data: found.points.map((point) => [(point.at_s + found.step_s) * 1000, line.of(point)]),
+      })),
+    ),
+  };
+}
+
+function kindsOf(points) {
+  const lines = (key) =>
+    [...new Set(points.flatMap((point) => Object.keys(point[key])))].sort().map((name) => ({ name, of: (point) => point[key][name] ?? null }));
+  return [
+    { name: "A budget's dollar, beyond itself", lines: lines("budget_price") },
+    { name: "A promise, as a share of its most", lines: lines("worth_factor") },
+    { name: "A dollar that hedges may lose", lines: points.some((point) => point.hedge_price) ? [{ name: "hedges", of: (point) => point.hedge_price }] : [] },
+  ].filter((kind) => kind.lines.length);
 }

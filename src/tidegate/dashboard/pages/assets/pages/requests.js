@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { fill, h } from "../dom.js";
 import { empty, load, waiting } from "../panel.js";
-import { requestRow, requestsTable } from "../rows.js";
+import { outcome, requestRow, requestsTable } from "../rows.js";
 
 const TYPED_MS = 250;
 const PAGE = 50;
@@ -13,7 +13,7 @@ const KEPT = { true: "kept", false: "missed" };
 
 /** Show it, narrowed by these parameters. */
 export function show(main, parameters, signal) {
-  const form = h("form", { class: "filters card-in", role: "search", "aria-label": "Requests" });
+  const form = h("form", { class: "filters", role: "search", "aria-label": "Requests" });
   const list = h("div", { "aria-live": "off" }, waiting("Looking…"));
   const found = h("p", { class: "soft small", role: "status" });
   const asked = Object.fromEntries(FIELDS.filter((name) => parameters[name]).map((name) => [name, parameters[name]]));
@@ -106,7 +106,7 @@ function fields(form, asked, narrow, values) {
   });
   const before = form.querySelector("input");
   const endpoints = Object.fromEntries((values?.endpoints ?? []).map((one) => [one.name, `${one.name} (${one.tier})`]));
-  const whys = Object.fromEntries((values?.whys ?? []).map((one) => [one.why, one.text]));
+  const whys = values?.whys ?? {};
   fill(
     form,
     h("label", { class: "find" }, "Find", before ?? search),
@@ -114,7 +114,7 @@ function fields(form, asked, narrow, values) {
     h("label", {}, "Class", known("class", listed(values?.classes))),
     h("label", {}, "Endpoint", known("endpoint", endpoints)),
     h("label", {}, "Why", known("why", whys)),
-    h("label", {}, "Outcome", known("outcome", Object.fromEntries((values?.outcomes ?? []).map((one) => [one, one.replace("_", " ")])))),
+    h("label", {}, "Outcome", known("outcome", Object.fromEntries((values?.outcomes ?? []).map((one) => [one, outcome(one)])))),
     h("label", {}, "Promise", known("kept", KEPT)),
     values?.keys?.some((one) => one) ? h("label", {}, "Key", known("key", listed(values.keys.filter((one) => one)))) : null,
   );

@@ -38,7 +38,7 @@ function draw(body, found, asked, signal) {
     ),
     h("section", { class: "card" }, h("header", {}, h("h2", {}, "In words")), h("ul", { class: "words" }, inWords(found).map((text) => h("li", {}, text)))),
   );
-  drawing.begin();
+  drawing.draw();
 }
 
 function pick(label, name, values, value, asked) {
