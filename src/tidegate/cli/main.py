@@ -23,6 +23,7 @@ COURIER_CONFIG = Path("courier.toml")
 JOURNAL = Path("journal")
 CHAOS_PORT = 8480
 MIRROR_PORT = 8402
+DASHBOARD_PORT = 8403
 PORT_MAX = 65535 - 3
 
 
@@ -122,6 +123,12 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "audit", "how far from the best possible the decisions of a journal are", _audit)
     verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder or segment (default: %(default)s)")
+
+    verb = _verb(verbs, "dashboard", "show a journal in a browser: what went where, why, and at what price", _dashboard)
+    verb.add_argument("--journal", type=Path, default=JOURNAL, help="folder (default: %(default)s)")
+    verb.add_argument(
+        "--listen", default=f"127.0.0.1:{DASHBOARD_PORT}", metavar="HOST:PORT", help="loopback (default: %(default)s)"
+    )
 
     verb = _verb(verbs, "shadow", "what this would have made of what another gateway has served, by its log", _shadow)
     verb.add_argument("log", type=Path, help="file or folder: LiteLLM's, or JSON lines with request and response")
@@ -298,6 +305,13 @@ def _audit(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         print(f"tidegate audit needs {error.name}: pip install 'tidegate[oracle]'", file=sys.stderr)
         return 1
+    return run(options)
+
+
+def _dashboard(options: argparse.Namespace) -> int:
+    # A process of its own, as the courier is.
+    from tidegate.cli.dashboard import run
+
     return run(options)
 
 

@@ -15,12 +15,13 @@ from tidegate.core.state import WarmUp
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
 from tidegate.gateway.canary import Canary
-from tidegate.gateway.control import ROUTES, Control, refuse_strangers
+from tidegate.gateway.control import ROUTES, Control
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.rehearsal import Rehearsed
 from tidegate.gateway.reply import JSON, Headers
+from tidegate.http.origin import refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Cap, Status
 from tidegate.state.keys import digest

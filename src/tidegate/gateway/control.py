@@ -1,12 +1,10 @@
 """What operators change while the gateway runs: its configuration, and what they set by hand."""
 
 import asyncio
-from collections.abc import Mapping
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from tidegate.config.address import is_loopback
 from tidegate.config.diff import tables
 from tidegate.config.document import json_schema
 from tidegate.core.model import Overrides, replace
@@ -127,30 +125,6 @@ def _dry_run(query: str) -> bool:
         case [("dry_run", "true" | "1")]:
             return True
     raise BadRequest("POST /api/config takes ?dry_run=true, or no query; nothing was changed.")
-
-
-def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
-    """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
-
-    Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
-    """
-    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    if not is_loopback(_host(b"//" + host)):
-        raise BadRequest(
-            "Without gateway.admin_key, this is for whoever asks this machine by its own name: 127.0.0.1, [::1] or "
-            "localhost.",
-            status=403,
-        )
-    # Of another port, too: what else this machine serves may show pages of others.
-    if origin is not None and origin.lower() not in (b"http://" + host.lower(), b"https://" + host.lower()):
-        raise BadRequest("This is not for pages of others; use curl, or set gateway.admin_key.", status=403)
-
-
-def _host(url: bytes) -> str:
-    try:
-        return urlsplit(url.decode("latin-1")).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _on(exchange: Exchange) -> bool:

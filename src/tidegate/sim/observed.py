@@ -24,11 +24,10 @@ from tidegate.core.model import (
 )
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.core.router import Router
+from tidegate.core.rows import attempt_usd
 from tidegate.core.state import State
 from tidegate.sim.outcome import Outcome
 
-# Endings that cost nothing, as vendors bill: what was refused, or never arrived.
-_FREE = frozenset({Ending.REFUSED})
 # Of a longer journal the last so many, at least: two a second all day long.
 REQUESTS_MAX = 200_000
 # What nobody waited for has no outcome that another policy could have changed.
@@ -250,7 +249,7 @@ class _Reading:
         known.under_way -= 1
         endpoint = next((one for one in found.endpoints if one.name == fact.endpoint), None)
         if endpoint is not None:
-            known.usd += _usd(endpoint, attempt.started, fact)
+            known.usd += attempt_usd(endpoint, known.request, attempt.started, fact) + endpoint.running_usd(fact.e2e_s)
         if attempt.started.target and fact.ending is Ending.OK:
             # What it computed is decoded elsewhere.
             return
@@ -344,18 +343,3 @@ def _named(known: _Open) -> str | None:
     if ended.ending is Ending.CANCELLED:
         return LEFT
     return "failed" if ended.ttft_s is None else "failed_mid_stream"
-
-
-def _usd(endpoint: Endpoint, started: Started, ended: Ended) -> float:
-    """What this attempt cost, paid to others or in running our own."""
-    usd = endpoint.running_usd(ended.e2e_s)
-    if ended.ending in _FREE or (ended.ttft_s is None and ended.ending is Ending.FAILED):
-        return usd
-    tokens = ended.prompt_tokens or started.prompt_tokens
-    return usd + endpoint.price.usd(
-        tokens,
-        ended.output_tokens or 0,
-        ended.cached_tokens or 0,
-        ended.cache_write_tokens or 0,
-        ended.reasoning_tokens or 0,
-    )

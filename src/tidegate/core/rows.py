@@ -1,0 +1,496 @@
+"""Facts folded into one row a request: what it came to, for tables and indexes; line by line, in bounded memory."""
+
+from enum import StrEnum
+
+import msgspec
+
+from tidegate.core.base import TO
+from tidegate.core.health import CONTEXT_EXCEEDED
+from tidegate.core.hindsight import Prediction, predicted
+from tidegate.core.model import (
+    Capability,
+    Decision,
+    Ended,
+    Ending,
+    Endpoint,
+    FirstToken,
+    Held,
+    Judged,
+    Line,
+    Record,
+    Released,
+    Request,
+    Segment,
+    Shipped,
+    Slo,
+    Started,
+    Wait,
+    replace,
+)
+from tidegate.core.promise import verdict
+from tidegate.core.replay import Replay, ReplayError
+from tidegate.core.router import Router
+from tidegate.core.rules import may_go_to
+from tidegate.core.why import Why
+
+# Requests that are not over: each has a connection to the gateway, and no process has so many. The oldest is let go.
+OPEN_MAX = 65_536
+# Whoever goes on with a request does so in the moment in which an attempt ends: so long after that, nobody does.
+SETTLED_S = 1.0
+# What is said of a request that is at fault itself.
+CLIENT_ERROR = "client_error"
+
+_NO_PROMISE = Slo()
+
+
+class Came(StrEnum):
+    """What came of a request, in the words of the gateway's log.
+
+    `unknown`: the journal, or its process, ended before it did.
+    """
+
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+    FAILED_MID_STREAM = "failed_mid_stream"
+    CLIENT_LEFT = "client_left"
+    CLIENT_ERROR = "client_error"
+    UNKNOWN = "unknown"
+
+
+_ENDINGS = {
+    Came.OK: Ending.OK,
+    Came.REFUSED: Ending.REFUSED,
+    Came.CLIENT_LEFT: Ending.CANCELLED,
+    Came.CLIENT_ERROR: Ending.CANCELLED,
+}
+
+
+class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One request that is over. Times count from its arrival; None is not known, or there was none.
+
+    `endpoint` is who answered, or began to; where nobody did, who was asked last; empty where nobody was. `why` is the
+    reason of the last decision. Tokens are those that the engine told, else what was estimated of the prompt, and with
+    the output what had come of it before it broke off. Of the promise (`slo_...`) was `kept` every axis, None where
+    there was none, or nobody can say. It cost `usd`, of which `paid_usd` are paid to others and the rest is running our
+    own; the same tokens would have cost `remote_usd` at the cheapest remote endpoint that may serve it, None where none
+    may. It was held here for `held_s`. When the attempt there was sent, first content was predicted `predicted_ttft_s`
+    after the arrival, and `predicted_ttft_s_high` as the quantile that the policy names; None where nothing was
+    replayed. Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which took `handover_s` from
+    the moment at which it was computed, None where it did not come.
+    """
+
+    id: str
+    arrived_s: float
+    klass: str
+    model: str
+    key: str
+    prompt_tokens: int
+    cached_tokens: int | None
+    output_tokens: int | None
+    endpoint: str
+    site: str
+    local: bool | None
+    why: Why | None
+    outcome: Came
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float
+    predicted_ttft_s: float | None
+    predicted_ttft_s_high: float | None
+    slo_ttft_s: float | None
+    slo_tpot_s: float | None
+    slo_e2e_s: float | None
+    kept: bool | None
+    usd: float
+    paid_usd: float
+    remote_usd: float | None
+    attempts: int
+    hedged: bool
+    held_s: float
+    handover: str
+    handover_s: float | None
+
+
+class _Sent(msgspec.Struct):
+    """An attempt. `endpoint` is None where the segment knows no such one."""
+
+    started: Started
+    endpoint: Endpoint | None
+    sent_s: float
+    prediction: Prediction | None
+
+
+class _Open(msgspec.Struct):
+    """A request that is not over: what is known of it so far."""
+
+    request: Request
+    # When something was told of it last.
+    at_s: float
+    decision: Decision | None = None
+    attempts: int = 0
+    hedged: bool = False
+    held_since_s: float | None = None
+    held_s: float = 0.0
+    released: bool = False
+    # By endpoint: attempts, and since when a KV cache is on its way from there.
+    under_way: dict[str, _Sent] = {}
+    shipping: dict[str, float] = {}
+    handover: str = ""
+    handover_s: float | None = None
+    first_s: float | None = None
+    # Who answers or did, and who was asked last.
+    winner: _Sent | None = None
+    last: _Sent | None = None
+    # What was told with the output that is counted, besides `said_tokens` of answers that broke off before.
+    told: Ended | None = None
+    said_tokens: int = 0
+    # How the last attempt ended, if one did, and whether the request itself was at fault in all that failed.
+    ending: Ending | None = None
+    at_fault: bool = True
+    answered: bool = False
+    refused: bool = False
+    kept: bool | None = None
+    judged: bool = False
+    usd: float = 0.0
+    paid_usd: float = 0.0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing is under way for it."""
+        return not self.under_way and not self.shipping and self.held_since_s is None
+
+
+class Rows:
+    """Feed it the journal of one run, line by line: out come the rows of requests that are over, as they end.
+
+    Runs that overlap are told apart by their files, and each needs a fold of its own. A request that was asked before
+    the journal begins has no row. With `predicts`, what was predicted is recomputed, which takes a replay of all facts
+    but decisions; where that fails (another version's journal), nothing is predicted until the next segment.
+    """
+
+    def __init__(self, *, predicts: bool = False) -> None:
+        self._predicts = predicts
+        self._replay: Replay | None = None
+        self._endpoints: dict[str, Endpoint] = {}
+        self._open: dict[str, _Open] = {}
+        # Those for which nothing is under way, by when that was told, the longest ago first.
+        self._still: dict[str, float] = {}
+
+    @property
+    def open(self) -> int:
+        """How many requests are not over."""
+        return len(self._open)
+
+    @property
+    def router(self) -> Router | None:
+        """What the facts have come to so far, to read; None where nothing is replayed."""
+        return None if self._replay is None else self._replay.router
+
+    def feed(self, line: Line) -> list[Row]:
+        """Take in one line; the requests that are known to be over with it."""
+        fact, now_s = line.fact, line.at_s
+        rows: list[Row] = []
+        prediction: Prediction | None = None
+        if self._predicts:
+            prediction = self._learn(line)
+        match fact:
+            case Segment():
+                rows += self._segment(fact)
+            case Request():
+                rows += self._asked(fact, now_s)
+            case Held():
+                self._told(fact.request.id, fact, now_s, prediction)
+            case Decision() | Started() | FirstToken() | Ended() | Shipped() | Released() | Judged():
+                if self._told(fact.request_id, fact, now_s, prediction):
+                    rows.append(self._over(fact.request_id))
+        while self._still:
+            request_id = next(iter(self._still))
+            if self._still[request_id] + SETTLED_S >= now_s:
+                break
+            rows.append(self._over(request_id))
+        return rows
+
+    def rest(self) -> list[Row]:
+        """The journal has ended: what is not over is unknown."""
+        return [self._over(request_id) for request_id in list(self._open)]
+
+    def _learn(self, line: Line) -> Prediction | None:
+        """What is predicted of an attempt that begins; then the router is told."""
+        fact, prediction = line.fact, None
+        if isinstance(fact, Segment):
+            self._replay = Replay()
+        elif self._replay is None or isinstance(fact, Request | Decision):
+            # Which requests there are is for decisions to know, and these are not made again.
+            return None
+        try:
+            if isinstance(fact, Started):
+                prediction = predicted(self._replay.router, fact, line.at_s)
+            self._replay.feed(line)
+        except ReplayError:
+            self._replay = None
+        return prediction
+
+    def _segment(self, segment: Segment) -> list[Row]:
+        self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
+        if segment.follows or not self._open:
+            return []
+        # Whatever is not under way there has ended with its process.
+        going_on = _under_way(segment)
+        return [self._over(request_id) for request_id in list(self._open) if request_id not in going_on]
+
+    def _asked(self, request: Request, now_s: float) -> list[Row]:
+        known = self._open.get(request.id)
+        if known is not None:
+            if request.said_tokens > known.said_tokens:
+                known.said_tokens, known.told, known.answered = request.said_tokens, None, False
+            self._at(known, now_s)
+            return []
+        rows = [self._over(next(iter(self._open)))] if len(self._open) >= OPEN_MAX else []
+        # Digests of its prompt would be most of the memory.
+        known = self._open[request.id] = _Open(replace(request, prefix=()) if request.prefix else request, now_s)
+        self._at(known, now_s)
+        return rows
+
+    def _told(self, request_id: str, fact: object, now_s: float, prediction: Prediction | None) -> bool:
+        """One more fact about a request; whether it is over with that."""
+        known = self._open.get(request_id)
+        if known is None:
+            return False
+        over = False
+        match fact:
+            case Decision():
+                known.decision = fact
+                over = known.refused = not fact.plan and not known.under_way
+                if over:
+                    _unhold(known, now_s)
+            case Held():
+                known.held_since_s = now_s
+            case Released():
+                _unhold(known, now_s)
+                known.released = True
+            case Started():
+                self._started(known, fact, now_s, prediction)
+            case FirstToken():
+                sent = known.under_way.get(fact.endpoint)
+                if sent is not None and not sent.started.target:
+                    known.winner = sent
+                    known.first_s = now_s if known.first_s is None else known.first_s
+            case Ended():
+                over = self._ended(known, fact, now_s)
+            case Shipped():
+                self._shipped(known, fact, now_s)
+            case Judged():
+                known.kept, known.judged = fact.kept, True
+                over = known.stands_still
+        self._at(known, now_s)
+        return over
+
+    def _at(self, known: _Open, now_s: float) -> None:
+        """Something was told of it: nothing is under way for it since now, or something is."""
+        known.at_s = now_s
+        self._still.pop(known.request.id, None)
+        if known.stands_still:
+            self._still[known.request.id] = now_s
+
+    def _started(self, known: _Open, fact: Started, now_s: float, prediction: Prediction | None) -> None:
+        _unhold(known, now_s)
+        sent = _Sent(fact, self._endpoints.get(fact.endpoint), now_s, prediction)
+        known.under_way[fact.endpoint] = sent
+        known.attempts += 1
+        known.hedged = known.hedged or fact.hedge
+        if not fact.target or known.last is None:
+            known.last = sent
+
+    def _ended(self, known: _Open, fact: Ended, now_s: float) -> bool:
+        sent = known.under_way.pop(fact.endpoint, None)
+        if sent is None:
+            return False
+        if sent.endpoint is not None:
+            paid_usd = attempt_usd(sent.endpoint, known.request, sent.started, fact)
+            known.paid_usd += paid_usd
+            known.usd += paid_usd + sent.endpoint.running_usd(fact.e2e_s)
+        served = fact.ending is Ending.OK and fact.cause != CLIENT_ERROR
+        if served and sent.started.target:
+            known.shipping[fact.endpoint] = now_s
+            known.handover, known.handover_s = fact.endpoint + TO + sent.started.target, None
+            return False
+        if served:
+            known.answered, known.winner, known.told = True, sent, fact
+        else:
+            known.ending = Ending.CANCELLED if fact.ending is Ending.CANCELLED else Ending.FAILED
+            known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, CONTEXT_EXCEEDED)
+            if fact.ttft_s is not None and not sent.started.target and not known.answered:
+                known.told = fact
+        return known.answered and known.stands_still
+
+    def _shipped(self, known: _Open, fact: Shipped, now_s: float) -> None:
+        computed_s = known.shipping.pop(fact.endpoint, None)
+        if computed_s is None:
+            return
+        source = self._endpoints.get(fact.endpoint)
+        handover = None if source is None else source.handover_to(fact.target)
+        usd = 0.0 if handover is None else fact.kv_bytes * handover.usd_per_byte
+        known.usd, known.paid_usd = known.usd + usd, known.paid_usd + usd
+        if fact.ok:
+            known.handover_s = now_s - computed_s
+        else:
+            known.ending = Ending.CANCELLED if fact.given_up else Ending.FAILED
+            known.at_fault = False
+
+    def _over(self, request_id: str) -> Row:
+        known = self._open.pop(request_id)
+        self._still.pop(request_id, None)
+        request, decision, told = known.request, known.decision, known.told
+        came = _came(known)
+        sent = known.winner or known.last
+        endpoint = None if sent is None else sent.endpoint
+        e2e_s = known.at_s - request.arrived_s
+        ttft_s = None if known.first_s is None else known.first_s - request.arrived_s
+        output_tokens = None if told is None else told.output_tokens
+        if known.said_tokens:
+            output_tokens = known.said_tokens + (output_tokens or 0)
+        prompt_tokens = None if told is None or known.said_tokens else told.prompt_tokens
+        prompt_tokens = request.prompt_tokens if prompt_tokens is None else prompt_tokens
+        kept = known.kept
+        if not known.judged and request.slo != _NO_PROMISE and decision is not None and came is not Came.UNKNOWN:
+            ending = _ENDINGS.get(came, Ending.FAILED)
+            kept = verdict(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+        prediction = None if sent is None else sent.prediction
+        waited_s = 0.0 if sent is None else sent.sent_s - request.arrived_s
+        return Row(
+            id=request.id,
+            arrived_s=request.arrived_s,
+            klass=request.klass,
+            model=request.model,
+            key=request.key,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=None if told is None else told.cached_tokens,
+            output_tokens=output_tokens,
+            endpoint="" if sent is None else sent.started.endpoint,
+            site="" if endpoint is None else endpoint.site,
+            local=None if endpoint is None else endpoint.local,
+            why=None if decision is None else decision.why,
+            outcome=came,
+            ttft_s=ttft_s,
+            tpot_s=_tpot_s(request, came, ttft_s, e2e_s, output_tokens),
+            e2e_s=e2e_s,
+            predicted_ttft_s=None if prediction is None else waited_s + prediction.ttft_s,
+            predicted_ttft_s_high=None if prediction is None else waited_s + prediction.ttft_s_high,
+            slo_ttft_s=request.slo.ttft_s,
+            slo_tpot_s=request.slo.tpot_s,
+            slo_e2e_s=request.slo.e2e_s,
+            kept=kept,
+            usd=known.usd,
+            paid_usd=known.paid_usd,
+            remote_usd=self._remote_usd(request, prompt_tokens, output_tokens or 0),
+            attempts=known.attempts,
+            hedged=known.hedged,
+            held_s=known.held_s,
+            handover=known.handover,
+            handover_s=known.handover_s,
+        )
+
+    def _remote_usd(self, request: Request, prompt_tokens: int, output_tokens: int) -> float | None:
+        """What these tokens cost at the cheapest remote endpoint where its data may go, and its model is."""
+        found = [
+            one.price.usd(prompt_tokens, output_tokens)
+            for one in self._endpoints.values()
+            if not one.local and request.model in one.models and may_go_to(request, one)
+        ]
+        return min(found, default=None)
+
+
+def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
+    """What is paid to others for an attempt, by the usage that was told with its end.
+
+    Whoever has begun to work bills the prompt, whoever leaves. What was refused, or failed before anything came, is
+    free. A whole answer that does not say what it took is booked as the most that it can be.
+    """
+    if ended.prompt_tokens is None and (
+        ended.ending is Ending.REFUSED
+        or ended.cause == CLIENT_ERROR
+        or (ended.ttft_s is None and ended.ending is Ending.FAILED)
+    ):
+        return 0.0
+    prompt_tokens = started.prompt_tokens if ended.prompt_tokens is None else ended.prompt_tokens
+    if ended.ending is Ending.OK and ended.output_tokens is None and Capability.EMBEDDING not in request.needs:
+        most = endpoint.context_tokens if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+        if started.output_tokens_max is not None:
+            most = min(most, started.output_tokens_max)
+        return endpoint.price.upper_usd(prompt_tokens, most * started.completions)
+    return endpoint.price.usd(
+        prompt_tokens,
+        ended.output_tokens or 0,
+        ended.cached_tokens or 0,
+        ended.cache_write_tokens or 0,
+        ended.reasoning_tokens or 0,
+    )
+
+
+class _Places(msgspec.Struct):
+    """As much of an endpoint's state as tells what is under way there."""
+
+    class Handover(msgspec.Struct):
+        under_way: dict[str, msgspec.Raw] = {}
+
+    reservations: dict[str, msgspec.Raw] = {}
+    handovers: dict[str, Handover] = {}
+
+
+class _Begun(msgspec.Struct):
+    """As much of what a segment begins with."""
+
+    endpoints: dict[str, _Places] = {}
+    held: dict[str, msgspec.Raw] = {}
+
+
+def _under_way(segment: Segment) -> set[str]:
+    """The requests that are under way when it begins; none where its state cannot be read."""
+    try:
+        begun = msgspec.json.decode(segment.state, type=_Begun)
+    except msgspec.MsgspecError:
+        return set()
+    found = set(begun.held)
+    for places in begun.endpoints.values():
+        found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
+    return found
+
+
+def _unhold(known: _Open, now_s: float) -> None:
+    if known.held_since_s is not None:
+        known.held_s += now_s - known.held_since_s
+        known.held_since_s = None
+
+
+def _came(known: _Open) -> Came:
+    if known.refused:
+        # Nobody takes the rest of an answer that broke off.
+        return Came.REFUSED if known.first_s is None else Came.FAILED_MID_STREAM
+    if not known.stands_still:
+        return Came.UNKNOWN
+    if known.answered:
+        return Came.OK
+    if known.ending is None:
+        if known.decision is None:
+            return Came.UNKNOWN
+        if isinstance(known.decision.plan[0], Wait):
+            # Let go while it waited: its client is gone.
+            return Came.CLIENT_LEFT if known.released else Came.UNKNOWN
+        # Every step was passed over: for a budget, or because no dialect says it.
+        return Came.FAILED
+    if known.at_fault:
+        return Came.CLIENT_ERROR
+    if known.ending is Ending.CANCELLED:
+        return Came.CLIENT_LEFT
+    return Came.FAILED if known.first_s is None else Came.FAILED_MID_STREAM
+
+
+def _tpot_s(
+    request: Request, came: Came, ttft_s: float | None, e2e_s: float, output_tokens: int | None
+) -> float | None:
+    """Seconds per token after the first, of a whole answer with as many as it takes to tell."""
+    if came is not Came.OK or ttft_s is None or output_tokens is None:
+        return None
+    after_first = output_tokens / request.completions - 1.0
+    return (e2e_s - ttft_s) / after_first if after_first >= 1.0 else None

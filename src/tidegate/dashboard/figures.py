@@ -1,0 +1,701 @@
+"""What pages ask of the index: sums over windows, flows, series, how good predictions were, and searches.
+
+Each answer is a record whose fields `docs/reference/dashboard.md` explains. Reads only.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.core.model import Record
+from tidegate.core.rows import Came
+from tidegate.core.why import WHY_TEXT, Why
+from tidegate.dashboard.index import HOUR_S, LOCAL, MINUTE_S, OUTCOMES, SUMS, TIERS, Place
+
+DAY_S: Final = 86_400.0
+MINUTES_MAX: Final = 44_640
+# Of longer steps those are taken that are whole hours: a month has 744 of them, and 44,640 minutes.
+MINUTES_STEP_MAX: Final = 15
+CLASSES_MAX: Final = 64
+FLOWS_MAX: Final = 512
+POINTS_MAX: Final = 1440
+VALUES_MAX: Final = 256
+LIMIT_MAX: Final = 200
+# Quantiles of so many of an endpoint's newest are known to two hundredths, and looking them up takes 20 ms.
+ATTEMPTS_MAX: Final = 2000
+PAIRS_MAX: Final = 200
+# So many rows are looked up and sorted in 20 ms.
+RARE_MAX: Final = 5000
+_AFTER_ALL: Final = "\U0010ffff"
+_QUANTILES: Final = tuple(round(0.05 * step, 2) for step in range(1, 20))
+
+
+class Window(Record, frozen=True, kw_only=True):
+    """From when to when."""
+
+    begins_s: float
+    ends_s: float
+
+    @classmethod
+    def back(cls, now_s: float, minutes: int) -> "Window":
+        """So many minutes up to now."""
+        return cls(begins_s=now_s - minutes * MINUTE_S, ends_s=now_s)
+
+    @classmethod
+    def today(cls, now_s: float) -> "Window":
+        """Since midnight UTC."""
+        return cls(begins_s=now_s // DAY_S * DAY_S, ends_s=now_s)
+
+    @property
+    def spans(self) -> tuple[float, ...]:
+        """As `_SPANS` asks: minutes up to the first whole hour, hours, and minutes since the last one.
+
+        The minute that is under way when it begins is left out.
+        """
+        begins_s = -(-self.begins_s // MINUTE_S) * MINUTE_S
+        last_s = self.ends_s // HOUR_S * HOUR_S
+        first_s = min(-(-begins_s // HOUR_S) * HOUR_S, max(last_s, begins_s))
+        return begins_s, first_s, first_s, last_s, max(first_s, last_s), self.ends_s + MINUTE_S
+
+
+class Totals(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What requests came to that were over in a window."""
+
+    begins_s: float
+    ends_s: float
+    requests: int
+    ok: int
+    refused: int
+    failed: int
+    failed_mid_stream: int
+    client_left: int
+    client_error: int
+    unknown: int
+    local_requests: int
+    remote_requests: int
+    local_tokens: int
+    remote_tokens: int
+    prompt_tokens: int
+    output_tokens: int
+    spent_usd: float
+    running_usd: float
+    remote_usd: float
+    saved_usd: float
+    local_saved_usd: float
+    kept: int
+    judged: int
+    attainment: float | None
+    offload: float | None
+    covered: int
+    predicted: int
+    coverage: float | None
+    held_requests: int
+    hedged_requests: int
+    handover_requests: int
+
+
+class ClassTotals(Totals, frozen=True, kw_only=True, omit_defaults=False):
+    """The same of one class."""
+
+    klass: str = msgspec.field(name="class")
+
+
+class Flow(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What went from one class to one endpoint."""
+
+    klass: str = msgspec.field(name="class")
+    endpoint: str
+    site: str
+    tier: str
+    requests: int
+    tokens: int
+    prompt_tokens: int
+    output_tokens: int
+    spent_usd: float
+    running_usd: float
+    saved_usd: float
+    kept: int
+    judged: int
+    attainment: float | None
+
+
+class Unserved(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What was sent nowhere, by what came of it."""
+
+    klass: str = msgspec.field(name="class")
+    outcome: Came
+    requests: int
+
+
+class Flows(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """All of them, those with the most tokens first."""
+
+    begins_s: float
+    ends_s: float
+    flows: tuple[Flow, ...]
+    unserved: tuple[Unserved, ...]
+
+
+class Point(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One step of a series."""
+
+    at_s: float
+    requests: int
+    local_requests: int
+    remote_requests: int
+    spent_usd: float
+    running_usd: float
+    remote_usd: float
+    saved_usd: float
+    local_saved_usd: float
+    offload: float | None
+    kept: int
+    judged: int
+    attainment: float | None
+    budget_price: dict[str, float]
+    worth_factor: dict[str, float]
+    hedge_price: float | None
+
+
+class Series(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The steps of a window, also those in which nothing happened."""
+
+    begins_s: float
+    ends_s: float
+    step_s: float
+    points: tuple[Point, ...]
+
+
+class Quantiles(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """Of so many values."""
+
+    count: int
+    p10: float
+    p50: float
+    p90: float
+    p99: float
+
+
+class Pair(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The same quantile of what was predicted and of what came."""
+
+    quantile: float
+    predicted_s: float
+    actual_s: float
+
+
+class Predicted(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """First tokens as they were predicted, beside what came."""
+
+    attempts: int
+    error: float
+    bias: float
+    coverage: float
+    quantiles: tuple[Pair, ...]
+    pairs: tuple[tuple[float, float], ...]
+
+
+class Measured(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What requests came to at one endpoint."""
+
+    totals: Totals
+    ttft_s: Quantiles | None
+    tpot_s: Quantiles | None
+    e2e_s: Quantiles | None
+    prediction: Predicted | None
+
+
+class Promised(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The limits of a promise; None is no promise."""
+
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float | None
+
+
+class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One request that is over."""
+
+    id: str
+    at_s: float
+    ended_s: float
+    klass: str = msgspec.field(name="class")
+    model: str
+    key: str
+    prompt_tokens: int
+    cached_tokens: int | None
+    output_tokens: int | None
+    endpoint: str | None
+    site: str | None
+    tier: str | None
+    why: str | None
+    why_text: str | None
+    outcome: Came
+    ttft_s: float | None
+    tpot_s: float | None
+    e2e_s: float
+    predicted_ttft_s: float | None
+    predicted_ttft_s_high: float | None
+    slo: Promised
+    kept: bool | None
+    usd: float
+    paid_usd: float
+    remote_usd: float | None
+    saved_usd: float | None
+    attempts: int
+    hedged: bool
+    held_s: float
+    handover: str
+    handover_s: float | None
+
+
+class Rows(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A page of them, the newest first; `next` asks for those before."""
+
+    rows: tuple[Row, ...]
+    next: str | None
+
+
+class Values(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What there is to be asked for."""
+
+    classes: tuple[str, ...]
+    models: tuple[str, ...]
+    endpoints: tuple[Place, ...]
+    keys: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    whys: dict[str, str]
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests are searched for; what is left out is any."""
+
+    q: str = ""
+    klass: str = msgspec.field(name="class", default="")
+    model: str = ""
+    endpoint: str = ""
+    tier: str = ""
+    why: str = ""
+    outcome: str = ""
+    key: str = ""
+    kept: bool | None = None
+    from_s: float | None = None
+    to_s: float | None = None
+    before: str = ""
+    limit: int = 50
+
+
+class Extent(Record, frozen=True, kw_only=True):
+    """How many rows there are, and when the first and the last of them arrived."""
+
+    rows: int
+    first_s: float | None
+    last_s: float | None
+
+
+_SUMMED = ", ".join(f"sum({name})" for name in SUMS)
+_OF_MINUTES = f"SELECT * FROM sum WHERE step_s = {int(MINUTE_S)} AND at_s >= ? AND at_s < ?"  # noqa: S608
+_OF_HOURS = f"SELECT * FROM sum WHERE step_s = {int(HOUR_S)} AND at_s >= ? AND at_s < ?"  # noqa: S608
+_SPANS = f"({_OF_MINUTES} UNION ALL {_OF_HOURS} UNION ALL {_OF_MINUTES})"
+_SELECT = (
+    "SELECT n, r.id, at_s, ended_s, k.text, m.text, y.text, e.text, w.text, outcome, kept, r.tier, prompt_tokens, "
+    "cached_tokens, output_tokens, ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high, slo_ttft_s, slo_tpot_s, "
+    "slo_e2e_s, usd, paid_usd, remote_usd, attempts, hedged, held_s, handover, handover_s, place.site FROM request r "
+    "LEFT JOIN word k ON k.id = klass LEFT JOIN word m ON m.id = model LEFT JOIN word y ON y.id = key "
+    "LEFT JOIN word e ON e.id = endpoint LEFT JOIN word w ON w.id = why LEFT JOIN place ON place.name = e.text "
+)
+
+
+class Figures:
+    """Answers from one connection; one thread has it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def extent(self) -> Extent:
+        """What is there."""
+        rows = self._db.execute("SELECT coalesce(sum(rows), 0) FROM segment").fetchone()[0]
+        first_s, last_s = (
+            self._db.execute(f"SELECT at_s FROM request ORDER BY at_s {way} LIMIT 1").fetchone()  # noqa: S608
+            for way in ("ASC", "DESC")
+        )
+        return Extent(rows=rows, first_s=first_s and first_s[0], last_s=last_s and last_s[0])
+
+    def totals(self, window: Window) -> Totals:
+        """All requests of a window."""
+        return _totals(window, self._by_endpoint(window))
+
+    def classes(self, window: Window) -> tuple[ClassTotals, ...]:
+        """The same by class, those with the most requests first."""
+        places, by_class = self._places(), dict[str, list[tuple[str, list[float]]]]()
+        for klass, endpoint, sums in self._by_both(window):
+            by_class.setdefault(klass, []).append((_tier(places, endpoint), sums))
+        found = [
+            ClassTotals(klass=klass, **msgspec.structs.asdict(_totals(window, parts)))
+            for klass, parts in by_class.items()
+        ]
+        found.sort(key=lambda one: (-one.requests, one.klass))
+        return tuple(found[:CLASSES_MAX])
+
+    def flows(self, window: Window) -> Flows:
+        """From classes to endpoints."""
+        places = self._places()
+        flows, unserved = [], []
+        for klass, endpoint, sums in self._by_both(window):
+            of = dict(zip(SUMS, sums, strict=True))
+            if not endpoint:
+                unserved += [
+                    Unserved(klass=klass, outcome=outcome, requests=int(of[outcome]))
+                    for outcome in OUTCOMES
+                    if of[outcome]
+                ]
+                continue
+            place = places.get(endpoint) or Place(name=endpoint, site="", tier="")
+            flows.append(
+                Flow(
+                    klass=klass,
+                    endpoint=endpoint,
+                    site=place.site,
+                    tier=place.tier,
+                    requests=int(of["requests"]),
+                    tokens=int(of["prompt_tokens"] + of["output_tokens"]),
+                    prompt_tokens=int(of["prompt_tokens"]),
+                    output_tokens=int(of["output_tokens"]),
+                    spent_usd=of["spent_usd"],
+                    running_usd=of["running_usd"],
+                    saved_usd=of["saved_usd"],
+                    kept=int(of["kept"]),
+                    judged=int(of["judged"]),
+                    attainment=_share(of["kept"], of["judged"]),
+                )
+            )
+        flows.sort(key=lambda one: (-one.tokens, one.klass, one.endpoint))
+        unserved.sort(key=lambda one: (-one.requests, one.klass, one.outcome))
+        return Flows(
+            begins_s=window.begins_s,
+            ends_s=window.ends_s,
+            flows=tuple(flows[:FLOWS_MAX]),
+            unserved=tuple(unserved[:FLOWS_MAX]),
+        )
+
+    def series(self, window: Window, step_s: float) -> Series:
+        """A window in steps, which are widened where they would be too many."""
+        span_s = window.ends_s - window.begins_s
+        step_s = max(step_s, -(-span_s / POINTS_MAX // MINUTE_S) * MINUTE_S)
+        if step_s > MINUTES_STEP_MAX * MINUTE_S:
+            step_s = -(-step_s // HOUR_S) * HOUR_S
+        fine_s = HOUR_S if step_s >= HOUR_S else MINUTE_S
+        first_s = window.begins_s // step_s * step_s
+        places, sums = self._places(), dict[float, list[tuple[str, list[float]]]]()
+        found = self._db.execute(
+            f"SELECT CAST((at_s - ?) / ? AS INTEGER), w.text, {_SUMMED} FROM sum "  # noqa: S608  # names of our own
+            "LEFT JOIN word w ON w.id = endpoint WHERE step_s = ? AND at_s >= ? AND at_s <= ? GROUP BY 1, 2",
+            (first_s, step_s, fine_s, first_s, window.ends_s),
+        )
+        for number, endpoint, *parts in found:
+            sums.setdefault(number, []).append((_tier(places, endpoint), parts))
+        prices = self._prices(first_s, step_s, window.ends_s)
+        points, number, at_s = list[Point](), 0, first_s
+        while at_s <= window.ends_s:
+            points.append(_point(at_s, _totals(window, sums.get(number, [])), prices.get(number, {})))
+            number += 1
+            at_s = first_s + number * step_s
+        return Series(begins_s=first_s, ends_s=window.ends_s, step_s=step_s, points=tuple(points))
+
+    def measured(self, endpoint: str, window: Window) -> Measured:
+        """What came of requests at one endpoint."""
+        totals = _totals(window, [one for one in self._by_endpoint(window, endpoint) if one[1][0]])
+        found = self._db.execute(
+            "SELECT ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high FROM request INDEXED BY by_endpoint "
+            "WHERE endpoint = (SELECT id FROM word WHERE kind = 'endpoint' AND text = ?) AND at_s >= ? AND at_s <= ? "
+            "ORDER BY at_s DESC LIMIT ?",
+            (endpoint, window.begins_s, window.ends_s, ATTEMPTS_MAX),
+        ).fetchall()
+        return Measured(
+            totals=totals,
+            ttft_s=_quantiles([one[0] for one in found if one[0] is not None]),
+            tpot_s=_quantiles([one[1] for one in found if one[1] is not None]),
+            e2e_s=_quantiles([one[2] for one in found]),
+            prediction=_predicted([(p, a, high) for a, _, _, p, high in found if None not in (a, p, high)]),
+        )
+
+    def row(self, request_id: str) -> Row | None:
+        """The request with this id, the newest where there are several."""
+        found = self._db.execute(f"{_SELECT} WHERE r.id = ? ORDER BY n DESC LIMIT 1", (request_id,)).fetchone()
+        return None if found is None else _row(found)
+
+    def segment_of(self, request_id: str) -> str | None:
+        """The segment that tells the end of it."""
+        found = self._db.execute(
+            "SELECT s.name FROM request r JOIN segment s ON s.id = r.n >> 32 WHERE r.id = ? ORDER BY n DESC LIMIT 1",
+            (request_id,),
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def newest(self, after: int, limit: int) -> tuple[tuple[Row, ...], int]:
+        """The newest of those that were added after that number, and the number up to which they are."""
+        last = self._db.execute("SELECT max(n) FROM request").fetchone()[0] or 0
+        found = self._db.execute(f"{_SELECT} WHERE n > ? ORDER BY n DESC LIMIT ?", (after, limit)).fetchall()
+        return tuple(_row(one) for one in found), int(last)
+
+    def search(self, wanted: Wanted) -> Rows:
+        """A page of requests. ValueError says what cannot be asked."""
+        limit = min(max(1, wanted.limit), LIMIT_MAX)
+        where, values = self._where(wanted)
+        by = "by_id" if wanted.q and self._is_rare(wanted.q) else "by_time"
+        # The numbers first: which rows these are is in the index, and only a page of them is looked up.
+        inner = f"SELECT n FROM request INDEXED BY {by} WHERE {where} ORDER BY at_s DESC, n DESC LIMIT ?"  # noqa: S608
+        found = self._db.execute(
+            f"{_SELECT} WHERE n IN ({inner}) ORDER BY at_s DESC, n DESC", (*values, limit + 1)
+        ).fetchall()
+        rows = tuple(_row(one) for one in found[:limit])
+        more = f"{found[limit - 1][2]!r}-{found[limit - 1][0]}" if len(found) > limit else None
+        return Rows(rows=rows, next=more)
+
+    def values(self) -> Values:
+        """What occurs."""
+        words: dict[str, list[str]] = {}
+        for kind, text in self._db.execute("SELECT kind, text FROM word ORDER BY text"):
+            words.setdefault(kind, []).append(text)
+        return Values(
+            classes=tuple(words.get("class", ())[:VALUES_MAX]),
+            models=tuple(words.get("model", ())[:VALUES_MAX]),
+            endpoints=tuple(sorted(self._places().values(), key=lambda one: one.name)[:VALUES_MAX]),
+            keys=tuple(words.get("key", ())[:VALUES_MAX]),
+            outcomes=OUTCOMES,
+            whys={why: WHY_TEXT[Why(why)] for why in words.get("why", ()) if why in WHY_TEXT},
+        )
+
+    def _where(self, wanted: Wanted) -> tuple[str, list[object]]:
+        terms, values = ["1"], list[object]()
+        if wanted.q:
+            terms.append("id >= ? AND id < ?")
+            values += [wanted.q, wanted.q + _AFTER_ALL]
+        if wanted.klass:
+            terms.append("klass IN (SELECT id FROM word WHERE kind = 'class' AND (text = ? OR substr(text, 1, ?) = ?))")
+            values += [wanted.klass, len(wanted.klass) + 1, wanted.klass + "/"]
+        for kind in ("model", "endpoint", "why", "key"):
+            if text := getattr(wanted, kind):
+                terms.append(f"{kind} = (SELECT id FROM word WHERE kind = '{kind}' AND text = ?)")  # noqa: S608
+                values.append(text)
+        if wanted.outcome:
+            terms.append("outcome = ?")
+            values.append(_number(OUTCOMES, wanted.outcome, "outcome"))
+        if wanted.tier:
+            terms.append("tier = ?")
+            values.append(_number(TIERS, wanted.tier, "tier"))
+        if wanted.kept is not None:
+            terms.append("kept = ?")
+            values.append(wanted.kept)
+        for term, bound in (("at_s >= ?", wanted.from_s), ("at_s <= ?", wanted.to_s)):
+            if bound is not None:
+                terms.append(term)
+                values.append(bound)
+        if wanted.before:
+            at_s, _, n = wanted.before.rpartition("-")
+            terms.append("(at_s, n) < (?, ?)")
+            try:
+                values += [float(at_s), int(n)]
+            except ValueError:
+                raise ValueError("`before` is the `next` of another page") from None
+        return " AND ".join(terms), values
+
+    def _is_rare(self, beginning: str) -> bool:
+        """Whether few ids begin like this: else those that do are soon found in the order of time."""
+        few = "SELECT 1 FROM request INDEXED BY by_id WHERE id >= ? AND id < ? LIMIT ?"
+        values = beginning, beginning + _AFTER_ALL, RARE_MAX + 1
+        return bool(self._db.execute(f"SELECT count(*) FROM ({few})", values).fetchone()[0] <= RARE_MAX)  # noqa: S608
+
+    def _by_endpoint(self, window: Window, endpoint: str | None = None) -> list[tuple[str, list[float]]]:
+        """Sums of a window, and of which tier they are."""
+        places = self._places()
+        one = "" if endpoint is None else "WHERE w.text = ? "
+        found = self._db.execute(
+            f"SELECT w.text, {_SUMMED} FROM {_SPANS} LEFT JOIN word w ON w.id = endpoint {one}"  # noqa: S608
+            "GROUP BY endpoint",
+            (*window.spans, *(() if endpoint is None else (endpoint,))),
+        )
+        return [(_tier(places, name), parts) for name, *parts in found]
+
+    def _by_both(self, window: Window) -> list[tuple[str, str, list[float]]]:
+        found = self._db.execute(
+            f"SELECT k.text, e.text, {_SUMMED} FROM {_SPANS} LEFT JOIN word k ON k.id = klass "  # noqa: S608
+            "LEFT JOIN word e ON e.id = endpoint GROUP BY klass, endpoint",
+            window.spans,
+        )
+        return [(klass or "", endpoint or "", parts) for klass, endpoint, *parts in found]
+
+    def _prices(self, first_s: float, step_s: float, end_s: float) -> dict[int, dict[str, dict[str, float]]]:
+        """By step, what, and name: the last of each step."""
+        found: dict[int, dict[str, dict[str, float]]] = {}
+        rows = self._db.execute(
+            "SELECT CAST((at_s - ?) / ? AS INTEGER), what, name, value, max(at_s) FROM price "
+            "WHERE at_s >= ? AND at_s <= ? GROUP BY 1, 2, 3",
+            (first_s, step_s, first_s, end_s),
+        )
+        for number, what, name, value, _ in rows:
+            found.setdefault(number, {}).setdefault(what, {})[name] = value
+        return found
+
+    def _places(self) -> dict[str, Place]:
+        found = self._db.execute("SELECT name, site, tier FROM place")
+        return {name: Place(name=name, site=site, tier=tier) for name, site, tier in found}
+
+
+def _tier(places: dict[str, Place], endpoint: str | None) -> str:
+    place = places.get(endpoint or "")
+    return "" if place is None else place.tier
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _totals(window: Window, found: Sequence[tuple[str, Sequence[float]]]) -> Totals:
+    of = dict.fromkeys(SUMS, 0.0)
+    requests, tokens = {"": 0.0, "local": 0.0, "remote": 0.0}, {"": 0.0, "local": 0.0, "remote": 0.0}
+    local_saved_usd = 0.0
+    for tier, sums in found:
+        part = dict(zip(SUMS, sums, strict=True))
+        for name, value in part.items():
+            of[name] += value
+        requests[tier] += part["requests"]
+        tokens[tier] += part["prompt_tokens"] + part["output_tokens"]
+        local_saved_usd += part["saved_usd"] if tier == LOCAL else 0.0
+    local, remote = requests["local"], requests["remote"]
+    return Totals(
+        begins_s=window.begins_s,
+        ends_s=window.ends_s,
+        requests=int(of["requests"]),
+        ok=int(of["ok"]),
+        refused=int(of["refused"]),
+        failed=int(of["failed"]),
+        failed_mid_stream=int(of["failed_mid_stream"]),
+        client_left=int(of["client_left"]),
+        client_error=int(of["client_error"]),
+        unknown=int(of["unknown"]),
+        local_requests=int(local),
+        remote_requests=int(remote),
+        local_tokens=int(tokens["local"]),
+        remote_tokens=int(tokens["remote"]),
+        prompt_tokens=int(of["prompt_tokens"]),
+        output_tokens=int(of["output_tokens"]),
+        spent_usd=of["spent_usd"],
+        running_usd=of["running_usd"],
+        remote_usd=of["remote_usd"],
+        saved_usd=of["saved_usd"],
+        local_saved_usd=local_saved_usd,
+        kept=int(of["kept"]),
+        judged=int(of["judged"]),
+        attainment=_share(of["kept"], of["judged"]),
+        offload=_share(remote, local + remote),
+        covered=int(of["covered"]),
+        predicted=int(of["predicted"]),
+        coverage=_share(of["covered"], of["predicted"]),
+        held_requests=int(of["held"]),
+        hedged_requests=int(of["hedged"]),
+        handover_requests=int(of["handover"]),
+    )
+
+
+def _point(at_s: float, of: Totals, prices: dict[str, dict[str, float]]) -> Point:
+    return Point(
+        at_s=at_s,
+        requests=of.requests,
+        local_requests=of.local_requests,
+        remote_requests=of.remote_requests,
+        spent_usd=of.spent_usd,
+        running_usd=of.running_usd,
+        remote_usd=of.remote_usd,
+        saved_usd=of.saved_usd,
+        local_saved_usd=of.local_saved_usd,
+        offload=of.offload,
+        kept=of.kept,
+        judged=of.judged,
+        attainment=of.attainment,
+        budget_price=prices.get("budget", {}),
+        worth_factor=prices.get("worth", {}),
+        hedge_price=prices.get("hedge", {}).get(""),
+    )
+
+
+def _at(ordered: Sequence[float], quantile: float) -> float:
+    """That quantile of values in their order: one of them."""
+    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+
+def _quantiles(values: list[float]) -> Quantiles | None:
+    if not values:
+        return None
+    values.sort()
+    p10, p50, p90, p99 = (_at(values, quantile) for quantile in (0.1, 0.5, 0.9, 0.99))
+    return Quantiles(count=len(values), p10=p10, p50=p50, p90=p90, p99=p99)
+
+
+def _predicted(found: list[tuple[float, float, float]]) -> Predicted | None:
+    """Of what was predicted, what came, and the predicted quantile; the newest first."""
+    known = [(predicted, actual, high) for predicted, actual, high in found if predicted > 0.0]
+    if not known:
+        return None
+    ratios = sorted(actual / predicted for predicted, actual, _ in known)
+    errors = sorted(abs(ratio - 1.0) for ratio in ratios)
+    predicted_s, actual_s = sorted(one[0] for one in known), sorted(one[1] for one in known)
+    return Predicted(
+        attempts=len(known),
+        error=_at(errors, 0.5),
+        bias=_at(ratios, 0.5),
+        coverage=sum(actual <= high for _, actual, high in known) / len(known),
+        quantiles=tuple(
+            Pair(quantile=quantile, predicted_s=_at(predicted_s, quantile), actual_s=_at(actual_s, quantile))
+            for quantile in _QUANTILES
+        ),
+        pairs=tuple((predicted, actual) for predicted, actual, _ in known[:PAIRS_MAX]),
+    )
+
+
+def _number(names: Sequence[str | None], name: str, what: str) -> int:
+    if name not in names:
+        known = ", ".join(one for one in names if one)
+        raise ValueError(f"there is no {what} `{name[:40]}`; there are {known}")
+    return names.index(name)
+
+
+def _row(found: Sequence[Any]) -> Row:
+    (_, id, at_s, ended_s, klass, model, key, endpoint, why, outcome, kept, tier, prompt_tokens, cached_tokens,
+     output_tokens, ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high, slo_ttft_s, slo_tpot_s, slo_e2e_s, usd,
+     paid_usd, remote_usd, attempts, hedged, held_s, handover, handover_s, site) = found  # fmt: skip
+    return Row(
+        id=id,
+        at_s=at_s,
+        ended_s=ended_s,
+        klass=klass or "",
+        model=model or "",
+        key=key or "",
+        prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
+        output_tokens=output_tokens,
+        endpoint=endpoint,
+        site=site,
+        tier=TIERS[tier],
+        why=why,
+        why_text=WHY_TEXT.get(why),
+        outcome=OUTCOMES[outcome],
+        ttft_s=ttft_s,
+        tpot_s=tpot_s,
+        e2e_s=e2e_s,
+        predicted_ttft_s=predicted_s,
+        predicted_ttft_s_high=predicted_s_high,
+        slo=Promised(ttft_s=slo_ttft_s, tpot_s=slo_tpot_s, e2e_s=slo_e2e_s),
+        kept=None if kept is None else bool(kept),
+        usd=usd,
+        paid_usd=paid_usd,
+        remote_usd=remote_usd,
+        saved_usd=None if remote_usd is None else remote_usd - usd,
+        attempts=attempts,
+        hedged=bool(hedged),
+        held_s=held_s,
+        handover=handover,
+        handover_s=handover_s,
+    )

@@ -1,0 +1,259 @@
+"""Reads a journal as it is written, and brings its index up to it.
+
+Each run of a gateway has a fold of its own, since runs may overlap. A segment that is in the index as far as it goes is
+read once more where it may grow: the fold has to know what is under way, and the router what was learned; only what
+comes after that is added.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from math import isfinite
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Record, Segment
+from tidegate.core.router import Router
+from tidegate.core.rows import Row, Rows
+from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
+from tidegate.telemetry.reading import LINE_BYTES_MAX
+from tidegate.telemetry.segments import SegmentName, segments
+
+# What is added to the index at once: a tenth of a second, after which whoever waits for the router has it.
+STEP_BYTES: Final = 256 * 1024
+# Runs that overlap are gateways that share a folder. The one that was silent for longest is read anew where it goes on.
+RUNS_MAX: Final = 8
+# How often it looks for more: twice for each time at which pages are told.
+LOOK_S: Final = 0.5
+BUDGETS_MAX: Final = 64  # those of all first, by name; keys may have hundreds
+
+Run = tuple[str, int]
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the journal's end has come to: the settings, the router's snapshot, and when that was."""
+
+    segment: Segment
+    state: msgspec.Raw
+    at_s: float
+
+
+class Budget(Record, frozen=True, kw_only=True):
+    """What of a budget is spent, and what a dollar of it is worth beyond itself."""
+
+    name: str
+    usd: float
+    spent_usd: float
+    begins_s: float
+    ends_s: float
+    price: float
+
+
+class _Tail:
+    """What is known of one run, up to `offset` of its segment `name`; what lies before `indexed` is in the index."""
+
+    def __init__(self) -> None:
+        self.rows = Rows(predicts=True)
+        self.name = ""
+        self.offset = self.indexed = 0
+        self.segment: Segment | None = None
+        self.minute = self.at_s = 0.0
+        self.broken = False
+
+    def turn(self, name: str, indexed: int) -> None:
+        """Go on with another segment."""
+        self.name, self.offset, self.indexed, self.broken = name, 0, indexed, False
+
+
+class Follower:
+    """Brings an index up to the journal in `folder`, a step at a time: one thread takes steps, any may ask."""
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.share = 0.0
+        self.under_way = self.changes = 0
+        self.last_s: float | None = None
+        self._folder = folder
+        self._index = index
+        self._tails: dict[Run, _Tail] = {}
+        self._newest: _Tail | None = None
+        # Segments that had nothing more to tell at this size.
+        self._told: dict[str, int] = {}
+        self._decoder = msgspec.json.Decoder(Line)
+        self._lock = threading.Lock()
+
+    def follow(self, stop: threading.Event) -> None:
+        """Until then. OSError or sqlite3.Error where that is not possible."""
+        while not stop.is_set():
+            if not self.step():
+                stop.wait(LOOK_S)
+
+    def known(self) -> Known | None:
+        """What the run that wrote last has come to; None before anything was read."""
+        with self._lock:
+            tail = self._newest
+            if tail is None or tail.segment is None or tail.rows.router is None:
+                return None
+            return Known(tail.segment, tail.rows.router.snapshot(), tail.at_s)
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets of the run that wrote last."""
+        with self._lock:
+            router = None if self._newest is None else self._newest.rows.router
+            if router is None:
+                return ()
+            return tuple(
+                Budget(
+                    name=name,
+                    usd=one.told_usd,
+                    spent_usd=one.told_spent_usd,
+                    begins_s=one.told_begins_s,
+                    ends_s=one.told_ends_s,
+                    price=router.budget_price(name),
+                )
+                for name, one in sorted(router.state.budgets.items())[:BUDGETS_MAX]
+            )
+
+    def step(self) -> bool:
+        """Go on; whether there may be more at once."""
+        paths = segments(self._folder) if self._folder.is_dir() else []
+        self._forget({path.name for path in paths})
+        found = {path: status for path in paths if (status := _status(path)) is not None}
+        last = {_run(path): path for path in found}
+        # The one whose router is asked.
+        newest = max(last.values(), key=lambda path: (found[path].st_mtime_ns, path.name), default=None)
+        total = read = 0
+        more = False
+        for path, status in found.items():
+            size = status.st_size
+            read_bytes, over = self._index.read_bytes(path.name)
+            total, read = total + size, read + min(size, read_bytes)
+            if more or self._told.get(path.name) == size:
+                continue
+            if (over or read_bytes >= size) and path != newest and _run(path) not in self._tails:
+                continue
+            more = self._go_on(path, size, over=over, last=path == last[_run(path)])
+            if not more:
+                self._told[path.name] = size
+        self.share = read / total if total else 1.0
+        return more
+
+    def _forget(self, names: set[str]) -> None:
+        for name in self._index.segments():
+            if name not in names:
+                self._index.forget(name)
+                self._told.pop(name, None)
+
+    def _go_on(self, path: Path, size: int, *, over: bool, last: bool) -> bool:
+        """Read on in a segment; whether anything was read."""
+        with self._lock:
+            tail = self._tail(path)
+            rows, prices, before = list[Row](), list[Price](), tail.offset
+            if tail.offset < size and not tail.broken:
+                with suppress(FileNotFoundError), path.open("rb") as file:
+                    file.seek(tail.offset)
+                    for line in self._lines(tail, file):
+                        self._take(tail, line, rows, prices)
+            ended = tail.offset == before and (not last or _is_left(path))
+            if ended and last and tail.offset >= tail.indexed and not over:
+                # Its process has ended: what is not over by now will never be.
+                rows += tail.rows.rest()
+            if tail.offset > tail.indexed or (ended and not over):
+                self._index.add(path.name, max(tail.offset, tail.indexed), rows, prices, over=ended)
+                tail.indexed = max(tail.offset, tail.indexed)
+            self.under_way = 0 if self._newest is None else self._newest.rows.open
+            self.changes += tail.offset > before or bool(rows)
+            return tail.offset > before
+
+    def _tail(self, path: Path) -> _Tail:
+        run = _run(path)
+        tail = self._tails.pop(run, None) or _Tail()
+        # The one that was asked for last stands last.
+        self._tails[run] = tail
+        if len(self._tails) > RUNS_MAX:
+            del self._tails[next(iter(self._tails))]
+        if tail.name != path.name:
+            tail.turn(path.name, self._index.read_bytes(path.name)[0])
+        return tail
+
+    def _lines(self, tail: _Tail, file: BinaryIO) -> Iterator[Line]:
+        """The next lines, as many as are one step; `tail.offset` is behind each as it is given."""
+        end = tail.offset + STEP_BYTES
+        while tail.offset < end:
+            raw = file.readline(LINE_BYTES_MAX)
+            if not raw.endswith(b"\n"):  # it is being written, or never was
+                return
+            try:
+                line = self._decoder.decode(raw)
+            except _UNREADABLE:
+                tail.broken = True
+                return
+            if isinstance(line.fact, Segment) and line.fact.version != JOURNAL_VERSION:
+                tail.broken = True
+                return
+            tail.offset += len(raw)
+            yield line
+
+    def _take(self, tail: _Tail, line: Line, rows: list[Row], prices: list[Price]) -> None:
+        fact, at_s = line.fact, line.at_s
+        fresh = tail.offset > tail.indexed
+        router = tail.rows.router
+        minute = at_s // MINUTE_S * MINUTE_S
+        if minute > tail.minute:
+            if router is not None and tail.minute and fresh:
+                prices += _prices(router, tail.minute)
+            tail.minute = minute
+        found = tail.rows.feed(line)
+        if fresh:
+            rows += found
+        if isinstance(fact, Segment):
+            tail.segment = fact
+            for endpoint in fact.endpoints:
+                self._index.place(_place(endpoint))
+        tail.at_s = max(tail.at_s, at_s)
+        if self._newest is None or tail.at_s >= self._newest.at_s:
+            self._newest = tail
+            self.last_s = tail.at_s
+
+
+def _prices(router: Router, at_s: float) -> Iterator[Price]:
+    """What budgets, promises and hedges were worth at the end of a minute."""
+    end_s = at_s + MINUTE_S
+    for name in sorted(router.state.budgets):
+        yield Price(at_s=at_s, what="budget", name=name, value=router.budget_price(name))
+    for name in sorted(router.state.duals):
+        yield Price(at_s=at_s, what="worth", name=name, value=router.worth_share(name, end_s))
+    if isfinite(price := router.hedge_price):
+        yield Price(at_s=at_s, what="hedge", name="", value=price)
+
+
+def _place(endpoint: Endpoint) -> Place:
+    return Place(name=endpoint.name, site=endpoint.site, tier=LOCAL if endpoint.local else REMOTE)
+
+
+def _run(path: Path) -> Run:
+    name = SegmentName.parse(path.name)
+    assert name is not None, "only segments are followed"
+    return name.opened, name.pid
+
+
+def _status(path: Path) -> os.stat_result | None:
+    with suppress(FileNotFoundError):  # the oldest are removed meanwhile
+        return path.stat()
+    return None
+
+
+def _is_left(path: Path) -> bool:
+    """Whether nobody writes it any more: whoever does has it locked."""
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        finally:
+            os.close(fd)
+        return True
+    return False

@@ -1,0 +1,291 @@
+"""The index of a journal: one row a request, and sums by minute and hour, in a file that can be made anew at any time.
+
+Both are kept by segment: what the journal loses with its oldest segment, the index loses with it. What is asked for
+first is summed from sums; a search walks one index in the order of time that holds all that can be asked for.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from tidegate.core.model import Record
+from tidegate.core.rows import Came, Row
+
+FORMAT: Final = 1
+OUTCOMES: Final = tuple(Came)
+MINUTE_S: Final = 60.0
+HOUR_S: Final = 3600.0
+# A segment's rows are numbered from here on: no segment has four billion.
+ROWS_OF_A_SEGMENT: Final = 1 << 32
+
+_SCHEMA = """
+CREATE TABLE word (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (kind, text));
+CREATE TABLE place (name TEXT PRIMARY KEY, site TEXT NOT NULL, tier TEXT NOT NULL);
+CREATE TABLE segment (
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, read_bytes INTEGER NOT NULL, rows INTEGER NOT NULL,
+  over INTEGER NOT NULL);
+CREATE TABLE request (
+  n INTEGER PRIMARY KEY, id TEXT NOT NULL, at_s REAL NOT NULL, ended_s REAL NOT NULL,
+  klass INTEGER NOT NULL, model INTEGER NOT NULL, key INTEGER NOT NULL, endpoint INTEGER NOT NULL,
+  why INTEGER NOT NULL, outcome INTEGER NOT NULL, kept INTEGER, tier INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER, output_tokens INTEGER,
+  ttft_s REAL, tpot_s REAL, e2e_s REAL NOT NULL, predicted_s REAL, predicted_s_high REAL,
+  slo_ttft_s REAL, slo_tpot_s REAL, slo_e2e_s REAL,
+  usd REAL NOT NULL, paid_usd REAL NOT NULL, remote_usd REAL,
+  attempts INTEGER NOT NULL, hedged INTEGER NOT NULL, held_s REAL NOT NULL, handover TEXT NOT NULL, handover_s REAL);
+CREATE INDEX by_time ON request (at_s, n, klass, model, key, endpoint, why, outcome, kept, tier);
+CREATE INDEX by_endpoint ON request (endpoint, at_s);
+CREATE INDEX by_id ON request (id);
+CREATE TABLE sum (
+  step_s INTEGER NOT NULL, at_s INTEGER NOT NULL, segment INTEGER NOT NULL, klass INTEGER NOT NULL,
+  endpoint INTEGER NOT NULL, requests INTEGER NOT NULL,
+  ok INTEGER NOT NULL, refused INTEGER NOT NULL, failed INTEGER NOT NULL,
+  failed_mid_stream INTEGER NOT NULL, client_left INTEGER NOT NULL, client_error INTEGER NOT NULL,
+  unknown INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+  spent_usd REAL NOT NULL, running_usd REAL NOT NULL, remote_usd REAL NOT NULL, saved_usd REAL NOT NULL,
+  kept INTEGER NOT NULL, judged INTEGER NOT NULL, covered INTEGER NOT NULL, predicted INTEGER NOT NULL,
+  held INTEGER NOT NULL, hedged INTEGER NOT NULL, handover INTEGER NOT NULL,
+  PRIMARY KEY (step_s, at_s, segment, klass, endpoint)) WITHOUT ROWID;
+CREATE TABLE price (
+  at_s INTEGER NOT NULL, what TEXT NOT NULL, name TEXT NOT NULL, segment INTEGER NOT NULL, value REAL NOT NULL,
+  PRIMARY KEY (at_s, what, name)) WITHOUT ROWID;
+"""
+SUMS: Final = (
+    "requests",
+    *OUTCOMES,
+    "prompt_tokens",
+    "output_tokens",
+    "spent_usd",
+    "running_usd",
+    "remote_usd",
+    "saved_usd",
+    "kept",
+    "judged",
+    "covered",
+    "predicted",
+    "held",
+    "hedged",
+    "handover",
+)
+"""What is summed, in the order of its columns."""
+_ADD = (
+    f"INSERT INTO sum VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(SUMS))}) "  # noqa: S608  # names of our own
+    f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}"
+)
+_COLUMNS: Final = 31
+LOCAL, REMOTE = "local", "remote"
+TIERS: Final = (None, LOCAL, REMOTE)
+"""Where a request was served, by the number that the index has for it."""
+
+
+class Price(Record, frozen=True, kw_only=True):
+    """What something was worth at the end of a minute: `what` is `budget`, `worth` or `hedge`, and `name` of which."""
+
+    at_s: float
+    what: str
+    name: str
+    value: float
+
+
+class Place(Record, frozen=True, kw_only=True):
+    """Where an endpoint stands."""
+
+    name: str
+    site: str
+    tier: str
+
+
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection to an index, made anew where there is none that this software reads. sqlite3.Error or OSError where
+    there can be none."""
+    try:
+        return _opened(file)
+    except sqlite3.DatabaseError:
+        for each in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
+            each.unlink(missing_ok=True)
+        return _opened(file)
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    if not file.exists():
+        file.touch(mode=0o600)  # SQLite gives the files beside it the same
+    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    try:
+        found = db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0 and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(f"BEGIN; {_SCHEMA}; PRAGMA user_version = {FORMAT}; COMMIT;")
+        elif found != FORMAT:
+            raise sqlite3.DatabaseError("another format")
+        # It can be made anew: nothing waits for the disk.
+        db.execute("PRAGMA synchronous = OFF")
+        db.execute("PRAGMA cache_size = -65536")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+class Words:
+    """Names as small numbers, by kind; 0 is the empty one."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._known: dict[tuple[str, str], int] = {}
+
+    def number(self, kind: str, text: str | None) -> int:
+        """That of a name, which is taken up where it is new."""
+        if not text:
+            return 0
+        known = self._known.get((kind, text))
+        if known is None:
+            self._db.execute("INSERT OR IGNORE INTO word (kind, text) VALUES (?, ?)", (kind, text))
+            found = self._db.execute("SELECT id FROM word WHERE kind = ? AND text = ?", (kind, text)).fetchone()
+            known = self._known[kind, text] = int(found[0])
+        return known
+
+
+class Index:
+    """Writes the index; one thread of one process does."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._words = Words(db)
+        self._places: dict[str, Place] = {}
+
+    def read_bytes(self, segment: str) -> tuple[int, bool]:
+        """How much of a segment is in it, and whether that is all there will be."""
+        found = self._db.execute("SELECT read_bytes, over FROM segment WHERE name = ?", (segment,)).fetchone()
+        return (0, False) if found is None else (int(found[0]), bool(found[1]))
+
+    def segments(self) -> list[str]:
+        """Those that are in it, in whole or in part."""
+        return [str(name) for (name,) in self._db.execute("SELECT name FROM segment")]
+
+    def place(self, place: Place) -> None:
+        """An endpoint is where it is told to be last."""
+        if self._places.get(place.name) != place:
+            self._places[place.name] = place
+            self._db.execute("INSERT OR REPLACE INTO place VALUES (?, ?, ?)", (place.name, place.site, place.tier))
+
+    def add(
+        self, segment: str, read_bytes: int, rows: Sequence[Row], prices: Iterable[Price], *, over: bool = False
+    ) -> None:
+        """What was found in a segment up to there, all of it or nothing."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.execute("INSERT OR IGNORE INTO segment (name, read_bytes, rows, over) VALUES (?, 0, 0, 0)", (segment,))
+            found = db.execute("SELECT id, rows FROM segment WHERE name = ?", (segment,)).fetchone()
+            number, there = int(found[0]), int(found[1])
+            first = number * ROWS_OF_A_SEGMENT + there
+            entries = [self._entry(first + index, row) for index, row in enumerate(rows)]
+            db.executemany(f"INSERT INTO request VALUES ({', '.join('?' * _COLUMNS)})", entries)  # noqa: S608
+            db.executemany(_ADD, self._sums(number, rows))
+            db.executemany(
+                "INSERT OR REPLACE INTO price VALUES (?, ?, ?, ?, ?)",
+                [(int(one.at_s), one.what, one.name, number, one.value) for one in prices],
+            )
+            db.execute(
+                "UPDATE segment SET read_bytes = ?, rows = rows + ?, over = ? WHERE id = ?",
+                (read_bytes, len(rows), over, number),
+            )
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def forget(self, segment: str) -> None:
+        """The journal has it no more."""
+        db = self._db
+        found = db.execute("SELECT id FROM segment WHERE name = ?", (segment,)).fetchone()
+        if found is None:
+            return
+        number = int(found[0])
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            first = number * ROWS_OF_A_SEGMENT
+            db.execute("DELETE FROM request WHERE n >= ? AND n < ?", (first, first + ROWS_OF_A_SEGMENT))
+            db.execute("DELETE FROM sum WHERE segment = ?", (number,))
+            db.execute("DELETE FROM price WHERE segment = ?", (number,))
+            db.execute("DELETE FROM segment WHERE id = ?", (number,))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _entry(self, n: int, row: Row) -> tuple[object, ...]:
+        number = self._words.number
+        return (
+            n,
+            row.id,
+            row.arrived_s,
+            row.arrived_s + row.e2e_s,
+            number("class", row.klass),
+            number("model", row.model),
+            number("key", row.key),
+            number("endpoint", row.endpoint),
+            number("why", row.why),
+            OUTCOMES.index(row.outcome),
+            row.kept,
+            0 if row.local is None else 1 if row.local else 2,
+            row.prompt_tokens,
+            row.cached_tokens,
+            row.output_tokens,
+            row.ttft_s,
+            row.tpot_s,
+            row.e2e_s,
+            row.predicted_ttft_s,
+            row.predicted_ttft_s_high,
+            row.slo_ttft_s,
+            row.slo_tpot_s,
+            row.slo_e2e_s,
+            row.usd,
+            row.paid_usd,
+            row.remote_usd,
+            row.attempts,
+            row.hedged,
+            row.held_s,
+            row.handover,
+            row.handover_s,
+        )
+
+    def _sums(self, segment: int, rows: Sequence[Row]) -> list[tuple[float, ...]]:
+        """The rows of the table: summed here first, since many of one batch are of one minute."""
+        sums: dict[tuple[float, ...], list[float]] = {}
+        number = self._words.number
+        for row in rows:
+            klass, endpoint, parts = number("class", row.klass), number("endpoint", row.endpoint), _parts(row)
+            for step_s in (MINUTE_S, HOUR_S):
+                key = (step_s, (row.arrived_s + row.e2e_s) // step_s * step_s, segment, klass, endpoint)
+                total = sums.get(key)
+                sums[key] = parts if total is None else [a + b for a, b in zip(total, parts, strict=True)]
+        return [(*key, *parts) for key, parts in sums.items()]
+
+
+def _parts(row: Row) -> list[float]:
+    saved_usd = 0.0 if row.remote_usd is None else row.remote_usd - row.usd
+    covered = None
+    if row.ttft_s is not None and row.predicted_ttft_s_high is not None:
+        covered = row.ttft_s <= row.predicted_ttft_s_high
+    return [
+        1,
+        *(int(row.outcome is outcome) for outcome in OUTCOMES),
+        row.prompt_tokens,
+        row.output_tokens or 0,
+        row.paid_usd,
+        row.usd - row.paid_usd,
+        row.remote_usd or 0.0,
+        saved_usd,
+        int(bool(row.kept)),
+        int(row.kept is not None),
+        int(bool(covered)),
+        int(covered is not None),
+        int(row.held_s > 0.0),
+        int(row.hedged),
+        int(bool(row.handover)),
+    ]

@@ -1,0 +1,168 @@
+"""What can be asked by GET: each path, what it takes, and who answers."""
+
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from tidegate.core.model import Record
+from tidegate.core.why import WHY_TEXT
+from tidegate.dashboard.endpoints import Endpoints, endpoints
+from tidegate.dashboard.figures import (
+    MINUTES_MAX,
+    ClassTotals,
+    Figures,
+    Flows,
+    Row,
+    Rows,
+    Series,
+    Totals,
+    Values,
+    Wanted,
+    Window,
+)
+from tidegate.dashboard.follow import Budget, Follower
+from tidegate.dashboard.index import MINUTE_S
+from tidegate.wire.errors import BadRequest
+
+NEWEST_MAX: Final = 20
+
+
+class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The day and a window, and how much of the journal that is."""
+
+    now_s: float
+    mode: str
+    journal: bool
+    indexed_share: float
+    first_s: float | None
+    last_s: float | None
+    rows: int
+    under_way: int
+    today: Totals
+    window: Totals
+    classes: tuple[ClassTotals, ...]
+    budgets: tuple[Budget, ...]
+
+
+class Tick(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What is told of a change."""
+
+    summary: Summary
+    flow: Flows
+    newest: tuple[Row, ...]
+
+
+class Span(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far back."""
+
+    minutes: int = 60
+
+
+class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far back, and in which steps."""
+
+    minutes: int = 60
+    step: int = 1
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No question takes less."""
+
+
+class Queries:
+    """Answers from one thread."""
+
+    def __init__(self, figures: Figures, follower: Follower, now_s: Callable[[], float], mode: str) -> None:
+        self._figures = figures
+        self._follower = follower
+        self._now_s = now_s
+        self._mode = mode
+        self._by_path: dict[str, tuple[type[Any], Callable[[Any], object]]] = {
+            "summary": (Span, self.summary),
+            "flow": (Span, self._flow),
+            "series": (Steps, self._series),
+            "endpoints": (Span, self._endpoints),
+            "requests": (Wanted, self._requests),
+            "values": (Nothing, self._values),
+            "reasons": (Nothing, lambda _: WHY_TEXT),
+        }
+
+    def answers(self, name: str) -> bool:
+        """Whether there is something by this name."""
+        return name in self._by_path
+
+    def answer(self, name: str, query: str) -> bytes:
+        """As JSON. Raises BadRequest."""
+        kind, ask = self._by_path[name]
+        try:
+            return msgspec.json.encode(ask(asked(query, kind)))
+        except (ValueError, OverflowError) as error:
+            raise BadRequest(str(error)) from None
+
+    def summary(self, span: Span) -> Summary:
+        """All of the figures of the first page."""
+        figures, follower, now_s = self._figures, self._follower, self._now_s()
+        extent, window = figures.extent(), Window.back(now_s, _minutes(span.minutes))
+        return Summary(
+            now_s=now_s,
+            mode=self._mode,
+            journal=True,
+            indexed_share=follower.share,
+            first_s=extent.first_s,
+            last_s=extent.last_s,
+            rows=extent.rows,
+            under_way=follower.under_way,
+            today=figures.totals(Window.today(now_s)),
+            window=figures.totals(window),
+            classes=figures.classes(window),
+            budgets=follower.budgets(),
+        )
+
+    def tick(self, minutes: int, after: int) -> tuple[bytes, int]:
+        """What has changed since row number `after`, and the number to ask with next."""
+        newest, last = self._figures.newest(after, NEWEST_MAX)
+        span = Span(minutes)
+        return msgspec.json.encode(Tick(summary=self.summary(span), flow=self._flow(span), newest=newest)), last
+
+    def minutes(self, query: str) -> int:
+        """How far back a page looks. Raises BadRequest."""
+        return _minutes(asked(query, Span).minutes)
+
+    def _flow(self, span: Span) -> Flows:
+        return self._figures.flows(Window.back(self._now_s(), _minutes(span.minutes)))
+
+    def _series(self, steps: Steps) -> Series:
+        window = Window.back(self._now_s(), _minutes(steps.minutes))
+        return self._figures.series(window, _minutes(steps.step) * MINUTE_S)
+
+    def _endpoints(self, span: Span) -> Endpoints:
+        window = Window.back(self._now_s(), _minutes(span.minutes))
+        return endpoints(self._figures, window, self._follower.known())
+
+    def _requests(self, wanted: Wanted) -> Rows:
+        return self._figures.search(wanted)
+
+    def _values(self, _: Nothing) -> Values:
+        return self._figures.values()
+
+
+def asked(query: str, kind: type[Any]) -> Any:
+    """The parameters of a question. Raises BadRequest."""
+    found: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=32):
+        if name in found:
+            raise BadRequest(f"{name[:40]} is given twice")
+        if value:
+            found[name] = value
+    try:
+        return msgspec.convert(found, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(str(error)) from None
+
+
+def _minutes(minutes: int) -> int:
+    if not 1 <= minutes <= MINUTES_MAX:
+        raise BadRequest(f"minutes are from 1 to {MINUTES_MAX}")
+    return minutes

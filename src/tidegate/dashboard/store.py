@@ -1,0 +1,75 @@
+"""Where the index is, beside the journal or in a folder of its own where that cannot be, and who keeps it."""
+
+import fcntl
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tidegate.dashboard.follow import Follower
+from tidegate.dashboard.index import Index, connect
+
+FILE: Final = "dashboard.sqlite"
+
+
+class Store:
+    """The index of the journal in `folder`, and the thread that brings it up to date.
+
+    One process keeps the one beside the journal. Another that shows the same journal meanwhile makes one for itself,
+    as does whoever may not write there.
+    """
+
+    def __init__(self, folder: Path, on_problem: Callable[[str], None]) -> None:
+        """`on_problem` is told, from that thread, why nothing more is read."""
+        self._on_problem = on_problem
+        self._lock: int | None = None
+        self._own: tempfile.TemporaryDirectory[str] | None = None
+        self.file = self._place(folder)
+        self._db = connect(self.file)
+        self.follower = Follower(folder, Index(self._db))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="tidegate-index", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._db.close()
+        if self._lock is not None:
+            os.close(self._lock)
+        if self._own is not None:
+            self._own.cleanup()
+
+    def reader(self) -> sqlite3.Connection:
+        """A connection that only reads."""
+        db = sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA cache_size = -65536")
+        return db
+
+    def _place(self, folder: Path) -> Path:
+        with suppress(OSError):
+            lock = os.open(folder / f"{FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+            else:
+                self._lock = lock
+                return folder / FILE
+        self._own = tempfile.TemporaryDirectory(prefix="tidegate-dashboard-")
+        return Path(self._own.name) / FILE
+
+    def _run(self) -> None:
+        try:
+            self.follower.follow(self._stop)
+        except (OSError, sqlite3.Error) as error:
+            self._on_problem(f"the journal is read no more: {error}")

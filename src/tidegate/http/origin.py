@@ -1,0 +1,37 @@
+"""Who a request comes from: a person with a tool, or a page in a browser that its owner has not made."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from tidegate.config.address import is_loopback
+from tidegate.wire.errors import BadRequest
+
+
+def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
+    """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
+
+    Such a page has an origin, or reaches us by a name of its own that it made to mean this machine.
+    """
+    host = headers.get(b"host", b"")
+    if not is_loopback(_host(b"//" + host)):
+        raise BadRequest(
+            "Without gateway.admin_key, this is for whoever asks this machine by its own name: 127.0.0.1, [::1] or "
+            "localhost.",
+            status=403,
+        )
+    # Of another port, too: what else this machine serves may show pages of others.
+    if not is_own(headers):
+        raise BadRequest("This is not for pages of others; use curl, or set gateway.admin_key.", status=403)
+
+
+def is_own(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether no page of another address asks: there is no origin, or it is the address that is asked."""
+    origin, host = headers.get(b"origin"), headers.get(b"host", b"")
+    return origin is None or origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
+
+
+def _host(url: bytes) -> str:
+    try:
+        return urlsplit(url.decode("latin-1")).hostname or ""
+    except ValueError:
+        return ""
