@@ -8,8 +8,8 @@ const SMALL = 1e-6;
 // By axis: what would have had to be otherwise (`said` of a rounded number, and whether that is more), and what it was.
 const AXES = {
   prompt_tokens: {
-    said: (at, more) => ["its prompt had had ", `${count(at)} tokens or ${more ? "more" : "fewer"}`],
-    now: (now) => `it has ${count(now)}`,
+    said: (at, more) => ["its prompt had been ", `${count(at)} tokens or ${more ? "longer" : "shorter"}`],
+    now: (now) => `estimated at ${count(now)}`,
     round: (value) => value,
   },
   ttft_s: limit("its first token had been promised within "),

@@ -2,6 +2,10 @@
 
 const MINUS = "\u2212";
 const NONE = "\u2013";
+// A number and its unit stay on one line.
+const NB = "\u00a0";
+// What is less is no more than that it is something.
+const LEAST_USD = 0.00001;
 const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
@@ -10,38 +14,44 @@ const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" })
 const unknown = (value) => value === null || value === undefined || Number.isNaN(value);
 const signed = (value, said) => (value < 0 ? MINUS + said : said);
 
-/** Dollars: $0, $0.0012, $0.12, $12.30, $1,230. */
-export function usd(value) {
+/** Dollars: $0, $0.0012, $0.12, $12.30, $1,230. Cents are cents, and what is less has so many `digits` that count. */
+export function usd(value, digits = 2) {
   if (unknown(value)) return NONE;
   const size = Math.abs(value);
   if (size < 1e-9) return "$0";
+  if (size < LEAST_USD && digits <= 2) return `${value < 0 ? `> ${MINUS}` : "< "}$0.00001`;
   if (size >= 1000) return signed(value, `$${whole.format(size)}`);
-  if (size >= 0.1) return signed(value, `$${size.toFixed(2)}`);
-  return signed(value, `$${plain(size, 2)}`);
+  if (size >= 0.1 && digits <= 2) return signed(value, `$${size.toFixed(2)}`);
+  return signed(value, `$${size >= 10 ? size.toFixed(2) : plain(size, digits)}`);
+}
+
+/** Dollars at an axis: $4, $0.5. */
+export function usdRound(value) {
+  return value < 0 ? `${MINUS}$${plain(-value, 3)}` : `$${plain(value, 3)}`;
 }
 
 /** Dollars with a sign, of what adds up. */
-export function usdSigned(value) {
-  return value > 1e-9 ? `+${usd(value)}` : usd(value);
+export function usdSigned(value, digits = 2) {
+  return value > 1e-9 ? `+${usd(value, digits)}` : usd(value, digits);
 }
 
 /** A duration: 14 ms, 0.69 s, 1.2 s, 24 s, 3 min 20 s. */
 export function seconds(value) {
   if (unknown(value)) return NONE;
   const size = Math.abs(value);
-  if (size === 0) return "0 s";
-  if (size < 0.1) return signed(value, `${plain(size * 1000, 2)} ms`);
-  if (size < 1) return signed(value, `${size.toFixed(2)} s`);
-  if (size < 9.95) return signed(value, `${size.toFixed(1)} s`);
-  if (size < 99.5) return signed(value, `${size.toFixed(0)} s`);
-  if (size < 3600) return signed(value, `${Math.floor(Math.round(size) / 60)} min ${Math.round(size) % 60} s`);
-  return signed(value, `${(size / 3600).toFixed(1)} h`);
+  if (size === 0) return `0${NB}s`;
+  if (size < 0.1) return signed(value, `${plain(size * 1000, 2)}${NB}ms`);
+  if (size < 1) return signed(value, `${size.toFixed(2)}${NB}s`);
+  if (size < 9.95) return signed(value, `${size.toFixed(1)}${NB}s`);
+  if (size < 99.5) return signed(value, `${size.toFixed(0)}${NB}s`);
+  if (size < 3600) return signed(value, `${Math.floor(Math.round(size) / 60)}${NB}min${Math.round(size) % 60 ? `${NB}${Math.round(size) % 60}${NB}s` : ""}`);
+  return signed(value, `${(size / 3600).toFixed(1)}${NB}h`);
 }
 
 /** A count: 983, 12,300, 1.2 M. */
 export function count(value) {
   if (unknown(value)) return NONE;
-  return value >= 1e6 ? `${plain(value / 1e6, 3)} M` : whole.format(value);
+  return value >= 1e6 ? `${plain(value / 1e6, 3)}${NB}M` : whole.format(value);
 }
 
 /** A count that is short of room: 983, 12k, 1.2M. */
@@ -64,9 +74,9 @@ export function share(value) {
 /** Bytes: 12 kB, 3.4 MB. */
 export function bytes(value) {
   for (const [size, unit] of [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"]]) {
-    if (value >= size) return `${plain(value / size, 3)} ${unit}`;
+    if (value >= size) return `${plain(value / size, 3)}${NB}${unit}`;
   }
-  return `${Math.round(value)} B`;
+  return `${Math.round(value)}${NB}B`;
 }
 
 /** Digits that count, never in powers of ten. */

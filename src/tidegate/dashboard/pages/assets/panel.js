@@ -54,6 +54,6 @@ function asked(place, error, signal) {
     signal.addEventListener("abort", stop);
     place.removeAttribute("aria-busy");
     const text = error.again === undefined ? "This page has a bug; the browser's console tells more." : error.message + again;
-    fill(place, wrong(text, button));
+    fill(place, error.status === 503 ? h("div", { class: "notice", role: "status" }, h("p", {}, text), button) : wrong(text, button));
   });
 }

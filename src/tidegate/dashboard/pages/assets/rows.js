@@ -34,7 +34,7 @@ export function ending(row) {
 /** A table of these rows; `body` takes more of them. */
 export function requestsTable(rows, nowS, caption) {
   const body = h("tbody", {}, rows.map((row) => requestRow(row, nowS)));
-  const heads = [["Request"], ["Class"], ["Went to"], ["Why"], ["First token", "num"], ["Paid", "num"], ["Promise", "num"]];
+  const heads = [["Request"], ["Class"], ["Went to"], ["Why"], ["First token", "num"], ["Cost", "num"], ["Promise", "num"]];
   const element = scroll(
     caption,
     h(

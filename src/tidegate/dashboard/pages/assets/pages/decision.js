@@ -13,19 +13,32 @@ import { weighed } from "../weigh.js";
 const PARTS = { promise: "promise", lateness: "lateness", cost: "cost", rule: "rules", budget: "budget" };
 const FLIPS_SHOWN = 4;
 
+// Of ids that begin with all of this one.
+const NAMESAKES_MAX = 20;
+
 /** Show the request with this id. */
 export function show(main, id, signal) {
+  const first = h("div", { class: "stack" });
   const body = h("div", { class: "stack" }, h("section", { class: "card" }, waiting("Deciding it again, with all that was known then. This takes a second or two.")));
   fill(
     main,
     h("div", { class: "top" }, h("div", {}, h("p", { class: "soft small" }, h("a", { href: "#/requests" }, "Requests")), h("h1", {}, id))),
-    body,
+    h("div", { class: "stack" }, first, body),
   );
+  // What its row tells is there at once.
+  const short = (ended) => get("requests", { q: id, limit: NAMESAKES_MAX }, ended);
+  load(first, short, (page) => {
+    const row = page.rows.find((one) => one.id === id);
+    if (row && body.hasAttribute("aria-busy")) fill(first, verdict(row, [], { [row.why]: row.why_text }, (endpoint) => (endpoint === row.endpoint ? row.tier : null)));
+  }, signal);
   const ask = async (ended) => {
     const [told, known] = await Promise.all([get(`decisions/${encodeURIComponent(id)}`, {}, ended), get("endpoints", { minutes: 1 }, ended)]);
     return { told, known };
   };
-  load(body, ask, ({ told, known }) => draw(body, told, tiers(known, told.row)), signal);
+  load(body, ask, ({ told, known }) => {
+    fill(first);
+    draw(body, told, tiers(known, told.row));
+  }, signal);
 }
 
 function tiers(known, row) {
@@ -46,7 +59,7 @@ function draw(body, told, tierOf) {
   fill(
     body,
     verdict(row, explained, why, tierOf),
-    last ? flipsCard(row, last, why, tierOf) : h("section", { class: "card" }, empty("It cannot be decided again", told.problem || "What is known of it stands above.")),
+    last ? flipsCard(row, last, why, tierOf) : h("section", { class: "card" }, empty("It could not be decided again", told.problem ? `${sentenceCase(told.problem)}.` : "What is known of it stands above.")),
     last ? candidatesCard(last, why, tierOf) : null,
     last ? timelineCard(row, last, tierOf) : null,
     before.length ? earlierCard(before, why, tierOf) : null,
@@ -110,7 +123,7 @@ function facts(row, request, last) {
     ["Model", row?.model ?? request?.model],
     ["Arrived", moment(row?.at_s ?? request?.arrived_s)],
     ["Prompt", `${count(row?.prompt_tokens ?? request?.prompt_tokens)} tokens`],
-    ["Promised", promised.join(", ") || "nothing"],
+    ["Promised", promised.length ? promised.map((one) => h("div", {}, one)) : "nothing"],
     ["Keeping it is worth", last ? usd(last.worth_usd) + (last.worth_share === undefined ? "" : `, ${share(last.worth_share)} of the most`) : null],
     ["Data may go", (request?.residency ?? []).join(", ") || null],
     ["Key", row?.key || null],
@@ -119,7 +132,7 @@ function facts(row, request, last) {
     found.push(["Outcome", ending(row)]);
     found.push(["First token", row.ttft_s === null ? outcome(row.outcome) : predicted(row)]);
     found.push(["Per token", seconds(row.tpot_s)], ["Answer", row.output_tokens === null ? "–" : `${count(row.output_tokens)} tokens in ${seconds(row.e2e_s)}`]);
-    found.push(["Paid", usd(row.usd)], ["Saved", row.saved_usd === null ? "–" : `${usd(row.saved_usd)} against all remote`]);
+    found.push(["Paid", usd(row.paid_usd)], ["Running it", row.usd - row.paid_usd > 1e-9 ? usd(row.usd - row.paid_usd) : null], ["Saved", row.saved_usd === null ? "–" : `${usd(row.saved_usd)} against all remote`]);
   }
   return found.filter(([, value]) => value !== null && value !== undefined && value !== "");
 }
@@ -225,11 +238,11 @@ function candidateItem(candidate, all, picked, why, tierOf) {
     {},
     h("div", {}, name),
     weighed(candidate, all),
-    h("p", { class: "value" }, usd(candidate.value_usd), h("small", {}, "value")),
+    h("p", { class: "value" }, usd(candidate.value_usd, 3)),
     h(
       "p",
       { class: "said" },
-      h("span", { class: "parts" }, parts.map(([part, value]) => h("span", {}, `${PARTS[part] ?? part} `, h("b", {}, usdSigned(value))))),
+      h("span", { class: "parts" }, parts.map(([part, value]) => h("span", {}, `${PARTS[part] ?? part} `, h("b", {}, usdSigned(value, 3))))),
       h("span", { class: "parts" }, times.map(([label, value, rest = ""]) => h("span", {}, label, h("b", {}, value), rest))),
     ),
   );
@@ -244,7 +257,7 @@ function candidatesTable(one, all, why) {
     const left = candidate.excluded ? (why[candidate.excluded] ?? candidate.excluded) + (candidate.rule ? ` (${candidate.rule})` : "") : "";
     if (!estimate) return [name, ...Array(6 + parts.length).fill("–"), left];
     return [
-      name, usd(candidate.value_usd), ...parts.map((part) => usdSigned(candidate.contributions_usd?.[part] ?? 0)),
+      name, usd(candidate.value_usd, 3), ...parts.map((part) => usdSigned(candidate.contributions_usd?.[part] ?? 0, 3)),
       seconds(estimate.ttft_s), seconds(estimate.ttft_s_high), seconds(estimate.tpot_s), share(estimate.attainment), count(Math.round(estimate.cached_tokens)), left,
     ];
   });
@@ -332,8 +345,8 @@ function computingCard(last) {
     { class: "card" },
     h("header", {}, h("h2", {}, "How dense its computing is"), h("p", {}, "What each endpoint's hardware makes of prompt and answer, without waiting and network.")),
     table(
-      ["Endpoint", ["Computing", "num"], [`Times ${densities[0].over}`, "num"], ["Saved per MB sent", "num"], ["Prefill FLOP/B", "num"], ["Decode FLOP/B", "num"]],
-      densities.map((one) => [one.endpoint, seconds(one.compute_s), plain(one.speed_up, 3), one.saved_s_per_byte === undefined || one.saved_s_per_byte === null ? "–" : seconds(one.saved_s_per_byte * 1e6), phase(one.prefill), phase(one.decode)]),
+      ["Endpoint", ["Computing", "num"], [`Times ${densities[0].over}`, "num"], ["Saved per kB sent", "num"], ["Prefill FLOP/B", "num"], ["Decode FLOP/B", "num"]],
+      densities.map((one) => [one.endpoint, seconds(one.compute_s), plain(one.speed_up, 3), one.saved_s_per_byte === undefined || one.saved_s_per_byte === null ? "–" : seconds(one.saved_s_per_byte * 1e3), phase(one.prefill), phase(one.decode)]),
       "Computing",
     ),
   );

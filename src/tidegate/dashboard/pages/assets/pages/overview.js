@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { axis, chart, tooltip } from "../charts.js";
 import { fill, h } from "../dom.js";
-import { count, hour, many, moment, plain, share, short, usd } from "../format.js";
+import { count, hour, many, moment, plain, share, short, usd, usdRound } from "../format.js";
 import { keptKey, keptToken } from "../kept.js";
 import { follows, onTick } from "../live.js";
 import { empty, load } from "../panel.js";
@@ -233,7 +233,7 @@ function moneyCard(signal) {
         data: found.points.map((point) => [point.at_s * 1000 + 500 * found.step_s, point[key]]),
       });
       return {
-        ...overTime(colour, found, [bar("Saved by keeping it local", "local_saved_usd", "local"), bar("Spent", "spent_usd", "remote")], { axisLabel: { formatter: (value) => usd(value) } }),
+        ...overTime(colour, found, [bar("Saved by keeping it local", "local_saved_usd", "local"), bar("Spent", "spent_usd", "remote")], { axisLabel: { formatter: usdRound } }),
         tooltip: tooltip({ trigger: "axis", axisPointer: { type: "none" }, formatter: (all) => [`${hour(all[0].value[0] / 1000 - found.step_s / 2)}`, ...all.map((one) => `${one.seriesName}: ${usd(one.value[1])}`)].join("\n") }),
       };
     },

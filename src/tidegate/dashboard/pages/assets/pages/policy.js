@@ -16,9 +16,8 @@ export function show(main, parameters, signal) {
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Policy"), h("p", { class: "soft" }, "Edit the configuration, see what that changes, try it on the recorded traffic, and put it in force. What was in force before can be taken back."))),
     body,
   );
-  const ask = (ended) => get("policy", {}, ended).catch((error) => (error.status === 404 ? null : Promise.reject(error)));
-  load(body, ask, (policy) => {
-    if (policy === null) fill(body, h("section", { class: "card" }, empty("No configuration is known here", "A dashboard that stands alone is told of one with --config FILE; one beside a gateway has the gateway's.")));
+  load(body, (ended) => get("policy", {}, ended), (policy) => {
+    if (policy.file === null) fill(body, h("section", { class: "card" }, empty("No configuration is known here", "A dashboard that stands alone is told of one with --config FILE; one beside a gateway has the gateway's.")));
     else draw(body, policy, signal);
   }, signal);
 }
