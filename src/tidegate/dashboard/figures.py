@@ -57,7 +57,7 @@ class Window(Record, frozen=True, kw_only=True):
         begins_s = -(-self.begins_s // MINUTE_S) * MINUTE_S
         last_s = self.ends_s // HOUR_S * HOUR_S
         first_s = min(-(-begins_s // HOUR_S) * HOUR_S, max(last_s, begins_s))
-        return begins_s, first_s, first_s, last_s, max(first_s, last_s), self.ends_s + MINUTE_S
+        return begins_s, first_s, first_s, last_s, max(first_s, last_s), self.ends_s // MINUTE_S * MINUTE_S + MINUTE_S
 
 
 class Totals(Record, frozen=True, kw_only=True, omit_defaults=False):

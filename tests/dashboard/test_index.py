@@ -1,0 +1,205 @@
+"""The index says what the journal says, however it came to be read."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.dashboard.harness import ALL_MINUTES, Indexed, folded, indexed
+from tidegate.core.rows import Row
+from tidegate.dashboard import follow
+from tidegate.dashboard.figures import LIMIT_MAX, Figures, Wanted, Window
+
+
+def window(seen: Indexed, minutes: int = ALL_MINUTES) -> Window:
+    assert seen.follower.last_s is not None
+    return Window.back(seen.follower.last_s, minutes)
+
+
+def ids(figures: Figures, wanted: Wanted) -> list[str]:
+    """All that a search finds, page after page."""
+    found: list[str] = []
+    while True:
+        page = figures.search(wanted)
+        found += [row.id for row in page.rows]
+        if page.next is None:
+            return found
+        wanted = Wanted(**{name: getattr(wanted, name) for name in Wanted.__struct_fields__} | {"before": page.next})
+
+
+def by_time(rows: list[Row]) -> list[str]:
+    return [row.id for row in sorted(rows, key=lambda row: (row.arrived_s, row.id), reverse=True)]
+
+
+def test_sums_are_those_of_the_rows(journal: Path) -> None:
+    rows = folded(journal)
+    with indexed(journal) as seen:
+        totals = seen.figures.totals(window(seen))
+        flows = seen.figures.flows(window(seen))
+        classes = seen.figures.classes(window(seen))
+    assert (totals.requests, totals.ok) == (len(rows), sum(row.outcome == "ok" for row in rows))
+    assert totals.local_requests == sum(bool(row.local) for row in rows)
+    assert totals.prompt_tokens == sum(row.prompt_tokens for row in rows)
+    assert totals.spent_usd == pytest.approx(sum(row.paid_usd for row in rows))
+    assert totals.saved_usd == pytest.approx(
+        sum(row.remote_usd - row.usd for row in rows if row.remote_usd is not None)
+    )
+    assert (totals.kept, totals.judged) == (
+        sum(bool(row.kept) for row in rows),
+        sum(row.kept is not None for row in rows),
+    )
+    assert totals.predicted == sum(None not in (row.ttft_s, row.predicted_ttft_s) for row in rows) > 0
+    assert sum(flow.requests for flow in flows.flows) + sum(one.requests for one in flows.unserved) == len(rows)
+    assert sum(one.requests for one in classes) == len(rows)
+
+
+def test_a_window_has_the_minutes_that_it_says_whether_they_are_summed_by_hour_or_not(journal: Path) -> None:
+    rows = folded(journal)
+    with indexed(journal) as seen:
+        end_s = max(row.arrived_s + row.e2e_s for row in rows)
+        for begins_s in (end_s - 61.0, end_s - 299.5, end_s - 3599.0, end_s - 3600.0 * 30):
+            first_s = -(-begins_s // 60) * 60
+            expected = sum(row.arrived_s + row.e2e_s >= first_s for row in rows)
+            assert seen.figures.totals(Window(begins_s=begins_s, ends_s=end_s)).requests == expected
+        middle_s = end_s // 3600 * 3600
+        for ends_s in (middle_s - 1.0, middle_s + 60.5):
+            expected = sum(row.arrived_s + row.e2e_s < ends_s // 60 * 60 + 60 for row in rows)
+            assert seen.figures.totals(Window(begins_s=0.0, ends_s=ends_s)).requests == expected
+
+
+def test_the_points_of_a_series_add_up_to_its_window(journal: Path) -> None:
+    with indexed(journal) as seen:
+        for minutes, step in ((30, 1), (300, 7), (ALL_MINUTES, 1)):
+            series = seen.figures.series(window(seen, minutes), step * 60.0)
+            assert sum(point.requests for point in series.points) == seen.figures.totals(window(seen)).requests
+            assert len(series.points) <= 1441
+            gaps = {b.at_s - a.at_s for a, b in zip(series.points, series.points[1:], strict=False)}
+            assert gaps == {series.step_s}
+        assert any(point.hedge_price is not None for point in series.points)
+
+
+def test_a_search_finds_all_that_fits_and_nothing_else_page_by_page(journal: Path) -> None:
+    rows = folded(journal)
+    with indexed(journal) as seen:
+        find = seen.figures
+        assert ids(find, Wanted(limit=7)) == by_time(rows)
+        for wanted, fits in (
+            (Wanted(q="people-1"), lambda row: row.id.startswith("people-1")),
+            (Wanted(klass="interactive"), lambda row: row.klass.startswith("interactive/")),
+            (Wanted(klass="batch/medium", tier="local"), lambda row: row.klass == "batch/medium" and row.local),
+            (Wanted(endpoint="cloud", why="worth_the_price", outcome="ok"), lambda row: row.endpoint == "cloud"),
+            (Wanted(kept=False), lambda row: row.kept is False),
+            (Wanted(model="assistant", from_s=rows[40].arrived_s), lambda row: row.arrived_s >= rows[40].arrived_s),
+            (Wanted(to_s=rows[40].arrived_s, limit=3), lambda row: row.arrived_s <= rows[40].arrived_s),
+            (Wanted(endpoint="nowhere"), lambda row: False),
+        ):
+            assert ids(find, wanted) == by_time([row for row in rows if fits(row)])
+        assert len(find.search(Wanted(limit=10 * LIMIT_MAX)).rows) <= LIMIT_MAX
+
+
+def test_a_search_for_what_cannot_be_says_what_can(journal: Path) -> None:
+    with indexed(journal) as seen:
+        for wanted, said in (
+            (Wanted(outcome="bad"), "there are ok, "),
+            (Wanted(tier="moon"), "there are local, remote"),
+            (Wanted(before="yesterday"), "the `next` of another page"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                seen.figures.search(wanted)
+
+
+def test_what_is_told_of_an_endpoint_is_what_came_there(journal: Path) -> None:
+    rows = [row for row in folded(journal) if row.endpoint == "laptop"]
+    with indexed(journal) as seen:
+        measured = seen.figures.measured("laptop", window(seen))
+    assert measured.totals.requests == len(rows)
+    assert measured.ttft_s is not None
+    assert measured.ttft_s.count == sum(row.ttft_s is not None for row in rows)
+    prediction = measured.prediction
+    assert prediction is not None
+    assert prediction.attempts == len(rows)
+    assert prediction.coverage == pytest.approx(
+        sum(row.ttft_s <= row.predicted_ttft_s_high for row in rows if row.ttft_s and row.predicted_ttft_s_high)
+        / len(rows)
+    )
+    assert [pair.quantile for pair in prediction.quantiles][::9] == [0.05, 0.5, 0.95]
+
+
+def cut(journal: Path, share: float) -> tuple[Path, bytes]:
+    """The segment cut off in the midst of a line, and the rest of it."""
+    path = next(journal.glob("journal-*.jsonl"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    return path, whole[int(share * len(whole)) :]
+
+
+def test_a_journal_that_grows_is_followed_and_nothing_is_counted_twice(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "STEP_BYTES", 4096)
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)  # its gateway is there
+    rows = folded(journal)
+    path, rest = cut(journal, 0.5)
+    with indexed(journal) as seen:
+        half = seen.figures.totals(window(seen)).requests
+        assert 0 < half < len(rows)
+        with path.open("ab") as file:
+            file.write(rest)
+        seen.catch_up()
+        assert seen.figures.totals(window(seen)).requests == len(rows)
+        assert ids(seen.figures, Wanted()) == by_time(rows)
+
+
+def test_a_dashboard_that_comes_back_goes_on_where_it_was(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)
+    rows = folded(journal)
+    path, rest = cut(journal, 0.6)
+    with indexed(journal) as seen:
+        assert seen.figures.totals(window(seen)).requests < len(rows)
+    with path.open("ab") as file:
+        file.write(rest)
+    with indexed(journal) as seen:
+        assert seen.figures.totals(window(seen)).requests == len(rows)
+        assert ids(seen.figures, Wanted()) == by_time(rows)
+    with indexed(journal) as seen:
+        assert seen.figures.totals(window(seen)).requests == len(rows)
+        assert seen.follower.known() is not None
+
+
+def test_what_was_under_way_when_its_process_ended_is_unknown_and_counted_once(journal: Path) -> None:
+    cut(journal, 0.5)
+    rows = folded(journal)
+    assert any(row.outcome == "unknown" for row in rows)
+    for _ in range(2):
+        with indexed(journal) as seen:
+            totals = seen.figures.totals(Window.back(rows[-1].arrived_s + 900.0, ALL_MINUTES))
+            assert (totals.requests, totals.unknown) == (len(rows), sum(row.outcome == "unknown" for row in rows))
+
+
+def test_what_the_journal_has_no_more_the_index_has_no_more(journal: Path) -> None:
+    path = next(journal.glob("journal-*.jsonl"))
+    other = journal / path.name.replace("20260105", "20260106")
+    shutil.copy(path, other)
+    with indexed(journal) as seen:
+        assert seen.figures.extent().rows == 2 * len(folded(path))
+        path.unlink()
+        seen.catch_up()
+        assert seen.figures.extent().rows == len(folded(journal))
+        assert seen.figures.totals(window(seen)).requests == len(folded(journal))
+        assert len(ids(seen.figures, Wanted())) == len(folded(journal))
+
+
+def test_a_file_that_is_no_index_is_made_anew(journal: Path, tmp_path: Path) -> None:
+    file = tmp_path / "index.sqlite"
+    file.write_bytes(b"this is no database, and larger than its header would be" * 100)
+    with indexed(journal, file) as seen:
+        assert seen.figures.extent().rows == 125
+
+
+def test_a_segment_that_cannot_be_read_is_passed_over(journal: Path) -> None:
+    path = next(journal.glob("journal-*.jsonl"))
+    bad = journal / path.name.replace("20260105", "20260104")
+    bad.write_bytes(b'{"at_s":1.0,"fact":{"type":"segment","version":99}}\n')
+    with indexed(journal) as seen:
+        assert seen.figures.extent().rows == 125
+        assert not seen.follower.step()
