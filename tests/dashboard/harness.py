@@ -85,7 +85,7 @@ class Shown:
 async def shown(folder: Path, **settings: Any) -> AsyncIterator[Shown]:
     """A dashboard of this journal."""
     clock = Clock()
-    log = Log.to(str(folder / "log"), clock)
+    log = Log.to(folder / "log", clock)
     dashboard = Dashboard(folder, clock, log, **settings)
     await dashboard.start("127.0.0.1", 0)
     try:
@@ -99,7 +99,17 @@ async def shown(folder: Path, **settings: Any) -> AsyncIterator[Shown]:
 
 
 def events(data: bytes) -> list[Any]:
-    """What the whole events in it tell."""
-    frames = data.decode().split("\n\n")[:-1]
+    """What the events tell that are whole, of a response as it came so far."""
+    frames = _dechunked(data.partition(b"\r\n\r\n")[2]).decode("utf-8", "ignore").split("\n\n")[:-1]
     found = [frame.split("data: ", 1)[1] for frame in frames if frame.startswith("event: tick\n")]
     return [json.loads(one) for one in found]
+
+
+def _dechunked(data: bytes) -> bytes:
+    """The chunks that are whole."""
+    found = b""
+    while True:
+        size, end, rest = data.partition(b"\r\n")
+        if not end or len(rest) < (length := int(size, 16)):
+            return found
+        found, data = found + rest[:length], rest[length + 2 :]

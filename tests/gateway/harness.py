@@ -288,6 +288,8 @@ def _toml(
     budget: dict[str, Any],
 ) -> str:
     usual = {"listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "journal": "journal", "log": "log", "drain_s": 5}
+    # A process of its own, which most tests do not look at.
+    usual["dashboard"] = False
     tables: dict[str, dict[str, Any]] = {
         "gateway": usual | gateway,
         # A busy machine must not bring on the static rule.

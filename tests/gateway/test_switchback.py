@@ -228,7 +228,7 @@ async def test_a_reload_that_is_under_way_is_not_undone_by_a_turn_that_waited_fo
         file.write_text(file.read_text().split("[switchback]")[0])
         async with reloader._lock:
             # The reload waits first, and the turn behind it.
-            reload = asyncio.create_task(reloader.reload())
+            reload = asyncio.create_task(reloader.reload("a test"))
             await asyncio.sleep(0)
             turn = asyncio.create_task(switchback._in_force(trial, Arm.CANDIDATE))
             await asyncio.sleep(0)

@@ -115,11 +115,11 @@ async def test_a_renewed_certificate_is_shown_to_clients_that_come_after_a_reloa
         first = await serial()
         certified(tmp_path)
         assert await serial() == first
-        outcome = await home.gateway.reloader.reload()
+        outcome = await home.gateway.reloader.reload("a test")
         assert (outcome.applied, outcome.changes) == (True, ())
         assert await serial() != first
         (tmp_path / "cert.pem").write_text("no certificate")
-        refused = await home.gateway.reloader.reload()
+        refused = await home.gateway.reloader.reload("a test")
         assert [p.path for p in refused.problems] == ["gateway.tls"]
         assert await serial() != first
 

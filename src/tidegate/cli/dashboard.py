@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -11,11 +13,19 @@ import uvloop
 from tidegate.clock import Clock
 from tidegate.config.address import Address, is_loopback, parse_address
 from tidegate.dashboard.app import Dashboard
+from tidegate.dashboard.parent import Parent
 from tidegate.telemetry.log import Log
+
+LOW = 5
+"""The path of requests comes first."""
 
 
 def run(options: argparse.Namespace) -> int:
     """Show it until SIGTERM or SIGINT; 1 where that is not possible, 2 where it was asked wrongly."""
+    if options.beside:
+        os.nice(LOW)
+        uvloop.run(_beside())
+        return 0
     try:
         address = parse_address(options.listen)
     except ValueError as error:
@@ -32,27 +42,43 @@ def run(options: argparse.Namespace) -> int:
         print(f"tidegate dashboard: {options.journal}: there is no such folder; see gateway.journal", file=sys.stderr)
         return 1
     try:
-        uvloop.run(_serve(options, address))
+        uvloop.run(_alone(options, address))
     except OSError as error:
         print(f"tidegate dashboard: cannot start: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(options: argparse.Namespace, address: Address) -> None:
-    stop = asyncio.Event()
-    for ending in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(ending, stop.set)
+async def _alone(options: argparse.Namespace, address: Address) -> None:
     clock = Clock()
     log = Log.to(None, clock)
     dashboard = Dashboard(options.journal, clock, log)
     await dashboard.start(address.host, address.port)
+    shown = f"http://{Address(address.host, dashboard.port)}/"
+    if options.json:
+        print(msgspec.json.encode({"url": shown, "port": dashboard.port}).decode(), flush=True)
+    else:
+        print(f"tidegate dashboard: {shown}", file=sys.stderr, flush=True)
+    await _until(dashboard, log, asyncio.Event())
+
+
+async def _beside() -> None:
+    """As a gateway has it: what there is to show stands on the input, and when that ends, so does this."""
+    clock = Clock()
+    log = Log.to(None, clock)
+    parent = await Parent.meet()
+    journal = Path(parent.begun.journal) if parent.begun.journal else None
+    dashboard = Dashboard(journal, clock, log, parent=parent)
+    await dashboard.start("127.0.0.1", 0)
+    parent.ready(dashboard.port)
+    await _until(dashboard, log, parent.gone)
+    await parent.close()
+
+
+async def _until(dashboard: Dashboard, log: Log, stop: asyncio.Event) -> None:
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(ending, stop.set)
     try:
-        shown = f"http://{Address(address.host, dashboard.port)}/"
-        if options.json:
-            print(msgspec.json.encode({"url": shown, "port": dashboard.port}).decode(), flush=True)
-        else:
-            print(f"tidegate dashboard: {shown}", file=sys.stderr, flush=True)
         await stop.wait()
     finally:
         await dashboard.stop()

@@ -129,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--listen", default=f"127.0.0.1:{DASHBOARD_PORT}", metavar="HOST:PORT", help="loopback (default: %(default)s)"
     )
+    # A gateway's own: it is told on standard input.
+    verb.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)
 
     verb = _verb(verbs, "shadow", "what this would have made of what another gateway has served, by its log", _shadow)
     verb.add_argument("log", type=Path, help="file or folder: LiteLLM's, or JSON lines with request and response")

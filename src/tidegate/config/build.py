@@ -59,6 +59,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     state: Path | None
     state_s: float
     backtest_s: float
+    dashboard: bool
     request_timeout_s: float
     body_bytes_max: int
     log: Path | None
@@ -269,6 +270,7 @@ def _gateway(config: Config) -> Gateway:
         state=state,
         state_s=table.state_s,
         backtest_s=table.backtest_s,
+        dashboard=table.dashboard,
         request_timeout_s=table.request_timeout_s,
         body_bytes_max=table.body_mib_max * MIB,
         log=None if table.log == "-" else folder / table.log,

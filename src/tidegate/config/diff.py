@@ -35,6 +35,7 @@ _AT_RESTART = {
         "state",
         "state_s",
         "backtest_s",
+        "dashboard",
         "body_mib_max",
         "log",
         "connections_max",

@@ -112,6 +112,13 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "its own, so that a proxy in front of the clients' port does not publish it.",
         ),
     ] = "127.0.0.1:8401"
+    dashboard: Annotated[
+        bool,
+        Meta(
+            description="Whether the admin address shows pages in a browser, too. A process of their own serves them, "
+            "which reads the journal as it is written; without a journal they show what is now."
+        ),
+    ] = True
     keys: Annotated[
         Text,
         Meta(

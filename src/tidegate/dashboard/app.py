@@ -12,20 +12,20 @@ from tidegate.clock import Clock
 from tidegate.dashboard.explained import Explainer
 from tidegate.dashboard.figures import Figures, Row
 from tidegate.dashboard.live import Live
-from tidegate.dashboard.pages import SAFE, Pages
+from tidegate.dashboard.pages import FOLDER, SAFE, Pages
+from tidegate.dashboard.parent import Parent
 from tidegate.dashboard.queries import Queries
 from tidegate.dashboard.store import Store
 from tidegate.http.limits import Limits
 from tidegate.http.origin import refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.telemetry.log import Log
+from tidegate.wire.board import TOKEN
 from tidegate.wire.errors import BadRequest, error_body
 
 _T = TypeVar("_T")
 
 API: Final = "/api/dashboard/"
-TOKEN: Final = b"x-tidegate-token"
-"""By which the gateway is known to the dashboard that it has started."""
 DECISIONS_OF: Final = "/decisions/"
 DECISIONS: Final = ("/api" + DECISIONS_OF, "/api/dashboard" + DECISIONS_OF)
 """Beside a gateway, the first is answered by that."""
@@ -42,26 +42,36 @@ _RETRY: Final = (b"retry-after", b"1")
 class Dashboard:
     """Serves pages, and answers them from the index of a journal."""
 
-    def __init__(self, journal: Path, clock: Clock, log: Log, *, token: bytes | None = None) -> None:
-        """With a `token` it stands beside a gateway, and answers who shows that; without, this machine."""
+    def __init__(
+        self,
+        journal: Path | None,
+        clock: Clock,
+        log: Log,
+        *,
+        parent: Parent | None = None,
+        pages: Path = FOLDER,
+    ) -> None:
+        """With a `parent` it stands beside a gateway and answers that alone; without, this machine. Where there is no
+        `journal`, all that it would tell is empty."""
         self._clock = clock
         self._log = log
-        self._token = token
+        self._parent = parent
+        self._token = None if parent is None else parent.begun.token.encode()
         self._store = Store(journal, lambda problem: self._log.event("error", problem))
         self._reader = self._store.reader()
         follower = self._store.follower
-        mode = JOURNAL if token is None else GATEWAY
+        mode = JOURNAL if parent is None else GATEWAY
 
         def now_s() -> float:
             """Yesterday's journal is seen as it was then."""
-            return clock.now_s() if token is not None or follower.last_s is None else follower.last_s
+            return clock.now_s() if parent is not None or follower.last_s is None else follower.last_s
 
         self._figures = Figures(self._reader)
-        self._queries = Queries(self._figures, follower, now_s, mode)
-        self._pages = Pages()
+        self._queries = Queries(self._figures, follower, now_s, mode, journal=journal is not None)
+        self._pages = Pages(pages)
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-query")
         self._waiting = 0
-        self._explainer = Explainer(journal, self._found)
+        self._explainer = Explainer(self._store.folder, self._found)
         self._tasks: set[asyncio.Task[bytes]] = set()
         self._live = Live(self._ask, self._queries.tick, lambda: follower.changes, clock.now_s)
         self._server = Server(

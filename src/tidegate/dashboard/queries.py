@@ -74,7 +74,11 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Queries:
     """Answers from one thread."""
 
-    def __init__(self, figures: Figures, follower: Follower, now_s: Callable[[], float], mode: str) -> None:
+    def __init__(
+        self, figures: Figures, follower: Follower, now_s: Callable[[], float], mode: str, *, journal: bool
+    ) -> None:
+        """It stands beside what `mode` says; without a `journal` nothing comes."""
+        self._journal = journal
         self._figures = figures
         self._follower = follower
         self._now_s = now_s
@@ -108,7 +112,7 @@ class Queries:
         return Summary(
             now_s=now_s,
             mode=self._mode,
-            journal=True,
+            journal=self._journal,
             indexed_share=follower.share,
             first_s=extent.first_s,
             last_s=extent.last_s,

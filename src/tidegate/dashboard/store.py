@@ -20,17 +20,18 @@ class Store:
     """The index of the journal in `folder`, and the thread that brings it up to date.
 
     One process keeps the one beside the journal. Another that shows the same journal meanwhile makes one for itself,
-    as does whoever may not write there.
+    as does whoever may not write there. Without a journal there is nothing in it.
     """
 
-    def __init__(self, folder: Path, on_problem: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path | None, on_problem: Callable[[str], None]) -> None:
         """`on_problem` is told, from that thread, why nothing more is read."""
         self._on_problem = on_problem
         self._lock: int | None = None
         self._own: tempfile.TemporaryDirectory[str] | None = None
         self.file = self._place(folder)
+        self.folder = self.file.parent if folder is None else folder
         self._db = connect(self.file)
-        self.follower = Follower(folder, Index(self._db))
+        self.follower = Follower(self.folder, Index(self._db))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidegate-index", daemon=True)
 
@@ -55,16 +56,11 @@ class Store:
         db.execute("PRAGMA cache_size = -65536")
         return db
 
-    def _place(self, folder: Path) -> Path:
-        with suppress(OSError):
-            lock = os.open(folder / f"{FILE}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(lock)
-            else:
-                self._lock = lock
-                return folder / FILE
+    def _place(self, folder: Path | None) -> Path:
+        lock = None if folder is None else _locked(folder / f"{FILE}.lock")
+        if folder is not None and lock is not None:
+            self._lock = lock
+            return folder / FILE
         self._own = tempfile.TemporaryDirectory(prefix="tidegate-dashboard-")
         return Path(self._own.name) / FILE
 
@@ -73,3 +69,16 @@ class Store:
             self.follower.follow(self._stop)
         except (OSError, sqlite3.Error) as error:
             self._on_problem(f"the journal is read no more: {error}")
+
+
+def _locked(file: Path) -> int | None:
+    """The descriptor of a file that is locked with it; None where another process has it, or it cannot be."""
+    with suppress(OSError):
+        lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+        else:
+            return lock
+    return None

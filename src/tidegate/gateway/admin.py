@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
-from math import inf
+from math import ceil, inf
 
 import msgspec
 
@@ -14,6 +14,7 @@ from tidegate.core.others import Others
 from tidegate.core.state import WarmUp
 from tidegate.core.why import WHY_TEXT
 from tidegate.gateway.auth import CHALLENGE, bearer
+from tidegate.gateway.board import Board
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.control import ROUTES, Control
 from tidegate.gateway.dispatch import Dispatch
@@ -21,16 +22,18 @@ from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.rehearsal import Rehearsed
 from tidegate.gateway.reply import JSON, Headers
-from tidegate.http.origin import refuse_strangers
+from tidegate.gateway.sessions import Sessions, cookie
+from tidegate.http.origin import refuse_forged, refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.state.cap import Cap, Status
 from tidegate.state.keys import digest
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.metrics import HttpCounts, MoneyCounts
-from tidegate.wire.errors import BadRequest, error_body
+from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
 
 # Kubernetes' probes carry no secret, and learn nothing.
 _UNGUARDED = frozenset({"/livez", "/readyz"})
+NO_STORE = (b"cache-control", b"no-store")
 _ROUTES = f"/livez, /readyz, /metrics, /api/state, /api/decisions/ID, /api/switchback, {ROUTES}"
 
 
@@ -50,8 +53,13 @@ class Admin:
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
         key: Secret | None,
+        board: Board | None,
+        secure: bool,
     ) -> None:
-        """`key` opens everything but the two questions whether we live; without one, all of it is open."""
+        """`key` opens everything but the two questions whether we live; without one, all of it is open.
+
+        Pages are those of the `board`, None where there are none. `secure`: TLS guards the way to us.
+        """
         self._dispatch = dispatch
         self._ready = ready
         self._journal = journal
@@ -63,11 +71,22 @@ class Admin:
         self._control = control
         # Its own: what clients ask keeps no operator waiting.
         self._explainer = Explainer()
+        self._board = board
+        self._sessions = Sessions(dispatch.clock)
+        self._secure = secure
+        self._digest: bytes | None = None
         self.guard(key)
 
     def guard(self, key: Secret | None) -> None:
-        """This secret opens it from now on."""
-        self._digest = None if key is None else digest(key.reveal().encode())
+        """This secret opens it from now on; who has logged in with another does so again."""
+        wanted = None if key is None else digest(key.reveal().encode())
+        if wanted != self._digest:
+            self._sessions.end_all()
+        self._digest = wanted
+
+    def knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether who sends these may do what it asks for."""
+        return self._opens(bearer(headers)) or self._sessions.name(headers) is not None
 
     async def close(self) -> None:
         """Stop explaining, and reloading."""
@@ -77,16 +96,65 @@ class Admin:
     def __call__(self, exchange: Exchange) -> None:
         """Answer, now or later."""
         path = exchange.path
-        if path not in _UNGUARDED and not self._opens(bearer(exchange.headers)):
-            _error(exchange, 401, "The admin address asks for `Authorization: Bearer` and its secret.", (CHALLENGE,))
-            return
         try:
-            if self._digest is None and path.startswith("/api/"):
-                refuse_strangers(exchange.headers)
-            if not self._control.answers(exchange):
+            if path in _UNGUARDED:
+                self._answer(exchange, path)
+            elif path in ("/login", "/logout") and exchange.method == "POST":
+                self._log_in(exchange)
+            elif (who := self._who(exchange, path)) is None:
+                self._turn_away(exchange, path)
+            elif self._board is not None and _is_page(path):
+                self._board.relay(exchange, who)
+            elif not self._control.answers(exchange, who):
                 self._answer(exchange, path)
         except BadRequest as error:
             _error(exchange, error.status, error.message, error.headers)
+
+    def _who(self, exchange: Exchange, path: str) -> str | None:
+        """Who asks, in words for people; None who has shown nothing. Raises BadRequest for pages of others."""
+        headers, reads = exchange.headers, exchange.method in ("GET", "HEAD")
+        if self._digest is None:
+            if path.startswith("/api/") or _is_page(path):
+                refuse_strangers(headers)
+            return f"anybody at {exchange.peer}"
+        if self._opens(bearer(headers)):
+            return f"admin_key from {exchange.peer}"
+        if (name := self._sessions.name(headers)) is not None:
+            if not reads:
+                refuse_forged(headers)
+            return f"session {name} from {exchange.peer}"
+        # There is nothing in them but what a browser needs to show to log in.
+        return "" if reads and (path == "/login" or _is_asset(path)) and self._board is not None else None
+
+    def _turn_away(self, exchange: Exchange, path: str) -> None:
+        if path == "/" and self._board is not None and exchange.method in ("GET", "HEAD"):
+            exchange.respond(303, ((b"location", b"/login"), NO_STORE), b"")
+        else:
+            text = "The admin address asks for `Authorization: Bearer` and its secret."
+            _error(exchange, 401, text, (CHALLENGE,))
+
+    def _log_in(self, exchange: Exchange) -> None:
+        """Or out. Raises BadRequest."""
+        refuse_forged(exchange.headers)
+        if exchange.path == "/logout":
+            self._sessions.end(exchange.headers)
+            exchange.respond(204, (cookie("", secure=self._secure), NO_STORE), b"")
+            return
+        if self._digest is None or self._board is None:
+            raise BadRequest("Nobody has to log in here: there is no gateway.admin_key, or no dashboard.", status=404)
+        if (wait_s := self._sessions.wait_s) > 0.0:
+            retry = (b"retry-after", b"%d" % ceil(wait_s))
+            raise BadRequest("Too many have failed to log in; wait a little.", status=429, headers=(retry,))
+        try:
+            shown = msgspec.json.decode(exchange.body, type=_Shown)
+        except UNREADABLE:
+            raise BadRequest('POST /login takes {"key": "..."}.') from None
+        if not self._opens(shown.key.encode()):
+            self._sessions.fail()
+            self._dispatch.log.event("warning", "somebody failed to log in", peer=exchange.peer)
+            raise BadRequest("This is not the secret of gateway.admin_key.", status=401)
+        self._dispatch.log.event("info", "logged in", peer=exchange.peer)
+        exchange.respond(204, (cookie(self._sessions.begin(), secure=self._secure), NO_STORE), b"")
 
     def _answer(self, exchange: Exchange, path: str) -> None:
         if exchange.method not in ("GET", "HEAD"):
@@ -229,6 +297,22 @@ class Admin:
 
             exchange.on_left = self._explainer.cancel
             self._explainer.begin(decision_id, then, journal=self._journal.folder)
+
+
+class _Shown(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a browser logs in with."""
+
+    key: str
+
+
+def _is_page(path: str) -> bool:
+    """Whether it is the dashboard that answers this."""
+    return path in ("/", "/login") or path.startswith("/api/dashboard/") or _is_asset(path)
+
+
+def _is_asset(path: str) -> bool:
+    """Whether it is a file that comes with the package."""
+    return path.startswith("/assets/") or path == "/favicon.ico"
 
 
 def _warm_up(warm_up: WarmUp, now_s: float) -> dict[str, float | bool]:

@@ -5,6 +5,8 @@ import os
 import ssl
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from tidegate import __version__
 from tidegate.clock import Clock
 from tidegate.config.address import is_loopback
@@ -18,7 +20,9 @@ from tidegate.core.revive import reconfigured
 from tidegate.core.router import Router
 from tidegate.gateway.admin import Admin
 from tidegate.gateway.auth import Auth
+from tidegate.gateway.board import Board
 from tidegate.gateway.catalogue import Catalogue
+from tidegate.gateway.changes import Changes
 from tidegate.gateway.control import Control, told
 from tidegate.gateway.couriers import Couriers
 from tidegate.gateway.dispatch import Dispatch
@@ -38,6 +42,7 @@ from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.wire.board import Wish
 from tidegate.wire.errors import error_body
 from tidegate.wire.intake import ClassTable
 
@@ -47,7 +52,8 @@ LEASE_MARGIN_S = 60.0
 # answer to its last request, and not from a connection that is gone.
 IDLE_S = 1.0
 # Administration is for people and scrapers: small questions, few at a time.
-ADMIN_LIMITS = Limits(body_bytes_max=64 * 1024, connections_max=100)
+# A configuration that is edited on a page has a megabyte at most, and as JSON twice that.
+ADMIN_LIMITS = Limits(body_bytes_max=2 * 1024 * 1024 + 1024, connections_max=100)
 
 
 class Gateway:
@@ -78,7 +84,13 @@ class Gateway:
             paced=built.paced,
             on_problem=lambda text: self.log.event("error", text),
         )
-        self.reloader = Reloader(config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics)
+        changes = self._changes = Changes(settings.journal, clock=clock, log=self.log)
+        self.reloader = Reloader(
+            config, source, self.put_in_force, clock=clock, log=self.log, metrics=self.metrics, changes=changes
+        )
+        self.board = None
+        if settings.dashboard:
+            self.board = Board(settings.journal, config.file, self._fulfil, clock=clock, log=self.log)
         self.switchback = Switchback(config, self.reloader.put, clock=clock, log=self.log)
         self.rehearsal = Rehearsal(
             settings.journal, settings.backtest_s, clock=clock, log=self.log, metrics=self.metrics
@@ -146,19 +158,26 @@ class Gateway:
             canaries=self.fleet.canaries,
             rehearsed=lambda: self.rehearsal.last,
             classes=lambda: self._built.classes,
-            control=Control(dispatch, self.reloader, self.keeper),
+            control=Control(dispatch, self.reloader, self.keeper, self._changes),
             servers=self._servers,
             key=settings.admin_key,
+            board=self.board,
+            secure=settings.tls is not None,
         )
         self.admin = Server(
-            self._admin, limits=ADMIN_LIMITS, clock=self.clock, error_body=_error_body, on_error=self._crashed
+            self._admin,
+            limits=ADMIN_LIMITS,
+            clock=self.clock,
+            error_body=_error_body,
+            knows=self._admin.knows,
+            on_error=self._crashed,
         )
         tls = self._tls = None if settings.tls is None else settings.tls.context()
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
         self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
         watchers = (auth, self.reloader, self.timekeeper, self.switchback, self.rehearsal)
-        jobs = [watcher.watch() for watcher in watchers]
+        jobs = [watcher.watch() for watcher in (*watchers, *(() if self.board is None else (self.board,)))]
         self._tasks = [asyncio.create_task(job) for job in jobs]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
             self.log.event("warning", "keys and prompts cross the network in the clear; set gateway.tls")
@@ -204,6 +223,10 @@ class Gateway:
         self.metrics.forget(frozenset(members))
         if by_hand:
             self.switchback.configure(config)
+
+    async def _fulfil(self, wish: Wish) -> bytes:
+        """The dashboard has changed the file for an operator."""
+        return msgspec.json.encode(await self.reloader.reload(wish.who, what=wish.what))
 
     def _doubted(self) -> frozenset[str]:
         """Endpoints whose models are not what they were at first."""

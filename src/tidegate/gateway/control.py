@@ -8,11 +8,13 @@ import msgspec
 from tidegate.config.diff import tables
 from tidegate.config.document import json_schema
 from tidegate.core.model import Overrides, replace
+from tidegate.gateway.changes import Changes
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.keep import Keeper
 from tidegate.gateway.reload import Reloader
 from tidegate.gateway.reply import JSON
 from tidegate.http.server import Exchange
+from tidegate.wire.changes import Setting
 from tidegate.wire.errors import BadRequest
 
 ROUTES = "/api/config, /api/config/schema, /api/overrides, /api/static, /api/endpoints/NAME/drain and .../NAME/pin"
@@ -23,15 +25,16 @@ _HANDS = {"drain": "drained", "pin": "pinned"}
 class Control:
     """Answers what stands at `ROUTES`, to whoever has shown the admin's secret, if there is one."""
 
-    def __init__(self, dispatch: Dispatch, reloader: Reloader, keeper: Keeper) -> None:
+    def __init__(self, dispatch: Dispatch, reloader: Reloader, keeper: Keeper, changes: Changes) -> None:
         self._dispatch = dispatch
         self._reloader = reloader
         self._keeper = keeper
+        self._changes = changes
         self._schema = msgspec.json.encode(json_schema())
         self._reloading: set[asyncio.Task[None]] = set()
 
-    def answers(self, exchange: Exchange) -> bool:
-        """Answer, now or later, if it is ours to answer. Raises BadRequest."""
+    def answers(self, exchange: Exchange, who: str) -> bool:
+        """Answer `who` asks, now or later, if it is ours to answer. Raises BadRequest."""
         if not exchange.path.startswith(_PATHS):
             return False
         path, reads = exchange.path, exchange.method in ("GET", "HEAD")
@@ -40,13 +43,13 @@ class Control:
         elif path == "/api/config" and reads:
             exchange.respond(200, (JSON,), msgspec.json.encode(self._config()))
         elif path == "/api/config" and exchange.method == "POST":
-            self._reload(exchange)
+            self._reload(exchange, who)
         elif path == "/api/overrides" and reads:
             self._show(exchange)
         elif path == "/api/static":
-            self._set(exchange, replace(self._overrides, static=_on(exchange)))
+            self._set(exchange, replace(self._overrides, static=_on(exchange)), who)
         elif path.startswith("/api/endpoints/"):
-            self._set(exchange, self._by_hand(exchange, path.removeprefix("/api/endpoints/")))
+            self._set(exchange, self._by_hand(exchange, path.removeprefix("/api/endpoints/")), who)
         else:
             return False
         return True
@@ -70,16 +73,16 @@ class Control:
             "settings": tables(reloader.config),
         }
 
-    def _reload(self, exchange: Exchange) -> None:
+    def _reload(self, exchange: Exchange, who: str) -> None:
         dry_run = _dry_run(exchange.query)
         if self._reloader.busy:
             raise BadRequest("A reload is under way; ask again when it is done.", status=409, code="reload_under_way")
-        task = asyncio.get_running_loop().create_task(self._reloaded(exchange, dry_run=dry_run))
+        task = asyncio.get_running_loop().create_task(self._reloaded(exchange, who, dry_run=dry_run))
         self._reloading.add(task)
         task.add_done_callback(self._reloading.discard)
 
-    async def _reloaded(self, exchange: Exchange, *, dry_run: bool) -> None:
-        outcome = await self._reloader.reload(dry_run=dry_run)
+    async def _reloaded(self, exchange: Exchange, who: str, *, dry_run: bool) -> None:
+        outcome = await self._reloader.reload(who, dry_run=dry_run)
         exchange.respond(422 if outcome.problems else 200, (JSON,), msgspec.json.encode(outcome))
 
     def _by_hand(self, exchange: Exchange, rest: str) -> Overrides:
@@ -96,8 +99,15 @@ class Control:
         names = names | {name} if on else names - {name}
         return replace(overrides, **{field: tuple(sorted(names))})
 
-    def _set(self, exchange: Exchange, overrides: Overrides) -> None:
+    def _set(self, exchange: Exchange, overrides: Overrides, who: str) -> None:
         if overrides != self._overrides:
+            before = told(self._overrides)
+            settings = [
+                Setting(path=f"overrides.{name}", before=before[name], after=after)
+                for name, after in told(overrides).items()
+                if after != before[name]
+            ]
+            self._changes.add(who, "set by hand", settings, applied=True)
             self._dispatch.override(overrides)
             self._dispatch.log.event("warning", "overrides set by hand", **told(overrides))
             self._keeper.save_soon()

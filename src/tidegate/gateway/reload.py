@@ -12,14 +12,19 @@ from tidegate.config.config import Config
 from tidegate.config.diff import Change, diff, without_restart
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
+from tidegate.gateway.changes import Changes
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.wire.changes import Setting
 
 # Prices change at midnight; a machine that slept through it looks at its clock again after this.
 WATCH_S = 30.0
 # A log line names so many settings or problems; /api/config has all of them.
 TOLD_MAX = 10
+
+# Who has the process reload: whoever runs as its user.
+SIGNAL = "SIGHUP"
 
 APPLIED, UNCHANGED, REFUSED = "applied", "unchanged", "refused"
 
@@ -55,8 +60,9 @@ class Reloader:
         clock: Clock,
         log: Log,
         metrics: Metrics,
+        changes: Changes,
     ) -> None:
-        """`config` is in force. `source` raises ConfigError;"""
+        """`config` is in force. `source` raises ConfigError; `changes` is told who had it reloaded."""
         self.config = self._in_force = config
         self.since_s = clock.now_s()
         self.last: Outcome | None = None
@@ -65,6 +71,7 @@ class Reloader:
         self._clock = clock
         self._log = log
         self._metrics = metrics
+        self._changes = changes
         self._lock = asyncio.Lock()
         self._asked = self._open = False
         self._task: asyncio.Task[None] | None = None
@@ -81,13 +88,18 @@ class Reloader:
         if self._open and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._run())
 
-    async def reload(self, *, dry_run: bool = False) -> Outcome:
-        """Read, check and compare; unless it is a `dry_run`, put in force what is new and tell the log."""
+    async def reload(self, who: str, *, dry_run: bool = False, what: str = "configuration reloaded") -> Outcome:
+        """Read, check and compare; unless it is a `dry_run`, put in force what is new and tell the log.
+
+        `who` wants it, for `what`.
+        """
         async with self._lock:
             outcome = await self._reload(dry_run=dry_run)
             if not dry_run:
                 self.last = outcome
                 self._tell(outcome)
+                settings = [Setting(path=c.path, before=c.before, after=c.after) for c in outcome.changes]
+                self._changes.add(who, what, settings, applied=outcome.applied)
             return outcome
 
     async def watch(self) -> None:
@@ -136,7 +148,7 @@ class Reloader:
     async def _run(self) -> None:
         while self._asked:
             self._asked = False
-            await self.reload()
+            await self.reload(SIGNAL)
 
     async def _reload(self, *, dry_run: bool) -> Outcome:
         try:

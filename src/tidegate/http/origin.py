@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from tidegate.config.address import is_loopback
+from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
 
 
@@ -22,6 +23,15 @@ def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     # Of another port, too: what else this machine serves may show pages of others.
     if not is_own(headers):
         raise BadRequest("This is not for pages of others; use curl, or set gateway.admin_key.", status=403)
+
+
+def refuse_forged(headers: Mapping[bytes, bytes]) -> None:
+    """Raise for a change that a page of others may have sent with a cookie of ours.
+
+    A browser asks for leave before it sends a header that is not its own, and we give none.
+    """
+    if DASHBOARD not in headers or not is_own(headers):
+        raise BadRequest(f"This is for the dashboard's own pages, which send `{DASHBOARD.decode()}: 1`.", status=403)
 
 
 def is_own(headers: Mapping[bytes, bytes]) -> bool:

@@ -1,0 +1,178 @@
+"""The dashboard's process, as the gateway keeps it: started again where it ends, and asked on behalf of operators.
+
+It listens on loopback and answers who knows a secret that is made for each start and handed over on its input, by whose
+end it learns that the gateway is gone. What it says on its output are lines: its port first, and then what it wants the
+gateway to do.
+"""
+
+import asyncio
+import secrets
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.gateway.reply import JSON
+from tidegate.http.client import Call, Origin, Pool, TransportError
+from tidegate.http.server import Exchange
+from tidegate.telemetry.log import Log
+from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
+from tidegate.wire.errors import UNREADABLE, error_body
+
+# How long after its end it is started again: at first at once, and no oftener than this where it keeps ending.
+RETRY_S_MIN, RETRY_S_MAX = 1.0, 60.0
+# What lived so long was well.
+WELL_S: Final = 60.0
+# It imports, and opens its index, on a machine that may be busy.
+START_S: Final = 60.0
+STOP_S: Final = 1.0  # what it has can be made anew
+# A decision is explained in two processes one after the other, at most; a stream says something every 15 s.
+ANSWER_S, SILENCE_S = 90.0, 45.0
+# What of a browser's request matters to it.
+_ASKED: Final[tuple[bytes, ...]] = (b"accept-encoding", b"content-type", b"if-none-match", DASHBOARD)
+# Where one hop of a connection ends; the rest of what it says goes on as it is.
+_HOP: Final = frozenset((b"connection", b"content-length", b"date", b"keep-alive", b"server", b"transfer-encoding"))
+_RETRY: Final = (b"retry-after", b"1")
+
+
+class Board:
+    """One such process, and what is asked of it. `pid` and `port` are its own, None while it is not there."""
+
+    def __init__(
+        self, journal: Path | None, config: Path, fulfil: Callable[[Wish], Awaitable[bytes]], *, clock: Clock, log: Log
+    ) -> None:
+        """`fulfil` does what it wants, and gives what that came to as JSON."""
+        self._journal, self._config = journal, config
+        self._fulfil = fulfil
+        self._clock = clock
+        self._log = log
+        self._pool: Pool | None = None
+        self._token = b""
+        self.pid: int | None = None
+        self.port: int | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it answers."""
+        return self._pool is not None
+
+    async def watch(self) -> None:
+        """Keep it running."""
+        retry_s = RETRY_S_MIN
+        while True:
+            began_s = self._clock.now_s()
+            reason = await self._once()
+            if self._clock.now_s() - began_s >= WELL_S:
+                retry_s = RETRY_S_MIN
+            self._log.event("warning", "the dashboard has ended; it is started again", reason=reason, after_s=retry_s)
+            await asyncio.sleep(retry_s)
+            retry_s = min(2.0 * retry_s, RETRY_S_MAX)
+
+    def relay(self, exchange: Exchange, who: str) -> None:
+        """Answer with what it answers, as it comes; `who` asks."""
+        pool = self._pool
+        if pool is None:
+            body = error_body(
+                "The dashboard is being started; ask again in a second.", "server_error", None, "http_503"
+            )
+            exchange.respond(503, (JSON, _RETRY), body)
+            return
+        target = exchange.path if not exchange.query else f"{exchange.path}?{exchange.query}"
+        headers: list[tuple[bytes, bytes]] = [(TOKEN, self._token), (WHO, who.encode("ascii", "replace"))]
+        headers += [(name, exchange.headers[name]) for name in _ASKED if name in exchange.headers]
+        relayed = _Relayed(exchange)
+        relayed.call = pool.send(
+            exchange.method.encode(),
+            target.encode(),
+            headers,
+            exchange.body,
+            relayed,
+            first_byte_timeout_s=ANSWER_S,
+            idle_timeout_s=SILENCE_S,
+        )
+        exchange.on_left = relayed.call.cancel
+        exchange.on_pause, exchange.on_resume = relayed.call.pause, relayed.call.resume
+
+    async def _once(self) -> str:
+        """Start it, and do what it wants until it ends; why it did."""
+        verb = ("-m", "tidegate.cli.main", "dashboard", "--beside")
+        try:
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, *verb, stdin=PIPE, stdout=PIPE, limit=LINE_BYTES_MAX
+            )
+        except OSError as error:
+            return f"it cannot be started: {error.strerror}"
+        self.pid = child.pid
+        try:
+            return await self._talk(child)
+        except (OSError, ValueError, *UNREADABLE) as error:
+            return type(error).__name__
+        finally:
+            pool, self._pool, self.pid, self.port = self._pool, None, None, None
+            if pool is not None:
+                await pool.close()
+            await _end(child)
+
+    async def _talk(self, child: Process) -> str:
+        assert child.stdin is not None, "it was asked for"
+        assert child.stdout is not None, "it was asked for"
+        token = secrets.token_hex(32)
+        begun = Begun(token=token, journal=str(self._journal or ""), config=str(self._config))
+        child.stdin.write(msgspec.json.encode(begun) + b"\n")
+        async with asyncio.timeout(START_S):
+            line = await child.stdout.readline()
+        if not line:
+            return "it did not come up"
+        self.port = msgspec.json.decode(line, type=Ready).port
+        self._token, self._pool = token.encode(), Pool(Origin("127.0.0.1", self.port), clock=self._clock)
+        while line := await child.stdout.readline():
+            wish = msgspec.json.decode(line, type=Wish)
+            fulfilled = Fulfilled(number=wish.number, outcome=msgspec.Raw(await self._fulfil(wish)))
+            child.stdin.write(msgspec.json.encode(fulfilled) + b"\n")
+        return f"status {await child.wait()}"
+
+
+class _Relayed:
+    """Hands an answer over, piece by piece."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.call: Call
+
+    def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """It begins."""
+        self._exchange.start(status, [(name, value) for name, value in headers.items() if name not in _HOP])
+
+    def on_data(self, data: bytes) -> None:
+        """It goes on."""
+        self._exchange.write(data)
+
+    def on_end(self) -> None:
+        """It is whole."""
+        self._exchange.end()
+
+    def on_error(self, _: TransportError) -> None:
+        """It will never be."""
+        if self._exchange.started:
+            self._exchange.abort()
+        else:
+            body = error_body("The dashboard does not answer; try again.", "server_error", None, "http_502")
+            self._exchange.respond(502, (JSON, _RETRY), body)
+
+
+async def _end(child: Process) -> None:
+    """It is told by the end of its input, and killed where it does not hear."""
+    if child.stdin is not None:
+        child.stdin.close()
+    try:
+        async with asyncio.timeout(STOP_S):
+            await child.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        with suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()

@@ -1,0 +1,55 @@
+"""The audit log: what operators have changed, who they were, and when; in a file of its own beside the journal."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.telemetry.log import Log
+from tidegate.wire.changes import FILE, FILE_BYTES_MAX, Changed, Setting
+
+# Of one change; a file that was replaced differs in all of its settings, and the first hundred tell that.
+SETTINGS_MAX = 100
+
+
+class Changes:
+    """Appends to the file in `folder`; without one, the log alone is told."""
+
+    def __init__(self, folder: Path | None, *, clock: Clock, log: Log) -> None:
+        self._file = None if folder is None else folder / FILE
+        self._clock = clock
+        self._log = log
+
+    def add(self, who: str, what: str, changes: Iterable[Setting], *, applied: bool) -> None:
+        """One more. A disk that does not take it is told of, and keeps nobody from what was wanted."""
+        made = Changed(
+            at_s=self._clock.now_s(), who=who, what=what, changes=tuple(changes)[:SETTINGS_MAX], applied=applied
+        )
+        self._log.event("info", "changed by operators", who=who, what=what, applied=applied)
+        if self._file is None:
+            return
+        try:
+            self._append(self._file, msgspec.json.encode(made) + b"\n")
+        except OSError as error:
+            self._log.event("error", f"{self._file} cannot be written: {error.strerror}")
+
+    def _append(self, file: Path, line: bytes) -> None:
+        fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, line)
+            size = os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+        if size > FILE_BYTES_MAX:
+            # The newer half; whoever reads meanwhile has the whole of one or the other.
+            kept = file.read_bytes()[-FILE_BYTES_MAX // 2 :].partition(b"\n")[2]
+            new = file.with_name(file.name + ".new")
+            with suppress(FileNotFoundError):
+                new.unlink()
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as stream:
+                stream.write(kept)
+            new.replace(file)

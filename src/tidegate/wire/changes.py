@@ -1,0 +1,26 @@
+"""What operators have changed: the lines of a file beside the journal."""
+
+from typing import Any, Final
+
+from tidegate.core.model import Record
+
+FILE: Final = "changes.jsonl"
+FILE_BYTES_MAX: Final = 1024 * 1024  # some thousand changes; what is older is in a backup, or nobody asks any more
+
+
+class Setting(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One that differs: by its path, what it was and what it is."""
+
+    path: str
+    before: Any
+    after: Any
+
+
+class Changed(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One change: who wanted what, what that came to, and whether it is in force."""
+
+    at_s: float
+    who: str
+    what: str
+    changes: tuple[Setting, ...]
+    applied: bool

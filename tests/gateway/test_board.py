@@ -1,0 +1,210 @@
+"""The dashboard beside a gateway: who may see it, what is relayed, and that it comes back and goes with its gateway."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dashboard.harness import events
+from tests.gateway.harness import Answer, House, house, wire
+from tests.http.harness import client, eventually
+from tidegate.gateway import sessions
+from tidegate.wire.board import DASHBOARD, TOKEN
+
+SECRET = "an admin's secret that nobody guesses"
+OURS = (DASHBOARD.decode(), "1")
+
+
+def guarded(folder: Path) -> dict[str, Any]:
+    file = folder / "admin.key"
+    file.write_text(SECRET)
+    file.chmod(0o600)
+    return {"dashboard": True, "admin_key": {"file": "admin.key"}}
+
+
+async def asked(home: House, method: str, path: str, body: object = None, *headers: tuple[str, str]) -> Answer:
+    raw = b"" if body is None else json.dumps(body).encode()
+    return await home.send(wire(method, path, raw, headers), port=home.admin_port)
+
+
+async def up(home: House, *headers: tuple[str, str]) -> None:
+    """Until the dashboard is there, and has read what there is."""
+    board = home.gateway.board
+    assert board is not None
+    await eventually(lambda: board.is_up)
+    while (await asked(home, "GET", "/api/dashboard/summary", None, *headers)).json["indexed_share"] < 1.0:
+        pass
+
+
+def cookie_of(answer: Answer) -> tuple[str, str]:
+    return "cookie", answer.header("set-cookie").partition(";")[0]
+
+
+async def test_what_a_gateway_serves_is_seen_in_its_dashboard_at_once(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        async with client(home.admin_port) as (reader, writer):
+            writer.write(wire("GET", "/api/dashboard/live?minutes=5"))
+            seen = b""
+            while not events(seen):
+                seen += await reader.read(65536)
+            assert events(seen)[0]["summary"]["mode"] == "gateway"
+            said = await home.ask()
+            while len(events(seen)) < 2:
+                seen += await reader.read(65536)
+        tick = events(seen)[-1]
+        assert tick["summary"]["today"]["requests"] == 1
+        assert [row["id"] for row in tick["newest"]] == [said.header("x-tidegate-decision")]
+        assert [flow["endpoint"] for flow in tick["flow"]["flows"]] == [said.endpoint]
+        found = (await asked(home, "GET", "/api/dashboard/requests?limit=5")).json
+        assert [row["endpoint"] for row in found["rows"]] == [said.endpoint]
+
+
+async def test_where_there_is_no_journal_what_the_dashboard_tells_is_empty(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True, "journal": ""}) as home:
+        await up(home)
+        await home.ask()
+        summary = (await asked(home, "GET", "/api/dashboard/summary")).json
+    assert (summary["journal"], summary["rows"], summary["today"]["requests"]) == (False, 0, 0)
+
+
+async def test_a_dashboard_that_ends_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidegate.gateway.board.RETRY_S_MIN", 0.01)
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        board = home.gateway.board
+        assert board is not None
+        first = board.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: board.pid not in (None, first))
+        await up(home)
+        assert any(line["event"].startswith("the dashboard has ended") for line in home.log("event"))
+
+
+async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        board = home.gateway.board
+        assert board is not None
+        pid = board.pid
+        assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_dashboard_answers_its_gateway_alone(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        board = home.gateway.board
+        assert board is not None
+        for headers in ((), ((TOKEN.decode(), "0" * 64),)):
+            answer = await home.send(wire("GET", "/api/dashboard/summary", b"", headers), port=board.port)
+            assert answer.status == 403
+        # A token that somebody sends to the gateway is not passed on.
+        answer = await asked(home, "GET", "/api/dashboard/summary", None, (TOKEN.decode(), "0" * 64))
+        assert answer.status == 200
+
+
+async def test_without_the_secret_there_is_a_page_to_log_in_and_nothing_else(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        await up(home, ("authorization", f"Bearer {SECRET}"))
+        assert (await asked(home, "GET", "/api/dashboard/summary")).status == 401
+        assert (await asked(home, "POST", "/api/dashboard/audit", {}, OURS)).status == 401
+        away = await asked(home, "GET", "/")
+        assert (away.status, away.header("location")) == (303, "/login")
+        # Whether they are there or not: nobody is asked who he is.
+        assert (await asked(home, "GET", "/assets/none.css")).status == 404
+        assert (await asked(home, "GET", "/login")).status in (200, 404)
+        assert (await asked(home, "POST", "/assets/none.css", {}, OURS)).status == 401
+
+
+async def test_a_browser_logs_in_and_out(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        await up(home, ("authorization", f"Bearer {SECRET}"))
+        answer = await asked(home, "POST", "/login", {"key": SECRET}, OURS)
+        assert answer.status == 204
+        words = answer.header("set-cookie").split("; ")
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(words)
+        cookie = cookie_of(answer)
+        assert (await asked(home, "GET", "/api/dashboard/summary", None, cookie)).status == 200
+        assert (await asked(home, "GET", "/api/state", None, cookie)).status == 200
+        assert (await asked(home, "GET", "/api/state", None, ("cookie", "tidegate=" + "a" * 43))).status == 401
+        assert (await asked(home, "POST", "/logout", {}, OURS, cookie)).status == 204
+        assert (await asked(home, "GET", "/api/state", None, cookie)).status == 401
+
+
+async def test_who_guesses_is_slowed_down_and_the_secret_still_opens(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        seen = [
+            (await asked(home, "POST", "/login", {"key": "wrong"}, OURS)).status
+            for _ in range(sessions.FAILURES_PER_MINUTE + 2)
+        ]
+        assert seen[0] == 401
+        assert seen[-1] == 429
+        assert (await asked(home, "POST", "/login", {"key": SECRET}, OURS)).status == 429
+        bearer = "authorization", f"Bearer {SECRET}"
+        assert (await asked(home, "GET", "/api/state", None, bearer)).status == 200
+        assert (await asked(home, "POST", "/login", {"no": 1}, OURS)).status == 429
+
+
+async def test_a_page_of_others_changes_nothing_with_a_cookie_of_ours(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        pin = "/api/endpoints/laptop/pin"
+        for headers in ((), (OURS, ("origin", "https://evil.example"))):
+            assert (await asked(home, "PUT", pin, {}, cookie, *headers)).status == 403
+        assert (await asked(home, "POST", "/login", {"key": SECRET})).status == 403
+        own = "origin", "http://127.0.0.1"
+        assert (await asked(home, "PUT", pin, {}, cookie, OURS, own)).status == 200
+        assert (await asked(home, "DELETE", pin, {}, cookie, OURS)).status == 200
+
+
+async def test_without_a_secret_no_page_of_others_sees_the_dashboard(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        for path in ("/", "/api/dashboard/summary", "/login", "/assets/a.js"):
+            answer = await home.send(
+                b"GET %b HTTP/1.1\r\nhost: evil.example\r\n\r\n" % path.encode(), port=home.admin_port
+            )
+            assert answer.status == 403
+
+
+async def test_another_secret_ends_every_session(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        (tmp_path / "admin.key").write_text(SECRET + " and more")
+        assert not (await home.gateway.reloader.reload("a test")).problems
+        assert (await asked(home, "GET", "/api/state", None, cookie)).status == 401
+
+
+async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        await asked(home, "PUT", "/api/static", {}, cookie, OURS)
+        await asked(home, "POST", "/api/config?dry_run=true", {}, ("authorization", f"Bearer {SECRET}"))
+        await asked(home, "POST", "/api/config", {}, ("authorization", f"Bearer {SECRET}"))
+        await asked(home, "DELETE", "/api/static", {}, cookie, OURS)
+    lines = [json.loads(line) for line in (tmp_path / "journal" / "changes.jsonl").read_text().splitlines()]
+    assert [(line["what"], line["applied"]) for line in lines] == [
+        ("set by hand", True),
+        ("configuration reloaded", True),
+        ("set by hand", True),
+    ]
+    assert lines[0]["changes"] == [{"path": "overrides.static", "before": False, "after": True}]
+    assert lines[0]["who"].startswith("session ")
+    assert lines[1]["who"].startswith("admin_key from ")
+    assert SECRET not in json.dumps(lines)
+
+
+async def test_a_slow_reader_holds_up_nobody_else(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        async with client(home.admin_port) as (_, writer):
+            writer.write(wire("GET", "/api/dashboard/live"))  # and reads nothing
+            answers = await asyncio.gather(*(asked(home, "GET", "/api/dashboard/reasons") for _ in range(8)))
+    assert {answer.status for answer in answers} == {200}
