@@ -122,7 +122,7 @@ def test_who_has_no_mouse_reaches_everything(browser: Browser, address: str) -> 
     table.locator("summary").focus()
     page.keyboard.press("Enter")
     expect(table.get_by_role("table")).to_be_visible()
-    page.keyboard.press("Alt+ArrowLeft")
+    page.go_back()
     expect(page.get_by_role("heading", name="Overview")).to_be_focused()
 
 
@@ -174,6 +174,21 @@ def test_a_dashboard_that_is_gone_is_said_to_be_and_found_again(browser: Browser
     expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer. Trying again in 3 s.")
     with dashboard(mixed, port=int(at.rpartition(":")[2])):
         expect(page.get_by_role("heading", name="cloud")).to_be_visible(timeout=PATIENT_MS)
+
+
+def test_what_a_journal_gains_is_shown_by_itself(browser: Browser, mixed: Path, tmp_path: Path) -> None:
+    (segment,) = mixed.glob("*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    growing = tmp_path / segment.name
+    growing.write_bytes(b"".join(lines[: len(lines) // 2]))
+    with dashboard(tmp_path) as at:
+        page = Looked(browser).at(f"{at}/")
+        expect(page.locator("#state")).to_have_text("Following a journal")
+        expect(page.get_by_role("link", name="people-99")).to_have_count(0)
+        with growing.open("ab") as file:
+            file.write(b"".join(lines[len(lines) // 2 :]))
+        expect(page.get_by_role("link", name="people-99")).to_be_visible(timeout=PATIENT_MS)
+        expect(page.locator(".top .soft")).to_contain_text("125 requests in this window")
 
 
 def test_a_journal_without_requests_says_so(browser: Browser, tmp_path: Path) -> None:
