@@ -203,7 +203,7 @@ def test_a_journal_without_requests_says_so(browser: Browser, tmp_path: Path) ->
         assert looked.complaints == []
 
 
-FORMATS = {
+FORMATS: dict[str, dict[float, str]] = {
     "usd": {0.0012: "$0.0012", 0: "$0", 0.123: "$0.12", 12.3: "$12.30", 1234.5: "$1,235", 1e-7: "< $0.00001"},
     "usdSigned": {0.0012: "+$0.0012", -0.5: "\u2212$0.50", 0: "$0"},
     "seconds": {

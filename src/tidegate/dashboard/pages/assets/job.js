@@ -34,7 +34,7 @@ export function follow(path, place, { nothing, result, busy, signal }) {
       progress(place, job);
       later();
     } else if (job.state === "failed") fill(place, wrong(job.problem || "It came to nothing."));
-    else if (job.state === "done") fill(place, h("p", { class: "soft small" }, `Done ${moment(job.ended_s)}, in ${seconds(job.ended_s - job.began_s)}.`), result(job.result));
+    else if (job.state === "done") fill(place, h("p", { class: "soft small done" }, `Done ${moment(job.ended_s)}, in ${seconds(job.ended_s - job.began_s)}.`), result(job.result));
     else fill(place, nothing());
   };
   signal.addEventListener("abort", () => clearTimeout(timer));

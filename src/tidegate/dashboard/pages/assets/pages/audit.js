@@ -9,6 +9,7 @@ import { empty, load } from "../panel.js";
 import { table } from "../table.js";
 import { changesOf } from "./policy.js";
 
+const NARROW_PX = 520;
 const GAPS = {
   staleness: "reports of load that are old",
   prediction: "lengths that nobody knows",
@@ -53,7 +54,7 @@ function audited(found, signal) {
   const value = (one) => usd(one.value_per_1k);
   const lost = found.bound_per_1k - found.policy.value_per_1k;
   const row = (name, one) => [name, value(one), share(one.kept), usd(one.usd_per_1k), usd(one.better.figure), usd(one.better.low), usd(one.better.high)];
-  const drawing = chart({ label: "Worth of a thousand requests, by policy; the table below says the same.", option: (colour) => bars(found, colour), signal, tall: true });
+  const drawing = chart({ label: "Worth of a thousand requests, by policy; the table below says the same.", option: (colour) => bars(found, colour, drawing.canvas.clientWidth < NARROW_PX), signal, key: h("ul", { class: "key" }, h("li", {}, h("i", { class: "line local" }), "what nobody exceeds")), tall: true });
   const rows = [row("As it was", found.policy), ...found.rules.map((one) => row(one.name, one)), row(`Best that was reached: ${found.reached.name}`, found.reached), ...found.changes.map((one) => row(one.name, one))];
   drawing.tell(["Policy", ["Value", "num"], ["Kept", "num"], ["Paid", "num"], ["Better by", "num"], ["from", "num"], ["to", "num"]], rows, "Of a thousand requests each");
   // It is put onto the page with what stands around it, and only then has a width.
@@ -76,18 +77,20 @@ function audited(found, signal) {
 
 const tile = (name, big, note) => h("div", { class: "tile" }, h("dt", {}, name), h("dd", { class: "big" }, big), h("dd", { class: "note" }, note));
 
-function bars(found, colour) {
+function bars(found, colour, narrow) {
   const all = [{ ...found.policy, name: "as it was" }, ...found.rules].sort((one, other) => one.value_per_1k - other.value_per_1k);
   return {
-    grid: { left: 4, right: 56, top: 8, bottom: 4, containLabel: true },
+    grid: { left: narrow ? 122 : 206, right: 52, top: 8, bottom: 4 },
     xAxis: axis({ type: "value", min: 0, max: Math.max(found.bound_per_1k, 0) * 1.02 || null, axisLabel: { show: false }, splitLine: { show: false } }),
-    yAxis: axis({ type: "category", data: all.map((one) => one.name), axisLabel: { width: 190, overflow: "truncate", color: colour("ink") } }),
+    yAxis: [
+      axis({ type: "category", data: all.map((one) => one.name), axisLabel: { width: narrow ? 114 : 196, overflow: "truncate", color: colour("ink") } }),
+      axis({ type: "category", position: "right", data: all.map((one) => usd(one.value_per_1k)), axisLabel: { color: colour("ink") } }),
+    ],
     tooltip: tooltip({ formatter: (at) => `${all[at.dataIndex].name}\n${usd(all[at.dataIndex].value_per_1k)} of a thousand requests\n${share(all[at.dataIndex].kept)} kept, ${usd(all[at.dataIndex].usd_per_1k)} paid` }),
     series: [
       {
         type: "bar", barMaxWidth: 18, barCategoryGap: "32%",
         data: all.map((one) => ({ value: one.value_per_1k, itemStyle: { color: one.name === "as it was" ? colour("ink") : colour("edge"), borderRadius: 3 } })),
-        label: { show: true, position: "right", color: colour("ink"), fontSize: 12, formatter: (at) => usd(at.value) },
         markLine: { silent: true, symbol: "none", lineStyle: { color: colour("local"), type: "dashed", width: 1.5 }, label: { show: false }, data: [{ xAxis: found.bound_per_1k }] },
       },
     ],

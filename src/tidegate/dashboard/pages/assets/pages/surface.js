@@ -7,6 +7,16 @@ import { count, seconds, share, short, usd } from "../format.js";
 import { empty, load } from "../panel.js";
 import { table } from "../table.js";
 
+const KEY = () =>
+  h(
+    "ul",
+    { class: "key" },
+    h("li", {}, h("i", { class: "local" }), "local"),
+    h("li", {}, h("i", { class: "remote" }), "remote"),
+    h("li", {}, h("i", { class: "soft-fill" }), "refused"),
+    h("li", {}, "Fainter: fewer dollars between the two. A dot: it would wait for a place."),
+  );
+
 /** Show it for a class, a model, and the endpoint whose load is varied. */
 export function show(main, parameters, signal) {
   const body = h("div", { class: "stack" }, h("section", { class: "card" }, h("div", { class: "empty chart tall" }, "Deciding, once for each prompt and load…")));
@@ -24,7 +34,7 @@ function draw(body, found, asked, signal) {
     fill(body, h("section", { class: "card" }, empty("Nothing can be decided yet", "It takes an endpoint of your own, and one request at least.")));
     return;
   }
-  const drawing = chart({ label: `${inWords(found).join(" ")} The table below says the same.`, option: (colour) => option(found, colour), signal, tall: true });
+  const drawing = chart({ label: `${inWords(found).join(" ")} The table below says the same.`, option: (colour) => option(found, colour), signal, key: KEY(), tall: true });
   drawing.tell(["Under way", ...found.prompt_tokens.map((tokens) => [short(tokens), "num"])], found.cells.map((row, index) => [count(found.in_flight[index]), ...row.map((cell) => goes(cell))]), "Which side is chosen, by prompt tokens and requests under way");
   const promised = [found.ttft_s ? `the first token in ${seconds(found.ttft_s)}` : null, found.tpot_s ? `each in ${seconds(found.tpot_s)}` : null, found.e2e_s ? `all in ${seconds(found.e2e_s)}` : null].filter(Boolean);
   fill(
@@ -34,7 +44,6 @@ function draw(body, found, asked, signal) {
       { class: "card" },
       h("header", {}, h("div", { class: "pick" }, pick("Class", "class", found.classes, found.class, asked), pick("Model", "model", found.models, found.model, asked), pick("Load at", "endpoint", found.endpoints, found.endpoint, asked)), h("p", {}, `Promised: ${promised.join(", ") || "nothing"}.`)),
       drawing.element,
-      h("ul", { class: "key" }, h("li", {}, h("i", { class: "local" }), "local"), h("li", {}, h("i", { class: "remote" }), "remote"), h("li", {}, h("i", { class: "soft-fill" }), "refused"), h("li", {}, "Fainter: fewer dollars between the two. A dot: it would wait for a place.")),
     ),
     h("section", { class: "card" }, h("header", {}, h("h2", {}, "In words")), h("ul", { class: "words" }, inWords(found).map((text) => h("li", {}, text)))),
   );
