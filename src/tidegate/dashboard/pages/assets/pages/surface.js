@@ -60,21 +60,31 @@ function pick(label, name, values, value, asked) {
 
 const goes = (cell) => (cell.tier === null || cell.goes_to === "" ? "refused" : cell.waits ? `${cell.tier}, waits` : cell.tier);
 
-/** From where to where each row stays on one side. */
+/** From where to where rows stay on one side; those that say the same are said once. */
 function inWords(found) {
-  return found.cells.map((row, index) => {
+  const lines = [];
+  found.cells.forEach((row, index) => {
+    const said = rowInWords(row, found.prompt_tokens);
     const number = found.in_flight[index];
-    const load = number === 0 ? `With nothing under way at ${found.endpoint}` : `With ${count(number)} under way`;
-    const runs = [];
-    row.forEach((cell, column) => {
-      const said = goes(cell);
-      const tokens = found.prompt_tokens[column];
-      if (runs.at(-1)?.said === said) runs.at(-1).to = tokens;
-      else runs.push({ said, from: tokens, to: tokens });
-    });
-    if (runs.length === 1) return `${load}: ${word(runs[0].said)}, whatever the length.`;
-    return `${load}: ${runs.map((run, at) => `${word(run.said)} ${at === runs.length - 1 ? `from ${count(run.from)}` : `up to ${count(run.to)}`}`).join(", ")} tokens.`;
+    if (lines.at(-1)?.said === said) lines.at(-1).to = number;
+    else lines.push({ said, from: number, to: number });
   });
+  return lines.map(({ said, from, to }) => {
+    const load = from === to ? (from === 0 ? "nothing" : count(from)) : `${count(from)} to ${count(to)}`;
+    return `With ${load} under way at ${found.endpoint}: ${said}.`;
+  });
+}
+
+function rowInWords(row, promptTokens) {
+  const runs = [];
+  row.forEach((cell, column) => {
+    const said = goes(cell);
+    const tokens = promptTokens[column];
+    if (runs.at(-1)?.said === said) runs.at(-1).to = tokens;
+    else runs.push({ said, from: tokens, to: tokens });
+  });
+  if (runs.length === 1) return `${word(runs[0].said)}, whatever the length`;
+  return `${runs.map((run, at) => `${word(run.said)} ${at === runs.length - 1 ? `from ${count(run.from)}` : `up to ${count(run.to)}`}`).join(", ")} tokens`;
 }
 
 const word = (said) => (said === "local, waits" ? "local after a wait" : said);
@@ -82,7 +92,7 @@ const word = (said) => (said === "local, waits" ? "local after a wait" : said);
 function option(found, colour) {
   const sizes = found.cells.flat().map((cell) => Math.abs(cell.by_usd ?? 0)).filter((size) => size > 0).sort((one, other) => one - other);
   const most = sizes[Math.floor(sizes.length * 0.9)] ?? 1;
-  const faint = (cell) => (cell.by_usd === null ? 0.92 : 0.3 + 0.62 * Math.min(1, Math.abs(cell.by_usd) / most));
+  const faint = (cell) => (cell.by_usd === null ? 0.92 : 0.4 + 0.52 * Math.min(1, Math.abs(cell.by_usd) / most));
   const data = found.cells.flatMap((row, y) => row.map((_, x) => [x, y]));
   const at = ([x, y]) => found.cells[y][x];
   return {
