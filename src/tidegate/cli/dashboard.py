@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 async def _alone(options: argparse.Namespace, address: Address) -> None:
     clock = Clock()
     log = Log.to(None, clock)
-    dashboard = Dashboard(options.journal, clock, log)
+    dashboard = Dashboard(options.journal, clock, log, config=options.config)
     await dashboard.start(address.host, address.port)
     shown = f"http://{Address(address.host, dashboard.port)}/"
     if options.json:
@@ -68,7 +68,8 @@ async def _beside() -> None:
     log = Log.to(None, clock)
     parent = await Parent.meet()
     journal = Path(parent.begun.journal) if parent.begun.journal else None
-    dashboard = Dashboard(journal, clock, log, parent=parent)
+    config = Path(parent.begun.config) if parent.begun.config else None
+    dashboard = Dashboard(journal, clock, log, parent=parent, config=config)
     await dashboard.start("127.0.0.1", 0)
     parent.ready(dashboard.port)
     await _until(dashboard, log, parent.gone)

@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--listen", default=f"127.0.0.1:{DASHBOARD_PORT}", metavar="HOST:PORT", help="loopback (default: %(default)s)"
     )
+    verb.add_argument("--config", type=Path, help="the gateway's configuration, to edit and preview")
     # A gateway's own: it is told on standard input.
     verb.add_argument("--beside", action="store_true", help=argparse.SUPPRESS)
 

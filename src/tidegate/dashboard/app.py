@@ -8,20 +8,26 @@ from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote
 
+import msgspec
+
 from tidegate.clock import Clock
+from tidegate.dashboard.changed import Limit, changes
 from tidegate.dashboard.explained import Explainer
 from tidegate.dashboard.figures import Figures, Row
+from tidegate.dashboard.job import Worker
 from tidegate.dashboard.live import Live
 from tidegate.dashboard.pages import FOLDER, SAFE, Pages
 from tidegate.dashboard.parent import Parent
-from tidegate.dashboard.queries import Queries
+from tidegate.dashboard.policy import Applied, Policies, policy_of
+from tidegate.dashboard.queries import Nothing, Queries, asked
 from tidegate.dashboard.store import Store
+from tidegate.dashboard.surface import Asked, Surfaces
 from tidegate.http.limits import Limits
-from tidegate.http.origin import refuse_strangers
+from tidegate.http.origin import refuse_forged, refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import TOKEN
-from tidegate.wire.errors import BadRequest, error_body
+from tidegate.wire.board import TOKEN, WHO
+from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
 
 _T = TypeVar("_T")
 
@@ -49,10 +55,14 @@ class Dashboard:
         log: Log,
         *,
         parent: Parent | None = None,
+        config: Path | None = None,
         pages: Path = FOLDER,
     ) -> None:
-        """With a `parent` it stands beside a gateway and answers that alone; without, this machine. Where there is no
-        `journal`, all that it would tell is empty."""
+        """With a `parent` it stands beside a gateway and answers that alone; without, this machine.
+
+        Where there is no `journal`, all that it would tell is empty. Policies are those of the file `config`; None is
+        one that is not known.
+        """
         self._clock = clock
         self._log = log
         self._parent = parent
@@ -69,9 +79,15 @@ class Dashboard:
         self._figures = Figures(self._reader)
         self._queries = Queries(self._figures, follower, now_s, mode, journal=journal is not None)
         self._pages = Pages(pages)
+        self._surfaces = Surfaces(follower, clock.now_s)
+        # Of its own: what takes a second keeps nothing waiting that takes none.
+        self._surveyor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-surface")
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-query")
         self._waiting = 0
         self._explainer = Explainer(self._store.folder, self._found)
+        self._policies = Policies(config, parent)
+        self._previewer, self._auditor = Worker(clock.now_s), Worker(clock.now_s)
+        self._journal = None if journal is None else str(journal)
         self._tasks: set[asyncio.Task[bytes]] = set()
         self._live = Live(self._ask, self._queries.tick, lambda: follower.changes, clock.now_s)
         self._server = Server(
@@ -99,17 +115,21 @@ class Dashboard:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(self._previewer.close(), self._auditor.close())
         await self._server.close(grace_s=0.0)
-        self._asker.shutdown(wait=True, cancel_futures=True)
+        for asker in (self._asker, self._surveyor):
+            asker.shutdown(wait=True, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, self._store.close)
         self._reader.close()
 
     def _handle(self, exchange: Exchange) -> None:
         try:
             self._guard(exchange)
-            if exchange.method not in ("GET", "HEAD"):
+            if exchange.method == "POST":
+                self._post(exchange, exchange.path.removeprefix(API))
+            elif exchange.method not in ("GET", "HEAD"):
                 raise BadRequest(f"{exchange.method} is not for {exchange.path[:200]}", status=405)
-            if not self._pages.answer(exchange):
+            elif not self._pages.answer(exchange):
                 self._get(exchange, exchange.path)
         except BadRequest as error:
             exchange.respond(error.status, (*_JSON, *error.headers), _error(error.status, error.message))
@@ -127,14 +147,68 @@ class Dashboard:
         elif path.startswith(DECISIONS):
             request_id = unquote(path[path.index(DECISIONS_OF) + len(DECISIONS_OF) :])
             self._run(exchange, self._explainer.explain(request_id))
+        elif path == API + "policy":
+            self._answer(exchange, lambda: msgspec.json.encode(self._policies.told()))
+        elif path == API + "policy/preview":
+            exchange.respond(200, _JSON, msgspec.json.encode(self._previewer.last))
+        elif path == API + "audit":
+            exchange.respond(200, _JSON, msgspec.json.encode(self._auditor.last))
+        elif path == API + "changes":
+            limit = asked(exchange.query, Limit).limit
+            self._answer(exchange, lambda: msgspec.json.encode(changes(self._store.folder, limit)))
+        elif path == API + "surface":
+            wanted = asked(exchange.query, Asked)
+            self._answer(exchange, lambda: self._surfaces.answer(wanted), self._surveyor)
         elif path.startswith(API) and self._queries.answers(name):
             self._answer(exchange, lambda: self._queries.answer(name, exchange.query))
         else:
             raise BadRequest(f"There is nothing at {path[:200]}.", status=404)
 
-    def _answer(self, exchange: Exchange, ask: Callable[[], bytes]) -> None:
+    def _post(self, exchange: Exchange, name: str) -> None:
+        """What changes something, or takes long. Raises BadRequest."""
+        refuse_forged(exchange.headers)
+        if not exchange.headers.get(b"content-type", b"").startswith(b"application/json"):
+            raise BadRequest("It takes JSON: content-type: application/json.", status=415)
+        who = exchange.headers.get(WHO, b"").decode("ascii", "replace") or f"anybody at {exchange.peer}"
+        match name:
+            case "policy/check":
+                text = _read(exchange.body, Edited).text
+                self._answer(exchange, lambda: msgspec.json.encode(self._policies.check(text)), self._surveyor)
+            case "policy/preview":
+                text = policy_of(_read(exchange.body, Edited).text)
+                self._begin(exchange, self._previewer, ("preview", "--json", "--journal", self._played), text)
+            case "policy/apply":
+                edited = _read(exchange.body, Edited)
+                self._run(exchange, self._applied(self._policies.apply(edited.text, edited.revision, who)))
+            case "policy/rollback":
+                seen = _read(exchange.body, Seen).revision
+                self._run(exchange, self._applied(self._policies.roll_back(seen, who)))
+            case "audit":
+                _read(exchange.body, Nothing)
+                self._begin(exchange, self._auditor, ("audit", "--json", "--journal", self._played), None)
+            case _:
+                raise BadRequest(f"There is nothing to be sent to {exchange.path[:200]}.", status=405)
+
+    @property
+    def _played(self) -> str:
+        if self._journal is None:
+            raise BadRequest("There is no journal to play; gateway.journal names a folder for one.", status=409)
+        return self._journal
+
+    def _begin(self, exchange: Exchange, worker: Worker, verb: tuple[str, ...], text: str | None) -> None:
+        exchange.respond(202, _JSON, msgspec.json.encode(worker.begin(verb, text)))
+
+    async def _applied(self, change: Coroutine[None, None, Applied]) -> bytes:
+        """It is seen through, whoever leaves meanwhile."""
+        applied = await asyncio.shield(change)
+        body = msgspec.json.encode(applied)
+        if applied.problems:
+            raise _Refused(body)
+        return body
+
+    def _answer(self, exchange: Exchange, ask: Callable[[], bytes], asker: ThreadPoolExecutor | None = None) -> None:
         """With what a question comes to, asked in the thread that may take a while."""
-        future = self._ask(ask)
+        future = self._ask(ask, asker)
         if future is None:
             raise BadRequest("Too many questions wait; ask again in a second.", status=503, headers=(_RETRY,))
         future.add_done_callback(lambda done: self._tell(exchange, done))
@@ -157,6 +231,8 @@ class Dashboard:
         error = done.exception()
         if error is None:
             exchange.respond(200, _JSON, done.result())
+        elif isinstance(error, _Refused):
+            exchange.respond(422, _JSON, error.body)
         elif isinstance(error, BadRequest):
             exchange.respond(error.status, (*_JSON, *error.headers), _error(error.status, error.message))
         else:
@@ -169,12 +245,12 @@ class Dashboard:
         future = self._ask(lambda: (figures.row(request_id), figures.segment_of(request_id)))
         return (None, None) if future is None else await future
 
-    def _ask(self, ask: Callable[[], _T]) -> "asyncio.Future[_T] | None":
+    def _ask(self, ask: Callable[[], _T], asker: ThreadPoolExecutor | None = None) -> "asyncio.Future[_T] | None":
         """Have something asked; None where too much waits."""
         if self._waiting >= WAITING_MAX:
             return None
         self._waiting += 1
-        future = asyncio.get_running_loop().run_in_executor(self._asker, ask)
+        future = asyncio.get_running_loop().run_in_executor(asker or self._asker, ask)
         future.add_done_callback(self._asked)
         return future
 
@@ -183,6 +259,34 @@ class Dashboard:
 
     def _crashed(self, error: Exception) -> None:
         self._log.event("error", "handler failed", error=type(error).__name__)
+
+
+class Edited(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A configuration as somebody has edited it, and of which revision; empty where that does not matter."""
+
+    text: str
+    revision: str = ""
+
+
+class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which revision somebody has before him."""
+
+    revision: str
+
+
+class _Refused(Exception):
+    """A change that is not in force, with what is wrong with it."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
+def _read(body: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UNREADABLE as error:
+        raise BadRequest(f"It cannot be read: {error}") from None
 
 
 def _error(status: int, message: str) -> bytes:

@@ -464,9 +464,15 @@ class Figures:
             models=tuple(words.get("model", ())[:VALUES_MAX]),
             endpoints=tuple(sorted(self._places().values(), key=lambda one: one.name)[:VALUES_MAX]),
             keys=tuple(words.get("key", ())[:VALUES_MAX]),
-            outcomes=OUTCOMES,
+            outcomes=tuple(name for name, count in zip(OUTCOMES, self._outcomes(), strict=True) if count),
             whys={why: WHY_TEXT[Why(why)] for why in words.get("why", ()) if why in WHY_TEXT},
         )
+
+    def _outcomes(self) -> list[int]:
+        """How many requests ended in each way."""
+        counted = ", ".join(f"sum({name})" for name in OUTCOMES)
+        found = self._db.execute(f"SELECT {counted} FROM sum WHERE step_s = ?", (HOUR_S,))  # noqa: S608
+        return [int(count or 0) for count in found.fetchone()]
 
     def _where(self, wanted: Wanted) -> tuple[str, list[object]]:
         terms, values = ["1"], list[object]()

@@ -16,7 +16,8 @@ from typing import BinaryIO, Final
 
 import msgspec
 
-from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Record, Segment
+from tidegate.core.classify import base_of
+from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Record, Request, Segment
 from tidegate.core.router import Router
 from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
@@ -29,6 +30,7 @@ STEP_BYTES: Final = 256 * 1024
 RUNS_MAX: Final = 8
 # How often it looks for more: twice for each time at which pages are told.
 LOOK_S: Final = 0.5
+SAMPLES_MAX: Final = 64  # classes and models are configured, and few
 BUDGETS_MAX: Final = 64  # those of all first, by name; keys may have hundreds
 
 Run = tuple[str, int]
@@ -36,11 +38,15 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What the journal's end has come to: the settings, the router's snapshot, and when that was."""
+    """What the journal's end has come to: the settings, the router's snapshot, and when that was.
+
+    `samples` are the latest of the requests of each class and model, those that are most common first.
+    """
 
     segment: Segment
     state: msgspec.Raw
     at_s: float
+    samples: tuple[Request, ...]
 
 
 class Budget(Record, frozen=True, kw_only=True):
@@ -81,6 +87,8 @@ class Follower:
         self._index = index
         self._tails: dict[Run, _Tail] = {}
         self._newest: _Tail | None = None
+        # By class and model: how many came, and the last of them.
+        self._samples: dict[tuple[str, str], tuple[int, Request]] = {}
         # Segments that had nothing more to tell at this size.
         self._told: dict[str, int] = {}
         self._decoder = msgspec.json.Decoder(Line)
@@ -98,7 +106,14 @@ class Follower:
             tail = self._newest
             if tail is None or tail.segment is None or tail.rows.router is None:
                 return None
-            return Known(tail.segment, tail.rows.router.snapshot(), tail.at_s)
+            samples = sorted(self._samples.values(), key=lambda one: (-one[0], one[1].klass, one[1].model))
+            state = tail.rows.router.snapshot()
+            return Known(tail.segment, state, tail.at_s, tuple(request for _, request in samples))
+
+    def quantile(self) -> float | None:
+        """Which quantile of first tokens is promised by the run that wrote last."""
+        tail = self._newest
+        return None if tail is None or tail.segment is None else tail.segment.policy.quantile
 
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets of the run that wrote last."""
@@ -131,6 +146,9 @@ class Follower:
         for path, status in found.items():
             size = status.st_size
             read_bytes, over = self._index.read_bytes(path.name)
+            if self._told.get(path.name) == size:
+                # The rest of it is no line yet, or never will be.
+                read_bytes = size
             total, read = total + size, read + min(size, read_bytes)
             if more or self._told.get(path.name) == size:
                 continue
@@ -210,7 +228,9 @@ class Follower:
         found = tail.rows.feed(line)
         if fresh:
             rows += found
-        if isinstance(fact, Segment):
+        if isinstance(fact, Request):
+            self._sample(fact)
+        elif isinstance(fact, Segment):
             tail.segment = fact
             for endpoint in fact.endpoints:
                 self._index.place(_place(endpoint))
@@ -218,6 +238,13 @@ class Follower:
         if self._newest is None or tail.at_s >= self._newest.at_s:
             self._newest = tail
             self.last_s = tail.at_s
+
+    def _sample(self, request: Request) -> None:
+        kind = base_of(request.klass), request.model
+        if len(self._samples) >= SAMPLES_MAX and kind not in self._samples:
+            return
+        count, _ = self._samples.get(kind, (0, None))
+        self._samples[kind] = count + 1, request
 
 
 def _prices(router: Router, at_s: float) -> Iterator[Price]:

@@ -40,6 +40,7 @@ class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
     last_s: float | None
     rows: int
     under_way: int
+    quantile: float | None
     today: Totals
     window: Totals
     classes: tuple[ClassTotals, ...]
@@ -118,6 +119,7 @@ class Queries:
             last_s=extent.last_s,
             rows=extent.rows,
             under_way=follower.under_way,
+            quantile=follower.quantile(),
             today=figures.totals(Window.today(now_s)),
             window=figures.totals(window),
             classes=figures.classes(window),

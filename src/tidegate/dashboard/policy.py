@@ -1,0 +1,203 @@
+"""The configuration as operators edit it: read, checked, put in force through the gateway's reload, and taken back.
+
+What was in force before is kept beside the file, so that there is always one way back.
+"""
+
+import asyncio
+import os
+import re
+import tomllib
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tidegate.config.diff import Change, diff
+from tidegate.config.load import FILE_BYTES_MAX, load, parse, read
+from tidegate.config.problem import ConfigError, Problem
+from tidegate.core.model import Record
+from tidegate.dashboard.parent import Parent
+from tidegate.wire.errors import BadRequest
+
+POLICY: Final = ("policy", "class", "rule")
+"""The tables that a preview can try."""
+_HEADER = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_-]+)")
+_BEFORE: Final = ".before"
+
+
+class Good(Record, frozen=True, kw_only=True):
+    """What was in force before the last change from here, and since when it is not."""
+
+    at_s: float
+    revision: str
+
+
+class Told(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """The file as it is. `applies`: a gateway is there to put another in force."""
+
+    file: str | None
+    text: str
+    revision: str
+    applies: bool
+    last_good: Good | None
+
+
+class Checked(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What is wrong with a text, and what it would change."""
+
+    problems: tuple[Problem, ...]
+    changes: tuple[Change, ...]
+
+
+class Applied(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """What came of it; with `problems` all is as it was. `revision` is that of the file now."""
+
+    applied: bool
+    changes: tuple[Any, ...]
+    problems: tuple[Any, ...]
+    revision: str
+
+
+class _Outcome(msgspec.Struct):
+    """As much of a reload's outcome as is told on."""
+
+    applied: bool
+    changes: tuple[Any, ...] = ()
+    problems: tuple[Any, ...] = ()
+
+
+class Policies:
+    """The one configuration, in `file`; None where none is known."""
+
+    def __init__(self, file: Path | None, parent: Parent | None) -> None:
+        self._file = None if file is None else file.resolve()
+        self._parent = parent
+        self._lock = asyncio.Lock()
+
+    def told(self) -> Told:
+        """As it is. Raises BadRequest."""
+        file = self._file
+        if file is None or not file.is_file():
+            return Told(file=None, text="", revision="", applies=False, last_good=None)
+        text, good = self._text(), None
+        with suppress(OSError):
+            before = self._before.read_text()
+            good = Good(at_s=self._before.stat().st_mtime, revision=revision(before))
+        applies = self._parent is not None
+        return Told(file=str(file), text=text, revision=revision(text), applies=applies, last_good=good)
+
+    def check(self, text: str) -> Checked:
+        """Against the file. Raises BadRequest where there is none."""
+        file = self._known
+        try:
+            wanted = parse(_sized(text), str(file))
+        except ConfigError as error:
+            return Checked(problems=tuple(error.problems), changes=())
+        try:
+            return Checked(problems=(), changes=diff(load(file), wanted))
+        except ConfigError:  # the file is broken just now: what it would change of that nobody can say
+            return Checked(problems=(), changes=())
+
+    async def apply(self, text: str, seen: str, who: str) -> Applied:
+        """Put it in force in place of the revision that was `seen`. Raises BadRequest."""
+        return await self._change(text, seen, who, "policy applied")
+
+    async def roll_back(self, seen: str, who: str) -> Applied:
+        """Put in force again what was before the last change. Raises BadRequest."""
+        try:
+            text = (await asyncio.to_thread(self._before.read_text))[:FILE_BYTES_MAX]
+        except OSError:
+            raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
+        return await self._change(text, seen, who, "policy rolled back")
+
+    async def _change(self, text: str, seen: str, who: str, what: str) -> Applied:
+        parent = self._parent
+        if parent is None:
+            raise BadRequest("No gateway is beside this dashboard: there is nothing to put in force.", status=409)
+        if self._lock.locked():
+            raise BadRequest("A change is under way; look again when it is done.", status=409)
+        async with self._lock:
+            before = await asyncio.to_thread(self._text)
+            if revision(before) != seen:
+                raise BadRequest("The file has been changed meanwhile; look at it again.", status=409)
+            checked = await asyncio.to_thread(self.check, text)
+            if checked.problems:
+                return Applied(applied=False, changes=(), problems=checked.problems, revision=seen)
+            try:
+                await asyncio.to_thread(self._replace, self._before, before)
+                await asyncio.to_thread(self._replace, self._known, text)
+            except OSError as error:
+                raise BadRequest(f"{self._known} cannot be written: {error.strerror}.", status=409) from None
+            try:
+                outcome = msgspec.json.decode(await parent.wish(who, what), type=_Outcome)
+            except TimeoutError:
+                outcome = _Outcome(False, problems=(_silent(self._known),))
+            if outcome.problems:
+                await asyncio.to_thread(self._replace, self._known, before)
+            now = revision(before if outcome.problems else text)
+            return Applied(applied=outcome.applied, changes=outcome.changes, problems=outcome.problems, revision=now)
+
+    @property
+    def _known(self) -> Path:
+        if self._file is None:
+            raise BadRequest("No configuration is known here; --config names one.", status=404)
+        return self._file
+
+    @property
+    def _before(self) -> Path:
+        return self._known.with_name(self._known.name + _BEFORE)
+
+    def _text(self) -> str:
+        try:
+            return read(str(self._known))
+        except ConfigError as error:
+            raise BadRequest(error.problems[0].message, status=409) from None
+
+    def _replace(self, file: Path, text: str) -> None:
+        """All of it or nothing, and readable by whom the configuration is readable."""
+        new = file.with_name(file.name + ".new")
+        mode = self._known.stat().st_mode & 0o777
+        new.unlink(missing_ok=True)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(file)
+
+
+def revision(text: str) -> str:
+    """What tells one text from another."""
+    return blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def policy_of(text: str) -> str:
+    """The tables of a configuration that a preview can try, as they are written. Raises BadRequest."""
+    kept, on = [], False
+    for line in _sized(text).splitlines(keepends=True):
+        if (header := _HEADER.match(line)) is not None:
+            on = header[1] in POLICY
+        if on:
+            kept.append(line)
+    found = "".join(kept)
+    try:
+        whole = tomllib.loads(text)
+        if tomllib.loads(found) == {name: table for name, table in whole.items() if name in POLICY}:
+            return found
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"This is no TOML: {error}") from None
+    raise BadRequest("To be previewed, [policy], [class.NAME] and [[rule]] have to be written as tables.")
+
+
+def _sized(text: str) -> str:
+    if len(text) > FILE_BYTES_MAX:
+        raise BadRequest("It is larger than 1 MiB; a configuration has a few KiB.", status=413)
+    return text
+
+
+def _silent(file: Path) -> Problem:
+    return Problem(
+        file=str(file), path="", message="the gateway has not said what came of it", remedy="look at its log"
+    )

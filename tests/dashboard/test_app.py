@@ -1,0 +1,220 @@
+"""The dashboard over the wire: questions and answers, pages and their rules, streams, and who is not answered."""
+
+import asyncio
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.dashboard.harness import ALL_MINUTES, events, folded, shown
+from tests.gateway.harness import wire
+from tests.http.harness import client
+from tidegate.cli.main import main
+from tidegate.core.why import WHY_TEXT
+from tidegate.dashboard import follow
+from tidegate.dashboard.app import WAITING_MAX
+from tidegate.dashboard.live import STREAMS_MAX
+from tidegate.telemetry.segments import segments
+
+STYLE = "body { color: black }\n" * 200
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    folder = tmp_path / "pages"
+    (folder / "assets" / "vendor").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html><title>here</title>")
+    (folder / "login.html").write_text("<!doctype html><title>who</title>")
+    (folder / "assets" / "a.css").write_text(STYLE)
+    (folder / "assets" / "vendor" / "f.woff2").write_bytes(b"font")
+    (folder / "assets" / "x.exe").write_bytes(b"no")
+    (tmp_path / "secret.css").write_text("secret")
+    return folder
+
+
+async def test_every_question_is_answered_of_a_journal(journal: Path) -> None:
+    rows = folded(journal)
+    async with shown(journal) as page:
+        summary = await page.ask("summary", minutes=ALL_MINUTES)
+        assert (summary["mode"], summary["journal"], summary["rows"]) == ("journal", True, len(rows))
+        assert summary["window"]["requests"] == len(rows)
+        assert sum(one["requests"] for one in summary["classes"]) == len(rows)
+        assert {one["tier"] for one in (await page.ask("flow", minutes=600))["flows"]} == {"local", "remote"}
+        assert len((await page.ask("series", minutes=60, step=5))["points"]) == 13
+        found = await page.ask("endpoints", minutes=600)
+        assert {one["name"]: one["state"]["up"] for one in found["endpoints"]} == {"laptop": True, "cloud": True}
+        assert (await page.ask("reasons")) == {why.value: text for why, text in WHY_TEXT.items()}
+        values = await page.ask("values")
+        assert values["outcomes"] == ["ok"]
+        assert "worth_the_price" in values["whys"]
+        one = (await page.ask("requests", q="people-1", limit=1))["rows"][0]
+        assert one["id"].startswith("people-1")
+        assert one["why_text"] == WHY_TEXT[one["why"]]
+
+
+async def test_the_break_even_is_that_of_the_requests_that_came(journal: Path) -> None:
+    async with shown(journal) as page:
+        found = await page.ask("surface")
+        assert (found["class"], found["model"], found["endpoint"]) == ("interactive", "assistant", "laptop")
+        assert len(found["cells"]) == len(found["in_flight"])
+        assert {len(line) for line in found["cells"]} == {len(found["prompt_tokens"])}
+        tiers = {cell["tier"] for line in found["cells"] for cell in line}
+        assert {"local", "remote"} <= tiers
+        assert all(0.0 <= cell["sure"] <= 1.0 for line in found["cells"] for cell in line)
+        batch = await page.ask("surface", **{"class": "batch", "endpoint": "laptop"})
+        assert (batch["class"], batch["e2e_s"]) == ("batch", 300.0)
+        for query in ("class=nobody", "endpoint=nowhere"):
+            assert (await page.get(f"/api/dashboard/surface?{query}")).status == 404
+
+
+async def test_a_decision_is_explained_wherever_it_is_asked_for(journal: Path) -> None:
+    async with shown(journal) as page:
+        for path in ("/api/dashboard/decisions/people-19", "/api/decisions/people%2D19"):
+            found = (await page.get(path)).json
+            assert found["row"]["id"] == "people-19"
+            assert found["explained"][0]["decision"]["why"] == found["row"]["why"]
+            assert found["explained"][-1]["flips"]
+        for path in ("/api/decisions/nobody", "/api/decisions/--help", "/api/decisions/"):
+            answer = await page.get(path)
+            assert answer.status == 404
+            assert answer.error["message"]
+
+
+async def test_what_cannot_be_asked_is_said_and_what_is_not_there_is_not(journal: Path) -> None:
+    async with shown(journal) as page:
+        for query, status in (
+            ("summary?minutes=0", 400),
+            ("summary?minutes=x", 400),
+            ("summary?minutes=1&minutes=2", 400),
+            ("summary?more=1", 400),
+            ("requests?outcome=bad", 400),
+            ("requests?before=1-99999999999999999999999", 400),
+            ("nothing", 404),
+            ("live?minutes=-1", 400),
+        ):
+            answer = await page.get(f"/api/dashboard/{query}")
+            assert answer.status == status, query
+            assert answer.error["message"]
+        assert (await page.send("DELETE", "/api/dashboard/summary", b"")).status == 405
+
+
+async def test_pages_are_served_with_rules_that_let_no_script_in(journal: Path, pages: Path) -> None:
+    async with shown(journal, pages=pages) as page:
+        front = await page.get("/")
+        assert front.body.startswith(b"<!doctype html><title>here")
+        rules = dict(part.strip().partition(" ")[::2] for part in front.header("content-security-policy").split(";"))
+        assert rules["default-src"] == "'self'"
+        assert rules["frame-ancestors"] == "'none'"
+        assert "unsafe" not in front.header("content-security-policy")
+        assert front.header("x-content-type-options") == "nosniff"
+        assert front.header("content-type") == "text/html; charset=utf-8"
+        assert (await page.get("/login")).status == 200
+        assert (await page.get("/assets/vendor/f.woff2")).header("content-type") == "font/woff2"
+        told = await page.get("/api/dashboard/reasons")
+        assert told.header("content-security-policy") == front.header("content-security-policy")
+        assert told.header("cache-control") == "no-store"
+
+
+async def test_a_page_that_has_not_changed_is_not_sent_again(journal: Path, pages: Path) -> None:
+    async with shown(journal, pages=pages) as page:
+        first = await page.get("/assets/a.css", accept_encoding="gzip, br")
+        assert first.header("content-encoding") == "gzip"
+        assert gzip.decompress(first.body).decode() == STYLE
+        assert (await page.get("/assets/a.css")).body.decode() == STYLE
+        again = await page.get("/assets/a.css", if_none_match=first.header("etag"))
+        assert (again.status, again.body) == (304, b"")
+        (pages / "assets" / "a.css").write_text("p {}")
+        changed = await page.get("/assets/a.css", if_none_match=first.header("etag"))
+        assert (changed.status, changed.body) == (200, b"p {}")
+
+
+async def test_nothing_but_pages_is_served_from_the_disk(journal: Path, pages: Path) -> None:
+    async with shown(journal, pages=pages) as page:
+        for path in (
+            "/assets/../../secret.css",
+            "/assets/%2e%2e/%2e%2e/secret.css",
+            "/assets//etc/passwd",
+            "/assets/.hidden.css",
+            "/assets/x.exe",
+            "/assets/",
+            "/assets/vendor",
+            "/index.html",
+            "/secret.css",
+        ):
+            assert (await page.get(path)).status == 404, path
+
+
+async def test_a_stranger_is_not_answered(journal: Path, pages: Path) -> None:
+    async with shown(journal, pages=pages) as page:
+        own = f"http://127.0.0.1:{page.port}"
+        for path in ("/", "/api/dashboard/summary", "/assets/a.css"):
+            raw = f"GET {path} HTTP/1.1\r\nhost: evil.example\r\n\r\n".encode()
+            async with client(page.port) as (reader, writer):
+                writer.write(raw)
+                assert (await reader.readline()).split()[1] == b"403"
+            assert (await page.get(path, origin="https://evil.example")).status == 403
+            raw = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{page.port}\r\norigin: {own}\r\n\r\n".encode()
+            async with client(page.port) as (reader, writer):
+                writer.write(raw)
+                assert (await reader.readline()).split()[1] == b"200"
+
+
+async def test_an_open_page_is_told_what_comes(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)  # its gateway is there
+    path = segments(journal)[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    async with shown(journal) as page, client(page.port) as (reader, writer):
+        writer.write(wire("GET", f"/api/dashboard/live?minutes={ALL_MINUTES}"))
+        seen = b""
+        while not events(seen):
+            seen += await reader.read(1 << 20)
+        first = events(seen)[0]
+        assert len(first["newest"]) == 20
+        with path.open("ab") as file:
+            file.write(whole[len(whole) // 2 :])
+        while events(seen)[-1]["summary"]["rows"] < 125:
+            seen += await reader.read(1 << 20)
+        rows = [one["summary"]["rows"] for one in events(seen)]
+        assert rows == sorted(rows)
+        assert events(seen)[-1]["newest"]
+
+
+async def test_there_are_so_many_streams_and_no_more(journal: Path) -> None:
+    async with shown(journal) as page:
+        for _ in range(2):  # who has left makes room
+            async with asyncio.TaskGroup() as group:
+                opened = [
+                    group.create_task(asyncio.open_connection("127.0.0.1", page.port)) for _ in range(STREAMS_MAX)
+                ]
+            streams = [task.result() for task in opened]
+            for reader, writer in streams:
+                writer.write(wire("GET", "/api/dashboard/live"))
+                assert b" 200 " in await reader.readline()
+            answer = await page.get("/api/dashboard/live")
+            assert (answer.status, answer.header("retry-after")) == (503, "5")
+            for _, writer in streams:
+                writer.close()
+                await writer.wait_closed()
+            while (await page.send("HEAD", "/api/dashboard/live", b"")).status == 503:
+                pass
+
+
+async def test_too_many_questions_at_once_are_told_to_come_again(journal: Path) -> None:
+    async with shown(journal) as page:
+        count = WAITING_MAX + 30
+        answers = await asyncio.gather(*(page.get("/api/dashboard/series?minutes=44640") for _ in range(count)))
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 1
+
+
+def test_a_dashboard_that_others_could_reach_is_not_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for listen, status, said in (
+        ("0.0.0.0:0", 2, "gateway.admin_key"),
+        ("8403", 2, "a port is missing"),
+        ("127.0.0.1:0", 1, "there is no such folder"),
+    ):
+        folder = str(tmp_path / "none")
+        assert main(["dashboard", "--journal", folder, "--listen", listen]) == status
+        assert said in capsys.readouterr().err

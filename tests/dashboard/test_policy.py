@@ -1,0 +1,150 @@
+"""Policies on pages: read, checked, previewed, put in force through the gateway, and taken back."""
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dashboard.harness import Shown, shown
+from tests.gateway.harness import Answer, House, house, wire
+from tests.http.harness import eventually
+from tidegate.dashboard.policy import POLICY, policy_of
+from tidegate.wire.board import DASHBOARD
+from tidegate.wire.errors import BadRequest
+
+SCENARIO = Path(__file__).parents[2] / "examples" / "laptop.toml"
+OURS = {DASHBOARD.decode().replace("-", "_"): "1", "content_type": "application/json"}
+
+
+async def told(page: Shown, name: str, body: object, **headers: str) -> Answer:
+    sent = json.dumps(body).encode()
+    return await page.send("POST", f"/api/dashboard/{name}", sent, **(OURS | headers))
+
+
+async def asked(home: House, method: str, name: str, body: object = None) -> Answer:
+    headers = [(key.replace("_", "-"), value) for key, value in OURS.items()]
+    raw = b"" if body is None else json.dumps(body).encode()
+    return await home.send(wire(method, f"/api/dashboard/{name}", raw, headers), port=home.admin_port)
+
+
+async def policy(home: House) -> Any:
+    board = home.gateway.board
+    assert board is not None
+    await eventually(lambda: board.is_up)
+    return (await asked(home, "GET", "policy")).json
+
+
+async def test_a_policy_is_put_in_force_and_taken_back_and_both_are_written_down(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        seen = await policy(home)
+        assert seen["applies"]
+        assert seen["last_good"] is None
+        assert seen["text"] == (tmp_path / "tidegate.toml").read_text()
+        text = seen["text"].replace("[policy]\n", "[policy]\nattempts_max = 2\n")
+        checked = (await asked(home, "POST", "policy/check", {"text": text})).json
+        assert checked["problems"] == []
+        change = {"path": "policy.attempts_max", "before": 3, "after": 2, "at_restart": False}
+        assert checked["changes"] == [change]
+        applied = await asked(home, "POST", "policy/apply", {"text": text, "revision": seen["revision"]})
+        assert applied.status == 200, applied.body
+        assert applied.json["applied"]
+        assert applied.json["changes"] == [change]
+        assert home.gateway.router.policy.attempts_max == 2
+        now = await policy(home)
+        assert (now["text"], now["revision"]) == (text, applied.json["revision"])
+        assert now["last_good"]["revision"] == seen["revision"]
+        back = await asked(home, "POST", "policy/rollback", {"revision": now["revision"]})
+        assert back.json["revision"] == seen["revision"]
+        assert home.gateway.router.policy.attempts_max == 3
+        assert (tmp_path / "tidegate.toml").read_text() == seen["text"]
+        changes = (await asked(home, "GET", "changes?limit=5")).json["changes"]
+        assert [one["what"] for one in changes] == ["policy rolled back", "policy applied"]
+        assert changes[1]["changes"] == [{"path": "policy.attempts_max", "before": 3, "after": 2}]
+        assert changes[1]["who"].startswith("anybody at 127.0.0.1")
+
+
+async def test_what_is_wrong_is_said_and_what_was_in_force_still_is(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        seen = await policy(home)
+        wrong = seen["text"].replace("[policy]\n", "[policy]\nattempts_max = 99\n")
+        checked = (await asked(home, "POST", "policy/check", {"text": wrong})).json
+        assert [problem["path"] for problem in checked["problems"]] == ["policy.attempts_max"]
+        refused = await asked(home, "POST", "policy/apply", {"text": wrong, "revision": seen["revision"]})
+        assert (refused.status, refused.json["applied"]) == (422, False)
+        assert refused.json["problems"]
+        stale = await asked(home, "POST", "policy/apply", {"text": seen["text"], "revision": "0" * 24})
+        assert stale.status == 409
+        assert (await asked(home, "POST", "policy/rollback", {"revision": seen["revision"]})).status == 409
+        assert (tmp_path / "tidegate.toml").read_text() == seen["text"]
+        assert home.gateway.router.policy.attempts_max == 3
+
+
+async def test_a_dashboard_that_stands_alone_checks_and_changes_nothing(journal: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(
+        "[site.home]\nlocal = true\n[endpoint.a]\nsite = 'home'\nengine = 'fake'\nurl = 'http://127.0.0.1:1'\n"
+    )
+    async with shown(journal, config=file) as page:
+        seen = (await page.get("/api/dashboard/policy")).json
+        assert (seen["file"], seen["applies"]) == (str(file.resolve()), False)
+        checked = (await told(page, "policy/check", {"text": seen["text"] + "bad = 1\n"})).json
+        assert checked["problems"]
+        assert (await told(page, "policy/apply", {"text": "", "revision": seen["revision"]})).status == 409
+    async with shown(journal) as page:
+        seen = (await page.get("/api/dashboard/policy")).json
+        assert (seen["file"], seen["text"], seen["applies"]) == (None, "", False)
+        assert (await told(page, "policy/check", {"text": ""})).status == 404
+
+
+async def test_a_preview_plays_the_policy_of_the_text_on_the_journal(journal: Path) -> None:
+    async with shown(journal) as page:
+        assert (await page.ask("policy/preview"))["state"] == "none"
+        text = "[gateway]\nlisten = '127.0.0.1:1'\n[policy]\nattempts_max = 1\n"
+        begun = await told(page, "policy/preview", {"text": text})
+        assert (begun.status, begun.json["state"]) == (202, "running")
+        assert (await told(page, "policy/preview", {"text": text})).status == 409
+        while (job := await page.ask("policy/preview"))["state"] == "running":
+            pass
+        assert job["state"] == "done", job["problem"]
+        assert job["result"]["preview"]["after"]["requests"] == 125
+        assert job["ended_s"] >= job["began_s"]
+
+
+async def test_an_audit_is_run_on_demand(journal: Path) -> None:
+    pytest.importorskip("scipy")
+    async with shown(journal) as page:
+        assert (await told(page, "audit", {})).status == 202
+        while (job := await page.ask("audit"))["state"] == "running":
+            pass
+        assert job["state"] == "done", job["problem"]
+        assert job["result"]["requests"] == 125
+
+
+async def test_nothing_is_changed_by_what_a_page_of_others_can_send(journal: Path) -> None:
+    async with shown(journal) as page:
+        body = b'{"text": ""}'
+        for headers in ({}, {"content_type": "text/plain"}, OURS | {"content_type": "text/plain"}):
+            answer = await page.send("POST", "/api/dashboard/policy/check", body, **headers)
+            assert answer.status in (403, 415)
+        assert (await told(page, "policy/check", {"text": ""}, origin="https://evil.example")).status == 403
+        for name, sent, status in (
+            ("policy/check", {"no": 1}, 400),
+            ("policy/apply", {"revision": "x"}, 400),
+            ("audit", {"more": 1}, 400),
+            ("nothing", {}, 405),
+        ):
+            assert (await told(page, name, sent)).status == status
+
+
+def test_the_policy_of_a_configuration_is_what_stands_in_its_tables() -> None:
+    text = SCENARIO.read_text() + (
+        "\n[class.chat] # mine\nworth_usd = 0.5\n[[rule]]\nname = 'r'\nwhen = '''\nprompt_tokens > 5'''\nto = ['cloud']\n"
+        "[budget]\nusd_per_day = 5\n"
+    )
+    whole = tomllib.loads(text)
+    assert tomllib.loads(policy_of(text)) == {name: table for name, table in whole.items() if name in POLICY}
+    for wrong in ("policy.seed = 1\n", "[policy\n", "[policy]\nx = '''\n[site.a]\n'''\n"):
+        with pytest.raises(BadRequest):
+            policy_of(wrong)
