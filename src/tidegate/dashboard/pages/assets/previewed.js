@@ -18,7 +18,7 @@ export function previewed(result) {
     ]),
     h("p", { class: "soft small" }, `On the journal from ${moment(preview.start_s)} to ${moment(preview.end_s)}. With the policy that was in force, the simulation is off by ${points(preview.backtest.kept)} of promises kept and ${percent(preview.backtest.usd)} of dollars.`),
     table(
-      ["", ["Requests", "num"], ["Kept", "num"], ["Served", "num"], ["Away", "num"], ["Per thousand", "num"], ["First token p50", "num"], ["p95", "num"]],
+      ["Policy", ["Requests", "num"], ["Kept", "num"], ["Served", "num"], ["Away", "num"], ["Per thousand", "num"], ["First token p50", "num"], ["p95", "num"]],
       [outcome("As it was", preview.real), outcome("The same, simulated", preview.before), outcome("With this policy", preview.after)],
       "Preview",
     ),

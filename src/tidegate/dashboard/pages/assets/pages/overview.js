@@ -133,7 +133,7 @@ function drawClasses(place, summary) {
     usd(one.saved_usd),
     share(one.coverage),
   ]);
-  fill(place, table(["Class", ["Requests", "num"], ["Promises kept", "num"], ["Kept local", "num"], ["Spent", "num"], ["Saved", "num"], [summary.window.quantile === null ? "Within bound" : `Within ${share(summary.window.quantile)} bound`, "num"]], rows, "Promises, by class"));
+  fill(place, table(["Class", ["Requests", "num"], ["Promises kept", "num"], ["Kept local", "num"], ["Spent", "num"], ["Saved", "num"], [summary.quantile === null ? "Within bound" : `Within ${share(summary.quantile)} bound`, "num"]], rows, "Promises, by class"));
 }
 
 // --- where it goes ---------------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ function draw(body, policy, signal) {
   };
   const rollback = async () => {
     if (!(await confirmed(dialog, "Take back the last change?", h("p", {}, `The configuration of ${moment(state.last_good.at_s)} is put in force again.`), "Roll back"))) return;
-    const done = await during(() => post("policy/rollback", { revision: state.last_good.revision }, signal));
+    const done = await during(() => post("policy/rollback", { revision: state.revision }, signal));
     if (done) await applied(done, "It was taken back.");
   };
   const applied = async (done, text) => {
@@ -126,7 +126,7 @@ function problemsOf(problems) {
 /** Settings as they were and as they would be; nothing where none differ. */
 export function changesOf(changes) {
   if (!changes?.length) return null;
-  return table(["Setting", "Before", "After", ""], changes.map((one) => [h("code", {}, one.path), plainly(one.before), plainly(one.after), one.at_restart ? h("span", { class: "tag" }, "at restart") : ""]), "Changes");
+  return table(["Setting", "Before", "After", "In force"], changes.map((one) => [h("code", {}, one.path), plainly(one.before), plainly(one.after), one.at_restart ? "at restart" : "at once"]), "Changes");
 }
 
 const plainly = (value) => (value === null || value === undefined ? "–" : typeof value === "string" ? value : JSON.stringify(value));

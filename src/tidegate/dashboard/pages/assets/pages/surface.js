@@ -26,11 +26,12 @@ export function show(main, parameters, signal) {
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Break-even"), h("p", { class: "soft" }, "Which side the real router would choose now, for requests like those of a class: each field is a decision of its own, with all that has been learned."))),
     body,
   );
-  load(body, (ended) => get("surface", asked, ended), (found) => draw(body, found, asked, signal), signal);
+  const ask = (ended) => get("surface", asked, ended).catch((error) => (error.status === 404 ? null : Promise.reject(error)));
+  load(body, ask, (found) => draw(body, found, asked, signal), signal);
 }
 
 function draw(body, found, asked, signal) {
-  if (!found.cells?.length || !found.prompt_tokens?.length) {
+  if (found === null) {
     fill(body, h("section", { class: "card" }, empty("Nothing can be decided yet", "It takes an endpoint of your own, and one request at least.")));
     return;
   }
