@@ -168,7 +168,7 @@ def test_names_from_clients_are_text_and_never_markup(browser: Browser, mixed: P
 def test_a_dashboard_that_is_gone_is_said_to_be_and_found_again(browser: Browser, mixed: Path) -> None:
     with dashboard(mixed) as at:
         page = Looked(browser).at(f"{at}/")
-        expect(page.locator("#state")).to_have_text("Following a journal")
+        expect(page.locator("#state")).to_have_text("Journal")
     expect(page.locator("#state")).to_have_text("Dashboard gone; trying again", timeout=PATIENT_MS)
     page.get_by_role("link", name="Endpoints").click()
     expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer. Trying again in 3 s.")
@@ -183,7 +183,7 @@ def test_what_a_journal_gains_is_shown_by_itself(browser: Browser, mixed: Path, 
     growing.write_bytes(b"".join(lines[: len(lines) // 2]))
     with dashboard(tmp_path) as at:
         page = Looked(browser).at(f"{at}/")
-        expect(page.locator("#state")).to_have_text("Following a journal")
+        expect(page.locator("#state")).to_have_text("Journal")
         expect(page.get_by_role("link", name="people-99")).to_have_count(0)
         with growing.open("ab") as file:
             file.write(b"".join(lines[len(lines) // 2 :]))

@@ -19,16 +19,6 @@ pytestmark = [
 FOLDER = Path("docs/images/dashboard")
 SCENARIO = Path("scenarios/rack-and-burst.toml")
 TALL_MAX = 2000
-PAGES = {
-    "overview": "/#/overview?minutes=15",
-    "requests": "/#/requests?tier=remote",
-    "decision": "",
-    "endpoints": "/#/endpoints",
-    "break-even": "/#/surface",
-    "policy": "/#/policy",
-    "audit": "/#/audit",
-    "login": "/login",
-}
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +31,31 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield at
 
 
-def test_pictures_of_every_page(browser: Browser, busy: str) -> None:
+def test_pictures_of_every_page(browser: Browser, busy: str, address: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    page = Looked(browser).at(f"{busy}/#/requests?tier=remote&why=worth_the_price")
-    decision = page.locator("tbody a").first.get_attribute("href")
-    page.goto(f"{busy}/#/audit")
+    page = Looked(browser).at(f"{address}/#/audit")
     page.get_by_role("button", name="Audit now").click()
+    page = Looked(browser).at(f"{busy}/#/requests?tier=remote&why=worth_the_price")
+    pages = {
+        "overview": f"{busy}/#/overview?minutes=15",
+        "requests": f"{busy}/#/requests",
+        "decision": f"{busy}/{page.locator('tbody a').first.get_attribute('href')}",
+        "endpoints": f"{busy}/#/endpoints",
+        "break-even": f"{busy}/#/surface",
+        "login": f"{busy}/login",
+    }
+    pictures(browser, pages)
+    page = Looked(browser).at(f"{address}/#/audit")
     expect(page.get_by_text("Other rules, on the same requests")).to_be_visible(timeout=10 * PATIENT_MS)
+    pictures(browser, {"audit": f"{address}/#/audit"})
+
+
+def pictures(browser: Browser, pages: dict[str, str]) -> None:
     for scheme in ("light", "dark"):
         for kind, wide in (("desk", 1280), ("phone", 360)):
             looked = Looked(browser, wide=wide, scheme=scheme)
-            for name, path in PAGES.items():
-                page = looked.at(busy + (path or f"/{decision}"))
+            for name, at in pages.items():
+                page = looked.at(at)
                 tall = page.evaluate("document.documentElement.scrollHeight")
                 page.set_viewport_size({"width": wide, "height": min(TALL_MAX, max(640, tall))})
                 expect(page.locator(".chart:visible:not(:has(canvas))")).to_have_count(0)

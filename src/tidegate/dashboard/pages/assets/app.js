@@ -22,7 +22,7 @@ const PAGES = {
 };
 const STATES = {
   gateway: { live: "Live", gone: "Gateway gone; trying again", off: "" },
-  journal: { live: "Following a journal", gone: "Dashboard gone; trying again", off: "" },
+  journal: { live: "Journal", gone: "Dashboard gone; trying again", off: "" },
 };
 
 const main = document.getElementById("main");

@@ -25,5 +25,5 @@ export function table(columns, rows, caption = "") {
 
 /** What may be wider than the page. */
 export function scroll(label, ...children) {
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label || "Table" }, children);
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label || "Table" }, children);
 }

@@ -197,7 +197,9 @@ function flowOption(flows, colour, compact) {
         nodeWidth: 9, nodeGap: 16, draggable: false, layoutIterations: 48,
         emphasis: { focus: "adjacency" },
         label: {
-          color: colour("ink"), fontSize: compact ? 12 : 13, fontWeight: 500, distance: 9, textBorderWidth: 0,
+          color: colour("ink"), fontSize: compact ? 12 : 13, fontWeight: 500, distance: 9,
+          // On a phone names stand on what flows.
+          textBorderColor: colour("card"), textBorderWidth: compact ? 2 : 0,
           width: compact ? 130 : 140, overflow: "truncate", formatter: (at) => at.data.shown,
         },
         itemStyle: { borderWidth: 0, borderRadius: 3 },
