@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-prefill bench-prefill_holdout bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-handover bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit bench-courier clean
+.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-prefill bench-prefill_holdout bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-handover bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit bench-courier bench-dashboard clean
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -170,6 +170,9 @@ bench-overload: $(COMPILED)/.built ## three times as much as an engine can do, f
 
 bench-overload_holdout: $(COMPILED)/.built ## the same with seeds that nothing was tuned on
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.overload --holdout
+
+bench-dashboard: $(VENV)/.dev ## how quickly the dashboard answers of a million requests, and what it takes to index them: a quarter of an hour
+	$(BIN)/python -m bench.dashboard
 
 bench-courier: $(VENV)/.dev ## how quick couriers are beside iperf3, and a thousand spoilt blobs before a real engine: five minutes; needs iperf3 and root
 	$(BIN)/python -m bench.courier

@@ -5,6 +5,9 @@
 A simulated quarter of an hour, again and again, each time as a segment of its own with its times and ids moved on: what
 is measured is how large the index is, what a request costs until it is in it, and how long each question takes that
 pages ask, on a machine that may do other things (medians, and CPU seconds where there are any).
+
+With `--folded`, so many requests are read from such a journal, and the rest are put into the index as the rows that
+they would come to.
 """
 
 import argparse
@@ -17,11 +20,14 @@ from time import perf_counter, process_time
 
 from bench.record import record
 from tidegate.cli.main import main as tidegate
+from tidegate.core.model import replace
+from tidegate.core.rows import Rows
 from tidegate.dashboard.figures import Figures
 from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import Index, connect
 from tidegate.dashboard.queries import Queries
 from tidegate.dashboard.surface import Asked, Surfaces
+from tidegate.telemetry.reading import read
 from tidegate.telemetry.segments import SegmentName
 
 SCENARIO = Path("scenarios/rack-and-burst.toml")
@@ -82,23 +88,40 @@ def timed(ask: Callable[[], object]) -> dict[str, float]:
     return {"median_ms": round(median(spent), 1), "most_ms": round(max(spent), 1)}
 
 
-def measure(folder: Path, requests: int) -> dict[str, object]:
+def fill(folder: Path, index: Index, there: int, requests: int) -> int:
+    """Put in what would come of more segments; how many requests are in the index then."""
+    fold = Rows(predicts=True)
+    lines = read(next((folder / "base").glob("journal-*.jsonl")))
+    rows = [row for line in lines for row in fold.feed(line)] + fold.rest()
+    number = there // len(rows)
+    while number * len(rows) < requests:
+        shift_s = number * SPAN_S
+        moved = [replace(row, id=f"{number}-{row.id}", arrived_s=row.arrived_s + shift_s) for row in rows]
+        index.add(f"segment {number:06}", 0, moved, (), over=True)
+        number += 1
+    return number * len(rows)
+
+
+def measure(folder: Path, requests: int, folded: int) -> dict[str, object]:
     """All of it."""
-    count = repeat(folder, requests)
+    count = repeat(folder, folded)
     journal, file = folder / "journal", folder / "dashboard.sqlite"
     db = connect(file)
-    follower = Follower(journal, Index(db))
+    index = Index(db)
+    follower = Follower(journal, index)
     began_s, began_cpu_s = perf_counter(), process_time()
     while follower.step():
         pass
     built_s, built_cpu_s = perf_counter() - began_s, process_time() - began_cpu_s
+    indexed = fill(folder, index, count, requests)
     reader = connect(file)
     assert follower.last_s is not None
-    now_s = follower.last_s
+    now_s = follower.last_s + (indexed - count) / count * SPAN_S * len(list(journal.iterdir()))
     queries = Queries(Figures(reader), follower, lambda: now_s, "journal", journal=True)
     found: dict[str, object] = {
-        "requests": count,
-        "journal_bytes": sum(path.stat().st_size for path in journal.iterdir()),
+        "requests": indexed,
+        "folded": count,
+        "folded_bytes": sum(path.stat().st_size for path in journal.iterdir()),
         "index_bytes": sum(path.stat().st_size for path in folder.glob("dashboard.sqlite*")),
         "build_s": round(built_s, 1),
         "build_cpu_s": round(built_cpu_s, 1),
@@ -124,9 +147,10 @@ def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=1_000_000)
-    requests = parser.parse_args().requests
+    parser.add_argument("--folded", type=int, help="default: all of them")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), requests)
+        found = measure(Path(folder), asked.requests, asked.folded or asked.requests)
     record("dashboard", found)
 
 

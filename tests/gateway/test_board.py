@@ -69,6 +69,7 @@ async def test_where_there_is_no_journal_what_the_dashboard_tells_is_empty(tmp_p
         await up(home)
         await home.ask()
         summary = (await asked(home, "GET", "/api/dashboard/summary")).json
+        assert (await asked(home, "GET", "/api/dashboard/surface")).json["cells"] == []
     assert (summary["journal"], summary["rows"], summary["today"]["requests"]) == (False, 0, 0)
 
 
@@ -84,6 +85,14 @@ async def test_a_dashboard_that_ends_is_started_again(tmp_path: Path, monkeypatc
         await eventually(lambda: board.pid not in (None, first))
         await up(home)
         assert any(line["event"].startswith("the dashboard has ended") for line in home.log("event"))
+
+
+async def test_a_page_that_is_asked_for_too_early_is_asked_for_again(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        page, told = await asked(home, "GET", "/"), await asked(home, "GET", "/api/dashboard/reasons")
+        for answer, refresh in ((page, "1"), (told, "")):
+            if answer.status == 503:  # else it is quicker than we are
+                assert (answer.header("retry-after"), answer.header("refresh")) == ("1", refresh)
 
 
 async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:

@@ -61,6 +61,25 @@ class Surface(Record, frozen=True, kw_only=True, omit_defaults=False):
     cells: tuple[tuple[Spot, ...], ...]
 
 
+_NOTHING: Final = Surface(
+    at_s=0.0,
+    klass="",
+    model="",
+    endpoint="",
+    classes=(),
+    models=(),
+    endpoints=(),
+    output_tokens_max=None,
+    ttft_s=None,
+    tpot_s=None,
+    e2e_s=None,
+    prompt_tokens=(),
+    in_flight=(),
+    cells=(),
+)
+"""Of a journal without requests."""
+
+
 class Surfaces:
     """Asks, and remembers for a moment. One thread does."""
 
@@ -77,7 +96,7 @@ class Surfaces:
             return kept[1]
         known = self._follower.known()
         if known is None or not known.samples:
-            raise BadRequest("Nothing was journalled yet that could be asked about.", status=404)
+            return msgspec.json.encode(_NOTHING)
         made = msgspec.json.encode(_surface(known, asked))
         self._kept.pop(asked, None)
         while len(self._kept) >= KEPT_MAX:

@@ -77,10 +77,10 @@ class Board:
         """Answer with what it answers, as it comes; `who` asks."""
         pool = self._pool
         if pool is None:
-            body = error_body(
-                "The dashboard is being started; ask again in a second.", "server_error", None, "http_503"
-            )
-            exchange.respond(503, (JSON, _RETRY), body)
+            text = "The dashboard is being started; ask again in a second."
+            # A browser shows for ever what it was told instead of a page, unless it is told to ask again.
+            again = () if exchange.path.startswith("/api/") else ((b"refresh", b"1"),)
+            exchange.respond(503, (JSON, _RETRY, *again), error_body(text, "server_error", None, "http_503"))
             return
         target = exchange.path if not exchange.query else f"{exchange.path}?{exchange.query}"
         headers: list[tuple[bytes, bytes]] = [(TOKEN, self._token), (WHO, who.encode("ascii", "replace"))]
