@@ -1,5 +1,8 @@
 // What the gateway tells by itself, once a second: one stream for the page, which ends while nobody looks.
 
+import { get } from "./api.js";
+
+const AGAIN_MS = 3000;
 const listeners = new Set();
 const states = new Set();
 const HIDDEN = () => document.visibilityState === "hidden";
@@ -62,7 +65,11 @@ function open() {
     // A browser gives up where it was answered, and with an error: too many streams, or none yet.
     if (mine.readyState === EventSource.CLOSED && mine === source) {
       source = null;
-      setTimeout(settle, 3000);
+      setTimeout(async () => {
+        // A stream does not say why it is refused: a session that is over leads to the door.
+        await get("summary").catch(() => null);
+        settle();
+      }, AGAIN_MS);
     }
   });
 }
