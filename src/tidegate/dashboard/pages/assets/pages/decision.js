@@ -5,7 +5,7 @@ import { fill, h } from "../dom.js";
 import { grouped } from "../flips.js";
 import { bytes, count, moment, plain, seconds, share, usd, usdSigned } from "../format.js";
 import { empty, load, waiting } from "../panel.js";
-import { ending, outcome } from "../rows.js";
+import { ending, klass, outcome } from "../rows.js";
 import { ends, side } from "../sides.js";
 import { table } from "../table.js";
 import { weighed } from "../weigh.js";
@@ -119,7 +119,7 @@ function facts(row, request, last) {
     slo.e2e_s ? `all in ${seconds(slo.e2e_s)}` : null,
   ].filter(Boolean);
   const found = [
-    ["Class", row?.class ?? request?.klass],
+    ["Class", klass(row?.class ?? request?.klass ?? "")],
     ["Model", row?.model ?? request?.model],
     ["Arrived", moment(row?.at_s ?? request?.arrived_s)],
     ["Prompt", `${count(row?.prompt_tokens ?? request?.prompt_tokens)} tokens`],
@@ -134,7 +134,7 @@ function facts(row, request, last) {
     found.push(["Per token", seconds(row.tpot_s)], ["Answer", row.output_tokens === null ? "–" : `${count(row.output_tokens)} tokens in ${seconds(row.e2e_s)}`]);
     found.push(["Paid", usd(row.paid_usd)], ["Running it", row.usd - row.paid_usd > 1e-9 ? usd(row.usd - row.paid_usd) : null], ["Saved", row.saved_usd === null ? "–" : `${usd(row.saved_usd)} against all remote`]);
   }
-  return found.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  return found.filter(([, value]) => value !== null && value !== undefined && value !== "" && value.length !== 0);
 }
 
 function predicted(row) {

@@ -52,7 +52,9 @@ export function show(main, parameters, signal) {
   };
   const listed = (found) => {
     const known = new Set(found.map((row) => row.id));
-    rows.splice(0, rows.length, ...[...found, ...rows.filter((row) => !known.has(row.id))].slice(0, NEWEST));
+    // What is told last is what was over last; here they stand as they came.
+    const all = [...found, ...rows.filter((row) => !known.has(row.id))].sort((one, other) => other.at_s - one.at_s);
+    rows.splice(0, rows.length, ...all.slice(0, NEWEST));
     if (!rows.length) fill(newest, empty("No requests yet", "They stand here as soon as the first one comes."));
     else fill(newest, requestsTable(rows, nowS, "Newest requests").element);
   };
