@@ -110,8 +110,9 @@ async def test_a_dashboard_that_stands_alone_checks_and_changes_nothing(journal:
 
 
 @pytest.fixture
-def week(tmp_path: Path) -> Path:
-    """A journal that is played in a second."""
+def week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A journal that is played in a second, by a process that does not wait for all others."""
+    monkeypatch.setattr("tidegate.dashboard.verb.LOW", 0)
     folder = tmp_path / "week"
     folder.mkdir()
     (folder / str(SegmentName.first(0.0))).write_bytes(msgspec.json.Encoder().encode_lines(Week(count=12).lines))
@@ -138,6 +139,16 @@ async def test_a_preview_plays_the_policy_of_the_text_on_the_journal(week: Path)
         assert job["ended_s"] >= job["began_s"]
 
 
+async def test_why_a_job_has_no_result_is_told(tmp_path: Path) -> None:
+    async with shown(tmp_path) as page:
+        assert (await told(page, "audit", {})).status == 202
+        await done(page.dashboard._auditor)
+        job = await page.ask("audit")
+        assert (job["state"], job["result"]) == ("failed", None)
+        assert "no journal here" in job["problem"]
+
+
+@pytest.mark.slow
 async def test_an_audit_is_run_on_demand(week: Path) -> None:
     pytest.importorskip("scipy")
     async with shown(week) as page:

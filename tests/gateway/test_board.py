@@ -210,6 +210,14 @@ async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path:
     assert SECRET not in json.dumps(lines)
 
 
+async def test_the_head_of_an_answer_is_told_without_it(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        await up(home)
+        answer = await home.get("/api/dashboard/reasons", method="HEAD", admin=True)
+        assert (answer.status, answer.body) == (200, b"")
+        assert (await home.get("/api/dashboard/live", method="HEAD", admin=True)).status == 200
+
+
 async def test_a_slow_reader_holds_up_nobody_else(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         await up(home)

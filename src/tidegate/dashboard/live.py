@@ -28,10 +28,11 @@ Tick = tuple[bytes, int]
 
 
 class _Stream:
-    """One page that is open."""
+    """One page that is open; it has been told of the rows up to number `after`."""
 
     def __init__(self, minutes: int) -> None:
         self.minutes = minutes
+        self.after = 0
         self.paused = False
         self.told_s = 0.0
 
@@ -50,7 +51,6 @@ class Live:
         self._now_s = now_s
         self._streams: dict[Exchange, _Stream] = {}
         self._seen = -1
-        self._after = 0
         self._timer: asyncio.TimerHandle | None = None
         self._asking = 0
 
@@ -81,7 +81,7 @@ class Live:
             exchange.end()
             return
         self._streams[exchange] = stream
-        self._tell([exchange], minutes, 0)
+        self._tell([exchange], minutes, after=0)
 
     def _left(self, exchange: Exchange) -> None:
         self._streams.pop(exchange, None)
@@ -91,11 +91,13 @@ class Live:
         changes, now_s = self._changes(), self._now_s()
         if changes != self._seen and self._streams and not self._asking:
             self._seen = changes
-            by_minutes: dict[int, list[Exchange]] = {}
+            # Those that want the same are told the same: mostly all of them.
+            alike: dict[tuple[int, int], list[Exchange]] = {}
             for exchange, stream in self._streams.items():
-                by_minutes.setdefault(stream.minutes, []).append(exchange)
-            for minutes, exchanges in by_minutes.items():
-                self._tell(exchanges, minutes, self._after)
+                if not stream.paused:
+                    alike.setdefault((stream.minutes, stream.after), []).append(exchange)
+            for (minutes, after), exchanges in alike.items():
+                self._tell(exchanges, minutes, after)
         for exchange, stream in self._streams.items():
             if now_s - stream.told_s >= QUIET_S and not stream.paused:
                 stream.told_s = now_s
@@ -116,11 +118,10 @@ class Live:
                 asyncio.get_running_loop().call_exception_handler(context)
                 return
             data, last = future.result()
-            self._after = max(self._after, last)
             for exchange in exchanges:
                 stream = self._streams.get(exchange)
-                if stream is not None and not stream.paused:
-                    stream.told_s = self._now_s()
+                if stream is not None:
+                    stream.told_s, stream.after = self._now_s(), last
                     exchange.write(b"event: tick\ndata: %b\n\n" % data)
 
         future.add_done_callback(done)

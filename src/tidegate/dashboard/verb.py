@@ -46,4 +46,4 @@ async def asked(arguments: Sequence[str], *, timeout_s: float, nice: bool = Fals
     finally:
         if child is not None and child.returncode is None:
             child.kill()
-            await child.wait()
+            await child.communicate()  # to the end of its pipes, which are closed by that
