@@ -198,9 +198,9 @@ def test_a_journal_without_requests_says_so(browser: Browser, tmp_path: Path) ->
         expect(page.get_by_text("No requests yet")).to_be_visible()
         looked.at(f"{at}/#/endpoints")
         expect(page.get_by_text("No endpoints are known yet")).to_be_visible()
-        assert looked.complaints == []
         looked.at(f"{at}/#/surface")
         expect(page.get_by_text("Nothing can be decided yet")).to_be_visible()
+        assert looked.complaints == []
 
 
 FORMATS: dict[str, dict[float, str]] = {

@@ -26,12 +26,11 @@ export function show(main, parameters, signal) {
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Break-even"), h("p", { class: "soft" }, "Which side the real router would choose now, for requests like those of a class: each field is a decision of its own, with all that has been learned."))),
     body,
   );
-  const ask = (ended) => get("surface", asked, ended).catch((error) => (error.status === 404 ? null : Promise.reject(error)));
-  load(body, ask, (found) => draw(body, found, asked, signal), signal);
+  load(body, (ended) => get("surface", asked, ended), (found) => draw(body, found, asked, signal), signal);
 }
 
 function draw(body, found, asked, signal) {
-  if (found === null) {
+  if (!found.cells.length) {
     fill(body, h("section", { class: "card" }, empty("Nothing can be decided yet", "It takes an endpoint of your own, and one request at least.")));
     return;
   }
