@@ -9,7 +9,7 @@ SOURCES := $(shell find src -name '*.py')
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo setup test test-full soak compiled lint format types imports docs lock bench-decide bench-simulate bench-relay bench-canary bench-engines bench-llama_parity bench-prior_error bench-length bench-link_change bench-link_rate bench-prefix bench-prefill bench-prefill_holdout bench-predict bench-predict_exact bench-predict_holdout bench-predict_live bench-learn bench-load bench-policy bench-policy_changes bench-policy_holdout bench-policy_terms bench-pacing bench-handover bench-hedging bench-hedging_holdout bench-engine_faults bench-resuming bench-moving_link bench-overload bench-overload_holdout bench-replay bench-preview bench-preview_holdout bench-preview_speed bench-audit bench-courier bench-dashboard clean
+.PHONY: $(shell grep -oE '^[a-z_-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 help: ## print this list
 	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test: lint types imports ## lint, types, import contract and the tests: under fi
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
 	$(PYTEST) -m "slow"
 	PYTHONPATH=$(COMPILED) $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
+
+test-vllm: $(VENV)/.dev ## a handover between two real vLLM; TIDEGATE_VLLM names a Python that has it (tests/lab/vllm.py)
+	$(PYTEST) tests/live/test_fetching.py
 
 soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: some three hours on two cores
 	PYTHONPATH=$(COMPILED):. $(BIN)/python -m tests.soak
@@ -150,6 +153,9 @@ bench-pacing: $(VENV)/.dev ## what pacing a budget is worth, against the cap alo
 bench-handover: $(VENV)/.dev ## two real llama.cpp that hand prompts over: what is computed again, and how well it is predicted: a quarter of an hour
 	$(BIN)/python -m bench.handover
 
+bench-throttled_pair: $(VENV)/.dev ## are choices right between a throttled llama.cpp, a priced one and both, over links of 20 to 1000 Mbit/s: twenty minutes on two idle cores; needs root
+	$(BIN)/python -m bench.throttled_pair
+
 bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.hedging
 
@@ -182,6 +188,9 @@ bench-prefill: $(VENV)/.dev ## what prefill at a remote site is worth: a paper's
 
 bench-prefill_holdout: $(VENV)/.dev ## the same with seeds that nothing was tuned on
 	$(BIN)/python -m bench.prefill --holdout
+
+bench-telemetry: $(COMPILED)/.built ## CPU that metrics and journal take of a request
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.telemetry
 
 bench-load: $(VENV)/.dev ## how well waiting is predicted beside others in the same engine, told honestly, not at all, late or falsely
 	$(BIN)/python -m bench.load

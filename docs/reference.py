@@ -16,6 +16,7 @@ from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS
 from tidegate.sim.reference import reference as scenarios
 from tidegate.telemetry.metrics import reference as metrics
+from tidegate.telemetry.trace import reference as traces
 
 FOLDER = Path(__file__).parent / "reference"
 
@@ -131,6 +132,7 @@ PAGES = {
     "openai-fields.md": openai_fields,
     "reasons.md": reasons,
     "scenarios.md": scenarios,
+    "trace-attributes.md": traces,
 }
 
 

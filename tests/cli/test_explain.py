@@ -156,3 +156,24 @@ def test_standard_input_is_a_journal_of_which_one_decision_is_named(
     given(b"nonsense\n")
     assert main(["explain", "--journal", "-", "r-1"]) == 1
     assert "standard input:1" in capsys.readouterr().err
+
+
+def test_the_chosen_candidate_is_coloured_and_one_that_is_excluded_is_dim_unless_no_colour_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    request = make.request("r", residency="local")
+    found = explained(router, request, router.decide(request, 0.0), 0.0)
+
+    def lines() -> dict[str, str]:
+        text = io.StringIO()
+        print_explained(Console(file=text, width=160, force_terminal=True, highlight=False), found)
+        return {line.split("m", 1)[1].split()[0]: line for line in text.getvalue().splitlines() if "\x1b[" in line}
+
+    coloured = lines()
+    assert coloured["laptop"].startswith("\x1b[32m")
+    assert coloured["cloud"].startswith("\x1b[2m")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not any("\x1b[32m" in line or "\x1b[1;32m" in line for line in lines().values())

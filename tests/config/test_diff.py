@@ -13,6 +13,7 @@ from tidegate.config.config import Config
 from tidegate.config.diff import SECTIONS, diff, tables, without_restart
 from tidegate.config.load import load, parse
 from tidegate.config.schema import BudgetTable, CouriersTable, GatewayTable, MutualTlsTable, SecretTable, TlsTable
+from tidegate.config.trace import TraceTable
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
 TEXT = """
@@ -42,6 +43,7 @@ SECRETS = {"ADMIN": "an-admin-secret-of-24-bytes", "KEY": "sk-one"}
 LIVE = {
     "gateway": {"admin_key", "tls", "request_timeout_s", "drain_s"},
     "budget": {"usd_per_day", "usd_per_month", "pace"},
+    "trace": set(),
 }
 OTHER: dict[str, Any] = {
     "listen": "127.0.0.1:9400",
@@ -51,6 +53,9 @@ OTHER: dict[str, Any] = {
     "state": "other.sqlite",
     "log": "other.log",
     "ledger": "other-ledger.db",
+    "endpoint": "http://127.0.0.1:4318/v1/traces",
+    "service": "other",
+    "authorization": SecretTable(env="OTHER"),
     "couriers": CouriersTable(
         secret=SecretTable(file="tickets.key"), tls=MutualTlsTable(cert="a.pem", key="a.key", ca="ca.pem")
     ),
@@ -103,7 +108,8 @@ def _other(value: Any) -> Any:
     ("table", "name"),
     # A context is laid out with its listener: the next test is about `tls`.
     [("gateway", f) for f in GatewayTable.__struct_fields__ if f != "tls"]
-    + [("budget", f) for f in BudgetTable.__struct_fields__],
+    + [("budget", f) for f in BudgetTable.__struct_fields__]
+    + [("trace", f) for f in TraceTable.__struct_fields__],
 )
 def test_every_setting_is_either_taken_over_or_said_to_wait(table: str, name: str) -> None:
     before = config()

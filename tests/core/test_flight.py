@@ -251,3 +251,22 @@ def test_a_prompt_is_cancelled_where_another_attempt_is_the_first() -> None:
     flight.start((replace(PREFILL, cutover_s=1.0), Run(endpoint="cloud", timeout_s=10.0)), 0.0)
     flight.timer(1.0)
     assert flight.content("cloud", 2.0) == [Cancel(endpoint="rack"), Relay(endpoint="cloud")]
+
+
+def test_who_cannot_fetch_what_was_computed_elsewhere_may_do_without() -> None:
+    flight = airborne(A, B)
+    assert flight.failed("a", 1.0, fetching=True) == [Decide(endpoint="a")]
+    assert flight.start((A,), 1.0)[0] == Call(endpoint="a")
+
+
+def test_who_shows_nothing_while_it_fetches_may_do_without_too() -> None:
+    flight = airborne(A, B)
+    given_up = Cancel(endpoint="a", gave_up=Silence.NO_CONTENT)
+    assert flight.timer(10.0, fetching="a") == [given_up, Decide(endpoint="a")]
+
+
+def test_who_was_started_beside_one_that_cannot_fetch_goes_on() -> None:
+    flight = airborne(HEDGED, B)
+    assert flight.timer(2.0, fetching="a")[0] == Call(endpoint="b", hedge=True)
+    assert all(isinstance(action, Timer) for action in flight.failed("a", 3.0, fetching=True))
+    assert flight.open == ["b"]

@@ -84,6 +84,15 @@ def ship(router: Router, request: Request, now_s: float, took_s: float, **change
     router.observe(replace(fact, **changes), now_s + 1.1 + took_s)
 
 
+def use(router: Router, request: Request, at_s: float, **changes: object) -> None:
+    """It is decoded at home, with what has come there."""
+    router.observe(started(replace(request, shipped=NAME), "laptop"), at_s)
+    ended = Ended(
+        request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.5, prompt_tokens=4_000
+    )
+    router.observe(replace(ended, **changes), at_s + 1.0)
+
+
 def test_a_prompt_too_slow_at_home_is_computed_away_where_output_is_dear() -> None:
     decision = pair().decide(long(), 0.0)
     first, second = decision.plan[:2]
@@ -107,9 +116,26 @@ def test_what_it_takes_is_the_sum_of_its_parts() -> None:
     computing_s = 0.05 + 4_000 * 0.00025 + 0.02 + 16_000 / 1e8
     sending_s = 4_000 * KV_BYTES / BYTES_PER_S + 0.02 / 2
     assert base.first_s == pytest.approx(computing_s + sending_s + 0.05 + 0.005, rel=0.01)
+    assert model.stages_s(request, 0.0) == pytest.approx((computing_s, sending_s, 0.0), rel=0.01)
     home = router.endpoint("laptop").base(request, length, 0.0)
     assert (base.tpot_s, base.decode_s) == (home.tpot_s, home.decode_s), "it decodes at home"
     assert base.paid_usd == pytest.approx(4_000 * 1e-8 + 1e-4), "and pays for its prompt and one token"
+
+
+def test_where_the_target_reads_a_longer_prompt_it_is_waited_for_and_that_is_predicted() -> None:
+    router, request = pair(), make.request(prompt_tokens=4_000, prompt_bytes=16_000, ttft_s=60.0, worth_usd=0.02)
+    other = make.request("other", prompt_tokens=8_000, prompt_bytes=32_000)
+    router.observe(started(other, "laptop"), 0.0)
+    computed_s, ship_s, slot_s = handover(router).stages_s(request, 0.0)
+    target = router.endpoint("laptop")
+    reads_s = target.prompts_done_s(0.0) - target.ahead_s
+    assert reads_s > 30.0
+    assert computed_s + ship_s + slot_s == pytest.approx(reads_s)
+    length = router._known.lengths.of(request)
+    assert handover(router).base(request, length, 0.0).first_s > reads_s
+    ship(router, request, 0.0, 4.0)
+    there = replace(request, shipped=NAME)
+    assert isinstance(router.decide(there, 5.2).plan[0], Wait), "as it then is"
 
 
 def test_egress_has_its_price() -> None:
@@ -245,15 +271,38 @@ def test_a_kv_cache_that_is_of_no_use_is_a_failure() -> None:
     for number in range(3):
         request = long(id=f"r{number}", shipped="")
         ship(router, request, 10.0 * number, 1.0)
-        at_s = 10.0 * number + 3.0
-        router.observe(started(replace(request, shipped=NAME), "laptop"), at_s)
-        ended = Ended(request_id=request.id, endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=0.5)
-        cached_tokens = int(CACHED_LEAST * 4_000) - 1
-        router.observe(replace(ended, prompt_tokens=4_000, cached_tokens=cached_tokens), at_s + 1.0)
-    assert handover(router).state.breaker.openings == 0, "each that came was a success before it"
+        use(router, request, 10.0 * number + 3.0, cached_tokens=int(CACHED_LEAST * 4_000) - 1)
+        assert handover(router).state.breaker.openings == (number == 2), "that it came is no success by itself"
+
+
+def test_a_kv_cache_that_is_of_use_makes_good_what_failed_before() -> None:
+    router = pair()
+    for number in range(6):
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0, ok=number % 3 == 2)
+        if number % 3 == 2:
+            use(router, request, 10.0 * number + 3.0, cached_tokens=3_999)
+    assert handover(router).state.breaker.openings == 0
+
+
+@pytest.mark.parametrize("ending", [Ending.FAILED, Ending.TIMED_OUT])
+def test_who_fails_at_what_has_come_before_a_word_of_it_counts_against_the_handover(ending: Ending) -> None:
+    router = pair()
     for number in range(3):
-        handover(router).used(f"r{number}", 4_000, 10, 40.0)
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0)
+        use(router, request, 10.0 * number + 3.0, ending=ending, ttft_s=None)
     assert handover(router).state.breaker.openings == 1
+
+
+@pytest.mark.parametrize("changes", [{"ending": Ending.CANCELLED}, {"ending": Ending.FAILED}, {"cached_tokens": None}])
+def test_what_tells_nothing_of_a_kv_cache_counts_neither_way(changes: dict[str, object]) -> None:
+    router = pair()
+    for number in range(3):
+        request = long(id=f"r{number}", shipped="")
+        ship(router, request, 10.0 * number, 1.0)
+        use(router, request, 10.0 * number + 3.0, **changes)
+    assert handover(router).state.breaker.strikes == 0.0
 
 
 def test_what_has_come_teaches_nothing_of_what_is_kept() -> None:

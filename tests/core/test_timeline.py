@@ -1,9 +1,26 @@
 """What became of a request, stage by stage."""
 
 from tests import make
-from tidegate.core.model import Ended, Ending, FirstToken, Held, Line, Shipped, replace
+from tidegate.core.model import Candidate, Ended, Ending, Estimate, FirstToken, Held, Line, Shipped, replace
 from tidegate.core.sending import started
-from tidegate.core.timeline import Stage, Timeline, What
+from tidegate.core.timeline import Stage, Timeline, What, beside
+
+
+def estimated(ttft_s: float, e2e_s: float) -> Estimate:
+    return Estimate(
+        wait_s=0.0,
+        network_s=0.0,
+        prefill_s=0.0,
+        ttft_s=ttft_s,
+        ttft_s_high=2 * ttft_s,
+        tpot_s=0.1,
+        output_tokens=10.0,
+        e2e_s=e2e_s,
+        sigma=0.1,
+        attainment=1.0,
+        lateness_s=0.0,
+        cost_usd=0.0,
+    )
 
 
 def told(*facts: tuple[float, object]) -> list[Stage]:
@@ -34,7 +51,7 @@ def test_a_prompt_computed_elsewhere_has_four_stages() -> None:
         (What.PREFILL, "rack", "laptop"),
         (What.TRANSFER, "rack", "laptop"),
         (What.HOLD, "", ""),
-        (What.PREFILL, "laptop", ""),
+        (What.RESTORE, "laptop", ""),
         (What.DECODE, "laptop", ""),
     ]
     assert [round(stage.took_s, 6) for stage in found] == [1.0, 2.0, 1.0, 0.1, 5.0]
@@ -56,6 +73,31 @@ def test_what_fails_is_told_so() -> None:
         (What.TRANSFER, True),
         (What.PREFILL, True),
     ]
+
+
+STAGES = [
+    Stage(what=What.HOLD, began_s=0.0, took_s=0.5),
+    Stage(what=What.PREFILL, endpoint="rack", target="laptop", began_s=0.5, took_s=1.0),
+    Stage(what=What.TRANSFER, endpoint="rack", target="laptop", began_s=1.5, took_s=2.0),
+    Stage(what=What.HOLD, began_s=3.5, took_s=1.0),
+    Stage(what=What.RESTORE, endpoint="laptop", began_s=4.5, took_s=0.1),
+    Stage(what=What.DECODE, endpoint="laptop", began_s=4.6, took_s=5.0),
+]
+CHOSEN = Candidate(
+    endpoint="rack", target="laptop", computed_s=1.5, ship_s=2.5, slot_s=0.25, estimate=estimated(4.5, 10.5)
+)
+
+
+def test_beside_each_stage_of_a_handover_stands_what_it_was_expected_to_take() -> None:
+    found = beside(STAGES, CHOSEN)
+    assert [stage.predicted_s for stage in found] == [None, 1.5, 2.5, 0.25, 0.25, 6.0]
+    assert [stage.took_s for stage in found] == [stage.took_s for stage in STAGES]
+
+
+def test_after_a_transfer_that_failed_nothing_is_as_it_was_expected() -> None:
+    whole = Stage(what=What.PREFILL, endpoint="laptop", began_s=3.5, took_s=9.0)
+    found = beside([STAGES[1], replace(STAGES[2], failed=True), whole, STAGES[5]], CHOSEN)
+    assert [stage.predicted_s for stage in found] == [1.5, 2.5, None, None]
 
 
 def test_others_are_left_out() -> None:

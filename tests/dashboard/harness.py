@@ -43,6 +43,7 @@ def indexed(folder: Path, file: Path | None = None) -> Iterator[Indexed]:
         made.catch_up()
         yield made
     finally:
+        made.follower.close()
         made.db.close()
 
 

@@ -9,6 +9,8 @@ from tests.dashboard.harness import ALL_MINUTES, Indexed, folded, indexed
 from tidegate.core.rows import Row
 from tidegate.dashboard import follow
 from tidegate.dashboard.figures import LIMIT_MAX, Figures, Wanted, Window
+from tidegate.telemetry.packing import pack
+from tidegate.telemetry.segments import segments
 
 
 def window(seen: Indexed, minutes: int = ALL_MINUTES) -> Window:
@@ -187,6 +189,41 @@ def test_what_the_journal_has_no_more_the_index_has_no_more(journal: Path) -> No
         assert seen.figures.extent().rows == len(folded(journal))
         assert seen.figures.totals(window(seen)).requests == len(folded(journal))
         assert len(ids(seen.figures, Wanted())) == len(folded(journal))
+
+
+def test_a_segment_that_is_over_is_read_once_and_packed_or_not_it_is_the_same(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)
+    first = segments(journal)[0]
+    count = len(folded(first))
+    with indexed(journal) as seen:
+        second = journal / first.name.replace("-000000.", "-000001.")
+        shutil.copy(first, second)  # the gateway goes on there
+        seen.catch_up()
+        assert seen.figures.extent().rows == 2 * count
+        tail = next(iter(seen.follower._tails.values()))
+        assert pack(first)
+        assert [path.suffix for path in segments(journal)] == [".zst", ".jsonl"]
+        seen.catch_up()
+        assert (tail.name, seen.figures.extent().rows) == (second.name, 2 * count)
+    with indexed(journal) as seen:
+        tail = next(iter(seen.follower._tails.values()))
+        assert (tail.name, seen.figures.extent().rows) == (second.name, 2 * count)
+        assert not seen.follower.step()
+        assert tail.name == second.name
+        name = seen.figures.segment_of(folded(first)[0].id)
+        assert name == second.name
+
+
+def test_packed_segments_are_read_as_others_are(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "STEP_BYTES", 4096)
+    rows = folded(journal)
+    assert pack(segments(journal)[0])
+    for _ in range(2):
+        with indexed(journal) as seen:
+            assert seen.figures.totals(window(seen)).requests == len(rows)
+            assert seen.follower.share == 1.0
 
 
 def test_a_file_that_is_no_index_is_made_anew(journal: Path, tmp_path: Path) -> None:

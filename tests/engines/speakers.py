@@ -26,13 +26,13 @@ from tidegate.wire.whole import WholeReader
 # Kinds whose dialect is not the hub's: they serve chats alone.
 TRANSLATED = frozenset({"anthropic"})
 
-CASSETTES = Path(__file__).with_name("cassettes") / "llamacpp"
+CASSETTES = Path(__file__).with_name("cassettes")
 LONG = "word " * 1500  # beyond a window of 1024
 
 
-def recorded(name: str) -> dict[str, Any]:
-    """What llama.cpp really answered: status, headers and body."""
-    return dict(json.loads((CASSETTES / f"{name}.json").read_text())["response"])
+def recorded(name: str, engine: str = "llamacpp") -> dict[str, Any]:
+    """What an engine really answered: status, headers and body."""
+    return dict(json.loads((CASSETTES / engine / f"{name}.json").read_text())["response"])
 
 
 def chat(prompt: str = "Say hi", **fields: Any) -> dict[str, Any]:

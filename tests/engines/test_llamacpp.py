@@ -122,7 +122,7 @@ async def replayed(name: str, body: dict[str, Any]) -> Called:
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write((CASSETTES / f"{name}.txt").read_bytes())
+        writer.write((CASSETTES / "llamacpp" / f"{name}.txt").read_bytes())
 
     async with upstream(script) as up, Speaker("llamacpp", up.port, "smollm2") as speaker:
         return await speaker.call(body)

@@ -211,6 +211,7 @@ async def house(
     classes: dict[str, dict[str, Any]] | None = None,
     models: dict[str, dict[str, Any]] | None = None,
     budget: dict[str, Any] | None = None,
+    trace: dict[str, Any] | None = None,
     rules: Sequence[dict[str, Any]] = (),
     clock: Clock | None = None,
     **places: Place,
@@ -230,6 +231,8 @@ async def house(
         urls = {name: place.url or engines[name].url for name, place in places.items()}
         file = folder / "tidegate.toml"
         tables = _toml(places, urls, gateway or {}, policy or {}, classes or {}, models or {}, budget or {})
+        if trace is not None:
+            tables += f"\n[trace]\n{_lines(trace)}"
         file.write_text(tables + "".join(f"\n[[rule]]\n{_lines(rule)}" for rule in rules))
         clock = clock or Clock()
 

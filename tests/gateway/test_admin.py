@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from shutil import which
+from subprocess import run
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.gateway.harness import chat, house, local, remote
+from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.explainer import Explainer
@@ -59,13 +61,70 @@ async def test_every_metric_parses_and_counts_what_happened(tmp_path: Path) -> N
     families = {f.name: f for f in text_string_to_metric_families(answer.body.decode())}
     assert set(families) == {PREFIX + spec.name for spec in TABLE}
     samples = {(s.name, *sorted(s.labels.values())): s.value for f in families.values() for s in f.samples}
-    assert samples[PREFIX + "attempts_total", "failed", "laptop"] == 1
-    assert samples[PREFIX + "attempts_total", "cloud", "ok"] == 1
-    assert samples[PREFIX + "requests_total", "interactive/short", "ok"] == 1
+    assert samples[PREFIX + "attempts_total", "failed", "laptop", "local"] == 1
+    assert samples[PREFIX + "attempts_total", "cloud", "ok", "remote"] == 1
+    assert samples[PREFIX + "requests_total", "interactive/short", "ok", "remote"] == 1
     assert samples[PREFIX + "bad_requests_total", "400"] == 1
-    assert samples[PREFIX + "cost_usd_total", "cloud"] > 0
+    assert samples[PREFIX + "cost_usd_total", "cloud", "remote"] > 0
     assert samples[PREFIX + "up", "laptop"] == 1
     assert answer.header("content-type").startswith("text/plain")
+
+
+async def test_what_is_scraped_after_traffic_is_as_prometheus_wants_it(tmp_path: Path) -> None:
+    if (promtool := which("promtool")) is None:
+        pytest.skip("promtool is not installed")
+    async with house(tmp_path, laptop=local(), cloud=remote(Script(status=500)), budget={"usd_per_day": 1.0}) as home:
+        for streamed in (True, False):
+            assert (await home.ask(chat(stream=streamed))).status == 200
+        text = (await home.get("/metrics", admin=True)).body
+    done = await asyncio.to_thread(run, [promtool, "check", "metrics"], input=text, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("place", "elsewhere"), [("laptop", {"x_tidegate_residency": "local"}), ("cloud", {"x_tidegate_residency": "away"})]
+)
+async def test_what_an_answer_would_have_cost_in_one_tier_is_counted_where_it_may_go_there(
+    tmp_path: Path, place: str, elsewhere: dict[str, str]
+) -> None:
+    async with house(tmp_path, laptop=local(), cloud=remote()) as home:
+        answer = await home.ask(**elsewhere)
+        bound = await baselines(home)
+        free = await home.ask()
+        both = await baselines(home)
+    assert (answer.endpoint, free.endpoint) == (place, "laptop")
+    spent_usd = float(answer.header("x-tidegate-cost-usd"))
+    # Kept from the other tier, it would have cost there what it did.
+    assert bound == pytest.approx({"compared": spent_usd, "all-local": spent_usd, "all-remote": spent_usd})
+    usage = free.json["usage"]
+    remote_usd = usage["prompt_tokens"] * 1e-6 + usage["completion_tokens"] * 4e-6
+    assert both == pytest.approx(
+        {"compared": spent_usd, "all-local": spent_usd, "all-remote": spent_usd + remote_usd}, abs=1e-9
+    )
+
+
+async def test_of_a_chunk_of_a_stream_neither_journal_nor_metrics_are_told(tmp_path: Path) -> None:
+    lines, samples = [], []
+    for tokens in (4, 400):
+        folder = tmp_path / str(tokens)
+        folder.mkdir()
+        async with house(folder, laptop=local(Script(tokens=tokens))) as home:
+            await home.ask(chat(stream=True, max_tokens=tokens))
+            text = (await home.get("/metrics", admin=True)).body.decode()
+        families = {f.name: f for f in text_string_to_metric_families(text)}
+        samples.append({n: [s.value for s in f.samples if s.name.endswith("_count")] for n, f in families.items()})
+        lines.append([type(line.fact).__name__ for line in home.journal()])
+    assert lines[0] == lines[1]
+    # How often its timer fires follows from how long it all takes.
+    assert all(one.pop(PREFIX + "loop_lag_seconds") for one in samples)
+    assert samples[0] == samples[1]
+
+
+async def baselines(home: House) -> dict[str, float]:
+    text = (await home.get("/metrics", admin=True)).body.decode()
+    samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
+    named = {PREFIX + "baseline_usd_total", PREFIX + "compared_usd_total"}
+    return {s.labels.get("baseline", "compared"): s.value for s in samples if s.name in named}
 
 
 async def test_the_state_shows_what_is_under_way(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_a_new_endpoint_serves_and_one_that_is_gone_serves_no_more(tmp_pat
         assert [e["name"] for e in shown] == ["desk"]
         assert list((await home.get("/api/state", admin=True)).json["endpoints"]) == ["desk"]
         metrics = (await home.get("/metrics", admin=True)).body.decode()
-        assert 'tidegate_attempts_total{ending="ok",endpoint="desk"} 3.0' in metrics
+        assert 'tidegate_attempts_total{ending="ok",endpoint="desk",tier="local"} 3.0' in metrics
         assert "laptop" not in metrics
 
 

@@ -34,6 +34,24 @@ def test_there_is_none_where_all_are_taken() -> None:
     assert slots.take(()) is first
 
 
+def test_who_finds_all_taken_waits_where_no_kv_cache_is_about_to_be_saved() -> None:
+    slots = Slots(3)
+    kept = slots.take((1,), keep=True)
+    first, _ = taken(slots, (2,)), taken(slots, (3,))
+    assert kept is not None
+    assert slots.take((4,)) is None
+    assert slots.awaited() == first.number, "whoever came first is done first"
+    kept.leave()
+    assert slots.take((4,)) is kept, "which is sent, and may be used again"
+    assert slots.awaited() is None, "none is kept any more: the engine may choose"
+
+
+def test_where_every_slot_is_kept_the_engine_chooses() -> None:
+    slots = Slots(1)
+    assert slots.take((), keep=True) is not None
+    assert slots.awaited() is None
+
+
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60))
 def test_no_slot_is_given_to_two(steps: list[tuple[bool, int]]) -> None:
     slots, had = Slots(3), dict[int, Slot]()

@@ -33,7 +33,7 @@ def _answer(wire: bytes) -> Answer:
         raise ConnectionError("closed without an answer")
     status_line, *lines = head.decode().split("\r\n")
     headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-    if ("Transfer-Encoding", "chunked") in headers:
+    if any((name.lower(), value) == ("transfer-encoding", "chunked") for name, value in headers):
         body = _unchunked(body)
     return Answer(status=int(status_line.split(" ")[1]), headers=headers, body=body, wire=wire)
 

@@ -44,13 +44,13 @@ def tool_chat() -> dict[str, object]:
     return {"messages": messages, "tools": tools, "temperature": 0, "max_tokens": 60}
 
 
-def save(name: str, request: dict[str, object], answer: Answer) -> None:
+def save(name: str, request: dict[str, object], answer: Answer, folder: Path = FOLDER) -> None:
     """Write one exchange."""
     response = {"status": answer.status, "headers": answer.headers, "body": answer.body.decode()}
     text = msgspec.json.format(msgspec.json.encode({"request": request, "response": response}), indent=2)
-    (FOLDER / f"{name}.json").write_bytes(text + b"\n")
-    if b"Transfer-Encoding: chunked" in answer.wire:
-        (FOLDER / f"{name}.txt").write_bytes(answer.wire)
+    (folder / f"{name}.json").write_bytes(text + b"\n")
+    if b"transfer-encoding: chunked" in answer.wire.lower():
+        (folder / f"{name}.txt").write_bytes(answer.wire)
 
 
 async def record(port: int, name: str, path: str, body: object = None) -> None:

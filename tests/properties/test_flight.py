@@ -51,7 +51,7 @@ class FlightMachine(RuleBasedStateMachine):
         self.relayed: list[str] = []
         self.attempts = 0
         self.wake_s: float | None = None
-        self.finished = self.gave_up = self.resumes = self.ships = 0
+        self.finished = self.gave_up = self.resumes = self.ships = self.unfetched = 0
         self.computing: set[str] = set()
         self.client_left = False
 
@@ -106,11 +106,15 @@ class FlightMachine(RuleBasedStateMachine):
     def content(self, endpoint: str) -> None:
         self.take(self.flight.content(endpoint, self.now_s))
 
-    @rule(endpoint=st.sampled_from(ENDPOINTS), may_resume=st.booleans())
-    def failed(self, endpoint: str, may_resume: bool) -> None:
+    @rule(endpoint=st.sampled_from(ENDPOINTS), may_resume=st.booleans(), fetching=st.booleans())
+    def failed(self, endpoint: str, may_resume: bool, fetching: bool) -> None:
+        # An engine is told once where to fetch from.
+        fetching = fetching and not self.unfetched
         self.open.discard(endpoint)
         self.computing.discard(endpoint)
-        self.take(self.flight.failed(endpoint, self.now_s, may_resume=may_resume))
+        actions = self.flight.failed(endpoint, self.now_s, may_resume=may_resume, fetching=fetching)
+        self.unfetched += any(isinstance(action, Decide) for action in actions)
+        self.take(actions)
 
     @rule(endpoint=st.sampled_from(ENDPOINTS))
     def shipped(self, endpoint: str) -> None:
@@ -143,6 +147,14 @@ class FlightMachine(RuleBasedStateMachine):
             if self.flight.state is State.CALLING:
                 assert self.wake_s > self.now_s or len(self.called) > calls, "a timer that fired does not fire again"
 
+    @precondition(lambda self: not self.unfetched)
+    @rule(later_s=st.floats(0.0, 20.0), fetching=st.sampled_from(ENDPOINTS))
+    def time_passes_for_who_fetches(self, later_s: float, fetching: str) -> None:
+        self.now_s += later_s
+        actions = self.flight.timer(self.now_s, fetching=fetching)
+        self.unfetched += any(isinstance(action, Decide) for action in actions)
+        self.take(actions)
+
     @precondition(lambda self: self.flight.state in (State.HELD, State.PLANNED))
     @rule(plan=plans())
     def decided_again(self, plan: tuple[Step, ...]) -> None:
@@ -165,7 +177,8 @@ class FlightMachine(RuleBasedStateMachine):
         if not hasattr(self, "flight"):
             return
         assert self.resumes <= RESUMES_MAX
-        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2 + len(ENDPOINTS) * (self.resumes + self.ships)
+        begun = self.resumes + self.ships + self.unfetched
+        assert self.attempts == self.flight.attempts <= ATTEMPTS_MAX + 2 + len(ENDPOINTS) * begun
         assert self.called == [step.endpoint for step in self.plan[: len(self.called)]]
         assert self.finished + self.gave_up <= 1
         landed = self.flight.state is State.LANDED

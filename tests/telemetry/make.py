@@ -29,6 +29,7 @@ def journal(
     segment_bytes: int = BIG,
     total_bytes: int = 2 * BIG,
     header: Callable[[], Segment] = segment,
+    packs: bool = False,
     on_problem: Callable[[str], None] = lambda _: None,
 ) -> Journal:
     return Journal(
@@ -37,6 +38,7 @@ def journal(
         total_bytes=total_bytes,
         clock=Clock(),
         header=header,
+        packs=packs,
         on_problem=on_problem,
     )
 

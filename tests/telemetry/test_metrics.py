@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import make
-from tidegate.core.model import Ended, Ending, Overrides, Probed, Shipped
+from tidegate.core.model import Ended, Ending, Handover, Headroom, Overrides, Probed, Shipped, Slo
+from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.why import Why
 from tidegate.telemetry.metrics import (
     LABELS_MAX,
@@ -34,15 +35,21 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 def scraped(metrics: Metrics) -> Samples:
     """Every sample of a scrape, by name and labels, without what is empty."""
-    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False))
+    handover = Handover(target="laptop", kv_bytes_per_token=1000.0, bytes_per_s=1e6)
+    router = make.router(make.endpoint("laptop"), make.endpoint("cloud", local=False, handovers=(handover,)))
+    router.observe(Headroom(endpoint="cloud", requests_left=1, requests_max=100, tokens_left=10, tokens_max=1000), 0.0)
     router.observe(Probed(endpoint="laptop", up=True, rtt_s=0.01, running=3, queued=2, kv_tokens_max=4096), 1.0)
     text = metrics.exposition(
         now_s=0.0,
         endpoints=[router.endpoint("laptop"), router.endpoint("cloud")],
+        handovers=router.handovers,
         held=3,
+        in_flight=5,
         worth_factors={"interactive": 0.25},
         hedge_left_usd=0.5,
+        hedge_price=2.0,
         shares={"alice-1": 0.75, "": 0.25},
+        spans={"made": 3, "sent": 2, "lost": 1},
         overrides=Overrides(pinned=("cloud",), static=True),
         http=HttpCounts(connections=7, protocol_errors={431: 2}),
         money=MoneyCounts(left_usd={("day", ""): 2.5}, prices={("day", ""): 0.5}, overruns=1),
@@ -55,6 +62,14 @@ def scraped(metrics: Metrics) -> Samples:
     }
 
 
+def sent() -> Reservation:
+    """An attempt of which 0.2 s to first content were predicted and 0.4 at most, and 0.1 s a token."""
+    made = unpredicted(make.started(make.request("r"), "laptop"), 0.0)
+    made.ttft_s, made.ttft_s_high, made.e2e_s_high, made.was_cold = 0.2, 0.4, 2.0, True
+    made.tpot.median_s, made.tpot.sigma = 0.1, 1.0
+    return made
+
+
 def used() -> Metrics:
     """Metrics in which everything was counted once."""
     metrics = Metrics()
@@ -65,7 +80,10 @@ def used() -> Metrics:
     metrics.ruled("long-prompts")
     metrics.broke_off("resumed")
     metrics.shipped(Shipped(request_id="r", endpoint="laptop", target="cloud", kv_bytes=1000), 0.5)
-    metrics.request_ended("interactive", "ok", 0.3, 1.2)
+    metrics.hold_to(0.9)
+    metrics.request_ended(make.request(klass="interactive"), "ok", "cloud", False, True, 0.3, 1.3, 11)
+    metrics.request_ended(make.request(klass="batch", slo=Slo()), "refused", "", None, False, None, 1.2, None)
+    metrics.compared(0.25, 0.0, 0.5)
     metrics.key_refused("alice-1", "rate_limit_exceeded")
     metrics.key_ended("alice-1", "ok", 111, 0.25)
     metrics.attempt_ended(
@@ -79,8 +97,11 @@ def used() -> Metrics:
             output_tokens=11,
         ),
         usd=0.25,
-        predicted_ttft_s=0.2,
+        sent=sent(),
         hedge=True,
+    )
+    metrics.attempt_ended(
+        Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=9.0), 0.125, sent(), hedge=False
     )
     metrics.held_for(0.5)
     metrics.loop_lag(0.001)
@@ -103,7 +124,7 @@ def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten_and_the_rest_
     gone = before.keys() - after.keys()
     assert gone
     assert all(("endpoint", "laptop") in labels for _, labels in gone)
-    assert after[PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"))] == 1
+    assert after[PREFIX + "requests_total", (("class", "interactive"), ("outcome", "ok"), ("tier", "remote"))] == 1
 
 
 def test_the_page_is_what_the_table_says() -> None:
@@ -123,22 +144,44 @@ def test_every_metric_of_the_table_is_exposed_and_no_other() -> None:
 def test_what_was_counted_is_exposed() -> None:
     found = scraped(used())
     for name, labels, value in [
-        ("requests_total", {"class": "interactive", "outcome": "ok"}, 1),
+        ("requests_total", {"class": "interactive", "tier": "remote", "outcome": "ok"}, 1),
+        ("requests_total", {"class": "batch", "tier": "none", "outcome": "refused"}, 1),
+        ("answers_total", {"endpoint": "cloud", "tier": "remote", "class": "interactive"}, 1),
+        ("residency_total", {"allowed": "anywhere", "tier": "remote"}, 1),
+        ("promises_total", {"class": "interactive", "tier": "remote", "outcome": "kept"}, 1),
+        ("tpot_seconds_sum", {"class": "interactive"}, 0.1),
+        ("compared_usd_total", {}, 0.25),
+        ("baseline_usd_total", {"baseline": "all-local"}, 0.0),
+        ("baseline_usd_total", {"baseline": "all-remote"}, 0.5),
+        ("covered_total", {"endpoint": "laptop", "tier": "local", "axis": "ttft", "outcome": "within"}, 1),
+        ("covered_total", {"endpoint": "laptop", "tier": "local", "axis": "ttft", "outcome": "beyond"}, 1),
+        ("covered_total", {"endpoint": "laptop", "tier": "local", "axis": "e2e", "outcome": "beyond"}, 1),
+        ("covered_total", {"endpoint": "laptop", "tier": "local", "axis": "tpot", "outcome": "within"}, 1),
+        ("promise_quantile", {}, 0.9),
+        ("wasted_usd_total", {"endpoint": "laptop", "tier": "local"}, 0.125),
+        ("cold_starts_total", {"endpoint": "laptop", "tier": "local"}, 2),
+        ("places", {"endpoint": "laptop"}, 2),
+        ("concurrency", {"endpoint": "cloud"}, 64),
+        ("allowance_left", {"endpoint": "cloud", "of": "requests"}, 1),
+        ("handover_bytes_per_second", {"endpoint": "cloud", "target": "laptop"}, 1e6),
+        ("hedge_price", {}, 2.0),
+        ("requests_in_flight", {}, 5),
         ("decisions_total", {"why": "cheapest_on_time"}, 1),
         ("refusals_total", {"why": "hold_full"}, 1),
-        ("attempts_total", {"endpoint": "laptop", "ending": "ok"}, 1),
-        ("hedges_total", {"endpoint": "laptop", "ending": "ok"}, 1),
-        ("tokens_total", {"endpoint": "laptop", "direction": "input"}, 100),
-        ("tokens_total", {"endpoint": "laptop", "direction": "output"}, 11),
+        ("attempts_total", {"endpoint": "laptop", "tier": "local", "ending": "ok"}, 1),
+        ("hedges_total", {"endpoint": "laptop", "tier": "local", "ending": "ok"}, 1),
+        ("tokens_total", {"endpoint": "laptop", "tier": "local", "direction": "input"}, 100),
+        ("tokens_total", {"endpoint": "laptop", "tier": "local", "direction": "output"}, 11),
         ("key_requests_total", {"key": "alice-1", "outcome": "ok"}, 1),
         ("key_refusals_total", {"key": "alice-1", "code": "rate_limit_exceeded"}, 1),
         ("key_tokens_total", {"key": "alice-1"}, 111),
         ("key_cost_usd_total", {"key": "alice-1"}, 0.25),
-        ("cost_usd_total", {"endpoint": "laptop"}, 0.25),
-        ("ttft_actual_to_predicted_sum", {"endpoint": "laptop"}, 0.5),
-        ("attempt_tpot_seconds_sum", {"endpoint": "laptop"}, 0.2),
-        ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "le": "0.1"}, 1),
-        ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "le": "0.05"}, 0),
+        ("cost_usd_total", {"endpoint": "laptop", "tier": "local"}, 0.375),
+        ("ttft_actual_to_predicted_sum", {"endpoint": "laptop", "tier": "local"}, 0.5),
+        ("tpot_actual_to_predicted_sum", {"endpoint": "laptop", "tier": "local"}, 2.0),
+        ("attempt_tpot_seconds_sum", {"endpoint": "laptop", "tier": "local"}, 0.2),
+        ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "tier": "local", "le": "0.1"}, 1),
+        ("attempt_ttft_seconds_bucket", {"endpoint": "laptop", "tier": "local", "le": "0.05"}, 0),
         ("held", {}, 3),
         ("simulator_error", {"figure": "ttft"}, -0.4),
         ("simulator_drifted", {"figure": "ttft"}, 1),
@@ -153,7 +196,7 @@ def test_what_was_counted_is_exposed() -> None:
         ("kv_shipped_bytes_total", {"endpoint": "laptop", "target": "cloud"}, 1000),
         ("kv_ship_seconds_sum", {"endpoint": "laptop"}, 0.5),
         ("canary_distance_nats", {"endpoint": "laptop"}, 0.01),
-        ("cost_usd_total", {"endpoint": "cloud"}, 0.001),
+        ("cost_usd_total", {"endpoint": "cloud", "tier": "remote"}, 0.001),
         ("journal_lines_total", {}, 10),
         ("journal_lost_total", {}, 1),
     ]:
@@ -163,8 +206,15 @@ def test_what_was_counted_is_exposed() -> None:
 def test_an_attempt_without_content_has_no_time_to_it() -> None:
     metrics = Metrics()
     ended = Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=9.0)
-    metrics.attempt_ended(ended, usd=0.0, predicted_ttft_s=1.0, hedge=False)
+    metrics.attempt_ended(ended, usd=0.0, sent=None, hedge=False)
     assert not any("ttft" in name or "tpot" in name for name, _ in scraped(metrics))
+
+
+def test_who_left_before_the_predicted_bound_is_neither_within_nor_beyond() -> None:
+    metrics = Metrics()
+    ended = Ended(request_id="r", endpoint="laptop", ending=Ending.CANCELLED, e2e_s=0.3)
+    metrics.attempt_ended(ended, usd=0.0, sent=sent(), hedge=False)
+    assert not any("covered" in name for name, _ in scraped(metrics))
 
 
 @given(st.lists(st.floats(min_value=0, max_value=1e6), max_size=50))

@@ -35,6 +35,7 @@ _AXES = {
 }
 """What is changed, in which unit, and how many of that unit are in one of the flip's."""
 _SMALL = 1e-6
+_CHOSEN = "green"
 USD = ["promise", "lateness", "cost"]
 """What makes up a value, in the order of its columns."""
 RARE = ["rule", "budget"]
@@ -117,7 +118,7 @@ def print_explained(console: Console, one: Explained) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"  -> [bold]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
+        f"  -> [bold {_CHOSEN}]{_plan_text(decision)}[/]: {WHY_TEXT[decision.why]} ({decision.why.value})",
         soft_wrap=True,
     )
     if decision.propensity < 1.0:
@@ -139,7 +140,7 @@ def print_explained(console: Console, one: Explained) -> None:
     for column in table.columns[:-1]:
         column.no_wrap = True
     for candidate in sorted((*one.candidates, *one.prefills), key=_rank):
-        table.add_row(*_row(candidate, usd))
+        table.add_row(*_row(candidate, usd), style=_style(candidate, decision))
     console.print(table)
     for candidate in one.candidates:
         if candidate.kv_free_tokens is not None:
@@ -155,10 +156,10 @@ def print_explained(console: Console, one: Explained) -> None:
                 soft_wrap=True,
             )
     for candidate in one.prefills:
-        if candidate.kv_bytes is not None and candidate.ship_s is not None:
+        if candidate.kv_bytes is not None and candidate.computed_s is not None and candidate.ship_s is not None:
             console.print(
-                f"  computed at {candidate.endpoint}, its KV cache (about {candidate.kv_bytes / 1e6:.3g} MB) is at "
-                f"{candidate.target} {candidate.ship_s:.3g} s later",
+                f"  computed at {candidate.endpoint} in {candidate.computed_s:.3g} s, its KV cache (about "
+                f"{candidate.kv_bytes / 1e6:.3g} MB) is at {candidate.target} {candidate.ship_s:.3g} s later",
                 soft_wrap=True,
             )
     if one.densities:
@@ -171,12 +172,16 @@ def print_explained(console: Console, one: Explained) -> None:
 
 def print_stages(console: Console, stages: Sequence[Stage]) -> None:
     """What became of the request, in its order."""
-    table = Table("what became of it", "began s", "took s", "", box=None, header_style="bold", padding=(0, 1, 0, 0))
+    foreseen = any(stage.predicted_s is not None for stage in stages)
+    names = ["what became of it", "began s", "took s", *(["predicted s"] if foreseen else []), ""]
+    table = Table(*names, box=None, header_style="bold", padding=(0, 1, 0, 0))
     for stage in stages:
         where = f" {stage.endpoint}" if stage.endpoint else ""
         to = f" > {stage.target}" if stage.target else ""
         said = "failed" if stage.failed else f"{stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
-        table.add_row(f"{stage.what.value}{where}{to}", f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", said)
+        predicted = "-" if stage.predicted_s is None else f"{stage.predicted_s:.3f}"
+        seconds = [f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", *([predicted] if foreseen else [])]
+        table.add_row(f"{stage.what.value}{where}{to}", *seconds, said)
     console.print(table)
 
 
@@ -241,6 +246,15 @@ def print_densities(console: Console, densities: Sequence[Density]) -> None:
 
 def _phase(phase: Phase | None) -> str:
     return "-" if phase is None else f"{phase.intensity_flop_per_byte:.3g} {phase.bound.value}"
+
+
+def _style(candidate: Candidate, decision: Decision) -> str:
+    """What is chosen stands out, and what could not be steps back; its words say the same."""
+    if candidate.excluded is not None:
+        return "dim"
+    first = decision.plan[0] if decision.plan else None
+    target = first.target if isinstance(first, Prefill) else ""
+    return _CHOSEN if first is not None and (first.endpoint, target) == (candidate.endpoint, candidate.target) else ""
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:

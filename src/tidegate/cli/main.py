@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate import __version__
-from tidegate.cli import calibrate, discover, doctor, journal, keys, serve
+from tidegate.cli import calibrate, discover, doctor, journal, keys, records, serve, status
+from tidegate.cli.live import KEY_ENV
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -79,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "make, list, revoke and rotate the keys of clients"
     keys.declare(verbs.add_parser("keys", help=text, description=text[0].upper() + text[1:] + "."), _verb)
+
+    _declare_live(verbs)
+
+    text = "list, print, follow and export what a journal tells"
+    records.declare(
+        verbs.add_parser("journal", help=text, description=text[0].upper() + text[1:] + "."), _verb, JOURNAL
+    )
 
     verb = _verb(verbs, "explain", "why a request went where it went", journal.explain)
     verb.add_argument("id", nargs="?", help="x-tidegate-decision of its answer; without it, the last decision")
@@ -178,6 +186,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _declare_live(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "watch a running gateway, and drain its endpoints"
+    top = verbs.add_parser("top", help=text, description=text[0].upper() + text[1:] + ".")
+    top.set_defaults(run=_top, json=False)
+    for verb in (_verb(verbs, "status", "how a running gateway is, and whether it is well", status.run), top):
+        verb.add_argument("--config", type=Path, default=CONFIG, help="its configuration (default: %(default)s)")
+        verb.add_argument("--admin", metavar="HOST:PORT", help=f"its admin address instead, opened by ${KEY_ENV}")
+
+
 def _declare_suite(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     test = _verb(verbs, "test", "play scenarios, and say which bounds do not hold", _test)
     test.add_argument("--policy", type=Path, metavar="FILE", help="a policy in place of the scenarios' own")
@@ -251,6 +268,15 @@ def _demo(options: argparse.Namespace) -> int:
     from tidegate.lab.demo import demo
 
     return demo(once=options.once, verify=options.verify, as_json=options.json)
+
+
+def _top(options: argparse.Namespace) -> int:
+    try:
+        from tidegate.cli.top import run
+    except ModuleNotFoundError as error:
+        print(f"tidegate top needs {error.name}: pip install 'tidegate[terminal]'", file=sys.stderr)
+        return 1
+    return run(options)
 
 
 def _preview(options: argparse.Namespace) -> int:

@@ -176,6 +176,7 @@ async def _run(built: Built, options: argparse.Namespace, listen: Address, clock
                 endpoints=built.endpoints,
                 state=mirrored.router.snapshot(),
             ),
+            packs=built.gateway.journal_packs,
             on_problem=lambda problem: print(f"tidegate mirror: {problem}", file=sys.stderr),
         )
     door = Door(built, mirrored, clock)

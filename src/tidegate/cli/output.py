@@ -1,8 +1,9 @@
 """What verbs write besides their text: files, journals, and bars that show how far they have come."""
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 
@@ -53,6 +54,9 @@ def lines_into(segment: Path | None) -> Iterator[Callable[[Line], None] | None]:
     encode = msgspec.json.Encoder().encode
     with segment.open("wb", buffering=BUFFER_BYTES) as file:
         assert isinstance(file, BufferedWriter)
+        # A gateway that has its journal in the same folder neither packs nor removes what is being written.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield lambda line: _line(file, encode(line))
 
 

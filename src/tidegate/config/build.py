@@ -15,6 +15,7 @@ from tidegate.config.endpoint import EndpointTable, EngineKind, PriorTable
 from tidegate.config.mutual import MutualTls
 from tidegate.config.schema import WORTH_FACTOR_MAX, BudgetTable, ClassTable, PolicyTable, SloTable
 from tidegate.config.secret import Secret
+from tidegate.config.trace import Traces, traces
 from tidegate.core import density
 from tidegate.core.hardware import Model
 from tidegate.core.model import Capability, Endpoint, Machine, ModelGroup, Policy, Prior, RequestClass, Slo, replace
@@ -56,6 +57,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     journal: Path | None
     journal_segment_bytes: int
     journal_total_bytes: int
+    journal_packs: bool
     state: Path | None
     state_s: float
     backtest_s: float
@@ -66,6 +68,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: int
     drain_s: float
     couriers: Couriers | None = None
+    traces: Traces | None = None
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +270,7 @@ def _gateway(config: Config) -> Gateway:
         journal=journal,
         journal_segment_bytes=table.journal_segment_mib * MIB,
         journal_total_bytes=table.journal_total_mib * MIB,
+        journal_packs=table.journal_compress,
         state=state,
         state_s=table.state_s,
         backtest_s=table.backtest_s,
@@ -277,6 +281,7 @@ def _gateway(config: Config) -> Gateway:
         connections_max=table.connections_max,
         drain_s=table.drain_s,
         couriers=_couriers(config),
+        traces=traces(config.trace, config.trace_secret),
     )
 
 

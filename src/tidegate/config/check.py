@@ -18,10 +18,14 @@ from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 from tidegate.config.secret import Secret, SecretError
+from tidegate.config.trace import TraceTable
+from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.model import ANYWHERE, LOCAL
 
 # A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
 CANARY_S_MIN = 60.0
+# Whose engines fetch KV caches from each other by themselves.
+FETCHES = EngineKind.VLLM
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +36,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable | None
     budget: BudgetTable | None
     switchback: SwitchbackTable | None
+    trace: TraceTable | None
     classes: dict[str, ClassTable]
     rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]
@@ -291,9 +296,10 @@ def _warm_up(path: str, endpoint: EndpointTable, site: SiteTable | None, problem
 
 
 def _handovers(draft: Draft, problems: Problems, *, reached: bool) -> None:
-    """KV caches go from an endpoint that is not ours to one that is, by couriers where somebody is `reached`."""
-    handed = any(endpoint.handover for endpoint in draft.endpoints.values())
-    if reached and handed and draft.gateway is not None and draft.gateway.couriers is None:
+    """KV caches go from an endpoint that is not ours to one that is, where somebody is `reached` by couriers or by the
+    engines themselves."""
+    carried = any(endpoint.handover and endpoint.engine is not FETCHES for endpoint in draft.endpoints.values())
+    if reached and carried and draft.gateway is not None and draft.gateway.couriers is None:
         problems.add("gateway.couriers", "it is missing", "write the secret of tickets, and certificates: `tls`")
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name, "handover")
@@ -311,8 +317,11 @@ def _handovers(draft: Draft, problems: Problems, *, reached: bool) -> None:
             if sum(other.to == table.to for other in endpoint.handover[: index + 1]) > 1:
                 problems.add(f"{place}.to", "it is written twice", "leave one of them out")
             if to is not None and reached:
-                _courier(name, endpoint, problems)
-                _courier(table.to, to, problems)
+                needs = _nothing if endpoint.engine is to.engine is FETCHES else _courier
+                needs(name, endpoint, problems)
+                needs(table.to, to, problems)
+            if to is not None:
+                _alike(place, (name, endpoint), (table.to, to), draft, problems)
             # Only where hardware and model are sound can it be asked what they make.
             if to is not None and not problems.found and not _is_sized(table, endpoint, to):
                 missing = "the size of a KV cache is not known"
@@ -325,7 +334,8 @@ def _courier(name: str, endpoint: EndpointTable, problems: Problems) -> None:
     path = join("endpoint", name)
     if endpoint.engine is not EngineKind.LLAMACPP:
         known = "no courier carries KV caches of this engine"
-        problems.add(f"{path}.engine", known, 'hand prompts over between engines of the kind "llamacpp"')
+        remedy = 'hand prompts over between two engines of the kind "llamacpp", or two of "vllm"'
+        problems.add(f"{path}.engine", known, remedy)
     if endpoint.courier is None:
         problems.add(f"{path}.courier", "it is missing", 'write courier = { name = "NAME", address = "host:port" }')
     else:
@@ -333,6 +343,33 @@ def _courier(name: str, endpoint: EndpointTable, problems: Problems) -> None:
             parse_address(endpoint.courier.address)
         except ValueError as error:
             problems.add(f"{path}.courier.address", str(error), "write host:port, as in 192.0.2.7:8490")
+
+
+def _nothing(name: str, endpoint: EndpointTable, problems: Problems) -> None:
+    """What it takes that engines hand KV caches on by themselves: nothing of ours."""
+    if endpoint.courier is not None:
+        told = "engines of this kind fetch KV caches from each other by themselves"
+        problems.add(join("endpoint", name) + ".courier", told, "leave it out")
+
+
+def _alike(
+    place: str,
+    source: tuple[str, EndpointTable],
+    target: tuple[str, EndpointTable],
+    draft: Draft,
+    problems: Problems,
+) -> None:
+    """Of one model alone the KV cache of one is that of the other."""
+    names = [set(groups.names(name, endpoint, draft.models)) for name, endpoint in (source, target)]
+    if names[0].isdisjoint(names[1]):
+        problems.add(f"{place}.to", "the two serve no model in common", "let both serve the same name")
+    wrong = differs(source[1].fingerprint.record(), target[1].fingerprint.record(), OF_THE_MODEL)
+    if wrong:
+        problems.add(
+            f"{place}.to",
+            f"its `fingerprint.{wrong[0]}` says that it is another model",
+            "name an endpoint with the same model, or make the fingerprints agree",
+        )
 
 
 def _is_sized(table: HandoverTable, source: EndpointTable, target: EndpointTable) -> bool:

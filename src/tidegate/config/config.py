@@ -9,10 +9,12 @@ from tidegate.config.model import ModelTable
 from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 from tidegate.config.secret import Secret
+from tidegate.config.trace import TraceTable
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's tables, and the secrets: by endpoint, the admin's, and that of tickets. Relative paths start at the
+    """The file's tables, and the secrets: by endpoint, the admin's, that of tickets, and that of
+    traces. Relative paths start at the
     file's folder.
 
     `candidate` is the same with the policy that is tried by turns with this one; None where none is.
@@ -23,6 +25,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyTable
     budget: BudgetTable
     switchback: SwitchbackTable
+    trace: TraceTable = TraceTable()
     classes: dict[str, ClassTable]
     rules: tuple[RuleTable, ...]
     sites: dict[str, SiteTable]
@@ -31,4 +34,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     secrets: dict[str, Secret]
     admin_key: Secret | None
     ticket_secret: Secret | None = None
+    trace_secret: Secret | None = None
     candidate: "Config | None" = None

@@ -8,6 +8,7 @@ import msgspec
 from tidegate.config.address import is_loopback, parse_address
 from tidegate.config.config import Config
 from tidegate.config.problem import join
+from tidegate.config.trace import TraceTable
 from tidegate.core.model import Record
 
 SECTIONS = {
@@ -15,6 +16,7 @@ SECTIONS = {
     "policy": "policy",
     "budget": "budget",
     "switchback": "switchback",
+    "trace": "trace",
     "class": "classes",
     "rule": "rules",
     "site": "sites",
@@ -32,6 +34,7 @@ _AT_RESTART = {
         "journal",
         "journal_segment_mib",
         "journal_total_mib",
+        "journal_compress",
         "state",
         "state_s",
         "backtest_s",
@@ -42,6 +45,7 @@ _AT_RESTART = {
         "couriers",
     ),
     "budget": ("ledger",),
+    "trace": TraceTable.__struct_fields__,
 }
 _HIDDEN = "(a secret)"
 
@@ -113,7 +117,12 @@ def without_restart(running: Config, wanted: Config) -> Config:
         kept["gateway"] = msgspec.structs.replace(kept["gateway"], admin_key=running.gateway.admin_key)
     candidate = None if wanted.candidate is None else without_restart(running, wanted.candidate)
     return msgspec.structs.replace(
-        wanted, **kept, admin_key=admin_key, ticket_secret=running.ticket_secret, candidate=candidate
+        wanted,
+        **kept,
+        admin_key=admin_key,
+        ticket_secret=running.ticket_secret,
+        trace_secret=running.trace_secret,
+        candidate=candidate,
     )
 
 

@@ -18,6 +18,7 @@ from tidegate.config.schema import (
     SwitchbackTable,
     Table,
 )
+from tidegate.config.trace import TraceTable
 
 _Name = Annotated[str, Meta(pattern=NAME)]
 
@@ -29,6 +30,7 @@ class Document(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     policy: PolicyTable = PolicyTable()
     budget: BudgetTable = BudgetTable()
     switchback: SwitchbackTable = SwitchbackTable()
+    trace: TraceTable = TraceTable()
     classes: Annotated[dict[_Name, ClassTable], Meta(description="Classes of requests.")] = field(
         name="class", default_factory=dict
     )

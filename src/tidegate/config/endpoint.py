@@ -282,7 +282,8 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
     courier: Annotated[
         CourierPlaceTable | None,
         Meta(
-            description="The courier beside it, where it hands prompts over or is handed some. Left out, there is none."
+            description="The courier beside a llama.cpp that hands prompts over or is handed some. Left out, there is "
+            "none; vLLM needs none."
         ),
     ] = None
     tls_ca_file: Annotated[

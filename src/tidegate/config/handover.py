@@ -16,7 +16,8 @@ KIB, MIB, GB = 1024.0, 1024.0 * 1024.0, 1e9
 
 
 class HandoverTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """This endpoint may compute prompts for another one, which decodes: their KV caches are sent there."""
+    """This endpoint may compute prompts for another one, which decodes: their KV caches are sent there, by couriers
+    between two llama.cpp, and by the engines themselves between two vLLM."""
 
     to: Annotated[
         str, Meta(min_length=1, max_length=64, description="The endpoint that decodes: one whose capacity is ours.")

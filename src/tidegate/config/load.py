@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tidegate.config import classes, door, mutual
+from tidegate.config import classes, door, mutual, trace
 from tidegate.config.check import Draft, check, check_candidate
 from tidegate.config.config import Config
 from tidegate.config.convert import convert, listed, named, names, unknown
@@ -15,12 +15,13 @@ from tidegate.config.model import ModelTable
 from tidegate.config.problem import ConfigError, Problem, Problems
 from tidegate.config.rule import RULES_MAX, RuleTable
 from tidegate.config.schema import BudgetTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
+from tidegate.config.trace import TraceTable
 
 FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 
 _NAMED = ("class", "site", "model", "endpoint")
 TABLES = ("policy", "budget", "rule", *_NAMED)
-"""The tables that say what is decided about, and how; `gateway` and `switchback` are the service's."""
+"""The tables that say what is decided about, and how; `gateway`, `switchback` and `trace` are the service's."""
 
 
 def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = None) -> Config:
@@ -46,7 +47,7 @@ def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> C
 def _parsed(text: str, path: str, variables: Mapping[str, str] | None) -> Config:
     problems = Problems(path)
     tables = document(text, path)
-    unknown(tables, ("gateway", "switchback", *TABLES), problems)
+    unknown(tables, ("gateway", "switchback", "trace", *TABLES), problems)
     config = checked(tables, Path(path), problems, variables)
     if config is None:
         raise ConfigError(problems.found)
@@ -70,6 +71,9 @@ def checked(
         mutual.check("gateway.couriers.tls", mutual.files(couriers.tls, draft.folder), problems)
         path = "gateway.couriers.secret"
         ticket_secret = mutual.ticket_secret(path, couriers.secret, draft.folder, problems, variables)
+    trace_secret = None
+    if draft.trace is not None and variables is not None:
+        trace_secret = trace.check(draft.trace, draft.folder, problems, variables)
     secrets = check(draft, problems, variables)
     candidate = None
     if draft.switchback is not None and draft.switchback.policy and not problems.found:
@@ -80,12 +84,14 @@ def checked(
     assert draft.policy is not None
     assert draft.budget is not None
     assert draft.switchback is not None
+    assert draft.trace is not None
     return Config(
         file=file,
         gateway=draft.gateway,
         policy=draft.policy,
         budget=draft.budget,
         switchback=draft.switchback,
+        trace=draft.trace,
         classes=draft.classes,
         rules=draft.rules,
         sites=draft.sites,
@@ -94,6 +100,7 @@ def checked(
         secrets=secrets,
         admin_key=admin_key,
         ticket_secret=ticket_secret,
+        trace_secret=trace_secret,
         candidate=candidate,
     )
 
@@ -189,6 +196,7 @@ def _sections(folder: Path, tables: dict[str, Any], problems: Problems) -> Draft
         policy=convert(tables.get("policy", {}), "policy", PolicyTable, problems),
         budget=convert(tables.get("budget", {}), "budget", BudgetTable, problems),
         switchback=convert(tables.get("switchback", {}), "switchback", SwitchbackTable, problems),
+        trace=convert(tables.get("trace", {}), "trace", TraceTable, problems),
         classes=classes.read(tables, problems),
         rules=tuple(table for _, table in listed(tables, "rule", RuleTable, RULES_MAX, problems)),
         sites=named(tables, "site", SiteTable, problems),

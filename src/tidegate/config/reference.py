@@ -38,16 +38,18 @@ from tidegate.config.schema import (
     Table,
     TlsTable,
 )
+from tidegate.config.trace import TraceTable
 
 TABLES: tuple[tuple[str, type[Table]], ...] = (
     ("[gateway]", GatewayTable),
-    ("admin_key = { ... } in [gateway]", SecretTable),
+    ("admin_key = { ... } in [gateway], authorization = { ... } in [trace]", SecretTable),
     ("tls = { ... } in [gateway]", TlsTable),
     ("couriers = { ... } in [gateway]", CouriersTable),
     ("tls = { ... } in couriers", MutualTlsTable),
     ("[policy]", PolicyTable),
     ("[budget]", BudgetTable),
     ("[switchback]", SwitchbackTable),
+    ("[trace]", TraceTable),
     ("[class.NAME]", ClassTable),
     ("slo = { ... } in [class.NAME]", SloTable),
     ("[[rule]]", RuleTable),
@@ -89,7 +91,8 @@ One TOML file. An unknown setting is an error, and so is every contradiction; al
 what to do about it. Relative paths start at the folder of the file. Names of classes, sites and endpoints consist of
 lower-case letters, digits, `.`, `_` and `-`, at most 64 characters; no site is called `local` or `anywhere`.
 
-`[gateway]`, `[policy]`, `[budget]` and `[switchback]` may be left out. At least one site and one endpoint are needed:
+`[gateway]`, `[policy]`, `[budget]`, `[switchback]` and `[trace]` may be left out. At least one site and one
+endpoint are needed:
 
 ```toml
 [site.home]

@@ -36,29 +36,9 @@ class Residual(msgspec.Struct, gc=False):
     spread: float = 0.0
     at_s: float = 0.0
 
-    def fade(self, now_s: float) -> None:
-        """Forget what time has passed over, and what is more than the most; within one moment nothing."""
-        age_s = now_s - self.at_s
-        if age_s <= 0.0:
-            return
-        self.at_s = now_s
-        if self.weight:
-            kept = 0.5 ** (age_s / HALF_LIFE_S)
-            self.weight = min(self.weight * kept, WEIGHT_MAX - 1.0)
-
-    def learn(self, log_ratio: float, x: list[float], error: float, trust: float, now_s: float) -> None:
-        """Take one sample in."""
-        self.fade(now_s)
-        weight = self.weight = self.weight + 1.0
-        self.mean += (log_ratio - self.mean) / weight
-        known = self.x
-        self.x = [k + (x[i] - k) / weight for i, k in enumerate(known)] if known else list(x)
-        self.spread += (trust * error * error - self.spread) / weight
-
     def infer(self, residual: float, x: list[float], factors: list[float], within: float, now_s: float) -> None:
         """Take in a sample that was inferred to be off today's prediction by `residual`, with that much variance."""
-        self.fade(now_s)
-        weight = self.weight = self.weight + 1.0
+        weight = _count(self, now_s)
         if not self.x:
             self.x = list(x)
         now = self.residual(factors) if weight > 1.0 else 0.0
@@ -182,7 +162,7 @@ class Correction:
             error = ratio - self.at(row, column, now_s)[0].bias
         parts = [1.0] if x is None else x
         for level, _ in self._levels[row * self._columns + column]:
-            level.learn(ratio, parts, error, trust, now_s)
+            _learn(level, ratio, parts, error, trust, now_s)
         self._mixed = self._unmixed.copy()
 
     def learn_at_least(
@@ -268,6 +248,35 @@ class Correction:
         trust = whole.weight / (whole.weight + TRUST_STRENGTH)
         mix = self._mixed[index] = Mix(bias, variance, at_s, trust)
         return mix
+
+
+# Each answer has three levels learn of two kinds of time: functions take half as long as methods of a record do where
+# this is compiled.
+def _learn(level: Residual, log_ratio: float, x: list[float], error: float, trust: float, now_s: float) -> None:
+    """Take one sample in."""
+    weight = _count(level, now_s)
+    mean: float = level.mean
+    spread: float = level.spread
+    known: list[float] = level.x
+    level.mean = mean + (log_ratio - mean) / weight
+    level.x = [k + (x[i] - k) / weight for i, k in enumerate(known)] if known else list(x)
+    level.spread = spread + (trust * error * error - spread) / weight
+
+
+def _count(level: Residual, now_s: float) -> float:
+    """One more sample: what it weighs together with what is left of those before it.
+
+    What time has passed over is forgotten, and what is more than the most; within one moment nothing.
+    """
+    weight: float = level.weight
+    age_s = now_s - level.at_s
+    if age_s > 0.0:
+        level.at_s = now_s
+        if weight:
+            weight = min(weight * 0.5 ** (age_s / HALF_LIFE_S), WEIGHT_MAX - 1.0)
+    weight += 1.0
+    level.weight = weight
+    return weight
 
 
 def level_of(whole: Residual, believed: list[float]) -> float:

@@ -13,7 +13,7 @@ from tidegate.core.why import Why
 class Eligible:
     """The endpoints by the names that they serve, and what bars some of them. `override` writes, the rest reads."""
 
-    __slots__ = ("_by_model", "_models", "_others", "_own", "_pinned", "_sessions")
+    __slots__ = ("_by_model", "_by_price", "_models", "_others", "_own", "_pinned", "_sessions")
 
     def __init__(self, models: Mapping[str, EndpointModel], sessions: Sessions) -> None:
         """`models` by name, in the order in which ties are broken."""
@@ -25,6 +25,8 @@ class Eligible:
                 self._by_model.setdefault(name, []).append(model)
         self._own = {name: [m for m in serving if m.owned] for name, serving in self._by_model.items()}
         self._others = {name: [m for m in serving if not m.owned] for name, serving in self._by_model.items()}
+        # By list price and running cost, of which nothing depends on the moment.
+        self._by_price = {name: sorted(serving, key=_list_price) for name, serving in self._by_model.items()}
         # By model, the endpoints that it is pinned to; empty where nobody has set a pin, which is nearly always.
         self._pinned: dict[str, frozenset[str]] = {}
 
@@ -43,6 +45,14 @@ class Eligible:
         """The endpoints that serve this name, barred or not; the list is not the reader's to change."""
         found = self._by_model.get(model)
         return [] if found is None else found
+
+    def cheapest_ever(self, request: Request, tokens: int, *, local: bool) -> EndpointModel | None:
+        """Of the local endpoints, or of the remote ones, the one with the lowest list price that a request of so many
+        tokens may ever go to; None where there is none."""
+        for model in self._by_price.get(request.model, ()):
+            if model.endpoint.local is local and rules.excluded_ever(request, model, tokens) is None:
+                return model
+        return None
 
     def now(self, request: Request, length: Length, now_s: float) -> tuple[list[EndpointModel], dict[str, Why]]:
         """The endpoints that nothing excludes, and by name the reason for each of the others."""
@@ -95,3 +105,8 @@ class Eligible:
 
     def _home(self, request: Request, now_s: float) -> EndpointModel | None:
         return self._sessions.home(request, self.serving(request.model), self._models, now_s)
+
+
+def _list_price(model: EndpointModel) -> tuple[float, float, str]:
+    """Prompts are some three times as long as answers, in tokens."""
+    return model.cost.usd(3, 1.0, 0.0), model.cost.usd_per_s, model.name

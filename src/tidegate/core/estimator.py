@@ -17,6 +17,7 @@ from tidegate.core.health import Health
 from tidegate.core.latency import PARTS, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
+from tidegate.core.line import ahead_bytes
 from tidegate.core.load import FINENESS
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
@@ -35,7 +36,7 @@ from tidegate.core.model import (
 from tidegate.core.moment import Moment
 from tidegate.core.network import RTT_NOISE_S, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
-from tidegate.core.pace import Pace
+from tidegate.core.pace import Pace, means
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import NOTHING, Given, Prompt, all_cached
@@ -182,8 +183,8 @@ class EndpointModel:
             self._context_tokens * load / in_flight if in_flight else 0.0,
             foreign,
             waits,
-            self._pace.at(in_flight, now_s),
-            self._line.ahead_bytes(self.network.upload_bytes_per_s, now_s),
+            means(self._pace, in_flight, now_s),
+            ahead_bytes(self._line, self.network.upload_bytes_per_s, now_s),
             # Whoever waits for a slot comes after somebody for whom the model was there.
             WARM if in_flight > load else self.cold.at(now_s, in_flight),
             self.health.failing(now_s),
@@ -207,12 +208,13 @@ class EndpointModel:
         load, in_flight, column, others_tokens = moment.load, moment.in_flight, moment.column, moment.others_tokens
         foreign, waits, prompts = moment.foreign, moment.waits, moment.prompts
         tokens = request.prompt_tokens
-        cached, cached_tokens, cached_tokens_mean, uncached = NOTHING, 0.0, 0.0, float(tokens)
+        cached = nothing = NOTHING
+        cached_tokens, cached_tokens_mean, uncached = 0.0, 0.0, float(tokens)
         if request.shipped and has_come(request.shipped, self.name):
             cached = all_cached(prompt or asked(request))
         elif request.prefix or self.prefixes.keeping.surprises:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
-        if cached is not NOTHING:
+        if cached is not nothing:
             cached_tokens, cached_tokens_mean = cached.at_least(LIKELY), cached.tokens
             uncached = tokens - cached_tokens
         output_tokens = length.expected_tokens
@@ -485,7 +487,7 @@ class EndpointModel:
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
         self.memory.ended(reservation, now_s)
-        if fact.ending is Ending.OK or reservation.first_s is not None:
+        if reservation.first_s is not None or fact.ending is Ending.OK:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
         self._settle(now_s, head_done=oldest is reservation)

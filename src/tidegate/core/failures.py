@@ -46,8 +46,6 @@ class Failures(msgspec.Struct):
 
     def at(self, now_s: float) -> Failing:
         """What an attempt has to expect that is sent now."""
-        if not (self.failed or self.broke):
-            return NEVER
         left = _left(now_s - self.at_s)
         of = left * self.ended + PRIOR
         failed, broken = left * self.failed / of, left * self.broke / of
@@ -86,18 +84,15 @@ class Failures(msgspec.Struct):
         if now_s <= self.at_s:
             return
         left = _left(now_s - self.at_s)
-        self.ended, self.failed, self.failed_s, self.broke = (
-            left * self.ended,
-            left * self.failed,
-            left * self.failed_s,
-            left * self.broke,
-        )
-        self.row_failed, self.row_failed_s, self.row_broke = (
-            left * self.row_failed,
-            left * self.row_failed_s,
-            left * self.row_broke,
-        )
         self.at_s = now_s
+        self.ended *= left
+        if self.failed or self.broke:
+            self.failed *= left
+            self.failed_s *= left
+            self.broke *= left
+            self.row_failed *= left
+            self.row_failed_s *= left
+            self.row_broke *= left
 
 
 def _left(after_s: float) -> float:

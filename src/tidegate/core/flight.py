@@ -81,10 +81,11 @@ class Resume(Record, frozen=True, kw_only=True):
 
 
 class Decide(Record, frozen=True, kw_only=True):
-    """The prompt's KV cache, computed by `endpoint`, is at `target`: decide again, knowing that."""
+    """The prompt's KV cache, computed by `endpoint`, is at `target`: decide again, knowing that. Without a `target`
+    it could not be had there, and is nowhere."""
 
     endpoint: str
-    target: str
+    target: str = ""
 
 
 class Finish(Record, frozen=True, kw_only=True):
@@ -208,8 +209,9 @@ class Flight:
         self.state = State.LANDED
         return [Finish(endpoint=endpoint)]
 
-    def failed(self, endpoint: str, now_s: float, *, may_resume: bool = False) -> list[Action]:
-        """An attempt ended without its answer. `may_resume`: somebody could be asked for the rest of what has come."""
+    def failed(self, endpoint: str, now_s: float, *, may_resume: bool = False, fetching: bool = False) -> list[Action]:
+        """An attempt ended without its answer. `may_resume`: somebody could be asked for the rest of what has come.
+        `fetching`: it was to fetch the KV cache of its prompt, without which it may well succeed."""
         if endpoint not in self._open:
             return []
         self._close(endpoint)
@@ -219,7 +221,7 @@ class Flight:
             self.state, self.winner = State.CALLING, ""
         if self._open:
             return self._timer()
-        return self._call_next(now_s)
+        return self._decide(endpoint) if fetching else self._call_next(now_s)
 
     @property
     def open(self) -> list[str]:
@@ -227,29 +229,37 @@ class Flight:
         return list(self._open)
 
     def timer(
-        self, now_s: float, *, may_hedge: bool = True, tokens: int | None = None, may_resume: bool = False
+        self,
+        now_s: float,
+        *,
+        may_hedge: bool = True,
+        tokens: int | None = None,
+        may_resume: bool = False,
+        fetching: str = "",
     ) -> list[Action]:
         """Time has passed: start what is due, give up what has shown nothing for too long.
 
         `may_hedge`: whether another attempt may start beside those under way; one that may not is left out for good.
         `tokens`: how many have come so far of the answer that goes on; None where it is not the engine's fault that
-        there are no more. `may_resume`: see `failed`.
+        there are no more. `may_resume`: see `failed`, and so for the attempt at `fetching`.
         """
         if self.state is State.RELAYING:
             return self._look(now_s, tokens, may_resume=may_resume)
         if self.state is not State.CALLING:
             return []
         actions: list[Action] = []
+        gave_up = False
         for name, (cutover_s, timeout_s) in list(self._deadlines.items()):
             if now_s >= timeout_s:
                 self._close(name)
+                gave_up = gave_up or name == fetching
                 actions.append(Cancel(endpoint=name, gave_up=Silence.NO_CONTENT))
             elif now_s >= cutover_s:
                 self._deadlines[name] = (inf, timeout_s)
                 if may_hedge and self._next < len(self._plan):
                     actions += self._call_next(now_s)
         if not self._open:
-            return actions + self._call_next(now_s)
+            return actions + (self._decide(fetching) if gave_up else self._call_next(now_s))
         return actions + self._timer()
 
     def left(self) -> list[Action]:
@@ -296,6 +306,11 @@ class Flight:
         self._resumes += 1
         self.state = State.PLANNED
         return [Resume(endpoint=self.winner)]
+
+    def _decide(self, endpoint: str) -> list[Action]:
+        """The KV cache of its prompt could not be had there: begin again, as if nothing had been computed."""
+        self.state = State.PLANNED
+        return [Decide(endpoint=endpoint)]
 
     def _watch(self) -> list[Action]:
         return [] if self._stall_s == inf else [Timer(at_s=self._watched_s + self._stall_s)]

@@ -17,7 +17,7 @@ from tidegate.core.base import TO, Base, asked
 from tidegate.core.breaker import Breaker
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
-from tidegate.core.model import Capability, Ending, Handover, Request, Shipped, Started, replace
+from tidegate.core.model import Capability, Ended, Ending, Handover, Request, Shipped, Started, replace
 from tidegate.core.network import NetworkModel
 from tidegate.core.sending import prefill_of
 from tidegate.core.state import HandoverState, UnderWay
@@ -27,6 +27,8 @@ from tidegate.core.why import Why
 _ONE: Final = Length(1.0, 1.0, 1.0, sigma=0.0)
 # Of a prompt whose KV cache has come, less than this share of its tokens cached is a failed handover.
 CACHED_LEAST: Final = 0.9
+# Who shows nothing may have found nothing where the KV cache should have been, or cannot do with what was there.
+_CAME_TO_NOTHING: Final = frozenset({Ending.FAILED, Ending.TIMED_OUT})
 # What is sent between two engines is text; what stands for images there, nobody has tried.
 _NEVER: Final = frozenset({Capability.EMBEDDING, Capability.VISION, Capability.AUDIO})
 
@@ -104,12 +106,15 @@ class HandoverModel:
             tokens -= self.target.prefixes.cached(asked(request), now_s).tokens
         return handover.kv_bytes_fixed + tokens * handover.kv_bytes_per_token
 
-    def ship_s(self, request: Request, now_s: float) -> float:
-        """How long its KV cache is expected to be under way, from the moment at which it is computed."""
+    def stages_s(self, request: Request, now_s: float) -> tuple[float, float, float]:
+        """How long it is expected to take until its prompt is computed, then until its KV cache is there, behind those
+        before it, and then until it has a slot."""
         first = self.source.base(prefill_of(request), _ONE, now_s)
         ready_s = now_s + first.first_s
         kv_bytes, under_way = self.kv_bytes(request, now_s), self._under_way(now_s)
-        return self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1] - ready_s
+        arrives_s = self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1]
+        slot_s = max(arrives_s, self._slot_s(under_way, now_s))
+        return first.first_s, arrives_s - ready_s, slot_s - arrives_s
 
     def _under_way(self, now_s: float) -> list[tuple[float, UnderWay]]:
         """When each of those under way is expected to be there, in the order in which they are sent."""
@@ -136,14 +141,15 @@ class HandoverModel:
         return begins_s, begins_s + took_s + self.source.network.rtt_s / 2.0, variance_s2
 
     def _slot_s(self, under_way: list[tuple[float, UnderWay]], now_s: float) -> float:
-        """When the target has a slot, with those before it in theirs."""
+        """When the target has a slot, with those before it in theirs, and has not got prompts enough to read first."""
+        begins_s = max(now_s, self.target.prompts_done_s(now_s) - self.target.ahead_s)
         slots_s = self.target.slots_free_s(now_s).copy()
         if not slots_s:
-            return now_s
+            return begins_s
         heapify(slots_s)
         for at_s, one in under_way:
             heapreplace(slots_s, max(at_s, slots_s[0]) + one.occupies_s)
-        return slots_s[0]
+        return max(begins_s, slots_s[0])
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -176,17 +182,22 @@ class HandoverModel:
         one = state.under_way.pop(fact.request_id, None)
         state.free_s = now_s
         ending = Ending.OK if fact.ok else Ending.CANCELLED if fact.given_up else Ending.FAILED
-        state.breaker.learn(fact.request_id, ending, now_s)
+        # Whether what has come is of use, the answer tells; until then it makes no failure good but that of a trial.
+        if not fact.ok or state.breaker.trial == fact.request_id:
+            state.breaker.learn(fact.request_id, ending, now_s)
         if fact.ok and fact.kv_bytes > 0:
             self.network.learn_upload(fact.left_bytes, fact.seconds, now_s)
             if one is not None:
                 state.sent_bytes += fact.kv_bytes
                 state.declared_bytes += one.declared_bytes
 
-    def used(self, request_id: str, prompt_tokens: int, cached_tokens: int, now_s: float) -> None:
-        """The target has answered such a request, and so many of its tokens it took from the cache."""
-        if cached_tokens < CACHED_LEAST * prompt_tokens:
-            self.state.breaker.learn(request_id, Ending.FAILED, now_s)
+    def used(self, fact: Ended, now_s: float) -> None:
+        """The target has answered such a request, by what it took from the cache, or has failed at it."""
+        if fact.ending is Ending.OK and fact.prompt_tokens and fact.cached_tokens is not None:
+            of_use = fact.cached_tokens >= CACHED_LEAST * fact.prompt_tokens
+            self.state.breaker.learn(fact.request_id, Ending.OK if of_use else Ending.FAILED, now_s)
+        elif fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None:
+            self.state.breaker.learn(fact.request_id, Ending.FAILED, now_s)
 
 
 class Handovers:

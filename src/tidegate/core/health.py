@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tidegate.core.failures import Failing
+from tidegate.core.failures import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
 from tidegate.core.parts import ENGINE_S_MIN
@@ -21,11 +21,11 @@ class Health:
     `places`, `is_limited` and `failing` read.
     """
 
-    __slots__ = ("_concurrency", "_state")
+    __slots__ = ("_concurrency", "_failures", "_state")
 
     def __init__(self, concurrency: int, state: EndpointState) -> None:
         """`concurrency` is what is configured."""
-        self._concurrency, self._state = concurrency, state
+        self._concurrency, self._state, self._failures = concurrency, state, state.failures
 
     def places(self, places: int) -> int:
         """How many of so many are used."""
@@ -39,7 +39,9 @@ class Health:
 
     def failing(self, now_s: float) -> Failing:
         """How many of its attempts fail between others that serve."""
-        return self._state.failures.at(now_s)
+        failures = self._failures
+        # Mostly nothing fails, and every prediction asks.
+        return failures.at(now_s) if failures.failed or failures.broke else NEVER
 
     def started(self, fact: Started, now_s: float) -> None:
         """An attempt is sent."""
@@ -92,11 +94,11 @@ class Health:
         state = self._state
         if ending is Ending.OK:
             state.heard_s = max(state.heard_s, now_s)
-            state.failures.served(now_s)
+            self._failures.served(now_s)
         elif state.breaker.openings:
-            state.failures.goes_away()
+            self._failures.goes_away()
         elif ending in (Ending.FAILED, Ending.TIMED_OUT) and not loads:
-            state.failures.fail(after_s, now_s, begun=begun)
+            self._failures.fail(after_s, now_s, begun=begun)
 
     def _bears(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
         limit = self._state.limit
@@ -110,6 +112,6 @@ class Health:
         Then it is not slow, but away: when it is there again it is as quick as before, so nothing is learned of times.
         A model that may have to be loaded first is silent for that reason.
         """
-        if fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.first_s is not None or sent.load_s_mean:
+        if sent.first_s is not None or fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.load_s_mean:
             return False
         return self._state.heard_s < sent.started_s and now_s - sent.started_s > sent.ttft_s_high

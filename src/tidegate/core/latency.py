@@ -163,21 +163,23 @@ class Latency:
         """
         self._settle(now_s)
         learned = self.learned
+        shift, median_s, sigma, row, column = learned.shift, sent.median_s, sent.sigma, sent.row, sent.column
         scale_s = max(sent.raw_s, took_s / RATIO_MAX)
         x = [part / scale_s for part in sent.parts]
-        error, trust = log(took_s / sent.median_s), 0.0
+        error, trust = log(took_s / median_s), 0.0
         # What was predicted before a change is far off for that change, and no limit holds its sample back.
-        middle = MIDDLE * sent.sigma if sent.trust > MIDDLE_TRUST and sent_s >= learned.shift.moved_s else inf
-        most = min(ERROR_MAX * sent.sigma, ERROR_LOG_MAX)
-        if sent_s >= learned.shift.moved_s:
+        middle, most = inf, min(ERROR_MAX * sigma, ERROR_LOG_MAX)
+        if sent_s >= shift.moved_s:
             trust = sent.trust
+            if trust > MIDDLE_TRUST:
+                middle = MIDDLE * sigma
             if trust > TRUST_MIN:
-                learned.shift.add(error, max(sent.sigma, SIGMA_MIN), share)
-            self._promises.learn(sent.row * self._columns + sent.column, missed)
-            learned.mean.learn(took_s * times, sent.median_s * times, trust, now_s)
+                shift.add(error, max(sigma, SIGMA_MIN), share)
+            self._promises.learn(row * self._columns + column, missed)
+            learned.mean.learn(took_s * times, median_s * times, trust, now_s)
         self._correction.learn(
-            sent.row,
-            sent.column,
+            row,
+            column,
             log(took_s / scale_s) - error + min(max(error, -middle), middle),
             now_s,
             x=x,
@@ -220,26 +222,27 @@ class Latency:
     def _settle(self, now_s: float) -> None:
         """A moment is over when the next begins: what has no order by itself is taken in then."""
         learned = self.learned
-        if now_s <= learned.shift.at_s:
+        shift = learned.shift
+        if now_s <= shift.at_s:
             return
         if learned.silences:
             for silence in sorted(learned.silences, key=_by_kind):
                 x = list(silence.x)
                 above = silence.log_ratio - log_parts(self.factors, x)
-                self._correction.learn_at_least(silence.row, silence.column, above, learned.shift.at_s, x=x)
+                self._correction.learn_at_least(silence.row, silence.column, above, shift.at_s, x=x)
             learned.silences.clear()
             self._known = self._unknown.copy()
-        ratio = learned.shift.settled(now_s)
+        ratio, sums = shift.settled(now_s), learned.sums
         if ratio is not None:
-            learned.sums.shift(ratio, self._measured)
-            learned.sums.scale(min(1.0, KEPT / max(KEPT, learned.sums.weight)))
+            sums.shift(ratio, self._measured)
+            sums.scale(min(1.0, KEPT / max(KEPT, sums.weight)))
             learned.mean.took_s *= ratio
             learned.mean.median_s *= ratio
             self._correction.forget(KEPT, log(ratio))
             self._refer()
-        if learned.sums.due:
+        if sums.due:
             level = self._correction.level(self._believed)
-            learned.sums.solve(self._believed, level, self._correction.cells[0].spread, self._measured)
+            sums.solve(self._believed, level, self._correction.cells[0].spread, self._measured)
             self._refer()
 
     def _refer(self) -> None:

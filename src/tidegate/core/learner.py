@@ -247,10 +247,8 @@ class Learner:
         handovers = self._known.handovers
         if sent.target and (handover := handovers.of(fact.endpoint, sent.target)) is not None:
             handover.computed(fact.request_id, fact.ending, now_s)
-        if sent.shipped and fact.prompt_tokens and fact.cached_tokens is not None:
-            used = handovers.models.get(sent.shipped)
-            if used is not None:
-                used.used(fact.request_id, fact.prompt_tokens, fact.cached_tokens, now_s)
+        if sent.shipped and (used := handovers.models.get(sent.shipped)) is not None:
+            used.used(fact, now_s)
 
     def _fall_back(self, for_s: float, now_s: float) -> None:
         """The static rule is in force for so long."""

@@ -22,24 +22,16 @@ class Carried(msgspec.Struct, frozen=True, gc=False):
 class Line(msgspec.Struct):
     """What was sent to an endpoint: `sent_bytes` in all, of which the first `carried_bytes` were there at `at_s`.
 
-    `sent`, `arrived` and `clear` write, the rest reads.
+    What is still to be carried says `ahead_bytes`.
     """
 
     sent_bytes: int = 0
     carried_bytes: int = 0
     at_s: float = 0.0
 
-    def ahead_bytes(self, bytes_per_s: float, now_s: float) -> float:
-        """So many are still to be carried before the next request's, where the line carries `bytes_per_s`."""
-        left = self.sent_bytes - self.carried_bytes
-        if not left:
-            return 0.0
-        left_bytes = left - bytes_per_s * (now_s - self.at_s)
-        return left_bytes if left_bytes > 0.0 else 0.0
-
     def sent(self, upload_bytes: int, bytes_per_s: float, now_s: float) -> Carried:
         """One more request is on its way, behind the others."""
-        if not self.ahead_bytes(bytes_per_s, now_s):
+        if not ahead_bytes(self, bytes_per_s, now_s):
             self.carried_bytes, self.at_s = self.sent_bytes, now_s
         self.sent_bytes += upload_bytes
         return Carried(self.at_s, self.sent_bytes - self.carried_bytes, self.sent_bytes)
@@ -52,3 +44,13 @@ class Line(msgspec.Struct):
     def clear(self, now_s: float) -> None:
         """Nothing is under way any more: what was not there went with its connection."""
         self.carried_bytes, self.at_s = self.sent_bytes, now_s
+
+
+# Every prediction asks: a function takes half as long as a method of a record does where this is compiled.
+def ahead_bytes(line: Line, bytes_per_s: float, now_s: float) -> float:
+    """So many are still to be carried before the next request's, where the line carries `bytes_per_s`."""
+    left = line.sent_bytes - line.carried_bytes
+    if not left:
+        return 0.0
+    left_bytes = left - bytes_per_s * (now_s - line.at_s)
+    return left_bytes if left_bytes > 0.0 else 0.0

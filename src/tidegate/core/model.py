@@ -303,14 +303,16 @@ class Candidate(Record, frozen=True, kw_only=True):
 
     `rule` is the name of the operators' rule that excluded it, empty where something else did.
     The request needs `kv_tokens` of the memory for contexts there, of which `kv_free_tokens` are believed to be free;
-    None where that is not known. With a `target` it would compute the prompt, and send `kv_bytes` there, which is
-    expected to take `ship_s` from the moment at which they are computed.
+    None where that is not known. With a `target` it would compute the prompt, which is expected to take `computed_s`,
+    and send `kv_bytes` there, which are there `ship_s` later and wait for a slot for `slot_s`.
     """
 
     endpoint: str
     target: str = ""
     kv_bytes: int | None = None
+    computed_s: float | None = None
     ship_s: float | None = None
+    slot_s: float | None = None
     excluded: Why | None = None
     rule: str = ""
     estimate: Estimate | None = None

@@ -16,14 +16,6 @@ class Pace(msgspec.Struct):
     prompts: float = 0.0
     at_s: float = 0.0
 
-    def at(self, load: int, now_s: float) -> tuple[float, float]:
-        """Both means now, where `load` have been in flight since the last event, and nothing has come."""
-        age_s = now_s - self.at_s
-        if age_s <= 0.0:
-            return self.load, self.prompts
-        left = MEMORY_S / (age_s + MEMORY_S)
-        return load + (self.load - load) * left, self.prompts * left
-
     def pass_until(self, load: int, now_s: float) -> None:
         """So many were in flight until now."""
         age_s = now_s - self.at_s
@@ -36,3 +28,15 @@ class Pace(msgspec.Struct):
     def came(self, prompt_s: float) -> None:
         """A prompt has come that takes so long."""
         self.prompts += prompt_s / MEMORY_S
+
+
+# Every prediction asks: a function takes half as long as a method of a record does where this is compiled.
+def means(pace: Pace, load: int, now_s: float) -> tuple[float, float]:
+    """Both means now, where `load` have been in flight since the last event, and nothing has come."""
+    age_s = now_s - pace.at_s
+    load_mean: float = pace.load
+    prompts: float = pace.prompts
+    if age_s <= 0.0:
+        return load_mean, prompts
+    left = MEMORY_S / (age_s + MEMORY_S)
+    return load + (load_mean - load) * left, prompts * left

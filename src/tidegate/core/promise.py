@@ -52,7 +52,7 @@ def kept(
     return after_first < 1.0 or (e2e_s - ttft_s) / after_first <= slo.tpot_s
 
 
-def verdict(
+def was_kept(
     request: Request,
     decision: Decision,
     ending: Ending,
@@ -63,9 +63,9 @@ def verdict(
 ) -> bool | None:
     """Whether the promise of a request that is over was kept, after its last `decision`; None where nobody can say.
 
-    Who was refused for ever could not have been served at any price, and says nothing.
+    Who was refused for ever could not have been served at any price, and says nothing of worth.
     """
-    if ending in (Ending.OK, Ending.CANCELLED):
+    if ending is Ending.OK or ending is Ending.CANCELLED:
         whole = ending is Ending.OK
         return kept(request, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens, whole=whole)
     return None if ending is Ending.REFUSED and decision.retry_after_s is None else False
@@ -80,8 +80,8 @@ def judged(
     e2e_s: float,
     output_tokens: int | None,
 ) -> Judged | None:
-    """What is told of a request that is over; None where its class has no target. See `verdict`."""
+    """What is told of a request that is over, after its last `decision`; None where its class has no target."""
     if request.attainment is None:
         return None
-    found = verdict(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+    found = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
     return Judged(request_id=request.id, klass=request.klass, attainment=request.attainment, kept=found)

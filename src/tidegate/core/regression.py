@@ -28,13 +28,15 @@ NOISE_MIN: Final = 0.01
 FACTOR_MAX: Final = 1e6
 # A factor is known to that; elimination below it is rounding.
 _PIVOT_MIN: Final = 1e-9
+# Sums are written anew in another unit before what is added to them grows out of all proportion.
+UNIT_MIN: Final = 1e-6
 
 
 class Sums(msgspec.Struct):
     """Decayed sums over samples of parts `x` and times `y`, both as shares of what was predicted of that sample.
 
-    `xx` is the lower triangle of the sum of x x', row by row, `xy` that of x y. `fresh` is the weight that came since
-    `factors` were found.
+    `xx` is the lower triangle of the sum of x x', row by row, `xy` that of x y, each to be multiplied by `unit`: what
+    is forgotten of them changes that alone. `fresh` is the weight that came since `factors` were found.
     """
 
     xx: list[float]
@@ -43,15 +45,17 @@ class Sums(msgspec.Struct):
     weight: float = 0.0
     fresh: float = 0.0
     at_s: float = 0.0
+    unit: float = 1.0
 
     def add(self, x: list[float], y: float) -> None:
         """Take one sample in; `fade` was called for its time."""
-        xx, xy = self.xx, self.xy
+        xx, xy, unit = self.xx, self.xy, self.unit
         # Most parts are nothing, where nothing else is there.
         some: list[int] = []
         for i, value in enumerate(x):
             if value:
                 some.append(i)
+                value /= unit
                 xy[i] += value * y
                 row = i * (i + 1) // 2
                 for j in some:
@@ -72,8 +76,12 @@ class Sums(msgspec.Struct):
 
     def scale(self, kept: float) -> None:
         """Count all samples for so much of what they did."""
-        self.xx = [value * kept for value in self.xx]
-        self.xy = [value * kept for value in self.xy]
+        unit = self.unit * kept
+        if unit < UNIT_MIN:
+            self.xx = [value * unit for value in self.xx]
+            self.xy = [value * unit for value in self.xy]
+            unit = 1.0
+        self.unit = unit
         self.weight *= kept
         self.fresh *= kept
 
@@ -95,20 +103,26 @@ class Sums(msgspec.Struct):
         Parts in `measured` come in seconds as they are, whatever the level. `noise` is the variance of a sample. A part
         that would take less than nothing takes nothing.
         """
-        size = len(believed)
-        levels = [1.0 if i in measured else level for i in range(size)]
-        wanted = [one * value for one, value in zip(levels, believed, strict=True)]
-        ridge = []
-        for one, value in zip(levels, wanted, strict=True):
+        xx, xy, noise = self.xx, self.xy, max(noise, NOISE_MIN) / self.unit
+        wanted: list[float] = []
+        ridge: list[float] = []
+        found: list[float] = []
+        left: list[int] = []
+        for i, value in enumerate(believed):
+            one = 1.0 if i in measured else level
+            value *= one
             sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * one
-            ridge.append(max(noise, NOISE_MIN) / (sigma * sigma))
-        left = self._seen()
-        # A part that no sample had takes what is believed of it.
-        found = [_alone(ridge[i], wanted[i]) for i in range(size)]
-        for i in left:
-            found[i] = 0.0
+            weight = noise / (sigma * sigma)
+            wanted.append(value)
+            ridge.append(weight)
+            if xx[i * (i + 3) // 2]:
+                left.append(i)
+                found.append(0.0)
+            else:
+                # A part that no sample had takes what is believed of it.
+                found.append(_alone(weight, value))
         while left:
-            solved = _eliminate(self.xx, self.xy, ridge, wanted, left)
+            solved = _eliminate(xx, xy, ridge, wanted, left)
             negative = [i for i, value in zip(left, solved, strict=True) if value < 0.0]
             if not negative:
                 for i, value in zip(left, solved, strict=True):
@@ -117,18 +131,6 @@ class Sums(msgspec.Struct):
             left = [i for i in left if i not in negative]
         self.factors = [min(value, FACTOR_MAX) for value in found]
         self.fresh = 0.0
-
-    def _seen(self) -> list[int]:
-        """The parts that some sample had."""
-        seen, at = [False] * len(self.xy), 0
-        for i in range(len(seen)):
-            for j in range(i + 1):
-                if self.xx[at]:
-                    seen[i] = seen[j] = True
-                at += 1
-            if self.xy[i]:
-                seen[i] = True
-        return [i for i, one in enumerate(seen) if one]
 
 
 def empty(believed: list[float]) -> Sums:
@@ -144,8 +146,8 @@ def combined(one: Sums, other: Sums) -> Sums:
     a.fade(now_s)
     b.fade(now_s)
     return Sums(
-        xx=[x + y for x, y in zip(a.xx, b.xx, strict=True)],
-        xy=[x + y for x, y in zip(a.xy, b.xy, strict=True)],
+        xx=[a.unit * x + b.unit * y for x, y in zip(a.xx, b.xx, strict=True)],
+        xy=[a.unit * x + b.unit * y for x, y in zip(a.xy, b.xy, strict=True)],
         factors=a.factors,
         weight=a.weight + b.weight,
         fresh=a.weight + b.weight,

@@ -17,6 +17,7 @@ from tidegate.core.model import (
     Held,
     Line,
     ModelFailed,
+    Prefill,
     Record,
     Released,
     Request,
@@ -26,7 +27,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.router import Router
 from tidegate.core.state import State
-from tidegate.core.timeline import Stage, Timeline
+from tidegate.core.timeline import Stage, Timeline, beside
 from tidegate.core.why import Why
 
 
@@ -315,8 +316,18 @@ def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None
             one = explained(core.router, request, line.fact, line.at_s)
             found.append(with_flips(one, Copy(core.router)) if not found or not decisions else one)
     if found:
-        found[-1] = replace(found[-1], stages=tuple(timeline.stages))
+        handed = [chosen for chosen in map(handover_of, found) if chosen is not None]
+        stages = beside(timeline.stages, handed[-1]) if handed else tuple(timeline.stages)
+        found[-1] = replace(found[-1], stages=stages)
     return found
+
+
+def handover_of(one: Explained) -> Candidate | None:
+    """The handover that it was decided for; None where it was for something else."""
+    step = one.decision.plan[0] if one.decision.plan else None
+    if not isinstance(step, Prefill):
+        return None
+    return next((c for c in one.prefills if (c.endpoint, c.target) == (step.endpoint, step.target)), None)
 
 
 def is_about(line: Line, request_id: str) -> bool:

@@ -35,6 +35,7 @@ from tidegate.core.network import NetworkModel
 from tidegate.core.plan import Option
 from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
+from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, value_usd, worth_usd
@@ -168,12 +169,15 @@ class Router:
             why = reasons.get(one.source.name) or reasons.get(one.target.name) or one.excluded(request, now_s)
             base = one.base(request, length, now_s)
             parts = contributions_usd(request, base, worth, now_s - request.arrived_s)
+            computed_s, ship_s, slot_s = one.stages_s(request, now_s)
             found.append(
                 Candidate(
                     endpoint=one.source.name,
                     target=one.target.name,
                     kv_bytes=int(one.kv_bytes(request, now_s)),
-                    ship_s=one.ship_s(request, now_s),
+                    computed_s=computed_s,
+                    ship_s=ship_s,
+                    slot_s=slot_s,
                     excluded=why,
                     rule=barred_by(request.rulings, barred[0]) if barred and why is Why.RULED_OUT else "",
                     estimate=estimate(request, base, 0.0, now_s),
@@ -330,6 +334,42 @@ class Router:
         model = self._known.models.get(endpoint)
         reservation = None if model is None else model.state.reservations.get(request_id)
         return None if reservation is None else reservation.ttft_s
+
+    def reserved(self, endpoint: str, request_id: str) -> Reservation | None:
+        """What is under way there for this request, to read; None where nothing is."""
+        model = self._known.models.get(endpoint)
+        return None if model is None else model.state.reservations.get(request_id)
+
+    def foreseen(self, request_id: str, endpoint: str) -> tuple[float, float] | None:
+        """The time to first content and the dollars that the last decision predicted of this request at an endpoint.
+
+        None where it predicted nothing there, or something was told since.
+        """
+        decided = self._decided
+        if decided is not None and decided.request.id == request_id:
+            for option in decided.options:
+                if option.model.name == endpoint:
+                    return option.base.first_s, option.base.cost_usd
+        return None
+
+    def alone_usd(
+        self, request: Request, prompt_tokens: int, output_tokens: int, *, local: bool, now_s: float
+    ) -> tuple[str, float] | None:
+        """Who would serve this if all went to local endpoints, or to remote ones, and what so many tokens would cost
+        there: who has the lowest list price and may ever serve it. None where nobody may.
+
+        Nothing is cached, nobody is full or down, and nothing fails. Running an engine costs what a request like this
+        is predicted to take there as it is now.
+        """
+        model = self._known.eligible.cheapest_ever(request, prompt_tokens + output_tokens, local=local)
+        if model is None:
+            return None
+        usd = model.cost.usd(prompt_tokens, output_tokens, 0.0)
+        if model.cost.usd_per_s:
+            base = model.base(request, self._known.lengths.of(request), now_s)
+            decode_s = base.decode_s_mean * output_tokens / base.output_tokens
+            usd += model.cost.usd_per_s * (base.queue_s + base.prefill_s_mean + base.load_s_mean + decode_s)
+        return model.name, usd
 
     def snapshot(self, *, held: bool = True) -> msgspec.Raw:
         """The whole state as JSON, or without what ends with the process: held requests, pins of sessions, and what

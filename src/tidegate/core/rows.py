@@ -27,7 +27,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
-from tidegate.core.promise import verdict
+from tidegate.core.promise import was_kept
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
@@ -355,7 +355,7 @@ class Rows:
         kept = known.kept
         if not known.judged and request.slo != _NO_PROMISE and decision is not None and came is not Came.UNKNOWN:
             ending = _ENDINGS.get(came, Ending.FAILED)
-            kept = verdict(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+            kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
         prediction = None if sent is None else sent.prediction
         waited_s = 0.0 if sent is None else sent.sent_s - request.arrived_s
         return Row(

@@ -46,20 +46,10 @@ def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float
     return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
 
 
-def excluded(
-    request: Request,
-    model: EndpointModel,
-    needed: int,
-    length: Length,
-    now_s: float,
-    home: EndpointModel | None = None,
-) -> Why | None:
-    """The first rule that forbids this endpoint for this request now, None if it may be used.
-
-    Rules on what may be come before rules on what is: a refusal then names the reason that lasts. `home` is the
-    endpoint that the conversation stays with, None where it may go anywhere.
-    """
-    endpoint, state = model.endpoint, model.state
+def excluded_ever(request: Request, model: EndpointModel, needed: int) -> Why | None:
+    """The first rule that forbids this endpoint for a request of so many tokens, whenever it comes and whatever it may
+    cost; None where none does."""
+    endpoint = model.endpoint
     if not may_go_to(request, endpoint):
         return Why.MUST_STAY_LOCAL if request.residency == (LOCAL,) else Why.SITE_NOT_ALLOWED
     least = request.likeness
@@ -74,6 +64,26 @@ def excluded(
         return Why.CONTEXT_TOO_LONG
     if model.memory.known and memory.kv_tokens_needed_least(request) > model.memory.tokens_sure:
         return Why.MEMORY_TOO_SMALL
+    return None
+
+
+def excluded(
+    request: Request,
+    model: EndpointModel,
+    needed: int,
+    length: Length,
+    now_s: float,
+    home: EndpointModel | None = None,
+) -> Why | None:
+    """The first rule that forbids this endpoint for this request now, None if it may be used.
+
+    Rules on what may be come before rules on what is: a refusal then names the reason that lasts. `home` is the
+    endpoint that the conversation stays with, None where it may go anywhere.
+    """
+    endpoint, state = model.endpoint, model.state
+    never = excluded_ever(request, model, needed)
+    if never is not None:
+        return never
     if request.cost_usd_max is not None and cost_usd_most(request, endpoint, length) > request.cost_usd_max:
         return Why.OVER_MAX_COST
     if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:

@@ -1,8 +1,22 @@
 """What became of one request, stage by stage, as the facts of a journal tell it."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
-from tidegate.core.model import Ended, Ending, FirstToken, Held, Line, Record, Released, Request, Shipped, Started
+from tidegate.core.model import (
+    Candidate,
+    Ended,
+    Ending,
+    FirstToken,
+    Held,
+    Line,
+    Record,
+    Released,
+    Request,
+    Shipped,
+    Started,
+    replace,
+)
 
 
 class What(StrEnum):
@@ -11,14 +25,16 @@ class What(StrEnum):
     HOLD = "hold"
     PREFILL = "prefill"
     TRANSFER = "transfer"
+    RESTORE = "restore"
     DECODE = "decode"
 
 
 class Stage(Record, frozen=True, kw_only=True):
     """From `began_s` on, since the request was read, something took `took_s`, at an endpoint or between two.
 
-    A prefill is an attempt until its first content, the network and waiting in the engine included. `kv_bytes` were
-    transferred. It `failed` where it came to nothing.
+    A prefill is an attempt until its first content, the network and waiting in the engine included, and so is a
+    restore, where the KV cache of the prompt had come. `kv_bytes` were transferred. It `failed` where it came to
+    nothing. `predicted_s` is what a handover was expected to take with it.
     """
 
     what: What
@@ -28,6 +44,7 @@ class Stage(Record, frozen=True, kw_only=True):
     took_s: float
     kv_bytes: int = 0
     failed: bool = False
+    predicted_s: float | None = None
 
 
 class Timeline:
@@ -38,8 +55,8 @@ class Timeline:
         self._request_id = request_id
         self._zero_s: float | None = None
         self._held_s: float | None = None
-        # Since when, by endpoint: an attempt, of whose prompt the KV cache goes to the second; and what follows it.
-        self._sent: dict[str, tuple[float, str]] = {}
+        # Since when, by endpoint, and what it begins with: an attempt; what follows it.
+        self._sent: dict[str, tuple[float, Started]] = {}
         self._first_s: dict[str, float] = {}
         self._computed_s: dict[str, float] = {}
 
@@ -53,13 +70,13 @@ class Timeline:
                 self._held_s = at_s
             case Started(request_id=self._request_id):
                 self._unheld(at_s)
-                self._sent[fact.endpoint] = at_s, fact.target
+                self._sent[fact.endpoint] = at_s, fact
             case Released(request_id=self._request_id):
                 self._unheld(at_s)
             case FirstToken(request_id=self._request_id) if fact.endpoint in self._sent:
-                began_s, target = self._sent[fact.endpoint]
+                began_s, sent = self._sent[fact.endpoint]
                 self._first_s[fact.endpoint] = at_s
-                self._add(What.PREFILL, (fact.endpoint, target), began_s, at_s)
+                self._add(_first_of(sent), (sent.endpoint, sent.target), began_s, at_s)
             case Ended(request_id=self._request_id) if fact.endpoint in self._sent:
                 self._ended(fact, at_s)
             case Shipped(request_id=self._request_id) if fact.endpoint in self._computed_s:
@@ -70,11 +87,12 @@ class Timeline:
                 pass
 
     def _ended(self, fact: Ended, at_s: float) -> None:
-        began_s, target = self._sent.pop(fact.endpoint)
+        began_s, sent = self._sent.pop(fact.endpoint)
+        target = sent.target
         first_s = self._first_s.pop(fact.endpoint, None)
         served = fact.ending is Ending.OK
         if first_s is None:
-            self._add(What.PREFILL, (fact.endpoint, target), began_s, at_s, failed=not served)
+            self._add(_first_of(sent), (fact.endpoint, target), began_s, at_s, failed=not served)
         elif not target:
             self._add(What.DECODE, (fact.endpoint, ""), first_s, at_s, failed=not served)
         if target and served:
@@ -101,3 +119,29 @@ class Timeline:
                 failed=failed,
             )
         )
+
+
+def beside(stages: Iterable[Stage], candidate: Candidate) -> tuple[Stage, ...]:
+    """The same, each with what this handover, when it was decided, was expected to take with it; up to what failed."""
+    estimate, computed_s, ship_s, slot_s = candidate.estimate, candidate.computed_s, candidate.ship_s, candidate.slot_s
+    if estimate is None or computed_s is None or ship_s is None or slot_s is None:
+        return tuple(stages)
+    expected_s: dict[What, float | None] = {
+        What.PREFILL: computed_s,
+        What.TRANSFER: ship_s,
+        What.HOLD: slot_s,
+        What.RESTORE: estimate.ttft_s - computed_s - ship_s - slot_s,
+        What.DECODE: estimate.e2e_s - estimate.ttft_s,
+    }
+    found: list[Stage] = []
+    handed = False
+    for stage in stages:
+        handed = handed or stage.target == candidate.target
+        found.append(replace(stage, predicted_s=expected_s[stage.what]) if handed else stage)
+        if stage.failed:
+            expected_s = dict.fromkeys(What)
+    return tuple(found)
+
+
+def _first_of(sent: Started) -> What:
+    return What.RESTORE if sent.shipped else What.PREFILL

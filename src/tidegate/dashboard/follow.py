@@ -21,8 +21,9 @@ from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Record, Request
 from tidegate.core.router import Router
 from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
+from tidegate.telemetry.packing import DAMAGED, open_segment
 from tidegate.telemetry.reading import LINE_BYTES_MAX
-from tidegate.telemetry.segments import SegmentName, segments
+from tidegate.telemetry.segments import PACKED, SegmentName, segments
 
 # What is added to the index at once: a tenth of a second, after which whoever waits for the router has it.
 STEP_BYTES: Final = 256 * 1024
@@ -61,7 +62,10 @@ class Budget(Record, frozen=True, kw_only=True):
 
 
 class _Tail:
-    """What is known of one run, up to `offset` of its segment `name`; what lies before `indexed` is in the index."""
+    """What is known of one run, up to `offset` of its segment `name`; what lies before `indexed` is in the index.
+
+    Offsets are those of lines, packed or not. The `file` stays open: what is packed can only be read onwards.
+    """
 
     def __init__(self) -> None:
         self.rows = Rows(predicts=True)
@@ -70,10 +74,18 @@ class _Tail:
         self.segment: Segment | None = None
         self.minute = self.at_s = 0.0
         self.broken = False
+        self.file: BinaryIO | None = None
 
     def turn(self, name: str, indexed: int) -> None:
         """Go on with another segment."""
+        self.close()
         self.name, self.offset, self.indexed, self.broken = name, 0, indexed, False
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
 
 class Follower:
@@ -99,6 +111,11 @@ class Follower:
         while not stop.is_set():
             if not self.step():
                 stop.wait(LOOK_S)
+
+    def close(self) -> None:
+        """Follow no more."""
+        for tail in self._tails.values():
+            tail.close()
 
     def known(self) -> Known | None:
         """What the run that wrote last has come to; None before anything was read."""
@@ -136,7 +153,7 @@ class Follower:
     def step(self) -> bool:
         """Go on; whether there may be more at once."""
         paths = segments(self._folder) if self._folder.is_dir() else []
-        self._forget({path.name for path in paths})
+        self._forget({_name(path) for path in paths})
         found = {path: status for path in paths if (status := _status(path)) is not None}
         last = {_run(path): path for path in found}
         # The one whose router is asked.
@@ -144,19 +161,28 @@ class Follower:
         total = read = 0
         more = False
         for path, status in found.items():
-            size = status.st_size
-            read_bytes, over = self._index.read_bytes(path.name)
-            if self._told.get(path.name) == size:
+            size, name = status.st_size, _name(path)
+            read_bytes, over = self._index.read_bytes(name)
+            told = self._told.get(name) == size
+            if path.suffix == PACKED:
+                # Its size is that of something else.
+                read_bytes = size if over else 0
+            elif told:
                 # The rest of it is no line yet, or never will be.
                 read_bytes = size
             total, read = total + size, read + min(size, read_bytes)
-            if more or self._told.get(path.name) == size:
+            if more or (told and (over or path == last[_run(path)])) or (over and path != newest):
                 continue
-            if (over or read_bytes >= size) and path != newest and _run(path) not in self._tails:
+            if not over and path != last[_run(path)] and read_bytes >= size:
+                # Its process goes on in another.
+                self._index.add(name, read_bytes, (), (), over=True)
                 continue
-            more = self._go_on(path, size, over=over, last=path == last[_run(path)])
+            if read_bytes >= size and path != newest and _run(path) not in self._tails:
+                continue
+            more = self._go_on(path, over=over, last=path == last[_run(path)])
             if not more:
-                self._told[path.name] = size
+                self._told[name] = size
+                read += max(0, size - read_bytes)
         self.share = read / total if total else 1.0
         return more
 
@@ -166,22 +192,20 @@ class Follower:
                 self._index.forget(name)
                 self._told.pop(name, None)
 
-    def _go_on(self, path: Path, size: int, *, over: bool, last: bool) -> bool:
+    def _go_on(self, path: Path, *, over: bool, last: bool) -> bool:
         """Read on in a segment; whether anything was read."""
         with self._lock:
             tail = self._tail(path)
             rows, prices, before = list[Row](), list[Price](), tail.offset
-            if tail.offset < size and not tail.broken:
-                with suppress(FileNotFoundError), path.open("rb") as file:
-                    file.seek(tail.offset)
-                    for line in self._lines(tail, file):
-                        self._take(tail, line, rows, prices)
+            if not tail.broken and (file := _opened(tail, path)) is not None:
+                for line in self._lines(tail, file):
+                    self._take(tail, line, rows, prices)
             ended = tail.offset == before and (not last or _is_left(path))
             if ended and last and tail.offset >= tail.indexed and not over:
                 # Its process has ended: what is not over by now will never be.
                 rows += tail.rows.rest()
             if tail.offset > tail.indexed or (ended and not over):
-                self._index.add(path.name, max(tail.offset, tail.indexed), rows, prices, over=ended)
+                self._index.add(tail.name, max(tail.offset, tail.indexed), rows, prices, over=ended)
                 tail.indexed = max(tail.offset, tail.indexed)
             self.under_way = 0 if self._newest is None else self._newest.rows.open
             self.changes += tail.offset > before or bool(rows)
@@ -193,17 +217,23 @@ class Follower:
         # The one that was asked for last stands last.
         self._tails[run] = tail
         if len(self._tails) > RUNS_MAX:
-            del self._tails[next(iter(self._tails))]
-        if tail.name != path.name:
-            tail.turn(path.name, self._index.read_bytes(path.name)[0])
+            oldest = next(iter(self._tails))
+            self._tails.pop(oldest).close()
+        if tail.name != (name := _name(path)):
+            tail.turn(name, self._index.read_bytes(name)[0])
         return tail
 
     def _lines(self, tail: _Tail, file: BinaryIO) -> Iterator[Line]:
         """The next lines, as many as are one step; `tail.offset` is behind each as it is given."""
         end = tail.offset + STEP_BYTES
         while tail.offset < end:
-            raw = file.readline(LINE_BYTES_MAX)
+            try:
+                raw = file.readline(LINE_BYTES_MAX)
+            except (OSError, *DAMAGED):
+                tail.broken = True
+                return
             if not raw.endswith(b"\n"):  # it is being written, or never was
+                tail.close()
                 return
             try:
                 line = self._decoder.decode(raw)
@@ -262,10 +292,24 @@ def _place(endpoint: Endpoint) -> Place:
     return Place(name=endpoint.name, site=endpoint.site, tier=LOCAL if endpoint.local else REMOTE)
 
 
+def _opened(tail: _Tail, path: Path) -> BinaryIO | None:
+    """Its segment, from where it was read to; None where it is gone."""
+    if tail.file is None:
+        with suppress(FileNotFoundError):
+            tail.file = open_segment(path)
+            tail.file.seek(tail.offset)
+    return tail.file
+
+
 def _run(path: Path) -> Run:
     name = SegmentName.parse(path.name)
     assert name is not None, "only segments are followed"
-    return name.opened, name.pid
+    return name.run
+
+
+def _name(path: Path) -> str:
+    """The same for a segment, packed or not."""
+    return path.name.removesuffix(PACKED)
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -44,6 +44,7 @@ class Store:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        self.follower.close()
         self._db.close()
         if self._lock is not None:
             os.close(self._lock)

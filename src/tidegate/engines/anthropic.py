@@ -35,6 +35,7 @@ class Anthropic:
     """The Messages dialect. It serves chats alone."""
 
     name = NAME
+    fetches = False
     continuing = None  # its newer models refuse a last message of the assistant
 
     def __init__(self, base_path: str, model: str | None) -> None:

@@ -132,9 +132,10 @@ def share(told: float | None) -> float | None:
 
 
 class Dialect(Protocol):
-    """How one kind of engine is spoken to."""
+    """How one kind of engine is spoken to. `fetches`: it gets KV caches from others of its kind by itself."""
 
     name: str
+    fetches: bool
 
     def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
         """The headers that go with every request and probe, the key among them, as this engine wants them.

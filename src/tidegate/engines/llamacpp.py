@@ -68,6 +68,7 @@ class LlamaCpp:
     """The OpenAI dialect as llama.cpp speaks it."""
 
     name = "llamacpp"
+    fetches = False
     # With `--no-prefill-assistant` it begins another message: docs/explanation/resuming.md.
     continuing = Continuing()
 

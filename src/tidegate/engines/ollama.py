@@ -61,6 +61,7 @@ class Ollama:
     """The OpenAI dialect as Ollama speaks it."""
 
     name = "ollama"
+    fetches = False
     continuing = None  # whether it goes on with a last message is up to the template of each model
 
     def __init__(self, base_path: str, model: str | None) -> None:

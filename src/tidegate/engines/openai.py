@@ -28,6 +28,7 @@ class OpenAI:
     """The plain dialect. Answers are streamed only where the client streams."""
 
     name = "openai"
+    fetches = False
     continuing = None  # a last message of the assistant is the beginning of its next one, or one before it: nobody says
 
     def __init__(self, base_path: str, model: str | None) -> None:

@@ -51,6 +51,7 @@ class SGLang:
     """The OpenAI dialect as SGLang speaks it."""
 
     name = "sglang"
+    fetches = False
     continuing = Continuing(fields={"continue_final_message": TRUE})
 
     def __init__(self, base_path: str, model: str | None) -> None:

@@ -38,6 +38,7 @@ class VLLM:
     """The OpenAI dialect as vLLM speaks it."""
 
     name = "vllm"
+    fetches = True
     # Templates of many models cut blanks off the end of each message, and transformers then go on without them.
     continuing = Continuing(fields={"continue_final_message": TRUE, "add_generation_prompt": FALSE}, trims=True)
 

@@ -13,7 +13,8 @@ from tidegate.core.model import (
     Shipped,
     Uploaded,
 )
-from tidegate.core.promise import judged
+from tidegate.core.promise import judged, was_kept
+from tidegate.core.reserve import Reservation
 from tidegate.core.sending import started
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
@@ -24,6 +25,8 @@ from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Cause
 from tidegate.telemetry.event import WideEvent
+from tidegate.telemetry.metrics import TIERS
+from tidegate.telemetry.trace import Attempted, Trace, error_of
 from tidegate.wire.openai import EMBEDDING, Call
 
 _IDENTICAL = Likeness.IDENTICAL
@@ -42,6 +45,7 @@ class Account:
     """Keeps the books of one request."""
 
     __slots__ = (
+        "_answer_usd",
         "_asked",
         "_call",
         "_dispatch",
@@ -60,6 +64,7 @@ class Account:
         "_used_tokens",
         "cause",
         "spent_usd",
+        "trace",
     )
 
     def __init__(
@@ -86,7 +91,10 @@ class Account:
         self._predicted_ttft_s: float | None = None
         self.cause: str | None = None
         self.spent_usd = 0.0
+        # Of this, on the attempt that gave the whole answer.
+        self._answer_usd = 0.0
         self._used_tokens = 0
+        self.trace: Trace | None = None
 
     def may_spend(self, upstream: Upstream, attempt: int, now_s: float) -> Failure | None:
         """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's."""
@@ -202,9 +210,58 @@ class Account:
             self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint)
         usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
-        predicted_s = self._dispatch.router.predicted_ttft_s(attempt.endpoint, self._request.id)
+        if ending is Ending.OK:
+            self._answer_usd = usd
+        sent = self._dispatch.router.reserved(attempt.endpoint, self._request.id)
         self._dispatch.tell(fact, now_s)
-        self._dispatch.metrics.attempt_ended(fact, usd, predicted_s, hedge=attempt.hedge)
+        self._dispatch.metrics.attempt_ended(fact, usd, sent, hedge=attempt.hedge)
+        if self.trace is not None and self.trace.sampled:
+            self._traced(self.trace, attempt, fact, usd, sent)
+
+    def decided(self, decision: Decision, now_s: float) -> None:
+        """What was decided about it is told with its trace, if that is told."""
+        if self.trace is not None and self.trace.sampled:
+            router, endpoint = self._dispatch.router, decision.plan[0].endpoint if decision.plan else ""
+            candidates = len(router.serving(self._request.model))
+            self.trace.decided(decision, candidates, router.foreseen(self._request.id, endpoint), now_s)
+
+    def _traced(self, trace: Trace, attempt: Attempt, fact: Ended, usd: float, sent: Reservation | None) -> None:
+        span_id = trace.span_of(attempt.endpoint)
+        if span_id is None:
+            return
+        upstream = self._upstreams[attempt.endpoint]
+        origin, endpoint = upstream.pool.origin, upstream.endpoint
+        trace.attempts.append(
+            Attempted(
+                span_id=span_id,
+                started_s=attempt.sent_s,
+                ended_s=attempt.sent_s + fact.e2e_s,
+                endpoint=attempt.endpoint,
+                tier=TIERS[endpoint.local],
+                site=endpoint.site,
+                engine=upstream.dialect.name,
+                host=origin.host,
+                port=origin.port,
+                model=upstream.model or self._request.model,
+                operation=trace.came.operation,
+                stream=attempt.streamed,
+                output_tokens_max=trace.came.output_tokens_max,
+                status=attempt.status or None,
+                ending=fact.ending,
+                error=error_of(fact),
+                hedge=attempt.hedge or None,
+                target=attempt.target or None,
+                prompt_tokens=fact.prompt_tokens,
+                cached_tokens=fact.cached_tokens,
+                cache_write_tokens=fact.cache_write_tokens,
+                output_tokens=fact.output_tokens,
+                reasoning_tokens=fact.reasoning_tokens,
+                ttft_s=fact.ttft_s,
+                predicted_ttft_s=None if sent is None else sent.ttft_s,
+                predicted_ttft_s_high=None if sent is None else sent.ttft_s_high,
+                cost_usd=usd,
+            )
+        )
 
     def _billed_usd(self, attempt: Attempt, fact: Ended) -> float:
         """What the attempt is billed: its usage, or what is known of it where it was cut short.
@@ -275,56 +332,69 @@ class Account:
         ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
         output_tokens = None if attempt is None else _output_tokens(attempt)
-        told = judged(
-            request,
-            decision,
-            _ENDINGS.get(outcome, Ending.FAILED),
-            ttft_s=ttft_s,
-            e2e_s=now_s - request.arrived_s,
-            output_tokens=None if output_tokens is None else output_tokens + said_tokens,
-        )
+        ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
+        if output_tokens is not None:
+            output_tokens += said_tokens
+        told = judged(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
         if told is not None:
             self._dispatch.tell(told, now_s)
+            kept = told.kept
+        else:
+            kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
         if self._dispatch.switchback is not None:
             self._dispatch.switchback.over(
-                request,
-                _ENDINGS.get(outcome, Ending.FAILED),
-                ttft_s=ttft_s,
-                e2e_s=now_s - request.arrived_s,
-                output_tokens=None if output_tokens is None else output_tokens + said_tokens,
-                usd=self.spent_usd,
+                request, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens, usd=self.spent_usd
             )
-        self._dispatch.metrics.request_ended(request.klass, outcome, ttft_s, now_s - request.arrived_s)
+        served = self._upstreams.get(flight.winner)
+        local = None if served is None else served.endpoint.local
+        metrics = self._dispatch.metrics
+        metrics.request_ended(request, outcome, flight.winner, local, kept, ttft_s, e2e_s, output_tokens)
+        if usage is not None and served is not None and not said_tokens and not self._asked.shipped:
+            self._compare(usage.prompt_tokens or 0, usage.output_tokens or 0, flight.winner, now_s)
         self._grant.end(request, self._used_tokens, now_s)
         if request.key:
-            self._dispatch.metrics.key_ended(request.key, outcome, self._used_tokens, self.spent_usd)
-        self._dispatch.log.request(
-            WideEvent(
-                at_s=now_s,
-                request_id=self._request_id,
-                decision_id=request.id,
-                key=request.key or None,
-                klass=request.klass,
-                model=request.model,
-                endpoint=flight.winner or None,
-                why=decision.why,
-                attempts=attempts,
-                hedged=self._hedged,
-                stream=self._call.stream,
-                status=status,
-                outcome=outcome,
-                code=code,
-                cause=self.cause,
-                resumed=said_tokens > 0,
-                prompt_tokens=usage.prompt_tokens if usage else self._asked.prompt_tokens,
-                output_tokens=usage.output_tokens if usage else None,
-                ttft_s=ttft_s,
-                predicted_ttft_s=self._predicted_ttft_s,
-                e2e_s=now_s - request.arrived_s,
-                held_s=self._held_s,
-                cost_usd=self.spent_usd,
-            )
+            metrics.key_ended(request.key, outcome, self._used_tokens, self.spent_usd)
+        event = WideEvent(
+            at_s=now_s,
+            request_id=self._request_id,
+            decision_id=request.id,
+            key=request.key or None,
+            klass=request.klass,
+            model=request.model,
+            endpoint=flight.winner or None,
+            why=decision.why,
+            attempts=attempts,
+            hedged=self._hedged,
+            stream=self._call.stream,
+            status=status,
+            outcome=outcome,
+            code=code,
+            cause=self.cause,
+            resumed=said_tokens > 0,
+            prompt_tokens=usage.prompt_tokens if usage else self._asked.prompt_tokens,
+            output_tokens=usage.output_tokens if usage else None,
+            ttft_s=ttft_s,
+            predicted_ttft_s=self._predicted_ttft_s,
+            e2e_s=e2e_s,
+            held_s=self._held_s,
+            cost_usd=self.spent_usd,
         )
+        self._dispatch.log.request(event)
+        if self.trace is not None and self._dispatch.tracer is not None:
+            self._dispatch.tracer.over(self.trace, event)
+
+    def _compare(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float) -> None:
+        """What an answer that one endpoint gave whole would have cost in one tier alone, beside what it did cost."""
+        local_usd = self._alone_usd(prompt_tokens, output_tokens, served, now_s, local=True)
+        remote_usd = self._alone_usd(prompt_tokens, output_tokens, served, now_s, local=False)
+        self._dispatch.metrics.compared(self.spent_usd, local_usd, remote_usd)
+
+    def _alone_usd(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float, *, local: bool) -> float:
+        """What it did cost where nobody of that tier may ever serve it, and what its last attempt did where it went."""
+        found = self._dispatch.router.alone_usd(self._request, prompt_tokens, output_tokens, local=local, now_s=now_s)
+        if found is None:
+            return self.spent_usd
+        return self._answer_usd if found[0] == served else found[1]
 
 
 def _output_tokens(attempt: Attempt) -> int | None:

@@ -52,6 +52,7 @@ class Admin:
         classes: Callable[[], Mapping[str, RequestClass]],
         control: Control,
         servers: Callable[[], tuple[Server, Server]],
+        spans: Callable[[], Mapping[str, int]],
         key: Secret | None,
         board: Board | None,
         secure: bool,
@@ -68,6 +69,7 @@ class Admin:
         self._rehearsed = rehearsed
         self._classes = classes
         self._servers = servers
+        self._spans = spans
         self._control = control
         # Its own: what clients ask keeps no operator waiting.
         self._explainer = Explainer()
@@ -190,11 +192,15 @@ class Admin:
         return dispatch.metrics.exposition(
             now_s=dispatch.clock.now_s(),
             endpoints=[dispatch.router.endpoint(n) for n in dispatch.upstreams],
+            handovers=dispatch.router.handovers,
             held=dispatch.router.held,
+            in_flight=dispatch.in_flight,
             worth_factors={name: one["worth_factor"] for name, one in self._targets().items()},
             hedge_left_usd=dispatch.router.hedge_left_usd,
+            hedge_price=dispatch.router.hedge_price,
             shares=dispatch.router.shares(dispatch.clock.now_s()),
             overrides=dispatch.router.overrides,
+            spans=self._spans(),
             http=HttpCounts(connections=seen.open, protocol_errors=dict(seen.protocol_errors)),
             journal=None if self._journal is None else self._journal.statistics(),
             money=None if (status := self._spent()) is None else _counts(status, self._prices(status)),

@@ -35,6 +35,7 @@ from tidegate.gateway.reload import Reloader
 from tidegate.gateway.spending import Spending
 from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.timekeeper import Timekeeper
+from tidegate.gateway.tracing import Tracing
 from tidegate.http.limits import Limits
 from tidegate.http.server import Server
 from tidegate.state.keys import KeyFile, caps
@@ -76,6 +77,7 @@ class Gateway:
                 total_bytes=settings.journal_total_bytes,
                 clock=clock,
                 header=self._segment,
+                packs=settings.journal_packs,
                 on_problem=lambda text: self.log.event("error", text),
             )
         self.spending = Spending(
@@ -109,6 +111,7 @@ class Gateway:
         self.server: Server
         self.admin: Server
         self.timekeeper: Timekeeper
+        self.tracing: Tracing | None = None
 
     async def start(self) -> None:
         """Listen, having probed every endpoint once."""
@@ -127,6 +130,9 @@ class Gateway:
         dispatch.couriers = Couriers(settings.couriers, self.clock)
         dispatch.couriers.configure(built.upstreams)
         dispatch.switchback, self.switchback.unseen = self.switchback, dispatch.unseen
+        if settings.traces is not None:
+            self.tracing = Tracing(settings.traces, self.log)
+            dispatch.tracer = self.tracing.tracer
         self.keeper.begin(dispatch)
         self.fleet = Fleet(dispatch, self.clock)
         self._take_over(await self.fleet.prepare(built))
@@ -160,6 +166,7 @@ class Gateway:
             classes=lambda: self._built.classes,
             control=Control(dispatch, self.reloader, self.keeper, self._changes),
             servers=self._servers,
+            spans=lambda: {} if self.tracing is None else self.tracing.statistics(),
             key=settings.admin_key,
             board=self.board,
             secure=settings.tls is not None,
@@ -282,6 +289,8 @@ class Gateway:
         await self.keeper.close()
         await self.dispatch.couriers.close()
         await self.fleet.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         if self.journal is not None:
             await self.journal.close()
         self.spending.close()

@@ -66,6 +66,7 @@ class Attempt:
         "_paused",
         "_was_paused",
         "endpoint",
+        "fetches",
         "first_s",
         "hedge",
         "reader",
@@ -89,11 +90,13 @@ class Attempt:
         hedge: bool,
         slot: Slot | None = None,
         target: str = "",
+        fetches: bool = False,
     ) -> None:
-        """It was told its `slot`, where one is told; with a `target` it computes the prompt alone."""
+        """It was told its `slot`, where one is told; with a `target` it computes the prompt alone. It `fetches` the KV
+        cache of that from where it was told to."""
         self.endpoint = endpoint
         self.hedge = hedge
-        self.slot, self.target = slot, target
+        self.slot, self.target, self.fetches = slot, target, fetches
         self.reader = reader
         self.sent_s = now_s()
         self.first_s: float | None = None
@@ -124,6 +127,11 @@ class Attempt:
     def sent(self) -> bool:
         """Whether it was handed to a connection."""
         return self._call is not None
+
+    @property
+    def fetching(self) -> bool:
+        """Whether nothing has come of it yet, for which the KV cache that it is to fetch may be the reason."""
+        return self.fetches and self.first_s is None
 
     @property
     def over(self) -> bool:
@@ -243,8 +251,9 @@ class Attempt:
         # client has stopped it, for nobody will start it any more.
         self._over = True
         self.resume()
-        if self.first_s is None and self.streamed:
-            # Nothing to say is said after as much prefill as a first word would have been.
+        if self.first_s is None and (self.streamed or self.target):
+            # Nothing to say is said after as much prefill as a first word would have been; and where a prompt alone is
+            # computed, the first word is the last.
             self.first_s = self._now_s()
         self._listener.completed(self, rest)
 

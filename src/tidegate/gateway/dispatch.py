@@ -39,6 +39,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.journal import Journal
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.metrics import Metrics
+from tidegate.telemetry.trace import Tracer
 from tidegate.wire.tokens import TokenRatio
 
 # A request may take minutes, and what is held looks again twice a second; a pass over a thousand requests in flight
@@ -98,6 +99,7 @@ class Dispatch:
         # Counts the settings that were in force, and what operators did by hand: a plan may be older than that.
         self.epoch = 0
         self.metrics = metrics
+        metrics.hold_to(policy.quantile)
         self.log = log
         self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
@@ -108,6 +110,8 @@ class Dispatch:
         self.lookers: dict[str, Callable[[], None]] = {}
         # Who counts what becomes of requests, where two settings are tried by turns.
         self.switchback: Switchback | None = None
+        # Who tells of requests as traces, where that is asked for.
+        self.tracer: Tracer | None = None
         # By endpoint, who loads its model for nobody in particular.
         self.warmers: dict[str, Callable[[], None]] = {}
         # Who sends KV caches between engines, and into which slots of these requests go.
@@ -286,6 +290,7 @@ class Dispatch:
     ) -> None:
         """Go on with other settings; `router` has taken over the state of the one before."""
         self.router, self.upstreams = router, upstreams
+        self.metrics.hold_to(policy.quantile)
         self._policy, self._request_timeout_s = policy, request_timeout_s
         for model in [m for m in self.ratios if not router.serves(m)]:
             del self.ratios[model]

@@ -1,7 +1,9 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
+from msgspec import Raw
+
 from tidegate.core import flight as fly
-from tidegate.core.base import TO
+from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.ruled import barred_by
@@ -17,8 +19,9 @@ from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
+from tidegate.telemetry.trace import OPERATIONS, Came
+from tidegate.wire import alone
 from tidegate.wire.aggregate import Aggregator
-from tidegate.wire.alone import alone, in_slot
 from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import Call
 from tidegate.wire.translate import Client, Translated, reader
@@ -46,6 +49,7 @@ class Drive:
         "_shipping",
         "_stream",
         "_timeout_s",
+        "_told",
         "_uncarried",
         "request",
     )
@@ -73,6 +77,15 @@ class Drive:
         self._stream: Translated | None = None
         self._flight = Flight(buffered=not call.stream, stall_s=dispatch.stall_s)
         self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
+        if dispatch.tracer is not None:
+            came = Came(
+                method=exchange.method,
+                path=exchange.path,
+                operation=OPERATIONS[call.kind],
+                output_tokens_max=call.output_tokens_max,
+                completions=call.completions if call.completions > 1 else None,
+            )
+            self._account.trace = dispatch.tracer.begin(exchange.headers, came)
         # Those under way: what is in here has started and not ended.
         self._attempts: dict[str, Attempt] = {}
         self._failure: Failure | None = None
@@ -82,6 +95,8 @@ class Drive:
         self._resumption = Resumption(dispatch, call, request) if resumes else None
         # Where its prompt was computed for another endpoint.
         self._shipping: Shipping | None = None
+        # Or what its engine has told, for the one that is to fetch the KV cache: it may have the prompt in it.
+        self._told: dict[str, Raw] = {}
         self._held = False
         self._timeout_s: dict[str, float] = {}
         # Endpoints whose dialect cannot say what is asked: a turn at one of them would come to nothing again.
@@ -110,6 +125,8 @@ class Drive:
         """Decide now, for the first time or again after waiting."""
         self._epoch = self._dispatch.epoch
         decision = self._decision = self._dispatch.decide(self.request, now_s)
+        if self._account.trace is not None:
+            self._account.decided(decision, now_s)
         if not decision.plan:
             self._unhold(now_s, released=True)
             self._refuse(decision, now_s)
@@ -127,11 +144,13 @@ class Drive:
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
         flight = self._flight
+        fetching = next((name for name, attempt in self._attempts.items() if attempt.fetching), "")
         relayed = self._attempts.get(flight.winner)
         tokens = None if relayed is None else relayed.look()
         may_hedge = self._dispatch.router.may_hedge(flight.open)
         may_resume = self._may_resume(relayed)
-        self._act(flight.timer(now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume), now_s)
+        actions = flight.timer(now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume, fetching=fetching)
+        self._act(actions, now_s)
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
@@ -188,7 +207,10 @@ class Drive:
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
-        may_resume = self._may_resume(attempt)
+        may_resume, fetching = self._may_resume(attempt), attempt.fetching
+        if failure.final and fetching:
+            # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
+            failure = replace(failure, ending=Ending.FAILED, final=False)
         self._ended(attempt, failure.ending, now_s, failure.cause, failure.retry_after_s)
         self._remember(failure)
         if failure.final and self._flight.state is fly.State.CALLING:
@@ -196,7 +218,8 @@ class Drive:
             self._abandon(now_s, Ending.CANCELLED)
             self._fail(committed=self._exchange.started, now_s=now_s)
         else:
-            self._act(self._flight.failed(attempt.endpoint, now_s, may_resume=may_resume), now_s)
+            actions = self._flight.failed(attempt.endpoint, now_s, may_resume=may_resume, fetching=fetching)
+            self._act(actions, now_s)
 
     def shipped(self, fact: Shipped, seconds: float) -> None:
         """See `shipping.Listener`."""
@@ -269,7 +292,7 @@ class Drive:
             self._account.unheld(now_s, released=released)
 
     def _arrived(self, action: fly.Decide, now_s: float) -> None:
-        """The KV cache of its prompt is where it can be decoded: decide again, knowing that."""
+        """The KV cache of its prompt is where it can be decoded, or cannot be had there: decide again, knowing that."""
         self.request = replace(self.request, shipped=action.endpoint + TO + action.target)
         self._account.asks(self.request, now_s)
         self.turn(now_s)
@@ -277,6 +300,9 @@ class Drive:
     def _ship(self, attempt: Attempt, now_s: float) -> None:
         """Its prompt is computed there: have its KV cache sent to who decodes."""
         source, target, slot, usage = attempt.endpoint, attempt.target, attempt.slot, attempt.reader.usage
+        if isinstance(attempt.reader, WholeReader):
+            self._hand_on(attempt, attempt.reader.result(), now_s)
+            return
         handover = self._dispatch.router.handover(source, target)
         tokens = None if usage is None else usage.prompt_tokens
         if not tokens or handover is None or slot is None:
@@ -291,6 +317,19 @@ class Drive:
             self._shipping = Shipping(self._dispatch.couriers, self.request.id, self, self._dispatch.clock.now_s)
         size_bytes = handover.kv_bytes(self.request, now_s)
         self._shipping.ship(source, target, slot, tokens=tokens, size_bytes=size_bytes)
+
+    def _hand_on(self, attempt: Attempt, answer: bytes, now_s: float) -> None:
+        """Its prompt is computed there, and its engine tells how another one gets the KV cache: keep that for it."""
+        fact = Shipped(request_id=self.request.id, endpoint=attempt.endpoint, target=attempt.target)
+        try:
+            told = alone.told(answer)
+        except ValueError:
+            fact = replace(fact, ok=False, cause="unreadable")
+        else:
+            if told is not None:
+                self._told[attempt.target] = told
+        self._ended(attempt, Ending.OK, now_s)
+        self.shipped(fact, 0.0)
 
     def _forbidden(self, action: fly.Call | fly.Compute, now_s: float) -> Failure | None:
         """Why it may not be sent there, where it was decided under other settings, or before operators took a hand."""
@@ -312,13 +351,21 @@ class Drive:
         target = action.target if isinstance(action, fly.Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
-        slots = dispatch.slots_of(action.endpoint)
-        slot = None if slots is None else slots.take(self.request.prefix)
-        if target and slot is None:
+        fetches = upstream.dialect.fetches
+        slots = None if fetches else dispatch.slots_of(action.endpoint)
+        slot: Slot | None = None
+        number: int | None = None
+        if slots is not None:
+            slot = slots.take(self.request.prefix, keep=bool(target) or has_come(self.request.shipped, action.endpoint))
+            number = slots.awaited() if slot is None else slot.number
+        if target and slot is None and not fetches:
             self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
             return
-        if slot is not None:
-            call = alone(call, slot.number) if target else in_slot(call, slot.number)
+        told = self._told.pop(action.endpoint, None)
+        if fetches:
+            call = alone.kept(call) if target else alone.fetching(call, told)
+        elif number is not None:
+            call = alone.alone(call, number) if target else alone.in_slot(call, number)
         try:
             outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
@@ -351,6 +398,7 @@ class Drive:
             hedge=action.hedge,
             slot=slot,
             target=target,
+            fetches=told is not None,
         )
         self._attempts[action.endpoint] = attempt
 
@@ -378,6 +426,9 @@ class Drive:
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
         dispatch = self._dispatch
         timed = len(outgoing.body) >= dispatch.router.telling_bytes(attempt.endpoint)
+        lines = b"x-request-id: %b\r\n" % self.request.id.encode()
+        if self._account.trace is not None:
+            lines += self._account.trace.lines(attempt.endpoint, local=upstream.endpoint.local)
         attempt.carry(
             upstream.pool.send(
                 b"POST",
@@ -388,7 +439,7 @@ class Drive:
                 # The flight's own timer comes first; this one is for the connection's sake.
                 first_byte_timeout_s=timeout_s,
                 idle_timeout_s=max(dispatch.stall_s, timeout_s),
-                lines=b"x-request-id: %b\r\n" % self.request.id.encode(),
+                lines=lines,
                 uploaded=attempt.on_uploaded if timed else None,
             )
         )

@@ -9,20 +9,21 @@ has most of the prompt, else the one that was used longest ago.
 class Slot:
     """One of them, and what it holds: the digests of the blocks of a prompt's beginning. `used` counts on.
 
-    Who has taken it leaves it, whatever has become of the engine meanwhile.
+    Who has taken it leaves it, whatever has become of the engine meanwhile. It is `kept` for a KV cache that is sent
+    from it, or put into it.
     """
 
-    __slots__ = ("number", "prefix", "taken", "used")
+    __slots__ = ("kept", "number", "prefix", "taken", "used")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.prefix: tuple[int, ...] = ()
         self.used = 0
-        self.taken = False
+        self.taken = self.kept = False
 
     def leave(self) -> None:
         """Nobody computes there any more; what it has stays."""
-        self.taken = False
+        self.taken = self.kept = False
 
 
 class Slots:
@@ -33,16 +34,25 @@ class Slots:
         self._slots = [Slot(number) for number in range(count)]
         self._used = 0
 
-    def take(self, prefix: tuple[int, ...]) -> Slot | None:
-        """The one that is best for a prompt with this beginning, which has it from now on; None where all are taken:
-        fail-over fills an engine beyond them."""
+    def take(self, prefix: tuple[int, ...], *, keep: bool = False) -> Slot | None:
+        """The one that is best for a prompt with this beginning, which has it from now on, and keeps it where its KV
+        cache is sent or was; None where all are taken: fail-over fills an engine beyond them, and what is being sent
+        has a slot that the engine takes for idle."""
         free = [slot for slot in self._slots if not slot.taken]
         if not free:
             return None
         best = min(free, key=lambda slot: (-_common(prefix, slot.prefix), slot.used))
         self._used += 1
-        best.prefix, best.used, best.taken = prefix, self._used, True
+        best.prefix, best.used, best.taken, best.kept = prefix, self._used, True, keep
         return best
+
+    def awaited(self) -> int | None:
+        """Where all are taken and some are kept, the one of the others in which somebody more waits: left to itself,
+        the engine would put them where a KV cache is about to be saved or used. None where it may."""
+        others = [slot for slot in self._slots if not slot.kept]
+        if not others or len(others) == self.count:
+            return None
+        return min(others, key=lambda slot: slot.used).number
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:

@@ -71,7 +71,7 @@ class Pool:
         sweep_s: float = 0.25,  # how late a time-out may fire; a pass over 500 streams costs 50 us
     ) -> None:
         self.header_bytes_max = header_bytes_max
-        self._origin = origin
+        self.origin = origin
         self._host = b"host: %b\r\n" % origin.authority
         self._clock = clock
         self._now_s = clock.now_s()  # when it was last read: at most one sweep ago while anything is open
@@ -228,7 +228,7 @@ class Pool:
 
     async def _open(self, call: Call) -> None:
         """Make a connection for `call`; if that has been cancelled meanwhile, for whoever is next."""
-        origin = self._origin
+        origin = self.origin
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, link = await asyncio.get_running_loop().create_connection(

@@ -1,12 +1,11 @@
-"""`tidegate demo`: two real engines, an emulated WAN, a gateway, and a tour of real requests through them."""
+"""`tidegate demo`: two real engines, couriers beside them, an emulated WAN, a gateway, and a tour of real requests."""
 
 import asyncio
 import os
 import shutil
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -14,12 +13,15 @@ from rich.console import Console
 
 from tidegate.clock import Clock, tick_s
 from tidegate.core.model import Price
+from tidegate.core.replay import Explained
 from tidegate.http.client import Origin, Pool, TransportError, fetch
 from tidegate.lab import weights
+from tidegate.lab.command import CommandError, running
+from tidegate.lab.couriers import Couriers, CouriersError
 from tidegate.lab.guide import Guide
 from tidegate.lab.link import Link
 from tidegate.lab.llama import BATCH_TOKENS, Engine, EngineDiedError, Spec
-from tidegate.lab.tour import MODEL, Ask, Scene, scenes
+from tidegate.lab.tour import MODEL, Ask, Scene, handing_over, scenes
 from tidegate.lab.trip import Trip, lost, trips
 from tidegate.lab.wan import Wan, control_server
 from tidegate.telemetry.journal import read
@@ -31,7 +33,11 @@ GATEWAY_PORT, ADMIN_PORT, LINK_PORT = 8400, 8401, 8402
 PRICE = Price(usd_per_input_token=1.0e-6, usd_per_output_token=4.0e-6)
 # A home line to a region on the same continent.
 LINK = Link(rtt_s=0.06, jitter_s=0.005, rate_bytes_per_s=20e6 / 8)
-START_S_MAX = 30.0
+# The way back, on which KV caches come: such lines bring ten times as much as they take.
+DOWN = Link(rtt_s=LINK.rtt_s, jitter_s=LINK.jitter_s, rate_bytes_per_s=200e6 / 8)
+KV_KIB_PER_TOKEN = 22.5  # of SmolLM2 135M: 30 layers, 3 heads of 64 for keys and values each, in 16 bits
+HOME, CLOUD = "home", "cloud"
+CONFIG = "demo.toml"
 REQUEST_S_MAX = 300.0
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 
@@ -70,6 +76,25 @@ probe_s = 3
 price = {{ usd_per_1m_input_tokens = {price_in}, usd_per_1m_output_tokens = {price_out} }}
 prior = {{ rtt_ms = 60, upload_mbit_per_s = 20, batch_tokens = {batch} }}
 """
+_COURIERS = """
+[gateway.couriers]
+secret = {{ file = "couriers/tickets.key" }}
+tls = {{ cert = "couriers/gateway.pem", key = "couriers/gateway.key", ca = "couriers/ca.pem" }}
+
+[endpoint.local.courier]
+name = "{home}"
+address = "{home_at}"
+
+[endpoint.remote.courier]
+name = "{cloud}"
+address = "{cloud_at}"
+"""
+_HANDOVER = """
+[[endpoint.remote.handover]]
+to = "local"
+kv_kib_per_token = {kv}
+mbit_per_s = {mbit}
+"""
 
 
 def demo(*, once: bool, verify: bool, as_json: bool) -> int:
@@ -77,7 +102,7 @@ def demo(*, once: bool, verify: bool, as_json: bool) -> int:
     console = Console(highlight=False, stderr=as_json)
     try:
         return asyncio.run(_demo(Guide(console), once=once, verify=verify, as_json=as_json))
-    except (weights.WeightsError, EngineDiedError, DemoError) as error:
+    except (weights.WeightsError, EngineDiedError, CommandError, DemoError) as error:
         console.print(f"[bold red]tidegate demo:[/] {error}")
         return 1
 
@@ -92,9 +117,10 @@ async def _demo(guide: Guide, *, once: bool, verify: bool, as_json: bool) -> int
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
-        folder = await _parts(guide, stack)
-        guide.ready(tick_s() - started_s)
-        tour = asyncio.ensure_future(_tour(guide, folder, verify=verify))
+        folder, without_couriers = await _parts(guide, stack)
+        guide.ready(tick_s() - started_s, without_couriers)
+        played = [*scenes()] if without_couriers else [*scenes(), handing_over()]
+        tour = asyncio.ensure_future(_tour(guide, folder, played, verify=verify))
         ended = asyncio.ensure_future(stop.wait())
         await asyncio.wait([tour, ended], return_when=asyncio.FIRST_COMPLETED)
         if not tour.done():
@@ -111,19 +137,28 @@ async def _demo(guide: Guide, *, once: bool, verify: bool, as_json: bool) -> int
         return 0 if served else 1
 
 
-async def _parts(guide: Guide, stack: AsyncExitStack) -> Path:
-    """Start the engines, the link and the gateway; the folder where their logs and the journal are."""
+async def _parts(guide: Guide, stack: AsyncExitStack) -> tuple[Path, str]:
+    """Start the engines, the link, the couriers and the gateway; the folder where their logs and the journal are, and
+    why there are no couriers, empty where there are."""
     with guide.doing("fetching the model") as tell:
         model = await asyncio.to_thread(weights.fetch, tell)
     folder = weights.cache_dir() / "demo"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    couriers, without_couriers = Couriers(folder / "couriers", (HOME, CLOUD)), ""
+    try:
+        stack.enter_context(couriers)
+    except CouriersError as error:
+        without_couriers = str(error)
+    saves = {name: None if without_couriers else couriers.saves(name) for name in (HOME, CLOUD)}
     cpus = sorted(os.sched_getaffinity(0))
     # Disjoint cores where there are two: an engine's threads wait by spinning, and take what they can get.
     first, last = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
     with guide.doing("starting two llama.cpp engines, an emulated WAN and the gateway"):
-        local = Engine(Spec(model=model, context_tokens=2048, cpu=first, alias=MODEL), folder / "local.log")
-        remote = Engine(Spec(model=model, context_tokens=8192, cpu=last, alias=MODEL), folder / "remote.log")
+        spec = Spec(model=model, context_tokens=2048, cpu=first, alias=MODEL, saves=saves[HOME])
+        local = Engine(spec, folder / "local.log")
+        spec = Spec(model=model, context_tokens=8192, cpu=last, alias=MODEL, saves=saves[CLOUD])
+        remote = Engine(spec, folder / "remote.log")
         await asyncio.gather(stack.enter_async_context(local), stack.enter_async_context(remote))
         wan = await stack.enter_async_context(Wan((HOST, 0), (HOST, remote.port), LINK))
         control = control_server(wan, Clock())
@@ -132,61 +167,77 @@ async def _parts(guide: Guide, stack: AsyncExitStack) -> Path:
         except OSError as error:
             raise DemoError(f"port {LINK_PORT} of the link's control is taken; end what listens there") from error
         stack.push_async_callback(control.close, 0.0)
-        config = folder / "demo.toml"
-        config.write_text(
-            _CONFIG.format(
-                host=HOST,
-                gateway=GATEWAY_PORT,
-                admin=ADMIN_PORT,
-                local=local.url,
-                remote=wan.url,
-                model=MODEL,
-                batch=BATCH_TOKENS,
-                price_in=PRICE.usd_per_input_token * 1e6,
-                price_out=PRICE.usd_per_output_token * 1e6,
-            )
+        text = _CONFIG.format(
+            host=HOST,
+            gateway=GATEWAY_PORT,
+            admin=ADMIN_PORT,
+            local=local.url,
+            remote=wan.url,
+            model=MODEL,
+            batch=BATCH_TOKENS,
+            price_in=PRICE.usd_per_input_token * 1e6,
+            price_out=PRICE.usd_per_output_token * 1e6,
         )
-        await stack.enter_async_context(_gateway(config))
-    return folder
+        if not without_couriers:
+            try:
+                text += await _couriers(couriers, local, remote, stack)
+            except CommandError as error:
+                without_couriers = str(error)
+        config = folder / CONFIG
+        config.write_text(text)
+        await stack.enter_async_context(running("serve", "--json", "--config", str(config), said=folder / "said"))
+    return folder, without_couriers
 
 
-@asynccontextmanager
-async def _gateway(config: Path) -> AsyncIterator[None]:
-    """The gateway in a process of its own, as a user runs it; returns when it says that it listens."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tidegate.cli.main", "serve", "--json", "--config", str(config),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )  # fmt: skip
-    assert child.stdout is not None
-    assert child.stderr is not None
-    try:
-        async with asyncio.timeout(START_S_MAX):
-            if not await child.stdout.readline():
-                said = (await child.stderr.read()).decode(errors="replace").strip()
-                raise DemoError(f"the gateway did not start: {said[-500:]}")
-        yield
-    finally:
-        if child.returncode is None:
-            child.terminate()
-        await child.wait()
+async def _couriers(couriers: Couriers, local: Engine, remote: Engine, stack: AsyncExitStack) -> str:
+    """Start both, each at its end of the WAN; what the gateway's file says of them."""
+    home_port, cloud_port = await asyncio.gather(
+        stack.enter_async_context(couriers.beside(HOME, local.url)),
+        stack.enter_async_context(couriers.beside(CLOUD, remote.url)),
+    )
+    # The cloud's is asked over the same line as its engine, and what it sends comes by the way back.
+    asked = await stack.enter_async_context(Wan((HOST, 0), (HOST, cloud_port), LINK))
+    sent = await stack.enter_async_context(Wan((HOST, 0), (HOST, home_port), DOWN))
+    return _COURIERS.format(
+        home=HOME,
+        home_at="{}:{}".format(*sent.address),
+        cloud=CLOUD,
+        cloud_at="{}:{}".format(*asked.address),
+    )
 
 
-async def _tour(guide: Guide, folder: Path, *, verify: bool) -> tuple[list[Trip], list[Trip]]:
+async def _tour(guide: Guide, folder: Path, played: Sequence[Scene], *, verify: bool) -> tuple[list[Trip], list[Trip]]:
     """Send the requests, scene by scene; what became of each, and of the other choices where asked for."""
     pool = Pool(Origin(HOST, GATEWAY_PORT), clock=Clock())
     found: list[Trip] = []
     verified: list[Trip] = []
     try:
-        for scene in scenes():
+        for scene in played:
+            if scene.hands_over:
+                await _allow_handing_over(folder)
             done = await _play(guide, pool, folder, scene)
             if not scene.warm_up:
                 found += done
         if verify:
-            verified = await _verify(guide, pool, folder, found)
+            verified = await _verify(guide, pool, folder, played, found)
     finally:
         await pool.close()
     return found, verified
+
+
+async def _allow_handing_over(folder: Path) -> None:
+    """From now on a prompt may be computed at the remote engine for the local one: an edited file, put in force."""
+    assert DOWN.rate_bytes_per_s is not None
+    config = folder / CONFIG
+    text = config.read_text() + _HANDOVER.format(kv=KV_KIB_PER_TOKEN, mbit=DOWN.rate_bytes_per_s * 8 / 1e6)
+    config.write_text(text)
+    pool = Pool(Origin(HOST, ADMIN_PORT), clock=Clock())
+    try:
+        status, _, body = await fetch(pool, b"POST", b"/api/config", (), b"", REQUEST_S_MAX, ANSWER_BYTES_MAX)
+    finally:
+        await pool.close()
+    if status != 200:
+        raise DemoError(f"the gateway does not take the edited file: {body.decode(errors='replace')[:500]}")
 
 
 async def _play(guide: Guide, pool: Pool, folder: Path, scene: Scene) -> list[Trip]:
@@ -197,9 +248,10 @@ async def _play(guide: Guide, pool: Pool, folder: Path, scene: Scene) -> list[Tr
         with guide.doing(asks[0].title if len(asks) == 1 else scene.text):
             tasks = []
             for index, ask in enumerate(asks):
-                tasks.append(asyncio.create_task(_ask(pool, ask)))
+                promised = ask if ask.share_of_home is None else await _promised(pool, ask, ask.share_of_home)
+                tasks.append(asyncio.create_task(_ask(pool, promised)))
                 if scene.after_first and index == 0:
-                    await _under_way()
+                    await _under_way(tasks[0])
             ids = await asyncio.gather(*tasks)
         known = trips(read(folder / "journal"))
         for request_id, ask in zip(ids, asks, strict=True):
@@ -207,21 +259,38 @@ async def _play(guide: Guide, pool: Pool, folder: Path, scene: Scene) -> list[Tr
                 msgspec.structs.replace(known[request_id], title=ask.title) if request_id in known else lost(ask.title)
             )
             guide.trip(trip, warm_up=scene.warm_up)
+            if ask.share_of_home is not None and trip.endpoint is not None and not trip.handed_over:
+                guide.not_handed_over(trip)
             found.append(trip)
     return found
 
 
-async def _under_way() -> None:
-    """Return when the admin address says that a request is in flight at the local engine."""
+async def _under_way(asking: "asyncio.Task[str]") -> None:
+    """Return when the admin address says that a request is in flight at the local engine, or this one is over."""
     pool = Pool(Origin(HOST, ADMIN_PORT), clock=Clock())
     try:
-        while True:
+        while not asking.done():
             _, _, body = await fetch(pool, b"GET", b"/api/state", (), b"", 5.0, ANSWER_BYTES_MAX)
             if msgspec.json.decode(body)["endpoints"]["local"]["in_flight"]:
                 return
             await asyncio.sleep(0.02)
     finally:
         await pool.close()
+
+
+async def _promised(pool: Pool, ask: Ask, share: float) -> Ask:
+    """The same with a promise of its first content: this share of what it is predicted to take at home."""
+    asked = ((b"content-type", b"application/json"), *ask.headers)
+    headers = (*asked, (b"x-tidegate-dry-run", b"true"))
+    _, _, body = await fetch(
+        pool, b"POST", b"/v1/chat/completions", headers, ask.body(), REQUEST_S_MAX, ANSWER_BYTES_MAX
+    )
+    found = msgspec.json.decode(body, type=Explained).candidates
+    home = next((one.estimate for one in found if one.endpoint == "local"), None)
+    if home is None:
+        return ask
+    promise = b"x-tidegate-slo-ttft-ms", b"%d" % (1e3 * share * home.ttft_s)
+    return msgspec.structs.replace(ask, headers=(*ask.headers, promise))
 
 
 async def _ask(pool: Pool, ask: Ask) -> str:
@@ -237,16 +306,19 @@ async def _ask(pool: Pool, ask: Ask) -> str:
     return answered.get(b"x-tidegate-decision", b"").decode() if status == 200 and complete else ""
 
 
-async def _verify(guide: Guide, pool: Pool, folder: Path, found: list[Trip]) -> list[Trip]:
-    """Really run the choice that was not taken, one by one, where a rule allows it."""
+async def _verify(guide: Guide, pool: Pool, folder: Path, played: Sequence[Scene], found: list[Trip]) -> list[Trip]:
+    """Really run the choices that were not taken, one by one, where a rule allows it."""
     verified = []
-    asks = [a for s in scenes() if not s.warm_up for a in s.asks]
+    asks = [a for s in played if not s.warm_up for a in s.asks]
     for trip, ask in zip(found, asks, strict=True):
-        other = b"local" if trip.endpoint == "remote" else b"cloud"
         if any(c.excluded for c in trip.others):
             continue
         kept = tuple(h for h in ask.headers if h[0] != b"x-tidegate-residency")
-        again = msgspec.structs.replace(ask, headers=(*kept, (b"x-tidegate-residency", other)))
-        scene = Scene(text=f"Verifying: {ask.title}, this time {other.decode()}", asks=(again,))
-        verified += await _play(guide, pool, folder, scene)
+        for other in (b"cloud" if one.endpoint == "remote" else b"local" for one in trip.others):
+            headers = (*kept, (b"x-tidegate-residency", other))
+            # Both sides have the prompt of a handover: with another beginning, it is computed again.
+            prompt = f"{other.decode()}: {ask.prompt}" if trip.prefilled else ask.prompt
+            again = msgspec.structs.replace(ask, headers=headers, prompt=prompt, share_of_home=None)
+            scene = Scene(text=f"Verifying: {ask.title}, this time {other.decode()}", asks=(again,))
+            verified += await _play(guide, pool, folder, scene)
     return verified

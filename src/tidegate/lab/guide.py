@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tidegate.core.model import Candidate, Price
+from tidegate.core.timeline import Stage
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.lab.trip import Trip, median_error
 
@@ -29,12 +30,17 @@ class Guide:
 
             yield tell
 
-    def ready(self, took_s: float) -> None:
-        """Everything runs."""
+    def ready(self, took_s: float, without_couriers: str) -> None:
+        """Everything runs; or why there are no couriers."""
         self._say(
             f"Ready after {took_s:.1f} s: a [bold]local[/] engine (2k context, free), a [bold]remote[/] one (8k "
-            "context, priced) behind an emulated WAN (60 ms RTT, 20 Mbit/s), and the gateway that decides.\n"
+            "context, priced) behind an emulated WAN (60 ms RTT, 20 Mbit/s up, 200 down), and the gateway that "
+            "decides."
         )
+        said = (
+            f"none: {without_couriers}. So no prompt is handed over" if without_couriers else "one beside each engine"
+        )
+        self._say(f"Couriers, which carry KV caches from one to the other: {said}.\n")
 
     def scene(self, text: str) -> None:
         """What comes next."""
@@ -50,13 +56,21 @@ class Guide:
             self._say(f"[dim]  {trip.title}: TTFT predicted {predicted}, measured {measured}[/]")
             return
         held = f" after waiting {trip.held_s:.2f} s" if trip.held_s else ""
+        prefilled = f"[bold cyan]{trip.prefilled}[/], then " if trip.prefilled else ""
         self._say(
-            f"  {trip.title} -> [bold cyan]{trip.endpoint}[/]{held}: {WHY_TEXT[Why(trip.why)]}\n"
+            f"  {trip.title} -> {prefilled}[bold cyan]{trip.endpoint}[/]{held}: {WHY_TEXT[Why(trip.why)]}\n"
             f"      TTFT predicted {predicted}, measured {measured}; tokens {trip.prompt_tokens} in, "
             f"{trip.output_tokens} out; ${trip.cost_usd:.6f}"
         )
+        for stage in trip.stages:
+            self._say(f"      {_stage(stage)}")
         for other in trip.others:
             self._say(f"      [dim]{_other(other)}[/]")
+
+    def not_handed_over(self, trip: Trip) -> None:
+        """It was to show a handover, and shows none, or one that failed."""
+        said = "the way there failed, and its prompt was computed again" if trip.prefilled else "decided otherwise"
+        self._say(f"      [yellow]no handover this time: {said}; `tidegate explain {trip.id}` says why[/]")
 
     def _say(self, text: str) -> None:
         # One line is one fact, whatever the width of the terminal or file.
@@ -67,11 +81,12 @@ class Guide:
         spent = sum(t.cost_usd for t in found)
         remote = sum(price.usd(t.prompt_tokens or 0, t.output_tokens or 0) for t in found)
         away = sum(t.endpoint == "remote" for t in found)
+        handed = sum(t.handed_over for t in found)
         error, count = median_error(found)
         served = [t for t in found if t.endpoint is not None and t.why]
         self._say(
-            f"\n[bold]{len(served)} of {len(found)} requests served[/], {away} of them remotely. TTFT predictions: "
-            f"median absolute error {error:.0%} over {count} requests.\n"
+            f"\n[bold]{len(served)} of {len(found)} requests served[/], {away} of them remotely, {handed} prefilled "
+            f"there and decoded at home. TTFT predictions: median absolute error {error:.0%} over {count} requests.\n"
             f"[bold]Spent ${spent:.6f}[/]; sending everything remote would have cost ${remote:.6f} at the same tokens."
         )
         return bool(found) and len(served) == len(found)
@@ -113,6 +128,16 @@ def _other(other: Candidate) -> str:
         f"{other.endpoint} instead, predicted: TTFT {_seconds(estimate.ttft_s)}, ${estimate.cost_usd:.6f}, "
         f"promise kept with {estimate.attainment:.0%}"
     )
+
+
+def _stage(stage: Stage) -> str:
+    """`transfer remote > local: 0.90 s, predicted 0.80 s; 17 MB`."""
+    to = f" > {stage.target}" if stage.target else ""
+    where = f" {stage.endpoint}{to}" if stage.endpoint else ""
+    predicted = "" if stage.predicted_s is None else f", predicted {_seconds(stage.predicted_s)}"
+    size = f"; {stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
+    failed = "; it failed" if stage.failed else ""
+    return f"{stage.what.value}{where}: {_seconds(stage.took_s)}{predicted}{size}{failed}"
 
 
 def _seconds(value: float | None) -> str:

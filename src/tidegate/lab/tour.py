@@ -22,6 +22,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     stream: bool = True
     max_tokens: int = 24
+    # So much of what home is predicted to take is promised, to the first token; None: what the headers say.
+    share_of_home: float | None = None
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def body(self) -> bytes:
@@ -40,13 +42,15 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that show one thing: one after the other, or `together`.
 
-    `after_first`: the others follow once the first one is under way.
+    `after_first`: the others follow once the first one is under way. `hands_over`: from here on, the remote engine may
+    compute prompts for the local one.
     """
 
     text: str
     asks: tuple[Ask, ...]
     together: bool = False
     after_first: bool = False
+    hands_over: bool = False
     warm_up: bool = False
 
 
@@ -77,8 +81,33 @@ def _warm_up() -> Scene:
     return Scene(text="Warming up: each side measures each size once", asks=asks, warm_up=True)
 
 
+def handing_over() -> Scene:
+    """A prompt that home is too busy for, and whose output is dear elsewhere; it needs couriers.
+
+    Nobody knows how quick this machine is, so what is promised follows what is predicted: a tenth less than home would
+    take, behind what it is busy with. Where it goes is decided as for any other request. What occupies home is not much
+    longer: it has been read when the KV cache comes.
+    """
+    away = Ask(
+        title="a promise that home would miss",
+        # What is asked for last makes for an answer of some length.
+        prompt=f"{document(9, 850)}\n\nWrite a short story that uses some of these words.",
+        max_tokens=64,
+        share_of_home=0.9,
+        headers=((b"x-tidegate-slo-tpot-ms", b"5000"),),
+    )
+    busy = Ask(title="occupies the local engine", prompt=_list(8, 1000), headers=(*_LOCAL, _PATIENT))
+    return Scene(
+        text="From now on the remote engine may compute prompts for the local one, which reads a long one just now",
+        asks=(busy, away),
+        together=True,
+        after_first=True,
+        hands_over=True,
+    )
+
+
 def scenes() -> Sequence[Scene]:
-    """The tour, warm-up first."""
+    """The tour, warm-up first; where there are couriers, `handing_over` comes after it."""
     chats = (
         Ask(title="short chat", prompt="Name three primary colours."),
         Ask(title="short chat, not streamed", prompt="What is the capital of France?", stream=False),

@@ -3,12 +3,28 @@
 from collections.abc import Iterable
 from statistics import median
 
-from tidegate.core.model import Candidate, Decision, Ended, Ending, Line, Price, Record, Run, Segment, Started
-from tidegate.core.replay import Explained, Replay
+from tidegate.core.model import (
+    Candidate,
+    Decision,
+    Ended,
+    Ending,
+    Line,
+    Prefill,
+    Price,
+    Record,
+    Run,
+    Segment,
+    Started,
+)
+from tidegate.core.replay import Explained, Replay, handover_of
+from tidegate.core.timeline import Stage, Timeline, beside
 
 
 class Trip(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """One request: where it went and why, predicted and measured. TTFT counts from its arrival."""
+    """One request: where it went and why, predicted and measured. TTFT counts from its arrival.
+
+    Where it was decided that its prompt be `prefilled` at another endpoint, `stages` are what became of it.
+    """
 
     id: str
     title: str = ""
@@ -21,6 +37,13 @@ class Trip(Record, frozen=True, kw_only=True, omit_defaults=False):
     output_tokens: int | None
     cost_usd: float
     others: tuple[Candidate, ...]
+    prefilled: str = ""
+    stages: tuple[Stage, ...] = ()
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether its prompt came from where it was prefilled, and nothing failed on the way."""
+        return bool(self.stages) and not any(stage.failed for stage in self.stages)
 
     @property
     def error(self) -> float | None:
@@ -37,10 +60,14 @@ class _Story:
         self.explained: list[Explained] = []
         self.sent_s: dict[str, float] = {}
         self.ended: list[Ended] = []
+        # Where its prompt alone was computed.
+        self.elsewhere: set[str] = set()
+        self.stages: tuple[Stage, ...] = ()
 
 
 def trips(lines: Iterable[Line]) -> dict[str, Trip]:
     """Every request in a journal that was sent somewhere, by decision id."""
+    lines = list(lines)
     core = Replay()
     stories: dict[str, _Story] = {}
     prices: dict[str, Price] = {}
@@ -54,23 +81,41 @@ def trips(lines: Iterable[Line]) -> dict[str, Trip]:
             candidates = tuple(core.router.candidates(request, line.at_s))
             worth_usd = core.router.worth_usd(request, line.at_s)
             found = Explained(
-                at_s=line.at_s, request=request, decision=fact, candidates=candidates, worth_usd=worth_usd
+                at_s=line.at_s,
+                request=request,
+                decision=fact,
+                candidates=candidates,
+                worth_usd=worth_usd,
+                prefills=tuple(core.router.prefills(request, line.at_s)),
             )
             stories.setdefault(fact.request_id, _Story()).explained.append(found)
         elif isinstance(fact, Started):
-            stories[fact.request_id].sent_s[fact.endpoint] = line.at_s
+            story = stories[fact.request_id]
+            story.sent_s[fact.endpoint] = line.at_s
+            if fact.target:
+                story.elsewhere.add(fact.endpoint)
         elif isinstance(fact, Ended):
             stories[fact.request_id].ended.append(fact)
+    for request_id, story in stories.items():
+        if story.elsewhere:
+            timeline = Timeline(request_id)
+            for line in lines:
+                timeline.feed(line)
+            story.stages = tuple(timeline.stages)
     return {i: _trip(i, story, prices) for i, story in stories.items()}
 
 
 def _trip(request_id: str, story: _Story, prices: dict[str, Price]) -> Trip:
-    last = story.explained[-1]
+    # What it was handed over for says more than what was decided once its prompt had come.
+    handed = [one for one in story.explained if one.decision.plan and isinstance(one.decision.plan[0], Prefill)]
+    last = handed[-1] if handed else story.explained[-1]
     arrived_s = last.request.arrived_s
-    served = next((e for e in story.ended if e.ending is Ending.OK), None)
+    served = next((e for e in story.ended if e.ending is Ending.OK and e.endpoint not in story.elsewhere), None)
     endpoint = served.endpoint if served is not None else None
     step = last.decision.plan[0] if last.decision.plan else None
     chosen = next((c for c in last.candidates if isinstance(step, Run) and c.endpoint == step.endpoint), None)
+    handover = handover_of(last)
+    chosen = handover or chosen
     predicted_s = measured_s = None
     if chosen is not None and chosen.estimate is not None:
         # What it would take from here on, and the time that had passed.
@@ -81,13 +126,15 @@ def _trip(request_id: str, story: _Story, prices: dict[str, Price]) -> Trip:
         id=request_id,
         endpoint=endpoint,
         why=last.decision.why.value,
-        held_s=last.at_s - arrived_s if len(story.explained) > 1 else 0.0,
+        held_s=last.at_s - arrived_s if last is not story.explained[0] else 0.0,
         predicted_ttft_s=predicted_s,
         measured_ttft_s=measured_s,
         prompt_tokens=served.prompt_tokens if served else None,
         output_tokens=served.output_tokens if served else None,
         cost_usd=sum(_usd(prices[e.endpoint], e) for e in story.ended),
-        others=tuple(c for c in story.explained[0].candidates if c.endpoint != endpoint),
+        others=tuple(c for c in story.explained[0].candidates if handover is not None or c.endpoint != endpoint),
+        prefilled="" if handover is None else handover.endpoint,
+        stages=story.stages if handover is None else beside(story.stages, handover),
     )
 
 

@@ -22,7 +22,7 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
         if request_id is None:
             raise JournalError("standard input is read once; say which decision: tidegate explain --journal - ID")
         return explain_lines(read_from("standard input", sys.stdin.buffer), request_id)
-    files = [journal] if journal.is_file() else segments(journal)
+    files = segments(journal) if journal.is_dir() else [journal]
     for file in reversed(files):
         wanted = request_id or _last_id(read(file))
         count = sum(is_about(line, wanted) for line in read(file)) if wanted else 0

@@ -15,8 +15,9 @@ import msgspec
 from tidegate.clock import Clock
 from tidegate.core.model import Fact, Line, Segment, replace
 from tidegate.telemetry.reading import JournalError, read, read_from
-from tidegate.telemetry.segments import JournalStatistics, SegmentName, Worker, segments
+from tidegate.telemetry.segments import JournalStatistics, SegmentName, segments
 from tidegate.telemetry.tick import Tick, run
+from tidegate.telemetry.worker import Worker
 
 __all__ = ["Journal", "JournalError", "read", "read_from", "segments"]
 
@@ -70,9 +71,11 @@ class Journal:
         total_bytes: int,
         clock: Clock,
         header: Callable[[], Segment],
+        packs: bool = False,
         on_problem: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`on_problem` is told what is wrong, once until it is right again; it must not raise."""
+        """`packs`: segments that are finished are compressed. `on_problem` is told what is wrong, once until it is
+        right again; it must not raise."""
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._clock = clock
@@ -90,7 +93,7 @@ class Journal:
         self._reported = ""
         self._lines = self._lost = self._problems = self._segments = 0
         # Room for the segment that is being written.
-        self._worker = Worker(folder, total_bytes - segment_bytes)
+        self._worker = Worker(folder, total_bytes - segment_bytes, packs=packs)
         try:
             self._name, self._fd, self._size = self._create(SegmentName.first(clock.now_s()), follows=False)
         except OSError as error:

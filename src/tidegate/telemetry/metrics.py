@@ -4,21 +4,31 @@
 """
 
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from statistics import NormalDist
+from typing import Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tidegate import __version__
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.model import Ended, Overrides, Record, Shipped
+from tidegate.core.handover import HandoverModel
+from tidegate.core.model import ANYWHERE, LOCAL, Ended, Ending, Overrides, Record, Request, Shipped
+from tidegate.core.reserve import Reservation
+from tidegate.core.timing import Timing
 from tidegate.core.why import Why
 from tidegate.telemetry.segments import JournalStatistics
 
 # Classes are configured and sizes are three, but a bound that is not enforced is none: beyond it, `other`.
 LABELS_MAX = 1000
 OTHER = "other"
+# Where an endpoint is, by whether it is local; of a request, where it was answered, if anywhere.
+TIERS: Final[dict[bool | None, str]] = {True: "local", False: "remote", None: "none"}
+# Looking a member up in its class costs more than the comparison that follows.
+_OK: Final = Ending.OK
+_SILENT: Final = (Ending.CANCELLED, Ending.TIMED_OUT)
 
 
 class Spec(Record, frozen=True, kw_only=True):
@@ -31,7 +41,33 @@ class Spec(Record, frozen=True, kw_only=True):
 
 
 TABLE: tuple[Spec, ...] = (
-    Spec(name="requests", type="counter", labels=("class", "outcome"), help="Requests that ended, by how."),
+    Spec(
+        name="requests",
+        type="counter",
+        labels=("class", "tier", "outcome"),
+        help="Requests that ended, by how, and by where they were answered: `local`, `remote`, or `none`.",
+    ),
+    Spec(
+        name="answers",
+        type="counter",
+        labels=("endpoint", "tier", "class"),
+        help="Requests that this endpoint has answered, or begun to.",
+    ),
+    Spec(
+        name="residency",
+        type="counter",
+        labels=("allowed", "tier"),
+        help="Requests that ended, by where their data may go (`anywhere`, `local`, or `sites` by name) and where they"
+        " were answered. What is `local` and was answered `remote` is always 0, and absent.",
+    ),
+    Spec(
+        name="promises",
+        type="counter",
+        labels=("class", "tier", "outcome"),
+        help="Requests with an SLO by whether all of it was `kept` or it was `missed`. Time-outs, failures and "
+        "refusals that may be tried again are missed; who left in time, and what could never be served, is in "
+        "neither.",
+    ),
     Spec(name="bad_requests", type="counter", labels=("status",), help="Requests refused before any decision."),
     Spec(name="key_requests", type="counter", labels=("key", "outcome"), help="Requests that ended, by key."),
     Spec(name="key_refusals", type="counter", labels=("key", "code"), help="Refused before any decision, by key."),
@@ -52,15 +88,63 @@ TABLE: tuple[Spec, ...] = (
         "(`decide`, `due`, `forbids`) or at a fact, by its tag. All but the first are bugs of ours.",
     ),
     Spec(name="ruled", type="counter", labels=("rule",), help="Requests that a rule of the operators' held of."),
-    Spec(name="attempts", type="counter", labels=("endpoint", "ending"), help="Calls to endpoints, by ending."),
-    Spec(name="hedges", type="counter", labels=("endpoint", "ending"), help="Of these, calls started as hedges."),
-    Spec(name="tokens", type="counter", labels=("endpoint", "direction"), help="Tokens reported by endpoints."),
-    Spec(name="cost_usd", type="counter", labels=("endpoint",), help="Dollars spent."),
-    Spec(name="hedge_cost_usd", type="counter", labels=("endpoint",), help="Of these, on hedges."),
+    Spec(
+        name="attempts",
+        type="counter",
+        labels=("endpoint", "tier", "ending"),
+        help="Calls to endpoints, by ending.",
+    ),
+    Spec(
+        name="hedges",
+        type="counter",
+        labels=("endpoint", "tier", "ending"),
+        help="Of these, calls started as hedges. All are those that fired; `ok` are those that won, and the others "
+        "were for nothing.",
+    ),
+    Spec(
+        name="tokens",
+        type="counter",
+        labels=("endpoint", "tier", "direction"),
+        help="Tokens reported by endpoints, `input` and `output`.",
+    ),
+    Spec(
+        name="cost_usd",
+        type="counter",
+        labels=("endpoint", "tier"),
+        help="Dollars spent, with what running an engine of ours is declared to cost.",
+    ),
+    Spec(name="hedge_cost_usd", type="counter", labels=("endpoint", "tier"), help="Of these, on hedges."),
+    Spec(
+        name="wasted_usd",
+        type="counter",
+        labels=("endpoint", "tier"),
+        help="Of these, on attempts that gave no whole answer: failed, given up, beaten by another, or left.",
+    ),
+    Spec(
+        name="compared_usd",
+        type="counter",
+        help="What answers did cost, hedges and failures included, that one endpoint gave whole with its usage: those "
+        "that `baseline_usd` is of.",
+    ),
+    Spec(
+        name="baseline_usd",
+        type="counter",
+        labels=("baseline",),
+        help="What the same tokens would have cost at the cheapest endpoint of one tier that may ever serve the "
+        "request (`all-remote`, `all-local`), by list prices with nothing cached, and running costs as predicted "
+        "at its end; never full, down or late, so a bound and no replay. Where none of that tier may, what it did"
+        " cost. Saved is this less `compared_usd`; less than nothing against `all-local` is what offloading was "
+        "paid for.",
+    ),
     Spec(
         name="hedge_left_usd",
         type="gauge",
         help="Dollars that may be lost on hedges now; below zero none is started beside an attempt that is paid.",
+    ),
+    Spec(
+        name="hedge_price",
+        type="gauge",
+        help="What a dollar that is lost on a hedge has to save beyond itself; +Inf where none may be lost.",
     ),
     Spec(
         name="budget_left_usd",
@@ -77,18 +161,62 @@ TABLE: tuple[Spec, ...] = (
     ),
     Spec(name="ledger_overruns", type="counter", help="Bills above what was held back for them, in the days kept."),
     Spec(name="ttft_seconds", type="histogram", labels=("class",), help="Arrival to first content."),
+    Spec(
+        name="tpot_seconds",
+        type="histogram",
+        labels=("class",),
+        help="Time per output token after the first, as clients saw it.",
+    ),
     Spec(name="e2e_seconds", type="histogram", labels=("class",), help="Arrival to end, whatever the outcome."),
-    Spec(name="attempt_ttft_seconds", type="histogram", labels=("endpoint",), help="Sending to first content."),
-    Spec(name="attempt_tpot_seconds", type="histogram", labels=("endpoint",), help="Time per output token."),
+    Spec(
+        name="attempt_ttft_seconds",
+        type="histogram",
+        labels=("endpoint", "tier"),
+        help="Sending to first content.",
+    ),
+    Spec(name="attempt_tpot_seconds", type="histogram", labels=("endpoint", "tier"), help="Time per output token."),
     Spec(
         name="ttft_actual_to_predicted",
         type="histogram",
-        labels=("endpoint",),
+        labels=("endpoint", "tier"),
         help="Measured TTFT over its prediction at sending; 1 is exact.",
     ),
+    Spec(
+        name="tpot_actual_to_predicted",
+        type="histogram",
+        labels=("endpoint", "tier"),
+        help="The same of the time per output token, of answers with as many tokens as it takes to tell.",
+    ),
+    Spec(
+        name="covered",
+        type="counter",
+        labels=("endpoint", "tier", "axis", "outcome"),
+        help="Attempts by whether they were `within` the upper bound that was predicted at sending, or `beyond` it: of"
+        " `ttft`, `tpot` and `e2e`. Of all, the share within should be `promise_quantile`. Who was given up later"
+        " than the bound without content is beyond, and earlier is in neither.",
+    ),
+    Spec(
+        name="promise_quantile",
+        type="gauge",
+        help="The share of attempts that are to be within their predicted bounds: `policy.quantile`.",
+    ),
+    Spec(
+        name="cold_starts",
+        type="counter",
+        labels=("endpoint", "tier"),
+        help="Attempts whose model had to be loaded first, as their time to first content tells.",
+    ),
+    Spec(
+        name="cold_share",
+        type="gauge",
+        labels=("endpoint",),
+        help="The chance that a request that is sent now finds the model not loaded; 0 while it is in use.",
+    ),
+    Spec(name="load_seconds", type="gauge", labels=("endpoint",), help="What loading the model is expected to take."),
     Spec(name="decision_seconds", type="histogram", help="CPU time of one decision."),
     Spec(name="held_seconds", type="histogram", help="Time that held requests waited for a slot."),
     Spec(name="held", type="gauge", help="Requests held now."),
+    Spec(name="requests_in_flight", type="gauge", help="Requests under way, held ones included."),
     Spec(
         name="class_worth_factor",
         type="gauge",
@@ -103,6 +231,26 @@ TABLE: tuple[Spec, ...] = (
         help="Of what our engines did in the last minutes, the share that was for this key; empty is without one.",
     ),
     Spec(name="in_flight", type="gauge", labels=("endpoint",), help="Attempts under way."),
+    Spec(
+        name="places",
+        type="gauge",
+        labels=("endpoint",),
+        help="How many it is given at once now: `concurrency`, or less where it is not quick with so many, or refuses "
+        "them.",
+    ),
+    Spec(name="concurrency", type="gauge", labels=("endpoint",), help="How many it is given at once at most."),
+    Spec(
+        name="failing_share",
+        type="gauge",
+        labels=("endpoint",),
+        help="The chance that an attempt fails before content or breaks off, by failures between successes of late.",
+    ),
+    Spec(
+        name="allowance_left",
+        type="gauge",
+        labels=("endpoint", "of"),
+        help="What is left of a vendor's limit on `requests` or `tokens`, as it says; absent while there is enough.",
+    ),
     Spec(
         name="others_running",
         type="gauge",
@@ -128,6 +276,24 @@ TABLE: tuple[Spec, ...] = (
         type="histogram",
         labels=("endpoint",),
         help="From a prompt computed here to its KV cache verified where it is decoded.",
+    ),
+    Spec(
+        name="handover_bytes_per_second",
+        type="gauge",
+        labels=("endpoint", "target"),
+        help="Rate at which KV caches are sent from the endpoint to its target, as the estimator has it.",
+    ),
+    Spec(
+        name="handover_under_way",
+        type="gauge",
+        labels=("endpoint", "target"),
+        help="KV caches on their way there, or being computed for it.",
+    ),
+    Spec(
+        name="handover_breaker_open",
+        type="gauge",
+        labels=("endpoint", "target"),
+        help="1 where failures opened the breaker of the handover.",
     ),
     Spec(
         name="kv_tokens_max",
@@ -199,17 +365,33 @@ TABLE: tuple[Spec, ...] = (
     Spec(name="pinned", type="gauge", labels=("endpoint",), help="1 where operators have pinned its models."),
     Spec(name="static_rule", type="gauge", help="1 where operators have put the static rule in force."),
     Spec(name="reloads", type="counter", labels=("outcome",), help="Reloads of the configuration, by outcome."),
-    Spec(name="loop_lag_seconds", type="histogram", help="How late the event loop's timer fired."),
+    Spec(
+        name="loop_lag_seconds",
+        type="histogram",
+        help="How late the event loop's timer fired, twenty times a second while requests are under way.",
+    ),
     Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
     Spec(name="journal_lost", type="counter", help="Lines lost because the disk did not take them."),
+    Spec(name="build_info", type="gauge", labels=("version",), help="1; which software this is."),
+    Spec(
+        name="trace_spans",
+        type="counter",
+        labels=("outcome",),
+        help="Spans of traces: all that were `made`, and of these those that were `sent`, or `lost` since nobody took "
+        "them. What is in none of the two waits, or was pushed out by what came later. Absent where nothing is traced.",
+    ),
     Spec(name="http_connections", type="gauge", help="Client connections now open."),
     Spec(name="http_protocol_errors", type="counter", labels=("status",), help="Malformed HTTP, by answer."),
 )
 PREFIX = "tidegate_"
 
+SECONDS_MAX: Final = 1e12
+"""Longer is no time, and no ratio of times."""
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 SHORT_SECONDS = (10e-6, 20e-6, 50e-6, 100e-6, 200e-6, 500e-6, 1e-3, 2e-3, 5e-3, 10e-3, 50e-3, 0.25)
+AXES = ("ttft", "tpot", "e2e")
+_TTFT, _TPOT, _E2E = 0, 1, 2
 RATIOS = (0.25, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 4.0)
 
 
@@ -225,7 +407,7 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count one value; one that is none, by a division by next to nothing, would spoil the sum for ever."""
-        if not 0.0 <= value < inf:
+        if not 0.0 <= value < SECONDS_MAX:
             return
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
@@ -272,6 +454,80 @@ class Counters:
         by_labels[labels] = found + amount
 
 
+class _OfEndpoint:
+    """What is counted of one endpoint: found once an attempt, and then plain additions."""
+
+    __slots__ = (
+        "beyond",
+        "cost_usd",
+        "endings",
+        "input_tokens",
+        "ok",
+        "output_tokens",
+        "tpot",
+        "tpot_ratio",
+        "ttft",
+        "ttft_ratio",
+        "wasted_usd",
+        "within",
+    )
+
+    def __init__(self) -> None:
+        self.ok = 0
+        # All other ones.
+        self.endings: dict[str, int] = {}
+        self.input_tokens = self.output_tokens = 0
+        self.cost_usd = self.wasted_usd = 0.0
+        # By `AXES`.
+        self.within, self.beyond = [0] * len(AXES), [0] * len(AXES)
+        self.ttft, self.tpot = Histogram(SECONDS), Histogram(SHORT_SECONDS)
+        self.ttft_ratio, self.tpot_ratio = Histogram(RATIOS), Histogram(RATIOS)
+
+    def judge(self, axis: int, *, within: bool) -> None:
+        """One attempt was within what was predicted of it, or was not."""
+        (self.within if within else self.beyond)[axis] += 1
+
+
+class _OfTier:
+    """What is counted of the requests of one class that were answered in one tier, or nowhere; `ended` by outcome."""
+
+    __slots__ = ("anywhere", "ended", "kept", "local", "missed", "ok", "sites")
+
+    def __init__(self) -> None:
+        self.ok = 0
+        self.ended: dict[str, int] = {}
+        self.kept = self.missed = 0
+        # By where their data may go.
+        self.anywhere = self.local = self.sites = 0
+
+
+class _OfClass:
+    """What is counted of one class of requests; `answers` by endpoint."""
+
+    __slots__ = ("answers", "e2e", "local", "nowhere", "remote", "tpot", "ttft")
+
+    def __init__(self) -> None:
+        self.local, self.remote, self.nowhere = _OfTier(), _OfTier(), _OfTier()
+        self.answers: dict[str, int] = {}
+        self.ttft, self.tpot, self.e2e = Histogram(SECONDS), Histogram(SHORT_SECONDS), Histogram(SECONDS)
+
+    @property
+    def tiers(self) -> tuple[tuple[str, _OfTier], ...]:
+        """All of them, by name."""
+        return (TIERS[True], self.local), (TIERS[False], self.remote), (TIERS[None], self.nowhere)
+
+
+class _OfKey:
+    """What is counted of one key; `ended` by outcome."""
+
+    __slots__ = ("ended", "tokens", "usd")
+
+    def __init__(self) -> None:
+        self.ended: dict[str, int] = {}
+        self.tokens = 0
+        self.usd = 0.0
+
+
 class HttpCounts(Record, frozen=True, kw_only=True):
     """What the client address counts."""
 
@@ -291,20 +547,16 @@ class Metrics:
     """Everything that is counted. The methods are called on the request's path, `exposition` by a scrape."""
 
     def __init__(self) -> None:
+        # The request's own path finds these by one name each; what is rare, by all of its labels.
+        self._endpoints: dict[str, _OfEndpoint] = {}
+        self._classes: dict[str, _OfClass] = {}
+        self._keys: dict[str, _OfKey] = {}
+        self._decisions: dict[str, int] = {}
         counters = (s.name for s in TABLE if s.type == "counter")
         self._counters: dict[str, Counters] = {name: Counters() for name in counters}
-        self._requests, self._decisions = self._counters["requests"], self._counters["decisions"]
-        self._attempts, self._tokens = self._counters["attempts"], self._counters["tokens"]
-        self._cost = self._counters["cost_usd"]
-        self._histograms = {
-            "ttft_seconds": Histograms(SECONDS),
-            "e2e_seconds": Histograms(SECONDS),
-            "attempt_ttft_seconds": Histograms(SECONDS),
-            "attempt_tpot_seconds": Histograms(SHORT_SECONDS),
-            "ttft_actual_to_predicted": Histograms(RATIOS),
-            "kv_ship_seconds": Histograms(SECONDS),
-        }
-        self._ttft, self._e2e = self._histograms["ttft_seconds"], self._histograms["e2e_seconds"]
+        self._kv_ship = Histograms(SECONDS)
+        self._compared_usd = self._all_local_usd = self._all_remote_usd = 0.0
+        self._quantile = self._deviations = 0.0
         self._single = {
             "decision_seconds": Histogram(SHORT_SECONDS),
             "held_seconds": Histogram(SECONDS),
@@ -315,11 +567,18 @@ class Metrics:
         self._decision_s = self._single["decision_seconds"]
         self._loop_lag_s = self._single["loop_lag_seconds"]
 
+    def hold_to(self, quantile: float) -> None:
+        """Predicted bounds are to hold with this probability from now on."""
+        self._quantile, self._deviations = quantile, NormalDist().inv_cdf(quantile)
+
     # --- on the path of requests ----------------------------------------------------------------------------------
 
     def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
         """A decision was made."""
-        (self._counters["refusals"] if refused else self._decisions).add((why,))
+        if refused:
+            self._counters["refusals"].add((why,))
+        else:
+            self._decisions[why] = self._decisions.get(why, 0) + 1
         self._decision_s.add(spent_s)
 
     def fell_back(self, cause: str) -> None:
@@ -337,7 +596,9 @@ class Metrics:
         self._counters["kv_shipped"].add((*ends, outcome))
         if fact.ok:
             self._counters["kv_shipped_bytes"].add(ends, fact.kv_bytes)
-            self._histograms["kv_ship_seconds"].add(fact.endpoint, seconds)
+        if fact.ok and fact.kv_bytes:
+            # Engines that fetch it by themselves do not say how much that was, nor when they had it.
+            self._kv_ship.add(fact.endpoint, seconds)
 
     def ruled(self, rule: str) -> None:
         """An operators' rule held of a request."""
@@ -353,38 +614,108 @@ class Metrics:
 
     def key_ended(self, key: str, outcome: str, tokens: int, usd: float) -> None:
         """A request of this key is over."""
-        self._counters["key_requests"].add((key, outcome))
-        self._counters["key_tokens"].add((key,), tokens)
-        self._counters["key_cost_usd"].add((key,), usd)
+        found = self._keys.get(key)
+        if found is None:
+            found = self._keys.setdefault(key if len(self._keys) < LABELS_MAX else OTHER, _OfKey())
+        found.ended[outcome] = found.ended.get(outcome, 0) + 1
+        found.tokens += tokens
+        found.usd += usd
 
-    def request_ended(self, klass: str, outcome: str, ttft_s: float | None, e2e_s: float) -> None:
-        """A request is over."""
-        self._requests.add((klass, outcome))
-        self._e2e.add(klass, e2e_s)
+    def request_ended(
+        self,
+        request: Request,
+        outcome: str,
+        endpoint: str,
+        local: bool | None,
+        kept: bool | None,
+        ttft_s: float | None,
+        e2e_s: float,
+        output_tokens: int | None,
+    ) -> None:
+        """A request is over: answered by this `endpoint`, which is `local`; "" and None where by nobody.
+
+        Whether its promise was `kept` is as in `core.promise`.
+        """
+        klass, residency, slo = request.klass, request.residency, request.slo
+        of = self._classes.get(klass)
+        if of is None:
+            of = self._classes.setdefault(klass if len(self._classes) < LABELS_MAX else OTHER, _OfClass())
+        if local is None:
+            tier = of.nowhere
+        else:
+            tier = of.local if local else of.remote
+            if endpoint in of.answers or len(of.answers) < LABELS_MAX:
+                of.answers[endpoint] = of.answers.get(endpoint, 0) + 1
+        if outcome == "ok":
+            tier.ok += 1
+        else:
+            tier.ended[outcome] = tier.ended.get(outcome, 0) + 1
+        if ANYWHERE in residency:
+            tier.anywhere += 1
+        elif residency == (LOCAL,):
+            tier.local += 1
+        else:
+            tier.sites += 1
+        if kept is not None and not (slo.ttft_s is None and slo.e2e_s is None and slo.tpot_s is None):
+            if kept:
+                tier.kept += 1
+            else:
+                tier.missed += 1
+        of.e2e.add(e2e_s)
         if ttft_s is not None:
-            self._ttft.add(klass, ttft_s)
+            of.ttft.add(ttft_s)
+            after_first = 0.0 if output_tokens is None else output_tokens / request.completions - 1.0
+            if after_first >= 1.0:
+                of.tpot.add((e2e_s - ttft_s) / after_first)
 
-    def attempt_ended(self, fact: Ended, usd: float, predicted_ttft_s: float | None, *, hedge: bool) -> None:
-        """A call to an endpoint is over; TTFT and its prediction count from its sending."""
-        endpoint = fact.endpoint
-        self._attempts.add((endpoint, fact.ending))
+    def compared(self, usd: float, all_local_usd: float, all_remote_usd: float) -> None:
+        """An answer did cost this much, and would have cost as much in one tier alone."""
+        self._compared_usd += usd
+        self._all_local_usd += all_local_usd
+        self._all_remote_usd += all_remote_usd
+
+    def attempt_ended(self, fact: Ended, usd: float, sent: Reservation | None, *, hedge: bool) -> None:
+        """A call to an endpoint is over, of which this was predicted; times count from its sending."""
+        endpoint, ending, of = fact.endpoint, fact.ending, self._of_endpoint(fact.endpoint)
+        of.cost_usd += usd
+        if ending is _OK:
+            of.ok += 1
+        else:
+            of.endings[ending] = of.endings.get(ending, 0) + 1
+            of.wasted_usd += usd
         if hedge:
-            self._counters["hedges"].add((endpoint, fact.ending))
+            self._counters["hedges"].add((endpoint, ending))
             self._counters["hedge_cost_usd"].add((endpoint,), usd)
-        if usd:
-            self._cost.add((endpoint,), usd)
-        if fact.prompt_tokens:
-            self._tokens.add((endpoint, "input"), fact.prompt_tokens)
-        if fact.output_tokens:
-            self._tokens.add((endpoint, "output"), fact.output_tokens)
+        of.input_tokens += fact.prompt_tokens or 0
+        of.output_tokens += fact.output_tokens or 0
         ttft_s = fact.ttft_s
         if ttft_s is not None:
-            self._histograms["attempt_ttft_seconds"].add(endpoint, ttft_s)
-            if predicted_ttft_s:
-                self._histograms["ttft_actual_to_predicted"].add(endpoint, ttft_s / predicted_ttft_s)
+            of.ttft.add(ttft_s)
             if fact.output_tokens is not None and fact.output_tokens > 1:
-                tpot_s = (fact.e2e_s - ttft_s) / (fact.output_tokens - 1)
-                self._histograms["attempt_tpot_seconds"].add(endpoint, tpot_s)
+                of.tpot.add((fact.e2e_s - ttft_s) / (fact.output_tokens - 1))
+        if sent is None:
+            return
+        if sent.was_cold:
+            self._counters["cold_starts"].add((endpoint,))
+        if ttft_s is not None:
+            of.ttft_ratio.add(ttft_s / sent.ttft_s)
+            of.judge(_TTFT, within=ttft_s <= sent.ttft_s_high)
+        elif fact.e2e_s > sent.ttft_s_high and ending in _SILENT:
+            # Who was given up before the bound might have been within it.
+            of.judge(_TTFT, within=False)
+        if ttft_s is None or ending is not _OK:
+            return
+        of.judge(_E2E, within=fact.e2e_s <= sent.e2e_s_high)
+        tpot_s = Timing.tpot_s(sent, fact)
+        if tpot_s is not None:
+            of.tpot_ratio.add(tpot_s / sent.tpot.median_s)
+            of.judge(_TPOT, within=tpot_s <= sent.tpot.high_s(self._deviations))
+
+    def _of_endpoint(self, name: str) -> _OfEndpoint:
+        found = self._endpoints.get(name)
+        if found is None:
+            found = self._endpoints.setdefault(name if len(self._endpoints) < LABELS_MAX else OTHER, _OfEndpoint())
+        return found
 
     def held_for(self, seconds: float) -> None:
         """A held request is held no more."""
@@ -400,14 +731,16 @@ class Metrics:
 
     def forget(self, endpoints: Container[str]) -> None:
         """Only these endpoints are left: what was counted of others would stay for ever, and fill the bound."""
+        named: list[dict[str, _OfEndpoint] | dict[str, int] | dict[str, Histogram]] = [
+            self._endpoints,
+            self._kv_ship.by_label,
+            *(of.answers for of in self._classes.values()),
+        ]
+        for by_name in named:
+            for name in [name for name in by_name if name not in endpoints]:
+                del by_name[name]
         for spec in TABLE:
-            if spec.labels[:1] != ("endpoint",):
-                continue
-            if spec.type == "histogram":
-                known = self._histograms[spec.name].by_label
-                for label in [label for label in known if label not in endpoints]:
-                    del known[label]
-            elif spec.type == "counter":
+            if spec.type == "counter" and spec.labels[:1] == ("endpoint",):
                 counts = self._counters[spec.name].by_labels
                 for labels in [labels for labels in counts if labels[0] not in endpoints]:
                     del counts[labels]
@@ -430,8 +763,7 @@ class Metrics:
 
     def errand_spent(self, endpoint: str, usd: float) -> None:
         """A question of the gateway's own cost this much."""
-        if usd:
-            self._cost.add((endpoint,), usd)
+        self._of_endpoint(endpoint).cost_usd += usd
 
     def crashed(self) -> None:
         """A request met a bug of ours."""
@@ -444,11 +776,15 @@ class Metrics:
         *,
         now_s: float,
         endpoints: Iterable[EndpointModel],
+        handovers: Iterable[HandoverModel],
         held: int,
+        in_flight: int,
         worth_factors: Mapping[str, float],
         shares: Mapping[str, float],
         hedge_left_usd: float,
+        hedge_price: float,
         overrides: Overrides,
+        spans: Mapping[str, int],
         http: HttpCounts,
         journal: JournalStatistics | None,
         money: MoneyCounts | None,
@@ -456,6 +792,9 @@ class Metrics:
         """All of it in Prometheus' text format. `worth_factors` by class, of those with a target; `shares` by key."""
         gauges: dict[str, dict[tuple[str, ...], float]] = {
             "held": {(): float(held)},
+            "requests_in_flight": {(): float(in_flight)},
+            "promise_quantile": {(): self._quantile},
+            "build_info": {(__version__,): 1.0},
             "class_worth_factor": {(klass,): factor for klass, factor in worth_factors.items()},
             "key_engine_share": {(key,): share for key, share in shares.items()},
             "static_rule": {(): float(overrides.static)},
@@ -464,10 +803,18 @@ class Metrics:
             "simulator_error": {labels: error for labels, (error, _) in self._simulated.items()},
             "simulator_drifted": {labels: float(drifted) for labels, (_, drifted) in self._simulated.items()},
         }
+        tiers = {OTHER: OTHER}
         for model in endpoints:
             state = model.state
+            tiers[model.name] = TIERS[model.endpoint.local]
+            failing = model.health.failing(now_s)
             for name, value in (
                 ("in_flight", len(state.reservations)),
+                ("places", model.places),
+                ("concurrency", model.endpoint.concurrency),
+                ("failing_share", failing.failed + failing.broken),
+                ("cold_share", model.cold.at(now_s, len(state.reservations)).share),
+                ("load_seconds", model.cold.load_s_mean(now_s)),
                 ("up", state.up),
                 ("breaker_open", state.breaker.openings > 0),
                 ("another_model", bool(model.doubts)),
@@ -481,12 +828,24 @@ class Metrics:
             if (spare := model.memory.spare(now_s)) is not None:
                 gauges.setdefault("kv_tokens_max", {})[(model.name,)] = float(spare.tokens_max)
                 gauges.setdefault("kv_tokens_free", {})[(model.name,)] = float(max(0, spare.free_tokens))
+            for of, one in (("requests", state.allowances.requests), ("tokens", state.allowances.tokens)):
+                if one is not None:
+                    gauges.setdefault("allowance_left", {})[(model.name, of)] = one.at(now_s)
             if model.others.told:
                 told = *model.others.newest, model.others.trust
                 for name, number in zip(("others_running", "others_queued", "report_trust"), told, strict=True):
                     gauges.setdefault(name, {})[(model.name,)] = number
-        gauges["hedge_left_usd"] = {(): hedge_left_usd}
-        counts = {name: dict(c.by_labels) for name, c in self._counters.items()}
+        for handover in handovers:
+            ends = (handover.source.name, handover.target.name)
+            for name, value in (
+                ("handover_bytes_per_second", handover.network.upload_bytes_per_s),
+                ("handover_under_way", len(handover.state.under_way)),
+                ("handover_breaker_open", handover.state.breaker.openings > 0),
+            ):
+                gauges.setdefault(name, {})[ends] = float(value)
+        gauges["hedge_left_usd"], gauges["hedge_price"] = {(): hedge_left_usd}, {(): hedge_price}
+        counts = self._counts()
+        counts["trace_spans"] = {(outcome,): float(number) for outcome, number in spans.items()}
         counts["http_protocol_errors"] = {(str(s),): float(n) for s, n in http.protocol_errors.items()}
         if journal is not None:
             counts["journal_lines"], counts["journal_lost"] = {(): journal.lines}, {(): journal.lost}
@@ -494,13 +853,54 @@ class Metrics:
             gauges["budget_left_usd"], gauges["budget_price"] = dict(money.left_usd), dict(money.prices)
             counts["ledger_overruns"] = {(): float(money.overruns)}
         registry = CollectorRegistry()
-        registry.register(_Scrape(self._families(counts, gauges)))
+        registry.register(_Scrape(self._families(counts, gauges, tiers)))
         return generate_latest(registry)
+
+    def _counts(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """All counters that are kept here, by name and labels; what is nothing yet is left out."""
+        counts: dict[str, dict[tuple[str, ...], float]] = {n: dict(c.by_labels) for n, c in self._counters.items()}
+        for name, one in self._endpoints.items():
+            endings = one.endings | {Ending.OK.value: one.ok}
+            counts["attempts"].update({(name, ending): float(number) for ending, number in endings.items() if number})
+            for metric, labels, number in (
+                ("tokens", ("input",), one.input_tokens),
+                ("tokens", ("output",), one.output_tokens),
+                ("cost_usd", (), one.cost_usd),
+                ("wasted_usd", (), one.wasted_usd),
+                *(("covered", (axis, "within"), one.within[place]) for place, axis in enumerate(AXES)),
+                *(("covered", (axis, "beyond"), one.beyond[place]) for place, axis in enumerate(AXES)),
+            ):
+                if number:
+                    counts[metric][name, *labels] = float(number)
+        for klass, of in self._classes.items():
+            counts["answers"].update({(name, klass): float(number) for name, number in of.answers.items()})
+            for tier, those in of.tiers:
+                ended = those.ended | {"ok": those.ok}
+                counts["requests"].update(
+                    {(klass, tier, how): float(number) for how, number in ended.items() if number}
+                )
+                for outcome, judged in (("kept", those.kept), ("missed", those.missed)):
+                    if judged:
+                        counts["promises"][klass, tier, outcome] = float(judged)
+                for allowed, asked in ((ANYWHERE, those.anywhere), (LOCAL, those.local), ("sites", those.sites)):
+                    if asked:
+                        counts["residency"][allowed, tier] = counts["residency"].get((allowed, tier), 0.0) + asked
+        counts["decisions"] = {(why,): float(number) for why, number in self._decisions.items()}
+        for key, found in self._keys.items():
+            counts["key_requests"].update({(key, outcome): float(number) for outcome, number in found.ended.items()})
+            counts["key_tokens"][key,], counts["key_cost_usd"][key,] = float(found.tokens), found.usd
+        for name in ("handler_errors", "journal_lines", "journal_lost", "ledger_overruns"):
+            # From nothing on, so that the first one is seen as more than before.
+            counts[name].setdefault((), 0.0)
+        counts["compared_usd"] = {(): self._compared_usd}
+        counts["baseline_usd"] = {("all-local",): self._all_local_usd, ("all-remote",): self._all_remote_usd}
+        return counts
 
     def _families(
         self,
         counts: dict[str, dict[tuple[str, ...], float]],
         gauges: dict[str, dict[tuple[str, ...], float]],
+        tiers: dict[str, str],
     ) -> list[Metric]:
         families: list[Metric] = []
         for spec in TABLE:
@@ -508,22 +908,48 @@ class Metrics:
             if spec.type == "histogram":
                 family = HistogramMetricFamily(name, spec.help, labels=labels)
                 for label, histogram in self._histograms_of(spec.name):
-                    family.add_metric(label, histogram.buckets(), histogram.sum)
+                    family.add_metric(_with_tier(spec, label, tiers), histogram.buckets(), histogram.sum)
                 families.append(family)
                 continue
             made = CounterMetricFamily if spec.type == "counter" else GaugeMetricFamily
             plain = made(name, spec.help, labels=labels)
             for values, number in sorted((counts if spec.type == "counter" else gauges).get(spec.name, {}).items()):
-                plain.add_metric(list(values), number)
+                plain.add_metric(_with_tier(spec, list(values), tiers), number)
             families.append(plain)
         return families
 
     def _histograms_of(self, name: str) -> Iterator[tuple[list[str], Histogram]]:
         if name in self._single:
             yield [], self._single[name]
-        else:
-            for label, histogram in sorted(self._histograms[name].by_label.items()):
+            return
+        found = self._kv_ship.by_label
+        if name in _BY_CLASS:
+            found = {klass: _BY_CLASS[name](of) for klass, of in self._classes.items()}
+        elif name in _BY_ENDPOINT:
+            found = {endpoint: _BY_ENDPOINT[name](one) for endpoint, one in self._endpoints.items()}
+        for label, histogram in sorted(found.items()):
+            if any(histogram.counts):
                 yield [label], histogram
+
+
+_BY_CLASS: Final[dict[str, Callable[[_OfClass], Histogram]]] = {
+    "ttft_seconds": lambda of: of.ttft,
+    "tpot_seconds": lambda of: of.tpot,
+    "e2e_seconds": lambda of: of.e2e,
+}
+_BY_ENDPOINT: Final[dict[str, Callable[[_OfEndpoint], Histogram]]] = {
+    "attempt_ttft_seconds": lambda of: of.ttft,
+    "attempt_tpot_seconds": lambda of: of.tpot,
+    "ttft_actual_to_predicted": lambda of: of.ttft_ratio,
+    "tpot_actual_to_predicted": lambda of: of.tpot_ratio,
+}
+
+
+def _with_tier(spec: Spec, labels: list[str], tiers: Mapping[str, str]) -> list[str]:
+    """Where an endpoint is follows from its name: it is not counted by, and put in at a scrape."""
+    if spec.labels[:2] != ("endpoint", "tier"):
+        return labels
+    return [labels[0], tiers.get(labels[0], TIERS[None]), *labels[1:]]
 
 
 class _Scrape(Collector):

@@ -7,6 +7,7 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.core.model import JOURNAL_VERSION, Line
+from tidegate.telemetry.packing import DAMAGED, is_there, open_segment
 from tidegate.telemetry.segments import segments
 
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a snapshot with the learned state of some 10,000 endpoints
@@ -42,7 +43,7 @@ def files(source: Path) -> list[Path]:
 def read_if_there(path: Path) -> Iterator[Line]:
     """The lines of one segment of a folder; none where it was removed meanwhile, being the oldest."""
     try:
-        file = path.open("rb")
+        file = open_segment(path)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -58,7 +59,7 @@ def read(source: Path) -> Iterator[Line]:
     line is a JournalError.
     """
     for path in files(source):
-        if path == source and not path.exists():
+        if path == source and not is_there(path):
             raise JournalError(f"{path}: there is no such file or folder")
         yield from read_if_there(path)
 
@@ -67,7 +68,7 @@ def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
     """The lines of one segment that somebody has opened; `path` is its name in errors."""
     decoder = msgspec.json.Decoder(Line)
     number = 0
-    while raw := file.readline(LINE_BYTES_MAX):
+    while raw := _line(path, number + 1, file):
         number += 1
         if not raw.endswith(b"\n"):
             if len(raw) == LINE_BYTES_MAX:
@@ -80,6 +81,14 @@ def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
         except _NO_LINE as error:
             raise JournalError(f"{path}:{number}: {error}") from None
         yield line
+
+
+def _line(path: Path | str, number: int, file: BinaryIO) -> bytes:
+    try:
+        return file.readline(LINE_BYTES_MAX)
+    except DAMAGED as error:
+        # What is packed is whole when it gets its name: whoever copied it has lost a part.
+        raise JournalError(f"{path}:{number}: the segment is damaged: {error}") from None
 
 
 def _check_head(path: Path | str, raw: bytes) -> None:

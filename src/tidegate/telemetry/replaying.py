@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tidegate.core.model import replace
 from tidegate.core.replay import Part, parts, undecided
+from tidegate.telemetry.packing import is_there
 from tidegate.telemetry.reading import JournalError, files, read_if_there
 from tidegate.telemetry.segments import SegmentName
 
@@ -34,7 +35,7 @@ def _found(paths: Sequence[Path], jobs: int) -> Iterator[Part]:
 def _replayed(paths: Sequence[Path], index: int) -> list[Part]:
     """One of them. What was asked before it, and is decided in it, stands at the end of the one before."""
     path, before = paths[index], paths[index - 1] if index else None
-    if len(paths) == 1 and not path.exists():
+    if len(paths) == 1 and not is_there(path):
         raise JournalError(f"{path}: there is no such file or folder")
     requests = {} if before is None else undecided(read_if_there(before))
     found = list(parts(read_if_there(path), requests))
@@ -47,4 +48,4 @@ def _replayed(paths: Sequence[Path], index: int) -> list[Part]:
 def _one_run(one: Path, other: Path) -> bool:
     """Whether one process wrote both."""
     first, second = SegmentName.parse(one.name), SegmentName.parse(other.name)
-    return first is not None and second is not None and (first.opened, first.pid) == (second.opened, second.pid)
+    return first is not None and second is not None and first.run == second.run

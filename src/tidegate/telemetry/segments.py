@@ -1,10 +1,8 @@
-"""Segment files: their names, their order, and the thread that syncs and removes them."""
+"""Segment files: their names, their order, and which are removed for those that come."""
 
 import fcntl
 import os
 import re
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +11,8 @@ import msgspec
 from tidegate.clock import iso
 from tidegate.core.model import Record
 
-_NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl$")
+_NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl(\.zst)?$")
+PACKED = ".zst"  # behind the name of a segment that is packed
 CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
 
 
@@ -29,7 +28,8 @@ class JournalStatistics(Record, frozen=True, kw_only=True, omit_defaults=False):
 class SegmentName(msgspec.Struct, frozen=True, order=True):
     """`journal-<UTC time>-<process>-<counter>.jsonl`: when and where the journal was opened, and which one of it.
 
-    In order of name the segments of one run follow each other, even where runs overlap.
+    One that is packed has the same name, and `PACKED` behind it. In order of name the segments of one run follow each
+    other, even where runs overlap.
     """
 
     opened: str
@@ -47,6 +47,11 @@ class SegmentName(msgspec.Struct, frozen=True, order=True):
         """The parts of a file's name, None where it is no segment."""
         match = _NAME.match(name)
         return cls(match[1], int(match[2]), int(match[3])) if match else None
+
+    @property
+    def run(self) -> tuple[str, int]:
+        """Which process's it is: segments of one run follow each other."""
+        return self.opened, self.pid
 
     def next(self) -> "SegmentName":
         """The segment after this one."""
@@ -71,26 +76,46 @@ class SegmentName(msgspec.Struct, frozen=True, order=True):
 
 
 def segments(folder: Path) -> list[Path]:
-    """The segments in a folder in the order in which they are read: run after run, and oldest first within each."""
-    named = [(name, path) for path in folder.iterdir() if (name := SegmentName.parse(path.name)) is not None]
-    return [path for _, path in sorted(named)]
+    """The segments in a folder in the order in which they are read: run after run, and oldest first within each.
+
+    One that was packed and could not be removed yet is there once.
+    """
+    found = _files(folder)
+    # One that is packed meanwhile may have been seen under neither of its names, as folders are read.
+    while (again := _files(folder)) != found:
+        found = again
+    return list(dict(found).values())
+
+
+def is_written(path: Path) -> bool:
+    """Whether somebody writes this segment, as far as the file system knows of locks."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is gone, or there are no locks
+        return False
+    return False
+
+
+def _files(folder: Path) -> list[tuple[SegmentName, Path]]:
+    """All files of segments, in order; where there are two of one, the packed one last."""
+    return sorted([(name, path) for path in folder.iterdir() if (name := SegmentName.parse(path.name)) is not None])
 
 
 def prune(folder: Path, total_bytes: int) -> list[Path]:
     """Remove the segments written to longest ago until the rest fit; those being written stay. What was removed."""
-    aged: list[tuple[int, SegmentName, int]] = []
-    for path in segments(folder):
+    aged: list[tuple[int, SegmentName, Path, int]] = []
+    for name, path in _files(folder):
         with suppress(FileNotFoundError):  # another process prunes too
             status = path.stat()
-            name = SegmentName.parse(path.name)
-            assert name is not None
-            aged.append((status.st_mtime_ns, name, status.st_size))
-    excess = sum(size for _, _, size in aged) - total_bytes
+            aged.append((status.st_mtime_ns, name, path, status.st_size))
+    excess = sum(size for _, _, _, size in aged) - total_bytes
     removed: list[Path] = []
-    for _, name, size in sorted(aged):
+    for _, _, path, size in sorted(aged):
         if excess <= 0:
             break
-        path = folder / str(name)
         if _remove(path):
             removed.append(path)
             excess -= size
@@ -108,57 +133,3 @@ def _remove(path: Path) -> bool:
             os.close(fd)
         return True
     return False
-
-
-class Worker:
-    """One thread for what may take long: fsync, closing, removing. In order, so that no descriptor is synced after
-    it was closed and given to another file.
-    """
-
-    def __init__(self, folder: Path, total_bytes: int) -> None:
-        self._folder = folder
-        self._total_bytes = total_bytes
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-journal")
-        self._syncing = False
-
-    def settle(self) -> None:
-        """A segment was created: make its name last, and room for it."""
-        self._pool.submit(self._settle)
-
-    def sync(self, fd: int, on_error: Callable[[OSError], None]) -> None:
-        """Make what was written last. While the disk is still at the last one, another would only queue up."""
-        if not self._syncing:
-            self._syncing = True
-            self._pool.submit(self._fsync, fd, on_error)
-
-    def retire(self, fd: int) -> None:
-        """Sync and close a segment that is full."""
-        self._pool.submit(self._close, fd)
-
-    def close(self) -> None:
-        """Wait for all of it."""
-        self._pool.shutdown(wait=True)
-
-    def _settle(self) -> None:
-        with suppress(OSError):
-            fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        with suppress(OSError):
-            prune(self._folder, self._total_bytes)
-
-    def _fsync(self, fd: int, on_error: Callable[[OSError], None]) -> None:
-        try:
-            os.fsync(fd)
-        except OSError as error:
-            on_error(error)
-        finally:
-            self._syncing = False
-
-    def _close(self, fd: int) -> None:
-        with suppress(OSError):
-            os.fsync(fd)
-        with suppress(OSError):
-            os.close(fd)

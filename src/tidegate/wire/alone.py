@@ -1,30 +1,84 @@
-"""A prompt that one engine computes for another: how it is asked for alone, and how the rest is asked for in its slot.
+"""A prompt that one engine computes for another: how it is asked for alone, and how the rest is asked for there.
 
-Both have to come to the same tokens: whatever of a request is in its prompt stays as it is.
+Both have to come to the same tokens: whatever of a request is in its prompt stays as it is. llama.cpp is told the slot
+whose content couriers carry. vLLM's engines fetch KV caches from each other, and say whence in parameters of their own,
+which whoever asks them hands on: the opaque word of one engine to another.
 """
 
 import msgspec
 from msgspec import Raw
 
 from tidegate.wire.call import Call
+from tidegate.wire.errors import UNREADABLE
 
 # Bounds on the tokens of the output, by the other names that engines have for them.
 _BOUNDS = ("max_completion_tokens", "n_predict", "min_tokens")
 _ONE = Raw(b"1")
 _TRUE = Raw(b"true")
 
+_FETCHING = "kv_transfer_params"
+# As vLLM's own proxies ask: nothing is to be fetched, and what is computed is kept until somebody has.
+_KEEP = Raw(
+    b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
+    b'"remote_host":null,"remote_port":null}'
+)
+# Numbers of blocks, and with some connectors those of the tokens: a million of them has 7 MB.
+FETCHING_BYTES_MAX = 8 << 20
+
 
 def alone(call: Call, slot: int) -> Call:
     """The same for one token, which nobody gets, in this slot of llama.cpp."""
-    fields = {name: value for name, value in call.fields.items() if name not in _BOUNDS}
-    fields |= {"max_tokens": _ONE} | _in(slot)
-    # What a client of another dialect has sent goes there as OpenAI's: it is the hub that has a slot.
-    return msgspec.structs.replace(call, fields=fields, stream=True, output_tokens_max=1, native=None)
+    return _one_token(call, _in(slot), stream=True)
 
 
 def in_slot(call: Call, slot: int) -> Call:
     """The same in this slot of llama.cpp, with what it has there."""
     return msgspec.structs.replace(call, fields=call.fields | _in(slot))
+
+
+def kept(call: Call) -> Call:
+    """The same for one token, which nobody gets, of a vLLM that keeps the KV cache for another. What is to be told that
+    one comes with an answer given whole, and not in a stream."""
+    return _one_token(call, {_FETCHING: _KEEP}, stream=False)
+
+
+def fetching(call: Call, told: Raw | None) -> Call:
+    """The same of a vLLM that is `told` whence it gets the KV cache. Nobody else tells it: by these parameters a client
+    could have it fetch what is another's, from wherever it likes."""
+    if told is None and _FETCHING not in call.fields:
+        return call
+    fields = {name: value for name, value in call.fields.items() if name != _FETCHING}
+    return msgspec.structs.replace(call, fields=fields if told is None else fields | {_FETCHING: told})
+
+
+def told(answer: bytes) -> Raw | None:
+    """What a vLLM that keeps a KV cache has to tell who fetches it; None where that needs to know nothing, as with a
+    store that both use. ValueError for what no vLLM says."""
+    if len(answer) > FETCHING_BYTES_MAX:
+        raise ValueError("beyond any bound")
+    try:
+        said = _decode(answer).kv_transfer_params
+    except UNREADABLE as error:
+        raise ValueError("not an object") from error
+    if said is None:
+        return None
+    # vLLM 0.32 would tell the other's cached tokens for its own, and nobody knew whether anything was fetched.
+    said.pop("remote_prefill_cached_tokens", None)
+    return Raw(msgspec.json.encode(said))
+
+
+class _Answer(msgspec.Struct):
+    kv_transfer_params: dict[str, Raw] | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def _one_token(call: Call, fields: dict[str, Raw], *, stream: bool) -> Call:
+    kept = {name: value for name, value in call.fields.items() if name not in _BOUNDS}
+    kept |= {"max_tokens": _ONE} | fields
+    # What a client of another dialect has sent goes there as OpenAI's: it is the hub that is told of a slot.
+    return msgspec.structs.replace(call, fields=kept, stream=stream, output_tokens_max=1, native=None)
 
 
 def _in(slot: int) -> dict[str, Raw]:

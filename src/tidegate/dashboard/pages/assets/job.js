@@ -8,7 +8,7 @@ import { waiting, wrong } from "./panel.js";
 const POLL_MS = 700;
 
 /**
- * Follow the job at `path` in `place`, until `signal`: `nothing()` before there was one, progress, its `result`, or what went wrong.
+ * Follow the job at `path` in `place`, until `signal`: `nothing()` before there was one, that it is under way, its `result`, or what went wrong.
  *
  * Returns what begins one, with a body.
  */
@@ -52,13 +52,10 @@ export function follow(path, place, { nothing, result, busy, signal }) {
   };
 }
 
+/** How far it has come nobody knows: for how long, then. */
 function progress(place, job) {
-  const known = place.querySelector("progress");
-  const said = `${Math.round((job.share ?? 0) * 100)}%, begun ${moment(job.began_s)}`;
-  if (known) {
-    known.value = job.share ?? 0;
-    known.nextElementSibling.textContent = said;
-    return;
-  }
-  fill(place, h("div", { class: "progress" }, h("progress", { max: 1, value: job.share ?? 0, "aria-label": "How far it has come" }), h("p", { class: "soft small" }, said)));
+  const said = `Under way for ${seconds(Math.max(0, Math.round(Date.now() / 1000 - job.began_s)))}`;
+  const known = place.querySelector(".progress p");
+  if (known) known.textContent = said;
+  else fill(place, h("div", { class: "progress" }, h("progress", { "aria-label": "Under way" }), h("p", { class: "soft small" }, said)));
 }

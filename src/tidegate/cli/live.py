@@ -1,0 +1,267 @@
+"""A running gateway as its admin address tells it: one look at its state and its metrics."""
+
+import os
+import ssl
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from tidegate.clock import Clock
+from tidegate.config.build import build
+from tidegate.config.load import load
+from tidegate.config.problem import ConfigError, Problem
+from tidegate.core.model import Record
+from tidegate.wire.prometheus import Labels, samples
+
+TIMEOUT_S = 5.0  # it answers in milliseconds; whoever waits at a terminal wants to know that it does not
+ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a state with 10,000 endpoints
+KEY_ENV = "TIDEGATE_ADMIN_KEY"
+
+_TTFT = "tidegate_attempt_ttft_seconds_bucket"
+_RATIO = "tidegate_ttft_actual_to_predicted_bucket"
+_NAMES = (_TTFT, _RATIO, "tidegate_attempts_total", "tidegate_cost_usd_total")
+
+
+class UnreachableError(Exception):
+    """The gateway cannot be asked, or does not answer as one; the message says why."""
+
+
+class Address:
+    """Where a gateway is asked, and with which secret."""
+
+    def __init__(self, url: str, secret: str = "", context: ssl.SSLContext | None = None) -> None:
+        """`url` is `http(s)://host:port`; `context` says whom to trust."""
+        self.url = url.rstrip("/")
+        parts = urlsplit(self.url)
+        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname or "", parts.port
+        self._secret, self._context = secret, context
+
+    def ask(self, method: str, path: str) -> bytes:
+        """The body of the answer. Raises UnreachableError."""
+        connection: HTTPConnection
+        if self._secure:
+            connection = HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._context)
+        else:
+            connection = HTTPConnection(self._host, self._port, timeout=TIMEOUT_S)
+        headers = {"authorization": f"Bearer {self._secret}"} if self._secret else {}
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read(ANSWER_BYTES_MAX)
+        except (OSError, HTTPException, ValueError) as error:
+            raise UnreachableError(f"{self.url} does not answer: {error}") from None
+        finally:
+            connection.close()
+        if answer.status == 401:
+            raise UnreachableError(f"{self.url} asks for its secret: gateway.admin_key of --config, or {KEY_ENV}")
+        if answer.status != 200:
+            raise UnreachableError(f"{self.url}{path} answers {answer.status}: {_message(body)}")
+        return body
+
+    def drain(self, endpoint: str, *, on: bool) -> None:
+        """Let an endpoint get nothing new, or let it again. Raises UnreachableError."""
+        self.ask("PUT" if on else "DELETE", f"/api/endpoints/{quote(endpoint, safe='')}/drain")
+
+
+def address(admin: str | None, config: Path) -> Address:
+    """The admin address that is given, or that of a configuration. Raises ConfigError.
+
+    The secret of one that is given is in the environment, as `TIDEGATE_ADMIN_KEY`.
+    """
+    if admin is not None:
+        url = admin if "://" in admin else f"http://{admin}"
+        try:
+            if urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname and urlsplit(url).port != 0:
+                return Address(url, os.environ.get(KEY_ENV, ""))
+        except ValueError:
+            pass
+        message, remedy = f"`{admin}` is no address", "give it as 127.0.0.1:8401, or https://HOST:PORT"
+        raise ConfigError([Problem(file="tidegate", path="--admin", message=message, remedy=remedy)])
+    settings = build(load(config), Clock().now_s()).gateway
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.admin.host, settings.admin.host)  # noqa: S104 - to ask, not to listen
+    host = f"[{host}]" if ":" in host else host
+    secret = "" if settings.admin_key is None else settings.admin_key.reveal()
+    if settings.tls is None:
+        return Address(f"http://{host}:{settings.admin.port}", secret)
+    # Its certificate is in a file here, whatever name it is for and whoever has signed it.
+    context = ssl.create_default_context(cafile=str(settings.tls.cert))
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return Address(f"https://{host}:{settings.admin.port}", secret, context)
+
+
+class Others(msgspec.Struct):
+    """What others have in an engine, as its last report says."""
+
+    running: float = 0.0
+    queued: float = 0.0
+
+
+class _Endpoint(msgspec.Struct):
+    site: str
+    local: bool
+    up: bool
+    drained: bool
+    pinned: bool
+    breaker: str
+    in_flight: int
+    at_once: int
+    drifted: bool
+    contradicts: object = None
+    others: Others | None = None
+    rtt_s: float | None = None
+
+
+class _Cap(msgspec.Struct):
+    class Of(msgspec.Struct):
+        period: str
+        usd: float
+        key: str | None = None
+
+    cap: Of
+    spent_usd: float
+
+
+class _Budget(msgspec.Struct):
+    caps: tuple[_Cap, ...] = ()
+
+
+class _State(msgspec.Struct):
+    at_s: float
+    ready: bool
+    held: int
+    in_flight: int
+    static: bool
+    static_for_s: float
+    endpoints: dict[str, _Endpoint]
+    budget: _Budget | None = None
+
+
+class Shown(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One endpoint. Times and shares are of all attempts since the gateway was started, None where there are none.
+
+    `state` is a word: `up`, `down`, `broken` (its breaker is open), `drained`, `drifted` or `unlike` (its model is not
+    what it should be). `queued` are requests of others that wait there. `actual_to_predicted` is the median of measured
+    over predicted time to first content.
+    """
+
+    name: str
+    site: str
+    local: bool
+    state: str
+    pinned: bool
+    in_flight: int
+    at_once: int
+    queued: float | None
+    rtt_s: float | None
+    attempts: int
+    failed: int
+    ttft_s: float | None
+    actual_to_predicted: float | None
+    usd: float
+
+
+class Live(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """A gateway at one moment.
+
+    `offloaded` is the share of answers that came from endpoints that are not local. `usd_today` was paid to others on
+    this UTC day, of `usd_per_day` at most; None where no daily budget is set. `usd` is all that attempts cost since the
+    start. `well`: it is ready, and no endpoint is down or broken.
+    """
+
+    at_s: float
+    ready: bool
+    well: bool
+    static: bool
+    in_flight: int
+    held: int
+    offloaded: float | None
+    usd_today: float | None
+    usd_per_day: float | None
+    usd: float
+    endpoints: tuple[Shown, ...]
+
+
+def look(at: Address) -> Live:
+    """Ask it. Raises UnreachableError."""
+    try:
+        state = msgspec.json.decode(at.ask("GET", "/api/state"), type=_State)
+    except msgspec.MsgspecError as error:
+        raise UnreachableError(f"{at.url} is no admin address of this software: {error}") from None
+    told = samples(at.ask("GET", "/metrics"), _NAMES)
+    shown = tuple(_shown(name, one, told) for name, one in sorted(state.endpoints.items()))
+    answered = {True: 0, False: 0}
+    for one in shown:
+        answered[one.local] += one.attempts - one.failed
+    total = sum(answered.values())
+    day = [one for one in (state.budget.caps if state.budget else ()) if one.cap.period == "day" and not one.cap.key]
+    return Live(
+        at_s=state.at_s,
+        ready=state.ready,
+        well=state.ready and not any(one.state in ("down", "broken") for one in shown),
+        static=state.static or state.static_for_s > 0.0,
+        in_flight=state.in_flight,
+        held=state.held,
+        offloaded=answered[False] / total if total else None,
+        usd_today=day[0].spent_usd if day else None,
+        usd_per_day=day[0].cap.usd if day else None,
+        usd=sum(one.usd for one in shown),
+        endpoints=shown,
+    )
+
+
+def _shown(name: str, one: _Endpoint, told: dict[str, list[tuple[Labels, float]]]) -> Shown:
+    mine = {metric: [(s, v) for s, v in found if s.get(b"endpoint") == name.encode()] for metric, found in told.items()}
+    attempts = mine.get("tidegate_attempts_total", [])
+    return Shown(
+        name=name,
+        site=one.site,
+        local=one.local,
+        state=_word(one),
+        pinned=one.pinned,
+        in_flight=one.in_flight,
+        at_once=one.at_once,
+        queued=None if one.others is None else one.others.queued,
+        rtt_s=one.rtt_s,
+        attempts=int(sum(value for _, value in attempts)),
+        failed=int(sum(value for labels, value in attempts if labels.get(b"ending") != b"ok")),
+        ttft_s=median(mine.get(_TTFT, [])),
+        actual_to_predicted=median(mine.get(_RATIO, [])),
+        usd=sum(value for _, value in mine.get("tidegate_cost_usd_total", [])),
+    )
+
+
+def _word(one: _Endpoint) -> str:
+    if not one.up:
+        return "down"
+    if one.breaker == "open":
+        return "broken"
+    if one.drained:
+        return "drained"
+    if one.drifted:
+        return "drifted"
+    return "unlike" if one.contradicts else "up"
+
+
+def median(buckets: Sequence[tuple[Labels, float]]) -> float | None:
+    """Of a histogram's cumulative buckets: between the bounds of the one in which it lies, None of an empty one."""
+    found = sorted((float(labels[b"le"]), count) for labels, count in buckets if b"le" in labels)
+    if not found or not found[-1][1]:
+        return None
+    half, low, before = found[-1][1] / 2.0, 0.0, 0.0
+    for bound, count in found:
+        if count >= half:
+            # In the last bucket nothing bounds it from above.
+            return low if bound == float("inf") else low + (bound - low) * (half - before) / (count - before)
+        low, before = bound, count
+    return None
+
+
+def _message(body: bytes) -> str:
+    try:
+        return str(msgspec.json.decode(body)["error"]["message"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return "no words of a gateway"

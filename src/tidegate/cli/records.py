@@ -1,0 +1,303 @@
+"""`tidegate journal`: the segments of a journal, its requests and facts, as they come, and as files for others."""
+
+import argparse
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+
+from tidegate import clock
+from tidegate.cli.export import write_csv, write_parquet
+from tidegate.core.classify import base_of
+from tidegate.core.model import Fact, Line, Record, Segment
+from tidegate.core.rows import Came, Row, Rows
+from tidegate.core.why import Why
+from tidegate.telemetry.following import Following
+from tidegate.telemetry.packing import is_there
+from tidegate.telemetry.reading import JournalError, files, read, read_if_there
+from tidegate.telemetry.requests import requests
+from tidegate.telemetry.segments import PACKED, is_written
+
+Verb = Callable[..., argparse.ArgumentParser]
+
+# How long a line is on the disk at most before it is shown; to look takes a list of the folder.
+LOOK_S = 0.25
+KINDS = tuple(sorted(str(one.__struct_config__.tag) for one in get_args(Fact)))
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": clock.DAY_S}
+_HEAD = (
+    f"{'arrived (UTC)':23}  {'id':16}  {'class':18}  {'tokens':>13}  {'endpoint':14}  {'outcome':12}  "
+    f"{'ttft s':>7}  {'e2e s':>7}  {'usd':>9}  why"
+)
+
+
+def declare(parser: argparse.ArgumentParser, verb: Verb, journal: Path) -> None:
+    """The verbs of `tidegate journal`; `verb` declares one, `journal` is the folder by default."""
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    listed = verb(verbs, "ls", "list the segments of a journal", _ls)
+    shown = verb(verbs, "show", "print its requests, one a line, or facts", _show)
+    tailed = verb(verbs, "tail", "print its newest requests, or facts, and more as they come", _tail)
+    exported = verb(verbs, "export", "write its requests, one row each, for other programs", _export)
+
+    tailed.add_argument("-f", "--follow", action="store_true", help="go on, from segment to segment")
+    tailed.add_argument("-n", type=_number, default=10, metavar="N", help="so many at first (default: %(default)s)")
+    exported.add_argument("--parquet", type=Path, metavar="FILE", help="as Parquet, for DuckDB, pandas and others")
+    exported.add_argument("--csv", type=Path, metavar="FILE", help="as CSV, with the names of the columns first")
+    exported.add_argument("--predicted", action="store_true", help="with what was predicted: replays the journal")
+    for one in (listed, shown, tailed, exported):
+        one.add_argument("journal", type=Path, nargs="?", default=journal, help="default: %(default)s")
+    for one in (shown, tailed, exported):
+        _declare_filters(one)
+    for one in (shown, tailed):
+        one.add_argument("--kind", choices=("all", *KINDS), metavar="FACT", help=f"facts: all, {', '.join(KINDS)}")
+
+
+def _declare_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--id", default="", help="those whose id begins like that")
+    parser.add_argument("--class", dest="klass", metavar="CLASS", help="those of this class, with its subclasses")
+    parser.add_argument("--endpoint", metavar="NAME", help="those that it answered, or was asked for last")
+    parser.add_argument("--why", choices=[why.value for why in Why], metavar="REASON", help="those decided for that")
+    parser.add_argument("--outcome", choices=[came.value for came in Came], metavar="OUTCOME", help="ok, failed, ...")
+    parser.add_argument("--since", type=_moment, metavar="TIME", help="UTC, as 2026-11-27T10:00, or so long ago: 90m")
+    parser.add_argument("--until", type=_moment, metavar="TIME", help="the same")
+
+
+class Listed(Record, frozen=True, kw_only=True, omit_defaults=False):
+    """One segment: from its first line to its last, and what it takes on the disk. `written`: somebody writes it."""
+
+    name: str
+    from_s: float | None
+    until_s: float | None
+    lines: int
+    bytes: int
+    packed: bool
+    written: bool
+    software: str
+
+
+def _ls(options: argparse.Namespace) -> int:
+    try:
+        paths = _there(options.journal)
+        found = [listed for path in paths if (listed := _listed(path)) is not None]
+    except JournalError as error:
+        return _refused(error)
+    if options.json:
+        print(msgspec.json.encode(found).decode())
+        return 0
+    print(f"{'segment':54}  {'from (UTC)':19}  {'until':19}  {'lines':>8}  {'KiB':>8}  by")
+    for one in found:
+        print(
+            f"{one.name:54}  {_time(one.from_s):19}  {_time(one.until_s):19}  {one.lines:8}  {one.bytes / 1024:8.0f}  "
+            f"{one.software}{', being written' if one.written else ''}"
+        )
+    total_bytes = sum(one.bytes for one in found)
+    print(f"{len(found)} segments, {sum(one.lines for one in found)} lines, {total_bytes / (1 << 20):.1f} MiB")
+    return 0
+
+
+def _there(journal: Path) -> list[Path]:
+    """Its files. Raises `JournalError` where it has none."""
+    paths = files(journal)
+    if paths == [journal] and not is_there(journal):
+        raise JournalError(f"{journal}: there is no such file or folder")
+    return paths
+
+
+def _listed(path: Path) -> Listed | None:
+    """None where it was removed meanwhile."""
+    first: Line | None = None
+    last: Line | None = None
+    count = 0
+    for line in read_if_there(path):
+        first, last, count = first or line, line, count + 1
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return None
+    return Listed(
+        name=path.name,
+        from_s=None if first is None else first.at_s,
+        until_s=None if last is None else last.at_s,
+        lines=count,
+        bytes=size,
+        packed=path.suffix == PACKED,
+        written=is_written(path),
+        software=first.fact.software if first is not None and isinstance(first.fact, Segment) else "",
+    )
+
+
+def _show(options: argparse.Namespace) -> int:
+    try:
+        if options.kind is not None:
+            wanted = _facts(options)
+            for line in read(options.journal):
+                if wanted(line):
+                    _print_json(line)
+            return 0
+        wants = _rows(options)
+        if not options.json:
+            print(_HEAD)
+        for row in requests(options.journal):
+            if wants(row):
+                _print_row(row, as_json=options.json)
+    except JournalError as error:
+        return _refused(error)
+    return 0
+
+
+def _tail(options: argparse.Namespace) -> int:
+    if not options.journal.is_dir():
+        return _refused(JournalError(f"{options.journal}: there is no such folder"))
+    shows = _told(options)
+    following = Following(options.journal)
+    try:
+        found = deque(shows(following), maxlen=options.n)
+        if options.kind is None and not options.json:
+            print(_HEAD)
+        for one in found:
+            _print(one, as_json=options.json)
+        while options.follow:
+            sys.stdout.flush()
+            clock.sleep_s(LOOK_S)
+            for one in shows(following):
+                _print(one, as_json=options.json)
+    except JournalError as error:
+        return _refused(error)
+    finally:
+        following.close()
+    return 0
+
+
+def _told(options: argparse.Namespace) -> Callable[[Following], Iterator[Line | Row]]:
+    """What makes of new lines what is wanted of them: the requests that have ended with them, or themselves."""
+    if options.kind is not None:
+        wanted = _facts(options)
+        return lambda following: (line for _, line in following.lines() if wanted(line))
+    wants, folds = _rows(options), dict[tuple[str, int] | None, Rows]()
+
+    def told(following: Following) -> Iterator[Row]:
+        for run, line in following.lines():
+            fold = folds.get(run)
+            if fold is None:
+                fold = folds[run] = Rows()
+            yield from filter(wants, fold.feed(line))
+
+    return told
+
+
+def _export(options: argparse.Namespace) -> int:
+    if (options.parquet is None) == (options.csv is None):
+        print("tidegate journal export: give --parquet FILE or --csv FILE", file=sys.stderr)
+        return 2
+    file, write = (options.parquet, write_parquet) if options.csv is None else (options.csv, write_csv)
+    try:
+        # Before the file is: of a journal that is none, nothing is written.
+        _there(options.journal)
+        count = write(file, filter(_rows(options), requests(options.journal, predicts=options.predicted)))
+    except JournalError as error:
+        return _refused(error)
+    except ModuleNotFoundError as error:
+        print(f"tidegate journal export needs {error.name}: pip install 'tidegate[parquet]'", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"tidegate journal export: {file}: {error.strerror}", file=sys.stderr)
+        return 1
+    if options.json:
+        print(msgspec.json.encode({"file": str(file), "rows": count}).decode())
+    else:
+        print(f"{count} requests in {file}")
+    return 0
+
+
+def _rows(options: argparse.Namespace) -> Callable[[Row], bool]:
+    """Whether a request is one of those that are asked for."""
+    since_s, until_s = options.since or 0.0, options.until or float("inf")
+
+    def wants(row: Row) -> bool:
+        return (
+            row.id.startswith(options.id)
+            and options.klass in (None, row.klass, base_of(row.klass))
+            and options.endpoint in (None, row.endpoint)
+            and options.why in (None, row.why)
+            and options.outcome in (None, row.outcome)
+            and since_s <= row.arrived_s < until_s
+        )
+
+    return wants
+
+
+def _facts(options: argparse.Namespace) -> Callable[[Line], bool]:
+    """The same of facts, which have no more than an id, a class, an endpoint and a reason, if any."""
+    since_s, until_s = options.since or 0.0, options.until or float("inf")
+    kind = None if options.kind == "all" else options.kind
+
+    def wanted(line: Line) -> bool:
+        fact = line.fact
+        about = getattr(fact, "request", fact)
+        request_id: str = getattr(about, "id", "") or getattr(fact, "request_id", "")
+        return (
+            kind in (None, fact.__struct_config__.tag)
+            and request_id.startswith(options.id)
+            and options.klass in (None, klass := getattr(about, "klass", ""), base_of(klass))
+            and options.endpoint in (None, getattr(fact, "endpoint", ""))
+            and options.why in (None, getattr(fact, "why", ""))
+            and since_s <= line.at_s < until_s
+        )
+
+    return wanted
+
+
+def _print(one: Line | Row, *, as_json: bool) -> None:
+    if isinstance(one, Row):
+        _print_row(one, as_json=as_json)
+    else:
+        _print_json(one)
+
+
+def _print_row(row: Row, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(row)
+        return
+    tokens = f"{row.prompt_tokens}>{'-' if row.output_tokens is None else row.output_tokens}"
+    print(
+        f"{clock.iso(row.arrived_s)[:23]}  {row.id:16}  {row.klass:18}  {tokens:>13}  {row.endpoint or '-':14}  "
+        f"{row.outcome.value:12}  {_seconds(row.ttft_s):>7}  {_seconds(row.e2e_s):>7}  {row.usd:9.6f}  "
+        f"{'-' if row.why is None else row.why.value}"
+    )
+
+
+def _print_json(value: object) -> None:
+    print(msgspec.json.encode(value).decode())
+
+
+def _time(at_s: float | None) -> str:
+    return "-" if at_s is None else clock.iso(at_s)[:19]
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _refused(error: JournalError) -> int:
+    print(f"tidegate journal: {error}", file=sys.stderr)
+    return 2
+
+
+def _number(text: str) -> int:
+    count = int(text) if text.isdecimal() else -1
+    if not 0 <= count <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number up to 1,000,000")
+    return count
+
+
+def _moment(text: str) -> float:
+    """A time in UTC as seconds since the epoch, or so long ago."""
+    if text[-1:] in _UNITS and text[:-1].isdecimal():
+        return clock.Clock().now_s() - int(text[:-1]) * _UNITS[text[-1]]
+    try:
+        return clock.since_epoch_s(clock.Moment.fromisoformat(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, as 2026-11-27T10:00, or 90m, 12h, 3d ago") from None

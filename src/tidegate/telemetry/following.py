@@ -1,0 +1,83 @@
+"""Follows a journal that is being written, from segment to segment."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from tidegate.core.model import Line
+from tidegate.telemetry.packing import open_segment
+from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError
+from tidegate.telemetry.requests import run_of
+from tidegate.telemetry.segments import PACKED, is_written, segments
+
+# Of each run, so many of its last segments are read before what is appended: in these its requests under way began.
+BACK = 2
+
+
+class Following:
+    """The lines of a folder from its newest segments on; ask again and again for those that have come since.
+
+    Of several runs, each line comes with the one that it belongs to. What of a line is not written yet comes later.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: dict[str, BinaryIO] = {}
+        self._done: set[str] = set()
+        self._decoder = msgspec.json.Decoder(Line)
+        by_run: dict[tuple[str, int] | None, list[Path]] = {}
+        for path in segments(folder):
+            by_run.setdefault(run_of(path), []).append(path)
+        newest = max(by_run, default=None, key=lambda run: run or ("", 0))
+        for run, paths in by_run.items():
+            # Of runs that are over, the newest alone.
+            goes_on = run == newest or is_written(paths[-1])
+            self._done.update(_name(path) for path in (paths[:-BACK] if goes_on else paths))
+
+    def lines(self) -> Iterator[tuple[tuple[str, int] | None, Line]]:
+        """What there is by now that was not given yet, with its run. Raises `JournalError`."""
+        paths = segments(self._folder)
+        self._done &= {_name(path) for path in paths}
+        for path in paths:
+            name = _name(path)
+            if name in self._done:
+                continue
+            # Asked before it is read: what is appended until nobody writes it any more is read then.
+            over = not is_written(path)
+            if name not in self._open:
+                try:
+                    self._open[name] = open_segment(path)
+                except FileNotFoundError:
+                    self._done.add(name)
+                    continue
+            file, run = self._open[name], run_of(path)
+            for line in self._new(path, file):
+                yield run, line
+            if over:
+                self._open.pop(name).close()
+                self._done.add(name)
+
+    def close(self) -> None:
+        """Follow no more."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+
+    def _new(self, path: Path, file: BinaryIO) -> Iterator[Line]:
+        while raw := file.readline(LINE_BYTES_MAX):
+            if not raw.endswith(b"\n"):
+                if path.suffix != PACKED:
+                    file.seek(-len(raw), os.SEEK_CUR)
+                return
+            try:
+                yield self._decoder.decode(raw)
+            except msgspec.MsgspecError as error:
+                raise JournalError(f"{path}: {error}") from None
+
+
+def _name(path: Path) -> str:
+    """The same for a segment, packed or not."""
+    return path.name.removesuffix(PACKED)

@@ -1,0 +1,246 @@
+"""`tidegate journal`: what it lists, prints, follows and exports is what the journal tells."""
+
+import asyncio
+import csv
+import fcntl
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import msgspec
+import pytest
+
+from tests.sim.days import Stage
+from tests.telemetry import make
+from tests.telemetry.test_journal import written
+from tidegate.cli.export import COLUMNS
+from tidegate.cli.main import main
+from tidegate.core.model import Line
+from tidegate.core.rows import Row, Rows
+from tidegate.telemetry.following import Following
+from tidegate.telemetry.packing import pack
+from tidegate.telemetry.segments import SegmentName, segments
+
+PAGE = Path("docs/reference/journal.md")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    return Stage(2, trouble=True)
+
+
+@pytest.fixture
+def journal(stage: Stage, tmp_path: Path) -> Path:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    (folder / str(SegmentName.first(0.0))).write_bytes(msgspec.json.Encoder().encode_lines(stage.lines))
+    return folder
+
+
+@pytest.fixture
+def rows(stage: Stage) -> list[Row]:
+    fold = Rows()
+    return [row for line in stage.lines for row in fold.feed(line)] + fold.rest()
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    assert main(["journal", *(str(one) for one in arguments)]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_segments_are_listed_with_their_span_their_size_and_who_wrote_them(
+    journal: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    assert pack(segment)
+    (listed,) = json.loads(said(capsys, "ls", journal, "--json")[0])
+    assert listed["lines"] == len(stage.lines)
+    assert (listed["from_s"], listed["until_s"]) == (stage.lines[0].at_s, stage.lines[-1].at_s)
+    assert (listed["packed"], listed["written"]) == (True, False)
+    assert listed["bytes"] == (journal / listed["name"]).stat().st_size
+    _, line, total = said(capsys, "ls", journal)
+    assert line.split()[0] == listed["name"]
+    assert total.startswith(f"1 segments, {len(stage.lines)} lines")
+
+
+def test_requests_are_printed_one_a_line(journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
+    _, *lines = said(capsys, "show", journal)
+    assert [line.split()[1] for line in lines] == [row.id for row in rows]
+    found = [msgspec.json.decode(line, type=Row) for line in said(capsys, "show", journal, "--json")]
+    assert found == rows
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "field"),
+    [
+        ("--id", "r17", "id"),
+        ("--endpoint", "cloud", "endpoint"),
+        ("--outcome", "ok", "outcome"),
+        ("--why", "cheapest_on_time", "why"),
+        ("--class", "chat", "klass"),
+    ],
+)
+def test_those_that_are_asked_for_are_printed(
+    journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str], option: str, value: str, field: str
+) -> None:
+    wanted = [row for row in rows if getattr(row, field) == value]
+    assert wanted
+    lines = said(capsys, "show", journal, "--json", option, value)
+    assert [msgspec.json.decode(line, type=Row) for line in lines] == wanted
+
+
+def test_times_bound_them(journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
+    span = ("--since", "1970-01-01T00:00:03", "--until", "1970-01-01T00:00:05")
+    lines = said(capsys, "show", journal, "--json", *span)
+    assert len(lines) == sum(3.0 <= row.arrived_s < 5.0 for row in rows) > 0
+    assert said(capsys, "show", journal, "--json", "--since", "90m") == []
+
+
+def test_facts_are_printed_as_they_stand(journal: Path, stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = said(capsys, "show", journal, "--kind", "ended", "--id", "r17")
+    found = [msgspec.json.decode(line, type=Line) for line in lines]
+    ended = [line for line in stage.lines if line.fact.__struct_config__.tag == "ended"]
+    assert found == [line for line in ended if getattr(line.fact, "request_id", "") == "r17"]
+    assert len(said(capsys, "show", journal, "--kind", "all")) == len(stage.lines)
+
+
+def test_what_is_no_journal_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["ls"], ["show"], ["tail"], ["export", "--csv", str(tmp_path / "x")]):
+        assert main(["journal", *verb, str(tmp_path / "none")]) == 2
+        assert "none" in capsys.readouterr().err
+
+
+def test_duckdb_reads_from_parquet_what_the_journal_tells(
+    journal: Path, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "requests.parquet"
+    assert said(capsys, "export", journal, "--parquet", file) == [f"{len(rows)} requests in {file}"]
+    relation = duckdb.read_parquet(str(file))
+    assert relation.columns == [column.name for column in COLUMNS]
+    found = relation.aggregate(
+        "count(*), sum(prompt_tokens), sum(output_tokens), sum(usd), sum(ttft_s), count(ttft_s), "
+        "count(*) filter (outcome = 'ok'), count(*) filter (kept), count(*) filter (local), "
+        'epoch(min(arrived_at)), count(distinct "class")'
+    ).fetchall()
+    times = [row.ttft_s for row in rows if row.ttft_s is not None]
+    assert found == [
+        pytest.approx(
+            (
+                len(rows),
+                sum(row.prompt_tokens for row in rows),
+                sum(row.output_tokens or 0 for row in rows),
+                sum(row.usd for row in rows),
+                sum(times),
+                len(times),
+                sum(row.outcome == "ok" for row in rows),
+                sum(row.kept is True for row in rows),
+                sum(row.local is True for row in rows),
+                min(row.arrived_s for row in rows),
+                len({row.klass for row in rows}),
+            )
+        )
+    ]
+
+
+def test_what_was_predicted_is_exported_where_it_is_asked_for(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "requests.csv"
+    said(capsys, "export", journal, "--csv", file, "--predicted", "--outcome", "ok")
+    with file.open() as lines:
+        found = list(csv.DictReader(lines))
+    assert found
+    assert all(float(one["predicted_ttft_s"]) <= float(one["predicted_ttft_s_high"]) for one in found)
+
+
+def test_csv_has_the_same_columns_and_rows(
+    journal: Path, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "requests.csv"
+    said(capsys, "export", journal, "--csv", file)
+    relation = duckdb.read_csv(str(file))
+    assert relation.columns == [column.name for column in COLUMNS]
+    found = relation.aggregate("count(*), sum(usd), epoch(max(arrived_at))").fetchall()
+    wanted = (len(rows), sum(row.usd for row in rows), max(row.arrived_s for row in rows))
+    assert found == [pytest.approx(wanted)]
+
+
+def test_without_the_extra_it_says_what_to_install(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert main(["journal", "export", str(journal), "--parquet", str(tmp_path / "x")]) == 1
+    assert "pip install 'tidegate[parquet]'" in capsys.readouterr().err
+
+
+def test_every_column_stands_in_the_reference() -> None:
+    page = PAGE.read_text()
+    for column in COLUMNS:
+        assert f"| `{column.name}` | {column.means} |" in page
+
+
+def test_the_newest_requests_are_printed(journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
+    _, *lines = said(capsys, "tail", "-n", "3", journal)
+    ended = [row.id for row in rows if row.outcome != "unknown"]
+    assert [line.split()[1] for line in lines] == ended[-3:]
+
+
+def test_a_journal_is_followed_from_segment_to_segment_also_where_they_are_packed(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path, segment_bytes=3000)
+        following = Following(tmp_path)
+        found: list[object] = []
+        for number in range(200):
+            journal.append(make.fact(number), 1.0)
+            await written(journal)
+            if number % 7 == 0:
+                found += [line.fact for _, line in following.lines()]
+            if number % 50 == 0:
+                for path in segments(tmp_path):
+                    pack(path)
+        await journal.close()
+        found += [line.fact for _, line in following.lines()]
+        following.close()
+        facts = [fact for fact in found if fact in [make.fact(number) for number in range(200)]]
+        assert facts == [make.fact(number) for number in range(200)]
+
+    asyncio.run(run())
+
+
+def test_a_line_that_is_being_written_is_followed_once_it_is_whole(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        following = Following(tmp_path)
+        assert len(list(following.lines())) == 1
+        line = msgspec.json.encode(Line(at_s=1.0, fact=make.fact(1))) + b"\n"
+        with journal.path.open("ab", buffering=0) as writer:
+            writer.write(line[:20])
+            assert list(following.lines()) == []
+            writer.write(line[20:])
+        assert [one.fact for _, one in following.lines()] == [make.fact(1)]
+        following.close()
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_followed_requests_are_printed_as_they_end(tmp_path: Path, stage: Stage, rows: list[Row]) -> None:
+    encode, half = msgspec.json.Encoder().encode_lines, len(stage.lines) // 2
+    fold = Rows()
+    before = [row for line in stage.lines[:half] for row in fold.feed(line)]
+    after = [row for line in stage.lines[half:] for row in fold.feed(line)]
+    command = (sys.executable, "-m", "tidegate.cli.main", "journal", "tail", "-f", "-n", "1000", "--json", tmp_path)
+    with (tmp_path / str(SegmentName.first(0.0))).open("wb", buffering=0) as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        writer.write(encode(stage.lines[:half]))
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                assert [msgspec.json.decode(process.stdout.readline(), type=Row) for _ in before] == before
+                writer.write(encode(stage.lines[half:]))
+                assert [msgspec.json.decode(process.stdout.readline(), type=Row) for _ in after] == after
+            finally:
+                process.kill()

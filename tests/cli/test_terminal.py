@@ -1,0 +1,178 @@
+"""`tidegate status` and `top` before a whole gateway: what they show is what is so, and what a key does is done."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.gateway.harness import House, chat, house, local, remote
+from tests.http.harness import eventually
+from tidegate.cli.live import Address, UnreachableError, address, look, median
+from tidegate.cli.main import main
+
+if TYPE_CHECKING:
+    from textual.app import App
+
+pytest.importorskip("textual")
+SECRET = "an-admin-secret-of-24-bytes"
+
+
+def at(home: House) -> Address:
+    return Address(f"http://127.0.0.1:{home.admin_port}")
+
+
+async def status(port: int, *options: str) -> int:
+    return await asyncio.to_thread(main, ["status", "--admin", f"127.0.0.1:{port}", *options])
+
+
+async def test_a_gateway_that_is_well_is_told_with_its_endpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    async with house(tmp_path, budget={"usd_per_day": 5}) as home:
+        assert (await home.ask(chat(stream=True))).status == 200
+        await home.quiet()
+        assert await status(home.admin_port) == 0
+        head, columns, cloud, laptop = capsys.readouterr().out.splitlines()
+        assert head.startswith("ready, 0 in flight, 0 held, 0% offloaded, $0.0000 of $5.00 today")
+        assert columns.split()[0] == "endpoint"
+        assert cloud.split()[:4] == ["cloud", "remote", "up", "0/4"]
+        assert laptop.split()[:4] == ["laptop", "local", "up", "0/4"]
+        assert await status(home.admin_port, "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        served = {one["name"]: one for one in told["endpoints"]}
+        assert (served["laptop"]["attempts"], served["laptop"]["failed"]) == (1, 0)
+        assert served["laptop"]["ttft_s"] > 0.0
+        assert served["cloud"]["ttft_s"] is None
+
+
+async def test_what_goes_away_counts_as_offloaded_and_is_paid(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote()) as home:
+        await home.ask()
+        await home.quiet()
+        live = await asyncio.to_thread(look, at(home))
+        assert live.offloaded == 1.0
+        assert live.usd > 0.0
+        assert (live.usd_today, live.usd_per_day) == (None, None)
+
+
+async def test_an_endpoint_that_is_down_makes_it_unwell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with house(tmp_path, laptop=local(up=False), cloud=remote()) as home:
+        await eventually(lambda: not home.gateway.router.endpoint("laptop").state.up)
+        assert await status(home.admin_port) == 1
+        assert "laptop   local  down " in capsys.readouterr().out
+
+
+async def test_who_is_not_reached_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with house(tmp_path) as home:
+        port = home.admin_port
+        # The address of clients is none of operators.
+        assert await status(home.port) == 2
+        assert "answers" in capsys.readouterr().err
+    assert await status(port) == 2
+    assert "does not answer" in capsys.readouterr().err
+    assert await status(port, "--json") == 2
+    assert "does not answer" in json.loads(capsys.readouterr().out)["unreachable"]
+
+
+async def test_the_secret_comes_from_the_configuration_or_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "admin.key").write_text(SECRET)
+    (tmp_path / "admin.key").chmod(0o600)
+    async with house(tmp_path, gateway={"admin_key": {"file": "admin.key"}}) as home:
+        monkeypatch.delenv("TIDEGATE_ADMIN_KEY", raising=False)
+        assert await status(home.admin_port) == 2
+        assert "asks for its secret" in capsys.readouterr().err
+        monkeypatch.setenv("TIDEGATE_ADMIN_KEY", SECRET)
+        assert await status(home.admin_port) == 0
+        monkeypatch.setenv("VENDOR_KEY", "k")
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().replace('admin = "127.0.0.1:0"', f'admin = "127.0.0.1:{home.admin_port}"'))
+        assert (await asyncio.to_thread(look, address(None, file))).well
+        with pytest.raises(UnreachableError, match="asks for its secret"):
+            await asyncio.to_thread(look, at(home))
+
+
+def test_an_address_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("ftp://x", "http://", "127.0.0.1:x", "127.0.0.1:99999"):
+        assert main(["status", "--admin", wrong]) == 2
+        assert "is no address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [({"1": 0, "2": 10, "+Inf": 10}, 1.5), ({"1": 0, "2": 0, "+Inf": 4}, 2.0), ({"1": 0, "+Inf": 0}, None), ({}, None)],
+)
+def test_the_median_of_a_histogram_lies_within_its_bucket(counts: dict[str, int], wanted: float | None) -> None:
+    assert median([({b"le": bound.encode()}, float(count)) for bound, count in counts.items()]) == wanted
+
+
+def shown(app: "App[None]") -> list[str]:
+    """The screen as text, line by line."""
+    width = app.size.width
+    return [
+        "".join(segment.text for segment in line)[:width].rstrip() for line in app.screen._compositor.render_strips()
+    ]
+
+
+@pytest.mark.parametrize(("size", "wide"), [((80, 24), False), ((140, 40), True)])
+async def test_the_screen_shows_each_endpoint_in_words(tmp_path: Path, size: tuple[int, int], wide: bool) -> None:
+    from tidegate.cli.top import Top
+
+    async with house(tmp_path) as home:
+        await home.ask()
+        await home.quiet()
+        app = Top(at(home))
+        async with app.run_test(size=size) as pilot:
+            await eventually(lambda: any("laptop" in line for line in shown(app)))
+            await pilot.pause()
+            lines = shown(app)
+            assert any("ready, 0 in flight, 0 held" in line for line in lines)
+            head = next(line for line in lines if line.split()[:2] == ["endpoint", "side"])
+            assert head.split()[-1] == ("ms" if wide else "usd")
+            assert next(line for line in lines if "laptop" in line).split()[:4] == ["laptop", "local", "up", "0/4"]
+            assert any("Drain" in line for line in lines)
+
+
+async def test_keys_drain_undrain_sort_and_help(tmp_path: Path) -> None:
+    from tidegate.cli.top import Top
+
+    async with house(tmp_path) as home:
+        app = Top(at(home))
+        async with app.run_test(size=(80, 24)) as pilot:
+            await eventually(lambda: any("cloud" in line for line in shown(app)))
+            await pilot.press("d")
+            await eventually(lambda: home.gateway.router.overrides.drained == ("cloud",))
+            await eventually(lambda: any(line.split()[:3] == ["cloud", "remote", "drained"] for line in shown(app)))
+            await pilot.press("u")
+            await eventually(lambda: home.gateway.router.overrides.drained == ())
+            await pilot.press("s")
+            await eventually(lambda: any("sorted by side" in line for line in shown(app)))
+            names = [line.split()[0] for line in shown(app) if line.split()[1:2] in (["local"], ["remote"])]
+            assert names == ["laptop", "cloud"]
+            await pilot.press("question_mark")
+            await eventually(lambda: any("drain: it gets nothing new" in line for line in shown(app)))
+
+
+async def test_a_gateway_that_was_restarted_is_shown_again(tmp_path: Path) -> None:
+    from tidegate.cli.top import Top
+
+    async with AsyncExitStack() as stack:
+        home = await stack.enter_async_context(house(tmp_path))
+        port = home.admin_port
+        app = Top(at(home))
+        async with app.run_test(size=(80, 24)) as pilot:
+            await eventually(lambda: any("laptop" in line for line in shown(app)))
+            await stack.aclose()
+            await pilot.press("r")
+            await eventually(lambda: any("does not answer" in line for line in shown(app)))
+            assert any("laptop" in line for line in shown(app)), "what was seen last stays"
+            (tmp_path / "again").mkdir()
+            async with house(tmp_path / "again", gateway={"admin": f"127.0.0.1:{port}"}, desk=remote()):
+                await pilot.press("r")
+                await eventually(lambda: any("desk" in line for line in shown(app)))
+                assert not any("does not answer" in line for line in shown(app))

@@ -1,0 +1,115 @@
+"""Two vLLM, of which one fetches the KV cache that the other has computed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.engines.speakers import recorded
+from tests.gateway.fetching import TEXT, Recorded, breaker, facts, pair
+from tests.gateway.harness import chat
+from tests.http.harness import eventually
+from tidegate.core.model import Decision, Ended, Ending, Prefill, Shipped
+
+KEPT = json.loads(recorded("kept", "vllm")["body"])["kv_transfer_params"]
+# With that, the one that fetches would tell the other's cached tokens for its own.
+TOLD = {name: value for name, value in KEPT.items() if name != "remote_prefill_cached_tokens"}
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_prompt_is_computed_at_one_and_fetched_by_the_other(tmp_path: Path, stream: bool) -> None:
+    rack, laptop = Recorded(), Recorded()
+    async with pair(tmp_path, rack, laptop) as home:
+        answer = await home.ask(chat(TEXT, max_tokens=8, min_tokens=2, stream=stream))
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert answer.text
+        (prompt,), (rest,) = rack.asked, laptop.asked
+        assert (prompt["max_tokens"], prompt["stream"]) == (1, False)
+        assert prompt["kv_transfer_params"]["do_remote_decode"] is True
+        assert not {"min_tokens", "stream_options"} & set(prompt)
+        assert (rest["max_tokens"], rest["min_tokens"], rest["stream"]) == (8, 2, stream)
+        assert rest["kv_transfer_params"] == TOLD
+        assert prompt["messages"] == rest["messages"]
+        plan = facts(home, Decision)[0].plan
+        assert isinstance(plan[0], Prefill)
+        ended = facts(home, Ended)
+        assert [(one.endpoint, one.ending) for one in ended] == [("rack", Ending.OK), ("laptop", Ending.OK)]
+        assert ended[0].ttft_s is not None, "the first word is the last"
+        assert ended[1].cached_tokens == ended[1].prompt_tokens
+        assert [one.ok for one in facts(home, Shipped)] == [True]
+        assert breaker(home).strikes == 0.0
+        written = (tmp_path / "log").read_bytes() + b"".join(f.read_bytes() for f in (tmp_path / "journal").iterdir())
+        assert KEPT["remote_engine_id"].encode() not in written
+
+
+async def test_where_nothing_is_told_the_other_finds_it_in_a_store_of_both(tmp_path: Path) -> None:
+    rack, laptop = Recorded(kept="shared_kept"), Recorded(plain="shared_found")
+    async with pair(tmp_path, rack, laptop) as home:
+        assert (await home.ask(chat(TEXT))).endpoint == "laptop"
+        assert "kv_transfer_params" not in laptop.asked[0]
+        assert facts(home, Ended)[1].cached_tokens > 0
+        assert breaker(home).strikes == 0.0
+
+
+async def test_a_store_in_which_nothing_is_found_is_a_failure_of_the_handover(tmp_path: Path) -> None:
+    rack, laptop = Recorded(kept="shared_kept"), Recorded()
+    async with pair(tmp_path, rack, laptop) as home:
+        for number in range(3):
+            assert (await home.ask(chat(f"{number} {TEXT}"))).endpoint == "laptop"
+        assert breaker(home).openings == 1
+
+
+@pytest.mark.parametrize("fault", ["unreachable", "misunderstood"])
+async def test_who_cannot_fetch_it_computes_the_prompt_itself(tmp_path: Path, fault: str) -> None:
+    rack, laptop = Recorded(), Recorded(fetched=fault)
+    async with pair(tmp_path, rack, laptop) as home:
+        answer = await home.ask(chat(TEXT))
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert ["kv_transfer_params" in body for body in laptop.asked] == [True, False]
+        assert len(rack.asked) == 1, "nobody is asked again to compute it for another"
+        assert breaker(home).strikes == 1.0
+        assert [one.ending for one in facts(home, Ended)] == [Ending.OK, Ending.FAILED, Ending.OK]
+
+
+async def test_what_the_one_says_that_cannot_be_read_is_no_reason_to_fail(tmp_path: Path) -> None:
+    rack, laptop = Recorded(kept=b'{"choices":[{"message":{"content":"O"}}],"kv_transfer_params":[1]}'), Recorded()
+    async with pair(tmp_path, rack, laptop) as home:
+        answer = await home.ask(chat(TEXT))
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert "kv_transfer_params" not in laptop.asked[0]
+        assert breaker(home).strikes == 1.0
+
+
+async def test_where_the_one_is_gone_the_other_computes_the_prompt(tmp_path: Path) -> None:
+    rack, laptop = Recorded(kept="unreachable"), Recorded()
+    async with pair(tmp_path, rack, laptop) as home:
+        answer = await home.ask(chat(TEXT))
+        assert (answer.status, answer.endpoint) == (200, "laptop")
+        assert "kv_transfer_params" not in laptop.asked[0]
+        assert breaker(home).strikes == 0.0, "that is not the handover's fault"
+
+
+@pytest.mark.parametrize("silent", ["rack", "laptop"])
+async def test_a_client_that_leaves_is_worked_for_by_neither(tmp_path: Path, silent: str) -> None:
+    rack = Recorded(kept="" if silent == "rack" else "kept")
+    laptop = Recorded(fetched="" if silent == "laptop" else "fetched")
+    waiting = rack if silent == "rack" else laptop
+    async with pair(tmp_path, rack, laptop) as home:
+        async with home.asking(chat(TEXT)):
+            await eventually(lambda: len(waiting.asked) == 1)
+        await home.quiet()
+        await eventually(lambda: waiting.left == 1)
+        assert len(laptop.asked) == (silent == "laptop")
+        assert breaker(home).strikes == 0.0
+        assert facts(home, Ended)[-1].ending is Ending.CANCELLED
+
+
+async def test_no_client_has_an_engine_fetch_anything(tmp_path: Path) -> None:
+    rack, laptop = Recorded(), Recorded()
+    theirs = KEPT | {"remote_host": "192.0.2.66"}
+    async with pair(tmp_path, rack, laptop) as home:
+        assert (await home.ask(chat("Say hi", kv_transfer_params=theirs))).status == 200
+        assert (await home.ask(chat(TEXT, kv_transfer_params=theirs))).status == 200
+    assert "kv_transfer_params" not in laptop.asked[0]
+    assert [body["kv_transfer_params"].get("remote_host") for body in rack.asked] == [None]
+    assert laptop.asked[1]["kv_transfer_params"] == TOLD

@@ -1,0 +1,60 @@
+"""Couriers of the lab: certificates that hold between them, and processes that end."""
+
+import asyncio
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from tidegate.clock import Clock
+from tidegate.config.mutual import MutualTls
+from tidegate.engines.courier import CourierClient
+from tidegate.http.client import Origin, Pool
+from tidegate.lab.command import CommandError, running
+from tidegate.lab.couriers import HOST, Couriers, CouriersError
+
+needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here")
+NOBODY = f"http://{HOST}:9"
+
+
+@needs_openssl
+def test_a_courier_believes_the_gateway_by_its_certificate_and_shows_its_own(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with Couriers(tmp_path / "couriers", ("home", "cloud")) as both:
+            tls = MutualTls(
+                cert=both.folder / "gateway.pem", key=both.folder / "gateway.key", ca=both.folder / "ca.pem"
+            )
+            for name in ("home", "cloud"):
+                async with both.beside(name, NOBODY) as port:
+                    pool = Pool(Origin(HOST, port, tls.client(), name), clock=Clock())
+                    health = await CourierClient(pool).health(10.0)
+                    assert (health.name, health.fingerprint) == (name, None), "its engine is not there"
+                    await pool.close()
+            saves = both.saves("home")
+            assert stat.S_IMODE(saves.stat().st_mode) == 0o700
+        assert not saves.exists(), "nothing is left in memory"
+
+    asyncio.run(scenario())
+
+
+@needs_openssl
+def test_no_key_can_be_read_by_others(tmp_path: Path) -> None:
+    with Couriers(tmp_path, ("home",)) as both:
+        modes = {stat.S_IMODE(file.stat().st_mode) for file in both.folder.glob("*.key")}
+    assert modes == {0o600}
+
+
+def test_without_openssl_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CouriersError, match="there is no openssl"), Couriers(tmp_path, ("home",)):
+        pass
+
+
+def test_a_command_that_does_not_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with pytest.raises(CommandError, match=r"tidegate nowhere did not start: (.|\n)*invalid choice"):
+            async with running("nowhere", said=tmp_path / "said"):
+                pass
+
+    asyncio.run(scenario())

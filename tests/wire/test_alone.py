@@ -1,0 +1,82 @@
+"""How a prompt is asked for that another engine is to have: what goes along, what may not, and what is bounded."""
+
+import json
+
+import pytest
+from msgspec import Raw
+
+from tests.engines.speakers import recorded
+from tidegate.core.model import Capability
+from tidegate.wire import alone
+from tidegate.wire.openai import Call, parse, upstream_body
+
+
+def asked(**fields: object) -> Call:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True, **fields}
+    return parse(json.dumps(body).encode(), Capability.CHAT)
+
+
+def sent(call: Call) -> dict[str, object]:
+    return dict(json.loads(upstream_body(call, model="m", stream=call.stream)))
+
+
+def test_a_prompt_that_is_kept_is_asked_for_whole_and_for_one_token() -> None:
+    bounds = {"max_completion_tokens": 9, "min_tokens": 3, "stream_options": {"include_usage": True}}
+    said = sent(alone.kept(asked(temperature=0, **bounds)))
+    assert (said["max_tokens"], said["stream"], said["temperature"]) == (1, False, 0)
+    assert not set(bounds) & set(said)
+    assert said["kv_transfer_params"] == {
+        "do_remote_decode": True,
+        "do_remote_prefill": False,
+        "remote_engine_id": None,
+        "remote_block_ids": None,
+        "remote_host": None,
+        "remote_port": None,
+    }
+
+
+def test_what_one_engine_tells_goes_to_the_other_as_it_is_but_for_the_tokens_that_it_had_cached() -> None:
+    answer = json.loads(recorded("kept", "vllm")["body"])
+    told = alone.told(json.dumps(answer).encode())
+    assert told is not None
+    params = answer["kv_transfer_params"]
+    assert params.pop("remote_prefill_cached_tokens") == 0
+    assert sent(alone.fetching(asked(), told))["kv_transfer_params"] == params
+
+
+def test_with_these_the_other_would_not_tell_what_it_has_fetched() -> None:
+    as_told, fetched = (json.loads(recorded(name, "vllm")["body"])["usage"] for name in ("fetched_as_told", "fetched"))
+    assert as_told["prompt_tokens_details"]["cached_tokens"] == 0
+    assert fetched["prompt_tokens_details"]["cached_tokens"] == fetched["prompt_tokens"]
+
+
+def test_a_stream_does_not_tell_it() -> None:
+    assert "kv_transfer_params" not in recorded("kept_stream", "vllm")["body"]
+
+
+def test_where_nothing_is_told_nothing_goes_to_the_other() -> None:
+    assert alone.told(recorded("shared_kept", "vllm")["body"].encode()) is None
+    call = asked()
+    assert alone.fetching(call, None) is call
+
+
+def test_what_a_client_says_of_it_goes_nowhere() -> None:
+    call = asked(kv_transfer_params={"do_remote_prefill": True, "remote_host": "192.0.2.66"})
+    assert "kv_transfer_params" not in sent(alone.fetching(call, None))
+    assert sent(alone.fetching(call, Raw(b'{"a":1}')))["kv_transfer_params"] == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b'{"kv_transfer_params":[1]}',
+        b'{"kv_transfer_params":"none"}',
+        b'{"kv_transfer_params":{"a":1}' + b" " * alone.FETCHING_BYTES_MAX + b"}",
+    ],
+    ids=lambda answer: answer[:30].decode() + ("..." if len(answer) > 30 else ""),
+)
+def test_what_no_engine_says_is_told_to_none(answer: bytes) -> None:
+    with pytest.raises(ValueError, match=r"object|bound"):
+        alone.told(answer)
