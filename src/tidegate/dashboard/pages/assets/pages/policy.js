@@ -50,7 +50,7 @@ function draw(body, policy, signal) {
     buttons.apply.disabled = busy || !edited || !state.applies;
     buttons.rollback.disabled = busy || !state.last_good || !state.applies;
     buttons.check.disabled = busy;
-    fill(about, h("span", { class: "id" }, state.file), edited ? ", edited here" : ", as it is in force", state.applies ? "." : ". No gateway runs beside this, so that nothing can be put in force.", state.last_good ? ` Before it: that of ${moment(state.last_good.at_s)}.` : "");
+    fill(about, h("span", { class: "id" }, state.file), edited ? ", edited here" : state.applies ? ", as it is in force" : ", as it stands", state.applies ? "." : ". No gateway runs beside this, so that nothing can be put in force.", state.last_good ? ` Before it: that of ${moment(state.last_good.at_s)}.` : "");
   };
   const during = async (work) => {
     busy = true;
