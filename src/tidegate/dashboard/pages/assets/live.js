@@ -1,0 +1,85 @@
+// What the gateway tells by itself, once a second: one stream for the page, which ends while nobody looks.
+
+import { get } from "./api.js";
+
+const AGAIN_MS = 3000;
+const listeners = new Set();
+const states = new Set();
+const HIDDEN = () => document.visibilityState === "hidden";
+let source = null;
+let state = "off";
+let minutes = 60;
+let mode = "gateway";
+
+/** Call this with every tick, which tells of the last so many minutes, until `signal`. */
+export function onTick(lastMinutes, listener, signal) {
+  if (lastMinutes !== minutes) close();
+  minutes = lastMinutes;
+  listeners.add(listener);
+  signal.addEventListener("abort", () => {
+    listeners.delete(listener);
+    settle();
+  });
+  settle();
+}
+
+/** What stands behind the stream: a `gateway`, or a `journal` alone. */
+export function follows(kind) {
+  if (kind === mode) return;
+  mode = kind;
+  told();
+}
+
+/** Call this with `off`, `live` or `gone`, and what stands behind it, whenever that changes. */
+export function onState(listener) {
+  states.add(listener);
+  listener(state, mode);
+}
+
+document.addEventListener("visibilitychange", settle);
+
+function settle() {
+  const wanted = listeners.size > 0 && !HIDDEN();
+  if (wanted && source === null) open();
+  if (!wanted) close();
+}
+
+function close() {
+  if (source === null) return;
+  source.close();
+  source = null;
+  become("off");
+}
+
+function open() {
+  source = new EventSource(`/api/dashboard/live?minutes=${minutes}`);
+  const mine = source;
+  mine.addEventListener("open", () => become("live"));
+  mine.addEventListener("tick", (event) => {
+    become("live");
+    const told = JSON.parse(event.data);
+    listeners.forEach((listener) => listener(told));
+  });
+  mine.addEventListener("error", () => {
+    become("gone");
+    // A browser gives up where it was answered, and with an error: too many streams, or none yet.
+    if (mine.readyState === EventSource.CLOSED && mine === source) {
+      source = null;
+      setTimeout(async () => {
+        // A stream does not say why it is refused: a session that is over leads to the door.
+        await get("summary").catch(() => null);
+        settle();
+      }, AGAIN_MS);
+    }
+  });
+}
+
+function become(next) {
+  if (next === state) return;
+  state = next;
+  told();
+}
+
+function told() {
+  states.forEach((listener) => listener(state, mode));
+}

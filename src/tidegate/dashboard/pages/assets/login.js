@@ -1,0 +1,29 @@
+// The door: the key is sent once, and what comes back is a session.
+
+import { Failed, post } from "./api.js";
+
+const form = document.getElementById("form");
+const key = document.getElementById("key");
+const said = document.getElementById("said");
+const button = form.querySelector("button");
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  button.disabled = true;
+  said.textContent = "";
+  try {
+    await post("/login", { key: key.value });
+    localStorage.setItem("tidegate-in", "1");
+    const to = new URLSearchParams(location.search).get("to") ?? "";
+    // Only to a page of ours, whatever the address says.
+    location.assign(to.startsWith("#/") ? `/${to}` : "/");
+  } catch (error) {
+    said.textContent = error instanceof Failed ? error.message : "This page has a bug; the browser's console tells more.";
+    if (!(error instanceof Failed)) console.error(error);
+    key.select();
+    key.focus();
+  } finally {
+    button.disabled = false;
+  }
+});
+key.focus();

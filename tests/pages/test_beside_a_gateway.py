@@ -1,0 +1,103 @@
+"""The pages at a gateway's own address: who may see them, and a policy that is changed and taken back."""
+
+import json
+from collections.abc import Iterator
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.pages.shown import PATIENT_MS, SECRET, Looked, gateway
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A gateway's dashboard, and its clients' address."""
+    with gateway(tmp_path_factory.mktemp("gateway")) as at:
+        yield at
+
+
+def log_in(page: Page) -> None:
+    expect(page).to_have_title("Log in · Tidegate")
+    page.get_by_label("Admin key").fill(SECRET)
+    page.keyboard.press("Enter")
+    expect(page).not_to_have_title("Log in · Tidegate")
+
+
+def test_who_has_no_session_logs_in_and_comes_to_the_page_that_was_asked_for(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    looked = Looked(browser)
+    page = looked.page
+    page.goto(f"{served[0]}/login?to=%23%2Fendpoints")
+    page.get_by_label("Admin key").fill("a guess")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    expect(page.get_by_label("Admin key")).to_be_focused()
+    assert looked.barriers() == []
+    log_in(page)
+    expect(page.locator("h1")).to_have_text("Endpoints")
+    expect(page.get_by_role("heading", name="laptop")).to_be_visible(timeout=PATIENT_MS)
+    assert SECRET not in page.content()
+    assert page.evaluate("document.cookie") == ""
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_title("Log in · Tidegate")
+    page.goto(f"{served[0]}/")
+    expect(page).to_have_title("Log in · Tidegate")
+
+
+def test_what_a_gateway_refuses_is_seen_at_once_with_its_reason(browser: Browser, served: tuple[str, str]) -> None:
+    looked = Looked(browser)
+    page = looked.page
+    page.goto(f"{served[0]}/")
+    log_in(page)
+    looked.settled()
+    expect(page.locator("#state")).to_have_text("Live", timeout=PATIENT_MS)
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "a prompt that nobody else is to see"}]}
+    asked = Request(f"{served[1]}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"})
+    with pytest.raises(HTTPError) as refused:
+        urlopen(asked)
+    refused.value.close()
+    row = page.locator(".requests tbody tr")
+    expect(row).to_contain_text("refused", timeout=PATIENT_MS)
+    row.get_by_role("link").click()
+    expect(page.locator(".verdict")).to_contain_text("It was refused: ", timeout=PATIENT_MS)
+    looked.settled()
+    expect(page.get_by_role("heading", name="What it chose from")).to_be_visible()
+    assert "nobody else" not in page.content()
+
+
+def test_a_policy_is_checked_put_in_force_written_down_and_taken_back(
+    browser: Browser, served: tuple[str, str]
+) -> None:
+    looked = Looked(browser)
+    page = looked.page
+    page.goto(f"{served[0]}/#/policy")
+    log_in(page)
+    page.goto(f"{served[0]}/#/policy")
+    looked.settled()
+    editor, status = page.get_by_label("Configuration"), page.get_by_role("status").last
+    before = editor.input_value()
+    editor.fill(before.replace("worth_usd = 0.002", "worth_usd = -1"))
+    page.get_by_role("button", name="Check").click()
+    expect(status).to_contain_text("It cannot be put in force:", timeout=PATIENT_MS)
+    expect(status).to_contain_text("class.interactive.worth_usd")
+    editor.fill(before.replace("worth_usd = 0.002", "worth_usd = 0.003"))
+    page.get_by_role("button", name="Put in force…").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("class.interactive.worth_usd", timeout=PATIENT_MS)
+    assert looked.barriers() == []
+    dialog.get_by_role("button", name="Put in force").click()
+    expect(status).to_contain_text("It is in force.", timeout=PATIENT_MS)
+    page.get_by_role("button", name="Roll back…").click()
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(status).to_contain_text("It was taken back.", timeout=PATIENT_MS)
+    expect(editor).to_have_value(before)
+    page.get_by_role("link", name="Audit").click()
+    changes = page.locator(".changes > li")
+    expect(changes.first).to_contain_text("class.interactive.worth_usd", timeout=PATIENT_MS)
+    expect(changes.first).to_contain_text("127.0.0.1")
+    assert looked.barriers() == []

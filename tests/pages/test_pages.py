@@ -1,0 +1,260 @@
+"""What an operator sees: every page, in light and dark, on a phone and at a desk."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.pages.shown import PATIENT_MS, Looked, dashboard
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PAGES = {
+    "/#/overview": "Overview",
+    "/#/requests": "Requests",
+    "/#/requests/people-99": "people-99",
+    "/#/requests/batch-24": "batch-24",
+    "/#/endpoints": "Endpoints",
+    "/#/surface": "Break-even",
+    "/#/policy": "Policy",
+    "/#/audit": "Audit",
+    "/login": "Log in to Tidegate",
+}
+KEPT_LOCAL = "What would have kept it local"
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("wide", [360, 1280])
+def test_every_page_is_shown_without_a_complaint_a_barrier_or_a_line_too_wide(
+    browser: Browser, address: str, wide: int, scheme: str
+) -> None:
+    looked = Looked(browser, wide=wide, scheme=scheme)
+    for path, title in PAGES.items():
+        page = looked.at(address + path)
+        expect(page.locator("h1")).to_have_text(title)
+        expect(page.get_by_role("alert").filter(has_text="a")).to_have_count(0)
+        assert (path, looked.barriers()) == (path, [])
+        assert (path, looked.overflows()) == (path, False)
+        assert (path, looked.complaints) == (path, [])
+
+
+def test_from_the_overview_two_clicks_say_why_a_request_went_remote_and_what_would_have_kept_it_local(
+    browser: Browser, address: str
+) -> None:
+    page = Looked(browser).at(f"{address}/")
+    page.get_by_role("link", name="All requests").click()
+    page.get_by_role("row").filter(has=page.get_by_title("remote")).first.get_by_role("link").click()
+    expect(page.locator(".verdict")).to_contain_text("It went remote, to cloud: ")
+    expect(page.get_by_role("heading", name=KEPT_LOCAL)).to_be_visible(timeout=PATIENT_MS)
+    expect(page.locator("#flips")).to_contain_text("It would have run locally, at laptop, if")
+
+
+def test_what_was_held_tells_how_long_and_what_was_decided_at_first(browser: Browser, address: str) -> None:
+    page = Looked(browser).at(f"{address}/#/requests/batch-24")
+    expect(page.locator(".answer")).to_contain_text("It was held for a place at laptop before.")
+    expect(page.locator(".stages li").first).to_contain_text("held here")
+    earlier = page.locator("details.earlier")
+    expect(earlier).to_contain_text("held for laptop")
+    earlier.locator("> summary").click()
+    expect(earlier.locator(".candidates > li")).to_have_count(2)
+
+
+def test_a_handover_is_told_stage_by_stage(browser: Browser, handovers: str) -> None:
+    page = Looked(browser).at(f"{handovers}/#/requests/people-1")
+    story = "Its prompt was computed at cluster, and the KV cache sent to laptop"
+    expect(page.locator(".answer")).to_contain_text(story)
+    expect(page.locator(".stages li > div:first-child")).to_have_text(
+        ["promptclusterfor laptop", "KV cache sentclusterto laptop", "promptlaptop", "answerlaptop"]
+    )
+
+
+def test_requests_are_found_by_id_and_narrowed_by_side_and_the_address_remembers_that(
+    browser: Browser, address: str
+) -> None:
+    looked = Looked(browser)
+    page = looked.at(f"{address}/#/requests")
+    rows = page.locator("tbody tr")
+    page.get_by_label("Find").fill("people-1")
+    expect(page.get_by_role("status").filter(has_text="found")).to_have_text("11 found")
+    page.get_by_label("Side").select_option("remote")
+    expect(rows.get_by_title("local")).to_have_count(0)
+    assert page.url.endswith("#/requests?q=people-1&tier=remote")
+    page = looked.at(page.url)
+    expect(page.get_by_label("Find")).to_have_value("people-1")
+    expect(page.get_by_label("Side")).to_have_value("remote")
+    page.get_by_label("Find").fill("nobody")
+    expect(page.get_by_text("No request is like that")).to_be_visible()
+
+
+def test_older_requests_follow_until_all_are_there(browser: Browser, address: str) -> None:
+    page = Looked(browser).at(f"{address}/#/requests")
+    rows, older = page.locator("tbody tr"), page.get_by_role("button", name="Show older")
+    expect(rows).to_have_count(50)
+    older.click()
+    expect(rows).to_have_count(100)
+    older.click()
+    expect(rows).to_have_count(125)
+    expect(older).to_be_hidden()
+
+
+def test_who_has_no_mouse_reaches_everything(browser: Browser, address: str) -> None:
+    page = Looked(browser).at(f"{address}/")
+
+    def tab_to(role: str, name: str) -> None:
+        wanted = page.get_by_role(role, name=name, exact=True).first  # type: ignore[arg-type]
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if wanted.evaluate("one => one === document.activeElement"):
+                return
+        raise AssertionError(f"no way to {role} {name}")
+
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    tab_to("link", "people-99")
+    page.keyboard.press("Enter")
+    # Whoever is read to begins at the new page's title.
+    expect(page.get_by_role("heading", name="people-99")).to_be_focused()
+    expect(page.get_by_role("heading", name=KEPT_LOCAL)).to_be_visible(timeout=PATIENT_MS)
+    table = page.locator("details", has_text="As a table").first
+    table.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(table.get_by_role("table")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Overview")).to_be_focused()
+
+
+def test_the_theme_is_switched_and_remembered(browser: Browser, address: str) -> None:
+    looked = Looked(browser)
+    page = looked.at(f"{address}/")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    switch = page.get_by_role("button", name="Theme")
+    switch.click()
+    switch.click()
+    expect(switch).to_have_text("Theme: dark")
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    expect(switch).to_have_text("Theme: dark")
+    assert page.evaluate(ground) == dark
+
+
+def test_names_from_clients_are_text_and_never_markup(browser: Browser, mixed: Path, tmp_path: Path) -> None:
+    hostile = HOSTILE.replace('"', '\\"')
+    for segment in mixed.glob("*.jsonl"):
+        text = segment.read_text()
+        for name in ("people-", "interactive/", "assistant"):
+            text = text.replace(f'"{name}', f'"{hostile}{name}')
+        (tmp_path / segment.name).write_text(text)
+    with dashboard(tmp_path) as at:
+        looked = Looked(browser)
+        page = looked.at(f"{at}/")
+        expect(page.locator("main")).to_contain_text(HOSTILE)
+        page.get_by_role("link", name=f"{HOSTILE}people-99").click()
+        looked.settled()
+        expect(page.locator("h1")).to_have_text(f"{HOSTILE}people-99")
+        expect(page.locator("dl.facts").first).to_contain_text(f"{HOSTILE}assistant")
+        for path in ("/#/requests", "/#/endpoints", "/#/surface"):
+            looked.at(at + path)
+            assert page.locator("img").count() == 0
+            assert "Tidegate" in page.title()
+            assert not looked.overflows()
+    assert looked.complaints == []
+
+
+def test_a_dashboard_that_is_gone_is_said_to_be_and_found_again(browser: Browser, mixed: Path) -> None:
+    with dashboard(mixed) as at:
+        page = Looked(browser).at(f"{at}/")
+        expect(page.locator("#state")).to_have_text("Journal")
+    expect(page.locator("#state")).to_have_text("Dashboard gone; trying again", timeout=PATIENT_MS)
+    page.get_by_role("link", name="Endpoints").click()
+    expect(page.get_by_role("alert")).to_contain_text("The gateway does not answer. Trying again in 3 s.")
+    with dashboard(mixed, port=int(at.rpartition(":")[2])):
+        expect(page.get_by_role("heading", name="cloud")).to_be_visible(timeout=PATIENT_MS)
+
+
+def test_what_a_journal_gains_is_shown_by_itself(browser: Browser, mixed: Path, tmp_path: Path) -> None:
+    (segment,) = mixed.glob("*.jsonl")
+    lines = segment.read_bytes().splitlines(keepends=True)
+    growing = tmp_path / segment.name
+    growing.write_bytes(b"".join(lines[: len(lines) // 2]))
+    with dashboard(tmp_path) as at:
+        page = Looked(browser).at(f"{at}/")
+        expect(page.locator("#state")).to_have_text("Journal")
+        expect(page.get_by_role("link", name="people-99")).to_have_count(0)
+        with growing.open("ab") as file:
+            file.write(b"".join(lines[len(lines) // 2 :]))
+        expect(page.get_by_role("link", name="people-99")).to_be_visible(timeout=PATIENT_MS)
+        expect(page.locator(".top .soft")).to_contain_text("125 requests in this window")
+
+
+def test_a_journal_without_requests_says_so(browser: Browser, tmp_path: Path) -> None:
+    with dashboard(tmp_path) as at:
+        looked = Looked(browser)
+        page = looked.at(f"{at}/")
+        expect(page.get_by_text("No requests yet")).to_be_visible()
+        looked.at(f"{at}/#/endpoints")
+        expect(page.get_by_text("No endpoints are known yet")).to_be_visible()
+        looked.at(f"{at}/#/surface")
+        expect(page.get_by_text("Nothing can be decided yet")).to_be_visible()
+        assert looked.complaints == []
+
+
+FORMATS: dict[str, dict[float, str]] = {
+    "usd": {0.0012: "$0.0012", 0: "$0", 0.123: "$0.12", 12.3: "$12.30", 1234.5: "$1,235", 1e-7: "< $0.00001"},
+    "usdSigned": {0.0012: "+$0.0012", -0.5: "\u2212$0.50", 0: "$0"},
+    "seconds": {
+        0: "0 s",
+        0.0142: "14 ms",
+        0.69: "0.69 s",
+        1.23: "1.2 s",
+        24.4: "24 s",
+        200: "3 min 20 s",
+        300: "5 min",
+    },
+    "share": {1: "100%", 0.9999: "> 99.9%", 0.987: "98.7%", 0.5: "50%", 0: "0%", 0.0004: "< 0.1%"},
+    "short": {983: "983", 1234: "1.2k", 47210: "47.2k", 1250000: "1.3M"},
+}
+
+
+def test_numbers_are_written_for_people(browser: Browser, address: str) -> None:
+    page = Looked(browser).at(f"{address}/login")
+    for name, expected in FORMATS.items():
+        said = page.evaluate(
+            """async ([name, values]) => {
+                const all = await import('/assets/format.js');
+                return values.map((one) => all[name](one));
+            }""",
+            [name, list(expected)],
+        )
+        assert [one.replace("\u00a0", " ") for one in said] == list(expected.values())
+
+
+def test_a_flip_is_rounded_away_from_where_the_request_stands(browser: Browser, address: str) -> None:
+    page = Looked(browser).at(f"{address}/login")
+    flips = [
+        {"axis": "ttft_s", "now": 2.0, "at": 3.18401, "goes_to": "laptop"},
+        {"axis": "price", "endpoint": "cloud", "now": 1.0, "at": 0.160799, "goes_to": "cloud"},
+        {"axis": "prompt_tokens", "now": 392, "at": 171, "goes_to": "laptop"},
+    ]
+    said = page.evaluate(
+        """async (flips) => {
+            const { grouped } = await import('/assets/flips.js');
+            return grouped(flips, (name) => (name === 'laptop' ? 'local' : 'remote'));
+        }""",
+        flips,
+    )
+    assert [(one["goesTo"], one["tier"], ["".join(flip["said"]) for flip in one["flips"]]) for one in said] == [
+        (
+            "laptop",
+            "local",
+            [
+                "its first token had been promised within 3.19 s or more",
+                "its prompt had been 171 tokens or shorter",
+            ],
+        ),
+        ("cloud", "remote", ["tokens at cloud had cost 0.16 times as much, or less"]),
+    ]
