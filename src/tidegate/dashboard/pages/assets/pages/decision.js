@@ -266,7 +266,7 @@ function candidatesTable(one, all, why) {
 
 // --- what became of it -----------------------------------------------------------------------------------------------
 
-const STAGES = { hold: "held here", prefill: "prompt", transfer: "KV cache sent", decode: "answer" };
+const STAGES = { hold: "held here", prefill: "prompt", transfer: "KV cache sent", restore: "KV cache read", decode: "answer" };
 
 function timelineCard(row, last, tierOf) {
   const stages = last.stages ?? [];
@@ -291,7 +291,14 @@ function timelineCard(row, last, tierOf) {
   );
 }
 
-const said = (stage) => [stage.failed ? "came to nothing" : "", stage.kv_bytes ? bytes(stage.kv_bytes) : ""].filter(Boolean).join(", ");
+const said = (stage) =>
+  [
+    stage.failed ? "came to nothing" : "",
+    stage.kv_bytes ? bytes(stage.kv_bytes) : "",
+    stage.predicted_s === undefined || stage.predicted_s === null ? "" : `${seconds(stage.predicted_s)} foreseen`,
+  ]
+    .filter(Boolean)
+    .join(", ");
 
 function stageItem(stage, end, tierOf) {
   const tier = stage.endpoint ? tierOf(stage.endpoint) : null;
