@@ -154,6 +154,9 @@ async def test_keys_drain_undrain_sort_and_help(tmp_path: Path) -> None:
             await eventually(lambda: any("sorted by side" in line for line in shown(app)))
             names = [line.split()[0] for line in shown(app) if line.split()[1:2] in (["local"], ["remote"])]
             assert names == ["laptop", "cloud"]
+            # The cursor has gone with its endpoint.
+            await pilot.press("d")
+            await eventually(lambda: home.gateway.router.overrides.drained == ("cloud",))
             await pilot.press("question_mark")
             await eventually(lambda: any("drain: it gets nothing new" in line for line in shown(app)))
 

@@ -487,3 +487,49 @@ def test_what_can_only_be_late_is_refused_at_once_where_those_in_time_leave_it_n
 def test_what_can_only_be_late_is_held_while_there_is_time_for_it() -> None:
     router, now_s = saturated(busy_s=10.0)
     assert router.decide(make.request(arrived_s=now_s, ttft_s=0.3), now_s).why is Why.WAITS_FOR_SLOT
+
+
+def test_what_one_tier_alone_would_cost_is_the_lowest_list_price_that_may_ever_serve_it() -> None:
+    dear = Price(usd_per_input_token=3e-6, usd_per_output_token=9e-6)
+    router = make.router(
+        make.endpoint(),
+        make.endpoint("cloud", local=False, context_tokens=4096),
+        make.endpoint("far", local=False, price=dear),
+    )
+    # Whether it is up, or has a place, is no matter.
+    router.observe(Probed(endpoint="cloud", up=False), 0.0)
+    fill(router, "laptop", 2)
+    request = make.request()
+    assert router.alone_usd(request, 1000, 100, local=True, now_s=1.0) == ("laptop", 0.0)
+    for tokens, name, usd in ((1000, "cloud", 0.0014), (5000, "far", 0.0159)):
+        found = router.alone_usd(request, tokens, 100, local=False, now_s=1.0)
+        assert found is not None
+        assert (found[0], round(found[1], 9)) == (name, usd)
+    stays = make.request(residency="local")
+    assert router.alone_usd(stays, 1000, 100, local=False, now_s=1.0) is None
+    assert router.alone_usd(make.request(model="other"), 1000, 100, local=True, now_s=1.0) is None
+
+
+def test_running_an_engine_costs_what_a_request_is_predicted_to_take_there_with_the_tokens_that_it_had() -> None:
+    router = make.router(make.endpoint(usd_per_s=0.002), make.endpoint("cloud", local=False))
+    short, long = (router.alone_usd(make.request(), 200, tokens, local=True, now_s=0.0) for tokens in (100, 200))
+    assert short is not None
+    assert long is not None
+    # By the prior, a token takes 20 ms, and one of two slots has half of the engine.
+    assert long[1] - short[1] == pytest.approx(100 * 0.02 * 0.001, rel=0.5)
+    assert 0.0 < short[1] < long[1]
+
+
+def test_what_was_predicted_of_the_last_decision_is_told_until_a_fact_is() -> None:
+    router, request = make.router(), make.request()
+    assert router.foreseen(request.id, "laptop") is None
+    router.decide(request, 0.0)
+    first_s, usd = router.foreseen(request.id, "laptop") or (0.0, -1.0)
+    assert first_s > 0.0
+    assert usd == 0.0
+    assert router.foreseen("another", "laptop") is None
+    router.observe(make.started(request, "laptop"), 0.0)
+    assert router.foreseen(request.id, "laptop") is None
+    assert router.reserved("laptop", request.id) is not None
+    assert router.reserved("cloud", request.id) is None
+    assert router.reserved("nowhere", request.id) is None

@@ -297,7 +297,7 @@ async def test_the_schema_is_served_and_describes_the_file(tmp_path: Path) -> No
         settings = (await home.get("/api/config", admin=True)).json["settings"]
     assert answer.header("content-type") == "application/schema+json"
     document = answer.json["$defs"]["Document"]["properties"]
-    tables = {"gateway", "policy", "budget", "switchback", "class", "rule", "site", "model", "endpoint"}
+    tables = {"gateway", "policy", "budget", "switchback", "trace", "class", "rule", "site", "model", "endpoint"}
     assert set(document) == set(settings) == tables
 
 

@@ -20,7 +20,7 @@ MORE = ("site", "rtt ms")
 HELP = """\
 endpoint   as it is configured
 side       local or remote
-state      up, down, broken (its breaker is open), drained, drifted or unlike (not the model that it should be)
+state      up, down, broken (breaker open), drained, drifted, unlike (its model)
 in flight  our attempts there, of as many as it may have at once
 queued     requests of others that wait there, as it reports
 ttft s     median time to first content, of all attempts since the start
@@ -117,12 +117,15 @@ class Top(App[None]):
         shown.display = not shown.display
 
     def _set(self, *, on: bool) -> None:
-        table = self.query_one(DataTable)
-        if not table.row_count:
-            return
-        name = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
+        name = self._chosen
         if name is not None:
             self.run_worker(lambda: self._change(name, on=on), thread=True, group="change")
+
+    @property
+    def _chosen(self) -> str | None:
+        """The endpoint on which the cursor stands."""
+        table = self.query_one(DataTable)
+        return table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value if table.row_count else None
 
     def _change(self, name: str, *, on: bool) -> None:
         try:
@@ -158,18 +161,20 @@ class Top(App[None]):
         by = COLUMNS[self._sorted_by]
         self.query_one("#said", Static).update(f"{self._at.url}: {headline(live)}; sorted by {by}")
         wide = self.size.width >= WIDE
-        names = COLUMNS + (MORE if wide else ())
+        columns = COLUMNS + (MORE if wide else ())
         endpoints = sorted(live.endpoints, key=_KEYS[self._sorted_by])
         rows = [row(one) + (_more(one) if wide else []) for one in endpoints]
+        # The cursor stays with its endpoint, wherever that is sorted to: a key must not mean another one.
+        chosen = self._chosen
         table = self.query_one(DataTable)
-        chosen = table.cursor_row
         table.clear(columns=True)
-        for name, *cells in zip(names, *rows, strict=True):
+        for name, *cells in zip(columns, *rows, strict=True):
             table.add_column(name, width=max(len(cell) for cell in (name, *cells)) + GAP)
         for one, cells in zip(endpoints, rows, strict=True):
             style = "bold" if one.state in ("down", "broken") else ""
             table.add_row(*(Text(cell, style=style) for cell in cells), key=one.name)
-        table.move_cursor(row=chosen)
+        names = [one.name for one in endpoints]
+        table.move_cursor(row=names.index(chosen) if chosen in names else 0)
 
 
 def _more(one: Shown) -> list[str]:
