@@ -90,6 +90,8 @@ function sentence(row, decision, went, tier) {
   const step = decision?.plan?.[0];
   if (row?.outcome === "unknown" && step?.type === "wait") return ["It waits for ", side(step.endpoint, tier)];
   if (went === null) return "It went nowhere";
+  // Where its prompt was computed elsewhere, it did not stay.
+  if (tier === "local" && row?.handover) return ["It was answered locally, at ", side(went, tier)];
   return [tier === "local" ? "It stayed local, at " : tier === "remote" ? "It went remote, to " : "It went to ", side(went, tier)];
 }
 
