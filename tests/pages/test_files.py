@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tidegate.core.flips import Axis
+from tidegate.core.rows import Came
+from tidegate.core.timeline import What
 from tidegate.dashboard.pages import FOLDER
 
 VENDORED = FOLDER / "assets" / "vendor"
@@ -22,6 +25,12 @@ def test_what_is_vendored_is_what_was_published() -> None:
     assert {name for name, _ in rows} == {file.name for file in VENDORED.iterdir() if file.suffix in (".js", ".woff2")}
     for name, digest in rows:
         assert (name, sha256((VENDORED / name).read_bytes()).hexdigest()) == (name, digest)
+
+
+def test_whatever_the_core_tells_of_a_request_has_words() -> None:
+    for module, kind in (("flips.js", Axis), ("pages/decision.js", What), ("rows.js", Came)):
+        text = (FOLDER / "assets" / module).read_text()
+        assert [one.value for one in kind if f"{one.value}: " not in text] == []
 
 
 @pytest.mark.parametrize("file", OURS, ids=lambda file: str(file.relative_to(FOLDER)))

@@ -64,8 +64,9 @@ def test_a_handover_is_told_stage_by_stage(browser: Browser, handovers: str) -> 
     page = Looked(browser).at(f"{handovers}/#/requests/people-1")
     story = "Its prompt was computed at cluster, and the KV cache sent to laptop"
     expect(page.locator(".answer")).to_contain_text(story)
+    expect(page.locator(".verdict")).to_contain_text("It was answered locally, at laptop")
     expect(page.locator(".stages li > div:first-child")).to_have_text(
-        ["promptclusterfor laptop", "KV cache sentclusterto laptop", "promptlaptop", "answerlaptop"]
+        ["promptclusterfor laptop", "KV cache sentclusterto laptop", "KV cache readlaptop", "answerlaptop"]
     )
 
 

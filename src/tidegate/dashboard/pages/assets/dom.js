@@ -18,11 +18,6 @@ export function fill(element, ...children) {
   return element;
 }
 
-/** Something that screen readers say and nobody sees. */
-export function unseen(text) {
-  return h("span", { class: "unseen" }, text);
-}
-
 function filled(element, properties, children) {
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;

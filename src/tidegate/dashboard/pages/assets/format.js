@@ -105,6 +105,3 @@ export function hour(atS) {
 export function many(number, one, more = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : more}`;
 }
-
-/** Of nothing. */
-export const none = NONE;

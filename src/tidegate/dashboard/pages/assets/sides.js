@@ -9,11 +9,6 @@ export function side(name, tier) {
   return h("span", { class: `side ${WORDS[tier] ?? ""}`, title: WORDS[tier] ?? null }, name);
 }
 
-/** The side itself. */
-export function sideTag(tier) {
-  return h("span", { class: `tag ${WORDS[tier] ?? ""}` }, WORDS[tier] ?? "nowhere");
-}
-
 /** Of the handover that a plan or a flip names, who computes and who decodes: `["gpu", "laptop"]`. */
 export function ends(name) {
   return name.split(">").map((part) => part.trim());

@@ -90,6 +90,8 @@ function sentence(row, decision, went, tier) {
   const step = decision?.plan?.[0];
   if (row?.outcome === "unknown" && step?.type === "wait") return ["It waits for ", side(step.endpoint, tier)];
   if (went === null) return "It went nowhere";
+  // Where its prompt was computed elsewhere, it did not stay.
+  if (tier === "local" && row?.handover) return ["It was answered locally, at ", side(went, tier)];
   return [tier === "local" ? "It stayed local, at " : tier === "remote" ? "It went remote, to " : "It went to ", side(went, tier)];
 }
 
@@ -266,7 +268,7 @@ function candidatesTable(one, all, why) {
 
 // --- what became of it -----------------------------------------------------------------------------------------------
 
-const STAGES = { hold: "held here", prefill: "prompt", transfer: "KV cache sent", decode: "answer" };
+const STAGES = { hold: "held here", prefill: "prompt", transfer: "KV cache sent", restore: "KV cache read", decode: "answer" };
 
 function timelineCard(row, last, tierOf) {
   const stages = last.stages ?? [];
@@ -291,7 +293,14 @@ function timelineCard(row, last, tierOf) {
   );
 }
 
-const said = (stage) => [stage.failed ? "came to nothing" : "", stage.kv_bytes ? bytes(stage.kv_bytes) : ""].filter(Boolean).join(", ");
+const said = (stage) =>
+  [
+    stage.failed ? "came to nothing" : "",
+    stage.kv_bytes ? bytes(stage.kv_bytes) : "",
+    stage.predicted_s === undefined || stage.predicted_s === null ? "" : `${seconds(stage.predicted_s)} foreseen`,
+  ]
+    .filter(Boolean)
+    .join(", ");
 
 function stageItem(stage, end, tierOf) {
   const tier = stage.endpoint ? tierOf(stage.endpoint) : null;

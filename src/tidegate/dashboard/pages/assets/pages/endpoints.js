@@ -12,7 +12,7 @@ import { windowPick } from "../windows.js";
 /** Show them. */
 export function show(main, parameters, signal) {
   const minutes = Number(parameters.minutes) || 1440;
-  const list = h("div", { class: "two wide-cards" }, h("section", { class: "card" }, waiting("Looking…")));
+  const list = h("div", { class: "two" }, h("section", { class: "card" }, waiting("Looking…")));
   fill(
     main,
     h("div", { class: "top" }, h("div", {}, h("h1", {}, "Endpoints"), h("p", { class: "soft" }, "What each is like, and whether what was predicted of it came true.")), windowPick(minutes, (chosen) => location.assign(`#/endpoints?minutes=${chosen}`))),
