@@ -93,9 +93,11 @@ async def test_a_link_that_became_slow_is_found_quick_again_though_nothing_large
             await Prober(home.gateway.dispatch, home.gateway.dispatch.upstreams["far"], later, 3600.0).once()
             looks += 1
         assert network.upload_bytes_per_s > 2.0 * slow
-        await eventually(
-            lambda: [fact.upload_bytes for fact in uploads(home) if not fact.request_id] == [RATE_LOOK_BYTES] * looks
-        )
+        # A look at which nothing was due, or that a busy machine gave up, tells nothing.
+        await eventually(lambda: any(not fact.request_id for fact in uploads(home)))
+        told = [fact.upload_bytes for fact in uploads(home) if not fact.request_id]
+        assert set(told) == {RATE_LOOK_BYTES}
+        assert len(told) <= looks
         # Nobody was asked to compute anything.
         assert len(engine.seen) == 3
 
