@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect, sync_playwright
 
+from tests.pages.shown import CHROMIUM, PATIENT_MS, Looked, dashboard
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.lab.tour import handing_over, scenes
 from tidegate.lab.weights import cache_dir
@@ -36,3 +38,15 @@ def test_the_demo_serves_every_request_of_its_tour_and_prints_every_reason() -> 
     replayed = subprocess.run(again, capture_output=True, text=True)
     assert replayed.returncode == 0, replayed.stderr
     assert json.loads(replayed.stdout)["difference"] is None
+    if CHROMIUM is not None:
+        _finds_out(journal, CHROMIUM)
+
+
+def _finds_out(journal: Path, chromium: str) -> None:
+    """Two clicks tell who has never seen it why a request of the tour went away, and what would have kept it."""
+    with dashboard(journal) as address, sync_playwright() as playwright:
+        page = Looked(playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])).at(f"{address}/")
+        page.get_by_role("link", name="All requests").click()
+        page.get_by_role("row").filter(has=page.get_by_title("remote")).first.get_by_role("link").click()
+        expect(page.locator(".verdict")).to_contain_text("It went remote, to remote: ")
+        expect(page.locator("#flips")).to_contain_text("at local, if", timeout=PATIENT_MS)

@@ -109,6 +109,7 @@ The gateway keeps serving; Ctrl-C ends it. Try:
       print(chunk.choices[0].delta.content if chunk.choices else "", end="", flush=True)
   EOF
 
+  http://{host}:{admin}/ in a browser                      # the dashboard: where each went, and why
   curl http://{host}:{admin}/api/state
   curl -X PUT http://{host}:{link}/link -d '{{"rtt_ms": 400}}'        # move the remote engine further away
   tidegate explain --journal {folder / "journal"}                  # why the last request went where it went
