@@ -40,20 +40,13 @@ class Mean(msgspec.Struct):
 
     def learn(self, took_s: float, median_s: float, trust: float, now_s: float) -> None:
         """Work of so long was predicted to take that long in the median, by who knew so much."""
-        age_s = now_s - self.at_s
+        age_s, kept, weight = now_s - self.at_s, 1.0, self.weight
         if age_s > 0.0:
-            kept = min(0.5 ** (age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(self.weight, MEAN_WEIGHT_MAX))
-            self.scale(kept)
+            kept = min(0.5 ** (age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(weight, MEAN_WEIGHT_MAX))
             self.at_s = now_s
-        self.took_s += trust * min(took_s, MEAN_RATIO_MAX * median_s)
-        self.median_s += trust * median_s
-        self.weight += trust
-
-    def scale(self, kept: float) -> None:
-        """Count all of it for so much of what it did."""
-        self.took_s *= kept
-        self.median_s *= kept
-        self.weight *= kept
+        self.took_s = kept * self.took_s + trust * min(took_s, MEAN_RATIO_MAX * median_s)
+        self.median_s = kept * self.median_s + trust * median_s
+        self.weight = kept * weight + trust
 
     def ratio(self, variance: float) -> float:
         """How many times the median the mean is; at first what it is of a log-normal value of that variance."""

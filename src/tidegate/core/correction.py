@@ -47,17 +47,6 @@ class Residual(msgspec.Struct, gc=False):
         apart = (residual - now) * (residual - now) + within
         self.spread += (apart - self.spread) / weight
 
-    def refer(self, factors: list[float]) -> None:
-        """Tell the same as if all samples had been predicted by these factors.
-
-        The mean of parts that were predicted ten times apart would be that of the largest.
-        """
-        x = self.x
-        total = log_parts(factors, x)
-        scale = exp(-total)
-        self.x = [part * scale for part in x]
-        self.mean -= total
-
     def residual(self, factors: list[float]) -> float:
         """Mean of log(actual / what these factors predict)."""
         return self.mean - log_parts(factors, self.x)
@@ -202,7 +191,7 @@ class Correction:
         self._factors = factors
         for cell in self.cells:
             if cell.weight:
-                cell.refer(factors)
+                _refer(cell, factors)
         self._mixed = self._unmixed.copy()
 
     def forget(self, kept: float, log_ratio: float) -> None:
@@ -279,6 +268,19 @@ def _count(level: Residual, now_s: float) -> float:
     return weight
 
 
+def _refer(cell: Residual, factors: list[float]) -> None:
+    """Tell the same as if all samples had been predicted by these factors.
+
+    The mean of parts that were predicted ten times apart would be that of the largest.
+    """
+    x: list[float] = cell.x
+    mean: float = cell.mean
+    total = log_parts(factors, x)
+    scale = exp(-total)
+    cell.x = [part * scale for part in x]
+    cell.mean = mean - total
+
+
 def level_of(whole: Residual, believed: list[float]) -> float:
     """How many times as long all parts together take as is believed of them."""
     if not whole.weight:
@@ -292,7 +294,7 @@ def combined(one: Residual, other: Residual, factors: list[float]) -> Residual:
     one, other = (msgspec.structs.replace(each) for each in (one, other))
     for each in (one, other):
         if each.weight:
-            each.refer(factors)
+            _refer(each, factors)
     if not one.weight or not other.weight:
         return one if one.weight else other
     at_s = max(one.at_s, other.at_s)

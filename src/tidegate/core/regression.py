@@ -123,12 +123,12 @@ class Sums(msgspec.Struct):
                 found.append(_alone(weight, value))
         while left:
             solved = _eliminate(xx, xy, ridge, wanted, left)
-            negative = [i for i, value in zip(left, solved, strict=True) if value < 0.0]
-            if not negative:
-                for i, value in zip(left, solved, strict=True):
-                    found[i] = value
+            kept = [i for at, i in enumerate(left) if solved[at] >= 0.0]
+            if len(kept) == len(left):
+                for at, i in enumerate(left):
+                    found[i] = solved[at]
                 break
-            left = [i for i in left if i not in negative]
+            left = kept
         self.factors = [min(value, FACTOR_MAX) for value in found]
         self.fresh = 0.0
 
