@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from tidegate.telemetry.segments import PACKED, segments
+from tidegate.telemetry.segments import PACKED, unpacked
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -68,7 +68,8 @@ def pack(path: Path, goes_on: Callable[[], bool] = lambda: True) -> bool:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(file.fileno())
-            if not status.st_nlink:
+            if not status.st_nlink or not status.st_size:
+                # Somebody has removed it; or it is being made, and its writer has the lock in a moment.
                 return False
             if not packed.exists():
                 try:
@@ -79,7 +80,7 @@ def pack(path: Path, goes_on: Callable[[], bool] = lambda: True) -> bool:
                     part.rename(packed)
                 finally:
                     part.unlink(missing_ok=True)
-                _sync_folder(path.parent)
+            _sync_folder(path.parent)
             path.unlink()
     except OSError:
         # The disk is full, or somebody has it: what is not packed is still a segment.
@@ -114,8 +115,8 @@ class Packer:
                 # Left by a process that was killed; while the segment is there, whoever packs it writes that anew.
                 if not part.with_suffix("").with_suffix("").exists():
                     part.unlink(missing_ok=True)
-            for path in segments(self._folder):
-                if path.suffix != PACKED and not self._closed.is_set():
+            for path in unpacked(self._folder):
+                if not self._closed.is_set():
                     pack(path, self._goes_on)
 
     def _goes_on(self) -> bool:

@@ -64,10 +64,13 @@ class SegmentName(msgspec.Struct, frozen=True, order=True):
             with suppress(FileExistsError):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
                 fd = os.open(folder / str(name), flags, 0o600)
-                # Held until the process ends, however it does: whoever removes old segments skips it.
+                # Held until the process ends, however it does: whoever packs or removes segments skips it. Who asks
+                # just now whether it is written has a lock on it for a moment; without ours it would be packed.
                 with suppress(OSError):  # some network file systems have no locks; the names are unique there too
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return name, fd
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.fstat(fd).st_nlink:
+                    return name, fd
+                os.close(fd)  # somebody removed it in that moment
             name = name.next()
         raise FileExistsError(f"{folder / str(self)} and the next {CREATE_TRIES} exist")
 
@@ -85,6 +88,11 @@ def segments(folder: Path) -> list[Path]:
     while (again := _files(folder)) != found:
         found = again
     return list(dict(found).values())
+
+
+def unpacked(folder: Path) -> list[Path]:
+    """The segments that are not packed, in order; with those that are there in both forms, since a kill came between."""
+    return [path for _, path in _files(folder) if path.suffix != PACKED]
 
 
 def is_written(path: Path) -> bool:
