@@ -91,7 +91,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 def unpacked(folder: Path) -> list[Path]:
-    """The segments that are not packed, in order; with those that are there in both forms, since a kill came between."""
+    """The segments that are not packed, in order, also those that a kill has left in both forms."""
     return [path for _, path in _files(folder) if path.suffix != PACKED]
 
 
