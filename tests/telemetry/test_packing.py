@@ -190,6 +190,24 @@ def test_a_segment_that_is_looked_at_while_it_is_made_belongs_to_its_writer_all_
     os.close(fd)
 
 
+def test_a_segment_that_is_removed_while_it_is_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, wanted = os.open, SegmentName.first(1.0)
+
+    def removing(path: Path, flags: int, mode: int = 0o777) -> int:
+        fd = opened(path, flags, mode)
+        if path.name == str(wanted):
+            path.unlink()
+        return fd
+
+    monkeypatch.setattr(os, "open", removing)
+    name, fd = wanted.create(tmp_path)
+    assert name == wanted.next()
+    assert [path.name for path in tmp_path.iterdir()] == [str(name)]
+    os.close(fd)
+
+
 def test_a_segment_that_is_being_made_is_not_packed(tmp_path: Path) -> None:
     file = left(tmp_path, b"")
     assert not pack(file)
