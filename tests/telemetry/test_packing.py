@@ -112,6 +112,17 @@ def test_a_kill_at_any_instant_leaves_the_segment_whole_and_once(tmp_path: Path)
     assert instants > 7, "it was killed before each of its steps"
 
 
+def test_a_segment_that_is_being_packed_is_written_by_nobody(tmp_path: Path) -> None:
+    file, seen = left(tmp_path, WHOLE), list[bool]()
+
+    def look() -> bool:
+        seen.append(is_written(file))
+        return True
+
+    assert pack(file, look)
+    assert seen == [False]
+
+
 def test_who_is_told_to_stop_leaves_everything_as_it_was(tmp_path: Path) -> None:
     file = left(tmp_path, WHOLE)
     assert not pack(file, lambda: False)

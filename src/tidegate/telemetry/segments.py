@@ -13,6 +13,7 @@ from tidegate.core.model import Record
 
 _NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl(\.zst)?$")
 PACKED = ".zst"  # behind the name of a segment that is packed
+PART = ".part"  # and behind that, while it is not whole
 CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
 
 
@@ -101,7 +102,8 @@ def is_written(path: Path) -> bool:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        # Whoever packs it has a lock on it, too.
+        return not any(path.with_name(path.name + end).exists() for end in (PACKED + PART, PACKED))
     except OSError:  # it is gone, or there are no locks
         return False
     return False
