@@ -21,6 +21,7 @@ from tidegate.core.model import Line
 from tidegate.core.rows import Row, Rows
 from tidegate.telemetry.following import Following
 from tidegate.telemetry.packing import pack
+from tidegate.telemetry.reading import JournalError
 from tidegate.telemetry.segments import SegmentName, segments
 
 PAGE = Path("docs/reference/journal.md")
@@ -206,6 +207,21 @@ def test_a_journal_is_followed_from_segment_to_segment_also_where_they_are_packe
         following.close()
         facts = [fact for fact in found if fact in [make.fact(number) for number in range(200)]]
         assert facts == [make.fact(number) for number in range(200)]
+
+    asyncio.run(run())
+
+
+def test_a_packed_segment_that_is_damaged_is_told_of_by_its_name(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        following, path = Following(tmp_path), journal.path
+        await journal.close()
+        assert pack(path)
+        packed = path.with_name(path.name + ".zst")
+        packed.write_bytes(packed.read_bytes()[:-9])
+        with pytest.raises(JournalError, match=f"^{packed}: the segment is damaged"):
+            list(following.lines())
+        following.close()
 
     asyncio.run(run())
 

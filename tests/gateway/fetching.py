@@ -56,7 +56,9 @@ class Recorded:
 
 
 @asynccontextmanager
-async def between(folder: Path, rack_url: str, laptop_url: str, *, slower: float = 1.0) -> AsyncIterator[House]:
+async def between(
+    folder: Path, rack_url: str, laptop_url: str, *, slower: float = 1.0, **settings: Any
+) -> AsyncIterator[House]:
     """A gateway before the two, in which a long prompt is too slow at the laptop, and output dear at the rack. All is
     believed to be, and may be, so much `slower`."""
     laptop = local(url=laptop_url, engine="vllm", model="smollm2", prior=prior(5 / slower))
@@ -64,7 +66,7 @@ async def between(folder: Path, rack_url: str, laptop_url: str, *, slower: float
     rack.settings["price"] = {"usd_per_1m_input_tokens": 0.1, "usd_per_1m_output_tokens": 1000}
     rack.settings["handover"] = [{"to": "laptop", "kv_kib_per_token": 23, "mbit_per_s": 1000}]
     slow = {"slo": {"ttft_ms": 4000 * slower}, "worth_usd": 0.05, "late_usd_per_s": 0.001}
-    async with house(folder, classes={"interactive": slow}, laptop=laptop, rack=rack) as home:
+    async with house(folder, classes={"interactive": slow}, laptop=laptop, rack=rack, **settings) as home:
         yield home
 
 
@@ -73,11 +75,11 @@ def prior(prefill_tokens_per_s: float) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def pair(folder: Path, rack: Recorded, laptop: Recorded) -> AsyncIterator[House]:
+async def pair(folder: Path, rack: Recorded, laptop: Recorded, **settings: Any) -> AsyncIterator[House]:
     async with (
         serving(rack) as there,
         serving(laptop) as here,
-        between(folder, f"http://{HOST}:{there.port}", f"http://{HOST}:{here.port}") as home,
+        between(folder, f"http://{HOST}:{there.port}", f"http://{HOST}:{here.port}", **settings) as home,
     ):
         yield home
 

@@ -107,3 +107,16 @@ async def test_where_not_even_the_static_rule_can_decide_it_is_refused_and_may_b
         assert (await home.ask()).status == 200
         decided = [line.fact for line in home.journal() if isinstance(line.fact, Decision)]
         assert decided[0].why is Why.MODEL_FAILED
+
+
+async def test_an_answer_that_cannot_be_compared_is_given_all_the_same(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local(SLOW, running_cost={"usd_per_hour": 1.0}), cloud=remote()) as home:
+        await home.ask()
+        asking = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["laptop"].in_flight == 1)
+        await spoil(home, "laptop")
+        answer = await asking
+        assert (answer.status, answer.events[-1]) == (200, "[DONE]")
+        assert home.gateway.dispatch.in_flight == 0
+        assert fallbacks((await home.get("/metrics", admin=True)).body, "compare") >= 1
+        assert home.log("request")[-1]["outcome"] == "ok"

@@ -1,5 +1,6 @@
 """Two vLLM, of which one fetches the KV cache that the other has computed."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -7,13 +8,20 @@ import pytest
 
 from tests.engines.speakers import recorded
 from tests.gateway.fetching import TEXT, Recorded, breaker, facts, pair
-from tests.gateway.harness import chat
+from tests.gateway.harness import House, chat
 from tests.http.harness import eventually
-from tidegate.core.model import Decision, Ended, Ending, Prefill, Shipped
+from tidegate.core.model import Decision, Ended, Ending, Overrides, Prefill, Shipped
+from tidegate.http.server import Exchange
 
 KEPT = json.loads(recorded("kept", "vllm")["body"])["kv_transfer_params"]
 # With that, the one that fetches would tell the other's cached tokens for its own.
 TOLD = {name: value for name, value in KEPT.items() if name != "remote_prefill_cached_tokens"}
+
+# How an answer begins.
+SAID = (
+    b'data: {"id":"a","object":"chat.completion.chunk","created":1,"model":"smollm2","choices":[{"index":0,'
+    b'"delta":{"role":"assistant","content":"Once upon"},"finish_reason":null}]}\n\n'
+)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
@@ -87,6 +95,43 @@ async def test_where_the_one_is_gone_the_other_computes_the_prompt(tmp_path: Pat
         assert (answer.status, answer.endpoint) == (200, "laptop")
         assert "kv_transfer_params" not in laptop.asked[0]
         assert breaker(home).strikes == 0.0, "that is not the handover's fault"
+
+
+class Breaking(Recorded):
+    """One at which operators have a hand: who was to fetch is drained until the answer that this one gives instead has
+    broken off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home: House
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.method == "POST" and self.asked:
+            self.asked.append(json.loads(exchange.body))
+            exchange.start(200, ((b"content-type", b"text/event-stream"),))
+            exchange.write(SAID)
+            asyncio.get_running_loop().call_later(0.05, self._break_off, exchange)
+            return
+        if exchange.method == "POST":
+            self.home.gateway.dispatch.override(Overrides(drained=("laptop",)))
+        super().__call__(exchange)
+
+    def _break_off(self, exchange: Exchange) -> None:
+        self.home.gateway.dispatch.override(Overrides())
+        exchange.abort()
+
+
+async def test_who_is_asked_for_the_rest_of_an_answer_fetches_nothing_that_is_of_its_prompt_alone(
+    tmp_path: Path,
+) -> None:
+    rack, laptop = Breaking(), Recorded()
+    async with pair(tmp_path, rack, laptop, policy={"resume": True}) as home:
+        rack.home = home
+        await home.ask(chat(TEXT, stream=True))
+        assert [body.get("kv_transfer_params", {}).get("do_remote_decode") for body in rack.asked] == [True, None]
+        (rest,) = laptop.asked
+        assert rest["messages"][-1]["role"] == "assistant"
+        assert "kv_transfer_params" not in rest
 
 
 @pytest.mark.parametrize("silent", ["rack", "laptop"])

@@ -46,6 +46,13 @@ def test_who_finds_all_taken_waits_where_no_kv_cache_is_about_to_be_saved() -> N
     assert slots.awaited() is None, "none is kept any more: the engine may choose"
 
 
+def test_those_who_find_all_taken_do_not_all_wait_for_one_slot() -> None:
+    slots = Slots(3)
+    assert slots.take((1,), keep=True) is not None
+    others = [taken(slots, (2,)).number, taken(slots, (3,)).number]
+    assert [slots.awaited() for _ in range(4)] == others * 2
+
+
 def test_where_every_slot_is_kept_the_engine_chooses() -> None:
     slots = Slots(1)
     assert slots.take((), keep=True) is not None

@@ -14,10 +14,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from tests.gateway.harness import chat, house, local, remote
 from tests.http.harness import eventually
+from tests.telemetry.test_log import EVENT
+from tests.telemetry.test_trace import CAME
 from tidegate.clock import Clock
 from tidegate.engines.fake import Fault, Script
 from tidegate.http.limits import Limits
 from tidegate.http.server import Exchange, Server
+from tidegate.telemetry.otlp import Sender
+from tidegate.telemetry.trace import Tracer
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TOLD = f"00-{TRACE}-{PARENT}-01"
@@ -289,3 +293,25 @@ async def test_a_hundred_requests_at_once_are_each_told_whole(tmp_path: Path) ->
         spans = collector.spans
     assert len({span.trace_id for span in spans}) == 100
     assert len(spans) == len({span.span_id for span in spans}) == 200
+
+
+async def test_the_end_of_the_process_waits_for_a_receiver_that_is_silent_no_longer_than_two_sendings_take() -> None:
+    asked = 0
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0, limit=1 << 24) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/traces"
+        sender = Sender(
+            url, service="", authorization="", queue_spans=8192, every_s=60, timeout_s=0.3, on_problem=lambda _: None
+        )
+        trace = Tracer(1.0, sender.tell, follow=False).begin({}, CAME)
+        for _ in range(8192):
+            sender.tell(trace, EVENT)
+        await asyncio.to_thread(sender.close)
+    assert sender.statistics == {"made": 8192, "sent": 0, "lost": 8192}
+    assert 1 <= asked <= 4, "there are 16 batches"

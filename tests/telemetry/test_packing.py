@@ -2,13 +2,16 @@
 
 import asyncio
 import fcntl
+import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests.http.harness import eventually
 from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tests.telemetry.test_reading import FACTS, HEAD, NAME, left
@@ -16,7 +19,7 @@ from tests.telemetry.test_replay import found, stormed
 from tidegate.telemetry.explain import find
 from tidegate.telemetry.packing import Packer, is_there, pack
 from tidegate.telemetry.reading import JournalError, read, read_if_there
-from tidegate.telemetry.segments import prune, segments
+from tidegate.telemetry.segments import SegmentName, is_written, prune, segments
 
 WHOLE = HEAD + b"".join(FACTS)
 FOUND = [make.fact(n) for n in range(5)]
@@ -109,6 +112,17 @@ def test_a_kill_at_any_instant_leaves_the_segment_whole_and_once(tmp_path: Path)
     assert instants > 7, "it was killed before each of its steps"
 
 
+def test_a_segment_that_is_being_packed_is_written_by_nobody(tmp_path: Path) -> None:
+    file, seen = left(tmp_path, WHOLE), list[bool]()
+
+    def look() -> bool:
+        seen.append(is_written(file))
+        return True
+
+    assert pack(file, look)
+    assert seen == [False]
+
+
 def test_who_is_told_to_stop_leaves_everything_as_it_was(tmp_path: Path) -> None:
     file = left(tmp_path, WHOLE)
     assert not pack(file, lambda: False)
@@ -143,6 +157,72 @@ def test_what_a_killed_process_left_half_done_of_a_segment_that_is_gone_is_remov
     packer.soon()
     packer.close()
     assert not orphan.exists()
+
+
+def test_what_a_kill_left_in_both_forms_is_there_in_one_after_the_next_start(tmp_path: Path) -> None:
+    file = left(tmp_path, WHOLE)
+    pack(file)
+    left(tmp_path, WHOLE)
+
+    async def run() -> None:
+        journal = make.journal(tmp_path, packs=True)
+        await eventually(lambda: not file.exists())
+        await journal.close()
+
+    asyncio.run(run())
+    assert make.facts(tmp_path / (NAME + ".zst")) == FOUND
+
+
+def test_a_segment_that_is_looked_at_while_it_is_made_belongs_to_its_writer_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, looked = os.open, threading.Event()
+
+    def looking(path: Path, flags: int, mode: int = 0o777) -> int:
+        """Whoever asks whether it is written has a lock on it in that moment, and lets go in the next."""
+        fd = opened(path, flags, mode)
+        other = opened(path, os.O_RDONLY)
+        fcntl.flock(other, fcntl.LOCK_SH)
+
+        def let_go() -> None:
+            os.close(other)
+            looked.set()
+
+        threading.Timer(0.02, let_go).start()
+        return fd
+
+    monkeypatch.setattr(os, "open", looking)
+    name, fd = SegmentName.first(1.0).create(tmp_path)
+    monkeypatch.undo()
+    assert looked.wait(60.0)
+    os.write(fd, WHOLE)
+    assert is_written(tmp_path / str(name))
+    assert not pack(tmp_path / str(name))
+    os.close(fd)
+
+
+def test_a_segment_that_is_removed_while_it_is_made_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, wanted = os.open, SegmentName.first(1.0)
+
+    def removing(path: Path, flags: int, mode: int = 0o777) -> int:
+        fd = opened(path, flags, mode)
+        if path.name == str(wanted):
+            path.unlink()
+        return fd
+
+    monkeypatch.setattr(os, "open", removing)
+    name, fd = wanted.create(tmp_path)
+    assert name == wanted.next()
+    assert [path.name for path in tmp_path.iterdir()] == [str(name)]
+    os.close(fd)
+
+
+def test_a_segment_that_is_being_made_is_not_packed(tmp_path: Path) -> None:
+    file = left(tmp_path, b"")
+    assert not pack(file)
+    assert file.exists()
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])

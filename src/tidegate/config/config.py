@@ -13,9 +13,8 @@ from tidegate.config.trace import TraceTable
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The file's tables, and the secrets: by endpoint, the admin's, that of tickets, and that of
-    traces. Relative paths start at the
-    file's folder.
+    """The file's tables, and the secrets: by endpoint, the admin's, that of tickets, and that of traces. Relative paths
+    start at the file's folder.
 
     `candidate` is the same with the policy that is tried by turns with this one; None where none is.
     """

@@ -73,7 +73,7 @@ class TraceTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         float,
         Meta(
             ge=0.1,
-            le=60,  # what has not been taken by then delays the end of the process by as long
+            le=60,  # what nobody takes delays the end of the process by twice as long
             description="How long one sending may take, with its repetitions, in seconds. As OpenTelemetry has it.",
         ),
     ] = 10.0

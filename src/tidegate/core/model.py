@@ -534,7 +534,8 @@ class DecisionOverran(Record, frozen=True, kw_only=True, tag="decision_overran")
 class ModelFailed(Record, frozen=True, kw_only=True, tag="model_failed"):
     """A bug of ours: the model could not decide, or take in the fact before this one. Found by the shell.
 
-    `during` is `decide`, `due`, `forbids` or the fact's tag; `error` is the type of the error, and where it was.
+    `during` is `decide`, `due`, `forbids`, `compare` or the fact's tag; `error` is the type of the error, and where it
+    was.
     """
 
     during: str

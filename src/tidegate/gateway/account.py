@@ -391,7 +391,7 @@ class Account:
 
     def _alone_usd(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float, *, local: bool) -> float:
         """What it did cost where nobody of that tier may ever serve it, and what its last attempt did where it went."""
-        found = self._dispatch.router.alone_usd(self._request, prompt_tokens, output_tokens, local=local, now_s=now_s)
+        found = self._dispatch.alone_usd(self._request, prompt_tokens, output_tokens, local=local, now_s=now_s)
         if found is None:
             return self.spent_usd
         return self._answer_usd if found[0] == served else found[1]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from errno import ENOSPC
 from pathlib import Path
 
 import msgspec
@@ -39,8 +40,12 @@ class Changes:
     def _append(self, file: Path, line: bytes) -> None:
         fd = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, line)
+            taken = os.write(fd, line)
             size = os.fstat(fd).st_size
+            if taken < len(line):
+                # With half of one before it, the next could not be read either.
+                os.ftruncate(fd, size - taken)
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
         finally:
             os.close(fd)
         if size > FILE_BYTES_MAX:

@@ -200,6 +200,16 @@ class Dispatch:
             self._fall_back("forbids", error, now_s)
             return Why.MODEL_FAILED
 
+    def alone_usd(
+        self, request: Request, prompt_tokens: int, output_tokens: int, *, local: bool, now_s: float
+    ) -> tuple[str, float] | None:
+        """See `Router.alone_usd`; None, too, where the model cannot say: no answer is lost for a figure about it."""
+        try:
+            return self.router.alone_usd(request, prompt_tokens, output_tokens, local=local, now_s=now_s)
+        except Exception as error:
+            self._fall_back("compare", error, now_s)
+            return None
+
     def _fall_back(self, during: str, error: Exception, now_s: float) -> None:
         """Let the static rule take over, and say so: in the journal, a metric, and one line of the log for as long."""
         where = _where(error)

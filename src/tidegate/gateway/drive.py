@@ -326,8 +326,7 @@ class Drive:
         except ValueError:
             fact = replace(fact, ok=False, cause="unreadable")
         else:
-            if told is not None:
-                self._told[attempt.target] = told
+            self._told = {} if told is None else {attempt.target: told}
         self._ended(attempt, Ending.OK, now_s)
         self.shipped(fact, 0.0)
 
@@ -352,16 +351,18 @@ class Drive:
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
         fetches = upstream.dialect.fetches
+        come = has_come(self.request.shipped, action.endpoint)
         slots = None if fetches else dispatch.slots_of(action.endpoint)
         slot: Slot | None = None
         number: int | None = None
         if slots is not None:
-            slot = slots.take(self.request.prefix, keep=bool(target) or has_come(self.request.shipped, action.endpoint))
+            slot = slots.take(self.request.prefix, keep=bool(target) or come)
             number = slots.awaited() if slot is None else slot.number
         if target and slot is None and not fetches:
             self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
             return
-        told = self._told.pop(action.endpoint, None)
+        # Once the rest of an answer is asked for, the prompt is another.
+        told = self._told.pop(action.endpoint, None) if come else None
         if fetches:
             call = alone.kept(call) if target else alone.fetching(call, told)
         elif number is not None:

@@ -48,11 +48,16 @@ class Slots:
 
     def awaited(self) -> int | None:
         """Where all are taken and some are kept, the one of the others in which somebody more waits: left to itself,
-        the engine would put them where a KV cache is about to be saved or used. None where it may."""
+        the engine would put them where a KV cache is about to be saved or used. None where it may.
+
+        It counts as used from now on, so that the next one waits elsewhere."""
         others = [slot for slot in self._slots if not slot.kept]
         if not others or len(others) == self.count:
             return None
-        return min(others, key=lambda slot: slot.used).number
+        found = min(others, key=lambda slot: slot.used)
+        self._used += 1
+        found.used = self._used
+        return found.number
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:

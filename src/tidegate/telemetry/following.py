@@ -8,7 +8,7 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.core.model import Line
-from tidegate.telemetry.packing import open_segment
+from tidegate.telemetry.packing import DAMAGED, open_segment
 from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError
 from tidegate.telemetry.requests import run_of
 from tidegate.telemetry.segments import PACKED, is_written, segments
@@ -54,8 +54,11 @@ class Following:
                     self._done.add(name)
                     continue
             file, run = self._open[name], run_of(path)
-            for line in self._new(path, file):
-                yield run, line
+            try:
+                for line in self._new(path, file):
+                    yield run, line
+            except DAMAGED as error:
+                raise JournalError(f"{path}: the segment is damaged: {error}") from None
             if over:
                 self._open.pop(name).close()
                 self._done.add(name)

@@ -85,7 +85,7 @@ TABLE: tuple[Spec, ...] = (
         type="counter",
         labels=("cause",),
         help="Times that the static rule took over by itself: a decision `overran`, or the model failed at a decision "
-        "(`decide`, `due`, `forbids`) or at a fact, by its tag. All but the first are bugs of ours.",
+        "(`decide`, `due`, `forbids`, `compare`) or at a fact, by its tag. All but the first are bugs of ours.",
     ),
     Spec(name="ruled", type="counter", labels=("rule",), help="Requests that a rule of the operators' held of."),
     Spec(

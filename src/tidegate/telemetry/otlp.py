@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from threading import Timer
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -50,6 +51,7 @@ class Sender:
             schedule_delay_millis=every_s * 1000.0,
             max_export_batch_size=BATCH_SPANS,
         )
+        self._timeout_s = timeout_s
         self._resource = Resource({"service.name": service, "service.version": __version__}, _SCHEMA)
         self._made = 0
 
@@ -86,8 +88,13 @@ class Sender:
             self._put(self._attempt(one, trace_id, own))
 
     def close(self) -> None:
-        """Send what is left; returns when it is taken, or after as long as one sending may take."""
+        """Send what is left; returns when it is taken, or after as long as two sendings may take: by then the one that
+        was under way has ended, and whoever takes nothing is asked for nothing more."""
+        # The SDK itself would go on for 30 s, batch after batch.
+        enough = Timer(self._timeout_s, self._exporter.shutdown)
+        enough.start()
         self._queue.shutdown()  # type: ignore[no-untyped-call]  # it has no types of its own
+        enough.cancel()
 
     def _attempt(self, one: Attempted, trace_id: int, parent: SpanContext) -> ReadableSpan:
         return ReadableSpan(

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-from tidegate.telemetry.segments import PACKED, segments
+from tidegate.telemetry.segments import PACKED, PART, unpacked
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -32,7 +32,6 @@ LEVEL = 3
 PIECE_BYTES = 4 << 20
 PAUSE_S = 0.05
 READ_BYTES = 1 << 16
-_PART = ".part"
 _OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: LEVEL,
     zstd.CompressionParameter.checksum_flag: 1,
@@ -63,12 +62,13 @@ def pack(path: Path, goes_on: Callable[[], bool] = lambda: True) -> bool:
 
     It may not while somebody writes it, or packs or removes it. `goes_on` is asked after each piece.
     """
-    packed, part = _packed(path), path.with_name(path.name + PACKED + _PART)
+    packed, part = _packed(path), path.with_name(path.name + PACKED + PART)
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(file.fileno())
-            if not status.st_nlink:
+            if not status.st_nlink or not status.st_size:
+                # Somebody has removed it; or it is being made, and its writer has the lock in a moment.
                 return False
             if not packed.exists():
                 try:
@@ -79,7 +79,7 @@ def pack(path: Path, goes_on: Callable[[], bool] = lambda: True) -> bool:
                     part.rename(packed)
                 finally:
                     part.unlink(missing_ok=True)
-                _sync_folder(path.parent)
+            _sync_folder(path.parent)
             path.unlink()
     except OSError:
         # The disk is full, or somebody has it: what is not packed is still a segment.
@@ -110,12 +110,12 @@ class Packer:
     def _pack_all(self) -> None:
         self._pending = False
         with suppress(OSError):
-            for part in self._folder.glob(f"*{PACKED}{_PART}"):
+            for part in self._folder.glob(f"*{PACKED}{PART}"):
                 # Left by a process that was killed; while the segment is there, whoever packs it writes that anew.
                 if not part.with_suffix("").with_suffix("").exists():
                     part.unlink(missing_ok=True)
-            for path in segments(self._folder):
-                if path.suffix != PACKED and not self._closed.is_set():
+            for path in unpacked(self._folder):
+                if not self._closed.is_set():
                     pack(path, self._goes_on)
 
     def _goes_on(self) -> bool:

@@ -13,6 +13,7 @@ from tidegate.core.model import Record
 
 _NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl(\.zst)?$")
 PACKED = ".zst"  # behind the name of a segment that is packed
+PART = ".part"  # and behind that, while it is not whole
 CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
 
 
@@ -64,10 +65,13 @@ class SegmentName(msgspec.Struct, frozen=True, order=True):
             with suppress(FileExistsError):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
                 fd = os.open(folder / str(name), flags, 0o600)
-                # Held until the process ends, however it does: whoever removes old segments skips it.
+                # Held until the process ends, however it does: whoever packs or removes segments skips it. Who asks
+                # just now whether it is written has a lock on it for a moment; without ours it would be packed.
                 with suppress(OSError):  # some network file systems have no locks; the names are unique there too
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return name, fd
+                    fcntl.flock(fd, fcntl.LOCK_EX)
+                if os.fstat(fd).st_nlink:
+                    return name, fd
+                os.close(fd)  # somebody removed it in that moment
             name = name.next()
         raise FileExistsError(f"{folder / str(self)} and the next {CREATE_TRIES} exist")
 
@@ -87,13 +91,19 @@ def segments(folder: Path) -> list[Path]:
     return list(dict(found).values())
 
 
+def unpacked(folder: Path) -> list[Path]:
+    """The segments that are not packed, in order, also those that a kill has left in both forms."""
+    return [path for _, path in _files(folder) if path.suffix != PACKED]
+
+
 def is_written(path: Path) -> bool:
     """Whether somebody writes this segment, as far as the file system knows of locks."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        # Whoever packs it has a lock on it, too.
+        return not any(path.with_name(path.name + end).exists() for end in (PACKED + PART, PACKED))
     except OSError:  # it is gone, or there are no locks
         return False
     return False
