@@ -183,6 +183,6 @@ def test_the_policy_of_a_configuration_is_what_stands_in_its_tables() -> None:
     )
     whole = tomllib.loads(text)
     assert tomllib.loads(policy_of(text)) == {name: table for name, table in whole.items() if name in POLICY}
-    for wrong in ("policy.seed = 1\n", "[policy\n", "[policy]\nx = '''\n[site.a]\n'''\n"):
+    for wrong in ("policy.seed = 1\n", "a." * 50_000 + "a = 1\n", "[policy\n", "[policy]\nx = '''\n[site.a]\n'''\n"):
         with pytest.raises(BadRequest):
             policy_of(wrong)

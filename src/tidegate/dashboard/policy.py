@@ -6,7 +6,6 @@ What was in force before is kept beside the file, so that there is always one wa
 import asyncio
 import os
 import re
-import tomllib
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.config.diff import Change, diff
-from tidegate.config.load import FILE_BYTES_MAX, load, parse, read
+from tidegate.config.load import FILE_BYTES_MAX, document, load, parse, read
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
 from tidegate.dashboard.parent import Parent
@@ -183,11 +182,13 @@ def policy_of(text: str) -> str:
             kept.append(line)
     found = "".join(kept)
     try:
-        whole = tomllib.loads(text)
-        if tomllib.loads(found) == {name: table for name, table in whole.items() if name in POLICY}:
+        whole = document(text, "")
+        if document(found, "") == {name: table for name, table in whole.items() if name in POLICY}:
             return found
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"This is no TOML: {error}") from None
+    except ConfigError as error:
+        raise BadRequest(f"This is no TOML: {error.problems[0].message}") from None
+    except RecursionError:
+        raise BadRequest("This is no TOML: it is nested too deeply") from None
     raise BadRequest("To be previewed, [policy], [class.NAME] and [[rule]] have to be written as tables.")
 
 
