@@ -114,6 +114,8 @@ async def test_a_dashboard_answers_its_gateway_alone(tmp_path: Path) -> None:
         for headers in ((), ((TOKEN.decode(), "0" * 64),)):
             answer = await home.send(wire("GET", "/api/dashboard/summary", b"", headers), port=board.port)
             assert answer.status == 403
+        large = wire("POST", "/api/dashboard/policy/check", bytes(100_000))
+        assert (await home.send(large, port=board.port)).status == 413  # nothing of it is kept
         # A token that somebody sends to the gateway is not passed on.
         answer = await asked(home, "GET", "/api/dashboard/summary", None, (TOKEN.decode(), "0" * 64))
         assert answer.status == 200
@@ -181,6 +183,10 @@ async def test_without_a_secret_no_page_of_others_sees_the_dashboard(tmp_path: P
                 b"GET %b HTTP/1.1\r\nhost: evil.example\r\n\r\n" % path.encode(), port=home.admin_port
             )
             assert answer.status == 403
+        embedded = ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")
+        assert (await asked(home, "GET", "/api/dashboard/live", None, *embedded)).status == 403
+        followed = ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")
+        assert (await asked(home, "GET", "/", None, *followed)).status == 200
 
 
 async def test_another_secret_ends_every_session(tmp_path: Path) -> None:

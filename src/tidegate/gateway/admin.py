@@ -116,8 +116,7 @@ class Admin:
         """Who asks, in words for people; None who has shown nothing. Raises BadRequest for pages of others."""
         headers, reads = exchange.headers, exchange.method in ("GET", "HEAD")
         if self._digest is None:
-            if path.startswith("/api/") or _is_page(path):
-                refuse_strangers(headers)
+            refuse_strangers(headers)
             return f"anybody at {exchange.peer}"
         if self._opens(bearer(headers)):
             return f"admin_key from {exchange.peer}"

@@ -7,6 +7,8 @@ from tidegate.config.address import is_loopback
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
 
+_OTHERS = (b"cross-site", b"same-site")  # the latter: another port, or a name beside ours
+
 
 def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
@@ -37,7 +39,12 @@ def refuse_forged(headers: Mapping[bytes, bytes]) -> None:
 def is_own(headers: Mapping[bytes, bytes]) -> bool:
     """Whether no page of another address asks: there is no origin, or it is the address that is asked."""
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    return origin is None or origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
+    # What a page has shown as an image or run as a script has no origin, but browsers say whose page it was. Whoever
+    # follows a link has asked himself.
+    embedded = headers.get(b"sec-fetch-site") in _OTHERS and headers.get(b"sec-fetch-mode") != b"navigate"
+    if origin is None:
+        return not embedded
+    return origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
 
 
 def _host(url: bytes) -> str:
