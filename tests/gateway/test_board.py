@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.dashboard.harness import events
-from tests.gateway.harness import Answer, House, house, wire
+from tests.gateway.harness import KEY, Answer, House, house, wire
 from tests.http.harness import client, eventually
 from tidegate.gateway import sessions
 from tidegate.wire.board import DASHBOARD, TOKEN
@@ -214,6 +214,19 @@ async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path:
     assert lines[0]["who"].startswith("session ")
     assert lines[1]["who"].startswith("admin_key from ")
     assert SECRET not in json.dumps(lines)
+
+
+async def test_who_has_shown_the_secret_changes_all_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VENDOR_KEY", KEY)  # of the dashboard's process, as of its gateway's
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        await up(home, cookie)
+        seen = (await asked(home, "GET", "/api/dashboard/policy", None, cookie)).json
+        wanted = {"text": seen["text"].replace("[budget]", "[budget]\nusd_per_day = 5"), "revision": seen["revision"]}
+        sent = cookie, OURS, ("content-type", "application/json")
+        assert (await asked(home, "POST", "/api/dashboard/policy/apply", wanted, *sent)).json["applied"]
 
 
 async def test_the_head_of_an_answer_is_told_without_it(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from tidegate.http.limits import Limits
 from tidegate.http.origin import refuse_forged, refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import TOKEN, WHO
+from tidegate.wire.board import SHOWN, TOKEN, WHO
 from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
 
 _T = TypeVar("_T")
@@ -174,6 +174,7 @@ class Dashboard:
         if not exchange.headers.get(b"content-type", b"").startswith(b"application/json"):
             raise BadRequest("It takes JSON: content-type: application/json.", status=415)
         who = exchange.headers.get(WHO, b"").decode("ascii", "replace") or f"anybody at {exchange.peer}"
+        shown = SHOWN in exchange.headers
         match name:
             case "policy/check":
                 text = _read(exchange.body, Edited).text
@@ -183,10 +184,10 @@ class Dashboard:
                 self._begin(exchange, self._previewer, ("preview", "--json", "--journal", self._played), text)
             case "policy/apply":
                 edited = _read(exchange.body, Edited)
-                self._run(exchange, self._applied(self._policies.apply(edited.text, edited.revision, who)))
+                self._run(exchange, self._applied(self._policies.apply(edited.text, edited.revision, who, shown=shown)))
             case "policy/rollback":
                 seen = _read(exchange.body, Seen).revision
-                self._run(exchange, self._applied(self._policies.roll_back(seen, who)))
+                self._run(exchange, self._applied(self._policies.roll_back(seen, who, shown=shown)))
             case "audit":
                 _read(exchange.body, Nothing)
                 self._begin(exchange, self._auditor, ("audit", "--json", "--journal", self._played), None)

@@ -106,7 +106,7 @@ class Admin:
             elif (who := self._who(exchange, path)) is None:
                 self._turn_away(exchange, path)
             elif self._board is not None and _is_page(path):
-                self._board.relay(exchange, who)
+                self._board.relay(exchange, who, shown=self._digest is not None)
             elif not self._control.answers(exchange, who):
                 self._answer(exchange, path)
         except BadRequest as error:

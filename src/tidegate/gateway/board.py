@@ -21,7 +21,7 @@ from tidegate.gateway.reply import JSON
 from tidegate.http.client import Call, Origin, Pool, TransportError
 from tidegate.http.server import Exchange
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
+from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, SHOWN, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
 from tidegate.wire.errors import UNREADABLE, error_body
 
 # How long after its end it is started again: at first at once, and no oftener than this where it keeps ending.
@@ -73,8 +73,8 @@ class Board:
             await asyncio.sleep(retry_s)
             retry_s = min(2.0 * retry_s, RETRY_S_MAX)
 
-    def relay(self, exchange: Exchange, who: str) -> None:
-        """Answer with what it answers, as it comes; `who` asks."""
+    def relay(self, exchange: Exchange, who: str, *, shown: bool) -> None:
+        """Answer with what it answers, as it comes; `who` asks, who has `shown` the admin's secret or had not to."""
         pool = self._pool
         if pool is None:
             text = "The dashboard is being started; ask again in a second."
@@ -84,6 +84,7 @@ class Board:
             return
         target = exchange.path if not exchange.query else f"{exchange.path}?{exchange.query}"
         headers: list[tuple[bytes, bytes]] = [(TOKEN, self._token), (WHO, who.encode("ascii", "replace"))]
+        headers += [(SHOWN, b"1")] if shown else []
         headers += [(name, exchange.headers[name]) for name in _ASKED if name in exchange.headers]
         relayed = _Relayed(exchange)
         relayed.call = pool.send(
