@@ -36,6 +36,18 @@ def refuse_forged(headers: Mapping[bytes, bytes]) -> None:
         raise BadRequest(f"This is for the dashboard's own pages, which send `{DASHBOARD.decode()}: 1`.", status=403)
 
 
+def refuse_pages(headers: Mapping[bytes, bytes]) -> None:
+    """Raise for what a page from elsewhere asks, where no key guards what costs money.
+
+    It could not read the answer, but a browser lets it ask all the same, as long as it says that it sends plain text.
+    """
+    origin = headers.get(b"origin", b"").lower()
+    if origin == b"null" or (origin.startswith((b"http:", b"https:")) and not is_loopback(_host(origin))):
+        raise BadRequest(
+            "Without gateway.keys, this is not for pages in browsers that are not of this machine.", status=403
+        )
+
+
 def is_own(headers: Mapping[bytes, bytes]) -> bool:
     """Whether no page of another address asks: there is no origin, or it is the address that is asked."""
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
