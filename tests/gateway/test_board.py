@@ -197,6 +197,22 @@ async def test_another_secret_ends_every_session(tmp_path: Path) -> None:
         assert (await asked(home, "GET", "/api/state", None, cookie)).status == 401
 
 
+@pytest.mark.parametrize("by", ["logging out", "another secret"])
+async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, by: str) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        await up(home, cookie)
+        async with client(home.admin_port) as (reader, writer):
+            writer.write(wire("GET", "/api/dashboard/live", b"", (cookie,)))
+            await reader.readuntil(b"event: tick")
+            if by == "logging out":
+                assert (await asked(home, "POST", "/logout", None, cookie, OURS)).status == 204
+            else:
+                (tmp_path / "admin.key").write_text(SECRET + " and more")
+                assert not (await home.gateway.reloader.reload("a test")).problems
+            await asyncio.wait_for(reader.read(), 5.0)  # to its end
+
+
 async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path: Path) -> None:
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:
         cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))

@@ -84,6 +84,8 @@ class Admin:
         wanted = None if key is None else digest(key.reveal().encode())
         if wanted != self._digest:
             self._sessions.end_all()
+            if self._board is not None:
+                self._board.hang_up()
         self._digest = wanted
 
     def knows(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -138,7 +140,10 @@ class Admin:
         """Or out. Raises BadRequest."""
         refuse_forged(exchange.headers)
         if exchange.path == "/logout":
+            name = self._sessions.name(exchange.headers)
             self._sessions.end(exchange.headers)
+            if self._board is not None and name is not None:
+                self._board.hang_up(f"session {name} ")
             exchange.respond(204, (cookie("", secure=self._secure), NO_STORE), b"")
             return
         if self._digest is None or self._board is None:
