@@ -339,6 +339,8 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         (b"a = '\x00'\n", "line 1"),
         (b"a = " + b"[" * 100_000, "nested too deeply"),
         (b"a = " + b"9" * 10_000, "too long"),
+        (b"[policy]\nattempts_max = 0x" + b"F" * 10_000, "too long"),
+        (b"b = 1\n" + b"a." * 50_000 + b"a = 1", "line 2 has more than 200 dots"),
         (b"#" * (FILE_BYTES_MAX + 1), "larger than 1 MiB"),
     ],
 )

@@ -84,6 +84,7 @@ async def test_what_cannot_be_asked_is_said_and_what_is_not_there_is_not(journal
     async with shown(journal) as page:
         for query, status in (
             ("summary?minutes=0", 400),
+            *((f"{name}?" + "x=1&" * 40, 400) for name in ("summary", "surface", "changes", "live")),
             ("summary?minutes=x", 400),
             ("summary?minutes=1&minutes=2", 400),
             ("summary?more=1", 400),

@@ -92,6 +92,23 @@ async def test_what_is_wrong_is_said_and_what_was_in_force_still_is(tmp_path: Pa
         assert home.gateway.router.policy.attempts_max == 3
 
 
+async def test_who_has_shown_no_secret_changes_policies_and_not_where_keys_are_sent(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        seen = await policy(home)
+        for text in (
+            seen["text"].replace("http://127.0.0.1:", "http://localhost:"),
+            seen["text"].replace("[budget]", "[budget]\nusd_per_day = 5"),
+            seen["text"].replace('log = "log"', 'log = "other"'),
+        ):
+            assert text != seen["text"]
+            refused = await asked(home, "POST", "policy/apply", {"text": text, "revision": seen["revision"]})
+            assert (refused.status, refused.error["code"]) == (403, "http_403")
+            assert "admin_key" in refused.error["message"]
+        (tmp_path / "tidegate.toml.before").write_text(text)
+        assert (await asked(home, "POST", "policy/rollback", {"revision": seen["revision"]})).status == 403
+        assert (tmp_path / "tidegate.toml").read_text() == seen["text"]
+
+
 async def test_a_dashboard_that_stands_alone_checks_and_changes_nothing(journal: Path, tmp_path: Path) -> None:
     file = tmp_path / "tidegate.toml"
     file.write_text(
@@ -183,6 +200,6 @@ def test_the_policy_of_a_configuration_is_what_stands_in_its_tables() -> None:
     )
     whole = tomllib.loads(text)
     assert tomllib.loads(policy_of(text)) == {name: table for name, table in whole.items() if name in POLICY}
-    for wrong in ("policy.seed = 1\n", "[policy\n", "[policy]\nx = '''\n[site.a]\n'''\n"):
+    for wrong in ("policy.seed = 1\n", "a." * 50_000 + "a = 1\n", "[policy\n", "[policy]\nx = '''\n[site.a]\n'''\n"):
         with pytest.raises(BadRequest):
             policy_of(wrong)

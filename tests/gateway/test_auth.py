@@ -137,6 +137,28 @@ async def test_without_a_file_everybody_is_served_and_nothing_is_said_of_limits(
         assert home.log()[0]["key"] is None
 
 
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "http://evil.example:8400", "HTTP://localhost.evil", "null"]
+)
+async def test_without_a_file_no_page_from_elsewhere_spends(tmp_path: Path, origin: str) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.ask(origin=origin, content_type="text/plain")  # for which browsers want no leave of ours
+        assert answer.status == 403
+        assert answer.endpoint == ""
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://127.0.0.1", "app://notes"])
+async def test_without_a_file_what_runs_on_this_machine_is_served(tmp_path: Path, origin: str) -> None:
+    async with house(tmp_path) as home:
+        assert (await home.ask(origin=origin)).status == 200
+
+
+async def test_a_page_of_anybody_is_served_with_a_key(tmp_path: Path) -> None:
+    secret = create(tmp_path)
+    async with guarded(tmp_path) as home:
+        assert (await home.ask(origin="https://chat.example", authorization=f"Bearer {secret}")).status == 200
+
+
 async def test_a_key_opens_until_it_expires(tmp_path: Path) -> None:
     clock = SetClock()
     async with one_key(tmp_path, clock, expires_s=1500.0) as (home, key):

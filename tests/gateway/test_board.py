@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.dashboard.harness import events
-from tests.gateway.harness import Answer, House, house, wire
+from tests.gateway.harness import KEY, Answer, House, house, wire
 from tests.http.harness import client, eventually
 from tidegate.gateway import sessions
 from tidegate.wire.board import DASHBOARD, TOKEN
@@ -114,6 +114,8 @@ async def test_a_dashboard_answers_its_gateway_alone(tmp_path: Path) -> None:
         for headers in ((), ((TOKEN.decode(), "0" * 64),)):
             answer = await home.send(wire("GET", "/api/dashboard/summary", b"", headers), port=board.port)
             assert answer.status == 403
+        large = wire("POST", "/api/dashboard/policy/check", bytes(100_000))
+        assert (await home.send(large, port=board.port)).status == 413  # nothing of it is kept
         # A token that somebody sends to the gateway is not passed on.
         answer = await asked(home, "GET", "/api/dashboard/summary", None, (TOKEN.decode(), "0" * 64))
         assert answer.status == 200
@@ -181,6 +183,10 @@ async def test_without_a_secret_no_page_of_others_sees_the_dashboard(tmp_path: P
                 b"GET %b HTTP/1.1\r\nhost: evil.example\r\n\r\n" % path.encode(), port=home.admin_port
             )
             assert answer.status == 403
+        embedded = ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")
+        assert (await asked(home, "GET", "/api/dashboard/live", None, *embedded)).status == 403
+        followed = ("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "navigate")
+        assert (await asked(home, "GET", "/", None, *followed)).status == 200
 
 
 async def test_another_secret_ends_every_session(tmp_path: Path) -> None:
@@ -189,6 +195,22 @@ async def test_another_secret_ends_every_session(tmp_path: Path) -> None:
         (tmp_path / "admin.key").write_text(SECRET + " and more")
         assert not (await home.gateway.reloader.reload("a test")).problems
         assert (await asked(home, "GET", "/api/state", None, cookie)).status == 401
+
+
+@pytest.mark.parametrize("by", ["logging out", "another secret"])
+async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, by: str) -> None:
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        await up(home, cookie)
+        async with client(home.admin_port) as (reader, writer):
+            writer.write(wire("GET", "/api/dashboard/live", b"", (cookie,)))
+            await reader.readuntil(b"event: tick")
+            if by == "logging out":
+                assert (await asked(home, "POST", "/logout", None, cookie, OURS)).status == 204
+            else:
+                (tmp_path / "admin.key").write_text(SECRET + " and more")
+                assert not (await home.gateway.reloader.reload("a test")).problems
+            await asyncio.wait_for(reader.read(), 5.0)  # to its end
 
 
 async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path: Path) -> None:
@@ -208,6 +230,19 @@ async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path:
     assert lines[0]["who"].startswith("session ")
     assert lines[1]["who"].startswith("admin_key from ")
     assert SECRET not in json.dumps(lines)
+
+
+async def test_who_has_shown_the_secret_changes_all_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VENDOR_KEY", KEY)  # of the dashboard's process, as of its gateway's
+    async with house(tmp_path, gateway=guarded(tmp_path)) as home:
+        cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
+        await up(home, cookie)
+        seen = (await asked(home, "GET", "/api/dashboard/policy", None, cookie)).json
+        wanted = {"text": seen["text"].replace("[budget]", "[budget]\nusd_per_day = 5"), "revision": seen["revision"]}
+        sent = cookie, OURS, ("content-type", "application/json")
+        assert (await asked(home, "POST", "/api/dashboard/policy/apply", wanted, *sent)).json["applied"]
 
 
 async def test_the_head_of_an_answer_is_told_without_it(tmp_path: Path) -> None:

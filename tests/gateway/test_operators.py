@@ -199,6 +199,8 @@ async def test_what_cannot_be_set_is_refused_by_name(tmp_path: Path, method: str
         {"origin": "http://127.0.0.1:8401", "host": "localhost:8401"},
         {"host": "evil.example:8401"},  # a name of its own that it made to mean this machine
         {"host": ""},
+        {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},  # as an image or a script
+        {"sec-fetch-site": "same-site"},
     ],
 )
 async def test_a_page_of_others_in_a_browser_changes_nothing_and_reads_nothing(
@@ -207,7 +209,8 @@ async def test_a_page_of_others_in_a_browser_changes_nothing_and_reads_nothing(
     async with house(tmp_path) as home:
         edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
         writes = (("PUT", "/api/static"), ("POST", "/api/config"), ("PUT", "/api/endpoints/laptop/drain"))
-        for method, path in (*writes, ("GET", "/api/config"), ("GET", "/api/state"), ("GET", "/api/decisions/x")):
+        reads = ("/api/config", "/api/state", "/api/decisions/x", "/metrics")
+        for method, path in (*writes, *(("GET", path) for path in reads)):
             assert (await home.change(method, path, **lines)).status == 403
         assert home.gateway.router.overrides == Overrides()
         assert home.gateway.reloader.last is None

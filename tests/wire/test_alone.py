@@ -66,6 +66,21 @@ def test_what_a_client_says_of_it_goes_nowhere() -> None:
     assert sent(alone.fetching(call, Raw(b'{"a":1}')))["kv_transfer_params"] == {"a": 1}
 
 
+@pytest.mark.parametrize("name", ["kv_transfer_params", "ec_transfer_params"])
+def test_what_engines_say_to_each_other_no_client_says_to_one_by_another_name_either(name: str) -> None:
+    call = asked(vllm_xargs={name: "not even an object", "mine": 1}, **{name: {"remote_host": "192.0.2.66"}})
+    for made in (alone.fetching(call, None), alone.fetching(call, Raw(b"{}")), alone.kept(call)):
+        said = sent(made)
+        assert "192.0.2.66" not in str(said)
+        assert said["vllm_xargs"] == {"mine": 1}
+
+
+def test_arguments_of_a_clients_own_go_to_the_engine_as_they_are() -> None:
+    for mine in ({"a": [1, "b"]}, None, 5):
+        call = asked(vllm_xargs=mine)
+        assert sent(alone.fetching(call, None)) == sent(call)
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -18,6 +18,10 @@ from tidegate.config.schema import BudgetTable, GatewayTable, PolicyTable, SiteT
 from tidegate.config.trace import TraceTable
 
 FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
+# A key stands on one line, and has three dots here. What tomllib takes grows with the square of them: 100 KB that are
+# one key take 10 GB of memory. A line of prices, dated and tiered, has some dozens.
+DOTS_MAX = 200
+_WHOLE_BITS_MAX = 4096  # TOML promises 64; Python writes out no number of more than some 14,000
 
 _NAMED = ("class", "site", "model", "endpoint")
 TABLES = ("policy", "budget", "rule", *_NAMED)
@@ -171,8 +175,14 @@ def read(path: str) -> str:
 
 def document(text: str, path: str) -> dict[str, Any]:
     """The tables in the text of that file; ConfigError names the line that is no TOML."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > DOTS_MAX:
+            raise _refuse(
+                path, f"line {number} has more than {DOTS_MAX} dots", "write it as tables, or as several lines"
+            )
     try:
-        return tomllib.loads(text)
+        tables = tomllib.loads(text)
+        _whole(tables)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         raise _refuse(
@@ -180,8 +190,17 @@ def document(text: str, path: str) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise _refuse(path, "it is nested too deeply", "tables are at most three deep here") from None
-    except ValueError:  # the one other that tomllib lets through: whole numbers of thousands of digits
+    except ValueError:
         raise _refuse(path, "it holds a number that is too long", "write numbers of a few digits") from None
+    return tables
+
+
+def _whole(value: object) -> None:
+    """Raise ValueError for a number too long to be one, as tomllib does where it is not hexadecimal."""
+    if isinstance(value, int) and value.bit_length() > _WHOLE_BITS_MAX:
+        raise ValueError
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _whole(inner)
 
 
 def _refuse(path: str, message: str, remedy: str) -> ConfigError:

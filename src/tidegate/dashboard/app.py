@@ -1,7 +1,7 @@
 """The dashboard's process: what it is made of, and which path is answered by what."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hmac import compare_digest
 from pathlib import Path
@@ -26,7 +26,7 @@ from tidegate.http.limits import Limits
 from tidegate.http.origin import refuse_forged, refuse_strangers
 from tidegate.http.server import Exchange, Server
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import TOKEN, WHO
+from tidegate.wire.board import SHOWN, TOKEN, WHO
 from tidegate.wire.errors import UNREADABLE, BadRequest, error_body
 
 _T = TypeVar("_T")
@@ -95,6 +95,7 @@ class Dashboard:
             limits=LIMITS,
             clock=clock,
             error_body=lambda status, text: (b"application/json", _error(status, text)),
+            knows=self._knows,
             on_error=self._crashed,
         )
 
@@ -137,8 +138,11 @@ class Dashboard:
     def _guard(self, exchange: Exchange) -> None:
         if self._token is None:
             refuse_strangers(exchange.headers)
-        elif not compare_digest(exchange.headers.get(TOKEN, b""), self._token):
+        elif not self._knows(exchange.headers):
             raise BadRequest("This is for the gateway alone; ask at its admin address.", status=403)
+
+    def _knows(self, headers: Mapping[bytes, bytes]) -> bool:
+        return self._token is None or compare_digest(headers.get(TOKEN, b""), self._token)
 
     def _get(self, exchange: Exchange, path: str) -> None:
         name = path.removeprefix(API)
@@ -170,6 +174,7 @@ class Dashboard:
         if not exchange.headers.get(b"content-type", b"").startswith(b"application/json"):
             raise BadRequest("It takes JSON: content-type: application/json.", status=415)
         who = exchange.headers.get(WHO, b"").decode("ascii", "replace") or f"anybody at {exchange.peer}"
+        shown = SHOWN in exchange.headers
         match name:
             case "policy/check":
                 text = _read(exchange.body, Edited).text
@@ -179,10 +184,10 @@ class Dashboard:
                 self._begin(exchange, self._previewer, ("preview", "--json", "--journal", self._played), text)
             case "policy/apply":
                 edited = _read(exchange.body, Edited)
-                self._run(exchange, self._applied(self._policies.apply(edited.text, edited.revision, who)))
+                self._run(exchange, self._applied(self._policies.apply(edited.text, edited.revision, who, shown=shown)))
             case "policy/rollback":
                 seen = _read(exchange.body, Seen).revision
-                self._run(exchange, self._applied(self._policies.roll_back(seen, who)))
+                self._run(exchange, self._applied(self._policies.roll_back(seen, who, shown=shown)))
             case "audit":
                 _read(exchange.body, Nothing)
                 self._begin(exchange, self._auditor, ("audit", "--json", "--journal", self._played), None)

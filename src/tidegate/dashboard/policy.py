@@ -6,7 +6,6 @@ What was in force before is kept beside the file, so that there is always one wa
 import asyncio
 import os
 import re
-import tomllib
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -15,14 +14,15 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.config.diff import Change, diff
-from tidegate.config.load import FILE_BYTES_MAX, load, parse, read
+from tidegate.config.load import FILE_BYTES_MAX, document, load, parse, read
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
 from tidegate.dashboard.parent import Parent
 from tidegate.wire.errors import BadRequest
 
 POLICY: Final = ("policy", "class", "rule")
-"""The tables that a preview can try."""
+"""The tables that a preview can try, and that are changed by who has shown no secret. Whoever changes an endpoint's URL
+is sent its key: that may be any user of this machine only where the file's owner has let him."""
 _HEADER = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_-]+)")
 _BEFORE: Final = ".before"
 
@@ -100,19 +100,22 @@ class Policies:
         except ConfigError:  # the file is broken just now: what it would change of that nobody can say
             return Checked(problems=(), changes=())
 
-    async def apply(self, text: str, seen: str, who: str) -> Applied:
-        """Put it in force in place of the revision that was `seen`. Raises BadRequest."""
-        return await self._change(text, seen, who, "policy applied")
+    async def apply(self, text: str, seen: str, who: str, *, shown: bool) -> Applied:
+        """Put it in force in place of the revision that was `seen`. Raises BadRequest.
 
-    async def roll_back(self, seen: str, who: str) -> Applied:
+        Who has not `shown` the admin's secret changes no more than `POLICY`.
+        """
+        return await self._change(text, seen, who, "policy applied", shown=shown)
+
+    async def roll_back(self, seen: str, who: str, *, shown: bool) -> Applied:
         """Put in force again what was before the last change. Raises BadRequest."""
         try:
             text = (await asyncio.to_thread(self._before.read_text))[:FILE_BYTES_MAX]
         except OSError:
             raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
-        return await self._change(text, seen, who, "policy rolled back")
+        return await self._change(text, seen, who, "policy rolled back", shown=shown)
 
-    async def _change(self, text: str, seen: str, who: str, what: str) -> Applied:
+    async def _change(self, text: str, seen: str, who: str, what: str, *, shown: bool) -> Applied:
         parent = self._parent
         if parent is None:
             raise BadRequest("No gateway is beside this dashboard: there is nothing to put in force.", status=409)
@@ -125,6 +128,12 @@ class Policies:
             checked = await asyncio.to_thread(self.check, text)
             if checked.problems:
                 return Applied(applied=False, changes=(), problems=checked.problems, revision=seen)
+            if not shown and await asyncio.to_thread(_goes_beyond, before, text):
+                raise BadRequest(
+                    "Without gateway.admin_key, only [policy], [class] and [[rule]] are changed from here: set one, or "
+                    "edit the file itself.",
+                    status=403,
+                )
             try:
                 await asyncio.to_thread(self._replace, self._before, before)
                 await asyncio.to_thread(self._replace, self._known, text)
@@ -173,6 +182,15 @@ def revision(text: str) -> str:
     return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
+def _goes_beyond(before: str, after: str) -> bool:
+    """Whether more than a policy differs; so it is where nobody can say."""
+    try:
+        one, other = document(before, ""), document(after, "")
+        return any(one.get(name) != other.get(name) for name in {*one, *other} - {*POLICY})
+    except (ConfigError, RecursionError):
+        return True
+
+
 def policy_of(text: str) -> str:
     """The tables of a configuration that a preview can try, as they are written. Raises BadRequest."""
     kept, on = [], False
@@ -183,11 +201,13 @@ def policy_of(text: str) -> str:
             kept.append(line)
     found = "".join(kept)
     try:
-        whole = tomllib.loads(text)
-        if tomllib.loads(found) == {name: table for name, table in whole.items() if name in POLICY}:
+        whole = document(text, "")
+        if document(found, "") == {name: table for name, table in whole.items() if name in POLICY}:
             return found
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"This is no TOML: {error}") from None
+    except ConfigError as error:
+        raise BadRequest(f"This is no TOML: {error.problems[0].message}") from None
+    except RecursionError:
+        raise BadRequest("This is no TOML: it is nested too deeply") from None
     raise BadRequest("To be previewed, [policy], [class.NAME] and [[rule]] have to be written as tables.")
 
 

@@ -27,6 +27,7 @@ from tidegate.dashboard.index import MINUTE_S
 from tidegate.wire.errors import BadRequest
 
 NEWEST_MAX: Final = 20
+FIELDS_MAX: Final = 32  # a search takes a dozen
 
 
 class Summary(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -157,7 +158,11 @@ class Queries:
 def asked(query: str, kind: type[Any]) -> Any:
     """The parameters of a question. Raises BadRequest."""
     found: dict[str, str] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=32):
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=FIELDS_MAX)
+    except ValueError:
+        raise BadRequest(f"more than {FIELDS_MAX} parameters are no question of ours") from None
+    for name, value in pairs:
         if name in found:
             raise BadRequest(f"{name[:40]} is given twice")
         if value:

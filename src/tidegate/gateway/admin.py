@@ -84,6 +84,8 @@ class Admin:
         wanted = None if key is None else digest(key.reveal().encode())
         if wanted != self._digest:
             self._sessions.end_all()
+            if self._board is not None:
+                self._board.hang_up()
         self._digest = wanted
 
     def knows(self, headers: Mapping[bytes, bytes]) -> bool:
@@ -106,7 +108,7 @@ class Admin:
             elif (who := self._who(exchange, path)) is None:
                 self._turn_away(exchange, path)
             elif self._board is not None and _is_page(path):
-                self._board.relay(exchange, who)
+                self._board.relay(exchange, who, shown=self._digest is not None)
             elif not self._control.answers(exchange, who):
                 self._answer(exchange, path)
         except BadRequest as error:
@@ -116,8 +118,7 @@ class Admin:
         """Who asks, in words for people; None who has shown nothing. Raises BadRequest for pages of others."""
         headers, reads = exchange.headers, exchange.method in ("GET", "HEAD")
         if self._digest is None:
-            if path.startswith("/api/") or _is_page(path):
-                refuse_strangers(headers)
+            refuse_strangers(headers)
             return f"anybody at {exchange.peer}"
         if self._opens(bearer(headers)):
             return f"admin_key from {exchange.peer}"
@@ -139,7 +140,10 @@ class Admin:
         """Or out. Raises BadRequest."""
         refuse_forged(exchange.headers)
         if exchange.path == "/logout":
+            name = self._sessions.name(exchange.headers)
             self._sessions.end(exchange.headers)
+            if self._board is not None and name is not None:
+                self._board.hang_up(f"session {name} ")
             exchange.respond(204, (cookie("", secure=self._secure), NO_STORE), b"")
             return
         if self._digest is None or self._board is None:

@@ -9,6 +9,7 @@ from tidegate.core.bucket import Bucket
 from tidegate.core.model import Request
 from tidegate.core.profile import Profile
 from tidegate.gateway.reply import no_model
+from tidegate.http.origin import refuse_pages
 from tidegate.state.keys import KeyFile, KeysError, Known, digest
 from tidegate.telemetry.log import Log
 from tidegate.wire.errors import BadRequest
@@ -147,6 +148,7 @@ class Auth:
     def grant(self, headers: Mapping[bytes, bytes], now_s: float) -> Grant:
         """What the key in these headers, their names in lower case, may do. Raises a 401 where it opens nothing."""
         if self._open is not None:
+            refuse_pages(headers)
             return self._open
         given = bearer(headers)
         if given is None:

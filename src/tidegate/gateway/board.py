@@ -21,7 +21,7 @@ from tidegate.gateway.reply import JSON
 from tidegate.http.client import Call, Origin, Pool, TransportError
 from tidegate.http.server import Exchange
 from tidegate.telemetry.log import Log
-from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
+from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, SHOWN, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
 from tidegate.wire.errors import UNREADABLE, error_body
 
 # How long after its end it is started again: at first at once, and no oftener than this where it keeps ending.
@@ -53,6 +53,7 @@ class Board:
         self._log = log
         self._pool: Pool | None = None
         self._token = b""
+        self._relayed: set[_Relayed] = set()
         self.pid: int | None = None
         self.port: int | None = None
 
@@ -73,8 +74,8 @@ class Board:
             await asyncio.sleep(retry_s)
             retry_s = min(2.0 * retry_s, RETRY_S_MAX)
 
-    def relay(self, exchange: Exchange, who: str) -> None:
-        """Answer with what it answers, as it comes; `who` asks."""
+    def relay(self, exchange: Exchange, who: str, *, shown: bool) -> None:
+        """Answer with what it answers, as it comes; `who` asks, who has `shown` the admin's secret or had not to."""
         pool = self._pool
         if pool is None:
             text = "The dashboard is being started; ask again in a second."
@@ -84,8 +85,9 @@ class Board:
             return
         target = exchange.path if not exchange.query else f"{exchange.path}?{exchange.query}"
         headers: list[tuple[bytes, bytes]] = [(TOKEN, self._token), (WHO, who.encode("ascii", "replace"))]
+        headers += [(SHOWN, b"1")] if shown else []
         headers += [(name, exchange.headers[name]) for name in _ASKED if name in exchange.headers]
-        relayed = _Relayed(exchange)
+        relayed = _Relayed(exchange, who, self._relayed)
         relayed.call = pool.send(
             exchange.method.encode(),
             target.encode(),
@@ -95,8 +97,14 @@ class Board:
             first_byte_timeout_s=ANSWER_S,
             idle_timeout_s=SILENCE_S,
         )
-        exchange.on_left = relayed.call.cancel
+        self._relayed.add(relayed)
+        exchange.on_left = relayed.left
         exchange.on_pause, exchange.on_resume = relayed.call.pause, relayed.call.resume
+
+    def hang_up(self, who: str = "") -> None:
+        """Tell no more to those whose name begins like this: what they have shown opens nothing any more."""
+        for relayed in [one for one in self._relayed if one.who.startswith(who)]:
+            relayed.hang_up()
 
     async def _once(self) -> str:
         """Start it, and do what it wants until it ends; why it did."""
@@ -140,8 +148,11 @@ class Board:
 class _Relayed:
     """Hands an answer over, piece by piece."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, who: str, others: "set[_Relayed]") -> None:
+        """`who` asks. It is taken out of the `others` when it ends."""
         self._exchange = exchange
+        self._others = others
+        self.who = who
         self.call: Call
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
@@ -154,15 +165,28 @@ class _Relayed:
 
     def on_end(self) -> None:
         """It is whole."""
+        self._others.discard(self)
         self._exchange.end()
 
     def on_error(self, _: TransportError) -> None:
         """It will never be."""
+        self._others.discard(self)
         if self._exchange.started:
             self._exchange.abort()
         else:
             body = error_body("The dashboard does not answer; try again.", "server_error", None, "http_502")
             self._exchange.respond(502, (JSON, _RETRY), body)
+
+    def left(self) -> None:
+        """Nobody wants it any more."""
+        self._others.discard(self)
+        self.call.cancel()
+
+    def hang_up(self) -> None:
+        """What has not begun is soon over, and may be told of the very change that ends it."""
+        if self._exchange.started:
+            self.left()
+            self._exchange.abort()
 
 
 async def _end(child: Process) -> None:

@@ -7,6 +7,8 @@ from tidegate.config.address import is_loopback
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
 
+_OTHERS = (b"cross-site", b"same-site")  # the latter: another port, or a name beside ours
+
 
 def refuse_strangers(headers: Mapping[bytes, bytes]) -> None:
     """Raise for a request that a page in a browser may have made: no secret guards loopback from it.
@@ -34,10 +36,27 @@ def refuse_forged(headers: Mapping[bytes, bytes]) -> None:
         raise BadRequest(f"This is for the dashboard's own pages, which send `{DASHBOARD.decode()}: 1`.", status=403)
 
 
+def refuse_pages(headers: Mapping[bytes, bytes]) -> None:
+    """Raise for what a page from elsewhere asks, where no key guards what costs money.
+
+    It could not read the answer, but a browser lets it ask all the same, as long as it says that it sends plain text.
+    """
+    origin = headers.get(b"origin", b"").lower()
+    if origin == b"null" or (origin.startswith((b"http:", b"https:")) and not is_loopback(_host(origin))):
+        raise BadRequest(
+            "Without gateway.keys, this is not for pages in browsers that are not of this machine.", status=403
+        )
+
+
 def is_own(headers: Mapping[bytes, bytes]) -> bool:
     """Whether no page of another address asks: there is no origin, or it is the address that is asked."""
     origin, host = headers.get(b"origin"), headers.get(b"host", b"")
-    return origin is None or origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
+    # What a page has shown as an image or run as a script has no origin, but browsers say whose page it was. Whoever
+    # follows a link has asked himself.
+    embedded = headers.get(b"sec-fetch-site") in _OTHERS and headers.get(b"sec-fetch-mode") != b"navigate"
+    if origin is None:
+        return not embedded
+    return origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
 
 
 def _host(url: bytes) -> str:

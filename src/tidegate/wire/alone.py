@@ -17,6 +17,11 @@ _ONE = Raw(b"1")
 _TRUE = Raw(b"true")
 
 _FETCHING = "kv_transfer_params"
+# What a vLLM takes for the word of another: KV caches, and what was made of images.
+_OF_ENGINES = frozenset((_FETCHING, "ec_transfer_params"))
+# By this clients give it arguments of any name. Among them these would be neither checked nor expected to be text, over
+# which its connectors fall.
+_ANY = "vllm_xargs"
 # As vLLM's own proxies ask: nothing is to be fetched, and what is computed is kept until somebody has.
 _KEEP = Raw(
     b'{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,'
@@ -45,10 +50,10 @@ def kept(call: Call) -> Call:
 def fetching(call: Call, told: Raw | None) -> Call:
     """The same of a vLLM that is `told` whence it gets the KV cache. Nobody else tells it: by these parameters a client
     could have it fetch what is another's, from wherever it likes."""
-    if told is None and _FETCHING not in call.fields:
-        return call
-    fields = {name: value for name, value in call.fields.items() if name != _FETCHING}
-    return msgspec.structs.replace(call, fields=fields if told is None else fields | {_FETCHING: told})
+    fields = _own(call.fields)
+    if told is not None:
+        fields = fields | {_FETCHING: told}
+    return call if fields is call.fields else msgspec.structs.replace(call, fields=fields)
 
 
 def told(answer: bytes) -> Raw | None:
@@ -72,10 +77,25 @@ class _Answer(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_any = msgspec.json.Decoder(dict[str, Raw] | None).decode
+
+
+def _own(fields: dict[str, Raw]) -> dict[str, Raw]:
+    """Without what only engines say to each other; the same where there is none of it."""
+    if _OF_ENGINES.isdisjoint(fields) and _ANY not in fields:
+        return fields
+    own = {name: value for name, value in fields.items() if name not in _OF_ENGINES}
+    try:
+        more = _decode_any(own.get(_ANY, b"null"))
+    except UNREADABLE:
+        return own  # the engine says what is wrong with it
+    if more is not None and not _OF_ENGINES.isdisjoint(more):
+        own[_ANY] = Raw(msgspec.json.encode({name: value for name, value in more.items() if name not in _OF_ENGINES}))
+    return own
 
 
 def _one_token(call: Call, fields: dict[str, Raw], *, stream: bool) -> Call:
-    kept = {name: value for name, value in call.fields.items() if name not in _BOUNDS}
+    kept = {name: value for name, value in _own(call.fields).items() if name not in _BOUNDS}
     kept |= {"max_tokens": _ONE} | fields
     # What a client of another dialect has sent goes there as OpenAI's: it is the hub that is told of a slot.
     return msgspec.structs.replace(call, fields=kept, stream=stream, output_tokens_max=1, native=None)

@@ -11,6 +11,8 @@ TOKEN: Final = b"x-tidegate-token"
 """The secret by which the gateway is known."""
 WHO: Final = b"x-tidegate-who"
 """Who asks, in words for people."""
+SHOWN: Final = b"x-tidegate-shown"
+"""That who asks has shown the admin's secret."""
 DASHBOARD: Final = b"x-tidegate-dashboard"
 """What no page of others can send without being asked for leave: each request that changes something has it."""
 LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # a reload may change, or find fault with, all of a thousand endpoints
