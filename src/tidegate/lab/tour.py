@@ -92,7 +92,7 @@ def handing_over() -> Scene:
         title="a promise that home would miss",
         # What is asked for last makes for an answer of some length.
         prompt=f"{document(9, 850)}\n\nWrite a short story that uses some of these words.",
-        max_tokens=64,
+        max_tokens=256,
         share_of_home=0.9,
         headers=((b"x-tidegate-slo-tpot-ms", b"5000"),),
     )
