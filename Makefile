@@ -31,7 +31,7 @@ setup: $(VENV)/.dev ## make the environment, with all that developing needs
 run: $(VENV)/.run ## two real engines, the gateway and a tour of decisions; ONCE=1 exits after the tour, VERIFY=1 runs both choices
 	@exec $(BIN)/tidegate demo $(if $(ONCE),--once) $(if $(VERIFY),--verify)
 
-test: lint types imports ## lint, types, import contract and the tests: under five minutes on two cores
+test: lint types imports ## lint, types, import contract and the tests: eight minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
@@ -153,7 +153,7 @@ bench-pacing: $(VENV)/.dev ## what pacing a budget is worth, against the cap alo
 bench-handover: $(VENV)/.dev ## two real llama.cpp that hand prompts over: what is computed again, and how well it is predicted: a quarter of an hour
 	$(BIN)/python -m bench.handover
 
-bench-throttled_pair: $(VENV)/.dev ## are choices right between a throttled llama.cpp, a priced one and both, over links of 20 to 1000 Mbit/s: twenty minutes on two idle cores; needs root
+bench-throttled_pair: $(VENV)/.dev ## are choices right between a throttled llama.cpp, a priced one and both, over links of 20 to 1000 Mbit/s: more than half an hour on two idle cores; needs root
 	$(BIN)/python -m bench.throttled_pair
 
 bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above

@@ -14,14 +14,14 @@ from tidegate.telemetry.trace import (
     CONVENTIONS,
     DECISIONS_MAX,
     TABLE,
+    Arrival,
     Attempted,
-    Came,
     Decided,
     Tracer,
 )
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
-CAME = Came(method="POST", path="/v1/chat/completions", operation="chat", output_tokens_max=None, completions=None)
+CAME = Arrival(method="POST", path="/v1/chat/completions", operation="chat", output_tokens_max=None, completions=None)
 
 
 def tracer(ratio: float = 1.0, *, follow: bool = True) -> Tracer:
@@ -95,7 +95,7 @@ def test_decisions_of_one_that_waits_are_bounded() -> None:
 
 
 def test_every_attribute_is_of_a_field_that_there_is_and_no_two_have_one_name() -> None:
-    records = {"came": Came, "request": WideEvent, "attempt": Attempted, "decision": Decided}
+    records = {"came": Arrival, "request": WideEvent, "attempt": Attempted, "decision": Decided}
     for one in TABLE:
         assert one.field in records[one.of].__struct_fields__
     for kinds in (("came", "request"), ("attempt",), ("decision",)):

@@ -19,7 +19,7 @@ from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
-from tidegate.telemetry.trace import OPERATIONS, Came
+from tidegate.telemetry.trace import OPERATIONS, Arrival
 from tidegate.wire import alone
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.errors import BadRequest, error_event
@@ -78,7 +78,7 @@ class Drive:
         self._flight = Flight(buffered=not call.stream, stall_s=dispatch.stall_s)
         self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
         if dispatch.tracer is not None:
-            came = Came(
+            came = Arrival(
                 method=exchange.method,
                 path=exchange.path,
                 operation=OPERATIONS[call.kind],

@@ -40,7 +40,7 @@ class Attribute(Record, frozen=True, kw_only=True):
     help: str
 
 
-class Came(Record, frozen=True, kw_only=True):
+class Arrival(Record, frozen=True, kw_only=True):
     """What is known of a request before anything is decided."""
 
     method: str
@@ -189,7 +189,7 @@ class Trace:
 
     __slots__ = ("_state", "_under_way", "attempts", "came", "decisions", "parent_id", "sampled", "span_id", "trace_id")
 
-    def __init__(self, trace_id: str, parent_id: str, state: bytes, came: Came, *, sampled: bool) -> None:
+    def __init__(self, trace_id: str, parent_id: str, state: bytes, came: Arrival, *, sampled: bool) -> None:
         """`parent_id` is the client's own span, empty where it told of none; `state` what it wants passed on."""
         self.trace_id, self.parent_id, self.span_id = trace_id, parent_id, os.urandom(8).hex()
         self.came = came
@@ -248,7 +248,7 @@ class Tracer:
         self._tell = tell
         self._follow = follow
 
-    def begin(self, headers: Mapping[bytes, bytes], came: Came) -> Trace:
+    def begin(self, headers: Mapping[bytes, bytes], came: Arrival) -> Trace:
         """The trace of a request with these headers: its client's, or else a new one.
 
         Whether it is told follows from its id alone where no client has decided, so that whoever else has a part in it
