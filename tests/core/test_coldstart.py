@@ -11,6 +11,7 @@ from tidegate.core.coldstart import WARM, ColdModel
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.hazard import slower_from
+from tidegate.core.inflight import ends_s
 from tidegate.core.latency import PARTS
 from tidegate.core.length import LengthModel
 from tidegate.core.loading import LOAD_S, usual_load_s
@@ -370,9 +371,9 @@ def test_what_was_expected_of_those_that_wait_is_put_right_when_the_model_is_the
         model.started(make.started(asked, "laptop"), base, now_s + index)
     waits = model.state.reservations["w1"]
     assert waits.load_s == pytest.approx(29.0, rel=0.1)
-    assert min(waits.ends_s(now_s + 11.0)) > now_s + 28.0
+    assert min(ends_s(waits, now_s + 11.0)) > now_s + 28.0
     model.first("w0", now_s + 10.0)
-    assert max(waits.ends_s(now_s + 11.0)) < now_s + 15.0
+    assert max(ends_s(waits, now_s + 11.0)) < now_s + 15.0
     asked = make.request("next", prompt_tokens=200)
     assert model.base(asked, served.lengths.at("chat", 100), now_s + 10.0).queue_s < 2.0
 

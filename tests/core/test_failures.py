@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import make
+from tidegate.core import failures as seen
 from tidegate.core.failures import HALF_LIFE_S, NEVER, Failures, combined, fault
 from tidegate.core.model import Ending, FirstToken, Price, Probed, Request, Run
 from tidegate.core.revive import revived
@@ -152,18 +153,18 @@ def _seen(events: list[tuple[str, float, float]]) -> tuple[Failures, float]:
     for what, after_s, took_s in events:
         now_s += after_s
         if what == "served":
-            failures.served(now_s)
+            seen.served(failures, now_s)
         elif what == "away":
-            failures.goes_away()
+            seen.goes_away(failures)
         else:
-            failures.fail(took_s, now_s, begun=what == "broke")
+            seen.fail(failures, took_s, now_s, begun=what == "broke")
     return failures, now_s
 
 
 @given(_events)
 def test_chances_are_chances_and_the_record_is_whole(events: list[tuple[str, float, float]]) -> None:
     failures, now_s = _seen(events)
-    at = failures.at(now_s)
+    at = seen.at(failures, now_s)
     assert 0.0 <= at.failed <= at.failed + at.broken < 1.0
     assert 0.0 <= at.after_s <= 100.0 + 1e-6
     assert fault(failures) == ""
@@ -184,5 +185,5 @@ def test_what_is_left_in_peace_is_never_believed_to_fail_more_often(
     events: list[tuple[str, float, float]], later_s: float
 ) -> None:
     failures, now_s = _seen(events)
-    now, later = failures.at(now_s), failures.at(now_s + later_s)
+    now, later = seen.at(failures, now_s), seen.at(failures, now_s + later_s)
     assert later.failed + later.broken <= now.failed + now.broken + 1e-12

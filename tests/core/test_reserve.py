@@ -3,7 +3,9 @@
 import pytest
 
 from tests import make
+from tidegate.core import prefills
 from tidegate.core.estimator import EndpointModel
+from tidegate.core.inflight import begins_s, ends_s
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, Prior, Probed
 from tidegate.core.slots import free_s
@@ -28,7 +30,7 @@ def end(engine: EndpointModel, name: str, now_s: float, ending: Ending = Ending.
 
 
 def left_s(engine: EndpointModel, now_s: float) -> float:
-    return round(engine.state.prefills.left_s(now_s), 3)
+    return round(prefills.left_s(engine.state.prefills, now_s), 3)
 
 
 def test_prefills_are_worked_on_one_after_the_other() -> None:
@@ -117,7 +119,7 @@ def test_filled_beyond_its_slots_as_many_must_end_as_there_are_too_many() -> Non
     engine = model(concurrency=1)
     for index, at_s in enumerate((0.0, 5.0, 9.0)):
         send(engine, f"r{index}", at_s)
-    least_s = [(r.begins_s(9.0), r.ends_s(9.0)) for r in engine.state.reservations.values()]
+    least_s = [(begins_s(r, 9.0), ends_s(r, 9.0)) for r in engine.state.reservations.values()]
     assert engine.slots_free_s(9.0) == free_s(least_s, 9.0)[-1:]
     assert engine.room == -2
 
@@ -154,7 +156,7 @@ def test_the_first_of_several_slots_is_free_before_any_of_them_is_expected_to_be
         engine.started(make.started(sent, "e"), engine.base(sent, lengths.at("chat", None), 0.0), 0.0)
         engine.first(sent.id, 1.0)
     slots_s = engine.slots_free_s(1.0)
-    each_s = [sum(r.ends_s(1.0)) / 3.0 for r in engine.state.reservations.values()]
+    each_s = [sum(ends_s(r, 1.0)) / 3.0 for r in engine.state.reservations.values()]
     assert slots_s[0] < min(each_s)
     assert max(each_s) < slots_s[-1]
     assert sum(slots_s) == pytest.approx(sum(each_s), rel=0.1)
@@ -184,7 +186,7 @@ def test_what_older_software_expected_of_an_output_counts_as_its_mean() -> None:
     send(engine, "a", 0.0)
     sent = engine.state.reservations["a"]
     sent.ahead = ((3, 50), (9, 70), (40, 90))
-    assert sent.ends_s(0.0) == pytest.approx((sent.first_s_mean + sent.decode_s_mean,) * 3)
+    assert ends_s(sent, 0.0) == pytest.approx((sent.first_s_mean + sent.decode_s_mean,) * 3)
 
 
 def test_slots_are_predicted_anew_after_each_fact() -> None:

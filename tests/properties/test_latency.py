@@ -357,15 +357,15 @@ def test_names_and_order_of_endpoints_change_no_estimate() -> None:
 def test_factors_are_the_best_fit_near_what_is_believed() -> None:
     sums = regression.empty([1.0, 1.0])
     for x in ([1.0, 0.0], [0.2, 0.8], [0.5, 0.5], [0.0, 1.0]) * 30:
-        sums.add(x, 2.0 * x[0] + 0.5 * x[1])
-    sums.solve([1.0, 1.0], 1.0, 0.01, ())
+        regression.add(sums, x, 2.0 * x[0] + 0.5 * x[1])
+    regression.solve(sums, [1.0, 1.0], 1.0, 0.01, ())
     assert sums.factors == pytest.approx([2.0, 0.5], abs=0.02)
-    assert not sums.due
+    assert not regression.due(sums)
 
 
 def test_what_was_never_seen_apart_is_credited_as_it_was_believed() -> None:
     sums = regression.empty([1.0, 1.0])
     for _ in range(50):
-        sums.add([0.5, 0.5], 3.0)
-    sums.solve([1.0, 1.0], 3.0, 0.01, ())
+        regression.add(sums, [0.5, 0.5], 3.0)
+    regression.solve(sums, [1.0, 1.0], 3.0, 0.01, ())
     assert sums.factors == pytest.approx([3.0, 3.0], rel=0.01)

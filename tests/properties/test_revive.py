@@ -18,8 +18,8 @@ from tidegate.core.length import COUNTS_BYTES_MAX, TURNS_MAX, Length, LengthMode
 from tidegate.core.load import Usual
 from tidegate.core.model import Ended, Ending, Probed, Released, replace
 from tidegate.core.network import SAMPLES_MAX, NetworkModel
+from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import AGES, DISTANCES, SIZES, Odds
-from tidegate.core.reserve import Prefills
 from tidegate.core.revive import aged, fault, revived
 from tidegate.core.router import Router
 from tidegate.core.state import EndpointState, GoneTokens, InUse, MemoryState, Network, Sample, State, ToldCount

@@ -38,23 +38,26 @@ class Mean(msgspec.Struct):
     weight: float = 0.0
     at_s: float = 0.0
 
-    def learn(self, took_s: float, median_s: float, trust: float, now_s: float) -> None:
-        """Work of so long was predicted to take that long in the median, by who knew so much."""
-        age_s, kept, weight = now_s - self.at_s, 1.0, self.weight
-        if age_s > 0.0:
-            kept = min(0.5 ** (age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(weight, MEAN_WEIGHT_MAX))
-            self.at_s = now_s
-        self.took_s = kept * self.took_s + trust * min(took_s, MEAN_RATIO_MAX * median_s)
-        self.median_s = kept * self.median_s + trust * median_s
-        self.weight = kept * weight + trust
 
-    def ratio(self, variance: float) -> float:
-        """How many times the median the mean is; at first what it is of a log-normal value of that variance."""
-        usual = exp(min(variance, MEAN_VARIANCE_MAX) / 2.0)
-        if not self.weight:
-            return usual
-        before_s = MEAN_STRENGTH * self.median_s / self.weight
-        return (self.took_s + before_s * usual) / (self.median_s + before_s)
+def learn_mean(mean: Mean, took_s: float, median_s: float, trust: float, now_s: float) -> None:
+    """Work of so long was predicted to take that long in the median, by who knew so much."""
+    before: float = mean.weight
+    age_s, kept = now_s - mean.at_s, 1.0
+    if age_s > 0.0:
+        kept = min(0.5 ** (age_s / MEAN_HALF_LIFE_S), MEAN_WEIGHT_MAX / max(before, MEAN_WEIGHT_MAX))
+        mean.at_s = now_s
+    mean.took_s = kept * mean.took_s + trust * min(took_s, MEAN_RATIO_MAX * median_s)
+    mean.median_s = kept * mean.median_s + trust * median_s
+    mean.weight = kept * before + trust
+
+
+def ratio_of(mean: Mean, variance: float) -> float:
+    """How many times the median the mean is; at first what it is of a log-normal value of that variance."""
+    usual = exp(min(variance, MEAN_VARIANCE_MAX) / 2.0)
+    if not mean.weight:
+        return usual
+    before_s = MEAN_STRENGTH * mean.median_s / mean.weight
+    return (mean.took_s + before_s * usual) / (mean.median_s + before_s)
 
 
 def unjudged(kinds: int) -> list[Tracked]:

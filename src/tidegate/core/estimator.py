@@ -4,7 +4,7 @@ from bisect import bisect_left
 from math import exp, sqrt
 from typing import Final
 
-from tidegate.core import identity, likeness
+from tidegate.core import identity, likeness, prefills
 from tidegate.core.base import Base, asked, has_come
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
@@ -14,6 +14,7 @@ from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.health import Health
+from tidegate.core.inflight import begins_s, ends_s, loaded
 from tidegate.core.latency import PARTS, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
@@ -36,11 +37,12 @@ from tidegate.core.model import (
 from tidegate.core.moment import Moment
 from tidegate.core.network import RTT_NOISE_S, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
-from tidegate.core.pace import Pace, means
+from tidegate.core.pace import Pace, came, means, pass_until
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
+from tidegate.core.prefills import Prefills
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import NOTHING, Given, Prompt, all_cached
-from tidegate.core.reserve import Prefills, Reservation, unpredicted
+from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState, Late
@@ -319,10 +321,10 @@ class EndpointModel:
         """How long other prompts are computed before one of so many uncached tokens."""
         parts, factors = self.timing.parts, self.timing.ttft.factors
         if parts.step_s is None:
-            queue_s = self._prefills.left_s(now_s)
+            queue_s = prefills.left_s(self._prefills, now_s)
         else:
             own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
-            queue_s = self._prefills.beside_s(own_s, factors[1] * parts.step_s, now_s)
+            queue_s = prefills.beside_s(self._prefills, own_s, factors[1] * parts.step_s, now_s)
         if filled_beyond:
             queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
         return queue_s
@@ -331,7 +333,7 @@ class EndpointModel:
         """When each of the `places` is expected to be free, soonest first."""
         if self._slots is not None and self._slots[0] == now_s:
             return self._slots[1]
-        busy = free_s([(r.begins_s(now_s), r.ends_s(now_s)) for r in self.state.reservations.values()], now_s)
+        busy = free_s([(begins_s(r, now_s), ends_s(r, now_s)) for r in self.state.reservations.values()], now_s)
         places = self.places
         free = [now_s] * max(0, places - len(busy))
         # Filled beyond them (fail-over does that): as many must end as there are too many.
@@ -344,7 +346,7 @@ class EndpointModel:
         if not self._shares_compute:
             return now_s
         shared = self.others.told and self.others.at(now_s).running > 0.0
-        return now_s + self.timing.ttft.factors[3] * self._prefills.planned_s(now_s, shared=shared)
+        return now_s + self.timing.ttft.factors[3] * prefills.planned_s(self._prefills, now_s, shared=shared)
 
     @property
     def ahead_s(self) -> float:
@@ -364,7 +366,7 @@ class EndpointModel:
         """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
         state, in_flight = self.state, len(self.state.reservations)
         self.prefixes.settle(now_s)
-        state.pace.pass_until(in_flight, now_s)
+        pass_until(self._pace, in_flight, now_s)
         warm_s = max(base.warm_s, base.sure_s)
         reservation = Reservation(
             started_s=now_s,
@@ -417,8 +419,8 @@ class EndpointModel:
         self.memory.started(reservation)
         self._context_tokens += reservation.prompt_tokens
         if self._shares_compute:
-            state.prefills.add(reservation)
-            state.pace.came(reservation.prefill_s)
+            prefills.add(state.prefills, reservation)
+            came(self._pace, reservation.prefill_s)
         self.health.started(fact, now_s)
         self._slots = None
 
@@ -478,7 +480,7 @@ class EndpointModel:
         reservation = state.reservations.pop(fact.request_id, None)
         if reservation is None:
             return None
-        state.pace.pass_until(in_flight, now_s)
+        pass_until(self._pace, in_flight, now_s)
         if not state.reservations:
             self._line.clear(now_s)
         if reservation.first_s is None:
@@ -672,7 +674,7 @@ class EndpointModel:
         """The model is there: what waited for a load waits no more."""
         if self.cold.state.loading is not None:
             for reservation in self.state.reservations.values():
-                reservation.loaded(now_s)
+                loaded(reservation, now_s)
         self.cold.used(now_s)
 
     def _learn_load(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
@@ -691,7 +693,7 @@ class EndpointModel:
     def _settle(self, now_s: float, *, head_done: bool) -> None:
         if self._shares_compute:
             waiting = [r for r in self.state.reservations.values() if r.first_s is None]
-            self.state.prefills.settle(waiting, now_s, head_done=head_done)
+            prefills.settle(self._prefills, waiting, now_s, head_done=head_done)
         self._slots = None
 
     def _learn_cached(self, sent: Reservation, given: Given, fact: Ended, now_s: float) -> None:

@@ -44,55 +44,60 @@ class Failures(msgspec.Struct):
     row_failed_s: float = 0.0
     row_broke: float = 0.0
 
-    def at(self, now_s: float) -> Failing:
-        """What an attempt has to expect that is sent now."""
-        left = _left(now_s - self.at_s)
-        of = left * self.ended + PRIOR
-        failed, broken = left * self.failed / of, left * self.broke / of
-        if failed + broken < SHARE_MIN:
-            return NEVER
-        return Failing(failed, self.failed_s / self.failed if self.failed else 0.0, broken)
 
-    def served(self, now_s: float) -> None:
-        """An attempt served: the row is over."""
-        self._pass_until(now_s)
-        self.ended += 1.0
-        self.row_failed = self.row_failed_s = self.row_broke = 0.0
+def at(failures: Failures, now_s: float) -> Failing:
+    """What an attempt has to expect that is sent now."""
+    left = _left(now_s - failures.at_s)
+    of = left * failures.ended + PRIOR
+    failed, broken = left * failures.failed / of, left * failures.broke / of
+    if failed + broken < SHARE_MIN:
+        return NEVER
+    return Failing(failed, failures.failed_s / failures.failed if failures.failed else 0.0, broken)
 
-    def fail(self, after_s: float, now_s: float, *, begun: bool) -> None:
-        """An attempt failed so long after it was sent, before any content or when it had `begun`."""
-        self._pass_until(now_s)
-        self.ended += 1.0
-        if begun:
-            self.broke += 1.0
-            self.row_broke += 1.0
-        else:
-            self.failed += 1.0
-            self.failed_s += after_s
-            self.row_failed += 1.0
-            self.row_failed_s += after_s
 
-    def goes_away(self) -> None:
-        """The breaker has opened: the row was an outage."""
-        self.ended = max(0.0, self.ended - self.row_failed - self.row_broke)
-        self.failed = max(0.0, self.failed - self.row_failed)
-        self.failed_s = max(0.0, self.failed_s - self.row_failed_s)
-        self.broke = max(0.0, self.broke - self.row_broke)
-        self.row_failed = self.row_failed_s = self.row_broke = 0.0
+def served(failures: Failures, now_s: float) -> None:
+    """An attempt served: the row is over."""
+    _pass_until(failures, now_s)
+    failures.ended += 1.0
+    failures.row_failed = failures.row_failed_s = failures.row_broke = 0.0
 
-    def _pass_until(self, now_s: float) -> None:
-        if now_s <= self.at_s:
-            return
-        left = _left(now_s - self.at_s)
-        self.at_s = now_s
-        self.ended *= left
-        if self.failed or self.broke:
-            self.failed *= left
-            self.failed_s *= left
-            self.broke *= left
-            self.row_failed *= left
-            self.row_failed_s *= left
-            self.row_broke *= left
+
+def fail(failures: Failures, after_s: float, now_s: float, *, begun: bool) -> None:
+    """An attempt failed so long after it was sent, before any content or when it had `begun`."""
+    _pass_until(failures, now_s)
+    failures.ended += 1.0
+    if begun:
+        failures.broke += 1.0
+        failures.row_broke += 1.0
+    else:
+        failures.failed += 1.0
+        failures.failed_s += after_s
+        failures.row_failed += 1.0
+        failures.row_failed_s += after_s
+
+
+def goes_away(failures: Failures) -> None:
+    """The breaker has opened: the row was an outage."""
+    failures.ended = max(0.0, failures.ended - failures.row_failed - failures.row_broke)
+    failures.failed = max(0.0, failures.failed - failures.row_failed)
+    failures.failed_s = max(0.0, failures.failed_s - failures.row_failed_s)
+    failures.broke = max(0.0, failures.broke - failures.row_broke)
+    failures.row_failed = failures.row_failed_s = failures.row_broke = 0.0
+
+
+def _pass_until(failures: Failures, now_s: float) -> None:
+    if now_s <= failures.at_s:
+        return
+    left = _left(now_s - failures.at_s)
+    failures.at_s = now_s
+    failures.ended *= left
+    if failures.failed or failures.broke:
+        failures.failed *= left
+        failures.failed_s *= left
+        failures.broke *= left
+        failures.row_failed *= left
+        failures.row_failed_s *= left
+        failures.row_broke *= left
 
 
 def _left(after_s: float) -> float:

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from tidegate.core import failures
 from tidegate.core.failures import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
@@ -39,9 +40,9 @@ class Health:
 
     def failing(self, now_s: float) -> Failing:
         """How many of its attempts fail between others that serve."""
-        failures = self._failures
+        seen = self._failures
         # Mostly nothing fails, and every prediction asks.
-        return failures.at(now_s) if failures.failed or failures.broke else NEVER
+        return failures.at(seen, now_s) if seen.failed or seen.broke else NEVER
 
     def started(self, fact: Started, now_s: float) -> None:
         """An attempt is sent."""
@@ -94,11 +95,11 @@ class Health:
         state = self._state
         if ending is Ending.OK:
             state.heard_s = max(state.heard_s, now_s)
-            self._failures.served(now_s)
+            failures.served(self._failures, now_s)
         elif state.breaker.openings:
-            self._failures.goes_away()
+            failures.goes_away(self._failures)
         elif ending in (Ending.FAILED, Ending.TIMED_OUT) and not loads:
-            self._failures.fail(after_s, now_s, begun=begun)
+            failures.fail(self._failures, after_s, now_s, begun=begun)
 
     def _bears(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
         limit = self._state.limit

@@ -11,11 +11,11 @@ from typing import Final
 import msgspec
 
 from tidegate.core import correction, regression
-from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, added, summed
+from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, added, learn_mean, ratio_of, summed
 from tidegate.core.correction import Correction, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.regression import RATIO_MAX
-from tidegate.core.shift import unmoved
+from tidegate.core.shift import add_error, change, unmoved
 
 # Of every kind of time; what a prediction is the sum of.
 PARTS: Final = 7
@@ -140,7 +140,7 @@ class Latency:
 
     def _know(self, kind: int, row: int, column: int) -> Known:
         mix = self._correction.mixed(row, column)
-        mean_ratio = self.learned.mean.ratio(mix.variance)
+        mean_ratio = ratio_of(self.learned.mean, mix.variance)
         stretch = self._promises.stretch(kind)
         known = exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.at_s
         self._known[kind] = known
@@ -174,9 +174,9 @@ class Latency:
             if trust > MIDDLE_TRUST:
                 middle = MIDDLE * sigma
             if trust > TRUST_MIN:
-                shift.add(error, max(sigma, SIGMA_MIN), share)
+                add_error(shift, error, max(sigma, SIGMA_MIN), share)
             self._promises.learn(row * self._columns + column, missed)
-            learned.mean.learn(took_s * times, median_s * times, trust, now_s)
+            learn_mean(learned.mean, took_s * times, median_s * times, trust, now_s)
         self._correction.learn(
             row,
             column,
@@ -195,8 +195,8 @@ class Latency:
         if until_s < self.learned.shift.moved_s:
             return
         scale_s = max(sent.raw_s * self._ratio(sent, parts), took_s / RATIO_MAX)
-        sums.fade(now_s)
-        sums.add([part / scale_s for part in parts], took_s / scale_s)
+        regression.fade(sums, now_s)
+        regression.add(sums, [part / scale_s for part in parts], took_s / scale_s)
 
     def _ratio(self, sent: Sent, parts: list[float]) -> float:
         """How many times what was sent these parts are."""
@@ -232,17 +232,17 @@ class Latency:
                 self._correction.learn_at_least(silence.row, silence.column, above, shift.at_s, x=x)
             learned.silences.clear()
             self._known = self._unknown.copy()
-        ratio, sums = shift.settled(now_s), learned.sums
+        ratio, sums = change(shift, now_s), learned.sums
         if ratio is not None:
-            sums.shift(ratio, self._measured)
-            sums.scale(min(1.0, KEPT / max(KEPT, sums.weight)))
+            regression.shift(sums, ratio, self._measured)
+            regression.scale(sums, min(1.0, KEPT / max(KEPT, sums.weight)))
             learned.mean.took_s *= ratio
             learned.mean.median_s *= ratio
             self._correction.forget(KEPT, log(ratio))
             self._refer()
-        if sums.due:
+        if regression.due(sums):
             level = self._correction.level(self._believed)
-            sums.solve(self._believed, level, self._correction.cells[0].spread, self._measured)
+            regression.solve(sums, self._believed, level, self._correction.cells[0].spread, self._measured)
             self._refer()
 
     def _refer(self) -> None:
@@ -274,5 +274,5 @@ def combined(one: Learned, other: Learned, believed: list[float], measured: Coll
     )
     whole = cells[0]
     level = level_of(whole, believed)
-    sums.solve(believed, level, whole.spread, measured)
+    regression.solve(sums, believed, level, whole.spread, measured)
     return found

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from tidegate.core.inflight import ends_s, streamed_tokens
 from tidegate.core.length import Length
 from tidegate.core.model import Probed, Request, Started
 from tidegate.core.reserve import Reservation
@@ -163,7 +164,7 @@ class Memory:
         for one in self._reservations.values():
             tokens = held(one, now_s)
             ours += tokens
-            ends.append((sum(one.ends_s(now_s)) / 3.0, tokens))
+            ends.append((sum(ends_s(one, now_s)) / 3.0, tokens))
         foreign = self._beside(ours, now_s)
         if foreign:
             # Of others it is not known when they end. Once the last of ours has, nobody waits for them.
@@ -267,7 +268,7 @@ class Memory:
 
 def held(one: Reservation, now_s: float) -> int:
     """What it takes by now: its prompt, and of each completion what has streamed."""
-    return one.prompt_tokens + one.streamed_tokens(now_s) * one.completions
+    return one.prompt_tokens + streamed_tokens(one, now_s) * one.completions
 
 
 def most(one: Reservation) -> int:

@@ -47,91 +47,6 @@ class Sums(msgspec.Struct):
     at_s: float = 0.0
     unit: float = 1.0
 
-    def add(self, x: list[float], y: float) -> None:
-        """Take one sample in; `fade` was called for its time."""
-        xx, xy, unit = self.xx, self.xy, self.unit
-        # Most parts are nothing, where nothing else is there.
-        some: list[int] = []
-        for i, value in enumerate(x):
-            if value:
-                some.append(i)
-                value /= unit
-                xy[i] += value * y
-                row = i * (i + 1) // 2
-                for j in some:
-                    xx[row + j] += value * x[j]
-        self.weight += 1.0
-        self.fresh += 1.0
-
-    def fade(self, now_s: float) -> None:
-        """Forget what time has passed over, and what is more than the most; within one moment nothing."""
-        if now_s <= self.at_s:
-            return
-        weight = self.weight
-        kept = 0.5 ** ((now_s - self.at_s) / HALF_LIFE_S)
-        if weight * kept > WEIGHT_MAX:
-            kept = WEIGHT_MAX / weight
-        self.at_s = now_s
-        self.scale(kept)
-
-    def scale(self, kept: float) -> None:
-        """Count all samples for so much of what they did."""
-        unit = self.unit * kept
-        if unit < UNIT_MIN:
-            self.xx = [value * unit for value in self.xx]
-            self.xy = [value * unit for value in self.xy]
-            unit = 1.0
-        self.unit = unit
-        self.weight *= kept
-        self.fresh *= kept
-
-    def shift(self, ratio: float, measured: Collection[int]) -> None:
-        """All times were `ratio` times what they were, and so were the parts in `measured`, whose factors stay."""
-        of = [ratio if i in measured else 1.0 for i in range(len(self.xy))]
-        self.xx = [self.xx[i * (i + 1) // 2 + j] * of[i] * of[j] for i in range(len(of)) for j in range(i + 1)]
-        self.xy = [value * ratio * scale for value, scale in zip(self.xy, of, strict=True)]
-        self.factors = [value * ratio / scale for value, scale in zip(self.factors, of, strict=True)]
-
-    @property
-    def due(self) -> bool:
-        """Whether enough is new for other factors."""
-        return self.fresh > DUE_SHARE * self.weight
-
-    def solve(self, believed: list[float], level: float, noise: float, measured: Collection[int]) -> None:
-        """Find the factors: the best fit to the samples that stays near `level` times those that are `believed`.
-
-        Parts in `measured` come in seconds as they are, whatever the level. `noise` is the variance of a sample. A part
-        that would take less than nothing takes nothing.
-        """
-        xx, xy, noise = self.xx, self.xy, max(noise, NOISE_MIN) / self.unit
-        wanted: list[float] = []
-        ridge: list[float] = []
-        found: list[float] = []
-        left: list[int] = []
-        for i, value in enumerate(believed):
-            one = 1.0 if i in measured else level
-            value *= one
-            sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * one
-            weight = noise / (sigma * sigma)
-            wanted.append(value)
-            ridge.append(weight)
-            if xx[i * (i + 3) // 2]:
-                left.append(i)
-                found.append(0.0)
-            else:
-                # A part that no sample had takes what is believed of it.
-                found.append(_alone(weight, value))
-        while left:
-            solved = _eliminate(xx, xy, ridge, wanted, left)
-            kept = [i for at, i in enumerate(left) if solved[at] >= 0.0]
-            if len(kept) == len(left):
-                for at, i in enumerate(left):
-                    found[i] = solved[at]
-                break
-            left = kept
-        self.factors = [min(value, FACTOR_MAX) for value in found]
-        self.fresh = 0.0
-
 
 def empty(believed: list[float]) -> Sums:
     """Nothing was seen: each part takes what is believed of it."""
@@ -139,12 +54,102 @@ def empty(believed: list[float]) -> Sums:
     return Sums(xx=[0.0] * (size * (size + 1) // 2), xy=[0.0] * size, factors=list(believed))
 
 
+def add(sums: Sums, x: list[float], y: float) -> None:
+    """Take one sample in; `fade` was called for its time."""
+    xx, xy, unit = sums.xx, sums.xy, sums.unit
+    # Most parts are nothing, where nothing else is there.
+    some: list[int] = []
+    for i, value in enumerate(x):
+        if value:
+            some.append(i)
+            value /= unit
+            xy[i] += value * y
+            row = i * (i + 1) // 2
+            for j in some:
+                xx[row + j] += value * x[j]
+    sums.weight += 1.0
+    sums.fresh += 1.0
+
+
+def fade(sums: Sums, now_s: float) -> None:
+    """Forget what time has passed over, and what is more than the most; within one moment nothing."""
+    if now_s <= sums.at_s:
+        return
+    weight = sums.weight
+    kept = 0.5 ** ((now_s - sums.at_s) / HALF_LIFE_S)
+    if weight * kept > WEIGHT_MAX:
+        kept = WEIGHT_MAX / weight
+    sums.at_s = now_s
+    scale(sums, kept)
+
+
+def scale(sums: Sums, kept: float) -> None:
+    """Count all samples for so much of what they did."""
+    unit = sums.unit * kept
+    if unit < UNIT_MIN:
+        sums.xx = [value * unit for value in sums.xx]
+        sums.xy = [value * unit for value in sums.xy]
+        unit = 1.0
+    sums.unit = unit
+    sums.weight *= kept
+    sums.fresh *= kept
+
+
+def shift(sums: Sums, ratio: float, measured: Collection[int]) -> None:
+    """All times were `ratio` times what they were, and so were the parts in `measured`, whose factors stay."""
+    of = [ratio if i in measured else 1.0 for i in range(len(sums.xy))]
+    sums.xx = [sums.xx[i * (i + 1) // 2 + j] * of[i] * of[j] for i in range(len(of)) for j in range(i + 1)]
+    sums.xy = [value * ratio * scale for value, scale in zip(sums.xy, of, strict=True)]
+    sums.factors = [value * ratio / scale for value, scale in zip(sums.factors, of, strict=True)]
+
+
+def due(sums: Sums) -> bool:
+    """Whether enough is new for other factors."""
+    return sums.fresh > DUE_SHARE * sums.weight
+
+
+def solve(sums: Sums, believed: list[float], level: float, noise: float, measured: Collection[int]) -> None:
+    """Find the factors: the best fit to the samples that stays near `level` times those that are `believed`.
+
+    Parts in `measured` come in seconds as they are, whatever the level. `noise` is the variance of a sample. A part
+    that would take less than nothing takes nothing.
+    """
+    xx, xy, noise = sums.xx, sums.xy, max(noise, NOISE_MIN) / sums.unit
+    wanted: list[float] = []
+    ridge: list[float] = []
+    found: list[float] = []
+    left: list[int] = []
+    for i, value in enumerate(believed):
+        one = 1.0 if i in measured else level
+        value *= one
+        sigma = SHAPE_SIGMA * value if value > 0.0 else UNKNOWN_SIGMA * one
+        weight = noise / (sigma * sigma)
+        wanted.append(value)
+        ridge.append(weight)
+        if xx[i * (i + 3) // 2]:
+            left.append(i)
+            found.append(0.0)
+        else:
+            # A part that no sample had takes what is believed of it.
+            found.append(_alone(weight, value))
+    while left:
+        solved = _eliminate(xx, xy, ridge, wanted, left)
+        kept = [i for at, i in enumerate(left) if solved[at] >= 0.0]
+        if len(kept) == len(left):
+            for at, i in enumerate(left):
+                found[i] = solved[at]
+            break
+        left = kept
+    sums.factors = [min(value, FACTOR_MAX) for value in found]
+    sums.fresh = 0.0
+
+
 def combined(one: Sums, other: Sums) -> Sums:
     """What both have seen, as of the later of the two; factors are to be found anew."""
     a, b = copied(one), copied(other)
     now_s = max(a.at_s, b.at_s)
-    a.fade(now_s)
-    b.fade(now_s)
+    fade(a, now_s)
+    fade(b, now_s)
     return Sums(
         xx=[a.unit * x + b.unit * y for x, y in zip(a.xx, b.xx, strict=True)],
         xy=[a.unit * x + b.unit * y for x, y in zip(a.xy, b.xy, strict=True)],

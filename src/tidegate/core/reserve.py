@@ -1,11 +1,8 @@
 """Work in flight: what we have put on an endpoint and it has not finished."""
 
-from bisect import bisect_right
-from collections.abc import Iterable
-
 import msgspec
 
-from tidegate.core.bins import AHEAD_TOKENS, Ahead
+from tidegate.core.bins import Ahead
 from tidegate.core.counts import Turns
 from tidegate.core.latency import PARTS, Sent
 from tidegate.core.line import Carried
@@ -13,12 +10,6 @@ from tidegate.core.mixture import Mixture
 from tidegate.core.model import Started
 from tidegate.core.prompts import Given
 
-# What has lasted long tends to last: one that is overdue is expected to need a fifth of its age more.
-OVERDUE_SHARE = 0.2
-# Of many such the third that ends first needs a twentieth.
-SOONEST_SHARE = 0.05
-# What is under way has not ended yet.
-SOON_S = 0.001
 # Where nothing can be predicted: an answer of usual length, which begins soon.
 FIRST_S_UNKNOWN = 1.0
 DECODE_S_UNKNOWN = 10.0
@@ -110,57 +101,6 @@ class Reservation(msgspec.Struct, kw_only=True):
     target: str = ""
     shipped: str = ""
 
-    @property
-    def looked_at_s(self) -> float:
-        """When the engine can begin with it."""
-        return self.started_s + self.network_s + self.load_s
-
-    def loaded(self, now_s: float) -> None:
-        """The model is there now, sooner or later than was expected."""
-        passed_s = now_s - self.started_s
-        self.first_s_mean = min(self.first_s_mean, passed_s + self.first_s_mean - self.load_s_mean)
-        self.load_s, self.load_s_mean = min(self.load_s, max(0.0, passed_s - self.network_s)), 0.0
-
-    def streamed_tokens(self, now_s: float) -> int:
-        """About how many tokens of each completion have come by now; never more than `output_tokens_high`."""
-        if self.first_s is None or self.ahead is None:
-            return 0
-        short, middle, long = self.ahead
-        streaming_s, most = now_s - self.first_s, self.output_tokens_high
-        if streaming_s <= 0.0:
-            return 0
-        streamed = int(streaming_s * (short[0] + middle[0] + long[0]) / (3.0 * self.decode_s_mean))
-        return streamed if streamed < most else most
-
-    def begins_s(self, now_s: float) -> float:
-        """When its output begins, or now where it has begun: before that it does not end."""
-        return now_s if self.first_s is not None else max(self.started_s + self.first_s_mean, now_s)
-
-    def ends_s(self, now_s: float) -> tuple[float, float, float]:
-        """When it frees its slot: three moments, each as likely, whose mean is expected.
-
-        Never in the past; and the longer it has streamed, the later.
-        """
-        begins_s, streamed_s, least_s = self.first_s, 0.0, now_s + SOON_S
-        if begins_s is None:
-            begins_s = max(self.started_s + self.first_s_mean, now_s)
-            least_s += OVERDUE_SHARE * (now_s - self.started_s)
-        else:
-            streamed_s = max(0.0, now_s - begins_s)
-        # A journal of older software tells it at other places.
-        if self.ahead is None or len(self.ahead[0]) != len(AHEAD_TOKENS):
-            end_s = max(begins_s + self.decode_s_mean, least_s + OVERDUE_SHARE * streamed_s)
-            return end_s, end_s, end_s
-        short, middle, long = self.ahead
-        token_s = 3.0 * self.decode_s_mean / (short[0] + middle[0] + long[0])
-        streamed = streamed_s / token_s
-        place = bisect_right(AHEAD_TOKENS, streamed)
-        return (
-            max(begins_s + token_s * _in_all(short, streamed, place, SOONEST_SHARE), least_s),
-            max(begins_s + token_s * _in_all(middle, streamed, place, OVERDUE_SHARE), least_s),
-            max(begins_s + token_s * _in_all(long, streamed, place, OVERDUE_SHARE), least_s),
-        )
-
 
 def unpredicted(fact: Started, now_s: float) -> Reservation:
     """An attempt of which nothing could be predicted: it takes its place, and teaches nothing."""
@@ -188,86 +128,3 @@ def unpredicted(fact: Started, now_s: float) -> Reservation:
         teaches=False,
         output_tokens_high=fact.output_tokens_max or OUTPUT_TOKENS_UNKNOWN,
     )
-
-
-class Prefills(msgspec.Struct):
-    """The prompts an engine was given and has not begun to answer, worked on one after the other, oldest first.
-
-    `head_s` is what the oldest takes, from `since_s` on, when the engine turned to it; `behind_s` what the rest takes.
-    `count` is how many they are.
-    """
-
-    since_s: float = 0.0
-    head_s: float = 0.0
-    behind_s: float = 0.0
-    count: int = 0
-
-    def add(self, reservation: Reservation) -> None:
-        """One more prompt, behind the others."""
-        self.count += 1
-        if self.head_s:
-            self.behind_s += reservation.prefill_s
-        else:
-            self.head_s = reservation.prefill_s
-            self.since_s = reservation.looked_at_s
-
-    def settle(self, waiting: Iterable[Reservation], now_s: float, *, head_done: bool) -> None:
-        """Some prompt is done with: these are left. `head_done`: it was the oldest, so the next one's turn has come."""
-        head = None
-        self.behind_s, self.count = 0.0, 0
-        for reservation in waiting:
-            self.count += 1
-            if head is None:
-                head = reservation
-            else:
-                self.behind_s += reservation.prefill_s
-        if head is None:
-            self.head_s = 0.0
-        elif head_done:
-            self.head_s = head.prefill_s
-            self.since_s = max(now_s, head.looked_at_s)
-
-    def planned_s(self, now_s: float, *, shared: bool) -> float:
-        """How long the engine is still busy with them, had all gone as predicted since it turned to the oldest.
-
-        Where it is `shared` with others and that one is overdue, theirs are computed, and nobody knows how many: for as
-        long again as it has been waited for.
-        """
-        if not self.head_s:
-            return 0.0
-        spent_s = max(0.0, now_s - self.since_s)
-        if shared and spent_s > self.head_s:
-            return spent_s + self.behind_s
-        return max(0.0, self.head_s + self.behind_s - spent_s)
-
-    def left_s(self, now_s: float) -> float:
-        """How long the engine is still busy with them: one after the other, they delay a new prompt by so much."""
-        head_s, spent_s = self.head_s, now_s - self.since_s
-        if not head_s:
-            return 0.0
-        if spent_s > 0.0:
-            head_s -= spent_s
-            if head_s < OVERDUE_SHARE * spent_s:
-                head_s = OVERDUE_SHARE * spent_s
-        return head_s + self.behind_s
-
-    def beside_s(self, prefill_s: float, step_s: float, now_s: float) -> float:
-        """How long they delay a new prompt that takes `prefill_s` where all advance side by side, in steps of `step_s`.
-
-        It waits for the step under way, and then each of them gets as much as the new one until that is done, and no
-        more than it needs.
-        """
-        return min(self.left_s(now_s), step_s + self.count * prefill_s)
-
-
-def _in_all(ahead: tuple[int, ...], streamed: float, place: int, more: float) -> float:
-    """How many tokens are expected in all of which so many have streamed: straight lines between what is known.
-
-    Beyond that, it is by so much `more`, as a share of these.
-    """
-    expected = float(ahead[place - 1])
-    if place < len(ahead):
-        low = AHEAD_TOKENS[place - 1]
-        expected += (streamed - low) / (AHEAD_TOKENS[place] - low) * (ahead[place] - expected)
-    # Beyond its bound, or what is ever seen: its tokens take longer than was thought.
-    return expected if expected > streamed else (1.0 + more) * streamed

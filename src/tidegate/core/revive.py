@@ -35,8 +35,8 @@ from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
 from tidegate.core.model import Endpoint, Policy, replace
+from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
-from tidegate.core.reserve import Prefills
 from tidegate.core.state import ColdState, EndpointState, State, WarmUp
 from tidegate.core.timing import COLUMNS, ROWS
 

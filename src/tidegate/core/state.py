@@ -23,8 +23,9 @@ from tidegate.core.loading import Loads
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Capability, Ended, Fingerprint, Overrides, Request
 from tidegate.core.pace import Pace
+from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
-from tidegate.core.reserve import ColdSent, Prefills, Reservation
+from tidegate.core.reserve import ColdSent, Reservation
 from tidegate.core.shares import Served
 
 
