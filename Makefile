@@ -177,8 +177,8 @@ bench-overload: $(COMPILED)/.built ## three times as much as an engine can do, f
 bench-overload_holdout: $(COMPILED)/.built ## the same with seeds that nothing was tuned on
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.overload --holdout
 
-bench-dashboard: $(VENV)/.dev ## how quickly the dashboard answers of a million requests, and what it takes to index them: a quarter of an hour
-	$(BIN)/python -m bench.dashboard
+bench-dashboard: $(COMPILED)/.built ## how quickly the dashboard answers of a million requests, what it takes to index and to follow them, and how soon a browser shows them: a quarter of an hour
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.dashboard
 
 bench-courier: $(VENV)/.dev ## how quick couriers are beside iperf3, and a thousand spoilt blobs before a real engine: five minutes; needs iperf3 and root
 	$(BIN)/python -m bench.courier

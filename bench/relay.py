@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.cpu import cpu_s
 from bench.record import record
 from tidegate.clock import sleep_s, tick_s
 
@@ -74,9 +75,9 @@ def main() -> None:
                 with _relay(relay, mock, rig, options.compiled) as (port, pid):
                     _load(rig, port, LOADS["W1"][0][:-1] + ["2000"])  # warm
                     for name, (arguments, unit) in LOADS.items():
-                        before_s = _cpu_s(pid)
+                        before_s = cpu_s(pid)
                         said = _load(rig, port, arguments)
-                        us = (_cpu_s(pid) - before_s) * 1e6 / said[unit]
+                        us = (cpu_s(pid) - before_s) * 1e6 / said[unit]
                         found[name][relay].append(us)
                         print(f"round {number + 1} {relay:22} {name}: {us:7.1f} us, {said['err']} errors", flush=True)
     rows = {
@@ -138,12 +139,6 @@ def _load(rig: Path, port: int, arguments: list[str]) -> dict[str, Any]:
 
 def _pinned(index: int) -> list[str]:
     return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[index])]
-
-
-def _cpu_s(pid: int) -> float:
-    """Seconds on a core of every thread of a process, by the kernel's count."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((t / "schedstat").read_text().split()[0]) for t in tasks) / 1e9
 
 
 def _free_port() -> int:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.pages import CHROMIUM, FLAGS, dashboard
 from playwright.sync_api import expect, sync_playwright
 
-from tests.pages.shown import CHROMIUM, PATIENT_MS, Looked, dashboard
+from tests.pages.shown import PATIENT_MS, Looked
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.lab.tour import handing_over, scenes
 from tidegate.lab.weights import cache_dir
@@ -45,7 +46,7 @@ def test_the_demo_serves_every_request_of_its_tour_and_prints_every_reason() -> 
 def _finds_out(journal: Path, chromium: str) -> None:
     """Two clicks tell who has never seen it why a request of the tour went away, and what would have kept it."""
     with dashboard(journal) as address, sync_playwright() as playwright:
-        page = Looked(playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])).at(f"{address}/")
+        page = Looked(playwright.chromium.launch(executable_path=chromium, args=FLAGS)).at(f"{address}/")
         page.get_by_role("link", name="All requests").click()
         page.get_by_role("row").filter(has=page.get_by_title("remote")).first.get_by_role("link").click()
         expect(page.locator(".verdict")).to_contain_text("It went remote, to remote: ")

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.pages import CHROMIUM, FLAGS, dashboard
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.pages.shown import CHROMIUM, HANDOVERS, MIXED, dashboard, played
+from tests.pages.shown import HANDOVERS, MIXED, played
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +16,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     with sync_playwright() as playwright:
-        # Tests may run as root, whom its sandbox does not serve.
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """A journal that is shown: played by a simulated world, told by the real dashboard, looked at with a real browser."""
 
 import json
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +11,9 @@ from urllib.request import urlopen
 
 from axe_playwright_python.sync_playwright import Axe
 from bench.gateway import free_ports
+from bench.pages import TIDEGATE
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-TIDEGATE = (sys.executable, "-m", "tidegate.cli.main")
 # Others use the machine, too.
 PATIENT_MS = 120_000
 
@@ -28,19 +25,6 @@ def played(scenario: str, folder: Path) -> Path:
     """The journal of this scenario."""
     subprocess.run([*TIDEGATE, "simulate", scenario, "--journal", str(folder)], check=True, stdout=subprocess.DEVNULL)
     return folder
-
-
-@contextmanager
-def dashboard(journal: Path, port: int = 0) -> Iterator[str]:
-    """Where the dashboard of this journal is."""
-    verb = [*TIDEGATE, "dashboard", "--json", "--journal", str(journal), "--listen", f"127.0.0.1:{port}"]
-    with subprocess.Popen(verb, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            yield str(json.loads(process.stdout.readline())["url"]).rstrip("/")
-        finally:
-            process.terminate()
-            process.stdout.close()
 
 
 SECRET = "an admin's secret that nobody guesses"

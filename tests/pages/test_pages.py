@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from bench.pages import dashboard
 from playwright.sync_api import Browser, expect
 
-from tests.pages.shown import PATIENT_MS, Looked, dashboard
+from tests.pages.shown import PATIENT_MS, Looked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bench.pages import dashboard
 from playwright.sync_api import Browser, expect
 
-from tests.pages.shown import PATIENT_MS, Looked, dashboard, played
+from tests.pages.shown import PATIENT_MS, Looked, played
 
 pytestmark = [
     pytest.mark.slow,
