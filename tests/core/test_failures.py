@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core import failures as seen
-from tidegate.core.failures import HALF_LIFE_S, NEVER, Failures, combined, fault
+from tidegate.core.failing import NEVER, Failures
+from tidegate.core.failures import HALF_LIFE_S, combined, fault
 from tidegate.core.model import Ending, FirstToken, Price, Probed, Request, Run
 from tidegate.core.revive import revived
 from tidegate.core.router import Router

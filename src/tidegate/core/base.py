@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.failures import NEVER, Failing
+from tidegate.core.failing import NEVER, Failing
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
 from tidegate.core.mixture import Mixture

@@ -3,7 +3,7 @@
 from typing import Final
 
 from tidegate.core import failures
-from tidegate.core.failures import NEVER, Failing
+from tidegate.core.failing import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
 from tidegate.core.parts import ENGINE_S_MIN

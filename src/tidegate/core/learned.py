@@ -6,7 +6,24 @@ from tidegate.core.calibration import Mean
 from tidegate.core.correction import Residual
 from tidegate.core.counts import Tracked
 from tidegate.core.regression import Sums
-from tidegate.core.shift import Shift
+
+
+class Side(msgspec.Struct, array_like=True):
+    """Errors of one sign since they began to add up: how far they did, their sum and their number."""
+
+    height: float = 0.0
+    total: float = 0.0
+    count: float = 0.0
+
+
+class Shift(msgspec.Struct):
+    """Watches errors of predictions, log(actual / predicted), until `at_s`. `moved_s` is when a change was last
+    found."""
+
+    up: Side
+    down: Side
+    at_s: float = 0.0
+    moved_s: float = 0.0
 
 
 class Silence(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,7 +1,7 @@
 """What a prediction takes of an endpoint at one moment, whatever is asked there."""
 
 from tidegate.core.coldstart import Cold
-from tidegate.core.failures import Failing
+from tidegate.core.failing import Failing
 from tidegate.core.others import Foreign
 
 

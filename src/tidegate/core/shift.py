@@ -6,7 +6,7 @@ Page's test (1954), both ways: errors of one sign add up, and what chance makes 
 from math import exp
 from typing import Final
 
-import msgspec
+from tidegate.core.learned import Shift, Side
 
 # No single error counts for more than this many deviations: one stall is no change.
 ERROR_MAX: Final = 3.0
@@ -16,24 +16,6 @@ LOG_RATIO_MAX: Final = 2.5
 # and a half; of errors without a change, some thousand until the next false alarm.
 SLACK: Final = 0.75
 ENOUGH: Final = 6.0
-
-
-class Side(msgspec.Struct, array_like=True):
-    """Errors of one sign since they began to add up: how far they did, their sum and their number."""
-
-    height: float = 0.0
-    total: float = 0.0
-    count: float = 0.0
-
-
-class Shift(msgspec.Struct):
-    """Watches errors of predictions, log(actual / predicted), until `at_s`. `moved_s` is when a change was last
-    found."""
-
-    up: Side
-    down: Side
-    at_s: float = 0.0
-    moved_s: float = 0.0
 
 
 def unmoved() -> Shift:

@@ -10,7 +10,7 @@ from tidegate.core.budget import Spending
 from tidegate.core.calibration import unjudged
 from tidegate.core.counts import Lengths, Tracked
 from tidegate.core.dual import Dual
-from tidegate.core.failures import Failures
+from tidegate.core.failing import Failures
 from tidegate.core.hazard import BINS, Level, Outcomes
 from tidegate.core.headroom import Allowances
 from tidegate.core.hedge import Hedging

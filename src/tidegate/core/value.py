@@ -10,7 +10,7 @@ from math import exp, inf, log
 from typing import Final
 
 from tidegate.core.base import Base
-from tidegate.core.failures import NEVER
+from tidegate.core.failing import NEVER
 from tidegate.core.length import Length
 from tidegate.core.model import Estimate, Request
 
