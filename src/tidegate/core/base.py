@@ -3,20 +3,19 @@
 from math import exp, sqrt
 from typing import Final
 
-import msgspec
-
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Prefix, Request, Started
 from tidegate.core.prompts import NOTHING, Cached, Prompt
+from tidegate.core.record import Untracked
 
 # Between the names of two endpoints it makes that of a handover; neither has it.
 TO: Final = ">"
 
 
-class Base(msgspec.Struct, gc=False):
+class Base(Untracked):
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
     `first_s`, `tpot_s` and `decode_s` are medians with the spread of their logarithms: promises are judged at

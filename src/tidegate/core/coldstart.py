@@ -12,8 +12,6 @@ from bisect import bisect_right
 from math import exp, inf, log
 from typing import Final
 
-import msgspec
-
 from tidegate.core.hazard import (
     IDLE_EDGES_S,
     IDLE_S_MAX,
@@ -26,6 +24,7 @@ from tidegate.core.hazard import (
 )
 from tidegate.core.loading import LEAST_S, Loads, remaining, together
 from tidegate.core.mixture import RESPONSIBLE_MIN, Mixture
+from tidegate.core.record import Fixed
 from tidegate.core.reserve import ColdSent
 from tidegate.core.state import ColdState, Loading
 
@@ -44,7 +43,7 @@ RESPONSIBLE: Final = 0.5
 TTFT_S_MIN: Final = 0.001
 
 
-class Cold(msgspec.Struct, frozen=True, gc=False):
+class Cold(Fixed, frozen=True):
     """The chance of a cold start, and what it would add: its median and the deviation of its logarithm."""
 
     share: float

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX
+from tidegate.core.record import Untracked
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX: Final = 5.0
@@ -22,7 +23,7 @@ TRUST_STRENGTH: Final = 3.0
 _PARTS_MIN: Final = 1e-6
 
 
-class Residual(msgspec.Struct, gc=False):
+class Residual(msgspec.Struct):
     """Decayed means over samples of one kind: of log(actual / predicted), of parts / predicted, of squared errors.
 
     `mean` and `x` are relative to what was predicted when the sample was sent, so that what they say of today's
@@ -57,7 +58,7 @@ class Residual(msgspec.Struct, gc=False):
         return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
 
 
-class Mix(msgspec.Struct, gc=False):
+class Mix(Untracked):
     """What a correction says of one cell.
 
     `predicted * exp(bias)` is the median. `variance` is that of the logarithm, `at_s` when anything was last learned,

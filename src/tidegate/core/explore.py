@@ -11,11 +11,10 @@ The draw is by key, so that a decision stays a read, and a journal comes out aga
 from hashlib import blake2b
 from typing import Final
 
-import msgspec
-
 from tidegate.core import plan
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.plan import Option
+from tidegate.core.record import Fixed
 from tidegate.core.value import attainment
 
 # Nineteen in twenty: what is less likely to be kept has no slack to give away.
@@ -31,7 +30,7 @@ PATIENCE: Final = 0.5
 BUDGET_SHARE_MAX: Final = 0.01
 
 
-class Trial(msgspec.Struct, frozen=True, gc=False):
+class Trial(Fixed, frozen=True):
     """One that may be asked before the best, which starts beside it after `cutover_s` without content.
 
     None: as any other plan has it.
@@ -41,7 +40,7 @@ class Trial(msgspec.Struct, frozen=True, gc=False):
     cutover_s: float | None
 
 
-class _Rescue(msgspec.Struct, frozen=True, gc=False):
+class _Rescue(Fixed, frozen=True):
     """The best starts after `cutover_s`, and then keeps the promise with this chance. `early` and `steady` are the
     request with that limit on its first content alone, and with its limit on tokens alone, if it has one."""
 

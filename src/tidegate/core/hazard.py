@@ -7,7 +7,7 @@ regression, and shrink to what is believed of such an engine where there are few
 from math import log, sqrt
 from typing import Final
 
-import msgspec
+from tidegate.core.record import Untracked
 
 # Seconds since the last use: from the pause between two turns of a conversation to what is asked for once a day.
 IDLE_EDGES_S: Final[tuple[float, ...]] = (10.0, 30.0, 100.0, 300.0, 900.0, 3600.0, 14_400.0)
@@ -34,7 +34,7 @@ SLOWER_LEAST: Final = 1.9
 LEVEL_VARIANCE_MIN: Final = 0.05
 
 
-class Outcomes(msgspec.Struct, gc=False):
+class Outcomes(Untracked):
     """Decayed numbers of attempts, and of those among them that met a cold start; of the last half hour and week."""
 
     recent: float = 0.0
@@ -72,7 +72,7 @@ def by_idle(idle: list[Outcomes], prior: list[float]) -> list[float]:
     return isotonic([one[0] for one in left], [one[1] for one in left], long, RECENT_STRENGTH)
 
 
-class Level(msgspec.Struct, gc=False):
+class Level(Untracked):
     """Decayed sums, at `at_s`, of how long attempts took: log(time to first content / what was believed of it before
     anything was measured). What is learned meanwhile does not move it."""
 

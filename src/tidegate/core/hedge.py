@@ -16,6 +16,7 @@ import msgspec
 
 from tidegate.core.base import Base
 from tidegate.core.model import Request
+from tidegate.core.record import Untracked
 from tidegate.core.value import attainment, late_share
 
 # So many attempts' worth may be saved up: enough for all that are under way when an endpoint falls silent.
@@ -26,7 +27,7 @@ RECENT: Final = 50.0
 MOMENTS: Final = 8
 
 
-class Hedging(msgspec.Struct, gc=False):
+class Hedging(Untracked):
     """What may still be lost on hedges, and what a paid attempt costs of late. What is told in one moment, `at_s`,
     counts when that is over: until then so much was `paid_usd` in `paid` attempts, and so much `lost_usd`."""
 

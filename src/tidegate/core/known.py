@@ -1,7 +1,5 @@
 """All that a router knows: of its endpoints, of what it was asked, and of what it has promised."""
 
-import msgspec
-
 from tidegate.core.base import Base
 from tidegate.core.budget import Budgets
 from tidegate.core.counts import Turns
@@ -13,6 +11,7 @@ from tidegate.core.hedge import Hedges
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Endpoint, Overrides, Policy, Request, Started
 from tidegate.core.plan import Option
+from tidegate.core.record import Fixed
 from tidegate.core.session import Sessions
 from tidegate.core.shares import Shares
 from tidegate.core.state import State
@@ -20,7 +19,7 @@ from tidegate.core.waiting import Waiting
 from tidegate.core.warmup import WarmUps
 
 
-class Decided(msgspec.Struct, frozen=True, gc=False):
+class Decided(Fixed, frozen=True):
     """The request that was decided last, when, and what was predicted of it; forgotten with the next fact."""
 
     request: Request

@@ -8,12 +8,11 @@ from collections.abc import Collection
 from math import exp, inf, log, sqrt
 from typing import Final
 
-import msgspec
-
 from tidegate.core import correction, regression
 from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, added, learn_mean, ratio_of, summed
 from tidegate.core.correction import Correction, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
+from tidegate.core.record import Untracked
 from tidegate.core.regression import RATIO_MAX
 from tidegate.core.shift import add_error, change, unmoved
 
@@ -40,7 +39,7 @@ RAW_S_MAX: Final = 1e6
 SILENCES_MAX: Final = 16
 
 
-class Sent(msgspec.Struct, gc=False):
+class Sent(Untracked):
     """What was predicted of one attempt when it was sent, so that its end can teach.
 
     `parts` are seconds as believed at first, `raw_s` their sum with factors, `median_s` that corrected, and

@@ -7,8 +7,10 @@ each upload that was timed, and between two of these from the rate that is belie
 
 import msgspec
 
+from tidegate.core.record import Fixed
 
-class Carried(msgspec.Struct, frozen=True, gc=False):
+
+class Carried(Fixed, frozen=True):
     """What the line carries from `since_s` on until one request is there: so many bytes, its own at the end of them.
 
     They are there once the line has carried the first `mark` of all that was ever sent.

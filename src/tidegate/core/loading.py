@@ -5,9 +5,8 @@ vain.
 from math import exp, log, sqrt
 from typing import Final
 
-import msgspec
-
 from tidegate.core.hazard import LONG_HALF_LIFE_S
+from tidegate.core.record import Untracked
 
 # Loads of safetensors from fast disks, see bench/fit_loads.py; nothing is there sooner than its process has started.
 LOAD_BYTES_PER_S: Final = 3.4e9
@@ -40,7 +39,7 @@ def remaining(load_s: float, sigma: float, waited_s: float) -> tuple[float, floa
     return left_s, min(sigma * max(1.0, load_s / left_s), SIGMA_MAX)
 
 
-class Loads(msgspec.Struct, gc=False):
+class Loads(Untracked):
     """Decayed sums over loads: their number, the logarithms of their seconds, and the squares of these.
 
     A wait in vain is a lower bound, and holds until a load is seen to its end. `waited_s` is the longest that ended at

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final
 
-import msgspec
-
 from tidegate.core.inflight import ends_s, streamed_tokens
 from tidegate.core.length import Length
 from tidegate.core.model import Probed, Request, Started
+from tidegate.core.record import Fixed
 from tidegate.core.reserve import Reservation
 from tidegate.core.state import GoneTokens, InUse, MemoryState, ToldCount
 
@@ -45,7 +44,7 @@ def kv_tokens_needed_least(request: Request) -> int:
     return request.prompt_tokens + request.completions
 
 
-class Spare(msgspec.Struct, frozen=True, gc=False):
+class Spare(Fixed, frozen=True):
     """How much of `tokens_max` is free now, and by how much more at the `ends` of what is there, soonest first.
 
     At the last of them all is free.

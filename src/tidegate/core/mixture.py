@@ -3,7 +3,7 @@
 from math import exp, log, pi, sqrt
 from typing import Final
 
-import msgspec
+from tidegate.core.record import Fixed
 
 # A cold start that is less responsible than this for what was measured is none.
 RESPONSIBLE_MIN: Final = 0.1
@@ -31,7 +31,7 @@ def share_below(deviations: float) -> float:
     return 1.0 / (1.0 + exp(-1.702 * deviations)) if deviations > -18.0 else 0.0
 
 
-class Mixture(msgspec.Struct, frozen=True, gc=False):
+class Mixture(Fixed, frozen=True):
     """`warm_s`, and with the chance `cold_share` `load_s` more; both are medians with the deviation of their
     logarithms.
 

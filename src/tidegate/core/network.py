@@ -12,9 +12,8 @@ from bisect import bisect_left, insort
 from math import inf, log, sqrt
 from typing import Final
 
-import msgspec
-
 from tidegate.core.calibration import HALF_LIFE_S
+from tidegate.core.record import Fixed
 from tidegate.core.state import Network, Sample
 
 # Of each kind: probes every five seconds fill it in little more than a minute, which is long enough for a median.
@@ -78,7 +77,7 @@ def fault(known: Network) -> str:
     return ""
 
 
-class Level(msgspec.Struct, frozen=True, gc=False):
+class Level(Fixed, frozen=True):
     """What holds since the last change in a series of samples, or as declared where there are none.
 
     `value` is its median, of two the smaller, and `variance` that of its logarithm. It was measured last at `at_s`;

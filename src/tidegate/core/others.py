@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from math import exp, log
 from typing import Final
 
-import msgspec
-
 from tidegate.core.load import GONE_MAX, Gone, History, Load, Said, Tick, by_end, count, once
+from tidegate.core.record import Fixed
 from tidegate.core.reserve import Reservation
 
 # A count beyond this is no count; no engine runs or queues so many.
@@ -38,7 +37,7 @@ MISSING_SHARE: Final = 0.1
 REPEATED_CHANCE: Final = 0.01
 
 
-class Foreign(msgspec.Struct, frozen=True, gc=False):
+class Foreign(Fixed, frozen=True):
     """What others are believed to have on an engine: requests that run, and that wait, as far as reports are `known`.
 
     As far as they are not, `usual` is the share of what others usually do there that is to be expected instead: all of

@@ -3,14 +3,13 @@
 from heapq import heappush, heappushpop
 from math import ceil, exp
 
-import msgspec
-
 from tidegate.core.base import Base, asked
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.hedge import starts_s
 from tidegate.core.length import Length
 from tidegate.core.model import Prefill, Request, Run
+from tidegate.core.record import Untracked
 from tidegate.core.value import attainment, net_usd
 from tidegate.core.why import Why
 
@@ -31,7 +30,7 @@ TIMEOUT_MEDIANS_MAX = 16.0
 EXPECTED = 0.5
 
 
-class Option(msgspec.Struct, gc=False):
+class Option(Untracked):
     """An endpoint that no rule excludes, as one decision sees it; with a `target` it computes the prompt for that one.
 
     Its `name` is that of the endpoint, or of the handover.

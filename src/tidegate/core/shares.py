@@ -13,6 +13,7 @@ import msgspec
 
 from tidegate.core.classify import base_of
 from tidegate.core.model import Request
+from tidegate.core.record import Untracked
 
 # By then half is forgotten: longer than any burst of a tenant that is modest on average, and shorter than people wait
 # before they ask what is wrong.
@@ -32,7 +33,7 @@ PATIENCE_SHARE: Final = 0.25
 _US: Final = 1e6
 
 
-class Served(msgspec.Struct, gc=False):
+class Served(Untracked):
     """Seconds of engines, each of which counts half after `HALF_LIFE_S`, as of `at_s`.
 
     What is learned in one moment is in `fresh_us`, in whole microseconds, so that it has no order.
