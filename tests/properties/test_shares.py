@@ -17,7 +17,7 @@ from tidegate.core.hold import Item, Place, Pool, item
 from tidegate.core.model import Request, Slo
 from tidegate.core.places import below_share, displaced
 from tidegate.core.revive import fault, revived
-from tidegate.core.shares import FLOWS_MAX, REST_SHARE, Served, Shares, combined, flow_of, owed
+from tidegate.core.shares import FLOWS_MAX, REST_SHARE, Served, Shares, combined, flow_of, give, had_s, owed
 
 NOW_S = 1e6
 WEIGHTS = {"a": 1.0, "b": 3.0, "c": 0.5, "d": 1.0}
@@ -145,9 +145,9 @@ class Engine:
         self.held.remove(request)
         self.started.append(request)
         self.shares.add(request.key, request.klass, 1.0, self.now_s)
-        self.given.add(1.0, self.now_s)
+        give(self.given, 1.0, self.now_s)
         if not self.now_s <= one.latest_start_s < float("inf"):
-            self.rest.add(1.0, self.now_s)
+            give(self.rest, 1.0, self.now_s)
 
 
 @given(seeds, st.integers(1, 4), st.integers(0, 3), st.sampled_from((0.0, 0.0, 2.0, 6.0)))
@@ -200,7 +200,7 @@ def test_what_is_served_in_a_moment_has_no_order(seconds: list[float], draw: Ran
     for order in (seconds, mixed):
         served = Served(10.0, 0, NOW_S)
         for each in order:
-            served.add(each, NOW_S + 3.0)
+            give(served, each, NOW_S + 3.0)
         made.append(served)
     assert made[0] == made[1]
 
@@ -208,8 +208,8 @@ def test_what_is_served_in_a_moment_has_no_order(seconds: list[float], draw: Ran
 @given(st.floats(0.0, 1e5), st.floats(0.0, 1e5), st.floats(0.0, 1e5))
 def test_it_fades_and_is_never_less_than_nothing(seconds: float, taken: float, later_s: float) -> None:
     served = Served(seconds, 0, NOW_S)
-    served.add(-taken, NOW_S)
-    assert 0.0 <= served.at(NOW_S + later_s) <= served.at(NOW_S) <= seconds
+    give(served, -taken, NOW_S)
+    assert 0.0 <= had_s(served, NOW_S + later_s) <= had_s(served, NOW_S) <= seconds
 
 
 @given(st.integers(0, 3 * FLOWS_MAX))
@@ -248,7 +248,7 @@ def test_a_restart_keeps_what_everybody_has_had_and_no_clock_set_back_makes_it_m
         assert fault(after) == ""
         for known, kept in ((state.tenants, after.tenants), (state.flows, after.flows)):
             assert known.keys() == kept.keys()
-            assert all(kept[name].at(kept[name].at_s) == one.at(one.at_s) for name, one in known.items())
+            assert all(had_s(kept[name], kept[name].at_s) == had_s(one, one.at_s) for name, one in known.items())
             assert all(one.at_s <= now_s for one in kept.values())
 
 

@@ -156,19 +156,40 @@ def ahead(shares: Sequence[float], tokens_max: int | None) -> Ahead:
     means = _means(tokens_max)
     below = [0.0, *accumulate(shares)]
     tokens = [0.0, *accumulate(map(mul, shares, means))]
-    found: list[list[int]] = [[], [], []]
+    short: list[int] = []
+    middle: list[int] = []
+    long: list[int] = []
+    # The bins in which the first third ends, and the second: none of them comes before that of a shorter beginning.
+    one = two = 0
     for first in AHEAD_BINS:
-        third = (below[BINS] - below[first]) / 3.0
-        upto, place = tokens[first], first
-        for part in range(3):
-            if third < 1e-9:
-                found[part].append(round(means[first]))
-                continue
-            end = below[first] + third * (part + 1)
-            place = BINS - 1 if part == 2 else max(place, bisect_left(below, end, place, BINS) - 1)
-            # Of the bin in which the third ends, what of it is in the third.
-            total = tokens[BINS] if part == 2 else tokens[place] + (end - below[place]) * means[place]
-            found[part].append(round((total - upto) / third))
-            upto = total
-    short, middle, long = found
+        from_share, upto = below[first], tokens[first]
+        third = (below[BINS] - from_share) / 3.0
+        if third < 1e-9:
+            usual = _whole_tokens(means[first])
+            short.append(usual)
+            middle.append(usual)
+            long.append(usual)
+            continue
+        end = from_share + third
+        one = _last_below(below, end, one if one > first else first)
+        # Of the bin in which a third ends, what of it is in the third.
+        total = tokens[one] + (end - below[one]) * means[one]
+        short.append(_whole_tokens((total - upto) / third))
+        upto, end = total, from_share + third * 2
+        two = _last_below(below, end, two if two > one else one)
+        total = tokens[two] + (end - below[two]) * means[two]
+        middle.append(_whole_tokens((total - upto) / third))
+        long.append(_whole_tokens((tokens[BINS] - total) / third))
     return tuple(short), tuple(middle), tuple(long)
+
+
+def _last_below(below: list[float], end: float, place: int) -> int:
+    """The last bin, from `place` on, before which less than so much has come."""
+    while place < BINS - 1 and below[place + 1] < end:
+        place += 1
+    return place
+
+
+def _whole_tokens(tokens: float) -> int:
+    """To the nearest: `round` looks for what it rounds to even, at ten times the price where this is compiled."""
+    return int(tokens + 0.5)

@@ -31,7 +31,7 @@ from tidegate.core.model import (
     Warming,
 )
 from tidegate.core.reserve import Reservation
-from tidegate.core.shares import left
+from tidegate.core.shares import give, left
 
 # Where the static rule is to take over for no time at all, it still does for the decision that failed.
 STATIC_S_LEAST = 0.001
@@ -169,11 +169,11 @@ class Learner:
         """One of ours was given work: as much as is expected, which its tenant has had from now on."""
         engine_s = model.state.reservations[fact.request_id].engine_s
         self._known.shares.add(fact.key, fact.klass, engine_s, now_s)
-        model.state.given.add(engine_s, now_s)
+        give(model.state.given, engine_s, now_s)
         if held is not None:
             latest_s = latest_start_s(held, base)
             if latest_s == inf or latest_s < now_s:
-                model.state.given_rest.add(engine_s, now_s)
+                give(model.state.given_rest, engine_s, now_s)
 
     def _taken(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
         """An attempt is over: what it took takes the place of what was expected."""

@@ -12,8 +12,6 @@ from math import log, log2
 from statistics import NormalDist
 from typing import Final
 
-import msgspec
-
 from tidegate.core import bins
 from tidegate.core.bins import Ahead, Level, Shares, believed, bin_of, last_passed, mean, quantiles
 from tidegate.core.classify import base_of
@@ -64,19 +62,29 @@ OUTPUT_EDGES: Final[tuple[int, ...]] = (16, 64, 256, 1024)
 OUTPUT_ROWS: Final = len(OUTPUT_EDGES) + 1
 
 
-class Length(msgspec.Struct, frozen=True):
+class Length:
     """Output tokens of one completion: the mean, the 95th percentile and the median, none beyond the client's bound.
+    It does not change.
 
     `sigma` is the spread of the logarithm, by its 5th and 95th percentiles. `shares` are what is believed of each bin,
     without the bound; empty where no more is known than the figures.
     """
 
-    expected_tokens: float
-    high_tokens: float
-    median_tokens: float
-    sigma: float
-    tokens_max: int | None = None
-    shares: Sequence[float] = ()
+    __slots__ = ("_ahead", "expected_tokens", "high_tokens", "median_tokens", "shares", "sigma", "tokens_max")
+
+    def __init__(
+        self,
+        expected_tokens: float,
+        high_tokens: float,
+        median_tokens: float,
+        sigma: float,
+        tokens_max: int | None = None,
+        shares: Sequence[float] = (),
+    ) -> None:
+        self.expected_tokens, self.high_tokens, self.median_tokens = expected_tokens, high_tokens, median_tokens
+        self.sigma = sigma
+        self.tokens_max, self.shares = tokens_max, shares
+        self._ahead: Ahead | None = None
 
     def given(self, streamed: float) -> "Length":
         """What is believed once so many tokens have streamed and more come: of the whole output, not of the rest."""
@@ -96,7 +104,10 @@ class Length(msgspec.Struct, frozen=True):
 
     def ahead(self) -> Ahead | None:
         """How long it is in all, by thirds, once more than each of `bins.AHEAD_TOKENS` has streamed."""
-        return bins.ahead(self.shares, self.tokens_max) if self.shares else None
+        if self._ahead is None and self.shares:
+            # Requests that are alike ask for the same one, until an answer ends.
+            self._ahead = bins.ahead(self.shares, self.tokens_max)
+        return self._ahead
 
 
 def length_of(shares: Shares, tokens_max: int | None) -> Length:

@@ -33,7 +33,7 @@ from tidegate.core.moment import Moment
 from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
 from tidegate.core.prompts import Prompt
-from tidegate.core.shares import GIVEN_S, PATIENCE_SHARE, Shares, flow_of, owed
+from tidegate.core.shares import GIVEN_S, PATIENCE_SHARE, Shares, flow_of, had_s, owed
 from tidegate.core.value import worth_usd
 
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
@@ -154,7 +154,7 @@ class Waiting:
         # Where there are several tenants or classes, a share is kept for all that are late.
         if start_s <= latest_start_s(request, base) or not self._flows.keys() <= {flow_of(request)}:
             return None
-        in_time = (model.state.given.at(now_s) - model.state.given_rest.at(now_s)) / GIVEN_S
+        in_time = (had_s(model.state.given, now_s) - had_s(model.state.given_rest, now_s)) / GIVEN_S
         late = 1 + sum([ends_s(one) <= now_s for one in self.requests.values() if one.model == request.model])
         each_s = base.occupies_s / model.places + base.prompt_s
         served_s = late * each_s / max(LEFT_LEAST, 1.0 - in_time)
