@@ -38,6 +38,14 @@ Run = tuple[str, int]
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
+class _File(msgspec.Struct, frozen=True):
+    """A segment: its name whether it is packed or not, and the run that it is of."""
+
+    path: Path
+    name: str
+    run: Run
+
+
 class Known(msgspec.Struct, frozen=True):
     """What the journal's end has come to: the settings, the router's snapshot, and when that was.
 
@@ -103,6 +111,11 @@ class Follower:
         self._samples: dict[tuple[str, str], tuple[int, Request]] = {}
         # Segments that had nothing more to tell at this size.
         self._told: dict[str, int] = {}
+        # What was in the folder, and what it means: a journal has hundreds of segments, and few of them come or go.
+        self._listed: list[str] = []
+        self._files: list[_File] = []
+        # Of those that are not written any more.
+        self._ended: dict[str, os.stat_result] = {}
         self._decoder = msgspec.json.Decoder(Line)
         self._lock = threading.Lock()
 
@@ -152,39 +165,60 @@ class Follower:
 
     def step(self) -> bool:
         """Go on; whether there may be more at once."""
-        paths = segments(self._folder) if self._folder.is_dir() else []
-        self._forget({_name(path) for path in paths})
-        found = {path: status for path in paths if (status := _status(path)) is not None}
-        last = {_run(path): path for path in found}
+        self._list()
+        found = [(file, status) for file in self._files if (status := self._status(file)) is not None]
+        ends = {file.run: (file, status) for file, status in found}
         # The one whose router is asked.
-        newest = max(last.values(), key=lambda path: (found[path].st_mtime_ns, path.name), default=None)
+        newest, _ = max(ends.values(), key=lambda one: (one[1].st_mtime_ns, one[0].path.name), default=(None, None))
         total = read = 0
         more = False
-        for path, status in found.items():
-            size, name = status.st_size, _name(path)
+        for file, status in found:
+            size, name, last = status.st_size, file.name, file is ends[file.run][0]
             read_bytes, over = self._index.read_bytes(name)
             told = self._told.get(name) == size
-            if path.suffix == PACKED:
+            if file.path.suffix == PACKED:
                 # Its size is that of something else.
                 read_bytes = size if over else 0
             elif told:
                 # The rest of it is no line yet, or never will be.
                 read_bytes = size
             total, read = total + size, read + min(size, read_bytes)
-            if more or (told and (over or path == last[_run(path)])) or (over and path != newest):
+            if more or (told and (over or last)) or (over and file is not newest):
                 continue
-            if not over and path != last[_run(path)] and read_bytes >= size:
+            if not over and not last and read_bytes >= size:
                 # Its process goes on in another.
                 self._index.add(name, read_bytes, (), (), over=True)
                 continue
-            if read_bytes >= size and path != newest and _run(path) not in self._tails:
+            if read_bytes >= size and file is not newest and file.run not in self._tails:
                 continue
-            more = self._go_on(path, over=over, last=path == last[_run(path)])
+            more = self._go_on(file, over=over, last=last)
             if not more:
                 self._told[name] = size
                 read += max(0, size - read_bytes)
         self.share = read / total if total else 1.0
         return more
+
+    def _list(self) -> None:
+        """Look which segments there are."""
+        listed = [entry.name for entry in os.scandir(self._folder)] if self._folder.is_dir() else []
+        if listed == self._listed:
+            return
+        self._files = [_file(path) for path in segments(self._folder)] if listed else []
+        self._listed = listed
+        self._ended.clear()
+        self._forget({file.name for file in self._files})
+
+    def _status(self, file: _File) -> os.stat_result | None:
+        """Its size, and when it was written last; None where it is gone."""
+        known = self._ended.get(file.name)
+        if known is not None:
+            return known
+        with suppress(FileNotFoundError):  # the oldest are removed meanwhile
+            status = file.path.stat()
+            if self._index.read_bytes(file.name)[1]:
+                self._ended[file.name] = status
+            return status
+        return None
 
     def _forget(self, names: set[str]) -> None:
         for name in self._index.segments():
@@ -192,10 +226,10 @@ class Follower:
                 self._index.forget(name)
                 self._told.pop(name, None)
 
-    def _go_on(self, path: Path, *, over: bool, last: bool) -> bool:
+    def _go_on(self, segment: _File, *, over: bool, last: bool) -> bool:
         """Read on in a segment; whether anything was read."""
         with self._lock:
-            tail = self._tail(path)
+            path, tail = segment.path, self._tail(segment)
             rows, prices, before = list[Row](), list[Price](), tail.offset
             if not tail.broken and (file := _opened(tail, path)) is not None:
                 for line in self._lines(tail, file):
@@ -211,16 +245,16 @@ class Follower:
             self.changes += tail.offset > before or bool(rows)
             return tail.offset > before
 
-    def _tail(self, path: Path) -> _Tail:
-        run = _run(path)
+    def _tail(self, segment: _File) -> _Tail:
+        run = segment.run
         tail = self._tails.pop(run, None) or _Tail()
         # The one that was asked for last stands last.
         self._tails[run] = tail
         if len(self._tails) > RUNS_MAX:
             oldest = next(iter(self._tails))
             self._tails.pop(oldest).close()
-        if tail.name != (name := _name(path)):
-            tail.turn(name, self._index.read_bytes(name)[0])
+        if tail.name != segment.name:
+            tail.turn(segment.name, self._index.read_bytes(segment.name)[0])
         return tail
 
     def _lines(self, tail: _Tail, file: BinaryIO) -> Iterator[Line]:
@@ -301,21 +335,10 @@ def _opened(tail: _Tail, path: Path) -> BinaryIO | None:
     return tail.file
 
 
-def _run(path: Path) -> Run:
+def _file(path: Path) -> _File:
     name = SegmentName.parse(path.name)
     assert name is not None, "only segments are followed"
-    return name.run
-
-
-def _name(path: Path) -> str:
-    """The same for a segment, packed or not."""
-    return path.name.removesuffix(PACKED)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    with suppress(FileNotFoundError):  # the oldest are removed meanwhile
-        return path.stat()
-    return None
+    return _File(path, path.name.removesuffix(PACKED), name.run)
 
 
 def _is_left(path: Path) -> bool:

@@ -154,15 +154,19 @@ class Index:
         self._db = db
         self._words = Words(db)
         self._places: dict[str, Place] = {}
+        # Nobody else writes: each is asked for twice a second, and a journal has hundreds.
+        self._read = {
+            str(name): (int(read_bytes), bool(over))
+            for name, read_bytes, over in db.execute("SELECT name, read_bytes, over FROM segment")
+        }
 
     def read_bytes(self, segment: str) -> tuple[int, bool]:
         """How much of a segment is in it, and whether that is all there will be."""
-        found = self._db.execute("SELECT read_bytes, over FROM segment WHERE name = ?", (segment,)).fetchone()
-        return (0, False) if found is None else (int(found[0]), bool(found[1]))
+        return self._read.get(segment, (0, False))
 
     def segments(self) -> list[str]:
         """Those that are in it, in whole or in part."""
-        return [str(name) for (name,) in self._db.execute("SELECT name FROM segment")]
+        return list(self._read)
 
     def place(self, place: Place) -> None:
         """An endpoint is where it is told to be last."""
@@ -193,6 +197,7 @@ class Index:
                 (read_bytes, len(rows), over, number),
             )
             db.execute("COMMIT")
+            self._read[segment] = read_bytes, over
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -213,6 +218,7 @@ class Index:
             db.execute("DELETE FROM price WHERE segment = ?", (number,))
             db.execute("DELETE FROM segment WHERE id = ?", (number,))
             db.execute("COMMIT")
+            self._read.pop(segment, None)
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
