@@ -85,6 +85,7 @@ class EndpointModel:
         "_shares_compute",
         "_slots",
         "_surprises",
+        "_waiting",
         "capabilities",
         "cold",
         "cost",
@@ -116,9 +117,12 @@ class EndpointModel:
         self.state = state
         self.others = Others(state.load)
         self.memory = Memory(state.memory, state.reservations, owned=endpoint.owned)
-        self._reservations, self._prefills, self._pace = state.reservations, state.prefills, state.pace
         self._quantile = quantile
         self._shares_compute = endpoint.shares_compute
+        self._reservations, self._prefills, self._pace = state.reservations, state.prefills, state.pace
+        # Those whose prompts an engine that shares its compute is at, oldest first: few, where many stream.
+        self._waiting: dict[str, Reservation] = {}
+        self._line_up()
         # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
@@ -419,6 +423,7 @@ class EndpointModel:
         self.memory.started(reservation)
         self._context_tokens += reservation.prompt_tokens
         if self._shares_compute:
+            self._waiting[fact.request_id] = reservation
             prefills.add(state.prefills, reservation)
             came(self._pace, reservation.prefill_s)
         self.health.started(fact, now_s)
@@ -466,6 +471,7 @@ class EndpointModel:
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
             self._late = ttft_s > reservation.ttft_s_high
+            self._waiting.pop(request_id, None)
             self._settle(now_s, head_done=oldest is reservation)
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
@@ -492,6 +498,7 @@ class EndpointModel:
         if reservation.first_s is not None or fact.ending is Ending.OK:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
+        self._waiting.pop(fact.request_id, None)
         self._settle(now_s, head_done=oldest is reservation)
         hot = self.cold.was_hot(reservation.cold)
         was_limited = self.health.is_limited
@@ -535,6 +542,7 @@ class EndpointModel:
                 breaker.learn(fact.request_id, fact.ending, now_s)
         self._context_tokens = sum([r.prompt_tokens for r in reservations.values()])
         self._slots = None
+        self._line_up()
         self.memory = Memory(self.state.memory, reservations, owned=self.owned)
         self._declare_memory()
 
@@ -686,14 +694,19 @@ class EndpointModel:
         return sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE
 
     def _oldest_waiting(self) -> Reservation | None:
-        if not self._shares_compute:
-            return None
-        return next((r for r in self.state.reservations.values() if r.first_s is None), None)
+        for reservation in self._waiting.values():
+            return reservation
+        return None
+
+    def _line_up(self) -> None:
+        """Those whose prompts it is at, by their reservations."""
+        self._waiting.clear()
+        if self._shares_compute:
+            self._waiting.update({name: r for name, r in self._reservations.items() if r.first_s is None})
 
     def _settle(self, now_s: float, *, head_done: bool) -> None:
         if self._shares_compute:
-            waiting = [r for r in self.state.reservations.values() if r.first_s is None]
-            prefills.settle(self._prefills, waiting, now_s, head_done=head_done)
+            prefills.settle(self._prefills, self._waiting.values(), now_s, head_done=head_done)
         self._slots = None
 
     def _learn_cached(self, sent: Reservation, given: Given, fact: Ended, now_s: float) -> None:
