@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from tidegate.core.base import Base
 from tidegate.core.model import (
     ANYWHERE,
     Ended,
@@ -85,3 +86,9 @@ def scaled(prior: Prior, factor: float) -> Prior:
         prefill_s_per_token=prior.prefill_s_per_token * factor,
         decode_s_per_token=prior.decode_s_per_token * factor,
     )
+
+
+def told(base: Base) -> dict[str, object]:
+    """All that a prediction says, by name: so two of them can be compared."""
+    found = {name: getattr(base, name) for name in dir(base) if not name.startswith("_")}
+    return {name: value for name, value in found.items() if not callable(value) and name != "length"}

@@ -120,4 +120,4 @@ def test_of_one_tenants_rest_the_class_that_has_had_less_comes_first() -> None:
 
 
 def _weighing_one(one: Item) -> Item:
-    return changed(one, request=changed(one.request, weight=1.0))
+    return Item(changed(one.request, weight=1.0), one.worth_usd, one.own, one.latest_start_s, one.elsewhere)

@@ -339,6 +339,5 @@ def test_a_snapshot_knows_what_is_under_way() -> None:
     router.observe(started(long(), "rack", target="laptop"), 0.0)
     again = Router(router.endpoints, router.policy, msgspec.json.decode(router.snapshot(), type=State))
     assert handover(again).state.under_way.keys() == handover(router).state.under_way.keys()
-    assert handover(again).base(long(), router._known.lengths.of(long()), 1.0) == handover(router).base(
-        long(), router._known.lengths.of(long()), 1.0
-    )
+    length = router._known.lengths.of(long())
+    assert make.told(handover(again).base(long(), length, 1.0)) == make.told(handover(router).base(long(), length, 1.0))

@@ -30,7 +30,9 @@ BASE = Base(
 
 def with_load(share: float, load_s: float = 20.0, load_sigma: float = 0.4) -> Base:
     first_s = BASE.first_s + (load_s if share > 0.5 else 0.0)
-    return replace(BASE, first_s=first_s, cold_share=share, load_s=load_s, load_sigma=load_sigma)
+    found = BASE.copied()
+    found.first_s, found.cold_share, found.load_s, found.load_sigma = first_s, share, load_s, load_sigma
+    return found
 
 
 def below(mixture: Mixture, limit_s: float) -> float:
@@ -99,7 +101,9 @@ ASKED = [
 def test_attainment_is_that_of_a_model_that_is_there_and_of_one_that_is_not_weighed(asked: Request) -> None:
     warm = attainment(asked, BASE, 0.5)
     cold_s, cold_sigma = with_load(0.3).mixture.cold_s, with_load(0.3).mixture.cold_sigma
-    cold = attainment(asked, replace(BASE, first_s=cold_s, sigma=cold_sigma), 0.5)
+    loaded = BASE.copied()
+    loaded.first_s, loaded.sigma = cold_s, cold_sigma
+    cold = attainment(asked, loaded, 0.5)
     for share in (0.3, 0.9):
         expected = (1.0 - share) * warm + share * min(warm, cold)
         assert attainment(asked, with_load(share), 0.5) == pytest.approx(expected)

@@ -56,9 +56,8 @@ def test_an_engine_that_reports_ours_alone_is_predicted_as_one_that_reports_noth
     for number in range(30):
         now_s = NOW_S + 5.0 * number
         probed(telling, 2, 0, now_s)
-        assert telling.base(make.request("x"), LENGTH, now_s + 2.0) == silent.base(
-            make.request("x"), LENGTH, now_s + 2.0
-        )
+        asked, then_s = make.request("x"), now_s + 2.0
+        assert make.told(telling.base(asked, LENGTH, then_s)) == make.told(silent.base(asked, LENGTH, then_s))
 
 
 def test_what_waits_in_the_engine_delays_and_what_runs_there_slows() -> None:

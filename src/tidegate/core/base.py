@@ -9,13 +9,12 @@ from tidegate.core.length import Length
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Prefix, Request, Started
 from tidegate.core.prompts import NOTHING, Cached, Prompt
-from tidegate.core.record import Untracked
 
 # Between the names of two endpoints it makes that of a handover; neither has it.
 TO: Final = ">"
 
 
-class Base(Untracked):
+class Base:
     """What a request would take at an endpoint once it is sent; waiting for that is not in it.
 
     `first_s`, `tpot_s` and `decode_s` are medians with the spread of their logarithms: promises are judged at
@@ -31,38 +30,141 @@ class Base(Untracked):
     scatters, as far as answers have shown it. Its prompt keeps the engine busy for `prompt_s`, and others wait for it.
     Operators' rules make it worth `rule_usd` less here, which nobody pays. Of its `cost_usd`, `paid_usd` are paid to
     others, and so drawn on budgets. Of attempts there so many are `failing`, whatever they take.
+
+    No record but a class, which nobody encodes: where this is compiled, its numbers are read as they are.
     """
 
-    network_s: float
-    queue_s: float
-    prefill_s: float
-    prefill_s_mean: float
-    first_s: float
-    sigma: float
-    deviations: float
-    tpot_s: float
-    tpot_sigma: float
-    decode_s: float
-    decode_s_mean: float
-    length: Length
-    cost_usd: float
-    ttft: Sent
-    tpot: Sent
-    trust: float = 1.0
-    gain: float = 1.0
-    stretch: float = 1.0
-    cached: Cached = NOTHING
-    sure_s: float = 0.0
-    outcomes: tuple[tuple[float, float], ...] = ()
-    warm_s: float = 0.0
-    cold_share: float = 0.0
-    load_s: float = 0.0
-    load_sigma: float = 0.0
-    e2e_stretch: float = 1.0
-    prompt_s: float = 0.0
-    rule_usd: float = 0.0
-    paid_usd: float = 0.0
-    failing: Failing = NEVER
+    __slots__ = (
+        "cached",
+        "cold_share",
+        "cost_usd",
+        "decode_s",
+        "decode_s_mean",
+        "deviations",
+        "e2e_stretch",
+        "failing",
+        "first_s",
+        "gain",
+        "length",
+        "load_s",
+        "load_sigma",
+        "network_s",
+        "outcomes",
+        "paid_usd",
+        "prefill_s",
+        "prefill_s_mean",
+        "prompt_s",
+        "queue_s",
+        "rule_usd",
+        "sigma",
+        "stretch",
+        "sure_s",
+        "tpot",
+        "tpot_s",
+        "tpot_sigma",
+        "trust",
+        "ttft",
+        "warm_s",
+    )
+
+    def __init__(
+        self,
+        network_s: float,
+        queue_s: float,
+        prefill_s: float,
+        prefill_s_mean: float,
+        first_s: float,
+        sigma: float,
+        deviations: float,
+        tpot_s: float,
+        tpot_sigma: float,
+        decode_s: float,
+        decode_s_mean: float,
+        length: Length,
+        cost_usd: float,
+        ttft: Sent,
+        tpot: Sent,
+        trust: float = 1.0,
+        gain: float = 1.0,
+        stretch: float = 1.0,
+        cached: Cached = NOTHING,
+        sure_s: float = 0.0,
+        outcomes: tuple[tuple[float, float], ...] = (),
+        warm_s: float = 0.0,
+        cold_share: float = 0.0,
+        load_s: float = 0.0,
+        load_sigma: float = 0.0,
+        e2e_stretch: float = 1.0,
+        prompt_s: float = 0.0,
+        rule_usd: float = 0.0,
+        paid_usd: float = 0.0,
+        failing: Failing = NEVER,
+    ) -> None:
+        self.network_s = network_s
+        self.queue_s = queue_s
+        self.prefill_s = prefill_s
+        self.prefill_s_mean = prefill_s_mean
+        self.first_s = first_s
+        self.sigma = sigma
+        self.deviations = deviations
+        self.tpot_s = tpot_s
+        self.tpot_sigma = tpot_sigma
+        self.decode_s = decode_s
+        self.decode_s_mean = decode_s_mean
+        self.length = length
+        self.cost_usd = cost_usd
+        self.ttft = ttft
+        self.tpot = tpot
+        self.trust = trust
+        self.gain = gain
+        self.stretch = stretch
+        self.cached = cached
+        self.sure_s = sure_s
+        self.outcomes = outcomes
+        self.warm_s = warm_s
+        self.cold_share = cold_share
+        self.load_s = load_s
+        self.load_sigma = load_sigma
+        self.e2e_stretch = e2e_stretch
+        self.prompt_s = prompt_s
+        self.rule_usd = rule_usd
+        self.paid_usd = paid_usd
+        self.failing = failing
+
+    def copied(self) -> "Base":
+        """One that can be changed."""
+        return Base(
+            self.network_s,
+            self.queue_s,
+            self.prefill_s,
+            self.prefill_s_mean,
+            self.first_s,
+            self.sigma,
+            self.deviations,
+            self.tpot_s,
+            self.tpot_sigma,
+            self.decode_s,
+            self.decode_s_mean,
+            self.length,
+            self.cost_usd,
+            self.ttft,
+            self.tpot,
+            self.trust,
+            self.gain,
+            self.stretch,
+            self.cached,
+            self.sure_s,
+            self.outcomes,
+            self.warm_s,
+            self.cold_share,
+            self.load_s,
+            self.load_sigma,
+            self.e2e_stretch,
+            self.prompt_s,
+            self.rule_usd,
+            self.paid_usd,
+            self.failing,
+        )
 
     @property
     def output_tokens(self) -> float:

@@ -6,7 +6,6 @@ from typing import Final
 import msgspec
 
 from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX
-from tidegate.core.record import Untracked
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX: Final = 5.0
@@ -58,17 +57,20 @@ class Residual(msgspec.Struct):
         return self.weight * 0.5 ** (age_s / HALF_LIFE_S) if age_s > 0.0 else self.weight
 
 
-class Mix(Untracked):
+class Mix:
     """What a correction says of one cell.
 
     `predicted * exp(bias)` is the median. `variance` is that of the logarithm, `at_s` when anything was last learned,
     `trust` how much is known, from 0 to 1.
     """
 
-    bias: float
-    variance: float
-    at_s: float
-    trust: float
+    __slots__ = ("at_s", "bias", "trust", "variance")
+
+    def __init__(self, bias: float, variance: float, at_s: float, trust: float) -> None:
+        self.bias = bias
+        self.variance = variance
+        self.at_s = at_s
+        self.trust = trust
 
 
 class Correction:

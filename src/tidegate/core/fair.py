@@ -33,27 +33,35 @@ class Standing(msgspec.Struct):
     came_s: float
 
 
-class _Order(msgspec.Struct):
+class _Order:
     """Who goes first: those who start in the share that is kept for the `rest`, then who can be in time, then the rest.
 
     `tags` are what their tenants will have had, for each unit of weight, when their turn comes; `takes_s` what each
     takes of an engine.
     """
 
-    first: list[Item]
-    timely: list[Item]
-    rest: list[Item]
-    tags: dict[str, float]
-    takes_s: dict[str, float]
+    __slots__ = ("first", "rest", "tags", "takes_s", "timely")
+
+    def __init__(
+        self, first: list[Item], timely: list[Item], rest: list[Item], tags: dict[str, float], takes_s: dict[str, float]
+    ) -> None:
+        self.first = first
+        self.timely = timely
+        self.rest = rest
+        self.tags = tags
+        self.takes_s = takes_s
 
 
-class _Before(msgspec.Struct):
+class _Before:
     """Work that is placed before others, and could go behind them."""
 
-    tag: float
-    tenant: str
-    takes_s: float
-    request_id: str
+    __slots__ = ("request_id", "tag", "takes_s", "tenant")
+
+    def __init__(self, tag: float, tenant: str, takes_s: float, request_id: str) -> None:
+        self.tag = tag
+        self.tenant = tenant
+        self.takes_s = takes_s
+        self.request_id = request_id
 
 
 def schedule(

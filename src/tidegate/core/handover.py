@@ -10,8 +10,6 @@ from heapq import heapify, heapreplace
 from math import inf, sqrt
 from typing import Final
 
-import msgspec
-
 from tidegate.core import breaker, network
 from tidegate.core.base import TO, Base, asked
 from tidegate.core.breaker import Breaker
@@ -73,27 +71,26 @@ class HandoverModel:
         spread = (first.first_s * first.sigma) ** 2 + (rest_s * rest.sigma) ** 2 + variance_s2 + waits_s * waits_s
         most_s = max(first.warm_s, first.sure_s)
         egress_usd = kv_bytes * self.declared.usd_per_byte
-        return msgspec.structs.replace(
-            rest,
-            network_s=first.network_s + (arrives_s - begins_s) + rest.network_s,
-            queue_s=first.queue_s + (begins_s - ready_s) + waits_s + queue_s,
-            prefill_s=first.prefill_s + rest.prefill_s,
-            prefill_s_mean=first.prefill_s_mean + rest.prefill_s_mean,
-            first_s=first_s,
-            warm_s=first_s - first.first_s + most_s,
-            sure_s=first_s - first.first_s + most_s,
-            sigma=sqrt(spread) / first_s,
-            deviations=max(first.deviations, rest.deviations),
-            outcomes=(),
-            cold_share=first.cold_share,
-            load_s=first.load_s,
-            load_sigma=first.load_sigma,
-            cost_usd=first.cost_usd + egress_usd + rest.cost_usd,
-            paid_usd=first.paid_usd + egress_usd + rest.paid_usd,
-            rule_usd=first.rule_usd + rest.rule_usd,
-            cached=first.cached,
-            failing=first.failing,
-        )
+        found = rest.copied()
+        found.network_s = first.network_s + (arrives_s - begins_s) + rest.network_s
+        found.queue_s = first.queue_s + (begins_s - ready_s) + waits_s + queue_s
+        found.prefill_s = first.prefill_s + rest.prefill_s
+        found.prefill_s_mean = first.prefill_s_mean + rest.prefill_s_mean
+        found.first_s = first_s
+        found.warm_s = first_s - first.first_s + most_s
+        found.sure_s = first_s - first.first_s + most_s
+        found.sigma = sqrt(spread) / first_s
+        found.deviations = max(first.deviations, rest.deviations)
+        found.outcomes = ()
+        found.cold_share = first.cold_share
+        found.load_s = first.load_s
+        found.load_sigma = first.load_sigma
+        found.cost_usd = first.cost_usd + egress_usd + rest.cost_usd
+        found.paid_usd = first.paid_usd + egress_usd + rest.paid_usd
+        found.rule_usd = first.rule_usd + rest.rule_usd
+        found.cached = first.cached
+        found.failing = first.failing
+        return found
 
     def kv_bytes(self, request: Request | Started, now_s: float) -> float:
         """How many bytes are expected to be sent: those that are declared, as far as others had as many."""

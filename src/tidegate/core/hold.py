@@ -53,7 +53,7 @@ Start = tuple[float, float, float, int]
 have passed for that."""
 
 
-class Item(msgspec.Struct):
+class Item:
     """One piece of work as the schedule sees it: its fit to each of our own endpoints that it may wait for.
 
     Where it is `ruled`, operators' rules would rather have it at some of them than at others.
@@ -61,12 +61,23 @@ class Item(msgspec.Struct):
     None until somebody asks.
     """
 
-    request: Request
-    worth_usd: float
-    own: dict[str, Fit]
-    latest_start_s: float
-    elsewhere: list[tuple[float, str]] | None = None
-    ruled: bool = False
+    __slots__ = ("elsewhere", "latest_start_s", "own", "request", "ruled", "worth_usd")
+
+    def __init__(
+        self,
+        request: Request,
+        worth_usd: float,
+        own: dict[str, Fit],
+        latest_start_s: float,
+        elsewhere: list[tuple[float, str]] | None = None,
+        ruled: bool = False,
+    ) -> None:
+        self.request = request
+        self.worth_usd = worth_usd
+        self.own = own
+        self.latest_start_s = latest_start_s
+        self.elsewhere = elsewhere
+        self.ruled = ruled
 
 
 class Place(msgspec.Struct):
@@ -88,7 +99,7 @@ class Place(msgspec.Struct):
     owed: bool = False
 
 
-class Pool(msgspec.Struct):
+class Pool:
     """What one of our own endpoints has: when each slot is free, and its memory, where that is known.
 
     The prompts that it was given are computed by `prompts_done_s`, and work starts there `ahead_s` before that at the
@@ -96,11 +107,21 @@ class Pool(msgspec.Struct):
     leaves one slot to who cannot.
     """
 
-    slots_s: list[float]
-    spare: Spare | None = None
-    prompts_done_s: float = -inf
-    ahead_s: float = 0.0
-    headroom: bool = False
+    __slots__ = ("ahead_s", "headroom", "prompts_done_s", "slots_s", "spare")
+
+    def __init__(
+        self,
+        slots_s: list[float],
+        spare: Spare | None = None,
+        prompts_done_s: float = -inf,
+        ahead_s: float = 0.0,
+        headroom: bool = False,
+    ) -> None:
+        self.slots_s = slots_s
+        self.spare = spare
+        self.prompts_done_s = prompts_done_s
+        self.ahead_s = ahead_s
+        self.headroom = headroom
 
 
 Elsewhere = Callable[[Request], list[tuple[float, str]]]
@@ -357,12 +378,15 @@ _Rank = tuple[float, str, int]
 order."""
 
 
-class _Leaving(msgspec.Struct):
+class _Leaving:
     """Work that could go elsewhere, by its place in the order, and what that gains in dollars."""
 
-    index: int
-    endpoint: str
-    gain_usd: float
+    __slots__ = ("endpoint", "gain_usd", "index")
+
+    def __init__(self, index: int, endpoint: str, gain_usd: float) -> None:
+        self.index = index
+        self.endpoint = endpoint
+        self.gain_usd = gain_usd
 
 
 class _Run:

@@ -9,7 +9,6 @@ from tidegate.core.handover import HandoverModel
 from tidegate.core.hedge import starts_s
 from tidegate.core.length import Length
 from tidegate.core.model import Prefill, Request, Run
-from tidegate.core.record import Untracked
 from tidegate.core.value import attainment, net_usd
 from tidegate.core.why import Why
 
@@ -30,18 +29,23 @@ TIMEOUT_MEDIANS_MAX = 16.0
 EXPECTED = 0.5
 
 
-class Option(Untracked):
+class Option:
     """An endpoint that no rule excludes, as one decision sees it; with a `target` it computes the prompt for that one.
 
     Its `name` is that of the endpoint, or of the handover.
     """
 
-    model: EndpointModel
-    base: Base
-    value_usd: float
-    attainment: float
-    name: str
-    target: str = ""
+    __slots__ = ("attainment", "base", "model", "name", "target", "value_usd")
+
+    def __init__(
+        self, model: EndpointModel, base: Base, value_usd: float, attainment: float, name: str, target: str = ""
+    ) -> None:
+        self.model = model
+        self.base = base
+        self.value_usd = value_usd
+        self.attainment = attainment
+        self.name = name
+        self.target = target
 
 
 def weigh(

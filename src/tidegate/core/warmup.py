@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Final
 
-import msgspec
-
 from tidegate.core.coldstart import ColdModel
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
@@ -68,12 +66,10 @@ class WarmUps:
             if base.cold_share and model.endpoint.warms_up and model.name != fact.endpoint and not option.target:
                 chosen = next((one for one in options if one.name == fact.endpoint), None)
                 if chosen is not None:
-                    there = msgspec.structs.replace(
-                        base,
-                        cold_share=0.0,
-                        first_s=max(base.warm_s, base.sure_s),
-                        cost_usd=base.cost_usd - base.load_s_mean * model.cost.usd_per_s,
-                    )
+                    there = base.copied()
+                    there.cold_share = 0.0
+                    there.first_s = max(base.warm_s, base.sure_s)
+                    there.cost_usd -= base.load_s_mean * model.cost.usd_per_s
                     usd = value_usd(request, there, worth_usd(request, base.length), now_s - request.arrived_s)
                     model.state.cold.warm_up.missed_usd += max(0.0, usd - chosen.value_usd)
 
