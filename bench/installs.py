@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -26,7 +26,7 @@ class Wheel(msgspec.Struct, frozen=True):
         """Install it unless that has been done."""
         what = self.source or f"{self.name}=={self.version}"
         pip = [self.program("python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        make = [sys.executable, "-m", "venv", "--clear", self._folder()]
+        make = [sys.executable, "-m", "venv", self._folder()]
         _once(self._folder(), what, [make, [*pip, *self.options, what]])
         return self.version
 
@@ -39,18 +39,20 @@ class Wheel(msgspec.Struct, frozen=True):
 
 
 class Npm(msgspec.Struct, frozen=True):
-    """A package for Node.js, and those of what it depends on that it does not run with in their newest versions."""
+    """A package for Node.js. `overrides`: versions of what it depends on, where it does not run with the newest."""
 
     name: str
     version: str
-    beside: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = {}
 
     def ready(self) -> str:
         """Install it unless that has been done."""
         if shutil.which("npm") is None:
             raise Absent("npm is not on this machine")
-        what = [f"{self.name}@{self.version}", *self.beside]
-        _once(self._folder(), " ".join(what), [["npm", "install", "--no-fund", "--prefix", self._folder(), *what]])
+        wanted = {"dependencies": {self.name: self.version}, "overrides": self.overrides}
+        package = msgspec.json.encode(wanted).decode()
+        install = ["npm", "install", "--no-fund", "--no-audit", "--prefix", self._folder()]
+        _once(self._folder(), package, [install], {"package.json": package})
         return self.version
 
     def file(self, path: str) -> Path:
@@ -75,12 +77,17 @@ class OnPath(msgspec.Struct, frozen=True):
         return (said.stdout + said.stderr).splitlines()[0]
 
 
-def _once(folder: Path, what: str, commands: Sequence[Sequence[str | Path]]) -> None:
-    """Run the commands unless they have been run for the same thing."""
+def _once(
+    folder: Path, what: str, commands: Sequence[Sequence[str | Path]], files: Mapping[str, str] | None = None
+) -> None:
+    """Run the commands beside these files, unless they were for the same thing. What was there before is removed."""
     mark = folder / "installed"
     if mark.is_file() and mark.read_text() == what:
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text)
     for command in commands:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S)

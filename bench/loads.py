@@ -50,7 +50,7 @@ _LOADS = (
     Load(
         name="W5",
         about="5,000 streams, a chunk each 2.5 s",
-        ask=Ask(connections=5000, requests=5000, chunks=4, ramp_s=5.0),
+        ask=Ask(connections=5000, requests=5000, chunks=5, ramp_s=8.0),  # the last begins before the first ends
         gap_ms=2500,
         mostly_idle=True,
     ),

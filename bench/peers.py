@@ -28,7 +28,7 @@ PRODUCTION_STACK = Wheel(
     ("--ignore-requires-python",),
 )
 # With a later server than this it fails each stream: https://github.com/Portkey-AI/gateway/issues/1389
-PORTKEY = Npm("@portkey-ai/gateway", "1.15.2", ("@hono/node-server@1.14.2",))
+PORTKEY = Npm("@portkey-ai/gateway", "1.15.2", {"@hono/node-server": "1.13.8"})
 
 _NGINX = """\
 user {user};

@@ -12,6 +12,7 @@ from bench.relays import TIDEGATE
 from bench.rig import Said, Times
 
 DIRECT, IDLE = "direct", "idle"
+ADDED_US_LEAST = 100.0  # two runs without any relay are as far apart: an added time may be less than nothing
 _BUCKET = re.compile(r'^tidegate_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE)
 
 Figures = dict[str, float]
@@ -114,8 +115,9 @@ class _Line(msgspec.Struct, frozen=True):
         return max((self.factor(one.median) for _, one in self.others), default=0.0)
 
     def factor(self, other: float) -> float:
-        """How many times as bad as the other. Added times may be nothing or less: a unit is the least."""
-        ours, theirs = max(self.own.median, 1.0), max(other, 1.0)
+        """How many times as bad as the other."""
+        least = ADDED_US_LEAST if self.figure.startswith("added_") else 1.0
+        ours, theirs = max(self.own.median, least), max(other, least)
         return theirs / ours if self.figure == "per_s" else ours / theirs
 
 
