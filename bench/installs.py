@@ -10,6 +10,8 @@ import msgspec
 
 from bench.relays import Absent
 
+Command = Sequence[str | Path]
+
 FOLDER = Path("build/peers")
 INSTALL_S = 900.0
 
@@ -25,8 +27,8 @@ class Wheel(msgspec.Struct, frozen=True):
     def ready(self) -> str:
         """Install it unless that has been done."""
         what = self.source or f"{self.name}=={self.version}"
-        pip = [self.program("python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        make = [sys.executable, "-m", "venv", self._folder()]
+        pip: Command = [self.program("python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        make: Command = [sys.executable, "-m", "venv", self._folder()]
         _once(self._folder(), what, [make, [*pip, *self.options, what]])
         return self.version
 
@@ -51,7 +53,7 @@ class Npm(msgspec.Struct, frozen=True):
             raise Absent("npm is not on this machine")
         wanted = {"dependencies": {self.name: self.version}, "overrides": self.overrides}
         package = msgspec.json.encode(wanted).decode()
-        install = ["npm", "install", "--no-fund", "--no-audit", "--prefix", self._folder()]
+        install: Command = ["npm", "install", "--no-fund", "--no-audit", "--prefix", self._folder()]
         _once(self._folder(), package, [install], {"package.json": package})
         return self.version
 
@@ -77,9 +79,7 @@ class OnPath(msgspec.Struct, frozen=True):
         return (said.stdout + said.stderr).splitlines()[0]
 
 
-def _once(
-    folder: Path, what: str, commands: Sequence[Sequence[str | Path]], files: Mapping[str, str] | None = None
-) -> None:
+def _once(folder: Path, what: str, commands: Sequence[Command], files: Mapping[str, str] | None = None) -> None:
     """Run the commands beside these files, unless they were for the same thing. What was there before is removed."""
     mark = folder / "installed"
     if mark.is_file() and mark.read_text() == what:
@@ -99,5 +99,10 @@ def _once(
 
 
 def _reason(said: str) -> str:
-    lines = said.strip().splitlines()
-    return lines[-1][:200] if lines else "its installer says nothing"
+    """The line that tells it: what pip says of an error in a program that it calls tells less than that program."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for word in ("fatal:", "error:", ""):
+        telling = [line for line in lines if line.lower().startswith(word)]
+        if telling:
+            return telling[-1][:200]
+    return "its installer says nothing"

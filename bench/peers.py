@@ -183,7 +183,7 @@ def _litellm(place: Place) -> Start:
     environment = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     key = f"sk-{token_urlsafe(32)}"  # it does not start without one that is hard to guess
     headers = (f"authorization: Bearer {key}",)
-    command = [LITELLM.program("litellm"), "--config", config, *flags]
+    command: list[str | Path] = [LITELLM.program("litellm"), "--config", config, *flags]
     return Start(command, {**environment, "LITELLM_MASTER_KEY": key}, headers)
 
 

@@ -161,7 +161,7 @@ def _gateway(place: Place, environment: Mapping[str, str]) -> Start:
             more="\n".join(more),
         )
     config = place.write("tidegate.toml", text)
-    command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--config", config]
+    command: list[str | Path] = [sys.executable, "-m", "tidegate.cli.main", "serve", "--config", config]
     return Start(command, environment, (f"authorization: Bearer {secret}",))
 
 
