@@ -171,8 +171,9 @@ def _smg(place: Place) -> Start:
 
 def _router_flags(place: Place) -> list[str]:
     """The three descend from one router, and still have these in common. The second port is that of its metrics."""
-    listens = ["--host", HOST, "--port", str(place.port), "--prometheus-port", str(place.admin)]
-    return [*listens, "--log-level", "error", "--worker-urls", *place.urls()]
+    listens = ["--host", HOST, "--port", str(place.port)]
+    metrics = ["--prometheus-host", HOST, "--prometheus-port", str(place.admin)]
+    return [*listens, *metrics, "--log-level", "error", "--worker-urls", *place.urls()]
 
 
 def _litellm(place: Place) -> Start:

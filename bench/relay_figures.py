@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from statistics import median
 
 import msgspec
@@ -39,11 +40,9 @@ Rows = dict[str, dict[str, dict[str, Summary]]]
 """By load, relay and figure; before any load, too, as `IDLE`."""
 
 
-def times(load: Load, said: Said) -> Figures:
-    """What clients saw, in microseconds."""
-    if load.ask.chunks:
-        return {**_named("ttft", said.ttft_us), **_named("chunk", said.transit_us)}
-    return _named("latency", said.latency_us)
+def bare(load: Load, said: Said) -> Figures:
+    """Of the load without a relay."""
+    return {"errors": said.failed, **_times(load, said)}
 
 
 def figures(load: Load, said: Said, direct: Said, used: Used) -> Figures:
@@ -56,8 +55,8 @@ def figures(load: Load, said: Said, direct: Said, used: Used) -> Figures:
     if done:
         found["cpu_us"] = used.cpu_us / done
     if said.ok and direct.ok:
-        bare = times(load, direct)
-        found |= {f"added_{name}": us - bare[name] for name, us in times(load, said).items()}
+        without = _times(load, direct)
+        found |= {f"added_{name}": us - without[name] for name, us in _times(load, said).items()}
     if not load.ask.rate_per_s and not load.gap_ms:
         found["per_s"] = done / said.seconds
     if load.mostly_idle:
@@ -79,13 +78,15 @@ def summed(rounds: Iterable[Figures]) -> dict[str, Summary]:
 def lag_s_p99(before: str, after: str) -> float | None:
     """How late 99 of 100 timers of the gateway's loop were at most, between two readings of its metrics.
 
-    A bound of a histogram's bucket, in seconds; None where no timer fired.
+    A bound of a histogram's bucket, in seconds; the last one where they were later still. None where no timer fired.
     """
     counts = _buckets(after)
     for bound, count in _buckets(before).items():
         counts[bound] -= count
-    total = max(counts.values(), default=0.0)
-    return next((bound for bound, count in sorted(counts.items()) if total and count >= 0.99 * total), None)
+    total = counts.pop(inf, 0.0)
+    if not total:
+        return None
+    return next((bound for bound, count in sorted(counts.items()) if count >= 0.99 * total), max(counts))
 
 
 def table(rows: Rows, units: Mapping[str, str]) -> Table:
@@ -138,6 +139,13 @@ def _listed(line: _Line, better: bool) -> str:
 
 def _text(of: Summary) -> str:
     return f"{of.median:g} ({of.min:g}-{of.max:g})"
+
+
+def _times(load: Load, said: Said) -> Figures:
+    """What clients saw, in microseconds."""
+    if load.ask.chunks:
+        return {**_named("ttft", said.ttft_us), **_named("chunk", said.transit_us)}
+    return _named("latency", said.latency_us)
 
 
 def _named(name: str, of: Times) -> Figures:

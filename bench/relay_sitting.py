@@ -10,14 +10,17 @@ import msgspec
 from bench.cpu import family_cpu_ns, family_rss_mb, spent_us
 from bench.gateway import HOST
 from bench.loads import Load
-from bench.relay_figures import DIRECT, IDLE, Figures, Used, figures, lag_s_p99, times
+from bench.relay_figures import DIRECT, IDLE, Figures, Used, bare, figures, lag_s_p99
 from bench.relays import Absent, Relay, Running, running
 from bench.rig import Ask, Rig, Said
 from bench.terminator import Behind
+from tidegate.clock import sleep_s
 
+LOOK_S, LOOKS_MAX = 1.0, 30  # what starts beside a relay takes some seconds
+SETTLED = 0.01  # of memory, by which two looks may differ
 # What is loaded and allocated with the first request, or stream, belongs to an idle relay.
 WARM = {
-    "warm": Load(name="warm", about="one after the other", ask=Ask(connections=8, requests=200)),
+    "warm": Load(name="warm", about="requests", ask=Ask(connections=8, requests=200)),
     "warm streams": Load(name="warm", about="streams", ask=Ask(connections=8, requests=40, chunks=16)),
 }
 
@@ -39,7 +42,7 @@ class Sitting(msgspec.Struct, frozen=True):
     def round(self, relays: Sequence[Relay], absent: dict[str, str]) -> Iterator[tuple[str, str, Figures]]:
         """Load, relay and figures, as they come. Who turns out not to answer is put down as absent."""
         direct = {name: self._ask(self.engines[0], name) for name in self.loads}
-        yield from ((name, DIRECT, times(self.loads[name], said)) for name, said in direct.items())
+        yield from ((name, DIRECT, bare(self.loads[name], said)) for name, said in direct.items())
         for relay in relays:
             try:
                 for name, found in self._turn(relay, direct):
@@ -62,8 +65,9 @@ class Sitting(msgspec.Struct, frozen=True):
         with running(relay, engines, ca, pinned(0)) as one:
             for name, load in WARM.items():
                 self.rig.load(one.port, self._body(name), load.ask, one.headers)
+            idle_mb = _settled_mb(one.pid)
             if behind is None:
-                yield IDLE, {"rss_mb": family_rss_mb(one.pid)}
+                yield IDLE, {"rss_mb": idle_mb}
             for name in names:
                 said, used = self._measured(one, name, relay.has_metrics)
                 yield name, figures(self.loads[name], said, direct[name], used)
@@ -88,6 +92,17 @@ class Sitting(msgspec.Struct, frozen=True):
 def pinned(index: int) -> list[str]:
     """What is put before a command to have it on this core of those that there are: the first, or with -1 the last."""
     return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[index])]
+
+
+def _settled_mb(pid: int) -> float:
+    """Resident memory once it no longer grows: what runs beside, as the gateway's dashboard, may still be starting."""
+    before_mb, now_mb = 0.0, family_rss_mb(pid)
+    for _ in range(LOOKS_MAX):
+        if abs(now_mb - before_mb) < SETTLED * now_mb:
+            break
+        sleep_s(LOOK_S)
+        before_mb, now_mb = now_mb, family_rss_mb(pid)
+    return now_mb
 
 
 def _metrics(one: Running) -> str:

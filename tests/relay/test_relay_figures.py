@@ -69,6 +69,7 @@ def test_lag_is_that_between_two_readings() -> None:
     assert lag_s_p99(metrics(10, 900), metrics(1010, 1900)) == 0.001
     assert lag_s_p99(metrics(0, 0), metrics(900, 1000)) == 0.1
     assert lag_s_p99(metrics(5, 5), metrics(5, 5)) is None
+    assert lag_s_p99("", metrics(0, 10).replace('le="0.1"} 10', 'le="0.1"} 3')) == 0.1
 
 
 def test_what_is_lost_most_comes_first_and_says_to_whom() -> None:
