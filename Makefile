@@ -49,7 +49,7 @@ compiled: $(COMPILED)/.built ## the package with the path of a request compiled,
 # From a copy: mypyc leaves what it makes beside the sources.
 $(COMPILED)/.built: pyproject.toml $(SOURCES) $(VENV)/.dev
 	@echo "compiling the path of a request: three minutes ..."
-	@rm -rf build && mkdir -p build/source $(COMPILED)
+	@rm -rf build/source build/wheel $(COMPILED) && mkdir -p build/source $(COMPILED)
 	@cp -r src pyproject.toml README.md LICENSE build/source/
 	@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(BIN)/python -m pip wheel . --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir ../wheel
 	@$(BIN)/python -m zipfile -e build/wheel/*.whl $(COMPILED)
@@ -93,8 +93,8 @@ bench-replay: $(COMPILED)/.built ## whether every decision of 100,000 simulated 
 bench-simulate: $(COMPILED)/.built ## requests a simulated world decides and serves per second; TIDEGATE_DATA names the folder of traces
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.simulate
 
-bench-relay: $(COMPILED)/.built ## CPU of the gateway per request and per chunk; RIG names the folder of the measuring rig
-	$(BIN)/python -m bench.relay --rig "$(RIG)" --compiled $(COMPILED)
+bench-relay: $(COMPILED)/.built ## what the gateway and other relays cost and add, and a plot of it: three quarters of an hour on two idle cores; PEERS="nginx haproxy" or none, LOADS="W1 W4", ROUNDS, ENDPOINTS, TLS=1, QUICK=1 to see that all works
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.relay --peers "$(PEERS)" --loads "$(LOADS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(if $(TLS),--tls) $(if $(QUICK),--quick)
 
 bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the same weights, and of others
 	$(BIN)/python -m bench.canary

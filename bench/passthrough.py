@@ -15,6 +15,7 @@ from tidegate.clock import Clock
 from tidegate.http.client import Call, Origin, Pool, TransportError
 from tidegate.http.server import Exchange, Limits, Server
 
+CONNECTIONS = 6000  # to the upstream: every stream of the largest load has one of its own
 JSON = ((b"content-type", b"application/json"),)
 
 
@@ -73,7 +74,7 @@ class Relay:
 async def serve(listen: int, upstream: int) -> None:
     """Relay until it is killed."""
     clock = Clock()
-    pool = Pool(Origin("127.0.0.1", upstream), clock=clock)
+    pool = Pool(Origin("127.0.0.1", upstream), clock=clock, connections_max=CONNECTIONS)
     server = Server(
         lambda exchange: void(Relay(exchange, pool)),
         limits=Limits(),

@@ -13,8 +13,8 @@ RESULTS = Path(__file__).parent / "results"
 ROW_CHARS = 2000
 
 
-def record(name: str, found: dict[str, object]) -> None:
-    """Write bench/results/NAME.json, and print it. The command is the one of the Makefile: no path of this machine.
+def record(name: str, found: dict[str, object], folder: Path = RESULTS) -> None:
+    """Write NAME.json into the folder, and print it. The command is the one of the Makefile: no path of this machine.
 
     `compiled`: the path of a request was, as where wheels are built.
     """
@@ -27,7 +27,7 @@ def record(name: str, found: dict[str, object]) -> None:
         **found,
     }
     text = _text(result)
-    (RESULTS / f"{name}.json").write_text(text)
+    (folder / f"{name}.json").write_text(text)
     print(text)
 
 

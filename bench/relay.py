@@ -1,162 +1,137 @@
-"""CPU of the gateway per request and per streamed chunk, everything on: `make bench-relay RIG=FOLDER`.
+"""What relays cost, the gateway with everything on and others beside it: `make bench-relay`.
 
-The rig is a folder with `mock.c` (an upstream), `lg.c` (a load generator) and `mkbodies.py`. The gateway has the first
-core, the rig the last. CPU is what the kernel counted for all threads of the gateway while the load ran, divided by the
-requests or events that completed. In turn with it run the same gateway interpreted, and the bare relay of
-`bench/passthrough.py`.
+    PYTHONPATH=build/compiled python -m bench.relay [--peers "nginx haproxy"] [--loads "W1 W4"] [--rounds 3] [--tls]
+
+A relay has the first core; the engines, in one process, and the load generator (`bench/rig`) have the last. In each
+round every relay has its turn under every load, after the same loads without one, to which its times are compared.
+CPU is what the kernel counted for all threads of all its processes while a load ran, by request or chunk that came.
 """
 
 import argparse
-import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
+import resource
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-from bench.cpu import cpu_s
-from bench.record import record
-from tidegate.clock import sleep_s, tick_s
+import msgspec
+from rich.console import Console
 
-CONFIG = """
-[gateway]
-listen = "127.0.0.1:{port}"
-admin = "127.0.0.1:{admin}"
-journal = "{folder}/journal"
-log = "{folder}/log"
-[site.rack]
-local = true
-[endpoint.a]
-site = "rack"
-engine = "openai"
-url = "http://127.0.0.1:{mock}"
-serves = ["mock-model"]
-context_tokens = 1000000
-concurrency = 600
-[site.cloud]
-local = false
-[endpoint.b]
-site = "cloud"
-engine = "openai"
-url = "http://127.0.0.1:{mock}"
-serves = ["mock-model"]
-context_tokens = 1000000
-price = {{ usd_per_1m_input_tokens = 1.0, usd_per_1m_output_tokens = 2.0 }}
-"""
+from bench.loads import LOADS, Load, behind_tls, small
+from bench.peers import PEERS
+from bench.record import RESULTS, record
+from bench.relay_figures import IDLE, Figures, Rows, summed, table
+from bench.relay_plot import plot
+from bench.relay_sitting import Sitting, pinned
+from bench.relays import Absent, Relay, ours
+from bench.rig import Rig
+from bench.terminator import terminated
 
-KINDS = ("tidegate", "tidegate interpreted", "passthrough")
-LOADS = {
-    "W1": (["-b", "w1.json", "-c", "32", "-n", "30000"], "ok"),
-    "W2": (["-b", "w2.json", "-c", "32", "-n", "3000"], "ok"),
-    "W4": (["-S", "-b", "w4.json", "-c", "500", "-n", "1500"], "events"),
-}
+TLS = ("W1", "W4")  # those that are sent behind TLS, too: what it takes of a request, and of a chunk
+PLOT = Path("docs/images/relay.svg")
+PLOTTED = {"W1": "CPU of a request of 1 KB, in microseconds", "W4": "CPU of a chunk of 500 streams, in microseconds"}
+TABLE_COLUMNS = 160
 
 
 def main() -> None:
-    """Run every load against both, in turn, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rig", type=Path, required=True, help="folder with mock.c, lg.c and mkbodies.py")
-    parser.add_argument("--compiled", type=Path, required=True, help="folder of the compiled package")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    if not (options.rig / "mock.c").is_file():
-        sys.exit(f"no mock.c in {options.rig}; name the rig's folder with RIG=...")
-    found: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in KINDS} for name in LOADS}
-    with tempfile.TemporaryDirectory() as folder, _rig(options.rig, Path(folder)) as (rig, mock):
+    """Run every load against all, in turn; write down what came of it, and print it."""
+    options = _options()
+    raise_file_limit()
+    loads = _loads(options)
+    relays, versions, absent = present([*ours(), *_chosen(options.peers)])
+    found: dict[str, dict[str, list[Figures]]] = {name: {} for name in [IDLE, *loads]}
+    with ExitStack() as stack:
+        sitting = _sitting(options, loads, stack)
         for number in range(options.rounds):
-            for relay in KINDS:
-                with _relay(relay, mock, rig, options.compiled) as (port, pid):
-                    _load(rig, port, LOADS["W1"][0][:-1] + ["2000"])  # warm
-                    for name, (arguments, unit) in LOADS.items():
-                        before_s = cpu_s(pid)
-                        said = _load(rig, port, arguments)
-                        us = (cpu_s(pid) - before_s) * 1e6 / said[unit]
-                        found[name][relay].append(us)
-                        print(f"round {number + 1} {relay:22} {name}: {us:7.1f} us, {said['err']} errors", flush=True)
-    rows = {
-        name: {
-            relay: {"us_median": round(median(v), 1), "us_min": round(min(v), 1), "us_max": round(max(v), 1)}
-            for relay, v in by.items()
-        }
-        for name, by in found.items()
+            for name, relay, one in sitting.round(relays, absent):
+                found[name].setdefault(relay, []).append(one)
+                said = ", ".join(f"{figure} {value:.1f}" for figure, value in one.items())
+                print(f"round {number + 1} {name:7} {relay}: {said}", flush=True)
+    rows = {name: {relay: summed(rounds) for relay, rounds in by.items()} for name, by in found.items()}
+    _write(rows, loads, options, {"versions": versions, "absent": absent})
+    units = {name: load.unit for name, load in loads.items()}
+    Console(width=TABLE_COLUMNS).print(table(rows, units))
+    for relay, reason in absent.items():
+        print(f"{relay}: {reason}")
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system lets us have, for relays, too: thousands of streams take two sockets each."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = " ".join(relay.name for relay in PEERS)
+    parser.add_argument("--peers", default="", help=f"other relays, of {names}, or `none`; left out, all of them")
+    parser.add_argument("--loads", default="", help=f"of {' '.join(LOADS)}; left out, all of them")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--endpoints", type=int, default=4, help="engines to choose from")
+    parser.add_argument("--tls", action="store_true", help=f"{' and '.join(TLS)} with TLS to the engines, too")
+    parser.add_argument("--quick", action="store_true", help="whether all works: the figures mean nothing")
+    parser.add_argument("--out", type=Path, help="folder of the result and its plot, in place of where they belong")
+    return parser.parse_args()
+
+
+def _loads(options: argparse.Namespace) -> dict[str, Load]:
+    chosen = named(options.loads, list(LOADS), "load")
+    loads = {name: LOADS[name] for name in chosen}
+    if options.tls:
+        loads |= {f"{name} TLS": behind_tls(LOADS[name]) for name in chosen if name in TLS}
+    return {name: small(load) for name, load in loads.items()} if options.quick else loads
+
+
+def _chosen(peers: str) -> list[Relay]:
+    chosen = [] if peers == "none" else named(peers, [relay.name for relay in PEERS], "peer")
+    return [relay for relay in PEERS if relay.name in chosen]
+
+
+def named(said: str, known: Sequence[str], kind: str) -> list[str]:
+    """Those of the known that are named, in their order."""
+    names = said.split() or known
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise SystemExit(f"no {kind} {', '.join(unknown)}; there are {', '.join(known)}")
+    return [name for name in known if name in names]
+
+
+def present(relays: Sequence[Relay]) -> tuple[list[Relay], dict[str, str], dict[str, str]]:
+    """Those that are here, with their versions, and why the others are not."""
+    versions: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    for relay in relays:
+        try:
+            versions[relay.name] = relay.ready()
+        except Absent as reason:
+            absent[relay.name] = str(reason)
+    return [relay for relay in relays if relay.name in versions], versions, absent
+
+
+def _sitting(options: argparse.Namespace, loads: Mapping[str, Load], stack: ExitStack) -> Sitting:
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    rig = Rig(folder, pinned(-1))
+    engines = stack.enter_context(rig.engine(options.endpoints))
+    behind = stack.enter_context(terminated(engines, folder, pinned(-1))) if options.tls else None
+    sitting = Sitting(rig, engines, behind, loads, folder)
+    sitting.prepare()
+    return sitting
+
+
+def _write(rows: Rows, loads: Mapping[str, Load], options: argparse.Namespace, more: dict[str, object]) -> None:
+    """The result and its plot: where they belong, unless somewhere else is named; what was quick belongs nowhere."""
+    if options.quick and options.out is None:
+        return
+    about = {name: f"{load.about}; CPU per {load.unit}" for name, load in loads.items()}
+    found = {
+        "rounds": options.rounds,
+        "endpoints": options.endpoints,
+        "loads": about,
+        **more,
+        "rows": msgspec.to_builtins(rows),
     }
-    record("relay", {"cpu_us": rows, "units": {"W1": "request", "W2": "request", "W4": "chunk"}})
-
-
-@contextmanager
-def _rig(source: Path, folder: Path) -> Iterator[tuple[Path, int]]:
-    """Build the rig in a copy, and run its mock on the last core."""
-    rig = folder / "rig"
-    shutil.copytree(source, rig)
-    for name in ("mock", "lg"):
-        subprocess.run(["gcc", "-O2", "-w", "-o", name, f"{name}.c"], cwd=rig, check=True)
-    subprocess.run([sys.executable, "mkbodies.py"], cwd=rig, check=True)
-    port = _free_port()
-    mock = subprocess.Popen([*_pinned(-1), "./mock", str(port)], cwd=rig, stderr=subprocess.DEVNULL)
-    try:
-        _await_port(port)
-        yield rig, port
-    finally:
-        mock.kill()
-        mock.wait()
-
-
-@contextmanager
-def _relay(kind: str, mock: int, rig: Path, compiled: Path) -> Iterator[tuple[int, int]]:
-    """The gateway, or the bare relay, on the first core."""
-    port = _free_port()
-    environment = os.environ | ({"PYTHONPATH": str(compiled.resolve())} if kind == "tidegate" else {})
-    with tempfile.TemporaryDirectory(dir=rig) as folder:
-        if kind != "passthrough":
-            config = Path(folder) / "tidegate.toml"
-            config.write_text(CONFIG.format(port=port, admin=_free_port(), folder=folder, mock=mock))
-            command = ["-m", "tidegate.cli.main", "serve", "--config", str(config)]
-        else:
-            command = ["-m", "bench.passthrough", "--listen", str(port), "--upstream", str(mock)]
-        child = subprocess.Popen([*_pinned(0), sys.executable, *command], env=environment, stderr=subprocess.DEVNULL)
-        try:
-            _await_port(port)
-            yield port, child.pid
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.wait()
-
-
-def _load(rig: Path, port: int, arguments: list[str]) -> dict[str, Any]:
-    said = subprocess.run(
-        [*_pinned(-1), "./lg", "-p", str(port), *arguments], cwd=rig, check=True, capture_output=True, text=True
-    )
-    found: dict[str, Any] = json.loads(said.stdout)
-    return found
-
-
-def _pinned(index: int) -> list[str]:
-    return ["taskset", "-c", str(sorted(os.sched_getaffinity(0))[index])]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _await_port(port: int) -> None:
-    until_s = tick_s() + 15.0
-    while tick_s() < until_s:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-        except OSError:
-            sleep_s(0.05)
-        else:
-            return
-    sys.exit(f"nothing listens on port {port}")
+    record("relay", found, options.out or RESULTS)
+    (options.out / PLOT.name if options.out else PLOT).write_text(plot(rows, PLOTTED))
 
 
 if __name__ == "__main__":
