@@ -520,6 +520,8 @@ class EndpointModel:
                     self._teach(state.late.pop(0), now_s)
             else:
                 self.timing.learn(reservation, fact, fact.ttft_s, now_s)
+        elif fact.ending is Ending.OK and not fact.cause:
+            self.timing.learn_whole(reservation, fact, now_s)
         elif (
             fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT)
             and not (silent and hot)

@@ -150,12 +150,13 @@ class Latency:
         sent: Sent,
         took_s: float,
         times: float,
-        missed: bool,
+        missed: bool | None,
         sent_s: float,
         now_s: float,
         share: float = 1.0,
     ) -> None:
-        """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack.
+        """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack. None
+        is what nobody saw: how long that took was inferred, which says nothing of means and promises.
 
         What was predicted before everything changed says nothing of spread, promises and further changes; of a change
         this is so much of a `share` of a proof.
@@ -174,8 +175,9 @@ class Latency:
                 middle = MIDDLE * sigma
             if trust > TRUST_MIN:
                 add_error(shift, error, max(sigma, SIGMA_MIN), share)
-            self._promises.learn(row * self._columns + column, missed)
-            learn_mean(learned.mean, took_s * times, median_s * times, trust, now_s)
+            if missed is not None:
+                self._promises.learn(row * self._columns + column, missed)
+                learn_mean(learned.mean, took_s * times, median_s * times, trust, now_s)
         self._correction.learn(
             row,
             column,

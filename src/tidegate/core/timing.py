@@ -1,7 +1,7 @@
 """The times of one endpoint, to first content, per token and end to end: what attempts teach of them, and promises."""
 
 from bisect import bisect_left
-from math import log, sqrt
+from math import exp, log, sqrt
 from statistics import NormalDist
 from typing import Final
 
@@ -25,12 +25,15 @@ COLUMN_OF: Final = [bisect_left(LOAD_EDGES, load) for load in range(LOAD_EDGES[-
 TPOT_TOKENS_MIN: Final = 4
 # Of one that is as short, a single prompt of others is half of the time: it says half as much of a change.
 SHORT_TOKENS: Final = 16.0
+# Of an answer that comes in one piece, a part that makes less of it than this is not told by how long it took.
+TELLING_SHARE: Final = 1.0 / 3.0
 # Seven in a hundred prompts of those that were not cached are as much sooner than expected.
 QUICK_DEVIATIONS: Final = 1.5
 
 
 class Timing:
-    """What times are made of at one endpoint. `first`, `judge`, `learn` and `learn_silence` write, the rest reads.
+    """What times are made of at one endpoint. `first`, `judge`, `learn`, `learn_whole` and `learn_silence`
+    write, the rest reads.
 
     `ttft` is the engine's share of the time to first content and `tpot` the time per token, both sums of `parts`.
     Promises lie so many `deviations` above the median, at the quantile.
@@ -100,6 +103,33 @@ class Timing:
             self._fit_ttft(sent, fact, ttft_s, now_s)
         self._learn_tpot(sent, fact, ttft_s, now_s)
 
+    def learn_whole(self, sent: Reservation, fact: Ended, now_s: float) -> None:
+        """Of an answer that came in one piece it is known how long all of it took: what it is off is in its prompt and
+        in its tokens by as much as each makes of it.
+
+        Answers of other lengths are made up otherwise, so in time each part is as long as it has to be. That says where
+        the middle is; nobody saw how far each scatters around it, so promises of either are not judged.
+        """
+        took_s = fact.e2e_s - sent.network_s
+        if sent.was_cold or fact.output_tokens is None or took_s <= 0.0:
+            return
+        tokens = fact.output_tokens / sent.completions
+        first_s = sent.stretch * sent.ttft.median_s
+        whole_s = first_s + max(0.0, tokens - 1.0) * sent.tpot.median_s
+        first = first_s / whole_s
+        rest = 1.0 - first
+        # The least that has to change for the sum to be right, to first order.
+        error = log(max(took_s, ENGINE_S_MIN) / whole_s) / (first * first + rest * rest)
+        share = _share_alone(sent)
+        if first >= TELLING_SHARE:
+            found_s = max(sent.ttft.median_s * exp(first * error), ENGINE_S_MIN)
+            self.ttft.correct(sent.ttft, found_s, 1.0, None, sent.started_s, now_s, first * share)
+            self.ttft.fit(sent.ttft, self._computed(sent, fact), found_s, now_s, now_s)
+        if rest >= TELLING_SHARE and tokens >= TPOT_TOKENS_MIN:
+            found_s = max(sent.tpot.median_s * exp(rest * error), TPOT_S_MIN)
+            self.tpot.correct(sent.tpot, found_s, 1.0, None, sent.started_s, now_s, rest * share)
+            self.tpot.fit(sent.tpot, sent.tpot.parts, found_s, now_s, now_s)
+
     def learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
         """It was given up before any content, for no load: the time to first content is at least this."""
         # Nothing may have been cached.
@@ -143,18 +173,23 @@ class Timing:
         self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s, share)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
-        took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, sent.ttft.parts
-        if fact.prompt_tokens is not None:
-            # What was really computed, not what the bytes suggested: the engine counts, and knows its cache.
-            tokens, cached_tokens = fact.prompt_tokens, sent.cached_tokens
-            if fact.cached_tokens is not None:
-                cached_tokens = float(fact.cached_tokens)
-            if (tokens, cached_tokens) != (sent.prompt_tokens, sent.cached_tokens):
-                parts = self.parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
+        took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, self._computed(sent, fact)
         if not sent.corrected:
             self._correct_ttft(sent, self.parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
         if ttft_s >= sent.network_s:
             self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
+
+    def _computed(self, sent: Reservation, fact: Ended) -> list[float]:
+        """The parts of what was really computed, not of what the bytes suggested: the engine counts, and knows its
+        cache."""
+        if fact.prompt_tokens is None:
+            return sent.ttft.parts
+        tokens, cached_tokens = fact.prompt_tokens, sent.cached_tokens
+        if fact.cached_tokens is not None:
+            cached_tokens = float(fact.cached_tokens)
+        if (tokens, cached_tokens) == (sent.prompt_tokens, sent.cached_tokens):
+            return sent.ttft.parts
+        return self.parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
 
     def _learn_tpot(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         tpot_s = self.tpot_s(sent, fact)

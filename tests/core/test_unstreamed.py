@@ -1,0 +1,94 @@
+"""Answers that come in one piece: nobody saw their first content, and how fast their engine is shows all the same."""
+
+from random import Random
+
+import pytest
+
+from tests import make
+from tests.make import LOCAL_PRIOR, scaled
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
+from tidegate.core.model import Ending
+
+LENGTH = Length(expected_tokens=100.0, high_tokens=400.0, median_tokens=100.0, sigma=0.7)
+
+
+class Engine:
+    """One that takes `factor` times as long as is declared, `first` times that for prompts, give or take a tenth."""
+
+    def __init__(self, factor: float, first: float = 1.0) -> None:
+        self.model = EndpointModel(make.endpoint("laptop"), 0.9)
+        self.real = scaled(LOCAL_PRIOR, factor)
+        self.first = first
+        self.now_s = 0.0
+        self._draw = Random(7)
+
+    def times(self, prompt_tokens: int) -> tuple[float, float]:
+        """Seconds to first content, and per token."""
+        first_s = self.real.overhead_s + self.real.prefill_s_per_token * prompt_tokens
+        return self.first * first_s, self.real.decode_s_per_token
+
+    def predicted(self, prompt_tokens: int) -> tuple[float, float]:
+        """The same, as it is believed."""
+        base = self.model.base(make.request(prompt_tokens=prompt_tokens), LENGTH, self.now_s)
+        return base.first_s, base.tpot_s
+
+    def whole(self) -> float:
+        """How many times as long as it takes an answer of usual length is believed to take."""
+        (first_s, token_s), (really_s, each_s) = self.predicted(400), self.times(400)
+        return (first_s + 100.0 * token_s) / (really_s + 100.0 * each_s)
+
+    def answer(self, count: int, *, ending: Ending = Ending.OK, cause: str = "") -> None:
+        """So many, with prompts and answers of all sizes."""
+        for _ in range(count):
+            tokens, output = int(self._draw.lognormvariate(6.0, 1.0)) + 1, int(self._draw.lognormvariate(4.0, 1.3)) + 1
+            request = make.request(prompt_tokens=tokens, prompt_bytes=4 * tokens)
+            base = self.model.base(request, LENGTH, self.now_s)
+            self.model.started(make.started(request, "laptop"), base, self.now_s)
+            first_s, token_s = self.times(tokens)
+            took_s = (first_s + (output - 1) * token_s) * self._draw.lognormvariate(0.0, 0.1)
+            self.now_s += took_s
+            told = make.ended(request.id, "laptop", ending=ending, e2e_s=took_s, output_tokens=output, cause=cause)
+            self.model.ended(told, self.now_s)
+            self.now_s += 1.0
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
+def test_an_engine_is_known_by_answers_that_come_in_one_piece(factor: float) -> None:
+    engine = Engine(factor)
+    engine.answer(60)
+    assert engine.whole() == pytest.approx(1.0, abs=0.2)
+    assert engine.predicted(400) == pytest.approx(engine.times(400), rel=0.4)
+
+
+@pytest.mark.parametrize("first", [0.2, 5.0])
+def test_what_prompts_take_is_told_from_what_tokens_take_by_answers_of_other_lengths(first: float) -> None:
+    engine = Engine(1.0, first)
+    engine.answer(150)
+    assert engine.whole() == pytest.approx(1.0, abs=0.2)
+    assert engine.predicted(400) == pytest.approx(engine.times(400), rel=0.45)
+
+
+def test_it_is_learned_anew_when_the_engine_has_become_slower() -> None:
+    engine = Engine(1.0)
+    engine.answer(60)
+    engine.real = scaled(LOCAL_PRIOR, 4.0)
+    engine.answer(40)
+    assert engine.whole() == pytest.approx(1.0, abs=0.25)
+
+
+def test_no_promise_is_judged_by_what_nobody_saw() -> None:
+    engine = Engine(3.0)
+    engine.answer(60)
+    ttft, tpot = engine.model.state.ttft, engine.model.state.tpot
+    assert ttft is not None
+    assert tpot is not None
+    assert not any(one.judged for one in (*ttft.promises, *tpot.promises))
+
+
+@pytest.mark.parametrize(("ending", "cause"), [(Ending.OK, "bad_request"), (Ending.FAILED, "")])
+def test_what_served_nothing_says_nothing(ending: Ending, cause: str) -> None:
+    engine = Engine(0.1)
+    before = engine.predicted(400)
+    engine.answer(20, ending=ending, cause=cause)
+    assert engine.predicted(400) == pytest.approx(before, rel=0.1)
