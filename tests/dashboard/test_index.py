@@ -152,6 +152,17 @@ def test_a_journal_that_grows_is_followed_and_nothing_is_counted_twice(
         assert ids(seen.figures, Wanted()) == by_time(rows)
 
 
+def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: Path) -> None:
+    newest = by_time(folded(journal))[0]
+    path, rest = cut(journal, 0.5)
+    with indexed(journal) as seen:
+        assert newest not in ids(seen.figures, Wanted())
+        with path.open("ab") as file:
+            file.write(rest)
+        seen.catch_up()
+        assert newest in ids(seen.figures, Wanted())
+
+
 def test_a_dashboard_that_comes_back_goes_on_where_it_was(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "_is_left", lambda path: False)
     rows = folded(journal)

@@ -114,7 +114,8 @@ class Follower:
         # What was in the folder, and what it means: a journal has hundreds of segments, and few of them come or go.
         self._listed: list[str] = []
         self._files: list[_File] = []
-        # Of those that are not written any more.
+        self._last: dict[Run, _File] = {}
+        # Of those that are not written any more, for others follow them.
         self._ended: dict[str, os.stat_result] = {}
         self._decoder = msgspec.json.Decoder(Line)
         self._lock = threading.Lock()
@@ -204,6 +205,7 @@ class Follower:
         if listed == self._listed:
             return
         self._files = [_file(path) for path in segments(self._folder)] if listed else []
+        self._last = {file.run: file for file in self._files}
         self._listed = listed
         self._ended.clear()
         self._forget({file.name for file in self._files})
@@ -215,7 +217,7 @@ class Follower:
             return known
         with suppress(FileNotFoundError):  # the oldest are removed meanwhile
             status = file.path.stat()
-            if self._index.read_bytes(file.name)[1]:
+            if self._index.read_bytes(file.name)[1] and file is not self._last[file.run]:
                 self._ended[file.name] = status
             return status
         return None
