@@ -156,6 +156,7 @@ def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: 
     newest = by_time(folded(journal))[0]
     path, rest = cut(journal, 0.5)
     with indexed(journal) as seen:
+        seen.catch_up()
         assert newest not in ids(seen.figures, Wanted())
         with path.open("ab") as file:
             file.write(rest)
