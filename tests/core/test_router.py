@@ -289,6 +289,21 @@ def test_what_has_been_held_too_long_and_can_go_nowhere_is_refused() -> None:
     assert router.held == 0
 
 
+def test_where_nobody_else_may_wait_an_engine_with_slots_gets_more_prompts_than_it_needs() -> None:
+    router = make.router(make.endpoint("rack", concurrency=64), held_max=2)
+    ends = []
+    for _ in range(40):
+        request = make.request(slo=Slo(ttft_s=60.0))
+        decision = router.decide(request, 0.0)
+        ends.append(decision.why if not decision.plan else decision.plan[0])
+        if isinstance(ends[-1], Wait):
+            hold(router, request)
+        else:
+            router.observe(make.started(request, "rack"), 0.0)
+    assert sum(isinstance(one, Wait) for one in ends) == 2
+    assert all(isinstance(one, Wait | Run) for one in ends)
+
+
 def test_a_full_queue_refuses_and_says_when_a_slot_would_be_its_own() -> None:
     router = make.router(make.endpoint("laptop", concurrency=1), held_max=2)
     fill(router, "laptop", 1)

@@ -491,8 +491,10 @@ class Router:
             free = [o for n, o in own.items() if n != place.endpoint and _takes(o.model, request, length, now_s)]
             found = self._run(request, [own[place.endpoint], *others], reasons, worth, now_s, last=free)
             return replace(found, why=Why.KEPT_SHARE) if place.owed and _first(found) == place.endpoint else found
-        reasons = reasons | _full(request, own, now_s)
         stays = fits = self._known.waiting.may_wait(request, now_s)
+        if not fits and (beyond := self._beyond(request, own, now_s)):
+            return self._run(request, beyond + others, reasons, worth, now_s)
+        reasons = reasons | _full(request, own, now_s)
         if request.id not in self._known.waiting.requests:
             wait_usd = value_usd(request, own[place.endpoint].base, worth, place.feared_s - request.arrived_s)
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
@@ -513,6 +515,12 @@ class Router:
             passed = list(own.values()) if fits else []
             return self._run(request, others, reasons, worth, now_s, passed=passed)
         return refuse(request, reasons, self._known.models, now_s)
+
+    def _beyond(self, request: Request, own: dict[str, Option], now_s: float) -> list[Option]:
+        """Those of ours that have a slot for it beside all that are held. They have prompts enough to begin with, and
+        one more of them does less harm than a refusal."""
+        held = len(self._known.waiting.requests)
+        return [o for o in own.values() if o.model.room > held and _takes(o.model, request, o.base.length, now_s)]
 
     def _refuse_full(
         self, request: Request, own: dict[str, Option], reasons: dict[str, Why], slot_s: float, now_s: float
