@@ -36,6 +36,8 @@ TABLE_COLUMNS = 160
 def main() -> None:
     """Run every load against all, in turn; write down what came of it, and print it."""
     options = _options()
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)  # what was measured for an hour is not to be lost for that
     raise_file_limit()
     loads = _loads(options)
     relays, versions, absent = present([*ours(), *_chosen(options.peers)])
