@@ -41,7 +41,7 @@ test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once mor
 test-vllm: $(VENV)/.dev ## a handover between two real vLLM; TIDEGATE_VLLM names a Python that has it (tests/lab/vllm.py)
 	$(PYTEST) tests/live/test_fetching.py
 
-soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: some three hours on two cores
+soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at after every event: more than an hour on two cores
 	PYTHONPATH=$(COMPILED):. $(BIN)/python -m tests.soak
 
 compiled: $(COMPILED)/.built ## the package with the path of a request compiled, in build/compiled; the wheel is in build/wheel
