@@ -127,6 +127,21 @@ def test_one_alone_that_takes_long_is_no_sign_of_too_many() -> None:
     assert limit.of(64) == 64
 
 
+@pytest.mark.parametrize(("after_s", "strained"), [(0.2, False), (2.0, True)])
+def test_what_a_quick_engine_takes_is_no_strain_while_it_is_a_quarter_of_a_second(
+    after_s: float, strained: bool
+) -> None:
+    played = Played()
+    for _ in range(100):
+        played.sends(1)
+        played.answers(after_s=0.002)
+    for _ in range(3):
+        played.sends(20)
+        for _ in range(20):
+            played.answers(after_s=after_s)
+    assert (played.places < 64) is strained
+
+
 def test_whoever_comes_back_begins_with_one_and_doubles_by_the_round() -> None:
     played = Played()
     played.probed(up=False)

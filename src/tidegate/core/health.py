@@ -6,7 +6,6 @@ from tidegate.core import failures
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
-from tidegate.core.parts import ENGINE_S_MIN
 from tidegate.core.reserve import Reservation
 from tidegate.core.state import EndpointState
 
@@ -14,6 +13,9 @@ from tidegate.core.state import EndpointState
 CONTEXT_EXCEEDED: Final = "context_exceeded"
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX: Final = 3600.0
+# First content that is there within a quarter of a second strains no promise; and when hundreds come at once, the loop
+# that looks at the clock is as late itself.
+STRAIN_S_MIN: Final = 0.25
 
 
 class Health:
@@ -105,7 +107,7 @@ class Health:
         limit = self._state.limit
         limit.settle(self._concurrency, now_s)
         limit.answer(in_flight, now_s)
-        limit.took(max(ttft_s, ENGINE_S_MIN), max(predicted_s, ENGINE_S_MIN), in_flight, now_s)
+        limit.took(max(ttft_s, STRAIN_S_MIN), max(predicted_s, STRAIN_S_MIN), in_flight, now_s)
 
     def _is_silent(self, sent: Reservation, fact: Ended, now_s: float) -> bool:
         """Whether it was overdue when it was given up, and nobody has heard from here since it was sent.
