@@ -134,7 +134,7 @@ def test_what_a_quick_engine_takes_is_no_strain_while_it_is_a_quarter_of_a_secon
     played = Played()
     for _ in range(100):
         played.sends(1)
-        played.answers(after_s=0.002)
+        played.answers(after_s=0.06)
     for _ in range(3):
         played.sends(20)
         for _ in range(20):
