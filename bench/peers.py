@@ -11,6 +11,7 @@ from bench.gateway import HOST
 from bench.installs import Npm, OnPath, Wheel
 from bench.loads import LOADS, MODEL
 from bench.relays import Place, Relay, Start
+from bench.terminator import SETTINGS
 
 NGINX = OnPath("nginx")
 HAPROXY = OnPath("haproxy")
@@ -30,7 +31,8 @@ PRODUCTION_STACK = Wheel(
 # With a later server than this it fails each stream: https://github.com/Portkey-AI/gateway/issues/1389
 PORTKEY = Npm("@portkey-ai/gateway", "1.15.2", {"@hono/node-server": "1.13.8"})
 
-_NGINX = """\
+_NGINX = (
+    """\
 user {user};
 daemon off;
 worker_processes 1;
@@ -38,15 +40,10 @@ pid {folder}/nginx.pid;
 error_log stderr;
 events {{ worker_connections 16000; }}
 http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    client_max_body_size 0;
+"""
+    + SETTINGS
+    + """\
     client_body_buffer_size 4m;
-    keepalive_requests 1000000000;
     upstream engines {{
         {servers}
         keepalive 6000;
@@ -65,6 +62,7 @@ http {{
     }}
 }}
 """
+)
 _TRUST = "proxy_ssl_verify on; proxy_ssl_name localhost; proxy_ssl_server_name on; proxy_ssl_trusted_certificate {ca};"
 
 _HAPROXY = """\

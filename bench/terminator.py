@@ -12,13 +12,7 @@ import trustme
 from bench.gateway import HOST, free_ports
 from bench.relays import Absent
 
-_CONFIG = """\
-daemon off;
-master_process off;
-pid {folder}/pid;
-error_log stderr;
-events {{ worker_connections 16000; }}
-http {{
+SETTINGS = """\
     access_log off;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -27,11 +21,25 @@ http {{
     scgi_temp_path {folder}/scgi;
     client_max_body_size 0;
     keepalive_requests 1000000000;
+"""
+"""What any nginx here has in its `http`: all that it writes goes to a folder of its own, and nothing is bounded."""
+_CONFIG = (
+    """\
+daemon off;
+master_process off;
+pid {folder}/pid;
+error_log stderr;
+events {{ worker_connections 16000; }}
+http {{
+"""
+    + SETTINGS
+    + """\
     ssl_certificate {folder}/chain.pem;
     ssl_certificate_key {folder}/key.pem;
     {servers}
 }}
 """
+)
 _SERVER = """\
     upstream e{port} {{ server {host}:{engine}; keepalive 6000; keepalive_requests 1000000000; }}
     server {{

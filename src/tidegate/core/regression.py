@@ -99,8 +99,8 @@ def shift(sums: Sums, ratio: float, measured: Collection[int]) -> None:
     """All times were `ratio` times what they were, and so were the parts in `measured`, whose factors stay."""
     of = [ratio if i in measured else 1.0 for i in range(len(sums.xy))]
     sums.xx = [sums.xx[i * (i + 1) // 2 + j] * of[i] * of[j] for i in range(len(of)) for j in range(i + 1)]
-    sums.xy = [value * ratio * scale for value, scale in zip(sums.xy, of, strict=True)]
-    sums.factors = [value * ratio / scale for value, scale in zip(sums.factors, of, strict=True)]
+    sums.xy = [value * ratio * by for value, by in zip(sums.xy, of, strict=True)]
+    sums.factors = [value * ratio / by for value, by in zip(sums.factors, of, strict=True)]
 
 
 def due(sums: Sums) -> bool:
