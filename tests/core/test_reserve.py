@@ -1,5 +1,6 @@
 """Work in flight: how long an engine is busy with it, and when its slots are free."""
 
+import msgspec
 import pytest
 
 from tests import make
@@ -20,13 +21,18 @@ def model(concurrency: int = 4, *, shares_compute: bool = True, owned: bool = Tr
     return EndpointModel(endpoint, 0.9)
 
 
-def send(engine: EndpointModel, name: str, now_s: float) -> None:
-    request = make.request(name, prompt_bytes=0)
+def send(engine: EndpointModel, name: str, now_s: float, *, stream: bool = True) -> None:
+    request = make.request(name, prompt_bytes=0, stream=stream)
     engine.started(make.started(request, "e"), engine.base(request, LENGTHS.at("chat", 100), now_s), now_s)
 
 
 def end(engine: EndpointModel, name: str, now_s: float, ending: Ending = Ending.CANCELLED) -> None:
     engine.ended(Ended(request_id=name, endpoint="e", ending=ending, e2e_s=0.01), now_s)
+
+
+def queue_s(engine: EndpointModel, now_s: float) -> float:
+    """How long a prompt waits for others that comes now."""
+    return round(engine.base(make.request(prompt_bytes=0), LENGTHS.at("chat", 100), now_s).queue_s, 3)
 
 
 def left_s(engine: EndpointModel, now_s: float) -> float:
@@ -92,6 +98,49 @@ def test_a_cancelled_prefill_leaves_the_queue() -> None:
     assert left_s(engine, 0.4) == 0.0
 
 
+def test_of_an_answer_in_one_piece_the_prompt_is_computed_when_it_should_be() -> None:
+    engine = model(concurrency=8)
+    for name in ("a", "b", "c"):
+        send(engine, name, 0.0, stream=False)
+    assert queue_s(engine, 1.5) == 1.5
+    assert queue_s(engine, 2.5) == 0.5
+    assert queue_s(engine, 9.0) == 0.0
+    send(engine, "d", 9.0, stream=False)
+    assert queue_s(engine, 9.0) == 1.0
+    end(engine, "a", 9.2, Ending.OK)
+    assert queue_s(engine, 9.2) == 0.8
+    assert engine.prompts_done_s(9.2) == pytest.approx(10.0)
+
+
+def test_behind_an_answer_in_one_piece_the_turn_of_a_prompt_comes_when_that_one_is_computed() -> None:
+    engine = model()
+    send(engine, "whole", 0.0, stream=False)
+    send(engine, "streamed", 0.0)
+    assert queue_s(engine, 1.5) == 0.5
+    assert queue_s(engine, 11.0) == 2.0, "the streamed one has been waited for since 1.0"
+    engine.first("streamed", 11.0)
+    assert queue_s(engine, 11.0) == 0.0
+
+
+def test_who_takes_an_engine_over_knows_which_prompts_are_taken_for_computed() -> None:
+    engine = model()
+    send(engine, "a", 0.0, stream=False)
+    send(engine, "b", 5.0, stream=False)
+    again = EndpointModel(engine.endpoint, 0.9, engine.state)
+    assert queue_s(again, 5.0) == 1.0
+    end(again, "b", 5.5, Ending.OK)
+    assert queue_s(again, 5.5) == 0.0
+
+
+def test_looking_changes_nothing_of_what_is_computed() -> None:
+    engine = model()
+    send(engine, "a", 0.0, stream=False)
+    before = msgspec.json.encode(engine.state)
+    queue_s(engine, 5.0)
+    engine.prompts_done_s(5.0)
+    assert msgspec.json.encode(engine.state) == before
+
+
 def test_where_compute_is_not_shared_nobody_queues() -> None:
     engine = model(concurrency=64, shares_compute=False, owned=False)
     for index in range(20):
@@ -135,6 +184,14 @@ def test_beyond_its_bound_an_output_is_slower_than_was_thought_and_needs_a_fifth
     send(engine, "a", 0.0)
     engine.first("a", 1.0)
     assert engine.slots_free_s(100.0)[0] == pytest.approx(1.0 + 1.2 * 99.0, rel=1e-3)
+
+
+def test_an_answer_in_one_piece_frees_its_slot_as_soon_as_one_that_streams() -> None:
+    whole, streamed = model(concurrency=1), model(concurrency=1)
+    send(whole, "a", 0.0, stream=False)
+    send(streamed, "a", 0.0)
+    streamed.first("a", 1.0)
+    assert whole.slots_free_s(1.5)[0] == pytest.approx(streamed.slots_free_s(1.5)[0], rel=0.05)
 
 
 def test_what_has_streamed_tells_how_much_is_left() -> None:

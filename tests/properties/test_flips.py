@@ -43,8 +43,9 @@ def between(walk: Walk, flip: Flip, draw: Random) -> list[float]:
     near, far = sorted((walk.now, flip.at))
     if walk.whole:
         return [float(draw.randint(int(near), int(far))) for _ in range(NEARER)]
-    # The flip itself is known to a part in a million.
-    return [walk.now + (flip.at - walk.now) * draw.uniform(0.0, 1.0 - 1e-5) for _ in range(NEARER)]
+    # The flip itself is known to a part in a million, which may be all that it is away.
+    sure = max(0.0, 1.0 - 1e-5 - 1e-6 * abs(flip.at / (flip.at - walk.now)))
+    return [walk.now + (flip.at - walk.now) * draw.uniform(0.0, sure) for _ in range(NEARER)]
 
 
 @few

@@ -323,12 +323,12 @@ class EndpointModel:
 
     def _queue_s(self, tokens: float, filled_beyond: bool, now_s: float) -> float:
         """How long other prompts are computed before one of so many uncached tokens."""
-        parts, factors = self.timing.parts, self.timing.ttft.factors
+        parts, factors, line = self.timing.parts, self.timing.ttft.factors, self._prefills_at(now_s)
         if parts.step_s is None:
-            queue_s = prefills.left_s(self._prefills, now_s)
+            queue_s = prefills.left_s(line, now_s)
         else:
             own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
-            queue_s = prefills.beside_s(self._prefills, own_s, factors[1] * parts.step_s, now_s)
+            queue_s = prefills.beside_s(line, own_s, factors[1] * parts.step_s, now_s)
         if filled_beyond:
             queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
         return queue_s
@@ -350,7 +350,7 @@ class EndpointModel:
         if not self._shares_compute:
             return now_s
         shared = self.others.told and self.others.at(now_s).running > 0.0
-        return now_s + self.timing.ttft.factors[3] * prefills.planned_s(self._prefills, now_s, shared=shared)
+        return now_s + self.timing.ttft.factors[3] * prefills.planned_s(self._prefills_at(now_s), now_s, shared=shared)
 
     @property
     def ahead_s(self) -> float:
@@ -369,6 +369,7 @@ class EndpointModel:
     def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
         """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
         state, in_flight = self.state, len(self.state.reservations)
+        self._pass_unseen(now_s)
         self.prefixes.settle(now_s)
         pass_until(self._pace, in_flight, now_s)
         warm_s = max(base.warm_s, base.sure_s)
@@ -415,6 +416,7 @@ class EndpointModel:
             said_tokens=fact.said_tokens,
             target=fact.target,
             shipped=fact.shipped,
+            stream=fact.stream,
             carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
         )
         if self.owned:
@@ -458,6 +460,7 @@ class EndpointModel:
         """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
+            self._pass_unseen(now_s)
             oldest = self._oldest_waiting()
             reservation.first_s = now_s
             self.memory.answers()
@@ -481,6 +484,7 @@ class EndpointModel:
     def ended(self, fact: Ended, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""
         state = self.state
+        self._pass_unseen(now_s)
         oldest = self._oldest_waiting()
         in_flight = len(state.reservations)
         reservation = state.reservations.pop(fact.request_id, None)
@@ -704,7 +708,27 @@ class EndpointModel:
         """Those whose prompts it is at, by their reservations."""
         self._waiting.clear()
         if self._shares_compute:
-            self._waiting.update({name: r for name, r in self._reservations.items() if r.first_s is None})
+            waiting = {name: r for name, r in self._reservations.items() if r.first_s is None and not r.computed}
+            self._waiting.update(waiting)
+
+    def _prefills_at(self, now_s: float) -> Prefills:
+        """The prompts that it is at now."""
+        oldest, line = self._oldest_waiting(), self._prefills
+        if oldest is None or oldest.stream:
+            return line
+        line = Prefills(line.since_s, line.head_s, line.behind_s, line.count)
+        prefills.pass_unseen(line, self._waiting.values(), now_s)
+        return line
+
+    def _pass_unseen(self, now_s: float) -> None:
+        """What should have been computed by now, and nobody sees, is."""
+        oldest = self._oldest_waiting()
+        if oldest is None or oldest.stream:
+            return
+        count = prefills.pass_unseen(self._prefills, self._waiting.values(), now_s)
+        if count:
+            for name in list(self._waiting)[:count]:
+                self._waiting.pop(name).computed = True
 
     def _settle(self, now_s: float, *, head_done: bool) -> None:
         if self._shares_compute:

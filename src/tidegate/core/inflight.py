@@ -29,12 +29,21 @@ def loaded(sent: Reservation, now_s: float) -> None:
     sent.load_s, sent.load_s_mean = min(sent.load_s, max(0.0, passed_s - sent.network_s)), 0.0
 
 
+def begun_s(sent: Reservation, now_s: float) -> float | None:
+    """When its first content came, None before that. Of an answer in one piece nobody sees it: when it should have."""
+    if sent.stream or sent.first_s is not None:
+        return sent.first_s
+    expected_s = sent.started_s + sent.first_s_mean
+    return expected_s if expected_s <= now_s else None
+
+
 def streamed_tokens(sent: Reservation, now_s: float) -> int:
     """About how many tokens of each completion have come by now; never more than `output_tokens_high`."""
-    if sent.first_s is None or sent.ahead is None:
+    first_s = begun_s(sent, now_s)
+    if first_s is None or sent.ahead is None:
         return 0
     short, middle, long = sent.ahead
-    streaming_s, most = now_s - sent.first_s, sent.output_tokens_high
+    streaming_s, most = now_s - first_s, sent.output_tokens_high
     if streaming_s <= 0.0:
         return 0
     streamed = int(streaming_s * (short[0] + middle[0] + long[0]) / (3.0 * sent.decode_s_mean))
@@ -43,7 +52,7 @@ def streamed_tokens(sent: Reservation, now_s: float) -> int:
 
 def begins_s(sent: Reservation, now_s: float) -> float:
     """When its output begins, or now where it has begun: before that it does not end."""
-    return now_s if sent.first_s is not None else max(sent.started_s + sent.first_s_mean, now_s)
+    return now_s if begun_s(sent, now_s) is not None else max(sent.started_s + sent.first_s_mean, now_s)
 
 
 def ends_s(sent: Reservation, now_s: float) -> tuple[float, float, float]:
@@ -51,7 +60,7 @@ def ends_s(sent: Reservation, now_s: float) -> tuple[float, float, float]:
 
     Never in the past; and the longer it has streamed, the later.
     """
-    since_s, streamed_s, least_s = sent.first_s, 0.0, now_s + SOON_S
+    since_s, streamed_s, least_s = begun_s(sent, now_s), 0.0, now_s + SOON_S
     if since_s is None:
         since_s = max(sent.started_s + sent.first_s_mean, now_s)
         least_s += OVERDUE_SHARE * (now_s - sent.started_s)

@@ -80,7 +80,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     itself. No line has that: it is learned, and put in where a decision is made. Its client has tried before, `retry`
     times. Where an answer broke off and its rest is asked for, the client has `said_tokens` of it, which stand at the
     end of the prompt. Its prompt was computed elsewhere and its KV cache has come by the handover `shipped`; empty
-    where it has not.
+    where it has not. Without `stream` its answer comes in one piece, and nobody sees it begin.
     """
 
     id: str
@@ -114,6 +114,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     retry: int = 0
     said_tokens: int = 0
     shipped: str = ""
+    stream: bool = True
 
 
 class RequestClass(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -374,6 +375,7 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     said_tokens: int = 0
     target: str = ""
     shipped: str = ""
+    stream: bool = True
 
 
 class Uploaded(Record, frozen=True, kw_only=True, tag="uploaded"):

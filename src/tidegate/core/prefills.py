@@ -1,6 +1,6 @@
 """The prompts that an engine of ours computes, and how long they hold up the next one."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -12,7 +12,8 @@ class Prefills(msgspec.Struct):
     """The prompts an engine was given and has not begun to answer, worked on one after the other, oldest first.
 
     `head_s` is what the oldest takes, from `since_s` on, when the engine turned to it; `behind_s` what the rest takes.
-    `count` is how many they are.
+    `count` is how many they are. Where an answer comes in one piece nobody sees it begin: its prompt counts for as long
+    as it was planned to take, since else it would seem to be computed until all of the answer is there.
     """
 
     since_s: float = 0.0
@@ -44,8 +45,29 @@ def settle(prefills: Prefills, waiting: Iterable[Reservation], now_s: float, *, 
     if head is None:
         prefills.head_s = 0.0
     elif head_done:
-        prefills.head_s = head.prefill_s
-        prefills.since_s = max(now_s, looked_at_s(head))
+        _turn_to(prefills, head, now_s)
+
+
+def pass_unseen(prefills: Prefills, waiting: Collection[Reservation], now_s: float) -> int:
+    """So many of the oldest are computed by now, by plan, whose answers come in one piece: they are done with."""
+    line = iter(waiting)
+    head, count = next(line, None), 0
+    while head is not None and not head.stream and prefills.since_s + prefills.head_s <= now_s:
+        done_s = prefills.since_s + prefills.head_s
+        head = next(line, None)
+        count += 1
+        prefills.count -= 1
+        if head is None:
+            prefills.head_s = prefills.behind_s = 0.0
+        else:
+            prefills.behind_s = max(0.0, prefills.behind_s - head.prefill_s)
+            _turn_to(prefills, head, done_s)
+    return count
+
+
+def _turn_to(prefills: Prefills, head: Reservation, now_s: float) -> None:
+    prefills.head_s = head.prefill_s
+    prefills.since_s = max(now_s, looked_at_s(head))
 
 
 def planned_s(prefills: Prefills, now_s: float, *, shared: bool) -> float:

@@ -54,7 +54,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     one, what is paid for the slower of them is lost; of a hedge `hedge_usd` are held back for that.
     `carried` is what is on the way there until it is. Where it is for the rest of an answer that broke off,
     `said_tokens` are what its client has of that. It computes the prompt for a `target`, or its own has come by the
-    handover `shipped`.
+    handover `shipped`. Without `stream` nobody sees its first content: its prompt is taken for `computed` when it
+    should be.
     """
 
     started_s: float
@@ -100,6 +101,8 @@ class Reservation(msgspec.Struct, kw_only=True):
     said_tokens: int = 0
     target: str = ""
     shipped: str = ""
+    stream: bool = True
+    computed: bool = False
 
 
 def unpredicted(fact: Started, now_s: float) -> Reservation:
@@ -125,6 +128,7 @@ def unpredicted(fact: Started, now_s: float) -> Reservation:
         model=fact.model,
         key=fact.key,
         session=fact.session,
+        stream=fact.stream,
         teaches=False,
         output_tokens_high=fact.output_tokens_max or OUTPUT_TOKENS_UNKNOWN,
     )

@@ -7,8 +7,9 @@ from tidegate.core.prompts import shortened
 
 
 def prefill_of(request: Request) -> Request:
-    """What is asked of who computes the prompt alone: its first token, which nobody gets, and no place to stay."""
-    return replace(request, output_tokens_max=1, completions=1, session="")
+    """What is asked of who computes the prompt alone: its first token, which nobody gets, and no place to stay. Its end
+    shows when the prompt is computed."""
+    return replace(request, output_tokens_max=1, completions=1, session="", stream=True)
 
 
 def started(request: Request, endpoint: str, *, hedge: bool = False, target: str = "") -> Started:
@@ -34,4 +35,5 @@ def started(request: Request, endpoint: str, *, hedge: bool = False, target: str
         said_tokens=request.said_tokens,
         target=target,
         shipped=request.shipped if has_come(request.shipped, endpoint) else "",
+        stream=request.stream,
     )

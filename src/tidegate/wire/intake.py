@@ -95,6 +95,7 @@ def intake(
         rulings=said,
         budgets=budgets,
         retry=_retry(headers),
+        stream=call.stream,
     )
     return request, knobs
 
