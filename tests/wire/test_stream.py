@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import msgspec
@@ -47,6 +48,48 @@ def test_byte_by_byte_is_the_same(name: str) -> None:
     whole, cut = reader(), reader()
     assert relayed(cut, [bytes([byte]) for byte in stream]) == relayed(whole, [stream])
     assert facts(cut) == facts(whole)
+
+
+@st.composite
+def flowing(draw: st.DrawFn) -> list[bytes]:
+    """Frames of one text, and what may stand beside it: most differ in their text alone."""
+    parts = ["a", "a" * 40, " ", "word", "é", '"', "\\", "\n", "\x7f", '{"content":"a"}', '"content":"', '"}]']
+    texts = st.lists(st.sampled_from(parts), max_size=2).map("".join)
+    notes: list[object] = [{"content": "a"}, {"content": "a" * 40}, '{"content":"a"}']
+    beside = st.sampled_from([{}] * 6 + [{"usage": streams.USAGE}] + [{"note": note} for note in notes])
+    finishes, steady = st.sampled_from([None] * 6 + ["stop"]), draw(beside)
+    spaced = draw(st.booleans())
+    frames = [chunk(content="a")]
+    for piece in draw(st.lists(texts, min_size=2, max_size=12)):
+        choice = {"index": 0, "delta": {"content": piece}, "finish_reason": draw(finishes)}
+        told = {**streams.HEAD, **steady, **draw(beside), "choices": [choice]}
+        frames.append(b"data: %b\n\n" % json.dumps(told).encode() if spaced else frame(told))
+    return [*frames, *draw(st.sampled_from([[], [STOP, DONE], [b"data: {oops}\n\n"]]))]
+
+
+@given(flowing())
+def test_what_is_known_by_its_shape_is_taken_as_what_is_decoded(frames: list[bytes]) -> None:
+    known, decoded = reader(), reader()
+    assert relayed(known, frames) == relayed(decoded, [part for one in frames for part in (one[:9], one[9:])])
+    assert facts(known) == facts(decoded)
+    assert known.tokens_seen == decoded.tokens_seen
+
+
+def test_letters_count_alike_in_frames_that_are_known_by_their_shape() -> None:
+    known = reader()
+    for piece in (ROLE, *[chunk(content="a" * 40)] * 5):
+        known.feed(piece)
+    assert known.tokens_seen == 50
+
+
+def test_a_frame_that_only_looks_like_those_before_it_is_read() -> None:
+    known = reader()
+    for piece in (ROLE, chunk(content="one"), chunk(content="two")):
+        known.feed(piece)
+    assert known.output_chunks == 2
+    assert known.feed(chunk(content="three").replace(b"three", b"thr\x07ee")) == b""
+    assert known.failure is not None
+    assert known.failure.cause is Cause.MALFORMED
 
 
 @given(st.lists(st.binary(max_size=200), max_size=8))

@@ -1,5 +1,6 @@
 """A streamed answer on its way to a client that streams: what may pass now, and what it tells."""
 
+import re
 from typing import Protocol
 
 from tidegate.wire.chunks import Choice, Timings, Usage, quick_chunk, read_chunk
@@ -10,6 +11,9 @@ from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_o
 HELD_BYTES_MAX = 256 * 1024
 # Of English prose; other languages have fewer to a token, and so are never taken for slower than they are by much.
 LETTERS_PER_TOKEN = 4
+# What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON.
+_PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]+')
+_CONTENT_KEYS = (b'"content":"', b'"content": "')
 
 
 class Reader(Protocol):
@@ -77,6 +81,7 @@ class StreamReader:
         "_open",
         "_running",
         "_said",
+        "_shape",
         "content",
         "done",
         "done_frame",
@@ -97,6 +102,8 @@ class StreamReader:
         self._open = False  # what comes passes: nothing is held back any more
         self._running: set[int | None] = set()
         self._ended: set[int | None] = set()
+        # What stands before and behind the text of a frame that flowed, as in nearly all that follow it.
+        self._shape: tuple[bytes, bytes] | None = None
         self.content = False
         self.finished = False
         self.done = False
@@ -174,6 +181,14 @@ class StreamReader:
 
     def _flows(self, frame: bytes) -> bool:
         """Whether a frame of one line is more content of a choice that has begun, and nothing else; counts it."""
+        shape = self._shape
+        if shape is not None and frame.startswith(shape[0]):
+            text = _PLAIN.match(frame, len(shape[0]))
+            if text is not None and frame[text.end() :] == shape[1]:
+                # But for its text it is the one before, of which that was known: it needs no decoding.
+                self.output_chunks += 1
+                self._letters += text.end() - len(shape[0])
+                return True
         chunk = quick_chunk(frame[6:-2]) if frame.startswith(b"data: {") else None
         if chunk is None or chunk.told is not None or chunk.timings is not None or chunk.failed:
             return False
@@ -190,6 +205,8 @@ class StreamReader:
             self._letters += len(delta.content)
         if self._said is not None:
             self._said.take(frame, chunk)
+        elif isinstance(delta.content, str):
+            self._shape = _shape(frame, delta.content)
         return True
 
     def _take(self, frame: bytes) -> bool:
@@ -225,6 +242,7 @@ class StreamReader:
 
     def _count_ending(self, choice: Choice) -> None:
         """Note that a choice began or ended."""
+        self._shape = None
         if choice.finish_reason:
             self._ended.add(choice.index)
             self._running.discard(choice.index)
@@ -250,3 +268,19 @@ class StreamReader:
         self._held_bytes += len(frame)
         if self._held_bytes > HELD_BYTES_MAX and not (self.content or self.finished):
             self.failure = BadStream(Cause.TOO_LARGE, "sent more than any bound before its first content")
+
+
+def _shape(frame: bytes, content: str) -> tuple[bytes, bytes] | None:
+    """What stands before and behind the content of a frame, where that can be told for sure.
+
+    Quotes within texts are escaped, so a key stands only where it is one; and it must be the only one with this text.
+    """
+    text = content.encode("utf-8", "surrogatepass")
+    if _PLAIN.fullmatch(text) is None:
+        return None
+    for key in _CONTENT_KEYS:
+        told = key + text + b'"'
+        if frame.count(told) == 1:
+            start = frame.index(told) + len(key)
+            return frame[:start], frame[start + len(text) :]
+    return None
