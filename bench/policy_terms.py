@@ -37,10 +37,10 @@ from bench.policy_worlds import Case, Makes, Scene, chosen, play, scene
 from bench.record import record
 from tidegate import clock
 from tidegate.core import estimator, hold, router
+from tidegate.core.cached import NOTHING
 from tidegate.core.length import Length, LengthModel
 from tidegate.core.model import Endpoint, Policy, Request, replace
 from tidegate.core.prefix import Prefixes
-from tidegate.core.prompts import NOTHING
 from tidegate.core.router import Router
 from tidegate.core.timing import Timing
 from tidegate.core.waiting import Waiting

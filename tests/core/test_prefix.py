@@ -7,11 +7,12 @@ import pytest
 
 from tests import make
 from tidegate.core import base
+from tidegate.core.cached import Cached, Prompt, last_of, shortened, spread
 from tidegate.core.keeping import JUDGE_S
 from tidegate.core.model import Ended, Ending, Fingerprint, FirstToken, Prior, Probed, Request, Run, replace
 from tidegate.core.prefix import STATE_BYTES_MAX, Prefixes
 from tidegate.core.prior import CachePrior
-from tidegate.core.prompts import GRID, Cached, Prompt, Prompts, shortened
+from tidegate.core.prompts import GRID, Prompts
 from tidegate.core.router import Router
 
 ALWAYS = CachePrior(share=1.0)
@@ -181,10 +182,10 @@ def test_a_prefix_in_short_has_the_digests_of_the_grid_and_of_the_end(blocks: in
     digests = talk(3, min(blocks, 256))
     short = shortened(digests, 1024 * blocks)
     assert short is not None
-    spread = short.spread()
+    places = spread(short)
     assert short.blocks == blocks
-    assert short.last == spread[-1] == digests[-1]
-    for place, digest in enumerate(spread, 1):
+    assert last_of(short) == places[-1] == digests[-1]
+    for place, digest in enumerate(places, 1):
         assert digest == (digests[place - 1] if place in GRID or place == len(digests) else -1)
     assert len(msgspec.json.encode(short)) <= 110
 

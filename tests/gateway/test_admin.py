@@ -148,7 +148,7 @@ async def test_the_memory_that_an_engine_tells_of_is_shown_less_what_is_ours(tmp
         gateway = home.gateway
         prober = Prober(gateway.dispatch, gateway.dispatch.upstreams["laptop"], gateway.clock, 3600.0)
         home.engines["laptop"].slots = 3
-        async with home.asking(x_tidegate_residency="local"):
+        async with home.asking(chat(stream=True), x_tidegate_residency="local"):
             await eventually(lambda: home.engines["laptop"].in_flight == 1)
             fact = await prober.look()
             gateway.dispatch.probed(fact)

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from tests import make
 from tests.properties.storm import NOW_S, Storm
+from tidegate.core.cached import Prompt, shortened
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.keeping import JUDGE_S, Keeping, combined, copied, fault, sums_of
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Request, Slo, replace
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prior import CachePrior
-from tidegate.core.prompts import Kept, Prompt, Prompts, Span, shortened
+from tidegate.core.prompts import Kept, Prompts, Span
 from tidegate.core.value import attainment
 
 seeds = st.integers(0, 10_000)

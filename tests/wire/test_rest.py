@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.core.model import Capability
-from tidegate.wire.chunks import read_chunk
 from tidegate.wire.openai import parse
+from tidegate.wire.reading import read_chunk
 from tidegate.wire.rest import Continuing, Seam, kept, rest, unresumable
 from tidegate.wire.said import SAID_CHARS_MAX, Said
 from tidegate.wire.stream import StreamReader

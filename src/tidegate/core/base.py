@@ -3,12 +3,12 @@
 from math import exp, sqrt
 from typing import Final
 
+from tidegate.core.cached import NOTHING, Cached, Prompt, spread
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
 from tidegate.core.mixture import Mixture
 from tidegate.core.model import Prefix, Request, Started
-from tidegate.core.prompts import NOTHING, Cached, Prompt
 
 # Between the names of two endpoints it makes that of a handover; neither has it.
 TO: Final = ">"
@@ -235,5 +235,5 @@ def has_come(shipped: str, endpoint: str) -> bool:
 def asked(request: Request | Started) -> Prompt:
     """Its prompt, as the beginnings of others know it."""
     prefix = request.prefix
-    digests = prefix.spread() if isinstance(prefix, Prefix) else prefix or ()
+    digests = spread(prefix) if isinstance(prefix, Prefix) else prefix or ()
     return Prompt(digests, request.prompt_tokens, request.prompt_bytes, request.preamble_bytes)

@@ -8,6 +8,7 @@ from tidegate.core import identity, likeness, prefills
 from tidegate.core.base import Base, asked, has_come
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
+from tidegate.core.cached import NOTHING, Prompt, all_cached
 from tidegate.core.calibration import unjudged
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.cost import Cost
@@ -41,7 +42,7 @@ from tidegate.core.pace import Pace, came, means, pass_until
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefills import Prefills
 from tidegate.core.prefix import Prefixes
-from tidegate.core.prompts import NOTHING, Given, Prompt, all_cached
+from tidegate.core.prompts import Given
 from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.slots import free_s

@@ -49,7 +49,9 @@ class Health:
     def started(self, fact: Started, now_s: float) -> None:
         """An attempt is sent."""
         self._state.breaker.started(fact.request_id, now_s)
-        self._state.allowances.take(tokens_counted(fact), now_s)
+        allowances = self._state.allowances
+        if allowances.requests is not None or allowances.tokens is not None:
+            allowances.take(tokens_counted(fact), now_s)
 
     def first(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
         """First content came, `ttft_s` after it was sent: it bears what it has been given, or takes longer under it

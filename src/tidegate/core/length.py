@@ -14,6 +14,7 @@ from typing import Final
 
 from tidegate.core import bins
 from tidegate.core.bins import Ahead, Level, Shares, believed, bin_of, last_passed, mean, quantiles
+from tidegate.core.cached import at_grid
 from tidegate.core.classify import base_of
 from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.model import Request, Started
@@ -295,7 +296,7 @@ def beginnings_of(request: Request | Started) -> tuple[int, ...]:
     if request.session or not prefix:
         return ()
     if isinstance(prefix, Prefix):
-        return prefix.at_grid()
+        return at_grid(prefix)
     return tuple([prefix[place - 1] for place in GRID[: GRID_OF[min(len(prefix), DIGESTS_MAX)]]])
 
 

@@ -7,10 +7,10 @@ from itertools import accumulate
 from math import ceil, log
 from typing import Final
 
+from tidegate.core.cached import Cached
 from tidegate.core.latency import Sent
 from tidegate.core.model import Ended, Endpoint
 from tidegate.core.prior import Prior, crowd
-from tidegate.core.prompts import Cached
 from tidegate.core.reserve import Reservation
 
 # No engine answers sooner; it also keeps logarithms finite where clocks and declared speeds do not.

@@ -6,9 +6,10 @@ their place. What a new prompt has in common with them was there once; `keeping`
 
 from typing import Final
 
+from tidegate.core.cached import Cached, Prompt, at_grid, last_of
 from tidegate.core.keeping import Keeping, age_cell, distance_cell, size_cell
 from tidegate.core.prior import CachePrior
-from tidegate.core.prompts import DIGESTS_MAX, GRID, Cached, Given, Prefix, Prompt, Prompts, Span, Use
+from tidegate.core.prompts import DIGESTS_MAX, GRID, Given, Prefix, Prompts, Span, Use
 
 # Bytes of an endpoint's snapshot that its prompts may take, and what one takes without its digests, and each of these.
 STATE_BYTES_MAX: Final = 38_000
@@ -119,7 +120,7 @@ class Prefixes:
         if prefix is None:
             self._settle(at_s)
             return
-        last = prefix.last
+        last = last_of(prefix)
         use = Use(at_s, state.put_tokens, prefix)
         behind = [(last, use)]
         # Those of one time stand in an order of their own, whichever came first.
@@ -176,7 +177,7 @@ class Prefixes:
         return found
 
     def _own(self, use: Use) -> None:
-        for digest in use.prefix.at_grid():
+        for digest in at_grid(use.prefix):
             self._index[digest] = use
 
     def _evict(self) -> None:
@@ -184,7 +185,7 @@ class Prefixes:
         key = next(iter(self._state.uses))
         use = self._state.uses.pop(key)
         self._bytes -= _size(use.prefix)
-        for digest in use.prefix.at_grid():
+        for digest in at_grid(use.prefix):
             if self._index.get(digest) is use:
                 del self._index[digest]
 
@@ -196,7 +197,7 @@ class Prefixes:
     def _dropped(self, use: Use) -> None:
         """One is gone whose places all belong to another by now, unless digests have met by chance."""
         self._bytes -= _size(use.prefix)
-        if any(self._index[digest] is use for digest in use.prefix.at_grid()):
+        if any(self._index[digest] is use for digest in at_grid(use.prefix)):
             self._build()
 
     def _build(self) -> None:

@@ -1,16 +1,15 @@
-"""Records of prompts: their beginnings in short, what an endpoint was given, and what it told of its cache."""
+"""Records of prompts: their beginnings in short, what an endpoint was given, and what it told of its cache.
+
+What is done with them stands in `cached`, which is compiled.
+"""
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from struct import pack, unpack
 
 import msgspec
 
 BLOCK_BYTES = 1024
 # A prompt has digests of its first 256 blocks.
 DIGESTS_MAX = 256
-_DIGEST_BYTES = 4
-DIGEST_MASK = 2**32 - 1
 
 # Tokens put there since: below 512, then by factors of two, to 32 million and more. Seconds since: below one, then by
 # factors of two, to two hours and more. Tokens in common: below 256, then by factors of two, to 8,192 and more.
@@ -41,99 +40,6 @@ class Prefix(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     blocks: int
     digests: bytes
-
-    @property
-    def last(self) -> int:
-        """The digest of all of it."""
-        return int(unpack("<I", self.digests[-_DIGEST_BYTES:])[0])
-
-    def at_grid(self) -> tuple[int, ...]:
-        """The digests at the places of `GRID`."""
-        count = GRID_OF[min(self.blocks, DIGESTS_MAX)]
-        return unpack(f"<{count}I", self.digests[: count * _DIGEST_BYTES])
-
-    def spread(self) -> tuple[int, ...]:
-        """All digests in their places, -1 where one is not known."""
-        length = min(self.blocks, DIGESTS_MAX)
-        found = [-1] * length
-        for place, digest in zip(GRID, self.at_grid(), strict=False):
-            found[place - 1] = digest
-        found[-1] = self.last
-        return tuple(found)
-
-
-def shortened(digests: Sequence[int], prompt_bytes: int) -> Prefix | None:
-    """The beginning of a prompt in short; None where it has no whole block. `prompt_bytes` are those digested."""
-    length = len(digests)
-    if not length:
-        return None
-    chosen = [digests[place - 1] & DIGEST_MASK for place in GRID[: GRID_OF[length]]]
-    if GRID[len(chosen) - 1] != length:
-        chosen.append(digests[-1] & DIGEST_MASK)
-    blocks = length if length < DIGESTS_MAX else max(length, prompt_bytes // BLOCK_BYTES)
-    return Prefix(blocks, pack(f"<{len(chosen)}I", *chosen))
-
-
-class Prompt:
-    """A prompt as endpoints are asked about it, in `tokens` as estimated.
-
-    Of `prompt_bytes` the first `preamble_bytes` come before the blocks of the digests, and every digest covers them.
-    """
-
-    __slots__ = ("before", "digests", "grid", "per_block", "tokens", "whole")
-
-    def __init__(self, digests: Sequence[int], tokens: int, prompt_bytes: int, preamble_bytes: int = 0) -> None:
-        self.digests = digests
-        self.tokens = tokens
-        length = len(digests)
-        if not length:
-            self.grid: Sequence[int] = ()
-            self.whole = self.before = self.per_block = 0.0
-            return
-        blocks = (prompt_bytes - preamble_bytes) / BLOCK_BYTES
-        self.grid = [digests[place - 1] for place in GRID[: GRID_OF[length]]]
-        if length < DIGESTS_MAX:
-            # What is more than that has no digests, and so is no text.
-            blocks = min(blocks, length + 1.0)
-        # Its blocks, the last one being a part of one; what comes before them, in blocks; and tokens of each.
-        self.whole = max(blocks, float(length))
-        self.before = preamble_bytes / BLOCK_BYTES
-        self.per_block = tokens / (self.before + self.whole)
-
-
-class Cached(msgspec.Struct, frozen=True, gc=False):
-    """How many tokens of a prompt are expected to be cached, with the standard deviation.
-
-    `steps` are numbers of its first tokens, rising, each with how likely they all are cached. `prompt` is the one that
-    was asked about.
-    """
-
-    tokens: float
-    sd: float
-    steps: tuple[tuple[float, float], ...]
-    prompt: Prompt
-
-    def at_least(self, p: float) -> float:
-        """So many tokens are cached with this probability."""
-        found = 0.0
-        for tokens, likely in self.steps:
-            if likely < p:
-                break
-            found = tokens
-        return found
-
-
-def all_cached(prompt: Prompt) -> Cached:
-    """All of it is cached for sure; its last token is computed in any case, since the answer begins from it."""
-    tokens = max(0.0, prompt.tokens - 1.0)
-    return Cached(tokens, 0.0, ((tokens, 1.0),), prompt)
-
-
-NOTHING = Cached(0.0, 0.0, (), Prompt((), 0, 0))
-"""What is cached of a prompt without blocks."""
-
-
-# --- state -----------------------------------------------------------------------------------------------------
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -416,6 +416,8 @@ class Router:
         self, request: Request, models: list[EndpointModel], length: Length, worth: float, now_s: float
     ) -> list[Option]:
         """Who may compute its prompt for one of ours."""
+        if not self._known.handovers.models:
+            return []
         handovers = self._known.handovers.now(request, models, now_s)
         return plan.weigh_handovers(request, handovers, length, worth, now_s) if handovers else []
 

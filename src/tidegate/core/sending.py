@@ -1,9 +1,9 @@
 """What is told of an attempt that begins, from the request that it is for."""
 
 from tidegate.core.base import has_come
+from tidegate.core.cached import shortened
 from tidegate.core.model import Request, Started, replace
 from tidegate.core.promise import is_urgent
-from tidegate.core.prompts import shortened
 
 
 def prefill_of(request: Request) -> Request:

@@ -9,6 +9,7 @@ from typing import Final
 from tidegate.core import fair, places, plan
 from tidegate.core.base import Base, asked
 from tidegate.core.budget import Budgets
+from tidegate.core.cached import Prompt
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
 from tidegate.core.estimator import EndpointModel
@@ -32,7 +33,6 @@ from tidegate.core.model import (
 from tidegate.core.moment import Moment
 from tidegate.core.plan import Option
 from tidegate.core.promise import ends_s, is_urgent
-from tidegate.core.prompts import Prompt
 from tidegate.core.shares import GIVEN_S, PATIENCE_SHARE, Shares, flow_of, had_s, owed
 from tidegate.core.value import worth_usd
 

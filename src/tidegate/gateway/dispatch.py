@@ -7,7 +7,7 @@ import asyncio
 import traceback
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -47,6 +47,11 @@ from tidegate.wire.tokens import TokenRatio
 SWEEP_S = 0.05
 # Where not even the static rule could decide: a client may try again, and whatever it was may have passed.
 FAILED_RETRY_S = 1.0
+# What the way to an endpoint shows by, what may leave its model away for too long, and what may let held work begin.
+# Tuples: a union is made anew each time that it is looked at.
+_ANSWERS: Final = (FirstToken, Ended)
+_USES: Final = (Started, Ended, Probed, Warmed)
+_ROOM: Final = (Ended, FirstToken, Warmed)
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
 
@@ -263,13 +268,13 @@ class Dispatch:
             self._fall_back(str(fact.__struct_config__.tag), failure, now_s)
         if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
             known.endings.append(fact)
-        if isinstance(fact, FirstToken | Ended) and self.router.doubts_network(fact.endpoint):
+        if isinstance(fact, _ANSWERS) and self.router.doubts_network(fact.endpoint):
             self._look(fact.endpoint)
         if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
             give_way()
-        if isinstance(fact, Started | Ended | Probed | Warmed):
+        if isinstance(fact, _USES):
             self._warm_up(now_s)
-        if self._held and isinstance(fact, Ended | FirstToken | Warmed):
+        if self._held and isinstance(fact, _ROOM):
             self._check_soon()
 
     def probed(self, fact: Probed) -> None:

@@ -236,9 +236,15 @@ class Drive:
     def _act(self, actions: list[fly.Action], now_s: float) -> None:
         passed_over = self._passed_over
         for action in actions:
-            match action:
+            match action:  # what is met most often comes first
                 case fly.Call() | fly.Compute():
                     self._send(action, now_s)
+                case fly.Timer():
+                    # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
+                    if passed_over == self._passed_over:
+                        self._dispatch.set_timer(self, action.at_s)
+                case fly.Relay():
+                    self._relay(action.endpoint)
                 case fly.Decide():
                     self._arrived(action, now_s)
                 case fly.Cancel():
@@ -248,12 +254,6 @@ class Drive:
                         failure = SILENCES[action.gave_up]
                         self._remember(failure)
                         self._cancel(action.endpoint, now_s, failure.ending, failure.cause)
-                case fly.Timer():
-                    # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
-                    if passed_over == self._passed_over:
-                        self._dispatch.set_timer(self, action.at_s)
-                case fly.Relay():
-                    self._relay(action.endpoint)
                 case fly.Hold():
                     self._hold(now_s)
                 case fly.Resume():

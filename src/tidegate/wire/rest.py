@@ -8,8 +8,8 @@ from msgspec import Raw
 
 from tidegate.core.model import Capability
 from tidegate.wire.call import Call
-from tidegate.wire.chunks import quick_chunk
 from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.reading import quick_chunk
 from tidegate.wire.said import Said
 from tidegate.wire.sse import BadStream, Cause, Frames, data_of
 

@@ -3,7 +3,8 @@
 import re
 from typing import Protocol
 
-from tidegate.wire.chunks import Choice, Timings, Usage, quick_chunk, read_chunk
+from tidegate.wire.chunks import Choice, Timings, Usage
+from tidegate.wire.reading import brings_content, letters, quick_chunk, read_chunk, usage_of
 from tidegate.wire.said import Said
 from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
 
@@ -224,10 +225,10 @@ class StreamReader:
             self.failure = failure.with_traceback(None)
             return False
         choices = chunk.choices
-        if chunk.content:
+        if brings_content(chunk):
             self.content = True
             self.output_chunks += 1
-            self._letters += chunk.letters
+            self._letters += letters(chunk)
             if self._said is not None:
                 self._said.take(data, chunk)
         if chunk.timings is not None:
@@ -236,7 +237,7 @@ class StreamReader:
             if choice.finish_reason or choice.index not in self._running:
                 self._count_ending(choice)
         if chunk.told is not None:
-            self.usage = chunk.usage
+            self.usage = usage_of(chunk)
             return bool(choices) or self._include_usage
         return True
 

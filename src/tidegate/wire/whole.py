@@ -1,8 +1,9 @@
 """An answer that an endpoint gives whole, for a client that does not stream."""
 
 from tidegate.core.model import Capability
-from tidegate.wire.chunks import ANSWER_BYTES_MAX, Chunk, Timings, Usage, read_chunk
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, Chunk, Timings, Usage
 from tidegate.wire.openai import EMBEDDING
+from tidegate.wire.reading import brings_content, read_chunk, usage_of
 from tidegate.wire.sse import BadStream, Cause
 
 
@@ -66,7 +67,7 @@ class WholeReader:
             missing = "an embedding" if embedded else "a choice"
             self.failure = BadStream(Cause.MALFORMED, f"answered without {missing}")
             return
-        self.content = embedded or answer.content
+        self.content = embedded or brings_content(answer)
         self.output_chunks = int(self.content)
-        self.usage, self.timings = answer.usage, answer.timings
+        self.usage, self.timings = usage_of(answer), answer.timings
         self.finished = self.done = True

@@ -1,0 +1,120 @@
+"""What chunks of streamed answers bring, and whole answers."""
+
+from typing import Final
+
+import msgspec
+
+from tidegate.wire.chunks import Choice, Chunk, Usage
+from tidegate.wire.errors import UNREADABLE, ErrorInfo, find_error
+from tidegate.wire.sse import BadStream, Cause
+
+# The arguments of a tool are a text in a function in a call in a list; a hostile answer nests until the stack is full.
+_LETTERS_DEPTH: Final = 4
+# More is a slip of the engine, and would not fit what sums it up.
+_COUNT_MAX: Final = 1 << 40
+
+
+def brings_content(chunk: Chunk) -> bool:
+    """Whether any choice brings content."""
+    for choice in chunk.choices or ():  # noqa: SIM110 - a generator takes three times as long, for each chunk
+        if _has_content(choice):
+            return True
+    return False
+
+
+def letters(chunk: Chunk) -> int:
+    """How long what all choices bring is: text, and arguments of tools."""
+    return sum([_letters_of(choice) for choice in chunk.choices or ()])
+
+
+def usage_of(chunk: Chunk) -> Usage | None:
+    """The engine's count so far; None where it does not tell."""
+    told = chunk.told
+    if told is None:
+        return None
+    details, output = told.prompt_tokens_details, told.completion_tokens_details
+    cached = _count(details.cached_tokens) if details else None
+    if cached is None:
+        cached = _count(told.prompt_cache_hit_tokens)
+    if cached is None:
+        cached = _count(told.cached_tokens)
+    return Usage(
+        prompt_tokens=_count(told.prompt_tokens),
+        output_tokens=_count(told.completion_tokens),
+        cached_tokens=cached,
+        cache_write_tokens=_count(details.cache_write_tokens) if details else None,
+        reasoning_tokens=_count(output.reasoning_tokens) if output else None,
+    )
+
+
+def _has_content(choice: Choice) -> bool:
+    """Whether it brings anything that a user is waiting for. A role alone does not."""
+    delta = choice.delta or choice.message
+    if delta is None:
+        return bool(choice.text)
+    return bool(
+        delta.content
+        or delta.tool_calls
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.refusal
+        or delta.function_call
+        or delta.audio
+    )
+
+
+def _letters_of(choice: Choice) -> int:
+    delta = choice.delta or choice.message
+    if delta is None:
+        return _letters(choice.text)
+    told = (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal, delta.function_call)
+    return sum([_letters(one) for one in told]) + _letters(delta.tool_calls)
+
+
+def _letters(value: object, depth: int = _LETTERS_DEPTH) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if not depth:
+        return 0
+    if isinstance(value, dict):
+        return sum([_letters(part, depth - 1) for part in value.values()])
+    return sum([_letters(part, depth - 1) for part in value]) if isinstance(value, list) else 0
+
+
+def _count(value: object) -> int | None:
+    """A count of tokens, None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _COUNT_MAX:
+        return None
+    return int(value)
+
+
+_decode = msgspec.json.Decoder(Chunk).decode
+
+
+def quick_chunk(data: bytes) -> Chunk | None:
+    """Decode one chunk; None for what is none. It is not looked at for errors."""
+    try:
+        return _decode(data)
+    except UNREADABLE:
+        return None
+
+
+def read_chunk(data: bytes) -> Chunk:
+    """Decode one chunk. Raises `BadStream` for what is no chunk, and for an error event."""
+    try:
+        chunk = _decode(data)
+    except UNREADABLE:
+        raise BadStream(Cause.MALFORMED, "sent a chunk that cannot be read") from None
+    if chunk.failed or (not chunk.choices and chunk.told is None):
+        error_info = _error_in(data)
+        if error_info is not None:
+            raise BadStream(Cause.ERROR_EVENT, f"reported an error: {error_info.message}", error_info)
+    return chunk
+
+
+def _error_in(data: bytes) -> ErrorInfo | None:
+    """The error that a chunk without choices may be: vLLM's has no key `error`."""
+    try:
+        return find_error(msgspec.json.decode(data))
+    except UNREADABLE:
+        return ErrorInfo(message="the endpoint gave no message")
