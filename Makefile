@@ -96,6 +96,9 @@ bench-simulate: $(COMPILED)/.built ## requests a simulated world decides and ser
 bench-relay: $(COMPILED)/.built ## what the gateway and other relays cost and add, and a plot of it: three quarters of an hour on two idle cores; PEERS="nginx haproxy" or none, LOADS="W1 W4", ROUNDS, ENDPOINTS, TLS=1, QUICK=1 to see that all works
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.relay --peers "$(PEERS)" --loads "$(LOADS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(if $(TLS),--tls) $(if $(QUICK),--quick)
 
+bench-growth: $(COMPILED)/.built ## how the gateway's cost grows with streams, bodies and endpoints: a quarter of an hour on two idle cores
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.growth $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
+
 bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the same weights, and of others
 	$(BIN)/python -m bench.canary
 

@@ -47,10 +47,10 @@ from tidegate.wire.tokens import TokenRatio
 SWEEP_S = 0.05
 # Where not even the static rule could decide: a client may try again, and whatever it was may have passed.
 FAILED_RETRY_S = 1.0
-# What the way to an endpoint shows by, what may leave its model away for too long, and what may let held work begin.
-# Tuples: a union is made anew each time that it is looked at.
+# What the way to an endpoint shows by, what is known of its model by, and what may let held work begin. Tuples: a union
+# is made anew each time that it is looked at.
 _ANSWERS: Final = (FirstToken, Ended)
-_USES: Final = (Started, Ended, Probed, Warmed)
+_TELLS: Final = (Probed, Warmed)
 _ROOM: Final = (Ended, FirstToken, Warmed)
 # Recent decisions kept for /api/decisions: a few MB, and minutes of traffic.
 RECENT_MAX = 2000
@@ -272,7 +272,7 @@ class Dispatch:
             self._look(fact.endpoint)
         if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
             give_way()
-        if isinstance(fact, _USES):
+        if isinstance(fact, _TELLS):
             self._warm_up(now_s)
         if self._held and isinstance(fact, _ROOM):
             self._check_soon()
@@ -420,6 +420,8 @@ class Dispatch:
         for request_id in [name for name, (at_s, _) in self._timers.items() if at_s < now_s]:
             if request_id in self._live:
                 self._time_has_come(self._live[request_id][0])
+        # What requests make of that can wait for a sweep: to ask of all endpoints costs more than most of what is told.
+        self._warm_up(now_s)
         if self._held and now_s - self._checked_s >= self._policy.recheck_s:
             self._check_held()
         if not self._live:
