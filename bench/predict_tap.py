@@ -13,6 +13,7 @@ import msgspec
 from tidegate.core.base import Base
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Decision, Drawn, Ended, Ending, FirstToken, Observation, Request, Slo, Started, replace
+from tidegate.core.reserve import Reservation
 from tidegate.core.router import Router
 from tidegate.core.value import attainment
 from tidegate.core.why import Why
@@ -182,9 +183,9 @@ class Tap:
         """See `Decider`."""
         return self.router.forbids(request, endpoint, now_s)
 
-    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
+    def reserved(self, endpoint: str, request_id: str) -> Reservation | None:
         """See `Decider`."""
-        return self.router.predicted_ttft_s(endpoint, request_id)
+        return self.router.reserved(endpoint, request_id)
 
     def endpoint(self, name: str) -> EndpointModel:
         """See `Decider`."""

@@ -423,7 +423,9 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     """An attempt is over.
 
     Times count from its sending; `ttft_s` is None where no content came, or none could be seen. Token counts are the
-    engine's own usage, None where it reported none.
+    engine's own usage, None where it reported none. `predicted_ttft_s` is what was believed of the first in the moment
+    of its sending, and `predicted_ttft_s_high` the bound that the policy's quantile names: nothing is decided by them,
+    and whoever compares them with what came need not make them again. None where nobody had reserved for it.
     """
 
     request_id: str
@@ -438,6 +440,8 @@ class Ended(Record, frozen=True, kw_only=True, tag="ended"):
     reasoning_tokens: int | None = None
     retry_after_s: float | None = None
     cause: str = ""
+    predicted_ttft_s: float | None = None
+    predicted_ttft_s_high: float | None = None
 
 
 class Headroom(Record, frozen=True, kw_only=True, tag="headroom"):

@@ -186,6 +186,7 @@ class Account:
     ) -> None:
         """Tell what an attempt came to, and count what it cost."""
         usage = attempt.reader.usage
+        sent = self._dispatch.router.reserved(attempt.endpoint, self._request.id)
         fact = Ended(
             request_id=self._request.id,
             endpoint=attempt.endpoint,
@@ -199,6 +200,8 @@ class Account:
             output_tokens=_output_tokens(attempt),
             retry_after_s=retry_after_s,
             cause=cause,
+            predicted_ttft_s=None if sent is None else sent.ttft_s,
+            predicted_ttft_s_high=None if sent is None else sent.ttft_s_high,
         )
         if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
             # The most of any attempt: what hedging repeats is our affair, not the client's.
@@ -212,7 +215,6 @@ class Account:
         self.spent_usd += usd
         if ending is Ending.OK:
             self._answer_usd = usd
-        sent = self._dispatch.router.reserved(attempt.endpoint, self._request.id)
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.attempt_ended(fact, usd, sent, hedge=attempt.hedge)
         if self.trace is not None and self.trace.sampled:

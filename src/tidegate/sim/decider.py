@@ -8,6 +8,7 @@ import msgspec
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Run, Started, replace
 from tidegate.core.plan import TIMEOUT_S_STATIC
+from tidegate.core.reserve import Reservation
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 
@@ -43,8 +44,8 @@ class Decider(Protocol):
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now, None if nothing does."""
 
-    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
-        """What was predicted when this attempt was sent."""
+    def reserved(self, endpoint: str, request_id: str) -> Reservation | None:
+        """What is under way there for this request, to read."""
 
     def endpoint(self, name: str) -> EndpointModel:
         """The model of one endpoint, to read."""
@@ -90,9 +91,9 @@ class Follower:
         """What the router would say."""
         return self._router.forbids(request, endpoint, now_s)
 
-    def predicted_ttft_s(self, endpoint: str, request_id: str) -> float | None:
-        """What the router would have predicted."""
-        return self._router.predicted_ttft_s(endpoint, request_id)
+    def reserved(self, endpoint: str, request_id: str) -> Reservation | None:
+        """What the router has reserved."""
+        return self._router.reserved(endpoint, request_id)
 
     def endpoint(self, name: str) -> EndpointModel:
         """The model of one endpoint, to read."""

@@ -24,6 +24,7 @@ class Attempt:
         "output_tokens",
         "over",
         "predicted_s",
+        "predicted_s_high",
         "sent_s",
         "target",
         "timed",
@@ -41,6 +42,7 @@ class Attempt:
         self.target = target
         self.first_s: float | None = None
         self.predicted_s: float | None = None
+        self.predicted_s_high: float | None = None
         self.cached_tokens = self.output_tokens = 0
         self.over = False
 

@@ -498,7 +498,9 @@ class World:
         self.in_flight[name] += 1
         drive.sent[name] = None
         self._tell(started(request, name, hedge=action.hedge, target=target))
-        attempt.predicted_s = self.router.predicted_ttft_s(name, request.id)
+        sent = self.router.reserved(name, request.id)
+        assert sent is not None, "it was reserved just now"
+        attempt.predicted_s, attempt.predicted_s_high = sent.ttft_s, sent.ttft_s_high
         self._balanced(name)
         self._places[name].send(attempt)
 
@@ -545,6 +547,8 @@ class World:
                 output_tokens=attempt.output_tokens if known or attempt.first_s is not None else None,
                 retry_after_s=retry_after_s,
                 cause=cause,
+                predicted_ttft_s=attempt.predicted_s,
+                predicted_ttft_s_high=attempt.predicted_s_high,
             )
         )
         self._look_again(name)
