@@ -146,11 +146,9 @@ def test_duckdb_reads_from_parquet_what_the_journal_tells(
     ]
 
 
-def test_what_was_predicted_is_exported_where_it_is_asked_for(
-    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_predicted_is_exported(journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "requests.csv"
-    said(capsys, "export", journal, "--csv", file, "--predicted", "--outcome", "ok")
+    said(capsys, "export", journal, "--csv", file, "--outcome", "ok")
     with file.open() as lines:
         found = list(csv.DictReader(lines))
     assert found

@@ -289,7 +289,7 @@ def test_rows_are_what_requests_of_a_simulated_day_came_to(seed: int, trouble: b
 
 
 def test_predictions_are_what_was_believed_when_the_attempt_was_sent() -> None:
-    stage, rows, hindsight = Stage(1), Rows(predicts=True), Hindsight()
+    stage, rows, hindsight = Stage(1), Rows(), Hindsight()
     believed: dict[str, tuple[float, float]] = {}
     found = []
     for line in stage.lines:
@@ -305,12 +305,9 @@ def test_predictions_are_what_was_believed_when_the_attempt_was_sent() -> None:
             assert told == pytest.approx(believed[row.id])
 
 
-def test_what_a_journal_of_another_version_predicts_is_not_known() -> None:
-    rows = Rows(predicts=True)
-    other = header(b'{"endpoints":[]}')
-    story = lines((100.0, R), (100.0, make.started(R, "cloud")), (101.0, ended("cloud", output_tokens=3)))
-    (row,) = [row for line in [other, *story] for row in rows.feed(line)]
-    assert (row.outcome, row.predicted_ttft_s) == (Came.OK, None)
+def test_what_was_not_told_with_the_end_of_an_attempt_is_not_predicted() -> None:
+    (row,) = told((100.0, R), (100.0, make.started(R, "cloud")), (101.0, ended("cloud", output_tokens=3)))
+    assert (row.outcome, row.predicted_ttft_s, row.predicted_ttft_s_high) == (Came.OK, None, None)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -318,7 +315,7 @@ def test_every_request_of_a_storm_has_one_row_wherever_segments_begin(seed: int)
     storm = Storm(seed)
     for _ in range(6):
         storm.run(40).cut()
-    rows = Rows(predicts=True)
+    rows = Rows()
     found = [row for line in storm.lines for row in rows.feed(line)] + rows.rest()
     asked = {line.fact.id for line in storm.lines if isinstance(line.fact, Request)}
     assert {row.id for row in found} == asked

@@ -49,7 +49,7 @@ def indexed(folder: Path, file: Path | None = None) -> Iterator[Indexed]:
 
 def folded(folder: Path) -> list[Row]:
     """The rows of a journal that is over, by the fold alone."""
-    rows = Rows(predicts=True)
+    rows = Rows()
     return [row for line in read(folder) for row in rows.feed(line)] + rows.rest()
 
 

@@ -3,13 +3,17 @@
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.dashboard.harness import ALL_MINUTES, Indexed, folded, indexed
+from tidegate.core.model import Line, Segment, replace
+from tidegate.core.replay import Replay
 from tidegate.core.rows import Row
 from tidegate.dashboard import follow
 from tidegate.dashboard.figures import LIMIT_MAX, Figures, Wanted, Window
 from tidegate.telemetry.packing import pack
+from tidegate.telemetry.reading import read
 from tidegate.telemetry.segments import segments
 
 
@@ -135,6 +139,15 @@ def cut(journal: Path, share: float) -> tuple[Path, bytes]:
     return path, whole[int(share * len(whole)) :]
 
 
+def state_of(path: Path) -> bytes:
+    """What a replay of a segment, decisions and all, comes to."""
+    replay = Replay()
+    for line in read(path):
+        replay.feed(line)
+    assert replay.router is not None
+    return bytes(replay.router.snapshot())
+
+
 def test_a_journal_that_grows_is_followed_and_nothing_is_counted_twice(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +191,42 @@ def test_a_dashboard_that_comes_back_goes_on_where_it_was(journal: Path, monkeyp
     with indexed(journal) as seen:
         assert seen.figures.totals(window(seen)).requests == len(rows)
         assert seen.follower.known() is not None
+
+
+def test_what_is_known_is_what_all_lines_have_come_to_whenever_it_is_asked_for(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)
+    path, rest = cut(journal, 0.4)
+    first, second = rest[: len(rest) // 2], rest[len(rest) // 2 :]
+    with indexed(journal) as seen:
+        for more in (b"", first, second):
+            with path.open("ab") as file:
+                file.write(more)
+            seen.catch_up()
+            known = seen.follower.known()
+            assert known is not None
+            assert bytes(known.state) == state_of(path)
+        other = journal / path.name.replace("-000000.", "-000001.")
+        shutil.copy(path, other)
+        seen.catch_up()
+        assert pack(path)
+        known = seen.follower.known()
+        assert known is not None
+        assert bytes(known.state) == state_of(other)
+
+
+def test_of_a_journal_that_cannot_be_replayed_nothing_is_known_and_its_rows_are_shown(journal: Path) -> None:
+    path = next(journal.glob("journal-*.jsonl"))
+    head, _, lines = path.read_bytes().partition(b"\n")
+    segment = msgspec.json.decode(head, type=Line)
+    assert isinstance(segment.fact, Segment)
+    other = replace(segment, fact=replace(segment.fact, state=msgspec.Raw(b'{"endpoints":[]}')))
+    path.write_bytes(msgspec.json.encode(other) + b"\n" + lines)
+    with indexed(journal) as seen:
+        assert seen.figures.extent().rows == 125
+        assert seen.follower.known() is None
+        assert seen.follower.budgets() == ()
 
 
 def test_what_was_under_way_when_its_process_ended_is_unknown_and_counted_once(journal: Path) -> None:

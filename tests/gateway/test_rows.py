@@ -41,6 +41,11 @@ async def test_a_row_agrees_with_the_log(tmp_path: Path, case: str, stream: bool
         assert row.e2e_s == pytest.approx(told["e2e_s"], abs=1e-5)
         assert row.ttft_s == (None if told["ttft_s"] is None else pytest.approx(told["ttft_s"], abs=1e-5))
         assert row.outcome == told["outcome"]
+        if row.attempts == 1:
+            assert row.predicted_ttft_s == pytest.approx(told["predicted_ttft_s"], abs=1e-5)
+            assert row.predicted_ttft_s is not None
+            assert row.predicted_ttft_s_high is not None
+            assert row.predicted_ttft_s_high >= row.predicted_ttft_s
         if told["outcome"] == "ok":
             assert row.endpoint == told["endpoint"]
         if case not in ("no_usage", "mid_stream"):

@@ -46,7 +46,6 @@ def declare(parser: argparse.ArgumentParser, verb: Verb, journal: Path) -> None:
     tailed.add_argument("-n", type=_number, default=10, metavar="N", help="so many at first (default: %(default)s)")
     exported.add_argument("--parquet", type=Path, metavar="FILE", help="as Parquet, for DuckDB, pandas and others")
     exported.add_argument("--csv", type=Path, metavar="FILE", help="as CSV, with the names of the columns first")
-    exported.add_argument("--predicted", action="store_true", help="with what was predicted: replays the journal")
     for one in (listed, shown, tailed, exported):
         one.add_argument("journal", type=Path, nargs="?", default=journal, help="default: %(default)s")
     for one in (shown, tailed, exported):
@@ -196,7 +195,7 @@ def _export(options: argparse.Namespace) -> int:
     try:
         # Before the file is: of a journal that is none, nothing is written.
         _there(options.journal)
-        count = write(file, filter(_rows(options), requests(options.journal, predicts=options.predicted)))
+        count = write(file, filter(_rows(options), requests(options.journal)))
     except JournalError as error:
         return _refused(error)
     except ModuleNotFoundError as error:

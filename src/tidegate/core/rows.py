@@ -6,7 +6,6 @@ import msgspec
 
 from tidegate.core.base import TO
 from tidegate.core.health import CONTEXT_EXCEEDED
-from tidegate.core.hindsight import Prediction, predicted
 from tidegate.core.model import (
     Capability,
     Decision,
@@ -28,8 +27,6 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.promise import was_kept
-from tidegate.core.replay import Replay, ReplayError
-from tidegate.core.router import Router
 from tidegate.core.rules import may_go_to
 from tidegate.core.why import Why
 
@@ -75,9 +72,9 @@ class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
     there was none, or nobody can say. It cost `usd`, of which `paid_usd` are paid to others and the rest is running our
     own; the same tokens would have cost `remote_usd` at the cheapest remote endpoint that may serve it, None where none
     may. It was held here for `held_s`. When the attempt there was sent, first content was predicted `predicted_ttft_s`
-    after the arrival, and `predicted_ttft_s_high` as the quantile that the policy names; None where nothing was
-    replayed. Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which took `handover_s` from
-    the moment at which it was computed, None where it did not come.
+    after the arrival, and `predicted_ttft_s_high` as the quantile that the policy names; None where that was not told.
+    Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which took `handover_s` from the moment
+    at which it was computed, None where it did not come.
     """
 
     id: str
@@ -118,7 +115,8 @@ class _Sent(msgspec.Struct):
     started: Started
     endpoint: Endpoint | None
     sent_s: float
-    prediction: Prediction | None
+    predicted_ttft_s: float | None = None
+    predicted_ttft_s_high: float | None = None
 
 
 class _Open(msgspec.Struct):
@@ -165,13 +163,10 @@ class Rows:
     """Feed it the journal of one run, line by line: out come the rows of requests that are over, as they end.
 
     Runs that overlap are told apart by their files, and each needs a fold of its own. A request that was asked before
-    the journal begins has no row. With `predicts`, what was predicted is recomputed, which takes a replay of all facts
-    but decisions; where that fails (another version's journal), nothing is predicted until the next segment.
+    the journal begins has no row.
     """
 
-    def __init__(self, *, predicts: bool = False) -> None:
-        self._predicts = predicts
-        self._replay: Replay | None = None
+    def __init__(self) -> None:
         self._endpoints: dict[str, Endpoint] = {}
         self._open: dict[str, _Open] = {}
         # Those for which nothing is under way, by when that was told, the longest ago first.
@@ -182,27 +177,19 @@ class Rows:
         """How many requests are not over."""
         return len(self._open)
 
-    @property
-    def router(self) -> Router | None:
-        """What the facts have come to so far, to read; None where nothing is replayed."""
-        return None if self._replay is None else self._replay.router
-
     def feed(self, line: Line) -> list[Row]:
         """Take in one line; the requests that are known to be over with it."""
         fact, now_s = line.fact, line.at_s
         rows: list[Row] = []
-        prediction: Prediction | None = None
-        if self._predicts:
-            prediction = self._learn(line)
         match fact:
             case Segment():
                 rows += self._segment(fact)
             case Request():
                 rows += self._asked(fact, now_s)
             case Held():
-                self._told(fact.request.id, fact, now_s, prediction)
+                self._told(fact.request.id, fact, now_s)
             case Decision() | Started() | FirstToken() | Ended() | Shipped() | Released() | Judged():
-                if self._told(fact.request_id, fact, now_s, prediction):
+                if self._told(fact.request_id, fact, now_s):
                     rows.append(self._over(fact.request_id))
         while self._still:
             request_id = next(iter(self._still))
@@ -214,22 +201,6 @@ class Rows:
     def rest(self) -> list[Row]:
         """The journal has ended: what is not over is unknown."""
         return [self._over(request_id) for request_id in list(self._open)]
-
-    def _learn(self, line: Line) -> Prediction | None:
-        """What is predicted of an attempt that begins; then the router is told."""
-        fact, prediction = line.fact, None
-        if isinstance(fact, Segment):
-            self._replay = Replay()
-        elif self._replay is None or isinstance(fact, Request | Decision):
-            # Which requests there are is for decisions to know, and these are not made again.
-            return None
-        try:
-            if isinstance(fact, Started):
-                prediction = predicted(self._replay.router, fact, line.at_s)
-            self._replay.feed(line)
-        except ReplayError:
-            self._replay = None
-        return prediction
 
     def _segment(self, segment: Segment) -> list[Row]:
         self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
@@ -252,7 +223,7 @@ class Rows:
         self._at(known, now_s)
         return rows
 
-    def _told(self, request_id: str, fact: object, now_s: float, prediction: Prediction | None) -> bool:
+    def _told(self, request_id: str, fact: object, now_s: float) -> bool:
         """One more fact about a request; whether it is over with that."""
         known = self._open.get(request_id)
         if known is None:
@@ -270,7 +241,7 @@ class Rows:
                 _unhold(known, now_s)
                 known.released = True
             case Started():
-                self._started(known, fact, now_s, prediction)
+                self._started(known, fact, now_s)
             case FirstToken():
                 sent = known.under_way.get(fact.endpoint)
                 if sent is not None and not sent.started.target:
@@ -293,9 +264,9 @@ class Rows:
         if known.stands_still:
             self._still[known.request.id] = now_s
 
-    def _started(self, known: _Open, fact: Started, now_s: float, prediction: Prediction | None) -> None:
+    def _started(self, known: _Open, fact: Started, now_s: float) -> None:
         _unhold(known, now_s)
-        sent = _Sent(fact, self._endpoints.get(fact.endpoint), now_s, prediction)
+        sent = _Sent(fact, self._endpoints.get(fact.endpoint), now_s)
         known.under_way[fact.endpoint] = sent
         known.attempts += 1
         known.hedged = known.hedged or fact.hedge
@@ -306,6 +277,7 @@ class Rows:
         sent = known.under_way.pop(fact.endpoint, None)
         if sent is None:
             return False
+        sent.predicted_ttft_s, sent.predicted_ttft_s_high = fact.predicted_ttft_s, fact.predicted_ttft_s_high
         if sent.endpoint is not None:
             paid_usd = attempt_usd(sent.endpoint, known.request, sent.started, fact)
             known.paid_usd += paid_usd
@@ -356,8 +328,6 @@ class Rows:
         if not known.judged and request.slo != _NO_PROMISE and decision is not None and came is not Came.UNKNOWN:
             ending = _ENDINGS.get(came, Ending.FAILED)
             kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
-        prediction = None if sent is None else sent.prediction
-        waited_s = 0.0 if sent is None else sent.sent_s - request.arrived_s
         return Row(
             id=request.id,
             arrived_s=request.arrived_s,
@@ -375,8 +345,8 @@ class Rows:
             ttft_s=ttft_s,
             tpot_s=_tpot_s(request, came, ttft_s, e2e_s, output_tokens),
             e2e_s=e2e_s,
-            predicted_ttft_s=None if prediction is None else waited_s + prediction.ttft_s,
-            predicted_ttft_s_high=None if prediction is None else waited_s + prediction.ttft_s_high,
+            predicted_ttft_s=None if sent is None else _after(sent, request, sent.predicted_ttft_s),
+            predicted_ttft_s_high=None if sent is None else _after(sent, request, sent.predicted_ttft_s_high),
             slo_ttft_s=request.slo.ttft_s,
             slo_tpot_s=request.slo.tpot_s,
             slo_e2e_s=request.slo.e2e_s,
@@ -484,6 +454,11 @@ def _came(known: _Open) -> Came:
     if known.ending is Ending.CANCELLED:
         return Came.CLIENT_LEFT
     return Came.FAILED if known.first_s is None else Came.FAILED_MID_STREAM
+
+
+def _after(sent: _Sent, request: Request, seconds: float | None) -> float | None:
+    """So long after an attempt was sent, from the request's arrival on."""
+    return None if seconds is None else sent.sent_s - request.arrived_s + seconds
 
 
 def _tpot_s(

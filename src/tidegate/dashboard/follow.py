@@ -1,8 +1,8 @@
 """Reads a journal as it is written, and brings its index up to it.
 
 Each run of a gateway has a fold of its own, since runs may overlap. A segment that is in the index as far as it goes is
-read once more where it may grow: the fold has to know what is under way, and the router what was learned; only what
-comes after that is added.
+read once more where it may grow: the fold has to know what is under way, and prices what moved them; only what comes
+after that is added.
 """
 
 import fcntl
@@ -10,22 +10,22 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from math import isfinite
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
 from tidegate.core.classify import base_of
-from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Record, Request, Segment
-from tidegate.core.router import Router
+from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Request, Segment
 from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
+from tidegate.dashboard.prices import Budget, Prices
+from tidegate.dashboard.replayed import Replayed
 from tidegate.telemetry.packing import DAMAGED, open_segment
 from tidegate.telemetry.reading import LINE_BYTES_MAX
 from tidegate.telemetry.segments import PACKED, SegmentName, segments
 
-# What is added to the index at once: a tenth of a second, after which whoever waits for the router has it.
+# What is added to the index at once: some hundredths of a second, after which whoever waits has their turn.
 STEP_BYTES: Final = 256 * 1024
 # Runs that overlap are gateways that share a folder. The one that was silent for longest is read anew where it goes on.
 RUNS_MAX: Final = 8
@@ -58,17 +58,6 @@ class Known(msgspec.Struct, frozen=True):
     samples: tuple[Request, ...]
 
 
-class Budget(Record, frozen=True, kw_only=True):
-    """What of a budget is spent, and what a dollar of it is worth beyond itself."""
-
-    name: str
-    usd: float
-    spent_usd: float
-    begins_s: float
-    ends_s: float
-    price: float
-
-
 class _Tail:
     """What is known of one run, up to `offset` of its segment `name`; what lies before `indexed` is in the index.
 
@@ -76,7 +65,9 @@ class _Tail:
     """
 
     def __init__(self) -> None:
-        self.rows = Rows(predicts=True)
+        self.rows = Rows()
+        self.prices: Prices | None = None
+        self.path = Path()
         self.name = ""
         self.offset = self.indexed = 0
         self.segment: Segment | None = None
@@ -107,6 +98,7 @@ class Follower:
         self._index = index
         self._tails: dict[Run, _Tail] = {}
         self._newest: _Tail | None = None
+        self._replayed = Replayed()
         # By class and model: how many came, and the last of them.
         self._samples: dict[tuple[str, str], tuple[int, Request]] = {}
         # Segments that had nothing more to tell at this size.
@@ -135,11 +127,13 @@ class Follower:
         """What the run that wrote last has come to; None before anything was read."""
         with self._lock:
             tail = self._newest
-            if tail is None or tail.segment is None or tail.rows.router is None:
+            if tail is None or tail.segment is None:
+                return None
+            router = self._replayed.router(tail.path, tail.name, tail.offset)
+            if router is None:
                 return None
             samples = sorted(self._samples.values(), key=lambda one: (-one[0], one[1].klass, one[1].model))
-            state = tail.rows.router.snapshot()
-            return Known(tail.segment, state, tail.at_s, tuple(request for _, request in samples))
+            return Known(tail.segment, router.snapshot(), tail.at_s, tuple(request for _, request in samples))
 
     def quantile(self) -> float | None:
         """Which quantile of first tokens is promised by the run that wrote last."""
@@ -149,20 +143,8 @@ class Follower:
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets of the run that wrote last."""
         with self._lock:
-            router = None if self._newest is None else self._newest.rows.router
-            if router is None:
-                return ()
-            return tuple(
-                Budget(
-                    name=name,
-                    usd=one.told_usd,
-                    spent_usd=one.told_spent_usd,
-                    begins_s=one.told_begins_s,
-                    ends_s=one.told_ends_s,
-                    price=router.budget_price(name),
-                )
-                for name, one in sorted(router.state.budgets.items())[:BUDGETS_MAX]
-            )
+            prices = None if self._newest is None else self._newest.prices
+            return () if prices is None else prices.budgets(BUDGETS_MAX)
 
     def step(self) -> bool:
         """Go on; whether there may be more at once."""
@@ -236,6 +218,8 @@ class Follower:
             if not tail.broken and (file := _opened(tail, path)) is not None:
                 for line in self._lines(tail, file):
                     self._take(tail, line, rows, prices)
+                if self._newest is None or tail.at_s >= self._newest.at_s:
+                    self._newest, self.last_s = tail, tail.at_s
             ended = tail.offset == before and (not last or _is_left(path))
             if ended and last and tail.offset >= tail.indexed and not over:
                 # Its process has ended: what is not over by now will never be.
@@ -257,53 +241,54 @@ class Follower:
             self._tails.pop(oldest).close()
         if tail.name != segment.name:
             tail.turn(segment.name, self._index.read_bytes(segment.name)[0])
+        tail.path = segment.path
         return tail
 
     def _lines(self, tail: _Tail, file: BinaryIO) -> Iterator[Line]:
         """The next lines, as many as are one step; `tail.offset` is behind each as it is given."""
-        end = tail.offset + STEP_BYTES
-        while tail.offset < end:
+        try:
+            step = file.read(STEP_BYTES)
+            if not step.endswith(b"\n"):
+                step += file.readline(LINE_BYTES_MAX)
+        except (OSError, *DAMAGED):
+            tail.broken = True
+            return
+        *lines, rest = step.split(b"\n")
+        if rest or not step:  # it is being written, or never was
+            tail.close()
+        decode = self._decoder.decode
+        for raw in lines:
             try:
-                raw = file.readline(LINE_BYTES_MAX)
-            except (OSError, *DAMAGED):
-                tail.broken = True
-                return
-            if not raw.endswith(b"\n"):  # it is being written, or never was
-                tail.close()
-                return
-            try:
-                line = self._decoder.decode(raw)
+                line = decode(raw)
             except _UNREADABLE:
                 tail.broken = True
                 return
             if isinstance(line.fact, Segment) and line.fact.version != JOURNAL_VERSION:
                 tail.broken = True
                 return
-            tail.offset += len(raw)
+            tail.offset += len(raw) + 1
             yield line
 
     def _take(self, tail: _Tail, line: Line, rows: list[Row], prices: list[Price]) -> None:
         fact, at_s = line.fact, line.at_s
         fresh = tail.offset > tail.indexed
-        router = tail.rows.router
-        minute = at_s // MINUTE_S * MINUTE_S
-        if minute > tail.minute:
-            if router is not None and tail.minute and fresh:
-                prices += _prices(router, tail.minute)
-            tail.minute = minute
+        if at_s >= tail.minute + MINUTE_S:
+            if tail.prices is not None and tail.minute and fresh:
+                prices += tail.prices.of_minute(tail.minute)
+            tail.minute = at_s // MINUTE_S * MINUTE_S
         found = tail.rows.feed(line)
-        if fresh:
+        if found and fresh:
             rows += found
         if isinstance(fact, Request):
             self._sample(fact)
         elif isinstance(fact, Segment):
-            tail.segment = fact
+            tail.segment, tail.prices = fact, _prices(fact)
             for endpoint in fact.endpoints:
                 self._index.place(_place(endpoint))
-        tail.at_s = max(tail.at_s, at_s)
-        if self._newest is None or tail.at_s >= self._newest.at_s:
-            self._newest = tail
-            self.last_s = tail.at_s
+        elif tail.prices is not None:
+            tail.prices.feed(fact, at_s)
+        if at_s > tail.at_s:
+            tail.at_s = at_s
 
     def _sample(self, request: Request) -> None:
         kind = base_of(request.klass), request.model
@@ -313,15 +298,11 @@ class Follower:
         self._samples[kind] = count + 1, request
 
 
-def _prices(router: Router, at_s: float) -> Iterator[Price]:
-    """What budgets, promises and hedges were worth at the end of a minute."""
-    end_s = at_s + MINUTE_S
-    for name in sorted(router.state.budgets):
-        yield Price(at_s=at_s, what="budget", name=name, value=router.budget_price(name))
-    for name in sorted(router.state.duals):
-        yield Price(at_s=at_s, what="worth", name=name, value=router.worth_share(name, end_s))
-    if isfinite(price := router.hedge_price):
-        yield Price(at_s=at_s, what="hedge", name="", value=price)
+def _prices(segment: Segment) -> Prices | None:
+    """Those that it begins with; None where its state cannot be read."""
+    with suppress(msgspec.MsgspecError):
+        return Prices(segment)
+    return None
 
 
 def _place(endpoint: Endpoint) -> Place:

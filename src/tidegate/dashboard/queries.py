@@ -22,8 +22,9 @@ from tidegate.dashboard.figures import (
     Wanted,
     Window,
 )
-from tidegate.dashboard.follow import Budget, Follower
+from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import MINUTE_S
+from tidegate.dashboard.prices import Budget
 from tidegate.wire.errors import BadRequest
 
 NEWEST_MAX: Final = 20

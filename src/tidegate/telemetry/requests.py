@@ -8,19 +8,19 @@ from tidegate.telemetry.reading import files, read, read_if_there
 from tidegate.telemetry.segments import SegmentName, is_written
 
 
-def requests(source: Path, *, predicts: bool = False) -> Iterator[Row]:
-    """The rows of a folder or one segment, as requests ended; see `Rows` for `predicts`. Raises `JournalError`.
+def requests(source: Path) -> Iterator[Row]:
+    """The rows of a folder or one segment, as requests ended. Raises `JournalError`.
 
     What is under way in a run that goes on has none yet.
     """
-    paths, fold = files(source), Rows(predicts=predicts)
+    paths, fold = files(source), Rows()
     for index, path in enumerate(paths):
         for line in read(path) if len(paths) == 1 else read_if_there(path):
             yield from fold.feed(line)
         if index + 1 == len(paths) or run_of(paths[index + 1]) != run_of(path):
             if not is_written(path):
                 yield from fold.rest()
-            fold = Rows(predicts=predicts)
+            fold = Rows()
 
 
 def run_of(path: Path) -> tuple[str, int] | None:

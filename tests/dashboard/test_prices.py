@@ -1,0 +1,89 @@
+"""Prices follow from facts alone: they are what a router comes to that is told everything."""
+
+from math import inf
+
+import pytest
+
+from tests import make
+from tests.properties.storm import Storm
+from tidegate.core.model import JOURNAL_VERSION, Decision, Ending, Observation, Request, Segment, Started, replace
+from tidegate.core.replay import Replay
+from tidegate.core.router import Router
+from tidegate.dashboard.prices import Prices
+
+
+def of(router: Router, end_s: float) -> dict[tuple[str, str], float]:
+    found = {("budget", name): router.budget_price(name) for name in router.state.budgets}
+    found |= {("worth", name): router.worth_share(name, end_s) for name in router.state.duals}
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_prices_are_those_of_a_router_that_is_told_all(seed: int) -> None:
+    storm = Storm(seed)
+    for _ in range(4):
+        storm.run(100).cut()
+    replay, prices, hedged, kinds = Replay(), None, set[str](), set[str]()
+    for line in storm.lines:
+        fact, now_s = line.fact, line.at_s
+        if isinstance(fact, Request | Decision):
+            continue
+        replay.feed(line)
+        if isinstance(fact, Segment):
+            prices = Prices(fact)
+            continue
+        assert prices is not None
+        assert replay.router is not None
+        prices.feed(fact, now_s)
+        if isinstance(fact, Started) and fact.hedge:
+            hedged.add(fact.request_id)
+        minute = {(one.what, one.name): one.value for one in prices.of_minute(now_s - 60.0)}
+        hedge = minute.pop(("hedge", ""), None)
+        assert minute == of(replay.router, now_s)
+        kinds |= {what for what, _ in minute}
+        if not hedged:
+            assert (inf if hedge is None else hedge) == replay.router.hedge_price
+        shown = prices.budgets(1000)
+        assert [one.name for one in shown] == sorted(replay.router.state.budgets)
+        assert all(one.spent_usd == replay.router.state.budgets[one.name].told_spent_usd for one in shown)
+    assert kinds == {"budget", "worth"}
+
+
+def begun(router: Router) -> Prices:
+    """From where a router is."""
+    return Prices(
+        Segment(
+            version=JOURNAL_VERSION,
+            software="test",
+            policy=router.policy,
+            endpoints=router.endpoints,
+            state=router.snapshot(),
+        )
+    )
+
+
+@pytest.mark.parametrize("loses", ["cloud", "vendor", "laptop"])
+def test_what_is_lost_on_a_hedge_that_is_over_is_counted_as_a_router_counts_it(loses: str) -> None:
+    endpoints = (make.endpoint("laptop"), make.endpoint("cloud", local=False), make.endpoint("vendor", local=False))
+    router = Router(endpoints, make.policy())
+    prices = [begun(router)]
+
+    def tell(fact: Observation, now_s: float) -> None:
+        router.observe(fact, now_s)
+        for one in prices:
+            one.feed(fact, now_s)
+
+    for number in range(40):
+        request = make.request(f"r{number}")
+        tell(make.started(request, "cloud"), 10.0 * number)
+        tell(make.ended(request.id, "cloud", prompt_tokens=1000, output_tokens=100), 10.0 * number + 1.0)
+    request = make.request("hedged", prompt_tokens=1000)
+    first, second = (loses, "cloud" if loses != "cloud" else "vendor")
+    tell(make.started(request, first), 500.0)
+    tell(replace(make.started(request, second), hedge=True), 501.0)
+    prices.append(begun(router))
+    tell(make.ended(request.id, second, prompt_tokens=1000, output_tokens=100), 502.0)
+    tell(make.ended(request.id, first, ending=Ending.CANCELLED), 502.0)
+    for one in prices:
+        (price,) = [each.value for each in one.of_minute(480.0) if each.what == "hedge"]
+        assert price == pytest.approx(router.hedge_price)
