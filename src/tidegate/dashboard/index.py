@@ -74,6 +74,10 @@ _ADD = (
     f"INSERT INTO sum VALUES (?, ?, ?, ?, ?, {', '.join('?' * len(SUMS))}) "  # noqa: S608  # names of our own
     f"ON CONFLICT DO UPDATE SET {', '.join(f'{name} = {name} + excluded.{name}' for name in SUMS)}"
 )
+_Parts = tuple[float, ...]
+"""What one row adds to these, or several."""
+_NUMBER: Final = {came: number for number, came in enumerate(OUTCOMES)}
+_CAME: Final = {came: tuple(int(came is outcome) for outcome in OUTCOMES) for came in OUTCOMES}
 _COLUMNS: Final = 31
 LOCAL, REMOTE = "local", "remote"
 TIERS: Final = (None, LOCAL, REMOTE)
@@ -236,7 +240,7 @@ class Index:
             number("key", row.key),
             number("endpoint", row.endpoint),
             number("why", row.why),
-            OUTCOMES.index(row.outcome),
+            _NUMBER[row.outcome],
             row.kept,
             0 if row.local is None else 1 if row.local else 2,
             row.prompt_tokens,
@@ -261,37 +265,46 @@ class Index:
         )
 
     def _sums(self, segment: int, rows: Sequence[Row]) -> list[tuple[float, ...]]:
-        """The rows of the table: summed here first, since many of one batch are of one minute."""
-        sums: dict[tuple[float, ...], list[float]] = {}
-        number = self._words.number
+        """The rows of the table: summed here first, since many of one batch are of one minute, and so of one hour."""
+        minutes: dict[tuple[float, str, str], list[_Parts]] = {}
         for row in rows:
-            klass, endpoint, parts = number("class", row.klass), number("endpoint", row.endpoint), _parts(row)
-            for step_s in (MINUTE_S, HOUR_S):
-                key = (step_s, (row.arrived_s + row.e2e_s) // step_s * step_s, segment, klass, endpoint)
-                total = sums.get(key)
-                sums[key] = parts if total is None else [a + b for a, b in zip(total, parts, strict=True)]
-        return [(*key, *parts) for key, parts in sums.items()]
+            key = ((row.arrived_s + row.e2e_s) // MINUTE_S * MINUTE_S, row.klass, row.endpoint)
+            minutes.setdefault(key, []).append(_parts(row))
+        hours: dict[tuple[float, str, str], list[_Parts]] = {}
+        for (at_s, klass, endpoint), parts in minutes.items():
+            total = minutes[at_s, klass, endpoint] = [_added(parts)]
+            hours.setdefault((at_s // HOUR_S * HOUR_S, klass, endpoint), []).extend(total)
+        number = self._words.number
+        return [
+            (step_s, at_s, segment, number("class", klass), number("endpoint", endpoint), *_added(parts))
+            for step_s, sums in ((MINUTE_S, minutes), (HOUR_S, hours))
+            for (at_s, klass, endpoint), parts in sums.items()
+        ]
 
 
-def _parts(row: Row) -> list[float]:
+def _added(parts: list[_Parts]) -> _Parts:
+    return parts[0] if len(parts) == 1 else tuple(map(sum, zip(*parts, strict=True)))
+
+
+def _parts(row: Row) -> _Parts:
     saved_usd = 0.0 if row.remote_usd is None else row.remote_usd - row.usd
     covered = None
     if row.ttft_s is not None and row.predicted_ttft_s_high is not None:
         covered = row.ttft_s <= row.predicted_ttft_s_high
-    return [
+    return (
         1,
-        *(int(row.outcome is outcome) for outcome in OUTCOMES),
+        *_CAME[row.outcome],
         row.prompt_tokens,
         row.output_tokens or 0,
         row.paid_usd,
         row.usd - row.paid_usd,
         row.remote_usd or 0.0,
         saved_usd,
-        int(bool(row.kept)),
-        int(row.kept is not None),
-        int(bool(covered)),
-        int(covered is not None),
-        int(row.held_s > 0.0),
-        int(row.hedged),
-        int(bool(row.handover)),
-    ]
+        row.kept is True,
+        row.kept is not None,
+        covered is True,
+        covered is not None,
+        row.held_s > 0.0,
+        row.hedged,
+        row.handover != "",
+    )
