@@ -26,6 +26,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
+from tidegate.core.price import Price
 from tidegate.core.promise import was_kept
 from tidegate.core.rules import may_go_to
 from tidegate.core.why import Why
@@ -171,6 +172,8 @@ class Rows:
         self._open: dict[str, _Open] = {}
         # Those for which nothing is under way, by when that was told, the longest ago first.
         self._still: dict[str, float] = {}
+        # Prices of the remote endpoints where a model is and data may go, by both, as far as a segment has asked.
+        self._remote: dict[tuple[str, tuple[str, ...]], list[Price]] = {}
 
     @property
     def open(self) -> int:
@@ -182,15 +185,15 @@ class Rows:
         fact, now_s = line.fact, line.at_s
         rows: list[Row] = []
         match fact:
-            case Segment():
-                rows += self._segment(fact)
+            case Started() | Ended() | Decision() | FirstToken() | Shipped() | Released() | Judged():
+                if self._told(fact.request_id, fact, now_s):
+                    rows.append(self._over(fact.request_id))
             case Request():
                 rows += self._asked(fact, now_s)
             case Held():
                 self._told(fact.request.id, fact, now_s)
-            case Decision() | Started() | FirstToken() | Ended() | Shipped() | Released() | Judged():
-                if self._told(fact.request_id, fact, now_s):
-                    rows.append(self._over(fact.request_id))
+            case Segment():
+                rows += self._segment(fact)
         while self._still:
             request_id = next(iter(self._still))
             if self._still[request_id] + SETTLED_S >= now_s:
@@ -204,6 +207,7 @@ class Rows:
 
     def _segment(self, segment: Segment) -> list[Row]:
         self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
+        self._remote.clear()
         if segment.follows or not self._open:
             return []
         # Whatever is not under way there has ended with its process.
@@ -230,25 +234,25 @@ class Rows:
             return False
         over = False
         match fact:
+            case Started():
+                self._started(known, fact, now_s)
+            case Ended():
+                over = self._ended(known, fact, now_s)
             case Decision():
                 known.decision = fact
                 over = known.refused = not fact.plan and not known.under_way
                 if over:
                     _unhold(known, now_s)
-            case Held():
-                known.held_since_s = now_s
-            case Released():
-                _unhold(known, now_s)
-                known.released = True
-            case Started():
-                self._started(known, fact, now_s)
             case FirstToken():
                 sent = known.under_way.get(fact.endpoint)
                 if sent is not None and not sent.started.target:
                     known.winner = sent
                     known.first_s = now_s if known.first_s is None else known.first_s
-            case Ended():
-                over = self._ended(known, fact, now_s)
+            case Held():
+                known.held_since_s = now_s
+            case Released():
+                _unhold(known, now_s)
+                known.released = True
             case Shipped():
                 self._shipped(known, fact, now_s)
             case Judged():
@@ -363,12 +367,17 @@ class Rows:
 
     def _remote_usd(self, request: Request, prompt_tokens: int, output_tokens: int) -> float | None:
         """What these tokens cost at the cheapest remote endpoint where its data may go, and its model is."""
-        found = [
-            one.price.usd(prompt_tokens, output_tokens)
-            for one in self._endpoints.values()
-            if not one.local and request.model in one.models and may_go_to(request, one)
-        ]
-        return min(found, default=None)
+        prices = self._remote.get((request.model, request.residency))
+        if prices is None:
+            # Of endpoints at one price, one will do.
+            prices = self._remote[request.model, request.residency] = list(
+                dict.fromkeys(
+                    one.price
+                    for one in self._endpoints.values()
+                    if not one.local and request.model in one.models and may_go_to(request, one)
+                )
+            )
+        return min([price.usd(prompt_tokens, output_tokens) for price in prices], default=None)
 
 
 def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
