@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from tidegate.core.classify import base_of
-from tidegate.core.model import JOURNAL_VERSION, Endpoint, Line, Request, Segment
+from tidegate.core.model import JOURNAL_VERSION, Decision, Endpoint, Line, Request, Segment
 from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
 from tidegate.dashboard.prices import Budget, Prices
@@ -129,11 +129,11 @@ class Follower:
             tail = self._newest
             if tail is None or tail.segment is None:
                 return None
-            router = self._replayed.router(tail.path, tail.name, tail.offset)
-            if router is None:
-                return None
+            place, segment, at_s = (tail.path, tail.name, tail.offset), tail.segment, tail.at_s
             samples = sorted(self._samples.values(), key=lambda one: (-one[0], one[1].klass, one[1].model))
-            return Known(tail.segment, router.snapshot(), tail.at_s, tuple(request for _, request in samples))
+        # It may take a second, in which more is read.
+        state = self._replayed.state(*place)
+        return None if state is None else Known(segment, state, at_s, tuple(request for _, request in samples))
 
     def quantile(self) -> float | None:
         """Which quantile of first tokens is promised by the run that wrote last."""
@@ -285,7 +285,7 @@ class Follower:
             tail.segment, tail.prices = fact, _prices(fact)
             for endpoint in fact.endpoints:
                 self._index.place(_place(endpoint))
-        elif tail.prices is not None:
+        elif tail.prices is not None and not isinstance(fact, Decision):
             tail.prices.feed(fact, at_s)
         if at_s > tail.at_s:
             tail.at_s = at_s

@@ -10,7 +10,19 @@ from tidegate.core.budget import Budgets, Spending
 from tidegate.core.cost import Cost
 from tidegate.core.dual import Dual, Duals
 from tidegate.core.hedge import Hedges, Hedging
-from tidegate.core.model import Drawn, Ended, Ending, Fact, Held, Judged, Record, Released, Request, Segment, Started
+from tidegate.core.model import (
+    Drawn,
+    Ended,
+    Ending,
+    Held,
+    Judged,
+    Observation,
+    Record,
+    Released,
+    Request,
+    Segment,
+    Started,
+)
 from tidegate.dashboard.index import MINUTE_S, Price
 
 
@@ -51,7 +63,7 @@ class _State(msgspec.Struct):
 
 
 class Prices:
-    """Feed it the facts of a segment: it prices as a router does that is told them all, with the router's own parts.
+    """Feed it the observations of a segment: it prices as a router does that is told them, with the router's own parts.
 
     One thing is not known without predictions, how much of a hedge's prompt is cached: all of it is held back until the
     hedge is over. msgspec.MsgspecError for a segment whose state cannot be read.
@@ -70,7 +82,7 @@ class Prices:
         # By endpoint, and there by request.
         self._paid = {name: state.endpoints.get(name, _Endpoint()).reservations for name in self._costs}
 
-    def feed(self, fact: Fact, now_s: float) -> None:
+    def feed(self, fact: Observation, now_s: float) -> None:
         """Take in a fact."""
         self._duals.settle(now_s)
         self._budgets.settle(now_s)
