@@ -159,7 +159,7 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=1,  # below, the snapshot that starts each segment is a sizeable part of it
             le=1024,  # replay and removal work on whole segments
-            description="Size at which the next segment of the journal begins. 16 MiB hold about 14,000 requests: "
+            description="Size at which the next segment of the journal begins. 16 MiB hold about 13,000 requests: "
             "small enough to send to somebody, large enough that its snapshot weighs nothing.",
         ),
     ] = 16
@@ -169,7 +169,7 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             ge=2,  # one segment being written and one to look at
             le=1024 * 1024,  # a TiB: beyond, a number has a zero too many
             description="Size of the whole journal; the oldest segments are removed beyond it. 1 GiB is about "
-            "7,000,000 requests, 900,000 where it is not compressed, and fits any disk that holds a model.",
+            "6,000,000 requests, 840,000 where it is not compressed, and fits any disk that holds a model.",
         ),
     ] = 1024
     journal_compress: Annotated[

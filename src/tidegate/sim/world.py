@@ -499,8 +499,8 @@ class World:
         drive.sent[name] = None
         self._tell(started(request, name, hedge=action.hedge, target=target))
         sent = self.router.reserved(name, request.id)
-        assert sent is not None, "it was reserved just now"
-        attempt.predicted_s, attempt.predicted_s_high = sent.ttft_s, sent.ttft_s_high
+        if sent is not None:
+            attempt.predicted_s, attempt.predicted_s_high = sent.ttft_s, sent.ttft_s_high
         self._balanced(name)
         self._places[name].send(attempt)
 
