@@ -1,5 +1,7 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
+from functools import partial
+
 from msgspec import Raw
 
 from tidegate.core import flight as fly
@@ -402,22 +404,30 @@ class Drive:
             fetches=told is not None,
         )
         self._attempts[action.endpoint] = attempt
-
-        def launch(failure: Failure | None = None) -> None:
-            self._launch(attempt, outgoing, upstream, failure)
-
-        def begin(failure: Failure | None = None) -> None:
-            """Where its KV cache has come there, that is put into its slot first."""
-            shipping = None if failure is not None or attempt.over else self._shipping
-            if shipping is None or slot is None or not shipping.restore(action.endpoint, slot.number, launch):
-                launch(failure)
-
+        # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
+        # body, until the next collection of garbage.
+        begin = partial(self._begin, attempt, outgoing, upstream, slot)
         if self._account.pays(action.endpoint):
             self._dispatch.spending.after_write(begin)
         else:
             begin()
 
-    def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None) -> None:
+    def _begin(
+        self,
+        attempt: Attempt,
+        outgoing: Outgoing,
+        upstream: Upstream,
+        slot: Slot | None,
+        failure: Failure | None = None,
+    ) -> None:
+        """Where its KV cache has come there, that is put into its slot first."""
+        if slot is not None and failure is None and not attempt.over and self._shipping is not None:
+            launch = partial(self._launch, attempt, outgoing, upstream)
+            if self._shipping.restore(attempt.endpoint, slot.number, launch):
+                return
+        self._launch(attempt, outgoing, upstream, failure)
+
+    def _launch(self, attempt: Attempt, outgoing: Outgoing, upstream: Upstream, failure: Failure | None = None) -> None:
         """Send it, unless nobody wants it any more, or `failure` says why it may not be sent."""
         if attempt.over:
             return
@@ -476,23 +486,16 @@ class Drive:
     def _finish(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
         exchange = self._exchange
         if self._call.stream:
-            done = attempt.reader.done_frame
             if rest:
                 exchange.write(rest)
-
-            def release() -> None:
-                exchange.write(done)
-                exchange.end()
+            release = partial(_end_stream, exchange, attempt.reader.done_frame)
         else:
             gathered = attempt.reader
             assert isinstance(gathered, Aggregator | WholeReader | Translated), "an answer given whole was gathered"
             body = gathered.result()
             headers, lines = self._account.headers(self._decision, self._sent, attempt.endpoint)
             lines += b"x-tidegate-cost-usd: %.8f\r\n" % self._account.spent_usd
-
-            def release() -> None:
-                exchange.respond(200, (JSON, *headers), body, lines)
-
+            release = partial(exchange.respond, 200, (JSON, *headers), body, lines)
         self._over(now_s, status=200, outcome="ok", attempt=attempt)
         self._dispatch.written(release)
 
@@ -578,21 +581,16 @@ class Drive:
             event = error_event(message, reply.kind, reply.param, reply.code)
         else:
             event = self._stream.error(message, reply.kind, reply.param, reply.code)
-
-        def release() -> None:
-            # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.
-            exchange.write(event)
-            exchange.end()
-
         self._over(now_s, status=200, outcome="failed_mid_stream", code=reply.code)
-        self._dispatch.written(release)
+        # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.
+        self._dispatch.written(partial(_end_stream, exchange, event))
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
         headers, lines = self._account.headers(self._decision, self._sent)
         body = reply.body(self._client)
         self._over(now_s, status=reply.status, outcome=outcome, code=code)
-        self._dispatch.written(lambda: exchange.respond(reply.status, reply.headers() + headers, body, lines))
+        self._dispatch.written(partial(exchange.respond, reply.status, reply.headers() + headers, body, lines))
 
     def _over(
         self, now_s: float, *, status: int, outcome: str, attempt: Attempt | None = None, code: str | None = None
@@ -601,6 +599,8 @@ class Drive:
         if self._shipping is not None:
             self._shipping.close()
         self._exchange.on_left = None
+        # It knows this drive, which would go with it only when garbage is collected.
+        self._relayed = None
         self._dispatch.end(self)
         self._account.over(
             now_s,
@@ -612,6 +612,11 @@ class Drive:
             attempt=attempt,
             code=code,
         )
+
+
+def _end_stream(exchange: Exchange, last: bytes) -> None:
+    exchange.write(last)
+    exchange.end()
 
 
 def _leave(slot: Slot | None) -> None:
