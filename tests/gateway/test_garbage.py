@@ -1,4 +1,4 @@
-"""What a request leaves behind: memory that only a collection of garbage frees would grow by all bodies until the next."""
+"""What a request leaves behind: what only a collection of garbage frees would be all bodies since the last one."""
 
 import gc
 from collections.abc import Callable, Iterator
