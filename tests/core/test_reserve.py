@@ -8,7 +8,7 @@ from tidegate.core import prefills
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.inflight import begins_s, ends_s
 from tidegate.core.length import LengthModel
-from tidegate.core.model import Ended, Ending, Prior, Probed
+from tidegate.core.model import Ended, Ending, Prior, Probed, replace
 from tidegate.core.slots import free_s
 
 LENGTHS = LengthModel()
@@ -139,6 +139,16 @@ def test_looking_changes_nothing_of_what_is_computed() -> None:
     queue_s(engine, 5.0)
     engine.prompts_done_s(5.0)
     assert msgspec.json.encode(engine.state) == before
+
+
+def test_a_quick_engine_is_given_prompts_for_as_long_as_it_may_take_to_hear_of_it() -> None:
+    quick = replace(PRIOR, overhead_s=0.001, prefill_s_per_token=1e-6)
+    engine = EndpointModel(make.endpoint("e", concurrency=500, prior=quick), 0.9)
+    count = 0
+    while engine.prompts_done_s(0.0) <= engine.ahead_s:
+        send(engine, f"r{count}", 0.0)
+        count += 1
+    assert 40 < count < 60, "of a millisecond each"
 
 
 def test_where_compute_is_not_shared_nobody_queues() -> None:

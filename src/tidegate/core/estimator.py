@@ -56,6 +56,9 @@ SURPRISES: Final = 2
 LATE_MAX: Final = 16
 # Prompt tokens that an engine of ours is given beyond what it computes: enough for its next iteration.
 AHEAD_TOKENS: Final = 2000.0
+# And at least as much as takes it so long: that a prompt is done is known when the loop of events comes to it, some
+# hundredths of a second later where many stream, and until then an engine that is quicker would idle.
+AHEAD_S_MIN: Final = 0.05
 
 
 def fresh() -> EndpointState:
@@ -358,7 +361,7 @@ class EndpointModel:
         """So much work on prompts an engine of ours is given ahead: it never idles, and what follows can still go
         elsewhere."""
         timing = self.timing
-        return AHEAD_TOKENS * timing.ttft.factors[1] * timing.parts.token_s + self.network.rtt_s
+        return max(AHEAD_TOKENS * timing.ttft.factors[1] * timing.parts.token_s, AHEAD_S_MIN) + self.network.rtt_s
 
     def engine_s(self, sent: Reservation, occupies_s: float) -> float:
         """So many of its seconds an attempt takes that has a slot for so long: its share of that time, and all of its
