@@ -157,6 +157,18 @@ def test_whoever_comes_back_begins_with_one_and_doubles_by_the_round() -> None:
     assert rounds == [2, 4, 8, 16, 32, 64]
 
 
+def test_who_comes_back_is_given_more_by_answers_in_one_piece_as_well() -> None:
+    played = Played()
+    played.probed(up=False)
+    played.probed(up=True)
+    for places in (2, 4, 8):
+        given = played.places
+        played.sends(given)
+        for _ in range(given):
+            played.ends(Ending.OK)
+        assert played.places == places
+
+
 def test_a_breaker_that_is_open_closes_half_when_the_endpoint_can_be_reached_again() -> None:
     played = Played()
     for _ in range(3):

@@ -160,11 +160,6 @@ async def test_a_reload_that_takes_the_trial_out_leaves_the_settings_of_the_file
 
 
 @pytest.mark.slow
-# In one run of two the slow engine is given one request at a time, since what whole answers take is learned as prompts'
-# time, which none shares; then too few end within a block. To be mended where that is learned.
-@pytest.mark.xfail(
-    raises=(TimeoutError, AssertionError), strict=False, reason="not stopped within its block on a busy machine"
-)
 async def test_a_candidate_that_keeps_next_to_nothing_is_stopped_within_its_block(tmp_path: Path) -> None:
     async with trying(tmp_path, ALL_TO_SLOW, block_s=2.0, washout_s=0.0) as home:
         found = await ask_until(home, is_over, clients=80, statuses=(200, 429, 503))

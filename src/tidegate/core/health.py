@@ -78,8 +78,13 @@ class Health:
         elif ending is Ending.REFUSED:
             state.limit.settle(self._concurrency, now_s)
             state.limit.refuse(in_flight, now_s)
-        elif ending is Ending.OK and sent.first_s is None and fact.ttft_s is not None:
-            self._bears(fact.ttft_s, sent.ttft_s, in_flight - 1, now_s)
+        elif ending is Ending.OK and sent.first_s is None:
+            if fact.ttft_s is not None:
+                self._bears(fact.ttft_s, sent.ttft_s, in_flight - 1, now_s)
+            else:
+                # All of it in one piece: whether it strained nobody saw, but it was borne.
+                state.limit.settle(self._concurrency, now_s)
+                state.limit.answer(in_flight - 1, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
         return silent

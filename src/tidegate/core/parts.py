@@ -47,6 +47,7 @@ class Parts:
 
     __slots__ = (
         "attention_s",
+        "chunk_s",
         "chunk_tokens",
         "context_s",
         "crowd_s",
@@ -68,6 +69,7 @@ class Parts:
         self.chunk_tokens = machine.setup.batch_tokens if machine is not None else prior.batch_tokens or CHUNK_TOKENS
         self.overhead_s = max(prior.overhead_s, ENGINE_S_MIN)
         self.token_s = prior.prefill_s_per_token
+        self.chunk_s = max(self.chunk_tokens * self.token_s, ENGINE_S_MIN)
         self.attention_s = (prior.prefill_s_per_token2 or prior.prefill_s_per_token / ATTENTION_TOKENS) / 2.0
         self.decode_s = max(prior.decode_s_per_token, TPOT_S_MIN)
         self.crowd_s = self.decode_s * (prior.batch_slowdown or SLOWDOWN)

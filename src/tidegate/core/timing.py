@@ -70,9 +70,16 @@ class Timing:
         return max((fact.e2e_s - fact.ttft_s) / (tokens - 1.0), TPOT_S_MIN)
 
     def prompt_s(self, parts: list[float]) -> float:
-        """What a prompt keeps the engine busy with. Corrections are not in it: they would feed on themselves."""
-        factors = self.ttft.factors
-        return factors[0] * parts[0] + factors[1] * parts[1] + factors[2] * parts[2]
+        """What a prompt keeps the engine busy with. Corrections are not in it: they would feed on themselves.
+
+        Of what every prompt takes, however short, it keeps others waiting for as much as its tokens fill of an
+        iteration: those that are computed in the same one have it in common.
+        """
+        factors, filled = self.ttft.factors, parts[1] / self.parts.chunk_s
+        overhead_s = factors[0] * parts[0]
+        if filled < 1.0:
+            overhead_s *= filled
+        return overhead_s + factors[1] * parts[1] + factors[2] * parts[2]
 
     # --- learning -----------------------------------------------------------------------------------------------
 
