@@ -157,6 +157,14 @@ class Correction:
             _learn(level, ratio, parts, error, trust, now_s)
         self._mixed = self._unmixed.copy()
 
+    def amend(self, row: int, column: int, changes: list[float]) -> None:
+        """One of the samples of this cell was not what it was taken for: its `x` are to change by so much."""
+        for level, _ in self._levels[row * self._columns + column]:
+            if level.x:
+                weight = max(level.weight, 1.0)
+                level.x = [max(0.0, x + change / weight) for x, change in zip(level.x, changes, strict=True)]
+        self._mixed = self._unmixed.copy()
+
     def learn_at_least(
         self, row: int, column: int, log_ratio: float, now_s: float, *, x: list[float] | None = None
     ) -> None:

@@ -164,7 +164,7 @@ class Latency:
         self._settle(now_s)
         learned = self.learned
         shift, median_s, sigma, row, column = learned.shift, sent.median_s, sent.sigma, sent.row, sent.column
-        scale_s = max(sent.raw_s, took_s / RATIO_MAX)
+        scale_s = _scale_s(sent, took_s)
         x = [part / scale_s for part in sent.parts]
         error, trust = log(took_s / median_s), 0.0
         # What was predicted before a change is far off for that change, and no limit holds its sample back.
@@ -188,6 +188,18 @@ class Latency:
             trust=trust,
         )
         self._known = self._unknown.copy()
+
+    def amend(self, sent: Sent, parts: list[float], took_s: float, now_s: float) -> None:
+        """What took so long were these parts and not those in `sent`, by which it was taken in: among the first of an
+        endpoint, when predictions are still to find out how many tokens a text has. Later such errors scatter around
+        what is known of them, and belong to what predictions are off.
+        """
+        self._settle(now_s)
+        if sent.trust <= TRUST_MIN and parts is not sent.parts:
+            scale_s = _scale_s(sent, took_s)
+            changes = [(part - before) / scale_s for part, before in zip(parts, sent.parts, strict=True)]
+            self._correction.amend(sent.row, sent.column, changes)
+            self._known = self._unknown.copy()
 
     def fit(self, sent: Sent, parts: list[float], took_s: float, until_s: float, now_s: float) -> None:
         """It took so long, until then: of what its parts take, those in `sent` or as they turned out to be."""
@@ -250,6 +262,11 @@ class Latency:
         self.factors = self.learned.sums.factors
         self._correction.refer(self.factors)
         self._known = self._unknown.copy()
+
+
+def _scale_s(sent: Sent, took_s: float) -> float:
+    """What its parts are told by, in what is learned of them."""
+    return max(sent.raw_s, took_s / RATIO_MAX)
 
 
 def sum_of(factors: list[float], parts: list[float]) -> float:

@@ -130,8 +130,10 @@ class Timing:
         share = _share_alone(sent)
         if first >= TELLING_SHARE:
             found_s = max(sent.ttft.median_s * exp(first * error), ENGINE_S_MIN)
+            parts = self._computed(sent, fact)
             self.ttft.correct(sent.ttft, found_s, 1.0, None, sent.started_s, now_s, first * share)
-            self.ttft.fit(sent.ttft, self._computed(sent, fact), found_s, now_s, now_s)
+            self.ttft.amend(sent.ttft, parts, found_s, now_s)
+            self.ttft.fit(sent.ttft, parts, found_s, now_s, now_s)
         if rest >= TELLING_SHARE and tokens >= TPOT_TOKENS_MIN:
             found_s = max(sent.tpot.median_s * exp(rest * error), TPOT_S_MIN)
             self.tpot.correct(sent.tpot, found_s, 1.0, None, sent.started_s, now_s, rest * share)
@@ -184,6 +186,7 @@ class Timing:
         if not sent.corrected:
             self._correct_ttft(sent, self.parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
         if ttft_s >= sent.network_s:
+            self.ttft.amend(sent.ttft, parts, took_s, now_s)
             self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _computed(self, sent: Reservation, fact: Ended) -> list[float]:

@@ -1,0 +1,57 @@
+"""What the first answers of an endpoint teach, while predictions are still to find out how many tokens a text has."""
+
+import pytest
+
+from tests import make
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.length import Length
+from tidegate.core.model import Ending, Prior
+
+LENGTH = Length(expected_tokens=16.0, high_tokens=40.0, median_tokens=16.0, sigma=0.5)
+# Believed to be six times as quick as it is, and known to be a guess.
+PRIOR = Prior(overhead_s=0.02, prefill_s_per_token=0.005, decode_s_per_token=0.025, sigma=1.0)
+TOKEN_S = 0.03
+
+
+def taught(taken_for: list[float], *, stream: bool) -> EndpointModel:
+    """One that has answered as many prompts, each taken for so many times its tokens when it was sent."""
+    model, now_s = EndpointModel(make.endpoint("laptop", prior=PRIOR), 0.9), 0.0
+    for tokens, factor in zip((225, 800, 1500, 1000, 700, 1200, 400, 900), taken_for, strict=False):
+        request = make.request(prompt_tokens=int(factor * tokens), stream=stream)
+        model.started(make.started(request, "laptop"), model.base(request, LENGTH, now_s), now_s)
+        ttft_s = TOKEN_S * tokens
+        now_s += ttft_s
+        if stream:
+            model.first(request.id, now_s)
+        told = make.ended(
+            request.id,
+            "laptop",
+            ending=Ending.OK,
+            ttft_s=ttft_s if stream else None,
+            e2e_s=ttft_s + 0.4,
+            output_tokens=16,
+            prompt_tokens=tokens,
+            cached_tokens=0,
+        )
+        model.ended(told, now_s + 0.4)
+        now_s += 2.0
+    return model
+
+
+def predicted_s(model: EndpointModel, tokens: int) -> float:
+    return model.base(make.request(prompt_tokens=tokens), LENGTH, 100_000.0).first_s
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("factor", [0.5, 2.2])
+def test_how_fast_it_is_does_not_depend_on_what_a_text_was_taken_for_at_first(factor: float, stream: bool) -> None:
+    found = taught([factor, factor, factor], stream=stream)
+    known = taught([1.0, 1.0, 1.0], stream=stream)
+    for tokens in (500, 1000, 2000):
+        assert predicted_s(found, tokens) == pytest.approx(predicted_s(known, tokens), rel=0.15)
+
+
+def test_an_estimate_that_stays_off_is_corrected() -> None:
+    model = taught([1.3] * 8, stream=True)
+    # What has 1,000 tokens will be taken for 1,300 as well.
+    assert predicted_s(model, 1300) == pytest.approx(TOKEN_S * 1000, rel=0.2)
