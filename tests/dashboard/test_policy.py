@@ -11,7 +11,6 @@ import pytest
 
 from tests.dashboard.harness import Shown, shown
 from tests.gateway.harness import KEY, Answer, House, house, wire
-from tests.http.harness import eventually
 from tests.sim.week import Week
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.policy import POLICY, policy_of
@@ -35,9 +34,6 @@ async def asked(home: House, method: str, name: str, body: object = None) -> Ans
 
 
 async def policy(home: House) -> Any:
-    board = home.gateway.board
-    assert board is not None
-    await eventually(lambda: board.is_up)
     return (await asked(home, "GET", "policy")).json
 
 

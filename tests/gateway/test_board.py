@@ -33,9 +33,6 @@ async def asked(home: House, method: str, path: str, body: object = None, *heade
 
 async def up(home: House, *headers: tuple[str, str]) -> None:
     """Until the dashboard is there, and has read what there is."""
-    board = home.gateway.board
-    assert board is not None
-    await eventually(lambda: board.is_up)
     while (await asked(home, "GET", "/api/dashboard/summary", None, *headers)).json["indexed_share"] < 1.0:
         pass
 
@@ -87,12 +84,47 @@ async def test_a_dashboard_that_ends_is_started_again(tmp_path: Path, monkeypatc
         assert any(line["event"].startswith("the dashboard has ended") for line in home.log("event"))
 
 
-async def test_a_page_that_is_asked_for_too_early_is_asked_for_again(tmp_path: Path) -> None:
+async def test_it_is_started_when_somebody_looks_who_is_answered_when_it_is_there(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
-        page, told = await asked(home, "GET", "/"), await asked(home, "GET", "/api/dashboard/reasons")
-        for answer, refresh in ((page, "1"), (told, "")):
-            if answer.status == 503:  # else it is quicker than we are
-                assert (answer.header("retry-after"), answer.header("refresh")) == ("1", refresh)
+        board = home.gateway.board
+        assert board is not None
+        await home.ask()
+        assert board.pid is None
+        page, told = await asyncio.gather(asked(home, "GET", "/login"), asked(home, "GET", "/api/dashboard/summary"))
+        assert (page.status in (200, 404), told.status) == (True, 200)
+        assert board.is_up
+
+
+async def test_who_asks_for_it_beside_too_many_others_asks_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.gateway.board.WAITING_MAX", 0)
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        for path, refresh in (("/", "1"), ("/api/dashboard/reasons", "")):
+            answer = await asked(home, "GET", path)
+            assert (answer.status, answer.header("retry-after"), answer.header("refresh")) == (503, "1", refresh)
+        while (await asked(home, "GET", "/api/dashboard/summary")).status == 503:
+            pass
+
+
+async def test_who_leaves_before_it_is_there_is_forgotten(tmp_path: Path) -> None:
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        board = home.gateway.board
+        assert board is not None
+        async with client(home.admin_port) as (_, writer):
+            writer.write(wire("GET", "/api/dashboard/summary"))
+            await eventually(lambda: board.pid is not None)
+        await up(home)
+
+
+@pytest.mark.parametrize("executable", ["/bin/false", "/bin/is-not-there"])
+async def test_who_waits_for_it_is_told_where_it_does_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str
+) -> None:
+    monkeypatch.setattr("sys.executable", executable)
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        answer = await asked(home, "GET", "/api/dashboard/summary")
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
 
 
 async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:

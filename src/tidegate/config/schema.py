@@ -116,7 +116,8 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         bool,
         Meta(
             description="Whether the admin address shows pages in a browser, too. A process of their own serves them, "
-            "which reads the journal as it is written; without a journal they show what is now."
+            "from when somebody first looks, and reads the journal as it is written; without a journal they show what "
+            "is now."
         ),
     ] = True
     keys: Annotated[

@@ -1,4 +1,8 @@
-"""The dashboard's process, as the gateway keeps it: started again where it ends, and asked on behalf of operators.
+"""The dashboard's process, as the gateway keeps it: started when it is first asked for, started again where it ends,
+and asked on behalf of operators.
+
+Until somebody looks it would cost memory and a part of each request, for nobody. What it has missed stands in the
+journal.
 
 It listens on loopback and answers who knows a secret that is made for each start and handed over on its input, by whose
 end it learns that the gateway is gone. What it says on its output are lines: its port first, and then what it wants the
@@ -11,6 +15,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +36,8 @@ WELL_S: Final = 60.0
 # It imports, and opens its index, on a machine that may be busy.
 START_S: Final = 60.0
 STOP_S: Final = 1.0  # what it has can be made anew
+# So many wait until it is there; who asks beyond them asks again.
+WAITING_MAX: Final = 32
 # A decision is explained in two processes one after the other, at most; a stream says something every 15 s.
 ANSWER_S, SILENCE_S = 90.0, 45.0
 # What of a browser's request matters to it.
@@ -54,6 +61,10 @@ class Board:
         self._pool: Pool | None = None
         self._token = b""
         self._relayed: set[_Relayed] = set()
+        self._wanted = asyncio.Event()
+        # What came before it was there, in its order: who asks, and whether the admin's secret was shown.
+        self._waiting: dict[Exchange, tuple[str, bool]] = {}
+        self._rests = False  # after it has ended
         self.pid: int | None = None
         self.port: int | None = None
 
@@ -63,7 +74,8 @@ class Board:
         return self._pool is not None
 
     async def watch(self) -> None:
-        """Keep it running."""
+        """Keep it running, from when somebody wants it."""
+        await self._wanted.wait()
         retry_s = RETRY_S_MIN
         while True:
             began_s = self._clock.now_s()
@@ -71,17 +83,16 @@ class Board:
             if self._clock.now_s() - began_s >= WELL_S:
                 retry_s = RETRY_S_MIN
             self._log.event("warning", "the dashboard has ended; it is started again", reason=reason, after_s=retry_s)
+            self._rests = True
             await asyncio.sleep(retry_s)
+            self._rests = False
             retry_s = min(2.0 * retry_s, RETRY_S_MAX)
 
     def relay(self, exchange: Exchange, who: str, *, shown: bool) -> None:
         """Answer with what it answers, as it comes; `who` asks, who has `shown` the admin's secret or had not to."""
         pool = self._pool
         if pool is None:
-            text = "The dashboard is being started; ask again in a second."
-            # A browser shows for ever what it was told instead of a page, unless it is told to ask again.
-            again = () if exchange.path.startswith("/api/") else ((b"refresh", b"1"),)
-            exchange.respond(503, (JSON, _RETRY, *again), error_body(text, "server_error", None, "http_503"))
+            self._wait(exchange, who, shown=shown)
             return
         target = exchange.path if not exchange.query else f"{exchange.path}?{exchange.query}"
         headers: list[tuple[bytes, bytes]] = [(TOKEN, self._token), (WHO, who.encode("ascii", "replace"))]
@@ -101,10 +112,29 @@ class Board:
         exchange.on_left = relayed.left
         exchange.on_pause, exchange.on_resume = relayed.call.pause, relayed.call.resume
 
+    def _wait(self, exchange: Exchange, who: str, *, shown: bool) -> None:
+        """Until it is there."""
+        self._wanted.set()
+        if len(self._waiting) < WAITING_MAX and not self._rests:
+            self._waiting[exchange] = (who, shown)
+            exchange.on_left = partial(self._forget, exchange)
+        else:
+            _not_yet(exchange)
+
     def hang_up(self, who: str = "") -> None:
         """Tell no more to those whose name begins like this: what they have shown opens nothing any more."""
+        self._send_away(who)
         for relayed in [one for one in self._relayed if one.who.startswith(who)]:
             relayed.hang_up()
+
+    def _forget(self, exchange: Exchange) -> None:
+        del self._waiting[exchange]
+
+    def _send_away(self, who: str = "") -> None:
+        """Those of them who wait."""
+        for exchange in [one for one, (name, _) in self._waiting.items() if name.startswith(who)]:
+            del self._waiting[exchange]
+            _not_yet(exchange)
 
     async def _once(self) -> str:
         """Start it, and do what it wants until it ends; why it did."""
@@ -114,6 +144,7 @@ class Board:
                 sys.executable, *verb, stdin=PIPE, stdout=PIPE, limit=LINE_BYTES_MAX
             )
         except OSError as error:
+            self._send_away()
             return f"it cannot be started: {error.strerror}"
         self.pid = child.pid
         try:
@@ -122,6 +153,7 @@ class Board:
             return type(error).__name__
         finally:
             pool, self._pool, self.pid, self.port = self._pool, None, None, None
+            self._send_away()
             if pool is not None:
                 await pool.close()
             await _end(child)
@@ -138,6 +170,9 @@ class Board:
             return "it did not come up"
         self.port = msgspec.json.decode(line, type=Ready).port
         self._token, self._pool = token.encode(), Pool(Origin("127.0.0.1", self.port), clock=self._clock)
+        waiting, self._waiting = self._waiting, {}
+        for exchange, (who, shown) in waiting.items():
+            self.relay(exchange, who, shown=shown)
         while line := await child.stdout.readline():
             wish = msgspec.json.decode(line, type=Wish)
             fulfilled = Fulfilled(number=wish.number, outcome=msgspec.Raw(await self._fulfil(wish)))
@@ -187,6 +222,13 @@ class _Relayed:
         if self._exchange.started:
             self.left()
             self._exchange.abort()
+
+
+def _not_yet(exchange: Exchange) -> None:
+    text = "The dashboard is being started; ask again in a second."
+    # A browser shows for ever what it was told instead of a page, unless it is told to ask again.
+    again = () if exchange.path.startswith("/api/") else ((b"refresh", b"1"),)
+    exchange.respond(503, (JSON, _RETRY, *again), error_body(text, "server_error", None, "http_503"))
 
 
 async def _end(child: Process) -> None:
