@@ -99,6 +99,9 @@ bench-relay: $(COMPILED)/.built ## what the gateway and other relays cost and ad
 bench-growth: $(COMPILED)/.built ## how the gateway's cost grows with streams, bodies and endpoints: a quarter of an hour on two idle cores
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.growth $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 
+bench-soak: $(COMPILED)/.built ## half an hour of load and faults before a gateway, and what of it stays in memory: on two idle cores
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.soak
+
 bench-canary: $(VENV)/.dev ## how far two readings of a canary are apart: of the same weights, and of others
 	$(BIN)/python -m bench.canary
 

@@ -84,26 +84,35 @@ class Rig:
     def engine(self, count: int) -> Iterator[tuple[int, ...]]:
         """An engine that listens on so many ports, as if it were several."""
         ports = free_ports(count)
-        command = [*self._prefix, str(self._folder / "engine"), *map(str, ports)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-            assert child.stdout is not None
+        with self.engine_at(*ports) as child:
             try:
-                assert child.stdout.readline(), "the engine has said why it does not listen"
                 yield tuple(ports)
             finally:
                 child.kill()
+
+    def engine_at(self, *ports: int) -> subprocess.Popen[bytes]:
+        """An engine that listens on these ports. Whoever starts it ends it."""
+        command = [*self._prefix, str(self._folder / "engine"), *map(str, ports)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline(), "the engine has said why it does not listen"
+        return child
 
     def load(
         self, port: int, body: Path, ask: Ask, headers: Sequence[str] = (), look: Callable[[], None] = lambda: None
     ) -> Said:
         """Send it; `look` is called now and then meanwhile. CalledProcessError where the generator itself fails."""
-        named = [part for header in headers for part in ("--header", header)]
-        command = [*self._prefix, str(self._folder / "load"), "--port", str(port), "--body", str(body)]
-        with subprocess.Popen([*command, *ask.arguments(), *named], stdout=subprocess.PIPE) as child:
+        with self.begin(port, body, ask, headers) as child:
             said = _said(child, look)
         if child.returncode != 0:
-            raise subprocess.CalledProcessError(child.returncode, command)
+            raise subprocess.CalledProcessError(child.returncode, child.args)
         return msgspec.json.decode(said, type=Said)
+
+    def begin(self, port: int, body: Path, ask: Ask, headers: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Begin to send it. Where the generator is killed, all of its clients leave at once."""
+        named = [part for header in headers for part in ("--header", header)]
+        command = [*self._prefix, str(self._folder / "load"), "--port", str(port), "--body", str(body)]
+        return subprocess.Popen([*command, *ask.arguments(), *named], stdout=subprocess.PIPE)
 
 
 def _said(child: subprocess.Popen[bytes], look: Callable[[], None]) -> bytes:
