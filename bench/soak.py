@@ -44,12 +44,12 @@ SEED: Final = 11
 BUSY: Final = 0.7  # of a core
 ENGINES: Final = 4
 SLICE_S: Final = 30.0  # a load generator's turn, after which its clients come anew
-LOOK_S, BLOCK_S = 5.0, 60.0
+LOOK_S, BLOCKS = 5.0, 30  # the means of as many are compared: of half an hour, a minute each
 SETTLES_S: Final = 180.0  # longer than anything idle is kept
 FILLS_SHARE: Final = 1.0 / 3.0
 FAULTS_S: Final = (5.0, 15.0)  # from one to the next
 AWAY_S, HANGS_S, LEAVE_S = 3.0, 5.0, 0.5
-TRIED_S: Final = 15.0
+TRIED_S, TRIES = 15.0, 3
 # What is counted before and after; of connections a few stay, idle, for the next requests.
 COUNTED: Final = ("TimerHandle", "Handle", "Task", "Future", "coroutine", "Connection", "Link", "Exchange", "Drive")
 OPEN: Final = 100_000  # requests: more than a slice can send
@@ -118,6 +118,9 @@ class Soak:
         self._faults: Counter[str] = Counter()
         for name, (load, _) in KINDS.items():
             self._body(name).write_bytes(load.body())
+        # With it the dashboard's process begins.
+        with urlopen(f"http://{HOST}:{one.admin}/api/dashboard/summary", timeout=90.0) as answer:
+            answer.read()
 
     def look(self) -> Look:
         """At all that it has."""
@@ -136,13 +139,31 @@ class Soak:
         """Of each kind, how many a second keep a core busy for its share."""
         found = {}
         for name, (_, per_s) in KINDS.items():
-            self._send(name, per_s, TRIED_S / 3.0)
-            before_s = cpu_s(self._one.pid)
-            said = self._send(name, per_s, TRIED_S)
-            each_s = (cpu_s(self._one.pid) - before_s) / said.ok
-            found[name] = BUSY / len(KINDS) / each_s
-            print(f"{name}: {each_s * 1e6:.0f} us each, {found[name]:.1f} a second", flush=True)
+            busy, said = self._busy({name: per_s})
+            found[name] = BUSY / len(KINDS) * said[name].ok / TRIED_S / busy
+        # Each costs less beside the others, and the more there are.
+        for _ in range(TRIES):
+            busy, _ = self._busy(found)
+            print(f"{busy:.0%} of a core at {found}", flush=True)
+            found = {name: per_s * BUSY / busy for name, per_s in found.items()}
         return found
+
+    def _busy(self, rates: Mapping[str, float]) -> tuple[float, dict[str, Said]]:
+        """Of a core, with so many a second of each; and what became of them."""
+        said: dict[str, Said] = {}
+
+        def send(name: str, per_s: float) -> None:
+            said[name] = self._send(name, per_s, TRIED_S)
+
+        threads = [Thread(target=send, args=one) for one in rates.items()]
+        before_s, began_s = cpu_s(self._one.pid), tick_s()
+        for thread in threads:
+            thread.start()
+        sleep_s(TRIED_S)
+        busy = (cpu_s(self._one.pid) - before_s) / (tick_s() - began_s)
+        for thread in threads:
+            thread.join()
+        return busy, said
 
     def run(self, rates: Mapping[str, float], minutes: float) -> tuple[list[tuple[float, float, float]], float]:
         """Seconds and MB, of the gateway and with its dashboard, while it lasts; and how busy its core was."""
@@ -290,14 +311,14 @@ def _summed(many: list[dict[str, int]]) -> dict[str, int]:
 
 def _slope(looks: list[tuple[float, float]]) -> dict[str, float]:
     """MB an hour, of the means of minutes after the first third: the middle one, and the interval of 95 %."""
-    since_s = FILLS_SHARE * looks[-1][0]
+    since_s, block_s = FILLS_SHARE * looks[-1][0], looks[-1][0] / BLOCKS
     blocks: dict[int, list[float]] = {}
     for at_s, mb in looks:
         if at_s >= since_s:
-            blocks.setdefault(int(at_s / BLOCK_S), []).append(mb)
-    hours = [block * BLOCK_S / 3600.0 for block in blocks]
+            blocks.setdefault(int(at_s / block_s), []).append(mb)
+    hours = [block * block_s / 3600.0 for block in blocks]
     slope, _, low, high = theilslopes([sum(mbs) / len(mbs) for mbs in blocks.values()], hours, 0.95)
-    return {"slope": round(slope, 2), "low": round(low, 2), "high": round(high, 2)}
+    return {"slope": round(float(slope), 2), "low": round(float(low), 2), "high": round(float(high), 2)}
 
 
 def _shown(look: Look) -> dict[str, object]:
