@@ -1,14 +1,20 @@
 """What a request leaves behind: what only a collection of garbage frees would be all bodies since the last one."""
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.gateway.harness import chat, house, local, remote
+from tests.gateway.harness import chat, house, local, remote, wire
+from tests.http.harness import client
+from tidegate.engines.fake import Script
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
 from tidegate.http.client import Call
 
@@ -38,3 +44,31 @@ async def test_a_request_that_is_over_is_gone_at_once(
             assert (await home.ask(chat(**fields))).status == 200
         await home.quiet()
         assert left() == {"Drive": 0, "Attempt": 0, "Call": 0}
+
+
+def held_bytes(drive: Drive) -> int:
+    """Of texts that are reached from a request, but for what all of them share."""
+    seen, found, total = {id(drive)}, [drive], 0
+    for one in found:  # grows meanwhile
+        if isinstance(one, bytes | bytearray | str):
+            total += len(one)
+        elif not isinstance(one, Dispatch | ModuleType | type | FunctionType | asyncio.AbstractEventLoop):
+            fresh = [other for other in gc.get_referents(one) if id(other) not in seen]
+            seen.update(map(id, fresh))
+            found += fresh
+    return total
+
+
+@pytest.mark.parametrize("place", [local, remote], ids=["free", "paid"])
+async def test_while_an_answer_streams_nothing_of_what_was_asked_is_kept(
+    tmp_path: Path, place: Callable[..., Any]
+) -> None:
+    # It is still under way when it is looked at.
+    slow = Script(tokens=100, token_s=1.0)
+    async with house(tmp_path, only=place(slow, context_tokens=1_000_000)) as home:
+        asked = msgspec.json.encode(chat("word " * 400_000, stream=True))
+        async with client(home.port) as (reader, writer):
+            writer.write(wire("POST", "/v1/chat/completions", asked))
+            await reader.readuntil(b'"content"')
+            (held,) = [held_bytes(one) for one in gc.get_objects() if isinstance(one, Drive) and one.request.stream]
+            assert held < len(asked) / 10

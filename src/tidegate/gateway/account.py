@@ -101,10 +101,15 @@ class Account:
         if not upstream.asks_money:
             return None
         lease_id = f"{self._asked.id}/{attempt}"
-        refused = self._dispatch.spending.hold(lease_id, self._asked.key, upstream.endpoint, self._call, now_s)
+        asked, spending = self._asked, self._dispatch.spending
+        refused = spending.hold(lease_id, asked.key, upstream.endpoint, self._call, asked.prompt_bytes, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
         return refused
+
+    def let_go(self, call: Call) -> None:
+        """Nothing is sent any more: this is all that is kept of what was asked."""
+        self._call = call
 
     def resumed(self, call: Call, request: Request, now_s: float) -> None:
         """Its answer broke off: from now on the rest is asked for."""
@@ -282,7 +287,7 @@ class Account:
             return 0.0
         if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # A whole answer that does not say what it took: unknown is never nothing, so it is the most it can be.
-            return upper_usd(endpoint, self._call)
+            return upper_usd(endpoint, self._call, self._asked.prompt_bytes)
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,

@@ -468,6 +468,8 @@ class Drive:
             return
         attempt, broken = self._attempts.get(endpoint), self._relayed
         if broken is None:
+            if self._resumption is None:
+                self._let_go()
             headers, lines = self._account.headers(self._decision, self._sent, endpoint)
             kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
             exchange.start(200, (kind, NO_CACHE, *headers), lines)
@@ -482,6 +484,13 @@ class Drive:
             attempt.relay, self._relayed = exchange.write, attempt
             if isinstance(attempt.reader, Translated):
                 self._stream = attempt.reader
+
+    def _let_go(self) -> None:
+        """Its client has content now, so nothing is sent a second time: an answer may take minutes, and what was asked
+        may have megabytes."""
+        self._exchange.body = b""
+        self._call = self._call.without_text()
+        self._account.let_go(self._call)
 
     def _finish(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
         exchange = self._exchange

@@ -67,13 +67,13 @@ class Errands:
         if not upstream.asks_money:
             return await ask(upstream, call, within_s, clock.now_s())
         lease_id = f"{self._purpose}-{token_hex(8)}"
-        if spending.hold(lease_id, "", upstream.endpoint, call, clock.now_s()) is not None:
+        if spending.hold(lease_id, "", upstream.endpoint, call, call.prompt_bytes, clock.now_s()) is not None:
             raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
         usd = 0.0
         try:
             if await self._unrecorded() is not None:
                 raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
-            usd = upper_usd(upstream.endpoint, call)
+            usd = upper_usd(upstream.endpoint, call, call.prompt_bytes)
             reply = await ask(upstream, call, within_s, clock.now_s())
             usd = self._billed_usd(reply, usd)
         except NoAnswerError as error:

@@ -69,7 +69,9 @@ class Spending:
             return ()
         return self.ledger.drawn(key, now_s)
 
-    def hold(self, lease_id: str, key: str, endpoint: Endpoint, call: Call, now_s: float) -> Failure | None:
+    def hold(
+        self, lease_id: str, key: str, endpoint: Endpoint, call: Call, prompt_bytes: int, now_s: float
+    ) -> Failure | None:
         """Hold back the most that `call` can cost at `endpoint`; the reason if it may not be sent there.
 
         It may be sent once that is written: see `after_write`.
@@ -81,7 +83,7 @@ class Spending:
                 value = call.fields.get(field)
                 if value is not None and bytes(value) not in harmless:
                     return _extra(field)
-        refused = self.ledger.reserve(lease_id, key, upper_usd(endpoint, call), now_s)
+        refused = self.ledger.reserve(lease_id, key, upper_usd(endpoint, call, prompt_bytes), now_s)
         if refused is None:
             return None
         return _exhausted(refused.left_usd, refused.cap.period.value, refused.resets_at_s - now_s)
@@ -139,13 +141,13 @@ class Spending:
         return True
 
 
-def upper_usd(endpoint: Endpoint, call: Call) -> float:
-    """The most that `call` can cost at `endpoint`.
+def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int) -> float:
+    """The most that `call` can cost at `endpoint`, with a prompt of so many bytes.
 
     No tokenizer makes more tokens than there are bytes, and nothing is generated beyond the window or the bound.
     """
     window = endpoint.context_tokens
-    prompt_tokens = len(call.prompt) + len(call.tools) + TEMPLATE_TOKENS_MAX * (call.messages + 1)
+    prompt_tokens = prompt_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
     if call.media:
         prompt_tokens = window
     output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max

@@ -231,6 +231,8 @@ class Link(asyncio.Protocol):
         self._headed = self._heard = True
         if call.upload is not None:
             call.uploaded()
+        # It is not sent again now, and what answers may take minutes.
+        call.body = b""
         if call.head.startswith(b"HEAD "):
             # The parser waits for a body that does not come, so the connection cannot be used again.
             self._complete = self._surplus = True

@@ -5,6 +5,8 @@ from msgspec import Raw
 
 from tidegate.core.model import Capability
 
+_NOTHING = memoryview(b"")
+
 
 class Native(msgspec.Struct, frozen=True, kw_only=True):
     """A request as it came in a dialect other than OpenAI's, for an engine that speaks the same: it loses nothing.
@@ -42,3 +44,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     knobs: Raw | None
     fields: dict[str, Raw]
     native: Native | None = None
+
+    @property
+    def prompt_bytes(self) -> int:
+        """Of the prompt, and of the tools before it."""
+        return len(self.prompt) + len(self.tools)
+
+    def without_text(self) -> "Call":
+        """What is known of it, when nothing of it will be sent any more: of its body nothing is kept."""
+        return msgspec.structs.replace(self, prompt=_NOTHING, tools=_NOTHING, knobs=None, fields={}, native=None)

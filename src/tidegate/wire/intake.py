@@ -72,7 +72,7 @@ def intake(
         model=model,
         klass=classify(spec.name, prompt_tokens),
         prompt_tokens=prompt_tokens,
-        prompt_bytes=len(call.prompt) + len(call.tools),
+        prompt_bytes=call.prompt_bytes,
         preamble_bytes=len(call.tools),
         output_tokens_max=call.output_tokens_max,
         completions=call.completions,
