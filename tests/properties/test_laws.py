@@ -146,7 +146,8 @@ def test_more_in_flight_never_lowers_the_predicted_ttft_where_compute_is_shared(
         alone_s = alone_s or estimate.prefill_s
         # While prompts before it keep it from beginning, though there is a slot, they are in its queue as of now, too.
         ttft_s, twice_s = estimate.ttft_s, estimate.prefill_s - alone_s if estimate.wait_s else 0.0
-        router.observe(make.started(replace(sent, id=f"s{index}"), "own"), 0.0)
+        # None of them is urgent: for those the last free slot is kept, but only as long as all that waits is in time.
+        router.observe(make.started(replace(sent, id=f"s{index}", slo=Slo()), "own"), 0.0)
 
 
 @given(pairs(), requests(), st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4))
