@@ -230,7 +230,7 @@ class Soak:
 
 
 def main() -> None:
-    """Soak one gateway, write down what stays, and say whether anything does."""
+    """Soak one gateway, and write down what stays."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0, help="of fewer than 30 nothing is written down")
     minutes = parser.parse_args().minutes

@@ -55,3 +55,27 @@ def test_an_estimate_that_stays_off_is_corrected() -> None:
     model = taught([1.3] * 8, stream=True)
     # What has 1,000 tokens will be taken for 1,300 as well.
     assert predicted_s(model, 1300) == pytest.approx(TOKEN_S * 1000, rel=0.2)
+
+
+@pytest.mark.parametrize("cached", [(0, 900), (0, 900, 900), (900, 900), (0, 900, 0)])
+def test_what_was_cached_of_the_first_prompts_is_not_taken_off_twice(cached: tuple[int, ...]) -> None:
+    model, now_s = EndpointModel(make.endpoint("laptop", prior=PRIOR), 0.9), 0.0
+    prefix = tuple(range(1, 5))
+    for index, cached_tokens in enumerate(cached):
+        request = make.request(f"r{index}", prompt_tokens=1500, prompt_bytes=4 * 1024, prefix=prefix)
+        model.started(make.started(request, "laptop"), model.base(request, LENGTH, now_s), now_s)
+        ttft_s = TOKEN_S * (1000 - cached_tokens)
+        model.first(request.id, now_s + ttft_s)
+        told = make.ended(
+            request.id,
+            "laptop",
+            ttft_s=ttft_s,
+            e2e_s=ttft_s + 0.4,
+            output_tokens=16,
+            prompt_tokens=1000,
+            cached_tokens=cached_tokens,
+        )
+        now_s += ttft_s + 0.4
+        model.ended(told, now_s)
+        now_s += 2.0
+    assert predicted_s(model, 1000) == pytest.approx(TOKEN_S * 1000, rel=0.4)

@@ -23,7 +23,7 @@ def model(concurrency: int = 4, *, shares_compute: bool = True, owned: bool = Tr
 
 
 def send(engine: EndpointModel, name: str, now_s: float, *, stream: bool = True) -> None:
-    request = make.request(name, prompt_tokens=PROMPT_TOKENS, stream=stream)
+    request = make.request(name, prompt_tokens=PROMPT_TOKENS, prompt_bytes=0, stream=stream)
     engine.started(make.started(request, "e"), engine.base(request, LENGTHS.at("chat", 100), now_s), now_s)
 
 
@@ -110,7 +110,7 @@ def test_of_an_answer_in_one_piece_the_prompt_is_computed_when_it_should_be() ->
     assert queue_s(engine, 9.0) == 1.0
     end(engine, "a", 9.2, Ending.OK)
     assert queue_s(engine, 9.2) == 0.8
-    assert engine.prompts_done_s(9.2) == pytest.approx(10.0, abs=1e-3)
+    assert engine.prompts_done_s(9.2) == pytest.approx(10.0)
 
 
 def test_behind_an_answer_in_one_piece_the_turn_of_a_prompt_comes_when_that_one_is_computed() -> None:

@@ -189,13 +189,13 @@ class Latency:
         )
         self._known = self._unknown.copy()
 
-    def amend(self, sent: Sent, parts: list[float], took_s: float, now_s: float) -> None:
+    def amend(self, sent: Sent, parts: list[float], took_s: float, sent_s: float, now_s: float) -> None:
         """What took so long were these parts and not those in `sent`, by which it was taken in: among the first of an
         endpoint, when predictions are still to find out how many tokens a text has. Later such errors scatter around
         what is known of them, and belong to what predictions are off.
         """
         self._settle(now_s)
-        if sent.trust <= TRUST_MIN and parts is not sent.parts:
+        if sent.trust <= TRUST_MIN and parts is not sent.parts and sent_s >= self.learned.shift.moved_s:
             scale_s = _scale_s(sent, took_s)
             changes = [(part - before) / scale_s for part, before in zip(parts, sent.parts, strict=True)]
             self._correction.amend(sent.row, sent.column, changes)

@@ -132,7 +132,7 @@ class Timing:
             found_s = max(sent.ttft.median_s * exp(first * error), ENGINE_S_MIN)
             parts = self._computed(sent, fact)
             self.ttft.correct(sent.ttft, found_s, 1.0, None, sent.started_s, now_s, first * share)
-            self.ttft.amend(sent.ttft, parts, found_s, now_s)
+            self.ttft.amend(sent.ttft, parts, found_s, sent.started_s, now_s)
             self.ttft.fit(sent.ttft, parts, found_s, now_s, now_s)
         if rest >= TELLING_SHARE and tokens >= TPOT_TOKENS_MIN:
             found_s = max(sent.tpot.median_s * exp(rest * error), TPOT_S_MIN)
@@ -183,10 +183,14 @@ class Timing:
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, self._computed(sent, fact)
+        # Where something was expected to be cached, it may have been taken in by what was without.
+        taken = None if sent.cached_tokens else sent.ttft
         if not sent.corrected:
-            self._correct_ttft(sent, self.parts.told(sent, fact, took_s, self.ttft.factors), ttft_s, now_s)
+            taken = self.parts.told(sent, fact, took_s, self.ttft.factors)
+            self._correct_ttft(sent, taken, ttft_s, now_s)
         if ttft_s >= sent.network_s:
-            self.ttft.amend(sent.ttft, parts, took_s, now_s)
+            if taken is sent.ttft:
+                self.ttft.amend(sent.ttft, parts, took_s, sent.started_s, now_s)
             self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _computed(self, sent: Reservation, fact: Ended) -> list[float]:
