@@ -16,6 +16,9 @@ BOUND_DEVIATIONS_MIN: Final = -2.0
 # How many samples of the whole weigh as much as the prior, which is weak: a declared speed is often off by half, and
 # one measurement beats it.
 WHOLE_STRENGTH: Final = 0.3
+# How far answers of one endpoint lie from its own level before any have shown it. What a wider prior leaves open beyond
+# that is the level, which the first answers tell.
+SCATTER_VARIANCE: Final = 0.16
 # How many samples there must have been for errors to be those of the engine rather than of ignorance.
 TRUST_STRENGTH: Final = 3.0
 # No sum of parts is nothing; it keeps logarithms finite where all factors were found to be.
@@ -231,7 +234,8 @@ class Correction:
         # Every sample reaches the whole, so its time is that of the newest. A finer level that has seen nothing
         # since then has aged against it.
         whole = levels[0][0]
-        bias, variance, spread_strength = 0.0, self._prior_variance, self.SPREAD_STRENGTH
+        bias, variance, spread_strength = 0.0, min(self._prior_variance, SCATTER_VARIANCE), self.SPREAD_STRENGTH
+        level_variance = (self._prior_variance - variance) * WHOLE_STRENGTH / (WHOLE_STRENGTH + whole.weight)
         factors = self._factors
         for level, strength in levels:
             if not level.weight:
@@ -243,7 +247,7 @@ class Correction:
             scatter = weight * level.spread + strength * share * apart * apart
             variance = (spread_strength * variance + scatter) / (spread_strength + weight)
             bias += share * apart
-        variance = max(variance, VARIANCE_MIN)
+        variance = max(level_variance + variance, VARIANCE_MIN)
         at_s = whole.at_s if whole.weight else inf
         trust = whole.weight / (whole.weight + TRUST_STRENGTH)
         mix = self._mixed[index] = Mix(bias, variance, at_s, trust)

@@ -1,0 +1,35 @@
+"""How wide predictions are while little is known."""
+
+from math import log
+
+import pytest
+
+from tidegate.core.correction import Correction
+
+
+def taught(prior_sigma: float, ratios: list[float]) -> Correction:
+    """A correction that three answers in one row have taught, a moment apart."""
+    correction = Correction(2, 1, prior_sigma)
+    for now_s, ratio in enumerate(ratios):
+        trust = correction.mixed(0, 0).trust
+        correction.learn(0, 0, log(ratio), float(now_s), trust=trust)
+    return correction
+
+
+def test_an_engine_of_unknown_speed_is_known_after_three_answers_that_agree() -> None:
+    correction = taught(1.0, [4.0, 4.2, 3.9])
+    for row in (0, 1):
+        mix, sigma = correction.at(row, 0, 2.0)
+        assert mix.bias == pytest.approx(log(4.0), abs=0.15)
+        assert sigma < 0.5
+
+
+def test_before_any_answer_the_spread_is_the_priors() -> None:
+    for prior_sigma in (0.2, 0.7, 1.0, 3.0):
+        assert Correction(2, 1, prior_sigma).at(0, 0, 0.0)[1] == pytest.approx(prior_sigma)
+
+
+def test_answers_that_disagree_leave_it_wide() -> None:
+    _, close = taught(1.0, [4.0, 4.2, 3.9]).at(0, 0, 2.0)
+    _, apart = taught(1.0, [1.0, 8.0, 3.0]).at(0, 0, 2.0)
+    assert apart > 1.5 * close
