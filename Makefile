@@ -162,6 +162,9 @@ bench-handover: $(VENV)/.dev ## two real llama.cpp that hand prompts over: what 
 bench-throttled_pair: $(VENV)/.dev ## are choices right between a throttled llama.cpp, a priced one and both, over links of 20 to 1000 Mbit/s: more than half an hour on two idle cores; needs root
 	$(BIN)/python -m bench.throttled_pair
 
+bench-throttled_pair_warmed: $(VENV)/.dev ## the same where both engines have been in use: 24 answers of each more, another quarter of an hour
+	$(BIN)/python -m bench.throttled_pair --warmed
+
 bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above
 	$(BIN)/python -m bench.hedging
 

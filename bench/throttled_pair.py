@@ -13,6 +13,7 @@ for the least dollars, or is the least late where none keeps it. Regret is what 
 Each request has words of its own for each action, so that no cache helps; answers go on to their last token. An action
 that is too late already is cut short where another one has kept the promise. The gateway begins anew for each link,
 with what it had learned of both engines while warming up, and is told the rate of the link, as operators know theirs.
+That is three answers of each, or with `--warmed` some thirty.
 """
 
 import argparse
@@ -37,9 +38,11 @@ from bench.throttled_pair_settings import (
     WARM_LOCAL,
     WARM_OUTPUT,
     WARM_REMOTE,
+    WARMED,
     Asked,
     Axis,
     asked,
+    warming,
 )
 from bench.throttled_rig import (
     CALL_S_MAX,
@@ -114,23 +117,39 @@ class Pace(msgspec.Struct, frozen=True):
         return one + each * tokens + pair * tokens * tokens
 
 
-async def warmed(rig: Rig, most_tokens: int) -> tuple[Pace, Path]:
-    """How quick the remote engine is, and the file of what the gateway has learned of both."""
+async def warmed(rig: Rig, most_tokens: int, *, well: bool) -> tuple[Pace, Path]:
+    """How quick the remote engine is, and the file of what the gateway has learned of both, `well` or a little."""
     points = []
     async with rig.gateway(MBIT_WARM, None) as folder:
         for site, sizes in (("local", WARM_LOCAL), ("away", WARM_REMOTE)):
             for tokens in (size for size in sizes if size <= most_tokens):
-                headers = {"x-tidegate-residency": site, "x-tidegate-slo-ttft-ms": "600000"}
-                said = await rig.through(rig.body(tokens, WARM_OUTPUT), headers)
-                assert said.served, f"{tokens} tokens at {site}: not served while warming up"
+                said = await _at(rig, site, tokens, WARM_OUTPUT)
                 print(
                     f"warm-up, {site}: {said.prompt_tokens} tokens, {said.first_s:.2f} s, {said.tpot_s:.3f} s a token"
                 )
                 if site == "away":
                     points.append(said)
+        if well:
+            await asyncio.gather(*(_in_use(rig, site, most_tokens) for site in ("local", "away")))
     rows = [[1.0, float(said.prompt_tokens), float(said.prompt_tokens) ** 2] for said in points]
     one, each, pair = non_negative(rows, [said.first_s for said in points])
     return Pace((one, each, pair), median(said.tpot_s for said in points)), folder / "learned.sqlite"
+
+
+async def _at(rig: Rig, site: str, tokens: int, output_tokens: int) -> Said:
+    """One that is not judged, at this site."""
+    headers = {"x-tidegate-residency": site, "x-tidegate-slo-ttft-ms": "600000"}
+    said = await rig.through(rig.body(tokens, output_tokens), headers)
+    assert said.served, f"{tokens} tokens at {site}: not served while warming up"
+    return said
+
+
+async def _in_use(rig: Rig, site: str, most_tokens: int) -> None:
+    """One after the other, beside those at the other site."""
+    for tokens, output_tokens in warming(site):
+        if tokens <= most_tokens:
+            said = await _at(rig, site, tokens, output_tokens)
+            print(f"in use, {site}: {said.prompt_tokens} tokens, {said.first_s:.2f} s, {said.tpot_s:.3f} s a token")
 
 
 def promised(one: Asked, pace: Pace) -> Promise:
@@ -244,13 +263,15 @@ async def judged(rig: Rig, one: Asked, pace: Pace, couriers: Couriers) -> Row:
     )
 
 
-async def played(folder: Path, requests: Sequence[Asked], most_tokens: int) -> tuple[list[Row], Pace, str]:
+async def played(
+    folder: Path, requests: Sequence[Asked], most_tokens: int, *, well: bool
+) -> tuple[list[Row], Pace, str]:
     """All of them."""
     rows: list[Row] = []
     async with AsyncExitStack() as stack:
         rig = Rig(folder, stack)
         await rig.start()
-        pace, learned = await warmed(rig, most_tokens)
+        pace, learned = await warmed(rig, most_tokens, well=well)
         for mbit_per_s in dict.fromkeys(one.mbit_per_s for one in requests):
             async with rig.gateway(mbit_per_s, learned) as files, rig.couriers(files) as couriers:
                 for one in requests:
@@ -293,11 +314,13 @@ def main() -> int:
     """Play, print and record; 1 where a bound does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", type=int, help="only prompts of at most so many tokens; nothing is recorded")
-    most_tokens = parser.parse_args().short or CONTEXT_TOKENS
+    parser.add_argument("--warmed", action="store_true", help=f"each engine has answered {WARMED} more before")
+    args = parser.parse_args()
+    most_tokens = args.short or CONTEXT_TOKENS
     requests = [one for one in asked() if one.tokens <= most_tokens]
     began_s = tick_s()
     with TemporaryDirectory() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rows, pace, how = runner.run(played(Path(folder), requests, most_tokens))
+        rows, pace, how = runner.run(played(Path(folder), requests, most_tokens, well=args.warmed))
     right, regret = mean(row.right for row in rows), mean(row.regret for row in rows)
     heads = "Mbit/s", "tokens", "promised s", "regret", "action", "", "ttft s", "predicted", "e2e s", "promise", "m$"
     table = Table(*heads, box=None)
@@ -311,7 +334,7 @@ def main() -> int:
     kept = right >= RIGHT_LEAST and regret <= REGRET_MAX
     if most_tokens == CONTEXT_TOKENS:
         record(
-            "throttled_pair",
+            "throttled_pair_warmed" if args.warmed else "throttled_pair",
             {
                 "seed": SEED,
                 "throttled": how,

@@ -24,6 +24,11 @@ WARM_LOCAL, WARM_REMOTE = (200, 800, 1_500), (200, 800, 3_000)
 """Prompts that are not judged: each side computes its own, whole, before the first of the others is asked. No KV cache
 is sent meanwhile: of the link, what is declared is known."""
 WARM_OUTPUT = 16
+WARMED = 24
+"""With `--warmed` each side has answered so many more, as a pair that has been in use for an hour: what choices are
+worth once both engines are known. Without, what they are worth after three answers."""
+WARMED_TOKENS = {"local": (200, 2_000), "away": (200, 3_000)}
+"""Even in the logarithm between these, with outputs by chance."""
 
 
 class Axis(StrEnum):
@@ -46,6 +51,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     axis: Axis
     factor: float
+
+
+def warming(site: str) -> list[tuple[int, int]]:
+    """Tokens of prompt and answer of those that `--warmed` adds at a site."""
+    chance = random.Random(f"{SEED} {site}")
+    least, most = WARMED_TOKENS[site]
+    return [(round(least * (most / least) ** chance.random()), chance.choice(OUTPUTS)) for _ in range(WARMED)]
 
 
 def asked() -> list[Asked]:
