@@ -40,7 +40,7 @@ from tidegate.core.network import RTT_NOISE_S, UPLOAD_BYTES_MIN, NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
 from tidegate.core.pace import Pace, came, means, pass_until
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
-from tidegate.core.prefills import Prefills
+from tidegate.core.prefills import Prefills, PromptLine
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import Given
 from tidegate.core.reserve import Reservation, unpredicted
@@ -83,13 +83,12 @@ class EndpointModel:
         "_line",
         "_load_max",
         "_pace",
-        "_prefills",
+        "_prompts",
         "_quantile",
         "_reservations",
         "_shares_compute",
         "_slots",
         "_surprises",
-        "_waiting",
         "capabilities",
         "cold",
         "cost",
@@ -123,10 +122,8 @@ class EndpointModel:
         self.memory = Memory(state.memory, state.reservations, owned=endpoint.owned)
         self._quantile = quantile
         self._shares_compute = endpoint.shares_compute
-        self._reservations, self._prefills, self._pace = state.reservations, state.prefills, state.pace
-        # Those whose prompts an engine that shares its compute is at, oldest first: few, where many stream.
-        self._waiting: dict[str, Reservation] = {}
-        self._line_up()
+        self._reservations, self._pace = state.reservations, state.pace
+        self._prompts = PromptLine(state.prefills, state.reservations, shares_compute=endpoint.shares_compute)
         # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
@@ -235,7 +232,7 @@ class EndpointModel:
         if tpot_s < TPOT_S_MIN:
             tpot_s = TPOT_S_MIN
         queue_s = 0.0
-        if self._shares_compute and self._prefills.count:
+        if not self._prompts.is_empty:
             queue_s = self._queue_s(uncached, in_flight > load, now_s)
         factors = timing.ttft.factors
         # As many prompts come while this one is computed as have come of late, and may join its batch.
@@ -327,7 +324,7 @@ class EndpointModel:
 
     def _queue_s(self, tokens: float, filled_beyond: bool, now_s: float) -> float:
         """How long other prompts are computed before one of so many uncached tokens."""
-        parts, factors, line = self.timing.parts, self.timing.ttft.factors, self._prefills_at(now_s)
+        parts, factors, line = self.timing.parts, self.timing.ttft.factors, self._prompts.at(now_s)
         if parts.step_s is None:
             queue_s = prefills.left_s(line, now_s)
         else:
@@ -354,7 +351,7 @@ class EndpointModel:
         if not self._shares_compute:
             return now_s
         shared = self.others.told and self.others.at(now_s).running > 0.0
-        return now_s + self.timing.ttft.factors[3] * prefills.planned_s(self._prefills_at(now_s), now_s, shared=shared)
+        return now_s + self.timing.ttft.factors[3] * prefills.planned_s(self._prompts.at(now_s), now_s, shared=shared)
 
     @property
     def ahead_s(self) -> float:
@@ -373,7 +370,7 @@ class EndpointModel:
     def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
         """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
         state, in_flight = self.state, len(self.state.reservations)
-        self._pass_unseen(now_s)
+        self._prompts.pass_unseen(now_s)
         self.prefixes.settle(now_s)
         pass_until(self._pace, in_flight, now_s)
         warm_s = max(base.warm_s, base.sure_s)
@@ -428,9 +425,8 @@ class EndpointModel:
         state.reservations[fact.request_id] = reservation
         self.memory.started(reservation)
         self._context_tokens += reservation.prompt_tokens
+        self._prompts.add(fact.request_id, reservation)
         if self._shares_compute:
-            self._waiting[fact.request_id] = reservation
-            prefills.add(state.prefills, reservation)
             came(self._pace, reservation.prefill_s)
         self.health.started(fact, now_s)
         self._slots = None
@@ -464,8 +460,7 @@ class EndpointModel:
         """Its prefill is done. Returns its reservation."""
         reservation = self.state.reservations.get(request_id)
         if reservation is not None and reservation.first_s is None:
-            self._pass_unseen(now_s)
-            oldest = self._oldest_waiting()
+            self._prompts.pass_unseen(now_s)
             reservation.first_s = now_s
             self.memory.answers()
             ttft_s = now_s - reservation.started_s
@@ -478,8 +473,8 @@ class EndpointModel:
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
             self._late = ttft_s > reservation.ttft_s_high
-            self._waiting.pop(request_id, None)
-            self._settle(now_s, head_done=oldest is reservation)
+            self._prompts.done(request_id, now_s)
+            self._slots = None
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
             self.timing.first(reservation, ttft_s, now_s, cache_told=self.prefixes.told)
@@ -488,8 +483,7 @@ class EndpointModel:
     def ended(self, fact: Ended, now_s: float) -> Reservation | None:
         """Release, and learn what this ending teaches. Returns the reservation it releases."""
         state = self.state
-        self._pass_unseen(now_s)
-        oldest = self._oldest_waiting()
+        self._prompts.pass_unseen(now_s)
         in_flight = len(state.reservations)
         reservation = state.reservations.pop(fact.request_id, None)
         if reservation is None:
@@ -506,8 +500,8 @@ class EndpointModel:
         if reservation.first_s is not None or fact.ending is Ending.OK:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
-        self._waiting.pop(fact.request_id, None)
-        self._settle(now_s, head_done=oldest is reservation)
+        self._prompts.done(fact.request_id, now_s)
+        self._slots = None
         hot = self.cold.was_hot(reservation.cold)
         was_limited = self.health.is_limited
         silent = self.health.ended(fact, reservation, in_flight, now_s, hot=hot)
@@ -552,7 +546,7 @@ class EndpointModel:
                 breaker.learn(fact.request_id, fact.ending, now_s)
         self._context_tokens = sum([r.prompt_tokens for r in reservations.values()])
         self._slots = None
-        self._line_up()
+        self._prompts.line_up()
         self.memory = Memory(self.state.memory, reservations, owned=self.owned)
         self._declare_memory()
 
@@ -702,42 +696,6 @@ class EndpointModel:
     def _loads(self, sent: Reservation, waited_s: float, now_s: float) -> bool:
         """Whether a load explains that nothing has come for so long; it learns from that in any case."""
         return sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE
-
-    def _oldest_waiting(self) -> Reservation | None:
-        for reservation in self._waiting.values():
-            return reservation
-        return None
-
-    def _line_up(self) -> None:
-        """Those whose prompts it is at, by their reservations."""
-        self._waiting.clear()
-        if self._shares_compute:
-            waiting = {name: r for name, r in self._reservations.items() if r.first_s is None and not r.computed}
-            self._waiting.update(waiting)
-
-    def _prefills_at(self, now_s: float) -> Prefills:
-        """The prompts that it is at now."""
-        oldest, line = self._oldest_waiting(), self._prefills
-        if oldest is None or oldest.stream:
-            return line
-        line = Prefills(line.since_s, line.head_s, line.behind_s, line.count)
-        prefills.pass_unseen(line, self._waiting.values(), now_s)
-        return line
-
-    def _pass_unseen(self, now_s: float) -> None:
-        """What should have been computed by now, and nobody sees, is."""
-        oldest = self._oldest_waiting()
-        if oldest is None or oldest.stream:
-            return
-        count = prefills.pass_unseen(self._prefills, self._waiting.values(), now_s)
-        if count:
-            for name in list(self._waiting)[:count]:
-                self._waiting.pop(name).computed = True
-
-    def _settle(self, now_s: float, *, head_done: bool) -> None:
-        if self._shares_compute:
-            prefills.settle(self._prefills, self._waiting.values(), now_s, head_done=head_done)
-        self._slots = None
 
     def _learn_cached(self, sent: Reservation, given: Given, fact: Ended, now_s: float) -> None:
         served = fact.ending is Ending.OK and not fact.cause

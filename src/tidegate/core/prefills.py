@@ -22,6 +22,70 @@ class Prefills(msgspec.Struct):
     count: int = 0
 
 
+class PromptLine:
+    """Of what is in flight, whose prompts an engine is at, oldest first: few, where many stream. Nobody's, where
+    requests share no compute. `at` reads; `add`, `pass_unseen`, `done` and `line_up` write.
+    """
+
+    __slots__ = ("_prefills", "_reservations", "_waiting", "shares_compute")
+
+    def __init__(self, prefills: Prefills, reservations: dict[str, Reservation], *, shares_compute: bool) -> None:
+        """`reservations` are all that is in flight, by the id of its request: somebody else's."""
+        self._prefills, self._reservations = prefills, reservations
+        self.shares_compute = shares_compute
+        self._waiting: dict[str, Reservation] = {}
+        self.line_up()
+
+    def line_up(self) -> None:
+        """Find out who they are by what is in flight."""
+        self._waiting.clear()
+        if self.shares_compute:
+            waiting = {name: r for name, r in self._reservations.items() if r.first_s is None and not r.computed}
+            self._waiting.update(waiting)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are none."""
+        return not self.shares_compute or not self._prefills.count
+
+    def at(self, now_s: float) -> Prefills:
+        """Those that it is at now."""
+        oldest, line = self._oldest(), self._prefills
+        if oldest is None or oldest.stream:
+            return line
+        line = Prefills(line.since_s, line.head_s, line.behind_s, line.count)
+        pass_unseen(line, self._waiting.values(), now_s)
+        return line
+
+    def add(self, request_id: str, reservation: Reservation) -> None:
+        """One more, behind the others."""
+        if self.shares_compute:
+            self._waiting[request_id] = reservation
+            add(self._prefills, reservation)
+
+    def pass_unseen(self, now_s: float) -> None:
+        """What should have been computed by now, and nobody sees, is."""
+        oldest = self._oldest()
+        if oldest is None or oldest.stream:
+            return
+        count = pass_unseen(self._prefills, self._waiting.values(), now_s)
+        if count:
+            for name in list(self._waiting)[:count]:
+                self._waiting.pop(name).computed = True
+
+    def done(self, request_id: str, now_s: float) -> None:
+        """This one's is computed, or not wanted any more."""
+        if self.shares_compute:
+            oldest = self._oldest()
+            left = self._waiting.pop(request_id, None)
+            settle(self._prefills, self._waiting.values(), now_s, head_done=left is not None and left is oldest)
+
+    def _oldest(self) -> Reservation | None:
+        for reservation in self._waiting.values():
+            return reservation
+        return None
+
+
 def add(prefills: Prefills, reservation: Reservation) -> None:
     """One more prompt, behind the others."""
     prefills.count += 1
