@@ -45,6 +45,12 @@ class Played:
         self.router.observe(fact, self.now_s)
         self.ends(Ending.OK, ttft_s=fact.ttft_s, e2e_s=fact.ttft_s + 0.1, output_tokens=10)
 
+    def answers_whole(self, *, after_s: float) -> None:
+        """The oldest brings all of its answer at once, so long after it was sent."""
+        sent_s = self.router.endpoint("cloud").state.reservations[self.open[0].id].started_s
+        self.now_s = max(self.now_s, sent_s + after_s)
+        self.ends(Ending.OK, e2e_s=self.now_s + 0.001 - sent_s, output_tokens=20)
+
     def probed(self, *, up: bool) -> None:
         self.now_s += 1.0
         self.router.observe(Probed(endpoint="cloud", up=up), self.now_s)
@@ -139,6 +145,21 @@ def test_what_a_quick_engine_takes_is_no_strain_while_it_is_a_quarter_of_a_secon
         played.sends(20)
         for _ in range(20):
             played.answers(after_s=after_s)
+    assert (played.places < 64) is strained
+
+
+@pytest.mark.parametrize(("after_s", "strained"), [(1.0, False), (5.0, True)])
+def test_answers_in_one_piece_that_take_far_longer_than_predicted_are_a_limit_too(
+    after_s: float, strained: bool
+) -> None:
+    played = Played()
+    for _ in range(100):
+        played.sends(1)
+        played.answers_whole(after_s=1.0)
+    for _ in range(3):
+        played.sends(20)
+        for _ in range(20):
+            played.answers_whole(after_s=after_s)
     assert (played.places < 64) is strained
 
 

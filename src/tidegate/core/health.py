@@ -81,8 +81,10 @@ class Health:
         elif ending is Ending.OK and sent.first_s is None:
             if fact.ttft_s is not None:
                 self._bears(fact.ttft_s, sent.ttft_s, in_flight - 1, now_s)
+            elif fact.output_tokens is not None:
+                # All of it in one piece: what strained it is in the whole.
+                self._bears(fact.e2e_s, _whole_s(sent, fact.output_tokens), in_flight - 1, now_s)
             else:
-                # All of it in one piece: whether it strained nobody saw, but it was borne.
                 state.limit.settle(self._concurrency, now_s)
                 state.limit.answer(in_flight - 1, now_s)
         if fact.retry_after_s is not None:
@@ -125,3 +127,9 @@ class Health:
         if sent.first_s is not None or fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.load_s_mean:
             return False
         return self._state.heard_s < sent.started_s and now_s - sent.started_s > sent.ttft_s_high
+
+
+def _whole_s(sent: Reservation, output_tokens: int) -> float:
+    """How long an answer of so many tokens was predicted to take."""
+    # Several completions are decoded side by side: a step yields one token of each.
+    return sent.ttft_s + max(0.0, output_tokens / sent.completions - 1.0) * sent.tpot.median_s

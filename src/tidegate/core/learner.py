@@ -66,7 +66,7 @@ class Learner:
         known.duals.settle(now_s)
         known.budgets.settle(now_s)
         known.hedges.settle(now_s)
-        match fact:
+        match fact:  # what is told most often comes first
             case Started():
                 held = known.waiting.release(fact.request_id)
                 if fact.urgent and known.eligible.serving(fact.model):
@@ -82,6 +82,8 @@ class Learner:
                         self._computes(fact, now_s)
                     if fact.hedge:
                         self._races(fact, model, base, now_s)
+            case Ended():
+                self._ended(fact, now_s)
             case Uploaded():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.uploaded(fact, now_s)
@@ -93,8 +95,6 @@ class Learner:
                     sent = model.first(fact.request_id, now_s)
                     if sent is not None and sent.session:
                         known.sessions.served(sent.session, model.name, now_s)
-            case Ended():
-                self._ended(fact, now_s)
             case Headroom():
                 if (model := known.models.get(fact.endpoint)) is not None:
                     model.state.allowances.learn(fact, now_s)
