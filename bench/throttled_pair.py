@@ -5,10 +5,11 @@ core and a price. Between them the project's WAN relay, of 20 Mbit/s to 1 Gbit/s
 What is asked stands in `bench.throttled_pair_settings`, written down before anything was tuned on it.
 
 Each request is sent through the gateway, which chooses; then the actions that it did not choose are really run, past
-it, so that it learns of its own choices alone. An action's promise is kept or not by what was measured, and its dollars
-are the price of the tokens that the remote engine computed. Right is the choice of the action that keeps the promise
-for the least dollars, or is the least late where none keeps it. Regret is what the choice was worth less than that one
-(worth of the promise where it was kept, less lateness and dollars, as a decision counts them), of the promise's worth.
+it on two more such engines, so that it learns of its own choices alone. An action's promise is kept or not by what was
+measured, and its dollars are the price of the tokens that the remote engine computed. Right is the choice of the action
+that keeps the promise for the least dollars, or is the least late where none keeps it. Regret is what the choice was
+worth less than that one (worth of the promise where it was kept, less lateness and dollars, as a decision counts them),
+of the promise's worth.
 
 Each request has words of its own for each action, so that no cache helps; answers go on to their last token. An action
 that is too late already is cut short where another one has kept the promise. The gateway begins anew for each link,
@@ -273,7 +274,7 @@ async def played(
         await rig.start()
         pace, learned = await warmed(rig, most_tokens, well=well)
         for mbit_per_s in dict.fromkeys(one.mbit_per_s for one in requests):
-            async with rig.gateway(mbit_per_s, learned) as files, rig.couriers(files) as couriers:
+            async with rig.gateway(mbit_per_s, learned) as files, rig.couriers(files, mbit_per_s) as couriers:
                 for one in requests:
                     if one.mbit_per_s == mbit_per_s:
                         rows.append(await judged(rig, one, pace, couriers))

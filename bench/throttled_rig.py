@@ -51,8 +51,8 @@ listen = "{host}:{port}"
 admin = "{host}:{admin}"
 log = "gateway.log"
 [gateway.couriers]
-secret = {{ file = "../couriers/tickets.key" }}
-tls = {{ cert = "../couriers/gateway.pem", key = "../couriers/gateway.key", ca = "../couriers/ca.pem" }}
+secret = {{ file = "{couriers}/tickets.key" }}
+tls = {{ cert = "{couriers}/gateway.pem", key = "{couriers}/gateway.key", ca = "{couriers}/ca.pem" }}
 [site.home]
 local = true
 [site.away]
@@ -110,29 +110,24 @@ class Said(msgspec.Struct, kw_only=True):
         return (self.ended_s - self.first_s) / (self.output_tokens - 1) if self.output_tokens > 1 else inf
 
 
-class Rig:
-    """The engines, couriers and links, and what is known of them."""
+class Engines:
+    """The one at home, throttled, the one at the rack, and the couriers and links between them."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.how = ""
-        self.port, self._admin = free_ports(2)
-        self._stack = stack
-        self._client = httpx.AsyncClient(timeout=CALL_S_MAX)
+        self.local = self.remote = self.home_at = self.rack_at = ""
         self._wans: list[Wan] = []
-        self._number = 0
-        self._local = self._remote = self._home_at = self._rack_at = ""
 
-    async def start(self) -> None:
-        """The engine at home, throttled, and all that is between it and the other one."""
-        stack, folder = self._stack, self.folder
-        model = await asyncio.to_thread(weights.fetch)
-        pair = stack.enter_context(Pair(folder / "couriers", (HOME, RACK), SPACE_MIB))
+    async def start(self, model: Path, stack: AsyncExitStack) -> None:
+        """Begin them."""
+        self.folder.mkdir()
+        pair = stack.enter_context(Pair(self.folder / "couriers", (HOME, RACK), SPACE_MIB))
         cpus = sorted(os.sched_getaffinity(0))
         engines = []
         for name, cpu in ((HOME, cpus[0]), (RACK, cpus[-1])):
             spec = Spec(model=model, context_tokens=CONTEXT_TOKENS, cpu=cpu, saves=pair.saves(name))
-            engines.append(await stack.enter_async_context(Engine(spec, folder / f"{name}-engine.log")))
+            engines.append(await stack.enter_async_context(Engine(spec, self.folder / f"{name}-engine.log")))
         self.how = stack.enter_context(throttled(engines[0].pid, SHARE))
         ports = [
             await stack.enter_async_context(pair.beside(name, engine.url))
@@ -142,47 +137,81 @@ class Rig:
             wan = Wan((HOST, 0), (HOST, port), Link(rtt_s=RTT_S))
             self._wans.append(await stack.enter_async_context(wan))
         remote, home, rack = self._wans
-        self._local, self._remote = engines[0].url, remote.url
-        self._home_at, self._rack_at = ("{}:{}".format(*wan.address) for wan in (home, rack))
-        stack.push_async_callback(self._client.aclose)
+        self.local, self.remote = engines[0].url, remote.url
+        self.home_at, self.rack_at = ("{}:{}".format(*wan.address) for wan in (home, rack))
+
+    async def link(self, mbit_per_s: int) -> None:
+        """Have links of this rate."""
+        for wan in self._wans:
+            await wan.change(rate_bytes_per_s=mbit_per_s * 1e6 / 8)
+
+
+class Rig:
+    """A gateway before two engines, and two more like them for what is done past it: engines tell what they are busy
+    with, so that it would take that for somebody else's work and expect more of it."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder = folder
+        self.port, self._admin = free_ports(2)
+        self._stack = stack
+        self._client = httpx.AsyncClient(timeout=CALL_S_MAX)
+        self._asked, self._past = Engines(folder / "asked"), Engines(folder / "past")
+        self._number = 0
+
+    @property
+    def how(self) -> str:
+        """By what the engine at home is throttled."""
+        return self._asked.how
+
+    async def start(self) -> None:
+        """Begin all engines."""
+        model = await asyncio.to_thread(weights.fetch)
+        for engines in (self._asked, self._past):
+            await engines.start(model, self._stack)
+        self._stack.push_async_callback(self._client.aclose)
 
     @asynccontextmanager
     async def gateway(self, mbit_per_s: int, learned: Path | None) -> AsyncIterator[Path]:
         """One before this link, which knows what is in the file `learned`; the folder of its files."""
-        for wan in self._wans:
-            await wan.change(rate_bytes_per_s=mbit_per_s * 1e6 / 8)
+        for engines in (self._asked, self._past):
+            await engines.link(mbit_per_s)
         folder = self.folder / f"gateway-{'warm' if learned is None else mbit_per_s}"
         folder.mkdir()
         if learned is not None:
             shutil.copy(learned, folder / learned.name)
-        config = folder / "tidegate.toml"
-        config.write_text(
+        config = self._config(self._asked, mbit_per_s, folder / "tidegate.toml")
+        async with running("serve", "--json", "--config", str(config), said=folder / "said"):
+            known = (await self._both_up())["learned"]
+            assert learned is None or (known["restored_at_s"] and not known["dropped"]), f"nothing is known: {known}"
+            yield folder
+
+    def _config(self, engines: Engines, mbit_per_s: int, file: Path) -> Path:
+        file.write_text(
             CONFIG.format(
                 host=HOST,
                 port=self.port,
                 admin=self._admin,
+                couriers=engines.folder / "couriers",
                 worth=WORTH_USD,
                 worth_1k=WORTH_USD_PER_1K,
                 late=LATE_USD_PER_S,
-                local=self._local,
-                remote=self._remote,
-                home_at=self._home_at,
-                rack_at=self._rack_at,
+                local=engines.local,
+                remote=engines.remote,
+                home_at=engines.home_at,
+                rack_at=engines.rack_at,
                 price_in=PRICE.usd_per_input_token * 1e6,
                 price_out=PRICE.usd_per_output_token * 1e6,
                 kv=KV_KIB_PER_TOKEN,
                 mbit=mbit_per_s,
             )
         )
-        async with running("serve", "--json", "--config", str(config), said=folder / "said"):
-            known = (await self._both_up())["learned"]
-            assert learned is None or (known["restored_at_s"] and not known["dropped"]), f"nothing is known: {known}"
-            yield folder
+        return file
 
     @asynccontextmanager
-    async def couriers(self, folder: Path) -> AsyncIterator[Couriers]:
-        """As the gateway of this folder asks them."""
-        built = build(load(folder / "tidegate.toml"), Clock().now_s())
+    async def couriers(self, folder: Path, mbit_per_s: int) -> AsyncIterator[Couriers]:
+        """Those past the gateway, asked as the one of this folder asks its own."""
+        config = self._config(self._past, mbit_per_s, folder / "past.toml")
+        built = build(load(config), Clock().now_s())
         couriers = Couriers(built.gateway.couriers, Clock())
         couriers.configure(built.upstreams)
         try:
@@ -219,15 +248,15 @@ class Rig:
     async def run(self, action: Action, body: dict[str, Any], couriers: Couriers, begins: Callable[[], None]) -> Said:
         """Do this, past the gateway; `begins` is told when its first content is there."""
         if action is not Action.HANDOVER:
-            return await self._said(self._local if action is Action.HOME else self._remote, body, {}, begins)
+            return await self._said(self._past.local if action is Action.HOME else self._past.remote, body, {}, begins)
         in_slot = body | {"id_slot": 0, "cache_prompt": True}
         began_s = tick_s()
-        one = await self._said(self._remote, in_slot | {"max_tokens": 1}, {})
+        one = await self._said(self._past.remote, in_slot | {"max_tokens": 1}, {})
         size_bytes = one.prompt_tokens * KV_KIB_PER_TOKEN * 1024.0
         sent = await couriers.ship("remote", "local", slot=0, tokens=one.prompt_tokens, size_bytes=size_bytes)
         await couriers.restore("local", sent.name, 0)
         before_s = tick_s() - began_s
-        said = await self._said(self._local, in_slot, {}, begins)
+        said = await self._said(self._past.local, in_slot, {}, begins)
         assert said.cached_tokens == said.prompt_tokens - 1, "the KV cache was of use"
         said.first_s += before_s
         said.ended_s += before_s
@@ -237,7 +266,8 @@ class Rig:
         """Return when nothing is computed any more: who was cut short leaves after a batch."""
         async with asyncio.timeout(IDLE_S_MAX):
             while True:
-                if not await self._busy(self._local) and not await self._busy(self._remote):
+                urls = [url for one in (self._asked, self._past) for url in (one.local, one.remote)]
+                if not any([await self._busy(url) for url in urls]):
                     return
                 await asyncio.sleep(0.1)
 
