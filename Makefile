@@ -46,12 +46,12 @@ soak: $(COMPILED)/.built ## 20,000 random worlds with faults, each looked at aft
 
 compiled: $(COMPILED)/.built ## the package with the path of a request compiled, in build/compiled; the wheel is in build/wheel
 
-# From a copy: mypyc leaves what it makes beside the sources.
-$(COMPILED)/.built: pyproject.toml $(SOURCES) $(VENV)/.dev
+# From a copy: mypyc leaves what it makes beside the sources. By hatchling itself: pip has it compile all of it twice.
+$(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) $(VENV)/.dev
 	@echo "compiling the path of a request: three minutes ..."
 	@rm -rf build/source build/wheel $(COMPILED) && mkdir -p build/source $(COMPILED)
-	@cp -r src pyproject.toml README.md LICENSE build/source/
-	@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(BIN)/python -m pip wheel . --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir ../wheel
+	@cp -r src build_hooks pyproject.toml README.md LICENSE build/source/
+	@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d ../wheel >/dev/null
 	@$(BIN)/python -m zipfile -e build/wheel/*.whl $(COMPILED)
 	@touch $@
 

@@ -1,0 +1,29 @@
+"""Has the compiled modules read attributes of records as the interpreter does; see attributes.h beside this.
+
+hatch-mypyc knows no flags for the C compiler, which takes them from the environment.
+"""
+
+import os
+import shlex
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+HEADER = Path(__file__).with_suffix(".h")
+
+
+def flags(set_before: str | None) -> str:
+    """What the compiler is told: what it is told without, and the header. Set, CFLAGS stand in for Python's own."""
+    usual = sysconfig.get_config_var("CFLAGS") or ""
+    return f"{set_before or usual} -include {shlex.quote(str(HEADER))}"
+
+
+class Attributes(BuildHookInterface[Any]):
+    """Runs before mypyc's hook, being listed before it."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
+        """Tell the compiler, where it is one that includes files so."""
+        if os.name == "posix":
+            os.environ["CFLAGS"] = flags(os.environ.get("CFLAGS"))
