@@ -93,6 +93,9 @@ bench-replay: $(COMPILED)/.built ## whether every decision of 100,000 simulated 
 bench-simulate: $(COMPILED)/.built ## requests a simulated world decides and serves per second; TIDEGATE_DATA names the folder of traces
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.simulate
 
+bench-instructions: $(COMPILED)/.built ## instructions of decisions, learning and a simulated request, which other work does not move; needs valgrind; TIDEGATE_DATA for the last
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.instructions
+
 bench-relay: $(COMPILED)/.built ## what the gateway and other relays cost and add, and a plot of it: three quarters of an hour on two idle cores; PEERS="nginx haproxy" or none, LOADS="W1 W4", ROUNDS, ENDPOINTS, TLS=1, QUICK=1 to see that all works
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.relay --peers "$(PEERS)" --loads "$(LOADS)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ENDPOINTS),--endpoints $(ENDPOINTS)) $(if $(TLS),--tls) $(if $(QUICK),--quick)
 

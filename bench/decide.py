@@ -41,6 +41,9 @@ LEARNED = 400
 MOMENT_S = 2e-5
 NOW_S = 1_700_000_000.0
 BUDGET_US = 50.0
+# The name, how many endpoints, and how many requests are held.
+CASES = [(case, count, 0) for case in ("usual", "late") for count in (1, 4, 16, 64)]
+CASES += [("held", count, 32) for count in (4, 16)]
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -159,12 +162,17 @@ def yardstick_us() -> float:
     return round(median(times) * 1e6, 1)
 
 
-def row(case: str, count: int, held: int) -> Row:
-    """Time `decide` over this many candidates, with this much work held."""
+def prepared(case: str, count: int, held: int) -> tuple[Router, list[Request]]:
+    """Who decides, and what is asked of it."""
     draw = Random(7)
     router = seasoned(count, held, draw)
     arrived_s = NOW_S - (60.0 if case == "late" else 0.0)
-    asked = [msgspec.structs.replace(request(index, draw), arrived_s=arrived_s) for index in range(BATCH)]
+    return router, [msgspec.structs.replace(request(index, draw), arrived_s=arrived_s) for index in range(BATCH)]
+
+
+def row(case: str, count: int, held: int) -> Row:
+    """Time `decide` over this many candidates, with this much work held."""
+    router, asked = prepared(case, count, held)
     decisions = DECISIONS if not held else DECISIONS // 20  # two orders dearer, and as steady
     for _ in range(20):
         for one in asked:
@@ -214,9 +222,7 @@ def learn_us() -> float:
 
 def main() -> None:
     """Measure, print, write down."""
-    cases = [(case, count, 0) for case in ("usual", "late") for count in (1, 4, 16, 64)]
-    cases += [("held", count, 32) for count in (4, 16)]
-    rows = [min((row(*one) for _ in range(SITTINGS)), key=lambda r: r.us_p50) for one in cases]
+    rows = [min((row(*one) for _ in range(SITTINGS)), key=lambda r: r.us_p50) for one in CASES]
     learned = min(learn_us() for _ in range(SITTINGS))
     print(f"{'case':>6} {'candidates':>10} {'held':>5} {'p50 us':>8} {'p99 us':>8} {'yardstick':>10}")
     for one in rows:
