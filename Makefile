@@ -31,7 +31,7 @@ setup: $(VENV)/.dev ## make the environment, with all that developing needs
 run: $(VENV)/.run ## two real engines, the gateway and a tour of decisions; ONCE=1 exits after the tour, VERIFY=1 runs both choices
 	@exec $(BIN)/tidegate demo $(if $(ONCE),--once) $(if $(VERIFY),--verify)
 
-test: lint types imports ## lint, types, import contract and the tests: eight minutes on two cores
+test: lint types imports ## lint, types, import contract and the tests: five minutes on two cores
 	$(PYTEST) -m "not slow"
 
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
