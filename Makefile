@@ -32,10 +32,10 @@ run: $(VENV)/.run ## two real engines, the gateway and a tour of decisions; ONCE
 	@exec $(BIN)/tidegate demo $(if $(ONCE),--once) $(if $(VERIFY),--verify)
 
 test: lint types imports ## lint, types, import contract and the tests: five minutes on two cores
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not lengthy"
 
 test-full: $(COMPILED)/.built ## the slow suites too, and the fast ones once more on the compiled package
-	$(PYTEST) -m "slow"
+	$(PYTEST) -m "slow or lengthy"
 	PYTHONPATH=$(COMPILED) $(PYTEST) -m "not slow and not engine" --ignore=tests/docs --ignore=tests/live
 
 test-vllm: $(VENV)/.dev ## a handover between two real vLLM; TIDEGATE_VLLM names a Python that has it (tests/lab/vllm.py)

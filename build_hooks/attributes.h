@@ -20,7 +20,7 @@
     && !defined(PYPY_VERSION)
 
 /* Where one place in the code found its attribute: of a class with this version tag, so many bytes into the object.
- * No class has version 0; an offset of 0 is no slot. */
+ * No class has version 0: nothing was found there. */
 typedef struct {
     uint32_t version;
     uint32_t offset;

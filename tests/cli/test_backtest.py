@@ -44,7 +44,7 @@ def test_a_journal_is_held_against_itself_and_published(
     assert [one["figure"] for one in found["off"]] == ["kept", "away", "dollars", "ttft", "e2e"]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_what_is_too_far_off_is_an_alarm_and_status_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

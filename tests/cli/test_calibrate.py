@@ -28,7 +28,7 @@ async def started(*words: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: 
     )
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_profile_is_written_and_told(tmp_path: Path) -> None:
     file = tmp_path / "profile.toml"
     async with FakeEngine(QUICK) as engine:
@@ -43,7 +43,7 @@ async def test_a_profile_is_written_and_told(tmp_path: Path) -> None:
         assert told["measured"]["seconds"] <= 8.0  # of four; a busy machine is late
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_without_a_file_the_profile_is_printed_as_one(tmp_path: Path) -> None:
     async with FakeEngine(QUICK) as engine:
         process = await started(engine.url, *BUDGET)

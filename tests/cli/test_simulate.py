@@ -93,7 +93,7 @@ def test_what_is_printed_as_json_is_what_is_written(tmp_path: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out) == found
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_journal_that_is_written_is_explained_and_replayed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_trace_drives_a_scenario_as_it_is(format: str, text: str, requests: in
     assert sum(b["arrivals"] for b in found["timeline"]) == requests
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_policy_is_a_file_or_a_baseline(tmp_path: Path) -> None:
     policy = tmp_path / "p.toml"
     policy.write_text("[class.interactive]\nworth_usd = 0\nworth_usd_per_1k_tokens = 0\nlate_usd_per_s = 0\n")

@@ -10,7 +10,7 @@ from tests.sim.test_suite import POOR, PRIVATE, repository
 from tidegate.cli.main import main
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_every_bound_of_every_scenario_has_to_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -195,7 +195,7 @@ def test_a_rule_that_gives_the_class_cannot_ask_for_it() -> None:
         condition('class == "batch"', {}, [name for name in FEATURES if name != "class"])
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(st.text(max_size=60) | st.text(st.sampled_from("stream class()[]<>=!'\" andornti.,:_0123456789"), max_size=60))
 def test_whatever_is_written_is_read_or_refused(text: str) -> None:
     with contextlib.suppress(ConditionError):

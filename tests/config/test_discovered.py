@@ -133,7 +133,7 @@ def test_whatever_is_found_makes_a_good_configuration_with_each_model_once(
     assert not away & served_names(engines), "what is asked of an engine here stays here"
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(st.lists(ENGINES, min_size=1, max_size=3), st.none() | st.floats(0.01, 1e6))
 def test_the_text_written_down_and_read_again_is_the_same_configuration(
     tmp_path_factory: pytest.TempPathFactory, engines: list[FoundEngine], usd_per_day: float | None

@@ -118,7 +118,7 @@ def test_who_left_before_any_content_judges_a_promise_only_if_it_was_broken_by_t
     assert health.promise.attempts == judged
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_memory_does_not_grow_with_the_journal() -> None:
     """Of 300 requests and of ten times as many: what is counted are the same buckets and steps."""
 

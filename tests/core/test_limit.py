@@ -1,5 +1,6 @@
 """How many an endpoint is given at once, after refusals, under strain, and when it comes back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -133,34 +134,31 @@ def test_one_alone_that_takes_long_is_no_sign_of_too_many() -> None:
     assert limit.of(64) == 64
 
 
-@pytest.mark.parametrize(("after_s", "strained"), [(0.2, False), (2.0, True)])
+def strained(answers: Callable[[Played, float], None], usual_s: float, after_s: float) -> bool:
+    """Whether it is given less once twenty at a time are answered after so long, and a hundred were as usual."""
+    played = Played()
+    for _ in range(100):
+        played.sends(1)
+        answers(played, usual_s)
+    for _ in range(3):
+        played.sends(20)
+        for _ in range(20):
+            answers(played, after_s)
+    return played.places < FAR.concurrency
+
+
+@pytest.mark.parametrize(("after_s", "expected"), [(0.2, False), (2.0, True)])
 def test_what_a_quick_engine_takes_is_no_strain_while_it_is_a_quarter_of_a_second(
-    after_s: float, strained: bool
+    after_s: float, expected: bool
 ) -> None:
-    played = Played()
-    for _ in range(100):
-        played.sends(1)
-        played.answers(after_s=0.06)
-    for _ in range(3):
-        played.sends(20)
-        for _ in range(20):
-            played.answers(after_s=after_s)
-    assert (played.places < 64) is strained
+    assert strained(lambda played, s: played.answers(after_s=s), 0.06, after_s) is expected
 
 
-@pytest.mark.parametrize(("after_s", "strained"), [(1.0, False), (5.0, True)])
+@pytest.mark.parametrize(("after_s", "expected"), [(1.0, False), (5.0, True)])
 def test_answers_in_one_piece_that_take_far_longer_than_predicted_are_a_limit_too(
-    after_s: float, strained: bool
+    after_s: float, expected: bool
 ) -> None:
-    played = Played()
-    for _ in range(100):
-        played.sends(1)
-        played.answers_whole(after_s=1.0)
-    for _ in range(3):
-        played.sends(20)
-        for _ in range(20):
-            played.answers_whole(after_s=after_s)
-    assert (played.places < 64) is strained
+    assert strained(lambda played, s: played.answers_whole(after_s=s), 1.0, after_s) is expected
 
 
 def test_whoever_comes_back_begins_with_one_and_doubles_by_the_round() -> None:

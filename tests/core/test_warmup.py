@@ -173,7 +173,7 @@ def test_a_restart_forgets_a_load_that_ended_with_the_process() -> None:
     assert revived(state, {"laptop"}, played.now_s).endpoints["laptop"].cold.warm_up == WarmUp()
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(st.integers(0, 1000))
 def test_whatever_happens_no_load_begins_beside_another_or_where_none_may(seed: int) -> None:
     storm = Storm(seed)

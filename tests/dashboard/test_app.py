@@ -67,7 +67,7 @@ async def test_the_break_even_is_that_of_the_requests_that_came(journal: Path) -
             assert (await page.get(f"/api/dashboard/surface?{query}")).status == 404
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_decision_is_explained_wherever_it_is_asked_for(journal: Path) -> None:
     async with shown(journal) as page:
         for path in ("/api/dashboard/decisions/people-19", "/api/decisions/people%2D19"):

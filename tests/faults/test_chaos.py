@@ -148,7 +148,7 @@ def test_a_wrong_option_is_refused_with_what_is_accepted(capsys: pytest.CaptureF
         assert said in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("as_json", [True, False])
 async def test_the_command_prints_what_to_aim_at_and_ends_when_it_is_told_to(as_json: bool, tmp_path: Path) -> None:
     command = ["tidegate.cli.main", "chaos", "--port", "0", "--only", "cut", "stall", *(["--json"] if as_json else [])]

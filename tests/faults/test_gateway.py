@@ -38,7 +38,7 @@ def ends_with_an_error(answer: Answer, asked: str) -> None:
     assert said.error.startswith("No endpoint could complete this (1 tried)")
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("fault", "asked", "way"), cases(Kind.BEFORE_CONTENT))
 async def test_a_fault_before_content_is_made_good_elsewhere(
     tmp_path: Path, fault: Fault, asked: str, way: str
@@ -96,7 +96,7 @@ def documented(fault: Fault) -> tuple[int, str]:
     return (504, "upstream_timeout") if FAULTS[fault].waits else (502, "upstream_error")
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("fault", "asked", "way"), cases(Kind.BEFORE_CONTENT, Kind.AFTER_CONTENT))
 async def test_without_an_alternative_a_fault_is_told_and_never_looks_like_an_answer(
     tmp_path: Path, fault: Fault, asked: str, way: str

@@ -264,7 +264,7 @@ async def test_a_dry_run_answers_without_flips_where_nobody_can_look_for_them(
     assert found.json["decision"]["plan"]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_who_leaves_stops_the_explaining_and_clients_keep_no_operator_waiting(tmp_path: Path) -> None:
     async with house(tmp_path) as home:
         decision_id = (await home.ask()).header("x-tidegate-decision")

@@ -41,7 +41,7 @@ def cookie_of(answer: Answer) -> tuple[str, str]:
     return "cookie", answer.header("set-cookie").partition(";")[0]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_what_a_gateway_serves_is_seen_in_its_dashboard_at_once(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         await up(home)
@@ -71,7 +71,7 @@ async def test_where_there_is_no_journal_what_the_dashboard_tells_is_empty(tmp_p
     assert (summary["journal"], summary["rows"], summary["today"]["requests"]) == (False, 0, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_dashboard_that_ends_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tidegate.gateway.board.RETRY_S_MIN", 0.01)
     async with house(tmp_path, gateway={"dashboard": True}) as home:
@@ -231,7 +231,7 @@ async def test_another_secret_ends_every_session(tmp_path: Path) -> None:
         assert (await asked(home, "GET", "/api/state", None, cookie)).status == 401
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("by", ["logging out", "another secret"])
 async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, by: str) -> None:
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:

@@ -103,7 +103,7 @@ async def test_an_answer_that_is_none_is_made_good_elsewhere(tmp_path: Path, odd
     assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("silence", SILENCES)
 async def test_silence_without_an_alternative_ends_with_the_time_a_request_may_take(

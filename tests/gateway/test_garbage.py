@@ -34,7 +34,7 @@ def left() -> dict[str, int]:
     return {kind.__name__: found.count(kind.__name__) for kind in kinds}
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("fields", [{}, {"stream": True}], ids=["whole", "streamed"])
 @pytest.mark.parametrize("place", [local, remote], ids=["free", "paid"])
 async def test_a_request_that_is_over_is_gone_at_once(

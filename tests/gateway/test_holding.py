@@ -75,7 +75,7 @@ async def test_a_full_hold_queue_refuses_with_a_time_to_come_back(tmp_path: Path
     assert answer.header("x-tidegate-why") == "hold_full"
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_request_that_was_held_for_too_long_is_refused(tmp_path: Path) -> None:
     place = local(Script(fault=Fault.SILENT), concurrency=1)
     async with house(tmp_path, laptop=place, policy={"hold_s_max": 0.2, "recheck_ms": 50}) as home, home.asking():

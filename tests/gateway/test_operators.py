@@ -387,7 +387,7 @@ async def listens(port: int) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_terminal_that_is_closed_ends_the_gateway_in_order_however_often_that_is_said(tmp_path: Path) -> None:
     async with FakeEngine(Script(tokens=200, token_s=0.01)) as engine:
         async with house(tmp_path, laptop=local(url=engine.url)) as home:

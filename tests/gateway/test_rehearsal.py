@@ -22,7 +22,7 @@ async def test_what_the_simulator_is_off_is_in_metrics_and_state(tmp_path: Path)
         assert {one["figure"] for one in told["off"]} == {"kept", "away", "dollars", "ttft", "e2e"}
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_drift_is_an_event_of_its_own(tmp_path: Path) -> None:
     slow = Week(count=900, befalls=lambda world, _, api: world.loop.at(1_045.0, setattr, api.api, "slowdown", 8.0))
     journal = written(tmp_path / "other", slow.lines)

@@ -96,7 +96,7 @@ async def test_a_stream_from_an_endpoint_that_is_taken_out_goes_on_to_its_end(tm
         assert (done["outcome"], done["endpoint"], done["output_tokens"]) == ("ok", "laptop", 40)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_what_is_in_flight_keeps_the_time_out_that_it_began_with(tmp_path: Path) -> None:
     slow = Script(tokens=80, token_s=0.03)
     async with house(tmp_path, gateway={"request_timeout_s": 601}, laptop=local(slow)) as home:

@@ -260,7 +260,7 @@ async def test_switched_off_or_without_a_journal_nothing_is_kept(tmp_path: Path,
     assert not kept(tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_killed_gateway_loses_no_more_than_the_interval(tmp_path: Path) -> None:
     async with engine() as place:
         async with house(tmp_path, gateway={"state_s": INTERVAL_S}, laptop=place) as home:

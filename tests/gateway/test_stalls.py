@@ -32,7 +32,7 @@ async def test_a_stream_that_stops_ends_with_an_error_and_its_engine_is_let_go(
     assert (line["outcome"], line["cause"]) == ("failed_mid_stream", cause)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("script", [SILENT, TRICKLE], ids=["silent", "trickle"])
 async def test_an_answer_that_is_given_whole_is_given_by_another_when_it_stops(tmp_path: Path, script: Script) -> None:
     async with house(tmp_path, laptop=local(script, engine="llamacpp"), cloud=remote(), **IMPATIENT) as home:
@@ -41,7 +41,7 @@ async def test_an_answer_that_is_given_whole_is_given_by_another_when_it_stops(t
     assert (answer.status, answer.text, answer.endpoint) == (200, WORDS, "cloud")
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_an_engine_that_is_slow_by_itself_is_waited_for(tmp_path: Path) -> None:
     """A token takes it as long as it was believed to."""
     slow = local(Script(tokens=4, token_s=0.6), prior={"decode_tokens_per_s": 1.7})
@@ -51,7 +51,7 @@ async def test_an_engine_that_is_slow_by_itself_is_waited_for(tmp_path: Path) ->
     assert answer.events[-1] == "[DONE]"
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_many_tokens_in_a_chunk_are_no_trickle(tmp_path: Path) -> None:
     """Vendors send several tokens at once; the shortest chunk tells what of each is text."""
     bulky = Script(tokens=4, token_s=0.8, pad="x" * 40)

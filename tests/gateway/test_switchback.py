@@ -103,7 +103,7 @@ async def ask_until(
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +136,7 @@ async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
     assert "is of other settings" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_what_was_found_outlives_a_reload_and_other_settings_begin_anew(tmp_path: Path) -> None:
     async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05, pairs_max=4) as home:
         found = await ask_until(home, is_over)
@@ -191,7 +191,7 @@ async def test_harm_is_found_by_pairs_and_stopped(tmp_path: Path) -> None:
         assert found["standing"]["as_is"]["kept"] > found["standing"]["candidate"]["kept"]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_hands_on_the_wheel_say_nothing_of_a_policy(tmp_path: Path) -> None:
     async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05, pairs_max=4) as home:
         assert (await home.change("PUT", "/api/static")).status == 200

@@ -215,7 +215,7 @@ async def test_without_a_receiver_nothing_is_traced_or_passed_on(tmp_path: Path)
         assert b"tidegate_trace_spans_total{" not in (await home.get("/metrics", admin=True)).body
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 async def test_a_hedge_is_told_and_so_is_the_attempt_that_it_beat(tmp_path: Path) -> None:
     async with receiver() as collector:
         laptop = local(Script(fault=Fault.SILENT))

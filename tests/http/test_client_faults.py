@@ -78,7 +78,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("script", "cause", "started"), FAULTS.values(), ids=FAULTS.keys())
 def test_a_fault_of_the_upstream_has_its_cause(run: Run, script: Script, cause: Cause, started: bool) -> None:
     async def main() -> None:

@@ -126,7 +126,7 @@ def test_no_budget_is_ever_exceeded(seconds: float, tokens: int, usd: float) -> 
     assert took_s <= seconds + 1.0  # and to find out what it is
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 20.0))
 def test_an_interruption_leaves_nothing_running(after_s: float) -> None:

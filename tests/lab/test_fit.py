@@ -9,7 +9,7 @@ from tidegate.lab.fit import Point, Timing, error, fit
 ALONE = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(st.lists(st.floats(0.001, 10.0), min_size=3, max_size=3))
 def test_constants_that_explain_everything_are_found(truth: list[float]) -> None:
     counts = [(1.0, 0.0, 2.0), (1.0, 5.0, 0.0), (2.0, 1.0, 1.0), (1.0, 9.0, 4.0)]

@@ -176,7 +176,7 @@ def test_all_connections_together_are_never_faster_than_the_rate(run: Run, conne
     run(scenario())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_long_transfer_does_not_hold_up_a_short_one_beside_it(run: Run) -> None:
     async def scenario() -> None:
         async with (

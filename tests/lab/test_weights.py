@@ -61,7 +61,7 @@ def test_a_cached_model_needs_no_index(index: Path) -> None:
     assert weights.fetch(weights=TINY) == first
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("spoilt", [CONTENT[:-1], CONTENT[:-1] + b"?"], ids=["torn", "flipped"])
 def test_a_spoilt_cached_model_is_replaced_rather_than_used(index: Path, spoilt: bytes) -> None:
     publish(index, CONTENT)

@@ -66,7 +66,7 @@ async def run(*command: str, **environment: str) -> str:
     return out.decode()
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_openai_sdk_gets_responses_whole_and_streamed(live: Running) -> None:
     async def main() -> None:
         async with openai(live.stack) as client:
@@ -104,7 +104,7 @@ def test_the_openai_sdk_is_told_that_no_endpoint_makes_embeddings(live: Running)
     live.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_the_anthropic_sdk_gets_a_message_a_stream_and_a_count(live: Running) -> None:
     async def main() -> None:
         async with anthropic(live.stack) as client:
@@ -128,7 +128,7 @@ def test_the_anthropic_sdk_gets_a_message_a_stream_and_a_count(live: Running) ->
     live.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("streamed", [True, False])
 def test_the_anthropic_sdk_gets_a_call_of_a_tool(live: Running, streamed: bool) -> None:
     async def main() -> None:
@@ -177,7 +177,7 @@ def test_the_ollama_client_chats_generates_and_looks_up_models(live: Running) ->
     live.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("options", [(), ("--no-stream",)], ids=["streamed", "whole"])
 def test_the_command_llm_gets_an_answer(live: Running, tmp_path: Path, options: tuple[str, ...]) -> None:
     async def main() -> None:

@@ -23,7 +23,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(main)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_what_one_engine_has_prefilled_the_other_goes_on_with_as_from_its_own_cache(tmp_path: Path) -> None:
     async def main() -> None:
         async with real(tmp_path) as home:

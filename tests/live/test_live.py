@@ -75,7 +75,7 @@ def test_curl_gets_a_whole_answer_and_a_streamed_one(live: Running) -> None:
     live.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_short_chat_stays_local_and_a_document_beyond_its_window_goes_remote_for_the_stated_reason(
     live: Running,
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_context_beyond_every_endpoint_is_a_bad_request_that_names_the_remedy(
     live.run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_client_that_leaves_frees_the_slot_of_the_engine(live: Running) -> None:
     async def main() -> None:
         stack = live.stack
@@ -152,7 +152,7 @@ async def served(client: Any, number: int, started: asyncio.Event) -> tuple[bool
     return content, True
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_killing_the_local_engine_in_mid_burst_loses_no_request_that_was_not_committed(live: Running) -> None:
     async def main() -> None:
         stack = live.stack

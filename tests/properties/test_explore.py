@@ -35,7 +35,7 @@ def runs(decision: Decision) -> list[str]:
     return [step.endpoint for step in decision.plan if isinstance(step, Run)]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 @settings(max_examples=30)
 def test_what_does_not_explore_is_decided_as_without_exploring(seed: int) -> None:
@@ -71,7 +71,7 @@ def test_rules_hold_of_every_step_of_one_that_explores(seed: int) -> None:
     Storm(seed, check, policy=OFTEN).run(200)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_journal_of_who_explores_replays_and_deciding_twice_is_the_same(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -83,7 +83,7 @@ def test_a_journal_of_who_explores_replays_and_deciding_twice_is_the_same(seed: 
     assert replay(storm.lines).difference is None
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(pairs(), requests(), st.lists(st.floats(0.0, 1.0), max_size=3), st.sampled_from((0.02, 0.1, 0.5)), seeds)
 @settings(max_examples=25, derandomize=True)
 def test_primaries_are_as_frequent_as_their_propensities_say(

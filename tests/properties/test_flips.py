@@ -48,7 +48,7 @@ def between(walk: Walk, flip: Flip, draw: Random) -> list[float]:
     return [walk.now + (flip.at - walk.now) * draw.uniform(0.0, sure) for _ in range(NEARER)]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @few
 @given(seeds)
 def test_every_flip_flips_and_nothing_nearer_does(seed: int) -> None:
@@ -77,7 +77,7 @@ def check_flips(seed: int) -> None:
                 assert value == flip.at or walk.ask(value) == here, f"{flip} flips at {value} already"
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @settings(max_examples=3)
 @given(seeds)
 def test_looking_for_flips_changes_nothing(seed: int) -> None:

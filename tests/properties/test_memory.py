@@ -192,7 +192,7 @@ def test_a_first_look_admits_nothing_that_a_closer_one_would_not_and_a_copy_beli
             assert (again.spare(storm.now_s), again.room_tokens) == (spare, model.memory.room_tokens)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_our_own_engine_is_sent_nothing_that_does_not_fit_beside_what_is_there(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:

@@ -100,7 +100,7 @@ def test_nothing_is_sent_where_its_data_may_not_go(seed: int) -> None:
         assert request.residency in RESIDENCIES
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_every_step_is_allowed_by_what_is_in_force_when_it_is_sent(seed: int) -> None:
     storm = Operated(seed)
@@ -117,13 +117,13 @@ def test_every_step_is_allowed_by_what_is_in_force_when_it_is_sent(seed: int) ->
         storm.sent_to.clear()
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_whatever_operators_do_every_decision_comes_out_again_in_replay(seed: int) -> None:
     assert replay(Operated(seed).run(250).lines).difference is None
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_due_names_exactly_the_held_requests_that_may_wait_no_more(seed: int) -> None:
     storm = Operated(seed)

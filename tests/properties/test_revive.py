@@ -138,14 +138,14 @@ def test_of_an_endpoint_that_is_not_kept_nothing_survives(seed: int, keep: set[s
     assert after.lengths.counts == before.lengths.counts
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_without_an_age_nothing_widens_bit_for_bit(seed: int) -> None:
     state = state_of(Storm(seed).run(150))
     assert aged(state, 0.0) == state
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_an_idle_router_decides_after_a_restart_as_before_it(seed: int) -> None:
     storm = idle(seed)
@@ -224,7 +224,7 @@ def test_age_moves_no_median_and_makes_no_promise_tighter(seed: int, age_s: floa
             assert other.e2e_s_high >= one.e2e_s_high * (1.0 - 1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds, ages_s)
 def test_the_spread_of_a_correction_never_narrows_and_ends_at_the_priors_beside_its_own(
     seed: int, age_s: float
@@ -244,7 +244,7 @@ def test_the_spread_of_a_correction_never_narrows_and_ends_at_the_priors_beside_
                 assert last.sigma >= endpoint.prior.sigma
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds, ages_s)
 def test_age_moves_nothing_that_is_believed_of_lengths(seed: int, age_s: float) -> None:
     storm = idle(seed)

@@ -22,7 +22,7 @@ def waits(decision: Decision) -> bool:
     return bool(decision.plan) and isinstance(decision.plan[0], Wait)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_request_that_must_stay_local_never_gets_a_step_outside(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -32,7 +32,7 @@ def test_a_request_that_must_stay_local_never_gets_a_step_outside(seed: int) -> 
     Storm(seed, check).run(200)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_named_site_is_as_hard_as_local(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -42,7 +42,7 @@ def test_a_named_site_is_as_hard_as_local(seed: int) -> None:
     Storm(seed, check).run(200)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_plan_never_contains_an_excluded_endpoint_nor_one_twice(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -55,7 +55,7 @@ def test_a_plan_never_contains_an_excluded_endpoint_nor_one_twice(seed: int) -> 
     Storm(seed, check).run(150)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_what_may_be_waited_for_is_full_and_forbidden_by_nothing_else(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -67,7 +67,7 @@ def test_what_may_be_waited_for_is_full_and_forbidden_by_nothing_else(seed: int)
     Storm(seed, check).run(150)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_our_own_endpoints_are_never_filled_beyond_their_concurrency_by_a_first_step(seed: int) -> None:
     def check(router: Router, request: Request, decision: Decision, now_s: float) -> None:
@@ -88,7 +88,7 @@ def test_a_plan_has_no_more_attempts_than_allowed_and_one_without_failover(seed:
     Storm(seed, check).run(150)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_due_names_exactly_the_held_requests_that_decide_would_not_let_wait(seed: int) -> None:
     storm = Storm(seed)
@@ -106,7 +106,7 @@ def test_a_held_request_is_due_in_the_end_whatever_else_is_held(seed: int) -> No
     assert {r.id for r in storm.router.due(late_s)} == set(storm.held)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_the_hold_queue_never_outgrows_its_bound(seed: int) -> None:
     """Nobody new is held beyond it, but in the place of a tenant that has more than its share; those whose attempts
@@ -135,7 +135,7 @@ def test_a_wait_names_a_time_in_the_future_and_not_far(seed: int) -> None:
     Storm(seed, check).run(150)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_refusal_says_when_to_come_back_exactly_where_its_reason_passes(seed: int) -> None:
     passing = {"down", "breaker_open", "told_to_wait", "busy", "memory_taken", "hold_full", "share_full", "too_late"}
@@ -168,7 +168,7 @@ def test_reading_changes_nothing(seed: int) -> None:
     assert bytes(router.snapshot()) == state
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_router_restored_from_its_snapshot_goes_on_identically(seed: int) -> None:
     storm = Storm(seed).run(120)
@@ -188,7 +188,7 @@ def test_a_router_restored_from_its_snapshot_goes_on_identically(seed: int) -> N
     assert bytes(restored.snapshot()) == bytes(storm.router.snapshot())
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds, st.permutations(range(5)))
 def test_the_order_of_configuration_changes_no_choice(seed: int, order: list[int]) -> None:
     storm = Storm(seed).run(120)

@@ -172,7 +172,7 @@ def test_nobody_starves_however_many_others_come(seed: int, tenants: int, own_be
         engine.step(arrived, patience_s)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_two_that_flood_are_served_by_their_weights(seed: int) -> None:
     draw = Random(seed)
@@ -241,7 +241,7 @@ def test_two_gateways_make_one_whichever_comes_first(first: int, second: int, mo
     assert msgspec.json.decode(msgspec.json.encode(combined(a, b)), type=dict[str, Served]) == combined(a, b)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @given(seeds)
 def test_a_restart_keeps_what_everybody_has_had_and_no_clock_set_back_makes_it_more(seed: int) -> None:
     storm = Storm(seed).run(150)

@@ -31,7 +31,7 @@ def test_a_relay_that_ends_at_once_says_why() -> None:
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_package_that_cannot_be_had_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.installs, "FOLDER", tmp_path)
     with pytest.raises(Absent, match="cannot be installed"):

@@ -333,7 +333,7 @@ def test_a_batch_that_slows_with_each_member_is_processor_sharing() -> None:
     assert within(spent, SERVICE_S / (1 - LOAD))
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("slots", [1, 4])
 def test_littles_law_and_the_conservation_of_work_hold(slots: int) -> None:
     engine = single(StepTime(base_s=SERVICE_S / 101, per_token_s=0.0), slots=slots)

@@ -56,7 +56,7 @@ def test_the_constants_are_what_the_fit_gives() -> None:
         assert getattr(ours, name) == value, name
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize(("preset", "file", "format"), OPEN)
 def test_an_open_preset_has_the_lengths_and_gaps_of_its_trace(
     preset: PresetName, file: str, format: TraceFormat

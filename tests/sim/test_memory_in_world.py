@@ -134,7 +134,7 @@ def blind() -> list[Played]:
 SLOW = [pytest.param(TOLD[name], id=name, marks=pytest.mark.slow) for name in list(TOLD)[1:] if name != "all of it"]
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.parametrize("told", [pytest.param(TOLD["all of it"], id="all of it"), *SLOW])
 def test_an_engine_that_is_not_overfilled_preempts_far_less(told: tuple[str, ...], blind: list[Played]) -> None:
     before, after = figures(blind), figures([Played(told, seed) for seed in (1, 2)])

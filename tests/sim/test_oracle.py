@@ -24,7 +24,7 @@ def within(usd: float, most_usd: float) -> bool:
     return usd <= most_usd + 1e-9 * max(1.0, abs(most_usd))
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @worlds
 @given(seeds, st.booleans())
 def test_nobody_exceeds_it(seed: int, blocks: bool) -> None:

@@ -65,7 +65,7 @@ def test_a_crashed_engine_loses_what_it_has_and_is_back() -> None:
     assert all(o.outcome == "ok" for o in within(outcomes, start_s, 62, 100))
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_what_is_frozen_is_late() -> None:
     outcomes, _, start_s = asked("o", 'kind = "freeze"\nendpoint = "own"')
     assert median_s(within(outcomes, start_s, 0, 39)) < 0.5
@@ -75,7 +75,7 @@ def test_what_is_frozen_is_late() -> None:
     assert median_s(within(outcomes, start_s, 75, 100)) < 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_what_is_slow_is_slow_for_as_long() -> None:
     for model, endpoint in (("o", "own"), ("f", "far")):
         outcomes, _, start_s = asked(model, f'kind = "slow"\nendpoint = "{endpoint}"\nfactor = 3')

@@ -24,7 +24,7 @@ seeds = st.integers(0, 10_000)
 days = settings(max_examples=25)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @days
 @given(seeds, st.booleans())
 def test_every_decision_of_a_simulated_journal_comes_out_again_in_replay(seed: int, trouble: bool) -> None:
@@ -33,7 +33,7 @@ def test_every_decision_of_a_simulated_journal_comes_out_again_in_replay(seed: i
     assert report.decisions >= 60
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @days
 @given(seeds, st.booleans())
 def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int, trouble: bool) -> None:
@@ -47,7 +47,7 @@ def test_every_request_comes_to_one_end_and_nothing_is_left_under_way(seed: int,
     assert stage.api._open == {}
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @days
 @given(seeds)
 def test_each_attempt_that_began_has_ended_once_and_each_hold_too(seed: int) -> None:
@@ -68,7 +68,7 @@ def test_each_attempt_that_began_has_ended_once_and_each_hold_too(seed: int) -> 
     assert held == set()
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @days
 @given(seeds)
 def test_without_trouble_all_that_is_not_refused_is_served(seed: int) -> None:
@@ -83,7 +83,7 @@ def test_without_trouble_all_that_is_not_refused_is_served(seed: int) -> None:
             assert 0.0 < outcome.ttft_s <= outcome.e2e_s
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @days
 @given(seeds)
 def test_what_must_stay_local_is_never_sent_away_whatever_breaks(seed: int) -> None:
@@ -93,7 +93,7 @@ def test_what_must_stay_local_is_never_sent_away_whatever_breaks(seed: int) -> N
     assert not any(f.endpoint in ("cloud", "vendor") for f in sent if f.request_id in local)
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_trouble_is_trouble() -> None:
     endings: dict[Ending, int] = {}
     for seed in range(20):

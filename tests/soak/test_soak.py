@@ -27,7 +27,7 @@ def test_a_seed_that_found_something_stays_mended(seed: Seed) -> None:
     assert broken(seed.seed) == ""
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_whatever_happens_the_parts_of_a_world_agree() -> None:
     assert [found for seed in range(SHORT) if (found := broken(seed))] == []
 

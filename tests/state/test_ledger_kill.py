@@ -22,7 +22,7 @@ KILLS = 25
 START_S = 20_600 * DAY_S
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 @pytest.mark.timeout(300)
 def test_what_was_acknowledged_is_there_after_kill_9_at_any_instant(tmp_path: Path) -> None:
     path = tmp_path / "ledger"

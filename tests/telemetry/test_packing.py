@@ -93,7 +93,7 @@ sys.exit(0 if done else 1)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.lengthy
 def test_a_kill_at_any_instant_leaves_the_segment_whole_and_once(tmp_path: Path) -> None:
     status, instants = 9, 0
     while status == 9:

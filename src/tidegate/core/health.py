@@ -85,6 +85,7 @@ class Health:
                 # All of it in one piece: what strained it is in the whole.
                 self._bears(fact.e2e_s, _whole_s(sent, fact.output_tokens), in_flight - 1, now_s)
             else:
+                # Whether it strained nobody can tell, but it was borne.
                 state.limit.settle(self._concurrency, now_s)
                 state.limit.answer(in_flight - 1, now_s)
         if fact.retry_after_s is not None:

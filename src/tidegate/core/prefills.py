@@ -27,26 +27,26 @@ class PromptLine:
     requests share no compute. `at` reads; `add`, `pass_unseen`, `done` and `line_up` write.
     """
 
-    __slots__ = ("_prefills", "_reservations", "_waiting", "shares_compute")
+    __slots__ = ("_prefills", "_reservations", "_shares_compute", "_waiting")
 
     def __init__(self, prefills: Prefills, reservations: dict[str, Reservation], *, shares_compute: bool) -> None:
         """`reservations` are all that is in flight, by the id of its request: somebody else's."""
         self._prefills, self._reservations = prefills, reservations
-        self.shares_compute = shares_compute
+        self._shares_compute = shares_compute
         self._waiting: dict[str, Reservation] = {}
         self.line_up()
 
     def line_up(self) -> None:
         """Find out who they are by what is in flight."""
         self._waiting.clear()
-        if self.shares_compute:
+        if self._shares_compute:
             waiting = {name: r for name, r in self._reservations.items() if r.first_s is None and not r.computed}
             self._waiting.update(waiting)
 
     @property
     def is_empty(self) -> bool:
         """Whether there are none."""
-        return not self.shares_compute or not self._prefills.count
+        return not self._shares_compute or not self._prefills.count
 
     def at(self, now_s: float) -> Prefills:
         """Those that it is at now."""
@@ -59,7 +59,7 @@ class PromptLine:
 
     def add(self, request_id: str, reservation: Reservation) -> None:
         """One more, behind the others."""
-        if self.shares_compute:
+        if self._shares_compute:
             self._waiting[request_id] = reservation
             add(self._prefills, reservation)
 
@@ -75,7 +75,7 @@ class PromptLine:
 
     def done(self, request_id: str, now_s: float) -> None:
         """This one's is computed, or not wanted any more."""
-        if self.shares_compute:
+        if self._shares_compute:
             oldest = self._oldest()
             left = self._waiting.pop(request_id, None)
             settle(self._prefills, self._waiting.values(), now_s, head_done=left is not None and left is oldest)
