@@ -2,7 +2,9 @@
 
 from math import log
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from tidegate.core.correction import Correction
 
@@ -33,3 +35,20 @@ def test_answers_that_disagree_leave_it_wide() -> None:
     _, close = taught(1.0, [4.0, 4.2, 3.9]).at(0, 0, 2.0)
     _, apart = taught(1.0, [1.0, 8.0, 3.0]).at(0, 0, 2.0)
     assert apart > 1.5 * close
+
+
+@given(prior=st.floats(0.05, 3.0), ratios=st.lists(st.floats(0.2, 5.0), min_size=3, max_size=12))
+def test_silence_widens_what_is_known_and_never_beyond_what_was_not(prior: float, ratios: list[float]) -> None:
+    correction = taught(prior, ratios)
+    known_s = float(len(ratios) - 1)
+    _, known = correction.at(0, 0, known_s)
+    spreads = [correction.at(0, 0, known_s + age_s)[1] for age_s in (0.0, 1.0, 60.0, 600.0, 86_400.0, 1e9)]
+    assert spreads == sorted(spreads)
+    assert spreads[-1] ** 2 <= (known**2 + prior**2) * (1.0 + 1e-9)
+
+
+def test_an_engine_whose_answers_all_take_alike_is_still_known_after_minutes_of_silence() -> None:
+    alike, apart = (taught(1.0, [2.0, 2.0 * scatter, 2.0 / scatter] * 8) for scatter in (1.02, 2.0))
+    _, known = alike.at(0, 0, 23.0)
+    assert alike.at(0, 0, 23.0 + 300.0)[1] < 1.25 * known
+    assert apart.at(0, 0, 23.0 + 300.0)[1] > apart.at(0, 0, 23.0)[1] + 0.05

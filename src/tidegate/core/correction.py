@@ -123,9 +123,9 @@ class Correction:
         """
         mix = self.mixed(row, column)
         age_s = now_s - mix.at_s
-        # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
-        faded = age_s / (age_s + HALF_LIFE_S) if age_s > 0.0 else 0.0
-        return mix, sqrt(mix.variance + faded * self._prior_variance)
+        if age_s <= 0.0:
+            return mix, sqrt(mix.variance)
+        return mix, sqrt(mix.variance + drifted(mix.variance, self._prior_variance, age_s))
 
     def mixed(self, row: int, column: int) -> Mix:
         """What is believed of this cell as of when anything was last learned. Memoised until then."""
@@ -330,6 +330,18 @@ def log_parts(factors: list[float], x: list[float]) -> float:
     for i, factor in enumerate(factors):
         total += factor * x[i]
     return log(total) if total > _PARTS_MIN else log(_PARTS_MIN)
+
+
+def drifted(variance: float, prior_variance: float, age_s: float) -> float:
+    """What variance is added where nothing was learned for so long: half of the prior's after HALF_LIFE_S, a rational
+    stand-in for forgetting, and in that time no more than is known to be there.
+
+    That is a random walk of the level: in it samples that count half after HALF_LIFE_S are so much apart. Whose answers
+    all take alike is not believed to be another engine after a minute's silence.
+    """
+    share = age_s / HALF_LIFE_S
+    walked, faded = share * variance, share / (1.0 + share) * prior_variance
+    return walked if walked < faded else faded
 
 
 def beyond(bound: float, mean: float, sigma: float) -> tuple[float, float] | None:

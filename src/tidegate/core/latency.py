@@ -9,8 +9,8 @@ from math import exp, inf, log, sqrt
 from typing import Final
 
 from tidegate.core import correction, regression
-from tidegate.core.calibration import HALF_LIFE_S, Mean, Promises, added, learn_mean, ratio_of, summed
-from tidegate.core.correction import Correction, level_of, log_parts
+from tidegate.core.calibration import Mean, Promises, added, learn_mean, ratio_of, summed
+from tidegate.core.correction import Correction, drifted, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.record import Untracked
 from tidegate.core.regression import RATIO_MAX
@@ -133,8 +133,7 @@ class Latency:
             raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
         age_s = now_s - at_s
         if age_s > 0.0:
-            # A rational stand-in for the half-life: half of the prior's spread is back after HALF_LIFE_S.
-            variance += age_s / (age_s + HALF_LIFE_S) * self._prior_variance
+            variance += drifted(variance, self._prior_variance, age_s)
         return Sent(parts, raw_s, raw_s * factor, mean_ratio, sqrt(variance) * stretch, trust, row, column)
 
     def _know(self, kind: int, row: int, column: int) -> Known:
