@@ -14,7 +14,7 @@ of the promise's worth.
 Each request has words of its own for each action, so that no cache helps; answers go on to their last token. An action
 that is too late already is cut short where another one has kept the promise. The gateway begins anew for each link,
 with what it had learned of both engines while warming up, and is told the rate of the link, as operators know theirs.
-That is three answers of each, or with `--warmed` some thirty.
+That is three answers of each, or with `--warmed` some thirty, and a few over each link, where the gateway chooses.
 """
 
 import argparse
@@ -40,6 +40,9 @@ from bench.throttled_pair_settings import (
     WARM_OUTPUT,
     WARM_REMOTE,
     WARMED,
+    WARMED_LINK,
+    WARMED_LINK_FACTOR,
+    WARMED_LINK_OUTPUT,
     Asked,
     Axis,
     asked,
@@ -151,6 +154,17 @@ async def _in_use(rig: Rig, site: str, most_tokens: int) -> None:
         if tokens <= most_tokens:
             said = await _at(rig, site, tokens, output_tokens)
             print(f"in use, {site}: {said.prompt_tokens} tokens, {said.first_s:.2f} s, {said.tpot_s:.3f} s a token")
+
+
+async def _over_the_link(rig: Rig, pace: Pace) -> None:
+    """Requests that are not judged, and that the gateway sends where it likes."""
+    for tokens in WARMED_LINK:
+        headers = in_headers(Promise(ttft_s=WARMED_LINK_FACTOR * pace.prefill_s(tokens)))
+        body = rig.body(tokens, WARMED_LINK_OUTPUT)
+        chosen = (await rig.foreseen(body, headers)).decision.plan[0]
+        said = await rig.through(body, headers)
+        assert said.served, f"{tokens} tokens: not served while warming up"
+        print(f"over the link: {said.prompt_tokens} tokens, {said.first_s:.2f} s, by {chosen}")
 
 
 def promised(one: Asked, pace: Pace) -> Promise:
@@ -275,6 +289,8 @@ async def played(
         pace, learned = await warmed(rig, most_tokens, well=well)
         for mbit_per_s in dict.fromkeys(one.mbit_per_s for one in requests):
             async with rig.gateway(mbit_per_s, learned) as files, rig.couriers(files, mbit_per_s) as couriers:
+                if well:
+                    await _over_the_link(rig, pace)
                 for one in requests:
                     if one.mbit_per_s == mbit_per_s:
                         rows.append(await judged(rig, one, pace, couriers))

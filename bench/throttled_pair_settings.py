@@ -27,6 +27,11 @@ WARM_OUTPUT = 16
 WARMED = 24
 """With `--warmed` each side has answered so many more, as a pair that has been in use for an hour: what choices are
 worth once both engines are known. Without, what they are worth after three answers."""
+WARMED_LINK = (500, 800, 600, 700)
+"""With `--warmed`, prompts of which each link has seen so many as well, with promises that leave room for a handover:
+until KV caches have been sent over a link, what is known of it is what is declared."""
+WARMED_LINK_OUTPUT, WARMED_LINK_FACTOR = 48, 3.5
+"""Of their answers, whose price a handover saves, the tokens, and their promises' factor."""
 WARMED_TOKENS = {"local": (200, 2_000), "away": (200, 3_000)}
 """Even in the logarithm between these, with outputs by chance."""
 
