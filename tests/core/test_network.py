@@ -134,6 +134,17 @@ def test_what_was_measured_long_ago_is_trusted_less_and_not_shifted() -> None:
     assert variances[-1] > 4.0 * variances[0]
 
 
+def test_a_rate_that_was_found_steady_is_still_known_after_ten_minutes() -> None:
+    steady, unsteady = way(), way()
+    for at_s, rate in enumerate(noisy(1e6, 0.02, 8)):
+        steady.learn_upload(1_000_000, 1_000_000 / rate, float(at_s))
+    for at_s, rate in enumerate(noisy(1e6, 0.4, 8)):
+        unsteady.learn_upload(1_000_000, 1_000_000 / rate, float(at_s))
+    for network, least, most in ((steady, 0.0, 0.2), (unsteady, 0.3, 1.0)):
+        seconds, variance_s2 = network.moments(100_000_000, 7.0 + 600.0)
+        assert least < variance_s2**0.5 / seconds < most
+
+
 def test_of_what_is_old_the_next_measurement_says_more() -> None:
     network = way()
     at_s = probed(network, [0.1] * SAMPLES_MAX)

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX
+from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX, drifted
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX: Final = 5.0
@@ -330,18 +330,6 @@ def log_parts(factors: list[float], x: list[float]) -> float:
     for i, factor in enumerate(factors):
         total += factor * x[i]
     return log(total) if total > _PARTS_MIN else log(_PARTS_MIN)
-
-
-def drifted(variance: float, prior_variance: float, age_s: float) -> float:
-    """What variance is added where nothing was learned for so long: half of the prior's after HALF_LIFE_S, a rational
-    stand-in for forgetting, and in that time no more than is known to be there.
-
-    That is a random walk of the level: in it samples that count half after HALF_LIFE_S are so much apart. Whose answers
-    all take alike is not believed to be another engine after a minute's silence.
-    """
-    share = age_s / HALF_LIFE_S
-    walked, faded = share * variance, share / (1.0 + share) * prior_variance
-    return walked if walked < faded else faded
 
 
 def beyond(bound: float, mean: float, sigma: float) -> tuple[float, float] | None:

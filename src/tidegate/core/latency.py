@@ -9,8 +9,8 @@ from math import exp, inf, log, sqrt
 from typing import Final
 
 from tidegate.core import correction, regression
-from tidegate.core.calibration import Mean, Promises, added, learn_mean, ratio_of, summed
-from tidegate.core.correction import Correction, drifted, level_of, log_parts
+from tidegate.core.calibration import Mean, Promises, added, drifted, learn_mean, ratio_of, summed
+from tidegate.core.correction import Correction, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.record import Untracked
 from tidegate.core.regression import RATIO_MAX

@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from math import inf, log, sqrt
 from typing import Final
 
-from tidegate.core.calibration import HALF_LIFE_S
+from tidegate.core.calibration import drifted
 from tidegate.core.record import Fixed
 from tidegate.core.state import Network, Sample
 
@@ -154,13 +154,13 @@ class NetworkModel:
     def moments(self, upload_bytes: float, now_s: float) -> tuple[float, float]:
         """The same, and its variance in square seconds: never zero, and the wider the longer ago it was measured."""
         upload_s = upload_bytes / self.upload_bytes_per_s
-        # A rational stand-in for the half-life, as for corrections: what is old is trusted less, and not shifted.
+        # What is old is trusted less, as with corrections, and not shifted.
         variance_s2, age_s = self._rtt_s2, now_s - self._rtt_at_s
         if age_s > 0.0:
-            variance_s2 += age_s / (age_s + HALF_LIFE_S) * self._rtt_fading_s2
+            variance_s2 += drifted(variance_s2, self._rtt_fading_s2, age_s)
         variance, age_s = self._upload_variance, now_s - self._upload_at_s
         if age_s > 0.0:
-            variance += age_s / (age_s + HALF_LIFE_S) * UPLOAD_VARIANCE
+            variance += drifted(variance, UPLOAD_VARIANCE, age_s)
         return self.rtt_s + upload_s, variance_s2 + upload_s * upload_s * variance
 
     def doubts_rate(self, now_s: float) -> bool:
