@@ -1,6 +1,7 @@
 """Attempts that fail between others that serve: what an endpoint is worth that opens no breaker, and still loses."""
 
 from dataclasses import dataclass, field
+from math import inf, nan
 
 import msgspec
 import pytest
@@ -170,6 +171,14 @@ def test_chances_are_chances_and_the_record_is_whole(events: list[tuple[str, flo
     assert 0.0 <= at.after_s <= 100.0 + 1e-6
     assert fault(failures) == ""
     assert msgspec.json.decode(msgspec.json.encode(failures), type=Failures) == failures
+
+
+@pytest.mark.parametrize("value", [-1.0, inf, nan])
+@pytest.mark.parametrize("name", [name for name in Failures.__struct_fields__ if name != "at_s"])
+def test_a_number_that_none_can_be_is_found_whichever_it_is(name: str, value: float) -> None:
+    failures = Failures(at_s=5.0, ended=9.0, failed=2.0, failed_s=3.0, broke=1.0)
+    assert fault(failures) == ""
+    assert fault(msgspec.structs.replace(failures, **{name: value}))
 
 
 @given(_events, _events)

@@ -1,4 +1,4 @@
-"""Has the compiled modules read attributes of records as the interpreter does; see attributes.h beside this.
+"""Has the compiled modules read attributes and names as the interpreter does; see lookups.h beside this.
 
 hatch-mypyc knows no flags for the C compiler, which takes them from the environment.
 """
@@ -20,7 +20,7 @@ def flags(set_before: str | None) -> str:
     return f"{set_before or usual} -include {shlex.quote(str(HEADER))}"
 
 
-class Attributes(BuildHookInterface[Any]):
+class Lookups(BuildHookInterface[Any]):
     """Runs before mypyc's hook, being listed before it."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's

@@ -1,0 +1,229 @@
+/* Attributes of records, names of modules and classes, looked up by compiled code as the interpreter looks them up.
+ *
+ * mypyc looks up by its name, each time, an attribute of a class that it has not compiled: 190 instructions, and records
+ * (msgspec.Struct, __slots__) are read more than a thousand times for each request. CPython's own interpreter remembers
+ * at each place in the code where a slot was found, and looks again when the class is another one or has changed
+ * (LOAD_ATTR_SLOT in Python/ceval.c). This does the same for compiled code: each PyObject_GetAttr in it has a place of
+ * its own, of sixteen bytes. Whatever is no slot, or is not set, goes the usual way.
+ *
+ * The same with what a module has imported, which mypyc looks up in its dictionary at each use, 140 instructions and
+ * four lines of memory: each such place remembers what it found in which version of the dictionary (LOAD_GLOBAL).
+ * And whether something is of a class whose metaclass has no opinion of its own, as msgspec's has none, is asked of the
+ * class itself: a no is 500 instructions the usual way.
+ *
+ * lookups.py has it included before all else. Elsewhere than on GIL builds of CPython 3.11 to 3.14 nothing changes.
+ */
+#ifndef TIDEGATE_LOOKUPS_H
+#define TIDEGATE_LOOKUPS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+#include <stdint.h>
+
+#if defined(__GNUC__) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED) \
+    && !defined(PYPY_VERSION)
+
+/* --- attributes --------------------------------------------------------------------------------------------------- */
+
+/* Where one place in the code found the attribute of this name: of a class with this version tag, so many bytes into
+ * the object. No class has version 0: nothing was found there. Most places have one name; getattr() has any. */
+typedef struct {
+    uint32_t version;
+    uint32_t offset;
+    PyObject *name;
+} TidegatePlace;
+
+/* Whether a name can be told by where it is: nobody makes another string of it. It is kept while it is remembered, or
+ * another might take its place in memory. */
+static inline __attribute__((unused)) int tidegate_is_name(PyObject *name)
+{
+    return PyUnicode_CheckExact(name) && PyUnicode_CHECK_INTERNED(name);
+}
+
+/* The usual way; remembers where the attribute was, if that was a slot. */
+static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
+    TidegatePlace *place, PyObject *object, PyObject *name)
+{
+    Py_INCREF(object); /* what is called may let go of it */
+    PyObject *found = (PyObject_GetAttr)(object, name);
+    PyTypeObject *type = Py_TYPE(object);
+    if (found != NULL && type->tp_getattro == PyObject_GenericGetAttr && tidegate_is_name(name)) {
+        PyObject *descriptor = _PyType_Lookup(type, name); /* borrowed; gives the class its version */
+        place->version = 0;
+        if (descriptor != NULL && Py_TYPE(descriptor) == &PyMemberDescr_Type) {
+            const PyMemberDef *member = ((PyMemberDescrObject *)descriptor)->d_member;
+            if (member->type == T_OBJECT_EX && (member->flags & ~READONLY) == 0 && member->offset > 0
+                && PyObject_TypeCheck(object, ((PyDescrObject *)descriptor)->d_type)) {
+                Py_INCREF(name);
+                Py_XSETREF(place->name, name);
+                place->offset = (uint32_t)member->offset;
+                place->version = type->tp_version_tag;
+            }
+        }
+    }
+    Py_DECREF(object);
+    return found;
+}
+
+static inline __attribute__((unused)) PyObject *tidegate_get(TidegatePlace *place, PyObject *object, PyObject *name)
+{
+    if (__builtin_expect(
+            Py_TYPE(object)->tp_version_tag == place->version && place->version != 0 && place->name == name, 1)) {
+        PyObject *found = *(PyObject **)((char *)object + place->offset);
+        if (__builtin_expect(found != NULL, 1)) {
+            return Py_NewRef(found);
+        }
+    }
+    return tidegate_look_up(place, object, name);
+}
+
+#define PyObject_GetAttr(object, name)                         \
+    (__extension__({                                           \
+        static TidegatePlace tidegate_place;                   \
+        tidegate_get(&tidegate_place, (object), (name));       \
+    }))
+
+/* --- names of modules --------------------------------------------------------------------------------------------- */
+
+#if PY_VERSION_HEX < 0x030E0000 /* dictionaries have versions until then (PEP 699), which no two of them ever share */
+
+/* What one place in the code found under this name, in a dictionary of this version; `found` is that dictionary's. No
+ * dictionary has version 0. */
+typedef struct {
+    uint64_t version;
+    PyObject *name;
+    PyObject *found;
+} TidegateName;
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+static inline __attribute__((unused)) uint64_t tidegate_version(PyObject *dict)
+{
+    return ((PyDictObject *)dict)->ma_version_tag;
+}
+#pragma GCC diagnostic pop
+
+extern PyObject *CPyDict_GetItem(PyObject *, PyObject *);
+
+/* The usual way; remembers what it found, if that was under a name. From 3.13 on, what an object has can change while the
+ * version of its dictionary stays; such a dictionary has values of its own (`ma_values`), and no module's has. */
+static __attribute__((noinline, cold, unused)) PyObject *tidegate_find(
+    TidegateName *place, PyObject *dict, PyObject *name)
+{
+    Py_INCREF(dict); /* what is called may let go of it */
+    PyObject *found = CPyDict_GetItem(dict, name);
+    if (found != NULL && PyDict_CheckExact(dict) && ((PyDictObject *)dict)->ma_values == NULL
+        && tidegate_is_name(name)) {
+        place->version = 0;
+        Py_INCREF(name);
+        Py_XSETREF(place->name, name);
+        place->found = found;
+        place->version = tidegate_version(dict);
+    }
+    Py_DECREF(dict);
+    return found;
+}
+
+static inline __attribute__((unused)) PyObject *tidegate_item(TidegateName *place, PyObject *dict, PyObject *name)
+{
+    if (__builtin_expect(PyDict_CheckExact(dict) && tidegate_version(dict) == place->version && place->name == name, 1)) {
+        return Py_NewRef(place->found);
+    }
+    return tidegate_find(place, dict, name);
+}
+
+/* mypyc's runtime declares and defines the function after this: what begins with a type is no call of it. */
+#define TIDEGATE_SECOND(first, second, ...) second
+#define TIDEGATE_OF(...) TIDEGATE_SECOND(__VA_ARGS__)
+#define TIDEGATE_DECLARES_PyObject ~, TIDEGATE_DECLARED,
+#define TIDEGATE_JOINED(before, after) before##after
+#define TIDEGATE_DECLARED(dict, name) CPyDict_GetItem(dict, name)
+#define TIDEGATE_CALLED(dict, name)                            \
+    (__extension__({                                           \
+        static TidegateName tidegate_place;                    \
+        tidegate_item(&tidegate_place, (dict), (name));        \
+    }))
+#define CPyDict_GetItem(dict, name) TIDEGATE_OF(TIDEGATE_JOINED(TIDEGATE_DECLARES_, dict), TIDEGATE_CALLED, )(dict, name)
+
+#endif
+
+/* --- classes ------------------------------------------------------------------------------------------------------ */
+
+/* What `type` and `object` have under a name, whoever asks: looked up once. NULL where that fails. */
+static inline __attribute__((unused)) PyObject *tidegate_usual(
+    PyTypeObject *of, const char *text, PyObject **name, PyObject **usual)
+{
+    if (*usual == NULL) {
+        *name = PyUnicode_InternFromString(text);
+        if (*name == NULL) {
+            PyErr_Clear();
+            return NULL;
+        }
+        *usual = _PyType_Lookup(of, *name);
+    }
+    return *usual;
+}
+
+/* Whether that metaclass leaves the question to the class, as the one asked last did. */
+static inline __attribute__((unused)) int tidegate_leaves_it(PyTypeObject *metaclass)
+{
+    static PyTypeObject *known;
+    static uint32_t version;
+    static PyObject *name, *usual;
+    if (metaclass == &PyType_Type) {
+        return 1;
+    }
+    if (__builtin_expect(metaclass == known && metaclass->tp_version_tag == version && version != 0, 1)) {
+        return 1;
+    }
+    if (tidegate_usual(&PyType_Type, "__instancecheck__", &name, &usual) == NULL
+        || _PyType_Lookup(metaclass, name) != usual) {
+        return 0;
+    }
+    known = metaclass;
+    version = metaclass->tp_version_tag;
+    return 1;
+}
+
+/* Whether what is of that class says so, and pretends by `__class__` to be of no other. */
+static inline __attribute__((unused)) int tidegate_is_frank(PyTypeObject *type)
+{
+    static PyObject *name, *usual;
+    return type->tp_getattro == PyObject_GenericGetAttr
+        && tidegate_usual(&PyBaseObject_Type, "__class__", &name, &usual) != NULL && _PyType_Lookup(type, name) == usual;
+}
+
+/* As isinstance(). */
+static __attribute__((noinline, unused)) int tidegate_is_of(PyObject *object, PyObject *of)
+{
+    if (PyType_Check(of) && tidegate_leaves_it(Py_TYPE(of))) {
+        if (PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)of)) {
+            return 1;
+        }
+        if (tidegate_is_frank(Py_TYPE(object))) {
+            return 0;
+        }
+    }
+    return (PyObject_IsInstance)(object, of);
+}
+
+static inline __attribute__((unused)) int tidegate_is(PyObject *object, PyObject *of)
+{
+    return Py_TYPE(object) == (PyTypeObject *)of ? 1 : tidegate_is_of(object, of);
+}
+
+#define PyObject_IsInstance(object, of) tidegate_is((object), (of))
+
+/* --- numbers ------------------------------------------------------------------------------------------------------ */
+
+/* What is a float needs no call to be read as one. */
+static inline __attribute__((unused)) double tidegate_as_double(PyObject *object)
+{
+    return PyFloat_CheckExact(object) ? PyFloat_AS_DOUBLE(object) : (PyFloat_AsDouble)(object);
+}
+
+#define PyFloat_AsDouble(object) tidegate_as_double((object))
+
+#endif
+#endif

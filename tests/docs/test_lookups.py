@@ -1,0 +1,355 @@
+"""What compiled code looks up is what is there: build_hooks/lookups.h remembers where it was."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import weakref
+from abc import ABC
+from collections import defaultdict
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+
+ROOT = Path(__file__).parents[2]
+READER = """
+from typing import Any
+
+def read(record: Any) -> Any:
+    return record.x
+
+def number(record: Any) -> float:
+    value: float = record.x
+    return value
+
+thing: Any = "at first"
+
+def name() -> Any:
+    return thing
+
+def item(of: dict[Any, Any], key: Any) -> Any:
+    return of[key]
+
+def one_of(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind)
+
+def named(record: Any, name: str) -> Any:
+    return getattr(record, name)
+
+def named_or(record: Any, name: str, default: Any) -> Any:
+    return getattr(record, name, default)
+"""
+SETUP = """
+from mypyc.build import mypycify
+from setuptools import setup
+
+setup(name="reader", ext_modules=mypycify(["reader.py"], opt_level="3"))
+"""
+
+pytestmark = pytest.mark.slow
+
+
+def loaded(path: Path, name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "reader.py").write_text(READER)
+    (folder / "setup.py").write_text(SETUP)
+    flags = loaded(ROOT / "build_hooks" / "lookups.py", "lookups").flags(os.environ.get("CFLAGS"))
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    subprocess.run(command, cwd=folder, env=os.environ | {"CFLAGS": flags}, check=True, capture_output=True)
+    (found,) = folder.glob("reader.*.so")
+    assert b"tidegate_look_up" in found.read_bytes(), "the header was included"
+    return loaded(found, "reader")
+
+
+@pytest.fixture
+def read(reader: Any) -> Callable[[Any], Any]:
+    """Always at one place in the code, which may have seen anything before."""
+    return lambda record: reader.read(record)
+
+
+class One(msgspec.Struct, frozen=True):
+    """A record."""
+
+    x: int
+
+
+class Other(msgspec.Struct):
+    """Another, which has it elsewhere."""
+
+    y: int
+    x: object
+
+
+class Empty:
+    """A slot that may be unset."""
+
+    __slots__ = ("x",)
+
+
+class Dict:
+    """No slots."""
+
+    def __init__(self, x: object) -> None:
+        self.x = x
+
+
+class Made:
+    """Whose attributes are made when they are read."""
+
+    def __getattr__(self, name: str) -> str:
+        return f"made {name}"
+
+
+def test_records_of_several_kinds_are_read_at_one_place(read: Callable[[Any], Any]) -> None:
+    one, other = One(1), Other(2, "two")
+    for _ in range(3):
+        assert [read(record) for record in (one, one, other, other, Dict(3), Made(), one)] == [
+            *(1, 1, "two", "two"),
+            *(3, "made x", 1),
+        ]
+    other.x = "three"
+    assert read(other) == "three"
+
+
+def test_a_slot_that_is_not_set_is_an_error(read: Callable[[Any], Any]) -> None:
+    record: Any = Empty()
+    for _ in range(2):
+        with pytest.raises(AttributeError, match="x"):
+            read(record)
+        record.x = 5
+        assert read(record) == read(record) == 5
+        del record.x
+
+
+def test_a_class_that_changes_is_looked_at_again(read: Callable[[Any], Any]) -> None:
+    parent = type("Parent", (), {"__slots__": ("x",)})
+    child = type("Child", (parent,), {})
+    record: Any = child()
+    record.x = 1
+    slot = parent.__dict__["x"]
+    assert read(record) == read(record) == 1
+    child.x = property(lambda _: "of the child")  # type: ignore[attr-defined]
+    assert read(record) == read(record) == "of the child"
+    del child.x  # type: ignore[attr-defined]
+    assert read(record) == read(record) == 1
+    parent.x = property(lambda _: "of the parent")  # type: ignore[attr-defined]
+    assert read(record) == "of the parent"
+    parent.x = slot  # type: ignore[attr-defined]
+    assert read(record) == read(record) == 1
+
+
+def test_no_two_of_many_classes_are_taken_for_each_other(read: Callable[[Any], Any]) -> None:
+    for number in range(5_000):
+        slots = ("x",) if number % 2 else ("before", "x")
+        record: Any = type("Brief", (), {"__slots__": slots})()
+        record.x = number
+        assert read(record) == read(record) == number
+
+
+def test_what_is_read_is_held_as_often_as_it_is_used(read: Callable[[Any], Any]) -> None:
+    value = object()
+    record = Other(0, value)
+    before = sys.getrefcount(value)
+    held = [read(record) for _ in range(100)]
+    assert sys.getrefcount(value) == before + 100
+    del held
+    assert sys.getrefcount(value) == before
+
+
+def test_an_attribute_is_that_of_the_name_that_is_asked_for(reader: Any) -> None:
+    record, other = Other("of y", "of x"), One(5)
+    for _ in range(3):
+        for name, value in (("x", "of x"), ("x", "of x"), ("y", "of y"), ("".join(["x"]), "of x")):
+            assert reader.named(record, name) == reader.named_or(record, name, None) == value
+        assert reader.named(other, "x") == 5
+        assert reader.named_or(other, "y", "none") == reader.named_or(record, "z", "none") == "none"
+        with pytest.raises(AttributeError):
+            reader.named(other, "y")
+
+
+def test_an_object_that_is_let_go_while_it_is_read_is_read(read: Callable[[Any], Any]) -> None:
+    class Once:
+        @property
+        def x(self) -> object:
+            kept.clear()
+            return "read"
+
+    kept = [Once()]
+    assert read(kept[0]) == "read"
+    assert not kept
+
+
+def test_numbers_are_read_as_numbers(reader: Any) -> None:
+    for value, expected in ((1.5, 1.5), (-1.0, -1.0), (2, 2.0), (True, 1.0)):
+        found = reader.number(Other(0, value))
+        assert isinstance(found, float)
+        assert found == expected
+    with pytest.raises(TypeError):
+        reader.number(Other(0, "text"))
+
+
+def test_a_name_of_a_module_is_what_it_was_last_assigned(reader: Any) -> None:
+    names = vars(reader)
+    for value in ("again", 7, None, reader):
+        names["thing"] = value
+        assert reader.name() is reader.name() is value
+        names["other"] = value
+        assert reader.name() is value
+    del names["thing"]
+    for _ in range(2):
+        with pytest.raises((NameError, KeyError)):
+            reader.name()
+    names["thing"] = "back"
+    assert reader.name() == "back"
+
+
+def test_items_of_several_dictionaries_are_found_at_one_place(reader: Any) -> None:
+    one, other = {"a": 1, "b": 2, 1: "one"}, {"a": 3}
+    for _ in range(3):
+        found = [
+            reader.item(*each) for each in ((one, "a"), (one, "a"), (one, "b"), (other, "a"), (one, 1), (one, "a"))
+        ]
+        assert found == [1, 1, 2, 3, "one", 1]
+    one["a"] = 4
+    assert reader.item(one, "a") == 4
+    with pytest.raises(KeyError):
+        reader.item(other, "b")
+    usual: Any = defaultdict(list)
+    assert reader.item(usual, "a") == []
+
+
+def test_a_dictionary_that_changes_is_looked_at_again(reader: Any) -> None:
+    changed: dict[str, object] = {"a": 0}
+    changes: tuple[Callable[[], object], ...] = (
+        lambda: changed.update(a=1),
+        lambda: changed.__ior__({"a": 2}),
+        lambda: changed.pop("a"),
+        lambda: changed.setdefault("a", 3),
+        lambda: changed.popitem(),
+        lambda: changed.__setitem__("a", 4),
+        lambda: changed.clear(),
+        lambda: changed.setdefault("a", 5),
+    )
+    for change in changes:
+        change()
+        for _ in range(2):
+            if "a" in changed:
+                assert reader.item(changed, "a") == changed["a"]
+            else:
+                with pytest.raises(KeyError):
+                    reader.item(changed, "a")
+
+
+def test_what_an_object_has_is_found_in_its_dictionary_when_it_changes(reader: Any) -> None:
+    record = Dict(1)
+    found = vars(record)
+    for value in range(10):
+        record.x = value
+        assert reader.item(found, "x") == reader.item(found, "x") == value
+    setattr(record, "x", "set")  # noqa: B010 - another way than above
+    assert reader.item(found, "x") == "set"
+    del record.x
+    with pytest.raises(KeyError):
+        reader.item(found, "x")
+
+
+def test_no_two_of_many_keys_are_taken_for_each_other(reader: Any) -> None:
+    many = {f"key {number}": number for number in range(5_000)}
+    for number in range(5_000):
+        key = sys.intern(f"key {number}")
+        assert reader.item(many, key) == reader.item(many, key) == number
+        assert reader.item({key: -number}, key) == -number
+
+
+def test_names_are_held_as_often_as_they_are_used(reader: Any) -> None:
+    value = object()
+    vars(reader)["thing"] = value
+    before = sys.getrefcount(value)
+    held = [reader.name() for _ in range(100)]
+    assert sys.getrefcount(value) == before + 100
+    del held
+    vars(reader)["thing"] = None
+    assert sys.getrefcount(value) == before - 1
+
+
+class Watched(type):
+    """Has no opinion of what is of its classes, until it gets one."""
+
+
+class Loose(ABC):  # noqa: B024 - what is asked of it is whether it has an opinion
+    """Integers are said to be of it."""
+
+
+class Own(type):
+    """Has an opinion."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return instance == 5
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """What can be closed."""
+
+    def close(self) -> None: ...
+
+
+Loose.register(int)
+Plain, Mine = Watched("Plain", (), {}), Own("Mine", (), {})
+Child = Watched("Child", (Plain,), {})
+
+
+def test_what_is_of_a_class_is_so_in_compiled_code(reader: Any) -> None:
+    values = (1, True, 5, "text", None, One(1), Other(1, 2), Plain(), Child(), Mine(), int, Own, Path(), StringIO())
+    kinds: tuple[Any, ...] = (int, bool, str, object, One, Other, msgspec.Struct, Plain, Child, Mine, Loose, type, Own)
+    for _ in range(2):
+        for kind in (*kinds, Closes, (One, str), (int, (Plain, Loose)), int | str, ()):
+            for value in values:
+                assert reader.one_of(value, kind) == isinstance(value, kind), f"{value!r} of {kind!r}"
+    for wrong in (5, "int", (int, 5)):
+        with pytest.raises(TypeError):
+            reader.one_of("text", wrong)
+
+
+def test_who_pretends_to_be_of_a_class_is_believed_as_in_python(reader: Any) -> None:
+    class Pretends:
+        __class__ = One  # type: ignore[assignment]
+
+    plain = Plain()
+    for value in (Mock(spec=One), Pretends(), weakref.proxy(plain), One(1)):
+        for kind in (One, Other, Plain, Pretends):
+            for _ in range(2):
+                assert reader.one_of(value, kind) == isinstance(value, kind), f"{type(value)} of {kind}"
+
+
+def test_metaclasses_that_come_and_go_are_told_apart(reader: Any) -> None:
+    for number in range(300):
+        names = {"__instancecheck__": lambda cls, instance: True} if number % 2 else {}
+        kind = type(f"Meta{number}", (type,), names)("Brief", (), {})
+        assert reader.one_of("text", kind) == bool(number % 2)
+
+
+def test_a_metaclass_that_gets_an_opinion_is_asked_from_then_on(reader: Any) -> None:
+    assert not reader.one_of(7, Plain)
+    Watched.__instancecheck__ = lambda cls, instance: instance == 7  # type: ignore[method-assign]
+    try:
+        assert reader.one_of(7, Plain)
+        assert not reader.one_of(8, Plain)
+    finally:
+        del Watched.__instancecheck__
+    assert not reader.one_of(7, Plain)
