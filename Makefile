@@ -48,7 +48,7 @@ compiled: $(COMPILED)/.built ## the package with the path of a request compiled,
 
 # From a copy: mypyc leaves what it makes beside the sources. By hatchling itself: pip has it compile all of it twice.
 $(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) $(VENV)/.dev
-	@echo "compiling the path of a request: three minutes ..."
+	@echo "compiling the path of a request: four minutes ..."
 	@rm -rf build/source build/wheel $(COMPILED) && mkdir -p build/source $(COMPILED)
 	@cp -r src build_hooks pyproject.toml README.md LICENSE build/source/
 	@cd build/source && HATCH_BUILD_HOOKS_ENABLE=1 $(CURDIR)/$(BIN)/python -m hatchling build -t wheel -d ../wheel >/dev/null
@@ -165,7 +165,7 @@ bench-handover: $(VENV)/.dev ## two real llama.cpp that hand prompts over: what 
 bench-throttled_pair: $(VENV)/.dev ## are choices right between a throttled llama.cpp, a priced one and both, over links of 20 to 1000 Mbit/s: more than half an hour on two idle cores; needs root
 	$(BIN)/python -m bench.throttled_pair
 
-bench-throttled_pair_warmed: $(VENV)/.dev ## the same where both engines have been in use: 24 answers of each more, another quarter of an hour
+bench-throttled_pair_warmed: $(VENV)/.dev ## the same where both engines have been in use: 24 answers of each and four requests over each link more, another quarter of an hour
 	$(BIN)/python -m bench.throttled_pair --warmed
 
 bench-hedging: $(VENV)/.dev ## what second attempts cut off the tail of an API's latency, and cost; TIDEGATE_DATA as above

@@ -331,7 +331,8 @@ def main() -> int:
     """Play, print and record; 1 where a bound does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", type=int, help="only prompts of at most so many tokens; nothing is recorded")
-    parser.add_argument("--warmed", action="store_true", help=f"each engine has answered {WARMED} more before")
+    help_text = f"each engine has answered {WARMED} more before, and each link was used"
+    parser.add_argument("--warmed", action="store_true", help=help_text)
     args = parser.parse_args()
     most_tokens = args.short or CONTEXT_TOKENS
     requests = [one for one in asked() if one.tokens <= most_tokens]
