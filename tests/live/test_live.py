@@ -176,6 +176,7 @@ def test_killing_the_local_engine_in_mid_burst_loses_no_request_that_was_not_com
     live.run(main())
 
 
+@pytest.mark.lengthy
 def test_replaying_the_journal_of_all_of_this_reproduces_every_decision(live: Running) -> None:
     report = replay(read(live.stack.journal))
     assert report.difference is None
