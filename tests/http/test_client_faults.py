@@ -154,7 +154,7 @@ def test_a_stream_that_keeps_coming_is_never_idle(run: Run) -> None:
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(CHUNKED)
-        for _ in range(30):
+        for _ in range(80):
             writer.write(b"1\r\na\r\n")
             await asyncio.sleep(0.01)  # the pace of the stream is what is tested
         writer.write(b"0\r\n\r\n")
@@ -163,7 +163,7 @@ def test_a_stream_that_keeps_coming_is_never_idle(run: Run) -> None:
     async def main() -> None:
         async with upstream(script) as up, pool(up.port) as to:
             receiver = Recorder()
-            post(to, receiver, first_byte_timeout_s=0.15, idle_timeout_s=0.15)
+            post(to, receiver, first_byte_timeout_s=0.5, idle_timeout_s=0.5)
             await receiver.ended
             assert receiver.error is None
 
