@@ -1,6 +1,7 @@
 """Has the compiled modules read attributes and names as the interpreter does; see lookups.h beside this.
 
-hatch-mypyc knows no flags for the C compiler, which takes them from the environment.
+hatch-mypyc knows no flags for the C compiler, which takes them from the environment: CFLAGS stand in for Python's own,
+and TIDEGATE_CFLAGS come after them.
 """
 
 import os
@@ -14,10 +15,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 HEADER = Path(__file__).with_suffix(".h")
 
 
-def flags(set_before: str | None) -> str:
-    """What the compiler is told: what it is told without, and the header. Set, CFLAGS stand in for Python's own."""
+def flags(set_before: str | None, more: str = "") -> str:
+    """What the compiler is told: what it is told without, the header, and what `more` it is to be told."""
     usual = sysconfig.get_config_var("CFLAGS") or ""
-    return f"{set_before or usual} -include {shlex.quote(str(HEADER))}"
+    return f"{set_before or usual} -include {shlex.quote(str(HEADER))} {more}".rstrip()
 
 
 class Lookups(BuildHookInterface[Any]):
@@ -26,4 +27,4 @@ class Lookups(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - hatchling's
         """Tell the compiler, where it is one that includes files so."""
         if os.name == "posix":
-            os.environ["CFLAGS"] = flags(os.environ.get("CFLAGS"))
+            os.environ["CFLAGS"] = flags(os.environ.get("CFLAGS"), os.environ.get("TIDEGATE_CFLAGS", ""))

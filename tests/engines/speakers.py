@@ -66,9 +66,10 @@ class Called:
     def headroom(self, told: Headroom) -> None:
         raise AssertionError(told)
 
-    def content(self, attempt: Attempt) -> None:
+    def content(self, attempt: Attempt, first: bytes) -> None:
         self.contents += 1
         attempt.relay = self._write
+        self._write(first)
 
     def _write(self, data: bytes) -> None:
         self.written += data

@@ -74,8 +74,9 @@ class Slow:
     def headroom(self, told: Headroom) -> None:
         raise AssertionError(told)
 
-    def content(self, attempt: Attempt) -> None:
+    def content(self, attempt: Attempt, first: bytes) -> None:
         attempt.relay = lambda _: attempt.pause()
+        attempt.relay(first)
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         self.done.set_result(rest)

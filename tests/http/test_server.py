@@ -128,6 +128,35 @@ def test_a_streamed_response_is_chunked(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (GET, b"transfer-encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"connection: close\r\n\r\nonetwothree"),
+        (b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n"),
+    ],
+)
+def test_a_first_piece_may_come_with_the_head_and_a_last_one_with_the_end(
+    run: Run, asked: bytes, answer: bytes
+) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.start(200, [], b"", b"one")
+        exchange.write(b"two")
+        exchange.end(b"three")
+
+    async def main() -> None:
+        async with serving(handler) as server, client(server.port) as (reader, writer):
+            writer.write(asked)
+            assert (
+                await reader.readexactly(len(b"HTTP/1.1 200 OK\r\n") + len(answer)) == b"HTTP/1.1 200 OK\r\n" + answer
+            )
+            if b"1.1" in asked:  # nothing but this came, and the connection goes on
+                writer.write(asked)
+                assert await reader.readexactly(9) == b"HTTP/1.1 "
+
+    run(main())
+
+
 def test_a_chunked_request_arrives_whole_and_its_trailers_are_dropped(run: Run) -> None:
     async def main() -> None:
         head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -37,11 +37,12 @@ class Listener(Protocol):
     def headroom(self, told: Headroom) -> None:
         """A vendor has said what is left of its limits."""
 
-    def content(self, attempt: "Attempt") -> None:
-        """First content has come, or the end without any: set `relay`, to which what passes goes from now on."""
+    def content(self, attempt: "Attempt", first: bytes) -> None:
+        """First content has come, or the end without any: pass `first` on, and set `relay`, to which what passes goes
+        from now on."""
 
     def completed(self, attempt: "Attempt", rest: bytes) -> None:
-        """The answer is complete; `rest` is what of it was not relayed yet."""
+        """The answer is complete; `rest` is what of it was not passed on yet."""
 
     def failed(self, attempt: "Attempt", failure: Failure) -> None:
         """There will be no answer, or no more of it."""
@@ -198,9 +199,10 @@ class Attempt:
         # An end without a word is let go too: what tells of it has nowhere to pass before.
         if self.first_s is None and (reader.content or reader.finished):
             self.first_s = self._now_s()
-            self._listener.content(self)
+            self._listener.content(self, out)
             if self._over:
                 return
+            out = b""
         if reader.failure is not None:
             if out:
                 self.relay(out)

@@ -177,7 +177,7 @@ class Drive:
         if self._dispatch.router.tells_headroom(told):
             self._dispatch.tell(told, self._dispatch.clock.now_s())
 
-    def content(self, attempt: Attempt) -> None:
+    def content(self, attempt: Attempt, first: bytes) -> None:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
@@ -185,8 +185,13 @@ class Drive:
             # Of its one token nobody is told.
             self._account.computed(attempt, now_s)
             return
+        actions = self._flight.content(attempt.endpoint, now_s)
+        # Its client waits for nothing that is learned from it.
+        for action in actions:
+            if isinstance(action, fly.Relay):
+                self._relay(action.endpoint, first)
         self._account.first(attempt, now_s)
-        self._act(self._flight.content(attempt.endpoint, now_s), now_s)
+        self._act([action for action in actions if not isinstance(action, fly.Relay)], now_s)
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         """See `Listener`."""
@@ -462,28 +467,30 @@ class Drive:
         self._remember(failure)
         self._act(self._flight.failed(endpoint, now_s), now_s)
 
-    def _relay(self, endpoint: str) -> None:
+    def _relay(self, endpoint: str, first: bytes = b"") -> None:
+        """Give the client what comes from there, from `first` on, which has come already."""
         exchange = self._exchange
         if not self._call.stream:
             return
         attempt, broken = self._attempts.get(endpoint), self._relayed
-        if broken is None:
-            if self._resumption is None:
-                self._let_go()
-            headers, lines = self._account.headers(self._decision, self._sent, endpoint)
-            kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
-            exchange.start(200, (kind, NO_CACHE, *headers), lines)
-        else:
-            self._dispatch.metrics.broke_off("resumed")
-            if broken.paused and attempt is not None:
-                # The client has not caught up yet with what it was given before.
-                attempt.pause()
         # An answer without content is over when it may pass.
         if attempt is not None:
             exchange.on_pause, exchange.on_resume = attempt.pause, attempt.resume
             attempt.relay, self._relayed = exchange.write, attempt
             if isinstance(attempt.reader, Translated):
                 self._stream = attempt.reader
+        if broken is None:
+            headers, lines = self._account.headers(self._decision, self._sent, endpoint)
+            kind = EVENT_STREAM if self._client is None else (b"content-type", self._client.content_type)
+            exchange.start(200, (kind, NO_CACHE, *headers), lines, first)
+            if self._resumption is None:
+                self._let_go()
+            return
+        self._dispatch.metrics.broke_off("resumed")
+        if broken.paused and attempt is not None:
+            # The client has not caught up yet with what it was given before.
+            attempt.pause()
+        exchange.write(first)
 
     def _let_go(self) -> None:
         """Its client has content now, so nothing is sent a second time: an answer may take minutes, and what was asked
@@ -497,7 +504,7 @@ class Drive:
         if self._call.stream:
             if rest:
                 exchange.write(rest)
-            release = partial(_end_stream, exchange, attempt.reader.done_frame)
+            release = partial(exchange.end, attempt.reader.done_frame)
         else:
             gathered = attempt.reader
             assert isinstance(gathered, Aggregator | WholeReader | Translated), "an answer given whole was gathered"
@@ -592,7 +599,7 @@ class Drive:
             event = self._stream.error(message, reply.kind, reply.param, reply.code)
         self._over(now_s, status=200, outcome="failed_mid_stream", code=reply.code)
         # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.
-        self._dispatch.written(partial(_end_stream, exchange, event))
+        self._dispatch.written(partial(exchange.end, event))
 
     def _answer_error(self, reply: ErrorReply, now_s: float, *, outcome: str, code: str | None) -> None:
         exchange = self._exchange
@@ -621,11 +628,6 @@ class Drive:
             attempt=attempt,
             code=code,
         )
-
-
-def _end_stream(exchange: Exchange, last: bytes) -> None:
-    exchange.write(last)
-    exchange.end()
 
 
 def _leave(slot: Slot | None) -> None:

@@ -177,8 +177,9 @@ class Exchange:
                 self._transport.writelines((head, body))
         self._finish()
 
-    def start(self, status: int, headers: Headers, lines: bytes = b"") -> None:
-        """Begin a response whose length is not known yet. `lines` as in `respond`."""
+    def start(self, status: int, headers: Headers, lines: bytes = b"", first: bytes = b"") -> None:
+        """Begin a response whose length is not known yet. `lines` as in `respond`; `first` is the first piece of its
+        body, where that is here: a system call takes longer than joining them."""
         if self._phase is _LEFT:
             return
         assert self._phase is _WAITING, "the response has begun"
@@ -191,25 +192,24 @@ class Exchange:
             self._phase = _WITHOUT_BODY if self.method == "HEAD" else _CHUNKED
         else:
             self._phase = _WITHOUT_BODY if self.method == "HEAD" else _DELIMITED
-        self._transport.write(head + framing + self._persistence())
+        self._transport.write(head + framing + self._persistence() + self._framed(first))
 
     def write(self, data: bytes) -> None:
         """Send a piece of the body as one chunk. An empty piece is left out: it would end the body."""
-        if self._phase is _CHUNKED:
-            if data:
-                self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-        elif self._phase is _DELIMITED:
-            self._transport.write(data)
-        else:
-            assert self._phase in (_WITHOUT_BODY, _LEFT), "write belongs between start and end"
+        assert self._phase not in (_WAITING, _ENDED), "write belongs between start and end"
+        framed = self._framed(data)
+        if framed:
+            self._transport.write(framed)
 
-    def end(self) -> None:
-        """End a streamed response cleanly."""
+    def end(self, last: bytes = b"") -> None:
+        """End a streamed response cleanly, with a `last` piece of its body where one is left."""
         if self._phase is _LEFT:
             return
         assert self._phase in (_CHUNKED, _DELIMITED, _WITHOUT_BODY), "end without start"
         if self._phase is _CHUNKED:
-            self._transport.write(b"0\r\n\r\n")
+            self._transport.write(self._framed(last) + b"0\r\n\r\n")
+        elif last:
+            self.write(last)
         self._finish()
 
     def abort(self) -> None:
@@ -255,6 +255,12 @@ class Exchange:
         self._close(_LEFT)
         if on_left is not None:
             on_left()
+
+    def _framed(self, data: bytes) -> bytes:
+        """A piece of the body as it goes out."""
+        if self._phase is _CHUNKED and data:
+            return b"%x\r\n%b\r\n" % (len(data), data)
+        return data if self._phase is _DELIMITED else b""
 
     def _persistence(self) -> bytes:
         """The end of the head, and whether the connection outlives the response."""
