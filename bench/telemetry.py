@@ -1,12 +1,12 @@
 """What metrics and journal take of a request's CPU: `make bench-telemetry`.
 
 One request is told as `gateway/dispatch` and `gateway/account` tell it: the request, a decision, its start, first token
-and end to the journal, which writes once per tick of the loop, to a real disk; and everything of it that is counted,
-with what its answer would have cost elsewhere. CPU time of the loop's thread, not elapsed, less that of the same loop
-in which those who are told do nothing, each in the quietest of rounds in which all take turns: a neighbour on the same
-core may halve its speed. `alone`: each of its three moments is a tick of its own, with a write; `together`: sixteen
-requests share each tick, as under load. A yardstick, a fixed loop timed after each round, tells how quiet it was. Of a
-chunk of a stream neither is told: a test keeps it.
+and end to the journal, which writes after each of these moments, as where they are milliseconds apart, to a real disk;
+and everything of it that is counted, with what its answer would have cost elsewhere. CPU time of the loop's thread, not
+elapsed, less that of the same loop in which those who are told do nothing, each in the quietest of rounds in which all
+take turns: a neighbour on the same core may halve its speed. `alone`: each of its three moments is a tick of its own,
+with a write; `together`: sixteen requests share each tick, as under load. A yardstick, a fixed loop timed after each
+round, tells how quiet it was. Of a chunk of a stream neither is told: a test keeps it.
 """
 
 import asyncio
@@ -133,6 +133,9 @@ class Deaf:
     def after_write(self, release: Callable[[], None]) -> None:
         """See `Journal`."""
 
+    def flush(self) -> None:
+        """See `Journal`."""
+
     def alone_usd(
         self, request: Request, prompt_tokens: int, output_tokens: int, *, local: bool, now_s: float
     ) -> tuple[str, float] | None:
@@ -195,9 +198,11 @@ async def us(requests: list[Told], to: Listeners, size: int) -> float:
         group = requests[at : at + size]
         for one in group:
             begin(one, to)
+        to.journal.flush()
         await asyncio.sleep(0)
         for one in group:
             to.journal.append(one.first, NOW_S)
+        to.journal.flush()
         await asyncio.sleep(0)
         for one in group:
             end(one, to)

@@ -195,6 +195,9 @@ class House:
         return [line for line in lines if line["type"] == kind]
 
     def journal(self) -> list[Line]:
+        """All that was told so far."""
+        if self.gateway.journal is not None:
+            self.gateway.journal.flush()
         return list(read(self.folder / "journal"))
 
 

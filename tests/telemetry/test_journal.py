@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.http.harness import eventually
 from tests.telemetry import make
 from tidegate.clock import Clock
 from tidegate.core.model import Segment
@@ -59,6 +60,18 @@ def test_a_callback_runs_where_nothing_was_appended(tmp_path: Path) -> None:
     async def run() -> None:
         journal = make.journal(tmp_path)
         await written(journal)
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_what_nobody_waits_for_is_written_by_itself_and_not_in_the_same_tick(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        journal.append(make.fact(1), 1.0)
+        await asyncio.sleep(0)
+        assert make.facts(tmp_path) == []
+        await eventually(lambda: make.facts(tmp_path) == [make.fact(1)])
         await journal.close()
 
     asyncio.run(run())

@@ -59,7 +59,7 @@ def test_every_decision_comes_out_again_whichever_segment_replay_begins_with(tmp
                 tell(Held(request=request), now_s)
             elif isinstance(step, Run):
                 tell(make.started(request, step.endpoint), now_s)
-                await asyncio.sleep(0)
+                kept.flush()
                 first_s = 0.2 + 0.05 * (number % 5)
                 tell(FirstToken(request_id=request.id, endpoint=step.endpoint, ttft_s=first_s), now_s + first_s)
                 ended = Ended(
@@ -67,7 +67,7 @@ def test_every_decision_comes_out_again_whichever_segment_replay_begins_with(tmp
                     prompt_tokens=request.prompt_tokens, output_tokens=20 + number,
                 )  # fmt: skip
                 tell(ended, now_s + 0.5)
-            await asyncio.sleep(0)
+            kept.flush()
         await kept.close()
 
     asyncio.run(run())

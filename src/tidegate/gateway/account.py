@@ -151,7 +151,7 @@ class Account:
         self._hedged = self._hedged or hedge
         if self._overhead_s is None:
             # Our own share: until the first attempt is sent, without the time held.
-            self._overhead_s = now_s - self._received_s - self._held_s
+            self._overhead_s = self._dispatch.clock.now_s() - self._received_s - self._held_s
             predicted_s = self._dispatch.router.predicted_ttft_s(endpoint, request.id)
             assert predicted_s is not None, "it was reserved just now"
             self._predicted_ttft_s = now_s - request.arrived_s + predicted_s

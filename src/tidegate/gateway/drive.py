@@ -388,7 +388,6 @@ class Drive:
             self._pass_over(action.endpoint, refused, now_s)
             return
         self._unhold(now_s, released=False)
-        self._account.started(upstream, now_s, hedge=action.hedge, target=target)
         read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
         attempt = Attempt(
             action.endpoint,
@@ -412,10 +411,14 @@ class Drive:
         # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
         # body, until the next collection of garbage.
         begin = partial(self._begin, attempt, outgoing, upstream, slot)
-        if self._account.pays(action.endpoint):
-            self._dispatch.spending.after_write(begin)
-        else:
-            begin()
+        try:
+            if self._account.pays(action.endpoint):
+                self._dispatch.spending.after_write(begin)
+            else:
+                begin()
+        finally:
+            # What is told of it can be told while it is on its way.
+            self._account.started(upstream, now_s, hedge=action.hedge, target=target)
 
     def _begin(
         self,

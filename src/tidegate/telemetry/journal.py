@@ -1,8 +1,9 @@
 """The journal on disk: what happened, line by line, written before the world is told that it did.
 
-Facts are gathered and written once per tick of the loop; then the callbacks of that tick run, which release the final
-bytes of answers. So a killed process loses nothing of an answer whose end a client has seen. Once a second a thread
-calls fsync, so that a power cut loses at most the last second.
+Facts are gathered and written at the end of the loop's tick in which the end of an answer waits for them, or a few
+milliseconds later where none does; then the callbacks run that release the final bytes of answers. So a killed process
+loses nothing of an answer whose end a client has seen. Once a second a thread calls fsync, so that a power cut loses at
+most the last second.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ __all__ = ["Journal", "JournalError", "read", "read_from", "segments"]
 BACKLOG_BYTES_MAX = 8 * 1024 * 1024  # what a disk that takes nothing may cost in memory: 7,000 requests
 SYNC_S = 1.0  # what a power cut may cost; fsync takes milliseconds, which no request should wait for
 RETRY_S = 1.0  # a full disk is not emptied sooner
+WRITE_S = 0.005  # what nobody waits for is not written between a request and its first content
 
 Release = Callable[[], None]
 
@@ -82,10 +84,10 @@ class Journal:
         self._header = header
         self._on_problem = on_problem
         self._encode_lines = msgspec.json.Encoder().encode_lines
-        self._fresh: list[Line] = []  # appended in this tick; being frozen, they can be encoded at its end
+        self._fresh: list[Line] = []  # not encoded yet; being frozen, they can be later
         self._backlog = bytearray()
         self._waiting: list[Release] = []
-        self._tick = Tick(self._flush)
+        self._tick = Tick(self.flush)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._gap = False  # lines were dropped, so the next that is written has to begin a segment
         self._paused = False  # the disk refused a write, or a new file, less than RETRY_S ago
@@ -106,15 +108,27 @@ class Journal:
         return self.folder / str(self._name)
 
     def append(self, fact: Fact, at_s: float) -> None:
-        """Take in a fact; it is written at the end of this tick, before what `after_write` is then given."""
+        """Take in a fact; it is written before what `after_write` is then given, and within `WRITE_S`."""
         self._lines += 1
         self._fresh.append(Line(at_s=at_s, fact=fact))
-        self._tick.soon()
+        self._later("write", WRITE_S, self.flush)
 
     def after_write(self, release: Release) -> None:
         """Call `release` at the end of this tick: all that was appended so far is with the kernel, or has failed."""
         self._waiting.append(release)
         self._tick.soon()
+
+    def flush(self) -> None:
+        """Write what was appended so far; then call who waits for it, even where that failed: clients do not wait for
+        disks."""
+        try:
+            self._take_in()
+            if not self._paused:
+                self._write()
+        finally:
+            waiting, self._waiting = self._waiting, []
+            for release in waiting:
+                run(release)
 
     def turn(self, change: Callable[[], None]) -> None:
         """Begin a segment after `change`: what was appended so far stands before it, and `header` tells what it made.
@@ -136,28 +150,18 @@ class Journal:
     async def close(self) -> None:
         """Write and sync what is left, and let everyone go who waits for it."""
         self._paused = False
-        self._flush()
+        self.flush()
         self._lost += self._backlog.count(b"\n")
         self._backlog.clear()
         self._gap = self._rotation_paused = True  # what still comes is lost
         for timer in self._timers.values():
             timer.cancel()
+        self._timers.clear()
         self._worker.retire(self._fd)
         await asyncio.get_running_loop().run_in_executor(None, self._worker.close)
 
-    def _flush(self) -> None:
-        """One write, then the callbacks, even where it failed: clients do not wait for disks."""
-        try:
-            self._take_in()
-            if not self._paused:
-                self._write()
-        finally:
-            waiting, self._waiting = self._waiting, []
-            for release in waiting:
-                run(release)
-
     def _take_in(self) -> None:
-        """Encode what this tick brought; beyond the bound it is lost, and with it all until a new segment begins."""
+        """Encode what is fresh; beyond the bound it is lost, and with it all until a new segment begins."""
         fresh, self._fresh = self._fresh, []
         if self._gap:
             self._lost += len(fresh)
