@@ -1,5 +1,6 @@
 """What compiled code looks up is what is there: build_hooks/lookups.h remembers where it was."""
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -8,6 +9,7 @@ import weakref
 from abc import ABC
 from collections import defaultdict
 from collections.abc import Callable
+from enum import Enum, StrEnum
 from io import StringIO
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -26,6 +28,9 @@ def read(record: Any) -> Any:
 def number(record: Any) -> float:
     value: float = record.x
     return value
+
+def write(record: Any, value: Any) -> None:
+    record.x = value
 
 thing: Any = "at first"
 
@@ -169,6 +174,117 @@ def test_what_is_read_is_held_as_often_as_it_is_used(read: Callable[[Any], Any])
     assert sys.getrefcount(value) == before + 100
     del held
     assert sys.getrefcount(value) == before
+
+
+class Wide(msgspec.Struct):
+    """A record that the garbage collector is shown once it may be in a ring."""
+
+    x: object = None
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """One that stays as it is."""
+
+    x: object = None
+
+
+class Judge:
+    """Whose attributes are looked at when they are set."""
+
+    __slots__ = ("x",)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, ("judged", value))
+
+
+def test_an_attribute_is_set_as_in_python(reader: Any) -> None:
+    one, other, usual = Wide(), Other(1, 2), Dict(0)
+    empty: Any = Empty()
+    judge: Any = Judge()
+    for _ in range(2):
+        for value in (1, 2.5, "text", None, [1], one, True):
+            for record in (one, one, other, empty, usual):
+                reader.write(record, value)
+                assert record.x is value
+            reader.write(judge, value)
+            assert judge.x == ("judged", value)
+            with pytest.raises(AttributeError):
+                reader.write(Sealed(), value)
+            with pytest.raises(AttributeError):
+                reader.write(5, value)
+    del empty.x
+    reader.write(empty, 7)
+    assert (empty.x, other.y) == (7, 1)
+
+
+def test_what_is_set_is_held_once_and_what_was_there_no_more(reader: Any) -> None:
+    first, second = str(object()), str(object())
+    record = Other(0, None)
+    before = sys.getrefcount(first), sys.getrefcount(second)
+    for _ in range(50):
+        reader.write(record, first)
+        reader.write(record, second)
+    assert (sys.getrefcount(first), sys.getrefcount(second)) == (before[0], before[1] + 1)
+    reader.write(record, None)
+    assert sys.getrefcount(second) == before[1]
+
+
+def test_the_garbage_collector_is_shown_a_record_that_is_given_what_it_knows(reader: Any) -> None:
+    for _ in range(3):
+        record = Wide()
+        assert not gc.is_tracked(record)
+        reader.write(record, 1)
+        assert not gc.is_tracked(record)
+        reader.write(record, [1])
+        assert gc.is_tracked(record)
+        reader.write(record, 2)
+        assert record.x == 2
+
+
+def test_a_class_that_changes_is_set_as_it_has_become(reader: Any) -> None:
+    parent = type("Parent", (), {"__slots__": ("x",)})
+    child = type("Child", (parent,), {})
+    record: Any = child()
+    reader.write(record, 1)
+    reader.write(record, 2)
+    said: list[object] = []
+    child.x = property(lambda _: "of the child", lambda _, value: said.append(value))  # type: ignore[attr-defined]
+    reader.write(record, 3)
+    assert (said, parent.__dict__["x"].__get__(record)) == ([3], 2)
+    del child.x  # type: ignore[attr-defined]
+    reader.write(record, 4)
+    assert record.x == 4
+    changed: Any = child
+    changed.__setattr__ = lambda self, name, value: said.append((name, value))
+    reader.write(record, 5)
+    assert (said[-1], record.x) == (("x", 5), 4)
+
+
+def test_members_of_enumerations_are_themselves(read: Callable[[Any], Any]) -> None:
+    class Kind(StrEnum):
+        x = "of kind"
+
+    class Sort(Enum):
+        y = 1
+        x = 2
+
+    class Named:
+        x = "of the class"
+
+    for _ in range(3):
+        assert [read(of) for of in (Kind, Kind, Sort, Named, Kind, One(1), Sort, Sort)] == [
+            *(Kind.x, Kind.x, Sort.x, "of the class"),
+            *(Kind.x, 1, Sort.x, Sort.x),
+        ]
+    Named.x = "another"
+    assert read(Named) == "another"
+    for number in range(300):
+
+        class Brief(Enum):
+            x = number
+
+        assert read(Brief) is read(Brief) is Brief.x
+        assert Brief.x.value == number
 
 
 def test_an_attribute_is_that_of_the_name_that_is_asked_for(reader: Any) -> None:

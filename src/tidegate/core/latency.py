@@ -125,7 +125,10 @@ class Latency:
     def predict(self, parts: list[float], row: int, column: int, now_s: float) -> Sent:
         """What so much work of this kind takes."""
         kind = row * self._columns + column
-        factor, mean_ratio, variance, stretch, trust, at_s = self._known[kind] or self._know(kind, row, column)
+        known = self._known[kind]
+        if known is None:  # asked by its truth, compiled code would make objects of its numbers
+            known = self._know(kind, row, column)
+        factor, mean_ratio, variance, stretch, trust, at_s = known
         f0, f1, f2, f3, f4, f5, f6 = self.factors
         p0, p1, p2, p3, p4, p5, p6 = parts
         raw_s = f0 * p0 + f1 * p1 + f2 * p2 + f3 * p3 + f4 * p4 + f5 * p5 + f6 * p6
