@@ -129,6 +129,16 @@ async def test_who_waits_for_it_is_told_where_it_does_not_come(
         assert (answer.status, answer.header("retry-after")) == (503, "1")
 
 
+async def test_a_gateway_ends_while_its_dashboard_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = tmp_path / "ending"
+    ending.write_text("#!/bin/sh\necho nonsense\nexec sleep 60\n")
+    ending.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(ending))
+    async with house(tmp_path, gateway={"dashboard": True}) as home:
+        # What it says is not understood, so it is to end, and is waited for.
+        assert (await asked(home, "GET", "/api/dashboard/summary")).status == 503
+
+
 async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:
     async with house(tmp_path, gateway={"dashboard": True}) as home:
         await up(home)

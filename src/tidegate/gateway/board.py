@@ -238,7 +238,9 @@ async def _end(child: Process) -> None:
     try:
         async with asyncio.timeout(STOP_S):
             await child.wait()
-    except (TimeoutError, asyncio.CancelledError):
+    except (TimeoutError, asyncio.CancelledError) as error:
         with suppress(ProcessLookupError):
             child.kill()
         await child.wait()
+        if isinstance(error, asyncio.CancelledError):  # the gateway ends, and waits for who watches it
+            raise
