@@ -1,11 +1,14 @@
 """Server and client together, as the gateway uses them."""
 
 import asyncio
+import gc
 
 from bench.passthrough import Relay, void
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, client, pool, read_request, read_response, serving, upstream
+from tests.http.harness import GET, client, eventually, pool, read_request, read_response, serving, upstream
+from tidegate.http.connection import Connection
+from tidegate.http.link import Link
 from tidegate.http.server import Exchange
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -54,6 +57,31 @@ def test_requests_through_the_relay_need_one_connection_each_side(run: Run) -> N
             assert engine.statistics().accepted == server.statistics().accepted == 1
 
     run(main())
+
+
+def test_connections_that_are_over_go_at_once_and_not_when_garbage_is_collected(run: Run) -> None:
+    def held() -> int:
+        return sum(isinstance(one, Connection | Link) for one in gc.get_objects())
+
+    async def main() -> None:
+        async with (
+            serving() as engine,
+            pool(engine.port, idle_max=0) as to,
+            serving(lambda exchange: void(Relay(exchange, to))) as server,
+        ):
+            before = held()
+            for _ in range(10):
+                async with client(server.port) as (reader, writer):
+                    writer.write(GET)
+                    assert (await read_response(reader)).status == 200
+            await eventually(lambda: held() == before)
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
 
 
 def test_a_client_that_leaves_closes_the_upstream_connection(run: Run) -> None:

@@ -126,6 +126,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         """Tell the running exchange."""
         self._server.forget(self)
+        self._reader.close()
         self._depart()
 
     def pause_writing(self) -> None:

@@ -52,7 +52,7 @@ class Link(asyncio.Protocol):
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._call: Call | None = None
         self._receiver: Receiver | None = None  # that of the call
         self._paused = False
@@ -142,8 +142,8 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and end the call when its response is complete."""
-        call, receiver = self._call, self._receiver
-        if call is None or receiver is None:
+        call, receiver, parser = self._call, self._receiver, self._parser
+        if call is None or receiver is None or parser is None:
             # Nothing was asked: whatever this is, it must not become the answer to the next request.
             self._pool.discard(self)
             self.transport.abort()
@@ -151,7 +151,7 @@ class Link(asyncio.Protocol):
         if not self._headed:
             self._head_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._surplus = True
             if not self._complete:
@@ -172,6 +172,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream is gone."""
         self.lost = True
+        self._parser = None  # it knows this: without the cycle both are gone at once
         call = self._call
         if call is not None and self.reused and not self._head_bytes and not call.retried:
             # It closed an idle connection while the request was on its way.
@@ -213,6 +214,7 @@ class Link(asyncio.Protocol):
         call, receiver = self._call, self._receiver
         if call is None or receiver is None:
             return
+        assert self._parser is not None, "it is what calls"
         status = self._parser.get_status_code()
         if status < 200:
             self._skipping = True
@@ -255,7 +257,7 @@ class Link(asyncio.Protocol):
             return
         self._complete = True
         # Only here does llhttp know: after the message it has forgotten, and each request would connect anew.
-        self._keep_alive = self._parser.should_keep_alive()
+        self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
         # Of a response in HTTP/1.0 that says both, llhttp hears only that it stays.
         if b"connection" in self._headers and b"close" in self._headers[b"connection"].lower():
             self._keep_alive = False

@@ -89,12 +89,12 @@ class Reader:
         streams: Callable[[bytes, bytes], bool],
     ) -> None:
         """`knows` and `streams`: see `Server`."""
-        self._connection = connection
+        self._connection: Connection | None = connection
         self._knows = knows
         self._streams = streams
         self._limits = limits
         self._clock = clock
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
         self.ready: deque[Exchange] = deque()
         self.streaming: Exchange | None = None
         self.refusal: tuple[int, str] | None = None
@@ -115,7 +115,8 @@ class Reader:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
-        if self.last:
+        parser = self._parser
+        if self.last or parser is None:
             return
         if self.awaits is not _BODY:
             self.awaits = _HEAD
@@ -123,7 +124,7 @@ class Reader:
         elif self._chunked:
             self._bare_bytes += len(data)
         try:
-            self._parser.feed_data(data)
+            parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -137,6 +138,10 @@ class Reader:
         elif self.awaits is _BODY and self._bare_bytes > self._limits.header_bytes_max and not self.last:
             self.refusal = (431, "the trailers or extensions of the body are too large")
             self.last = True
+
+    def close(self) -> None:
+        """Nothing more comes. Parser and connection know this: without the cycles all are gone at once."""
+        self._parser = self._connection = None
 
     def take_expectation(self) -> bool:
         """Whether the client waits for "100 Continue" before it sends the body; told once."""
@@ -180,6 +185,7 @@ class Reader:
             self._upgrading = False
             return
         headers, parser, limits = self._headers, self._parser, self._limits
+        assert parser is not None, "it is what calls"
         self.awaits = _BODY
         self._method = parser.get_method()
         http11 = self._http11 = parser.get_http_version() == "1.1"
@@ -250,7 +256,7 @@ class Reader:
             body = self._body
             self.ready.append(self._exchange(bytes(body[0]) if len(body) == 1 else b"".join(body)))
         # Only here does llhttp know: after the message it has forgotten.
-        self.last = not self._parser.should_keep_alive()
+        self.last = self._parser is None or not self._parser.should_keep_alive()
         # Of a request in HTTP/1.0 that says both, llhttp hears only that it stays.
         if not self._http11 and b"close" in self._headers.get(b"connection", b"").lower():
             self.last = True
@@ -267,6 +273,7 @@ class Reader:
         path, query = _split(self._target)
         if not path:
             self._refuse(400, "the request target has a fragment")
+        assert self._connection is not None, "nothing is parsed after its end"
         return Exchange(
             self._connection,
             self._method.decode(),
