@@ -58,7 +58,7 @@ define compile
 endef
 
 # Twice: once to count which way each branch goes, and then by that.
-$(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) $(VENV)/.dev
+$(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) bench/training.py $(VENV)/.dev
 	@echo "compiling the path of a request, and once more by what it does most: eight minutes ..."
 	@rm -rf build/profile
 	$(call compile,build/traced,-fprofile-generate=$(CURDIR)/build/profile)

@@ -44,7 +44,7 @@ static inline __attribute__((unused)) int tidegate_is_name(PyObject *name)
     return PyUnicode_CheckExact(name) && PyUnicode_CHECK_INTERNED(name);
 }
 
-/* What a module has under this name; borrowed, since modules stay. NULL where it has nothing. Looked up once. */
+/* The class that a module has under this name, kept for good; NULL where it has none. Looked up once. */
 static inline __attribute__((unused)) PyTypeObject *tidegate_class(
     const char *module, const char *name, PyTypeObject **known, int *asked)
 {
@@ -100,13 +100,13 @@ static inline __attribute__((unused)) int tidegate_is_member(PyObject *object, P
 static __attribute__((noinline, cold, unused)) PyObject *tidegate_look_up(
     TidegatePlace *place, PyObject *object, PyObject *name)
 {
-    PyTypeObject *type = Py_TYPE(object);
     if (place->found != NULL && place->name == name && PyType_Check(object)
         && ((PyTypeObject *)object)->tp_version_tag == place->offset) {
         return Py_NewRef(place->found);
     }
     Py_INCREF(object); /* what is called may let go of it */
     PyObject *found = (PyObject_GetAttr)(object, name);
+    PyTypeObject *type = Py_TYPE(object); /* which that may have changed */
     if (found != NULL && tidegate_is_name(name)) {
         if (type->tp_getattro == PyObject_GenericGetAttr) {
             uint32_t offset = tidegate_offset(type, name, READONLY);
