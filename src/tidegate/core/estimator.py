@@ -45,6 +45,7 @@ from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import Given
 from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.ruled import break_usd
+from tidegate.core.sampling import is_sampled
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState, Late
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
@@ -419,6 +420,7 @@ class EndpointModel:
             shipped=fact.shipped,
             stream=fact.stream,
             carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
+            sampled=is_sampled(state.sampling, fact.request_id, now_s),
         )
         if self.owned:
             reservation.engine_s = self.engine_s(reservation, base.occupies_s)
@@ -477,7 +479,8 @@ class EndpointModel:
             self._slots = None
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
-            self.timing.first(reservation, ttft_s, now_s, cache_told=self.prefixes.told)
+            if reservation.sampled:
+                self.timing.first(reservation, ttft_s, now_s, cache_told=self.prefixes.told)
         return reservation
 
     def ended(self, fact: Ended, now_s: float) -> Reservation | None:
@@ -511,25 +514,16 @@ class EndpointModel:
             self._learn_cached(reservation, reservation.given, fact, now_s)
         if not reservation.teaches:
             return reservation
-        self.timing.judge(reservation, fact, now_s)
+        if reservation.sampled:
+            self.timing.judge(reservation, fact, now_s)
         self._learn_batch(reservation, fact, now_s)
-        if fact.ttft_s is not None:
-            if reservation.first_s is None:
-                self._learn_load(reservation, fact.ttft_s, now_s)
-            if self._may_be_the_network(reservation, fact.ttft_s):
-                state.late.append(Late(reservation, fact))
-                if len(state.late) > LATE_MAX:
-                    self._teach(state.late.pop(0), now_s)
-            else:
-                self.timing.learn(reservation, fact, fact.ttft_s, now_s)
-        elif fact.ending is Ending.OK and not fact.cause:
-            self.timing.learn_whole(reservation, fact, now_s)
-        elif (
-            fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT)
-            and not (silent and hot)
-            and not (self._loads(reservation, fact.e2e_s, now_s) or silent)
-        ):
-            self.timing.learn_silence(reservation, fact.e2e_s, now_s)
+        if fact.ttft_s is not None and reservation.first_s is None:
+            self._learn_load(reservation, fact.ttft_s, now_s)
+        unexplained = False
+        if fact.ttft_s is None and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
+            unexplained = not (silent and hot) and not (self._loads(reservation, fact.e2e_s, now_s) or silent)
+        if reservation.sampled:
+            self._learn_times(reservation, fact, now_s, unexplained=unexplained)
         return reservation
 
     def keep_books(self, fact: Started | Ended, now_s: float) -> None:
@@ -593,6 +587,21 @@ class EndpointModel:
                 sent.network_s += longer_s
                 sent.first_s_mean += longer_s
         self._slots = None
+
+    def _learn_times(self, sent: Reservation, fact: Ended, now_s: float, *, unexplained: bool) -> None:
+        """How long it took, or that nothing came for so long, `unexplained` by a load or an engine that is down."""
+        late = self.state.late
+        if fact.ttft_s is None:
+            if fact.ending is Ending.OK and not fact.cause:
+                self.timing.learn_whole(sent, fact, now_s)
+            elif unexplained:
+                self.timing.learn_silence(sent, fact.e2e_s, now_s)
+        elif self._may_be_the_network(sent, fact.ttft_s):
+            late.append(Late(sent, fact))
+            if len(late) > LATE_MAX:
+                self._teach(late.pop(0), now_s)
+        else:
+            self.timing.learn(sent, fact, fact.ttft_s, now_s)
 
     def _may_be_the_network(self, sent: Reservation, ttft_s: float) -> bool:
         """Whether it was late, and the round trip has not been measured since it was sent: a probe is to tell first.

@@ -26,6 +26,7 @@ from tidegate.core.pace import Pace
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import ColdSent, Reservation
+from tidegate.core.sampling import Sampling
 from tidegate.core.shares import Served
 
 
@@ -228,6 +229,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     given_rest: Served = msgspec.field(default_factory=Served)
     heard_s: float = 0.0
     late: list[Late] = []
+    sampling: Sampling = msgspec.field(default_factory=Sampling)
     handovers: dict[str, HandoverState] = {}
 
 

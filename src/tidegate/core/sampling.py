@@ -1,0 +1,36 @@
+"""Which attempts teach how long things take: of hundreds that begin in a second, a few dozen tell as much as all."""
+
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from tidegate.core.calibration import WEIGHT_MAX
+
+# Nothing that is learned of times remembers more samples than that: of more in a second, most are forgotten within it.
+TAUGHT_PER_S: Final = WEIGHT_MAX
+_DRAWS: Final = 2.0**32
+
+
+class Sampling(msgspec.Struct, gc=False):
+    """How many attempts have `begun` in this `second`, and which `share` of them teaches."""
+
+    second: int = 0
+    begun: int = 0
+    share: float = 1.0
+
+
+def is_sampled(sampling: Sampling, request_id: str, now_s: float) -> bool:
+    """Whether an attempt that begins now teaches of times: about `TAUGHT_PER_S` of a second do, by how many began in
+    the second before.
+
+    Drawn by the request's id, so that it does not matter in which order those of one moment are told, nor what rhythm
+    they come in.
+    """
+    second = int(now_s)
+    if second != sampling.second:
+        begun = sampling.begun if second == sampling.second + 1 else 0
+        sampling.share = TAUGHT_PER_S / begun if begun > TAUGHT_PER_S else 1.0
+        sampling.second, sampling.begun = second, 0
+    sampling.begun += 1
+    return sampling.share >= 1.0 or crc32(request_id.encode()) < sampling.share * _DRAWS
