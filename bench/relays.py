@@ -135,10 +135,15 @@ def running(relay: Relay, engines: tuple[int, ...], ca: Path | None, prefix: Seq
 def ours() -> list[Relay]:
     """The gateway as this process has it, which is to be compiled; the same interpreted; and the bare relay."""
     return [
-        Relay(TIDEGATE, _version, lambda place: _gateway(place, {}), tls=True, has_metrics=True),
-        Relay("tidegate interpreted", _version, lambda place: _gateway(place, INTERPRETED), has_metrics=True),
+        msgspec.structs.replace(gateway_of(TIDEGATE, {}), tls=True),
+        gateway_of("tidegate interpreted", INTERPRETED),
         Relay("passthrough", _version, _passthrough),
     ]
+
+
+def gateway_of(name: str, environment: Mapping[str, str]) -> Relay:
+    """The gateway, in a process with this environment as well, which may say where the package is."""
+    return Relay(name, _version, lambda place: _gateway(place, environment), has_metrics=True)
 
 
 def _version() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bench.installs
 import pytest
+from bench.beside import relay_of
 from bench.cpu import family, family_cpu_ns, family_rss_mb, spent_us
 from bench.installs import OnPath, Wheel
 from bench.peers import PEERS
@@ -55,6 +56,16 @@ def test_names_come_in_the_known_order_and_unknown_ones_are_refused() -> None:
     assert named("", ["a", "b"], "peer") == ["a", "b"]
     with pytest.raises(SystemExit, match="no peer x; there are a, b"):
         named("x", ["a", "b"], "peer")
+
+
+def test_a_build_of_the_gateway_is_named_by_its_folder(tmp_path: Path) -> None:
+    relay = relay_of("old=/builds/old")
+    started = relay.start(Place(tmp_path, 1, 2, (3, 4)))
+    assert relay.name == "old"
+    assert started.environment["PYTHONPATH"] == "/builds/old"
+    assert relay_of("nginx") in PEERS
+    with pytest.raises(SystemExit, match="no relay nobody; there are tidegate, "):
+        relay_of("nobody")
 
 
 def test_every_peer_can_be_started_from_its_own_folder(tmp_path: Path) -> None:
