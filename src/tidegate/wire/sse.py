@@ -51,6 +51,11 @@ class Frames:
         """The bytes of a frame that has not ended yet."""
         return bytes(self._pending)
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins a frame."""
+        return not self._pending and not self.oversized
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes."""
         return [data] if self.is_one(data) else self._split(data)

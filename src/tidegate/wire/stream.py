@@ -12,6 +12,8 @@ from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_o
 HELD_BYTES_MAX = 256 * 1024
 # Of English prose; other languages have fewer to a token, and so are never taken for slower than they are by much.
 LETTERS_PER_TOKEN = 4
+# A longer text is no mere piece, and is worth looking at whole.
+REPEATED_BYTES_MAX = 64 * 1024
 # What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]+')
 _CONTENT_KEYS = (b'"content":"', b'"content": "')
@@ -117,9 +119,12 @@ class StreamReader:
 
     def feed(self, data: bytes) -> bytes:
         """See `Reader`."""
-        if self._open and not self._over() and self._frames.is_one(data):
+        if self._open and not self._over():
             # A stream that flows, without the lists of the general case; mostly it is one more piece of one text.
-            return data if self._flows(data) or self._take(data) else b""
+            if self._repeats(data):
+                return data
+            if self._frames.is_one(data):
+                return data if self._flows(data) or self._take(data) else b""
         frames = self.frames(data)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
@@ -180,16 +185,28 @@ class StreamReader:
         """Whether nothing more is taken in."""
         return self.done or self.failure is not None
 
+    def _repeats(self, data: bytes) -> bool:
+        """Whether what came is one frame, and but for its text the one before, of which it is known what it told: it
+        needs no decoding. Counts it."""
+        shape = self._shape
+        if shape is None:
+            return False
+        before, behind = shape
+        if not (data.startswith(before) and data.endswith(behind)):
+            return False
+        count = len(data) - len(before) - len(behind)
+        if not 0 < count <= REPEATED_BYTES_MAX or not self._frames.between:
+            return False
+        text = data[len(before) : len(before) + count]
+        # Each byte a letter as it is meant: else it may end the text, or the frame.
+        if not text.isascii() or b'"' in text or b"\\" in text or not text.decode("ascii").isprintable():
+            return False
+        self.output_chunks += 1
+        self._letters += count
+        return True
+
     def _flows(self, frame: bytes) -> bool:
         """Whether a frame of one line is more content of a choice that has begun, and nothing else; counts it."""
-        shape = self._shape
-        if shape is not None and frame.startswith(shape[0]):
-            text = _PLAIN.match(frame, len(shape[0]))
-            if text is not None and frame[text.end() :] == shape[1]:
-                # But for its text it is the one before, of which that was known: it needs no decoding.
-                self.output_chunks += 1
-                self._letters += text.end() - len(shape[0])
-                return True
         chunk = quick_chunk(frame[6:-2]) if frame.startswith(b"data: {") else None
         if chunk is None or chunk.told is not None or chunk.timings is not None or chunk.failed:
             return False
