@@ -57,13 +57,17 @@ define compile
 @$(BIN)/python -m zipfile -e build/wheel/*.whl $(1)
 endef
 
+# What makes hot code longer is not worth it where code does not fit a core's caches (decision record 0003).
+SHORT := -fno-tracer -fno-inline-functions -fno-ipa-cp-clone -fno-unroll-loops -fno-peel-loops -fno-unswitch-loops \
+	-fno-tree-vectorize -fno-gcse-after-reload
+
 # Twice: once to count which way each branch goes, and then by that.
 $(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) bench/training.py $(VENV)/.dev
 	@echo "compiling the path of a request, and once more by what it does most: eight minutes ..."
 	@rm -rf build/profile
 	$(call compile,build/traced,-fprofile-generate=$(CURDIR)/build/profile)
 	@PYTHONPATH=build/traced $(BIN)/python -m bench.training
-	$(call compile,$(COMPILED),-fprofile-use=$(CURDIR)/build/profile -fprofile-correction -w)
+	$(call compile,$(COMPILED),-fprofile-use=$(CURDIR)/build/profile -fprofile-correction -w $(SHORT))
 	@touch $@
 
 lint: $(VENV)/.dev ## style
