@@ -19,7 +19,7 @@ from tests.telemetry import make
 from tidegate.clock import Clock
 from tidegate.core.model import Segment
 from tidegate.telemetry import journal as journal_module
-from tidegate.telemetry.journal import Journal, segments
+from tidegate.telemetry.journal import WRITE_S, Journal, segments
 from tidegate.telemetry.segments import prune
 
 
@@ -144,6 +144,23 @@ def test_every_segment_begins_with_a_header_and_is_for_its_owner_alone(tmp_path:
     for file in files:
         assert isinstance(make.lines(file)[0].fact, Segment)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_segment_that_is_full_with_its_header_is_followed_where_something_is_written(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path, segment_bytes=1)
+        for number in range(3):
+            journal.append(make.fact(number), 1.0)
+            await written(journal)
+            # The timer of what nobody waits for was set before this one.
+            later = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_later(WRITE_S, later.set_result, None)
+            await later
+        assert journal.statistics().segments == 4
+        await journal.close()
+
+    asyncio.run(run())
+    assert make.facts(tmp_path) == [make.fact(number) for number in range(3)]
 
 
 def test_the_oldest_segments_are_removed_beyond_the_total(tmp_path: Path) -> None:

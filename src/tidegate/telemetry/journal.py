@@ -47,6 +47,7 @@ class Journal:
         "_fresh",
         "_gap",
         "_header",
+        "_header_size",
         "_lines",
         "_lost",
         "_name",
@@ -98,6 +99,7 @@ class Journal:
         self._worker = Worker(folder, total_bytes - segment_bytes, packs=packs)
         try:
             self._name, self._fd, self._size = self._create(SegmentName.first(clock.now_s()), follows=False)
+            self._header_size = self._size
         except OSError as error:
             raise OSError(error.errno, f"the journal's folder {folder} cannot be used: {error.strerror}") from None
         self._worker.settle()
@@ -198,7 +200,8 @@ class Journal:
                 self._trouble(f"{self.path} cannot be written: {error.strerror}")
                 return
             self._later("sync", SYNC_S, self._sync)
-        if not self._gap and self._size < self._segment_bytes:
+        # One that has nothing but its header is not full, however long that is.
+        if not self._gap and (self._size < self._segment_bytes or self._size == self._header_size):
             self._reported = ""
         elif not self._rotation_paused:
             self._rotate()
@@ -209,6 +212,7 @@ class Journal:
         old_fd = self._fd
         try:
             self._name, self._fd, self._size = self._create(self._name.next(), follows=not self._gap)
+            self._header_size = self._size
         except Exception as error:  # with a broken header, too, answers have to be released
             self._rotation_paused = True
             self._later("resume", RETRY_S, self._resume)
