@@ -63,7 +63,7 @@ SHORT := -fno-tracer -fno-inline-functions -fno-ipa-cp-clone -fno-unroll-loops -
 
 # Twice: once to count which way each branch goes, and then by that.
 $(COMPILED)/.built: pyproject.toml $(SOURCES) $(wildcard build_hooks/*) bench/training.py $(VENV)/.dev
-	@echo "compiling the path of a request, and once more by what it does most: eight minutes ..."
+	@echo "compiling the path of a request, and once more by what it does most: eight minutes, or twice as many ..."
 	@rm -rf build/profile
 	$(call compile,build/traced,-fprofile-generate=$(CURDIR)/build/profile)
 	@PYTHONPATH=build/traced $(BIN)/python -m bench.training
