@@ -1,7 +1,7 @@
 """A streamed answer on its way to a client that streams: what may pass now, and what it tells."""
 
 import re
-from typing import Protocol
+from typing import Final, Protocol
 
 from tidegate.wire.chunks import Choice, Timings, Usage
 from tidegate.wire.reading import brings_content, letters, quick_chunk, read_chunk, usage_of
@@ -16,6 +16,9 @@ LETTERS_PER_TOKEN = 4
 REPEATED_BYTES_MAX = 64 * 1024
 # What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]+')
+# As numbers: bytes are asked for bytes by way of an exception.
+_QUOTE: Final = ord('"')
+_BACKSLASH: Final = ord("\\")
 _CONTENT_KEYS = (b'"content":"', b'"content": "')
 
 
@@ -199,7 +202,7 @@ class StreamReader:
             return False
         text = data[len(before) : len(before) + count]
         # Each byte a letter as it is meant: else it may end the text, or the frame.
-        if not text.isascii() or b'"' in text or b"\\" in text or not text.decode("ascii").isprintable():
+        if _QUOTE in text or _BACKSLASH in text or not text.isascii() or not text.decode("ascii").isprintable():
             return False
         self.output_chunks += 1
         self._letters += count
