@@ -7,7 +7,7 @@ import msgspec
 
 from tidegate.core.calibration import WEIGHT_MAX
 
-# Nothing that is learned of times remembers more samples than that: of more in a second, most are forgotten within it.
+# Corrections remember no more samples than that: of more in a second, most are forgotten within it.
 TAUGHT_PER_S: Final = WEIGHT_MAX
 _DRAWS: Final = 2.0**32
 

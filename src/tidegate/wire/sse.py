@@ -63,13 +63,7 @@ class Frames:
     def is_one(self, data: bytes) -> bool:
         """Whether `data`, next in the stream, is one whole frame of one line, as nearly every read is."""
         size = len(data)
-        return (
-            data.find(b"\n") == size - 2
-            and data.endswith(b"\n\n")
-            and size <= FRAME_BYTES_MAX
-            and not self._pending
-            and not self.oversized
-        )
+        return data.find(b"\n") == size - 2 and data.endswith(b"\n\n") and size <= FRAME_BYTES_MAX and self.between
 
     def _split(self, data: bytes) -> list[bytes]:
         if self.oversized:

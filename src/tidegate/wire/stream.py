@@ -6,14 +6,12 @@ from typing import Final, Protocol
 from tidegate.wire.chunks import Choice, Timings, Usage
 from tidegate.wire.reading import brings_content, letters, quick_chunk, read_chunk, usage_of
 from tidegate.wire.said import Said
-from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
+from tidegate.wire.sse import DONE, DONE_FRAME, FRAME_BYTES_MAX, BadStream, Cause, Frames, data_of
 
 # Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours.
 HELD_BYTES_MAX = 256 * 1024
 # Of English prose; other languages have fewer to a token, and so are never taken for slower than they are by much.
 LETTERS_PER_TOKEN = 4
-# A longer text is no mere piece, and is worth looking at whole.
-REPEATED_BYTES_MAX = 64 * 1024
 # What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]+')
 # As numbers: bytes are asked for bytes by way of an exception.
@@ -198,7 +196,7 @@ class StreamReader:
         if not (data.startswith(before) and data.endswith(behind)):
             return False
         count = len(data) - len(before) - len(behind)
-        if not 0 < count <= REPEATED_BYTES_MAX or not self._frames.between:
+        if count <= 0 or len(data) > FRAME_BYTES_MAX or not self._frames.between:
             return False
         text = data[len(before) : len(before) + count]
         # Each byte a letter as it is meant: else it may end the text, or the frame.
