@@ -33,8 +33,9 @@ from tidegate.wire.courier import Restore, Ship
 from tidegate.wire.ticket import sign
 
 NEAR, FAR, LOCAL = "10.77.0.1", "10.77.0.2", "127.0.0.1"
-# A bucket that holds what a tick of the kernel lets pass.
-RATE = "rate 1gbit burst 256kb latency 50ms"
+RATES_GBIT = 1, 4
+# A bucket that holds what a tick of the kernel lets pass, by Gbit/s.
+BURST_KB = 256
 TOKENS, BYTES_PER_TOKEN = 2_000, 134_218  # 256 MiB
 ENGINE_PORTS, COURIER_PORTS, IPERF_PORT = (7801, 7802), (8491, 8492), 5201
 ROUNDS, IPERF_S = 5, 2
@@ -146,8 +147,9 @@ def links() -> None:
         files = Path(stack.enter_context(TemporaryDirectory()))
         home = House(files, Path(stack.enter_context(TemporaryDirectory(dir="/dev/shm"))))
         rows = [measured("veth", home, there.split(), FAR)]
-        run(f"tc qdisc add dev near root tbf {RATE}")
-        rows.append(measured("veth at 1 Gbit/s", home, there.split(), FAR))
+        for gbit in RATES_GBIT:
+            run(f"tc qdisc replace dev near root tbf rate {gbit}gbit burst {gbit * BURST_KB}kb latency 50ms")
+            rows.append(measured(f"veth at {gbit} Gbit/s", home, there.split(), FAR))
         rows.append(measured("loopback", home, [], LOCAL))
     print(msgspec.json.encode(rows).decode())
 

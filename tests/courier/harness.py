@@ -5,7 +5,7 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -171,7 +171,7 @@ class Put:
             size_bytes=len(blob), tokens=tokens, tokens_digest=digest, fingerprint=ticket.fingerprint
         )
         self.blob = blob
-        self.footer = blake2b(blob, digest_size=32).digest()
+        self.footer = sha256(blob).digest()
         self.content_length = len(blob) + 32
         self.leaves = False
 

@@ -4,14 +4,14 @@ import asyncio
 import hmac
 import os
 from collections.abc import AsyncIterator
-from hashlib import blake2b
+from hashlib import sha256
 from io import FileIO
 from pathlib import Path
 
 from tidegate.courier.refusal import RefusalError
 from tidegate.courier.thread import finished
 from tidegate.http.server import Exchange
-from tidegate.wire.blob import DIGEST_BYTES, BlobError, Declared, head_bytes, tokens_of
+from tidegate.wire.blob import BlobError, Declared, head_bytes, tokens_of
 from tidegate.wire.courier import Why
 
 AHEAD_BYTES_MAX = 4 << 20  # in memory besides: some milliseconds of hashing, so that neither side waits for the other
@@ -40,7 +40,7 @@ class _Taking:
         self._file = file
         self._declared = declared
         self._missing = declared.size_bytes
-        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._digest = sha256()
         self._footer = b""
 
     def take(self, pieces: list[bytes]) -> None:

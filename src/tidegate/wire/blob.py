@@ -5,7 +5,7 @@ slot's tokens between a frame of the server's: -1, 1, their number, and how many
 """
 
 import struct
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Annotated
 
 import msgspec
@@ -13,8 +13,8 @@ import msgspec
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.ticket import Bytes, Hex32
 
-# Of a fast hash of the whole, which follows the blob: whoever sends it need not read it twice. BLAKE2b takes two thirds
-# of the time of SHA-256 where the processor has no instructions for that.
+# Of SHA-256 of the whole, which follows the blob: whoever sends it need not read it twice. Where the processor has
+# instructions for it, as servers' and laptops' have since some years, it takes two fifths of BLAKE2b's time.
 DIGEST_BYTES = 32
 TOKENS_MAX = 1 << 24  # no engine has a longer context
 DECLARED_BYTES_MAX = 1024
@@ -70,4 +70,4 @@ def tokens_of(head: bytes) -> tuple[int, str]:
     listed = head[_PREFIX.size : _PREFIX.size + tokens * _WORD_BYTES]
     if head[_PREFIX.size + len(listed) :][:_WORD_BYTES] != bytes(_WORD_BYTES):
         raise BlobError("the blob holds more than text")
-    return tokens, blake2b(listed, digest_size=DIGEST_BYTES).hexdigest()
+    return tokens, sha256(listed).hexdigest()
