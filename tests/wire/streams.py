@@ -98,6 +98,7 @@ def facts(reader: Reader) -> tuple[object, ...]:
         reader.done_frame,
         reader.usage,
         reader.output_chunks,
+        reader.tokens_seen,
         reader.timings,
         failure,
     )

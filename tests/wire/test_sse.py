@@ -49,6 +49,8 @@ def test_a_frame_ends_with_its_blank_line(stream: bytes, frames: list[bytes], pe
         (b"event: x\nid: 1\ndata: {}\nretry: 5\n\n", b"{}"),
         (b": ping\ndata: {}\n\n", b"{}"),
         (b"\ndata: {}\n\n", b"{}"),
+        (b'data: {"a":\r1}\n\n', b'{"a":\r1}'),
+        (b'id: 1\ndata: {"a":\r1}\r\n\r\n', b'{"a":\r1}'),
         (b": ping\n\n", None),
         (b"event: ping\n\n", None),
         (b"\n\n", None),

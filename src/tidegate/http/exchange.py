@@ -263,8 +263,9 @@ class Exchange:
         """A piece of the body as it goes out."""
         if self._phase is _CHUNKED and data:
             size = len(data)
-            head = _CHUNK_HEADS[size] if size < _SMALL else b"%x\r\n" % size
-            return head + data + b"\r\n"
+            if size < _SMALL:
+                return _CHUNK_HEADS[size] + data + b"\r\n"
+            return b"%x\r\n%b\r\n" % (size, data)  # which copies it once
         return data if self._phase is _DELIMITED else b""
 
     def _persistence(self) -> bytes:

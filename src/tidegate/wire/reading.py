@@ -27,6 +27,23 @@ def letters(chunk: Chunk) -> int:
     return sum([_letters_of(choice) for choice in chunk.choices or ()])
 
 
+def only_text(chunk: Chunk) -> str:
+    """The text of a chunk that brings one piece of one choice's text or reasoning, and nothing else; else empty."""
+    choices = chunk.choices
+    if chunk.told is not None or chunk.timings is not None or choices is None or len(choices) != 1:
+        return ""
+    choice = choices[0]
+    delta = choice.delta
+    if delta is None or choice.finish_reason or choice.message is not None or choice.text:
+        return ""
+    if delta.tool_calls or delta.reasoning or delta.refusal or delta.function_call or delta.audio:
+        return ""
+    text, reasoning = delta.content, delta.reasoning_content
+    if reasoning:
+        text = None if text else reasoning
+    return text if isinstance(text, str) else ""
+
+
 def usage_of(chunk: Chunk) -> Usage | None:
     """The engine's count so far; None where it does not tell."""
     told = chunk.told

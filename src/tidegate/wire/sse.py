@@ -96,7 +96,7 @@ def data_of(frame: bytes) -> bytes | None:
     if frame.startswith(b"data: {") and frame.find(b"\n") == len(frame) - 2:
         return frame[6:-2]
     found: list[bytes] = []
-    for line in frame.splitlines():
+    for line in frame.split(b"\n"):
         name, _, value = line.partition(b":")
         # llama.cpp before late 2025 sent `error: {...}` where the others send `data: {"error": {...}}`.
         if name in (b"data", b"error"):

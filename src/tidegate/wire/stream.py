@@ -4,7 +4,7 @@ import re
 from typing import Final, Protocol
 
 from tidegate.wire.chunks import Choice, Timings, Usage
-from tidegate.wire.reading import brings_content, letters, quick_chunk, read_chunk, usage_of
+from tidegate.wire.reading import brings_content, letters, only_text, read_chunk, usage_of
 from tidegate.wire.said import Said
 from tidegate.wire.sse import DONE, DONE_FRAME, FRAME_BYTES_MAX, BadStream, Cause, Frames, data_of
 
@@ -14,10 +14,10 @@ HELD_BYTES_MAX = 256 * 1024
 LETTERS_PER_TOKEN = 4
 # What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON.
 _PLAIN = re.compile(rb'[^"\\\x00-\x1f\x7f-\xff]+')
-# As numbers: bytes are asked for bytes by way of an exception.
+# As numbers: whether bytes are in bytes is first asked of a number, whose exception is made and thrown away.
 _QUOTE: Final = ord('"')
 _BACKSLASH: Final = ord("\\")
-_CONTENT_KEYS = (b'"content":"', b'"content": "')
+_KEYS: Final = (b'"content":', b'"content": ', b'"reasoning_content":', b'"reasoning_content": ')
 
 
 class Reader(Protocol):
@@ -106,7 +106,8 @@ class StreamReader:
         self._open = False  # what comes passes: nothing is held back any more
         self._running: set[int | None] = set()
         self._ended: set[int | None] = set()
-        # What stands before and behind the text of a frame that flowed, as in nearly all that follow it.
+        # What stands before and behind the text of the last frame that told it, as in nearly all that follow. Never
+        # where `_said` is: that takes chunks.
         self._shape: tuple[bytes, bytes] | None = None
         self.content = False
         self.finished = False
@@ -125,7 +126,7 @@ class StreamReader:
             if self._repeats(data):
                 return data
             if self._frames.is_one(data):
-                return data if self._flows(data) or self._take(data) else b""
+                return data if self._take(data) else b""
         frames = self.frames(data)
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
@@ -187,8 +188,10 @@ class StreamReader:
         return self.done or self.failure is not None
 
     def _repeats(self, data: bytes) -> bool:
-        """Whether what came is one frame, and but for its text the one before, of which it is known what it told: it
-        needs no decoding. Counts it."""
+        """Count what came, and be done with it, where it is that of `_shape` but for its text. False for all else.
+
+        With a text of letters that end neither it nor a line, it is one frame as that was, and tells as much.
+        """
         shape = self._shape
         if shape is None:
             return False
@@ -199,33 +202,10 @@ class StreamReader:
         if count <= 0 or len(data) > FRAME_BYTES_MAX or not self._frames.between:
             return False
         text = data[len(before) : len(before) + count]
-        # Each byte a letter as it is meant: else it may end the text, or the frame.
         if _QUOTE in text or _BACKSLASH in text or not text.isascii() or not text.decode("ascii").isprintable():
             return False
         self.output_chunks += 1
         self._letters += count
-        return True
-
-    def _flows(self, frame: bytes) -> bool:
-        """Whether a frame of one line is more content of a choice that has begun, and nothing else; counts it."""
-        chunk = quick_chunk(frame[6:-2]) if frame.startswith(b"data: {") else None
-        if chunk is None or chunk.told is not None or chunk.timings is not None or chunk.failed:
-            return False
-        choices = chunk.choices
-        if choices is None or len(choices) != 1:
-            return False
-        choice = choices[0]
-        delta = choice.delta
-        if delta is None or not delta.content or choice.finish_reason or choice.index not in self._running:
-            return False
-        self.content = True
-        self.output_chunks += 1
-        if isinstance(delta.content, str):
-            self._letters += len(delta.content)
-        if self._said is not None:
-            self._said.take(frame, chunk)
-        elif isinstance(delta.content, str):
-            self._shape = _shape(frame, delta.content)
         return True
 
     def _take(self, frame: bytes) -> bool:
@@ -243,6 +223,15 @@ class StreamReader:
             self.failure = failure.with_traceback(None)
             return False
         choices = chunk.choices
+        if self._said is None and choices is not None and len(choices) == 1 and choices[0].index in self._running:
+            # Most are one more piece of the text of a choice that has begun, and nothing else.
+            text = only_text(chunk)
+            if text:
+                self.content = True
+                self.output_chunks += 1
+                self._letters += len(text)
+                self._shape = _shape(frame, text) or self._shape
+                return True
         if brings_content(chunk):
             self.content = True
             self.output_chunks += 1
@@ -289,17 +278,19 @@ class StreamReader:
             self.failure = BadStream(Cause.TOO_LARGE, "sent more than any bound before its first content")
 
 
-def _shape(frame: bytes, content: str) -> tuple[bytes, bytes] | None:
-    """What stands before and behind the content of a frame, where that can be told for sure.
+def _shape(frame: bytes, text: str) -> tuple[bytes, bytes] | None:
+    """What stands before and behind the text of a frame, where that can be told for sure.
 
-    Quotes within texts are escaped, so a key stands only where it is one; and it must be the only one with this text.
+    Where nothing is escaped, quotes stand around keys and texts alone. Then a key stands only where it is one, and a
+    text that stands nowhere else is that of its own key, however often and in whatever spelling that comes.
     """
-    text = content.encode("utf-8", "surrogatepass")
-    if _PLAIN.fullmatch(text) is None:
+    plain = text.encode("utf-8", "surrogatepass")
+    quoted = b'"%b"' % plain
+    if _BACKSLASH in frame or _PLAIN.fullmatch(plain) is None or frame.count(quoted) != 1:
         return None
-    for key in _CONTENT_KEYS:
-        told = key + text + b'"'
-        if frame.count(told) == 1:
-            start = frame.index(told) + len(key)
-            return frame[:start], frame[start + len(text) :]
+    for key in _KEYS:
+        start = frame.find(key + quoted)
+        if start >= 0:
+            start += len(key) + 1
+            return frame[:start], frame[start + len(plain) :]
     return None
