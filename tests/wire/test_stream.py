@@ -60,7 +60,8 @@ def flowing(draw: st.DrawFn) -> list[bytes]:
     beside = st.sampled_from([{}] * 6 + [{"usage": streams.USAGE}] + [{"note": note} for note in notes])
     finishes, steady = st.sampled_from([None] * 6 + ["stop"]), draw(beside)
     spaced, key = draw(st.booleans()), draw(st.sampled_from(["content", "content", "reasoning_content", "reasoning"]))
-    others = st.sampled_from([{}] * 6 + [{"reasoning_content": "hm" * 9}, {"tool_calls": ["call" * 9]}])
+    more: list[dict[str, object]] = [{"reasoning_content": "hm" * 9}, {"tool_calls": ["call" * 9]}]
+    others = st.sampled_from([{}] * 6 + more)
     frames = [chunk(content="a")]
     for piece in draw(st.lists(texts, min_size=2, max_size=12)):
         text = draw(st.sampled_from([piece] * 6 + [[{"type": "text", "text": piece}]]))

@@ -1,7 +1,6 @@
 """Running the gateway, and saying what a configuration means."""
 
 import asyncio
-import ctypes
 import gc
 import os
 import signal
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidegate.cli import heap
 from tidegate.cli.journal import ruling_text
 from tidegate.clock import Clock
 from tidegate.config.build import build
@@ -22,9 +22,6 @@ from tidegate.core.model import Endpoint, Record, RequestClass, Ruling
 from tidegate.gateway.app import Gateway
 from tidegate.state.keys import KeysError
 from tidegate.state.store import LedgerError
-
-# mallopt's parameters, from <malloc.h>.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 class Ruled(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -125,7 +122,7 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
 
     `remedy` is what to do where it cannot start, if that is not a change in the file.
     """
-    _tune_memory()
+    heap.keep_large_buffers()
     try:
         uvloop.run(_run(Gateway(config, Clock(), source), config, as_json=as_json))
     except (OSError, KeysError, LedgerError) as error:
@@ -169,15 +166,9 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
         print(msgspec.json.encode(summary(config)).decode(), flush=True)
     else:
         print(f"tidegate: {_addresses(summary(config))}", file=sys.stderr, flush=True)
+    giving_back = loop.create_task(heap.gives_back())
     try:
         await stop.wait()
     finally:
+        giving_back.cancel()
         await gateway.stop()
-
-
-def _tune_memory() -> None:
-    """Let glibc keep large buffers: a body of 256 KB costs 2.6 times as much CPU where each is mapped anew."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 64 * 1024 * 1024)
-        mallopt(_M_TRIM_THRESHOLD, 256 * 1024 * 1024)
