@@ -375,6 +375,8 @@ class EndpointModel:
         self.prefixes.settle(now_s)
         pass_until(self._pace, in_flight, now_s)
         warm_s = max(base.warm_s, base.sure_s)
+        output_row = bisect_left(OUTPUT_EDGES, base.output_tokens)
+        kind = base.ttft.row * OUTPUT_ROWS + output_row
         reservation = Reservation(
             started_s=now_s,
             klass=fact.klass,
@@ -386,7 +388,7 @@ class EndpointModel:
             ttft_s_high=base.first_s_high,
             warm_s_high=base.warm_s_high,
             e2e_s_high=base.e2e_s_high,
-            output_row=bisect_left(OUTPUT_EDGES, base.output_tokens),
+            output_row=output_row,
             ttft=base.ttft,
             tpot=base.tpot,
             prefill_s=self.timing.prompt_s(base.ttft.parts),
@@ -420,7 +422,7 @@ class EndpointModel:
             shipped=fact.shipped,
             stream=fact.stream,
             carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
-            sampled=is_sampled(state.sampling, fact.request_id, now_s),
+            sampled=is_sampled(state.sampling, kind, fact.request_id, now_s),
         )
         if self.owned:
             reservation.engine_s = self.engine_s(reservation, base.occupies_s)

@@ -44,7 +44,7 @@ class Reservation(msgspec.Struct, kw_only=True):
     `cached_tokens` of the prompt were taken for cached; `given` is what else is known of it. Reports of others had some
     `trust` and counted `gain` times; as far as they said nothing, these were believed to `stretch` the first beyond
     what `ttft` says. Once it is `corrected`, its time to first content has taught. What was predicted from another
-    prior `teaches` nothing, and what is not `sampled` nothing of times, of which others tell enough.
+    prior `teaches` nothing, and what is not `sampled` nothing of times, of which others of its kind tell enough.
 
     `load_s` is what is expected to pass before its prompt is looked at, for the model has to be loaded: 0 where that is
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,

@@ -229,7 +229,7 @@ class EndpointState(msgspec.Struct, kw_only=True):
     given_rest: Served = msgspec.field(default_factory=Served)
     heard_s: float = 0.0
     late: list[Late] = []
-    sampling: Sampling = msgspec.field(default_factory=Sampling)
+    sampling: dict[int, Sampling] = {}
     handovers: dict[str, HandoverState] = {}
 
 
