@@ -28,7 +28,9 @@ def letters(chunk: Chunk) -> int:
 
 
 def only_text(chunk: Chunk) -> str:
-    """The text of a chunk that brings one piece of one choice's text or reasoning, and nothing else; else empty."""
+    """The text of a chunk that brings one piece of one choice's text or reasoning and nothing else that is counted;
+    else empty.
+    """
     choices = chunk.choices
     if chunk.told is not None or chunk.timings is not None or choices is None or len(choices) != 1:
         return ""

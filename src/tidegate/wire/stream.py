@@ -281,8 +281,9 @@ class StreamReader:
 def _shape(frame: bytes, text: str) -> tuple[bytes, bytes] | None:
     """What stands before and behind the text of a frame, where that can be told for sure.
 
-    Where nothing is escaped, quotes stand around keys and texts alone. Then a key stands only where it is one, and a
-    text that stands nowhere else is that of its own key, however often and in whatever spelling that comes.
+    Where nothing is escaped, quotes in what a frame carries stand around keys and texts alone. Then a key stands only
+    where it is one, and a text that stands nowhere else in the frame is that of its own key, however often and in
+    whatever spelling that comes.
     """
     plain = text.encode("utf-8", "surrogatepass")
     quoted = b'"%b"' % plain
