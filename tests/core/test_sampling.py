@@ -12,8 +12,6 @@ from tidegate.core.sampling import TAUGHT_PER_S, Sampling, is_sampled
 from tidegate.core.timing import ROWS
 
 LENGTHS = LengthModel()
-
-
 KIND = 7
 
 

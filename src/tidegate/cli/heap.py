@@ -51,8 +51,8 @@ class Surplus:
     def give_back(self) -> None:
         """Give the system each page of the heap that holds nothing, where these are more than were left the last time.
 
-        That takes 3 ms for a heap of 50 MB, 20 for 500 MB of large buffers and 100 for 700 MB in 100,000 pieces, in
-        which other threads wait if they need more than a KB.
+        That takes 3 ms for a heap of 50 MB, 30 for 500 MB of large buffers and 120 for 700 MB in 100,000 pieces; other
+        threads that need more than a KB wait for most of it.
         """
         if _malloc_trim is not None and _unused_bytes() - self._left >= LEFT_BYTES:
             _malloc_trim(0)

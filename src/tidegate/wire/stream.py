@@ -223,21 +223,14 @@ class StreamReader:
             self.failure = failure.with_traceback(None)
             return False
         choices = chunk.choices
-        if self._said is None and choices is not None and len(choices) == 1 and choices[0].index in self._running:
-            # Most are one more piece of the text of a choice that has begun, and nothing else.
-            text = only_text(chunk)
-            if text:
-                self.content = True
-                self.output_chunks += 1
-                self._letters += len(text)
-                self._shape = _shape(frame, text) or self._shape
-                return True
         if brings_content(chunk):
             self.content = True
             self.output_chunks += 1
             self._letters += letters(chunk)
             if self._said is not None:
                 self._said.take(data, chunk)
+            elif choices and choices[0].index in self._running and (text := only_text(chunk)):
+                self._shape = _shape(frame, text) or self._shape
         if chunk.timings is not None:
             self.timings = chunk.timings
         for choice in choices or ():
