@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.gateway.harness import CHAT, COMPLETIONS, MODEL, Answer, House, Place, chat, completion, house, local
+from tests.gateway.harness import CHAT, COMPLETIONS, MODEL, SURE, Answer, House, Place, chat, completion, house, local
 from tests.http.harness import eventually
 from tidegate.core.flight import RESUMES_MAX
 from tidegate.core.model import Decision, Ended, Request, Run, Started
@@ -26,8 +26,13 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 
 
 def engine(script: Script | None = None, *, weights: str = WEIGHTS, kind: str = "llamacpp", **settings: Any) -> Place:
-    """An engine of our own that goes on with a text. Of two alike the one whose name comes first is asked first."""
+    """An engine of our own that goes on with a text."""
     return replace(local(script or Script(tokens=TOKENS), engine=kind, **settings), weights=weights)
+
+
+def dearer(script: Script | None = None, **settings: Any) -> Place:
+    """One that is asked after those that are free, however long their probes took."""
+    return engine(script, price={"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 1}, **settings)
 
 
 def cut(after: int = 3, fault: Fault = Fault.CUT, **fields: Any) -> Script:
@@ -48,7 +53,7 @@ def seen(home: House, name: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.UNFINISHED, Fault.MALFORMED, Fault.ERROR_EVENT])
 @pytest.mark.parametrize("kind", ["llamacpp", "vllm", "sglang"])
 async def test_a_stream_that_breaks_off_is_completed_by_the_same_model(tmp_path: Path, fault: Fault, kind: str) -> None:
-    places: Any = {"laptop": engine(cut(fault=fault), kind=kind), "rack": engine(kind=kind)}
+    places: Any = {"laptop": engine(cut(fault=fault), kind=kind), "rack": dearer(kind=kind)}
     async with house(tmp_path, **places, **RESUMES) as home:
         answer = await streamed(home, chat(max_tokens=20))
         (line,) = home.log()
@@ -65,7 +70,7 @@ async def test_a_stream_that_breaks_off_is_completed_by_the_same_model(tmp_path:
 
 
 async def test_a_completion_is_resumed_from_its_prompt_and_what_was_said(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, completion("Once"), path=COMPLETIONS)
         (asked,) = seen(home, "rack")
     assert asked["prompt"] == "Oncew1 w2 w3 "
@@ -73,7 +78,7 @@ async def test_a_completion_is_resumed_from_its_prompt_and_what_was_said(tmp_pat
 
 
 async def test_it_is_one_stream_of_one_name_with_the_usage_of_one_answer(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, chat(stream_options={"include_usage": True}))
     *chunks, usage, _ = answer.events
     assert {(chunk["id"], chunk["model"]) for chunk in answer.events[:-1]} == {("fake-1", "own")}
@@ -85,7 +90,7 @@ async def test_it_is_one_stream_of_one_name_with_the_usage_of_one_answer(tmp_pat
 
 async def test_the_same_engine_is_asked_where_nobody_else_is_known_to_have_its_model(tmp_path: Path) -> None:
     async with house(
-        tmp_path, laptop=engine(cut(token_s=0.05)), rack=engine(weights="/models/other.gguf"), **RESUMES
+        tmp_path, laptop=engine(cut(token_s=0.05)), rack=dearer(weights="/models/other.gguf"), **RESUMES
     ) as home:
         laptop = home.engines["laptop"]
         asking = home.gateway.router.endpoint("laptop")
@@ -101,7 +106,7 @@ async def test_the_same_engine_is_asked_where_nobody_else_is_known_to_have_its_m
 
 async def test_it_may_break_off_again(tmp_path: Path) -> None:
     """The first breaks off after three words, the second after five, and the first is asked for the rest."""
-    async with house(tmp_path, laptop=engine(cut(3)), rack=engine(cut(5, token_s=0.05)), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut(3)), rack=dearer(cut(5, token_s=0.05)), **RESUMES) as home:
         models = [home.gateway.router.endpoint(name) for name in home.engines]
         await eventually(lambda: all(model.state.fingerprint is not None for model in models))
         async with home.asking(chat(stream=True)) as client:
@@ -118,7 +123,7 @@ async def test_it_may_break_off_again(tmp_path: Path) -> None:
 async def test_what_breaks_off_too_often_ends_with_an_error(tmp_path: Path) -> None:
     """Each engine dies of it, two words later: it is not carried to a fourth."""
     ends = {"a": 2, "b": 4, "c": 6, "d": 8}
-    places: Any = {name: engine(cut(after)) for name, after in ends.items()}
+    places: Any = {name: engine(cut(after), prior=SURE | {"overhead_ms": after * 100}) for name, after in ends.items()}
     async with house(tmp_path, **places, policy={"resume": True, "attempts_max": 4}) as home:
         answer = await streamed(home)
         (line,) = home.log()
@@ -142,7 +147,7 @@ async def test_what_breaks_off_too_often_ends_with_an_error(tmp_path: Path) -> N
     ids=["json", "grammar", "tool", "prefill"],
 )
 async def test_what_cannot_be_resumed_says_why(tmp_path: Path, fields: dict[str, Any], why: str) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, chat(**fields))
         metrics = (await home.get("/metrics", admin=True)).body
         assert seen(home, "rack") == []
@@ -155,14 +160,14 @@ async def test_a_call_of_a_tool_that_has_begun_is_not_begun_again(tmp_path: Path
     call = {"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{"}}
     chunk = {"id": "x", "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}]}
     begun = Script(answer=b"data: " + msgspec.json.encode(chunk) + b"\n\n")
-    async with house(tmp_path, laptop=engine(begun), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(begun), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, chat(tools=[TOOL]))
         assert seen(home, "rack") == []
     assert "a call of a tool had begun" in answer.events[-1]["error"]["message"]
 
 
 async def test_text_before_a_tool_is_called_is_resumed(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, chat(tools=[TOOL]))
         (asked,) = seen(home, "rack")
     assert answer.text == WORDS
@@ -171,7 +176,7 @@ async def test_text_before_a_tool_is_called_is_resumed(tmp_path: Path) -> None:
 
 async def test_nothing_is_resumed_elsewhere_than_with_the_same_model(tmp_path: Path) -> None:
     """Nor where nobody knows what that is."""
-    places: Any = {"laptop": engine(cut(), weights=""), "rack": engine(weights="")}
+    places: Any = {"laptop": engine(cut(), weights=""), "rack": dearer(weights="")}
     async with house(tmp_path, **places, **RESUMES) as home:
         answer = await home.ask(chat(stream=True))
         assert seen(home, "rack") == []
@@ -182,21 +187,21 @@ async def test_nothing_is_resumed_elsewhere_than_with_the_same_model(tmp_path: P
 
 
 async def test_a_dialect_that_begins_another_message_is_not_asked(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut(), kind="fake"), rack=engine(kind="fake"), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut(), kind="fake"), rack=dearer(kind="fake"), **RESUMES) as home:
         answer = await home.ask(chat(stream=True))
         assert seen(home, "rack") == []
     assert "nobody is known to have the same model" in answer.events[-1]["error"]["message"]
 
 
 async def test_nothing_is_resumed_unless_operators_allow_it(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine()) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer()) as home:
         answer = await streamed(home)
         assert seen(home, "rack") == []
     assert answer.events[-1]["error"]["message"].endswith("before its answer was complete.")
 
 
 async def test_who_wants_one_attempt_gets_one(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, x_tidegate_no_fallback="true")
         assert seen(home, "rack") == []
     assert "one attempt only was asked for" in answer.events[-1]["error"]["message"]
@@ -229,7 +234,7 @@ async def test_a_stream_that_is_cut_after_its_end_is_complete_and_has_one(tmp_pa
 async def test_a_stream_that_stops_is_resumed_elsewhere(tmp_path: Path) -> None:
     silent = Script(tokens=TOKENS, token_s=60.0)
     policy: Any = {"policy": {"resume": True, "stall_s": 1}}
-    async with house(tmp_path, laptop=engine(silent), rack=engine(), **policy) as home:
+    async with house(tmp_path, laptop=engine(silent), rack=dearer(), **policy) as home:
         answer = await streamed(home)
         await eventually(lambda: home.engines["laptop"].left == 1)
     assert answer.text == WORDS
@@ -239,7 +244,7 @@ async def test_a_stream_that_stops_is_resumed_elsewhere(tmp_path: Path) -> None:
 async def test_the_rest_waits_for_a_slot_like_any_other(tmp_path: Path) -> None:
     """The only engine with the same model is busy, and the client gets its rest when it is not any more."""
     busy = Script(tokens=TOKENS, token_s=0.2)
-    places: Any = {"laptop": engine(cut(), concurrency=1), "rack": engine(busy, concurrency=1)}
+    places: Any = {"laptop": engine(cut(), concurrency=1), "rack": dearer(busy, concurrency=1)}
     async with house(tmp_path, **places, **RESUMES, rules=[]) as home:
         models = [home.gateway.router.endpoint(name) for name in home.engines]
         await eventually(lambda: all(model.state.fingerprint is not None for model in models))
@@ -258,7 +263,7 @@ async def test_the_rest_waits_for_a_slot_like_any_other(tmp_path: Path) -> None:
 
 
 async def test_a_rest_that_nobody_gives_ends_with_why_it_broke_off(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(Script(status=500)), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(Script(status=500)), **RESUMES) as home:
         await eventually(lambda: home.gateway.router.endpoint("rack").state.fingerprint is not None)
         home.engines["laptop"].script = cut(token_s=0.05)
         async with home.asking(chat(stream=True)) as client:
@@ -277,7 +282,7 @@ async def test_a_rest_that_nobody_gives_ends_with_why_it_broke_off(tmp_path: Pat
 async def test_a_rest_that_an_engine_finds_fault_with_ends_in_the_stream(tmp_path: Path) -> None:
     """llama.cpp refuses to go on with a message where its model thinks first."""
     refuses = Script(status=400, error=b'{"error":{"message":"prefill is incompatible with thinking","code":400}}')
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(refuses), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(refuses), **RESUMES) as home:
         await eventually(lambda: home.gateway.router.endpoint("rack").state.fingerprint is not None)
         laptop = home.engines["laptop"]
         laptop.script = cut(token_s=0.05)
@@ -297,7 +302,7 @@ async def test_clients_of_other_dialects_get_one_answer_too(tmp_path: Path, path
         ask["max_tokens"] = 50
     if path == "/v1/responses":
         ask = {"model": MODEL, "stream": True, "input": "Say hi"}
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         models = [home.gateway.router.endpoint(name) for name in home.engines]
         await eventually(lambda: all(model.state.fingerprint is not None for model in models))
         broken = await home.ask(ask, path=path)
@@ -314,7 +319,7 @@ def _shape(body: bytes) -> list[str]:
 
 
 async def test_the_journal_says_what_was_asked_for(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=engine(cut()), rack=engine(), **RESUMES) as home:
+    async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         await streamed(home, chat(max_tokens=20), x_tidegate_slo_ttft_ms="5000")
     facts = [line.fact for line in home.journal()]
     came, rest = [fact for fact in facts if isinstance(fact, Request)]
@@ -332,7 +337,7 @@ async def test_the_journal_says_what_was_asked_for(tmp_path: Path) -> None:
 
 
 async def test_who_waits_for_the_rest_has_waited_since_the_answer_broke_off(tmp_path: Path) -> None:
-    rack = engine(Script(tokens=100_000, token_s=0.02), serves=[MODEL, "more"], concurrency=1)
+    rack = dearer(Script(tokens=100_000, token_s=0.02), serves=[MODEL, "more"], concurrency=1)
     places: Any = {"laptop": engine(cut(token_s=0.1)), "rack": rack}
     async with house(tmp_path, **places, **RESUMES) as home:
         models = [home.gateway.router.endpoint(name) for name in home.engines]
