@@ -8,6 +8,7 @@ from tidegate.wire.asked import Chat, Completion, Message, Part, decode_chat, de
 from tidegate.wire.call import Call as Call
 from tidegate.wire.call import Native as Native
 from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.outline import OUTLINED_BYTES_MIN, outline, whole_bytes
 from tidegate.wire.shape import bad_field, read_fields
 from tidegate.wire.tokens import text_bytes
 
@@ -49,7 +50,13 @@ def parse(body: bytes, kind: Capability) -> Call:
     fields = read_fields(body)
     try:
         # A second look at the same bytes costs less than to take them apart field by field.
-        asked: Chat | Completion = decode_chat(body) if kind is _CHAT else decode_completion(body)
+        asked: Chat | Completion
+        if kind is not _CHAT:
+            asked = decode_completion(body)
+        elif len(body) < OUTLINED_BYTES_MIN:
+            asked = decode_chat(body)
+        else:
+            asked = decode_chat(outline(body))
     except UNREADABLE as error:
         raise bad_field(str(error), _ACCEPTED) from None
     knobs = fields.pop(KNOBS_FIELD, None)
@@ -117,7 +124,7 @@ class _Content:
         self.files += part.file is not UNSET
         for media in (part.image_url, part.input_audio, part.file):
             if media is not UNSET:
-                self.media_bytes += len(memoryview(media))
+                self.media_bytes += whole_bytes(memoryview(media))
 
     def read_prompt(self, prompt: str | list[str | int | list[int]]) -> None:
         """Count the prompts of a text completion, and its tokens if it came as such."""
