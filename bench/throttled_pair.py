@@ -92,8 +92,8 @@ class Took(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One request: what was chosen, what would have been right, and what each action came to. `predicted_ttft_s` is by
-    action, as the decision saw them."""
+    """One request: what was chosen, what would have been right, and what each action came to. `predicted_ttft_s`,
+    its `sigma` and `attainment` are by action, as the decision saw them."""
 
     asked: Asked
     promise: dict[str, float]
@@ -105,6 +105,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     worth_usd: float
     why: str
     predicted_ttft_s: dict[str, float]
+    sigma: dict[str, float]
+    attainment: dict[str, float]
     took: list[Took]
 
 
@@ -255,8 +257,8 @@ async def judged(rig: Rig, one: Asked, pace: Pace, couriers: Couriers) -> Row:
             took.append(await other(rig, action, one, promise, couriers, may_cut=may_cut))
     best = min(took, key=lambda each: (not each.kept, each.usd if each.kept else each.late_s, each.ttft_s))
     lost_usd = max(0.0, best.value_usd - took[0].value_usd)
-    predicted = {
-        action.value: candidate.estimate.ttft_s
+    estimates = {
+        action.value: candidate.estimate
         for candidate in (*foreseen.candidates, *foreseen.prefills)
         if candidate.estimate is not None
         for action in (
@@ -273,7 +275,9 @@ async def judged(rig: Rig, one: Asked, pace: Pace, couriers: Couriers) -> Row:
         lost_usd=lost_usd,
         worth_usd=worth_usd(one),
         why=foreseen.decision.why.value,
-        predicted_ttft_s=predicted,
+        predicted_ttft_s={action: estimate.ttft_s for action, estimate in estimates.items()},
+        sigma={action: estimate.sigma for action, estimate in estimates.items()},
+        attainment={action: estimate.attainment for action, estimate in estimates.items()},
         took=took,
     )
 
