@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -116,7 +117,7 @@ def test_one_flipped_byte_is_judged_the_same_however_it_is_cut(place: int, byte:
     assert [part[:3] for part in written_cut.split(b"HTTP/1.1 ")] == [part[:3] for part in written.split(b"HTTP/1.1 ")]
 
 
-def received(raw: bytes, at: list[int]) -> tuple[int, dict[bytes, bytes], bytes, str]:
+def received(raw: bytes, at: list[int], *, lost: bool = False) -> tuple[int, dict[bytes, bytes], bytes, str]:
     async def main() -> tuple[int, dict[bytes, bytes], bytes, str]:
         pool = Pool(Origin("x", 80), clock=Clock())
         link = Link(pool)
@@ -127,9 +128,12 @@ def received(raw: bytes, at: list[int]) -> tuple[int, dict[bytes, bytes], bytes,
         post(pool, receiver)
         for piece in segments(raw, at):
             link.data_received(piece)
+        if lost:
+            link.connection_lost(None)
         reused = pool.statistics().idle == 1
         await pool.close()
-        return receiver.status, receiver.headers, receiver.body, f"{receiver.calls[-1]} {reused}"
+        cause = receiver.error.cause if receiver.error is not None else receiver.calls[-1] if receiver.calls else ""
+        return receiver.status, receiver.headers, receiver.body, f"{cause} {reused}"
 
     return asyncio.run(main())
 
@@ -140,3 +144,88 @@ def test_a_response_is_the_same_however_it_is_cut(raw: bytes, at: list[int]) -> 
     whole = received(raw, [])
     assert whole[3] == "end True"
     assert received(raw, at) == whole
+
+
+CHUNKS = st.lists(
+    st.tuples(
+        st.one_of(
+            st.binary(min_size=1, max_size=40), st.sampled_from([255, 1535, 1536, 5000]).map(lambda n: b"\r\n" * n)
+        ),
+        st.sampled_from([b"%x", b"%x", b"%X", b"0%x", b"%x;a=b"]),
+    ),
+    min_size=2,
+    max_size=8,
+)
+STREAM = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def stream(chunks: list[tuple[bytes, bytes]]) -> tuple[bytes, list[int]]:
+    """A response in these chunks, and the seams between them."""
+    raw, seams = STREAM, list[int]()
+    for data, spelt in chunks:
+        seams.append(len(raw))
+        raw += spelt % len(data) + b"\r\n" + data + b"\r\n"
+    return raw + b"0\r\n\r\n", [*seams, len(raw)]
+
+
+def about(seams: list[int]) -> st.SearchStrategy[int]:
+    return st.sampled_from([seam + apart for seam in seams for apart in range(-2, 5)])
+
+
+def cuts_of(raw: bytes, seams: list[int]) -> st.SearchStrategy[list[int]]:
+    """Where to cut it: at all seams or none, about some of them, and anywhere."""
+    places = st.lists(st.one_of(about(seams), st.integers(1, len(raw) - 1)), max_size=8)
+    return st.tuples(st.sampled_from([seams, seams[:2], seams[:1]]), places).map(
+        lambda found: sorted({*found[0], *found[1]})
+    )
+
+
+@given(CHUNKS, st.data())
+def test_a_stream_is_the_same_however_its_chunks_are_cut_and_spelt(
+    chunks: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
+    raw, seams = stream(chunks)
+    found = received(raw, data.draw(cuts_of(raw, seams)))
+    assert found[2:] == (b"".join(data for data, _ in chunks), "end True")
+
+
+@given(CHUNKS, st.data())
+def test_a_stream_that_breaks_off_has_brought_as_much_however_it_is_cut(
+    chunks: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
+    raw, seams = stream(chunks)
+    at = data.draw(cuts_of(raw, seams))
+    raw = raw[: data.draw(st.integers(len(STREAM), len(raw) - 1))]
+    assert received(raw, at, lost=True) == received(raw, [], lost=True)
+
+
+@given(CHUNKS, st.data(), st.one_of(st.sampled_from(b"\r\n0;x"), st.integers(0, 255)))
+def test_one_flipped_byte_of_a_stream_is_judged_the_same_however_it_is_cut(
+    chunks: list[tuple[bytes, bytes]], data: st.DataObject, byte: int
+) -> None:
+    raw, seams = stream(chunks)
+    at = data.draw(cuts_of(raw, seams))
+    place = data.draw(about(seams))
+    raw = raw[:place] + bytes([byte]) + raw[place + 1 :]
+    assert received(raw, at, lost=True) == received(raw, [], lost=True)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "found"),
+    [
+        ((b"2\r\nab\r\n", b"2\r\ncdXX", b"0\r\n\r\n"), (b"abcd", "protocol False")),
+        ((b"2\r\nab\r\n", b"2\r\ncd\rX", b"0\r\n\r\n"), (b"abcd", "protocol False")),
+        ((b"2\r\nab\r\n6\r\n", b"1\r\nx\r\n", b"\r\n", b"0\r\n\r\n"), (b"ab1\r\nx\r\n", "end True")),
+        ((b"2\r\nab\r\n", b"2", b"\r", b"\ncd\r\n", b"0\r\n\r\n"), (b"abcd", "end True")),
+        ((b"2\r\nab\r\n", b"+2\r\ncd\r\n", b"0\r\n\r\n"), (b"ab", "protocol False")),
+        ((b"2\r\nab\r\n", b"2\r\ncd\r\n", b"0\r\n", b"t: u\r\n", b"\r\n"), (b"abcd", "end True")),
+    ],
+    ids=["no line ends it", "half a line ends it", "its size alone", "size in pieces", "size with a sign", "a trailer"],
+)
+def test_chunks_that_come_one_by_one_are_held_to_the_same_rules(
+    pieces: tuple[bytes, ...], found: tuple[bytes, str]
+) -> None:
+    raw = STREAM + b"".join(pieces)
+    at = list(accumulate((len(STREAM), *map(len, pieces))))
+    assert received(raw, at, lost="True" not in found[1])[2:] == found
+    assert received(raw, [], lost="True" not in found[1])[2:] == found

@@ -9,7 +9,7 @@ from tidegate.gateway.slots import Slot
 from tidegate.http.client import Call, Cause, TransportError
 from tidegate.wire.headroom import read_headroom
 from tidegate.wire.sse import BadStream
-from tidegate.wire.stream import Reader
+from tidegate.wire.stream import Reader, StreamReader
 
 # An error body is read for its message alone.
 ERROR_BYTES_MAX = 64 * 1024
@@ -195,7 +195,14 @@ class Attempt:
             self._error += data[: ERROR_BYTES_MAX - len(self._error)]
             return
         reader = self.reader
-        out = reader.feed(data)
+        if self.first_s is not None and isinstance(reader, StreamReader):
+            # A stream that flows: of a class that is known, nothing has to be looked up.
+            out = reader.feed(data)
+            if out and reader.failure is None and not reader.done:
+                self.relay(out)
+                return
+        else:
+            out = reader.feed(data)
         # An end without a word is let go too: what tells of it has nowhere to pass before.
         if self.first_s is None and (reader.content or reader.finished):
             self.first_s = self._now_s()

@@ -1,8 +1,9 @@
 """One connection to an upstream: carries one call at a time."""
 
 import asyncio
+from contextlib import suppress
 from math import inf
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import httptools
 
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 _COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
 _REPEATS_MAX = 200  # vendors send about 40 fields in all
 _BODILESS = (204, 304)
+# A chunk of a stream is one token, or a few: its size as servers write it. What is larger, or written otherwise (with
+# zeros, with extensions), is the parser's.
+_CHUNK_BYTES_MAX: Final = 1535
+_SIZES: Final = {spelt % size: size for size in range(1, _CHUNK_BYTES_MAX + 1) for spelt in (b"%x", b"%X")}
+_SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % _CHUNK_BYTES_MAX)
+_CR, _LF = ord("\r"), ord("\n")
 
 
 class _StopError(Exception):
@@ -22,12 +29,18 @@ class _StopError(Exception):
 
 
 class Link(asyncio.Protocol):
-    """Parses responses and hands them to the receiver of the call that it carries."""
+    """Parses responses and hands them to the receiver of the call that it carries.
+
+    Of a body that comes in small chunks, the parser is shown the first and whatever is none: between two chunks it
+    stands as it stood before them, so that whole ones need not go through it.
+    """
 
     __slots__ = (
+        "_between",
         "_call",
         "_complete",
         "_fault",
+        "_flows",
         "_head_bytes",
         "_headed",
         "_headers",
@@ -38,6 +51,7 @@ class Link(asyncio.Protocol):
         "_pool",
         "_receiver",
         "_repeats",
+        "_rest",
         "_silent_at_s",
         "_skipping",
         "_surplus",
@@ -65,6 +79,9 @@ class Link(asyncio.Protocol):
         self._head_bytes = 0
         self._headed = False  # the receiver has the head
         self._complete = False
+        self._between = False  # the parser has seen a chunk end, and none begin since
+        self._flows = False  # it stands between two chunks
+        self._rest = b""  # the beginning of a chunk, while it flows
         self._keep_alive = False
         self._skipping = False  # an interim response
         self._until_close = False
@@ -79,7 +96,8 @@ class Link(asyncio.Protocol):
         """Send the request of `call` and expect its response."""
         # The other marks are as they were on a connection that can be used again.
         self._head_bytes = 0
-        self._headed = self._complete = False
+        self._headed = self._complete = self._between = self._flows = False
+        self._rest = b""
         self._call = call
         self._receiver = call.receiver
         call.link = self
@@ -148,6 +166,10 @@ class Link(asyncio.Protocol):
             self._pool.discard(self)
             self.transport.abort()
             return
+        if self._flows:
+            data = self._flow(data, receiver)
+            if not data:
+                return
         if not self._headed:
             self._head_bytes += len(data)
         try:
@@ -160,8 +182,12 @@ class Link(asyncio.Protocol):
         if self._complete:
             if self._call is call:  # not cancelled by its receiver
                 self._finish(call, receiver)
-        elif not self._headed and self._head_bytes > self._pool.header_bytes_max:
-            self.fail(Cause.TOO_LARGE, "the head of the response is too large")
+        elif not self._headed:
+            if self._head_bytes > self._pool.header_bytes_max:
+                self.fail(Cause.TOO_LARGE, "the head of the response is too large")
+        elif self._between:
+            # Of the next chunk it has seen nothing: a beginning of its size ends with no line.
+            self._flows = data.endswith(b"\r\n")
 
     def eof_received(self) -> None:
         """A clean close: the end of a response that has no other end."""
@@ -172,6 +198,8 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The upstream is gone."""
         self.lost = True
+        if self._rest:
+            self._show_rest()
         self._parser = None  # it knows this: without the cycle both are gone at once
         call = self._call
         if call is not None and self.reused and not self._head_bytes and not call.retried:
@@ -250,6 +278,14 @@ class Link(asyncio.Protocol):
             self._heard = True
             receiver.on_data(data)
 
+    def on_chunk_header(self) -> None:
+        """The size of a chunk."""
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        """The end of a chunk."""
+        self._between = True
+
     def on_message_complete(self) -> None:
         """The response is complete; its receiver hears of it when the parser has returned."""
         if self._skipping:
@@ -264,6 +300,37 @@ class Link(asyncio.Protocol):
 
     # ------------------------------------------------------------------ inside
 
+    def _flow(self, data: bytes, receiver: Receiver) -> bytes:
+        """Hand over the chunks that are whole now, and keep one that is not; what the parser has to see is returned."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        at, size = 0, len(data)
+        while at < size:
+            line = data.find(b"\r\n", at, at + _SIZE_LINE_BYTES_MAX)
+            if line < 0 and size - at < _SIZE_LINE_BYTES_MAX:
+                self._rest = data[at:]
+                return b""
+            length = _SIZES.get(data[at:line], 0) if line >= 0 else 0
+            begin = line + 2
+            end = begin + length
+            if length and end + 2 > size:
+                self._rest = data[at:]
+                return b""
+            if not length or data[end] != _CR or data[end + 1] != _LF:
+                self._flows = False
+                return data[at:]
+            self._heard = True
+            try:
+                receiver.on_data(data[begin:end])
+            except Exception as error:
+                self._culpable(error)
+                return b""
+            if self._receiver is not receiver:  # it has cancelled the call
+                return b""
+            at = end + 2
+        return b""
+
     def _reject(self, cause: Cause, message: str) -> NoReturn:
         self._fault = (cause, message)
         raise _StopError
@@ -273,17 +340,28 @@ class Link(asyncio.Protocol):
         if size > self._pool.header_bytes_max:
             self._reject(Cause.TOO_LARGE, "the head of the response is too large")
 
+    def _show_rest(self) -> None:
+        """What came of a chunk that will not be whole has come all the same."""
+        rest, self._rest, self._flows = self._rest, b"", False
+        if self._parser is not None and self._call is not None:
+            with suppress(httptools.HttpParserError):
+                self._parser.feed_data(rest)
+
     def _broken(self, error: httptools.HttpParserError) -> None:
         """End the call after the parser has stopped: bad bytes, a bound, or an exception of the receiver."""
         culprit = error.__context__
         if self._fault is not None:
             self.fail(*self._fault)
         elif isinstance(error, httptools.HttpParserCallbackError) and isinstance(culprit, Exception):
-            self.fail(Cause.PROTOCOL, f"the receiver failed: {culprit!r}")
-            context = {"message": "the receiver of an HTTP response failed", "exception": culprit}
-            asyncio.get_running_loop().call_exception_handler(context)
+            self._culpable(culprit)
         else:
             self.fail(Cause.PROTOCOL, str(error))
+
+    def _culpable(self, error: Exception) -> None:
+        """End the call since its receiver has failed."""
+        self.fail(Cause.PROTOCOL, f"the receiver failed: {error!r}")
+        context = {"message": "the receiver of an HTTP response failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)
 
     def _finish(self, call: Call, receiver: Receiver) -> None:
         self._call = self._receiver = call.link = call.receiver = None
