@@ -24,6 +24,7 @@ from tidegate.core.model import (
 from tidegate.core.router import Router
 from tidegate.core.sending import started
 from tidegate.core.state import State
+from tidegate.core.value import attainment
 from tidegate.core.why import Why
 
 ONE = Fingerprint(weights="hf:o/one")
@@ -120,6 +121,13 @@ def test_what_it_takes_is_the_sum_of_its_parts() -> None:
     home = router.endpoint("laptop").base(request, length, 0.0)
     assert (base.tpot_s, base.decode_s) == (home.tpot_s, home.decode_s), "it decodes at home"
     assert base.paid_usd == pytest.approx(4_000 * 1e-8 + 1e-4), "and pays for its prompt and one token"
+
+
+def test_a_link_that_was_not_used_yet_is_believed_to_be_about_as_declared() -> None:
+    """Who has a third more time than is expected dares it, with nine chances in ten or more."""
+    router, request = pair(), long()
+    base = handover(router).base(request, router._known.lengths.of(request), 0.0)
+    assert attainment(replace(request, slo=replace(request.slo, ttft_s=base.first_s * 4.0 / 3.0)), base, 0.0) > 0.9
 
 
 def test_where_the_target_reads_a_longer_prompt_it_is_waited_for_and_that_is_predicted() -> None:

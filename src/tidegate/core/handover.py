@@ -27,6 +27,9 @@ _ONE: Final = Length(1.0, 1.0, 1.0, sigma=0.0)
 CACHED_LEAST: Final = 0.9
 # Who shows nothing may have found nothing where the KV cache should have been, or cannot do with what was there.
 _CAME_TO_NOTHING: Final = frozenset({Ending.FAILED, Ending.TIMED_OUT})
+# Spread of log(true / declared) of a link's rate. That of an endpoint's upload is mostly a default, and this never is:
+# somebody looked it up. Of a gigabit couriers make use to 0.99, of four to 0.8.
+LINK_SIGMA: Final = 0.25
 # What is sent between two engines is text; what stands for images there, nobody has tried.
 _NEVER: Final = frozenset({Capability.EMBEDDING, Capability.VISION, Capability.AUDIO})
 
@@ -42,7 +45,7 @@ class HandoverModel:
         self.name = source.name + TO + target.name
         self.source, self.target, self.state = source, target, state
         self.declared = handover
-        self.network = NetworkModel(0.0, handover.bytes_per_s, state.network)
+        self.network = NetworkModel(0.0, handover.bytes_per_s, state.network, LINK_SIGMA)
 
     def excluded(self, request: Request, now_s: float) -> Why | None:
         """What forbids it for this, of a request that `may_be_shipped`: both must have the same model for sure."""

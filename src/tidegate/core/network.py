@@ -127,6 +127,7 @@ class NetworkModel:
         "_rtt_fading_s2",
         "_rtt_s2",
         "_upload_at_s",
+        "_upload_sigma",
         "_upload_variance",
         "rtt_s",
         "state",
@@ -135,9 +136,12 @@ class NetworkModel:
         "upload_bytes_per_s",
     )
 
-    def __init__(self, rtt_s: float, upload_bytes_per_s: float, state: Network) -> None:
-        """Both numbers are as declared, and hold until something is measured."""
-        self.state = state
+    def __init__(
+        self, rtt_s: float, upload_bytes_per_s: float, state: Network, upload_sigma: float = UPLOAD_SIGMA
+    ) -> None:
+        """Both numbers are as declared, and hold until something is measured; of the rate, `upload_sigma` is how far
+        off the logarithm may be by then."""
+        self.state, self._upload_sigma = state, upload_sigma
         self._declared_s, self._declared_bytes_per_s = rtt_s, upload_bytes_per_s
         self._fit_rtt()
         self._fit_upload()
@@ -209,7 +213,7 @@ class NetworkModel:
         return sample.value > believed and self._level([*samples, sample][-SAMPLES_MAX:]).value >= believed
 
     def _level(self, uploads: list[Sample]) -> Level:
-        return level(uploads, self._declared_bytes_per_s, UPLOAD_SIGMA, 0.0)
+        return level(uploads, self._declared_bytes_per_s, self._upload_sigma, 0.0)
 
     def _fit_rtt(self) -> None:
         found, declared_s = level(self.state.rtts, self._declared_s, RTT_SIGMA, RTT_NOISE_S), self._declared_s
