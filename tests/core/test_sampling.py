@@ -5,10 +5,11 @@ from random import Random
 import pytest
 
 from tests import make
+from tidegate.core.counts import Sampling
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.length import OUTPUT_ROWS, LengthModel
+from tidegate.core.length import ONE, OUTPUT_ROWS, SAMPLED_MAX, LengthModel
 from tidegate.core.model import Ended, Ending
-from tidegate.core.sampling import TAUGHT_PER_S, Sampling, is_sampled
+from tidegate.core.sampling import TAUGHT_PER_S, stands_for
 from tidegate.core.timing import ROWS
 
 LENGTHS = LengthModel()
@@ -19,7 +20,8 @@ def sampled(by_kind: dict[int, Sampling], per_s: int, seconds: range, name: str 
     """How many of so many a second are, in each of these seconds."""
     return [
         sum(
-            is_sampled(by_kind, KIND, f"{name}-{second}-{number:x}", second + number / per_s) for number in range(per_s)
+            stands_for(by_kind, KIND, f"{name}-{second}-{number:x}", second + number / per_s) > 0.0
+            for number in range(per_s)
         )
         for second in seconds
     ]
@@ -38,6 +40,17 @@ def test_of_more_about_a_few_dozen_a_second_teach_from_the_next_second_on(per_s:
     assert min(later) > 0
 
 
+@pytest.mark.parametrize("per_s", [100, 300, 10_000])
+def test_those_that_teach_stand_for_all(per_s: int) -> None:
+    by_kind: dict[int, Sampling] = {}
+    told = [
+        stands_for(by_kind, KIND, f"r-{second}-{number:x}", second + number / per_s)
+        for second in range(20)
+        for number in range(per_s)
+    ]
+    assert sum(told) == pytest.approx(len(told), rel=0.1)
+
+
 def test_whoever_comes_after_a_quiet_second_teaches() -> None:
     by_kind: dict[int, Sampling] = {}
     sampled(by_kind, 1_000, range(10, 12))
@@ -54,7 +67,7 @@ def test_which_of_them_teach_has_no_order() -> None:
     for order in (names, shuffled):
         by_kind: dict[int, Sampling] = {}
         sampled(by_kind, 800, range(5, 6))
-        found.append({name for name in order if is_sampled(by_kind, KIND, name, 6.0)})
+        found.append({name for name in order if stands_for(by_kind, KIND, name, 6.0)})
     assert found[0] == found[1]
     assert 0 < len(found[0]) < 100
 
@@ -108,7 +121,7 @@ def test_what_is_rare_beside_many_of_another_kind_teaches_each_time() -> None:
 
 def test_what_is_not_sampled_is_under_way_and_kept_in_the_cache_like_all_others() -> None:
     model = EndpointModel(make.endpoint("rack", concurrency=100), 0.9)
-    busy = Sampling(second=9, begun=10**12)
+    busy = Sampling(second=9, count=10**12)
     model.state.sampling = dict.fromkeys(range(ROWS * OUTPUT_ROWS), busy)
     request = make.request(prompt_tokens=4_000, prompt_bytes=16_000, prefix=tuple(range(1, 17)))
     before = model.timing.ttft.learned.sums.weight
@@ -124,11 +137,56 @@ def test_what_is_not_sampled_is_under_way_and_kept_in_the_cache_like_all_others(
 
 
 def test_who_waited_in_vain_teaches_as_seldom_as_who_was_answered() -> None:
-    for begun in (10**12, 0):
+    for count in (10**12, 0):
         model = crowded(20, took_s=0.4)  # no load explains a silence
-        before = Sampling(second=109, begun=begun)
+        before = Sampling(second=109, count=count)
         model.state.sampling = dict.fromkeys(range(ROWS * OUTPUT_ROWS), before)
         request = make.request(id="impatient")
         model.started(make.started(request, "rack"), model.base(request, LENGTHS.of(request), 110.0), 110.0)
         model.ended(Ended(request_id="impatient", endpoint="rack", ending=Ending.CANCELLED, e2e_s=0.3), 110.3)
-        assert bool(model.timing.ttft.learned.silences) is (begun == 0)
+        assert bool(model.timing.ttft.learned.silences) is (count == 0)
+
+
+def lengths_of(per_s: int, seconds: int, lengths: LengthModel) -> None:
+    """Answers of 20 and 200 tokens by turns, and at each second's end one of somebody else's, of 1,000."""
+    for second in range(seconds):
+        for number in range(per_s):
+            at_s, id = second + number / per_s, f"r-{second}-{number:x}"
+            lengths.learn("chat", 20.0 if number % 2 else 200.0, at_s, model="m", key="much", request_id=id)
+        lengths.learn("chat", 1_000.0, second + 0.99, model="m", key="rare", request_id=f"s-{second}")
+
+
+def test_of_many_answers_alike_some_are_counted_for_all() -> None:
+    few, all = LengthModel(), LengthModel()
+    lengths_of(1_000, 20, few)
+    for second in range(20):
+        for number in range(1_000):
+            all.learn("chat", 20.0 if number % 2 else 200.0, second + number / 1_000, model="m", key="much")
+        all.learn("chat", 1_000.0, second + 0.99, model="m", key="rare")
+    for key in ("much", "rare", "new"):
+        found, expected = few.at("chat", None, "m", key), all.at("chat", None, "m", key)
+        assert found.expected_tokens == pytest.approx(expected.expected_tokens, rel=0.1), key
+        assert found.high_tokens == pytest.approx(expected.high_tokens, rel=0.05), key
+    total, counted = (sum(model.state.counts["chat"].ended.values()) for model in (all, few))
+    assert counted == pytest.approx(total, rel=0.05)
+
+
+def test_the_answers_of_who_asks_seldom_are_all_counted_beside_many_others() -> None:
+    lengths = LengthModel()
+    lengths_of(1_000, 20, lengths)
+    assert sum(lengths.state.counts["k chat m rare"].ended.values()) == 20 * ONE
+
+
+def test_each_answer_of_a_conversation_is_remembered() -> None:
+    lengths = LengthModel()
+    for number in range(3_000):
+        session, id = f"s{number % 10}", f"r{number}"
+        lengths.learn("chat", 50.0, number / 1_000, session=session, prompt_tokens=100 + number, request_id=id)
+    assert {turns.prompt_tokens for turns in lengths.state.sessions.values()} == {100 + n for n in range(2_990, 3_000)}
+
+
+def test_it_is_remembered_how_often_a_few_hundred_kinds_came() -> None:
+    lengths = LengthModel()
+    for number in range(2 * SAMPLED_MAX):
+        lengths.learn("chat", 50.0, 1.0, key=f"k{number}", request_id=f"r{number}")
+    assert len(lengths.state.sampling) <= SAMPLED_MAX + 1

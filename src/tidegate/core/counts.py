@@ -39,15 +39,25 @@ class Turns(msgspec.Struct, frozen=True, array_like=True, gc=False):
     total: int
 
 
+class Sampling(msgspec.Struct, gc=False):
+    """The `count` of a kind in this `second`, and which `share` of them teaches."""
+
+    second: int = 0
+    count: int = 0
+    share: float = 1.0
+
+
 class Lengths(msgspec.Struct):
     """All that is learned of lengths; what was seen last is at the end of each.
 
-    `counts` are by group; conversations by session, or by a digest of what their last prompt began with.
+    `counts` are by group; conversations by session, or by a digest of what their last prompt began with. Which answers
+    are counted is by `sampling`, of those that are alike but for their conversations.
     """
 
     counts: dict[str, Counts] = {}
     sessions: dict[str, Turns] = {}
     beginnings: dict[int, Turns] = {}
+    sampling: dict[int, Sampling] = {}
 
 
 class Tracked(msgspec.Struct, array_like=True):

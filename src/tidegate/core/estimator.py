@@ -45,7 +45,7 @@ from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import Given
 from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.ruled import break_usd
-from tidegate.core.sampling import is_sampled
+from tidegate.core.sampling import stands_for
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState, Late
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
@@ -422,7 +422,7 @@ class EndpointModel:
             shipped=fact.shipped,
             stream=fact.stream,
             carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
-            sampled=is_sampled(state.sampling, kind, fact.request_id, now_s),
+            sampled=stands_for(state.sampling, kind, fact.request_id, now_s) > 0.0,
         )
         if self.owned:
             reservation.engine_s = self.engine_s(reservation, base.occupies_s)

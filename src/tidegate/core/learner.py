@@ -240,6 +240,7 @@ class Learner:
                 session=sent.session,
                 beginning=sent.beginning,
                 turns=sent.turns,
+                request_id=fact.request_id,
             )
 
     def _handed_over(self, fact: Ended, sent: Reservation, now_s: float) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import log, log2
 from statistics import NormalDist
 from typing import Final
+from zlib import crc32
 
 from tidegate.core import bins
 from tidegate.core.bins import Ahead, Level, Shares, believed, bin_of, last_passed, mean, quantiles
@@ -19,6 +20,7 @@ from tidegate.core.classify import base_of
 from tidegate.core.counts import Counts, Lengths, Turns
 from tidegate.core.model import Request, Started
 from tidegate.core.prompts import DIGESTS_MAX, GRID, GRID_OF, Prefix
+from tidegate.core.sampling import stands_for
 
 # As how many outputs of a group its larger group counts.
 CLASS_STRENGTH: Final = 1.0
@@ -55,6 +57,8 @@ _DEVIATIONS: Final = 2.0 * NormalDist().inv_cdf(HIGH)
 SIGMA_MIN: Final = 0.03
 # Clients use a handful of bounds; beyond this the memo starts afresh.
 MEMO_MAX: Final = 1024
+# Of so many kinds of requests it is remembered how many there were this second; beyond, all are counted.
+SAMPLED_MAX: Final = 256
 
 _Asked = tuple[str, int | None, str, str, int, int, int]
 # Expected tokens of an output: how far the whole is off depends on how well its length is known, which is another thing
@@ -194,10 +198,12 @@ class LengthModel:
         session: str = "",
         beginning: int = 0,
         turns: Turns | None = None,
+        request_id: str = "",
     ) -> None:
         """Take in one measured length; `at_least` where the client left, or its own bound cut the output.
 
         `turns` is what was known of its conversation when it was sent, and `beginning` the longest one of its prompt.
+        Of hundreds alike in a second some are counted for all, by `request_id`; who has none is always counted.
         """
         if tokens < 1.0:
             return
@@ -205,21 +211,31 @@ class LengthModel:
         if place < 0:
             return
         second = int(now_s)
-        level, growth = _turn(turns, prompt_tokens)
-        for name, _ in _groups(klass, model, key, _size(prompt_tokens), level, growth):
-            self._count(name, place, second, at_least)
-        self._memo.pop(base_of(klass), None)
-        if second > self._now_s:
-            if second // RECENT_S > self._now_s // RECENT_S:
-                # Of other classes, too, what was counted may have been halved.
-                self._memo.clear()
-            self._now_s = second
+        size = _size(prompt_tokens)
+        outputs = self._stands_for(f"{size} {klass} {model} {key}", request_id, now_s) if request_id else 1.0
+        if outputs:
+            sixteenths = int(ONE * outputs + 0.5)
+            level, growth = _turn(turns, prompt_tokens)
+            for name, _ in _groups(klass, model, key, size, level, growth):
+                self._count(name, place, second, sixteenths, at_least)
+            self._memo.pop(base_of(klass), None)
+            if second > self._now_s:
+                if second // RECENT_S > self._now_s // RECENT_S:
+                    # Of other classes, too, what was counted may have been halved.
+                    self._memo.clear()
+                self._now_s = second
         # How the conversation goes on is not known from one that was cut.
         if not at_least:
             self._went_on(session, beginning, turns, place, prompt_tokens, second)
         if self._bytes > COUNTS_BYTES_MAX:
             self._forget()
             self._memo.clear()
+
+    def _stands_for(self, alike: str, request_id: str, now_s: float) -> float:
+        sampling = self.state.sampling
+        if len(sampling) > SAMPLED_MAX:
+            sampling.clear()
+        return stands_for(sampling, crc32(alike.encode()), request_id, now_s)
 
     def _made(self, asked: _Asked) -> Length:
         klass, tokens_max, model, key, size, level, growth = asked
@@ -238,7 +254,7 @@ class LengthModel:
         self._memo.setdefault(base_of(klass), {})[asked] = made
         return made
 
-    def _count(self, name: str, place: int, second: int, at_least: bool) -> None:
+    def _count(self, name: str, place: int, second: int, sixteenths: int, at_least: bool) -> None:
         counts = self.state.counts.pop(name, None)
         if counts is None:
             counts = Counts(second)
@@ -252,9 +268,9 @@ class LengthModel:
             counts.seen_s = second
         counted = counts.cut if at_least else counts.ended
         if place in counted:
-            counted[place] += ONE
+            counted[place] += sixteenths
         else:
-            counted[place] = ONE
+            counted[place] = sixteenths
             self._bytes += _BIN_BYTES
         # What was seen last stands at the end.
         self.state.counts[name] = counts

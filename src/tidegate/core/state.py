@@ -8,7 +8,7 @@ from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.budget import Spending
 from tidegate.core.calibration import unjudged
-from tidegate.core.counts import Lengths, Tracked
+from tidegate.core.counts import Lengths, Sampling, Tracked
 from tidegate.core.dual import Dual
 from tidegate.core.failing import Failures
 from tidegate.core.hazard import BINS, Level, Outcomes
@@ -26,7 +26,6 @@ from tidegate.core.pace import Pace
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
 from tidegate.core.reserve import ColdSent, Reservation
-from tidegate.core.sampling import Sampling
 from tidegate.core.shares import Served
 
 
