@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.http.harness import Recorder, error_body, post
 from tidegate.clock import Clock
-from tidegate.http.client import Origin, Pool
+from tidegate.http.client import Cause, Origin, Pool
 from tidegate.http.connection import Connection
 from tidegate.http.link import Link
 from tidegate.http.server import Exchange, Limits, Server
@@ -117,15 +117,21 @@ def test_one_flipped_byte_is_judged_the_same_however_it_is_cut(place: int, byte:
     assert [part[:3] for part in written_cut.split(b"HTTP/1.1 ")] == [part[:3] for part in written.split(b"HTTP/1.1 ")]
 
 
+def linked(receiver: Recorder, clock: Clock) -> tuple[Pool, Link]:
+    """A link that has sent a request of this receiver."""
+    pool = Pool(Origin("x", 80), clock=clock)
+    link = Link(pool)
+    link.connection_made(cast("asyncio.Transport", Wire()))
+    pool._links.add(link)
+    pool._idle.append(link)
+    post(pool, receiver)
+    return pool, link
+
+
 def received(raw: bytes, at: list[int], *, lost: bool = False) -> tuple[int, dict[bytes, bytes], bytes, str]:
     async def main() -> tuple[int, dict[bytes, bytes], bytes, str]:
-        pool = Pool(Origin("x", 80), clock=Clock())
-        link = Link(pool)
-        link.connection_made(cast("asyncio.Transport", Wire()))
-        pool._links.add(link)
-        pool._idle.append(link)
         receiver = Recorder()
-        post(pool, receiver)
+        pool, link = linked(receiver, Clock())
         for piece in segments(raw, at):
             link.data_received(piece)
         if lost:
@@ -229,3 +235,69 @@ def test_chunks_that_come_one_by_one_are_held_to_the_same_rules(
     at = list(accumulate((len(STREAM), *map(len, pieces))))
     assert received(raw, at, lost="True" not in found[1])[2:] == found
     assert received(raw, [], lost="True" not in found[1])[2:] == found
+
+
+def test_what_has_come_of_a_chunk_is_handed_over_at_the_second_look_and_is_no_silence() -> None:
+    async def main() -> None:
+        receiver = Recorder()
+        pool, link = linked(receiver, Clock())
+        for piece in (STREAM, b"2\r\nab\r\n", b"6\r\ncd"):
+            link.data_received(piece)
+        assert receiver.body == b"ab"
+        at_s = 0.0
+        for piece in (b"e", b"f", b"g"):
+            link.check(at_s)
+            link.check(at_s + 1.0)
+            at_s += 4.0  # of five that may pass in silence
+            link.data_received(piece)
+        link.check(at_s + 1.0)
+        assert receiver.body == b"abcdefg"
+        link.data_received(b"h\r\n0\r\n\r\n")
+        assert (receiver.body, receiver.calls[-1]) == (b"abcdefgh", "end")
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_who_ends_each_chunk_when_the_next_begins_is_not_heard_one_too_late() -> None:
+    async def main() -> None:
+        receiver = Recorder()
+        pool, link = linked(receiver, Clock())
+        for piece, body in (
+            (STREAM + b"2\r\nab\r\n", b"ab"),
+            (b"2\r\ncd", b"abcd"),
+            (b"\r\n2\r\nef", b"abcdef"),
+            (b"\r\n2\r\ngh", b"abcdefgh"),
+        ):
+            link.data_received(piece)
+            assert receiver.body == body
+        await pool.close()
+
+    asyncio.run(main())
+
+
+class Failing(Recorder):
+    """Fails at what it was not to be given."""
+
+    def on_data(self, data: bytes) -> None:
+        super().on_data(data)
+        if b"!" in data:
+            raise ValueError
+
+
+@pytest.mark.parametrize("pieces", [(b"2\r\na!\r\n",), (b"3\r\na!",)], ids=["a chunk", "a part of one"])
+def test_a_receiver_that_fails_ends_its_call_alone(pieces: tuple[bytes, ...]) -> None:
+    async def main() -> None:
+        said: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
+        receiver = Failing()
+        pool, link = linked(receiver, Clock())
+        for piece in (STREAM, b"2\r\nab\r\n", *pieces):
+            link.data_received(piece)
+        link.connection_lost(None)
+        assert receiver.error is not None
+        assert receiver.error.cause is Cause.PROTOCOL
+        assert said == ["the receiver of an HTTP response failed"]
+        await pool.close()
+
+    asyncio.run(main())

@@ -1,7 +1,6 @@
 """One connection to an upstream: carries one call at a time."""
 
 import asyncio
-from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Final, NoReturn, cast
 
@@ -139,6 +138,8 @@ class Link(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Enforce the time-outs of the call, if there is one."""
+        if self._rest and not self._heard:
+            self._show_rest()
         call = self._call
         if call is None:
             return
@@ -170,6 +171,9 @@ class Link(asyncio.Protocol):
             data = self._flow(data, receiver)
             if not data:
                 return
+        self._parse(data, call, receiver, parser)
+
+    def _parse(self, data: bytes, call: Call, receiver: Receiver, parser: httptools.HttpResponseParser) -> None:
         if not self._headed:
             self._head_bytes += len(data)
         try:
@@ -314,10 +318,11 @@ class Link(asyncio.Protocol):
             length = _SIZES.get(data[at:line], 0) if line >= 0 else 0
             begin = line + 2
             end = begin + length
-            if length and end + 2 > size:
+            if length and end > size:
                 self._rest = data[at:]
                 return b""
-            if not length or data[end] != _CR or data[end + 1] != _LF:
+            # Who ends a chunk when the next one begins would be heard one too late.
+            if not length or end + 2 > size or data[end] != _CR or data[end + 1] != _LF:
                 self._flows = False
                 return data[at:]
             self._heard = True
@@ -341,11 +346,11 @@ class Link(asyncio.Protocol):
             self._reject(Cause.TOO_LARGE, "the head of the response is too large")
 
     def _show_rest(self) -> None:
-        """What came of a chunk that will not be whole has come all the same."""
+        """What came of a chunk that is not whole has come all the same."""
+        call, receiver, parser = self._call, self._receiver, self._parser
         rest, self._rest, self._flows = self._rest, b"", False
-        if self._parser is not None and self._call is not None:
-            with suppress(httptools.HttpParserError):
-                self._parser.feed_data(rest)
+        if call is not None and receiver is not None and parser is not None:
+            self._parse(rest, call, receiver, parser)
 
     def _broken(self, error: httptools.HttpParserError) -> None:
         """End the call after the parser has stopped: bad bytes, a bound, or an exception of the receiver."""

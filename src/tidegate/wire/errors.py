@@ -13,7 +13,7 @@ MESSAGE_CHARS_MAX = 500
 # Longer than any rate limit window that is worth waiting out; beyond it a probe finds out.
 RETRY_AFTER_S_MAX = 3600.0
 
-# What msgspec raises for bytes that are not what they should be. Skipped strings are not checked, decoded ones are.
+# What msgspec raises for bytes that are not what they should be.
 UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 

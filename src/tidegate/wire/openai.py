@@ -48,6 +48,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     here and for whoever the request is passed on to.
     """
     fields = read_fields(body)
+    looked_at = body
     try:
         # A second look at the same bytes costs less than to take them apart field by field.
         asked: Chat | Completion
@@ -56,14 +57,15 @@ def parse(body: bytes, kind: Capability) -> Call:
         elif len(body) < OUTLINED_BYTES_MIN:
             asked = decode_chat(body)
         else:
-            asked = decode_chat(outline(body))
+            looked_at = outline(body)
+            asked = decode_chat(looked_at)
     except UNREADABLE as error:
         raise bad_field(str(error), _ACCEPTED) from None
     knobs = fields.pop(KNOBS_FIELD, None)
     tools = "tools" if asked.tools else "functions" if asked.functions else None
     tools_json = NO_BYTES if tools is None else memoryview(fields[tools])
     prompt = memoryview(fields["messages" if kind is _CHAT else "prompt"])
-    found = _Content()
+    found = _Content(is_outline=looked_at is not body)
     if isinstance(asked, Chat):
         found.read_messages(asked.messages)
     else:
@@ -95,9 +97,10 @@ _QUOTE = ord('"')
 class _Content:
     """What a prompt holds besides text, counted."""
 
-    __slots__ = ("files", "images", "media_bytes", "messages", "prompts", "sounds", "tokens")
+    __slots__ = ("_is_outline", "files", "images", "media_bytes", "messages", "prompts", "sounds", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_outline: bool) -> None:
+        self._is_outline = is_outline
         self.messages = self.images = self.sounds = self.files = self.media_bytes = 0
         self.prompts = 1
         self.tokens: int | None = None
@@ -124,7 +127,8 @@ class _Content:
         self.files += part.file is not UNSET
         for media in (part.image_url, part.input_audio, part.file):
             if media is not UNSET:
-                self.media_bytes += whole_bytes(memoryview(media))
+                view = memoryview(media)
+                self.media_bytes += whole_bytes(view) if self._is_outline else len(view)
 
     def read_prompt(self, prompt: str | list[str | int | list[int]]) -> None:
         """Count the prompts of a text completion, and its tokens if it came as such."""
