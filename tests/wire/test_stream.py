@@ -59,13 +59,15 @@ def flowing(draw: st.DrawFn) -> list[bytes]:
     notes: list[object] = [{"content": "a"}, {"content": "a" * 40}, '{"content":"a"}']
     beside = st.sampled_from([{}] * 6 + [{"usage": streams.USAGE}] + [{"note": note} for note in notes])
     finishes, steady = st.sampled_from([None] * 6 + ["stop"]), draw(beside)
-    spaced, key = draw(st.booleans()), draw(st.sampled_from(["content", "content", "reasoning_content", "reasoning"]))
+    keys = st.sampled_from(["content", "content", "reasoning_content", "reasoning", "text"])
+    spaced, key = draw(st.booleans()), draw(keys)
     more: list[dict[str, object]] = [{"reasoning_content": "hm" * 9}, {"tool_calls": ["call" * 9]}]
     others = st.sampled_from([{}] * 6 + more)
     frames = [chunk(content="a")]
     for piece in draw(st.lists(texts, min_size=2, max_size=12)):
         text = draw(st.sampled_from([piece] * 6 + [[{"type": "text", "text": piece}]]))
-        choice = {"index": 0, "delta": {key: text, **draw(others)}, "finish_reason": draw(finishes)}
+        delta = {"text": text, **draw(others)} if key == "text" else {"delta": {key: text, **draw(others)}}
+        choice = {"index": 0, **delta, "finish_reason": draw(finishes)}
         told = {**streams.HEAD, **steady, **draw(beside), "choices": [choice]}
         frames.append(b"data: %b\n\n" % json.dumps(told).encode() if spaced else frame(told))
     return [*frames, *draw(st.sampled_from([[], [STOP, DONE], [b"data: {oops}\n\n"]]))]
@@ -83,6 +85,17 @@ def test_letters_count_alike_in_frames_that_are_known_by_their_shape() -> None:
     for piece in (ROLE, *[chunk(content="a" * 40)] * 5):
         known.feed(piece)
     assert known.tokens_seen == 50
+
+
+@pytest.mark.parametrize("key", ["content", "reasoning_content", "reasoning", "text"])
+@pytest.mark.parametrize("spaced", [False, True])
+def test_frames_of_any_text_are_known_by_their_shape(key: str, spaced: bool) -> None:
+    known, separators = reader(), (", ", ": ") if spaced else (",", ":")
+    for text in ("one", "two", "three"):
+        choice = {"index": 0, key: text} if key == "text" else {"index": 0, "delta": {key: text}}
+        known.feed(b"data: %b\n\n" % json.dumps({"choices": [choice]}, separators=separators).encode())
+    assert known._shape is not None
+    assert known._repeats(known._shape[0] + b"four" + known._shape[1])
 
 
 DOUBLE = b'data: {"choices":[{"index":0,%b}]}\n\n'

@@ -35,15 +35,15 @@ def only_text(chunk: Chunk) -> str:
     if chunk.told is not None or chunk.timings is not None or choices is None or len(choices) != 1:
         return ""
     choice = choices[0]
-    delta = choice.delta
-    if delta is None or choice.finish_reason or choice.message is not None or choice.text:
+    if choice.finish_reason or choice.message is not None:
         return ""
-    if delta.tool_calls or delta.reasoning or delta.refusal or delta.function_call or delta.audio:
-        return ""
-    text, reasoning = delta.content, delta.reasoning_content
-    if reasoning:
-        text = None if text else reasoning
-    return text if isinstance(text, str) else ""
+    delta, told = choice.delta, [choice.text]
+    if delta is not None:
+        if delta.tool_calls or delta.refusal or delta.function_call or delta.audio:
+            return ""
+        told += (delta.content, delta.reasoning_content, delta.reasoning)
+    texts = [one for one in told if one]
+    return texts[0] if len(texts) == 1 and isinstance(texts[0], str) else ""
 
 
 def usage_of(chunk: Chunk) -> Usage | None:

@@ -20,7 +20,8 @@ _TEXT_BYTES_MAX: Final = 512
 _FRAME_BYTES_MAX: Final = 4096
 # As a number: whether bytes are in bytes is first asked of a number, whose exception is made and thrown away.
 _BACKSLASH: Final = ord("\\")
-_KEYS: Final = (b'"content":', b'"content": ', b'"reasoning_content":', b'"reasoning_content": ')
+_TEXTS: Final = (b"content", b"reasoning_content", b"reasoning", b"text")
+_KEYS: Final = [b'"%b":%b' % (key, space) for key in _TEXTS for space in (b"", b" ")]
 
 
 class Reader(Protocol):
