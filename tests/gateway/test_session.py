@@ -63,7 +63,9 @@ async def test_fail_over_within_a_request_goes_to_no_other_model(tmp_path: Path)
 
 async def test_two_engines_with_one_model_are_one_place_until_one_loads_another(tmp_path: Path) -> None:
     models = {"chat": {"endpoints": {"a": "identical", "b": "identical", "c": "identical"}}}
-    places = {"a": llama(A), "b": llama(B), "c": llama(A)}
+    # However long their probes took, the free one is asked first.
+    price = {"usd_per_1m_input_tokens": 1, "usd_per_1m_output_tokens": 1}
+    places = {"a": llama(A), "b": llama(B, price=price), "c": llama(A, price=price)}
     body = chat(model="chat")
     async with house(tmp_path, models=models, **places) as home:
         assert (await home.ask(body, x_tidegate_session=SESSION)).endpoint == "a"
