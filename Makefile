@@ -117,6 +117,9 @@ bench-relay: $(COMPILED)/.built ## what the gateway and other relays cost and ad
 bench-beside: $(COMPILED)/.built ## what some relays take that run at once, by quotients, which neighbours leave alone: five minutes; RELAYS="tidegate vllm-router", the first is the measure, LOADS, ROUNDS
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.beside $(if $(RELAYS),--relays "$(RELAYS)") $(if $(LOADS),--loads "$(LOADS)") $(if $(ROUNDS),--rounds $(ROUNDS))
 
+bench-turns: $(COMPILED)/.built ## how long the gateway's loop is held, alone and under load: two minutes on two idle cores; LOADS, ROUNDS
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.turns $(if $(LOADS),--loads "$(LOADS)") $(if $(ROUNDS),--rounds $(ROUNDS))
+
 bench-growth: $(COMPILED)/.built ## how the gateway's cost grows with streams, bodies and endpoints: a quarter of an hour on two idle cores
 	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench.growth $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(QUICK),--quick)
 

@@ -7,6 +7,8 @@ from math import erfc, exp, log, sqrt
 from operator import mul
 from typing import Final
 
+from tidegate.core.edges import place_of
+
 # Before anything was seen: the Azure conversation trace has a median of 129 output tokens, its code trace 13.
 PRIOR_TOKENS: Final = 100.0
 PRIOR_SIGMA: Final = 1.0
@@ -60,7 +62,7 @@ _PRIOR_HAZARDS: Final = _hazards(_prior())
 
 def bin_of(tokens: float) -> int:
     """The bin of a length; what is beyond all bins is in the last one."""
-    return min(max(bisect_left(EDGES, tokens) - 1, 0), BINS - 1)
+    return min(max(place_of(EDGES, tokens) - 1, 0), BINS - 1)
 
 
 def last_passed(tokens: float) -> int:

@@ -1,6 +1,5 @@
 """One endpoint: what a request would take and cost there now, and what is under way there."""
 
-from bisect import bisect_left
 from math import exp, sqrt
 from typing import Final
 
@@ -13,6 +12,7 @@ from tidegate.core.calibration import unjudged
 from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
 from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
+from tidegate.core.edges import place_of
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.health import Health
 from tidegate.core.inflight import begins_s, ends_s, loaded
@@ -226,7 +226,7 @@ class EndpointModel:
             cached_tokens, cached_tokens_mean = cached.at_least(LIKELY), cached.tokens
             uncached = tokens - cached_tokens
         output_tokens = length.expected_tokens
-        length_row = bisect_left(OUTPUT_EDGES, output_tokens)
+        length_row = place_of(OUTPUT_EDGES, output_tokens)
         token = parts.token(tokens, output_tokens, load, others_tokens, moment.load_mean, prompts, moment.running)
         tpot = timing.tpot.predict(token, 0, column, now_s)
         tpot_s = tpot.median_s
@@ -239,9 +239,9 @@ class EndpointModel:
         # As many prompts come while this one is computed as have come of late, and may join its batch.
         meanwhile_s = prompts * factors[1] * uncached * parts.token_s
         first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, meanwhile_s, waits)
-        row = bisect_left(LENGTH_EDGES, uncached)
+        row = place_of(LENGTH_EDGES, uncached)
         ttft = timing.ttft.predict(first, row, 0, now_s)
-        if cached_tokens and row != (whole := bisect_left(LENGTH_EDGES, tokens)):
+        if cached_tokens and row != (whole := place_of(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower.
             ttft = min(ttft, timing.ttft.predict(first, whole, 0, now_s), key=_median_s)
         stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
@@ -375,7 +375,7 @@ class EndpointModel:
         self.prefixes.settle(now_s)
         pass_until(self._pace, in_flight, now_s)
         warm_s = max(base.warm_s, base.sure_s)
-        output_row = bisect_left(OUTPUT_EDGES, base.output_tokens)
+        output_row = place_of(OUTPUT_EDGES, base.output_tokens)
         kind = base.ttft.row * OUTPUT_ROWS + output_row
         reservation = Reservation(
             started_s=now_s,

@@ -273,7 +273,10 @@ def _scale_s(sent: Sent, took_s: float) -> float:
 
 def sum_of(factors: list[float], parts: list[float]) -> float:
     """What parts take with their factors."""
-    return sum(factor * part for factor, part in zip(factors, parts, strict=True))
+    seconds = 0.0
+    for i, factor in enumerate(factors):
+        seconds += factor * parts[i]
+    return seconds
 
 
 def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:

@@ -63,7 +63,7 @@ SAMPLED_MAX: Final = 256
 _Asked = tuple[str, int | None, str, str, int, int, int]
 # Expected tokens of an output: how far the whole is off depends on how well its length is known, which is another thing
 # for a word, a paragraph and a page.
-OUTPUT_EDGES: Final[tuple[int, ...]] = (16, 64, 256, 1024)
+OUTPUT_EDGES: Final[tuple[float, ...]] = (16.0, 64.0, 256.0, 1024.0)
 OUTPUT_ROWS: Final = len(OUTPUT_EDGES) + 1
 
 

@@ -1,6 +1,7 @@
 """Conversations stay where they began: with the endpoint that served one last, or with one of the same model."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import one_model
@@ -17,11 +18,13 @@ PIN_S = 3600.0
 class Sessions:
     """Which endpoint each conversation is at home with. `home` reads; `served` and `became` write."""
 
-    __slots__ = ("_pins",)
+    __slots__ = ("_oldest_s", "_pins")
 
     def __init__(self, pins: dict[str, Pin]) -> None:
         """`pins` by conversation, the one that was used last at the end."""
         self._pins = pins
+        # None was used before that: whom to look for behind all that went before needs no asking until then.
+        self._oldest_s = -inf
 
     def home(
         self, request: Request, serving: Sequence[EndpointModel], models: Mapping[str, EndpointModel], now_s: float
@@ -47,8 +50,12 @@ class Sessions:
         pins = self._pins
         pins.pop(session, None)
         pins[session] = Pin(endpoint, now_s)
-        while len(pins) > PINS_MAX or now_s - next(iter(pins.values())).used_s >= PIN_S:
-            del pins[next(iter(pins))]
+        while len(pins) > PINS_MAX or now_s - self._oldest_s >= PIN_S:
+            oldest, pin = next(iter(pins.items()))
+            self._oldest_s = pin.used_s
+            if len(pins) <= PINS_MAX and now_s - pin.used_s < PIN_S:
+                break
+            del pins[oldest]
 
     def became(self, model: EndpointModel, before: Fingerprint, models: Mapping[str, EndpointModel]) -> None:
         """This endpoint serves another model than `before`: its conversations go on with who still has that one."""

@@ -16,7 +16,7 @@ from tidegate.core.reserve import Reservation
 from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
-LENGTH_EDGES: Final[tuple[int, ...]] = (64, 256, 1024, 4096, 16384)
+LENGTH_EDGES: Final[tuple[float, ...]] = (64.0, 256.0, 1024.0, 4096.0, 16384.0)
 ROWS: Final = len(LENGTH_EDGES) + 1
 COLUMNS: Final = len(LOAD_EDGES) + 1
 # The column of so many others in flight; of more than these it is the last one.

@@ -5,7 +5,7 @@ What passes is journalled in the order in which the router saw it, so that repla
 
 import asyncio
 import traceback
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -108,7 +108,8 @@ class Dispatch:
         self.log = log
         self.spending = spending
         self.ratios: dict[str, TokenRatio] = {}
-        self.recent: dict[str, Recent] = {}
+        # The oldest first: of a plain dictionary, each that goes would be looked for behind all that went before.
+        self.recent: OrderedDict[str, Recent] = OrderedDict()
         # What is under way at an endpoint for nobody, and gives way when a client's request was sent there.
         self.guests: dict[str, Callable[[], None]] = {}
         # By endpoint, who looks at the way there when it is in doubt.
@@ -177,7 +178,7 @@ class Dispatch:
         known = self.recent.get(request.id)
         if known is None:
             if len(self.recent) >= RECENT_MAX:
-                del self.recent[next(iter(self.recent))]
+                self.recent.popitem(last=False)
             self.recent[request.id] = Recent(request, [(now_s, decision)], [])
         elif len(known.decisions) < 8:
             known.decisions.append((now_s, decision))

@@ -3,8 +3,7 @@
 `TABLE` names every metric; the reference page is made from it.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from statistics import NormalDist
 from typing import Final
 
@@ -13,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tidegate import __version__
+from tidegate.core.edges import place_of
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.model import ANYWHERE, LOCAL, Ended, Ending, Overrides, Record, Request, Shipped
@@ -400,7 +400,7 @@ class Histogram:
 
     __slots__ = ("bounds", "counts", "sum")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
@@ -409,7 +409,7 @@ class Histogram:
         """Count one value; one that is none, by a division by next to nothing, would spoil the sum for ever."""
         if not 0.0 <= value < SECONDS_MAX:
             return
-        self.counts[bisect_left(self.bounds, value)] += 1
+        self.counts[place_of(self.bounds, value)] += 1
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
@@ -424,7 +424,7 @@ class Histogram:
 class Histograms:
     """Histograms by one label."""
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
         self.by_label: dict[str, Histogram] = {}
 

@@ -1,0 +1,113 @@
+"""How long the gateway's loop of events is held: `make bench-turns`.
+
+    PYTHONPATH=build/compiled python -m bench.turns [--loads "W1 W2 W6"] [--rounds 3]
+
+Whoever comes while the loop is at work waits until its turn ends. What is counted is the CPU of each turn, between two
+looks for more (`bench/rig/turns.c`, loaded before the gateway): alone, with one request after the other, where a turn
+is what a single step of a request takes; and under the whole load, where it is what all steps take that are due at
+once, which is a queue and not a step. The metric `tidegate_loop_lag_seconds` is late by the whole turn, and by
+whatever else took the core.
+"""
+
+import argparse
+import mmap
+import struct
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.loads import LOADS, Load
+from bench.record import record
+from bench.relay import named, raise_file_limit
+from bench.relay_figures import Figures, Summary, summed
+from bench.relay_sitting import pinned
+from bench.relays import TIDEGATE, gateway_of, running
+from bench.rig import FLAGS, SOURCES, Rig
+
+ENDPOINTS = 4
+PLACES, STEP_US = 20_000, 10  # as turns.c has them
+QUANTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
+WARM_REQUESTS = 200
+ALONE_REQUESTS = 1_000
+
+
+class Turns:
+    """The counts of a gateway under way."""
+
+    def __init__(self, file: Path) -> None:
+        file.write_bytes(bytes(8 * PLACES))
+        with file.open("r+b") as opened:
+            self._mapped = mmap.mmap(opened.fileno(), 8 * PLACES)
+
+    def clear(self) -> None:
+        """Count from now on."""
+        self._mapped[:] = bytes(8 * PLACES)
+
+    def figures(self) -> Figures:
+        """What so many of the turns did not exceed, and the longest, in milliseconds; and how many there were."""
+        counts = struct.unpack(f"{PLACES}Q", self._mapped[:])
+        total, found, seen = sum(counts), {}, 0
+        left = {name: share * total for name, share in QUANTILES.items()}
+        for place, count in enumerate(counts):
+            if not count:
+                continue
+            seen += count
+            # A step's upper end: no turn is told shorter than it was.
+            upper_ms = (place + 1) * STEP_US / 1e3
+            for name in [name for name, rank in left.items() if seen >= rank]:
+                found[name] = upper_ms
+                del left[name]
+            found["max_ms"] = upper_ms
+        return {**found, "turns": float(total)}
+
+
+def main() -> None:
+    """Load it, print each figure, and write all down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loads", default="W1 W2 W4 W6", help=f"of {' '.join(LOADS)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    raise_file_limit()
+    loads = [LOADS[name] for name in named(options.loads, list(LOADS), "load")]
+    found: dict[str, dict[str, list[Figures]]] = {load.name: {"alone": [], "all": []} for load in loads}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(options.rounds):
+            for name, how, figures in _round(Path(folder), loads):
+                found[name][how].append(figures)
+                told = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
+                print(f"round {number + 1}, {name}, {how}: {told}", flush=True)
+    rows: dict[str, dict[str, Summary]] = {
+        name: {how: summed(ones) for how, ones in by_how.items()} for name, by_how in found.items()
+    }
+    about = {load.name: load.about for load in loads}
+    record("turns", {"rounds": options.rounds, "loads": about, "rows": msgspec.to_builtins(rows)})
+
+
+def _round(folder: Path, loads: Sequence[Load]) -> list[tuple[str, str, Figures]]:
+    """One gateway under each load, alone and all: load, which, and figures."""
+    library, file = folder / "turns.so", folder / "turns"
+    command = ["gcc", *FLAGS, "-shared", "-fPIC", "-o", str(library), str(SOURCES / "turns.c")]
+    subprocess.run(command, check=True)
+    turns, rig, found = Turns(file), Rig(folder, pinned(-1)), []
+    relay = gateway_of(TIDEGATE, {"LD_PRELOAD": str(library), "TURNS_FILE": str(file)})
+    with rig.engine(ENDPOINTS) as engines, running(relay, engines, None, pinned(0)) as one:
+        for load in loads:
+            body = folder / f"{load.name}.json"
+            body.write_bytes(load.body())
+            alone = msgspec.structs.replace(
+                load.ask, connections=1, requests=max(1, ALONE_REQUESTS // max(1, load.ask.chunks)), ramp_s=0.0
+            )
+            for how, ask in (("alone", alone), ("all", load.ask)):
+                rig.load(one.port, body, msgspec.structs.replace(ask, requests=WARM_REQUESTS), one.headers)
+                turns.clear()
+                said = rig.load(one.port, body, ask, one.headers)
+                assert not said.failed, f"{load.name}: {said.failed} requests failed: {said.errors}"
+                found.append((load.name, how, turns.figures()))
+    return found
+
+
+if __name__ == "__main__":
+    main()
