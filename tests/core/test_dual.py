@@ -208,3 +208,15 @@ def test_a_request_is_priced_once_and_who_has_no_target_is_what_it_was() -> None
     assert priced.worth_usd == pytest.approx(MOST_USD * 10.0**-0.5)
     given = make.request(slo=Slo(e2e_s=3.0))
     assert duals.priced(given, 0.0) is given
+
+
+@pytest.mark.parametrize("slo", [Slo(tpot_s=0.1), Slo(e2e_s=86_400.0)])
+def test_what_is_held_no_more_leaves_nothing_however_late_its_promise_would_end(slo: Slo) -> None:
+    held: dict[str, Request] = {}
+    duals = Duals({}, {}, held)
+    for number in range(2_000):
+        request = asked(str(number), slo=slo)
+        held[request.id] = request
+        duals.hold(request, float(number))
+        del held[request.id]
+    assert len(duals._ends) <= 200

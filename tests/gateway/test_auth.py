@@ -369,6 +369,21 @@ async def test_limits_are_each_keys_own_and_outlive_a_change_of_others(tmp_path:
         assert (await home.ask(authorization=f"Bearer {alice}")).status == 429
 
 
+async def test_another_weight_gives_no_limits_anew(tmp_path: Path) -> None:
+    secret = create(tmp_path, concurrency=1, requests_per_minute=2)
+    key = {"authorization": f"Bearer {secret}"}
+    async with guarded(tmp_path, SetClock(), laptop=local(Script(fault=Fault.SILENT))) as home:
+        async with home.asking(**key):
+            await eventually(lambda: home.gateway.dispatch.in_flight == 1)
+            with closing(KeyFile(tmp_path / "keys.db", write=True)) as file:
+                file.weigh("alice", 2.0, 1.0, "tester")
+            await home.gateway.auth.refresh()
+            assert [profile.weight for profile in home.gateway.auth.profiles()] == [2.0]
+            assert "under way" in (await home.ask(**key)).error["message"]
+        await home.quiet()
+        assert "2 requests a minute" in (await home.ask(**key)).error["message"]
+
+
 # --- what is known of it ----------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """No dollar is spent without leave: what may be spent is held back before anything is sent, and settled after."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually
-from tidegate.core.model import Decision, Drawn, Request
+from tests.make import endpoint
+from tidegate.core.model import Capability, Decision, Drawn, Request
+from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
+from tidegate.gateway.spending import upper_usd
+from tidegate.wire.openai import parse
 
 # A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
 PRICE = {"usd_per_1m_input_tokens": 1000, "usd_per_1m_output_tokens": 4000}
@@ -120,6 +125,74 @@ async def test_a_client_that_leaves_pays_for_what_it_caused(tmp_path: Path) -> N
         usd, held = spent(home)
         assert 2 * 4e-3 <= usd < 1000 * 4e-3
         assert held == 0.0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_stream_that_does_not_say_what_it_took_costs_what_has_come_however_few_chunks_that_were(
+    tmp_path: Path, whole: bool
+) -> None:
+    place = vendor(Script(tokens=6, pad="x" * 400, usage=False, fault=None if whole else Fault.CUT, fault_after=6))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        await home.ask(chat(stream=True, max_tokens=1000))
+        usd, held = spent(home)
+        assert usd >= 6 * 100 * 4e-3
+        assert held == 0.0
+
+
+async def test_who_counts_what_was_cached_beside_the_prompt_is_paid_for_both_and_nobody_is_paid_back(
+    tmp_path: Path,
+) -> None:
+    counts = {
+        "prompt_tokens": 200,
+        "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": 10_000},
+        "completion_tokens_details": {"reasoning_tokens": 1_000},
+    }
+    choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+    answer = json.dumps({"object": "chat.completion", "choices": [choice], "usage": counts}).encode()
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(Script(answer=answer))) as home:
+        told = await home.ask(chat(max_tokens=10))
+        assert told.status == 200
+        usd = 10_200 * 1e-3 + 1_020 * 4e-3
+        assert float(told.header("x-tidegate-cost-usd")) == pytest.approx(usd)
+        assert spent(home)[0] == pytest.approx(usd, abs=1e-7)
+
+
+async def test_what_may_cost_more_than_any_request_is_refused_and_nothing_of_it_stays(tmp_path: Path) -> None:
+    body = {"model": "m", "prompt": ["a"] * 20_000, "n": 128}
+    async with house(tmp_path, cloud=vendor(context_tokens=131_072)) as home:
+        answer = await home.ask(body, path="/v1/completions")
+        assert (answer.status, answer.error["code"]) == (400, "cost_too_high")
+        assert "max_tokens" in answer.error["message"]
+        assert home.gateway.dispatch.in_flight == 0
+        assert sent(home) == 0
+
+
+CLOUD = endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-3, usd_per_output_token=4e-3))
+
+
+def most_usd(kind: Capability = Capability.CHAT, **asked: Any) -> float:
+    body = {"model": "m", **({"messages": [{"role": "user", "content": "hi"}]} if kind is Capability.CHAT else {})}
+    call = parse(json.dumps(body | asked).encode(), kind)
+    return upper_usd(CLOUD, call, call.prompt_bytes)
+
+
+def test_what_is_held_back_covers_whatever_may_be_generated() -> None:
+    plain = most_usd(Capability.COMPLETION, prompt="hi", max_tokens=100)
+    best = most_usd(Capability.COMPLETION, prompt="hi", max_tokens=100, n=2, best_of=20)
+    assert best >= plain + 19 * 100 * 4e-3
+    # Servers that know the older name of the bound alone go by that.
+    both = most_usd(max_tokens=1_000, max_completion_tokens=1)
+    assert both >= most_usd(max_completion_tokens=1) + 999 * 4e-3
+
+
+def test_what_is_held_back_covers_whatever_is_read_beside_the_prompt() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"description": "x" * 2_000}}}
+    functions = [{"name": "f", "description": "x" * 3_000}]
+    plain = most_usd(max_tokens=10)
+    assert most_usd(max_tokens=10, response_format=schema) >= plain + 2_000 * 1e-3
+    tools = [{"type": "function", "function": {"name": "g"}}]
+    assert most_usd(max_tokens=10, tools=tools, functions=functions) >= plain + 3_000 * 1e-3
 
 
 @pytest.mark.parametrize("extra", [{"service_tier": "priority"}, {"web_search_options": {}}])

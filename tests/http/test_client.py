@@ -17,7 +17,8 @@ from tests.http.harness import (
     serving,
     upstream,
 )
-from tidegate.http.client import Call, Cause, Origin, Pool, TransportError, fetch
+from tidegate.clock import Clock
+from tidegate.http.client import STALE_S, Call, Cause, Origin, Pool, TransportError, fetch
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -270,6 +271,34 @@ def test_a_stale_connection_is_replaced_once_and_nobody_notices(run: Run) -> Non
             receiver = await ask(to)
             assert receiver.calls == ["head", "data", "end"]
             assert server.connections == 2
+
+    run(main())
+
+
+def test_what_was_worked_on_for_a_while_is_not_sent_again(run: Run) -> None:
+    class Later(Clock):
+        by_s = 0.0
+
+        def now_s(self) -> float:
+            return super().now_s() + self.by_s
+
+    async def main() -> None:
+        clock, dies = Later(), asyncio.Event()
+
+        async def works(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(OK)
+            await read_request(reader)
+            clock.by_s += STALE_S
+            dies.set()  # and close instead of an answer
+
+        async with upstream(works) as server, pool(server.port, clock=clock) as to:
+            await ask(to)
+            receiver = await ask(to)
+            assert dies.is_set()
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.RESET
+            assert server.connections == 1
 
     run(main())
 

@@ -188,6 +188,7 @@ def test_a_class_may_let_conversations_move_and_a_request_says_otherwise() -> No
         ("x-tidegate-slo-ttft-ms", "fast", "a number of milliseconds"),
         ("x-tidegate-slo-ttft-ms", "0", "a number of milliseconds"),
         ("x-tidegate-slo-ttft-ms", "-5", "a number of milliseconds"),
+        ("x-tidegate-slo-tpot-ms", "1e-322", "a number of milliseconds"),
         ("x-tidegate-slo-ttft-ms", "nan", "a number of milliseconds"),
         ("x-tidegate-slo-tpot-ms", "inf", "a number of milliseconds"),
         ("x-tidegate-slo-e2e-ms", "1e999", "a number of milliseconds"),

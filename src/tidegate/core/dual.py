@@ -31,6 +31,8 @@ SILENCE_S: Final = 600.0
 HALF_LIFE_S: Final = 3600.0
 # Classes are configured, and that many by nobody; those that a reload took out leave in the end.
 CLASSES_MAX: Final = 256
+# Of fewer, those that are over are not looked for.
+_ENDS_MIN: Final = 64
 
 
 class Dual(msgspec.Struct):
@@ -85,8 +87,9 @@ class Duals:
     def __init__(self, by_class: dict[str, Dual], overdue: dict[str, bool], held: dict[str, Request]) -> None:
         self._by_class, self._overdue, self._held = by_class, overdue, held
         # When the promises of what is held end, the next one first. Some of them may be held no more.
-        self._ends = [(ends_s(one), one.id) for one in held.values() if one.attainment is not None]
-        heapify(self._ends)
+        self._ends: list[tuple[float, str]] = []
+        for one in held.values():
+            self._add(one)
 
     def share(self, klass: str, now_s: float) -> float:
         """The share of the most that a kept promise of this class is worth."""
@@ -112,8 +115,17 @@ class Duals:
     def hold(self, request: Request, now_s: float) -> None:
         """It waits from now on."""
         if request.attainment is not None:
-            heappush(self._ends, (ends_s(request), request.id))
+            self._add(request)
             self.settle(now_s)
+
+    def _add(self, request: Request) -> None:
+        if request.attainment is None or (end_s := ends_s(request)) == inf:
+            return  # what promises no time is not missed while it is held
+        if len(self._ends) >= 2 * max(len(self._held), _ENDS_MIN):
+            # Most are held no more, of promises that end in hours.
+            self._ends = [end for end in self._ends if end[1] in self._held]
+            heapify(self._ends)
+        heappush(self._ends, (end_s, request.id))
 
     def settle(self, now_s: float) -> None:
         """What is held until now, and should have shown something before, has missed its promise."""

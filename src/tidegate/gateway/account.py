@@ -211,7 +211,7 @@ class Account:
         if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
             # The most of any attempt: what hedging repeats is our affair, not the client's.
             prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
-            self._used_tokens = max(self._used_tokens, prompt_tokens + (fact.output_tokens or 0))
+            self._used_tokens = max(self._used_tokens, prompt_tokens + _made_tokens(attempt, fact))
         billed_usd = self._billed_usd(attempt, fact)
         lease_id = self._leases.pop(attempt.endpoint, None)
         if lease_id is not None:
@@ -286,12 +286,12 @@ class Account:
         if fact.cause in _UNBILLED:
             return 0.0
         if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
-            # A whole answer that does not say what it took: unknown is never nothing, so it is the most it can be.
+            # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.
             return upper_usd(endpoint, self._call, self._asked.prompt_bytes)
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,
-            fact.output_tokens or 0,
+            _made_tokens(attempt, fact),
             fact.cached_tokens or 0,
             fact.cache_write_tokens or 0,
             fact.reasoning_tokens or 0,
@@ -402,6 +402,14 @@ class Account:
         if found is None:
             return self.spent_usd
         return self._answer_usd if found[0] == served else found[1]
+
+
+def _made_tokens(attempt: Attempt, fact: Ended) -> int:
+    """What is to be paid of its output: what was told, else what has come, of which some vendors put many tokens into
+    one chunk."""
+    if attempt.streamed and (attempt.reader.usage is None or attempt.reader.usage.output_tokens is None):
+        return attempt.reader.tokens_seen
+    return fact.output_tokens or 0
 
 
 def _output_tokens(attempt: Attempt) -> int | None:

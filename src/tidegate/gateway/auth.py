@@ -6,7 +6,7 @@ from math import ceil
 
 from tidegate.clock import Clock
 from tidegate.core.bucket import Bucket
-from tidegate.core.model import Request
+from tidegate.core.model import Request, replace
 from tidegate.core.profile import Profile
 from tidegate.gateway.reply import no_model
 from tidegate.http.origin import refuse_pages
@@ -199,13 +199,14 @@ class Auth:
 
     def _put(self, known: Iterable[Known]) -> None:
         now_s = self._clock.now_s()
-        # A key that has not changed keeps its grant, and so what is left of its limits.
+        # A key whose limits have not changed keeps its grant, and so what is left of them.
         grants = {grant.profile.id: grant for grant, _ in self._by_digest.values()}
         by_digest = {}
         for one in known:
             grant = grants.get(one.profile.id)
-            if grant is None or grant.profile != one.profile:
+            if grant is None or grant.profile != replace(one.profile, weight=grant.profile.weight):
                 grant = grants[one.profile.id] = Grant(one.profile, self._models, self._classes, now_s)
+            grant.profile = one.profile
             by_digest[one.digest] = grant, one.until_s
         self._by_digest = by_digest
         self._on_change(self.profiles())

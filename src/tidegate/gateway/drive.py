@@ -1,5 +1,6 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
+import asyncio
 from functools import partial
 
 from msgspec import Raw
@@ -14,7 +15,7 @@ from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.failures import EXPIRED, NEVER_HERE, NOT_SHIPPED, SILENCES, forbidden, last_word
+from tidegate.gateway.failures import BROKEN, EXPIRED, NEVER_HERE, NOT_SHIPPED, SILENCES, forbidden, last_word
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.gateway.resumption import Resumption
 from tidegate.gateway.shipping import Shipping
@@ -125,6 +126,12 @@ class Drive:
 
     def turn(self, now_s: float) -> None:
         """Decide now, for the first time or again after waiting."""
+        try:
+            self._turn(now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _turn(self, now_s: float) -> None:
         self._epoch = self._dispatch.epoch
         decision = self._decision = self._dispatch.decide(self.request, now_s)
         if self._account.trace is not None:
@@ -145,6 +152,12 @@ class Drive:
 
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
+        try:
+            self._timer(now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _timer(self, now_s: float) -> None:
         flight = self._flight
         fetching = next((name for name, attempt in self._attempts.items() if attempt.fetching), "")
         relayed = self._attempts.get(flight.winner)
@@ -525,6 +538,20 @@ class Drive:
 
     # --- endings --------------------------------------------------------------------------------------------------
 
+    def _broke(self, error: Exception, now_s: float) -> None:
+        """The gateway is at fault: that ends this request, and no other one waits behind it."""
+        _report(error)
+        if self._exchange.on_left is None:
+            return  # it is over already
+        try:
+            self._abandon(now_s, Ending.CANCELLED, BROKEN.cause)
+            self._failure = BROKEN
+            self._fail(committed=self._exchange.started, now_s=now_s)
+        except Exception as again:
+            _report(again)
+            self._dispatch.end(self)
+            self._exchange.abort()
+
     def _remember(self, failure: Failure) -> None:
         """What the client is told, if this was the last hope."""
         if self._failure is None or failure.cause not in NEVER_HERE:
@@ -631,6 +658,11 @@ class Drive:
             attempt=attempt,
             code=code,
         )
+
+
+def _report(error: Exception) -> None:
+    context = {"message": "a request is given up for a fault of the gateway", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _leave(slot: Slot | None) -> None:

@@ -28,6 +28,13 @@ EXPIRED = Failure(
     message="The request took longer than the gateway allows (gateway.request_timeout_s).",
     code="request_timeout",
 )
+BROKEN = Failure(
+    ending=Ending.CANCELLED,  # no fault of any endpoint's
+    cause="internal",
+    status=500,
+    message="Something went wrong in the gateway; its log says where.",
+    code="internal_error",
+)
 NOT_SHIPPED = Failure(
     ending=Ending.FAILED,
     cause="not_shipped",
@@ -53,7 +60,7 @@ def forbidden(why: Why) -> Failure:
 def last_word(failure: Failure, tried: int) -> ErrorReply:
     """What the client is told of the failure that was the last, after so many attempts."""
     message = failure.message
-    if not (failure.final or failure is EXPIRED or failure.cause in NEVER_HERE):
+    if not (failure.final or failure is EXPIRED or failure is BROKEN or failure.cause in NEVER_HERE):
         message = f"No endpoint could complete this ({tried} tried); the last one: {message.rstrip('.')}."
     return ErrorReply(
         status=failure.status,

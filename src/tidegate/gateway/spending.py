@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
+import msgspec
+
 from tidegate.core.model import Drawn, Ending, Endpoint
 from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
-from tidegate.state.ledger import Ledger
+from tidegate.state.ledger import LEASE_USD_MAX, Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.tick import Tick, run
 from tidegate.wire.openai import Call
@@ -83,7 +85,10 @@ class Spending:
                 value = call.fields.get(field)
                 if value is not None and bytes(value) not in harmless:
                     return _extra(field)
-        refused = self.ledger.reserve(lease_id, key, upper_usd(endpoint, call, prompt_bytes), now_s)
+        most_usd = upper_usd(endpoint, call, prompt_bytes)
+        if most_usd > LEASE_USD_MAX:
+            return _beyond(most_usd)
+        refused = self.ledger.reserve(lease_id, key, most_usd, now_s)
         if refused is None:
             return None
         return _exhausted(refused.left_usd, refused.cap.period.value, refused.resets_at_s - now_s)
@@ -101,7 +106,8 @@ class Spending:
         if self.ledger is None:
             return
         if usd > 0.0:
-            self.ledger.settle(lease_id, usd, now_s, endpoint)
+            # Who tells of more tokens than that has mixed something up; the books take the most that they can.
+            self.ledger.settle(lease_id, min(usd, LEASE_USD_MAX), now_s, endpoint)
         else:
             self.ledger.release(lease_id)
         if self._settling is None:
@@ -144,16 +150,21 @@ class Spending:
 def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int) -> float:
     """The most that `call` can cost at `endpoint`, with a prompt of so many bytes.
 
-    No tokenizer makes more tokens than there are bytes, and nothing is generated beyond the window or the bound.
+    No tokenizer makes more tokens than there are bytes, and nothing is generated beyond the window or the bound. What
+    stands beside the prompt is read as well, as schemas are.
     """
     window = endpoint.context_tokens
-    prompt_tokens = prompt_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
+    read_bytes = max(prompt_bytes, sum([len(memoryview(value)) for value in call.fields.values()]))
+    prompt_tokens = read_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
     if call.media:
         prompt_tokens = window
     output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
     if call.output_tokens_max is not None:
-        output_tokens = min(output_tokens, call.output_tokens_max)
-    return endpoint.price.upper_usd(min(prompt_tokens, window), output_tokens * call.completions)
+        # Not every server knows the newer name of the bound.
+        told = call.fields.get("max_tokens")
+        older = None if told is None else msgspec.json.decode(told, type=int | None)
+        output_tokens = min(output_tokens, max(call.output_tokens_max, older or 0))
+    return endpoint.price.upper_usd(min(prompt_tokens, window), output_tokens * max(call.completions, call.generated))
 
 
 def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:
@@ -167,6 +178,20 @@ def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:
         ),
         kind="insufficient_quota",
         code="insufficient_quota",
+    )
+
+
+def _beyond(most_usd: float) -> Failure:
+    return Failure(
+        ending=Ending.REFUSED,
+        cause="budget",
+        status=400,
+        message=(
+            f"this may cost up to {most_usd:.0f} dollars, and {LEASE_USD_MAX:.0f} are the most that one request may. "
+            "A bound (max_tokens), or fewer prompts and completions, make a request cost less at most"
+        ),
+        kind="invalid_request_error",
+        code="cost_too_high",
     )
 
 

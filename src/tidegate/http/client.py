@@ -9,6 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from tidegate.clock import Clock
 from tidegate.http.call import Call, Receiver
@@ -16,6 +17,9 @@ from tidegate.http.errors import Cause, TransportError
 from tidegate.http.head import Headers, fields, request_line
 from tidegate.http.link import Link
 from tidegate.http.upload import Told, Upload
+
+# A connection that was closed while a request was on its way tells within a round trip; with the time of a busy loop.
+STALE_S: Final = 0.5
 
 __all__ = ["Call", "Cause", "Origin", "Pool", "PoolStatistics", "Receiver", "TransportError", "fetch"]
 
@@ -122,7 +126,7 @@ class Pool:
         link = self._take()
         if link is not None:
             self._reused += 1
-            link.carry(call)
+            link.carry(call, self._now_s)
         elif self._has_room():
             self._connect(call)
         elif len(self._waiting) < self._waiting_max and not self._closed:
@@ -186,7 +190,7 @@ class Pool:
             self.discard(link)
         elif self._waiting:
             self._reused += 1
-            link.carry(self._waiting.popleft())
+            link.carry(self._waiting.popleft(), self._now_s)
         elif len(self._idle) < self._idle_max:
             link.idle_since_s = self._now_s
             self._idle.append(link)
@@ -201,6 +205,10 @@ class Pool:
             self._idle.remove(link)
         while self._waiting and self._has_room():
             self._connect(self._waiting.popleft())
+
+    def is_just_now(self, sent_s: float) -> bool:
+        """For a link: whether what was sent then may have met a connection that was being closed."""
+        return self._clock.now_s() - sent_s < STALE_S
 
     def retry(self, call: Call) -> None:
         """For a kept connection that was dead already: once more, on a new one."""
@@ -248,7 +256,7 @@ class Pool:
         if call.receiver is None:
             self.release(link, usable=True)
         else:
-            link.carry(call)
+            link.carry(call, self._now_s)
 
     def _connected(self, task: asyncio.Task[None]) -> None:
         del self._connecting[task]

@@ -37,6 +37,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "_between",
         "_call",
+        "_carried_s",
         "_complete",
         "_fault",
         "_flows",
@@ -67,6 +68,7 @@ class Link(asyncio.Protocol):
         self._pool = pool
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self._call: Call | None = None
+        self._carried_s = 0.0  # when that was sent
         self._receiver: Receiver | None = None  # that of the call
         self._paused = False
         self.reused = False  # it has carried a call to its end before
@@ -91,8 +93,9 @@ class Link(asyncio.Protocol):
 
     # ------------------------------------------------------------------ the pool and the call call
 
-    def carry(self, call: Call) -> None:
+    def carry(self, call: Call, now_s: float) -> None:
         """Send the request of `call` and expect its response."""
+        self._carried_s = now_s
         # The other marks are as they were on a connection that can be used again.
         self._head_bytes = 0
         self._headed = self._complete = self._between = self._flows = False
@@ -206,8 +209,10 @@ class Link(asyncio.Protocol):
             self._show_rest()
         self._parser = None  # it knows this: without the cycle both are gone at once
         call = self._call
-        if call is not None and self.reused and not self._head_bytes and not call.retried:
-            # It closed an idle connection while the request was on its way.
+        stale = self.reused and not self._head_bytes and self._pool.is_just_now(self._carried_s)
+        if call is not None and stale and not call.retried:
+            # It closed an idle connection while the request was on its way. Later it was at work on it, and whether
+            # that is to be done twice, and paid twice, is not for us to say.
             self._call = self._receiver = call.link = None
             self._pool.discard(self)
             self._pool.retry(call)

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 _Count = Annotated[int, Meta(ge=1)]
+_Several = Annotated[int, Meta(ge=1, le=128)]
 
 
 class Part(msgspec.Struct, gc=False):
@@ -44,7 +45,7 @@ class Common(msgspec.Struct, kw_only=True):
     stream_options: StreamOptions | None = None
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    n: _Several | None = None
     tools: list[Raw] | None = None
     functions: list[Raw] | None = None
     response_format: ResponseFormat | None = None
@@ -67,6 +68,7 @@ class Completion(Common, kw_only=True):
 
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     logprobs: int | bool | None = None
+    best_of: _Several | None = None
 
     @property
     def wants_logprobs(self) -> bool:

@@ -25,7 +25,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `prompt` is the JSON of the messages or the prompt, `tools` that of the tools, which engines put before it.
     `text_bytes` is about how much text the two hold, escapes and media left out; `messages` and `media` count the
     parts of it that tokens are not made of. `prompt_tokens` is exact where the client sent tokens. `knobs` is our
-    own object in the body, and no longer in `fields`. `completions` are the choices that an answer has.
+    own object in the body, and no longer in `fields`. `completions` are the choices that an answer has, and `generated`
+    those that are made for them, of which the best are told.
     """
 
     kind: Capability
@@ -34,6 +35,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool
     output_tokens_max: int | None
     completions: int
+    generated: int = 1
     needs: tuple[Capability, ...]
     prompt: memoryview
     tools: memoryview

@@ -75,7 +75,7 @@ def intake(
         prompt_bytes=call.prompt_bytes,
         preamble_bytes=len(call.tools),
         output_tokens_max=call.output_tokens_max,
-        completions=call.completions,
+        completions=max(call.completions, call.generated),
         needs=call.needs,
         slo=_slo(spec.slo, knobs),
         attainment=spec.attainment,

@@ -10,7 +10,8 @@ from tidegate.core.model import Likeness, Record
 from tidegate.wire.errors import UNREADABLE, BadRequest
 
 # A day: what takes longer is a batch, and promises nothing.
-SLO_MS_MAX = 86_400_000.0
+# No engine does anything in less, and a number that is lost in the division by a thousand has no logarithm.
+SLO_MS_MIN, SLO_MS_MAX = 0.001, 86_400_000.0
 COST_USD_MAX = 1_000_000.0
 SITES_MAX = 64
 
@@ -51,7 +52,7 @@ _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 def _seconds(text: str) -> float | None:
     ms = float(text) if _NUMBER.fullmatch(text) else 0.0
-    return ms / 1000.0 if 0.0 < ms <= SLO_MS_MAX else None
+    return ms / 1000.0 if SLO_MS_MIN <= ms <= SLO_MS_MAX else None
 
 
 def _dollars(text: str) -> float | None:
@@ -83,7 +84,7 @@ def _session(text: str) -> str | None:
     return text if _SESSION.fullmatch(text) else None
 
 
-_MILLISECONDS = "a number of milliseconds above 0, at most a day (86400000)"
+_MILLISECONDS = "a number of milliseconds from 0.001 to a day (86400000)"
 _FLAG = "true or false"
 
 # Name in the body, with underscores, and in headers, with dashes: the field of `Knobs`, its reader, what is accepted.

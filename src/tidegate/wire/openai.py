@@ -31,6 +31,7 @@ _ACCEPTED = {
     "max_tokens": "must be a whole number from 1",
     "max_completion_tokens": "must be a whole number from 1",
     "n": "must be a whole number from 1 to 128",
+    "best_of": "must be a whole number from 1 to 128",
     "tools": "must be an array of tools",
     "functions": "must be an array of functions",
     "response_format": "must be an object with a string `type`",
@@ -71,6 +72,7 @@ def parse(body: bytes, kind: Capability) -> Call:
     else:
         found.read_prompt(asked.prompt)
     output_tokens_max = asked.max_completion_tokens or asked.max_tokens
+    best_of = asked.best_of if isinstance(asked, Completion) else None
     return Call(
         kind=kind,
         model=asked.model,
@@ -78,6 +80,7 @@ def parse(body: bytes, kind: Capability) -> Call:
         include_usage=asked.stream_options is not None and bool(asked.stream_options.include_usage),
         output_tokens_max=None if output_tokens_max is None else min(output_tokens_max, OUTPUT_TOKENS_MAX),
         completions=(asked.n or 1) * found.prompts,
+        generated=max(asked.n or 1, best_of or 1) * found.prompts,
         needs=_needs(kind, asked, tools is not None, found),
         prompt=prompt,
         tools=tools_json,

@@ -57,12 +57,21 @@ def usage_of(chunk: Chunk) -> Usage | None:
         cached = _count(told.prompt_cache_hit_tokens)
     if cached is None:
         cached = _count(told.cached_tokens)
+    written = _count(details.cache_write_tokens) if details else None
+    thought = _count(output.reasoning_tokens) if output else None
+    prompt, made = _count(told.prompt_tokens), _count(told.completion_tokens)
+    # Who tells of a part that is more than the whole has counted it beside that.
+    beside = (cached or 0) + (written or 0)
+    if prompt is not None and beside > prompt:
+        prompt += beside
+    if made is not None and thought is not None and thought > made:
+        made += thought
     return Usage(
-        prompt_tokens=_count(told.prompt_tokens),
-        output_tokens=_count(told.completion_tokens),
+        prompt_tokens=prompt,
+        output_tokens=made,
         cached_tokens=cached,
-        cache_write_tokens=_count(details.cache_write_tokens) if details else None,
-        reasoning_tokens=_count(output.reasoning_tokens) if output else None,
+        cache_write_tokens=written,
+        reasoning_tokens=thought,
     )
 
 
