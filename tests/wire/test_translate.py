@@ -10,6 +10,7 @@ from tests.wire.streams import DONE, PING, ROLE, STOP, USAGE, USAGE_FRAME, chunk
 from tidegate.wire.anthropic.answer import MessageStream
 from tidegate.wire.anthropic.client import Messages
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
+from tidegate.wire.chunks import Usage
 from tidegate.wire.openai import Call
 from tidegate.wire.sse import Cause
 from tidegate.wire.stream import Reader, StreamReader
@@ -91,6 +92,16 @@ def test_an_engine_of_another_dialect_reads_as_one_of_the_hub() -> None:
     assert (made.usage.prompt_tokens, made.usage.output_tokens) == (9, 2)
     texts = [json.loads(line[6:])["choices"][0]["delta"].get("content") for line in out.split(b"\n\n") if line]
     assert "".join(text or "" for text in texts) == "Hello"
+
+
+def test_what_an_engine_told_of_the_prompt_is_known_of_an_answer_that_is_cut() -> None:
+    made = reader(call(stream=True), streamed=True, engine=EventStream(0), now_s=now_s)
+    counts = {"input_tokens": 5, "cache_read_input_tokens": 4_000, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"id": "1", "type": "message", "usage": counts}}
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}}
+    for event in (start, delta):
+        made.feed(b"data: %b\n\n" % json.dumps(event).encode())
+    assert made.usage == Usage(prompt_tokens=4_005, cached_tokens=4_000, cache_write_tokens=0)
 
 
 @pytest.mark.parametrize("stream", [True, False])

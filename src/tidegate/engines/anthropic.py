@@ -15,7 +15,7 @@ from tidegate.wire.anthropic.outward import messages_body
 from tidegate.wire.anthropic.shapes import NAME
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
-from tidegate.wire.translate import Translate
+from tidegate.wire.translate import EngineStream
 
 # The only version since 2023; what is new comes as fields of it.
 VERSION = b"2023-06-01"
@@ -65,7 +65,7 @@ class Anthropic:
             streamed=call.stream,
         )
 
-    def translator(self, *, streamed: bool, now_s: float) -> Translate:
+    def translator(self, *, streamed: bool, now_s: float) -> EngineStream:
         """See `Dialect`."""
         return EventStream(int(now_s)) if streamed else WholeMessage(int(now_s))
 

@@ -13,7 +13,7 @@ from tidegate.core.model import Capability, Ending, Fingerprint, Record
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Continuing
-from tidegate.wire.translate import Translate
+from tidegate.wire.translate import EngineStream
 
 Header = tuple[bytes, bytes]
 
@@ -156,7 +156,7 @@ class Dialect(Protocol):
         """How it is asked to go on with the last message of a chat; None where it begins another one."""
         ...
 
-    def translator(self, *, streamed: bool, now_s: float) -> Translate | None:
+    def translator(self, *, streamed: bool, now_s: float) -> EngineStream | None:
         """What makes the hub's answer of this engine's; None where it is that already. `now_s` dates it."""
         ...
 

@@ -415,7 +415,7 @@ def _made_tokens(attempt: Attempt, fact: Ended) -> int:
 def _output_tokens(attempt: Attempt) -> int | None:
     """What was told of its output, else what was counted of it; None where neither is known."""
     usage = attempt.reader.usage
-    if usage:
+    if usage is not None and (usage.output_tokens is not None or not attempt.streamed):
         return usage.output_tokens
     # An answer given whole is one chunk, which says nothing of its tokens.
     return attempt.reader.output_chunks or None if attempt.streamed else None

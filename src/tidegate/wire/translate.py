@@ -31,6 +31,13 @@ class Translate(Protocol):
         ...
 
 
+class EngineStream(Translate, Protocol):
+    """A translator of what an engine answers. `usage` is what it has told so far of one that it has not told whole."""
+
+    @property
+    def usage(self) -> Usage | None: ...  # noqa: D102 - told above
+
+
 class ClientStream(Translate, Protocol):
     """A translator towards a client, which can also be told in mid-stream that there is no more."""
 
@@ -80,7 +87,7 @@ class Translated:
         self,
         inner: StreamReader | Aggregator | WholeReader,
         *,
-        engine: Translate | None = None,
+        engine: EngineStream | None = None,
         stream: ClientStream | None = None,
         whole: Callable[[bytes], bytes] | None = None,
         seam: Seam | None = None,
@@ -117,8 +124,9 @@ class Translated:
 
     @property
     def usage(self) -> Usage | None:
-        """See `Reader`."""
-        return self._inner.usage
+        """See `Reader`. Of an answer that was cut short, what its engine had told by then."""
+        usage = self._inner.usage
+        return self._engine.usage if usage is None and self._engine is not None else usage
 
     @property
     def output_chunks(self) -> int:
@@ -200,7 +208,7 @@ def reader(
     call: Call,
     *,
     streamed: bool,
-    engine: Translate | None = None,
+    engine: EngineStream | None = None,
     client: Client | None = None,
     now_s: Callable[[], float],
     said: Said | None = None,

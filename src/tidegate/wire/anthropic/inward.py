@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from tidegate.wire.chunks import ANSWER_BYTES_MAX
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.hub import encode
 from tidegate.wire.sse import DONE_FRAME, BadStream, Cause, Frames, data_of
@@ -93,6 +93,14 @@ class _Counted:
         if usage.output_tokens_details is not None:
             self._thought = usage.output_tokens_details.get("thinking_tokens")
 
+    @property
+    def prompt(self) -> Usage | None:
+        """What was told of the prompt; None before that."""
+        prompt = self._unread + self._read + self._written
+        if not prompt:
+            return None
+        return Usage(prompt_tokens=prompt, cached_tokens=self._read, cache_write_tokens=self._written)
+
     def told(self) -> dict[str, Any]:
         prompt = self._unread + self._read + self._written
         usage: dict[str, Any] = {
@@ -129,6 +137,11 @@ class EventStream:
         self._sequence: str | None = None
         self._out: list[bytes] = []
         self.failure: BadStream | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """See `EngineStream`. How much has been written is told at the end alone."""
+        return self._counted.prompt
 
     def feed(self, data: bytes) -> bytes:
         """See `Translate`."""
@@ -242,6 +255,8 @@ class WholeMessage:
     """See `Translate`. Gathers the body, and gives the hub's at the end."""
 
     __slots__ = ("_body", "_created_s", "failure")
+
+    usage: Usage | None = None  # it stands in the answer, which comes whole or not at all
 
     def __init__(self, created_s: int) -> None:
         self._body = bytearray()
