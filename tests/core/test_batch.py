@@ -4,7 +4,7 @@ import pytest
 
 from tests import make
 from tidegate.core.batch import LESS_MAX, MISSED_SHARE, STEP, Batch, fault
-from tidegate.core.model import Endpoint, FirstToken, Request, Run, Slo, Wait, replace
+from tidegate.core.model import Endpoint, FirstToken, Probed, Request, Run, Slo, Wait, replace
 from tidegate.core.router import Router
 
 SLOTS = 16
@@ -61,6 +61,21 @@ def test_broken_promises_per_token_make_the_batch_smaller_and_kept_ones_give_it_
     assert fewest < box_.places
     serve(router, 100, QUICK_S, at_s=at_s)
     assert box_.places == SLOTS
+
+
+@pytest.mark.parametrize("probed", [True, False])
+@pytest.mark.parametrize("slots", [2, 8])
+def test_time_makes_it_larger_again_though_nobody_who_could_tell_is_there(slots: int, probed: bool) -> None:
+    router = make.router(box(concurrency=slots))
+    box_ = router.endpoint("box")
+    at_s = serve(router, 60, SLOW_S, beside=1)
+    assert box_.places == max(1, slots // 4)
+    # By night nobody is promised any time per token, or they come one by one.
+    for _ in range(8):
+        at_s = answer(router, 1, ALONE_S, None, at_s) + 3600.0
+        if probed:
+            router.observe(Probed(endpoint="box", up=True), at_s)
+    assert box_.places == slots
 
 
 def test_what_the_batch_has_no_room_for_waits() -> None:

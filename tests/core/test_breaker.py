@@ -66,6 +66,41 @@ def test_a_trial_that_succeeds_closes_it() -> None:
     assert not breaker.blocks(7.0)
 
 
+def test_a_trial_that_begins_to_answer_closes_it_and_breaking_off_it_is_a_failed_trial() -> None:
+    breaker = opened()
+    breaker.started("trial", 6.0)
+    assert not breaker.first("straggler")
+    assert breaker.blocks(6.2)
+    assert breaker.first("trial")
+    assert breaker.state == "closed"
+    assert not breaker.blocks(6.5)
+    breaker.learn("trial", Ending.FAILED, 60.0)
+    assert breaker.open_until_s == 60.0 + 2 * OPEN_S_MIN
+
+
+def test_who_fails_beside_an_answering_trial_opens_it_for_as_long_as_a_failed_trial_and_once() -> None:
+    breaker = opened()
+    breaker.started("trial", 6.0)
+    breaker.first("trial")
+    for index in range(3):
+        assert not breaker.blocks(7.0)
+        breaker.learn(f"s{index}", Ending.FAILED, 7.0)
+    assert breaker.open_until_s == 7.0 + 2 * OPEN_S_MIN
+    breaker.learn("trial", Ending.FAILED, 8.0)
+    assert breaker.open_until_s == 8.0 + 2 * OPEN_S_MIN
+    breaker.started("next", 20.0)
+    assert breaker.trial == "next"
+
+
+def test_a_trial_that_has_answered_is_forgotten_with_its_end() -> None:
+    for ending in (Ending.OK, Ending.CANCELLED):
+        breaker = opened()
+        breaker.started("trial", 6.0)
+        breaker.first("trial")
+        breaker.learn("trial", ending, 7.0)
+        assert breaker == Breaker()
+
+
 def test_each_failed_trial_doubles_the_time_until_the_next_up_to_a_bound() -> None:
     breaker, waits = opened(), []
     for index in range(2_000):
@@ -104,7 +139,7 @@ def test_a_straggler_does_not_hold_up_the_trial() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["start", *Ending]), st.integers(0, 4), st.floats(0.0, 60.0)),
+        st.tuples(st.sampled_from(["start", "first", *Ending]), st.integers(0, 4), st.floats(0.0, 60.0)),
         max_size=80,
     )
 )
@@ -115,8 +150,10 @@ def test_a_later_failure_never_shortens_the_time_it_stays_open(events: list[tupl
         until_s = breaker.open_until_s
         if what == "start":
             breaker.started(str(who), now_s)
+        elif what == "first":
+            breaker.first(str(who))
         else:
             breaker.learn(str(who), Ending(what), now_s)
-        if what != Ending.OK:
+        if what not in (Ending.OK, "first"):
             assert breaker.open_until_s >= until_s
         assert breaker.open_until_s <= now_s + OPEN_S_MAX

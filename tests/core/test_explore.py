@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from tests import make
-from tidegate.core.explore import uniform
+from tidegate.core.explore import UNUSED_S, uniform
 from tidegate.core.model import (
     Decision,
     Ending,
@@ -15,12 +16,14 @@ from tidegate.core.model import (
     FirstToken,
     Held,
     Overrides,
+    Probed,
     Request,
     Ruling,
     Run,
     Slo,
     replace,
 )
+from tidegate.core.revive import revived
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 
@@ -43,6 +46,16 @@ def explores(seed: int) -> str:
 def decided(*endpoints: Endpoint, share: float = SHARE, **changes: Any) -> Decision:
     """What becomes of a request that explores if it may."""
     return make.router(*endpoints, explore_share=share).decide(make.request(explores(0), **changes), 0.0)
+
+
+def beside(*, started: bool = False, running: int | None = None, resident: bool | None = None) -> Decision:
+    """What becomes of a request that explores if it may, where the other endpoint is an engine of ours."""
+    router = make.router(make.endpoint("a"), make.endpoint("b"), explore_share=SHARE)
+    if started:
+        router.observe(make.started(make.request(), "b"), 0.0)
+    queued = None if running is None else 0
+    router.observe(Probed(endpoint="b", up=True, running=running, queued=queued, resident=resident), 0.0)
+    return router.decide(make.request(explores(0)), 0.0)
 
 
 def test_now_and_then_another_is_asked_first_and_the_best_comes_second() -> None:
@@ -100,7 +113,9 @@ NEVER: dict[str, Callable[[], Decision]] = {
         vendor("a"), vendor("b"), rulings=(Ruling(rule="here", to=("a",), break_usd=0.0001),)
     ),
     "a rule has it here": lambda: decided(vendor("a"), vendor("b"), rulings=(Ruling(rule="here", to=("a",)),)),
-    "the other is an engine of ours": lambda: decided(make.endpoint("a"), make.endpoint("b")),
+    "the other is an engine of ours that is in use": lambda: beside(started=True),
+    "others use the engine of ours": lambda: beside(running=1),
+    "a model of ours would have to be loaded for it": lambda: beside(resident=False),
     "nobody could save it for our engine has one slot": lambda: decided(
         make.endpoint("a", concurrency=1), slow("b"), worth_usd=0.1
     ),
@@ -156,6 +171,124 @@ def test_an_endpoint_that_has_to_show_that_it_is_well_again_is_no_place_to_explo
     for n in range(3):
         router.observe(make.ended(f"f{n}", "b", ending=Ending.FAILED), 0.0)
     assert router.decide(replace(asked, arrived_s=20.0), 20.0).propensity == 1.0
+
+
+def test_an_engine_of_ours_that_nobody_uses_is_explored_like_any_other() -> None:
+    decision = beside()
+    assert decision.why is Why.EXPLORES
+    assert [step.endpoint for step in decision.plan] == ["b", "a"]
+
+
+@dataclass
+class Left:
+    """An engine of ours that was quick, then so slow that a vendor serves everything, and is quick again."""
+
+    router: Router = field(default_factory=lambda: make.router(make.endpoint("own"), vendor("cloud")))
+    now_s: float = 0.0
+    quick: bool = True
+
+    def __post_init__(self) -> None:
+        for quick in (True, False):
+            self.quick = quick
+            for _ in range(20):
+                self.serve()
+        self.quick = True
+
+    def asked(self, **changes: Any) -> Request:
+        return make.request(arrived_s=self.now_s, prompt_tokens=800, **{"ttft_s": 2.0, **changes})
+
+    def decide(self, **changes: Any) -> Decision:
+        return self.router.decide(self.asked(**changes), self.now_s)
+
+    def serve(self) -> str:
+        """One is served within ten seconds, by whoever comes first. Returns who that is."""
+        request = self.asked()
+        endpoint = self.router.decide(request, self.now_s).plan[0].endpoint
+        own_s = 0.85 if self.quick else 3.4
+        ttft_s = own_s if endpoint == "own" else 0.4
+        self.router.observe(make.started(request, endpoint), self.now_s)
+        self.router.observe(FirstToken(request_id=request.id, endpoint=endpoint, ttft_s=ttft_s), self.now_s + ttft_s)
+        told = make.ended(request.id, endpoint, ttft_s=ttft_s, e2e_s=ttft_s + 1.0, output_tokens=51, prompt_tokens=800)
+        self.router.observe(told, self.now_s + ttft_s + 1.0)
+        self.now_s += 10.0
+        return endpoint
+
+
+def test_an_engine_of_ours_that_was_slow_for_a_while_is_used_again_within_the_hour() -> None:
+    left = Left()
+    assert left.serve() == "cloud"
+    served = Counter(left.serve() for _ in range(6 * 60))
+    assert served["own"] > 0
+    assert all(left.serve() == "own" for _ in range(10))
+
+
+def test_who_is_left_alone_is_asked_once_and_the_best_has_time_to_keep_the_promise() -> None:
+    left = Left()
+    assert left.decide().plan[0].endpoint == "cloud"
+    left.now_s += UNUSED_S
+    decision = left.decide()
+    assert (decision.why, decision.propensity) == (Why.EXPLORES, 1.0)
+    assert [step.endpoint for step in decision.plan] == ["own", "cloud"]
+    first = decision.plan[0]
+    assert isinstance(first, Run)
+    assert first.cutover_s == 1.0
+    request = left.asked()
+    assert left.router.decide(request, left.now_s) == left.router.decide(request, left.now_s)
+    # While that is under way, and for as long again, nobody else is sent there.
+    left.router.observe(make.started(request, "own"), left.now_s)
+    assert left.decide().plan[0].endpoint == "cloud"
+    left.now_s += 1.0
+    left.router.observe(make.ended(request.id, "own", ending=Ending.CANCELLED), left.now_s)
+    left.now_s += 0.9 * UNUSED_S
+    assert left.decide().plan[0].endpoint == "cloud"
+    left.now_s += 0.2 * UNUSED_S
+    assert left.decide().plan[0].endpoint == "own"
+
+
+def test_a_restart_forgets_nobody_who_is_left_alone() -> None:
+    left = Left()
+    left.now_s += UNUSED_S
+    left.router = Router(left.router.endpoints, left.router.policy, revived(left.router.state, {"own", "cloud"}, 1e9))
+    assert left.decide().plan[0].endpoint == "own"
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    "nobody could save the promise of the whole": {"slo": Slo(ttft_s=2.0, e2e_s=4.0)},
+    "there is no time to save it": {"ttft_s": 0.7},
+    "it may fail once only": {"failover": False},
+}
+
+
+@pytest.mark.parametrize("reason", ALONE)
+def test_who_is_left_alone_is_not_asked_where(reason: str) -> None:
+    left = Left()
+    left.now_s += UNUSED_S
+    assert left.decide().plan[0].endpoint == "own"
+    assert left.decide(**ALONE[reason]).plan[0].endpoint == "cloud"
+
+
+def test_while_anything_is_held_nobody_is_asked_who_is_left_alone() -> None:
+    left = Left()
+    left.now_s += UNUSED_S
+    left.router.observe(Held(request=left.asked()), left.now_s)
+    assert left.decide().why is not Why.EXPLORES
+
+
+def test_while_another_engine_of_ours_is_in_use_nobody_is_asked_who_is_left_alone() -> None:
+    spare = make.endpoint("spare", prior=make.scaled(make.LOCAL_PRIOR, 9.0))
+    left = Left(make.router(make.endpoint("own"), spare, vendor("cloud")))
+    left.now_s += UNUSED_S
+    assert left.decide().plan[0].endpoint == "own"
+    left.router.observe(make.started(left.asked(), "spare"), left.now_s)
+    assert left.decide().plan[0].endpoint == "cloud"
+
+
+def test_of_an_engine_that_was_never_used_what_is_declared_is_believed() -> None:
+    slow_one = make.endpoint("own", prior=make.scaled(make.LOCAL_PRIOR, 20.0))
+    router = make.router(slow_one, vendor("cloud"))
+    decision = router.decide(make.request(arrived_s=1e9, ttft_s=2.0), 1e9)
+    assert decision.plan[0].endpoint == "cloud"
+    assert decision.why is not Why.EXPLORES
 
 
 def test_draws_are_spread_evenly_and_those_of_another_purpose_or_seed_are_others() -> None:

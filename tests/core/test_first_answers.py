@@ -5,7 +5,8 @@ import pytest
 from tests import make
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
-from tidegate.core.model import Ending, Prior
+from tidegate.core.model import Ending, FirstToken, Prior, Run, Slo
+from tidegate.core.router import Router
 
 LENGTH = Length(expected_tokens=16.0, high_tokens=40.0, median_tokens=16.0, sigma=0.5)
 # Believed to be six times as quick as it is, and known to be a guess.
@@ -79,3 +80,49 @@ def test_what_was_cached_of_the_first_prompts_is_not_taken_off_twice(cached: tup
         model.ended(told, now_s)
         now_s += 2.0
     assert predicted_s(model, 1000) == pytest.approx(TOKEN_S * 1000, rel=0.4)
+
+
+def outcomes(router: Router, now_s: float, *, tokens: int, took_s: float, times: int) -> tuple[list[Ending], float]:
+    """How as many prompts end in a row that begin to be answered after so long, were they not given up before."""
+    endings = []
+    for _ in range(times):
+        request = make.request(arrived_s=now_s, prompt_tokens=tokens, prompt_bytes=4 * tokens, slo=Slo(ttft_s=300.0))
+        step = router.decide(request, now_s).plan[0]
+        assert isinstance(step, Run)
+        router.observe(make.started(request, step.endpoint), now_s)
+        if took_s > step.timeout_s:
+            endings.append(Ending.TIMED_OUT)
+            now_s += step.timeout_s
+            told = make.ended(request.id, step.endpoint, ending=Ending.TIMED_OUT, e2e_s=step.timeout_s)
+        else:
+            endings.append(Ending.OK)
+            router.observe(FirstToken(request_id=request.id, endpoint=step.endpoint, ttft_s=took_s), now_s + took_s)
+            now_s += took_s + 1.0
+            told = make.ended(
+                request.id,
+                step.endpoint,
+                ttft_s=took_s,
+                e2e_s=took_s + 1.0,
+                output_tokens=50,
+                prompt_tokens=tokens,
+            )
+        router.observe(told, now_s)
+        now_s += 40.0
+    return endings, now_s
+
+
+@pytest.mark.parametrize("took_s", [60.0, 240.0])
+def test_an_engine_that_was_never_as_quick_as_believed_is_given_the_time_that_it_takes(took_s: float) -> None:
+    router = make.router(make.endpoint("laptop"))
+    endings, _ = outcomes(router, 1000.0, tokens=8000, took_s=took_s, times=8)
+    assert endings[0] is Ending.TIMED_OUT
+    assert endings[-1] is Ending.OK
+
+
+def test_an_engine_that_was_quick_before_it_fell_silent_is_as_quick_when_it_is_back() -> None:
+    router = make.router(make.endpoint("laptop"))
+    _, now_s = outcomes(router, 1000.0, tokens=8000, took_s=8.0, times=8)
+    before_s = predicted_s(router.endpoint("laptop"), 8000)
+    endings, _ = outcomes(router, now_s, tokens=8000, took_s=1e9, times=2)
+    assert endings == [Ending.TIMED_OUT, Ending.TIMED_OUT]
+    assert predicted_s(router.endpoint("laptop"), 8000) == pytest.approx(before_s, rel=1e-6)

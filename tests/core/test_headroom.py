@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.headroom import Allowance, Allowances, fault, revived
+from tidegate.core.headroom import FULL_S_MAX, Allowance, Allowances, fault, revived
 from tidegate.core.model import Headroom, Request, Started
 from tidegate.core.router import Router
 from tidegate.core.why import Why
@@ -81,15 +81,25 @@ def test_what_is_sent_in_the_same_moment_counts_whatever_comes_first() -> None:
     assert found == [4.0, 4.0]
 
 
-def test_without_a_time_nothing_comes_back_until_something_else_is_said() -> None:
+def test_without_a_time_all_of_it_is_there_within_the_hour() -> None:
     router = told(said(requests_left=0, requests_max=60))
-    assert router.decide(asked(), 500.0).why is Why.TOLD_TO_WAIT
-    router.observe(said(requests_left=60, requests_max=60), 500.0)
-    assert router.decide(asked(), 500.0).plan
+    refused = router.decide(asked(), 15.0)
+    assert refused.why is Why.TOLD_TO_WAIT
+    assert refused.retry_after_s == pytest.approx(FULL_S_MAX / 60 - 5.0)
+    assert router.decide(asked(), 10.1 + FULL_S_MAX / 60).plan
+
+
+def test_without_a_time_something_else_that_is_said_counts_at_once() -> None:
+    router = told(said(requests_left=0, requests_max=60))
+    router.observe(said(requests_left=60, requests_max=60), 15.0)
+    assert router.decide(asked(), 15.0).plan
 
 
 def test_a_restart_keeps_what_was_said_at_a_time_that_has_been() -> None:
     state = Allowances(Allowance(3.0, 60.0, 1.0, 50.0), None)
     assert revived(state, 20.0) == Allowances(Allowance(3.0, 60.0, 1.0, 20.0), None)
+    shut = Allowances(None, Allowance(0.0, 100.0, 0.0, 10.0))
+    assert shut.ready_s(10, 10.0 + 9 * FULL_S_MAX) > 10.0 + 9 * FULL_S_MAX
+    assert revived(shut, 20.0).ready_s(10, 10.0 + FULL_S_MAX) == 10.0 + FULL_S_MAX
     assert not fault(state)
     assert fault(Allowances(None, Allowance(float("nan"), 1.0, 1.0, 0.0)))

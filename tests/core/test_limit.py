@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from tests import make
+from tidegate.core.breaker import OPEN_S_MIN
 from tidegate.core.limit import FALL, STRAIN_LEAST, Limit, combined, fault, revived
 from tidegate.core.model import Ending, FirstToken, Probed, Request, Run
 from tidegate.core.router import Router
@@ -118,6 +119,18 @@ def test_without_refusals_a_limit_is_forgotten_within_hours() -> None:
     assert limit.of(64) == 64
 
 
+def test_a_limit_is_forgotten_with_time_though_nobody_asks() -> None:
+    played = Played()
+    for _ in range(3):
+        played.sends(1)
+        played.ends(Ending.REFUSED)
+        played.now_s += 60.0
+    assert played.places == 1
+    played.now_s += 8 * 3600.0
+    played.probed(up=True)
+    assert played.places == FAR.concurrency
+
+
 def test_answers_that_take_twice_as_long_as_predicted_are_a_limit_as_well() -> None:
     limit = Limit()
     for at_s in range(1, STRAIN_LEAST + 3):
@@ -201,7 +214,45 @@ def test_a_breaker_that_is_open_closes_half_when_the_endpoint_can_be_reached_aga
     assert not played.is_sent_to()
     played.answers()
     assert played.is_sent_to()
-    assert played.places == 1
+    # The trial was the one to begin with, and its first content lets one more in.
+    assert played.places == 2
+
+
+def test_a_trial_that_has_begun_to_answer_lets_others_in_however_long_its_answer_goes_on() -> None:
+    played = Played()
+    for _ in range(3):
+        played.sends(1)
+        played.ends(Ending.FAILED)
+    played.now_s += OPEN_S_MIN
+    assert played.is_sent_to()
+    played.sends(1)
+    assert not played.is_sent_to()
+    played.now_s += 0.3
+    played.router.observe(FirstToken(request_id=played.open[0].id, endpoint="cloud", ttft_s=0.3), played.now_s)
+    assert played.is_sent_to()
+    # One beside the trial, and then by the round: it has only just come back.
+    assert played.places == 2
+    played.now_s += 60.0
+    played.ends(Ending.OK, ttft_s=0.3, e2e_s=60.3, output_tokens=8000)
+    assert played.is_sent_to()
+    assert played.places == 2
+
+
+def test_a_trial_whose_answer_breaks_off_has_failed() -> None:
+    played = Played()
+    for _ in range(3):
+        played.sends(1)
+        played.ends(Ending.FAILED)
+    played.now_s += OPEN_S_MIN
+    played.sends(1)
+    played.now_s += 0.3
+    played.router.observe(FirstToken(request_id=played.open[0].id, endpoint="cloud", ttft_s=0.3), played.now_s)
+    played.ends(Ending.FAILED, ttft_s=0.3, e2e_s=0.4)
+    assert not played.is_sent_to()
+    played.now_s += 1.9 * OPEN_S_MIN
+    assert not played.is_sent_to()
+    played.now_s += 0.2 * OPEN_S_MIN
+    assert played.is_sent_to()
 
 
 def test_an_engine_of_ours_comes_back_slowly_too() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.model import Decision, Ending, Slo
+from tidegate.core.model import Decision, Ending, Slo, replace
 from tidegate.core.promise import ends_s, judged, kept
 from tidegate.core.why import Why
 
@@ -31,6 +31,25 @@ def test_every_axis_counts(
     slo: Slo, ttft_s: float | None, e2e_s: float, tokens: int | None, expected: bool | None
 ) -> None:
     assert kept(make.request(slo=slo), ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=tokens) is expected
+
+
+@pytest.mark.parametrize("most", [0, 1])
+@pytest.mark.parametrize("completions", [1, 4])
+def test_an_answer_without_a_second_token_is_predicted_to_keep_any_time_between_them(
+    most: int, completions: int
+) -> None:
+    slow = make.endpoint(prior=replace(make.LOCAL_PRIOR, decode_s_per_token=0.25))
+    router = make.router(slow)
+
+    def likely(tokens: int, slo: Slo) -> float:
+        asked = make.request(slo=slo, output_tokens_max=tokens, completions=completions)
+        estimate = router.candidates(asked, 0.0)[0].estimate
+        assert estimate is not None
+        return estimate.attainment
+
+    assert likely(most, Slo(ttft_s=2.0, tpot_s=0.1)) == likely(most, Slo(ttft_s=2.0)) > 0.9
+    assert likely(2, Slo(ttft_s=2.0, tpot_s=0.1)) < 0.1
+    assert kept(make.request(slo=ALL, completions=completions), ttft_s=1.0, e2e_s=5.0, output_tokens=most * completions)
 
 
 def test_the_tokens_of_several_answers_come_side_by_side() -> None:

@@ -57,7 +57,7 @@ def idle(seed: int, *, reports: bool = True) -> Storm:
 
 
 def learned(e: EndpointState) -> bytes:
-    breaker, load = msgspec.structs.replace(e.breaker, trial=""), msgspec.structs.replace(e.load, gone=[])
+    breaker, load = msgspec.structs.replace(e.breaker, trial="", answered=0), msgspec.structs.replace(e.load, gone=[])
     kept = e.prompts.kept
     cold = (e.cold.idle, e.cold.levels, e.cold.resident, e.cold.away, e.cold.loads, e.cold.used_s, e.cold.waited_s)
     memory = (e.memory.tokens, e.memory.slots, e.memory.full)

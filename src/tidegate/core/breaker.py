@@ -20,7 +20,9 @@ class Breaker(msgspec.Struct):
     """Closed, open until a time, or half-open: then one attempt, the trial, decides whether it closes.
 
     An attempt that started before it opened is a straggler. Its failure keeps the breaker open, yet is no failed trial;
-    its success does not close it.
+    its success does not close it. It closes when the trial begins to answer, which may go on for minutes. Until that is
+    over, `answered` is how often it had opened in a row: should this answer break off, or others fail meanwhile, it
+    opens for as long as after a failed trial.
     """
 
     strikes: float = 0.0
@@ -28,6 +30,7 @@ class Breaker(msgspec.Struct):
     open_until_s: float = 0.0
     openings: int = 0
     trial: str = ""
+    answered: int = 0
 
     def blocks(self, now_s: float) -> bool:
         """Whether no attempt may start now."""
@@ -38,11 +41,19 @@ class Breaker(msgspec.Struct):
         if self.openings and now_s >= self.open_until_s and not self.trial:
             self.trial = request_id
 
+    def first(self, request_id: str) -> bool:
+        """First content of an attempt came. Whether that was the trial, so that it is closed."""
+        if not self.openings or self.trial != request_id:
+            return False
+        self.strikes, self.openings, self.open_until_s, self.answered = 0.0, 0, 0.0, self.openings
+        return True
+
     def learn(self, request_id: str, ending: Ending, now_s: float) -> None:
         """Take in how an attempt ended. A later failure never shortens the time it stays open."""
         tried = self.trial != "" and self.trial == request_id
+        answered = self.answered
         if tried:
-            self.trial = ""
+            self.trial, self.answered = "", 0
         if ending is Ending.OK:
             if tried or not self.openings:
                 self.strikes, self.openings, self.open_until_s = 0.0, 0, 0.0
@@ -55,7 +66,10 @@ class Breaker(msgspec.Struct):
         if tried or not self.openings:
             if not tried and self.strikes < STRIKES_OPEN:
                 return
-            self.openings = min(self.openings + 1, OPENINGS_MAX)
+            self.openings = min(max(self.openings, answered) + 1, OPENINGS_MAX)
+            if answered:
+                # The trial, where it still goes on, is a straggler now.
+                self.trial, self.answered = "", 0
         open_s = min(OPEN_S_MIN * 2.0 ** (self.openings - 1), OPEN_S_MAX)
         self.open_until_s = max(self.open_until_s, now_s + open_s)
 

@@ -54,9 +54,10 @@ class Decider:
         options += self._handed_over(request, models, length, worth, now_s)
         self.decided = Decided(request, now_s, options)
         found = self._run(request, options, reasons, worth, now_s)
-        if not self._known.policy.explore_share or held:
+        due = not held and explore.is_due(own, now_s)
+        if held or not (due or self._known.policy.explore_share):
             return found
-        return self._explored(found, request, options, reasons, worth, now_s)
+        return self._explored(found, request, options, reasons, worth, now_s, due=due)
 
     def begins(self, model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:
         """Whether one of ours can begin with this now, has not got prompts enough to begin with, and keeps no slot for
@@ -129,14 +130,22 @@ class Decider:
         reasons: dict[str, Why],
         worth: float,
         now_s: float,
+        *,
+        due: bool,
     ) -> Decision:
-        """What was found, or now and then another endpoint first, where that is as good as sure to do no harm."""
+        """What was found, or now and then another endpoint first, where that is as good as sure to do no harm.
+
+        One of ours may be `due`, which is left alone.
+        """
         if self._attempts_max(request) == 1 or not self._known.eligible.is_free(request, now_s):
             return found
-        trials = explore.trials(request, options, worth, now_s - request.arrived_s)
+        trials = explore.trials(request, options, worth, now_s)
         if not trials:
             return found
-        trial, propensity = explore.pick(trials, self._known.policy.explore_share, self._known.policy.seed, request.id)
+        policy, propensity = self._known.policy, 1.0
+        trial = explore.left_alone(trials, now_s) if due else None
+        if trial is None:
+            trial, propensity = explore.pick(trials, policy.explore_share, policy.seed, request.id)
         if trial is not None:
             ranked = [trial.option, *(o for o in sorted(options, key=plan.by_value) if o is not trial.option)]
             found = self._go(request, ranked, reasons, Why.EXPLORES, worth, now_s)

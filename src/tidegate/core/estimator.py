@@ -16,7 +16,7 @@ from tidegate.core.edges import place_of
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.health import Health
 from tidegate.core.inflight import begins_s, ends_s, loaded
-from tidegate.core.latency import PARTS, Sent, sum_of
+from tidegate.core.latency import PARTS, TRUST_MIN, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
 from tidegate.core.line import ahead_bytes
@@ -144,7 +144,8 @@ class EndpointModel:
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
         self._load_max: int | None
         self._slots: tuple[float, list[float]] | None
-        self._seat()
+        # As of when that was learned; what time has done since, the next fact tells.
+        self._seat(state.batch.at_s)
         # Adds up over attempts in a row whose first content came later than promised, or sooner than it can.
         self._surprises = 0
         # Whether the last of them was later than promised.
@@ -159,6 +160,15 @@ class EndpointModel:
     def room(self) -> int:
         """How many more requests it takes; negative where fail-over has filled it beyond."""
         return self.places - len(self.state.reservations)
+
+    @property
+    def used_s(self) -> float:
+        """When an attempt of ours began or ended here last; 0 where none ever did."""
+        return self._pace.at_s
+
+    def is_used(self, now_s: float) -> bool:
+        """Whether anything is under way, of ours or, as far as it tells, of others."""
+        return bool(self._reservations) or (self.others.told and self.others.at(now_s).running > 0.0)
 
     @property
     def doubts_network(self) -> bool:
@@ -470,9 +480,9 @@ class EndpointModel:
             ttft_s = now_s - reservation.started_s
             self._used(now_s)
             was_limited = self.health.is_limited
-            self.health.first(ttft_s, reservation.ttft_s, len(self.state.reservations), now_s)
+            self.health.first(request_id, ttft_s, reservation.ttft_s, len(self.state.reservations), now_s)
             if was_limited or self.health.is_limited:
-                self._seat()
+                self._seat(now_s)
             self._learn_load(reservation, ttft_s, now_s)
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
@@ -510,8 +520,8 @@ class EndpointModel:
         hot = self.cold.was_hot(reservation.cold)
         was_limited = self.health.is_limited
         silent = self.health.ended(fact, reservation, in_flight, now_s, hot=hot)
-        if was_limited or self.health.is_limited:
-            self._seat()
+        if was_limited or self.health.is_limited or state.batch.less:
+            self._seat(now_s)
         if reservation.given is not None:
             self._learn_cached(reservation, reservation.given, fact, now_s)
         if not reservation.teaches:
@@ -523,7 +533,12 @@ class EndpointModel:
             self._learn_load(reservation, fact.ttft_s, now_s)
         unexplained = False
         if fact.ttft_s is None and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
-            unexplained = not (silent and hot) and not (self._loads(reservation, fact.e2e_s, now_s) or silent)
+            # Who is there again is as quick as before, so that it was away says nothing of times. But of one that was
+            # never measured there is no before: it may as well be slower than was believed, and would be given up for
+            # ever. Where somebody else answered meanwhile, little was waited for, and a load is as good a reason.
+            away = silent and (fact.ending is Ending.CANCELLED or reservation.ttft.trust > TRUST_MIN)
+            loads = not (silent and hot) and self._loads(reservation, fact.e2e_s, now_s)
+            unexplained = not (loads or away)
         if reservation.sampled:
             self._learn_times(reservation, fact, now_s, unexplained=unexplained)
         return reservation
@@ -551,7 +566,7 @@ class EndpointModel:
         if fact.resident is False or (fact.up and not self.state.up):
             self.prefixes.forget()
         self.health.probed(up=fact.up, now_s=now_s)
-        self._seat()
+        self._seat(now_s)
         self.state.up = fact.up
         self.cold.told(fact.resident, now_s, loading=fact.loading)
         self._surprises = 0
@@ -574,7 +589,7 @@ class EndpointModel:
             self.state.capabilities = fact.capabilities
             self.capabilities = frozenset(fact.capabilities)
         if fact.fingerprint is not None:
-            self._recognise(fact.fingerprint)
+            self._recognise(fact.fingerprint, now_s)
 
     def _rerouted(self, longer_s: float) -> None:
         """The round trip is another one: what is under way may have gone there in it already."""
@@ -619,7 +634,7 @@ class EndpointModel:
         assert late.ended.ttft_s is not None, "it had content"
         self.timing.learn(late.sent, late.ended, late.ended.ttft_s, now_s)
 
-    def _recognise(self, told: Fingerprint) -> None:
+    def _recognise(self, told: Fingerprint, now_s: float) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
         state, before = self.state, self.fingerprint
         another = identity.recognise(state, told)
@@ -639,7 +654,7 @@ class EndpointModel:
             state.ttft = state.tpot = None
             state.e2e = unjudged(OUTPUT_ROWS)
             state.batch = Batch()
-            self._seat()
+            self._seat(now_s)
             self.timing = Timing(self.endpoint, prior, self._quantile, state, self.others)
         self._declare_memory()
         self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
@@ -647,13 +662,15 @@ class EndpointModel:
     def _remember(self, fact: Probed, now_s: float) -> None:
         """Take in what it tells of its memory."""
         self.memory.report(fact, now_s)
-        self._seat()
+        self._seat(now_s)
 
-    def _seat(self) -> None:
+    def _seat(self, now_s: float) -> None:
         """How many it takes at once: what is ours gets no more than it has slots, and is quick with, so that the rest
         waits here; and nobody more than it stands."""
         slots, places = self.memory.slots, self.endpoint.concurrency
         if self.owned:
+            # One by one, answers say nothing of a larger batch: only time makes it larger again.
+            self.state.batch.settle(now_s)
             places = self.state.batch.of(places if slots is None else min(slots, places))
         self.places = self.health.places(places)
         self._slots = None
@@ -675,7 +692,7 @@ class EndpointModel:
         if promised_s is None or tpot_s is None or not sent.tpot.column:
             return
         self.state.batch.learn(tpot_s > promised_s, now_s)
-        self._seat()
+        self._seat(now_s)
 
     def _declare_memory(self) -> None:
         machine = self.endpoint.machine

@@ -5,17 +5,20 @@ policy can be judged on a journal in which everything was certain. So a small sh
 that have slack: either the promise is as good as sure at the other endpoint, too, or the best can start beside it while
 there is time, and keep it then. In both cases next to nothing is lost, by construction.
 
-The draw is by key, so that a decision stays a read, and a journal comes out again.
+The draw is by key, so that a decision stays a read, and a journal comes out again. Nothing is drawn of an engine of
+ours that was used once and is left alone since then: it is paid for anyway, so now and then it is asked for sure.
 """
 
 from hashlib import blake2b
 from typing import Final
 
 from tidegate.core import plan
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.plan import Option
 from tidegate.core.record import Fixed
 from tidegate.core.value import attainment
+from tidegate.core.warmup import AWAY
 
 # Nineteen in twenty: what is less likely to be kept has no slack to give away.
 ATTAINMENT_LEAST: Final = 0.95
@@ -26,6 +29,9 @@ ATTAINMENT_LESS_MAX: Final = 0.02
 LOSS_SHARE_MAX: Final = 0.1
 # Of the time that is left for first content, the explored one has so much for itself: the best has as much again.
 PATIENCE: Final = 0.5
+# An engine of ours that is left alone for so long is asked once, whatever the share: what makes it slow for a while,
+# another job on its machine or heat, is over in minutes, and one request in ten minutes harms nobody.
+UNUSED_S: Final = 600.0
 # Where somebody's budget ends, a request is no occasion to spend more: what it costs is to fit a hundred times.
 BUDGET_SHARE_MAX: Final = 0.01
 
@@ -50,12 +56,33 @@ class _Rescue(Fixed, frozen=True):
     steady: Request | None
 
 
-def trials(request: Request, options: list[Option], worth_usd: float, spent_s: float) -> list[Trial]:
-    """Of what a decision has predicted `spent_s` after the request's arrival, those that may be asked before the best,
-    by name; the best is none of them.
+def is_due(own: list[EndpointModel], now_s: float) -> bool:
+    """Whether nothing is under way at any of these engines of ours, and one of them is left alone."""
+    due = False
+    for model in own:
+        if model.state.reservations:
+            return False
+        due = due or _is_left_alone(model, now_s)
+    return due
 
-    None is an engine of ours: what it takes of their time is in no prediction of value, and is lost by those that come
-    next. They are asked anyway, when the best of them is full.
+
+def left_alone(found: list[Trial], now_s: float) -> Trial | None:
+    """Of those that may be asked first, the engine of ours that has been left alone for longest."""
+    longest = None
+    for trial in found:
+        model = trial.option.model
+        if not model.owned or not _is_left_alone(model, now_s):
+            continue
+        if longest is None or model.used_s < longest.option.model.used_s:
+            longest = trial
+    return longest
+
+
+def trials(request: Request, options: list[Option], worth_usd: float, now_s: float) -> list[Trial]:
+    """Of what a decision has predicted, those that may be asked before the best, by name; the best is none of them.
+
+    Engines of ours are only while nobody uses them: what a request takes of their time is in no prediction of value,
+    and is lost by those that come next. Whose model is away is warmed up instead.
     """
     if len(options) < 2:
         return []
@@ -63,11 +90,13 @@ def trials(request: Request, options: list[Option], worth_usd: float, spent_s: f
     if best.attainment < ATTAINMENT_LEAST:
         return []
     least = max(ATTAINMENT_LEAST, best.attainment - ATTAINMENT_LESS_MAX)
-    usd_max = LOSS_SHARE_MAX * worth_usd
+    usd_max, spent_s = LOSS_SHARE_MAX * worth_usd, now_s - request.arrived_s
     rescue = _rescue(request, best, least, spent_s)
     found = []
     for option in options:
-        if option is best or option.target or option.model.owned or option.model.state.breaker.openings:
+        if option is best or option.target or option.model.state.breaker.openings:
+            continue
+        if option.model.owned and (option.base.cold_share > AWAY or option.model.is_used(now_s)):
             continue
         if option.base.rule_usd > best.base.rule_usd:
             continue
@@ -98,6 +127,11 @@ def uniform(seed: int, purpose: str, key: str) -> float:
     digest = blake2b(f"{seed}|{purpose}|{key}".encode(), digest_size=8).digest()
     # 53 bits, as many as a float has: with more, the largest would round to 1.
     return (int.from_bytes(digest, "big") >> 11) / 2.0**53
+
+
+def _is_left_alone(model: EndpointModel, now_s: float) -> bool:
+    # Of what was never used, the operator's word is believed.
+    return 0.0 < model.used_s <= now_s - UNUSED_S
 
 
 def _rescue(request: Request, best: Option, least: float, spent_s: float) -> _Rescue | None:

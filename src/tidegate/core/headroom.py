@@ -13,7 +13,7 @@ from tidegate.core.model import Headroom, Request, Started
 
 # While more than this is left there is nothing to keep: what is told of it is no news.
 LOW_SHARE: Final = 0.25
-# A vendor that says that it needs longer is asked again all the same.
+# A vendor that says that it needs longer is asked again all the same, and so is one that does not say how long.
 FULL_S_MAX: Final = 3600.0
 
 
@@ -100,14 +100,16 @@ def _told(
         return known
     if not is_low(left, most):
         return None
-    per_s = (most - left) / min(max(full_s, 0.001), FULL_S_MAX) if full_s is not None else 0.0
+    per_s = (most - left) / (FULL_S_MAX if full_s is None else min(max(full_s, 0.001), FULL_S_MAX))
     return Allowance(float(left), float(most), per_s, now_s)
 
 
 def revived(state: Allowances, now_s: float) -> Allowances:
-    """A copy after a restart."""
+    """A copy after a restart. Nothing is used up for ever, whatever the state says."""
     both = [
-        None if one is None else msgspec.structs.replace(one, at_s=min(one.at_s, now_s))
+        None
+        if one is None
+        else msgspec.structs.replace(one, at_s=min(one.at_s, now_s), per_s=one.per_s or one.most / FULL_S_MAX)
         for one in (state.requests, state.tokens)
     ]
     return Allowances(*both)

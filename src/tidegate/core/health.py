@@ -11,6 +11,14 @@ from tidegate.core.state import EndpointState
 
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
 CONTEXT_EXCEEDED: Final = "context_exceeded"
+# And the one where it will not serve what is asked, which another endpoint may.
+UNFIT: Final = "unfit"
+# What a single request brings about, and would again: none of them is a fault of the endpoint.
+OF_THE_REQUEST: Final = (CONTEXT_EXCEEDED, UNFIT)
+# What is said of a request that is at fault itself, wherever it goes.
+CLIENT_ERROR: Final = "client_error"
+# Causes for which nobody sends a bill: it was not accepted, or never arrived.
+UNBILLED: Final = frozenset({CLIENT_ERROR, "connect_timeout"})
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX: Final = 3600.0
 # First content that is there within a quarter of a second strains no promise; and when hundreds come at once, the loop
@@ -53,23 +61,29 @@ class Health:
         if allowances.requests is not None or allowances.tokens is not None:
             allowances.take(tokens_counted(fact), now_s)
 
-    def first(self, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
+    def first(self, request_id: str, ttft_s: float, predicted_s: float, in_flight: int, now_s: float) -> None:
         """First content came, `ttft_s` after it was sent: it bears what it has been given, or takes longer under it
-        than it should."""
-        self._state.heard_s = max(self._state.heard_s, now_s)
-        self._bears(ttft_s, predicted_s, in_flight, now_s)
+        than it should. That of a trial says that it is there again, however long the answer goes on."""
+        state = self._state
+        state.heard_s = max(state.heard_s, now_s)
+        if state.breaker.first(request_id):
+            state.limit.came_back(in_flight, now_s)
+        else:
+            self._bears(ttft_s, predicted_s, in_flight, now_s)
 
     def ended(self, fact: Ended, sent: Reservation, in_flight: int, now_s: float, *, hot: bool) -> bool:
-        """One of so many attempts is over. Whether it was given up in a silence that is an outage, so that nothing is
-        to be learned of times. Whoever is silent that was not `hot`, used just before, may be loading its model."""
+        """One of so many attempts is over. Whether it was given up in a silence that counts as an outage. Whoever is
+        silent that was not `hot`, used just before, may be loading its model."""
         state = self._state
         was_open, silent = state.breaker.openings > 0, self._is_silent(sent, fact, now_s)
         # A prompt that did not fit teaches what a client that left would.
-        ending = Ending.CANCELLED if fact.cause == CONTEXT_EXCEEDED else fact.ending
+        ending = Ending.CANCELLED if fact.cause in OF_THE_REQUEST else fact.ending
         if silent:
             ending = Ending.TIMED_OUT
-        if ending is not Ending.OK and sent.started_s < state.limit.back_s:
-            # Sent before it went away and came back: that it was lost is known.
+        back_s = state.limit.back_s
+        if ending is not Ending.OK and sent.started_s < back_s and (sent.first_s is None or sent.first_s < back_s):
+            # Sent before it went away and came back: that it was lost is known. Who has begun to answer since then, as
+            # its trial does, fails by itself.
             ending = Ending.CANCELLED
         state.breaker.learn(fact.request_id, ending, now_s)
         self._count(ending, fact.e2e_s, now_s, begun=sent.first_s is not None, loads=silent and not hot)
@@ -95,6 +109,8 @@ class Health:
     def probed(self, *, up: bool, now_s: float) -> None:
         """A probe came back, or did not; with it `state.up` is to change."""
         state = self._state
+        # What was found of its limit is forgotten with time, also where nobody asks.
+        state.limit.settle(self._concurrency, now_s)
         if up and not state.up:
             # Whatever it failed at before: it is there again, and one request finds out whether it serves.
             state.breaker.reachable(now_s)
@@ -122,8 +138,7 @@ class Health:
     def _is_silent(self, sent: Reservation, fact: Ended, now_s: float) -> bool:
         """Whether it was overdue when it was given up, and nobody has heard from here since it was sent.
 
-        Then it is not slow, but away: when it is there again it is as quick as before, so nothing is learned of times.
-        A model that may have to be loaded first is silent for that reason.
+        Then it is not slow, but away. A model that may have to be loaded first is silent for that reason.
         """
         if sent.first_s is not None or fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.load_s_mean:
             return False

@@ -43,8 +43,9 @@ def attainment(request: Request, base: Base, spent_s: float) -> float:
 
 def _served(request: Request, base: Base, spent_s: float) -> float:
     """The same of an attempt that does not fail."""
-    tpot_s, steady = request.slo.tpot_s, inf
-    if tpot_s is not None:
+    tpot_s, steady, output_tokens_max = request.slo.tpot_s, inf, request.output_tokens_max
+    # An answer without a second token keeps any promise of the time between them.
+    if tpot_s is not None and (output_tokens_max is None or output_tokens_max > 1):
         steady = log(tpot_s / base.tpot_s) / base.tpot_sigma
     if base.cold_share:
         mixture = base.mixture
