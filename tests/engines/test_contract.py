@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.engines.conftest import Speaking
 from tests.engines.speakers import LONG, TRANSLATED, Called, begun, chat, completion
-from tidegate.core.health import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
@@ -161,7 +161,6 @@ ENDINGS = {
     404: (502, Ending.FAILED),
     408: (502, Ending.FAILED),
     409: (502, Ending.FAILED),
-    413: (502, Ending.FAILED),
     429: (429, Ending.REFUSED),
     500: (502, Ending.FAILED),
     502: (502, Ending.FAILED),
@@ -179,6 +178,36 @@ def test_an_error_that_is_not_the_clients_is_never_final(dialect: Dialect, statu
     assert (failure.status, failure.ending) == ENDINGS[status]
     assert failure.final is False
     assert failure.cause == f"status_{status}"
+
+
+JINJA = b'{"error":{"code":500,"message":"Jinja Exception: Conversation roles must alternate","type":"server_error"}}'
+SAMPLING = b'{"error":{"message":"Unsupported value: temperature","code":"unsupported_value","param":"temperature"}}'
+
+
+@dialects
+@pytest.mark.parametrize(
+    ("status", "body", "told"), [(413, b"<html>no</html>", 413), (500, JINJA, 400), (400, SAMPLING, 400)]
+)
+def test_what_an_endpoint_does_not_take_is_no_failure_of_its_own_and_another_one_may_take_it(
+    dialect: Dialect, status: int, body: bytes, told: int
+) -> None:
+    failure = dialect.failure(status, {}, body, NOW_S)
+    assert (failure.status, failure.ending, failure.cause, failure.final) == (told, Ending.REFUSED, UNFIT, False)
+
+
+CREDIT = (
+    b'{"type":"error","error":{"type":"invalid_request_error","message":"Your credit balance is too low to go on."}}'
+)
+GOOGLE = b'[{"error":{"code":400,"message":"API key not valid. Please pass one.","status":"INVALID_ARGUMENT"}}]'
+
+
+@dialects
+@pytest.mark.parametrize("body", [CREDIT, GOOGLE])
+def test_what_is_wrong_with_our_account_is_no_clients_fault_whatever_status_it_has(
+    dialect: Dialect, body: bytes
+) -> None:
+    failure = dialect.failure(400, {}, body, NOW_S)
+    assert (failure.status, failure.ending, failure.final) == (502, Ending.FAILED, False)
 
 
 @dialects

@@ -14,6 +14,7 @@ import pytest
 from tests.engines.speakers import chat
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
+from tidegate.engines.kinds import KINDS, dialect_of
 from tidegate.engines.ollama import Ollama
 from tidegate.engines.openai import OpenAI
 from tidegate.engines.sglang import SGLang
@@ -293,3 +294,17 @@ def test_the_protocols_version_is_part_of_an_address_unless_the_vendors_own_is(p
     call = parse(json.dumps(chat()).encode(), Capability.CHAT)
     assert dialect.outgoing(call, "m", ()).target == below + b"/chat/completions"
     assert [probe.target for probe in dialect.probes()] == [below + b"/models"]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_openais_own_address_is_told_the_bound_by_its_newer_name_and_all_others_by_the_older(kind: str) -> None:
+    call = parse(json.dumps(chat(max_tokens=5)).encode(), Capability.CHAT)
+    for host in ("api.openai.com", "127.0.0.1"):
+        sent = json.loads(dialect_of(kind, host, "", "m").outgoing(call, "m", ()).body)
+        newer = kind == "openai" and host == "api.openai.com"
+        assert {name for name in sent if name.startswith("max_") or name == "num_predict"} == {
+            "max_completion_tokens" if newer else "max_tokens"
+        }
+    both = parse(json.dumps(chat(max_tokens=5, max_completion_tokens=4)).encode(), Capability.CHAT)
+    sent = json.loads(dialect_of("openai", "api.openai.com", "", "m").outgoing(both, "m", ()).body)
+    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (5, 4)

@@ -19,7 +19,7 @@ SILENCES = {fault.value: Script(fault=fault, fault_after=0) for fault in (Fault.
 BROKEN = {
     fault.value: Script(fault=fault, fault_after=0) for fault in FAKED if fault not in (Fault.SILENT, Fault.STALL)
 }
-STATUSES = {f"status_{s}": Script(status=s) for s in (401, 403, 404, 408, 409, 413, 500, 502, 504)}
+STATUSES = {f"status_{s}": Script(status=s) for s in (401, 403, 404, 408, 409, 500, 502, 504)}
 WORDLESS = {
     "web_page": Script(status=502, error=b"<html><h1>Bad Gateway</h1></html>"),
     "nothing": Script(status=500, error=b""),
@@ -174,6 +174,61 @@ async def test_a_request_that_a_hedge_finds_at_fault_ends_the_other_attempt_too(
         await home.quiet()
         await eventually(lambda: home.engines["laptop"].left == 1)
     assert (answer.status, answer.error["message"]) == (400, "no such tool")
+
+
+CREDIT = b'{"error":{"type":"invalid_request_error","message":"Your credit balance is too low."}}'
+SAMPLING = b'{"error":{"message":"Unsupported value: temperature","code":"unsupported_value","param":"temperature"}}'
+TEMPLATE = (
+    b'{"error":{"code":500,"message":"Jinja Exception: Conversation roles must alternate","type":"server_error"}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "breaker"),
+    [
+        (Script(status=400, error=CREDIT), "open"),
+        (Script(status=400, error=SAMPLING), "closed"),
+        (Script(status=413, error=b"<html>Request Entity Too Large</html>"), "closed"),
+        (Script(status=500, error=TEMPLATE), "closed"),
+    ],
+    ids=["account", "parameter", "size", "template"],
+)
+async def test_what_one_endpoint_does_not_take_another_one_may_and_its_breaker_knows_the_difference(
+    tmp_path: Path, script: Script, breaker: str
+) -> None:
+    async with house(tmp_path, laptop=local(script), cloud=remote()) as home:
+        answers = [await home.ask() for _ in range(4)]
+        state = (await home.get("/api/state", admin=True)).json["endpoints"]["laptop"]["breaker"]
+    assert {(a.status, a.endpoint) for a in answers} == {(200, "cloud")}
+    assert state == breaker
+
+
+async def test_what_nobody_takes_is_told_in_the_words_of_the_last(tmp_path: Path) -> None:
+    script = Script(status=500, error=TEMPLATE)
+    async with house(tmp_path, laptop=local(script), cloud=remote(script)) as home:
+        answer = await home.ask()
+    assert (answer.status, answer.error["type"]) == (400, "invalid_request_error")
+    assert "roles must alternate" in answer.error["message"]
+
+
+async def test_a_call_that_the_bound_has_cut_is_an_answer_and_nonsense_in_one_no_failure_of_the_endpoint(
+    tmp_path: Path,
+) -> None:
+    asked = {"model": "m", "max_tokens": 16, "messages": [{"role": "user", "content": "write"}]}
+    asked["tools"] = [{"name": "write", "input_schema": {"type": "object"}}]
+
+    def answering_with(finish: str) -> Script:
+        function = {"name": "write", "arguments": '{"text": "Once up'}
+        message = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]}
+        choice = {"index": 0, "message": message, "finish_reason": finish}
+        return Script(answer=json.dumps({"object": "chat.completion", "choices": [choice]}).encode())
+
+    async with house(tmp_path, laptop=local(answering_with("length"))) as home:
+        cut = await home.ask(asked, path="/v1/messages")
+        assert (cut.status, cut.json["stop_reason"]) == (200, "max_tokens")
+        home.engines["laptop"].script = answering_with("tool_calls")
+        assert {(await home.ask(asked, path="/v1/messages")).status for _ in range(4)} == {502}
+        assert (await home.get("/api/state", admin=True)).json["endpoints"]["laptop"]["breaker"] == "closed"
 
 
 @pytest.mark.parametrize("stream", [True, False])

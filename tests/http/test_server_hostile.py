@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from tests.http.conftest import Run
@@ -93,6 +95,17 @@ def test_what_is_merely_unusual_is_served(run: Run) -> None:
             for raw in unusual:
                 writer.write(raw)
                 assert (await read_response(reader)).status == 200
+
+    run(main())
+
+
+def test_a_header_is_judged_that_comes_with_the_end_of_a_body_too(run: Run) -> None:
+    async def main() -> None:
+        async with serving(header_bytes_max=1_000) as server, client(server.port) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na")
+            await asyncio.sleep(0)
+            writer.write(b"b" + b"GET / HTTP/1.1\r\nhost: a\r\na: " + b"c" * 2_000 + b"\r\n\r\n")
+            assert [(await read_response(reader)).status for _ in range(2)] == [200, 431]
 
     run(main())
 

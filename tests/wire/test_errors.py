@@ -33,7 +33,7 @@ def test_a_message_with_line_ends_stays_one_event() -> None:
     [
         (
             b'{"error":{"message":"Bad key","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}',
-            ErrorInfo(message="Bad key", type="invalid_request_error", code="invalid_api_key"),
+            ErrorInfo(message="Bad key", type="invalid_request_error", code="invalid_api_key", of_the_account=True),
         ),
         (
             b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}',

@@ -131,7 +131,7 @@ def test_an_answer_without_a_form_in_the_clients_dialect_is_a_failure(streamed: 
     whole = json.dumps({"choices": [{"message": delta, "finish_reason": "tool_calls"}]}).encode()
     read(made, chunk(**delta) + STOP + DONE if streamed else whole)
     assert made.failure is not None
-    assert made.failure.cause is Cause.MALFORMED
+    assert made.failure.cause is Cause.NO_FORM
     assert not made.done
 
 

@@ -7,10 +7,10 @@ what comes back.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from tidegate.core.health import CONTEXT_EXCEEDED
+from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending, Fingerprint, Record
-from tidegate.wire.errors import BadRequest
+from tidegate.wire.errors import BadRequest, ErrorInfo
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Continuing
 from tidegate.wire.translate import EngineStream
@@ -55,6 +55,19 @@ def overflow(message: str) -> Failure:
         kind="invalid_request_error",
         code="context_length_exceeded",
         param="messages",
+    )
+
+
+def unfit(said: ErrorInfo, status: int = 400, code: str | None = None) -> Failure:
+    """This endpoint will not serve what is asked, and nothing is wrong with it. Not final: another one may."""
+    return Failure(
+        ending=Ending.REFUSED,
+        cause=UNFIT,
+        status=status,
+        message=said.message,
+        kind="invalid_request_error",
+        code=code or said.code,
+        param=said.param,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from tidegate.core.model import Capability, Ending
-from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow
+from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow, unfit
 from tidegate.engines.listed import Models
 from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
 from tidegate.wire.openai import EMBEDDING, Call, upstream_body
@@ -20,6 +20,8 @@ _PATHS = {
     Capability.COMPLETION: b"/completions",
     EMBEDDING: b"/embeddings",
 }
+# The bound of what is generated: every engine knows the older name.
+_OLDER, _NEWER = "max_tokens", "max_completion_tokens"
 # Google's address has a version of its own before the protocol's name, and no `/v1` after it.
 _VERSIONED = re.compile(r"/v[0-9][a-z0-9]*/openai$")
 
@@ -29,6 +31,7 @@ class OpenAI:
 
     name = "openai"
     fetches = False
+    newer = False  # it knows the bound of a chat's output by its newer name alone
     continuing = None  # a last message of the assistant is the beginning of its next one, or one before it: nobody says
 
     def __init__(self, base_path: str, model: str | None) -> None:
@@ -54,6 +57,9 @@ class OpenAI:
 
     def made(self, call: Call, model: str, headers: Sequence[Header], *, streamed: bool) -> Outgoing:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
+        if self.newer and call.kind is Capability.CHAT and _NEWER not in call.fields and _OLDER in call.fields:
+            fields = {_NEWER if name == _OLDER else name: value for name, value in call.fields.items()}
+            call = msgspec.structs.replace(call, fields=fields)
         return Outgoing(
             target=self._base + _PATHS[call.kind],
             headers=(*FIXED_HEADERS, *headers),
@@ -66,7 +72,12 @@ class OpenAI:
         said = read_error(status, body, headers.get(b"content-type", b""))
         if said.context_exceeded:
             return overflow(said.message)
-        if status in _CLIENTS_FAULT:
+        if status == 413:
+            # Of what stands before it: another endpoint may take as much.
+            return unfit(said, 413, "request_too_large")
+        if said.unfit and (status in _CLIENTS_FAULT or status >= 500):
+            return unfit(said)
+        if status in _CLIENTS_FAULT and not said.of_the_account:
             return Failure(
                 ending=Ending.OK,
                 cause="client_error",
@@ -87,7 +98,7 @@ class OpenAI:
                 code="rate_limit_exceeded" if status == 429 else "upstream_overloaded",
                 retry_after_s=retry_after_s(headers, now_s),
             )
-        # 401 and 403 concern the key that we hold, 404 a model that we configured: the client did nothing wrong.
+        # 401 and 403 concern the key that we hold, as some 400 do, 404 a model that we configured: nobody else's fault.
         return Failure(
             ending=Ending.FAILED,
             cause=f"status_{status}",
@@ -118,6 +129,12 @@ class OpenAI:
         known = [m for m in listed if self._model in (None, m.id)]
         windows = [m.max_model_len for m in known if m.max_model_len is not None and m.max_model_len > 0]
         return min(windows, default=None)
+
+
+class OpenAIOwn(OpenAI):
+    """OpenAI's own address, whose models that think refuse the older name of the bound; the newer one all know."""
+
+    newer = True
 
 
 FIXED_HEADERS = (

@@ -7,6 +7,7 @@ from tidegate.core.model import Ending, Headroom
 from tidegate.engines.base import Dialect, Failure, Outgoing, overflow
 from tidegate.gateway.slots import Slot
 from tidegate.http.client import Call, Cause, TransportError
+from tidegate.wire import sse
 from tidegate.wire.headroom import read_headroom
 from tidegate.wire.sse import BadStream
 from tidegate.wire.stream import Reader, StreamReader
@@ -276,7 +277,8 @@ class Attempt:
     def _fail(self, cause: str, message: str) -> None:
         self.cancel()
         failure = Failure(
-            ending=Ending.FAILED,
+            # What another client would have taken is no failure of the endpoint's.
+            ending=Ending.CANCELLED if cause == sse.Cause.NO_FORM else Ending.FAILED,
             cause=cause,
             status=502,
             message=f"the endpoint {message}",

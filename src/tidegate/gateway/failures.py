@@ -1,7 +1,7 @@
 """Why a request came to nothing without any endpoint having said so, and what its client is told in the end."""
 
 from tidegate.core.flight import Silence
-from tidegate.core.health import CONTEXT_EXCEEDED
+from tidegate.core.health import OF_THE_REQUEST
 from tidegate.core.model import Ending
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.engines.base import UNCARRIED, Failure
@@ -43,7 +43,7 @@ NOT_SHIPPED = Failure(
     code="upstream_error",
 )
 # One endpoint will never serve it; that is no last word where another one only failed, and may yet.
-NEVER_HERE = frozenset({CONTEXT_EXCEEDED, UNCARRIED})
+NEVER_HERE = frozenset({*OF_THE_REQUEST, UNCARRIED})
 
 
 def forbidden(why: Why) -> Failure:

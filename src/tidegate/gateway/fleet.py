@@ -9,7 +9,7 @@ from tidegate.clock import Clock
 from tidegate.config import build
 from tidegate.config.secret import Secret
 from tidegate.core.model import Endpoint, Probed, replace
-from tidegate.engines.kinds import KINDS
+from tidegate.engines.kinds import dialect_of
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.probe import Prober
@@ -145,7 +145,7 @@ class Fleet:
                 connections_max=endpoint.concurrency + PROBE_CONNECTIONS,
                 connect_timeout_s=settings.connect_timeout_s,
             )
-        dialect = KINDS[settings.engine.value](settings.url.path, settings.model or None)
+        dialect = dialect_of(settings.engine.value, settings.url.host, settings.url.path, settings.model or None)
         upstream = Upstream(endpoint, dialect, pool, settings.model or None, dialect.headers(_key(settings.key)))
         written = None if settings.asks_context else endpoint.context_tokens
         prober = Prober(

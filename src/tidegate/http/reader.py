@@ -72,6 +72,7 @@ class Reader:
         "_repeats",
         "_streams",
         "_target",
+        "_uncounted",
         "_upgrading",
         "awaits",
         "last",
@@ -103,6 +104,7 @@ class Reader:
         self._expects = False
         self._chunked = False
         self._head_bytes = 0
+        self._uncounted = False  # it began in what came with the end of the one before
         self._method = self._target = b""
         self._headers: dict[bytes, bytes] = {}
         self._repeats = 0
@@ -119,6 +121,7 @@ class Reader:
         if self.last or parser is None:
             return
         if self.awaits is not _BODY:
+            self._uncounted = self._uncounted and self.awaits is not _REQUEST
             self.awaits = _HEAD
             self._head_bytes += len(data)
         elif self._chunked:
@@ -194,7 +197,8 @@ class Reader:
         if len(headers) + self._repeats > limits.headers_max:
             self._refuse(431, "too many header fields")
         # The bytes fed include the start of the body, so they only tell when to look closer.
-        if self._head_bytes > limits.header_bytes_max and self._size_of_head() > limits.header_bytes_max:
+        look = self._uncounted or self._head_bytes > limits.header_bytes_max
+        if look and self._size_of_head() > limits.header_bytes_max:
             self._refuse(431, "the header is too large")
         host = headers.get(b"host")
         if host is None:
@@ -263,6 +267,7 @@ class Reader:
         self.awaits = _REQUEST
         self._expects = self._chunked = False
         self._head_bytes = self._repeats = self._body_bytes = 0
+        self._uncounted = True
         self._target = b""
         self._headers = {}
         self._body = []

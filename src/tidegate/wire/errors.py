@@ -58,13 +58,19 @@ def error_event(message: str, type: str, param: str | None = None, code: str | N
 
 
 class ErrorInfo(Record, frozen=True, kw_only=True):
-    """What an endpoint said went wrong. `context_exceeded`: the prompt, with its output, is too long for it."""
+    """What an endpoint said went wrong.
+
+    `context_exceeded`: the prompt, with its output, is too long for it; `unfit`: it cannot do what is asked, and others
+    may; `of_the_account`: our key there is no good, or was not paid for.
+    """
 
     message: str
     type: str | None = None
     code: str | None = None
     param: str | None = None
     context_exceeded: bool = False
+    unfit: bool = False
+    of_the_account: bool = False
 
 
 def read_error(status: int, body: bytes, content_type: bytes = b"") -> ErrorInfo:
@@ -124,6 +130,15 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+# What a model does not take that others do: OpenAI's codes; and how llama.cpp says that its chat template has no place
+# for a message, which it takes for a fault of its own.
+_UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "model_not_found"})
+_UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate", re.IGNORECASE)
+# Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI.
+_ACCOUNT_CODES = frozenset(
+    {"invalid_api_key", "insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "account_deactivated"}
+)
+_ACCOUNT = re.compile(r"credit balance is too low|api key not valid|api key expired", re.IGNORECASE)
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _MARKUP = re.compile(r"<[/!]?[a-zA-Z][^<>]*>")
@@ -133,12 +148,15 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
     fields = fields or {}
     said = message if isinstance(message, str) else "the endpoint gave no message"
     kind, code, param = (_word(fields.get(name)) for name in ("type", "code", "param"))
+    looked_at = said[:4096]
     return ErrorInfo(
         message=_printable(said),
         type=kind,
         code=code,
         param=param,
-        context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(said[:4096])),
+        context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(looked_at)),
+        unfit=code in _UNFIT_CODES or bool(_UNFIT.search(looked_at)),
+        of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.search(looked_at)),
     )
 
 

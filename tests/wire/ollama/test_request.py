@@ -120,6 +120,7 @@ def test_a_prompt_is_what_the_user_says(prompt: str, system: dict[str, str], sch
     before = [{"role": "system", "content": text} for text in system.values()]
     assert made["messages"] == [*before, {"role": "user", "content": prompt}]
     assert made["response_format"]["json_schema"]["schema"] == schema
+    assert "strict" not in made["response_format"]["json_schema"]
     assert made["stream"] is False
 
 

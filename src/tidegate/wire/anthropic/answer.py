@@ -32,7 +32,8 @@ def whole(body: bytes) -> bytes:
         content.append({"type": "text", "text": text})
     name = message_id(answer)
     for at, call in enumerate(said.tool_calls or ()):
-        content.append({**_use(call, name, at), "input": arguments_of(call)})
+        arguments = arguments_of(call, choice.finish_reason)
+        content.append({**_use(call, name, at), "input": {} if arguments is None else arguments})
     reason = {"stop_reason": ending.reason, "stop_sequence": ending.sequence}
     return encode({**_head(answer, content), **reason, "usage": usage_of(answer.usage or NO_COUNTS)})
 

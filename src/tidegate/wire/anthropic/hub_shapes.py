@@ -96,6 +96,9 @@ class HubAssistant(_HubMessage, tag="assistant"):
     reasoning: str | None = None
     reasoning_details: list[Detail] | None = None
     annotations: Raw | UnsetType = UNSET
+    # vLLM says so of each answer, and clients send it back as it came.
+    audio: None = None
+    function_call: None = None
     name: str | None = None
 
 

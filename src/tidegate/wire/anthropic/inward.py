@@ -125,7 +125,9 @@ def _reason(stop_reason: str | None) -> str | None:
 class EventStream:
     """See `Translate`. `created_s` is when the request was sent: this dialect's answers have no date."""
 
-    __slots__ = ("_call", "_counted", "_created_s", "_ended", "_frames", "_head", "_out", "_sequence", "failure")
+    __slots__ = (
+        "_call", "_counted", "_created_s", "_ended", "_frames", "_head", "_out", "_sequence", "_wordless", "failure"
+    )  # fmt: skip
 
     def __init__(self, created_s: int) -> None:
         self._frames = Frames()
@@ -133,6 +135,7 @@ class EventStream:
         self._created_s = created_s
         self._head: dict[str, Any] | None = None
         self._call = -1
+        self._wordless = False  # nothing of the last call's arguments has come
         self._ended = False
         self._sequence: str | None = None
         self._out: list[bytes] = []
@@ -186,6 +189,11 @@ class EventStream:
                 self._start(event.content_block)
             case "content_block_delta" if event.delta is not None:
                 self._add(event.delta)
+            case "content_block_stop" if self._wordless:
+                # A call without arguments: an empty text is no JSON.
+                call = {"index": self._call, "function": {"arguments": "{}"}}
+                self._wordless = False
+                self._chunk({"tool_calls": [call]})
             case "message_delta":
                 self._counted.add(event.usage)
                 if event.delta is not None and event.delta.stop_reason is not None:
@@ -212,6 +220,7 @@ class EventStream:
                 self._chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": block.data}]})
             case "tool_use":
                 self._call += 1
+                self._wordless = True
                 function = {"name": block.name, "arguments": ""}
                 call = {"index": self._call, "id": block.id, "type": "function", "function": function}
                 self._chunk({"tool_calls": [call]})
@@ -228,7 +237,8 @@ class EventStream:
                 self._chunk({"reasoning_content": delta.thinking})
             case "signature_delta":
                 self._chunk({"reasoning_details": [{"type": "reasoning.text", "signature": delta.signature}]})
-            case "input_json_delta":
+            case "input_json_delta" if delta.partial_json:
+                self._wordless = False
                 call = {"index": max(0, self._call), "function": {"arguments": delta.partial_json}}
                 self._chunk({"tool_calls": [call]})
             case _:

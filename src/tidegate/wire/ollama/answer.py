@@ -77,7 +77,8 @@ def whole(body: bytes, call: Call, form: Form, started_s: float, now_s: float) -
     said = choice.message if choice is not None else None
     if choice is None or said is None:
         raise BadStream(Cause.MALFORMED, "answered without a message")
-    calls = [_call(call, at) for at, call in enumerate(said.tool_calls or ())]
+    made = [_call(call, at, choice.finish_reason) for at, call in enumerate(said.tool_calls or ())]
+    calls = [call for call in made if call is not None]
     line = form.line(answer.model or call.model, now_s, _text(said), said.thought, calls)
     return encode(line | closing(answer, choice.finish_reason, started_s, None, now_s))
 
@@ -86,11 +87,15 @@ def _text(said: Said) -> str:
     return (said.content or "") + (said.refusal or "")
 
 
-def _call(call: ToolCall, at: int) -> dict[str, Any]:
+def _call(call: ToolCall, at: int, finish: str | None) -> dict[str, Any] | None:
+    """A call as this dialect has it; None where it was cut, for half a call cannot be said here."""
     function = call.function
     if function is None or not function.name:
         raise BadStream(Cause.MALFORMED, "called a tool without its name")
-    named: dict[str, Any] = {"index": at, "name": function.name, "arguments": arguments_of(call)}
+    arguments = arguments_of(call, finish)
+    if arguments is None:
+        return None
+    named: dict[str, Any] = {"index": at, "name": function.name, "arguments": arguments}
     return {**({"id": call.id} if call.id else {}), "function": named}
 
 
@@ -207,9 +212,11 @@ class LineStream:
         self._pieces.clear()
         if call is not None:
             name = call.function.name if call.function is not None else None
-            made = _call(ToolCall(id=call.id, function=Function(name=name, arguments=arguments)), self._made)
-            self._made += 1
-            self._say("", "", [made])
+            whole = ToolCall(id=call.id, function=Function(name=name, arguments=arguments))
+            made = _call(whole, self._made, self._finish)
+            if made is not None:
+                self._made += 1
+                self._say("", "", [made])
 
 
 def error_body(message: str) -> bytes:

@@ -78,7 +78,8 @@ def _common(asked: Common) -> dict[str, Any]:
     if asked.format == "json":
         fields["response_format"] = {"type": "json_object"}
     elif asked.format:
-        schema = {"name": FORMAT_NAME, "schema": asked.format, "strict": True}
+        # Not strict: there, vendors take closed schemas alone, and nobody asks for that here.
+        schema = {"name": FORMAT_NAME, "schema": asked.format}
         fields["response_format"] = {"type": "json_schema", "json_schema": schema}
     if asked.think is False:
         fields["reasoning_effort"] = "none"
