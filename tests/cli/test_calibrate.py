@@ -1,6 +1,7 @@
 """What `tidegate calibrate` says, writes, refuses and spends."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -9,11 +10,15 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.http.harness import eventually
+from tidegate.cli.calibrate import show
 from tidegate.cli.main import main
+from tidegate.core.step import StepTime
 from tidegate.engines.fake import FakeEngine, Script
-from tidegate.sim.profile import Profile, profile
+from tidegate.sim.engine import EngineProfile
+from tidegate.sim.profile import Measured, Network, Profile, profile
 
 SECRET = "sk-very-secret-0123"
 QUICK = Script(first_s=0.002, token_s=0.001, tokens=16)
@@ -51,6 +56,23 @@ async def test_without_a_file_the_profile_is_printed_as_one(tmp_path: Path) -> N
     file = tmp_path / "printed.toml"
     file.write_bytes(said)
     assert isinstance(profile(file), Profile)
+
+
+def test_what_an_engine_says_of_itself_is_no_mark_up() -> None:
+    made = Profile(
+        engine=EngineProfile(step=StepTime(base_s=0.01, per_token_s=0.001), slots=1, kv_tokens=4096),
+        network=Network(rtt_s=0.001, upload_bytes_per_s=1e6),
+        measured=Measured(
+            at="2026-11-27", url="http://[::1]:8080", software="llama.cpp [b1]", model="n[/awq]",
+            requests=1, tokens=1, seconds=1.0, remarks=("slots [2, 3] differ[/]",),
+        ),
+    )  # fmt: skip
+    text = io.StringIO()
+    show(Console(file=text, width=160), made, Path("[/p].toml"))
+    said = text.getvalue()
+    assert said.startswith("llama.cpp [b1] with n[/awq] at http://[::1]:8080\n")
+    assert "slots [2, 3] differ[/]" in said
+    assert "Written: [/p].toml" in said
 
 
 async def test_what_may_be_spent_is_never_exceeded() -> None:

@@ -53,6 +53,16 @@ def test_a_prompt_that_could_be_computed_elsewhere_is_told_with_what_is_sent() -
     assert "its KV cache (about 80 MB) is at laptop 4" in said
 
 
+def test_what_is_in_brackets_is_part_of_what_clients_call_things() -> None:
+    router = make.router(make.endpoint(models=("n[awq]",)))
+    request = make.request("[/r]", model="n[awq]")
+    text = io.StringIO()
+    print_explained(Console(file=text, width=160), explained(router, request, router.decide(request, 0.0), 0.0))
+    said = text.getvalue()
+    assert said.startswith("[/r] at ")
+    assert ", n[awq], about" in said
+
+
 def test_a_load_that_is_to_be_expected_is_told_with_its_chance_and_what_it_takes() -> None:
     prior = replace(make.LOCAL_PRIOR, load_s=45.0)
     router = make.router(make.endpoint(prior=prior), make.endpoint("cloud", local=False))

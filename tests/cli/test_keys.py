@@ -75,6 +75,19 @@ def test_people_are_shown_the_secret_once_with_a_line_to_try(capsys: pytest.Capt
     assert secret.encode() not in Path("keys.db").read_bytes()
 
 
+def test_what_is_in_brackets_is_part_of_a_models_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["keys", "create", "alice", "--models", "n[awq],m[/x]", "--classes", "c[/]"]) == 0
+    for words in ("list", "show alice"):
+        capsys.readouterr()
+        assert main(["keys", *words.split()]) == 0
+        said = capsys.readouterr().out
+        assert "n[awq], m[/x]" in said
+        assert "c[/]" in said
+
+
 def test_a_rotated_key_opens_by_its_new_secret_alone(capsys: pytest.CaptureFixture[str]) -> None:
     old = keys(capsys, "create", "alice")
     new = keys(capsys, "rotate", "alice")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -17,7 +18,7 @@ from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tidegate.cli.export import COLUMNS
 from tidegate.cli.main import main
-from tidegate.core.model import Line
+from tidegate.core.model import JOURNAL_VERSION, Line
 from tidegate.core.rows import Row, Rows
 from tidegate.telemetry.following import Following
 from tidegate.telemetry.packing import pack
@@ -217,11 +218,40 @@ def test_a_packed_segment_that_is_damaged_is_told_of_by_its_name(tmp_path: Path)
         assert pack(path)
         packed = path.with_name(path.name + ".zst")
         packed.write_bytes(packed.read_bytes()[:-9])
-        with pytest.raises(JournalError, match=f"^{packed}: the segment is damaged"):
+        with pytest.raises(JournalError, match=rf"^{packed}:\d+: the segment is damaged"):
             list(following.lines())
         following.close()
 
     asyncio.run(run())
+
+
+def test_a_segment_of_another_format_is_not_followed_as_if_it_were_of_this_one(journal: Path) -> None:
+    (path,) = journal.iterdir()
+    head, rest = path.read_bytes().split(b"\n", 1)
+    path.write_bytes(head.replace(b'"version":%d' % JOURNAL_VERSION, b'"version":99') + b"\n" + rest)
+    with (
+        closing(Following(journal)) as following,
+        pytest.raises(JournalError, match=rf"^{path}:1: journal format 99, .* read it with the software"),
+    ):
+        list(following.lines())
+    path.write_bytes(rest)
+    with (
+        closing(Following(journal)) as following,
+        pytest.raises(JournalError, match=rf"^{path}:1: a segment begins with a segment line"),
+    ):
+        list(following.lines())
+
+
+@pytest.mark.parametrize("broken", [b"{}", b'{"at_s":1.0,"fact":{"type":"\xff"}}', b"[" * 100_000])
+def test_what_is_no_line_is_told_of_by_its_number_wherever_it_is_read_on(journal: Path, broken: bytes) -> None:
+    (path,) = journal.iterdir()
+    with closing(Following(journal)) as following, path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # its gateway is there
+        count = len(list(following.lines()))
+        file.write(broken + b"\n")
+        file.flush()
+        with pytest.raises(JournalError, match=rf"^{path}:{count + 1}: "):
+            list(following.lines())
 
 
 def test_a_line_that_is_being_written_is_followed_once_it_is_whole(tmp_path: Path) -> None:

@@ -86,6 +86,20 @@ def test_a_page_says_names_as_they_are_and_never_as_markup(tmp_path: Path) -> No
     assert "&lt;b&gt;&amp;" in page
 
 
+def test_a_table_and_a_bar_say_names_as_they_are_and_never_as_markup(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, policy = tmp_path / "[day].toml", tmp_path / "[" / "rush].toml"
+    policy.parent.mkdir()
+    file.write_text(Path(LAPTOP).read_text())
+    policy.write_text("[policy]\nhold_s_max = 2.0\n")
+    run(file, "--policy", policy)
+    assert capsys.readouterr().out.startswith(f"[day], policy {policy}, seed")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    run(file, "--json", tmp_path / "out.json")
+    assert "[day]" in capsys.readouterr().err
+
+
 def test_what_is_printed_as_json_is_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(tmp_path / "out.json")
     capsys.readouterr()

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.config.test_malformed import FREE, GOOD, THEIRS
 from tidegate.config.config import Config
 from tidegate.config.diff import SECTIONS, diff, tables, without_restart
-from tidegate.config.load import load, parse
+from tidegate.config.load import load, load_unreached, parse
 from tidegate.config.schema import BudgetTable, CouriersTable, GatewayTable, MutualTlsTable, SecretTable, TlsTable
 from tidegate.config.trace import TraceTable
 
@@ -136,6 +137,33 @@ def test_tls_comes_and_goes_at_a_restart_and_its_files_are_taken_over() -> None:
     assert without_restart(plain, secured).gateway.tls is None
     assert [(c.path, c.at_restart) for c in diff(secured, renewed)] == [("gateway.tls.cert", False)]
     assert without_restart(secured, renewed).gateway.tls == renewed.gateway.tls
+
+
+COURIERS = '[gateway.couriers]\nsecret = { env = "K" }\ntls = { cert = "a.pem", key = "a.key", ca = "ca.pem" }\n'
+HANDED = GOOD + THEIRS.replace('"openai"', '"llamacpp"') + FREE + "owned = false\n"
+HANDOVER = 'handover = [{ to = "mine", kv_kib_per_token = 20 }]\n'
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["changed", "new"])
+def test_what_couriers_would_carry_waits_for_them(tmp_path: Path, new: bool) -> None:
+    def read(text: str) -> Config:
+        (tmp_path / "tidegate.toml").write_text(text)
+        return load_unreached(tmp_path / "tidegate.toml")
+
+    def waits(before: Config, after: Config) -> dict[str, bool]:
+        return {change.path: change.at_restart for change in diff(before, after) if change.path.startswith("endpoint")}
+
+    before, after = read(GOOD if new else HANDED), read(HANDED + HANDOVER + COURIERS)
+    assert waits(before, after) == {"endpoint.theirs.handover": True} | ({"endpoint.theirs": False} if new else {})
+    taken = without_restart(before, after)
+    assert (taken.gateway.couriers, taken.endpoints["theirs"].handover) == (None, ())
+    assert waits(taken, after) == {"endpoint.theirs.handover": True}, "as long as it is not restarted"
+    carried = read((GOOD if new else HANDED) + COURIERS)
+    assert not any(waits(carried, after).values())
+    assert without_restart(carried, after).endpoints["theirs"].handover == after.endpoints["theirs"].handover != ()
+    fetched = read((HANDED + HANDOVER).replace('"llamacpp"', '"vllm"'))
+    assert not any(waits(before, fetched).values())
+    assert without_restart(before, fetched).endpoints["theirs"].handover != ()
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

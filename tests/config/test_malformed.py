@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.config.load import FILE_BYTES_MAX, load
+from tidegate.config.build import build
+from tidegate.config.load import FILE_BYTES_MAX, load, load_unreached
 from tidegate.config.problem import ConfigError, Problem
 
 HOME = "[site.home]\nlocal = true\n"
@@ -282,6 +283,7 @@ MALFORMED = [
     (GOOD + "api_key_env = 'TORN'\n", "endpoint.mine.api_key_env", "line break", "one line"),
     (GOOD + "api_key_env = 'KEY'\napi_key_file = 'k'\n", "endpoint.mine.api_key_file", "too", "remove one"),
     (GOOD + "api_key_file = 'none'\n", "endpoint.mine.api_key_file", "No such file", "readable by this user"),
+    (GOOD + "courier = { name = 'a', address = 'rack' }\n", "endpoint.mine.courier.address", "a port", "host:port"),
     (GOOD + "api_key_file = '.'\n", "endpoint.mine.api_key_file", "", "key"),
     (GOOD + "api_key_file = 'tidegate.toml'\n", "endpoint.mine.api_key_file", "read by everybody", "chmod 600"),
     (GOOD + "api_key_file = 'a\\u0000b'\n".replace("'", '"'), "endpoint.mine.api_key_file", "cannot be read", "key"),
@@ -294,6 +296,14 @@ def test_a_malformed_configuration_is_refused_with_its_path_and_a_remedy(
 ) -> None:
     (problem,) = [p for p in problems_of(tmp_path, text) if p.path == path and message in p.message]
     assert remedy in problem.remedy
+
+
+@pytest.mark.parametrize("text", [text for text, *_ in MALFORMED], ids=lambda v: str(v)[:24])
+def test_what_nobody_is_going_to_reach_is_refused_or_can_be_built(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(text)
+    with suppress(ConfigError):  # and nothing else
+        build(load_unreached(file), 0.0)
 
 
 TWO_MISTAKES = ("endpoint = []", "[endpoint.a.b]")
@@ -396,6 +406,7 @@ LINES = [
     ),
     *("residency = ['home', 3]", "residency = [[]]", "capabilities = [['chat']]", "'' = ''", '"\\u0000" = 1'),
     *("listen = ':'", "admin = '[]:1'", "journal = '\u00e9'", "seed = 9223372036854775808", "api_key_file = '..'"),
+    *("[class.x]\nlike = ['batch']", "courier = { name = 'a', address = 'h' }"),
     *("'a.b[0]' = {}", "'`' = 1", '"\' - at `$.x`" = 2', "context_tokens = 1_000", "tls_ca_file = '/dev/null'"),
 ]
 
@@ -407,7 +418,7 @@ def test_whatever_is_written_is_a_configuration_or_has_problems(
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_text("\n".join(lines))
     with suppress(ConfigError):  # and nothing else
-        load(file, {})
+        build(load(file, {}), 0.0)
 
 
 def test_a_problem_reads_as_file_path_message_and_remedy(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ LIKE = [
     ("[class.batch]\nlike = 'b'\n[class.b]\nlike = 'batch'\n", "class.batch.like", "like itself", "another"),
     ("[class.interactive]\nlike = 'batch'\n", "class.interactive.like", "in the end", "remove"),
     ("[class.a]\nlike = 5\n", "class.a.like", "5 is not text", "class"),
+    ("[class.a]\nlike = ['batch']\n", "class.a.like", "this list is not text", "class"),
 ]
 
 

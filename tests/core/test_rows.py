@@ -7,6 +7,7 @@ from tests import make
 from tests.properties.storm import Storm
 from tests.sim.days import Stage
 from tidegate.core import rows as fold
+from tidegate.core.health import UNBILLED
 from tidegate.core.hindsight import Hindsight
 from tidegate.core.model import (
     JOURNAL_VERSION,
@@ -28,8 +29,10 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
-from tidegate.core.rows import Came, Row, Rows
+from tidegate.core.rows import ANSWERED, Came, Row, Rows, attempt_usd
 from tidegate.core.why import Why
+from tidegate.http.errors import Cause as Lost
+from tidegate.wire.sse import Cause
 
 LAPTOP, CLOUD = make.endpoint("laptop", usd_per_s=0.002), make.endpoint("cloud", local=False)
 SENDS = Handover(target="laptop", kv_bytes_per_token=9.0, bytes_per_s=1e6, usd_per_byte=1e-6)
@@ -263,6 +266,29 @@ def test_an_answer_that_does_not_say_what_it_took_is_booked_as_the_most_that_it_
     (row,) = told((100.0, R), (100.0, make.started(R, "cloud")), (101.0, ended("cloud")))
     assert row.output_tokens is None
     assert row.paid_usd == pytest.approx(200 * 1e-6 + 100 * 4e-6)
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause", "billed"),
+    [
+        (Ending.TIMED_OUT, "no_content", True),
+        (Ending.TIMED_OUT, "connect_timeout", False),
+        (Ending.FAILED, "malformed_chunk", True),
+        (Ending.FAILED, "unexpected_content", True),
+        (Ending.FAILED, "reset", False),
+        (Ending.REFUSED, "rate_limited", False),
+        (Ending.OK, "client_error", False),
+    ],
+)
+def test_a_prompt_is_paid_where_somebody_has_begun_to_work_on_it(ending: Ending, cause: str, billed: bool) -> None:
+    told_of = ended("cloud", ending, cause=cause)
+    usd = attempt_usd(CLOUD, R, make.started(R, "cloud"), told_of)
+    assert usd == pytest.approx(200 * 1e-6 if billed else 0.0)
+
+
+def test_causes_are_called_what_readers_and_connections_call_them() -> None:
+    assert {cause.value for cause in Cause} <= ANSWERED
+    assert Lost.CONNECT_TIMEOUT.value in UNBILLED
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,17 +1,20 @@
 """The index says what the journal says, however it came to be read."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tests.dashboard.harness import ALL_MINUTES, Indexed, folded, indexed
-from tidegate.core.model import Line, Segment, replace
+from tidegate.core.model import Decision, Line, Request, Segment, replace
 from tidegate.core.replay import Replay
 from tidegate.core.rows import Row
 from tidegate.dashboard import follow
 from tidegate.dashboard.figures import LIMIT_MAX, Figures, Wanted, Window
+from tidegate.dashboard.index import Index, connect
 from tidegate.telemetry.packing import pack
 from tidegate.telemetry.reading import read
 from tidegate.telemetry.segments import segments
@@ -177,6 +180,53 @@ def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: 
         assert newest in ids(seen.figures, Wanted())
 
 
+def parted(journal: Path, *shares: float) -> tuple[Path, list[bytes]]:
+    """The segment as several that follow each other, and of the last one its beginning alone; what comes in it."""
+    path = next(journal.glob("journal-*.jsonl"))
+    head, *lines = path.read_bytes().splitlines(keepends=True)
+    begun, replay, begin = msgspec.json.decode(head, type=Line), Replay(), 0
+    assert isinstance(begun.fact, Segment)
+    replay.feed(begun)
+    told = [msgspec.json.decode(line, type=Line) for line in lines]
+    for number, share in enumerate(shares):
+        end = int(share * len(lines))
+        while told[end].at_s == told[end - 1].at_s:  # what is told at once stands in one segment
+            end += 1
+        path.write_bytes(msgspec.json.encode(begun) + b"\n" + b"".join(lines[begin:end]))
+        for line in told[begin:end]:
+            if not isinstance(line.fact, Request | Decision):
+                replay.feed(line)
+        assert replay.router is not None
+        begun, begin = replace(begun, fact=replace(begun.fact, follows=True, state=replay.router.snapshot())), end
+        path = path.with_name(path.name.replace(f"-{number:06}.", f"-{number + 1:06}."))
+    path.write_bytes(msgspec.json.encode(begun) + b"\n")
+    return path, lines[begin:]
+
+
+@pytest.mark.parametrize("shares", [(0.3,), (0.7,), (0.5, 0.51), (0.5, 0.51, 0.52)], ids=str)
+@pytest.mark.parametrize("packs", [False, True], ids=["plain", "packed"])
+def test_what_goes_on_from_one_segment_to_another_has_its_row_also_where_the_dashboard_comes_back(
+    journal: Path, monkeypatch: pytest.MonkeyPatch, shares: tuple[float, ...], packs: bool
+) -> None:
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)
+    monkeypatch.setattr(follow, "STEP_BYTES", 4096)
+    rows = folded(journal)
+    path, rest = parted(journal, *shares)
+    with indexed(journal) as seen:
+        assert seen.follower.under_way > 0
+        before = seen.figures.extent().rows
+    if packs:
+        assert all(pack(one) for one in segments(journal)[:-1])
+    with indexed(journal) as seen:
+        assert seen.figures.extent().rows == before
+        with path.open("ab") as file:
+            file.writelines(rest)
+        seen.catch_up()
+        assert seen.figures.extent().rows == len(rows)
+        assert ids(seen.figures, Wanted()) == by_time(rows)
+        assert seen.figures.totals(window(seen)).spent_usd == pytest.approx(sum(row.paid_usd for row in rows))
+
+
 def test_a_dashboard_that_comes_back_goes_on_where_it_was(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "_is_left", lambda path: False)
     rows = folded(journal)
@@ -292,6 +342,20 @@ def test_a_file_that_is_no_index_is_made_anew(journal: Path, tmp_path: Path) -> 
     file.write_bytes(b"this is no database, and larger than its header would be" * 100)
     with indexed(journal, file) as seen:
         assert seen.figures.extent().rows == 125
+
+
+def test_what_was_added_in_vain_is_added_with_its_names_later(journal: Path, tmp_path: Path) -> None:
+    rows = folded(journal)
+    with closing(connect(tmp_path / "index.sqlite")) as db:
+        index, (pages,) = Index(db), db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            index.add("one", 100, rows, ())
+        assert (index.read_bytes("one"), Figures(db).extent().rows) == ((0, False), 0)
+        db.execute(f"PRAGMA max_page_count = {1 << 30}")
+        index.add("one", 100, rows, ())
+        found = Figures(db).search(Wanted(limit=LIMIT_MAX)).rows
+        assert {(one.id, one.klass, one.endpoint) for one in found} == {(r.id, r.klass, r.endpoint) for r in rows}
 
 
 def test_a_segment_that_cannot_be_read_is_passed_over(journal: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ from tests.dashboard.harness import Shown, shown
 from tests.gateway.harness import KEY, Answer, House, house, wire
 from tests.sim.week import Week
 from tidegate.dashboard.job import Worker
-from tidegate.dashboard.policy import POLICY, policy_of
+from tidegate.dashboard.parent import Parent
+from tidegate.dashboard.policy import POLICY, Policies, policy_of, revision
 from tidegate.telemetry.segments import SegmentName
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
 
+ALONE = (
+    "[site.home]\nlocal = true\n[endpoint.a]\nsite = 'home'\nengine = 'fake'\nserves = ['m']\ncontext_tokens = 2048\n"
+)
 SCENARIO = Path(__file__).parents[2] / "examples" / "laptop.toml"
 OURS = {DASHBOARD.decode().replace("-", "_"): "1", "content_type": "application/json"}
 
@@ -86,6 +91,52 @@ async def test_what_is_wrong_is_said_and_what_was_in_force_still_is(tmp_path: Pa
         assert (await asked(home, "POST", "policy/rollback", {"revision": seen["revision"]})).status == 409
         assert (tmp_path / "tidegate.toml").read_text() == seen["text"]
         assert home.gateway.router.policy.attempts_max == 3
+
+
+class Gateway(Parent):
+    """One that says this of each wish, and before it does something of its own."""
+
+    def __init__(self, said: bytes = b'{"applied":true}', before: Callable[[], object] = lambda: None) -> None:
+        self.said, self._before = said, before
+
+    async def wish(self, who: str, what: str) -> bytes:
+        self._before()
+        return self.said
+
+
+REFUSED = b'{"applied":false,"problems":["no room for the ledger"]}'
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["refused", "unchanged"])
+async def test_what_changed_nothing_leaves_the_way_back_as_it_was(tmp_path: Path, refused: bool) -> None:
+    file, gateway = tmp_path / "tidegate.toml", Gateway()
+    first, second, third = (ALONE + f"[policy]\nheld_max = {count}\n" for count in (10, 20, 30))
+    file.write_text(first)
+    policies = Policies(file, gateway)
+
+    async def applied(text: str) -> bool:
+        return (await policies.apply(text, revision(file.read_text()), "me", shown=True)).applied
+
+    assert await applied(second)
+    if refused:
+        gateway.said = REFUSED
+        assert not await applied(third)
+    else:
+        assert await applied(second)
+    assert file.read_text() == second
+    gateway.said = b'{"applied":true}'
+    for text in (first, second):  # and forth again
+        assert (await policies.roll_back(revision(file.read_text()), "me", shown=True)).applied
+        assert file.read_text() == text
+    assert sorted(path.name for path in file.parent.iterdir()) == ["tidegate.toml", "tidegate.toml.before"]
+
+
+async def test_what_was_refused_is_put_back_even_where_nothing_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(ALONE)
+    policies = Policies(file, Gateway(REFUSED, (tmp_path / "tidegate.toml.new").mkdir))
+    found = await policies.apply(ALONE + "[policy]\nheld_max = 10\n", revision(ALONE), "me", shown=True)
+    assert (found.applied, found.revision, file.read_text()) == (False, revision(ALONE), ALONE)
 
 
 async def test_who_has_shown_no_secret_changes_policies_and_not_where_keys_are_sent(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "refused_there": {"cloud": remote(Script(status=429))},
     "client_error": {"laptop": local(Script(status=400)), "cloud": remote()},
     "mid_stream": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2))},
+    "no_answer": {"cloud": remote(Script(fault=Fault.HTML))},
     "no_usage": {"cloud": remote(Script(usage=False))},
 }
 

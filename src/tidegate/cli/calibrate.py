@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -97,8 +98,37 @@ def calibrate(options: argparse.Namespace) -> int:
     elif options.out is None:
         print(toml(made), end="")
     else:
-        _print(made, options.out)
+        show(Console(highlight=False), made, options.out)
     return 0
+
+
+def show(console: Console, made: Profile, file: Path) -> None:
+    """For people: what was found, how sure that is, and what that took."""
+    measured = made.measured
+    assert measured is not None
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("constant", "value", "nine in ten", ""):
+        table.add_column(heading, justify="left" if heading in ("constant", "") else "right")
+    values: dict[str, float] = {f"step.{name}": value for name, value in msgspec.to_builtins(made.engine.step).items()}
+    values |= {"request_s": made.network.request_s, "rtt_s": made.network.rtt_s}
+    values |= {"batch_tokens": made.engine.batch_tokens, "slots": made.engine.slots}
+    for name, interval in made.confidence.items():
+        high = "" if interval.high is None else f"{interval.high:g}"
+        assumed = "at least" if interval.high is None else ""
+        table.add_row(name, f"{values[name]:g}", f"{interval.low:g} to {high}", assumed)
+    # What an engine says of itself is no mark-up.
+    what = f"[bold]{escape(measured.software)}[/] with {escape(measured.model)} at {escape(measured.url)}"
+    console.print(what, soft_wrap=True)
+    console.print(table)
+    cost = f", ${measured.usd:g}" if measured.usd else ""
+    console.print(
+        f"{measured.requests} requests, {measured.tokens} tokens{cost}, {measured.seconds:g} s; "
+        f"the constants are {measured.error:.1%} from what was measured. Assumed: {', '.join(measured.assumed)}.",
+        soft_wrap=True,
+    )
+    for remark in measured.remarks:
+        console.print(f"[yellow]{escape(remark)}[/]", soft_wrap=True)
+    console.print(f"Written: {file}", soft_wrap=True, markup=False)
 
 
 async def measure(
@@ -258,32 +288,6 @@ def _has_windows(target: Target) -> bool:
 
 def _interval(one: Fit) -> Interval:
     return Interval(low=rounded(one.low), high=rounded(one.high))
-
-
-def _print(made: Profile, file: Path) -> None:
-    console, measured = Console(highlight=False), made.measured
-    assert measured is not None
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("constant", "value", "nine in ten", ""):
-        table.add_column(heading, justify="left" if heading in ("constant", "") else "right")
-    values: dict[str, float] = {f"step.{name}": value for name, value in msgspec.to_builtins(made.engine.step).items()}
-    values |= {"request_s": made.network.request_s, "rtt_s": made.network.rtt_s}
-    values |= {"batch_tokens": made.engine.batch_tokens, "slots": made.engine.slots}
-    for name, interval in made.confidence.items():
-        high = "" if interval.high is None else f"{interval.high:g}"
-        assumed = "at least" if interval.high is None else ""
-        table.add_row(name, f"{values[name]:g}", f"{interval.low:g} to {high}", assumed)
-    console.print(f"[bold]{measured.software}[/] with {measured.model} at {measured.url}", soft_wrap=True)
-    console.print(table)
-    cost = f", ${measured.usd:g}" if measured.usd else ""
-    console.print(
-        f"{measured.requests} requests, {measured.tokens} tokens{cost}, {measured.seconds:g} s; "
-        f"the constants are {measured.error:.1%} from what was measured. Assumed: {', '.join(measured.assumed)}.",
-        soft_wrap=True,
-    )
-    for remark in measured.remarks:
-        console.print(f"[yellow]{remark}[/]", soft_wrap=True)
-    console.print(f"Written: {file}", soft_wrap=True)
 
 
 @contextmanager

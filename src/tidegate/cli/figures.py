@@ -1,6 +1,7 @@
 """A simulated scenario's figures in the terminal."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -13,8 +14,8 @@ from tidegate.sim.sheet import Sheet
 def print_report(console: Console, report: Report) -> None:
     """All sheets, and whether the bounds hold."""
     console.print(
-        f"[bold]{report.scenario}[/], policy {report.policy}, seed {report.seed}, from {clock.iso(report.start_s)}: "
-        f"{report.groups[0].requests} requests in {report.elapsed_s:.0f} s",
+        f"[bold]{escape(report.scenario)}[/], policy {escape(report.policy)}, seed {report.seed}, "
+        f"from {clock.iso(report.start_s)}: {report.groups[0].requests} requests in {report.elapsed_s:.0f} s",
         soft_wrap=True,
     )
     for one in (sheet.promises(report), sheet.times(report), sheet.endpoints(report)):
@@ -25,7 +26,7 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"{count:>7}  {why}", soft_wrap=True)
     for mark in report.bounds:
         said = "[green]  holds[/]" if mark.holds else "[bold red] broken[/]"
-        console.print(f"{said}  {sheet.mark(mark)}", soft_wrap=True)
+        console.print(f"{said}  {escape(sheet.mark(mark))}", soft_wrap=True)
 
 
 def table(one: Sheet) -> Table:

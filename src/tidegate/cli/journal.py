@@ -7,6 +7,7 @@ from math import ceil, floor, log, log10
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -112,8 +113,9 @@ def _parted_text(parted_s: float) -> str:
 def print_explained(console: Console, one: Explained) -> None:
     """One decision for people: where, why, and each candidate with what makes up its value."""
     request, decision = one.request, one.decision
+    # What clients and other gateways' logs call things is no mark-up.
     console.print(
-        f"[bold]{request.id}[/] at {clock.iso(one.at_s)}: {request.klass}, {request.model}, about "
+        f"[bold]{escape(request.id)}[/] at {clock.iso(one.at_s)}: {request.klass}, {escape(request.model)}, about "
         f"{request.prompt_tokens} prompt tokens",
         soft_wrap=True,
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tidegate.clock import DAY_S, Clock, iso
@@ -198,7 +199,7 @@ def _show(options: argparse.Namespace) -> int:
         "state": _state(profile, Clock().now_s()),
         "data may go": may_go,
         "classes": classes,
-        "class of what names none": profile.class_default or "the gateway's",
+        "class of what names none": escape(profile.class_default or "the gateway's"),
         "models": models,
         "limits": _rates(profile),
         "weight": f"{profile.weight:g}",
@@ -262,7 +263,8 @@ def _state(profile: Profile, now_s: float) -> str:
 
 def _grants(profile: Profile) -> tuple[str, str, str]:
     lists = (profile.residency, profile.classes, profile.models)
-    may_go, classes, models = ("all" if names is None else ", ".join(names) for names in lists)
+    # Models have brackets in their names, which are no mark-up.
+    may_go, classes, models = ("all" if names is None else escape(", ".join(names)) for names in lists)
     return may_go, classes, models
 
 

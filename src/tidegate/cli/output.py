@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from tidegate.config.problem import ConfigError, Problem
@@ -72,7 +73,7 @@ def bars() -> Iterator[Callable[[str], Bar]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
         def bar(text: str) -> Bar:
-            task = progress.add_task(text, total=1.0)
+            task = progress.add_task(escape(text), total=1.0)
             return lambda share: progress.update(task, completed=share)
 
         yield bar

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from tidegate.cli import heap
 from tidegate.cli.journal import ruling_text
@@ -68,11 +68,13 @@ def summary(config: Config) -> Summary:
 def print_summary(found: Summary) -> None:
     """For people."""
     console = Console(highlight=False)
-    console.print(f"[bold]{found.file}[/] is good.")
+    # In the names of files and models, and in conditions, what is in brackets is no mark-up.
+    console.print(f"[bold]{escape(found.file)}[/] is good.")
     console.print(
         f"{_addresses(found)}, keys {found.keys or 'none'}, journal {found.journal or 'off'}, "
         f"learned state {found.state or 'off'}",
         soft_wrap=True,
+        markup=False,
     )
     table = Table(
         "endpoint", "site", "serves", "context", "at once", "$/M in", "$/M out", box=None, header_style="bold"
@@ -81,7 +83,7 @@ def print_summary(found: Summary) -> None:
         table.add_row(
             e.name,
             f"{e.site} ({'local' if e.local else 'remote'})",
-            ", ".join(e.models),
+            escape(", ".join(e.models)),
             str(e.context_tokens or "probed"),
             f"{e.concurrency}{' held' if e.owned else ''}",
             f"{e.price.usd_per_input_token * 1e6:g}",
@@ -102,8 +104,7 @@ def print_summary(found: Summary) -> None:
     if found.rules:
         table = Table("rule", "of requests with", "says", box=None, header_style="bold")
         for rule in found.rules:
-            # What is in brackets is no mark-up.
-            table.add_row(rule.says.rule, Text(" ".join(rule.when.split())), ruling_text(rule.says))
+            table.add_row(rule.says.rule, escape(" ".join(rule.when.split())), ruling_text(rule.says))
         console.print(table)
 
 

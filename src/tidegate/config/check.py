@@ -48,7 +48,8 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None) -> dict[str, Secret]:
     """Note everything that contradicts something else; the secrets that were found, by endpoint.
 
-    Without `variables` nobody is going to be reached, and what is needed for that may be missing.
+    Without `variables` nobody is going to be reached, and what is needed for that may be missing. What is there is
+    what it has to be all the same.
     """
     if draft.gateway is not None:
         _gateway(draft.gateway, problems)
@@ -67,8 +68,9 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         _site(path, endpoint, draft, problems)
         _model(path, name, endpoint, draft, problems)
         tariff.check(path, endpoint, draft.sites.get(endpoint.site), problems)
+        url = _url(path, endpoint, problems, reached=variables is not None)
+        _courier_place(path, endpoint, problems)
         if variables is not None:
-            url = _url(path, endpoint, problems)
             key = _secret(path, endpoint, draft.folder, problems, variables)
             if key is not None:
                 secrets[name] = key
@@ -226,9 +228,9 @@ def _model(path: str, name: str, endpoint: EndpointTable, draft: Draft, problems
         )
 
 
-def _url(path: str, endpoint: EndpointTable, problems: Problems) -> Url | None:
+def _url(path: str, endpoint: EndpointTable, problems: Problems, *, reached: bool) -> Url | None:
     if not endpoint.url:
-        if endpoint.engine is not EngineKind.FAKE:
+        if reached and endpoint.engine is not EngineKind.FAKE:
             problems.add(f"{path}.url", "it is missing", "write where the engine listens, as in http://127.0.0.1:8080")
         return None
     try:
@@ -236,6 +238,16 @@ def _url(path: str, endpoint: EndpointTable, problems: Problems) -> Url | None:
     except ValueError as error:
         problems.add(f"{path}.url", str(error), "write https://host/v1 or http://host:port, and nothing else in it")
         return None
+
+
+def _courier_place(path: str, endpoint: EndpointTable, problems: Problems) -> None:
+    """It has to have an address, whether anything is handed over there or not."""
+    if endpoint.courier is None:
+        return
+    try:
+        parse_address(endpoint.courier.address)
+    except ValueError as error:
+        problems.add(f"{path}.courier.address", str(error), "write host:port, as in 192.0.2.7:8490")
 
 
 def _secret(
@@ -338,11 +350,6 @@ def _courier(name: str, endpoint: EndpointTable, problems: Problems) -> None:
         problems.add(f"{path}.engine", known, remedy)
     if endpoint.courier is None:
         problems.add(f"{path}.courier", "it is missing", 'write courier = { name = "NAME", address = "host:port" }')
-    else:
-        try:
-            parse_address(endpoint.courier.address)
-        except ValueError as error:
-            problems.add(f"{path}.courier.address", str(error), "write host:port, as in 192.0.2.7:8490")
 
 
 def _nothing(name: str, endpoint: EndpointTable, problems: Problems) -> None:

@@ -72,10 +72,12 @@ def _ancestors(name: str, written: dict[str, Any], problems: Problems) -> list[s
 
 def _wrong(name: str, like: object, known: set[str], problems: Problems) -> None:
     """Note a class that is like nothing; what is no text is noted where settings are read."""
+    if not isinstance(like, str):
+        return
     path = join("class", name) + ".like"
     if like == name or like in known:
         problems.add(path, "it is like itself in the end", "name a class that is like another one, or nothing")
-    elif isinstance(like, str):
+    else:
         problems.add(path, f"there is no class `{like[:64]}`", nearest(like, known - {name}))
 
 

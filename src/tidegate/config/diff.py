@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from tidegate.config.address import is_loopback, parse_address
+from tidegate.config.check import FETCHES
 from tidegate.config.config import Config
 from tidegate.config.problem import join
 from tidegate.config.trace import TraceTable
@@ -74,6 +75,8 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
     kept = {join(table, name) for table, names in _AT_RESTART.items() for name in names} | {"gateway.tls"}
     if _would_lie_open(before, after):
         kept.add("gateway.admin_key")
+    waiting = {name: join("endpoint", name, "handover") for name in _without_couriers(before, after)}
+    kept.update(waiting.values())
     found = [
         Change(path=path, before=old, after=new, at_restart=path in kept)
         for path, old, new in _differences((), tables(before), tables(after))
@@ -81,6 +84,12 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
     found += [
         Change(path=path, before=old, after=new)
         for path, old, new in _differences(("switchback", "candidate"), _tried(before), _tried(after))
+    ]
+    # Of an endpoint that is new the table is one difference, of which this waits.
+    found += [
+        Change(path=path, before=None, after=msgspec.to_builtins(after.endpoints[name].handover), at_restart=True)
+        for name, path in waiting.items()
+        if name not in before.endpoints
     ]
     order = [[table.name for table in config.rules] for config in (before, after)]
     if sorted(order[0]) == sorted(order[1]) and order[0] != order[1]:
@@ -115,15 +124,27 @@ def without_restart(running: Config, wanted: Config) -> Config:
     if _would_lie_open(running, wanted):
         admin_key = running.admin_key
         kept["gateway"] = msgspec.structs.replace(kept["gateway"], admin_key=running.gateway.admin_key)
+    endpoints = wanted.endpoints | {
+        name: msgspec.structs.replace(wanted.endpoints[name], handover=())
+        for name in _without_couriers(running, wanted)
+    }
     candidate = None if wanted.candidate is None else without_restart(running, wanted.candidate)
     return msgspec.structs.replace(
         wanted,
         **kept,
+        endpoints=endpoints,
         admin_key=admin_key,
         ticket_secret=running.ticket_secret,
         trace_secret=running.trace_secret,
         candidate=candidate,
     )
+
+
+def _without_couriers(running: Config, wanted: Config) -> list[str]:
+    """The endpoints whose KV caches couriers would carry, where there are none until a restart."""
+    if running.gateway.couriers is not None:
+        return []
+    return [name for name, table in wanted.endpoints.items() if table.handover and table.engine is not FETCHES]
 
 
 def _would_lie_open(running: Config, wanted: Config) -> bool:

@@ -49,8 +49,7 @@ def tls(table: TlsTable, folder: Path) -> Tls:
 
 def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
     """Note what is wrong with the addresses and their guards; the secret of the admin address, if it has one."""
-    listen = _address("gateway.listen", gateway.listen, problems)
-    admin = _address("gateway.admin", gateway.admin, problems)
+    listen, admin = addresses(gateway, problems)
     if listen is not None and admin is not None and _same(listen, admin):
         problems.add("gateway.admin", "this is the clients' address", "give it a port of its own, as in 127.0.0.1:8401")
     if listen is not None and not is_loopback(listen.host) and not gateway.keys:
@@ -75,6 +74,11 @@ def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Ma
     if gateway.tls is not None:
         _tls(tls(gateway.tls, folder), problems)
     return None if gateway.admin_key is None else _admin_key(gateway.admin_key, folder, problems, variables)
+
+
+def addresses(gateway: GatewayTable, problems: Problems) -> tuple[Address | None, Address | None]:
+    """The clients' address and the admin's; None where it is none, which is noted."""
+    return _address("gateway.listen", gateway.listen, problems), _address("gateway.admin", gateway.admin, problems)
 
 
 def _address(path: str, text: str, problems: Problems) -> Address | None:

@@ -38,7 +38,8 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
 
 
 def load_unreached(path: str | os.PathLike[str]) -> Config:
-    """The same where nobody is going to be reached: no key is looked up, and no address needed."""
+    """The same where nobody is going to be reached: no key is looked up, and no address needed, though none may be
+    wrong."""
     shown = os.fspath(path)
     return _parsed(read(shown), shown, None)
 
@@ -69,6 +70,8 @@ def checked(
     admin_key = None
     if draft.gateway is not None and variables is not None:
         admin_key = door.check(draft.gateway, draft.folder, problems, variables)
+    elif draft.gateway is not None:
+        door.addresses(draft.gateway, problems)
     ticket_secret = None
     if draft.gateway is not None and draft.gateway.couriers is not None and variables is not None:
         couriers = draft.gateway.couriers

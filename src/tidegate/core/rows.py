@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from tidegate.core.base import TO
-from tidegate.core.health import CONTEXT_EXCEEDED
+from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST, UNBILLED
 from tidegate.core.model import (
     Capability,
     Decision,
@@ -35,8 +35,10 @@ from tidegate.core.why import Why
 OPEN_MAX = 65_536
 # Whoever goes on with a request does so in the moment in which an attempt ends: so long after that, nobody does.
 SETTLED_S = 1.0
-# What is said of a request that is at fault itself.
-CLIENT_ERROR = "client_error"
+# Causes that are found in an answer alone: who has begun one has begun to work, whether content came or not.
+ANSWERED = frozenset(
+    {"unexpected_content", "malformed_chunk", "truncated_stream", "oversized_answer", "error_event", "no_form"}
+)
 
 _NO_PROMISE = Slo()
 
@@ -211,7 +213,7 @@ class Rows:
         if segment.follows or not self._open:
             return []
         # Whatever is not under way there has ended with its process.
-        going_on = _under_way(segment)
+        going_on = under_way(segment)
         return [self._over(request_id) for request_id in list(self._open) if request_id not in going_on]
 
     def _asked(self, request: Request, now_s: float) -> list[Row]:
@@ -295,7 +297,7 @@ class Rows:
             known.answered, known.winner, known.told = True, sent, fact
         else:
             known.ending = Ending.CANCELLED if fact.ending is Ending.CANCELLED else Ending.FAILED
-            known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, CONTEXT_EXCEEDED)
+            known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
             if fact.ttft_s is not None and not sent.started.target and not known.answered:
                 known.told = fact
         return known.answered and known.stands_still
@@ -383,14 +385,14 @@ class Rows:
 def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
     """What is paid to others for an attempt, by the usage that was told with its end.
 
-    Whoever has begun to work bills the prompt, whoever leaves. What was refused, or failed before anything came, is
-    free. A whole answer that does not say what it took is booked as the most that it can be.
+    Whoever has begun to work bills the prompt, whoever leaves. What was refused, never arrived, or failed before
+    anything came, is free; of a connection that was lost without content, nobody has told whether an answer had begun.
+    A whole answer that does not say what it took is booked as the most that it can be.
     """
-    if ended.prompt_tokens is None and (
-        ended.ending is Ending.REFUSED
-        or ended.cause == CLIENT_ERROR
-        or (ended.ttft_s is None and ended.ending is Ending.FAILED)
-    ):
+    if ended.cause in UNBILLED:
+        return 0.0
+    nothing_came = ended.ending is Ending.FAILED and ended.ttft_s is None and ended.cause not in ANSWERED
+    if ended.prompt_tokens is None and (ended.ending is Ending.REFUSED or nothing_came):
         return 0.0
     prompt_tokens = started.prompt_tokens if ended.prompt_tokens is None else ended.prompt_tokens
     if ended.ending is Ending.OK and ended.output_tokens is None and Capability.EMBEDDING not in request.needs:
@@ -424,7 +426,7 @@ class _Begun(msgspec.Struct):
     held: dict[str, msgspec.Raw] = {}
 
 
-def _under_way(segment: Segment) -> set[str]:
+def under_way(segment: Segment) -> set[str]:
     """The requests that are under way when it begins; none where its state cannot be read."""
     try:
         begun = msgspec.json.decode(segment.state, type=_Begun)

@@ -2,7 +2,7 @@
 
 Each run of a gateway has a fold of its own, since runs may overlap. A segment that is in the index as far as it goes is
 read once more where it may grow: the fold has to know what is under way, and prices what moved them; only what comes
-after that is added.
+after that is added. So is what stands before it, for the fold alone: there its requests under way began.
 """
 
 import fcntl
@@ -17,20 +17,21 @@ import msgspec
 
 from tidegate.core.classify import base_of
 from tidegate.core.model import JOURNAL_VERSION, Decision, Endpoint, Line, Request, Segment
-from tidegate.core.rows import Row, Rows
+from tidegate.core.rows import Row, Rows, under_way
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
 from tidegate.dashboard.prices import Budget, Prices
 from tidegate.dashboard.replayed import Replayed
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX
+from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError, read_if_there
 from tidegate.telemetry.segments import PACKED, SegmentName, segments
 
 # What is added to the index at once: some hundredths of a second, after which whoever waits has their turn.
 STEP_BYTES: Final = 256 * 1024
 # Runs that overlap are gateways that share a folder. The one that was silent for longest is read anew where it goes on.
 RUNS_MAX: Final = 8
-# How often it looks for more: twice for each time at which pages are told.
-LOOK_S: Final = 0.5
+# How many segments are read before the one that it goes on in, at most. Of the usual size, so many hold what eighty
+# requests a second come to in the ten minutes that each of them lives, and take four seconds.
+BEFORE_MAX: Final = 4
 SAMPLES_MAX: Final = 64  # classes and models are configured, and few
 BUDGETS_MAX: Final = 64  # those of all first, by name; keys may have hundreds
 
@@ -74,6 +75,8 @@ class _Tail:
         self.minute = self.at_s = 0.0
         self.broken = False
         self.file: BinaryIO | None = None
+        # What is still to be read before that, for the fold alone.
+        self.before: list[_File] = []
 
     def turn(self, name: str, indexed: int) -> None:
         """Go on with another segment."""
@@ -112,16 +115,16 @@ class Follower:
         self._decoder = msgspec.json.Decoder(Line)
         self._lock = threading.Lock()
 
-    def follow(self, stop: threading.Event) -> None:
-        """Until then. OSError or sqlite3.Error where that is not possible."""
-        while not stop.is_set():
-            if not self.step():
-                stop.wait(LOOK_S)
-
     def close(self) -> None:
         """Follow no more."""
         for tail in self._tails.values():
             tail.close()
+
+    def anew(self) -> None:
+        """A step has failed: what it has read may not be in the index, so each run is read again up to there."""
+        with self._lock:
+            self.close()
+            self._tails.clear()
 
     def known(self) -> Known | None:
         """What the run that wrote last has come to; None before anything was read."""
@@ -147,7 +150,7 @@ class Follower:
             return () if prices is None else prices.budgets(BUDGETS_MAX)
 
     def step(self) -> bool:
-        """Go on; whether there may be more at once."""
+        """Go on; whether there may be more at once. OSError or sqlite3.Error where that is not possible."""
         self._list()
         found = [(file, status) for file in self._files if (status := self._status(file)) is not None]
         ends = {file.run: (file, status) for file, status in found}
@@ -188,9 +191,9 @@ class Follower:
             return
         self._files = [_file(path) for path in segments(self._folder)] if listed else []
         self._last = {file.run: file for file in self._files}
-        self._listed = listed
         self._ended.clear()
         self._forget({file.name for file in self._files})
+        self._listed = listed
 
     def _status(self, file: _File) -> os.stat_result | None:
         """Its size, and when it was written last; None where it is gone."""
@@ -214,6 +217,9 @@ class Follower:
         """Read on in a segment; whether anything was read."""
         with self._lock:
             path, tail = segment.path, self._tail(segment)
+            if tail.before:
+                self._recall(tail)
+                return True
             rows, prices, before = list[Row](), list[Price](), tail.offset
             if not tail.broken and (file := _opened(tail, path)) is not None:
                 for line in self._lines(tail, file):
@@ -233,16 +239,43 @@ class Follower:
 
     def _tail(self, segment: _File) -> _Tail:
         run = segment.run
-        tail = self._tails.pop(run, None) or _Tail()
+        tail = self._tails.pop(run, None)
+        if tail is None:
+            tail = _Tail()
+            tail.before = self._before(segment)
         # The one that was asked for last stands last.
         self._tails[run] = tail
         if len(self._tails) > RUNS_MAX:
             oldest = next(iter(self._tails))
             self._tails.pop(oldest).close()
-        if tail.name != segment.name:
+        if tail.name != segment.name and not tail.before:
             tail.turn(segment.name, self._index.read_bytes(segment.name)[0])
         tail.path = segment.path
         return tail
+
+    def _before(self, segment: _File) -> list[_File]:
+        """The segments of its run in which the requests were asked that go on in it, oldest first."""
+        run = [file for file in self._files if file.run == segment.run]
+        found, going_on = list[_File](), _going_on(segment.path)
+        # The last one in any case: who has just been answered, or let go, is not under way, and has no row yet.
+        for file in reversed(run[: run.index(segment)][-BEFORE_MAX:]):
+            found.insert(0, file)
+            going_on &= _going_on(file.path)
+            if not going_on:
+                break
+        return found
+
+    def _recall(self, tail: _Tail) -> None:
+        """A step through what is in the index, and what the fold has to know."""
+        segment = tail.before[0]
+        if tail.name != segment.name:
+            tail.turn(segment.name, 0)
+        before = tail.offset
+        if (file := _opened(tail, segment.path)) is not None:
+            for line in self._lines(tail, file):
+                tail.rows.feed(line)
+        if tail.broken or tail.offset == before:
+            tail.before.pop(0)
 
     def _lines(self, tail: _Tail, file: BinaryIO) -> Iterator[Line]:
         """The next lines, as many as are one step; `tail.offset` is behind each as it is given."""
@@ -296,6 +329,14 @@ class Follower:
             return
         count, _ = self._samples.get(kind, (0, None))
         self._samples[kind] = count + 1, request
+
+
+def _going_on(path: Path) -> set[str]:
+    """The requests that are under way when a segment begins; none where that cannot be read."""
+    with suppress(JournalError):
+        for line in read_if_there(path):
+            return under_way(line.fact) if isinstance(line.fact, Segment) else set()
+    return set()
 
 
 def _prices(segment: Segment) -> Prices | None:

@@ -175,8 +175,8 @@ class Index:
     def place(self, place: Place) -> None:
         """An endpoint is where it is told to be last."""
         if self._places.get(place.name) != place:
-            self._places[place.name] = place
             self._db.execute("INSERT OR REPLACE INTO place VALUES (?, ?, ?)", (place.name, place.site, place.tier))
+            self._places[place.name] = place
 
     def add(
         self, segment: str, read_bytes: int, rows: Sequence[Row], prices: Iterable[Price], *, over: bool = False
@@ -203,6 +203,8 @@ class Index:
             db.execute("COMMIT")
             self._read[segment] = read_bytes, over
         except BaseException:
+            # Names that were taken up in it are not there any more.
+            self._words = Words(db)
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise

@@ -25,6 +25,8 @@ POLICY: Final = ("policy", "class", "rule")
 is sent its key: that may be any user of this machine only where the file's owner has let him."""
 _HEADER = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_-]+)")
 _BEFORE: Final = ".before"
+_KEPT, _NEW = ".kept", ".new"
+"""While a change is under way: the file as it was, and as it is to be."""
 
 
 class Good(Record, frozen=True, kw_only=True):
@@ -135,18 +137,27 @@ class Policies:
                     status=403,
                 )
             try:
-                await asyncio.to_thread(self._replace, self._before, before)
-                await asyncio.to_thread(self._replace, self._known, text)
+                # What was there is written down first: to put it back, or to keep it, takes no room on the disk.
+                kept = await asyncio.to_thread(self._written, _KEPT, before)
+                (await asyncio.to_thread(self._written, _NEW, text)).replace(self._known)
+                outcome = await self._outcome(parent, who, what)
+                if outcome.problems:
+                    kept.replace(self._known)
+                elif outcome.applied and text != before:
+                    kept.replace(self._before)
+                else:
+                    kept.unlink()
             except OSError as error:
                 raise BadRequest(f"{self._known} cannot be written: {error.strerror}.", status=409) from None
-            try:
-                outcome = msgspec.json.decode(await parent.wish(who, what), type=_Outcome)
-            except TimeoutError:
-                outcome = _Outcome(False, problems=(_silent(self._known),))
-            if outcome.problems:
-                await asyncio.to_thread(self._replace, self._known, before)
             now = revision(before if outcome.problems else text)
             return Applied(applied=outcome.applied, changes=outcome.changes, problems=outcome.problems, revision=now)
+
+    async def _outcome(self, parent: Parent, who: str, what: str) -> _Outcome:
+        """What comes of it at the gateway."""
+        try:
+            return msgspec.json.decode(await parent.wish(who, what), type=_Outcome)
+        except OSError:  # a time-out, or it is gone
+            return _Outcome(False, problems=(_silent(self._known),))
 
     @property
     def _known(self) -> Path:
@@ -164,9 +175,9 @@ class Policies:
         except ConfigError as error:
             raise BadRequest(error.problems[0].message, status=409) from None
 
-    def _replace(self, file: Path, text: str) -> None:
-        """All of it or nothing, and readable by whom the configuration is readable."""
-        new = file.with_name(file.name + ".new")
+    def _written(self, ending: str, text: str) -> Path:
+        """A file beside the configuration, to take the place of one; readable by whom the configuration is readable."""
+        new = self._known.with_name(self._known.name + ending)
         mode = self._known.stat().st_mode & 0o777
         new.unlink(missing_ok=True)
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -174,7 +185,7 @@ class Policies:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        new.replace(file)
+        return new
 
 
 def revision(text: str) -> str:

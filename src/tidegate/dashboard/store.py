@@ -9,11 +9,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import Index, connect
 
 FILE: Final = "dashboard.sqlite"
+# How often it looks for more: twice for each time at which pages are told.
+LOOK_S: Final = 0.5
+# What keeps it from being read is over in a moment, or lasts: then it is not read from its beginning every second.
+AGAIN_S: Final = 1.0
+AGAIN_S_MAX: Final = 60.0
 
 
 class Store:
@@ -24,7 +30,7 @@ class Store:
     """
 
     def __init__(self, folder: Path | None, on_problem: Callable[[str], None]) -> None:
-        """`on_problem` is told, from that thread, why nothing more is read."""
+        """`on_problem` is told, from that thread, why nothing more is read, once until it is again."""
         self._on_problem = on_problem
         self._lock: int | None = None
         self._own: tempfile.TemporaryDirectory[str] | None = None
@@ -53,7 +59,8 @@ class Store:
 
     def reader(self) -> sqlite3.Connection:
         """A connection that only reads."""
-        db = sqlite3.connect(f"file:{self.file}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+        uri = f"file:{quote(str(self.file.absolute()))}?mode=ro"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA cache_size = -65536")
         return db
 
@@ -66,10 +73,20 @@ class Store:
         return Path(self._own.name) / FILE
 
     def _run(self) -> None:
-        try:
-            self.follower.follow(self._stop)
-        except (OSError, sqlite3.Error) as error:
-            self._on_problem(f"the journal is read no more: {error}")
+        failing_s = 0.0
+        while not self._stop.is_set():
+            try:
+                more = self.follower.step()
+            except Exception as error:  # whatever it is, pages would be answered from what stands still
+                if not failing_s:
+                    self._on_problem(f"the journal is not read on until this is over: {type(error).__name__}: {error}")
+                failing_s = min(max(2.0 * failing_s, AGAIN_S), AGAIN_S_MAX)
+                self.follower.anew()
+                self._stop.wait(failing_s)
+                continue
+            if not more:
+                failing_s = 0.0
+                self._stop.wait(LOOK_S)
 
 
 def _locked(file: Path) -> int | None:

@@ -1,6 +1,7 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
 from tidegate.core.flight import Flight
+from tidegate.core.health import UNBILLED
 from tidegate.core.model import (
     Decision,
     Ended,
@@ -23,15 +24,12 @@ from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.reply import Headers, own_lines
 from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
-from tidegate.http.client import Cause
 from tidegate.telemetry.event import WideEvent
 from tidegate.telemetry.metrics import TIERS
 from tidegate.telemetry.trace import Attempted, Trace, error_of
 from tidegate.wire.openai import EMBEDDING, Call
 
 _IDENTICAL = Likeness.IDENTICAL
-# Causes for which nobody sends a bill: it was not accepted, or never arrived.
-_UNBILLED = frozenset({"client_error", Cause.CONNECT_TIMEOUT.value})
 # How a request ended, by its outcome; else it failed. A client's own error is like its leaving: nobody broke a promise.
 _ENDINGS = {
     "ok": Ending.OK,
@@ -283,7 +281,7 @@ class Account:
             fact.ending is Ending.REFUSED or (attempt.status != 200 and fact.ending is Ending.FAILED)
         ):
             return 0.0
-        if fact.cause in _UNBILLED:
+        if fact.cause in UNBILLED:
             return 0.0
         if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.

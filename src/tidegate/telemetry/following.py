@@ -9,12 +9,19 @@ import msgspec
 
 from tidegate.core.model import Line
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, JournalError
+from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, check_head
 from tidegate.telemetry.requests import run_of
 from tidegate.telemetry.segments import PACKED, is_written, segments
 
 # Of each run, so many of its last segments are read before what is appended: in these its requests under way began.
 BACK = 2
+
+
+class _Opened(msgspec.Struct):
+    """A segment, and how many lines of it were read."""
+
+    file: BinaryIO
+    lines: int = 0
 
 
 class Following:
@@ -25,7 +32,7 @@ class Following:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open: dict[str, BinaryIO] = {}
+        self._open: dict[str, _Opened] = {}
         self._done: set[str] = set()
         self._decoder = msgspec.json.Decoder(Line)
         by_run: dict[tuple[str, int] | None, list[Path]] = {}
@@ -49,36 +56,41 @@ class Following:
             over = not is_written(path)
             if name not in self._open:
                 try:
-                    self._open[name] = open_segment(path)
+                    self._open[name] = _Opened(open_segment(path))
                 except FileNotFoundError:
                     self._done.add(name)
                     continue
-            file, run = self._open[name], run_of(path)
+            opened, run = self._open[name], run_of(path)
             try:
-                for line in self._new(path, file):
+                for line in self._new(path, opened):
                     yield run, line
             except DAMAGED as error:
-                raise JournalError(f"{path}: the segment is damaged: {error}") from None
+                raise JournalError(f"{path}:{opened.lines + 1}: the segment is damaged: {error}") from None
             if over:
-                self._open.pop(name).close()
+                self._open.pop(name).file.close()
                 self._done.add(name)
 
     def close(self) -> None:
         """Follow no more."""
-        for file in self._open.values():
-            file.close()
+        for opened in self._open.values():
+            opened.file.close()
         self._open.clear()
 
-    def _new(self, path: Path, file: BinaryIO) -> Iterator[Line]:
+    def _new(self, path: Path, opened: _Opened) -> Iterator[Line]:
+        file = opened.file
         while raw := file.readline(LINE_BYTES_MAX):
             if not raw.endswith(b"\n"):
                 if path.suffix != PACKED:
                     file.seek(-len(raw), os.SEEK_CUR)
                 return
+            opened.lines += 1
+            if opened.lines == 1:
+                check_head(path, raw)
             try:
-                yield self._decoder.decode(raw)
-            except msgspec.MsgspecError as error:
-                raise JournalError(f"{path}: {error}") from None
+                line = self._decoder.decode(raw)
+            except NO_LINE as error:
+                raise JournalError(f"{path}:{opened.lines}: {error}") from None
+            yield line
 
 
 def _name(path: Path) -> str:

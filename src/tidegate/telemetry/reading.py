@@ -12,7 +12,8 @@ from tidegate.telemetry.segments import segments
 
 LINE_BYTES_MAX = 64 * 1024 * 1024  # a snapshot with the learned state of some 10,000 endpoints
 
-_NO_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+# What decoding raises where it is given no line.
+NO_LINE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class JournalError(Exception):
@@ -75,27 +76,19 @@ def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
                 raise JournalError(f"{path}:{number}: the line is longer than {LINE_BYTES_MAX} bytes")
             return
         if number == 1:
-            _check_head(path, raw)
+            check_head(path, raw)
         try:
             line = decoder.decode(raw)
-        except _NO_LINE as error:
+        except NO_LINE as error:
             raise JournalError(f"{path}:{number}: {error}") from None
         yield line
 
 
-def _line(path: Path | str, number: int, file: BinaryIO) -> bytes:
-    try:
-        return file.readline(LINE_BYTES_MAX)
-    except DAMAGED as error:
-        # What is packed is whole when it gets its name: whoever copied it has lost a part.
-        raise JournalError(f"{path}:{number}: the segment is damaged: {error}") from None
-
-
-def _check_head(path: Path | str, raw: bytes) -> None:
+def check_head(path: Path | str, raw: bytes) -> None:
     """Refuse another version before its fields are looked at: they may mean something else there."""
     try:
         head = msgspec.json.decode(raw, type=_Head).fact
-    except _NO_LINE:
+    except NO_LINE:
         raise JournalError(f"{path}:1: a segment begins with a segment line") from None
     if head.type != "segment":
         raise JournalError(f"{path}:1: a segment begins with a segment line, this is `{head.type}`")
@@ -104,3 +97,11 @@ def _check_head(path: Path | str, raw: bytes) -> None:
             f"{path}:1: journal format {head.version}, this is {JOURNAL_VERSION}: "
             f"read it with the software that wrote it ({head.software})"
         )
+
+
+def _line(path: Path | str, number: int, file: BinaryIO) -> bytes:
+    try:
+        return file.readline(LINE_BYTES_MAX)
+    except DAMAGED as error:
+        # What is packed is whole when it gets its name: whoever copied it has lost a part.
+        raise JournalError(f"{path}:{number}: the segment is damaged: {error}") from None

@@ -1,0 +1,90 @@
+"""The thread that keeps the index: whatever befalls it, pages are not answered from what stands still."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.dashboard.harness import ALL_MINUTES, folded
+from tests.dashboard.test_index import by_time, cut, ids
+from tests.http.harness import eventually
+from tidegate.dashboard import follow, store
+from tidegate.dashboard.figures import Figures, Wanted, Window
+from tidegate.dashboard.store import Store
+from tidegate.telemetry.packing import pack
+from tidegate.telemetry.segments import PACKED, segments
+
+
+@contextmanager
+def begun(folder: Path, on_problem: Callable[[str], None]) -> Iterator[tuple[Store, Figures]]:
+    """One whose thread is not started yet, and who reads it."""
+    made = Store(folder, on_problem)
+    try:
+        with closing(made.reader()) as reader:
+            yield made, Figures(reader)
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%41", "a b"])
+def test_a_folder_has_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with begun(folder, print) as (_, figures):
+        assert figures.extent().rows == 0
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It tries again at once, and the gateway of the journal is there."""
+    monkeypatch.setattr(store, "LOOK_S", 0.01)
+    monkeypatch.setattr(store, "AGAIN_S", 0.01)
+    monkeypatch.setattr(store, "AGAIN_S_MAX", 0.02)
+    monkeypatch.setattr(follow, "STEP_BYTES", 4096)
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_the_disk_did_not_take_is_in_the_index_once_it_does_again(journal: Path) -> None:
+    rows, said = folded(journal), list[str]()
+    path, rest = cut(journal, 0.5)
+    with begun(journal, said.append) as (made, figures):
+        db = made._db
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")
+        made.start()
+        await eventually(lambda: bool(said))
+        there = figures.extent().rows
+        assert there < sum(row.outcome != "unknown" for row in folded(journal))
+        db.execute(f"PRAGMA max_page_count = {pages + 16}")  # it goes on for a while, and is full again
+        await eventually(lambda: figures.extent().rows > there)
+        db.execute(f"PRAGMA max_page_count = {1 << 30}")
+        with path.open("ab") as file:
+            file.write(rest)
+        await eventually(lambda: figures.extent().rows == len(rows))
+        assert ids(figures, Wanted()) == by_time(rows)
+        window = Window.back(rows[-1].arrived_s + 900.0, ALL_MINUTES)
+        assert Counter({one.klass: one.requests for one in figures.classes(window)}) == Counter(
+            row.klass for row in rows
+        )
+        (problem,) = said
+        assert "disk is full" in problem
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_nobody_thought_of_is_told_and_does_not_end_it(journal: Path) -> None:
+    said, path = list[str](), segments(journal)[0]
+    other, whole = path.name.replace("20260105", "20260106"), path.read_bytes()
+    cut(journal, 0.5)
+    with begun(journal, said.append) as (made, figures):
+        made.start()
+        await eventually(lambda: made.follower.last_s is not None and made.follower.share == 1.0)
+        count = figures.extent().rows
+        assert pack(path)
+        packed = path.with_name(path.name + PACKED)
+        packed.write_bytes(packed.read_bytes()[:100])  # it can be read on no more
+        await eventually(lambda: bool(said))
+        (journal / other).write_bytes(whole)
+        await eventually(lambda: figures.extent().rows == count + len(folded(journal / other)))
