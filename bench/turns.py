@@ -22,7 +22,7 @@ import msgspec
 from bench.loads import LOADS, Load
 from bench.record import record
 from bench.relay import named, raise_file_limit
-from bench.relay_figures import Figures, Summary, summed
+from bench.relay_figures import Figures, Rows, summed
 from bench.relay_sitting import pinned
 from bench.relays import TIDEGATE, gateway_of, running
 from bench.rig import FLAGS, SOURCES, Rig
@@ -79,9 +79,7 @@ def main() -> None:
                 found[name][how].append(figures)
                 told = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
                 print(f"round {number + 1}, {name}, {how}: {told}", flush=True)
-    rows: dict[str, dict[str, Summary]] = {
-        name: {how: summed(ones) for how, ones in by_how.items()} for name, by_how in found.items()
-    }
+    rows: Rows = {name: {how: summed(ones) for how, ones in by_how.items()} for name, by_how in found.items()}
     about = {load.name: load.about for load in loads}
     record("turns", {"rounds": options.rounds, "loads": about, "rows": msgspec.to_builtins(rows)})
 

@@ -274,6 +274,36 @@ def test_what_nobody_wanted_any_more_is_no_failure() -> None:
     assert handover(router).state.breaker.openings == 0
 
 
+def fault(router: Router, request: Request, now_s: float) -> None:
+    """The rack is asked to compute its prompt, and finds fault with it: an answer of status 400."""
+    router.observe(started(request, "rack", target="laptop"), now_s)
+    ended = Ended(request_id=request.id, endpoint="rack", ending=Ending.OK, e2e_s=0.1, cause="client_error")
+    router.observe(ended, now_s + 0.1)
+
+
+def test_a_prompt_with_which_its_engine_finds_fault_is_on_its_way_no_more() -> None:
+    router, request = pair(), long()
+    before = handover(router).stages_s(request, 0.0)
+    for number in range(3):
+        fault(router, long(id=f"r{number}"), float(number))
+    known = handover(router).state
+    assert not known.under_way
+    assert known.breaker.strikes == 0.0, "that is not the link's fault"
+    assert handover(router).stages_s(request, 4.0) == pytest.approx(before), "nobody is waited for"
+
+
+def test_a_trial_with_which_its_engine_finds_fault_leaves_the_next_one_to_decide() -> None:
+    router = pair()
+    for number in range(3):
+        ship(router, long(id=f"r{number}"), float(number), 0.5, ok=False, cause="unreachable")
+    known, at_s = handover(router).state.breaker, 60.0
+    assert known.openings
+    fault(router, long(id="trial"), at_s)
+    assert not known.blocks(at_s + 1.0)
+    ship(router, long(id="next"), at_s + 1.0, 1.0)
+    assert not known.openings
+
+
 def test_a_kv_cache_that_is_of_no_use_is_a_failure() -> None:
     router = pair()
     for number in range(3):

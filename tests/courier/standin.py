@@ -37,6 +37,7 @@ class Standin:
         self.alive = True
         self.restores = 0
         self.waiting: list[Exchange] | None = None  # a list: saves wait in it, as for a slot that is busy
+        self.reading: list[Exchange] | None = None  # so do restores
         self._server = Server(self._handle, limits=Limits(), clock=Clock(), error_body=error_body)
 
     @property
@@ -58,8 +59,10 @@ class Standin:
         slot = int(exchange.path.rsplit("/", 1)[1])
         (verb,) = parse_qs(exchange.query)["action"]
         name = msgspec.json.decode(exchange.body)["filename"]
-        if verb == "restore":
-            self._restore(exchange, slot, name)
+        if verb == "restore" and self.reading is not None:
+            self.reading.append(exchange)
+        elif verb == "restore":
+            self.restore(exchange, slot, name)
         elif self.waiting is not None:
             self.waiting.append(exchange)
         else:
@@ -71,7 +74,7 @@ class Standin:
         (self.folder / name).write_bytes(written)
         _answer(exchange, {"id_slot": slot, "n_saved": len(tokens), "n_written": len(written)})
 
-    def _restore(self, exchange: Exchange, slot: int, name: str) -> None:
+    def restore(self, exchange: Exchange, slot: int, name: str) -> None:
         self.restores += 1
         read = (self.folder / name).read_bytes()
         count = struct.unpack_from("<I", read, 20)[0]

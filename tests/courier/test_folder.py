@@ -46,6 +46,18 @@ def test_the_oldest_that_nobody_claimed_makes_room_and_what_is_under_way_does_no
         folder.claim(first)
 
 
+def test_what_is_smaller_than_it_may_be_has_the_room_that_there_is_and_keeps_what_it_needs(shm: Path) -> None:
+    folder = opened(shm)
+    for _ in range(3):
+        folder.comes_to(folder.reserve_for(SPACE * 2), 30)
+    assert folder.free_bytes == 10
+    last = folder.reserve_for(SPACE * 2)
+    with pytest.raises(RefusalError, match="full"):
+        folder.comes_to(last, 11)
+    with pytest.raises(RefusalError, match="full"):
+        folder.reserve_for(1)
+
+
 def test_a_blob_is_claimed_once_and_under_its_last_name(shm: Path) -> None:
     folder = opened(shm)
     name = folder.reserve(10)

@@ -77,7 +77,6 @@ async def test_a_slot_that_holds_another_prompt_by_now_is_not_shipped(tmp_path: 
 @pytest.mark.parametrize(("fields", "why"), [
     ({"fingerprint": "0" * 64}, Why.FINGERPRINT),
     ({"bytes_max": 100}, Why.TOO_LARGE),
-    ({"bytes_max": 1 << 30}, Why.FULL),
     ({"source": "b"}, Why.TICKET),
     ({"expires_s": 1.0}, Why.TICKET),
 ])  # fmt: skip
@@ -89,6 +88,15 @@ async def test_a_ticket_for_something_else_ships_nothing(tmp_path: Path, fields:
             await home.client("a").ship(home.order(ticket), 10.0)
         assert raised.value.why is why
         assert home.files() == []
+
+
+async def test_a_prompt_that_fits_is_shipped_though_twice_as_much_would_not(tmp_path: Path) -> None:
+    async with pair(tmp_path, space_mib=1) as home:
+        home.engines["a"].bytes_per_token = 200_000
+        assert (await shipped(home, bytes_max=1 << 30)).size_bytes > 600_000
+        home.engines["a"].bytes_per_token = 400_000
+        assert await refused(home, bytes_max=1 << 30) is Why.FULL
+        assert list(home.saves_of("a").iterdir()) == []
 
 
 async def test_an_engine_with_other_weights_or_of_another_build_is_given_nothing(tmp_path: Path) -> None:
@@ -147,6 +155,17 @@ async def test_a_blob_that_nobody_claims_is_discarded_when_told_or_in_time(tmp_p
         first, second = await shipped(home), await shipped(home)
         await home.client("b").discard(first.name, 5.0)
         assert [file.name for file in home.files()] == [second.name]
+        home.clock.ahead_s += 61.0
+        await eventually(lambda: home.files() == [])
+
+
+async def test_a_folder_that_cannot_be_swept_for_a_moment_is_swept_afterwards(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        await shipped(home)
+        saves = home.saves_of("b")
+        away = saves.rename(home.saves / "away")
+        await eventually(lambda: home.log.read_text().count("cannot be swept") == 1)
+        away.rename(saves)
         home.clock.ahead_s += 61.0
         await eventually(lambda: home.files() == [])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.courier.harness import Pair, Put, flipped, made, pair
+from tests.courier.harness import HOST, Pair, Put, flipped, made, pair
 from tests.courier.spoilt import SPOILT, Spoilt
 from tidegate.wire.courier import Restore
 
@@ -35,6 +35,18 @@ async def test_a_stranger_is_refused_with_a_good_ticket(tmp_path: Path) -> None:
         status, refusal = await put.send(home.couriers["b"].port, home.tls("stranger").client())
         assert (status, refusal and refusal.why) == (403, "ticket")
         assert (await put.send(home.couriers["b"].port, home.tls("a").client()))[0] == 201
+
+
+async def test_a_ticket_of_a_gateway_whose_clock_is_ahead_is_not_good_again_after_a_start(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        now_s = home.clock.now_s()
+        ticket = home.ticket(await home.fingerprint(), issued_s=now_s + 1.0, expires_s=now_s + 61.0)
+        put, tls, engine = Put(ticket, made(), 3), home.tls("a").client(), home.engines["b"]
+        assert (await put.send(home.couriers["b"].port, tls))[0] == 201
+        await home.couriers["b"].stop()
+        again = await home.start("b", f"http://{HOST}:{engine.port}")
+        status, refusal = await put.send(again.port, tls)
+        assert (status, refusal and refusal.why) == (409, "replayed")
 
 
 async def test_what_a_spoilt_blob_would_do_to_the_engine_is_worth_the_trouble(tmp_path: Path) -> None:

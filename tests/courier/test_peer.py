@@ -1,14 +1,16 @@
 """What answers in place of a courier: a gateway and a sender both say so, and nothing else comes of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import gc
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.courier.harness import HOST, House, made
-from tests.http.harness import serving
+from tests.courier.harness import HOST, House, made, pair
+from tests.http.harness import eventually, serving
 from tidegate.clock import Clock
 from tidegate.config.address import Address
 from tidegate.courier.refusal import RefusalError
@@ -71,6 +73,56 @@ async def test_a_sender_says_why_it_could_not_send(tmp_path: Path, script: Scrip
             await send(memoryview(BLOB), DECLARED, "a ticket", Address(HOST, port), "b", house.tls("a").client())
         await over.wait()
     assert raised.value.why is why
+
+
+@contextmanager
+def no_garbage_collected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(GO_ON)
+
+
+@pytest.mark.parametrize(("script", "why"), [
+    (saying(REFUSAL), Why.FULL),
+    (saying(GO_ON, REFUSAL), Why.FULL),
+    (saying(GO_ON, b"x" * 100_000), Why.PEER),
+    (saying(GO_ON), Why.PEER),
+    (silent, Why.TIMEOUT),
+], ids=["refused", "refused meanwhile", "garbled", "hung up", "silent"])  # fmt: skip
+async def test_what_could_not_be_sent_leaves_memory_at_once(tmp_path: Path, script: Script, why: Why) -> None:
+    seen, over = asyncio.Event(), asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await script(reader, writer)
+        await seen.wait()
+        writer.transport.abort()
+        over.set()
+
+    async with pair(tmp_path) as home:
+        engine = home.engines["a"]
+        engine.slots[0], engine.bytes_per_token = [5, 6, 7], 3_333_333
+        now_s, fingerprint = home.clock.now_s(), await home.fingerprint()
+        ticket = home.ticket(fingerprint, issued_s=now_s, expires_s=now_s + (3.0 if why is Why.TIMEOUT else 60.0))
+        server = await asyncio.start_server(peer, HOST, 0, ssl=home.tls("b").server())
+        order = msgspec.structs.replace(home.order(ticket), to=f"{HOST}:{server.sockets[0].getsockname()[1]}")
+        async with server:
+            with no_garbage_collected():
+                with pytest.raises(CourierError) as raised:
+                    await home.client("a").ship(order, 10.0)
+                assert raised.value.why is why
+                mapped = str(home.saves_of("a"))
+                await eventually(lambda: mapped not in Path("/proc/self/maps").read_text())
+            seen.set()
+            await over.wait()
 
 
 async def test_nobody_and_somebody_else_are_no_peer(tmp_path: Path) -> None:

@@ -34,6 +34,18 @@ def test_there_is_none_where_all_are_taken() -> None:
     assert slots.take(()) is first
 
 
+def test_a_slot_is_free_when_everybody_has_left_it() -> None:
+    slots = Slots(1)
+    slot = slots.take((), keep=True)
+    assert slot is not None
+    slot.take()
+    slot.leave()
+    assert slots.take(()) is None
+    assert slot.kept
+    slot.leave()
+    assert slots.take(()) is slot
+
+
 def test_who_finds_all_taken_waits_where_no_kv_cache_is_about_to_be_saved() -> None:
     slots = Slots(3)
     kept = slots.take((1,), keep=True)

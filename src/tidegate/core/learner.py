@@ -247,7 +247,9 @@ class Learner:
         """A prompt was computed for another endpoint, or one that had come from elsewhere was used."""
         handovers = self._known.handovers
         if sent.target and (handover := handovers.of(fact.endpoint, sent.target)) is not None:
-            handover.computed(fact.request_id, fact.ending, now_s)
+            # An engine that finds fault with a request has not computed its prompt.
+            ending = Ending.CANCELLED if fact.cause else fact.ending
+            handover.computed(fact.request_id, ending, now_s)
         if sent.shipped and (used := handovers.models.get(sent.shipped)) is not None:
             used.used(fact, now_s)
 

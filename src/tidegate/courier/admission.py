@@ -50,6 +50,7 @@ class Admission:
         if len(self._used) >= USED_MAX:
             raise RefusalError(Why.FULL, "too many tickets were used of late")
 
-    def use(self, ticket: Ticket) -> None:
-        """Now it is used, whatever comes of it."""
+    def use(self, ticket: Ticket, now_s: float) -> None:
+        """Now it is used, whatever comes of it. It was issued before, so that after a start it is taken for old."""
+        assert ticket.issued_s <= now_s, "who has a ticket from ahead of this clock waits"
         self._used[ticket.id] = ticket.expires_s

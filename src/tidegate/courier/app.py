@@ -57,6 +57,7 @@ class Courier:
         self._counts = Counts(lambda: self._folder.free_bytes, lambda: self._folder.held)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.TimerHandle | None = None
+        self._swept = True  # the last time; once is said that it could not be
         self._log: Log
         self._server = Server(
             self._handle,
@@ -196,9 +197,18 @@ class Courier:
             raise RefusalError(Why.FORBIDDEN, "only the gateway may ask for that, by its certificate")
 
     def _sweep(self) -> None:
-        for _ in range(self._folder.sweep(self._clock.now_s())):
-            self._counts.done("expire")
         self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        try:
+            expired = self._folder.sweep(self._clock.now_s())
+        except OSError as error:
+            # No file can be opened for a moment, say: what lies there is somebody's prompt, and goes next time.
+            if self._swept:
+                self._log.event("error", "the folder cannot be swept", error=error.strerror)
+            self._swept = False
+            return
+        self._swept = True
+        for _ in range(expired):
+            self._counts.done("expire")
 
 
 def _decoded(body: bytes, kind: type[_T]) -> _T:

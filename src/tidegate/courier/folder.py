@@ -47,6 +47,11 @@ class Folder:
         return self.space_bytes - sum(self._under_way.values()) - sum(one.size_bytes for one in self._held.values())
 
     @property
+    def _room_bytes(self) -> int:
+        """Room where all that waits to be restored makes some."""
+        return self.space_bytes - sum(self._under_way.values())
+
+    @property
     def held(self) -> int:
         """Blobs that wait to be restored."""
         return len(self._held)
@@ -78,13 +83,23 @@ class Folder:
 
         Raises `RefusalError` where what is under way leaves none.
         """
-        if size_bytes > self.space_bytes - sum(self._under_way.values()):
+        if size_bytes > self._room_bytes:
             raise RefusalError(Why.FULL, "there is no room for a blob of this size now")
         while size_bytes > self.free_bytes:
             self.release(next(iter(self._held)))
         name = secrets.token_hex(16)
         self._under_way[name] = size_bytes
         return name
+
+    def reserve_for(self, bytes_max: int) -> str:
+        """As `reserve`, for a blob that has so much at most: with what room there is, until it `comes_to` something."""
+        return self.reserve(max(1, min(bytes_max, self._room_bytes)))
+
+    def comes_to(self, name: str, size_bytes: int) -> None:
+        """What is under way has so much, and needs no more room; raises `RefusalError` where it has less."""
+        if size_bytes > self._under_way[name]:
+            raise RefusalError(Why.FULL, "there is no room for a blob of this size now")
+        self._under_way[name] = size_bytes
 
     def hold(self, name: str, held: Held) -> str:
         """What was under way is whole. Its new name, under which it can be claimed."""
@@ -116,9 +131,10 @@ class Folder:
         late = [name for name, held in self._held.items() if now_s - held.since_s >= self._unclaimed_s]
         for name in late:
             self.release(name)
-        for entry in os.scandir(self.path):
-            if _OURS.match(entry.name) and entry.name not in self._held and entry.name not in self._under_way:
-                self.release(entry.name)
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if _OURS.match(entry.name) and entry.name not in self._held and entry.name not in self._under_way:
+                    self.release(entry.name)
         return len(late)
 
     def close(self) -> None:

@@ -52,10 +52,11 @@ async def send(
 async def _stream(blob: memoryview, writer: asyncio.StreamWriter, answer: "asyncio.Future[str]") -> None:
     digest = sha256()
     for start in range(0, len(blob), PIECE_BYTES):
-        piece = blob[start : start + PIECE_BYTES]
-        hashing = asyncio.ensure_future(finished(digest.update, piece))
+        # No name for a piece: errors that are kept know this frame, and so the blob would stay in memory.
+        end = start + PIECE_BYTES
+        hashing = asyncio.ensure_future(finished(digest.update, blob[start:end]))
         try:
-            writer.write(piece)
+            writer.write(blob[start:end])
             await writer.drain()
         except ConnectionError:
             return  # who closed has said why before, or will not say it

@@ -39,7 +39,8 @@ class Source:
             raise RefusalError(Why.TICKET, "the ticket is for blobs of another courier")
         to = _address(asked.to)
         with self._admission.transfer():
-            name = self._folder.reserve(ticket.bytes_max)
+            # What is in the slot may be half as large as the ticket grants, and then fits where that would not.
+            name = self._folder.reserve_for(ticket.bytes_max)
             try:
                 async with timeout(ticket.expires_s - now_s):
                     return await self._ship(asked, ticket, to, name)
@@ -56,18 +57,23 @@ class Source:
         saved_s = self._clock.now_s()
         if saved.n_saved != asked.tokens:
             raise RefusalError(Why.CHANGED, f"the slot holds {saved.n_saved} tokens, not {asked.tokens}")
-        blob = _taken_out(self._folder.at(name))
-        if len(blob) != saved.n_written:
-            raise RefusalError(Why.CORRUPT, "the engine has not written the whole slot")
-        if len(blob) > ticket.bytes_max:
-            raise RefusalError(Why.TOO_LARGE, f"the blob has {len(blob)} bytes, and the ticket is for fewer")
-        tokens, digest = _tokens_of(blob, asked.tokens)
-        declared = Declared(size_bytes=len(blob), tokens=tokens, tokens_digest=digest, fingerprint=ticket.fingerprint)
-        received = await send(blob, declared, asked.ticket, to, ticket.target, self._tls)
+        # Whoever still knows it afterwards, as errors know what went wrong with it, has none of its memory.
+        with _taken_out(self._folder.at(name)) as blob:
+            size_bytes = len(blob)
+            if size_bytes != saved.n_written:
+                raise RefusalError(Why.CORRUPT, "the engine has not written the whole slot")
+            if size_bytes > ticket.bytes_max:
+                raise RefusalError(Why.TOO_LARGE, f"the blob has {size_bytes} bytes, and the ticket is for fewer")
+            self._folder.comes_to(name, size_bytes)
+            tokens, digest = _tokens_of(blob, asked.tokens)
+            declared = Declared(
+                size_bytes=size_bytes, tokens=tokens, tokens_digest=digest, fingerprint=ticket.fingerprint
+            )
+            received = await send(blob, declared, asked.ticket, to, ticket.target, self._tls)
         return Shipped(
             name=received,
             tokens=tokens,
-            size_bytes=len(blob),
+            size_bytes=size_bytes,
             save_s=saved_s - began_s,
             transfer_s=self._clock.now_s() - saved_s,
         )

@@ -1,6 +1,6 @@
 """Where a prompt is needed: blobs are taken in, and restored once, or forgotten."""
 
-from asyncio import timeout
+from asyncio import sleep, timeout
 
 from tidegate.clock import Clock
 from tidegate.courier.admission import Admission
@@ -43,14 +43,23 @@ class Target:
                 same(look, ticket.fingerprint)
                 if told.tokens >= look.slot_tokens_max:
                     raise RefusalError(Why.TOO_LARGE, "the blob has more tokens than a slot of this engine holds")
+                await self._until(ticket.issued_s)
                 self._admission.fresh(ticket, now_s)  # once more: another may have used it meanwhile
                 name = self._folder.reserve(told.size_bytes)
                 try:
-                    self._admission.use(ticket)
+                    self._admission.use(ticket, self._clock.now_s())
                     await receive(exchange, self._folder.at(name), told)
                     return self._hold(name, told, now_s)
                 finally:
                     self._folder.release(name)
+
+    async def _until(self, at_s: float) -> None:
+        """Returns when it is that time here, where the gateway's clock is ahead.
+
+        So what is used was issued before, and is older than the start of a process that has forgotten its use.
+        """
+        while (ahead_s := at_s - self._clock.now_s()) > 0.0:  # noqa: ASYNC110 - a clock tells nobody
+            await sleep(ahead_s)
 
     def _hold(self, name: str, told: Declared, began_s: float) -> Received:
         now_s = self._clock.now_s()

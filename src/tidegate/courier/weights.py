@@ -7,6 +7,8 @@ from pathlib import Path
 from tidegate.courier.refusal import RefusalError
 from tidegate.wire.courier import Why
 
+_Seen = tuple[str, int, int]
+
 
 class Weights:
     """Computes SHA-256, which is what is published of models, and again where the file is another."""
@@ -14,26 +16,36 @@ class Weights:
     def __init__(self, declared: str) -> None:
         """`declared` is believed in place of any file, where it is not empty."""
         self._declared = declared
-        self._known: dict[tuple[str, int, int], str] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._known: dict[_Seen, str] = {}
+        self._hashing: asyncio.Task[None] | None = None
 
     async def of(self, path: str) -> str:
-        """The digest, at once where the file is as it was. Raises `RefusalError`."""
+        """The digest, at once where the file is as it was. Raises `RefusalError`.
+
+        Who leaves before it is known finds it later: a large file takes longer than anybody waits.
+        """
         if self._declared:
             return self._declared
-        async with self._one_at_a_time:
-            try:
-                seen = _seen(path)
-                if seen not in self._known:
-                    self._known = {seen: await asyncio.to_thread(_digest, path)}
-            except OSError as error:
-                raise RefusalError(
-                    Why.ENGINE, f"the model's file cannot be read here ({error.strerror}); declare weights_sha256"
-                ) from error
+        try:
+            while (seen := _seen(path)) not in self._known:
+                if self._hashing is None:
+                    self._hashing = asyncio.create_task(self._hash(seen))
+                # One file at a time: where that is another one, it comes first.
+                await asyncio.shield(self._hashing)
+        except OSError as error:
+            raise RefusalError(
+                Why.ENGINE, f"the model's file cannot be read here ({error.strerror}); declare weights_sha256"
+            ) from error
         return self._known[seen]
 
+    async def _hash(self, seen: _Seen) -> None:
+        try:
+            self._known = {seen: await asyncio.to_thread(_digest, seen[0])}
+        finally:
+            self._hashing = None
 
-def _seen(path: str) -> tuple[str, int, int]:
+
+def _seen(path: str) -> _Seen:
     found = Path(path).stat()
     return path, found.st_size, found.st_mtime_ns
 

@@ -23,6 +23,7 @@ HEALTH_TIMEOUT_S = 5.0
 # What an engine is, is asked again so often: another one is refused by its courier all the same.
 KNOWN_S = 60.0
 # A KV cache may be so much larger than is believed of it, and is still sent: what it is really is learned from that.
+# No courier keeps room for all of that, but for what comes of it.
 LARGER_MAX = 2.0
 LARGER_BYTES = 16 * 1024 * 1024
 
@@ -83,11 +84,10 @@ class Couriers:
                 issued_s=now_s,
                 expires_s=now_s + LIFE_S_MAX,
             )
-            address = there.place.address
             asked = Ship(
                 slot=slot,
                 tokens=tokens,
-                to=f"{address.host}:{address.port}",
+                to=str(there.place.address),
                 ticket=ticket.sign(granted, settings.secret.reveal()),
             )
             try:

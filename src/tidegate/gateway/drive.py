@@ -444,7 +444,7 @@ class Drive:
         """Where its KV cache has come there, that is put into its slot first."""
         if slot is not None and failure is None and not attempt.over and self._shipping is not None:
             launch = partial(self._launch, attempt, outgoing, upstream)
-            if self._shipping.restore(attempt.endpoint, slot.number, launch):
+            if self._shipping.restore(attempt.endpoint, slot, launch):
                 return
         self._launch(attempt, outgoing, upstream, failure)
 

@@ -60,12 +60,15 @@ class Shipping:
             cause=cause,
         )
 
-    def restore(self, target: str, slot: int, then: Callable[[], None]) -> bool:
+    def restore(self, target: str, slot: Slot, then: Callable[[], None]) -> bool:
         """Put what has come there into a slot, and go on in any case: what is missing is computed. False where nothing
         has come."""
         name = self._here.pop(target, None)
         if name is None:
             return False
+        # Once it is asked for, it cannot be taken back: an engine reads it when it comes to that. So nobody else has
+        # the slot before, though the request may be over.
+        slot.take()
         self._couriers.soon(self._restore(target, name, slot, then))
         return True
 
@@ -93,10 +96,13 @@ class Shipping:
         self._over(source)
         self._listener.shipped(fact, self._now_s() - began_s)
 
-    async def _restore(self, target: str, name: str, slot: int, then: Callable[[], None]) -> None:
-        # That it was of no use, the answer's cached tokens tell.
-        with suppress(CourierError):
-            await self._couriers.restore(target, name, slot)
+    async def _restore(self, target: str, name: str, slot: Slot, then: Callable[[], None]) -> None:
+        try:
+            # That it was of no use, the answer's cached tokens tell.
+            with suppress(CourierError):
+                await self._couriers.restore(target, name, slot.number)
+        finally:
+            slot.leave()
         then()
 
     def _over(self, source: str) -> _UnderWay:

@@ -13,17 +13,29 @@ class Slot:
     from it, or put into it.
     """
 
-    __slots__ = ("kept", "number", "prefix", "taken", "used")
+    __slots__ = ("_takers", "kept", "number", "prefix", "used")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.prefix: tuple[int, ...] = ()
         self.used = 0
-        self.taken = self.kept = False
+        self.kept = False
+        self._takers = 0
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody has not left it yet."""
+        return self._takers > 0
+
+    def take(self) -> None:
+        """Also for what is put into it, while whoever computes there may leave before that is over."""
+        self._takers += 1
 
     def leave(self) -> None:
-        """Nobody computes there any more; what it has stays."""
-        self.taken = self.kept = False
+        """One of them computes there no more; what it has stays."""
+        self._takers -= 1
+        if not self._takers:
+            self.kept = False
 
 
 class Slots:
@@ -43,7 +55,8 @@ class Slots:
             return None
         best = min(free, key=lambda slot: (-_common(prefix, slot.prefix), slot.used))
         self._used += 1
-        best.prefix, best.used, best.taken, best.kept = prefix, self._used, True, keep
+        best.take()
+        best.prefix, best.used, best.kept = prefix, self._used, keep
         return best
 
     def awaited(self) -> int | None:
