@@ -91,6 +91,8 @@ def documented(fault: Fault) -> tuple[int, str]:
     """Status and code, as the reference says, of a request that has only this endpoint."""
     if fault.status == 429:
         return 429, "rate_limit_exceeded"
+    if fault.status == 413:
+        return 413, "request_too_large"
     if fault.status in (503, 529):
         return 503, "upstream_overloaded"
     return (504, "upstream_timeout") if FAULTS[fault].waits else (502, "upstream_error")
