@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow, unfit
 from tidegate.engines.listed import Models
@@ -31,7 +32,7 @@ class OpenAI:
 
     name = "openai"
     fetches = False
-    newer = False  # it knows the bound of a chat's output by its newer name alone
+    newer_bound = False  # it knows the bound of a chat's output by its newer name alone
     continuing = None  # a last message of the assistant is the beginning of its next one, or one before it: nobody says
 
     def __init__(self, base_path: str, model: str | None) -> None:
@@ -57,7 +58,7 @@ class OpenAI:
 
     def made(self, call: Call, model: str, headers: Sequence[Header], *, streamed: bool) -> Outgoing:
         """The request, streamed or not whatever the client wants: for dialects that build on this one."""
-        if self.newer and call.kind is Capability.CHAT and _NEWER not in call.fields and _OLDER in call.fields:
+        if self.newer_bound and call.kind is Capability.CHAT and _NEWER not in call.fields and _OLDER in call.fields:
             fields = {_NEWER if name == _OLDER else name: value for name, value in call.fields.items()}
             call = msgspec.structs.replace(call, fields=fields)
         return Outgoing(
@@ -80,7 +81,7 @@ class OpenAI:
         if status in _CLIENTS_FAULT and not said.of_the_account:
             return Failure(
                 ending=Ending.OK,
-                cause="client_error",
+                cause=CLIENT_ERROR,
                 status=status,
                 message=said.message,
                 kind=said.type or "invalid_request_error",
@@ -134,7 +135,7 @@ class OpenAI:
 class OpenAIOwn(OpenAI):
     """OpenAI's own address, whose models that think refuse the older name of the bound; the newer one all know."""
 
-    newer = True
+    newer_bound = True
 
 
 FIXED_HEADERS = (

@@ -209,8 +209,12 @@ class Link(asyncio.Protocol):
             self._show_rest()
         self._parser = None  # it knows this: without the cycle both are gone at once
         call = self._call
-        stale = self.reused and not self._head_bytes and self._pool.is_just_now(self._carried_s)
-        if call is not None and stale and not call.retried:
+        if (
+            call is not None
+            and self.reused
+            and not (self._head_bytes or call.retried)
+            and self._pool.is_just_now(self._carried_s)
+        ):
             # It closed an idle connection while the request was on its way. Later it was at work on it, and whether
             # that is to be done twice, and paid twice, is not for us to say.
             self._call = self._receiver = call.link = None

@@ -12,7 +12,7 @@ from tidegate.config.address import Url
 from tidegate.config.endpoint import EngineKind
 from tidegate.core.model import Capability
 from tidegate.engines.base import Header, ProbeAnswer, Signals
-from tidegate.engines.kinds import KINDS
+from tidegate.engines.kinds import dialect_of
 from tidegate.http.client import Origin, Pool, TransportError, fetch
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.openai import parse
@@ -117,7 +117,7 @@ class Asker:
     def __init__(self, url: Url, kind: EngineKind, model: str, key: tuple[Header, ...], clock: Clock) -> None:
         """`key` are the headers that a key is sent in; they are never shown."""
         self.url, self.kind, self.model, self.clock = url, kind, model, clock
-        self._dialect = KINDS[kind.value](url.path, model)
+        self._dialect = dialect_of(kind.value, url.host, url.path, model)
         self._headers = self._dialect.headers(key)
         tls = ssl.create_default_context() if url.tls else None
         self._pool = Pool(Origin(url.host, url.port, tls), clock=clock, connections_max=CONNECTIONS_MAX)

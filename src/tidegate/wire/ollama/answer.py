@@ -212,8 +212,8 @@ class LineStream:
         self._pieces.clear()
         if call is not None:
             name = call.function.name if call.function is not None else None
-            whole = ToolCall(id=call.id, function=Function(name=name, arguments=arguments))
-            made = _call(whole, self._made, self._finish)
+            gathered = ToolCall(id=call.id, function=Function(name=name, arguments=arguments))
+            made = _call(gathered, self._made, self._finish)
             if made is not None:
                 self._made += 1
                 self._say("", "", [made])
