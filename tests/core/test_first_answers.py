@@ -126,3 +126,22 @@ def test_an_engine_that_was_quick_before_it_fell_silent_is_as_quick_when_it_is_b
     endings, _ = outcomes(router, now_s, tokens=8000, took_s=1e9, times=2)
     assert endings == [Ending.TIMED_OUT, Ending.TIMED_OUT]
     assert predicted_s(router.endpoint("laptop"), 8000) == pytest.approx(before_s, rel=1e-6)
+
+
+def test_how_soon_a_cached_prompt_begins_teaches_nothing_of_how_long_a_whole_one_takes() -> None:
+    model, now_s = taught([1.0] * 8, stream=True), 100.0
+    before = model.base(make.request(prompt_tokens=900), LENGTH, now_s)
+    for times in (1.0, 1.6, 1.0, 1.8, 2.4, 1.6):
+        # Computed elsewhere: one token is left, which takes a tenth of a second or so.
+        request = make.request(prompt_tokens=900, shipped="rack>laptop")
+        base = model.base(request, LENGTH, now_s)
+        model.started(make.started(request, "laptop"), base, now_s)
+        ttft_s = times * base.first_s
+        model.first(request.id, now_s + ttft_s)
+        counts = {"output_tokens": 16, "prompt_tokens": 900, "cached_tokens": 899}
+        now_s += ttft_s + 0.4
+        told = make.ended(request.id, "laptop", ending=Ending.OK, ttft_s=ttft_s, e2e_s=ttft_s + 0.4, **counts)
+        model.ended(told, now_s)
+    after = model.base(make.request(prompt_tokens=900), LENGTH, now_s)
+    assert after.first_s == pytest.approx(before.first_s, rel=0.04)
+    assert after.sigma < 1.25 * before.sigma

@@ -252,8 +252,10 @@ class EndpointModel:
         row = place_of(LENGTH_EDGES, uncached)
         ttft = timing.ttft.predict(first, row, 0, now_s)
         if cached_tokens and row != (whole := place_of(LENGTH_EDGES, tokens)):
-            # Whatever corrections say of short prompts: what is cached makes none slower.
+            # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
+            # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
             ttft = min(ttft, timing.ttft.predict(first, whole, 0, now_s), key=_median_s)
+            ttft.row = row
         stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
         queued_s, ttft_s = 0.0, ttft.median_s
         if queue_s or waits:
