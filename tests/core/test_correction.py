@@ -51,4 +51,17 @@ def test_an_engine_whose_answers_all_take_alike_is_still_known_after_minutes_of_
     alike, apart = (taught(1.0, [2.0, 2.0 * scatter, 2.0 / scatter] * 8) for scatter in (1.02, 2.0))
     _, known = alike.at(0, 0, 23.0)
     assert alike.at(0, 0, 23.0 + 300.0)[1] < 1.25 * known
-    assert apart.at(0, 0, 23.0 + 300.0)[1] > apart.at(0, 0, 23.0)[1] + 0.05
+    assert apart.at(0, 0, 23.0 + 7200.0)[1] > apart.at(0, 0, 23.0)[1] + 0.05
+
+
+def test_what_many_answers_have_told_is_known_for_longer_than_what_few_have() -> None:
+    few, many = (taught(0.5, [2.0, 2.2, 1.9] * times) for times in (1, 10))
+    _, fresh = many.at(0, 0, 29.0)
+    assert many.at(0, 0, 29.0 + 1800.0)[1] < 1.2 * fresh
+    widened = [one.at(0, 0, 29.0 + 1800.0)[1] ** 2 - one.at(0, 0, 29.0)[1] ** 2 for one in (few, many)]
+    assert widened[0] > 3.0 * widened[1]
+
+
+def test_nothing_is_known_after_a_day_of_silence() -> None:
+    correction = taught(0.5, [2.0, 2.2, 1.9] * 10)
+    assert correction.at(0, 0, 86_400.0)[1] > 0.95 * 0.5

@@ -11,6 +11,8 @@ from tidegate.core.counts import Tracked
 # A sample counts half after ten minutes: short against the daily cycle of vendor latency, yet long
 # enough to hold ten samples at one request a minute.
 HALF_LIFE_S: Final = 600.0
+# Far beyond what is left of any number of samples.
+DOUBLINGS_MAX: Final = 64.0
 # No cell remembers more than this many samples, so that a change shows within a few dozen requests.
 WEIGHT_MAX: Final = 32.0
 # Means need more samples than medians.
@@ -40,6 +42,20 @@ def drifted(variance: float, prior_variance: float, age_s: float) -> float:
     share = age_s / HALF_LIFE_S
     walked, faded = share * variance, share / (1.0 + share) * prior_variance
     return walked if walked < faded else faded
+
+
+def aged(variance: float, prior_variance: float, weight: float, age_s: float) -> float:
+    """What variance is added where nothing was learned for so long of what `weight` samples have told.
+
+    They count half after each HALF_LIFE_S, and their mean is known as well as so few tell it: where there was one, its
+    variance is there again after that time, where there were thirty, a thirtieth. Real engines wander no faster: two
+    answers of theirs are hardly further apart after twenty minutes than after one (docs/explanation/promises.md). It
+    fades to the prior's in the end.
+    """
+    share = age_s / HALF_LIFE_S
+    few = variance * (2.0 ** min(share, DOUBLINGS_MAX) - 1.0) / max(weight, 1.0)
+    faded = share / (1.0 + share) * prior_variance
+    return few if few < faded else faded
 
 
 class Mean(msgspec.Struct):

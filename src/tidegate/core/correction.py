@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX, drifted
+from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX, aged
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX: Final = 5.0
@@ -64,16 +64,17 @@ class Mix:
     """What a correction says of one cell.
 
     `predicted * exp(bias)` is the median. `variance` is that of the logarithm, `at_s` when anything was last learned,
-    `trust` how much is known, from 0 to 1.
+    `weight` of how many samples, `trust` how much is known, from 0 to 1.
     """
 
-    __slots__ = ("at_s", "bias", "trust", "variance")
+    __slots__ = ("at_s", "bias", "trust", "variance", "weight")
 
-    def __init__(self, bias: float, variance: float, at_s: float, trust: float) -> None:
+    def __init__(self, bias: float, variance: float, at_s: float, weight: float) -> None:
         self.bias = bias
         self.variance = variance
         self.at_s = at_s
-        self.trust = trust
+        self.weight = weight
+        self.trust = weight / (weight + TRUST_STRENGTH)
 
 
 class Correction:
@@ -125,7 +126,7 @@ class Correction:
         age_s = now_s - mix.at_s
         if age_s <= 0.0:
             return mix, sqrt(mix.variance)
-        return mix, sqrt(mix.variance + drifted(mix.variance, self._prior_variance, age_s))
+        return mix, sqrt(mix.variance + aged(mix.variance, self._prior_variance, mix.weight, age_s))
 
     def mixed(self, row: int, column: int) -> Mix:
         """What is believed of this cell as of when anything was last learned. Memoised until then."""
@@ -249,8 +250,7 @@ class Correction:
             bias += share * apart
         variance = max(level_variance + variance, VARIANCE_MIN)
         at_s = whole.at_s if whole.weight else inf
-        trust = whole.weight / (whole.weight + TRUST_STRENGTH)
-        mix = self._mixed[index] = Mix(bias, variance, at_s, trust)
+        mix = self._mixed[index] = Mix(bias, variance, at_s, whole.weight)
         return mix
 
 

@@ -9,7 +9,7 @@ from math import exp, inf, log, sqrt
 from typing import Final
 
 from tidegate.core import correction, regression
-from tidegate.core.calibration import Mean, Promises, added, drifted, learn_mean, ratio_of, summed
+from tidegate.core.calibration import Mean, Promises, added, aged, learn_mean, ratio_of, summed
 from tidegate.core.correction import Correction, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.record import Untracked
@@ -70,9 +70,9 @@ class Sent(Untracked):
         return self.median_s * exp(-deviations * self.sigma)
 
 
-Known = tuple[float, float, float, float, float, float]
+Known = tuple[float, float, float, float, float, float, float]
 """What is known of one kind until more is learned: by what its sum of parts is multiplied, the ratio of its mean, the
-variance, by what a normal spread is stretched, the trust, and since when. See `Mix`."""
+variance, by what a normal spread is stretched, the trust, of how many samples, and since when. See `Mix`."""
 
 
 class Latency:
@@ -128,7 +128,7 @@ class Latency:
         known = self._known[kind]
         if known is None:  # asked by its truth, compiled code would make objects of its numbers
             known = self._know(kind, row, column)
-        factor, mean_ratio, variance, stretch, trust, at_s = known
+        factor, mean_ratio, variance, stretch, trust, weight, at_s = known
         f0, f1, f2, f3, f4, f5, f6 = self.factors
         p0, p1, p2, p3, p4, p5, p6 = parts
         raw_s = f0 * p0 + f1 * p1 + f2 * p2 + f3 * p3 + f4 * p4 + f5 * p5 + f6 * p6
@@ -136,14 +136,14 @@ class Latency:
             raw_s = RAW_S_MIN if raw_s <= RAW_S_MIN else RAW_S_MAX
         age_s = now_s - at_s
         if age_s > 0.0:
-            variance += drifted(variance, self._prior_variance, age_s)
+            variance += aged(variance, self._prior_variance, weight, age_s)
         return Sent(parts, raw_s, raw_s * factor, mean_ratio, sqrt(variance) * stretch, trust, row, column)
 
     def _know(self, kind: int, row: int, column: int) -> Known:
         mix = self._correction.mixed(row, column)
         mean_ratio = ratio_of(self.learned.mean, mix.variance)
         stretch = self._promises.stretch(kind)
-        known = exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.at_s
+        known = exp(mix.bias), mean_ratio, mix.variance, stretch, mix.trust, mix.weight, mix.at_s
         self._known[kind] = known
         return known
 
