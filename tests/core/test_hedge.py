@@ -34,13 +34,17 @@ class Played:
     router: Router
     now_s: float = 0.0
 
-    def answers(self, count: int) -> None:
-        """So many are served and paid for."""
-        for _ in range(count):
+    def answers(self, count: int, *, late_each: int = 0) -> None:
+        """So many are served and paid for; one in so many has its first content after ten seconds."""
+        for number in range(count):
             request = make.request()
             self.tell_started(request, "east", hedge=False)
-            self.now_s += 1.0
-            self.router.observe(make.ended(request.id, "east", output_tokens=100, prompt_tokens=200), self.now_s)
+            late_s = 9.5 if late_each and number % late_each == 0 else 0.0
+            self.now_s += 1.0 + late_s
+            told = make.ended(
+                request.id, "east", ttft_s=0.5 + late_s, e2e_s=1.0 + late_s, output_tokens=100, prompt_tokens=200
+            )
+            self.router.observe(told, self.now_s)
         self.now_s += 1.0
 
     def tell_started(self, request: Request, endpoint: str, *, hedge: bool) -> None:
@@ -121,7 +125,7 @@ def test_beside_an_engine_of_ours_nothing_is_paid_twice() -> None:
 
 def test_the_second_starts_before_the_first_is_overdue_where_that_saves_most() -> None:
     played = Played(vendors(share=0.2))
-    played.answers(400)
+    played.answers(400, late_each=8)
     after_s = cutover_s(played.router, asked(played.now_s), played.now_s)
     assert after_s is not None
     assert 0.0 < after_s < 6.0

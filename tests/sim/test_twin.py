@@ -42,7 +42,7 @@ def test_of_many_attempts_both_kinds_of_times_are_looked_at(monkeypatch: pytest.
     assert whole is not None
     assert some is not None
     assert some.step.takes_s(0, 0.0, 5, 3_000) == pytest.approx(whole.step.takes_s(0, 0.0, 5, 3_000), rel=0.03)
-    assert some.request_s < 0.002
+    assert some.request_s < 0.2 * step.base_s, "it takes none, and half of the rows tell that to a fraction of a step"
 
 
 def test_an_api_takes_as_long_as_its_answers_took() -> None:

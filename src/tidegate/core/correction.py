@@ -236,7 +236,7 @@ class Correction:
         # since then has aged against it.
         whole = levels[0][0]
         bias, variance, spread_strength = 0.0, min(self._prior_variance, SCATTER_VARIANCE), self.SPREAD_STRENGTH
-        level_variance = (self._prior_variance - variance) * WHOLE_STRENGTH / (WHOLE_STRENGTH + whole.weight)
+        unknown = self._prior_variance - variance
         factors = self._factors
         for level, strength in levels:
             if not level.weight:
@@ -248,6 +248,8 @@ class Correction:
             scatter = weight * level.spread + strength * share * apart * apart
             variance = (spread_strength * variance + scatter) / (spread_strength + weight)
             bias += share * apart
+        # Of a level of which nobody knew but that it varies by so much, each answer tells as well as it repeats.
+        level_variance = unknown * variance / (variance + whole.weight * unknown)
         variance = max(level_variance + variance, VARIANCE_MIN)
         at_s = whole.at_s if whole.weight else inf
         mix = self._mixed[index] = Mix(bias, variance, at_s, whole.weight)

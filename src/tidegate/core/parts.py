@@ -18,8 +18,9 @@ ENGINE_S_MIN: Final = 1e-3
 TPOT_S_MIN: Final = 1e-5
 # At so many tokens, attention takes as long as all else: models are between 8k and 100k.
 ATTENTION_TOKENS: Final = 32_768
-# At so many tokens of context, reading them takes as long as reading the weights: a model of 8 billion of 16 bits.
-CONTEXT_TOKENS: Final = 131_072
+# At so many tokens of context at least, reading them takes as long as reading the weights: a model of 135 million on a
+# CPU. One of 8 billion of 16 bits on a GPU is there at 131,072, and a sixty-fourth of a part is learned as well.
+CONTEXT_TOKENS: Final = 2_048
 # One more sequence in a batch adds a hundredth where much is read for all, and much more where little is.
 SLOWDOWN: Final = 0.05
 # Tokens of prompts in one iteration, where the engine did not say.
