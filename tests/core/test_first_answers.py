@@ -128,23 +128,57 @@ def test_an_engine_that_was_quick_before_it_fell_silent_is_as_quick_when_it_is_b
     assert predicted_s(router.endpoint("laptop"), 8000) == pytest.approx(before_s, rel=1e-6)
 
 
-def test_how_soon_a_cached_prompt_begins_teaches_nothing_of_how_long_a_whole_one_takes() -> None:
-    model, now_s = taught([1.0] * 8, stream=True), 100.0
-    before = model.base(make.request(prompt_tokens=900), LENGTH, now_s)
-    for times in (1.0, 1.6, 1.0, 1.8, 2.4, 1.6):
-        # Computed elsewhere: one token is left, which takes a tenth of a second or so.
-        request = make.request(prompt_tokens=900, shipped="rack>laptop")
-        base = model.base(request, LENGTH, now_s)
-        model.started(make.started(request, "laptop"), base, now_s)
-        ttft_s = times * base.first_s
+def told_of(
+    model: EndpointModel, tokens: int, now_s: float, ttft_s: float, *, stream: bool = True, **sent: object
+) -> float:
+    """It answers one more prompt, with as much of it cached as `sent` says; when that is over."""
+    cached_tokens = sent.pop("cached_tokens", 0)
+    request = make.request(prompt_tokens=tokens, stream=stream, **sent)
+    model.started(make.started(request, "laptop"), model.base(request, LENGTH, now_s), now_s)
+    if stream:
         model.first(request.id, now_s + ttft_s)
-        counts = {"output_tokens": 16, "prompt_tokens": 900, "cached_tokens": 899}
-        now_s += ttft_s + 0.4
-        told = make.ended(request.id, "laptop", ending=Ending.OK, ttft_s=ttft_s, e2e_s=ttft_s + 0.4, **counts)
-        model.ended(told, now_s)
-    after = model.base(make.request(prompt_tokens=900), LENGTH, now_s)
-    assert after.first_s == pytest.approx(before.first_s, rel=0.04)
-    assert after.sigma < 1.5 * before.sigma
+    told = make.ended(
+        request.id,
+        "laptop",
+        ttft_s=ttft_s if stream else None,
+        e2e_s=ttft_s + 0.4,
+        output_tokens=16,
+        prompt_tokens=tokens,
+        cached_tokens=cached_tokens,
+    )
+    model.ended(told, now_s + ttft_s + 0.4)
+    return now_s + ttft_s + 1.0
+
+
+@pytest.mark.parametrize("restore_s", [0.1, 0.5])
+def test_how_soon_an_answer_begins_whose_kv_cache_has_come_teaches_nothing_of_how_long_a_prompt_takes(
+    restore_s: float,
+) -> None:
+    model, now_s = taught([1.0] * 8, stream=True), 100.0
+    before = [model.base(make.request(prompt_tokens=tokens), LENGTH, now_s) for tokens in (40, 900, 2_000)]
+    for times in (1.0, 1.6, 1.0, 1.8, 2.4, 1.6, 1.2, 1.4):
+        now_s = told_of(model, 900, now_s, times * restore_s, shipped="rack>laptop", cached_tokens=899)
+    after = [model.base(make.request(prompt_tokens=tokens), LENGTH, now_s) for tokens in (40, 900, 2_000)]
+    for one, other in zip(before, after, strict=True):
+        assert other.first_s == pytest.approx(one.first_s, rel=0.04)
+        assert other.sigma < 1.15 * one.sigma
+    shipped = model.base(make.request(prompt_tokens=900, shipped="rack>laptop"), LENGTH, now_s)
+    assert shipped.first_s == pytest.approx(1.5 * restore_s, rel=0.35)
+
+
+def test_a_hit_that_nobody_foresaw_is_no_sudden_speed_where_answers_come_in_one_piece() -> None:
+    model, now_s = taught([1.0] * 8, stream=False), 100.0
+    before_s = model.base(make.request(prompt_tokens=900), LENGTH, now_s).first_s
+    for _ in range(4):
+        now_s = told_of(model, 900, now_s, 1.2, stream=False, cached_tokens=860)
+    assert model.base(make.request(prompt_tokens=900), LENGTH, now_s).first_s == pytest.approx(before_s, rel=0.2)
+
+
+def test_how_far_answers_scatter_is_known_for_longer_than_how_long_they_take() -> None:
+    model = taught([1.0] * 8, stream=True)
+    before = model.base(make.request(prompt_tokens=900), LENGTH, 200.0)
+    now_s = told_of(model, 900, 2_000.0, TOKEN_S * 900)
+    assert model.base(make.request(prompt_tokens=900), LENGTH, now_s).sigma < 1.2 * before.sigma
 
 
 def test_how_much_longer_a_token_takes_in_a_long_context_is_learned_of_a_small_model_on_a_cpu() -> None:

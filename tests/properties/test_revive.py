@@ -443,11 +443,11 @@ def _shuffle(e: EndpointState) -> None:
 @pytest.mark.parametrize(
     ("spoil", "named"),
     [
-        (_cut, "`ttft` has 12 cells, not 13"),
+        (_cut, "`ttft` has 14 cells, not 15"),
         (_grow, "`tpot` has 7 cells, not 6"),
         (_lighten, "`ttft` has a cell of negative"),
         (_narrow, "`ttft` has a cell of negative"),
-        (_promise, "`ttft` has 6 kinds of promises, not 7"),
+        (_promise, "`ttft` has 7 kinds of promises, not 8"),
         (_shorten, "`ttft` has sums that are not those of 7 parts"),
         (_reverse, "`ttft` has a negative factor"),
         (_part, "`ttft` has a cell whose parts are not 7"),

@@ -11,6 +11,8 @@ from tidegate.core.counts import Tracked
 # A sample counts half after ten minutes: short against the daily cycle of vendor latency, yet long
 # enough to hold ten samples at one request a minute.
 HALF_LIFE_S: Final = 600.0
+# How far answers lie from their middle is a property of the engine, and lasts as what each part takes does.
+SPREAD_HALF_LIFE_S: Final = 3600.0
 # Far beyond what is left of any number of samples.
 DOUBLINGS_MAX: Final = 64.0
 # No cell remembers more than this many samples, so that a change shows within a few dozen requests.

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from tidegate.core.calibration import HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX, aged
+from tidegate.core.calibration import HALF_LIFE_S, SPREAD_HALF_LIFE_S, VARIANCE_MIN, WEIGHT_MAX, aged
 
 # A residual beyond this is a fault of the clock or the engine, not a property of either.
 LOG_RATIO_MAX: Final = 5.0
@@ -30,7 +30,8 @@ class Residual(msgspec.Struct):
 
     `mean` and `x` are relative to what was predicted when the sample was sent, so that what they say of today's
     prediction can be told whatever that is. Errors count for as much as was known: one sample shows where the median
-    is, and nothing of the spread around it.
+    is, and nothing of the spread around it. `errors` is the weight behind `spread`, which lasts: how far answers of an
+    engine lie from their middle is the same for longer than that middle is.
     """
 
     weight: float = 0.0
@@ -38,17 +39,18 @@ class Residual(msgspec.Struct):
     x: list[float] = []
     spread: float = 0.0
     at_s: float = 0.0
+    errors: float = 0.0
 
     def infer(self, residual: float, x: list[float], factors: list[float], within: float, now_s: float) -> None:
         """Take in a sample that was inferred to be off today's prediction by `residual`, with that much variance."""
-        weight = _count(self, now_s)
+        weight = _count(self, now_s, 1.0)
         if not self.x:
             self.x = list(x)
         now = self.residual(factors) if weight > 1.0 else 0.0
         moved = (residual - now) / weight
         self.mean = moved + now + log_parts(factors, self.x)
         apart = (residual - now) * (residual - now) + within
-        self.spread += (apart - self.spread) / weight
+        self.spread += (apart - self.spread) / self.errors
 
     def residual(self, factors: list[float]) -> float:
         """Mean of log(actual / what these factors predict)."""
@@ -147,18 +149,20 @@ class Correction:
         x: list[float] | None = None,
         error: float | None = None,
         trust: float = 1.0,
+        telling: float = 1.0,
     ) -> None:
         """Take in log(actual / predicted before correction), where the prediction was the sum of parts.
 
         `x` are these parts over what was predicted, before factors and corrections, `error` is by how much the
-        logarithm of the corrected prediction missed, and `trust` how much was known then.
+        logarithm of the corrected prediction missed, and `trust` how much was known then. Of its own kind it tells as
+        much as any other, and of the whole endpoint as so much of one.
         """
         ratio = min(max(log_ratio, -LOG_RATIO_MAX), LOG_RATIO_MAX)
         if error is None:
             error = ratio - self.at(row, column, now_s)[0].bias
         parts = [1.0] if x is None else x
         for level, _ in self._levels[row * self._columns + column]:
-            _learn(level, ratio, parts, error, trust, now_s)
+            _learn(level, ratio, parts, error, trust, now_s, telling if level is self.cells[0] else 1.0)
         self._mixed = self._unmixed.copy()
 
     def amend(self, row: int, column: int, changes: list[float]) -> None:
@@ -198,7 +202,7 @@ class Correction:
         if later.bias + BOUND_DEVIATIONS * wider < mix.bias + BOUND_DEVIATIONS * sigma:
             for (level, _), known in zip(levels, before, strict=True):
                 level.weight, level.mean, level.x, level.at_s = known.weight, known.mean, known.x, known.at_s
-                level.spread = known.spread
+                level.spread, level.errors = known.spread, known.errors
             self._mixed = self._unmixed.copy()
 
     def refer(self, factors: list[float]) -> None:
@@ -215,11 +219,12 @@ class Correction:
         Of each cell the same share: one that is seldom met would outlive many changes, some of them false alarms that
         were taken back little by little, and which it has never heard of.
         """
-        share = min(1.0, kept / self.cells[0].weight) if self.cells[0].weight else 1.0
+        share = min(1.0, kept / max(kept, *[cell.weight for cell in self.cells]))
         for cell in self.cells:
             if cell.weight:
                 cell.mean += log_ratio
                 cell.weight *= share
+                cell.errors *= share
         self._mixed = self._unmixed.copy()
 
     def _path(self, row: int, cell: int) -> tuple[tuple[Residual, float], ...]:
@@ -237,51 +242,57 @@ class Correction:
         whole = levels[0][0]
         bias, variance, spread_strength = 0.0, min(self._prior_variance, SCATTER_VARIANCE), self.SPREAD_STRENGTH
         unknown = self._prior_variance - variance
-        factors = self._factors
+        factors, most = self._factors, 0.0
         for level, strength in levels:
             if not level.weight:
                 continue
             weight = level.weight if level.at_s >= whole.at_s else level.weight_at(whole.at_s)
+            most = max(most, weight)
             share = weight / (weight + strength)
             apart = level.residual(factors) - bias
             # What two levels disagree on is uncertainty too.
-            scatter = weight * level.spread + strength * share * apart * apart
-            variance = (spread_strength * variance + scatter) / (spread_strength + weight)
+            scatter = level.errors * level.spread + strength * share * apart * apart
+            variance = (spread_strength * variance + scatter) / (spread_strength + level.errors)
             bias += share * apart
         # Of a level of which nobody knew but that it varies by so much, each answer tells as well as it repeats.
-        level_variance = unknown * variance / (variance + whole.weight * unknown)
+        level_variance = unknown * variance / (variance + most * unknown)
         variance = max(level_variance + variance, VARIANCE_MIN)
         at_s = whole.at_s if whole.weight else inf
-        mix = self._mixed[index] = Mix(bias, variance, at_s, whole.weight)
+        mix = self._mixed[index] = Mix(bias, variance, at_s, most)
         return mix
 
 
 # Each answer has three levels learn of two kinds of time: functions take half as long as methods of a record do where
 # this is compiled.
-def _learn(level: Residual, log_ratio: float, x: list[float], error: float, trust: float, now_s: float) -> None:
+def _learn(
+    level: Residual, log_ratio: float, x: list[float], error: float, trust: float, now_s: float, telling: float
+) -> None:
     """Take one sample in."""
-    weight = _count(level, now_s)
+    share = telling / _count(level, now_s, telling)
+    errors: float = level.errors
     mean: float = level.mean
     spread: float = level.spread
     known: list[float] = level.x
-    level.mean = mean + (log_ratio - mean) / weight
-    level.x = [k + (x[i] - k) / weight for i, k in enumerate(known)] if known else list(x)
-    level.spread = spread + (trust * error * error - spread) / weight
+    level.mean = mean + (log_ratio - mean) * share
+    level.x = [k + (x[i] - k) * share for i, k in enumerate(known)] if known else list(x)
+    level.spread = spread + (trust * error * error - spread) * telling / errors
 
 
-def _count(level: Residual, now_s: float) -> float:
+def _count(level: Residual, now_s: float, telling: float) -> float:
     """One more sample: what it weighs together with what is left of those before it.
 
     What time has passed over is forgotten, and what is more than the most; within one moment nothing.
     """
     weight: float = level.weight
+    errors: float = level.errors
     age_s = now_s - level.at_s
     if age_s > 0.0:
         level.at_s = now_s
         if weight:
             weight = min(weight * 0.5 ** (age_s / HALF_LIFE_S), WEIGHT_MAX - 1.0)
-    weight += 1.0
-    level.weight = weight
+            errors = min(errors * 0.5 ** (age_s / SPREAD_HALF_LIFE_S), WEIGHT_MAX - 1.0)
+    weight += telling
+    level.weight, level.errors = weight, errors + telling
     return weight
 
 
@@ -316,13 +327,14 @@ def combined(one: Residual, other: Residual, factors: list[float]) -> Residual:
         return one if one.weight else other
     at_s = max(one.at_s, other.at_s)
     weights = [c.weight_at(at_s) for c in (one, other)]
-    weight = sum(weights)
+    weight, errors = sum(weights), one.errors + other.errors
     return Residual(
         weight=weight,
         mean=(weights[0] * one.mean + weights[1] * other.mean) / weight,
         x=[(weights[0] * a + weights[1] * b) / weight for a, b in zip(one.x, other.x, strict=True)],
-        spread=(weights[0] * one.spread + weights[1] * other.spread) / weight,
+        spread=(one.errors * one.spread + other.errors * other.spread) / errors if errors else 0.0,
         at_s=at_s,
+        errors=errors,
     )
 
 

@@ -48,7 +48,7 @@ from tidegate.core.ruled import break_usd
 from tidegate.core.sampling import stands_for
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState, Late
-from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, Timing
+from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, SHIPPED_ROW, Timing
 
 # One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
 # much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
@@ -228,7 +228,8 @@ class EndpointModel:
         tokens = request.prompt_tokens
         cached = nothing = NOTHING
         cached_tokens, cached_tokens_mean, uncached = 0.0, 0.0, float(tokens)
-        if request.shipped and has_come(request.shipped, self.name):
+        come = request.shipped != "" and has_come(request.shipped, self.name)
+        if come:
             cached = all_cached(prompt or asked(request))
         elif request.prefix or self.prefixes.keeping.surprises:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
@@ -249,9 +250,9 @@ class EndpointModel:
         # As many prompts come while this one is computed as have come of late, and may join its batch.
         meanwhile_s = prompts * factors[1] * uncached * parts.token_s
         first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, meanwhile_s, waits)
-        row = place_of(LENGTH_EDGES, uncached)
+        row = SHIPPED_ROW if come else place_of(LENGTH_EDGES, uncached)
         ttft = timing.ttft.predict(first, row, 0, now_s)
-        if cached_tokens and row != (whole := place_of(LENGTH_EDGES, tokens)):
+        if cached_tokens and not come and row != (whole := place_of(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
             # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
             ttft = min(ttft, timing.ttft.predict(first, whole, 0, now_s), key=_median_s)
@@ -737,10 +738,6 @@ class EndpointModel:
         self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
 
 
-def _median_s(predicted: Sent) -> float:
-    return predicted.median_s
-
-
 def _surprise(sent: Reservation, ttft_s: float) -> int:
     """How odd a time to first content is that may be the network's: it cannot be sooner than that lets it."""
     if ttft_s < sent.network_s:
@@ -748,3 +745,7 @@ def _surprise(sent: Reservation, ttft_s: float) -> int:
     if ttft_s > sent.ttft_s_high:
         return SURPRISES if ttft_s > 2.0 * sent.ttft_s_high else 1
     return 0
+
+
+def _median_s(predicted: Sent) -> float:
+    return predicted.median_s

@@ -156,9 +156,11 @@ class Latency:
         sent_s: float,
         now_s: float,
         share: float = 1.0,
+        telling: float = 1.0,
     ) -> None:
         """It took so long, `times` on end, and whether what was promised was `missed`: of what predictions lack. None
-        is what nobody saw: how long that took was inferred, which says nothing of means and promises.
+        is what nobody saw: how long that took was inferred, which says nothing of means and promises. Of other kinds
+        it tells as much as so much of a sample.
 
         What was predicted before everything changed says nothing of spread, promises and further changes; of a change
         this is so much of a `share` of a proof.
@@ -176,7 +178,7 @@ class Latency:
             if trust > MIDDLE_TRUST:
                 middle = MIDDLE * sigma
             if trust > TRUST_MIN:
-                add_error(shift, error, max(sigma, SIGMA_MIN), share)
+                add_error(shift, error, max(sigma, SIGMA_MIN), share * telling)
             if missed is not None:
                 self._promises.learn(row * self._columns + column, missed)
                 learn_mean(learned.mean, took_s * times, median_s * times, trust, now_s)
@@ -188,6 +190,7 @@ class Latency:
             x=x,
             error=min(max(error, -most), most),
             trust=trust,
+            telling=telling,
         )
         self._known = self._unknown.copy()
 

@@ -287,7 +287,7 @@ def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
         return f"has sums that are not those of {PARTS} parts"
     if min(sums.factors) < 0.0 or sums.weight < 0.0 or not 0.0 < sums.unit <= 1.0:
         return "has a negative factor or weight, or a unit that cannot be"
-    if not all(c.weight >= 0.0 and c.spread >= 0.0 for c in learned.cells):
+    if not all(c.weight >= 0.0 and c.spread >= 0.0 and c.errors >= 0.0 for c in learned.cells):
         return "has a cell of negative weight or spread"
     if not all(len(c.x) == PARTS for c in learned.cells if c.weight):
         return f"has a cell whose parts are not {PARTS}"

@@ -17,7 +17,9 @@ from tidegate.core.state import EndpointState
 
 # Uncached prompt tokens: what parts of a prefill do not explain differs by the length of the prompt.
 LENGTH_EDGES: Final[tuple[float, ...]] = (64.0, 256.0, 1024.0, 4096.0, 16384.0)
-ROWS: Final = len(LENGTH_EDGES) + 1
+# Whose KV cache has come from elsewhere: that is restored, and one token computed, as of no prompt of any length.
+SHIPPED_ROW: Final = len(LENGTH_EDGES) + 1
+ROWS: Final = len(LENGTH_EDGES) + 2
 COLUMNS: Final = len(LOAD_EDGES) + 1
 # The column of so many others in flight; of more than these it is the last one.
 COLUMN_OF: Final = [bisect_left(LOAD_EDGES, load) for load in range(LOAD_EDGES[-1] + 1)]
@@ -27,6 +29,8 @@ TPOT_TOKENS_MIN: Final = 4
 SHORT_TOKENS: Final = 16.0
 # Of an answer that comes in one piece, a part that makes less of it than this is not told by how long it took.
 TELLING_SHARE: Final = 1.0 / 3.0
+# How much of a sample it is for other kinds what is left of a prompt that was computed elsewhere.
+TELLING_SHIPPED: Final = 0.02
 # Seven in a hundred prompts of those that were not cached are as much sooner than expected.
 QUICK_DEVIATIONS: Final = 1.5
 
@@ -121,19 +125,23 @@ class Timing:
         if sent.was_cold or fact.output_tokens is None or took_s <= 0.0:
             return
         tokens = fact.output_tokens / sent.completions
-        first_s = sent.stretch * sent.ttft.median_s
-        whole_s = first_s + max(0.0, tokens - 1.0) * sent.tpot.median_s
+        rest_s = max(0.0, tokens - 1.0) * sent.tpot.median_s
+        ttft = self.parts.told(sent, fact, max(took_s - rest_s, ENGINE_S_MIN), self.ttft.factors)
+        first_s = sent.stretch * ttft.median_s
+        whole_s = first_s + rest_s
         first = first_s / whole_s
         rest = 1.0 - first
         # The least that has to change for the sum to be right, to first order.
         error = log(max(took_s, ENGINE_S_MIN) / whole_s) / (first * first + rest * rest)
         share = _share_alone(sent)
         if first >= TELLING_SHARE:
-            found_s = max(sent.ttft.median_s * exp(first * error), ENGINE_S_MIN)
-            parts = self._computed(sent, fact)
-            self.ttft.correct(sent.ttft, found_s, 1.0, None, sent.started_s, now_s, first * share)
-            self.ttft.amend(sent.ttft, parts, found_s, sent.started_s, now_s)
-            self.ttft.fit(sent.ttft, parts, found_s, now_s, now_s)
+            found_s = max(ttft.median_s * exp(first * error), ENGINE_S_MIN)
+            parts, telling = self._computed(sent, fact), _telling(sent)
+            self.ttft.correct(ttft, found_s, 1.0, None, sent.started_s, now_s, first * share * telling, telling)
+            if ttft is sent.ttft:
+                self.ttft.amend(sent.ttft, parts, found_s, sent.started_s, now_s)
+            if not sent.shipped:
+                self.ttft.fit(sent.ttft, parts, found_s, now_s, now_s)
         if rest >= TELLING_SHARE and tokens >= TPOT_TOKENS_MIN:
             found_s = max(sent.tpot.median_s * exp(rest * error), TPOT_S_MIN)
             self.tpot.correct(sent.tpot, found_s, 1.0, None, sent.started_s, now_s, rest * share)
@@ -178,8 +186,9 @@ class Timing:
             if waits and sent.gain:
                 self._others.waited(alone_s, waits * predicted.median_s / sent.gain, took_s / sent.stretch, now_s)
         missed = ttft_s > sent.warm_s_high
-        share = _share_alone(sent)
-        self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s, share)
+        telling = _telling(sent)
+        share = telling * _share_alone(sent)
+        self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s, share, telling)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         took_s, parts = max(ttft_s - sent.network_s, ENGINE_S_MIN) / sent.stretch, self._computed(sent, fact)
@@ -191,7 +200,9 @@ class Timing:
         if ttft_s >= sent.network_s:
             if taken is sent.ttft:
                 self.ttft.amend(sent.ttft, parts, took_s, sent.started_s, now_s)
-            self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
+            # What is restored is no part of what is predicted.
+            if not sent.shipped:
+                self.ttft.fit(sent.ttft, parts, took_s, sent.started_s + ttft_s, now_s)
 
     def _computed(self, sent: Reservation, fact: Ended) -> list[float]:
         """The parts of what was really computed, not of what the bytes suggested: the engine counts, and knows its
@@ -201,6 +212,9 @@ class Timing:
         tokens, cached_tokens = fact.prompt_tokens, sent.cached_tokens
         if fact.cached_tokens is not None:
             cached_tokens = float(fact.cached_tokens)
+        elif cached_tokens:
+            # Both as they were estimated, or both as they were counted.
+            cached_tokens *= tokens / sent.prompt_tokens
         if (tokens, cached_tokens) == (sent.prompt_tokens, sent.cached_tokens):
             return sent.ttft.parts
         return self.parts.computed(sent.ttft, tokens, min(cached_tokens, tokens))
@@ -218,3 +232,9 @@ class Timing:
 def _share_alone(sent: Reservation) -> float:
     """How much its times prove of a lasting change: those of several at once are late for the same reason."""
     return 1.0 / sqrt(1.0 + sent.tpot.column)
+
+
+def _telling(sent: Reservation) -> float:
+    """How much it tells of other kinds: a tenth of a second more is all that a KV cache takes that has come, and
+    nothing of a prompt."""
+    return TELLING_SHIPPED if sent.shipped else 1.0
