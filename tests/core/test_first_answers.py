@@ -129,11 +129,17 @@ def test_an_engine_that_was_quick_before_it_fell_silent_is_as_quick_when_it_is_b
 
 
 def told_of(
-    model: EndpointModel, tokens: int, now_s: float, ttft_s: float, *, stream: bool = True, **sent: object
+    model: EndpointModel,
+    tokens: int,
+    now_s: float,
+    ttft_s: float,
+    *,
+    stream: bool = True,
+    shipped: str = "",
+    cached_tokens: int = 0,
 ) -> float:
-    """It answers one more prompt, with as much of it cached as `sent` says; when that is over."""
-    cached_tokens = sent.pop("cached_tokens", 0)
-    request = make.request(prompt_tokens=tokens, stream=stream, **sent)
+    """It answers one more prompt, so much of which turns out to be cached; when that is over."""
+    request = make.request(prompt_tokens=tokens, stream=stream, shipped=shipped)
     model.started(make.started(request, "laptop"), model.base(request, LENGTH, now_s), now_s)
     if stream:
         model.first(request.id, now_s + ttft_s)
