@@ -18,6 +18,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.replay import ReplayError, explain, replay
+from tidegate.core.state import State
 from tidegate.core.why import Why
 
 
@@ -114,6 +115,19 @@ def test_a_state_of_another_shape_is_refused_with_its_reason() -> None:
     assert isinstance(line.fact, Segment)
     other = replace(line, fact=replace(line.fact, state=msgspec.Raw(b'{"endpoints": 7}')))
     with pytest.raises(ReplayError, match="state in the segment header"):
+        replay([other])
+
+
+def test_a_state_that_another_software_has_learned_is_refused_with_what_is_wrong() -> None:
+    lines = Storm(0).run(250).lines
+    line = lines[starts(lines)[-1]]
+    assert isinstance(line.fact, Segment)
+    state = msgspec.json.decode(line.fact.state, type=State)
+    learned = next(iter(state.endpoints.values())).ttft
+    assert learned is not None
+    learned.cells.pop()
+    other = replace(line, fact=replace(line.fact, state=msgspec.Raw(msgspec.json.encode(state))))
+    with pytest.raises(ReplayError, match=r"does not fit this software: .*`ttft` has 14 cells, not 15"):
         replay([other])
 
 

@@ -68,6 +68,7 @@ _LOCAL_OPENAI = Defaults(
         decode_s_per_token=1 / 45,
         batch_slowdown=0.03,
         sigma=0.7,
+        # More likely than not, since it tells nobody what it has cached: counted on, and put right by times.
         cache=CachePrior(share=0.55, tokens=200_000.0),
         **LAN,
     ),

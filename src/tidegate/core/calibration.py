@@ -38,8 +38,8 @@ def drifted(variance: float, prior_variance: float, age_s: float) -> float:
     """What variance is added where nothing was learned for so long: half of the prior's after HALF_LIFE_S, a rational
     stand-in for forgetting, and in that time no more than is known to be there.
 
-    That is a random walk of the level: in it samples that count half after HALF_LIFE_S are so much apart. Whose answers
-    all take alike is not believed to be another engine after a minute's silence, nor a steady link another link.
+    That is a random walk of the level: in it samples that count half after HALF_LIFE_S are so much apart. A steady link
+    is not believed to be another one after a minute's silence.
     """
     share = age_s / HALF_LIFE_S
     walked, faded = share * variance, share / (1.0 + share) * prior_variance

@@ -219,7 +219,7 @@ class Correction:
         Of each cell the same share: one that is seldom met would outlive many changes, some of them false alarms that
         were taken back little by little, and which it has never heard of.
         """
-        share = min(1.0, kept / max(kept, *[cell.weight for cell in self.cells]))
+        share = kept / max(kept, *[cell.weight for cell in self.cells])
         for cell in self.cells:
             if cell.weight:
                 cell.mean += log_ratio

@@ -25,6 +25,7 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.revive import unfit
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.core.timeline import Stage, Timeline, beside
@@ -162,6 +163,11 @@ class Replay:
                 f"the state in the segment header does not fit this software: {error}; "
                 f"replay it with the software that wrote it ({segment.software})"
             ) from error
+        if wrong := unfit(state):
+            raise ReplayError(
+                f"the state in the segment header does not fit this software: {wrong}; "
+                f"replay it with the software that wrote it ({segment.software})"
+            )
         self.router = Router(segment.endpoints, segment.policy, state)
         # What was read but not yet decided before this segment is decided in it.
         self.requests |= state.held

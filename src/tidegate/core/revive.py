@@ -61,6 +61,16 @@ def fault(state: State) -> str:
     return next((f"endpoint `{name}`: {why}" for name, e in state.endpoints.items() for why in _faults(e)), "")
 
 
+def unfit(state: State) -> str:
+    """Why no router can begin with a state, which another software may have made or a broken one; empty where one
+    can."""
+    for name, e in state.endpoints.items():
+        for what, learned in (("ttft", e.ttft), ("tpot", e.tpot)):
+            if learned is not None and (why := _misshapen(learned, *_KINDS[what])):
+                return f"endpoint `{name}`: `{what}` {why}"
+    return ""
+
+
 def revived(state: State, keep: Container[str], now_s: float) -> State:
     """A copy with all that was learned, of the endpoints in `keep`, and nothing that the old process had under way.
 
@@ -275,13 +285,20 @@ def _faults(e: EndpointState) -> Iterator[str]:
         yield "`cold` has a negative number of loads"
 
 
-def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
-    """What is wrong with it, empty where nothing is."""
+def _misshapen(learned: Learned, rows: int, columns: int) -> str:
+    """Of how many kinds of requests it has learned, where those are not ours; empty where they are."""
     count = 1 + rows + rows * columns
     if len(learned.cells) != count:
         return f"has {len(learned.cells)} cells, not {count}"
     if len(learned.promises) != 1 + rows * columns:
         return f"has {len(learned.promises)} kinds of promises, not {1 + rows * columns}"
+    return ""
+
+
+def _unlearnable(learned: Learned, rows: int, columns: int) -> str:
+    """What is wrong with it, empty where nothing is."""
+    if why := _misshapen(learned, rows, columns):
+        return why
     sums = learned.sums
     if (len(sums.factors), len(sums.xy), len(sums.xx)) != (PARTS, PARTS, PARTS * (PARTS + 1) // 2):
         return f"has sums that are not those of {PARTS} parts"

@@ -137,7 +137,7 @@ class Timing:
         if first >= TELLING_SHARE:
             found_s = max(ttft.median_s * exp(first * error), ENGINE_S_MIN)
             parts, telling = self._computed(sent, fact), _telling(sent)
-            self.ttft.correct(ttft, found_s, 1.0, None, sent.started_s, now_s, first * share * telling, telling)
+            self.ttft.correct(ttft, found_s, 1.0, None, sent.started_s, now_s, first * share, telling)
             if ttft is sent.ttft:
                 self.ttft.amend(sent.ttft, parts, found_s, sent.started_s, now_s)
             if not sent.shipped:
@@ -186,8 +186,7 @@ class Timing:
             if waits and sent.gain:
                 self._others.waited(alone_s, waits * predicted.median_s / sent.gain, took_s / sent.stretch, now_s)
         missed = ttft_s > sent.warm_s_high
-        telling = _telling(sent)
-        share = telling * _share_alone(sent)
+        share, telling = _share_alone(sent), _telling(sent)
         self.ttft.correct(predicted, took_s / sent.stretch, 1.0, missed, sent.started_s, now_s, share, telling)
 
     def _fit_ttft(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
