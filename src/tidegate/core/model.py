@@ -27,8 +27,9 @@ ANYWHERE = "anywhere"
 LOCAL = "local"
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A fact. Frozen, so that a journal line and the argument it came from can be one object.
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A fact. Frozen, so that a journal line and the argument it came from can be one object; and so that it is in no
+    cycle, and the collector need not look at the thousands of them that are kept for operators.
 
     Settings are written out whole instead: a default that changes later must not change an old journal.
     """
@@ -268,7 +269,7 @@ class Decision(Record, frozen=True, kw_only=True, tag="decision"):
     retry_after_s: float | None = None
 
 
-class Estimate(msgspec.Struct, kw_only=True):
+class Estimate(msgspec.Struct, kw_only=True, gc=False):
     """Prediction for one request at one endpoint, now. Times in seconds from now; the hold until now is not in them.
 
     `ttft_s` and `tpot_s` are medians, `ttft_s_high` the calibrated upper quantile. `sigma` is the spread of the
