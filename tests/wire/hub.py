@@ -38,8 +38,12 @@ def image_part(url: str) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-text_parts = st.lists(texts.map(text_part), min_size=1, max_size=3)
-parts = st.lists(texts.map(text_part) | images.map(image_part), min_size=1, max_size=3)
+def text_parts(said: st.SearchStrategy[str] = texts) -> st.SearchStrategy[list[dict[str, Any]]]:
+    return st.lists(said.map(text_part), min_size=1, max_size=3)
+
+
+def parts(said: st.SearchStrategy[str] = texts) -> st.SearchStrategy[list[dict[str, Any]]]:
+    return st.lists(said.map(text_part) | images.map(image_part), min_size=1, max_size=3)
 
 
 @st.composite
@@ -52,16 +56,16 @@ def calls(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 @st.composite
-def turns(draw: st.DrawFn) -> list[dict[str, Any]]:
+def turns(draw: st.DrawFn, said: st.SearchStrategy[str]) -> list[dict[str, Any]]:
     """A question and what came of it."""
-    found: list[dict[str, Any]] = [{"role": "user", "content": draw(texts | parts)}]
+    found: list[dict[str, Any]] = [{"role": "user", "content": draw(said | parts(said))}]
     if draw(st.booleans()):
         called = draw(calls())
-        content = draw(st.none() | text_parts)
+        content = draw(st.none() | text_parts(said))
         found.append({"role": "assistant", "content": content, "tool_calls": called})
-        found += [{"role": "tool", "tool_call_id": c["id"], "content": draw(texts | parts)} for c in called]
+        found += [{"role": "tool", "tool_call_id": c["id"], "content": draw(said | parts(said))} for c in called]
     if draw(st.booleans()):
-        found.append({"role": "assistant", "content": draw(texts | text_parts)})
+        found.append({"role": "assistant", "content": draw(said | text_parts(said))})
     return found
 
 
@@ -85,10 +89,15 @@ def optional(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, An
     return st.fixed_dictionaries({}, optional=fields)
 
 
+def calling(tools: st.SearchStrategy[Any], tool_choice: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Tools, and what is said of them: of none, nothing is."""
+    return st.just({}) | st.builds(lambda made, more: {"tools": made, **more}, tools, optional(tool_choice=tool_choice))
+
+
 @st.composite
-def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
-    found = [{"role": "system", "content": text} for text in draw(st.lists(texts | text_parts, max_size=1))]
-    for turn in draw(st.lists(turns(), min_size=1, max_size=3)):
+def conversations(draw: st.DrawFn, said: st.SearchStrategy[str] = texts) -> list[dict[str, Any]]:
+    found = [{"role": "system", "content": text} for text in draw(st.lists(said | text_parts(said), max_size=1))]
+    for turn in draw(st.lists(turns(said), min_size=1, max_size=3)):
         found += turn
     return found
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending, Fingerprint, Record
-from tidegate.wire.errors import BadRequest, ErrorInfo
+from tidegate.wire.errors import UNFIT_CODES, BadRequest, ErrorInfo
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Continuing
 from tidegate.wire.translate import EngineStream
@@ -66,7 +66,8 @@ def unfit(said: ErrorInfo, status: int = 400, code: str | None = None) -> Failur
         status=status,
         message=said.message,
         kind="invalid_request_error",
-        code=code or said.code,
+        # What else a code may be, an engine could have from the prompt; this one is written down.
+        code=code or (said.code if said.code in UNFIT_CODES else None),
         param=said.param,
     )
 

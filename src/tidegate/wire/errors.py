@@ -132,7 +132,7 @@ _TOO_LONG = re.compile(
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 # What a model does not take that others do: OpenAI's codes; and how llama.cpp says that its chat template has no place
 # for a message, which it takes for a fault of its own.
-_UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "model_not_found"})
+UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "model_not_found"})
 _UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate", re.IGNORECASE)
 # Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI.
 _ACCOUNT_CODES = frozenset(
@@ -155,7 +155,7 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
         code=code,
         param=param,
         context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(looked_at)),
-        unfit=code in _UNFIT_CODES or bool(_UNFIT.search(looked_at)),
+        unfit=code in UNFIT_CODES or bool(_UNFIT.search(looked_at)),
         of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.search(looked_at)),
     )
 

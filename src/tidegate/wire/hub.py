@@ -81,7 +81,8 @@ class _OutputDetails(msgspec.Struct, gc=False):
 
 
 class Counts(msgspec.Struct, gc=False):
-    """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's.
+    """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's; as in
+    `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that.
 
     Some engines count in floats, and a bad count is no reason to lose an answer.
     """
@@ -90,34 +91,40 @@ class Counts(msgspec.Struct, gc=False):
     completion_tokens: float | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
+    # DeepSeek's, and Moonshot's.
+    prompt_cache_hit_tokens: float | None = None
+    cached_tokens: float | None = None
 
     @property
     def input(self) -> int:
         """Prompt tokens; 0 where the engine did not say, since the dialects have no word for that."""
-        return _whole(self.prompt_tokens)
+        return _with_parts(_whole(self.prompt_tokens), self.cached + self.written)
 
     @property
     def output(self) -> int:
         """Output tokens; 0 where the engine did not say."""
-        return _whole(self.completion_tokens)
+        return _with_parts(_whole(self.completion_tokens), self.reasoning)
 
     @property
     def cached(self) -> int:
-        """Prompt tokens that came from a cache, at most all of them."""
+        """Prompt tokens that came from a cache."""
         details = self.prompt_tokens_details
-        return min(self.input, _whole(details.cached_tokens) if details else 0)
+        for told in (details.cached_tokens if details else None, self.prompt_cache_hit_tokens, self.cached_tokens):
+            if told is not None:
+                return _whole(told)
+        return 0
 
     @property
     def written(self) -> int:
-        """Prompt tokens that were written to a cache, at most those that did not come from it."""
+        """Prompt tokens that were written to a cache."""
         details = self.prompt_tokens_details
-        return min(self.input - self.cached, _whole(details.cache_write_tokens) if details else 0)
+        return _whole(details.cache_write_tokens) if details else 0
 
     @property
     def reasoning(self) -> int:
         """Output tokens of thinking."""
         details = self.completion_tokens_details
-        return min(self.output, _whole(details.reasoning_tokens) if details else 0)
+        return _whole(details.reasoning_tokens) if details else 0
 
 
 # More is a slip of the engine, and beyond the integers that clients can read.
@@ -126,6 +133,10 @@ _COUNT_MAX = 1 << 40
 
 def _whole(count: float | None) -> int:
     return 0 if count is None else int(min(max(0.0, count), _COUNT_MAX))
+
+
+def _with_parts(count: int, parts: int) -> int:
+    return count + parts if parts > count else count
 
 
 NO_COUNTS = Counts()
@@ -194,20 +205,31 @@ class Chunks:
 
 
 class Slots:
-    """Tells the calls of a streamed answer apart, also where an engine leaves their index out."""
+    """Tells the calls of a streamed answer apart, also where an engine gives none an index, or all the same."""
 
-    __slots__ = ("_count",)
+    __slots__ = ("_at", "_count", "_ids")
 
     def __init__(self) -> None:
         self._count = 0
+        # Which call the pieces of an index are of by now, where that is another one; and the id of each.
+        self._at: dict[int, int] = {}
+        self._ids: dict[int, str] = {}
 
     def of(self, call: ToolCall) -> int:
-        """Which call a piece is of. Without an index an id begins one, and its absence goes on with the last."""
-        at = call.index
-        if at is None:
+        """Which call a piece is of. Without an index an id begins one, and its absence goes on with the last; with one,
+        a name and an id that is not that of the call before."""
+        index = call.index
+        if index is None:
             at = self._count if call.id else max(0, self._count - 1)
+        else:
+            at = self._at.get(index, index)
+            named = call.function is not None and call.function.name
+            if call.id and named and self._ids.get(at, call.id) != call.id:
+                at = self._at[index] = self._count
         if not 0 <= at < CALLS_MAX:
             raise BadStream(Cause.MALFORMED, _UNCARRIED)
+        if call.id:
+            self._ids.setdefault(at, call.id)
         self._count = max(self._count, at + 1)
         return at
 
@@ -232,7 +254,8 @@ def arguments_of(call: ToolCall, finish: str | None) -> Raw | None:
         if finish == "length":
             return None
         raise BadStream(Cause.NO_FORM, "called a tool with arguments that are no JSON object") from None
-    return Raw(said.encode())
+    # A dialect that is told line by line has each answer in one.
+    return Raw(msgspec.json.format(said.encode(), indent=-1))
 
 
 def encode(value: object) -> bytes:

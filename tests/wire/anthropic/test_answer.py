@@ -260,8 +260,8 @@ def test_counts_that_no_engine_should_give_lose_no_answer() -> None:
     usage = {"prompt_tokens": 9.0, "completion_tokens": 1e300, "prompt_tokens_details": {"cached_tokens": 99}}
     choice = {"message": {"content": "a"}, "finish_reason": "stop"}
     message = json.loads(whole(json.dumps({"created": 1.5, "choices": [choice], "usage": usage}).encode()))
-    assert Message.model_validate(message).usage.input_tokens == 0
-    assert (message["usage"]["cache_read_input_tokens"], message["usage"]["output_tokens"]) == (9, 1 << 40)
+    assert Message.model_validate(message).usage.input_tokens == 9
+    assert (message["usage"]["cache_read_input_tokens"], message["usage"]["output_tokens"]) == (99, 1 << 40)
 
 
 # --- what breaks ----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from tests.wire.hub import (
     asked,
+    calling,
     conversations,
     fields_of,
     image_part,
@@ -62,21 +63,23 @@ def outward(fields: dict[str, Any]) -> dict[str, Any]:
 
 # --- laws -----------------------------------------------------------------------------------------------------------
 
-text_blocks = texts.map(lambda text: {"type": "text", "text": text})
+# The vendor takes no text without a word.
+spoken = texts.filter(str.strip)
+text_blocks = spoken.map(lambda text: {"type": "text", "text": text})
 image_blocks = st.sampled_from(
     [
         {"type": "image", "source": {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}},
         {"type": "image", "source": {"type": "url", "url": "https://example.org/ü.png"}},
     ]
 )
-said = texts | st.lists(text_blocks | image_blocks, min_size=1, max_size=3)
+said = spoken | st.lists(text_blocks | image_blocks, min_size=1, max_size=3)
 results = st.builds(lambda id, content: {"type": "tool_result", "tool_use_id": id, "content": content}, words, said)
 uses = st.builds(
     lambda id, name, given: {"type": "tool_use", "id": id, "name": name, "input": given}, words, words, objects
 )
 user = st.builds(
     lambda content: {"role": "user", "content": content},
-    texts
+    spoken
     | st.builds(
         lambda first, rest: first + rest,
         st.lists(results, min_size=1, max_size=2),
@@ -86,7 +89,7 @@ user = st.builds(
 )
 assistant = st.builds(
     lambda content: {"role": "assistant", "content": content},
-    texts
+    spoken
     | st.builds(
         lambda first, rest: first + rest,
         st.lists(text_blocks, min_size=1, max_size=2),
@@ -123,13 +126,11 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
         "stream": draw(st.booleans()),
         **draw(
             optional(
-                system=texts | st.lists(text_blocks, min_size=1, max_size=2),
-                stop_sequences=st.lists(texts, max_size=3),
+                system=spoken | st.lists(text_blocks, min_size=1, max_size=2),
+                stop_sequences=st.lists(spoken, max_size=3),
                 temperature=st.floats(0, 1),
                 top_p=st.floats(0, 1),
                 top_k=st.integers(0, 100),
-                tools=own_tools,
-                tool_choice=choices,
                 metadata=st.builds(lambda user_id: {"user_id": user_id}, texts),
                 output_config=optional(
                     effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
@@ -137,6 +138,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 ).filter(bool),
             )
         ),
+        **draw(calling(tools=own_tools, tool_choice=choices)),
     }
 
 
@@ -147,16 +149,18 @@ def test_what_both_dialects_can_say_comes_back_exactly(sent: dict[str, Any]) -> 
 
 
 hub_bodies = st.builds(
-    lambda messages, more: {"messages": messages, "max_tokens": 7, **more},
-    conversations(),
+    lambda messages, more, called: {"messages": messages, "max_tokens": 7, **more, **called},
+    conversations(spoken),
     optional(
-        tools=tools(),
-        stop=st.lists(texts, min_size=1, max_size=2),
+        stop=st.lists(spoken, min_size=1, max_size=2),
         temperature=st.floats(0, 1),
         top_p=st.floats(0, 1),
         top_k=st.integers(1, 50),
         user=texts,
         reasoning_effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
+    ),
+    calling(
+        tools=tools(),
         tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
     ),
 )
@@ -375,3 +379,53 @@ def test_every_field_of_the_hub_has_its_fate() -> None:
 
     known = top_level(OUTWARD, *Fate)
     assert set(completion_create_params.CompletionCreateParamsBase.__annotations__) - set(known) == set()
+
+
+# --- what this vendor does not take ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("messages", "left"),
+    [
+        ([*HI, {"role": "assistant", "content": ""}, *HI], ["user", "user"]),
+        ([{"role": "system", "content": " "}, *HI], ["user"]),
+        ([*HI, {"role": "assistant", "content": [{"type": "text", "text": "\n"}]}], ["user"]),
+        ([{"role": "user", "content": [{"type": "text", "text": ""}, image_part("https://a/b.png")]}], ["user"]),
+    ],
+)
+def test_texts_without_a_word_are_left_out(messages: list[dict[str, Any]], left: list[str]) -> None:
+    made = outward({"messages": messages})
+    assert [message["role"] for message in made["messages"]] == left
+    assert "system" not in made
+    assert all(block["type"] == "image" for m in made["messages"] if m["content"] != "hi" for block in m["content"])
+
+
+@pytest.mark.parametrize(
+    "fields", [{"messages": [{"role": "user", "content": " "}]}, {"messages": HI, "stop": "\n"}, {"stop": ["a", " "]}]
+)
+def test_what_it_would_refuse_is_asked_of_another_endpoint(fields: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest):
+        outward({"messages": HI, **fields})
+
+
+@pytest.mark.parametrize("choice", ["auto", "none"])
+def test_of_tools_that_are_not_there_nothing_is_said(choice: str) -> None:
+    sent = {"tools": [], "tool_choice": {"type": choice, "disable_parallel_tool_use": True}}
+    assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(parsed(**sent))
+    assert not {"tools", "tool_choice"} & set(outward({"messages": HI, "tool_choice": choice}))
+
+
+def test_a_thought_that_nobody_sealed_is_not_sent_to_the_vendor() -> None:
+    sealed = {"type": "thinking", "thinking": "b", "signature": "s"}
+    said = {"type": "text", "text": "c", "cache_control": {"type": "ephemeral"}}
+    thought = {"type": "thinking", "thinking": "a", "signature": ""}
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [thought, sealed, said]},
+        *HI,
+        {"role": "assistant", "content": [thought]},
+    ]
+    call = parse(body(messages=messages))
+    made = json.loads(messages_body(call, model="theirs", stream=False))
+    assert made["messages"] == [*HI, {"role": "assistant", "content": [sealed, said]}, *HI]
+    assert fields_of(call)["messages"][1]["reasoning_content"] == "ab", "others take it back"

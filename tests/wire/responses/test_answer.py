@@ -54,6 +54,12 @@ def kinds(*stream: bytes) -> list[str]:
     return [event["type"].removeprefix("response.") for event in events_of(outward(*stream))]
 
 
+def test_a_request_that_is_broken_into_lines_breaks_no_event() -> None:
+    body = b'{"model":"m","stream":true,"input":"hi","tools":[\n\n  {"type":"function","name":"f","parameters":{}}\n]}'
+    events = events_of(outward(chunk(content="a") + DONE, call=parse(body)))
+    assert events[0]["response"]["tools"][0]["name"] == "f"
+
+
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import response_create_params
 
-from tests.wire.hub import conversations, fields_of, objects, optional, text_part, texts, tools
+from tests.wire.hub import calling, conversations, fields_of, objects, optional, text_part, texts, tools
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
@@ -79,13 +79,10 @@ def thinking(draw: st.DrawFn) -> list[dict[str, Any]]:
         stream=st.booleans(),
         temperature=st.floats(0, 2),
         top_p=st.floats(0, 1),
-        parallel_tool_calls=st.booleans(),
         user=texts,
         prompt_cache_key=texts,
         safety_identifier=texts,
         service_tier=st.sampled_from(["auto", "flex"]),
-        tools=tools(),
-        tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
         max_tokens=st.integers(1, 10**6),
         reasoning_effort=st.sampled_from(["none", "minimal", "low", "high", "max"]),
         verbosity=st.sampled_from(["low", "high"]),
@@ -97,9 +94,24 @@ def thinking(draw: st.DrawFn) -> list[dict[str, Any]]:
             optional(strict=st.booleans(), description=texts),
         ),
     ),
+    calling(
+        tools=tools(),
+        tool_choice=st.sampled_from(["auto", "required", "none", {"type": "function", "function": {"name": "f"}}]),
+    ),
+    st.booleans(),
 )
-def test_what_both_dialects_can_say_is_carried_exactly(messages: list[dict[str, Any]], chat: dict[str, Any]) -> None:
+def test_what_both_dialects_can_say_is_carried_exactly(
+    messages: list[dict[str, Any]], chat: dict[str, Any], called: dict[str, Any], parallel: bool
+) -> None:
+    chat |= called | ({"parallel_tool_calls": parallel} if called else {})
     assert parsed(**as_responses(chat), input=items(messages)) == {"model": "m", "messages": messages, **chat}
+
+
+def test_of_tools_that_are_not_there_nothing_is_said() -> None:
+    for choice in ("auto", "none"):
+        sent = parsed(input="hi", tools=[], tool_choice=choice, parallel_tool_calls=False)
+        assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(sent)
+    assert parsed(input="hi", tool_choice="required")["tool_choice"] == "required", "its engine tells what is wrong"
 
 
 def as_responses(chat: dict[str, Any]) -> dict[str, Any]:

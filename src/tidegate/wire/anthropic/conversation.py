@@ -31,9 +31,11 @@ def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
     leading = [m.content for m in messages[:first] if isinstance(m, _System)]
     found: dict[str, Any] = {}
     if len(leading) == 1:
-        found["system"] = _content(leading[0], "messages[0]")
-    elif leading:
-        found["system"] = [block for content in leading for block in _blocks(content, "messages")]
+        system = _content(leading[0], "messages[0]")
+    else:
+        system = [block for content in leading for block in _blocks(content, "messages")]
+    if system:
+        found["system"] = system
     if first == len(messages):
         raise BadRequest("`messages`: this endpoint wants a message that is not the system's.", param="messages")
     found["messages"] = _turns(messages, first)
@@ -46,7 +48,7 @@ def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
     for at in range(first, len(messages)):
         message, path = messages[at], f"messages[{at}]"
         if isinstance(message, HubTool):
-            content = _content(message.content, path)
+            content = _content(message.content, path) or ""
             results.append({"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content})
             continue
         if results and isinstance(message, HubUser) and not isinstance(message.content, str):
@@ -55,11 +57,14 @@ def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
             continue
         turns += _with(results)
         results = []
-        if isinstance(message, HubAssistant):
-            turns.append({"role": "assistant", "content": _assistant(message, path)})
-        else:
-            role = "user" if isinstance(message, HubUser) else "system"
-            turns.append({"role": role, "content": _content(message.content, path)})
+        role = (
+            "assistant" if isinstance(message, HubAssistant) else "user" if isinstance(message, HubUser) else "system"
+        )
+        said = _assistant(message, path) if isinstance(message, HubAssistant) else _content(message.content, path)
+        if said:
+            turns.append({"role": role, "content": said})
+        elif role == "user":
+            raise BadRequest(f"`{path}.content`: this endpoint takes no message without a word.", param="messages")
     return turns + _with(results)
 
 
@@ -71,13 +76,18 @@ _Parts = Iterable[TextPart | ImagePart | RefusalPart]
 
 
 def _content(content: str | _Parts, path: str) -> str | list[dict[str, Any]]:
-    return content if isinstance(content, str) else _blocks(content, path)
+    """Empty where there is no word in it, which the vendor takes of nobody."""
+    return content if isinstance(content, str) and content.strip() else _blocks(content, path)
 
 
 def _blocks(content: str | _Parts, path: str) -> list[dict[str, Any]]:
     if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return [_block(part, f"{path}.content[{at}]") for at, part in enumerate(content)]
+        return [{"type": "text", "text": content}] if content.strip() else []
+    return [
+        _block(part, f"{path}.content[{at}]")
+        for at, part in enumerate(content)
+        if not isinstance(part, TextPart) or part.text.strip()
+    ]
 
 
 def _block(part: TextPart | ImagePart | RefusalPart, path: str) -> dict[str, Any]:
@@ -102,9 +112,9 @@ def _assistant(message: HubAssistant, path: str) -> str | list[dict[str, Any]]:
     thoughts = [_thought(detail.text, detail.signature, detail.data) for detail in message.reasoning_details or ()]
     blocks = [thought for thought in thoughts if thought is not None]
     calls = message.tool_calls or []
-    if isinstance(said, str) and not blocks and not calls and not message.refusal:
+    if isinstance(said, str) and said.strip() and not blocks and not calls and not message.refusal:
         return said
-    if said is not None and (said != "" or not calls):
+    if said is not None:
         blocks += _blocks(said, path)
     if message.refusal:
         blocks.append({"type": "text", "text": message.refusal})

@@ -26,7 +26,7 @@ OUTWARD: tuple[Field, ...] = (
     carried("max_tokens", "where there is no max_completion_tokens"),
     carried("stream", ""),
     carried("stream_options", "usage comes always"),
-    carried("stop", "`stop_sequences`"),
+    carried("stop", "`stop_sequences`; white space alone is refused"),
     carried("temperature", "above 1 it is 1"),
     carried("top_p", ""),
     carried("top_k", ""),
@@ -53,7 +53,9 @@ OUTWARD: tuple[Field, ...] = (
     set_aside("messages[].content[].image_url.detail", "a hint about price"),
     set_aside("messages[].reasoning_content", "thoughts without a signature are not taken back"),
     set_aside("messages[].annotations", "what an earlier answer had quoted"),
-    set_aside("messages[].content, empty, beside tool_calls", "a block without text is not taken"),
+    set_aside(
+        "messages[].content, empty or white space", "a block without text is not taken; a user's alone is refused"
+    ),
     set_aside("tools[].function.strict, null", "the same as none"),
     set_aside("response_format.json_schema.name", "and description, strict: formats have neither"),
     refused("top_logprobs", "there are none"),
@@ -146,6 +148,9 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
     for name, penalty in (("frequency_penalty", asked.frequency_penalty), ("presence_penalty", asked.presence_penalty)):
         if penalty:
             raise BadRequest(f"`{name}`: this endpoint has none. Leave it out.", param=name)
+    stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop
+    if any(not stop.strip() for stop in stops or ()):
+        raise BadRequest("`stop`: this endpoint takes no sequence of white space alone.", param="stop")
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": asked.max_completion_tokens or asked.max_tokens or OUTPUT_TOKENS_DEFAULT,
@@ -153,7 +158,7 @@ def messages_body(call: Call, *, model: str, stream: bool) -> bytes:
         "stream": stream,
     }
     plain = {
-        "stop_sequences": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
+        "stop_sequences": stops,
         "temperature": None if asked.temperature is None else min(asked.temperature, _TEMPERATURE_MAX),
         "top_p": asked.top_p,
         "top_k": asked.top_k,
@@ -197,7 +202,9 @@ _TYPES = {"auto": "auto", "required": "any", "none": "none"}
 
 def _choice(asked: _Chat) -> dict[str, Any] | None:
     choice, parallel = asked.tool_choice, asked.parallel_tool_calls
-    if choice is None and (parallel is None or not asked.tools):
+    if not asked.tools and choice in (None, "auto", "none"):
+        return None
+    if choice is None and parallel is None:
         return None
     found: dict[str, Any]
     if isinstance(choice, _Chosen):

@@ -39,6 +39,8 @@ FORMAT_NAME = "answer"
 BETA_HEADER = b"anthropic-beta"
 NO_HEADERS: Mapping[bytes, bytes] = {}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+# Choices that want a tool to be called.
+_CALLS = ("any", "tool")
 
 
 def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting: bool = False) -> Call:
@@ -55,12 +57,48 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
     if asked.max_tokens is None and not counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
     fields.pop("tidegate", None)
+    if any(_is_unsealed(block) for message in asked.messages for block in _blocks(message)):
+        fields["messages"] = _sealed(fields["messages"])
     # The vendor takes fields that are new only together with the header that names them.
     kept = tuple((name, headers[name]) for name in (BETA_HEADER,) if name in headers)
     return call_of(_chat(asked), Native(dialect=NAME, fields=fields, headers=kept))
 
 
 _NULL = Raw(b"null")
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str = ""
+    signature: str = ""
+
+
+_blocks_of = msgspec.json.Decoder(list[Raw] | str)
+
+
+def _blocks(message: Message) -> Sequence[object]:
+    return () if isinstance(message.content, str) else message.content
+
+
+def _is_unsealed(block: object) -> bool:
+    return isinstance(block, ThinkingBlock) and not block.signature
+
+
+def _sealed(messages: Raw) -> Raw:
+    """The same without the thoughts of engines that seal none, which the vendor does not take back."""
+    kept: list[dict[str, Raw]] = []
+    for message in msgspec.json.decode(messages, type=list[dict[str, Raw]]):
+        said = _blocks_of.decode(message["content"])
+        if not isinstance(said, str):
+            left = [raw for raw in said if not _is_thought(msgspec.json.decode(raw, type=_Block))]
+            if said and not left:
+                continue
+            message["content"] = Raw(encode(left))
+        kept.append(message)
+    return Raw(encode(kept))
+
+
+def _is_thought(block: _Block) -> bool:
+    return block.type == "thinking" and not block.signature
 
 
 def _chat(asked: Body) -> dict[str, Any]:
@@ -75,10 +113,10 @@ def _chat(asked: Body) -> dict[str, Any]:
         "tidegate": asked.tidegate,
     }
     chat |= {name: value for name, value in plain.items() if value is not None}
-    # An empty list says that there are none; some engines refuse one.
+    # An empty list says that there are none; some engines refuse one, and others what is said of tools without any.
     if asked.tools:
         chat["tools"] = [_tool(tool) for tool in asked.tools]
-    if asked.tool_choice is not None:
+    if asked.tool_choice is not None and (asked.tools or asked.tool_choice.type in _CALLS):
         chat |= _choice(asked.tool_choice)
     if asked.metadata is not None and asked.metadata.user_id is not None:
         chat["user"] = asked.metadata.user_id

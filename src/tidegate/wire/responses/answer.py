@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from msgspec import Raw
 
 from tidegate.wire.hub import NO_COUNTS, Answer, Counts, Said, ToolCall, encode, read_answer
@@ -82,7 +83,8 @@ def opening(answer: Answer, call: Call, now_s: float) -> dict[str, Any]:
 
 def _given(fields: dict[str, Raw], name: str, usual: Any) -> Any:
     value = fields.get(name, _NULL)
-    return usual if value == _NULL else value
+    # What a client has broken into lines would break the event that repeats it.
+    return usual if value == _NULL else Raw(msgspec.json.format(bytes(value), indent=-1))
 
 
 def response(

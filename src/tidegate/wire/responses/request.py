@@ -62,12 +62,14 @@ def parse(body: bytes) -> Call:
 def _chat(asked: Body) -> dict[str, Any]:
     chat: dict[str, Any] = {"model": asked.model, "messages": _messages(asked)}
     text, reasoning = asked.text, asked.reasoning
+    # An empty list says that there are none; some engines refuse one, and others what is said of tools without any.
+    tools = [_tool(tool) for tool in asked.tools or ()] or None
     plain = {
         "max_tokens": asked.max_output_tokens,
         "stream": asked.stream,
         "temperature": asked.temperature,
         "top_p": asked.top_p,
-        "parallel_tool_calls": asked.parallel_tool_calls,
+        "parallel_tool_calls": asked.parallel_tool_calls if tools else None,
         "user": asked.user,
         "prompt_cache_key": asked.prompt_cache_key,
         "safety_identifier": asked.safety_identifier,
@@ -75,14 +77,14 @@ def _chat(asked: Body) -> dict[str, Any]:
         "reasoning_effort": reasoning.effort if reasoning is not None else None,
         "verbosity": text.verbosity if text is not None else None,
         "response_format": _format(text.format) if text is not None and text.format is not None else None,
-        # An empty list says that there are none; some engines refuse one.
-        "tools": [_tool(tool) for tool in asked.tools or ()] or None,
+        "tools": tools,
         "tidegate": asked.tidegate,
     }
     chat |= {name: value for name, value in plain.items() if value is not None}
     choice = asked.tool_choice
     if isinstance(choice, str):
-        chat["tool_choice"] = choice
+        if tools or choice == "required":
+            chat["tool_choice"] = choice
     elif choice is not None:
         chat["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
     return chat

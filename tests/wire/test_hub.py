@@ -1,0 +1,77 @@
+"""What translators to all dialects see of the hub's answers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.wire.streams import STOP, chunk
+from tidegate.wire.hub import Answer, Counts, Slots, arguments_of, read_answer
+from tidegate.wire.ollama.client import OLLAMA_CHAT
+from tidegate.wire.responses.answer import usage_of as told
+from tidegate.wire.stream import StreamReader
+
+
+def call(index: int | None, id: str | None = None, name: str | None = None, arguments: str = "") -> dict[str, Any]:
+    return {"index": index, "id": id, "function": {"name": name, "arguments": arguments}}
+
+
+def slots_of(*calls: dict[str, Any]) -> list[int]:
+    slots = Slots()
+    answer = read_answer(json.dumps({"choices": [{"delta": {"tool_calls": list(calls)}}]}).encode())
+    assert isinstance(answer, Answer)
+    assert answer.first is not None
+    assert answer.first.delta is not None
+    return [slots.of(one) for one in answer.first.delta.tool_calls or ()]
+
+
+@pytest.mark.parametrize(
+    ("calls", "slots"),
+    [
+        ([call(0, "a", "f"), call(0), call(1, "b", "g"), call(1)], [0, 0, 1, 1]),
+        ([call(None, "a", "f"), call(None), call(None, "b", "g"), call(None)], [0, 0, 1, 1]),
+        # Ollama's calls are all the first for some models; what follows is of the last of them.
+        ([call(0, "a", "f"), call(0, "b", "g"), call(0), call(0, "c", "f")], [0, 1, 1, 2]),
+        # One engine repeats the id with each piece, and another the name.
+        ([call(0, "a", "f"), call(0, "a", "f"), call(0, "a"), call(0, None, "f")], [0, 0, 0, 0]),
+    ],
+)
+def test_calls_are_told_apart(calls: list[dict[str, Any]], slots: list[int]) -> None:
+    assert slots_of(*calls) == slots
+
+
+def test_arguments_stand_in_one_line_whatever_lines_a_model_has_written() -> None:
+    said = '{\n  "location": "Boston,\\nMA"\n}'
+    pieces = [call(0, "a", "f", said)]
+    stream = OLLAMA_CHAT.stream(
+        OLLAMA_CHAT.parse(b'{"model":"m","messages":[{"role":"user","content":"hi"}]}', {}), lambda: 1.0
+    )
+    lines = (stream.feed(chunk(tool_calls=pieces) + STOP) + stream.end()).splitlines()
+    (made,) = [one for line in lines for one in json.loads(line)["message"].get("tool_calls", ())]
+    assert made["function"]["arguments"] == {"location": "Boston,\nMA"}
+    answer = read_answer(json.dumps({"choices": [{"message": {"tool_calls": pieces}}]}).encode())
+    assert answer.first is not None
+    assert answer.first.message is not None
+    (first,) = answer.first.message.tool_calls or ()
+    assert b"\n" not in bytes(arguments_of(first, None) or b"\n")
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 9}},
+        {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 30}},
+        {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 8},
+        {"prompt_tokens": 10, "completion_tokens": 5, "prompt_cache_hit_tokens": 8},
+    ],
+)
+def test_clients_are_told_the_tokens_that_are_counted(usage: dict[str, Any]) -> None:
+    answer = read_answer(json.dumps({"usage": usage}).encode())
+    assert isinstance(answer.usage, Counts)
+    reader = StreamReader(include_usage=True)
+    reader.feed(b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n")
+    counted, found = reader.usage, told(answer.usage)
+    assert counted is not None
+    assert (found["input_tokens"], found["output_tokens"]) == (counted.prompt_tokens, counted.output_tokens)
+    assert found["input_tokens_details"]["cached_tokens"] == (counted.cached_tokens or 0)
+    assert found["output_tokens_details"]["reasoning_tokens"] == (counted.reasoning_tokens or 0)
