@@ -116,6 +116,31 @@ def test_a_client_that_does_not_read_the_last_of_it_is_cut_off_too(run: Run) -> 
     run(main())
 
 
+@pytest.mark.parametrize("closes", [True, False], ids=["closes", "more_is_written_later"])
+def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, closes: bool) -> None:
+    body_bytes, step_bytes = 40_000_000, 4_000_000
+
+    def handler(exchange: Exchange) -> None:
+        if closes:
+            exchange.respond(200, [], bytes(body_bytes))
+            return
+        exchange.start(200, [])
+        for size in (body_bytes // 4, body_bytes - body_bytes // 4):
+            exchange.write(bytes(size))
+        exchange.end()
+
+    async def main() -> None:
+        clock = SetClock()
+        async with serving(handler, clock=clock, write_stall_s=10.0) as server, client(server.port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" if closes else GET)
+            for _ in range(body_bytes // step_bytes):
+                assert len(await reader.readexactly(step_bytes)) == step_bytes
+                clock.at_s += 6.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
+
+    run(main())
+
+
 def test_a_thousand_slow_clients_do_not_stop_the_others(run: Run) -> None:
     async def main() -> None:
         async with serving() as server:

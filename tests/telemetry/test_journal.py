@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -243,6 +244,35 @@ def test_a_full_disk_keeps_no_answer_waiting_and_what_fits_in_memory_is_written_
                 await written(journal)
         assert make.facts(tmp_path) == [make.fact(n) for n in range(3)]
         assert journal.statistics().lost == 0
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_written_while_the_disk_is_slow_to_make_the_last_second_last_is_made_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 0.001)
+    synced, go_on = list[int](), threading.Event()
+
+    def slow(fd: int) -> None:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            synced.append(os.fstat(fd).st_size)
+            go_on.wait(10)
+
+    monkeypatch.setattr(os, "fsync", slow)
+
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        journal.append(make.fact(1), 1.0)
+        await written(journal)
+        await eventually(lambda: len(synced) == 1)
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        # Long after the second one was to be made to last.
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        size = journal.path.stat().st_size
+        await eventually(lambda: synced[-1] == size)
         await journal.close()
 
     asyncio.run(run())

@@ -33,7 +33,18 @@ class Receiver(Protocol):
 class Call:
     """A request under way. Made by `Pool.send`."""
 
-    __slots__ = ("_pool", "body", "deadline_s", "head", "idle_timeout_s", "link", "receiver", "retried", "upload")
+    __slots__ = (
+        "_pool",
+        "body",
+        "deadline_s",
+        "head",
+        "idle_timeout_s",
+        "link",
+        "receiver",
+        "retried",
+        "sent",
+        "upload",
+    )
 
     def __init__(
         self,
@@ -52,6 +63,7 @@ class Call:
         self.deadline_s = deadline_s  # for the head of the response, whatever the call waits for
         self.idle_timeout_s = idle_timeout_s
         self.link: Link | None = None  # while a connection carries it
+        self.sent = False  # whether one ever has
         self.retried = False
         self.upload: Upload | None = None  # times it, until the response begins
 

@@ -265,6 +265,13 @@ class Pool:
 
     def _sweep(self) -> None:
         """Enforce every time-out, and let idle connections go before the upstream closes them."""
+        try:
+            self._enforce()
+        finally:  # whatever a receiver makes of what it is told: others have time-outs, too
+            busy = self._links or self._connecting or self._waiting
+            self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep) if busy else None
+
+    def _enforce(self) -> None:
         now_s = self._now_s = self._clock.now_s()
         for link in list(self._links):
             link.check(now_s)
@@ -278,8 +285,6 @@ class Pool:
             link = self._idle.pop(0)
             self._links.discard(link)
             link.transport.close()
-        busy = self._links or self._connecting or self._waiting
-        self._timer = asyncio.get_running_loop().call_later(self._sweep_s, self._sweep) if busy else None
 
 
 def _cause_of(error: Exception) -> Cause:

@@ -31,6 +31,7 @@ class Connection(asyncio.Protocol):
         "_advancing",
         "_closing",
         "_deadline_s",
+        "_delivering",
         "_exchange",
         "_half_closed",
         "_held",
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._reading_paused = False
         self._write_paused = False
+        self._delivering = False  # what is written is all that is still to be done
         self._stall_s = 0.0
         self._stalled_bytes = 0
         self._advancing = False
@@ -132,8 +134,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read fast enough."""
         self._write_paused = True
-        self._stall_s = self._server.coarse_s
-        self._stalled_bytes = self.transport.get_write_buffer_size()
+        self._watch_writing()
         if self._exchange is not None and self._exchange.on_pause is not None:
             self._exchange.on_pause()
 
@@ -191,13 +192,15 @@ class Connection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Enforce the time-outs."""
-        if self._write_paused:
+        if self._write_paused or self._delivering:
             pending = self.transport.get_write_buffer_size()
             if pending < self._stalled_bytes:
-                self._stalled_bytes, self._stall_s = pending, now_s
+                self._stall_s = now_s
             elif now_s - self._stall_s >= self._limits.write_stall_s:
                 self.transport.abort()
                 return
+            # It may be more, too: of what we have written since, nobody has taken anything yet.
+            self._stalled_bytes = pending
         if now_s < self._deadline_s:
             return
         if self._timed is None or self._exchange is not None or self.transport.get_write_buffer_size():
@@ -343,8 +346,14 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Deliver what is written and close; a client that does not read is cut off later."""
-        self._stop(self._limits.write_stall_s)
+        self._stop(inf)
+        self._delivering = True
+        self._watch_writing()
         self.transport.close()
+
+    def _watch_writing(self) -> None:
+        self._stall_s = self._server.coarse_s
+        self._stalled_bytes = self.transport.get_write_buffer_size()
 
     def _stop(self, patience_s: float) -> None:
         self._forget_waiting()

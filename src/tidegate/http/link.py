@@ -102,7 +102,7 @@ class Link(asyncio.Protocol):
         self._rest = b""
         self._call = call
         self._receiver = call.receiver
-        call.link = self
+        call.link, call.sent = self, True
         if call.upload is not None:
             call.upload.begin(self.transport, len(call.head) + len(call.body))
         if len(call.body) <= _COPY_BYTES_MAX:

@@ -246,7 +246,8 @@ class Journal:
         def failed(error: OSError) -> None:
             loop.call_soon_threadsafe(self._trouble, f"{self.path} cannot be synced: {error.strerror}")
 
-        self._worker.sync(self._fd, failed)
+        if not self._worker.sync(self._fd, failed):
+            self._later("sync", SYNC_S, self._sync)
 
     def _resume(self) -> None:
         self._paused = self._rotation_paused = False

@@ -26,11 +26,14 @@ class Worker:
         """A segment was created: make its name last, and room for it, and pack those that are finished."""
         self._pool.submit(self._settle)
 
-    def sync(self, fd: int, on_error: Callable[[OSError], None]) -> None:
-        """Make what was written last. While the disk is still at the last one, another would only queue up."""
-        if not self._syncing:
-            self._syncing = True
-            self._pool.submit(self._fsync, fd, on_error)
+    def sync(self, fd: int, on_error: Callable[[OSError], None]) -> bool:
+        """Make what was written last. While the disk is still at the last one, another would only queue up: False, and
+        what was written meanwhile is still to be made so."""
+        if self._syncing:
+            return False
+        self._syncing = True
+        self._pool.submit(self._fsync, fd, on_error)
+        return True
 
     def retire(self, fd: int) -> None:
         """Sync and close a segment that is full."""
