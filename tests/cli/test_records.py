@@ -114,6 +114,18 @@ def test_what_is_no_journal_is_told(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert "none" in capsys.readouterr().err
 
 
+def test_what_nobody_may_look_into_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that is too long, since a superuser may look everywhere."""
+    long = str(tmp_path / ("x" * 300))
+    verbs = [["journal", "ls"], ["journal", "show"], ["journal", "tail"], ["journal", "export", "--csv", "/dev/null"]]
+    for verb in (*verbs, ["doctor"], ["backtest"]):
+        assert main([*verb, long]) == 2, verb
+        assert "File name too long" in capsys.readouterr().err, verb
+    for verb in (["replay", long], ["explain", "--journal", long]):
+        assert main(verb) == 1
+        assert "File name too long" in capsys.readouterr().err
+
+
 def test_duckdb_reads_from_parquet_what_the_journal_tells(
     journal: Path, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +218,23 @@ def test_a_journal_is_followed_from_segment_to_segment_also_where_they_are_packe
         following.close()
         facts = [fact for fact in found if fact in [make.fact(number) for number in range(200)]]
         assert facts == [make.fact(number) for number in range(200)]
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_is_empty_yet_is_read_once_it_has_begun(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        following, path = Following(tmp_path), journal.path
+        await journal.close()
+        written_, empty = path.read_bytes(), path.rename(tmp_path.parent / path.name)
+        assert list(Following(tmp_path).lines()) == []
+        with closing(following):
+            path.touch()
+            assert list(following.lines()) == []
+            path.write_bytes(written_)
+            assert len(list(following.lines())) == 1
+        empty.unlink()
 
     asyncio.run(run())
 

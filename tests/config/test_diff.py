@@ -139,6 +139,15 @@ def test_tls_comes_and_goes_at_a_restart_and_its_files_are_taken_over() -> None:
     assert without_restart(secured, renewed).gateway.tls == renewed.gateway.tls
 
 
+def test_what_is_within_a_table_that_waits_for_a_restart_waits_too() -> None:
+    plain, table = config(), OTHER["couriers"]
+    before, after = (
+        msgspec.structs.replace(plain, gateway=msgspec.structs.replace(plain.gateway, couriers=one))
+        for one in (table, msgspec.structs.replace(table, tls=msgspec.structs.replace(table.tls, ca="other.pem")))
+    )
+    assert [(c.path, c.at_restart) for c in diff(before, after)] == [("gateway.couriers.tls.ca", True)]
+
+
 COURIERS = '[gateway.couriers]\nsecret = { env = "K" }\ntls = { cert = "a.pem", key = "a.key", ca = "ca.pem" }\n'
 HANDED = GOOD + THEIRS.replace('"openai"', '"llamacpp"') + FREE + "owned = false\n"
 HANDOVER = 'handover = [{ to = "mine", kv_kib_per_token = 20 }]\n'

@@ -69,6 +69,18 @@ MALFORMED = [
     (GROUP + "aliases = ['na\u00efve']\n", "model.chat.aliases", "ASCII", "as clients send it"),
     (GROUP.replace("model.chat", "model.m"), "endpoint.mine.serves", "table of its own", "with its likeness"),
     (
+        GROUP + THEIRS.replace('serves = ["m"]', 'model = "chat"') + FREE,
+        "endpoint.theirs.model",
+        "a table of its own, model.chat, which does not list this endpoint",
+        "list the endpoint there",
+    ),
+    (
+        GROUP + "aliases = ['big']\n" + THEIRS.replace('serves = ["m"]', 'model = "big"') + FREE,
+        "model.chat.aliases",
+        "served by endpoint `theirs`",
+        "another name",
+    ),
+    (
         GROUP + "fingerprint = { weights = 'a' }\n[endpoint.mine.fingerprint]\nweights = 'b'\n",
         "model.chat.fingerprint.weights",
         "endpoint `mine` is called identical, and its own fingerprint says otherwise",

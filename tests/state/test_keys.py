@@ -81,6 +81,20 @@ def test_a_reader_sees_a_file_that_was_put_in_the_place_of_the_first(path: Path)
         assert [one.profile for one in reader.changed() or ()] == [bob]
 
 
+def test_a_reader_goes_on_once_the_right_file_is_back_in_its_place(path: Path) -> None:
+    made(path, profile())
+    with closing(KeyFile(path)) as reader:
+        reader.changed()
+        aside = path.rename(path.with_name("aside"))
+        path.write_bytes(b"no file of keys" * 100)
+        with pytest.raises(KeysError):
+            reader.changed()
+        aside.replace(path)
+        with closing(KeyFile(path, write=True)) as writer:
+            writer.revoke("alice", 150.0, "tester")
+        assert reader.changed() == []
+
+
 def test_a_reader_needs_no_right_to_write_and_changes_nothing(path: Path) -> None:
     made(path, profile())
     with closing(KeyFile(path)) as reader, pytest.raises(KeysError, match="readonly"):

@@ -17,7 +17,7 @@ from tidegate.core.rows import Came, Row, Rows
 from tidegate.core.why import Why
 from tidegate.telemetry.following import Following
 from tidegate.telemetry.packing import is_there
-from tidegate.telemetry.reading import JournalError, files, read, read_if_there
+from tidegate.telemetry.reading import JournalError, files, read, read_if_there, segments_of
 from tidegate.telemetry.requests import requests
 from tidegate.telemetry.segments import PACKED, is_written
 
@@ -148,10 +148,13 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _tail(options: argparse.Namespace) -> int:
-    if not options.journal.is_dir():
-        return _refused(JournalError(f"{options.journal}: there is no such folder"))
     shows = _told(options)
-    following = Following(options.journal)
+    try:
+        if segments_of(options.journal) is None:
+            return _refused(JournalError(f"{options.journal}: there is no such folder"))
+        following = Following(options.journal)
+    except JournalError as error:
+        return _refused(error)
     try:
         found = deque(shows(following), maxlen=options.n)
         if options.kind is None and not options.json:

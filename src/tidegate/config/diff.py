@@ -1,6 +1,6 @@
 """What differs between two configurations, and what of it a running gateway can take over."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import msgspec
@@ -78,7 +78,7 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
     waiting = {name: join("endpoint", name, "handover") for name in _without_couriers(before, after)}
     kept.update(waiting.values())
     found = [
-        Change(path=path, before=old, after=new, at_restart=path in kept)
+        Change(path=path, before=old, after=new, at_restart=path in kept or _is_within(path, kept))
         for path, old, new in _differences((), tables(before), tables(after))
     ]
     found += [
@@ -100,6 +100,11 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
         changed.append("gateway.admin_key")
     found += [Change(path=path, before=_HIDDEN, after=_HIDDEN) for path in changed]
     return tuple(sorted(found, key=lambda change: change.path))
+
+
+def _is_within(path: str, kept: Collection[str]) -> bool:
+    """Whether it is a setting of a table that waits as a whole; certificates of one that stays are read again."""
+    return any(path.startswith(f"{table}.") for table in kept if table != "gateway.tls")
 
 
 def _tried(config: Config) -> dict[str, Any]:

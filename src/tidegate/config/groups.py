@@ -21,7 +21,13 @@ def check(
     problems: Problems,
 ) -> None:
     """Note names that mean two things, and endpoints that do not exist; `written` has those of broken tables too."""
+    grouped = {endpoint for table in models.values() for endpoint in table.endpoints}
     served = {name: endpoint for endpoint, table in endpoints.items() for name in table.serves}
+    implied = {
+        table.model: endpoint
+        for endpoint, table in endpoints.items()
+        if table.model and not table.serves and endpoint not in grouped
+    }
     owners = {name: f"[model.{name}]" for name in models}
     for name, table in models.items():
         path = join("model", name)
@@ -36,8 +42,14 @@ def check(
                 f"`{name[:64]}` has a table of its own, {join('model', name)}",
                 "list the endpoint there, with its likeness, and not here",
             )
+        elif name in implied:
+            problems.add(
+                f"{join('endpoint', implied[name])}.model",
+                f"`{name[:64]}` has a table of its own, {join('model', name)}, which does not list this endpoint",
+                "list the endpoint there, with its likeness, or write what it `serves`",
+            )
         for alias in table.aliases:
-            _alias(path, alias, name, served, owners, problems)
+            _alias(path, alias, name, implied | served, owners, problems)
         _fingerprints(path, table, endpoints, problems)
         if all(_further(likeness, table.likeness) for likeness in table.endpoints.values()):
             problems.add(

@@ -146,8 +146,9 @@ class KeyFile:
             state = self.path.stat()
             if self._seen is not None and self._seen[1:] != _identity(state):
                 # Another file was put in its place, as a restored copy is.
+                db = self._connect()
                 self._db.close()
-                self._db = self._connect()
+                self._db = db
             # Before the rows: what changes in between is seen the next time.
             seen = (_pragma(self._db, "data_version"), *_identity(state))
             if seen == self._seen:

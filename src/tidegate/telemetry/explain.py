@@ -7,7 +7,7 @@ from pathlib import Path
 from tidegate.core.model import Decision, Line
 from tidegate.core.replay import Explained, is_about
 from tidegate.core.replay import explain as explain_lines
-from tidegate.telemetry.journal import JournalError, read, read_from, segments
+from tidegate.telemetry.reading import JournalError, read, read_from, segments_of
 
 STDIN = Path("-")
 
@@ -22,8 +22,8 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
         if request_id is None:
             raise JournalError("standard input is read once; say which decision: tidegate explain --journal - ID")
         return explain_lines(read_from("standard input", sys.stdin.buffer), request_id)
-    files = segments(journal) if journal.is_dir() else [journal]
-    for file in reversed(files):
+    files = segments_of(journal)
+    for file in reversed([journal] if files is None else files):
         wanted = request_id or _last_id(read(file))
         count = sum(is_about(line, wanted) for line in read(file)) if wanted else 0
         found = explain_lines(read(file), wanted, count) if wanted and count else []

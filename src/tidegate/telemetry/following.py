@@ -9,9 +9,9 @@ import msgspec
 
 from tidegate.core.model import Line
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, check_head
+from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, check_head, segments_of
 from tidegate.telemetry.requests import run_of
-from tidegate.telemetry.segments import PACKED, is_written, segments
+from tidegate.telemetry.segments import PACKED, is_written
 
 # Of each run, so many of its last segments are read before what is appended: in these its requests under way began.
 BACK = 2
@@ -28,6 +28,7 @@ class Following:
     """The lines of a folder from its newest segments on; ask again and again for those that have come since.
 
     Of several runs, each line comes with the one that it belongs to. What of a line is not written yet comes later.
+    Raises `JournalError` where nobody may look into the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,7 +37,7 @@ class Following:
         self._done: set[str] = set()
         self._decoder = msgspec.json.Decoder(Line)
         by_run: dict[tuple[str, int] | None, list[Path]] = {}
-        for path in segments(folder):
+        for path in segments_of(folder) or ():
             by_run.setdefault(run_of(path), []).append(path)
         newest = max(by_run, default=None, key=lambda run: run or ("", 0))
         for run, paths in by_run.items():
@@ -46,7 +47,7 @@ class Following:
 
     def lines(self) -> Iterator[tuple[tuple[str, int] | None, Line]]:
         """What there is by now that was not given yet, with its run. Raises `JournalError`."""
-        paths = segments(self._folder)
+        paths = segments_of(self._folder) or []
         self._done &= {_name(path) for path in paths}
         for path in paths:
             name = _name(path)
@@ -66,7 +67,8 @@ class Following:
                     yield run, line
             except DAMAGED as error:
                 raise JournalError(f"{path}:{opened.lines + 1}: the segment is damaged: {error}") from None
-            if over:
+            # Whoever has made a segment locks it a moment later, and then begins it.
+            if over and opened.lines:
                 self._open.pop(name).file.close()
                 self._done.add(name)
 

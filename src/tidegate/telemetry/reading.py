@@ -33,12 +33,20 @@ class _Head(msgspec.Struct):
 
 def files(source: Path) -> list[Path]:
     """The files of a journal, in order: one segment, or all of a folder. Raises `JournalError` where it has none."""
-    if not source.is_dir():
+    paths = segments_of(source)
+    if paths is None:
         return [source]
-    paths = segments(source)
     if not paths:
         raise JournalError(f"{source}: no journal here; the configuration's gateway.journal names the folder")
     return paths
+
+
+def segments_of(folder: Path) -> list[Path] | None:
+    """Its segments, in order; None where it is no folder. Raises `JournalError` where nobody may look into it."""
+    try:
+        return segments(folder) if folder.is_dir() else None
+    except OSError as error:
+        raise JournalError(f"{folder}: {error.strerror}") from None
 
 
 def read_if_there(path: Path) -> Iterator[Line]:
