@@ -43,9 +43,11 @@ def explores(seed: int) -> str:
     return next(name for n in range(10_000) if uniform(seed, "explore", name := f"r{n}") < SHARE)
 
 
-def decided(*endpoints: Endpoint, share: float = SHARE, **changes: Any) -> Decision:
-    """What becomes of a request that explores if it may."""
-    return make.router(*endpoints, explore_share=share).decide(make.request(explores(0), **changes), 0.0)
+def decided(*endpoints: Endpoint, share: float = SHARE, hedges_usd: float = 1.0, **changes: Any) -> Decision:
+    """What becomes of a request that explores if it may, where so much may be lost on second attempts."""
+    router = make.router(*endpoints, explore_share=share)
+    router.state.hedging.left_usd = hedges_usd
+    return router.decide(make.request(explores(0), **changes), 0.0)
 
 
 def beside(*, started: bool = False, running: int | None = None, resident: bool | None = None) -> Decision:
@@ -119,6 +121,7 @@ NEVER: dict[str, Callable[[], Decision]] = {
     "nobody could save it for our engine has one slot": lambda: decided(
         make.endpoint("a", concurrency=1), slow("b"), worth_usd=0.1
     ),
+    "nothing may be lost on one that is paid": lambda: decided(vendor("a"), slow("b"), worth_usd=0.1, hedges_usd=0.0),
     "nobody explores": lambda: decided(vendor("a"), vendor("b"), share=0.0),
 }
 

@@ -220,9 +220,11 @@ def test_what_forbids_an_endpoint_forbids_its_handovers(changes: dict[str, objec
     assert [c.excluded for c in router.prefills(long(**changes), 0.0)] == [why]
 
 
-def test_who_may_be_tried_once_is_not_handed_over() -> None:
+@pytest.mark.parametrize("changes", [{"failover": False}, {"retry": 2}], ids=["asked_so", "last_try"])
+def test_who_may_be_tried_once_is_not_handed_over(changes: dict[str, object]) -> None:
     router = pair()
-    assert not any(isinstance(step, Prefill) for step in router.decide(long(failover=False), 0.0).plan)
+    assert not any(isinstance(step, Prefill) for step in router.decide(long(**changes), 0.0).plan)
+    assert not router.prefills(long(**changes), 0.0)
 
 
 def test_what_has_come_starts_at_home_at_once() -> None:
@@ -311,6 +313,20 @@ def test_a_kv_cache_that_is_of_no_use_is_a_failure() -> None:
         ship(router, request, 10.0 * number, 1.0)
         use(router, request, 10.0 * number + 3.0, cached_tokens=int(CACHED_LEAST * 4_000) - 1)
         assert handover(router).state.breaker.openings == (number == 2), "that it came is no success by itself"
+
+
+def test_the_path_of_a_trial_that_came_and_was_of_no_use_stays_closed_for_longer() -> None:
+    router = pair()
+    known = handover(router).state.breaker
+    for number in range(3):
+        ship(router, long(id=f"r{number}"), float(number), 0.5, ok=False, cause="unreachable")
+    for openings in (2, 3):
+        at_s = known.open_until_s
+        ship(router, long(id="trial"), at_s, 1.0)
+        assert not known.blocks(at_s + 3.0), "it has come"
+        use(router, long(id="trial"), at_s + 3.0, cached_tokens=0)
+        assert known.openings == openings
+        assert known.open_until_s == at_s + 4.0 + 5.0 * 2.0 ** (openings - 1)
 
 
 def test_a_kv_cache_that_is_of_use_makes_good_what_failed_before() -> None:

@@ -3,16 +3,16 @@
 import pytest
 
 from tests import make
-from tidegate.core.model import Decision, Ending, FirstToken, Held, Released
+from tidegate.core.model import Decision, Ending, Endpoint, FirstToken, Held, Released
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 
 ANSWER_S = 2.0
 
 
-def overloaded(late: int, *, hours: float = 0.5, key: str = "") -> tuple[Router, float]:
+def overloaded(late: int, *others: Endpoint, hours: float = 0.5, key: str = "") -> tuple[Router, float]:
     """An engine with one place that in-time requests have had all of, and so many held whose promise is over."""
-    router, now_s = make.router(make.endpoint("laptop", concurrency=1)), 0.0
+    router, now_s = make.router(make.endpoint("laptop", concurrency=1), *others), 0.0
     while now_s < 3600.0 * hours:
         request = make.request(arrived_s=now_s)
         router.observe(make.started(request, "laptop"), now_s)
@@ -49,9 +49,16 @@ def test_who_can_only_be_late_waits_where_the_engine_has_time_for_it() -> None:
     assert next_one(router, now_s).why is Why.WAITS_FOR_SLOT
 
 
-def test_who_can_be_in_time_waits_however_many_are_late() -> None:
-    router, now_s = overloaded(late=16)
+@pytest.mark.parametrize("late", [16, 80])
+def test_who_can_be_in_time_waits_however_many_are_late(late: int) -> None:
+    router, now_s = overloaded(late=late)
     assert router.decide(make.request(arrived_s=now_s), now_s).why is Why.WAITS_FOR_SLOT
+
+
+def test_who_can_only_be_late_waits_where_another_is_merely_full() -> None:
+    router, now_s = overloaded(4, make.endpoint("cloud", local=False, concurrency=1))
+    router.observe(make.started(make.request(arrived_s=now_s), "cloud"), now_s)
+    assert next_one(router, now_s).why is Why.WAITS_FOR_SLOT
 
 
 def test_where_another_key_waits_as_well_a_share_is_kept_for_what_is_late() -> None:

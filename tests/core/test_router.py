@@ -3,6 +3,7 @@
 import pytest
 
 from tests import make
+from tidegate.core.hold import item
 from tidegate.core.model import (
     Decision,
     DecisionOverran,
@@ -340,7 +341,7 @@ def test_of_many_that_are_held_those_are_looked_at_whose_promises_end_first() ->
     assert all(isinstance(router.decide(one, 1.0).plan[0], Wait) for one in many[:-2])
 
 
-def test_of_many_that_are_held_all_are_due_when_our_engine_dies_or_their_time_is_over() -> None:
+def test_of_many_that_are_held_all_are_due_when_their_time_is_over_and_who_finds_room_when_our_engine_dies() -> None:
     router = make.router(held_max=1000, hold_s_max=20.0)
     fill(router, "laptop", 2)
     many = [make.request(slo=Slo()) for _ in range(2 * SCHEDULED_MAX)]
@@ -348,7 +349,61 @@ def test_of_many_that_are_held_all_are_due_when_our_engine_dies_or_their_time_is
     assert router.due(0.0) == []
     assert {one.id for one in router.due(20.0)} == {one.id for one in many}
     router.observe(Probed(endpoint="laptop", up=False), 0.1)
-    assert {one.id for one in router.due(0.1)} == {one.id for one in many}
+    # As many as the other has room for, in their turn.
+    room = router.endpoint("cloud").room
+    assert room < len(many)
+    first = sorted(many, key=lambda one: one.id)[:room]
+    assert router.due(0.1) == first
+    for one in first:
+        router.observe(make.started(one, "cloud"), 0.1)
+    assert router.due(0.1) == []
+
+
+def test_what_is_held_for_another_that_is_full_goes_there_in_its_turn() -> None:
+    router = make.router(make.endpoint("cloud", local=False, concurrency=2))
+    fill(router, "cloud", 2)
+    late = make.request("late", slo=Slo(ttft_s=1.0))
+    patient, urgent = make.request("patient", slo=Slo(ttft_s=300.0)), make.request("urgent", slo=Slo(ttft_s=20.0))
+    hold(router, late, patient, urgent)
+    assert router.due(2.0) == []
+    router.observe(make.ended("cloud0", "cloud"), 2.0)
+    assert router.due(2.0) == [urgent]
+    router.observe(make.ended("cloud1", "cloud"), 2.0)
+    assert router.due(2.0) == [urgent, patient]
+
+
+def test_many_that_our_engine_cannot_serve_do_not_keep_others_of_their_model_from_it() -> None:
+    router = make.router(
+        make.endpoint("laptop", concurrency=1, context_tokens=4096),
+        make.endpoint("cloud", local=False, concurrency=1),
+        held_max=1000,
+    )
+    fill(router, "laptop", 1)
+    fill(router, "cloud", 1)
+    long = [make.request(prompt_tokens=8_000, slo=Slo(ttft_s=100.0)) for _ in range(2 * SCHEDULED_MAX)]
+    short = make.request("short", slo=Slo(ttft_s=110.0))
+    hold(router, *long, short)
+    assert router.due(0.0) == []
+    router.observe(make.ended("laptop0", "laptop"), 1.0)
+    assert router.due(1.0) == [short]
+
+
+def test_who_comes_behind_more_than_are_looked_at_waits_a_fourth_of_that_where_there_are_four_engines() -> None:
+    waits_s = []
+    for count in (1, 4):
+        engines = [make.endpoint(f"laptop{number}", concurrency=1) for number in range(count)]
+        router = make.router(*engines, held_max=1000)
+        for engine in engines:
+            fill(router, engine.name, 1)
+        hold(router, *(make.request(slo=Slo()) for _ in range(4 * SCHEDULED_MAX)))
+        work = item(
+            one := make.request(slo=Slo()),
+            1.0,
+            {e.name: router.endpoint(e.name).base(one, router._known.lengths.of(one), 0.0) for e in engines},
+            [],
+        )
+        waits_s.append(router._known.waiting.place(work, 0.0).as_if_s)
+    assert waits_s[0] == pytest.approx(4 * waits_s[1], rel=0.05)
 
 
 def test_who_comes_behind_more_than_are_looked_at_waits_for_all_of_their_work() -> None:

@@ -54,7 +54,7 @@ def test_a_prompt_computed_elsewhere_has_four_stages() -> None:
         (What.RESTORE, "laptop", ""),
         (What.DECODE, "laptop", ""),
     ]
-    assert [round(stage.took_s, 6) for stage in found] == [1.0, 2.0, 1.0, 0.1, 5.0]
+    assert [round(stage.took_s, 6) for stage in found] == [1.1, 2.0, 1.0, 0.1, 5.0]
     assert [round(stage.began_s, 6) for stage in found] == [0.0, 1.1, 3.1, 4.1, 4.2]
     assert found[1].kv_bytes == 50
 
@@ -73,6 +73,22 @@ def test_what_fails_is_told_so() -> None:
         (What.TRANSFER, True),
         (What.PREFILL, True),
     ]
+
+
+def test_a_prompt_for_another_that_breaks_off_after_its_first_token_has_failed() -> None:
+    found = told(
+        (100.0, R),
+        (100.0, started(R, "rack", target="laptop")),
+        (101.0, FirstToken(request_id="r", endpoint="rack", ttft_s=1.0)),
+        (101.5, Ended(request_id="r", endpoint="rack", ending=Ending.FAILED, e2e_s=1.5)),
+        (101.5, started(R, "laptop")),
+        (110.5, Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=9.0)),
+    )
+    assert [(stage.what, stage.endpoint, stage.failed) for stage in found] == [
+        (What.PREFILL, "rack", True),
+        (What.PREFILL, "laptop", False),
+    ]
+    assert [stage.predicted_s for stage in beside(found, CHOSEN)] == [1.5, None]
 
 
 STAGES = [

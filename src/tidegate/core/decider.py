@@ -50,7 +50,9 @@ class Decider:
                 options = plan.weigh(request, models, length, worth, now_s)
                 options += self._handed_over(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
-        options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
+        options = plan.weigh(
+            request, models, length, worth, now_s, keep=rules.attempts_max(request, self._known.policy)
+        )
         options += self._handed_over(request, models, length, worth, now_s)
         self.decided = Decided(request, now_s, options)
         found = self._run(request, options, reasons, worth, now_s)
@@ -110,13 +112,13 @@ class Decider:
     ) -> Decision:
         steps: tuple[Step, ...] = plan.steps(
             request,
-            plan.in_turn(ranked)[: self._attempts_max(request)],
+            plan.in_turn(ranked)[: rules.attempts_max(request, self._known.policy)],
             worth,
             now_s - request.arrived_s,
             self._known.hedges.price,
         )
         busy = [name for name, excluded in reasons.items() if excluded in _FULL]
-        if busy and len(steps) < self._attempts_max(request):
+        if busy and len(steps) < rules.attempts_max(request, self._known.policy):
             # Should all of these fail, one that is merely full now is worth waiting for.
             until_s = plan.to_ms(now_s + self._known.policy.recheck_s)
             steps = (*steps, Wait(endpoint=busy[0], until_s=until_s))
@@ -137,9 +139,9 @@ class Decider:
 
         One of ours may be `due`, which is left alone.
         """
-        if self._attempts_max(request) == 1 or not self._known.eligible.is_free(request, now_s):
+        if rules.attempts_max(request, self._known.policy) == 1 or not self._known.eligible.is_free(request, now_s):
             return found
-        trials = explore.trials(request, options, worth, now_s)
+        trials = explore.trials(request, options, worth, now_s, self._known.hedges.left_usd)
         if not trials:
             return found
         policy, propensity = self._known.policy, 1.0
@@ -188,9 +190,8 @@ class Decider:
             stays = fits and (not others or elsewhere[0][0] <= wait_usd)
             if not fits and not others:
                 return self._refuse_full(request, own, reasons, place.start_s, now_s)
-            if not others:
-                option = own[place.endpoint]
-                served_s = self._known.waiting.hopeless_s(option, request, place.start_s, now_s)
+            if not others and not any(why in _FULL for name, why in reasons.items() if name not in own):
+                served_s = self._known.waiting.hopeless_s(own, place.endpoint, request, place.start_s, now_s)
                 if served_s is not None:
                     too_late = dict.fromkeys(own, Why.TOO_LATE)
                     return refuse(request, reasons | too_late, self._known.models, now_s, slot_s=now_s + served_s)
@@ -258,13 +259,9 @@ class Decider:
             return self._wait(request, own[0].name, inf, now_s)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._known.models, now_s)
-        names = ranked[: self._attempts_max(request)]
+        names = ranked[: rules.attempts_max(request, self._known.policy)]
         steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
-
-    def _attempts_max(self, request: Request) -> int:
-        # Who tries again is tried for less often each time: else client and gateway multiply what is failing anyway.
-        return max(1, self._known.policy.attempts_max - request.retry) if request.failover else 1
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

@@ -78,11 +78,12 @@ def left_alone(found: list[Trial], now_s: float) -> Trial | None:
     return longest
 
 
-def trials(request: Request, options: list[Option], worth_usd: float, now_s: float) -> list[Trial]:
+def trials(request: Request, options: list[Option], worth_usd: float, now_s: float, hedges_usd: float) -> list[Trial]:
     """Of what a decision has predicted, those that may be asked before the best, by name; the best is none of them.
 
     Engines of ours are only while nobody uses them: what a request takes of their time is in no prediction of value,
-    and is lost by those that come next. Whose model is away is warmed up instead.
+    and is lost by those that come next. Whose model is away is warmed up instead. No best starts beside one that is
+    paid where `hedges_usd`, which may be lost on that, would not do.
     """
     if len(options) < 2:
         return []
@@ -104,7 +105,10 @@ def trials(request: Request, options: list[Option], worth_usd: float, now_s: flo
             affords = _affords(request, option.base.cost_usd, best.base.cost_usd)
             if affords and best.value_usd - option.value_usd <= usd_max:
                 found.append(Trial(option, None))
-        elif rescue is not None and _is_saved(request, rescue, best, option, least, worth_usd, spent_s):
+            continue
+        if rescue is None or (option.model.cost.is_paid and hedges_usd <= option.base.paid_usd):
+            continue
+        if _is_saved(request, rescue, best, option, least, worth_usd, spent_s):
             found.append(Trial(option, plan.to_ms(rescue.cutover_s)))
     found.sort(key=_name)
     return found

@@ -15,8 +15,9 @@ from tidegate.core.base import TO, Base, asked
 from tidegate.core.breaker import Breaker
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
-from tidegate.core.model import Capability, Ended, Ending, Handover, Request, Shipped, Started, replace
+from tidegate.core.model import Capability, Ended, Ending, Handover, Policy, Request, Shipped, Started, replace
 from tidegate.core.network import NetworkModel
+from tidegate.core.rules import attempts_max
 from tidegate.core.sending import prefill_of
 from tidegate.core.state import HandoverState, UnderWay
 from tidegate.core.why import Why
@@ -48,7 +49,7 @@ class HandoverModel:
         self.network = NetworkModel(0.0, handover.bytes_per_s, state.network, LINK_SIGMA)
 
     def excluded(self, request: Request, now_s: float) -> Why | None:
-        """What forbids it for this, of a request that `may_be_shipped`: both must have the same model for sure."""
+        """What forbids it for this, of a request that may be shipped at all: both must have the same model for sure."""
         if request.completions > 1 or not _NEVER.isdisjoint(request.needs):
             return Why.LACKS_CAPABILITY
         if not self.source.is_one_with(self.target):
@@ -181,10 +182,13 @@ class HandoverModel:
         state = self.state
         one = state.under_way.pop(fact.request_id, None)
         state.free_s = now_s
-        ending = Ending.OK if fact.ok else Ending.CANCELLED if fact.given_up else Ending.FAILED
-        # Whether what has come is of use, the answer tells; until then it makes no failure good but that of a trial.
-        if not fact.ok or state.breaker.trial == fact.request_id:
+        # Whether what has come is of use, the answer tells; until then it makes no failure good but that of a trial,
+        # and of that only for as long as the answer is under way.
+        if not fact.ok:
+            ending = Ending.CANCELLED if fact.given_up else Ending.FAILED
             state.breaker.learn(fact.request_id, ending, now_s)
+        else:
+            state.breaker.first(fact.request_id)
         if fact.ok and fact.kv_bytes > 0:
             self.network.learn_upload(fact.left_bytes, fact.seconds, now_s)
             if one is not None:
@@ -203,9 +207,10 @@ class HandoverModel:
 class Handovers:
     """All of them. `models` by name; `ends` are the endpoints at either side of one."""
 
-    __slots__ = ("ends", "models")
+    __slots__ = ("_policy", "ends", "models")
 
-    def __init__(self, endpoints: Mapping[str, EndpointModel]) -> None:
+    def __init__(self, endpoints: Mapping[str, EndpointModel], policy: Policy) -> None:
+        self._policy = policy
         self.models: dict[str, HandoverModel] = {}
         for source in endpoints.values():
             states = source.state.handovers
@@ -222,7 +227,7 @@ class Handovers:
 
     def now(self, request: Request, models: Iterable[EndpointModel], now_s: float) -> list[HandoverModel]:
         """Those that may be used for this, of whose endpoints nothing excludes either."""
-        if not self.models or not may_be_shipped(request):
+        if not self.models or not self.may_ship(request):
             return []
         names = {model.name for model in models}
         return [
@@ -230,6 +235,10 @@ class Handovers:
             for one in self.models.values()
             if one.source.name in names and one.target.name in names and one.excluded(request, now_s) is None
         ]
+
+    def may_ship(self, request: Request) -> bool:
+        """Whether its prompt may be computed elsewhere: once, and where another attempt can make good what fails."""
+        return not request.shipped and attempts_max(request, self._policy) > 1
 
     def of(self, source: str, target: str) -> HandoverModel | None:
         """That between these two; None where it is gone."""
@@ -265,11 +274,6 @@ def combined(one: HandoverState, other: HandoverState) -> HandoverState:
         sent_bytes=one.sent_bytes + other.sent_bytes,
         declared_bytes=one.declared_bytes + other.declared_bytes,
     )
-
-
-def may_be_shipped(request: Request) -> bool:
-    """Whether its prompt may be computed elsewhere: once, and where more than one attempt may be made."""
-    return not request.shipped and request.failover
 
 
 def _ready_s(one: UnderWay) -> float:

@@ -55,7 +55,7 @@ class Known:
             for e in sorted(endpoints, key=lambda e: e.name)
         }
         state.endpoints = {name: m.state for name, m in self.models.items()}
-        self.handovers = Handovers(self.models)
+        self.handovers = Handovers(self.models, policy)
         self.lengths = LengthModel(state.lengths)
         self.sessions = Sessions(state.sessions)
         self.eligible = Eligible(self.models, self.sessions)

@@ -9,7 +9,7 @@ from tidegate.core import memory
 from tidegate.core.base import Base
 from tidegate.core.decider import Decider
 from tidegate.core.estimator import EndpointModel
-from tidegate.core.handover import HandoverModel, may_be_shipped
+from tidegate.core.handover import HandoverModel
 from tidegate.core.hold import item
 from tidegate.core.known import Known
 from tidegate.core.learner import Learner
@@ -56,7 +56,8 @@ class Router:
         return self._decider.decide(request, now_s)
 
     def due(self, now_s: float) -> list[Request]:
-        """Held requests whose turn has come, in its order: `decide` lets none of them wait on, and only them.
+        """Held requests whose turn has come, in its order: `decide` lets none of them wait on, and else only who would
+        find no room after them.
 
         A slot is free, or they are sent away, or they have waited too long, or nothing of ours can serve them any more,
         or the hold queue is full and others have less than their share of its places.
@@ -73,15 +74,29 @@ class Router:
         unplaced = [
             r
             for r in held.values()
-            if r.id not in places
-            and (r.model in without or r.id in displaced or waiting.expired(r, now_s))
-            and not _waits(self.decide(r, now_s))
+            if r.id not in places and (r.model in without or r.id in displaced or waiting.expired(r, now_s))
         ]
-        return unplaced + [
+        return self._unplaced_due(unplaced, now_s) + [
             held[name]
             for name, place in places.items()
             if place.away or place.start_s <= now_s or name in displaced or waiting.expired(held[name], now_s)
         ]
+
+    def _unplaced_due(self, requests: list[Request], now_s: float) -> list[Request]:
+        """Of those that wait for nothing of ours, those that may go, in their turn: no more than there is room for."""
+        found, rooms = list[Request](), dict[str, int]()
+        for request in sorted(requests, key=lambda one: self._known.waiting.order(one, now_s)):
+            decision = self.decide(request, now_s)
+            if _waits(decision):
+                continue
+            if decision.plan:
+                name = decision.plan[0].endpoint
+                room = rooms.get(name, self._known.models[name].room)
+                if room <= 0:
+                    continue
+                rooms[name] = room - 1
+            found.append(request)
+        return found
 
     def candidates(self, request: Request, now_s: float) -> list[Candidate]:
         """Every endpoint as `decide` sees it: what excluded it, or its estimate and what makes up its value."""
@@ -123,7 +138,7 @@ class Router:
 
     def prefills(self, request: Request, now_s: float) -> list[Candidate]:
         """The same of every handover that may compute its prompt for one of ours."""
-        if not may_be_shipped(request):
+        if not self._known.handovers.may_ship(request):
             return []
         length = self._known.lengths.of(request)
         request = self._known.priced(request, now_s)

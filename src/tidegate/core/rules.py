@@ -7,7 +7,7 @@ from tidegate.core import memory
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.length import Length
-from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Request
+from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Policy, Request
 from tidegate.core.ruled import barred_by
 from tidegate.core.why import Why
 
@@ -27,6 +27,11 @@ def tokens_needed(request: Request, length: Length) -> int:
 def tokens_needed_least(request: Request) -> int:
     """What cannot be done without: our own guess of an output's length is no reason to refuse, only to prefer."""
     return request.prompt_tokens + (request.output_tokens_max or 1)
+
+
+def attempts_max(request: Request, policy: Policy) -> int:
+    """Who tries again is tried for less often each time: else client and gateway multiply what is failing anyway."""
+    return max(1, policy.attempts_max - request.retry) if request.failover else 1
 
 
 def may_go_to(request: Request, endpoint: Endpoint) -> bool:

@@ -17,7 +17,7 @@ from tidegate.core.why import Why
 # Prompts from a line of chat to what no window holds, each a third longer than the one before.
 PROMPT_TOKENS_MIN: Final = 64
 STEP: Final = 4.0 / 3.0
-LENGTHS_MAX: Final = 32
+LENGTHS_MAX: Final = 40
 COUNTS_MAX: Final = 16
 
 

@@ -75,8 +75,10 @@ class Timeline:
                 self._unheld(at_s)
             case FirstToken(request_id=self._request_id) if fact.endpoint in self._sent:
                 began_s, sent = self._sent[fact.endpoint]
-                self._first_s[fact.endpoint] = at_s
-                self._add(_first_of(sent), (sent.endpoint, sent.target), began_s, at_s)
+                # A prompt for another is computed when its one token is complete, and else it has failed.
+                if not sent.target:
+                    self._first_s[fact.endpoint] = at_s
+                    self._add(_first_of(sent), (sent.endpoint, ""), began_s, at_s)
             case Ended(request_id=self._request_id) if fact.endpoint in self._sent:
                 self._ended(fact, at_s)
             case Shipped(request_id=self._request_id) if fact.endpoint in self._computed_s:
@@ -93,7 +95,7 @@ class Timeline:
         served = fact.ending is Ending.OK
         if first_s is None:
             self._add(_first_of(sent), (fact.endpoint, target), began_s, at_s, failed=not served)
-        elif not target:
+        else:
             self._add(What.DECODE, (fact.endpoint, ""), first_s, at_s, failed=not served)
         if target and served:
             self._computed_s[fact.endpoint] = at_s

@@ -1,6 +1,5 @@
 """Requests that are held: which may wait, and where each would go now."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from math import inf
 from statistics import fmean
@@ -145,19 +144,24 @@ class Waiting:
         ends = ends_s(request)
         return ends == inf or now_s >= ends
 
-    def hopeless_s(self, option: Option, request: Request, start_s: float, now_s: float) -> float | None:
-        """After how many seconds a request that comes now is served here, if it would be late and that is longer than
-        it may wait: of the engine's seconds, those that are in time leave too few for all that are late. Better it is
-        told so at once.
+    def hopeless_s(
+        self, own: Mapping[str, Option], name: str, request: Request, start_s: float, now_s: float
+    ) -> float | None:
+        """After how many seconds a request that comes now is served by these engines, of which `name` is the first, if
+        it would be late and that is longer than it may wait: of their seconds, those that are in time leave too few for
+        all that are late. Better it is told so at once.
         """
-        model, base = option.model, option.base
         # Where there are several tenants or classes, a share is kept for all that are late.
-        if start_s <= latest_start_s(request, base) or not self._flows.keys() <= {flow_of(request)}:
+        if start_s <= latest_start_s(request, own[name].base) or not self._flows.keys() <= {flow_of(request)}:
             return None
-        in_time = (had_s(model.state.given, now_s) - had_s(model.state.given_rest, now_s)) / GIVEN_S
         late = 1 + sum([ends_s(one) <= now_s for one in self.requests.values() if one.model == request.model])
-        each_s = base.occupies_s / model.places + base.prompt_s
-        served_s = late * each_s / max(LEFT_LEAST, 1.0 - in_time)
+        late_per_s = 0.0
+        for option in own.values():
+            model, base = option.model, option.base
+            in_time = (had_s(model.state.given, now_s) - had_s(model.state.given_rest, now_s)) / GIVEN_S
+            each_s = base.occupies_s / model.places + base.prompt_s
+            late_per_s += max(LEFT_LEAST, 1.0 - in_time) / each_s
+        served_s = late / late_per_s
         return served_s if served_s > self._policy.hold_s_max else None
 
     def headroom(self, model: EndpointModel, now_s: float) -> bool:
@@ -166,18 +170,28 @@ class Waiting:
         return bool(urgent) and any(now_s - urgent.get(name, -inf) < QUIET_S for name in model.endpoint.models)
 
     def scheduled(self, now_s: float) -> dict[str, Request]:
-        """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
+        """Those that are looked at now: of each model those whose promises end first, and then whose have ended; and as
+        many of those that nothing of ours can serve."""
         if self._scheduled is None or self._scheduled[0] != now_s:
             found: dict[str, Request] = {}
             for turns in self._turns.values():
                 names = list(turns)
                 if len(names) > SCHEDULED_MAX:
-                    in_order = sorted(turns.values())
-                    past = bisect_left(in_order, now_s, key=lambda turn: turn[0])
-                    names = self._of_each(in_order[past:] + in_order[:past], now_s)
+                    in_order = sorted(turns.values(), key=lambda turn: in_turn(turn, now_s))
+                    served, others = list[_Turn](), list[_Turn]()
+                    for turn in in_order:
+                        (served if self._is_served(self.requests[turn[2]], now_s) else others).append(turn)
+                    names = self._of_each(served, now_s) + [name for _, _, name in others[:SCHEDULED_MAX]]
                 found.update({name: self.requests[name] for name in names})
             self._scheduled = now_s, found
         return self._scheduled[1]
+
+    def _is_served(self, request: Request, now_s: float) -> bool:
+        return bool(self._eligible.own(request, self._length(request), now_s))
+
+    def order(self, request: Request, now_s: float) -> tuple[bool, _Turn]:
+        """Whose turn is before another's: first whose promise ends first, and last whose has ended."""
+        return in_turn(_turn(request), now_s)
 
     def _of_each(self, turns: list[_Turn], now_s: float) -> list[str]:
         """As many of them as are scheduled: of each tenant as many, first of who has had least; and of each class some
@@ -237,26 +251,31 @@ class Waiting:
         the work of all of them."""
         request = work.request
         fairly = bool(self._flows) and self._flows.keys() != {flow_of(request)}
-        before = self._before(request, fairly=fairly)
+        before = self._before(request, now_s, fairly=fairly)
         others = self._items([one for one in self.scheduled(now_s).values() if one.id != request.id], now_s)
         if before <= SCHEDULED_MAX:
             return self._schedule([work, *others], self._pools(now_s), now_s, fairly=fairly)[request.id]
-        pools = self._pools(now_s)
+        pools, bases = self._pools(now_s), dict[str, list[Base]]()
         for name in work.own:
-            if bases := [one.own[name].base for one in others if name in one.own]:
-                pools[name] = _behind(pools[name], before, bases, now_s)
+            if found := [one.own[name].base for one in others if name in one.own]:
+                bases[name] = found
+        # Each engine has as many of them as it is quick.
+        per_s = {name: len(pools[name].slots_s) / fmean([base.occupies_s for base in bases[name]]) for name in bases}
+        total_per_s = sum(per_s.values())
+        for name, found in bases.items():
+            pools[name] = _behind(pools[name], before * per_s[name] / total_per_s, found, now_s)
         return self._schedule([work], pools, now_s, fairly=False)[request.id]
 
-    def _before(self, request: Request, *, fairly: bool) -> int:
+    def _before(self, request: Request, now_s: float, *, fairly: bool) -> int:
         """How many are scheduled before it: of its own tenant, and then as many of each other one."""
-        turn, turns = _turn(request), self._turns.get(request.model, {})
+        turn, turns = self.order(request, now_s), self._turns.get(request.model, {})
         if not fairly:
-            return sum([one < turn for one in turns.values()])
+            return sum([in_turn(one, now_s) < turn for one in turns.values()])
         before, counts = 0, dict[str, int]()
         for name, one in turns.items():
             key = self.requests[name].key
             if key == request.key:
-                before += one < turn
+                before += in_turn(one, now_s) < turn
             else:
                 counts[key] = counts.get(key, 0) + 1
         return before + sum([min(count, before + 1) for count in counts.values()])
@@ -397,7 +416,12 @@ class Waiting:
             self._fits.pop(fact.endpoint, None)
 
 
-def _behind(pool: Pool, count: int, bases: list[Base], now_s: float) -> Pool:
+def in_turn(turn: _Turn, now_s: float) -> tuple[bool, _Turn]:
+    """Who can be in time comes before who cannot any more."""
+    return turn[0] <= now_s, turn
+
+
+def _behind(pool: Pool, count: float, bases: list[Base], now_s: float) -> Pool:
     """The same once it is through with so many like these."""
     slots_s = count * fmean([base.occupies_s for base in bases]) / len(pool.slots_s)
     prompts_s = count * fmean([base.prompt_s for base in bases])
