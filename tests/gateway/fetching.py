@@ -57,11 +57,11 @@ class Recorded:
 
 @asynccontextmanager
 async def between(
-    folder: Path, rack_url: str, laptop_url: str, *, slower: float = 1.0, **settings: Any
+    folder: Path, rack_url: str, laptop_url: str, *, slower: float = 1.0, places: int = 4, **settings: Any
 ) -> AsyncIterator[House]:
-    """A gateway before the two, in which a long prompt is too slow at the laptop, and output dear at the rack. All is
-    believed to be, and may be, so much `slower`."""
-    laptop = local(url=laptop_url, engine="vllm", model="smollm2", prior=prior(5 / slower))
+    """A gateway before the two, in which a long prompt is too slow at the laptop, which has so many `places`, and
+    output dear at the rack. All is believed to be, and may be, so much `slower`."""
+    laptop = local(url=laptop_url, engine="vllm", model="smollm2", prior=prior(5 / slower), concurrency=places)
     rack = remote(url=rack_url, engine="vllm", model="smollm2", prior=prior(150 / slower))
     rack.settings["price"] = {"usd_per_1m_input_tokens": 0.1, "usd_per_1m_output_tokens": 1000}
     rack.settings["handover"] = [{"to": "laptop", "kv_kib_per_token": 23, "mbit_per_s": 1000}]

@@ -15,6 +15,7 @@ from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.spending import upper_usd
+from tidegate.wire.anthropic.request import parse as parse_messages
 from tidegate.wire.openai import parse
 
 # A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
@@ -171,10 +172,10 @@ async def test_what_may_cost_more_than_any_request_is_refused_and_nothing_of_it_
 CLOUD = endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-3, usd_per_output_token=4e-3))
 
 
-def most_usd(kind: Capability = Capability.CHAT, **asked: Any) -> float:
+def most_usd(kind: Capability = Capability.CHAT, window: int = 0, **asked: Any) -> float:
     body = {"model": "m", **({"messages": [{"role": "user", "content": "hi"}]} if kind is Capability.CHAT else {})}
     call = parse(json.dumps(body | asked).encode(), kind)
-    return upper_usd(CLOUD, call, call.prompt_bytes)
+    return upper_usd(CLOUD, call, call.prompt_bytes, window)
 
 
 def test_what_is_held_back_covers_whatever_may_be_generated() -> None:
@@ -193,6 +194,29 @@ def test_what_is_held_back_covers_whatever_is_read_beside_the_prompt() -> None:
     assert most_usd(max_tokens=10, response_format=schema) >= plain + 2_000 * 1e-3
     tools = [{"type": "function", "function": {"name": "g"}}]
     assert most_usd(max_tokens=10, tools=tools, functions=functions) >= plain + 3_000 * 1e-3
+
+
+def test_what_is_held_back_covers_the_window_that_an_engine_tells() -> None:
+    long = "x" * (4 * CLOUD.context_tokens)
+    plain = most_usd(Capability.COMPLETION, prompt=long)
+    assert most_usd(Capability.COMPLETION, prompt=long, window=2 * CLOUD.context_tokens) == pytest.approx(2 * plain)
+
+
+def test_what_is_held_back_covers_what_its_own_dialect_alone_can_say() -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    tool = {"name": "f", "input_schema": {"type": "object"}, "input_examples": [{"a": "x" * 3_000}]}
+    plain, call = (parse_messages(json.dumps(asked | more).encode()) for more in ({}, {"tools": [tool]}))
+    plain_usd, usd = (upper_usd(CLOUD, one, one.prompt_bytes, 0) for one in (plain, call))
+    assert usd >= plain_usd + 3_000 * 1e-3
+
+
+@pytest.mark.parametrize("extra", [{"speed": "fast"}, {"service_tier": "priority"}])
+async def test_nor_where_it_is_asked_for_in_another_dialect(tmp_path: Path, extra: dict[str, Any]) -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        answer = await home.ask(asked | extra, path="/v1/messages")
+        assert (answer.status, sent(home)) == (400, 0)
+        assert (await home.ask(asked | {"service_tier": "auto"}, path="/v1/messages")).status == 200
 
 
 @pytest.mark.parametrize("extra", [{"service_tier": "priority"}, {"web_search_options": {}}])

@@ -28,6 +28,13 @@ async def test_embeddings_go_where_they_can_be_made_and_cost_their_prompt(tmp_pa
     assert float(answer.header("x-tidegate-cost-usd")) == pytest.approx(line["cost_usd"], abs=1e-8)
 
 
+@pytest.mark.parametrize("bound", ["x", 1.5, -1, None])
+async def test_a_bound_of_what_embeddings_have_not_is_not_looked_at(tmp_path: Path, bound: Any) -> None:
+    async with house(tmp_path, cloud=remote(capabilities=["embedding"])) as home:
+        answer = await home.ask({"model": "m", "input": "Say hi", "max_tokens": bound}, path=EMBEDDINGS)
+    assert (answer.status, answer.endpoint) == (200, "cloud")
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

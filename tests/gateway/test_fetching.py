@@ -10,7 +10,7 @@ from tests.engines.speakers import recorded
 from tests.gateway.fetching import TEXT, Recorded, breaker, facts, pair
 from tests.gateway.harness import House, chat
 from tests.http.harness import eventually
-from tidegate.core.model import Decision, Ended, Ending, Overrides, Prefill, Shipped
+from tidegate.core.model import Decision, Ended, Ending, Held, Overrides, Prefill, Request, Shipped
 from tidegate.http.server import Exchange
 
 KEPT = json.loads(recorded("kept", "vllm")["body"])["kv_transfer_params"]
@@ -96,6 +96,40 @@ async def test_where_the_one_is_gone_the_other_computes_the_prompt(tmp_path: Pat
         assert (answer.status, answer.endpoint) == (200, "laptop")
         assert "kv_transfer_params" not in laptop.asked[0]
         assert breaker(home).strikes == 0.0, "that is not the handover's fault"
+
+
+class Busy(Recorded):
+    """One that keeps whoever comes first waiting until it may `go_on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: Exchange
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.method == "POST" and not self.asked:
+            self.asked.append(json.loads(exchange.body))
+            self.first = exchange
+        else:
+            super().__call__(exchange)
+
+    def go_on(self) -> None:
+        self._say(self.first, self.plain)
+
+
+async def test_what_could_not_be_handed_over_waits_for_its_slot_and_is_not_computed_again_and_again(
+    tmp_path: Path,
+) -> None:
+    rack, laptop = Recorded(kept=b"{"), Busy()
+    async with pair(tmp_path, rack, laptop, places=1) as home:
+        short = asyncio.ensure_future(home.ask(chat("Say hi")))
+        await eventually(lambda: len(laptop.asked) == 1)
+        long = asyncio.ensure_future(home.ask(chat(TEXT)))
+        await eventually(lambda: [one.shipped for one in facts(home, Request)][-1] == "rack>")
+        await eventually(lambda: bool(facts(home, Held)))
+        laptop.go_on()
+        assert [one.status for one in await asyncio.gather(short, long)] == [200, 200]
+        assert [one.endpoint for one in (await short, await long)] == ["laptop", "laptop"]
+        assert len(rack.asked) == 1
 
 
 class Breaking(Recorded):

@@ -63,9 +63,10 @@ async def test_a_client_that_never_reads_and_leaves_frees_the_engine(tmp_path: P
 
 
 class Slow:
-    """A listener whose client stops reading at the first byte."""
+    """A listener whose client stops reading at the first byte, or at the `last`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, last: bool) -> None:
+        self._last = last
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
@@ -75,17 +76,21 @@ class Slow:
         raise AssertionError(told)
 
     def content(self, attempt: Attempt, first: bytes) -> None:
-        attempt.relay = lambda _: attempt.pause()
-        attempt.relay(first)
+        if not self._last:
+            attempt.relay = lambda _: attempt.pause()
+            attempt.relay(first)
 
     def completed(self, attempt: Attempt, rest: bytes) -> None:
+        if self._last:
+            attempt.pause()
         self.done.set_result(rest)
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         self.done.set_exception(AssertionError(failure))
 
 
-async def test_a_connection_whose_client_was_slow_is_used_again() -> None:
+@pytest.mark.parametrize("last", [False, True], ids=["at_the_first_byte", "at_the_last"])
+async def test_a_connection_whose_client_was_slow_is_used_again(last: bool) -> None:
     ends: asyncio.Queue[None] = asyncio.Queue()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +106,7 @@ async def test_a_connection_whose_client_was_slow_is_used_again() -> None:
         dialect, call = OpenAI("", None), parse(json.dumps(chat(stream=True)).encode(), Capability.CHAT)
         outgoing = dialect.outgoing(call, "m", ())
         reader = StreamReader(include_usage=False)
-        return Attempt("a", dialect, outgoing, reader, Slow(), Clock().now_s, hedge=False)
+        return Attempt("a", dialect, outgoing, reader, Slow(last=last), Clock().now_s, hedge=False)
 
     async with upstream(script) as up, pool(up.port) as to:
         attempt = made(up)

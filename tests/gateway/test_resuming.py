@@ -281,7 +281,8 @@ async def test_a_rest_that_nobody_gives_ends_with_why_it_broke_off(tmp_path: Pat
 
 async def test_a_rest_that_an_engine_finds_fault_with_ends_in_the_stream(tmp_path: Path) -> None:
     """llama.cpp refuses to go on with a message where its model thinks first."""
-    refuses = Script(status=400, error=b'{"error":{"message":"prefill is incompatible with thinking","code":400}}')
+    error = b'{"error":{"message":"prefill is incompatible with thinking","code":"it-quotes"}}'
+    refuses = Script(status=400, error=error)
     async with house(tmp_path, laptop=engine(cut()), rack=dearer(refuses), **RESUMES) as home:
         await eventually(lambda: home.gateway.router.endpoint("rack").state.fingerprint is not None)
         laptop = home.engines["laptop"]
@@ -290,8 +291,12 @@ async def test_a_rest_that_an_engine_finds_fault_with_ends_in_the_stream(tmp_pat
             await eventually(lambda: laptop.made >= 1)
             laptop.script = refuses
             body = await client.readuntil(b"\r\n0\r\n\r\n")
+        await home.quiet()
     assert body.count(b"HTTP/1.1") == 1
     assert b"incompatible with thinking" in body
+    assert b"it-quotes" in body
+    for file in (tmp_path / "log", *(tmp_path / "journal").iterdir()):
+        assert b"it-quotes" not in file.read_bytes(), "its words may be those of the prompt"
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/api/chat", "/v1/responses"])

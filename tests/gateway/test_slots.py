@@ -52,7 +52,9 @@ def test_who_finds_all_taken_waits_where_no_kv_cache_is_about_to_be_saved() -> N
     first, _ = taken(slots, (2,)), taken(slots, (3,))
     assert kept is not None
     assert slots.take((4,)) is None
-    assert slots.awaited() == first.number, "whoever came first is done first"
+    assert slots.awaited() is first, "whoever came first is done first"
+    first.leave()
+    assert slots.take((4,)) is None, "who waited has it now"
     kept.leave()
     assert slots.take((4,)) is kept, "which is sent, and may be used again"
     assert slots.awaited() is None, "none is kept any more: the engine may choose"
@@ -61,7 +63,7 @@ def test_who_finds_all_taken_waits_where_no_kv_cache_is_about_to_be_saved() -> N
 def test_those_who_find_all_taken_do_not_all_wait_for_one_slot() -> None:
     slots = Slots(3)
     assert slots.take((1,), keep=True) is not None
-    others = [taken(slots, (2,)).number, taken(slots, (3,)).number]
+    others = [taken(slots, (2,)), taken(slots, (3,))]
     assert [slots.awaited() for _ in range(4)] == others * 2
 
 
@@ -71,18 +73,24 @@ def test_where_every_slot_is_kept_the_engine_chooses() -> None:
     assert slots.awaited() is None
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60))
-def test_no_slot_is_given_to_two(steps: list[tuple[bool, int]]) -> None:
-    slots, had = Slots(3), dict[int, Slot]()
-    for comes, number in steps:
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 3)), max_size=60))
+def test_no_slot_is_given_to_two_but_to_who_waits_for_it(steps: list[tuple[bool, bool, int]]) -> None:
+    slots, had = Slots(3), dict[int, list[Slot]]()
+    for comes, keeps, number in steps:
         if comes:
-            slot = slots.take((number, number + 1))
+            slot = slots.take((number, number + 1), keep=keeps)
             assert (slot is None) == (len(had) == 3)
             if slot is not None:
                 assert slot.number not in had
-                had[slot.number] = slot
+            elif (slot := slots.awaited()) is not None:
+                assert not slot.kept
+                assert slot.number in had
+            if slot is not None:
+                had.setdefault(slot.number, []).append(slot)
         elif number in had:
-            had.pop(number).leave()
+            had[number].pop().leave()
+            if not had[number]:
+                del had[number]
 
 
 def taken(slots: Slots, prefix: tuple[int, ...]) -> Slot:

@@ -1,13 +1,16 @@
 """An answer that has begun goes on, or ends in so many words: silence and a trickle are no answer."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.gateway.harness import chat, house, local, remote
-from tests.http.harness import eventually
+from tests.http.harness import HOST, eventually, serving
 from tidegate.engines.fake import Script
+from tidegate.http.server import Exchange
 
 WORDS = "w1 w2 w3 w4 "
 # Two tokens, and then nothing for as long as any test lasts.
@@ -58,3 +61,48 @@ async def test_many_tokens_in_a_chunk_are_no_trickle(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=local(bulky), **IMPATIENT) as home:
         answer = await home.ask(chat(stream=True))
     assert answer.events[-1] == "[DONE]"
+
+
+def saying(*choices: dict[str, Any], then: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+    """An engine that streams these and does `then`, in place of an end."""
+
+    def handler(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            exchange.respond(200, ((b"content-type", b"application/json"),), b'{"data":[{"id":"own"}]}')
+            return
+        exchange.start(200, ((b"content-type", b"text/event-stream"),))
+        for choice in choices:
+            chunk = {"id": "a", "object": "chat.completion.chunk", "created": 1, "model": "own", "choices": [choice]}
+            exchange.write(b"data: %b\n\n" % json.dumps(chunk).encode())
+        then(exchange)
+
+    return handler
+
+
+@pytest.mark.parametrize(("engine", "stream"), [("openai", True), ("llamacpp", False)])
+async def test_who_falls_silent_after_the_end_of_an_answer_has_given_it(
+    tmp_path: Path, engine: str, stream: bool
+) -> None:
+    words = {"index": 0, "delta": {"role": "assistant", "content": "w1 w2"}, "finish_reason": None}
+    ended = {"index": 0, "delta": {}, "finish_reason": "stop"}
+    async with serving(saying(words, ended, then=lambda _: None)) as server:
+        laptop = local(url=f"http://{HOST}:{server.port}", engine=engine)
+        async with house(tmp_path, laptop=laptop, cloud=remote(), **IMPATIENT) as home:
+            answer = await home.ask(chat(stream=stream))
+            (line,) = home.log()
+    assert (answer.status, answer.text, answer.endpoint) == (200, "w1 w2", "laptop")
+    assert not stream or answer.events[-1] == "[DONE]"
+    assert (line["outcome"], line["attempts"]) == ("ok", 1)
+
+
+async def test_what_is_cut_off_at_its_end_and_cannot_be_told_in_a_dialect_is_a_failure_in_that(tmp_path: Path) -> None:
+    called = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}
+    calls = {"index": 0, "delta": {"role": "assistant", "tool_calls": [called]}, "finish_reason": None}
+    ended = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+    async with serving(saying(calls, ended, then=Exchange.abort)) as server:
+        laptop = local(url=f"http://{HOST}:{server.port}", engine="llamacpp")
+        async with house(tmp_path, laptop=laptop) as home:
+            asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Say hi"}]}
+            answer = await home.ask(asked, path="/v1/messages")
+    assert answer.status == 502
+    assert json.loads(answer.body)["type"] == "error"

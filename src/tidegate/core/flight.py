@@ -262,6 +262,11 @@ class Flight:
             return actions + (self._decide(fetching) if gave_up else self._call_next(now_s))
         return actions + self._timer()
 
+    def is_silent(self, now_s: float, tokens: int | None) -> bool:
+        """Whether the answer that goes on has brought none of its `tokens` for as long as it may; see `timer`."""
+        silent = tokens is not None and tokens <= self.tokens
+        return silent and self.state is State.RELAYING and now_s >= self._watched_s + self._stall_s
+
     def left(self) -> list[Action]:
         """The client is gone: everything under way is cancelled."""
         names = list(self._open)

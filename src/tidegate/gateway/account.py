@@ -100,10 +100,15 @@ class Account:
             return None
         lease_id = f"{self._asked.id}/{attempt}"
         asked, spending = self._asked, self._dispatch.spending
-        refused = spending.hold(lease_id, asked.key, upstream.endpoint, self._call, asked.prompt_bytes, now_s)
+        window = self._window(upstream.endpoint.name)
+        refused = spending.hold(lease_id, asked.key, upstream.endpoint, self._call, asked.prompt_bytes, window, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
         return refused
+
+    def _window(self, endpoint: str) -> int:
+        """What its engine tells, where nobody has written it."""
+        return self._dispatch.router.endpoint(endpoint).context_tokens
 
     def let_go(self, call: Call) -> None:
         """Nothing is sent any more: this is all that is kept of what was asked."""
@@ -285,7 +290,7 @@ class Account:
             return 0.0
         if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.
-            return upper_usd(endpoint, self._call, self._asked.prompt_bytes)
+            return upper_usd(endpoint, self._call, self._asked.prompt_bytes, self._window(endpoint.name))
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,

@@ -127,8 +127,8 @@ class Attempt:
 
     @property
     def sent(self) -> bool:
-        """Whether it was handed to a connection."""
-        return self._call is not None
+        """Whether a connection has begun to carry it."""
+        return self._call is not None and self._call.sent
 
     @property
     def fetching(self) -> bool:
@@ -159,7 +159,8 @@ class Attempt:
     def pause(self) -> None:
         """Stop reading, so that the engine has to stop writing."""
         self._paused = self._was_paused = True
-        if self._call is not None:
+        # Of one that is over, nobody would start it again.
+        if self._call is not None and not self._over:
             self._call.pause()
 
     def resume(self) -> None:
@@ -229,13 +230,7 @@ class Attempt:
             self._over = True
             self._listener.failed(self, failure)
             return
-        out = self.reader.end()
-        if self.reader.failure is not None:
-            if out:
-                self.relay(out)
-            self._broke(self.reader.failure)
-            return
-        self._complete(out)
+        self._end()
 
     def on_error(self, error: TransportError) -> None:
         """See `http.Receiver`."""
@@ -243,7 +238,7 @@ class Attempt:
             return
         if self.streamed and self.status == 200 and self.reader.finished:
             # It has said all, and why it ended; what is missing is its usage.
-            self._complete(self.reader.end())
+            self._end()
             return
         self._over = True
         ending, status, what = _TRANSPORT[error.cause]
@@ -255,6 +250,21 @@ class Attempt:
             code="upstream_timeout" if status == 504 else "upstream_error",
         )
         self._listener.failed(self, failure)
+
+    def conclude(self) -> None:
+        """It has said all, and why it ended, and nothing more comes: what is missing is its usage."""
+        if self._call is not None:
+            self._call.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        out = self.reader.end()
+        if self.reader.failure is not None:
+            if out:
+                self.relay(out)
+            self._broke(self.reader.failure)
+            return
+        self._complete(out)
 
     def _complete(self, rest: bytes) -> None:
         # The connection reads on by itself to the end of the response, and can then be used again: also where a slow

@@ -162,6 +162,9 @@ class Drive:
         fetching = next((name for name, attempt in self._attempts.items() if attempt.fetching), "")
         relayed = self._attempts.get(flight.winner)
         tokens = None if relayed is None else relayed.look()
+        if relayed is not None and relayed.reader.finished and flight.is_silent(now_s, tokens):
+            relayed.conclude()
+            return
         may_hedge = self._dispatch.router.may_hedge(flight.open)
         may_resume = self._may_resume(relayed)
         actions = flight.timer(now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume, fetching=fetching)
@@ -194,6 +197,12 @@ class Drive:
         """See `Listener`."""
         now_s = attempt.first_s
         assert now_s is not None
+        try:
+            self._content(attempt, first, now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _content(self, attempt: Attempt, first: bytes, now_s: float) -> None:
         if attempt.target:
             # Of its one token nobody is told.
             self._account.computed(attempt, now_s)
@@ -209,6 +218,12 @@ class Drive:
     def completed(self, attempt: Attempt, rest: bytes) -> None:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
+        try:
+            self._completed(attempt, rest, now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _completed(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
         usage = attempt.reader.usage
         call, whole = self._call, not self.request.said_tokens
         if whole and usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
@@ -227,12 +242,20 @@ class Drive:
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """See `Listener`."""
         now_s = self._dispatch.clock.now_s()
+        try:
+            self._failed(attempt, failure, now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
         may_resume, fetching = self._may_resume(attempt), attempt.fetching
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
         self._ended(attempt, failure.ending, now_s, failure.cause, failure.retry_after_s)
         self._remember(failure)
+        if attempt.target:
+            self._handed_over(attempt.endpoint, "", now_s)
         if failure.final and self._flight.state is fly.State.CALLING:
             # The request is at fault: whatever else is tried would say the same.
             self._abandon(now_s, Ending.CANCELLED)
@@ -244,7 +267,14 @@ class Drive:
     def shipped(self, fact: Shipped, seconds: float) -> None:
         """See `shipping.Listener`."""
         now_s = self._dispatch.clock.now_s()
+        try:
+            self._shipped(fact, seconds, now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _shipped(self, fact: Shipped, seconds: float, now_s: float) -> None:
         self._account.shipped(fact, seconds, now_s)
+        self._handed_over(fact.endpoint, fact.target if fact.ok else "", now_s)
         if fact.ok:
             self._act(self._flight.shipped(fact.endpoint), now_s)
         else:
@@ -266,14 +296,17 @@ class Drive:
                 case fly.Relay():
                     self._relay(action.endpoint)
                 case fly.Decide():
-                    self._arrived(action, now_s)
+                    if not action.target:
+                        self._handed_over(action.endpoint, "", now_s)
+                    self.turn(now_s)
                 case fly.Cancel():
                     if action.gave_up is None:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
                     else:
                         failure = SILENCES[action.gave_up]
                         self._remember(failure)
-                        self._cancel(action.endpoint, now_s, failure.ending, failure.cause)
+                        if self._cancel(action.endpoint, now_s, failure.ending, failure.cause):
+                            self._handed_over(action.endpoint, "", now_s)
                 case fly.Hold():
                     self._hold(now_s)
                 case fly.Resume():
@@ -311,11 +344,11 @@ class Drive:
             self._dispatch.unhold(self)
             self._account.unheld(now_s, released=released)
 
-    def _arrived(self, action: fly.Decide, now_s: float) -> None:
-        """The KV cache of its prompt is where it can be decoded, or cannot be had there: decide again, knowing that."""
-        self.request = replace(self.request, shipped=action.endpoint + TO + action.target)
+    def _handed_over(self, source: str, target: str, now_s: float) -> None:
+        """The KV cache of its prompt is at `target`, or where that is empty, cannot be had: whatever is decided from
+        now on knows that, and nobody is asked again to compute it for another."""
+        self.request = replace(self.request, shipped=source + TO + target)
         self._account.asks(self.request, now_s)
-        self.turn(now_s)
 
     def _ship(self, attempt: Attempt, now_s: float) -> None:
         """Its prompt is computed there: have its KV cache sent to who decodes."""
@@ -365,7 +398,7 @@ class Drive:
         dispatch = self._dispatch
         barred = self._forbidden(action, now_s)
         if barred is not None:
-            self._pass_over(action.endpoint, barred, now_s)
+            self._pass_over(action, barred, now_s)
             return
         target = action.target if isinstance(action, fly.Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
@@ -374,31 +407,33 @@ class Drive:
         come = has_come(self.request.shipped, action.endpoint)
         slots = None if fetches else dispatch.slots_of(action.endpoint)
         slot: Slot | None = None
-        number: int | None = None
+        waits = False
         if slots is not None:
             slot = slots.take(self.request.prefix, keep=bool(target) or come)
-            number = slots.awaited() if slot is None else slot.number
+            waits = slot is None and not target
+            if waits:
+                slot = slots.awaited()
         if target and slot is None and not fetches:
-            self._pass_over(action.endpoint, NOT_SHIPPED, now_s)
+            self._pass_over(action, NOT_SHIPPED, now_s)
             return
         # Once the rest of an answer is asked for, the prompt is another.
         told = self._told.pop(action.endpoint, None) if come else None
         if fetches:
             call = alone.kept(call) if target else alone.fetching(call, told)
-        elif number is not None:
-            call = alone.alone(call, number) if target else alone.in_slot(call, number)
+        elif slot is not None:
+            call = alone.alone(call, slot.number) if target else alone.in_slot(call, slot.number)
         try:
             outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
         except BadRequest as refusal:
             # This engine's dialect cannot say what is asked, and the next one's may.
             self._uncarried.add(action.endpoint)
             _leave(slot)
-            self._pass_over(action.endpoint, uncarried(refusal), now_s)
+            self._pass_over(action, uncarried(refusal), now_s)
             return
         refused = self._account.may_spend(upstream, self._flight.attempts, now_s)
         if refused is not None:
             _leave(slot)
-            self._pass_over(action.endpoint, refused, now_s)
+            self._pass_over(action, refused, now_s)
             return
         self._unhold(now_s, released=False)
         read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
@@ -423,7 +458,8 @@ class Drive:
         self._attempts[action.endpoint] = attempt
         # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
         # body, until the next collection of garbage.
-        begin = partial(self._begin, attempt, outgoing, upstream, slot)
+        # Into a slot that somebody else is still in, nothing can be put.
+        begin = partial(self._begin, attempt, outgoing, upstream, None if waits else slot)
         try:
             if self._account.pays(action.endpoint):
                 self._dispatch.spending.after_write(begin)
@@ -476,12 +512,14 @@ class Drive:
             )
         )
 
-    def _pass_over(self, endpoint: str, failure: Failure, now_s: float) -> None:
+    def _pass_over(self, action: fly.Call | fly.Compute, failure: Failure, now_s: float) -> None:
         """Nothing is sent there; go on with the next step."""
         self._passed_over += 1
         self._unhold(now_s, released=True)
         self._remember(failure)
-        self._act(self._flight.failed(endpoint, now_s), now_s)
+        if isinstance(action, fly.Compute):
+            self._handed_over(action.endpoint, "", now_s)
+        self._act(self._flight.failed(action.endpoint, now_s), now_s)
 
     def _relay(self, endpoint: str, first: bytes = b"") -> None:
         """Give the client what comes from there, from `first` on, which has come already."""
@@ -558,15 +596,17 @@ class Drive:
             self._failure = failure
             self._account.cause = failure.cause
 
-    def _cancel(self, endpoint: str, now_s: float, ending: Ending, cause: str = "") -> None:
+    def _cancel(self, endpoint: str, now_s: float, ending: Ending, cause: str = "") -> str:
+        """Nobody waits for it any more. Whom it was computing the prompt for, if anybody."""
         shipping = self._shipping_from(endpoint)
         if shipping is not None:
             fact = shipping.cancel(endpoint, given_up=ending is Ending.CANCELLED, cause=cause)
             self._account.shipped(fact, 0.0, now_s)
-            return
+            return fact.target
         attempt = self._attempts[endpoint]
         attempt.cancel()
         self._ended(attempt, ending, now_s, cause)
+        return attempt.target
 
     def _shipping_from(self, endpoint: str) -> Shipping | None:
         """What sends the KV cache that was computed there; None where nothing is under way."""
@@ -627,7 +667,7 @@ class Drive:
             event = error_event(message, reply.kind, reply.param, reply.code)
         else:
             event = self._stream.error(message, reply.kind, reply.param, reply.code)
-        self._over(now_s, status=200, outcome="failed_mid_stream", code=reply.code)
+        self._over(now_s, status=200, outcome="failed_mid_stream", code=None if failure.final else reply.code)
         # The error is in the stream, and no [DONE] follows: a cut answer must not look complete.
         self._dispatch.written(partial(exchange.end, event))
 

@@ -67,22 +67,22 @@ class Errands:
         if not upstream.asks_money:
             return await ask(upstream, call, within_s, clock.now_s())
         lease_id = f"{self._purpose}-{token_hex(8)}"
-        if spending.hold(lease_id, "", upstream.endpoint, call, call.prompt_bytes, clock.now_s()) is not None:
+        endpoint, window = upstream.endpoint, self._dispatch.router.endpoint(upstream.endpoint.name).context_tokens
+        if spending.hold(lease_id, "", endpoint, call, call.prompt_bytes, window, clock.now_s()) is not None:
             raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
         usd = 0.0
         try:
             if await self._unrecorded() is not None:
                 raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
-            usd = upper_usd(upstream.endpoint, call, call.prompt_bytes)
+            usd = upper_usd(endpoint, call, call.prompt_bytes, window)
             reply = await ask(upstream, call, within_s, clock.now_s())
             usd = self._billed_usd(reply, usd)
         except NoAnswerError as error:
             usd = usd if error.billed else 0.0
             raise
         finally:
-            name = upstream.endpoint.name
-            spending.settle(lease_id, usd, clock.now_s(), name)
-            self._dispatch.metrics.errand_spent(name, usd)
+            spending.settle(lease_id, usd, clock.now_s(), endpoint.name)
+            self._dispatch.metrics.errand_spent(endpoint.name, usd)
         return reply
 
     async def _unrecorded(self) -> Failure | None:

@@ -138,7 +138,7 @@ class Keeper:
             await asyncio.get_running_loop().run_in_executor(self._worker, file.write, self._body(now_s))
         except CheckpointError as error:
             self._trouble(str(error))
-        except (msgspec.MsgspecError, UnicodeError) as error:  # the type alone: a message may quote what a client sent
+        except Exception as error:  # the type alone: a message may quote what a client sent
             self._trouble(f"{file.path}: it cannot be encoded: {type(error).__name__}")
         else:
             self._saved_at_s, self._problem = now_s, ""

@@ -59,18 +59,19 @@ class Slots:
         best.prefix, best.used, best.kept = prefix, self._used, keep
         return best
 
-    def awaited(self) -> int | None:
+    def awaited(self) -> Slot | None:
         """Where all are taken and some are kept, the one of the others in which somebody more waits: left to itself,
         the engine would put them where a KV cache is about to be saved or used. None where it may.
 
-        It counts as used from now on, so that the next one waits elsewhere."""
+        Who waits there has it, too, from now on: nobody is put there before, though whoever has it now leaves it."""
         others = [slot for slot in self._slots if not slot.kept]
         if not others or len(others) == self.count:
             return None
         found = min(others, key=lambda slot: slot.used)
         self._used += 1
         found.used = self._used
-        return found.number
+        found.take()
+        return found
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:

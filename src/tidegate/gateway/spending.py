@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 import msgspec
+from msgspec import Raw
 
 from tidegate.core.model import Drawn, Ending, Endpoint
 from tidegate.engines.base import Failure
@@ -15,7 +16,7 @@ from tidegate.state.cap import Cap
 from tidegate.state.ledger import LEASE_USD_MAX, Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.tick import Tick, run
-from tidegate.wire.openai import Call
+from tidegate.wire.openai import EMBEDDING, Call
 
 # What a chat template puts around a message at most: names of roles, tools and markers.
 TEMPLATE_TOKENS_MAX = 64
@@ -23,7 +24,8 @@ TEMPLATE_TOKENS_MAX = 64
 SETTLE_S = 1.0
 # Extras that are billed beside the tokens, at prices that nobody lists; the values that ask for none.
 _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
-    "service_tier": (b"null", b'"auto"', b'"default"', b'"flex"'),
+    "service_tier": (b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'),
+    "speed": (b"null", b'"standard"'),
     "web_search_options": (b"null",),
 }
 
@@ -72,20 +74,22 @@ class Spending:
         return self.ledger.drawn(key, now_s)
 
     def hold(
-        self, lease_id: str, key: str, endpoint: Endpoint, call: Call, prompt_bytes: int, now_s: float
+        self, lease_id: str, key: str, endpoint: Endpoint, call: Call, prompt_bytes: int, window: int, now_s: float
     ) -> Failure | None:
-        """Hold back the most that `call` can cost at `endpoint`; the reason if it may not be sent there.
+        """Hold back the most that `call` can cost at `endpoint`, as `upper_usd` has it; the reason if it may not be
+        sent there.
 
         It may be sent once that is written: see `after_write`.
         """
         if self.ledger is None:
             return None
         if self._capped:
-            for field, harmless in _EXTRAS.items():
-                value = call.fields.get(field)
-                if value is not None and bytes(value) not in harmless:
-                    return _extra(field)
-        most_usd = upper_usd(endpoint, call, prompt_bytes)
+            for fields in (call.fields, _as_it_came(call)):
+                for field, harmless in _EXTRAS.items():
+                    value = fields.get(field)
+                    if value is not None and bytes(value) not in harmless:
+                        return _extra(field)
+        most_usd = upper_usd(endpoint, call, prompt_bytes, window)
         if most_usd > LEASE_USD_MAX:
             return _beyond(most_usd)
         refused = self.ledger.reserve(lease_id, key, most_usd, now_s)
@@ -147,24 +151,37 @@ class Spending:
         return True
 
 
-def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int) -> float:
-    """The most that `call` can cost at `endpoint`, with a prompt of so many bytes.
+def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int, window: int) -> float:
+    """The most that `call` can cost at `endpoint`, whose window is believed to be `window`, with a prompt of so many
+    bytes.
 
     No tokenizer makes more tokens than there are bytes, and nothing is generated beyond the window or the bound. What
-    stands beside the prompt is read as well, as schemas are.
+    stands beside the prompt is read as well, as schemas are, and so is what an engine of the client's dialect alone is
+    sent.
     """
-    window = endpoint.context_tokens
-    read_bytes = max(prompt_bytes, sum([len(memoryview(value)) for value in call.fields.values()]))
+    window = max(window, endpoint.context_tokens)
+    read_bytes = max(prompt_bytes, _bytes_of(call.fields), _bytes_of(_as_it_came(call)))
     prompt_tokens = read_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
     if call.media:
         prompt_tokens = window
     output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
-    if call.output_tokens_max is not None:
+    if call.kind is EMBEDDING:
+        output_tokens = 0
+    elif call.output_tokens_max is not None:
         # Not every server knows the newer name of the bound.
         told = call.fields.get("max_tokens")
         older = None if told is None else msgspec.json.decode(told, type=int | None)
         output_tokens = min(output_tokens, max(call.output_tokens_max, older or 0))
     return endpoint.price.upper_usd(min(prompt_tokens, window), output_tokens * max(call.completions, call.generated))
+
+
+def _as_it_came(call: Call) -> Mapping[str, Raw]:
+    """What an engine is sent that speaks the client's own dialect."""
+    return {} if call.native is None else call.native.fields
+
+
+def _bytes_of(fields: Mapping[str, Raw]) -> int:
+    return sum([len(memoryview(value)) for value in fields.values()])
 
 
 def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:
