@@ -4,6 +4,7 @@ It does what a shell does: it tells of what was sent, follows plans to their nex
 is to be held, decides again what is due.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Self
@@ -148,6 +149,19 @@ class Storm:
         self._decided = decided
         self._count = 0
         self.cut()
+
+    def check_due(self) -> None:
+        """Due is whom `decide` would not let wait, but for who would find no room after those."""
+        decisions = {request.id: self.router.decide(request, self.now_s) for request in self.held.values()}
+        due = {request.id for request in self.router.due(self.now_s)}
+        taken = Counter(decisions[name].plan[0].endpoint for name in due if decisions[name].plan)
+        for name, decision in decisions.items():
+            if decision.plan and isinstance(decision.plan[0], Wait):
+                assert name not in due
+            elif name not in due:
+                assert decision.plan, "a refusal needs no room"
+                endpoint = decision.plan[0].endpoint
+                assert taken[endpoint] >= self.router.endpoint(endpoint).room
 
     def run(self, steps: int) -> Self:
         """Let so many things happen."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests import make
 from tests.properties.storm import RESIDENCIES, Storm
 from tidegate.core import rules
-from tidegate.core.model import Decision, Endpoint, Overrides, Policy, Request, Run, Wait, replace
+from tidegate.core.model import Decision, Endpoint, Overrides, Policy, Request, Run, replace
 from tidegate.core.replay import replay
 from tidegate.core.revive import reconfigured
 from tidegate.core.router import Router
@@ -125,15 +125,11 @@ def test_whatever_operators_do_every_decision_comes_out_again_in_replay(seed: in
 
 @pytest.mark.lengthy
 @given(seeds)
-def test_due_names_exactly_the_held_requests_that_may_wait_no_more(seed: int) -> None:
+def test_due_names_the_held_requests_that_may_wait_no_more_as_far_as_there_is_room(seed: int) -> None:
     storm = Operated(seed)
     for _ in range(150):
         storm.step()
-        due = {r.id for r in storm.router.due(storm.now_s)}
-        for request in storm.held.values():
-            decision = storm.router.decide(request, storm.now_s)
-            waits = bool(decision.plan) and isinstance(decision.plan[0], Wait)
-            assert waits == (request.id not in due)
+        storm.check_due()
 
 
 @given(seeds)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.wire.streams import STOP, chunk
-from tidegate.wire.hub import Answer, Counts, Slots, arguments_of, read_answer
+from tidegate.wire.hub import Answer, Counts, Slots, ToolCall, arguments_of, read_answer
 from tidegate.wire.ollama.client import OLLAMA_CHAT
 from tidegate.wire.responses.answer import usage_of as told
 from tidegate.wire.stream import StreamReader
@@ -52,7 +52,7 @@ def test_arguments_stand_in_one_line_whatever_lines_a_model_has_written() -> Non
     answer = read_answer(json.dumps({"choices": [{"message": {"tool_calls": pieces}}]}).encode())
     assert answer.first is not None
     assert answer.first.message is not None
-    (first,) = answer.first.message.tool_calls or ()
+    (first,) = answer.first.message.tool_calls or [ToolCall()]
     assert b"\n" not in bytes(arguments_of(first, None) or b"\n")
 
 
