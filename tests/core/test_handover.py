@@ -329,6 +329,17 @@ def test_the_path_of_a_trial_that_came_and_was_of_no_use_stays_closed_for_longer
         assert known.open_until_s == at_s + 4.0 + 5.0 * 2.0 ** (openings - 1)
 
 
+def test_a_trial_of_which_nothing_is_told_is_over_with_its_answer() -> None:
+    router = pair()
+    known = handover(router).state.breaker
+    for number in range(3):
+        ship(router, long(id=f"r{number}"), float(number), 0.5, ok=False, cause="unreachable")
+    at_s = known.open_until_s
+    ship(router, long(id="trial"), at_s, 1.0)
+    use(router, long(id="trial"), at_s + 3.0, cached_tokens=None)
+    assert (known.trial, known.answered, known.openings) == ("", 0, 0)
+
+
 def test_a_kv_cache_that_is_of_use_makes_good_what_failed_before() -> None:
     router = pair()
     for number in range(6):

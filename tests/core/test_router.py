@@ -388,6 +388,20 @@ def test_many_that_our_engine_cannot_serve_do_not_keep_others_of_their_model_fro
     assert router.due(1.0) == [short]
 
 
+def test_what_is_held_for_others_goes_to_a_second_one_once_the_first_is_full() -> None:
+    cheap = make.endpoint("cheap", local=False, concurrency=1)
+    dear = make.endpoint("dear", local=False, concurrency=4, price=Price(usd_per_output_token=1e-4))
+    router = make.router(cheap, dear)
+    fill(router, "cheap", 1)
+    fill(router, "dear", 4)
+    many = [make.request(f"held{number}", ttft_s=60.0) for number in range(4)]
+    hold(router, *many)
+    for endpoint, count in (("cheap", 1), ("dear", 4)):
+        for number in range(count):
+            router.observe(make.ended(f"{endpoint}{number}", endpoint), 1.0)
+    assert router.due(1.0) == many
+
+
 def test_who_comes_behind_more_than_are_looked_at_waits_a_fourth_of_that_where_there_are_four_engines() -> None:
     waits_s = []
     for count in (1, 4):

@@ -213,10 +213,13 @@ def test_what_is_held_back_covers_what_its_own_dialect_alone_can_say() -> None:
 @pytest.mark.parametrize("extra", [{"speed": "fast"}, {"service_tier": "priority"}])
 async def test_nor_where_it_is_asked_for_in_another_dialect(tmp_path: Path, extra: dict[str, Any]) -> None:
     asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
-    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(engine="anthropic")) as home:
         answer = await home.ask(asked | extra, path="/v1/messages")
         assert (answer.status, sent(home)) == (400, 0)
         assert (await home.ask(asked | {"service_tier": "auto"}, path="/v1/messages")).status == 200
+    (tmp_path / "other").mkdir()
+    async with house(tmp_path / "other", budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        assert (await home.ask(asked | extra, path="/v1/messages")).status == 200, "nobody is sent it"
 
 
 @pytest.mark.parametrize("extra", [{"service_tier": "priority"}, {"web_search_options": {}}])

@@ -4,7 +4,6 @@ It does what a shell does: it tells of what was sent, follows plans to their nex
 is to be held, decides again what is due.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Self
@@ -152,16 +151,14 @@ class Storm:
 
     def check_due(self) -> None:
         """Due is whom `decide` would not let wait, but for who would find no room after those."""
-        decisions = {request.id: self.router.decide(request, self.now_s) for request in self.held.values()}
         due = {request.id for request in self.router.due(self.now_s)}
-        taken = Counter(decisions[name].plan[0].endpoint for name in due if decisions[name].plan)
-        for name, decision in decisions.items():
+        for request in self.held.values():
+            decision = self.router.decide(request, self.now_s)
             if decision.plan and isinstance(decision.plan[0], Wait):
-                assert name not in due
-            elif name not in due:
+                assert request.id not in due
+            elif request.id not in due:
                 assert decision.plan, "a refusal needs no room"
-                endpoint = decision.plan[0].endpoint
-                assert taken[endpoint] >= self.router.endpoint(endpoint).room
+                assert len(due) >= self.router.endpoint(decision.plan[0].endpoint).room
 
     def run(self, steps: int) -> Self:
         """Let so many things happen."""

@@ -202,6 +202,9 @@ class HandoverModel:
             self.state.breaker.learn(fact.request_id, Ending.OK if of_use else Ending.FAILED, now_s)
         elif fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None:
             self.state.breaker.learn(fact.request_id, Ending.FAILED, now_s)
+        else:
+            # Nobody tells; if it was the trial, that it has come is all that is known of it.
+            self.state.breaker.learn(fact.request_id, Ending.CANCELLED, now_s)
 
 
 class Handovers:

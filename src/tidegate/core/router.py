@@ -69,12 +69,11 @@ class Router:
         if self._known.is_static(now_s):
             return [r for r in held.values() if not _waits(self.decide(r, now_s))]
         places, displaced = waiting.places(now_s), waiting.displaced(now_s)
-        # Where nothing of ours serves one of those that are scheduled, it may be so for those behind them too.
-        without = {r.model for r in waiting.scheduled(now_s).values() if r.id not in places}
+        unserved = waiting.unserved(now_s)
         unplaced = [
             r
             for r in held.values()
-            if r.id not in places and (r.model in without or r.id in displaced or waiting.expired(r, now_s))
+            if r.id not in places and (r.id in unserved or r.id in displaced or waiting.expired(r, now_s))
         ]
         return self._unplaced_due(unplaced, now_s) + [
             held[name]
@@ -90,11 +89,15 @@ class Router:
             if _waits(decision):
                 continue
             if decision.plan:
-                name = decision.plan[0].endpoint
-                room = rooms.get(name, self._known.models[name].room)
-                if room <= 0:
+                # Once its first choice is full, the next look finds it at its second.
+                names = [step.endpoint for step in decision.plan if not isinstance(step, Wait)]
+                for name in names:
+                    if name not in rooms:
+                        rooms[name] = self._known.models[name].room
+                free = [name for name in names if rooms[name] > 0]
+                if not free:
                     continue
-                rooms[name] = room - 1
+                rooms[free[0]] -= 1
             found.append(request)
         return found
 

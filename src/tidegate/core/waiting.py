@@ -1,5 +1,6 @@
 """Requests that are held: which may wait, and where each would go now."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from math import inf
 from statistics import fmean
@@ -38,6 +39,8 @@ from tidegate.core.value import worth_usd
 # Of those that wait for a model so many are scheduled, whose promises end first: more could not start soon, and a
 # schedule has to be made while streams flow.
 SCHEDULED_MAX: Final = 64
+# Of so many at most it is asked first whether anything of ours can serve them at all.
+ASKED_MAX: Final = 4 * SCHEDULED_MAX
 # While nobody has come for as long whose promise is too short to wait, no slot is left to such a one: a night of batch
 # work has the whole engine.
 QUIET_S: Final = 300.0
@@ -66,6 +69,7 @@ class Waiting:
         "_known_lengths",
         "_lengths",
         "_models",
+        "_passed_by",
         "_places",
         "_policy",
         "_prompts",
@@ -113,6 +117,7 @@ class Waiting:
         self._known_lengths: dict[str, Length] = {}
         # Which of them are looked at at one moment, and where they go, until a fact changes it.
         self._scheduled: tuple[float, dict[str, Request]] | None = None
+        self._passed_by: set[str] = set()
         self._places: tuple[float, dict[str, Place]] | None = None
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -170,24 +175,38 @@ class Waiting:
         return bool(urgent) and any(now_s - urgent.get(name, -inf) < QUIET_S for name in model.endpoint.models)
 
     def scheduled(self, now_s: float) -> dict[str, Request]:
-        """Those that are looked at now: of each model those whose promises end first, and then whose have ended; and as
-        many of those that nothing of ours can serve."""
+        """Those that are looked at now: of each model those whose promises end first, and then whose have ended."""
         if self._scheduled is None or self._scheduled[0] != now_s:
             found: dict[str, Request] = {}
+            self._passed_by = set()
             for turns in self._turns.values():
                 names = list(turns)
                 if len(names) > SCHEDULED_MAX:
-                    in_order = sorted(turns.values(), key=lambda turn: in_turn(turn, now_s))
-                    served, others = list[_Turn](), list[_Turn]()
-                    for turn in in_order:
-                        (served if self._is_served(self.requests[turn[2]], now_s) else others).append(turn)
-                    names = self._of_each(served, now_s) + [name for _, _, name in others[:SCHEDULED_MAX]]
+                    in_order = sorted(turns.values())
+                    past = bisect_left(in_order, now_s, key=lambda turn: turn[0])
+                    names = self._of_each(self._served(in_order[past:] + in_order[:past], now_s), now_s)
                 found.update({name: self.requests[name] for name in names})
             self._scheduled = now_s, found
         return self._scheduled[1]
 
-    def _is_served(self, request: Request, now_s: float) -> bool:
-        return bool(self._eligible.own(request, self._length(request), now_s))
+    def unserved(self, now_s: float) -> set[str]:
+        """Those of whom it is known that nothing of ours can serve them."""
+        scheduled, places = self.scheduled(now_s), self.places(now_s)
+        return self._passed_by | {name for name in scheduled if name not in places}
+
+    def _served(self, turns: list[_Turn], now_s: float) -> list[_Turn]:
+        """Without those of the first of them that nothing of ours can serve: they would keep places that stay empty."""
+        found = list[_Turn]()
+        alone = len(self._flows) < 2
+        for at, turn in enumerate(turns):
+            if at == ASKED_MAX or (alone and len(found) == SCHEDULED_MAX):
+                return found + turns[at:]
+            request = self.requests[turn[2]]
+            if self._eligible.own(request, self._length(request), now_s):
+                found.append(turn)
+            else:
+                self._passed_by.add(request.id)
+        return found
 
     def order(self, request: Request, now_s: float) -> tuple[bool, _Turn]:
         """Whose turn is before another's: first whose promise ends first, and last whose has ended."""
