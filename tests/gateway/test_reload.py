@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.gateway.harness import SURE, House, _value, chat, house, local, remote
@@ -434,9 +435,13 @@ async def test_without_a_file_a_reload_says_what_to_do(tmp_path: Path) -> None:
         assert "tidegate discover --write" in answer.json["problems"][0]["remedy"]
 
 
-async def test_an_attempt_that_ends_after_its_endpoint_is_gone_is_settled_and_told(tmp_path: Path) -> None:
-    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, cloud=remote(SLOW)) as home:
-        streaming = asyncio.create_task(home.ask(chat(stream=True, max_tokens=50)))
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole_and_without_usage"])
+async def test_an_attempt_that_ends_after_its_endpoint_is_gone_is_settled_and_told(
+    tmp_path: Path, stream: bool
+) -> None:
+    slow = msgspec.structs.replace(SLOW, usage=stream)
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, cloud=remote(slow)) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=stream, max_tokens=50)))
         await eventually(lambda: home.engines["cloud"].made > 2)
         text = file(home).read_text()
         file(home).write_text(text[: text.index("[endpoint.cloud]")] + endpoint("desk", new.url))
