@@ -50,9 +50,7 @@ class Decider:
                 options = plan.weigh(request, models, length, worth, now_s)
                 options += self._handed_over(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)
-        options = plan.weigh(
-            request, models, length, worth, now_s, keep=rules.attempts_max(request, self._known.policy)
-        )
+        options = plan.weigh(request, models, length, worth, now_s, keep=self._attempts_max(request))
         options += self._handed_over(request, models, length, worth, now_s)
         self.decided = Decided(request, now_s, options)
         found = self._run(request, options, reasons, worth, now_s)
@@ -112,13 +110,13 @@ class Decider:
     ) -> Decision:
         steps: tuple[Step, ...] = plan.steps(
             request,
-            plan.in_turn(ranked)[: rules.attempts_max(request, self._known.policy)],
+            plan.in_turn(ranked)[: self._attempts_max(request)],
             worth,
             now_s - request.arrived_s,
             self._known.hedges.price,
         )
         busy = [name for name, excluded in reasons.items() if excluded in _FULL]
-        if busy and len(steps) < rules.attempts_max(request, self._known.policy):
+        if busy and len(steps) < self._attempts_max(request):
             # Should all of these fail, one that is merely full now is worth waiting for.
             until_s = plan.to_ms(now_s + self._known.policy.recheck_s)
             steps = (*steps, Wait(endpoint=busy[0], until_s=until_s))
@@ -139,7 +137,7 @@ class Decider:
 
         One of ours may be `due`, which is left alone.
         """
-        if rules.attempts_max(request, self._known.policy) == 1 or not self._known.eligible.is_free(request, now_s):
+        if self._attempts_max(request) == 1 or not self._known.eligible.is_free(request, now_s):
             return found
         trials = explore.trials(request, options, worth, now_s, self._known.hedges.left_usd)
         if not trials:
@@ -259,9 +257,12 @@ class Decider:
             return self._wait(request, own[0].name, inf, now_s)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._known.models, now_s)
-        names = ranked[: rules.attempts_max(request, self._known.policy)]
+        names = ranked[: self._attempts_max(request)]
         steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
+
+    def _attempts_max(self, request: Request) -> int:
+        return rules.attempts_max(request, self._known.policy)
 
 
 def _takes(model: EndpointModel, request: Request, length: Length, now_s: float) -> bool:

@@ -89,7 +89,7 @@ class Router:
             if _waits(decision):
                 continue
             if decision.plan:
-                # Once its first choice is full, the next look finds it at its second.
+                # It is decided once more when its turn comes: where its first choice is full by then, for its second.
                 names = [step.endpoint for step in decision.plan if not isinstance(step, Wait)]
                 for name in names:
                     if name not in rooms:

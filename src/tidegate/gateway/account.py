@@ -103,7 +103,7 @@ class Account:
         lease_id = f"{self._asked.id}/{attempt}"
         asked, spending = self._asked, self._dispatch.spending
         endpoint, call = upstream.endpoint, self._as_sent(upstream)
-        window = self._window(endpoint.name)
+        window = self._dispatch.window(endpoint.name)
         refused = spending.hold(lease_id, asked.key, endpoint, call, asked.prompt_bytes, window, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
@@ -115,11 +115,6 @@ class Account:
         if native is None or native.dialect == upstream.dialect.name:
             return self._call
         return structs.replace(self._call, native=None)
-
-    def _window(self, endpoint: str) -> int:
-        """What its engine tells, where nobody has written it; 0 once a reload has taken it out."""
-        dispatch = self._dispatch
-        return dispatch.router.endpoint(endpoint).context_tokens if endpoint in dispatch.upstreams else 0
 
     def let_go(self, call: Call) -> None:
         """Nothing is sent any more: this is all that is kept of what was asked."""
@@ -302,7 +297,7 @@ class Account:
         if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.
             call = self._as_sent(self._upstreams[attempt.endpoint])
-            return upper_usd(endpoint, call, self._asked.prompt_bytes, self._window(endpoint.name))
+            return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,

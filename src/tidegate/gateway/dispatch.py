@@ -139,6 +139,10 @@ class Dispatch:
         # Until when the log has told of a failure of the model.
         self._failure_told_s = 0.0
 
+    def window(self, endpoint: str) -> int:
+        """Tokens of context that its engine tells, where nobody has written them; 0 once a reload has taken it out."""
+        return self.router.endpoint(endpoint).context_tokens if endpoint in self.upstreams else 0
+
     def slots_of(self, endpoint: str) -> Slots | None:
         """Those of an endpoint whose KV caches are sent somewhere, or that is sent some; None of any other, or where
         nobody has told how many there are: engines do not check."""

@@ -67,7 +67,7 @@ class Errands:
         if not upstream.asks_money:
             return await ask(upstream, call, within_s, clock.now_s())
         lease_id = f"{self._purpose}-{token_hex(8)}"
-        endpoint, window = upstream.endpoint, self._dispatch.router.endpoint(upstream.endpoint.name).context_tokens
+        endpoint, window = upstream.endpoint, self._dispatch.window(upstream.endpoint.name)
         if spending.hold(lease_id, "", endpoint, call, call.prompt_bytes, window, clock.now_s()) is not None:
             raise NoAnswerError(Fault.OVER_BUDGET, billed=False)
         usd = 0.0

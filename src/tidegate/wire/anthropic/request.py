@@ -58,21 +58,13 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
     fields.pop("tidegate", None)
     if any(_is_unsealed(block) for message in asked.messages for block in _blocks(message)):
-        fields["messages"] = _sealed(fields["messages"])
+        fields["messages"] = _sealed(fields["messages"], asked.messages)
     # The vendor takes fields that are new only together with the header that names them.
     kept = tuple((name, headers[name]) for name in (BETA_HEADER,) if name in headers)
     return call_of(_chat(asked), Native(dialect=NAME, fields=fields, headers=kept))
 
 
 _NULL = Raw(b"null")
-
-
-class _Block(msgspec.Struct, gc=False):
-    type: str = ""
-    signature: str = ""
-
-
-_blocks_of = msgspec.json.Decoder(list[Raw] | str)
 
 
 def _blocks(message: Message) -> Sequence[object]:
@@ -83,22 +75,19 @@ def _is_unsealed(block: object) -> bool:
     return isinstance(block, ThinkingBlock) and not block.signature
 
 
-def _sealed(messages: Raw) -> Raw:
+def _sealed(raw: Raw, messages: Sequence[Message]) -> Raw:
     """The same without the thoughts of engines that seal none, which the vendor does not take back."""
     kept: list[dict[str, Raw]] = []
-    for message in msgspec.json.decode(messages, type=list[dict[str, Raw]]):
-        said = _blocks_of.decode(message["content"])
-        if not isinstance(said, str):
-            left = [raw for raw in said if not _is_thought(msgspec.json.decode(raw, type=_Block))]
-            if said and not left:
+    for fields, message in zip(msgspec.json.decode(raw, type=list[dict[str, Raw]]), messages, strict=True):
+        blocks = _blocks(message)
+        if any(_is_unsealed(block) for block in blocks):
+            said = msgspec.json.decode(fields["content"], type=list[Raw])
+            left = [one for one, block in zip(said, blocks, strict=True) if not _is_unsealed(block)]
+            if not left:
                 continue
-            message["content"] = Raw(encode(left))
-        kept.append(message)
+            fields["content"] = Raw(encode(left))
+        kept.append(fields)
     return Raw(encode(kept))
-
-
-def _is_thought(block: _Block) -> bool:
-    return block.type == "thinking" and not block.signature
 
 
 def _chat(asked: Body) -> dict[str, Any]:
