@@ -115,7 +115,7 @@ TABLE: tuple[Attribute, ...] = (
     ),
     Attribute(name="tidegate.request.id", of="request", field="request_id", help="The client's own id, or ours."),
     Attribute(name="tidegate.decision.id", of="request", field="decision_id", help="What `tidegate explain` takes."),
-    Attribute(name="tidegate.key", of="request", field="key", help="The name of the client's key; never the key."),
+    Attribute(name="tidegate.key", of="request", field="key", help="The id of the client's key; never the key."),
     Attribute(name="tidegate.class", of="request", field="klass", help="Its class."),
     Attribute(name="tidegate.endpoint", of="request", field="endpoint", help="Who answered."),
     Attribute(name="tidegate.why", of="request", field="why", help="The reason of the last decision."),
