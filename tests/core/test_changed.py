@@ -5,6 +5,7 @@ from math import log
 import pytest
 
 from tests import make
+from tidegate.core.calibration import Promises
 from tidegate.core.latency import PARTS, Latency
 from tidegate.core.model import FirstToken, Request
 from tidegate.core.router import Router
@@ -67,3 +68,35 @@ def test_what_was_sent_before_a_change_is_no_less_true_for_being_far_off() -> No
         at_s += 1.0
         one.correct(before, 4.0, 1.0, True, sent_s, at_s)
     assert log(one.predict(parts, 0, 0, at_s).median_s / 4.0) == pytest.approx(0.0, abs=0.05)
+
+
+def test_a_queue_that_has_grown_with_the_change_is_not_corrected_for_it_once_more() -> None:
+    one, at_s = Latency([1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0], (3,), 1, 1, 0.3, 0.9), 0.0
+    for _ in range(60):
+        at_s += 1.0
+        one.correct(one.predict([0.5, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0], 0, 0, at_s), 1.0, 1.0, False, at_s, at_s)
+    while one.learned.shift.moved_s == 0.0:
+        at_s += 1.0
+        one.correct(one.predict([0.5, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0], 0, 0, at_s), 3.0, 1.0, True, at_s, at_s)
+        one.holds_since(at_s, at_s + 0.5)
+    after = one.predict([0.5, 0.0, 0.0, 1.5, 0.0, 0.0, 0.0], 0, 0, at_s + 1.0)
+    assert after.median_s == pytest.approx(3.0, rel=0.1)
+
+
+@pytest.mark.parametrize("moved", [0.97, 1.0, 1.03])
+def test_what_would_have_been_predicted_of_less_is_less_by_as_much_whatever_was_learned_since(moved: float) -> None:
+    sent = Latency([1.0] * PARTS, (), 1, 1, 0.3, 0.9).predict([0.05, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0], 0, 0, 0.0)
+    had = sent.had([moved] * PARTS, [0.05, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0])
+    assert had.median_s == pytest.approx(0.1)
+
+
+def test_a_promise_that_was_easy_for_long_is_what_it_says_again_soon() -> None:
+    promises = Promises(1, 0.9)
+    for _ in range(10_000):
+        promises.learn(0, missed=False)
+        promises.settle()
+    tightest = promises.stretch(0)
+    for index in range(60):
+        promises.learn(0, missed=index % 5 < 2)
+        promises.settle()
+    assert promises.stretch(0) > 4.0 * tightest

@@ -56,7 +56,7 @@ def taught(cache: Cache, samples: int, seed: int = 1) -> Keeping:
 def observe(keeping: Keeping, hit: bool, distance: int, age_s: float, size: float, now_s: float) -> None:
     odds, d, a = keeping.odds, distance_cell(distance), age_cell(age_s)
     span = Span(size, d, a, odds.by_distance[d], odds.by_age[a])
-    keeping.learn((span,), odds.by_size[size_cell(size)], 0.0, 2.0 * size, size if hit else 0.0, now_s)
+    keeping.learn((span,), odds.by_size[size_cell(size)], 2.0 * size, size if hit else 0.0, now_s)
 
 
 @pytest.mark.parametrize("cache", [room, time, both, long, luck, all_of_it])
@@ -115,7 +115,7 @@ def test_where_nothing_was_seen_what_is_believed_at_first_holds() -> None:
 def test_a_surplus_beyond_what_is_known_is_learned_as_a_share() -> None:
     keeping = Keeping(CachePrior(), Kept())
     for index in range(200):
-        keeping.learn((), 1.0, 0.0, 1_000.0, 300.0 if index % 2 else 0.0, float(index))
+        keeping.learn((), 1.0, 1_000.0, 300.0 if index % 2 else 0.0, float(index))
     keeping.settle(201.0)
     mean, sd = keeping.expected([], 10_000.0, 201.0)
     assert mean == pytest.approx(1_500.0, rel=0.1)

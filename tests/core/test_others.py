@@ -242,3 +242,10 @@ def test_first_content_of_ours_is_told_beside_others_too() -> None:
     router.observe(FirstToken(request_id="r", endpoint="a", ttft_s=4.0), NOW_S + 4.0)
     router.observe(make.ended("r", "a", e2e_s=5.0, ttft_s=4.0, output_tokens=50), NOW_S + 5.0)
     assert router.endpoint("a").others.load.usual[0].weight == 1.0
+
+
+def test_what_adds_nothing_now_is_noticed_when_it_does() -> None:
+    gain = Gain()
+    for number in range(30):
+        gain.learn(0.3, 11.0, 0.3, NOW_S + number)
+    assert 0.0 < gain.factor() < 0.02, "nothing, but for what tells whether it still is"

@@ -343,3 +343,12 @@ def _of(router: Router, asked: Request, now_s: float, what: Callable[..., float]
     found = router.candidates(asked, now_s)[0].estimate
     assert found is not None
     return what(found)
+
+
+def test_a_share_that_is_cached_of_prompts_nobody_knows_is_not_learned_from_what_is_believed_of_it() -> None:
+    prefixes, unknown, now_s = fresh(), Prompt((), 10_000, 40_000), 0.0
+    for _ in range(400):
+        now_s += 10.0
+        cached = prefixes.cached(unknown, now_s)
+        prefixes.learn(prefixes.given(None, 10_000, cached, now_s), 10, 10_000, 3_000, now_s)
+    assert prefixes.cached(unknown, now_s).tokens == pytest.approx(3_000.0, rel=0.1)

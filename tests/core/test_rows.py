@@ -11,14 +11,19 @@ from tidegate.core.health import UNBILLED
 from tidegate.core.hindsight import Hindsight
 from tidegate.core.model import (
     JOURNAL_VERSION,
+    Capability,
+    Checked,
     Decision,
     Ended,
     Ending,
+    Endpoint,
     FirstToken,
     Handover,
     Held,
     Judged,
+    Likeness,
     Line,
+    Price,
     Probed,
     Released,
     Request,
@@ -30,6 +35,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.rows import ANSWERED, Came, Row, Rows, attempt_usd
+from tidegate.core.ruling import Ruling
 from tidegate.core.why import Why
 from tidegate.http.errors import Cause as Lost
 from tidegate.wire.sse import Cause
@@ -40,12 +46,18 @@ RACK = make.endpoint("rack", local=False, handovers=(SENDS,))
 R = make.request("r", arrived_s=100.0, slo=Slo(ttft_s=2.0), key="alice")
 
 
-def header(state: bytes = b"{}", *, at_s: float = 100.0, follows: bool = False) -> Line:
+def header(
+    state: bytes = b"{}",
+    *,
+    at_s: float = 100.0,
+    follows: bool = False,
+    endpoints: tuple[Endpoint, ...] = (LAPTOP, CLOUD, RACK),
+) -> Line:
     segment = Segment(
         version=JOURNAL_VERSION,
         software="test",
         policy=make.policy(),
-        endpoints=(LAPTOP, CLOUD, RACK),
+        endpoints=endpoints,
         state=msgspec.Raw(state),
         follows=follows,
     )
@@ -74,6 +86,19 @@ def first(endpoint: str) -> FirstToken:
     return FirstToken(request_id="r", endpoint=endpoint, ttft_s=0.5)
 
 
+def compared_usd(head: Line, request: Request, *learned: Probed | Checked) -> float | None:
+    """What a whole answer from the laptop would have cost elsewhere, with what was learned before."""
+    story = lines(
+        *((99.0, one) for one in learned),
+        (100.0, request),
+        (100.0, make.started(request, "laptop")),
+        (101.0, ended("laptop", output_tokens=5)),
+    )
+    rows = Rows()
+    (row,) = [row for line in [head, *story] for row in rows.feed(line)]
+    return row.remote_usd
+
+
 LATER = Probed(endpoint="laptop", up=True)
 
 
@@ -96,6 +121,56 @@ def test_an_answer_is_a_row_in_the_moment_of_its_end() -> None:
     assert (row.usd, row.paid_usd) == pytest.approx((2.5 * 0.002 / 2, 0.0))
     assert row.remote_usd == pytest.approx(210 * 1e-6 + 21 * 4e-6)
     assert row.predicted_ttft_s is None
+
+
+@pytest.mark.parametrize(
+    "end", [ended("laptop", Ending.CANCELLED, ttft_s=0.5, output_tokens=9), ended("laptop", Ending.FAILED)], ids=str
+)
+def test_what_came_to_no_whole_answer_saves_nothing(end: Ended) -> None:
+    story = ((100.0, R), (100.0, decided("laptop")), (100.0, make.started(R, "laptop")), (101.0, end), (109.0, LATER))
+    (row,) = told(*story)
+    (refused,) = told((100.0, R), (100.0, Decision(request_id="r", plan=(), why=Why.MUST_STAY_LOCAL)))
+    assert (row.remote_usd, refused.remote_usd) == (None, None)
+
+
+CHEAP = make.endpoint("cheap", local=False, price=Price(usd_per_input_token=1e-9))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "changes"),
+    [
+        (CHEAP, {"residency": ("home", "cloud")}),
+        (replace(CHEAP, models=("other",)), {}),
+        (replace(CHEAP, likeness={"m": Likeness.SAME_FAMILY}), {"likeness": Likeness.IDENTICAL}),
+        (CHEAP, {"needs": (Capability.TOOLS,)}),
+        (CHEAP, {"rulings": (Ruling(rule="dear", to=("laptop", "cloud")),)}),
+        (replace(CHEAP, context_tokens=204), {}),
+    ],
+    ids=("residency", "model", "likeness", "needs", "rule", "window"),
+)
+def test_what_may_never_serve_a_request_is_not_what_it_is_compared_with(
+    endpoint: Endpoint, changes: dict[str, object]
+) -> None:
+    able = (Capability.CHAT, Capability.TOOLS)
+    head = header(endpoints=(LAPTOP, replace(CLOUD, capabilities=able), endpoint))
+    assert compared_usd(head, replace(R, **changes)) == pytest.approx(200 * 1e-6 + 5 * 4e-6)
+    assert compared_usd(header(endpoints=(LAPTOP, CLOUD, CHEAP)), R) == pytest.approx(200 * 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("state", "learned"),
+    [
+        (b'{"endpoints":{"cheap":{"context_tokens":204}}}', LATER),
+        (b'{"endpoints":{"cheap":{"drifted":true}}}', LATER),
+        (b"{}", Probed(endpoint="cheap", up=True, context_tokens=204)),
+        (b"{}", Probed(endpoint="cheap", up=True, capabilities=(Capability.EMBEDDING,))),
+        (b"{}", Checked(endpoint="cheap", drifted=True)),
+    ],
+)
+def test_what_an_endpoint_has_turned_out_to_be_says_what_it_may_serve(state: bytes, learned: Probed | Checked) -> None:
+    picky = replace(R, likeness=Likeness.IDENTICAL, needs=(Capability.CHAT,))
+    head = header(state, endpoints=(LAPTOP, CLOUD, CHEAP))
+    assert compared_usd(head, picky, learned) == pytest.approx(200 * 1e-6 + 5 * 4e-6)
 
 
 def test_a_failure_that_is_made_good_elsewhere_is_one_row_with_both_attempts() -> None:

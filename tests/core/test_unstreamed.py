@@ -92,3 +92,14 @@ def test_what_served_nothing_says_nothing(ending: Ending, cause: str) -> None:
     before = engine.predicted(400)
     engine.answer(20, ending=ending, cause=cause)
     assert engine.predicted(400) == pytest.approx(before, rel=0.1)
+
+
+def test_an_answer_in_one_piece_is_not_taken_for_first_content_that_was_late() -> None:
+    engine = Engine(1.0)
+    engine.answer(20)
+    assert not engine.model.doubts_network
+    before, request = engine.model.telling_bytes, make.request()
+    base = engine.model.base(request, LENGTH, engine.now_s)
+    engine.model.started(make.started(request, "laptop"), base, engine.now_s)
+    engine.model.ended(make.ended(request.id, "laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), engine.now_s + 60.0)
+    assert (engine.model.doubts_network, engine.model.telling_bytes < before) == (True, True)

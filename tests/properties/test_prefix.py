@@ -130,7 +130,7 @@ def learned(seed: int, now_s: float = NOW_S) -> Kept:
             Span(draw.uniform(1.0, 5_000.0), draw.randrange(18), draw.randrange(14), draw.random(), draw.random())
             for _ in range(draw.randrange(3))
         )
-        keeping.learn(spans, draw.random(), 0.0, 9_000.0, draw.uniform(0.0, 9_000.0), now_s)
+        keeping.learn(spans, draw.random(), 9_000.0, draw.uniform(0.0, 9_000.0), now_s)
     return keeping.kept
 
 
@@ -181,9 +181,7 @@ def test_what_was_seen_of_late_counts_for_more(seed: int, times: int) -> None:
         for index in range(2 * times):
             hit = first == (index < times)
             spans = (Span(4_000.0, 3, 3, keeping.odds.by_distance[3], keeping.odds.by_age[3]),)
-            keeping.learn(
-                spans, keeping.odds.by_size[4], 0.0, 9_000.0, 4_000.0 * hit, NOW_S + 300_000.0 + 900.0 * index
-            )
+            keeping.learn(spans, keeping.odds.by_size[4], 9_000.0, 4_000.0 * hit, NOW_S + 300_000.0 + 900.0 * index)
         keeping.settle(NOW_S + 400_000.0)
         found.append(keeping.odds.by_distance[3] * keeping.odds.by_age[3] * keeping.odds.by_size[4])
     hits_first, misses_first = found

@@ -129,6 +129,18 @@ class Promises:
         moved += self.KIND_STEP * own.excess * own.judged / (own.judged + self.KIND_STRENGTH)
         return min(max(self._deviations + moved, self._least), self.DEVIATIONS_MAX) / self._deviations
 
+    def settle(self) -> bool:
+        """A moment is over: nothing is added up beyond what can show, or it would take as long to come back. Whether
+        anything was."""
+        settled = False
+        for index, tracked in enumerate(self.kinds):
+            step = self.KIND_STEP if index else self.STEP
+            least, most = (self._least - self._deviations) / step, (self.DEVIATIONS_MAX - self._deviations) / step
+            excess = min(max(tracked.excess, least), most)
+            if excess != tracked.excess:
+                tracked.excess, settled = excess, True
+        return settled
+
     def learn(self, kind: int, missed: bool) -> None:
         """Take in whether the actual value exceeded the bound that was promised."""
         excess = missed - (1.0 - self._quantile)

@@ -1,5 +1,6 @@
 """What was measured against what was predicted: corrections with honest spread."""
 
+from collections.abc import Collection
 from math import erfc, exp, inf, log, pi, sqrt
 from typing import Final
 
@@ -213,8 +214,9 @@ class Correction:
                 _refer(cell, factors)
         self._mixed = self._unmixed.copy()
 
-    def forget(self, kept: float, log_ratio: float) -> None:
+    def forget(self, kept: float, ratio: float, measured: Collection[int] = ()) -> None:
         """All times have changed by that ratio, and with them the predictions: of what was known little is kept.
+        Parts in `measured` are made of such times, and have grown with them.
 
         Of each cell the same share: one that is seldom met would outlive many changes, some of them false alarms that
         were taken back little by little, and which it has never heard of.
@@ -222,7 +224,9 @@ class Correction:
         share = kept / max(kept, *[cell.weight for cell in self.cells])
         for cell in self.cells:
             if cell.weight:
-                cell.mean += log_ratio
+                cell.mean += log(ratio)
+                if measured:
+                    cell.x = [x * ratio if i in measured else x for i, x in enumerate(cell.x)]
                 cell.weight *= share
                 cell.errors *= share
         self._mixed = self._unmixed.copy()

@@ -509,9 +509,11 @@ class EndpointModel:
         pass_until(self._pace, in_flight, now_s)
         if not state.reservations:
             self._line.clear(now_s)
-        if reservation.first_s is None:
-            self._surprises += _surprise(reservation, max(fact.e2e_s, reservation.network_s))
-            self._late = self._late or fact.e2e_s > reservation.ttft_s_high
+        # Of an answer in one piece nobody knows when it began.
+        waited_s = fact.ttft_s if fact.ending is Ending.OK else fact.e2e_s
+        if reservation.first_s is None and waited_s is not None:
+            self._surprises += _surprise(reservation, max(waited_s, reservation.network_s))
+            self._late = self._late or waited_s > reservation.ttft_s_high
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
         self.memory.ended(reservation, now_s)

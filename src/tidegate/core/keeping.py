@@ -82,10 +82,8 @@ class Keeping:
 
     # --- writing ------------------------------------------------------------------------------------------------
 
-    def learn(
-        self, spans: tuple[Span, ...], by_size: float, expected: float, tokens: float, cached: float, now_s: float
-    ) -> None:
-        """Take in that `cached` of so many tokens were, where `expected` were. Its `spans` are in the prompt's order.
+    def learn(self, spans: tuple[Span, ...], by_size: float, tokens: float, cached: float, now_s: float) -> None:
+        """Take in that `cached` of so many tokens were. Its `spans` are in the prompt's order.
 
         `by_size` is how likely so much in common was to be kept, as believed when it was sent.
         """
@@ -93,9 +91,11 @@ class Keeping:
         if now_s - kept.at_s >= JUDGE_S:
             self._advance(now_s)
         kept.new = kept.told = True
-        by_size = min(by_size, CERTAIN)
-        begin = hits = misses = 0.0
+        sized, by_size = by_size, min(by_size, CERTAIN)
+        begin = hits = misses = expected = 0.0
         for span in spans:
+            # Without the surplus, which is a share of all but this: with it, it would be learned from itself.
+            expected += span.tokens * span.by_distance * span.by_age * sized
             hit = min(max((cached - begin) / max(span.tokens, UNSEEN), 0.0), 1.0)
             begin += span.tokens
             weight = span.tokens / (span.tokens + HALF_TOKENS)

@@ -56,8 +56,10 @@ class Sent(Untracked):
     column: int
 
     def had(self, factors: list[float], parts: list[float]) -> "Sent":
-        """What would have been predicted of these parts."""
-        raw_s = min(max(self.raw_s + sum_of(factors, parts) - sum_of(factors, self.parts), RAW_S_MIN), RAW_S_MAX)
+        """What would have been predicted of these parts, told by today's factors: by how many times what was sent they
+        are, since the difference of what was predicted with two kinds of factors may be anything."""
+        times = max(sum_of(factors, parts), RAW_S_MIN) / max(sum_of(factors, self.parts), RAW_S_MIN)
+        raw_s = min(max(self.raw_s * times, RAW_S_MIN), RAW_S_MAX)
         median_s = raw_s * self.median_s / self.raw_s
         return Sent(parts, raw_s, median_s, self.mean_ratio, self.sigma, self.trust, self.row, self.column)
 
@@ -250,13 +252,15 @@ class Latency:
                 self._correction.learn_at_least(silence.row, silence.column, above, shift.at_s, x=x)
             learned.silences.clear()
             self._known = self._unknown.copy()
+        if self._promises.settle():
+            self._known = self._unknown.copy()
         ratio, sums = change(shift, now_s), learned.sums
         if ratio is not None:
             regression.shift(sums, ratio, self._measured)
             regression.scale(sums, min(1.0, KEPT / max(KEPT, sums.weight)))
             learned.mean.took_s *= ratio
             learned.mean.median_s *= ratio
-            self._correction.forget(KEPT, log(ratio))
+            self._correction.forget(KEPT, ratio, self._measured)
             self._refer()
         if regression.due(sums):
             level = self._correction.level(self._believed)

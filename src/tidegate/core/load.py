@@ -52,13 +52,14 @@ class Gain(msgspec.Struct, gc=False):
         self.off = off
 
     def factor(self) -> float:
-        """One before any sample; between the best two where they are nearly as good."""
+        """One before any sample; between the best two where they are nearly as good, and next to nothing at least."""
         if not self.off:
             return 1.0
         off = [one + GAIN_STRENGTH * abs(index - _ONE) for index, one in enumerate(self.off)]
         best = off.index(min(off))
         if not 1 < best < len(GAINS) - 1:
-            return GAINS[best]
+            # Never nothing: what is predicted to add nothing is compared with nothing, and would do so for ever.
+            return GAINS[max(best, 1)]
         before, after = off[best - 1] - off[best], off[best + 1] - off[best]
         # Where two lines of the same slope would meet, as they do where all samples agree.
         steepest = max(before, after)

@@ -155,7 +155,7 @@ class Prefixes:
         self._settle(_tick(now_s))
         if cached_tokens is not None and prompt_tokens:
             known = given.tokens * min(cached_tokens / prompt_tokens, 1.0)
-            self.keeping.learn(given.spans, given.by_size, given.cached, given.tokens, known, now_s)
+            self.keeping.learn(given.spans, given.by_size, given.tokens, known, now_s)
 
     def settle(self, now_s: float) -> None:
         """Let count what was observed before."""

@@ -87,8 +87,14 @@ class Timing:
 
     # --- learning -----------------------------------------------------------------------------------------------
 
+    def _settle(self, now_s: float) -> None:
+        """Before anything is learned: what belongs to moments of times to first content is over with them."""
+        if now_s > self.ttft.learned.shift.at_s and self._e2e.settle():
+            self.stretches = [0.0] * OUTPUT_ROWS
+
     def first(self, sent: Reservation, ttft_s: float, now_s: float, *, cache_told: bool) -> None:
         """Its first content is here. `cache_told`: at its end, the engine will tell what was cached."""
+        self._settle(now_s)
         if not self._waits(sent, ttft_s, cache_told=cache_told):
             self._correct_ttft(sent, sent.ttft, ttft_s, now_s)
         elif self._local and not sent.was_cold and ttft_s > sent.warm_s_high:
@@ -99,6 +105,7 @@ class Timing:
 
     def judge(self, sent: Reservation, fact: Ended, now_s: float) -> None:
         """Whether the promise of the whole was kept."""
+        self._settle(now_s)
         # Who left before it was late does not tell whether it would have been; a load is another cause.
         missed = fact.e2e_s > sent.e2e_s_high
         known = fact.ending is Ending.OK or (missed and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT))
@@ -109,6 +116,7 @@ class Timing:
 
     def learn(self, sent: Reservation, fact: Ended, ttft_s: float, now_s: float) -> None:
         """It has ended after it had shown content."""
+        self._settle(now_s)
         # What a load explains says nothing of how fast the engine is.
         if not sent.was_cold:
             self._fit_ttft(sent, fact, ttft_s, now_s)
@@ -121,6 +129,7 @@ class Timing:
         Answers of other lengths are made up otherwise, so in time each part is as long as it has to be. That says where
         the middle is; nobody saw how far each scatters around it, so promises of either are not judged.
         """
+        self._settle(now_s)
         took_s = fact.e2e_s - sent.network_s
         if sent.was_cold or fact.output_tokens is None or took_s <= 0.0:
             return
@@ -149,6 +158,7 @@ class Timing:
 
     def learn_silence(self, sent: Reservation, waited_s: float, now_s: float) -> None:
         """It was given up before any content, for no load: the time to first content is at least this."""
+        self._settle(now_s)
         # Nothing may have been cached.
         predicted = sent.ttft
         if sent.cached_tokens:
