@@ -40,17 +40,21 @@ transfers_max = {transfers_max}
 unclaimed_s = {unclaimed_s}
 [engine]
 url = "{url}"
+arguments = "{arguments}"
 """
 
 
 class SetClock(Clock):
-    """A clock that a test moves ahead."""
+    """A clock that a test moves ahead, or that stood still for so long, as the system's shows."""
 
-    __slots__ = ("ahead_s",)
+    __slots__ = ("ahead_s", "slept_s")
 
     def __init__(self) -> None:
         super().__init__()
-        self.ahead_s = 0.0
+        self.ahead_s = self.slept_s = 0.0
+
+    def behind_s(self) -> float:
+        return super().behind_s() + self.slept_s
 
     def now_s(self) -> float:
         return super().now_s() + self.ahead_s
@@ -83,7 +87,7 @@ class House:
         return MutualTls(cert=folder / f"{name}.pem", key=folder / f"{name}.key", ca=folder / "ca.pem")
 
     def configured(self, name: str, url: str, **settings: Any) -> Path:
-        told = {"listen": f"{HOST}:0", "space_mib": 64, "transfers_max": 4, "unclaimed_s": 60} | settings
+        told = {"listen": f"{HOST}:0", "space_mib": 64, "transfers_max": 4, "unclaimed_s": 60, "arguments": ""} | settings
         file = self.folder / f"{name}.toml"
         file.write_text(CONFIG.format(name=name, url=url, folder=self.saves_of(name), **told))
         return file

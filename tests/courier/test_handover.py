@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.courier.harness import SECRET, Pair, Put, made, pair
+from tests.courier.harness import HOST, SECRET, Pair, Put, made, pair
 from tests.http.harness import eventually
 from tidegate.engines.courier import CourierError
+from tidegate.http.server import Exchange
 from tidegate.wire.courier import Restore, Shipped, Why
 
 PROMPT = [5, 6, 7]
@@ -113,6 +114,13 @@ async def test_an_engine_with_other_weights_or_of_another_build_is_given_nothing
         assert home.files() == []
 
 
+async def test_an_engine_that_is_said_to_compute_otherwise_is_given_nothing(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        await home.couriers["b"].stop()
+        await home.start("b", f"http://{HOST}:{home.engines['b'].port}", arguments="--rope-scaling yarn --rope-scale 4")
+        assert await refused(home) is Why.FINGERPRINT
+
+
 async def test_an_engine_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     async with pair(tmp_path) as home:
         told = await shipped(home)
@@ -185,6 +193,34 @@ async def test_a_gateway_that_leaves_ends_what_it_asked_and_what_is_saved_later_
         late = home.saves_of("a") / msgspec.json.decode(waiting[0].body)["filename"]
         late.write_bytes(struct.pack("<I", 0))
         await eventually(lambda: not late.exists())
+
+
+async def test_after_a_sleep_of_the_machine_tickets_are_good_again(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        gateways_s = home.clock.now_s() + 3600.0
+        assert await refused(home, issued_s=gateways_s, expires_s=gateways_s + 60.0) is Why.TICKET
+        home.clock.slept_s = 3600.0
+        await eventually(lambda: "clock put forward" in home.log.read_text())
+        home.clock.slept_s = 0.0
+        servers = [courier._server for courier in home.couriers.values()]
+        await eventually(lambda: all(server.coarse_s > gateways_s - 60.0 for server in servers))
+        assert (await shipped(home, issued_s=gateways_s, expires_s=gateways_s + 60.0)).tokens == len(PROMPT)
+
+
+async def test_what_is_being_saved_when_a_courier_stops_is_not_left_behind(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        engine, waiting = home.engines["a"], list[Exchange]()
+        engine.slots[0], engine.waiting = PROMPT, waiting
+        order = home.order(home.ticket(await home.fingerprint()))
+        asking = asyncio.ensure_future(home.client("a").ship(order, 10.0))
+        await eventually(lambda: bool(waiting))
+        stopping = asyncio.ensure_future(home.couriers["a"].stop())
+        await asyncio.sleep(0)
+        (home.saves_of("a") / msgspec.json.decode(waiting[0].body)["filename"]).write_bytes(struct.pack("<I", 0))
+        waiting[0].respond(200, [], b'{"n_saved":0,"n_written":4}')
+        await stopping
+        await asyncio.gather(asking, return_exceptions=True)
+        assert list(home.saves_of("a").iterdir()) == []
 
 
 async def test_a_ticket_that_expires_on_the_way_ends_the_transfer(tmp_path: Path) -> None:

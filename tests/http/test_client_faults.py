@@ -258,3 +258,58 @@ def test_a_plain_upstream_where_tls_is_expected_is_a_tls_error(run: Run) -> None
             assert receiver.error.cause is Cause.TLS
 
     run(main())
+
+
+def test_what_has_come_over_tls_is_not_lost_where_the_upstream_closes_while_nobody_reads(run: Run) -> None:
+    size = 1_000_000
+
+    async def main() -> None:
+        closed = asyncio.Event()
+
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size)
+            for _ in range(10):
+                writer.write(bytes(size // 10))
+                await writer.drain()
+            writer.close()
+            closed.set()
+
+        async with (
+            upstream(script, server_tls("engine.test")) as up,
+            pool(up.port, tls=client_tls(), server_name="engine.test") as to,
+        ):
+            receiver = Recorder()
+            call = to.send(b"GET", b"/", (), b"", receiver, first_byte_timeout_s=5.0, idle_timeout_s=5.0)
+            await receiver.got_data.wait()
+            call.pause()
+            await closed.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)  # the end has come as far as it can
+            assert not receiver.ended.done()
+            call.resume()
+            await receiver.ended
+            assert (receiver.error, len(receiver.body)) == (None, size)
+
+    run(main())
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_anew_elsewhere(
+    run: Run, tls: bool
+) -> None:
+    async def main() -> None:
+        async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
+            await asyncio.Event().wait()
+
+        async with (
+            upstream(script, server_tls("engine.test") if tls else None) as up,
+            pool(up.port, tls=client_tls() if tls else None, server_name="engine.test") as to,
+        ):
+            for _ in range(2):
+                assert (await ask(to, bytes(20_000_000))).status == 413
+            assert to.statistics().connects == 2
+
+    run(main())

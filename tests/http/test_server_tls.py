@@ -9,6 +9,7 @@ import trustme
 
 from tests.http.conftest import Run
 from tests.http.harness import GET, HOST, client, eventually, read_response, serving, talk
+from tidegate.http.server import Exchange
 
 AUTHORITY = trustme.CA()
 
@@ -131,5 +132,25 @@ def test_requests_are_answered_one_after_the_other_on_one_connection(run: Run) -
                 assert (await read_response(reader)).body == bytes(size)
             writer.transport.abort()
             await eventually(lambda: server.statistics().open == 0)
+
+    run(main())
+
+
+def test_what_of_a_large_answer_is_still_to_go_is_known(run: Run) -> None:
+    def handler(exchange: Exchange) -> None:
+        exchange.respond(200, [], bytes(20_000_000))
+
+    async def main() -> None:
+        async with serving(handler, tls=server_tls()) as server:
+            reader, writer = await asyncio.open_connection(
+                HOST, server.port, ssl=client_tls(), server_hostname="localhost"
+            )
+            writer.write(GET)
+            await reader.readuntil(b"\r\n\r\n")
+            (connection,) = server.connections
+            assert connection.transport.get_write_buffer_size() > 1_000_000
+            assert len(await reader.readexactly(20_000_000)) == 20_000_000
+            await eventually(lambda: not connection.transport.get_write_buffer_size())
+            writer.transport.abort()
 
     run(main())

@@ -120,6 +120,16 @@ class CourierEngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields
     ] = "f16"
     flash_attention: Annotated[bool, Meta(description=f"`--flash-attn`, {_KV}")] = True
     unified: Annotated[bool, Meta(description=f"`--kv-unified`, {_KV}")] = False
+    arguments: Annotated[
+        str,
+        Meta(
+            pattern=r"^[ -~]*$",
+            max_length=1000,
+            description="What else it was started with that changes what it computes, as one text: "
+            "`--rope-scaling yarn --rope-scale 4`, `--lora` with the digest of the adapter. It does not tell; both "
+            "sides have to say the same.",
+        ),
+    ] = ""
     weights_sha256: Annotated[
         str,
         Meta(

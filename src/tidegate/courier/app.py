@@ -23,7 +23,8 @@ from tidegate.wire.errors import UNREADABLE
 
 BLOBS = "/v1/blobs"
 SWEEP_S = 1.0  # how much later than it should a blob may be removed
-STOP_S_MAX = 2.0  # for answers that are being written
+STOP_S_MAX = 2.0  # for what is under way, and for answers that are being written
+CLOCK_OFF_S = 1.0  # tickets may be from a clock that is ahead by more than that
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 
@@ -88,12 +89,19 @@ class Courier:
         """End what is under way, and leave no blob behind."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        if self._tasks:
+            # A slot that is being saved is in the folder when it is saved, whoever still waits for it.
+            await asyncio.wait(self._tasks, timeout=STOP_S_MAX)
+        await self._end_tasks()
+        await self._server.close(grace_s=STOP_S_MAX)
+        await self._end_tasks()  # what was asked meanwhile
+        await self._pool.close()
+        self._folder.close()
+
+    async def _end_tasks(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.close(grace_s=STOP_S_MAX)
-        await self._pool.close()
-        self._folder.close()
 
     def _handle(self, exchange: Exchange) -> None:
         match exchange.method, exchange.path:
@@ -196,8 +204,16 @@ class Courier:
         if self._config.courier.gateway not in exchange.peer_names:
             raise RefusalError(Why.FORBIDDEN, "only the gateway may ask for that, by its certificate")
 
+    def _keep_time(self) -> None:
+        """After a sleep of the machine tickets are from the future, and none would ever be taken again."""
+        behind_s = self._clock.behind_s()
+        if behind_s > CLOCK_OFF_S and not self._tasks and not self._folder.held:
+            self._clock.catch_up()
+            self._log.event("warning", "clock put forward: the machine slept, or its clock was set", by_s=behind_s)
+
     def _sweep(self) -> None:
         self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+        self._keep_time()
         try:
             expired = self._folder.sweep(self._clock.now_s())
         except OSError as error:

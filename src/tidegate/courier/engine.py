@@ -75,6 +75,7 @@ class Engine:
             flash_attention=declared.flash_attention,
             slots=props.total_slots,
             unified=declared.unified,
+            arguments=declared.arguments,
             build=props.build_info,
         )
         return Look(kv=kv, slot_tokens_max=props.default_generation_settings.n_ctx)

@@ -304,7 +304,7 @@ def _cause_of(error: Exception) -> Cause:
 class _Fetch:
     """Collects a whole response."""
 
-    def __init__(self, body_bytes_max: int, on_head: Callable[[], None] | None) -> None:
+    def __init__(self, body_bytes_max: int, on_head: Callable[[int], None] | None) -> None:
         self.answer: asyncio.Future[tuple[int, dict[bytes, bytes], bytes]] = asyncio.get_running_loop().create_future()
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
@@ -314,7 +314,7 @@ class _Fetch:
 
     def on_head(self, status: int, headers: dict[bytes, bytes]) -> None:
         if self._headed is not None:
-            self._headed()
+            self._headed(status)
         self._status, self._headers = status, headers
 
     def on_data(self, data: bytes) -> None:
@@ -342,12 +342,12 @@ async def fetch(
     body: bytes,
     timeout_s: float,
     body_bytes_max: int,
-    on_head: Callable[[], None] | None = None,
+    on_head: Callable[[int], None] | None = None,
 ) -> tuple[int, dict[bytes, bytes], bytes]:
     """Send a request and collect its response: for probes, not for traffic.
 
-    `on_head` is called when its head is here. Raises `TransportError`; its cause is `idle_timeout` if the whole takes
-    longer than `timeout_s`.
+    `on_head` is called with the status when its head is here. Raises `TransportError`; its cause is `idle_timeout` if
+    the whole takes longer than `timeout_s`.
     """
     receiver = _Fetch(body_bytes_max, on_head)
     call = pool.send(method, target, headers, body, receiver, first_byte_timeout_s=timeout_s, idle_timeout_s=timeout_s)

@@ -212,8 +212,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing has begun, and all that was answered is out."""
-        begun = self._exchange is not None or self._reader.awaits is not _REQUEST
+        """Whether nothing has begun that is timed, and all that was answered is out. An answer that streams may take
+        as long as it likes."""
+        exchange = self._exchange
+        begun = (exchange is not None and not exchange.started) or self._reader.awaits is not _REQUEST
         return not begun and not self._write_paused and not self.transport.get_write_buffer_size()
 
     def retire(self) -> None:

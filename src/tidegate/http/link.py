@@ -2,17 +2,17 @@
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
 
 import httptools
 
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
+from tidegate.http.sending import send
 
 if TYPE_CHECKING:
     from tidegate.http.client import Pool
 
-_COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
 _REPEATS_MAX = 200  # vendors send about 40 fields in all
 _BODILESS = (204, 304)
 # A chunk of a stream is one token, or a few: its size as servers write it. What is larger, or written otherwise (with
@@ -21,6 +21,17 @@ _CHUNK_BYTES_MAX: Final = 1535
 _SIZES: Final = {spelt % size: size for size in range(1, _CHUNK_BYTES_MAX + 1) for spelt in (b"%x", b"%X")}
 _SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % _CHUNK_BYTES_MAX)
 _CR, _LF = ord("\r"), ord("\n")
+
+
+class _Limited(Protocol):
+    """What transports over TLS have, and no others."""
+
+    def set_read_buffer_limits(self, high: int | None = None) -> None: ...
+
+
+def _limit_held(transport: asyncio.Transport, high: int | None) -> None:
+    """What it may have read and not handed over; None for as much as usual."""
+    cast("_Limited", transport).set_read_buffer_limits(high)
 
 
 class _StopError(Exception):
@@ -46,6 +57,7 @@ class Link(asyncio.Protocol):
         "_headers",
         "_heard",
         "_keep_alive",
+        "_over_tls",
         "_parser",
         "_paused",
         "_pool",
@@ -71,6 +83,7 @@ class Link(asyncio.Protocol):
         self._carried_s = 0.0  # when that was sent
         self._receiver: Receiver | None = None  # that of the call
         self._paused = False
+        self._over_tls = False
         self.reused = False  # it has carried a call to its end before
         self.lost = False
         self.idle_since_s = 0.0
@@ -105,10 +118,7 @@ class Link(asyncio.Protocol):
         call.link, call.sent = self, True
         if call.upload is not None:
             call.upload.begin(self.transport, len(call.head) + len(call.body))
-        if len(call.body) <= _COPY_BYTES_MAX:
-            self.transport.write(call.head + call.body)
-        else:
-            self.transport.writelines((call.head, call.body))
+        send(self.transport, call.head, call.body)
 
     def drop(self) -> None:
         """Close at once; nobody is told."""
@@ -130,6 +140,9 @@ class Link(asyncio.Protocol):
         """Stop reading."""
         if not self._paused and not self.transport.is_closing():
             self._paused = True
+            if self._over_tls:
+                # It would read on below, up to what it may hold, and lose that where the upstream closes meanwhile.
+                _limit_held(self.transport, 0)
             self.transport.pause_reading()
 
     def resume(self) -> None:
@@ -137,6 +150,8 @@ class Link(asyncio.Protocol):
         if self._paused and not self.transport.is_closing():
             self._paused = False
             self._heard = True  # the silence was ours
+            if self._over_tls:
+                _limit_held(self.transport, None)
             self.transport.resume_reading()
 
     def check(self, now_s: float) -> None:
@@ -161,6 +176,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self.transport = cast("asyncio.Transport", transport)
+        self._over_tls = transport.get_extra_info("sslcontext") is not None
 
     def data_received(self, data: bytes) -> None:
         """Parse, and end the call when its response is complete."""

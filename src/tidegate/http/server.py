@@ -16,6 +16,7 @@ from tidegate.http.limits import Limits
 __all__ = ["Exchange", "Limits", "Server", "Statistics"]
 
 _BACKLOG = 1024  # a burst of new clients within one turn of the loop
+_SHUTDOWN_S_MAX = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,8 @@ class Server:
             ssl=ssl,
             backlog=_BACKLOG,
             ssl_handshake_timeout=None if ssl is None else self.limits.head_timeout_s,
+            # Who takes nothing is cut off by us: what is being delivered may take as long as it moves.
+            ssl_shutdown_timeout=None if ssl is None else _SHUTDOWN_S_MAX,
         )
         self._sweep()
 

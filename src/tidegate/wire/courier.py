@@ -40,10 +40,11 @@ class Why(StrEnum):
     TIMEOUT = "timeout"  # the ticket expired on the way
 
 
-class KvFingerprint(msgspec.Struct, frozen=True, kw_only=True):
+class KvFingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What must agree for a slot that one engine saved to be restored by another.
 
-    `unified`: slots share one cache. The number of tokens of a slot need not agree: what does not fit is refused.
+    `unified`: slots share one cache. `arguments`: whatever else its operator says that it computes by. The number of
+    tokens of a slot need not agree: what does not fit is refused.
     """
 
     weights: str
@@ -52,6 +53,7 @@ class KvFingerprint(msgspec.Struct, frozen=True, kw_only=True):
     flash_attention: bool
     slots: int
     unified: bool
+    arguments: str = ""
     build: str
 
     @property
