@@ -144,7 +144,7 @@ async def _ask(pool: Pool, clock: Clock, body: bytes, sent_s: float, asked: list
     try:
         status, headers, _ = await fetch(
             pool, b"POST", b"/v1/chat/completions", HEADERS, body, 60.0, 1 << 20,
-            lambda: first_s.append(clock.now_s()),
+            lambda _: first_s.append(clock.now_s()),
         )  # fmt: skip
     except TransportError:
         status, headers = 0, {}

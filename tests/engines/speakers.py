@@ -11,11 +11,12 @@ import pytest
 
 from tests.http.harness import HOST, eventually
 from tidegate.clock import Clock
-from tidegate.core.model import Capability, Headroom
+from tidegate.core.model import Capability, Endpoint, Headroom
 from tidegate.engines.base import Dialect, Failure, ProbeAnswer, Signals
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.engines.kinds import KINDS
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool, fetch
 from tidegate.wire import embeddings
 from tidegate.wire.aggregate import Aggregator
@@ -63,7 +64,7 @@ class Called:
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """Nobody asks."""
 
-    def headroom(self, told: Headroom) -> None:
+    def headroom(self, attempt: Attempt, told: Headroom) -> None:
         raise AssertionError(told)
 
     def content(self, attempt: Attempt, first: bytes) -> None:
@@ -133,7 +134,9 @@ class Speaker:
         translator = self.dialect.translator(streamed=outgoing.streamed, now_s=now_s())
         made = reader(asked, streamed=outgoing.streamed, engine=translator, client=client, now_s=now_s)
         called = Called()
-        attempt = called.attempt = Attempt("e", self.dialect, outgoing, made, called, now_s, hedge=False)
+        endpoint = Endpoint(name="e", site="s", local=True, models=(self.model,), context_tokens=8192, concurrency=1)
+        upstream = Upstream(endpoint, self.dialect, self.pool, self.model, ())
+        attempt = called.attempt = Attempt(upstream, outgoing, made, called, now_s, hedge=False)
         call = self.pool.send(
             b"POST",
             outgoing.target,

@@ -235,6 +235,14 @@ def test_no_error_body_breaks_a_dialect(dialect: Dialect, status: int, body: byt
     assert len(failure.message) <= MESSAGE_CHARS_MAX + 40
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_a_key_that_may_not_list_models_may_be_good_for_answers(kind: str) -> None:
+    dialect = KINDS[kind]("", "m")
+    missing = b'{"error":{"message":"You have insufficient permissions. Missing scopes: api.model.read."}}'
+    for status, body, up in ((403, b"", True), (401, missing, True), (401, b'{"error":{"message":"bad key"}}', False)):
+        assert dialect.signals([ProbeAnswer(status=status, body=body)]).up is up
+
+
 answers = st.none() | st.builds(
     ProbeAnswer,
     status=st.sampled_from([200, 401, 404, 500, 503]),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.engines.speakers import chat
+from tidegate.config.address import parse_url
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Dialect, ProbeAnswer, Signals
 from tidegate.engines.kinds import KINDS, dialect_of
@@ -287,6 +288,10 @@ def test_what_is_not_told_is_not_known(dialect: Dialect) -> None:
         ("/api", b"/api/v1"),
         ("/v1beta/openai", b"/v1beta/openai"),
         ("/v1/openai", b"/v1/openai"),
+        ("/api/paas/v4", b"/api/paas/v4"),
+        ("/v1beta1", b"/v1beta1"),
+        ("/v2/v1", b"/v2/v1"),
+        ("/v100", b"/v100/v1"),
     ],
 )
 def test_the_protocols_version_is_part_of_an_address_unless_the_vendors_own_is(path: str, below: bytes) -> None:
@@ -294,6 +299,13 @@ def test_the_protocols_version_is_part_of_an_address_unless_the_vendors_own_is(p
     call = parse(json.dumps(chat()).encode(), Capability.CHAT)
     assert dialect.outgoing(call, "m", ()).target == below + b"/chat/completions"
     assert [probe.target for probe in dialect.probes()] == [below + b"/models"]
+
+
+@pytest.mark.parametrize("path", ["", "/v1", "/openai/v1", "/v1beta/openai", "/api/paas/v4", "/api/v3/", "/v2/v1"])
+def test_requests_go_below_an_address_as_it_is_shown(path: str) -> None:
+    url = parse_url("https://api.example.com" + path)
+    (probe,) = OpenAI(url.path, "m").probes()
+    assert str(url) + "/models" == f"https://api.example.com:443{probe.target.decode()}"
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import House, Place, chat, house, local, remote
+from tests.gateway.harness import KEY, House, Place, chat, house, local, remote
 from tests.gateway.test_budget import PRICE, spent
+from tests.gateway.test_reload import edit, file
 from tests.http.harness import eventually
 from tidegate.clock import Clock
+from tidegate.config.load import load
 from tidegate.core.drift import SPOTS_MAX
 from tidegate.core.model import Checked, Probed, Request, Started
 from tidegate.engines.fake import Fault, Script
@@ -272,6 +274,36 @@ async def test_what_costs_money_is_asked_only_where_that_is_written(tmp_path: Pa
     async with house(tmp_path, clock=Later(), cloud=place) as home:
         assert (await turn(home, EVERY_S, "cloud")).status.skipped is Skip.OFF
         assert sent(home, "cloud") == 0
+
+
+async def test_a_paid_reading_that_gave_way_is_not_begun_again_at_once(tmp_path: Path) -> None:
+    place = vendor(Script(fault=Fault.SILENT), concurrency=2, shares_compute=False)
+    async with house(tmp_path, clock=Later(), budget={"usd_per_day": 100}, cloud=place) as home:
+        engine = home.engines["cloud"]
+        reading = asyncio.create_task(turn(home, name="cloud"))
+        await eventually(lambda: engine.in_flight == 1)
+        engine.script = AS_IT_WAS
+        assert (await home.ask(chat(max_tokens=5))).status == 200
+        assert (await reading).status.skipped is Skip.GAVE_WAY
+        before = len(engine.seen)
+        await turn(home, CONFIRM_S, "cloud")
+        assert len(engine.seen) == before
+        await turn(home, RECHECK_S, "cloud")
+        assert len(engine.seen) > before
+
+
+async def test_a_new_price_makes_no_other_model_of_one_that_drifted(tmp_path: Path) -> None:
+    async with house(tmp_path, clock=Later(), budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        await turn(home, name="cloud")
+        home.engines["cloud"].script = OTHER
+        await turn(home, EVERY_S, "cloud")
+        await turn(home, CONFIRM_S, "cloud")
+        assert drifted(home, "cloud")
+        edit(home, '"usd_per_1m_output_tokens" = 4000', '"usd_per_1m_output_tokens" = 4001')
+        config = load(file(home), {"VENDOR_KEY": KEY})
+        await home.gateway.put_in_force(config, by_hand=False)
+        await turn(home, RECHECK_S, "cloud")
+        assert drifted(home, "cloud")
 
 
 async def test_a_paid_reading_is_in_the_ledger_to_the_token(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.http.harness import eventually
+from tests.http.harness import eventually, upstream
 from tests.lab.engines import real_engine
 from tidegate.core.model import Line, Probed, Warmed, Warming
 from tidegate.engines.fake import FakeEngine, Script
@@ -100,9 +100,11 @@ async def test_a_promise_that_a_load_would_break_is_kept_elsewhere_and_explained
 async def test_what_scales_to_zero_is_probed_while_it_is_in_use_only(tmp_path: Path) -> None:
     async with house(tmp_path, zero=local(Script(first_s=0.5)), other=remote()) as home:
         zero, other = home.engines["zero"], home.engines["other"]
+        probe = prober(home, "zero", 0.001, wakes=True)
+        await probe.once()
         zero.asked.clear()
         other.asked.clear()
-        runs = [prober(home, "zero", 0.001, wakes=True).run(), prober(home, "other", 0.001).run()]
+        runs = [probe.run(), prober(home, "other", 0.001).run()]
         tasks = [asyncio.create_task(run) for run in runs]
         await eventually(lambda: len(other.asked) > 5)
         assert zero.asked == []
@@ -111,6 +113,38 @@ async def test_what_scales_to_zero_is_probed_while_it_is_in_use_only(tmp_path: P
         await asking
         for task in tasks:
             task.cancel()
+
+
+async def test_what_scales_to_zero_and_was_asleep_at_first_is_looked_for_until_it_answers(tmp_path: Path) -> None:
+    async with house(tmp_path, zero=local(), other=remote()) as home:
+        home.engines["zero"].up = False
+        probe = prober(home, "zero", 0.001, wakes=True)
+        assert not (await probe.introduce()).up
+        task = asyncio.create_task(probe.run())
+        home.engines["zero"].asked.clear()
+        await eventually(lambda: len(home.engines["zero"].asked) > 2)
+        home.engines["zero"].up = True
+        await eventually(lambda: home.gateway.router.endpoint("zero").state.up)
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    "head", ["HTTP/1.1 200 OK\r\ncontent-length: 9000000\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n"]
+)
+async def test_a_list_of_models_that_is_too_long_or_too_slow_is_no_outage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    monkeypatch.setattr("tidegate.gateway.probe.PROBE_TIMEOUT_S", 0.2)
+
+    async def lists(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(head.encode() + b"[" * (2_000_000 if "9000000" in head else 1))
+
+    async with upstream(lists) as vendor:
+        place = remote(url=f"http://127.0.0.1:{vendor.port}", engine="openai", probe_s=3600)
+        async with house(tmp_path, one=local(), two=place) as home:
+            assert home.gateway.router.endpoint("two").state.up
+            assert (await seen(home, "two")).up
 
 
 async def test_a_canary_does_not_load_a_model(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """A vendor that says how little is left of its limits is asked for no more than that."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 from tests.gateway.harness import chat, house, remote
+from tests.gateway.test_reload import edit, reload
+from tests.http.harness import eventually
 from tidegate.core.model import Headroom
-from tidegate.engines.fake import Script
+from tidegate.engines.fake import FakeEngine, Script
 
 LAST = (
     (b"x-ratelimit-limit-requests", b"60"),
@@ -32,3 +35,31 @@ async def test_where_there_is_nobody_else_the_refusal_says_when_to_come_back(tmp
     assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
     # One of sixty comes back in ten seconds.
     assert 5 <= int(refused.header("retry-after")) <= 10
+
+
+async def test_what_an_address_has_left_says_nothing_of_another_under_the_same_name(tmp_path: Path) -> None:
+    slow = Script(headers=LAST, first_s=0.3)
+    async with FakeEngine(Script(), context_tokens=32768) as other, house(tmp_path, cheap=remote(slow)) as home:
+        asking = asyncio.create_task(home.ask())
+        await eventually(lambda: len(home.engines["cheap"].seen) == 1)
+        edit(home, home.engines["cheap"].url, other.url)
+        await reload(home)
+        assert (await asking).status == 200
+        assert (await home.ask()).status == 200
+        assert len(other.seen) == 1
+        assert not [line for line in home.journal() if isinstance(line.fact, Headroom)]
+
+
+async def test_another_account_has_limits_of_its_own(tmp_path: Path) -> None:
+    key = tmp_path / "vendor.key"
+    key.write_text("sk-one")
+    key.chmod(0o600)
+    async with house(tmp_path, cheap=remote(Script(headers=LAST))) as home:
+        edit(home, 'api_key_env = "VENDOR_KEY"', f'api_key_file = "{key}"')
+        await reload(home)
+        assert (await home.ask()).status == 200
+        await reload(home)
+        assert (await home.ask()).status == 429, "as it was"
+        key.write_text("sk-another")
+        await reload(home)
+        assert (await home.ask()).status == 200

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.harness import CHAT, chat, house, local, wire
-from tests.http.harness import Upstream, client, eventually, pool, read_request, upstream
+from tests.http.harness import client, eventually, pool, read_request, upstream
 from tidegate.clock import Clock
-from tidegate.core.model import Capability, Headroom
+from tidegate.core.model import Capability, Endpoint, Headroom
 from tidegate.engines.base import Failure
 from tidegate.engines.fake import Script
 from tidegate.engines.openai import OpenAI
 from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.upstream import Upstream
+from tidegate.http.client import Pool
 from tidegate.wire.openai import parse
 from tidegate.wire.stream import StreamReader
 
@@ -72,7 +74,7 @@ class Slow:
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """Nobody asks."""
 
-    def headroom(self, told: Headroom) -> None:
+    def headroom(self, attempt: Attempt, told: Headroom) -> None:
         raise AssertionError(told)
 
     def content(self, attempt: Attempt, first: bytes) -> None:
@@ -102,14 +104,16 @@ async def test_a_connection_whose_client_was_slow_is_used_again(last: bool) -> N
         writer.write(b"0\r\n\r\n")
         await reader.read()
 
-    def made(up: Upstream) -> Attempt:
+    def made(to: Pool) -> Attempt:
         dialect, call = OpenAI("", None), parse(json.dumps(chat(stream=True)).encode(), Capability.CHAT)
         outgoing = dialect.outgoing(call, "m", ())
         reader = StreamReader(include_usage=False)
-        return Attempt("a", dialect, outgoing, reader, Slow(last=last), Clock().now_s, hedge=False)
+        endpoint = Endpoint(name="a", site="s", local=True, models=("m",), context_tokens=8192, concurrency=1)
+        way = Upstream(endpoint, dialect, to, "m", ())
+        return Attempt(way, outgoing, reader, Slow(last=last), Clock().now_s, hedge=False)
 
     async with upstream(script) as up, pool(up.port) as to:
-        attempt = made(up)
+        attempt = made(to)
         listener = attempt._listener
         assert isinstance(listener, Slow)
         attempt.carry(to.send(b"POST", b"/", (), b"{}", attempt, first_byte_timeout_s=5.0, idle_timeout_s=5.0))

@@ -78,6 +78,23 @@ async def test_who_is_in_the_middle_of_sending_a_request_is_not_too_slow_for_it(
             assert (await read_response(reader)).status == 200
 
 
+@pytest.mark.lengthy
+async def test_a_page_that_shows_what_goes_on_keeps_no_time_from_going_on(tmp_path: Path) -> None:
+    clock = Slept()
+    async with house(tmp_path, laptop=local(), clock=clock, gateway={"dashboard": True}) as home:
+        while (await home.get("/api/dashboard/summary", admin=True)).status == 503:
+            pass
+        async with client(home.admin_port) as (reader, writer):
+            writer.write(wire("GET", "/api/dashboard/live"))
+            await reader.readuntil(b"data: ")
+            clock.slept_s = NIGHT_S
+            await eventually(lambda: home.gateway._is_quiet())
+            home.gateway.timekeeper.look()
+            assert told(home) == [pytest.approx(NIGHT_S, abs=1.0)]
+            await reader.readuntil(b"data: ")
+        clock.slept_s = 0.0
+
+
 async def test_a_clock_that_was_put_back_is_told_once_and_time_does_not_follow(tmp_path: Path) -> None:
     clock = Slept()
     async with house(tmp_path, laptop=local(), clock=clock) as home:

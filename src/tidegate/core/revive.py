@@ -99,6 +99,7 @@ def reconfigured(
     same: Container[str],
     moved: Container[str],
     vouched: Container[str] = (),
+    rekeyed: Container[str] = (),
 ) -> State:
     """The state of a process that goes on with other settings; `state` itself is used up.
 
@@ -106,6 +107,7 @@ def reconfigured(
     with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
     teaches nothing of the engine, being predicted from where they began before. The others are new, and down until a
     probe has reached them. Operators have `vouched` that some are what they should be, whatever they were before.
+    What those in `rekeyed` have refused was refused to another account.
     """
     found: dict[str, EndpointState] = {}
     for endpoint in endpoints:
@@ -139,6 +141,15 @@ def reconfigured(
             )
         else:
             found[name] = replace(fresh(), up=False)
+        if name in rekeyed:
+            new = fresh()
+            found[name] = replace(
+                found[name],
+                not_before_s=new.not_before_s,
+                allowances=new.allowances,
+                limit=new.limit,
+                breaker=new.breaker,
+            )
     return replace(state, endpoints=found)
 
 

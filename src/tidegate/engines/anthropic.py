@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
-from tidegate.engines.openai import FIXED_HEADERS, OpenAI
+from tidegate.engines.openai import FIXED_HEADERS, OpenAI, is_down
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
 from tidegate.wire.anthropic.outward import messages_body
 from tidegate.wire.anthropic.shapes import NAME
@@ -76,7 +76,7 @@ class Anthropic:
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. `max_input_tokens` is the window, where a model tells it."""
         (models,) = answers
-        if models is None or models.status >= 500 or models.status in (401, 403):
+        if models is None or is_down(models):
             return Signals(up=False)
         try:
             listed = msgspec.json.decode(models.body, type=_Models).data

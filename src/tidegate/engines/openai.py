@@ -1,10 +1,10 @@
 """Any server that speaks the OpenAI protocol: LM Studio, a gateway, the cloud, and vLLM or SGLang seen from outside."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from tidegate.config.address import api_path
 from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.model import Capability, Ending
 from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow, unfit
@@ -23,8 +23,6 @@ _PATHS = {
 }
 # The bound of what is generated: every engine knows the older name.
 _OLDER, _NEWER = "max_tokens", "max_completion_tokens"
-# Google's address has a version of its own before the protocol's name, and no `/v1` after it.
-_VERSIONED = re.compile(r"/v[0-9][a-z0-9]*/openai$")
 
 
 class OpenAI:
@@ -36,12 +34,11 @@ class OpenAI:
     continuing = None  # a last message of the assistant is the beginning of its next one, or one before it: nobody says
 
     def __init__(self, base_path: str, model: str | None) -> None:
-        """`base_path` is the path of the endpoint's URL; a trailing `/v1` in it is the protocol's own.
+        """`base_path` is the path of the endpoint's URL, to which `/v1` is added as `api_path` has it.
 
         `model` is the endpoint's own name of the model whose window a probe looks up, None for any.
         """
-        path = base_path.rstrip("/").removesuffix("/v1")
-        self._base = (path if _VERSIONED.search(path) else path + "/v1").encode()
+        self._base = api_path(base_path).encode()
         self._model = model
 
     def headers(self, given: Sequence[Header]) -> tuple[Header, ...]:
@@ -116,8 +113,7 @@ class OpenAI:
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. A window is told by vLLM alone (`max_model_len`)."""
         (models,) = answers
-        # A server without a list of models is up all the same; one that is failing says 5xx, a bad key 401.
-        if models is None or models.status >= 500 or models.status in (401, 403):
+        if is_down(models):
             return Signals(up=False)
         return Signals(up=True, context_tokens=self.window(models))
 
@@ -130,6 +126,17 @@ class OpenAI:
         known = [m for m in listed if self._model in (None, m.id)]
         windows = [m.max_model_len for m in known if m.max_model_len is not None and m.max_model_len > 0]
         return min(windows, default=None)
+
+
+def is_down(models: ProbeAnswer | None) -> bool:
+    """Whether who was asked for its models cannot serve: it is failing, or the key opens nothing.
+
+    A server without a list is up all the same. So is one that does not let this key see it: a key may be good for
+    answers alone, which OpenAI says with a 401, too, that names the scope that is missing.
+    """
+    if models is None or models.status >= 500:
+        return True
+    return models.status == 401 and b"scope" not in models.body
 
 
 class OpenAIOwn(OpenAI):

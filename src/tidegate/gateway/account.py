@@ -185,7 +185,9 @@ class Account:
         """The KV cache of its prompt has come, or will not, so many seconds after it was computed."""
         handover = self._upstreams[fact.endpoint].endpoint.handover_to(fact.target)
         if handover is not None:
-            self.spent_usd += fact.kv_bytes * handover.usd_per_byte
+            usd = fact.kv_bytes * handover.usd_per_byte
+            self.spent_usd += usd
+            self._dispatch.metrics.handover_spent(fact.endpoint, usd)
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.shipped(fact, seconds)
 

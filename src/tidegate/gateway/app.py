@@ -256,7 +256,10 @@ class Gateway:
         fingerprints = self.keeper.fingerprints(before), self.keeper.fingerprints(after)
         same = {e.name for e in both if fingerprints[0][e.name] == fingerprints[1][e.name]}
         moved = {e.name for e in both if before.upstreams[e.name].reaches(after.upstreams[e.name])} - same
-        state = reconfigured(self.router.state, after.endpoints, after.policy, before.policy, same, moved, vouched)
+        rekeyed = {e.name for e in both if before.upstreams[e.name].key != after.upstreams[e.name].key}
+        state = reconfigured(
+            self.router.state, after.endpoints, after.policy, before.policy, same, moved, vouched, rekeyed
+        )
         self._built = after
         self.router = Router(after.endpoints, after.policy, state)
         self.dispatch.configure(

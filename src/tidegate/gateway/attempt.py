@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tidegate.core.model import Ending, Headroom
-from tidegate.engines.base import Dialect, Failure, Outgoing, overflow
+from tidegate.engines.base import Failure, Outgoing, overflow
 from tidegate.gateway.slots import Slot
+from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Call, Cause, TransportError
 from tidegate.wire import sse
 from tidegate.wire.headroom import read_headroom
@@ -35,7 +36,7 @@ class Listener(Protocol):
     def uploaded(self, attempt: "Attempt", upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """So many bytes of its request have got there in so many seconds, or in `at_most` so many."""
 
-    def headroom(self, told: Headroom) -> None:
+    def headroom(self, attempt: "Attempt", told: Headroom) -> None:
         """A vendor has said what is left of its limits."""
 
     def content(self, attempt: "Attempt", first: bytes) -> None:
@@ -59,7 +60,6 @@ class Attempt:
     __slots__ = (
         "_call",
         "_content_type",
-        "_dialect",
         "_error",
         "_headers",
         "_listener",
@@ -78,12 +78,12 @@ class Attempt:
         "status",
         "streamed",
         "target",
+        "upstream",
     )
 
     def __init__(
         self,
-        endpoint: str,
-        dialect: Dialect,
+        upstream: Upstream,
         outgoing: Outgoing,
         reader: Reader,
         listener: Listener,
@@ -96,7 +96,8 @@ class Attempt:
     ) -> None:
         """It was told its `slot`, where one is told; with a `target` it computes the prompt alone. It `fetches` the KV
         cache of that from where it was told to."""
-        self.endpoint = endpoint
+        self.upstream = upstream
+        self.endpoint = upstream.endpoint.name
         self.hedge = hedge
         self.slot, self.target, self.fetches = slot, target, fetches
         self.reader = reader
@@ -106,7 +107,6 @@ class Attempt:
         self.streamed = outgoing.streamed
         # Where what passes goes; nothing passes before content, upon which the listener sets it.
         self.relay: Callable[[bytes], None] = _nowhere
-        self._dialect = dialect
         self._listener = listener
         self._now_s = now_s
         self._call: Call | None = None
@@ -179,7 +179,7 @@ class Attempt:
         """See `http.Receiver`."""
         self.status = status
         if (told := read_headroom(headers, self.endpoint, self._now_s())) is not None:
-            self._listener.headroom(told)
+            self._listener.headroom(self, told)
         if status != 200:
             self._error, self._headers = bytearray(), headers
             return
@@ -226,7 +226,7 @@ class Attempt:
         if self._over:
             return
         if self._error is not None:
-            failure = self._dialect.failure(self.status, self._headers, bytes(self._error), self._now_s())
+            failure = self.upstream.dialect.failure(self.status, self._headers, bytes(self._error), self._now_s())
             self._over = True
             self._listener.failed(self, failure)
             return

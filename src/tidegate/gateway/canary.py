@@ -74,6 +74,11 @@ class Canary:
         self._gave_way = False
         self.status = Status(skipped=self._never())
 
+    def succeed(self, other: "Canary") -> None:
+        """Go on where that one of the same model is: what it was at first is told from what it is now."""
+        self._reference, self._suspected = other._reference, other._suspected
+        self._due_s, self.status = other._due_s, other.status
+
     async def run(self) -> None:
         """Take readings until cancelled, or not at all where there can be none."""
         while self._never() is None:
@@ -176,6 +181,8 @@ class Canary:
 
     def _skip(self, why: Skip | Fault, now_s: float) -> None:
         self.status = Status(read_at_s=self.status.read_at_s, distance=self.status.distance, skipped=why)
-        if isinstance(why, Fault):
+        if isinstance(why, Fault) or (why is Skip.GAVE_WAY and self._upstream.asks_money):
+            # What was begun is paid for, also where nothing is learned from it.
             self._due_s = now_s + min(RECHECK_S, self._every_s)
+        if isinstance(why, Fault):
             self._dispatch.metrics.canary_read(self._name, why.value, None)

@@ -202,6 +202,11 @@ class Dispatch:
                 request_id=request.id, plan=(), why=Why.MODEL_FAILED, retry_after_s=max(FAILED_RETRY_S, self._static_s)
             )
 
+    def leads_to(self, upstream: Upstream) -> bool:
+        """Whether what is told of the way there is still of its endpoint: by a reload that name may lead elsewhere."""
+        known = self.upstreams.get(upstream.endpoint.name)
+        return known is not None and known.pool is upstream.pool
+
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked; a model that cannot say allows nothing."""
         try:

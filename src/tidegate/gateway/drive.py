@@ -180,6 +180,8 @@ class Drive:
 
     def uploaded(self, attempt: Attempt, upload_bytes: int, seconds: float, *, at_most: bool) -> None:
         """See `Listener`."""
+        if not self._dispatch.leads_to(attempt.upstream):
+            return
         network = self._dispatch.router.network(attempt.endpoint)
         if network is None or not network.is_news(upload_bytes, seconds, at_most=at_most):
             return
@@ -188,9 +190,9 @@ class Drive:
             return
         self._account.uploaded(attempt, upload_bytes, seconds, at_most=at_most)
 
-    def headroom(self, told: Headroom) -> None:
+    def headroom(self, attempt: Attempt, told: Headroom) -> None:
         """See `Listener`."""
-        if self._dispatch.router.tells_headroom(told):
+        if self._dispatch.leads_to(attempt.upstream) and self._dispatch.router.tells_headroom(told):
             self._dispatch.tell(told, self._dispatch.clock.now_s())
 
     def content(self, attempt: Attempt, first: bytes) -> None:
@@ -438,8 +440,7 @@ class Drive:
         self._unhold(now_s, released=False)
         read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
         attempt = Attempt(
-            action.endpoint,
-            upstream.dialect,
+            upstream,
             outgoing,
             read(
                 call,

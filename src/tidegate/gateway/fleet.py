@@ -55,7 +55,7 @@ class Fleet:
         """The members under other settings: those that stay as they are, and new ones, each probed once.
 
         Those in `anew` are new in any case: what was believed of them first is believed no more. Nothing is in force
-        yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read, or there is no address.
+        yet: `take_over` or `discard` has to follow. OSError where a certificate cannot be read.
         """
         members: dict[str, Member] = {}
         try:
@@ -67,7 +67,9 @@ class Fleet:
                     or known.upstream.endpoint != endpoint
                     or endpoint.name in anew
                 ):
-                    known = self._member(endpoint, settings, known)
+                    before, known = known, self._member(endpoint, settings, known)
+                    if before is not None and endpoint.name not in anew and before.settings.reaches(settings):
+                        known.canary.succeed(before.canary)
                 members[endpoint.name] = known
             new = [member for member in members.values() if not member.tasks]
             for member, seen in zip(new, await asyncio.gather(*(m.prober.introduce() for m in new)), strict=True):
@@ -134,8 +136,7 @@ class Fleet:
 
     def _member(self, endpoint: Endpoint, settings: build.Upstream, known: Member | None) -> Member:
         """A member made anew. What leads to the same place over the same number of connections is kept."""
-        if settings.url is None:
-            raise OSError(f"endpoint `{endpoint.name}` has no url, so nothing can be sent there")
+        assert settings.url is not None, "load refuses an endpoint without a URL"
         if known is not None and _reached(known.settings, known.upstream.endpoint) == _reached(settings, endpoint):
             pool = known.upstream.pool
         else:

@@ -1,7 +1,6 @@
 """Looks after the endpoints: are they up, how far away, how large their window, how long their queue."""
 
 import asyncio
-from collections.abc import Callable
 
 from tidegate.clock import Clock
 from tidegate.core.model import Capability, Probed, Uploaded, replace
@@ -9,7 +8,7 @@ from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOA
 from tidegate.engines.base import Header, ProbeAnswer, ProbeRequest, Signals
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.upstream import Upstream
-from tidegate.http.client import TransportError, fetch
+from tidegate.http.client import Cause, TransportError, fetch
 
 # An answer to a probe is small; a metrics page of vLLM has some 100 KB.
 PROBE_BYTES_MAX = 1024 * 1024
@@ -18,6 +17,7 @@ AWAY_S = 1.0
 # Some servers take no header of more than a few KiB.
 _PADDING = tuple((b"x-padding-%d" % number, b"0" * (RATE_LOOK_BYTES // 4)) for number in range(4))
 
+_TOO_MUCH = frozenset({Cause.TOO_LARGE, Cause.IDLE_TIMEOUT})
 _MEDIA = frozenset({Capability.VISION, Capability.AUDIO})
 
 
@@ -38,7 +38,7 @@ class Prober:
         """`context_tokens_max` is the window that the operator wrote down: an engine may tell of a smaller one only.
 
         `asks_media`: the operator did not write down what the model can do, so the engine is believed. `wakes`: a probe
-        starts what scales to zero, so that there is none but the first while nothing is in flight.
+        starts what scales to zero, so that once it is up there is none while nothing is in flight.
         """
         self._dispatch = dispatch
         self._context_tokens_max = context_tokens_max
@@ -57,14 +57,16 @@ class Prober:
         """Probe until cancelled. The first time is one interval from now: `once` comes before."""
         while True:
             # Who may be away is looked for more often: what it would have served goes elsewhere, and is paid for.
-            due_s = self._clock.now_s() + (min(self._every_s, AWAY_S) if self._failures else self._every_s)
+            often = self._failures and not self._wakes
+            due_s = self._clock.now_s() + (min(self._every_s, AWAY_S) if often else self._every_s)
             while await self._doubt_before(due_s):
                 await self._measure()
             if self._may_ask():
                 await self.once()
 
     def _may_ask(self) -> bool:
-        if not self._wakes:
+        # What is down is sent nothing, and would never be looked at again.
+        if not (self._wakes and self._up):
             return True
         return bool(self._dispatch.router.endpoint(self._upstream.endpoint.name).state.reservations)
 
@@ -208,19 +210,14 @@ class Prober:
         round trips of its own."""
         warm = self._upstream.pool.statistics().idle > 0
         headed_s = sent_s = self._looked_s = self._clock.now_s()
+        status, body = 0, b""
 
-        def head() -> None:
-            nonlocal headed_s
-            headed_s = self._clock.now_s()
+        def head(told: int) -> None:
+            nonlocal headed_s, status
+            headed_s, status = self._clock.now_s(), told
 
-        answer = await self._ask(probe, head, headers)
-        return answer, headed_s - sent_s if warm and answer is not None else None
-
-    async def _ask(
-        self, probe: ProbeRequest, on_head: Callable[[], None], headers: tuple[Header, ...]
-    ) -> ProbeAnswer | None:
         try:
-            status, _, body = await fetch(
+            _, _, body = await fetch(
                 self._upstream.pool,
                 b"GET",
                 probe.target,
@@ -228,8 +225,10 @@ class Prober:
                 b"",
                 PROBE_TIMEOUT_S,
                 PROBE_BYTES_MAX,
-                on_head,
+                head,
             )
-        except TransportError:
-            return None
-        return ProbeAnswer(status=status, body=body)
+        except TransportError as error:
+            # Who answers is there: a list that is too long, or too long on its way, is no outage.
+            if not status or error.cause not in _TOO_MUCH:
+                return None, None
+        return ProbeAnswer(status=status, body=body), headed_s - sent_s if warm else None

@@ -765,6 +765,10 @@ class Metrics:
         """A question of the gateway's own cost this much."""
         self._of_endpoint(endpoint).cost_usd += usd
 
+    def handover_spent(self, endpoint: str, usd: float) -> None:
+        """Carrying a KV cache away from there cost this much."""
+        self._of_endpoint(endpoint).cost_usd += usd
+
     def crashed(self) -> None:
         """A request met a bug of ours."""
         self._counters["handler_errors"].add(())
