@@ -3,10 +3,13 @@
 import asyncio
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.lab.processes import processes_of, watched
 from tidegate.clock import Clock
 from tidegate.config.mutual import MutualTls
 from tidegate.engines.courier import CourierClient
@@ -49,6 +52,34 @@ def test_without_openssl_it_says_what_is_missing(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CouriersError, match="there is no openssl"), Couriers(tmp_path, ("home",)):
         pass
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from tidegate.lab.couriers import Couriers
+async def main():
+    with Couriers(Path(sys.argv[1]), ("home",)) as couriers:
+        async with couriers.beside("home", "http://127.0.0.1:9"):
+            print(couriers.saves("home"), flush=True)
+            await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@needs_openssl
+def test_of_a_process_that_was_killed_no_courier_stays_and_no_kv_cache(tmp_path: Path) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "killed")], stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    left = Path(killed.stdout.readline().decode().strip())
+    with Couriers(tmp_path / "first", ("home",)) as first, watched(processes_of(killed.pid)) as all_ended:
+        assert left.is_dir(), "its process lives"
+        killed.kill()
+        killed.communicate()
+        assert all_ended()
+        with Couriers(tmp_path / "second", ("home",)):
+            assert not left.parent.exists()
+            assert first.saves("home").is_dir(), "others' are theirs"
 
 
 def test_a_command_that_does_not_start_is_told_with_its_last_words(tmp_path: Path) -> None:

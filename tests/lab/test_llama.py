@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.lab.engines import LAST_CPU, real_engine
+from tests.lab.processes import processes_of, watched
 from tests.lab.raw import exchange
 from tidegate.lab import weights
 from tidegate.lab.llama import Engine, EngineDiedError, Spec, parse
@@ -23,10 +23,6 @@ words = st.text(st.characters(categories=("L", "N", "P"))).filter(bool)
 
 def ask(prompt: str, **fields: object) -> dict[str, object]:
     return {"messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 8} | fields
-
-
-def processes_of(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 @given(
@@ -184,15 +180,7 @@ asyncio.run(main())
 def test_an_engine_does_not_outlive_a_parent_that_was_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    engine = int(parent.stdout.readline())
-    waiting = os.pidfd_open(engine)
-    parent.kill()
-    parent.communicate()
-    gone = _readable_within(waiting, seconds=5.0)
-    os.close(waiting)
-    assert gone
-
-
-def _readable_within(descriptor: int, seconds: float) -> bool:
-    """A pid descriptor becomes readable when its process ends."""
-    return bool(select.select([descriptor], [], [], seconds)[0])
+    with watched([int(parent.stdout.readline())]) as all_ended:
+        parent.kill()
+        parent.communicate()
+        assert all_ended()

@@ -1,7 +1,9 @@
 """Fetching the model: verified always, stored once, and each failure says what to do."""
 
+import fcntl
 import hashlib
 import multiprocessing
+import threading
 import zipfile
 from pathlib import Path
 
@@ -123,6 +125,24 @@ def test_two_processes_fetching_at_once_both_get_the_model(index: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         paths = pool.map(_fetch_tiny, range(2))
     assert [path.read_bytes() for path in paths] == [CONTENT, CONTENT]
+
+
+def test_a_download_that_nobody_wants_any_more_ends_and_leaves_nothing(index: Path) -> None:
+    publish(index, CONTENT)
+    ended = threading.Event()
+    ended.set()
+    with pytest.raises(weights.FetchEndedError):
+        weights.fetch(weights=TINY, ended=ended)
+    assert left_in_cache() == []
+
+
+def test_who_waits_for_another_fetch_is_ended_too(index: Path) -> None:
+    ended = threading.Event()
+    weights.cache_dir().mkdir()
+    with (weights.cache_dir() / ".lock").open("w") as others:
+        fcntl.flock(others, fcntl.LOCK_EX)
+        with pytest.raises(weights.FetchEndedError):
+            weights.fetch(lambda _text, _done: ended.set(), TINY, ended)
 
 
 def _fetch_tiny(_turn: int) -> Path:

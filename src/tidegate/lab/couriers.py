@@ -4,6 +4,7 @@
 courier, a process of its own, by `async with couriers.beside(name, engine.url) as port`.
 """
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from tidegate.lab.command import running
 
 HOST = "127.0.0.1"
 MEMORY = Path("/dev/shm")  # noqa: S108 - where a tmpfs is; the folder in it is this user's alone
+PREFIX = "tidegate-lab-"  # of that folder's name; the number of its process follows
 GATEWAY = "gateway"
 DAYS = "2"  # whoever leaves a demo running over night finds it working
 OPENSSL_S_MAX = 30.0
@@ -66,7 +68,8 @@ class Couriers:
             raise CouriersError(f"there is no {MEMORY}, in which KV caches are passed on; mount a tmpfs there")
         self.folder.mkdir(parents=True, exist_ok=True)
         _certify(self.folder, (GATEWAY, *self._names))
-        self._memory = TemporaryDirectory(prefix="tidegate-", dir=MEMORY)
+        _sweep()
+        self._memory = TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=MEMORY)
         for name in self._names:
             self.saves(name).mkdir(mode=0o700)
         return self
@@ -94,6 +97,13 @@ class Couriers:
         words = ("courier", "--json", "--config", str(config))
         async with running(*words, said=self.folder / f"{name}.log") as line:
             yield msgspec.json.decode(line, type=_Listening).port
+
+
+def _sweep() -> None:
+    """Remove from memory what processes have left there that were killed: KV caches, which are prompts."""
+    for left in MEMORY.glob(f"{PREFIX}*-*"):
+        if not Path("/proc", left.name.removeprefix(PREFIX).split("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _certify(folder: Path, names: tuple[str, ...]) -> None:

@@ -4,12 +4,15 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
 from tidegate.clock import Clock, tick_s
 from tidegate.core.model import Price
@@ -40,6 +43,7 @@ HOME, CLOUD = "home", "cloud"
 CONFIG = "demo.toml"
 REQUEST_S_MAX = 300.0
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
+_T = TypeVar("_T")
 
 _CONFIG = """\
 # Written by `tidegate demo`; a working example of the format.
@@ -98,12 +102,12 @@ mbit_per_s = {mbit}
 
 
 def demo(*, once: bool, verify: bool, as_json: bool) -> int:
-    """Run it. 0 when every request of the tour was served and every reason printed."""
+    """Run it. 0 when every request of the tour was served and every reason printed, 130 when it was ended before."""
     console = Console(highlight=False, stderr=as_json)
     try:
         return asyncio.run(_demo(Guide(console), once=once, verify=verify, as_json=as_json))
     except (weights.WeightsError, EngineDiedError, CommandError, DemoError) as error:
-        console.print(f"[bold red]tidegate demo:[/] {error}")
+        console.print(f"[bold red]tidegate demo:[/] {escape(str(error))}", soft_wrap=True)
         return 1
 
 
@@ -114,20 +118,19 @@ class DemoError(Exception):
 async def _demo(guide: Guide, *, once: bool, verify: bool, as_json: bool) -> int:
     started_s = tick_s()
     stop = asyncio.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in _endings():
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
-        folder, without_couriers = await _parts(guide, stack)
+        parts = await _unless(stop, _parts(guide, stack))
+        if parts is None:
+            return 130
+        folder, without_couriers = parts
         guide.ready(tick_s() - started_s, without_couriers)
         played = [*scenes()] if without_couriers else [*scenes(), handing_over()]
-        tour = asyncio.ensure_future(_tour(guide, folder, played, verify=verify))
-        ended = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([tour, ended], return_when=asyncio.FIRST_COMPLETED)
-        if not tour.done():
-            tour.cancel()
+        toured = await _unless(stop, _tour(guide, folder, played, verify=verify))
+        if toured is None:
             return 130
-        ended.cancel()
-        found, verified = tour.result()
+        found, verified = toured
         served = guide.closing(found, PRICE)
         if as_json:
             print(msgspec.json.encode({"trips": found, "verified": verified}).decode(), flush=True)
@@ -137,14 +140,44 @@ async def _demo(guide: Guide, *, once: bool, verify: bool, as_json: bool) -> int
         return 0 if served else 1
 
 
+def _endings() -> set[signal.Signals]:
+    """What ends it: a terminal that is closed, too, unless `nohup` says that it shall not."""
+    endings = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    return endings - {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else endings
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
+    """What comes of it; None where `stop` is set before: then it has been cancelled, and is over."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        stopped.cancel()
+        return task.result()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)  # where the terminal is closed, with an OSError
+    return None
+
+
+@contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Until this is left, the folder is this demo's alone; it begins empty. Raises `DemoError` if it is another's."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        if not weights.locked(lock):
+            raise DemoError(f"another `tidegate demo` has its files in {folder}; end that one first")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield
+
+
 async def _parts(guide: Guide, stack: AsyncExitStack) -> tuple[Path, str]:
     """Start the engines, the link, the couriers and the gateway; the folder where their logs and the journal are, and
     why there are no couriers, empty where there are."""
+    ended = threading.Event()
+    stack.callback(ended.set)
     with guide.doing("fetching the model") as tell:
-        model = await asyncio.to_thread(weights.fetch, tell)
+        model = await asyncio.to_thread(weights.fetch, tell, ended=ended)
     folder = weights.cache_dir() / "demo"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    stack.enter_context(_emptied(folder))
     couriers, without_couriers = Couriers(folder / "couriers", (HOME, CLOUD)), ""
     try:
         stack.enter_context(couriers)

