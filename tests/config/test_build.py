@@ -66,6 +66,8 @@ def test_a_canary_is_usual_where_it_costs_nothing_and_can_be_read(tmp_path: Path
         ("warm_up = false", False),
         ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }", False),
         ("price = { usd_per_1m_input_tokens = 1, usd_per_1m_output_tokens = 4 }\nwarm_up = true", True),
+        ("price = 'free'", True),
+        ("price = 'free'\nowned = false", False),
         ("owned = false", False),
         ('capabilities = ["embedding"]', False),
     ],
@@ -265,6 +267,8 @@ def test_the_environment_is_where_keys_are_looked_up(tmp_path: Path, monkeypatch
         ("http://127.0.0.1:8080", Url(tls=False, host="127.0.0.1", port=8080, path="")),
         ("https://api.example.com/v1/", Url(tls=True, host="api.example.com", port=443, path="")),
         ("https://api.example.com/openai/v1", Url(tls=True, host="api.example.com", port=443, path="/openai")),
+        ("https://api.z.ai/api/paas/v4/", Url(tls=True, host="api.z.ai", port=443, path="/api/paas/v4")),
+        ("https://api.example.com/v2/v1", Url(tls=True, host="api.example.com", port=443, path="/v2/v1")),
         ("http://[::1]:9/x", Url(tls=False, host="::1", port=9, path="/x")),
         ("HTTP://LocalHost", Url(tls=False, host="localhost", port=80, path="")),
     ],
@@ -282,6 +286,7 @@ def test_whatever_is_given_as_url_is_taken_apart_or_refused(text: str) -> None:
         return
     assert url.host
     assert 0 < url.port < 65536
+    assert parse_url(str(url)) == url
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tidegate.config.config import Config
 from tidegate.config.diff import SECTIONS, diff, tables, without_restart
 from tidegate.config.load import load, load_unreached, parse
 from tidegate.config.schema import BudgetTable, CouriersTable, GatewayTable, MutualTlsTable, SecretTable, TlsTable
+from tidegate.config.secret import Secret
 from tidegate.config.trace import TraceTable
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
@@ -99,6 +100,15 @@ def test_secrets_show_that_they_differ_and_nothing_else() -> None:
     shown = msgspec.json.encode((found, tables(config()))).decode()
     for secret in (*SECRETS.values(), "sk-two", "another-admin-secret-24-b"):
         assert secret not in shown
+
+
+def test_secrets_that_are_kept_until_a_restart_are_named_as_waiting() -> None:
+    before = msgspec.structs.replace(config(), ticket_secret=Secret("a" * 32), trace_secret=Secret("Bearer a"))
+    after = msgspec.structs.replace(before, ticket_secret=Secret("b" * 32), trace_secret=Secret("Bearer b"))
+    found = diff(before, after)
+    assert [change.path for change in found] == ["gateway.couriers.secret", "trace.authorization"]
+    assert all(change.at_restart for change in found)
+    assert diff(without_restart(before, after), after) == found, "as long as it is not restarted"
 
 
 def _other(value: Any) -> Any:

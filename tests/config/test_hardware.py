@@ -79,6 +79,16 @@ def test_a_processor_and_its_memory_can_be_written_with_any_model(tmp_path: Path
     assert found.machine.setup.batch_tokens == found.prior.batch_tokens == 2048
 
 
+@pytest.mark.parametrize("experts", [1, 8])
+def test_a_model_that_takes_all_of_its_experts_for_each_token_is_as_a_dense_one(tmp_path: Path, experts: int) -> None:
+    taken = f"model_facts = {{ parameters = 47e9, active_parameters = 13e9, experts = {experts}, experts_per_token"
+    all_of_them = endpoint(tmp_path, FOUR + f"{taken} = {experts} }}\n")
+    assert all_of_them.machine is not None
+    assert all_of_them.machine.model is not None
+    assert all_of_them.machine.model.expert_parameters == 0
+    assert all_of_them.machine.model.active_parameters == 47e9
+
+
 def test_without_hardware_everything_is_as_it_was(tmp_path: Path) -> None:
     found = endpoint(tmp_path, "")
     assert (found.machine, found.prior) == (None, USUAL)

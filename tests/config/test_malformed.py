@@ -272,6 +272,12 @@ MALFORMED = [
     (HOME + MINE.replace("127.0.0.1", "[::1"), "endpoint.mine.url", "host", "https://host/v1"),
     (HOME + MINE.replace("8080", "8080/../x\\\\y"), "endpoint.mine.url", "characters", "https://host/v1"),
     (HOME + MINE.replace('url = "http://127.0.0.1:8080"\n', ""), "endpoint.mine.url", "missing", "engine listens"),
+    (HOME + MINE.split("url")[0].replace("llamacpp", "fake") + "serves = ['m']\n", "endpoint.mine.url", "missing", ""),
+    (HOME + MINE.replace("8080", "8080/v1/chat/completions"), "endpoint.mine.url", "ends in `/chat/comp", "/v1 or"),
+    (HOME + MINE.replace("8080", "8080/v1/completions"), "endpoint.mine.url", "ends in `/completions`", "/v1 or"),
+    (HOME + MINE.replace("8080", "8080/v1/messages/"), "endpoint.mine.url", "ends in `/messages`", "/v1 or"),
+    (HOME + MINE.replace("8080", "8080/v1/embeddings"), "endpoint.mine.url", "ends in `/embeddings`", "/v1 or"),
+    (HOME + MINE.replace("8080", "8080/api/v3/responses"), "endpoint.mine.url", "ends in `/responses`", "/v1 or"),
     (
         GOOD + THEIRS.replace("https", "http") + FREE + "api_key_env = 'KEY'\n",
         "endpoint.theirs.url",
@@ -298,7 +304,20 @@ MALFORMED = [
     (GOOD + "courier = { name = 'a', address = 'rack' }\n", "endpoint.mine.courier.address", "a port", "host:port"),
     (GOOD + "api_key_file = '.'\n", "endpoint.mine.api_key_file", "", "key"),
     (GOOD + "api_key_file = 'tidegate.toml'\n", "endpoint.mine.api_key_file", "read by everybody", "chmod 600"),
-    (GOOD + "api_key_file = 'a\\u0000b'\n".replace("'", '"'), "endpoint.mine.api_key_file", "cannot be read", "key"),
+    (
+        GOOD + "api_key_file = 'a\\u0000b'\n".replace("'", '"'),
+        "endpoint.mine.api_key_file",
+        "not the name of a file",
+        "key",
+    ),
+    (GOOD + "api_key_file = 'sk-verysecret'\n", "endpoint.mine.api_key_file", "No such file", "never stands here"),
+    (GOOD + f"api_key_file = 'sk-verysecret{'x' * 300}'\n", "endpoint.mine.api_key_file", "too long", "create it"),
+    ("[gateway]\nadmin_key = { file = 'sk-verysecret' }\n" + GOOD, "gateway.admin_key.file", "No such file", "create"),
+    # keys that do not stand in this file
+    (GOOD + "api_key = 'sk-verysecret'\n", "endpoint.mine.api_key", "no such setting", "use `api_key_env`"),
+    (GOOD + "api_key_evn = 'KEY'\n", "endpoint.mine.api_key_evn", "no such setting", "mean `api_key_env`"),
+    ("[gateway]\nadmin_keys = {}\n" + GOOD, "gateway.admin_keys", "no such setting", "mean `admin_key`"),
+    (GOOD + "[class.x]\nkey = 'a'\n", "class.x.key", "no such setting", "known are"),
 ]
 
 
@@ -316,6 +335,12 @@ def test_what_nobody_is_going_to_reach_is_refused_or_can_be_built(tmp_path: Path
     file.write_text(text)
     with suppress(ConfigError):  # and nothing else
         build(load_unreached(file), 0.0)
+
+
+def test_what_nobody_is_going_to_reach_needs_no_address(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(GOOD.replace("url =", "# url ="))
+    assert build(load_unreached(file), 0.0).upstreams["mine"].url is None
 
 
 TWO_MISTAKES = ("endpoint = []", "[endpoint.a.b]")

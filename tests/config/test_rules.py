@@ -59,8 +59,8 @@ WRONG = [
     (rule(name=None), "rule[0]", "`name` is missing", "text"),
     (rule(when=None), "rule[0]", "`when` is missing", "text"),
     (rule(then="'x'"), "rule[0].then", "no such setting", "`when`"),
-    (rule(name="'Not A Name'"), "rule[0].name", "cannot be a metric label", "lower-case"),
-    (rule() + rule(), "rule[1].name", "two rules are called `r`", "its own"),
+    (rule(name="'Not A Name'"), 'rule."Not A Name".name', "cannot be a metric label", "lower-case"),
+    (rule(name=None) + rule() + rule(), "rule.r.name", "two rules are called `r`", "its own"),
     (rule(to=None), "rule.r", "it says nothing", "class ="),
     (rule(to="[]"), "rule.r", "it says nothing", "class ="),
     (rule(**{"class": "'batch'"}), "rule.r", "gives a class and says where to go", "two rules"),
@@ -93,7 +93,7 @@ def test_a_rule_that_means_nothing_is_refused_with_its_place_and_a_remedy(
 
 
 def test_a_name_that_is_an_endpoint_and_a_site_has_to_be_told_apart(tmp_path: Path) -> None:
-    twin = "[endpoint.cloud]\nsite = 'home'\nengine = 'fake'\nserves = ['m']\n" + rule(to="['cloud']")
+    twin = "[endpoint.cloud]\nsite = 'home'\nengine = 'fake'\nurl = 'http://h'\nserves = ['m']\n" + rule(to="['cloud']")
     (problem,) = problems_of(tmp_path, BASE + twin)
     assert (problem.path, problem.message) == ("rule.r.to", "`cloud` is an endpoint and a site")
 
@@ -119,6 +119,8 @@ def test_a_rule_that_is_new_or_in_another_place_is_a_difference() -> None:
     assert [change.path for change in diff(config(LONG), config(LONG, NIGHT))] == ["rule.night"]
     (change,) = diff(config(LONG, NIGHT), config(NIGHT, LONG))
     assert (change.path, change.before, change.after) == ("rule", ["long", "night"], ["night", "long"])
+    both = diff(config(LONG, NIGHT), config(NIGHT, LONG, LONG.replace("'long'", "'longer'")))
+    assert [change.path for change in both] == ["rule", "rule.longer"]
 
 
 # --- classes ----------------------------------------------------------------------------------------------------
@@ -149,6 +151,17 @@ def test_the_classes_that_exist_are_what_they_were() -> None:
     classes = built().classes
     assert (classes["interactive"].slo, classes["interactive"].worth_usd) == (Slo(ttft_s=2.0, tpot_s=0.15), 0.002)
     assert (classes["batch"].slo, classes["batch"].worth_usd) == (Slo(e2e_s=300.0), 0.0005)
+
+
+def test_batch_is_like_another_class_where_that_is_written() -> None:
+    classes = built(
+        "[class.night]\nslo = { e2e_ms = 60000 }\nworth_usd = 0.5\n",
+        "[class.batch]\nlike = 'night'\nlate_usd_per_s = 0.2\n",
+        "[class.report]\nlike = 'batch'\n",
+    ).classes
+    for name in ("batch", "report"):
+        assert (classes[name].slo, classes[name].worth_usd) == (Slo(e2e_s=60.0), 0.5)
+        assert classes[name].late_usd_per_s == 0.2
 
 
 def test_every_class_promises_something() -> None:

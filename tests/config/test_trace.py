@@ -63,6 +63,16 @@ def test_what_is_wrong_is_told_with_its_place(trace: str, path: str) -> None:
     assert "secret" not in str(problem)
 
 
+def test_the_secret_of_traces_goes_into_the_internet_over_tls_alone() -> None:
+    secret = '\nauthorization = { env = "TOKEN" }'
+    plain = 'endpoint = "http://otlp.example.com/v1/traces"'
+    (problem,) = problems(plain + secret, TOKEN="Bearer abc")
+    assert (problem.path, "in the clear" in problem.message) == ("trace.endpoint", True)
+    assert "https://" in problem.remedy
+    for good in (plain, plain.replace("http://", "https://") + secret, GOOD + secret):
+        parse(f"{TEXT}[trace]\n{good}\n", "tidegate.toml", {"TOKEN": "Bearer abc"})
+
+
 def without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)

@@ -10,6 +10,11 @@ import msgspec
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 _HOST = re.compile(r"^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$")
 _PATH = re.compile(r"^(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$")
+# A version at the end: the protocol's own, a vendor's, as in `/api/paas/v4`, or one before Google's name of the
+# protocol. Three digits are hardware, as in `/v100`.
+_VERSIONED = re.compile(r"/v[0-9]{1,2}(?:[a-z][a-z0-9]*)?(?:/openai)?$")
+# What is added to an address for a request of one kind.
+_REQUESTS = ("/chat/completions", "/completions", "/messages", "/embeddings", "/responses")
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -23,7 +28,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Url(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an upstream listens. Below `path` lies `/v1`, which is not part of it."""
+    """Where an upstream listens. Below `path` lies what `api_path` says: most often `/v1`, which is not part of it."""
 
     tls: bool
     host: str
@@ -32,7 +37,13 @@ class Url(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         scheme = "https" if self.tls else "http"
-        return f"{scheme}://{Address(self.host, self.port)}{self.path}/v1"
+        return f"{scheme}://{Address(self.host, self.port)}{api_path(self.path)}"
+
+
+def api_path(path: str) -> str:
+    """The path of the OpenAI API at that of a URL: `/v1` is added, unless there is a version already."""
+    path = path.rstrip("/")
+    return path if _VERSIONED.search(path) else path + "/v1"
 
 
 def parse_address(text: str) -> Address:
@@ -72,9 +83,14 @@ def parse_url(text: str) -> Url:
         port = 0
     if port == 0 or parts.netloc.endswith(":"):
         raise ValueError("its port is not a number from 1 to 65535")
-    path = parts.path.rstrip("/").removesuffix("/v1")
+    path = parts.path.rstrip("/")
     if not _PATH.match(path):
         raise ValueError("its path is not a plain one")
+    if ending := next(filter(path.endswith, _REQUESTS), None):
+        raise ValueError(f"it ends in `{ending}`, which each request adds by itself")
+    above = path.removesuffix("/v1")
+    if api_path(above) == path:
+        path = above
     tls = parts.scheme == "https"
     return Url(tls=tls, host=host, port=port or (443 if tls else 80), path=path)
 

@@ -74,8 +74,8 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach one endpoint: what its adapter needs, and the core does not.
 
-    `url` is None for a fake without one. `model` is the name to put into requests, empty to pass on the client's.
-    `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
+    `url` is None where nobody is going to be reached. `model` is the name to put into requests, empty to pass on the
+    client's. `asks_context`: the context window is assumed until the engine was asked, so ask before the first request.
     `asks_media`: so is which kinds of media its model takes. `canary_s` is 0 where there are no canaries.
     `probes_wake`: it scales to zero, and knows no request that does not start it. `courier` carries KV caches from and
     to its slots.

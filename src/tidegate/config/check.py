@@ -230,7 +230,7 @@ def _model(path: str, name: str, endpoint: EndpointTable, draft: Draft, problems
 
 def _url(path: str, endpoint: EndpointTable, problems: Problems, *, reached: bool) -> Url | None:
     if not endpoint.url:
-        if reached and endpoint.engine is not EngineKind.FAKE:
+        if reached:
             problems.add(f"{path}.url", "it is missing", "write where the engine listens, as in http://127.0.0.1:8080")
         return None
     try:

@@ -24,9 +24,14 @@ def _above(name: str, written: dict[str, Any], problems: Problems) -> dict[str, 
     """The settings of a class where it says nothing itself."""
     found: dict[str, object] = {}
     for ancestor in reversed(_ancestors(name, written, problems)):
-        found = _over(_over(found, CLASSES.get(ancestor, {})), _sound(written.get(ancestor, {})))
+        found = _over(_over(found, _usual(ancestor, written)), _sound(written.get(ancestor, {})))
     found.pop("like", None)
-    return _left_by(_own(name, written), _over(found, CLASSES.get(name, {})))
+    return _left_by(_own(name, written), _over(found, _usual(name, written)))
+
+
+def _usual(name: str, written: dict[str, Any]) -> dict[str, object]:
+    """What a class sets itself without being written down, unless it is written to be like another."""
+    return {} if "like" in _own(name, written) else CLASSES.get(name, {})
 
 
 def _over(above: dict[str, object], own: dict[str, object]) -> dict[str, object]:

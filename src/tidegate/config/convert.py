@@ -111,10 +111,11 @@ def _explain(error: str, raw: dict[str, Any], path: str, table: type[msgspec.Str
         return False
     if unknown := _UNKNOWN.search(error):
         owner = expected.tables(expected.at(table, _keys(steps)).type)[0] if steps else table
+        settings = [field.encode_name for field in expected.fields(owner)]
         problems.add(
             _place(path, [*steps, unknown[1]]),
             "there is no such setting",
-            _better_key(unknown[1]) or nearest(unknown[1], [field.encode_name for field in expected.fields(owner)]),
+            _better_key(unknown[1], settings) or nearest(unknown[1], settings),
         )
         return _take_out(raw, [*steps, unknown[1]])
     field = expected.at(table, _keys(steps))
@@ -140,9 +141,9 @@ def _place(path: str, steps: list[str | int]) -> str:
     return place
 
 
-def _better_key(key: str) -> str:
-    """Advice for a setting that does not exist for a reason."""
-    if "key" in key or key == "token" or "secret" in key:
+def _better_key(key: str, known: Collection[str]) -> str:
+    """Advice for a setting that does not exist for a reason: the key itself, where it is told where keys stand."""
+    if "api_key_env" in known and (key == "token" or key.endswith(("key", "secret"))):
         return "keys do not stand in this file: use `api_key_env` or `api_key_file`"
     return ""
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tidegate.config.endpoint import EndpointTable, EngineKind
+from tidegate.config.price import PriceWord
 from tidegate.core.model import Capability, Prior, Record, replace
 from tidegate.core.prior import CachePrior
 
@@ -174,4 +175,4 @@ def warms_up(table: EndpointTable, local: bool) -> bool:
     if table.warm_up is not None:
         return table.warm_up
     owned = local if table.owned is None else table.owned
-    return owned and table.price is None and chats(table, local)
+    return owned and table.price in (None, PriceWord.FREE) and chats(table, local)

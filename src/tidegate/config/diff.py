@@ -9,6 +9,7 @@ from tidegate.config.address import is_loopback, parse_address
 from tidegate.config.check import FETCHES
 from tidegate.config.config import Config
 from tidegate.config.problem import join
+from tidegate.config.secret import Secret
 from tidegate.config.trace import TraceTable
 from tidegate.core.model import Record
 
@@ -48,6 +49,7 @@ _AT_RESTART = {
     "budget": ("ledger",),
     "trace": TraceTable.__struct_fields__,
 }
+_SECRETS_AT_RESTART = ("gateway.couriers.secret", "trace.authorization")
 _HIDDEN = "(a secret)"
 
 
@@ -92,14 +94,30 @@ def diff(before: Config, after: Config) -> tuple[Change, ...]:
         if name not in before.endpoints
     ]
     order = [[table.name for table in config.rules] for config in (before, after)]
-    if sorted(order[0]) == sorted(order[1]) and order[0] != order[1]:
+    if _common(*order) != _common(*reversed(order)):
         found.append(Change(path="rule", before=order[0], after=order[1]))
-    both = before.secrets.keys() & after.secrets.keys()
-    changed = [join("endpoint", name, "api_key") for name in both if before.secrets[name] != after.secrets[name]]
-    if None not in (before.admin_key, after.admin_key) and before.admin_key != after.admin_key:
-        changed.append("gateway.admin_key")
-    found += [Change(path=path, before=_HIDDEN, after=_HIDDEN) for path in changed]
+    secrets = [_secrets(config) for config in (before, after)]
+    found += [
+        Change(path=path, before=_HIDDEN, after=_HIDDEN, at_restart=path in _SECRETS_AT_RESTART)
+        for path in secrets[0].keys() & secrets[1].keys()
+        if secrets[0][path] != secrets[1][path]
+    ]
     return tuple(sorted(found, key=lambda change: change.path))
+
+
+def _common(names: list[str], others: list[str]) -> list[str]:
+    """Those that stand among the others, too, in their own order."""
+    return [name for name in names if name in others]
+
+
+def _secrets(config: Config) -> dict[str, Secret]:
+    """All secrets that are there, by what each is called where it differs."""
+    found = {
+        "gateway.admin_key": config.admin_key,
+        "gateway.couriers.secret": config.ticket_secret,
+        "trace.authorization": config.trace_secret,
+    } | {join("endpoint", name, "api_key"): secret for name, secret in config.secrets.items()}
+    return {path: secret for path, secret in found.items() if secret is not None}
 
 
 def _is_within(path: str, kept: Collection[str]) -> bool:

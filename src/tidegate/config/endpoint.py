@@ -122,8 +122,8 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             max_length=2048,  # what proxies take
             description="Where it listens, as OpenAI clients are told it: `https://host:port/v1`; a path before "
-            "`/v1` is kept, and `/v1` itself may be left out. Where the vendor's own version comes before, as in "
-            "`/v1beta/openai`, none follows. Only `fake` can do without a URL.",
+            "`/v1` is kept, and `/v1` itself may be left out. Where a vendor's own version is at the end, as in "
+            "`/api/paas/v4` and `/v1beta/openai`, none follows. Left out where nothing is sent, as in a scenario.",
         ),
     ] = ""
     model: Annotated[

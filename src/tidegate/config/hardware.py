@@ -84,7 +84,9 @@ class ModelFactsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     head_size: Annotated[_Count | None, Meta(description="Size of a head.")] = None
     vocabulary: Annotated[_Count | None, Meta(description="Tokens that it knows.")] = None
     experts: Annotated[_Count | None, Meta(description="Experts of a layer. None, of a dense model.")] = None
-    experts_per_token: Annotated[_Count | None, Meta(description="How many of these a token takes.")] = None
+    experts_per_token: Annotated[
+        _Count | None, Meta(description="How many of these a token takes. All: as a dense model.")
+    ] = None
     bytes_per_weight: Annotated[
         Annotated[float, Meta(ge=0.1, le=8)] | None,
         Meta(description="2 is bf16, 1 is fp8, 0.6 four bits with their scales. As the name says, or 2."),
@@ -177,5 +179,8 @@ def _facts(written: str | ModelFactsTable) -> Model:
     given = {key: value for key, value in structs.asdict(table).items() if value is not None and key != "model"}
     renamed = {"bytes_per_weight": "weight_bytes", "bytes_per_kv": "kv_bytes"}
     made = replace(model, **{renamed.get(key, key): value for key, value in given.items()})
+    if made.experts and made.experts == made.experts_per_token:
+        # Each token takes all of them: nothing is left that some read and others do not.
+        made = replace(made, experts=0, experts_per_token=0)
     # A dense model of another size needs all of it for each token.
     return made if made.experts else replace(made, active_parameters=made.parameters)

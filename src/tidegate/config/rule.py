@@ -79,11 +79,6 @@ class Stands(Protocol):
         """The site's name."""
 
 
-def paths(tables: Iterable[RuleTable]) -> list[str]:
-    """What each is called in a message."""
-    return [join("rule", table.name) for table in tables]
-
-
 def check(
     tables: Collection[RuleTable],
     *,
@@ -102,15 +97,16 @@ def check(
     known: dict[str, Collection[str]] = {"class": classes, "needs": [one.value for one in Capability]}
     if models is not None:
         known["model"] = models
-    for index, (path, table) in enumerate(zip(paths(tables), tables, strict=True)):
+    for index, table in enumerate(tables):
+        path = join("rule", table.name)
         if not _NAME.match(table.name):
             problems.add(
-                f"rule[{index}].name",
+                f"{path}.name",
                 "this name cannot be a metric label",
                 "use lower-case letters, digits, `.`, `_` and `-`, 64 at most, a letter or digit first",
             )
         if table.name in names[:index]:
-            problems.add(f"rule[{index}].name", f"two rules are called `{table.name}`", "give each a name of its own")
+            problems.add(f"{path}.name", f"two rules are called `{table.name}`", "give each a name of its own")
         _effect(path, table, classes, problems)
         try:
             _condition(table, known)

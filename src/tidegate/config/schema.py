@@ -361,7 +361,8 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=0.2,  # beyond, most of what is paid twice saves nothing
             description="Of what is paid for tokens, the share that may be paid in vain, for an attempt that another "
             "one has beaten, so that fewer first tokens are late: see docs/explanation/hedging.md. Two in a hundred "
-            "cut the slowest hundredth of vendors' first tokens by an eighth to a quarter; 0 never pays twice.",
+            "cut the slowest hundredth of first tokens by a fifth over all vendors' latencies together, and by nothing "
+            "where tails are short; 0 never pays twice.",
         ),
     ] = 0.02
 
@@ -483,7 +484,8 @@ class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A class of requests: what it promises, what keeping the promise is worth, and where its data may go.
 
     `interactive` and `batch` exist without being written down; a client names its class in a header, or a rule gives
-    it. What a class leaves out is as in the one that it is `like`; so each promises something.
+    it. What a class leaves out is as in the one that it is `like`; so each promises something. `batch` has settings of
+    its own, which count unless it is written to be like another.
     """
 
     like: Annotated[

@@ -1,5 +1,6 @@
 """Secrets: where they come from, and a type that does not show them."""
 
+import errno
 import os
 import re
 import stat
@@ -8,6 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 SECRET_BYTES_MAX = 16 * 1024  # signed tokens have 2 KiB; more is another file
+# There is no such file. Its name may be the key itself, written here by mistake, and is then not repeated.
+_NO_FILE = (errno.ENOENT, errno.ENAMETOOLONG)
+_CREATE = "create it with the key in it, readable by this user only; the key itself never stands here"
 # A variable's name in the usual spelling. A key written here by mistake rarely has it, and is then not repeated in
 # an error message.
 _VARIABLE = re.compile(r"^[A-Z_][A-Z0-9_]{0,127}$")
@@ -80,11 +84,11 @@ def from_file(path: Path) -> Secret:
             if mode & stat.S_IROTH:
                 raise SecretError(f"{path} can be read by everybody on this machine", f"chmod 600 {path}")
             content = file.read(SECRET_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SecretError(
-            f"{path} cannot be read: {reason}", "create it with the key in it, readable by this user only"
-        ) from None
+    except ValueError:
+        raise SecretError("this is not the name of a file", _CREATE) from None
+    except OSError as error:
+        shown = "the file" if error.errno in _NO_FILE else path
+        raise SecretError(f"{shown} cannot be read: {error.strerror}", _CREATE) from None
     if len(content) > SECRET_BYTES_MAX:
         raise SecretError(f"{path} is larger than any key", "name a file that holds the key and nothing else")
     return _checked(content.decode("latin-1"), str(path))

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from tidegate.config import secret
-from tidegate.config.address import parse_url
+from tidegate.config.address import is_private, parse_url
 from tidegate.config.problem import Problems
 from tidegate.config.schema import SecretTable, Table, Text
 from tidegate.config.secret import Secret, SecretError
@@ -119,9 +119,16 @@ def check(table: TraceTable, folder: Path, problems: Problems, variables: Mappin
     """Note what is wrong with it; what the receiver is shown, if anything."""
     if table.endpoint:
         try:
-            parse_url(table.endpoint)
+            url = parse_url(table.endpoint)
         except ValueError as error:
             problems.add("trace.endpoint", str(error), "write it as in http://127.0.0.1:4318/v1/traces")
+        else:
+            if table.authorization is not None and not url.tls and not is_private(url.host):
+                problems.add(
+                    "trace.endpoint",
+                    "what `authorization` holds would travel through the internet in the clear",
+                    "write https://, or reach it through a private network or tunnel",
+                )
         if not installed():
             problems.add(
                 "trace.endpoint",
