@@ -1,8 +1,11 @@
 """The index says what the journal says, however it came to be read."""
 
+import fcntl
+import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -134,6 +137,21 @@ def test_what_is_told_of_an_endpoint_is_what_came_there(journal: Path) -> None:
     assert [pair.quantile for pair in prediction.quantiles][::9] == [0.05, 0.5, 0.95]
 
 
+def test_what_an_endpoint_takes_is_told_of_the_same_requests_that_its_totals_are_of(journal: Path) -> None:
+    with indexed(journal) as seen:
+        end_s = window(seen).ends_s
+        counts = set[int]()
+        for endpoint in ("laptop", "cloud"):
+            for minute in range(20):
+                for width_s in (60.0, 90.0, 300.0):
+                    part = Window(begins_s=end_s - 60.0 * minute - width_s, ends_s=end_s - 60.0 * minute)
+                    measured = seen.figures.measured(endpoint, part)
+                    count = 0 if measured.e2e_s is None else measured.e2e_s.count
+                    assert count == measured.totals.requests
+                    counts.add(count)
+        assert len(counts) > 5
+
+
 def cut(journal: Path, share: float) -> tuple[Path, bytes]:
     """The segment cut off in the midst of a line, and the rest of it."""
     path = next(journal.glob("journal-*.jsonl"))
@@ -168,6 +186,76 @@ def test_a_journal_that_grows_is_followed_and_nothing_is_counted_twice(
         assert ids(seen.figures, Wanted()) == by_time(rows)
 
 
+def beside(path: Path) -> Path:
+    """The same as another gateway's that was started a day later."""
+    other = path.with_name(path.name.replace("20260105", "20260106"))
+    shutil.copy(path, other)
+    return other
+
+
+def test_of_gateways_that_share_a_folder_each_is_told_of_as_it_goes_on(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_is_left", lambda path: False)
+    path, rest = cut(journal, 0.5)
+    with indexed(journal) as seen:
+        other = beside(path)
+        seen.catch_up()
+        for each in (other, path):
+            rows, (_, after) = seen.figures.extent().rows, seen.figures.newest(0, LIMIT_MAX)
+            with each.open("ab") as file:
+                file.write(rest)
+            seen.catch_up()
+            newest, last = seen.figures.newest(after, LIMIT_MAX)
+            assert len(newest) == seen.figures.extent().rows - rows > 0
+            assert seen.figures.newest(last, LIMIT_MAX) == ((), last)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """While its gateway is there."""
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_a_process_that_ends_without_a_word_is_noticed(journal: Path) -> None:
+    path, _ = cut(journal, 0.5)
+    with ExitStack() as gateway:
+        gateway.enter_context(written(path))
+        with indexed(journal) as seen:
+            assert not seen.follower.step()
+            assert seen.follower.under_way > 0
+            assert seen.figures.totals(window(seen)).unknown == 0
+            gateway.close()
+            seen.catch_up()
+            assert seen.follower.under_way == 0
+            assert seen.figures.extent().rows == len(folded(path))
+            assert seen.figures.totals(window(seen)).unknown > 0
+
+
+def test_a_process_that_ended_while_no_dashboard_was_there_is_noticed_beside_one_that_goes_on(journal: Path) -> None:
+    path, _ = cut(journal, 0.5)
+    path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
+    with written(beside(path)):
+        with written(path), indexed(journal) as seen:
+            before = seen.figures.extent().rows
+        with indexed(journal) as seen:
+            assert seen.figures.extent().rows == before // 2 + len(folded(path))
+
+
+def test_a_journal_that_was_copied_is_shown_as_it_was_at_its_last_line_whenever_it_is_opened(journal: Path) -> None:
+    path = segments(journal)[0]
+    other = beside(path)
+    other.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    last_s = max(line.at_s for line in read(path))
+    for written_s in (1.0, 2.0, 3.0):
+        os.utime(other, (written_s, written_s))
+        os.utime(path, (2.0, 2.0))
+        with indexed(journal) as seen:
+            assert seen.follower.last_s == last_s
+
+
 def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: Path) -> None:
     newest = by_time(folded(journal))[0]
     path, rest = cut(journal, 0.5)
@@ -178,6 +266,18 @@ def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: 
             file.write(rest)
         seen.catch_up()
         assert newest in ids(seen.figures, Wanted())
+
+
+def test_gateways_that_share_a_folder_are_followed_where_file_systems_know_no_locks(journal: Path) -> None:
+    path, rest = cut(journal, 0.5)
+    other = beside(path)
+    with indexed(journal) as seen:
+        for each in (other, path):
+            rows = seen.figures.extent().rows
+            with each.open("ab") as file:
+                file.write(rest)
+            seen.catch_up()
+            assert seen.figures.extent().rows > rows
 
 
 def parted(journal: Path, *shares: float) -> tuple[Path, list[bytes]]:

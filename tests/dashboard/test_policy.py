@@ -21,7 +21,8 @@ from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
 
 ALONE = (
-    "[site.home]\nlocal = true\n[endpoint.a]\nsite = 'home'\nengine = 'fake'\nserves = ['m']\ncontext_tokens = 2048\n"
+    "[site.home]\nlocal = true\n[endpoint.a]\nsite = 'home'\nengine = 'fake'\nserves = ['m']\n"
+    "url = 'http://127.0.0.1:1'\ncontext_tokens = 2048\n"
 )
 SCENARIO = Path(__file__).parents[2] / "examples" / "laptop.toml"
 OURS = {DASHBOARD.decode().replace("-", "_"): "1", "content_type": "application/json"}
@@ -210,6 +211,18 @@ async def test_why_a_job_has_no_result_is_told(tmp_path: Path) -> None:
         job = await page.ask("audit")
         assert (job["state"], job["result"]) == ("failed", None)
         assert "no journal here" in job["problem"]
+
+
+async def test_a_policy_that_cannot_be_written_down_has_no_preview_and_the_next_one_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    worker = Worker(lambda: 5.0)
+    for _ in range(2):
+        worker.begin(("preview",), "[policy]")
+        await done(worker)
+        assert (worker.last.state, worker.last.ended_s) == ("failed", 5.0)
+        assert "No such file" in worker.last.problem
 
 
 @pytest.mark.slow

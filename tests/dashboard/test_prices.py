@@ -6,14 +6,24 @@ import pytest
 
 from tests import make
 from tests.properties.storm import Storm
-from tidegate.core.model import JOURNAL_VERSION, Decision, Ending, Observation, Request, Segment, Started, replace
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Drawn,
+    Ending,
+    Observation,
+    Request,
+    Segment,
+    Started,
+    replace,
+)
 from tidegate.core.replay import Replay
 from tidegate.core.router import Router
 from tidegate.dashboard.prices import Prices
 
 
 def of(router: Router, end_s: float) -> dict[tuple[str, str], float]:
-    found = {("budget", name): router.budget_price(name) for name in router.state.budgets}
+    found = {("budget", name): router.budget_price(name) for name in router.state.budgets if "/" not in name}
     found |= {("worth", name): router.worth_share(name, end_s) for name in router.state.duals}
     return found
 
@@ -87,3 +97,12 @@ def test_what_is_lost_on_a_hedge_that_is_over_is_counted_as_a_router_counts_it(l
     for one in prices:
         (price,) = [each.value for each in one.of_minute(480.0) if each.what == "hedge"]
         assert price == pytest.approx(router.hedge_price)
+
+
+def test_keys_that_spend_nothing_fill_no_minutes_and_the_budgets_of_all_are_told_first() -> None:
+    router = Router((make.endpoint("laptop"), make.endpoint("cloud", local=False)), make.policy())
+    for name in ("day/alice", "day/bob", "month"):
+        router.observe(Drawn(budget=name, usd=5.0, spent_usd=1.0, begins_s=0.0, ends_s=86_400.0), 10.0)
+    prices = begun(router)
+    assert [one.name for one in prices.of_minute(0.0) if one.what == "budget"] == ["month"]
+    assert [one.name for one in prices.budgets(2)] == ["month", "day/alice"]

@@ -7,13 +7,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.dashboard.harness import events
 from tests.gateway.harness import KEY, Answer, House, house, wire
-from tests.http.harness import client, eventually
+from tests.http.harness import SetClock, client, eventually
+from tidegate.clock import Clock
 from tidegate.gateway import sessions
-from tidegate.wire.board import DASHBOARD, TOKEN
+from tidegate.gateway.board import Board
+from tidegate.gateway.sessions import Sessions
+from tidegate.telemetry.log import Log
+from tidegate.wire.board import DASHBOARD, TOKEN, Ready, Wish
 
 SECRET = "an admin's secret that nobody guesses"
 OURS = (DASHBOARD.decode(), "1")
@@ -129,6 +134,43 @@ async def test_who_waits_for_it_is_told_where_it_does_not_come(
         assert (answer.status, answer.header("retry-after")) == (503, "1")
 
 
+def is_there(pid: int) -> bool:
+    """Whether there is such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_dashboard_that_dies_while_its_wish_is_fulfilled_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tidegate.gateway.board.RETRY_S_MIN", 0.01)
+    said, wishing = tmp_path / "said", tmp_path / "wishing"
+    said.write_bytes(msgspec.json.Encoder().encode_lines([Ready(port=1), Wish(number=1, who="", what="")]))
+    wishing.write_text(f"#!/bin/sh\nexec cat {said}\n")
+    wishing.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(wishing))
+    pids = list[int]()
+
+    async def fulfil(_: Wish) -> bytes:
+        assert board.pid is not None
+        pids.append(board.pid)
+        await eventually(lambda: not is_there(pids[-1]))
+        return b"{}"
+
+    clock = Clock()
+    log = Log.to(tmp_path / "log", clock)
+    board = Board(None, tmp_path / "tidegate.toml", fulfil, clock=clock, log=log)
+    watching = asyncio.get_running_loop().create_task(board.watch())
+    board._wanted.set()
+    await eventually(lambda: len(pids) > 1)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    log.close()
+
+
 async def test_a_gateway_ends_while_its_dashboard_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ending = tmp_path / "ending"
     ending.write_text("#!/bin/sh\necho nonsense\nexec sleep 60\n")
@@ -146,8 +188,7 @@ async def test_a_dashboard_ends_with_its_gateway(tmp_path: Path) -> None:
         assert board is not None
         pid = board.pid
         assert pid is not None
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert not is_there(pid)
 
 
 async def test_a_dashboard_answers_its_gateway_alone(tmp_path: Path) -> None:
@@ -242,8 +283,9 @@ async def test_another_secret_ends_every_session(tmp_path: Path) -> None:
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("by", ["logging out", "another secret"])
-async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, by: str) -> None:
+@pytest.mark.parametrize("by", ["logging out", "another secret", "others"])
+async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    monkeypatch.setattr(sessions, "SESSIONS_MAX", 2)
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:
         cookie = cookie_of(await asked(home, "POST", "/login", {"key": SECRET}, OURS))
         await up(home, cookie)
@@ -252,10 +294,30 @@ async def test_a_stream_ends_with_what_has_opened_it(tmp_path: Path, by: str) ->
             await reader.readuntil(b"event: tick")
             if by == "logging out":
                 assert (await asked(home, "POST", "/logout", None, cookie, OURS)).status == 204
+            elif by == "others":
+                for _ in range(2):
+                    assert (await asked(home, "POST", "/login", {"key": SECRET}, OURS)).status == 204
             else:
                 (tmp_path / "admin.key").write_text(SECRET + " and more")
                 assert not (await home.gateway.reloader.reload("a test")).problems
             await asyncio.wait_for(reader.read(), 5.0)  # to its end
+
+
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_session_that_is_old_enough_ends_whether_it_asks_or_not(
+    monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    monkeypatch.setattr(sessions, "LOOK_S", 3600.0 if asks else 0.01)
+    clock, ended = SetClock(), list[str]()
+    known = Sessions(clock, ended.append)
+    headers = {b"cookie": b"%b=%b" % (sessions.COOKIE, known.begin().encode())}
+    clock.at_s += sessions.AGE_S - 1.0
+    name = known.name(headers)
+    assert (name is None, ended) == (False, [])
+    clock.at_s += 1.0
+    if asks:
+        assert known.name(headers) is None
+    await eventually(lambda: ended == [name])
 
 
 async def test_what_operators_change_is_written_down_with_who_they_are(tmp_path: Path) -> None:

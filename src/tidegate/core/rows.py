@@ -5,17 +5,21 @@ from enum import StrEnum
 import msgspec
 
 from tidegate.core.base import TO
+from tidegate.core.estimator import EndpointModel, fresh
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST, UNBILLED
 from tidegate.core.model import (
     Capability,
+    Checked,
     Decision,
     Ended,
     Ending,
     Endpoint,
+    Fingerprint,
     FirstToken,
     Held,
     Judged,
     Line,
+    Probed,
     Record,
     Released,
     Request,
@@ -26,9 +30,9 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
-from tidegate.core.price import Price
 from tidegate.core.promise import was_kept
-from tidegate.core.rules import may_go_to
+from tidegate.core.rules import excluded_ever
+from tidegate.core.state import EndpointState, MemoryState
 from tidegate.core.why import Why
 
 # Requests that are not over: each has a connection to the gateway, and no process has so many. The oldest is let go.
@@ -73,11 +77,11 @@ class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
     reason of the last decision. Tokens are those that the engine told, else what was estimated of the prompt, and with
     the output what had come of it before it broke off. Of the promise (`slo_...`) was `kept` every axis, None where
     there was none, or nobody can say. It cost `usd`, of which `paid_usd` are paid to others and the rest is running our
-    own; the same tokens would have cost `remote_usd` at the cheapest remote endpoint that may serve it, None where none
-    may. It was held here for `held_s`. When the attempt there was sent, first content was predicted `predicted_ttft_s`
-    after the arrival, and `predicted_ttft_s_high` as the quantile that the policy names; None where that was not told.
-    Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which took `handover_s` from the moment
-    at which it was computed, None where it did not come.
+    own; the same tokens would have cost `remote_usd` at the cheapest remote endpoint that may ever serve it, None where
+    none may, or no whole answer came. It was held here for `held_s`. When the attempt there was sent, first content was
+    predicted `predicted_ttft_s` after the arrival, and `predicted_ttft_s_high` as the quantile that the policy names;
+    None where that was not told. Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which
+    took `handover_s` from the moment at which it was computed, None where it did not come.
     """
 
     id: str
@@ -174,8 +178,9 @@ class Rows:
         self._open: dict[str, _Open] = {}
         # Those for which nothing is under way, by when that was told, the longest ago first.
         self._still: dict[str, float] = {}
-        # Prices of the remote endpoints where a model is and data may go, by both, as far as a segment has asked.
-        self._remote: dict[tuple[str, tuple[str, ...]], list[Price]] = {}
+        # The remote endpoints as they are known to be, by name, and those that serve a model.
+        self._remote: dict[str, EndpointModel] = {}
+        self._serving: dict[str, list[EndpointModel]] = {}
 
     @property
     def open(self) -> int:
@@ -194,6 +199,10 @@ class Rows:
                 rows += self._asked(fact, now_s)
             case Held():
                 self._told(fact.request.id, fact, now_s)
+            case Probed() if fact.endpoint in self._remote:
+                self._remote[fact.endpoint].probed(fact, now_s)
+            case Checked() if fact.endpoint in self._remote:
+                self._remote[fact.endpoint].checked(fact)
             case Segment():
                 rows += self._segment(fact)
         while self._still:
@@ -209,11 +218,20 @@ class Rows:
 
     def _segment(self, segment: Segment) -> list[Row]:
         self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
-        self._remote.clear()
+        begun = _begun(segment)
+        self._remote = {
+            endpoint.name: EndpointModel(endpoint, segment.policy.quantile, begun.state_of(endpoint.name))
+            for endpoint in segment.endpoints
+            if not endpoint.local
+        }
+        self._serving = {}
+        for model in self._remote.values():
+            for name in dict.fromkeys(model.endpoint.models):
+                self._serving.setdefault(name, []).append(model)
         if segment.follows or not self._open:
             return []
         # Whatever is not under way there has ended with its process.
-        going_on = under_way(segment)
+        going_on = begun.under_way
         return [self._over(request_id) for request_id in list(self._open) if request_id not in going_on]
 
     def _asked(self, request: Request, now_s: float) -> list[Row]:
@@ -359,7 +377,7 @@ class Rows:
             kept=kept,
             usd=known.usd,
             paid_usd=known.paid_usd,
-            remote_usd=self._remote_usd(request, prompt_tokens, output_tokens or 0),
+            remote_usd=self._remote_usd(request, prompt_tokens, output_tokens or 0) if came is Came.OK else None,
             attempts=known.attempts,
             hedged=known.hedged,
             held_s=known.held_s,
@@ -368,18 +386,14 @@ class Rows:
         )
 
     def _remote_usd(self, request: Request, prompt_tokens: int, output_tokens: int) -> float | None:
-        """What these tokens cost at the cheapest remote endpoint where its data may go, and its model is."""
-        prices = self._remote.get((request.model, request.residency))
-        if prices is None:
-            # Of endpoints at one price, one will do.
-            prices = self._remote[request.model, request.residency] = list(
-                dict.fromkeys(
-                    one.price
-                    for one in self._endpoints.values()
-                    if not one.local and request.model in one.models and may_go_to(request, one)
-                )
-            )
-        return min([price.usd(prompt_tokens, output_tokens) for price in prices], default=None)
+        """What these tokens cost at the cheapest remote endpoint that may ever serve it."""
+        tokens = prompt_tokens + output_tokens
+        found = [
+            model.endpoint.price.usd(prompt_tokens, output_tokens)
+            for model in self._serving.get(request.model, ())
+            if excluded_ever(request, model, tokens) is None
+        ]
+        return min(found, default=None)
 
 
 def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
@@ -410,13 +424,19 @@ def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: E
 
 
 class _Places(msgspec.Struct):
-    """As much of an endpoint's state as tells what is under way there."""
+    """As much of an endpoint's state as tells what is under way there, and what may ever be."""
 
     class Handover(msgspec.Struct):
         under_way: dict[str, msgspec.Raw] = {}
 
     reservations: dict[str, msgspec.Raw] = {}
     handovers: dict[str, Handover] = {}
+    context_tokens: int | None = None
+    capabilities: tuple[Capability, ...] | None = None
+    fingerprint: Fingerprint | None = None
+    trusted: Fingerprint | None = None
+    drifted: bool = False
+    memory: MemoryState = msgspec.field(default_factory=MemoryState)
 
 
 class _Begun(msgspec.Struct):
@@ -425,17 +445,34 @@ class _Begun(msgspec.Struct):
     endpoints: dict[str, _Places] = {}
     held: dict[str, msgspec.Raw] = {}
 
+    @property
+    def under_way(self) -> set[str]:
+        """The requests that are."""
+        found = set(self.held)
+        for places in self.endpoints.values():
+            found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
+        return found
+
+    def state_of(self, endpoint: str) -> EndpointState:
+        """What it is known to be, and nothing that it is doing."""
+        state, known = fresh(), self.endpoints.get(endpoint, _Places())
+        state.context_tokens, state.capabilities = known.context_tokens, known.capabilities
+        state.fingerprint, state.trusted, state.drifted = known.fingerprint, known.trusted, known.drifted
+        state.memory = known.memory
+        return state
+
 
 def under_way(segment: Segment) -> set[str]:
     """The requests that are under way when it begins; none where its state cannot be read."""
+    return _begun(segment).under_way
+
+
+def _begun(segment: Segment) -> _Begun:
+    """Nothing where it cannot be read."""
     try:
-        begun = msgspec.json.decode(segment.state, type=_Begun)
+        return msgspec.json.decode(segment.state, type=_Begun)
     except msgspec.MsgspecError:
-        return set()
-    found = set(begun.held)
-    for places in begun.endpoints.values():
-        found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
-    return found
+        return _Begun()
 
 
 def _unhold(known: _Open, now_s: float) -> None:

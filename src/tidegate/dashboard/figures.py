@@ -406,12 +406,13 @@ class Figures:
 
     def measured(self, endpoint: str, window: Window) -> Measured:
         """What came of requests at one endpoint."""
+        begins_s, *_, ends_s = window.spans
         totals = _totals(window, [one for one in self._by_endpoint(window, endpoint) if one[1][0]])
         found = self._db.execute(
             "SELECT ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high FROM request INDEXED BY by_endpoint "
-            "WHERE endpoint = (SELECT id FROM word WHERE kind = 'endpoint' AND text = ?) AND at_s >= ? AND at_s <= ? "
-            "ORDER BY at_s DESC LIMIT ?",
-            (endpoint, window.begins_s, window.ends_s, ATTEMPTS_MAX),
+            "WHERE endpoint = (SELECT id FROM word WHERE kind = 'endpoint' AND text = ?) "
+            "AND ended_s >= ? AND ended_s < ? ORDER BY ended_s DESC LIMIT ?",
+            (endpoint, begins_s, ends_s, ATTEMPTS_MAX),
         ).fetchall()
         return Measured(
             totals=totals,
@@ -429,7 +430,7 @@ class Figures:
     def segment_of(self, request_id: str) -> str | None:
         """The segment that tells the end of it."""
         found = self._db.execute(
-            "SELECT s.name FROM request r JOIN segment s ON s.id = r.n >> 32 WHERE r.id = ? ORDER BY n DESC LIMIT 1",
+            "SELECT s.name FROM request r JOIN segment s ON s.id = r.segment WHERE r.id = ? ORDER BY n DESC LIMIT 1",
             (request_id,),
         ).fetchone()
         return None if found is None else str(found[0])

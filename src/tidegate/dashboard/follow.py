@@ -154,14 +154,16 @@ class Follower:
         self._list()
         found = [(file, status) for file in self._files if (status := self._status(file)) is not None]
         ends = {file.run: (file, status) for file, status in found}
-        # The one whose router is asked.
-        newest, _ = max(ends.values(), key=lambda one: (one[1].st_mtime_ns, one[0].path.name), default=(None, None))
+        # The one whose router is asked. When files were written says nothing of a journal that was copied.
+        newest = max((file for file, _ in ends.values()), key=self._last_line, default=None)
         total = read = 0
         more = False
         for file, status in found:
             size, name, last = status.st_size, file.name, file is ends[file.run][0]
             read_bytes, over = self._index.read_bytes(name)
             told = self._told.get(name) == size
+            # Where file systems know no locks, what was taken for over may go on.
+            over = over and size <= self._told.get(name, size)
             if file.path.suffix == PACKED:
                 # Its size is that of something else.
                 read_bytes = size if over else 0
@@ -169,20 +171,28 @@ class Follower:
                 # The rest of it is no line yet, or never will be.
                 read_bytes = size
             total, read = total + size, read + min(size, read_bytes)
-            if more or (told and (over or last)) or (over and file is not newest):
+            if more or (over and file is not newest):
+                continue
+            # Asked before it is read, so that what its process wrote last is.
+            left = not over and (not last or _is_left(file.path))
+            if told and not left:
                 continue
             if not over and not last and read_bytes >= size:
                 # Its process goes on in another.
                 self._index.add(name, read_bytes, (), (), over=True)
                 continue
-            if read_bytes >= size and file is not newest and file.run not in self._tails:
+            if read_bytes >= size and file is not newest and file.run not in self._tails and not left:
                 continue
-            more = self._go_on(file, over=over, last=last)
+            more = self._go_on(file, last=last, left=left)
             if not more:
                 self._told[name] = size
                 read += max(0, size - read_bytes)
         self.share = read / total if total else 1.0
         return more
+
+    def _last_line(self, end: _File) -> tuple[float, str]:
+        """Orders the last segments of runs by how far their lines go."""
+        return self._index.last_s(end.name), end.name
 
     def _list(self) -> None:
         """Look which segments there are."""
@@ -213,8 +223,9 @@ class Follower:
                 self._index.forget(name)
                 self._told.pop(name, None)
 
-    def _go_on(self, segment: _File, *, over: bool, last: bool) -> bool:
-        """Read on in a segment; whether anything was read."""
+    def _go_on(self, segment: _File, *, last: bool, left: bool) -> bool:
+        """Read on in a segment, the `last` of its run, which nobody writes any more where it is `left` and is not known
+        to be over; whether anything was read."""
         with self._lock:
             path, tail = segment.path, self._tail(segment)
             if tail.before:
@@ -226,12 +237,13 @@ class Follower:
                     self._take(tail, line, rows, prices)
                 if self._newest is None or tail.at_s >= self._newest.at_s:
                     self._newest, self.last_s = tail, tail.at_s
-            ended = tail.offset == before and (not last or _is_left(path))
-            if ended and last and tail.offset >= tail.indexed and not over:
+            ended = left and tail.offset == before
+            if ended and last and tail.offset >= tail.indexed:
                 # Its process has ended: what is not over by now will never be.
                 rows += tail.rows.rest()
-            if tail.offset > tail.indexed or (ended and not over):
-                self._index.add(tail.name, max(tail.offset, tail.indexed), rows, prices, over=ended)
+            if tail.offset > tail.indexed or ended:
+                read_bytes = max(tail.offset, tail.indexed)
+                self._index.add(tail.name, read_bytes, rows, prices, over=ended, last_s=tail.at_s)
                 tail.indexed = max(tail.offset, tail.indexed)
             self.under_way = 0 if self._newest is None else self._newest.rows.open
             self.changes += tail.offset > before or bool(rows)

@@ -12,21 +12,19 @@ from typing import Final
 from tidegate.core.model import Record
 from tidegate.core.rows import Came, Row
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 OUTCOMES: Final = tuple(Came)
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 3600.0
-# A segment's rows are numbered from here on: no segment has four billion.
-ROWS_OF_A_SEGMENT: Final = 1 << 32
 
 _SCHEMA = """
 CREATE TABLE word (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (kind, text));
 CREATE TABLE place (name TEXT PRIMARY KEY, site TEXT NOT NULL, tier TEXT NOT NULL);
 CREATE TABLE segment (
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, read_bytes INTEGER NOT NULL, rows INTEGER NOT NULL,
-  over INTEGER NOT NULL);
+  over INTEGER NOT NULL, last_s REAL NOT NULL);
 CREATE TABLE request (
-  n INTEGER PRIMARY KEY, id TEXT NOT NULL, at_s REAL NOT NULL, ended_s REAL NOT NULL,
+  n INTEGER PRIMARY KEY, segment INTEGER NOT NULL, id TEXT NOT NULL, at_s REAL NOT NULL, ended_s REAL NOT NULL,
   klass INTEGER NOT NULL, model INTEGER NOT NULL, key INTEGER NOT NULL, endpoint INTEGER NOT NULL,
   why INTEGER NOT NULL, outcome INTEGER NOT NULL, kept INTEGER, tier INTEGER NOT NULL,
   prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER, output_tokens INTEGER,
@@ -35,7 +33,8 @@ CREATE TABLE request (
   usd REAL NOT NULL, paid_usd REAL NOT NULL, remote_usd REAL,
   attempts INTEGER NOT NULL, hedged INTEGER NOT NULL, held_s REAL NOT NULL, handover TEXT NOT NULL, handover_s REAL);
 CREATE INDEX by_time ON request (at_s, n, klass, model, key, endpoint, why, outcome, kept, tier);
-CREATE INDEX by_endpoint ON request (endpoint, at_s);
+CREATE INDEX by_endpoint ON request (endpoint, ended_s);
+CREATE INDEX by_segment ON request (segment);
 CREATE INDEX by_id ON request (id);
 CREATE TABLE sum (
   step_s INTEGER NOT NULL, at_s INTEGER NOT NULL, segment INTEGER NOT NULL, klass INTEGER NOT NULL,
@@ -78,7 +77,8 @@ _Parts = tuple[float, ...]
 """What one row adds to these, or several."""
 _NUMBER: Final = {came: number for number, came in enumerate(OUTCOMES)}
 _CAME: Final = {came: tuple(int(came is outcome) for outcome in OUTCOMES) for came in OUTCOMES}
-_COLUMNS: Final = 31
+_COLUMNS: Final = 32
+_UNREAD: Final = (0, False, 0.0)
 LOCAL, REMOTE = "local", "remote"
 TIERS: Final = (None, LOCAL, REMOTE)
 """Where a request was served, by the number that the index has for it."""
@@ -158,15 +158,22 @@ class Index:
         self._db = db
         self._words = Words(db)
         self._places: dict[str, Place] = {}
+        # Rows are numbered as they are added, whichever segment they are of.
+        self._last = int(db.execute("SELECT coalesce(max(n), 0) FROM request").fetchone()[0])
         # Nobody else writes: each is asked for twice a second, and a journal has hundreds.
         self._read = {
-            str(name): (int(read_bytes), bool(over))
-            for name, read_bytes, over in db.execute("SELECT name, read_bytes, over FROM segment")
+            str(name): (int(read_bytes), bool(over), float(last_s))
+            for name, read_bytes, over, last_s in db.execute("SELECT name, read_bytes, over, last_s FROM segment")
         }
 
     def read_bytes(self, segment: str) -> tuple[int, bool]:
         """How much of a segment is in it, and whether that is all there will be."""
-        return self._read.get(segment, (0, False))
+        read_bytes, over, _ = self._read.get(segment, _UNREAD)
+        return read_bytes, over
+
+    def last_s(self, segment: str) -> float:
+        """The time of the last line of a segment that is in it; 0 where there is none."""
+        return self._read.get(segment, _UNREAD)[2]
 
     def segments(self) -> list[str]:
         """Those that are in it, in whole or in part."""
@@ -179,17 +186,26 @@ class Index:
             self._places[place.name] = place
 
     def add(
-        self, segment: str, read_bytes: int, rows: Sequence[Row], prices: Iterable[Price], *, over: bool = False
+        self,
+        segment: str,
+        read_bytes: int,
+        rows: Sequence[Row],
+        prices: Iterable[Price],
+        *,
+        over: bool = False,
+        last_s: float = 0.0,
     ) -> None:
-        """What was found in a segment up to there, all of it or nothing."""
+        """What was found in a segment up to there, where the last line is of `last_s`; all of it or nothing."""
+        last_s = max(last_s, self.last_s(segment))
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            db.execute("INSERT OR IGNORE INTO segment (name, read_bytes, rows, over) VALUES (?, 0, 0, 0)", (segment,))
-            found = db.execute("SELECT id, rows FROM segment WHERE name = ?", (segment,)).fetchone()
-            number, there = int(found[0]), int(found[1])
-            first = number * ROWS_OF_A_SEGMENT + there
-            entries = [self._entry(first + index, row) for index, row in enumerate(rows)]
+            db.execute(
+                "INSERT OR IGNORE INTO segment (name, read_bytes, rows, over, last_s) VALUES (?, 0, 0, 0, 0)",
+                (segment,),
+            )
+            number = int(db.execute("SELECT id FROM segment WHERE name = ?", (segment,)).fetchone()[0])
+            entries = [self._entry(n, number, row) for n, row in enumerate(rows, self._last + 1)]
             db.executemany(f"INSERT INTO request VALUES ({', '.join('?' * _COLUMNS)})", entries)  # noqa: S608
             db.executemany(_ADD, self._sums(number, rows))
             db.executemany(
@@ -197,11 +213,12 @@ class Index:
                 [(int(one.at_s), one.what, one.name, number, one.value) for one in prices],
             )
             db.execute(
-                "UPDATE segment SET read_bytes = ?, rows = rows + ?, over = ? WHERE id = ?",
-                (read_bytes, len(rows), over, number),
+                "UPDATE segment SET read_bytes = ?, rows = rows + ?, over = ?, last_s = ? WHERE id = ?",
+                (read_bytes, len(rows), over, last_s, number),
             )
             db.execute("COMMIT")
-            self._read[segment] = read_bytes, over
+            self._last += len(rows)
+            self._read[segment] = read_bytes, over, last_s
         except BaseException:
             # Names that were taken up in it are not there any more.
             self._words = Words(db)
@@ -218,8 +235,7 @@ class Index:
         number = int(found[0])
         db.execute("BEGIN IMMEDIATE")
         try:
-            first = number * ROWS_OF_A_SEGMENT
-            db.execute("DELETE FROM request WHERE n >= ? AND n < ?", (first, first + ROWS_OF_A_SEGMENT))
+            db.execute("DELETE FROM request WHERE segment = ?", (number,))
             db.execute("DELETE FROM sum WHERE segment = ?", (number,))
             db.execute("DELETE FROM price WHERE segment = ?", (number,))
             db.execute("DELETE FROM segment WHERE id = ?", (number,))
@@ -230,10 +246,11 @@ class Index:
                 db.execute("ROLLBACK")
             raise
 
-    def _entry(self, n: int, row: Row) -> tuple[object, ...]:
+    def _entry(self, n: int, segment: int, row: Row) -> tuple[object, ...]:
         number = self._words.number
         return (
             n,
+            segment,
             row.id,
             row.arrived_s,
             row.arrived_s + row.e2e_s,

@@ -4,6 +4,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Final
 
 import msgspec
@@ -51,7 +52,10 @@ class Worker:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, verb: Sequence[str], text: str | None) -> None:
-        said = await self._said(verb, text)
+        try:
+            said = await self._said(verb, text)
+        except (OSError, SubprocessError) as error:  # as where the disk is full
+            said = Said(None, f"it could not be run: {error}")
         self.last = Job(
             state=FAILED if said.result is None else DONE,
             began_s=self.last.began_s,

@@ -3,9 +3,11 @@ and need no prediction, so that they are followed for little where a replay woul
 
 from collections.abc import Iterator
 from math import isfinite
+from typing import Final
 
 import msgspec
 
+from tidegate.config.cap import Period
 from tidegate.core.budget import Budgets, Spending
 from tidegate.core.cost import Cost
 from tidegate.core.dual import Dual, Duals
@@ -24,6 +26,9 @@ from tidegate.core.model import (
     Started,
 )
 from tidegate.dashboard.index import MINUTE_S, Price
+
+# Those on which all draw are called so; each key may have as many, by a name that has its own in it.
+_OF_ALL: Final = frozenset(Period)
 
 
 class Budget(Record, frozen=True, kw_only=True):
@@ -104,7 +109,8 @@ class Prices:
                 self._budgets.drawn(fact, now_s)
 
     def budgets(self, limit: int) -> tuple[Budget, ...]:
-        """So many of them, by name."""
+        """So many of them: those of all first, and then those of keys, by name."""
+        found = sorted(self._names.items(), key=lambda one: (one[0] not in _OF_ALL, one[0]))
         return tuple(
             Budget(
                 name=name,
@@ -114,13 +120,13 @@ class Prices:
                 ends_s=one.told_ends_s,
                 price=self._budgets.price(name),
             )
-            for name, one in sorted(self._names.items())[:limit]
+            for name, one in found[:limit]
         )
 
     def of_minute(self, at_s: float) -> Iterator[Price]:
-        """What all of them were at the end of the minute that began at `at_s`."""
+        """What they were at the end of the minute that began at `at_s`: of budgets those of all, for keys are many."""
         end_s = at_s + MINUTE_S
-        for name in sorted(self._names):
+        for name in sorted(name for name in self._names if name in _OF_ALL):
             yield Price(at_s=at_s, what="budget", name=name, value=self._budgets.price(name))
         for name in sorted(self._classes):
             yield Price(at_s=at_s, what="worth", name=name, value=self._duals.share(name, end_s))

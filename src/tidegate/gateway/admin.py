@@ -74,7 +74,7 @@ class Admin:
         # Its own: what clients ask keeps no operator waiting.
         self._explainer = Explainer()
         self._board = board
-        self._sessions = Sessions(dispatch.clock)
+        self._sessions = Sessions(dispatch.clock, self._left)
         self._secure = secure
         self._digest: bytes | None = None
         self.guard(key)
@@ -140,10 +140,7 @@ class Admin:
         """Or out. Raises BadRequest."""
         refuse_forged(exchange.headers)
         if exchange.path == "/logout":
-            name = self._sessions.name(exchange.headers)
             self._sessions.end(exchange.headers)
-            if self._board is not None and name is not None:
-                self._board.hang_up(f"session {name} ")
             exchange.respond(204, (cookie("", secure=self._secure), NO_STORE), b"")
             return
         if self._digest is None or self._board is None:
@@ -161,6 +158,11 @@ class Admin:
             raise BadRequest("This is not the secret of gateway.admin_key.", status=401)
         self._dispatch.log.event("info", "logged in", peer=exchange.peer)
         exchange.respond(204, (cookie(self._sessions.begin(), secure=self._secure), NO_STORE), b"")
+
+    def _left(self, session: str) -> None:
+        """A session has ended, and with it what is told to it."""
+        if self._board is not None:
+            self._board.hang_up(f"session {session} ")
 
     def _answer(self, exchange: Exchange, path: str) -> None:
         if exchange.method not in ("GET", "HEAD"):

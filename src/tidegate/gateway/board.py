@@ -27,7 +27,7 @@ from tidegate.http.client import Call, Origin, Pool, TransportError
 from tidegate.http.server import Exchange
 from tidegate.telemetry.log import Log
 from tidegate.wire.board import DASHBOARD, LINE_BYTES_MAX, SHOWN, TOKEN, WHO, Begun, Fulfilled, Ready, Wish
-from tidegate.wire.errors import UNREADABLE, error_body
+from tidegate.wire.errors import error_body
 
 # How long after its end it is started again: at first at once, and no oftener than this where it keeps ending.
 RETRY_S_MIN, RETRY_S_MAX = 1.0, 60.0
@@ -149,7 +149,7 @@ class Board:
         self.pid = child.pid
         try:
             return await self._talk(child)
-        except (OSError, ValueError, *UNREADABLE) as error:
+        except Exception as error:  # whatever it is, nobody else starts it again
             return type(error).__name__
         finally:
             pool, self._pool, self.pid, self.port = self._pool, None, None, None

@@ -1,7 +1,8 @@
 """Operators who have logged in with a browser: each is known by a secret in a cookie, for a while."""
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from tidegate.clock import Clock
@@ -10,6 +11,8 @@ from tidegate.state.keys import digest
 
 # A working day; who looks longer logs in again.
 AGE_S: Final = 12 * 3600.0
+# So much later at most what is streamed to a session ends. A timer of its whole age would stand still in a sleep.
+LOOK_S: Final = 10.0
 # Operators are few, with several browsers each. Beyond it, who logged in first is out.
 SESSIONS_MAX: Final = 64
 # A secret of 20 characters is not guessed at this rate, and a person who mistypes does not notice it.
@@ -21,10 +24,13 @@ _SECRET_CHARS = 43  # of 32 bytes in base 64
 class Sessions:
     """Who is logged in. Nothing of it outlives the process."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_end: Callable[[str], None]) -> None:
+        """`on_end` is told what each one was called that has ended, however it did."""
         self._clock = clock
+        self._on_end = on_end
         # By digest of the secret: what it is called, and until when. The first one is the oldest.
         self._open: dict[bytes, tuple[str, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._failures = Bucket(FAILURES_PER_MINUTE, clock.now_s())
 
     @property
@@ -40,30 +46,43 @@ class Sessions:
         """A new one's secret."""
         secret = secrets.token_urlsafe(32)
         while len(self._open) >= SESSIONS_MAX:
-            del self._open[next(iter(self._open))]
+            self._end(next(iter(self._open)))
         self._open[digest(secret.encode())] = secrets.token_hex(3), self._clock.now_s() + AGE_S
+        if self._timer is None:
+            self._look()
         return secret
 
     def name(self, headers: Mapping[bytes, bytes]) -> str | None:
         """What the session is called whose cookie comes with a request; None where it is none of ours."""
+        self._end_old()
         key = _key(headers)
         found = None if key is None else self._open.get(key)
-        if key is None or found is None:
-            return None
-        name, until_s = found
-        if self._clock.now_s() >= until_s:
-            del self._open[key]
-            return None
-        return name
+        return None if found is None else found[0]
 
     def end(self, headers: Mapping[bytes, bytes]) -> None:
         """The one whose cookie this is logs out."""
-        if (key := _key(headers)) is not None:
-            self._open.pop(key, None)
+        key = _key(headers)
+        if key is not None and key in self._open:
+            self._end(key)
 
     def end_all(self) -> None:
         """The secret they have shown is no more."""
-        self._open.clear()
+        for key in list(self._open):
+            self._end(key)
+
+    def _look(self) -> None:
+        """Now and then, as long as there are any: who asks for nothing is being told something, perhaps."""
+        self._end_old()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look) if self._open else None
+
+    def _end_old(self) -> None:
+        now_s = self._clock.now_s()
+        for key in [key for key, (_, until_s) in self._open.items() if now_s >= until_s]:
+            self._end(key)
+
+    def _end(self, key: bytes) -> None:
+        name, _ = self._open.pop(key)
+        self._on_end(name)
 
 
 def cookie(secret: str, *, secure: bool) -> tuple[bytes, bytes]:
