@@ -58,6 +58,40 @@ async def test_without_a_file_the_profile_is_printed_as_one(tmp_path: Path) -> N
     assert isinstance(profile(file), Profile)
 
 
+@pytest.mark.lengthy
+@pytest.mark.parametrize("words", [(), ("--json",)])
+async def test_what_was_measured_is_printed_where_it_cannot_be_written_after_all(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    async with FakeEngine(QUICK) as engine:
+        process = await started(engine.url, *BUDGET, "--out", str(folder / "profile.toml"), *words)
+        await eventually(lambda: bool(engine.seen))
+        folder.rmdir()
+        said, complained = await process.communicate()
+    assert process.returncode == 2
+    if words:
+        made, problems = map(json.loads, said.splitlines())
+        assert made["measured"]["requests"] == len(engine.seen)
+        assert problems["problems"][0]["path"] == "--out"
+    else:
+        assert b"--out" in complained
+        file = tmp_path / "printed.toml"
+        file.write_bytes(said)
+        assert profile(file).measured is not None
+
+
+async def test_a_file_that_cannot_be_written_is_told_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with FakeEngine(QUICK) as engine:
+        for wrong in (tmp_path / "none" / "profile.toml", tmp_path):
+            assert await asyncio.to_thread(main, ["calibrate", engine.url, "--out", str(wrong)]) == 2
+            assert "--out" in capsys.readouterr().err
+        assert engine.seen == []
+
+
 def test_what_an_engine_says_of_itself_is_no_mark_up() -> None:
     made = Profile(
         engine=EngineProfile(step=StepTime(base_s=0.01, per_token_s=0.001), slots=1, kv_tokens=4096),

@@ -91,6 +91,29 @@ def test_memory_is_told_where_it_is_known() -> None:
     assert told == ["  memory of laptop: about 350 tokens are needed, 3096 are free"]
 
 
+def test_nothing_of_it_is_cut_off_however_narrow_the_terminal_is() -> None:
+    machine = Machine(accelerator=ACCELERATORS["l4"], model=MODELS["llama-3.1-8b"])
+    prior = replace(make.LOCAL_PRIOR, load_s=45.0)
+    names = ("the-workstation-under-the-desk", "a-vendor-with-a-long-name")
+    router = make.router(make.endpoint(names[0], machine=machine, prior=prior), make.endpoint(names[1], local=False))
+    router.observe(Probed(endpoint=names[0], up=True, resident=False), 0.0)
+    found = []
+    for residency in ("local", "anywhere"):
+        request = make.request("r", residency=residency, prompt_tokens=4_000, prompt_bytes=16_000)
+        found.append(explained(router, request, router.decide(request, 0.0), 0.0))
+
+    def told(width: int) -> str:
+        text = io.StringIO()
+        for one in found:
+            print_explained(Console(file=text, width=width), one)
+        return text.getvalue()
+
+    narrow = told(40)
+    assert narrow == told(1_000)
+    assert f"  not {names[1]}: the request's data must stay local\n" in narrow
+    assert "97% 45 s" in narrow
+
+
 def test_how_likely_a_choice_was_is_told_where_it_was_not_certain() -> None:
     vendors = make.endpoint("north", local=False), make.endpoint("south", local=False)
     router = make.router(*vendors, explore_share=0.02)

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import fcntl
 import json
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -18,8 +19,9 @@ from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tidegate.cli.export import COLUMNS
 from tidegate.cli.main import main
-from tidegate.core.model import JOURNAL_VERSION, Line
+from tidegate.core.model import JOURNAL_VERSION, Line, Segment, replace
 from tidegate.core.rows import Row, Rows
+from tidegate.telemetry import following as following_module
 from tidegate.telemetry.following import Following
 from tidegate.telemetry.packing import pack
 from tidegate.telemetry.reading import JournalError
@@ -180,6 +182,37 @@ def test_csv_has_the_same_columns_and_rows(
     assert found == [pytest.approx(wanted)]
 
 
+@pytest.mark.parametrize("form", ["--csv", "--parquet"])
+def test_an_export_that_fails_leaves_what_was_exported_before(
+    form: str, journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, broken = tmp_path / "requests", tmp_path / "broken"
+    said(capsys, "export", journal, form, file)
+    before = file.read_bytes()
+    (segment,) = journal.iterdir()
+    broken.write_bytes(segment.read_bytes() + b"{}\n")
+    for wrong in (broken, PAGE):
+        assert main(["journal", "export", str(wrong), form, str(file)]) == 2
+        assert wrong.name in capsys.readouterr().err
+        assert file.read_bytes() == before
+    assert main(["journal", "export", str(broken), form, str(tmp_path / "new")]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"requests", "broken", "journal"}
+
+
+def test_an_export_into_a_pipe_goes_through_it(
+    journal: Path, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        said(capsys, "export", journal, "--csv", pipe)
+        assert os.read(end, 1 << 20).count(b"\n") == 1 + len(rows)
+        assert pipe.is_fifo()
+    finally:
+        os.close(end)
+
+
 def test_without_the_extra_it_says_what_to_install(
     journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +231,67 @@ def test_the_newest_requests_are_printed(journal: Path, rows: list[Row], capsys:
     _, *lines = said(capsys, "tail", "-n", "3", journal)
     ended = [row.id for row in rows if row.outcome != "unknown"]
     assert [line.split()[1] for line in lines] == ended[-3:]
+
+
+def head(stage: Stage, *, follows: bool) -> Line:
+    """What a segment begins with: the first one of a run, or one that follows another."""
+    begun = stage.lines[0]
+    assert isinstance(begun.fact, Segment)
+    return replace(begun, at_s=stage.lines[-1].at_s, fact=replace(begun.fact, follows=follows))
+
+
+def test_the_newest_requests_are_those_before_a_restart_where_none_has_come_since(
+    journal: Path, stage: Stage, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = SegmentName.first(stage.lines[-1].at_s + 60.0)
+    (journal / str(again)).write_bytes(msgspec.json.Encoder().encode_lines([head(stage, follows=False)]))
+    ended = [row.id for row in rows if row.outcome != "unknown"]
+    assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == ended[-3:]
+    facts = said(capsys, "tail", "-n", "2", "--kind", "ended", journal)
+    ends = [line for line in stage.lines if line.fact.__struct_config__.tag == "ended"]
+    assert [msgspec.json.decode(line, type=Line) for line in facts] == ends[-2:]
+
+
+def reloaded(journal: Path, stage: Stage, count: int) -> None:
+    """As often, with nothing asked between."""
+    (segment,) = journal.iterdir()
+    name = SegmentName.parse(segment.name)
+    for _ in range(count):
+        assert name is not None
+        name = name.next()
+        (journal / str(name)).write_bytes(msgspec.json.Encoder().encode_lines([head(stage, follows=True)]))
+
+
+def test_the_newest_requests_are_found_however_many_reloads_ago_they_came(
+    journal: Path, stage: Stage, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reloaded(journal, stage, 9)
+    ended = [row.id for row in rows if row.outcome != "unknown"]
+    assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == ended[-3:]
+
+
+def test_nobody_looks_for_them_in_all_of_a_large_journal(
+    journal: Path, stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reloaded(journal, stage, 9)
+    monkeypatch.setattr(following_module, "LINES_MAX", 4)
+    assert said(capsys, "tail", "-n", "3", "--json", journal) == []
+
+
+def test_the_newest_of_runs_that_overlap_are_told_by_time(
+    journal: Path, stage: Stage, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    soon_over = msgspec.json.Encoder().encode_lines(stage.lines[:80])
+    (journal / str(SegmentName.first(1.0))).write_bytes(soon_over)
+    ended = [row.id for row in rows if row.outcome != "unknown"]
+    with segment.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == ended[-3:]
+
+
+def test_of_none_of_the_newest_none_is_printed(journal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said(capsys, "tail", "-n", "0", "--json", journal) == []
 
 
 def test_a_journal_is_followed_from_segment_to_segment_also_where_they_are_packed(tmp_path: Path) -> None:

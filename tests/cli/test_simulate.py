@@ -43,7 +43,10 @@ def shown(value: float | None) -> str:
     return str(int(value)) if value == int(value) else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def test_the_table_shows_what_the_json_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_what_the_json_holds_however_narrow_the_terminal_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     found = as_json(tmp_path / "out.json")
     rows = cells(capsys.readouterr().out)
     for group in found["groups"]:
@@ -182,6 +185,16 @@ def test_a_journal_folder_that_cannot_be_is_said_so(tmp_path: Path, capsys: pyte
     (tmp_path / "file").write_text("")
     assert run(LAPTOP, "--journal", tmp_path / "file" / "below") == 2
     assert "name a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_played(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (tmp_path / "none" / "out", tmp_path):
+        assert run(LAPTOP, option, wrong, "--journal", tmp_path / "journal") == 2
+        assert option in "".join(capsys.readouterr())
+    assert not (tmp_path / "journal").exists()
 
 
 @pytest.mark.slow

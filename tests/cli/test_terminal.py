@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.http.harness import eventually
-from tidegate.cli.live import Address, UnreachableError, address, look, median
+from tests.http.harness import eventually, serving
+from tidegate.cli.live import ANSWER_BYTES_MAX, Address, UnreachableError, address, look, median
 from tidegate.cli.main import main
+from tidegate.http.server import Exchange
+from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -57,6 +59,27 @@ async def test_what_goes_away_counts_as_offloaded_and_is_paid(tmp_path: Path) ->
         assert live.offloaded == 1.0
         assert live.usd > 0.0
         assert (live.usd_today, live.usd_per_day) == (None, None)
+
+
+async def test_figures_are_read_of_metrics_however_many_there_are(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote()) as home:
+        await home.ask()
+        await home.quiet()
+        state, metrics = [(await home.get(path, admin=True)).body for path in ("/api/state", "/metrics")]
+        wanted = await asyncio.to_thread(look, at(home))
+    told = {"/api/state": state, "/metrics": b'other{x="y"} 1\n' * (EXPOSITION_BYTES_MAX // 15 + 1) + metrics}
+
+    def answer(exchange: Exchange) -> None:
+        exchange.respond(200, [], told[exchange.path])
+
+    async with serving(answer) as server:
+        found = await asyncio.to_thread(look, Address(f"http://127.0.0.1:{server.port}"))
+        assert found.endpoints == wanted.endpoints
+        assert found.usd == wanted.usd > 0.0
+        # Of more than anybody reads, a part would tell too little.
+        told["/metrics"] = b"x" * (ANSWER_BYTES_MAX + 1)
+        with pytest.raises(UnreachableError, match="more than 64 MiB"):
+            await asyncio.to_thread(look, Address(f"http://127.0.0.1:{server.port}"))
 
 
 async def test_an_endpoint_that_is_down_makes_it_unwell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

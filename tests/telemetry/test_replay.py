@@ -1,6 +1,7 @@
 """A journal of many segments replays, whole and from any of them on."""
 
 import asyncio
+import multiprocessing
 from itertools import chain
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from tests import make
+from tests.http.harness import eventually
 from tests.properties.storm import Storm
 from tests.telemetry.make import journal, segment
 from tidegate import __version__
@@ -139,6 +141,21 @@ def test_a_segment_that_is_removed_meanwhile_is_passed_over(tmp_path: Path, jobs
     files[0].unlink()
     assert count == len(files)
     assert summed(parts).segments == count - 1
+
+
+def test_a_process_that_is_killed_while_it_replays_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def run() -> int:
+        replaying = asyncio.ensure_future(asyncio.to_thread(main, ["replay", str(tmp_path), "--jobs", "2"]))
+        await eventually(lambda: bool(multiprocessing.active_children()))
+        for process in multiprocessing.active_children():
+            process.kill()
+        return await replaying
+
+    stormed(tmp_path)
+    assert asyncio.run(run()) == 1
+    assert "is there memory enough?" in capsys.readouterr().err
 
 
 def changed(file: Path, kind: type[Decision] | type[Segment], **changes: object) -> None:

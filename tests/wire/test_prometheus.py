@@ -49,6 +49,12 @@ def test_an_exposition_beyond_its_bound_tells_nothing() -> None:
     assert gauges(b"a 1\n" * (EXPOSITION_BYTES_MAX // 4 + 1), ["a"]) == {}
 
 
+def test_whoever_says_so_reads_a_larger_one() -> None:
+    text = b"# %b\na 1\n" % (b"x" * EXPOSITION_BYTES_MAX)
+    assert samples(text, ["a"], len(text)) == {"a": [({}, 1.0)]}
+    assert samples(text, ["a"], len(text) - 1) == {}
+
+
 @given(st.binary(max_size=300))
 def test_no_bytes_whatever_raise(text: bytes) -> None:
     gauges(b"a" + text, ["a", "aa"])

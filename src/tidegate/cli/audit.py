@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tidegate import clock
-from tidegate.cli.figures import table
+from tidegate.cli.figures import print_sheet
 from tidegate.core.replay import ReplayError
 from tidegate.sim.audit import Audit, Row, audit
 from tidegate.sim.observed import ObservedError, known, observe
@@ -55,7 +55,7 @@ def show(console: Console, found: Audit) -> None:
     cells = [_cells(name, one) for name, one in zip(names, rows, strict=True)]
     cells.append(("nobody exceeds", f"{found.bound_per_1k:.4g}", "", "", "", "", ""))
     console.print()
-    console.print(table(Sheet(columns, tuple(cells))))
+    print_sheet(console, Sheet(columns, tuple(cells)))
     console.print()
     console.print(gap_text(found), soft_wrap=True, markup=False)
     console.print(recommended_text(found), soft_wrap=True, markup=False)

@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 
 from tidegate import clock
-from tidegate.cli.figures import table
-from tidegate.cli.output import Bar, bars, refuse
+from tidegate.cli.figures import print_sheet
+from tidegate.cli.output import Bar, bars, check_writable, refuse, replacing
 from tidegate.core.model import Line
 from tidegate.core.replay import ReplayError
 from tidegate.sim.backtest import Backtest, Off, backtest, cut_s, parts, world
@@ -32,6 +32,7 @@ _METRICS = (
 
 def run(options: argparse.Namespace) -> int:
     """Hold it against what came: 0, 1 where something is too far off, 2 where the journal does not tell enough."""
+    check_writable("backtest", options.publish, "--publish")
     try:
         with bars() as bar:
             found = _tested(options, bar("reading the journal"), bar("playing"))
@@ -55,7 +56,7 @@ def show(console: Console, found: Backtest) -> None:
         soft_wrap=True,
     )
     columns = ("", "came", "simulated", "off", "from", "to", "may be", "")
-    console.print(table(Sheet(columns, tuple(_row(one) for one in found.off))))
+    print_sheet(console, Sheet(columns, tuple(_row(one) for one in found.off)))
     alarm = f"[bold red]alarm[/]: {', '.join(found.drifted)}" if found.drifted else "no alarm"
     console.print(alarm)
 
@@ -104,10 +105,9 @@ def _publish(file: Path, found: Backtest) -> None:
     for name, text, field in _METRICS:
         lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge"]
         lines += [f'{name}{{figure="{one.figure}"}} {float(getattr(one, field)):.6g}' for one in found.off]
-    beside = file.with_name(f"{file.name}.new")
     try:
         # Whoever reads meanwhile reads the one before.
-        beside.write_text("\n".join(lines) + "\n")
-        beside.replace(file)
+        with replacing(file) as beside:
+            beside.write_text("\n".join(lines) + "\n")
     except OSError as error:
         raise refuse("backtest", "--publish", f"{file}: {error.strerror}", "name a file that can be written") from None

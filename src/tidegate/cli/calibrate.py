@@ -16,6 +16,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from tidegate.cli.output import check_writable, print_table, write
 from tidegate.clock import Clock, iso
 from tidegate.config import secret
 from tidegate.config.address import Url, is_private, parse_url
@@ -83,6 +84,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Measure, print or write; 1 where it cannot be measured, 2 where it was asked wrongly."""
+    check_writable("calibrate", options.out, "--out")
     budget = _budget(options)
     headers = _key(options.key_env)
     try:
@@ -91,14 +93,20 @@ def calibrate(options: argparse.Namespace) -> int:
     except CalibrateError as error:
         print(f"tidegate calibrate: {error}\n    remedy: {error.remedy}", file=sys.stderr)
         return 1
-    if options.out is not None:
-        _write(options.out, toml(made))
     if options.json:
         print(msgspec.json.encode(made).decode())
     elif options.out is None:
         print(toml(made), end="")
-    else:
-        show(Console(highlight=False), made, options.out)
+    if options.out is not None:
+        try:
+            write("calibrate", options.out, "--out", toml(made).encode())
+        except ConfigError:
+            # It has taken minutes, and may have cost money: it is not lost.
+            if not options.json:
+                print(toml(made), end="")
+            raise
+        if not options.json:
+            show(Console(highlight=False), made, options.out)
     return 0
 
 
@@ -119,7 +127,7 @@ def show(console: Console, made: Profile, file: Path) -> None:
     # What an engine says of itself is no mark-up.
     what = f"[bold]{escape(measured.software)}[/] with {escape(measured.model)} at {escape(measured.url)}"
     console.print(what, soft_wrap=True)
-    console.print(table)
+    print_table(console, table)
     cost = f", ${measured.usd:g}" if measured.usd else ""
     console.print(
         f"{measured.requests} requests, {measured.tokens} tokens{cost}, {measured.seconds:g} s; "
@@ -301,15 +309,6 @@ def _progress() -> Iterator[Tell]:
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("looking", total=1.0, round=1)
         yield lambda at: bar.update(task, description=at.what, completed=at.spent, round=at.round)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise _refusal(
-            "--out", f"{file} cannot be written: {error.strerror}", "name a file in a folder of yours"
-        ) from None
 
 
 def _url(text: str) -> Url:

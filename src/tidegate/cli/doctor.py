@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tidegate import clock
+from tidegate.cli.output import print_table
 from tidegate.core.diagnosis import Accuracy, Diagnosis, Finding, Health, Promise, Total
 from tidegate.core.doctor import Doctor
 from tidegate.core.replay import ReplayError
@@ -49,11 +50,9 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
         "endpoint", "taught", "TTFT off", "TPOT off", "promises", "tokens", "cost",
         box=None, header_style="bold", padding=(0, 2, 0, 0),
     )  # fmt: skip
-    for column in table.columns:
-        column.no_wrap = True
     for health in diagnosis.endpoints:
         table.add_row(*_row(health))
-    console.print(table)
+    print_table(console, table)
     for health in diagnosis.endpoints:
         console.print(f"[bold]{escape(health.endpoint)}[/]")
         for finding in health.findings:

@@ -47,7 +47,9 @@ COLUMNS = (
     Column("kept", "kept", "flag", "whether all of the promise was kept; null without one, or where nobody can say"),
     Column("usd", "usd", "number", "dollars that all of its attempts cost"),
     Column("paid_usd", "paid_usd", "number", "of these, paid to others; the rest is running our own"),
-    Column("remote_usd", "remote_usd", "number", "the same tokens at the cheapest remote endpoint that may serve it"),
+    Column(
+        "remote_usd", "remote_usd", "number", "a whole answer's tokens at the cheapest remote that may ever serve it"
+    ),
     Column("attempts", "attempts", "count", "attempts that were sent"),
     Column("hedged", "hedged", "flag", "whether one was started beside another"),
     Column("held_s", "held_s", "number", "seconds that it was held in the gateway"),

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate import clock
+from tidegate.cli.output import print_table
 from tidegate.sim import sheet
 from tidegate.sim.report import Report
 from tidegate.sim.sheet import Sheet
@@ -20,7 +21,7 @@ def print_report(console: Console, report: Report) -> None:
     )
     for one in (sheet.promises(report), sheet.times(report), sheet.endpoints(report)):
         console.print()
-        console.print(table(one))
+        print_sheet(console, one)
     console.print()
     for count, why in sheet.reasons(report).rows:
         console.print(f"{count:>7}  {why}", soft_wrap=True)
@@ -29,14 +30,12 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"{said}  {escape(sheet.mark(mark))}", soft_wrap=True)
 
 
-def table(one: Sheet) -> Table:
+def print_sheet(console: Console, one: Sheet) -> None:
     """A sheet, its figures to the right."""
     made = Table(*one.columns, box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for column in made.columns:
-        column.no_wrap = True
     for column in made.columns[1:]:
         column.justify = "right"
     for row in one.rows:
         # What comes from outside is no mark-up, and moves no cursor.
         made.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
-    return made
+    print_table(console, made)

@@ -12,6 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from tidegate import __version__, clock
+from tidegate.cli.output import print_table
 from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
@@ -137,13 +138,16 @@ def print_explained(console: Console, one: Explained) -> None:
     usd = [*USD, *(part for part in RARE if any(part in c.contributions_usd for c in one.candidates))]
     table = Table(
         "candidate", "value $", *(SHORT.get(part, part) for part in usd), "cached", "ttft s", "90 % <", "load", "kept",
-        "excluded", box=None, header_style="bold", padding=(0, 1, 0, 0),
+        box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in table.columns[:-1]:
-        column.no_wrap = True
-    for candidate in sorted((*one.candidates, *one.prefills), key=_rank):
+    candidates = sorted((*one.candidates, *one.prefills), key=_rank)
+    for candidate in candidates:
         table.add_row(*_row(candidate, usd), style=_style(candidate, decision))
-    console.print(table)
+    print_table(console, table)
+    for candidate in candidates:
+        if candidate.excluded is not None:
+            by = f" ({candidate.rule})" if candidate.rule else ""
+            console.print(f"  not {_name(candidate)}: {WHY_TEXT[candidate.excluded]}{by}", soft_wrap=True, markup=False)
     for candidate in one.candidates:
         if candidate.kv_free_tokens is not None:
             console.print(
@@ -184,7 +188,7 @@ def print_stages(console: Console, stages: Sequence[Stage]) -> None:
         predicted = "-" if stage.predicted_s is None else f"{stage.predicted_s:.3f}"
         seconds = [f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", *([predicted] if foreseen else [])]
         table.add_row(f"{stage.what.value}{where}{to}", *seconds, said)
-    console.print(table)
+    print_table(console, table)
 
 
 def print_flips(console: Console, flips: Sequence[Flip]) -> None:
@@ -230,8 +234,6 @@ def print_densities(console: Console, densities: Sequence[Density]) -> None:
         "computing", "s", f"x {densities[0].over}", "saved us/B", "prefill FLOP/B", "decode FLOP/B", "ridge", "batch",
         box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in table.columns:
-        column.no_wrap = True
     for one in sorted(densities, key=lambda one: one.compute_s):
         table.add_row(
             one.endpoint,
@@ -243,7 +245,7 @@ def print_densities(console: Console, densities: Sequence[Density]) -> None:
             "-" if one.ridge_flop_per_byte is None else f"{one.ridge_flop_per_byte:.3g}",
             "-" if one.batch is None else str(one.batch),
         )
-    console.print(table)
+    print_table(console, table)
 
 
 def _phase(phase: Phase | None) -> str:
@@ -266,7 +268,7 @@ def _rank(candidate: Candidate) -> tuple[bool, float]:
 def _row(candidate: Candidate, parts: Sequence[str]) -> list[str]:
     estimate = candidate.estimate
     if estimate is None or candidate.value_usd is None:
-        return [_name(candidate), *["-"] * (6 + len(parts)), _excluded(candidate)]
+        return [_name(candidate), *["-"] * (6 + len(parts))]
     usd = [candidate.value_usd, *(candidate.contributions_usd.get(part, 0.0) for part in parts)]
     seconds = [estimate.ttft_s, estimate.ttft_s_high]
     return [
@@ -276,18 +278,11 @@ def _row(candidate: Candidate, parts: Sequence[str]) -> list[str]:
         *(f"{s:.2f}" for s in seconds),
         f"{estimate.cold_share:.0%} {estimate.load_s:.3g} s" if estimate.cold_share else "-",
         f"{estimate.attainment:.0%}",
-        _excluded(candidate),
     ]
 
 
 def _name(candidate: Candidate) -> str:
     return f"{candidate.endpoint} > {candidate.target}" if candidate.target else candidate.endpoint
-
-
-def _excluded(candidate: Candidate) -> str:
-    if candidate.excluded is None:
-        return ""
-    return WHY_TEXT[candidate.excluded] + (f" ({candidate.rule})" if candidate.rule else "")
 
 
 def ruling_text(ruling: Ruling) -> str:

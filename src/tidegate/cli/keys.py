@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tidegate.cli.output import print_table
 from tidegate.clock import DAY_S, Clock, iso
 from tidegate.core.model import ANYWHERE, Record
 from tidegate.core.profile import (
@@ -183,7 +184,7 @@ def _list(options: argparse.Namespace) -> int:
     table = Table("key", "created", "state", "may go", "classes", "models", "limits", box=None, header_style="bold")
     for p in found:
         table.add_row(p.id, iso(p.created_s)[:10], _state(p, now_s), *_grants(p), _rates(p))
-    Console(highlight=False).print(table)
+    print_table(Console(highlight=False), table)
     return 0
 
 
@@ -207,7 +208,7 @@ def _show(options: argparse.Namespace) -> int:
     table = Table(box=None, show_header=False, title=profile.id, title_justify="left", title_style="bold")
     for what, value in rows.items():
         table.add_row(what, value)
-    Console(highlight=False).print(table)
+    print_table(Console(highlight=False), table)
     return 0
 
 

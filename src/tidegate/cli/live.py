@@ -17,7 +17,7 @@ from tidegate.core.model import Record
 from tidegate.wire.prometheus import Labels, samples
 
 TIMEOUT_S = 5.0  # it answers in milliseconds; whoever waits at a terminal wants to know that it does not
-ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a state with 10,000 endpoints
+ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a state, or metrics, with many thousands of endpoints
 KEY_ENV = "TIDEGATE_ADMIN_KEY"
 
 _TTFT = "tidegate_attempt_ttft_seconds_bucket"
@@ -50,11 +50,13 @@ class Address:
         try:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
-            body = answer.read(ANSWER_BYTES_MAX)
+            body = answer.read(ANSWER_BYTES_MAX + 1)
         except (OSError, HTTPException, ValueError) as error:
             raise UnreachableError(f"{self.url} does not answer: {error}") from None
         finally:
             connection.close()
+        if len(body) > ANSWER_BYTES_MAX:
+            raise UnreachableError(f"{self.url}{path} answers with more than {ANSWER_BYTES_MAX >> 20} MiB")
         if answer.status == 401:
             raise UnreachableError(f"{self.url} asks for its secret: gateway.admin_key of --config, or {KEY_ENV}")
         if answer.status != 200:
@@ -191,7 +193,7 @@ def look(at: Address) -> Live:
         state = msgspec.json.decode(at.ask("GET", "/api/state"), type=_State)
     except msgspec.MsgspecError as error:
         raise UnreachableError(f"{at.url} is no admin address of this software: {error}") from None
-    told = samples(at.ask("GET", "/metrics"), _NAMES)
+    told = samples(at.ask("GET", "/metrics"), _NAMES, ANSWER_BYTES_MAX)
     shown = tuple(_shown(name, one, told) for name, one in sorted(state.endpoints.items()))
     answered = {True: 0, False: 0}
     for one in shown:

@@ -1,7 +1,6 @@
 """`tidegate`, one command, and its verbs."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
 from tidegate.core.baseline import BASELINES
 from tidegate.engines.faults import Fault
+from tidegate.telemetry.cores import cores
 
 CONFIG = Path("tidegate.toml")
 COURIER_CONFIG = Path("courier.toml")
@@ -94,9 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "replay", "reproduce every decision of a journal", journal.replay)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
-    verb.add_argument(
-        "--jobs", type=_count, default=os.cpu_count() or 1, help="segments at once (default: all cores, %(default)s)"
-    )
+    verb.add_argument("--jobs", type=_count, default=cores(), help="segments at once (default: all cores, %(default)s)")
 
     verb = _verb(verbs, "doctor", "how good predictions were, by endpoint, and whether they still are", doctor.doctor)
     verb.add_argument("journal", type=Path, nargs="?", default=JOURNAL, help="default: %(default)s")
@@ -213,7 +211,7 @@ def _declare_suite(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]")
         verb.add_argument(
             "--jobs",
             type=_count,
-            default=os.cpu_count() or 1,
+            default=cores(),
             help="at once (default: all cores, %(default)s)",
         )
 

@@ -13,7 +13,7 @@ import msgspec
 from rich.console import Console
 
 from tidegate import __version__
-from tidegate.cli.figures import table
+from tidegate.cli.figures import print_sheet
 from tidegate.cli.output import refuse
 from tidegate.clock import Clock
 from tidegate.config.address import Address, is_loopback, parse_address
@@ -216,7 +216,7 @@ def show(console: Console, found: Seen) -> None:
     if mirror.theirs is not None:
         rows.insert(0, figures_row("as now", mirror.theirs))
     columns = ("simulated", "requests", "kept", "served", "away", "$/1k", "ttft p50", "p95")
-    console.print(table(Sheet(columns, tuple(rows))))
+    print_sheet(console, Sheet(columns, tuple(rows)))
     saved = mirror.saved_usd_per_1k
     if saved is not None:
         console.print(

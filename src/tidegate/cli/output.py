@@ -1,4 +1,4 @@
-"""What verbs write besides their text: files, journals, and bars that show how far they have come."""
+"""What verbs write: tables, files, journals, and bars that show how far they have come."""
 
 import fcntl
 import os
@@ -11,12 +11,14 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
+from rich.table import Table
 
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Line
 from tidegate.telemetry.segments import SegmentName
 
 BUFFER_BYTES = 1 << 20  # a journal of some MB a second is written in few calls
+WIDTH_MAX = 100_000  # of a table, in columns
 
 Bar = Callable[[float], None]
 """Moves to a share of the whole."""
@@ -27,12 +29,47 @@ def refuse(verb: str, option: str, message: str, remedy: str) -> ConfigError:
     return ConfigError([Problem(file=f"tidegate {verb}", path=option, message=message, remedy=remedy)])
 
 
+def print_table(console: Console, table: Table) -> None:
+    """A table as wide as it is: nothing of it is cut off, and a terminal that is narrower wraps its lines."""
+    table.width = console.measure(table, options=console.options.update(max_width=WIDTH_MAX)).maximum
+    console.print(table, crop=False)
+
+
+def check_writable(verb: str, file: Path | None, option: str) -> None:
+    """Refuse a file that cannot be written before the work is done whose result it is for. Raises ConfigError."""
+    if file is None:
+        return
+    if os.access(file, os.F_OK):
+        can = os.access(file, os.W_OK) and not file.is_dir()
+    else:
+        can = os.access(file.parent, os.W_OK | os.X_OK)
+    if not can:
+        raise refuse(verb, option, f"{file} cannot be written", "name a file in a folder that is there, and yours")
+
+
 def write(verb: str, file: Path, option: str, content: bytes) -> None:
     """A file as a whole. Raises ConfigError where that cannot be written."""
     try:
         file.write_bytes(content)
     except OSError as error:
         raise refuse(verb, option, f"{file}: {error.strerror}", "name a file that can be written") from None
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Where to write what takes the place of this file once it is whole; until then, and where that fails, the one
+    before stays as it is. A pipe or a device is written to itself. Raises OSError."""
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    file = file.resolve()
+    beside = file.with_name(f"{file.name}.new")
+    try:
+        yield beside
+        beside.replace(file)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def segment(verb: str, folder: Path, start_s: float) -> Path:

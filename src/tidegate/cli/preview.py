@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from tidegate.cli.figures import table
-from tidegate.cli.output import Bar, bars, write
+from tidegate.cli.figures import print_sheet
+from tidegate.cli.output import Bar, bars, check_writable, write
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.core.model import Line, Record
 from tidegate.core.replay import ReplayError
@@ -32,6 +32,7 @@ class Previewed(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 def run(options: argparse.Namespace) -> int:
     """Preview it: 0, or 1 where the journal does not tell enough. ConfigError where the policy is wrong."""
+    check_writable("preview", options.html, "--html")
     try:
         paths = files(options.journal)
         with bars() as bar:
@@ -62,7 +63,7 @@ def show(console: Console, found: Preview, estimate: Robust | None) -> None:
     console.print(f"[bold]{headline(found)}[/]", soft_wrap=True)
     for sheet in (figures(found), changes(found), affected(found)):
         console.print()
-        console.print(table(sheet))
+        print_sheet(console, sheet)
     console.print()
     for text in (robust_text(estimate), *notes(found)):
         console.print(text, soft_wrap=True, markup=False)

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from heapq import nlargest
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,7 @@ import msgspec
 
 from tidegate import clock
 from tidegate.cli.export import write_csv, write_parquet
+from tidegate.cli.output import replacing
 from tidegate.core.classify import base_of
 from tidegate.core.model import Fact, Line, Record, Segment
 from tidegate.core.rows import Came, Row, Rows
@@ -22,6 +24,7 @@ from tidegate.telemetry.requests import requests
 from tidegate.telemetry.segments import PACKED, is_written
 
 Verb = Callable[..., argparse.ArgumentParser]
+Told = Callable[[Following], Iterator[tuple[float, Line | Row]]]
 
 # How long a line is on the disk at most before it is shown; to look takes a list of the folder.
 LOOK_S = 0.25
@@ -148,44 +151,55 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _tail(options: argparse.Namespace) -> int:
-    shows = _told(options)
     try:
         if segments_of(options.journal) is None:
             return _refused(JournalError(f"{options.journal}: there is no such folder"))
-        following = Following(options.journal)
-    except JournalError as error:
-        return _refused(error)
-    try:
-        found = deque(shows(following), maxlen=options.n)
-        if options.kind is None and not options.json:
-            print(_HEAD)
-        for one in found:
-            _print(one, as_json=options.json)
-        while options.follow:
-            sys.stdout.flush()
-            clock.sleep_s(LOOK_S)
-            for one in shows(following):
+        with closing(Following(options.journal)) as following:
+            newest, told = _newest(following, options)
+            if options.kind is None and not options.json:
+                print(_HEAD)
+            for one in newest:
                 _print(one, as_json=options.json)
+            while options.follow:
+                sys.stdout.flush()
+                clock.sleep_s(LOOK_S)
+                for _, one in told(following):
+                    _print(one, as_json=options.json)
     except JournalError as error:
         return _refused(error)
-    finally:
-        following.close()
     return 0
 
 
-def _told(options: argparse.Namespace) -> Callable[[Following], Iterator[Line | Row]]:
-    """What makes of new lines what is wanted of them: the requests that have ended with them, or themselves."""
+def _newest(following: Following, options: argparse.Namespace) -> tuple[list[Line | Row], Told]:
+    """So many of what is wanted as there are to be at first, oldest first, and what tells more of it."""
+    while True:
+        told = _told(options)
+        # Runs come one after the other, also where they overlap: the newest are so by time. All lines are read, also
+        # where none of them is to be shown.
+        found = nlargest(max(options.n, 1), enumerate(told(following)), key=_when)
+        if len(found) >= options.n or not following.further():
+            return [one for _, (_, one) in reversed(found[: options.n])], told
+
+
+def _when(numbered: tuple[int, tuple[float, Line | Row]]) -> tuple[float, int]:
+    number, (at_s, _) = numbered
+    return at_s, number
+
+
+def _told(options: argparse.Namespace) -> Told:
+    """What makes of new lines what is wanted of them, and when it was told: the requests that have ended with them, or
+    themselves."""
     if options.kind is not None:
         wanted = _facts(options)
-        return lambda following: (line for _, line in following.lines() if wanted(line))
+        return lambda following: ((line.at_s, line) for _, line in following.lines() if wanted(line))
     wants, folds = _rows(options), dict[tuple[str, int] | None, Rows]()
 
-    def told(following: Following) -> Iterator[Row]:
+    def told(following: Following) -> Iterator[tuple[float, Row]]:
         for run, line in following.lines():
             fold = folds.get(run)
             if fold is None:
                 fold = folds[run] = Rows()
-            yield from filter(wants, fold.feed(line))
+            yield from ((line.at_s, row) for row in filter(wants, fold.feed(line)))
 
     return told
 
@@ -196,9 +210,10 @@ def _export(options: argparse.Namespace) -> int:
         return 2
     file, write = (options.parquet, write_parquet) if options.csv is None else (options.csv, write_csv)
     try:
-        # Before the file is: of a journal that is none, nothing is written.
+        # Of a journal that is none, or is damaged, nothing is written, and what was exported before stays.
         _there(options.journal)
-        count = write(file, filter(_rows(options), requests(options.journal)))
+        with replacing(file) as beside:
+            count = write(beside, filter(_rows(options), requests(options.journal)))
     except JournalError as error:
         return _refused(error)
     except ModuleNotFoundError as error:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from tidegate.cli import heap
 from tidegate.cli.journal import ruling_text
+from tidegate.cli.output import print_table
 from tidegate.clock import Clock
 from tidegate.config.build import build
 from tidegate.config.config import Config
@@ -22,6 +23,10 @@ from tidegate.core.model import Endpoint, Record, RequestClass, Ruling
 from tidegate.gateway.app import Gateway
 from tidegate.state.keys import KeysError
 from tidegate.state.store import LedgerError
+
+# In libuv's threads names are looked up, by half of them at most. Of its four, two whose name server says nothing would
+# keep everybody waiting, engines on this machine too. Idle ones take some KB.
+_THREADS = "32"
 
 
 class Ruled(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -89,7 +94,7 @@ def print_summary(found: Summary) -> None:
             f"{e.price.usd_per_input_token * 1e6:g}",
             f"{e.price.usd_per_output_token * 1e6:g}",
         )
-    console.print(table)
+    print_table(console, table)
     table = Table("class", "ttft", "tpot", "e2e", "worth", "late $/s", "may go", box=None, header_style="bold")
     for c in found.classes.values():
         axes = (c.slo.ttft_s, c.slo.tpot_s, c.slo.e2e_s)
@@ -100,12 +105,12 @@ def print_summary(found: Summary) -> None:
             f"{c.late_usd_per_s:g}",
             ", ".join(c.residency),
         )
-    console.print(table)
+    print_table(console, table)
     if found.rules:
         table = Table("rule", "of requests with", "says", box=None, header_style="bold")
         for rule in found.rules:
             table.add_row(rule.says.rule, escape(" ".join(rule.when.split())), ruling_text(rule.says))
-        console.print(table)
+        print_table(console, table)
 
 
 def _worth(klass: RequestClass) -> str:
@@ -124,6 +129,7 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
     `remedy` is what to do where it cannot start, if that is not a change in the file.
     """
     heap.keep_large_buffers()
+    os.environ.setdefault("UV_THREADPOOL_SIZE", _THREADS)
     try:
         uvloop.run(_run(Gateway(config, Clock(), source), config, as_json=as_json))
     except (OSError, KeysError, LedgerError) as error:

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from tidegate.cli.figures import table
-from tidegate.cli.output import Bar, bars, refuse, segment, write
+from tidegate.cli.figures import print_sheet
+from tidegate.cli.output import Bar, bars, check_writable, refuse, segment, write
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
@@ -26,6 +26,7 @@ from tidegate.sim.twin import twin
 
 def run(options: argparse.Namespace) -> int:
     """Play it: 0, or 1 where the log does not tell enough. ConfigError where an option cannot be followed."""
+    check_writable("shadow", options.html, "--html")
     config = load_unreached(options.config)
     at = _places(options.at or [], config)
     try:
@@ -53,7 +54,7 @@ def show(console: Console, found: Shadow) -> None:
     console.print(verdict(found), soft_wrap=True, markup=False)
     for title, sheet in sheets(found):
         console.print(f"\n[dim]{title}[/]")
-        console.print(table(sheet))
+        print_sheet(console, sheet)
     console.print()
     for text in remarks(found):
         console.print(text, soft_wrap=True, markup=False)

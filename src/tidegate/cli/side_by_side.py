@@ -9,6 +9,7 @@ import msgspec
 
 from tidegate.cli.output import Bar, lines_into
 from tidegate.core.model import Endpoint, Policy
+from tidegate.core.state import State
 from tidegate.sim.changed import Changed
 from tidegate.sim.decider import Decider
 from tidegate.sim.observed import ObservedError
@@ -23,7 +24,7 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     bar: Bar
     changed: Changed | None = None
-    decider: Callable[[tuple[Endpoint, ...], Policy], Decider] | None = None
+    decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None = None
     segment: Path | None = None
 
 
@@ -65,7 +66,7 @@ def _play(
     world: Twin,
     policy: Policy,
     changed: Changed | None,
-    decider: Callable[[tuple[Endpoint, ...], Policy], Decider] | None,
+    decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None,
     segment: Path | None,
 ) -> None:
     with lines_into(segment) as write:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tidegate import __version__
 from tidegate.cli.figures import print_report
-from tidegate.cli.output import Bar, bars, lines_into, refuse, segment, write
+from tidegate.cli.output import Bar, bars, check_writable, lines_into, refuse, segment, write
 from tidegate.config.problem import ConfigError, nearest
 from tidegate.core.baseline import BASELINES
 from tidegate.core.model import Line
@@ -31,6 +31,8 @@ def simulate(options: argparse.Namespace) -> int:
     """Play it: 0 where every bound holds, 1 where one is broken, 2 where it was asked wrongly."""
     baseline = options.policy if options.policy in BASELINES else None
     scenario = _load(options, baseline)
+    check_writable("simulate", options.html, "--html")
+    check_writable("simulate", None if options.json == STDOUT else options.json, "--json")
     decider = None if baseline is None else Rival(BASELINES[baseline], scenario.endpoints, scenario.policy)
     written = None if options.journal is None else segment("simulate", options.journal, scenario.start_s)
     with lines_into(written) as line, bars() as bar:

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tidegate.cli.live import Live, Shown, UnreachableError, address, look
+from tidegate.cli.output import print_table
 
 WELL, UNWELL, UNREACHABLE = 0, 1, 2
 _COLOURS = {"up": "green", "down": "bold red", "broken": "bold red", "drained": "yellow"}
@@ -42,14 +43,12 @@ def show(console: Console, live: Live) -> None:
         "endpoint", "side", "state", "in flight", "queued", "ttft s", "of predicted", "failed", "usd",
         box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in table.columns[2:]:
-        column.no_wrap = True
     for one in live.endpoints:
         cells = [escape(cell) for cell in row(one)]
         colour = _COLOURS.get(one.state, "yellow")
         cells[2] = f"[{colour}]{cells[2]}[/]"
         table.add_row(*cells)
-    console.print(table)
+    print_table(console, table)
 
 
 def headline(live: Live) -> str:

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -11,17 +10,20 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from tidegate.cli.figures import table
-from tidegate.cli.output import Bar, bars, refuse, write
+from tidegate.cli.figures import print_sheet
+from tidegate.cli.output import Bar, bars, check_writable, refuse, write
 from tidegate.core.model import Record
 from tidegate.sim.preview import Interval
 from tidegate.sim.preview_page import points
 from tidegate.sim.sheet import MISSING, Sheet, mark, share
 from tidegate.sim.suite import Compared, Setting, Tested, compared, scenarios, settings, tested
+from tidegate.sim.traces import BadTrace
+from tidegate.telemetry.cores import LostError, on_cores
 
 # The policy that a scenario has itself.
 OWN = "-"
-_T = TypeVar("_T")
+_Work = TypeVar("_Work")
+_Played = TypeVar("_Played")
 
 
 class Difference(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -32,10 +34,11 @@ class Difference(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def test(options: argparse.Namespace) -> int:
-    """Play them: 0 where every bound of every scenario holds with every seed, else 1."""
+    """Play them: 0 where every bound of every scenario holds with every seed, else 1. Raises ConfigError."""
+    check_writable("test", options.junit, "--junit")
     files = scenarios(options.scenarios)
     work = [(file, seed, options.policy) for file in files for seed in _seeds(options.seeds)]
-    found = _side_by_side(_tested, work, options.jobs)
+    found = _side_by_side("test", _tested, work, options.jobs)
     if options.junit is not None:
         write("test", options.junit, "--junit", junit(found))
     if options.json:
@@ -46,12 +49,16 @@ def test(options: argparse.Namespace) -> int:
 
 
 def diff(options: argparse.Namespace) -> int:
-    """Play them under both: 1 where the new policy breaks a bound that held, else 0."""
+    """Play them under both: 1 where the new policy breaks a bound that held, else 0. Raises ConfigError."""
+    check_writable("policy diff", options.markdown, "--markdown")
     old, new = _policy("OLD", options.old), _policy("NEW", options.new)
     differs = settings(old, new)
     files = scenarios(options.scenarios)
     work = [(file, _seeds(options.seeds), old, new) for file in files]
-    found = _side_by_side(_compared, work, options.jobs)
+    try:
+        found = _side_by_side("policy diff", _compared, work, options.jobs)
+    except BadTrace as error:
+        raise refuse("policy diff", "SCENARIO", str(error), "repair the trace, or name its format") from None
     if options.markdown is not None:
         write("policy diff", options.markdown, "--markdown", markdown(differs, found).encode())
     if options.json:
@@ -101,7 +108,7 @@ def show_diff(console: Console, differs: Sequence[Setting], found: Sequence[Comp
     if not differs:
         console.print("nothing is written otherwise")
     console.print()
-    console.print(table(sheet(found)))
+    print_sheet(console, sheet(found))
     for word, bounds in _bounds(found):
         console.print(f"{word}: {bounds}", soft_wrap=True, markup=False)
 
@@ -179,15 +186,18 @@ def _policy(name: str, text: str) -> Path | None:
     return path
 
 
-def _side_by_side(play: Callable[..., _T], work: Sequence[tuple[object, ...]], jobs: int) -> list[_T]:
-    """In the order in which they were asked, on so many cores."""
+def _side_by_side(verb: str, play: Callable[[_Work], _Played], work: Sequence[_Work], jobs: int) -> list[_Played]:
+    """In the order in which they were asked, on so many cores. Raises what `play` does, or ConfigError."""
     found = []
     with bars() as bar:
         moved: Bar = bar("playing")
-        with get_context("spawn").Pool(min(jobs, len(work))) as pool:
-            for count, one in enumerate(pool.imap(play, work), 1):
+        try:
+            for count, one in enumerate(on_cores(play, work, min(jobs, len(work))), 1):
                 found.append(one)
                 moved(count / len(work))
+        except LostError:
+            message = "a simulation ended before its end; is there memory enough?"
+            raise refuse(verb, "--jobs", message, "play fewer at once") from None
     return found
 
 

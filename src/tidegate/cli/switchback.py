@@ -6,7 +6,7 @@ import sys
 import msgspec
 from rich.console import Console
 
-from tidegate.cli.figures import table
+from tidegate.cli.figures import print_sheet
 from tidegate.config.load import load_unreached
 from tidegate.core.model import replace
 from tidegate.core.switchback import Bounds, Standing, Tally, Verdict, standing
@@ -53,14 +53,14 @@ def show(console: Console, found: Standing) -> None:
     short = f", and {found.short} with too few requests" if found.short else ""
     console.print(f"[bold]{_SAID[found.verdict]}[/] {found.pairs} pairs of blocks{short}.", soft_wrap=True)
     arms = tuple(_arm(name, one) for name, one in (("as is", found.as_is), ("candidate", found.candidate)))
-    console.print(table(Sheet(("", "requests", "kept", "$/1k", "value, $/1k"), arms)))
+    print_sheet(console, Sheet(("", "requests", "kept", "$/1k", "value, $/1k"), arms))
     rows = (
         ("value, $/1k", _cells(found.value_usd, 1000.0)),
         ("dollars, $/1k", _cells(found.usd, 1000.0)),
         ("kept, points", _cells(found.kept, 100.0)),
     )
     console.print()
-    console.print(table(Sheet(("candidate - as is", "", "from", "to"), tuple((name, *cells) for name, cells in rows))))
+    print_sheet(console, Sheet(("candidate - as is", "", "from", "to"), tuple((name, *cells) for name, cells in rows)))
 
 
 def _arm(name: str, one: Tally) -> tuple[str, ...]:

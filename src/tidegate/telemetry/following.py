@@ -13,8 +13,11 @@ from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, ch
 from tidegate.telemetry.requests import run_of
 from tidegate.telemetry.segments import PACKED, is_written
 
-# Of each run, so many of its last segments are read before what is appended: in these its requests under way began.
+# So many of the last segments are read before what is appended, of each run that goes on: in these its requests under
+# way began.
 BACK = 2
+# Nobody goes further back once so many lines are read: some seconds.
+LINES_MAX = 200_000
 
 
 class _Opened(msgspec.Struct):
@@ -34,16 +37,29 @@ class Following:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._open: dict[str, _Opened] = {}
-        self._done: set[str] = set()
         self._decoder = msgspec.json.Decoder(Line)
+        self._begin(BACK)
+
+    def _begin(self, back: int) -> None:
+        """With so many of the last segments, whosever they are."""
+        paths = segments_of(self._folder) or []
         by_run: dict[tuple[str, int] | None, list[Path]] = {}
-        for path in segments_of(folder) or ():
+        for path in paths:
             by_run.setdefault(run_of(path), []).append(path)
-        newest = max(by_run, default=None, key=lambda run: run or ("", 0))
-        for run, paths in by_run.items():
-            # Of runs that are over, the newest alone.
-            goes_on = run == newest or is_written(paths[-1])
-            self._done.update(_name(path) for path in (paths[:-BACK] if goes_on else paths))
+        newest = set(paths[-back:])
+        for ours in by_run.values():
+            if is_written(ours[-1]):
+                newest.update(ours[-BACK:])
+        self._done = {_name(path) for path in paths if path not in newest}
+        self._back, self._lines, self._left_out = back, 0, bool(self._done)
+
+    def further(self) -> bool:
+        """Begin again with twice as many segments; False where there are no more, or enough was read."""
+        if not self._left_out or self._lines >= LINES_MAX:
+            return False
+        self.close()
+        self._begin(2 * self._back)
+        return True
 
     def lines(self) -> Iterator[tuple[tuple[str, int] | None, Line]]:
         """What there is by now that was not given yet, with its run. Raises `JournalError`."""
@@ -86,6 +102,7 @@ class Following:
                     file.seek(-len(raw), os.SEEK_CUR)
                 return
             opened.lines += 1
+            self._lines += 1
             if opened.lines == 1:
                 check_head(path, raw)
             try:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 from tidegate.core.model import replace
-from tidegate.core.replay import Part, parts, undecided
+from tidegate.core.replay import Part, ReplayError, parts, undecided
+from tidegate.telemetry.cores import LostError, on_cores
 from tidegate.telemetry.packing import is_there
 from tidegate.telemetry.reading import JournalError, files, read_if_there
 from tidegate.telemetry.segments import SegmentName
@@ -27,9 +27,11 @@ def _found(paths: Sequence[Path], jobs: int) -> Iterator[Part]:
         for index in range(len(paths)):
             yield from _replayed(paths, index)
         return
-    with get_context("spawn").Pool(jobs) as pool:
-        for found in pool.imap(partial(_replayed, paths), range(len(paths))):
+    try:
+        for found in on_cores(partial(_replayed, paths), range(len(paths)), jobs):
             yield from found
+    except LostError:
+        raise ReplayError("a process ended before it had replayed its segment; is there memory enough?") from None
 
 
 def _replayed(paths: Sequence[Path], index: int) -> list[Part]:

@@ -26,14 +26,16 @@ def count(told: bytes | None) -> int | None:
     return int(told) if told is not None and _COUNT.fullmatch(told) else None
 
 
-def samples(text: bytes, names: Collection[str]) -> dict[str, list[tuple[Labels, float]]]:
+def samples(
+    text: bytes, names: Collection[str], bytes_max: int = EXPOSITION_BYTES_MAX
+) -> dict[str, list[tuple[Labels, float]]]:
     """The samples of the named metrics with their labels, values of labels as they are escaped.
 
-    NaN, infinities and lines that do not parse are passed over. An exposition beyond 1 MiB tells nothing: half of its
-    label sets would make a wrong sum.
+    NaN, infinities and lines that do not parse are passed over. An exposition of more than `bytes_max` tells nothing:
+    half of its label sets would make a wrong sum.
     """
     found: dict[str, list[tuple[Labels, float]]] = {}
-    if len(text) > EXPOSITION_BYTES_MAX:
+    if len(text) > bytes_max:
         return found
     wanted = {name.encode(): name for name in names}
     beginnings = tuple(wanted)
