@@ -87,7 +87,13 @@ class House:
         return MutualTls(cert=folder / f"{name}.pem", key=folder / f"{name}.key", ca=folder / "ca.pem")
 
     def configured(self, name: str, url: str, **settings: Any) -> Path:
-        told = {"listen": f"{HOST}:0", "space_mib": 64, "transfers_max": 4, "unclaimed_s": 60, "arguments": ""} | settings
+        told = {
+            "listen": f"{HOST}:0",
+            "space_mib": 64,
+            "transfers_max": 4,
+            "unclaimed_s": 60,
+            "arguments": "",
+        } | settings
         file = self.folder / f"{name}.toml"
         file.write_text(CONFIG.format(name=name, url=url, folder=self.saves_of(name), **told))
         return file

@@ -1,15 +1,17 @@
 """An audit is within its bound, takes the gap apart without a rest, and recommends what is better."""
 
+import msgspec
 import pytest
 
 from tests import make as core
-from tests.sim.make import job
-from tests.sim.week import Week
-from tidegate.core.model import Policy
+from tests.sim.make import job, profile
+from tests.sim.week import API, Week
+from tidegate.core.model import Policy, Price, replace
 from tidegate.sim import audit as audited
+from tidegate.sim.api import ApiProfile
 from tidegate.sim.audit import Audit, audit, busiest
 from tidegate.sim.observed import ObservedError
-from tidegate.sim.twin import Twin
+from tidegate.sim.twin import Stand, Twin
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,38 @@ def test_progress_goes_up_to_the_end() -> None:
     audit(week.twin(), core.policy(), told.append)
     assert told == sorted(told)
     assert 0.9 < told[-1] <= 1.0
+
+
+def test_what_may_not_leave_is_bounded_as_if_nobody_were_elsewhere() -> None:
+    # An engine that serves one after the other, and is asked for far more than it can do.
+    week = Week(count=15, rate=12.0, engine=profile(slots=1))
+    made, policy = week.twin(), week.observed().policy
+    stays = [msgspec.structs.replace(job, request=replace(job.request, residency=("local",))) for job in made.jobs]
+    late = msgspec.structs.replace(made.stands["api"], api=ApiProfile(ttft_s=1_000.0, tpot_s=1.0))
+    nobody = msgspec.structs.replace(made, stands={**made.stands, "api": late})
+    found = audit(msgspec.structs.replace(made, jobs=tuple(stays)), policy)
+    assert found.bound_per_1k == pytest.approx(audit(nobody, policy).bound_per_1k)
+    assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
+def test_of_several_vendors_the_bound_has_the_one_that_is_in_time() -> None:
+    week = Week(count=15, rate=60.0, engine=profile(slots=1))
+    made, policy = week.twin(), week.observed().policy
+    slow = Stand(link=made.stands["api"].link, api=ApiProfile(ttft_s=100.0, tpot_s=1.0))
+    cheap = replace(API, name="cheap", price=Price(usd_per_input_token=1e-8, usd_per_output_token=1e-8))
+    both = msgspec.structs.replace(made, endpoints=(*made.endpoints, cheap), stands={**made.stands, "cheap": slow})
+    found = audit(both, policy)
+    assert found.policy.value_per_1k <= found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
+def test_whom_a_limit_lets_in_is_for_who_decides_and_binds_no_bound() -> None:
+    week = Week(count=15, rate=60.0, engine=profile(slots=1))
+    made, policy = week.twin(), week.observed().policy
+    api = made.stands["api"].api
+    assert api is not None
+    few = msgspec.structs.replace(made.stands["api"], api=replace(api, requests_per_minute=5.0))
+    limited = msgspec.structs.replace(made, stands={**made.stands, "api": few})
+    assert audit(limited, policy).bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
 
 
 @pytest.mark.parametrize("keeps", ["own", "api"])

@@ -216,9 +216,29 @@ def test_as_many_steps_are_taken_as_there_is_memory_for(held: list[int], capacit
 def test_a_full_queue_refuses_and_so_does_what_can_never_fit() -> None:
     engine = Engine(profile(slots=1, queue_max=1, kv_tokens=1_024))
     assert engine.submit(job("big", prompt_tokens=1_020, output_tokens=100), 0.0) is None
-    assert [engine.submit(job(name), 0.0) is not None for name in "abc"] == [True, False, False]
+    # The first does not wait: it begins with the next iteration.
+    assert [engine.submit(job(name), 0.0) is not None for name in "abc"] == [True, True, False]
     engine.advance(0.0)
-    assert engine.submit(job("d"), 0.001) is not None
+    assert (engine.running, engine.queued) == (1, 1)
+    assert engine.submit(job("d"), 0.001) is None
+
+
+def test_who_come_at_once_have_all_the_slots_and_then_the_queue() -> None:
+    engine = Engine(profile(slots=8, queue_max=2))
+    taken = [engine.submit(job(f"r{number}"), 0.0) is not None for number in range(12)]
+    assert taken == [True] * 10 + [False] * 2
+    without = Engine(profile(slots=8, queue_max=0))
+    assert [without.submit(job(f"r{number}"), 0.0) is not None for number in range(9)] == [True] * 8 + [False]
+
+
+def test_who_waits_for_memory_waits_although_there_are_slots() -> None:
+    engine = Engine(profile(slots=8, queue_max=1, kv_tokens=1_024))
+    engine.submit(job("a", prompt_tokens=900, output_tokens=100), 0.0)
+    engine.submit(job("b", prompt_tokens=900), 0.0)
+    # Until the first prompt is computed, and the second finds no room.
+    engine.advance(0.5)
+    assert (engine.running, engine.queued) == (1, 1)
+    assert engine.submit(job("c"), 0.5) is None
 
 
 def test_a_model_is_loaded_first_and_again_after_it_was_idle_for_long() -> None:
@@ -245,6 +265,24 @@ def test_a_crash_loses_all_and_a_freeze_nothing() -> None:
     frozen.submit(job("b"), 10.0)
     frozen.freeze(10.01, 15.01)
     assert times(drained(frozen), Kind.DONE)["b"] == pytest.approx(5.0 + _alone(10.0))
+
+
+@pytest.mark.parametrize(
+    ("freezes", "late_s"),
+    [
+        ([(10.01, 15.01), (13.01, 18.01)], 8.0),
+        ([(10.01, 15.01), (12.01, 13.01)], 5.0),
+        ([(10.01, 15.01), (15.01, 16.01)], 6.0),
+    ],
+    ids=["overlapping", "within", "one after the other"],
+)
+def test_freezes_that_overlap_are_as_long_as_both_together(freezes: list[tuple[float, float]], late_s: float) -> None:
+    engine = Engine(profile())
+    engine.submit(job("b"), 10.0)
+    for at_s, until_s in freezes:
+        engine.advance(at_s)
+        engine.freeze(at_s, until_s)
+    assert times(drained(engine), Kind.DONE)["b"] == pytest.approx(late_s + _alone(10.0))
 
 
 def _alone(at_s: float) -> float:

@@ -7,6 +7,7 @@ import pytest
 
 from tests import make as core
 from tests.sim.days import Stage
+from tidegate.core.health import CLIENT_ERROR, CONTEXT_EXCEEDED
 from tidegate.core.model import (
     JOURNAL_VERSION,
     Decision,
@@ -160,6 +161,35 @@ def test_what_asked_for_several_answers_is_counted_and_in_nothing() -> None:
         (2.0, Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=2.0, ttft_s=1.0, output_tokens=30)),
     )
     assert (found.asked, found.several) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    ("ending", "cause"), [(Ending.OK, CLIENT_ERROR), (Ending.REFUSED, CONTEXT_EXCEEDED)], ids=["wrong", "too long"]
+)
+def test_what_failed_by_its_own_fault_is_counted_and_in_nothing(ending: Ending, cause: str) -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    found = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (0.1, Ended(request_id="r", endpoint="cloud", ending=ending, e2e_s=0.1, cause=cause)),
+    )
+    assert (found.asked, found.client_errors) == ([], 1)
+
+
+def test_what_another_endpoint_could_serve_after_all_was_served() -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    found = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (0.1, Ended(request_id="r", endpoint="cloud", ending=Ending.REFUSED, e2e_s=0.1, cause=CONTEXT_EXCEEDED)),
+        (0.1, core.started(request, "cloud")),
+        (1.0, FirstToken(request_id="r", endpoint="cloud", ttft_s=0.9)),
+        (2.0, Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=1.9, ttft_s=0.9, output_tokens=7)),
+    )
+    (one,) = found.asked
+    assert (one.outcome.outcome, one.whole, found.client_errors) == ("ok", True, 0)
 
 
 def test_what_came_under_another_configuration_is_left_out() -> None:

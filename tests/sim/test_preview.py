@@ -96,6 +96,33 @@ def test_who_left_is_in_no_figure() -> None:
     assert "1 requests are in no figure" in notes(found)[0]
 
 
+def test_times_are_those_of_the_same_requests_wherever_they_stand() -> None:
+    # Nobody saw the first content of every other one, which is long in coming.
+    def slow(number: int) -> bool:
+        return number % 2 == 1
+
+    real = [replace(one, ttft_s=None) if slow(number) else one for number, one in enumerate(ALL)]
+    played = [outcome(number, ttft_s=5.0 if slow(number) else 0.5) for number in range(COUNT)]
+    found = of(real, played, played)
+    assert found.backtest.ttft == 0.0
+    assert (found.real.ttft_s_p95, found.before.ttft_s_p95, found.after.ttft_s_p95) == (0.5, 0.5, 0.5)
+
+
+def test_where_nobody_saw_any_first_content_it_is_told_when_it_is_played() -> None:
+    found = of([replace(one, ttft_s=None) for one in ALL], ALL, ALL)
+    assert found.backtest.ttft is None
+    assert (found.real.ttft_s_p50, found.before.ttft_s_p50) == (None, 0.5)
+
+
+def test_what_is_not_played_is_told() -> None:
+    seen = observed([replace(one, request=replace(one.request, budget_usd=1.0)) for one in ALL])
+    seen.client_errors = 3
+    said = notes(preview(seen, ALL, ALL))
+    assert "3 requests are in no figure and not played, which failed by their own fault" in said[0]
+    assert f"{COUNT} requests had a budget. No spending is played" in said[1]
+    assert notes(of(ALL, ALL, ALL)) == []
+
+
 def test_what_cost_nothing_and_costs_something_in_the_twin_is_wholly_off() -> None:
     assert of([replace(one, usd=0.0) for one in ALL], ALL, ALL).backtest.usd == 1.0
 
@@ -120,10 +147,14 @@ def test_the_page_says_first_how_far_off_it_is_and_never_markup() -> None:
     ("estimate", "said"),
     [
         (None, "Nothing was explored"),
-        (Robust(requests=100, otherwise=40, effective=3.0), "there is no estimate: of 100 requests 40"),
+        (Robust(requests=100, otherwise=40, untried=0, effective=3.0), "there is no estimate: of 100 requests 40"),
         (
-            Robust(requests=100, otherwise=40, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0),
+            Robust(requests=100, otherwise=40, untried=7, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0),
             "$+1.5 of a thousand requests more ($+1 to $+2)",
+        ),
+        (
+            Robust(requests=100, otherwise=40, untried=7, effective=60.0, more_usd_per_1k=1.5, low=1.0, high=2.0),
+            "7 are in no figure, with which it would do what was certain not to be tried",
         ),
     ],
 )

@@ -5,7 +5,7 @@ import pytest
 from tests import make as core
 from tests.sim.days import LONG_S, Listed
 from tidegate.core.condition import All
-from tidegate.core.model import Line, Price, Slo, replace
+from tidegate.core.model import Decision, Line, Price, Run, Slo, replace
 from tidegate.core.ruling import Rule, Ruling
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
@@ -23,8 +23,8 @@ DEAR = core.endpoint("dear", local=False, price=replace(PRICE, usd_per_output_to
 WORTH_USD = 0.05
 
 
-def week(share: float, count: int = 1_500) -> list[Line]:
-    """The journal of two vendors between whom some requests explore."""
+def week(share: float, count: int = 1_500, *, alone: int = 0) -> list[Line]:
+    """The journal of two vendors between whom some requests explore: none of the first `alone`, with one attempt."""
     lines: list[Line] = []
     world = World((CHEAP, DEAR), core.policy(explore_share=share, hedge_share=0.0), journal=lines.append)
     chance = Chance(1)
@@ -35,7 +35,12 @@ def week(share: float, count: int = 1_500) -> list[Line]:
     jobs = [
         Job(
             request=core.request(
-                f"r{number}", arrived_s=0.5 * number, worth_usd=WORTH_USD, slo=Slo(ttft_s=20.0), output_tokens_max=100
+                f"r{number}",
+                arrived_s=0.5 * number,
+                worth_usd=WORTH_USD,
+                slo=Slo(ttft_s=20.0),
+                output_tokens_max=100,
+                failover=number >= alone,
             ),
             prompt_tokens=200,
             output_tokens=100,
@@ -46,10 +51,12 @@ def week(share: float, count: int = 1_500) -> list[Line]:
     return lines
 
 
-def to_dear(lines: list[Line]) -> Robust:
-    """By a policy that sends everything to the dear one."""
+def to_dear(lines: list[Line], free: int = 0) -> Robust:
+    """By a policy that sends everything to the dear one. So many of the first have cost nothing, after all."""
     rule = Rule(when=All(of=()), says=Ruling(rule="dear", to=("dear",)))
-    return robust(lines, Changed(policy=core.policy(), rules=(rule,)), (one.outcome for one in observe(lines).asked))
+    outcomes = [one.outcome for one in observe(lines).asked]
+    outcomes[:free] = [replace(one, usd=0.0) for one in outcomes[:free]]
+    return robust(lines, Changed(policy=core.policy(), rules=(rule,)), outcomes)
 
 
 def test_what_the_other_policy_is_worth_is_what_it_costs_more() -> None:
@@ -62,6 +69,30 @@ def test_what_the_other_policy_is_worth_is_what_it_costs_more() -> None:
     assert found.high is not None
     assert found.low < -0.2 * 0.8 < found.high
     assert found.more_usd_per_1k == pytest.approx(-0.16, abs=0.08)
+
+
+def test_who_could_never_be_tried_with_is_told_and_in_no_figure() -> None:
+    alone = 400
+    lines = week(0.2, alone=alone)
+    found = to_dear(lines)
+    assert (found.requests, found.otherwise, found.untried) == (1_500, 1_500, alone)
+    assert found.more_usd_per_1k is not None
+    assert to_dear(lines, free=alone) == found
+
+
+def test_an_answer_beside_which_another_one_starts_is_not_what_it_is_alone() -> None:
+    lines = [_beside(line) for line in week(0.2)]
+    found = to_dear(lines)
+    assert found.otherwise > 0.9 * found.requests
+    assert (found.effective, found.more_usd_per_1k) == (0.0, None)
+
+
+def _beside(line: Line) -> Line:
+    """The same where a second one starts beside the first after a second."""
+    if not isinstance(line.fact, Decision) or not isinstance(first := line.fact.plan[0], Run):
+        return line
+    plan = (replace(first, cutover_s=1.0), *line.fact.plan[1:])
+    return replace(line, fact=replace(line.fact, plan=plan))
 
 
 def test_where_nobody_ever_tried_there_is_no_estimate() -> None:

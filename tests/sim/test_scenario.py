@@ -127,6 +127,13 @@ MALFORMED = [
         "between",
     ),
     (GOOD + TRAFFIC.replace("rate", 'name = "a"\nrate') * 2, "traffic", "two are called `a`", "of its own"),
+    # What the first is called, which has no name of its own.
+    (
+        GOOD + TRAFFIC.replace("rate", 'name = "traffic-0"\nrate'),
+        "traffic",
+        "two are called `traffic-0`",
+        "of its own",
+    ),
     (fault('kind = "fire"'), "fault[0].kind", 'one of "crash"', "What happens"),
     (fault('kind = "crash"'), "fault[0].endpoint", "no endpoint ``", "known are"),
     (fault('kind = "crash"\nendpoint = "far"'), "fault[0].kind", "an API stands there", "unavailable"),
@@ -225,6 +232,17 @@ def test_a_scenario_can_write_all_that_a_profile_has(
 ) -> None:
     regimes = {"rate_regimes", "rtt_regimes"}  # of presets alone
     assert set(table.__struct_fields__) - {"preset"} == set(profile.__struct_fields__) - regimes
+
+
+def test_what_is_served_is_a_scenarios_configuration_as_it_is_in_its_world(tmp_path: Path) -> None:
+    own = "[world]\nconfig = 'served.toml'\nrequest_timeout_s = 1800\n" + OWN + FAR + TRAFFIC
+    served = "[gateway]\nrequest_timeout_s = 1800\n[trace]\nservice = 'x'\n[policy]\nhold_s_max = 900\n" + HEAD
+    (tmp_path / "served.toml").write_text(served)
+    assert parse(own, str(tmp_path / "scenario.toml")).policy.hold_s_max == 900.0
+    with pytest.raises(ConfigError) as caught:
+        parse(own.replace("1800", "600"), str(tmp_path / "scenario.toml"))
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.path) == (str(tmp_path / "served.toml"), "policy.hold_s_max")
 
 
 def test_a_policy_takes_the_place_of_the_scenarios_own(tmp_path: Path) -> None:

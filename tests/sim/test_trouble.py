@@ -132,3 +132,25 @@ def test_two_that_overlap_end_with_the_later_one() -> None:
     told = [(line.at_s - start_s, line.fact.drained) for line in lines if isinstance(line.fact, Overrides)]
     assert told == [(40.25, ("own",)), (50.0, ("own",)), (60.25, ("own",)), (70.0, ())]
     assert {o.endpoint for o in within(outcomes, start_s, 40.25, 70)} == {"far"}
+
+
+def test_a_crash_within_another_one_brings_nothing_back_sooner() -> None:
+    outcomes, lines, start_s = asked(
+        "o",
+        'kind = "crash"\nendpoint = "own"\n[[fault]]\nkind = "crash"\nendpoint = "own"\nat_s = 45\nfor_s = 5',
+    )
+    probes = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Probed)]
+    down = [round(at_s) for at_s, probe in probes if probe.endpoint == "own" and not probe.up]
+    assert down == list(range(41, 61))
+    assert all(o.outcome != "ok" for o in within(outcomes, start_s, 41, 59))
+    assert all(o.outcome == "ok" for o in within(outcomes, start_s, 62, 100))
+
+
+def test_crashes_that_overlap_end_with_the_later_one() -> None:
+    _, lines, start_s = asked(
+        "o",
+        'kind = "crash"\nendpoint = "own"\n[[fault]]\nkind = "crash"\nendpoint = "own"\nat_s = 50\nfor_s = 20.25',
+    )
+    probes = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Probed)]
+    down = [round(at_s) for at_s, probe in probes if probe.endpoint == "own" and not probe.up]
+    assert down == list(range(41, 71))

@@ -2,20 +2,25 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests import make as core
 from tests.sim.make import STEP, profile
-from tests.sim.week import USUAL, Week
-from tidegate.core.model import replace
+from tests.sim.week import API, USUAL, Week
+from tidegate.core.model import Ending, Endpoint, Policy, replace
+from tidegate.core.router import Router
+from tidegate.core.state import State
 from tidegate.core.step import StepTime
 from tidegate.sim import inferred
-from tidegate.sim.api import CacheProfile
-from tidegate.sim.observed import ObservedError, known, observe
+from tidegate.sim.api import ApiProfile, CacheProfile
+from tidegate.sim.binder import Binder
+from tidegate.sim.observed import Attempted, ObservedError, known, observe
 from tidegate.sim.place import Local, Remote
+from tidegate.sim.practice import OursOnly
 from tidegate.sim.preview import figures_of
 from tidegate.sim.schema import FaultKind
-from tidegate.sim.twin import played, twin
+from tidegate.sim.twin import played, stand, twin
 from tidegate.sim.world import World
 
 
@@ -83,6 +88,108 @@ def test_errors_limits_and_a_cache_of_an_api_are_told_by_what_it_did() -> None:
     assert cached is not None
     assert cached.cache is not None
     assert cached.cache.met > 0.8
+
+
+def attempt(at_s: float, **changes: object) -> Attempted:
+    """One that was answered in half a second to first content, unless it came to something else."""
+    ended = core.ended("r", "api", e2e_s=2.5, ttft_s=0.5, prompt_tokens=200, output_tokens=100)
+    return Attempted(
+        started=core.started(core.request("r"), "api"),
+        sent_s=at_s,
+        load=0,
+        context=0,
+        ttft_s=None if changes else 0.5,
+        ended=replace(ended, ttft_s=None, output_tokens=None, **changes) if changes else ended,
+    )
+
+
+def api_of(attempts: list[Attempted]) -> ApiProfile:
+    found = stand(core.router(API).endpoint("api"), attempts, {}, 0.0).api
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("cause", ["status_429", "rate_limited"])
+def test_a_limit_is_what_was_let_in_before_others_were_turned_away(cause: str) -> None:
+    # Two rushes an hour apart, of which all beyond thirty are turned away, and a few who come in between.
+    attempts = [attempt(600.0 * number) for number in range(7)]
+    for rush_s in (1_000.0, 4_600.0):
+        attempts += [attempt(rush_s + 0.1 * number) for number in range(30)]
+        attempts += [
+            attempt(rush_s + 5.0 + 0.1 * number, ending=Ending.REFUSED, cause=cause, e2e_s=0.1) for number in range(20)
+        ]
+    found = api_of(attempts)
+    assert (found.requests_per_minute, found.errors) == (30.0, 0.0)
+
+
+def test_who_is_turned_away_for_lack_of_servers_met_an_error_and_not_a_limit() -> None:
+    attempts = [attempt(10.0 * number) for number in range(80)]
+    for number, cause in enumerate(("status_500", "status_503", "status_529", "status_503") * 5):
+        ending = Ending.FAILED if cause == "status_500" else Ending.REFUSED
+        attempts.append(attempt(10.0 * number + 5.0, ending=ending, cause=cause, e2e_s=0.1))
+    assert api_of(attempts).requests_per_minute is None
+    assert api_of(attempts).errors == pytest.approx(0.2)
+    # Of those who come beyond a limit nobody knows whether they would have failed.
+    limited = [attempt(10.0 * number + 6.0, ending=Ending.REFUSED, cause="status_429") for number in range(50)]
+    assert api_of(attempts + limited).errors == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_the_time_that_prompts_take_to_get_there_is_the_ways_and_not_the_apis(streamed: bool) -> None:
+    network = core.router(API).endpoint("api").network
+    attempts = []
+    for number in range(90):
+        tokens, output_tokens = 1_000 * (1 + number % 9), 50 * (1 + number % 4)
+        request = core.request("r", prompt_tokens=tokens, prompt_bytes=400 * tokens)
+        first_s = network.seconds(request.prompt_bytes) + 0.3 + 1e-4 * tokens
+        e2e_s = first_s + 0.02 * (output_tokens - 1)
+        ended = core.ended("r", "api", e2e_s=e2e_s, prompt_tokens=tokens, output_tokens=output_tokens)
+        attempts.append(
+            Attempted(
+                started=core.started(request, "api"),
+                sent_s=20.0 * number,
+                load=0,
+                context=0,
+                ttft_s=first_s if streamed else None,
+                ended=replace(ended, ttft_s=first_s if streamed else None),
+            )
+        )
+    found = api_of(attempts)
+    # Who saw ends alone cannot tell the first token from the others.
+    assert found.ttft_s == pytest.approx(0.3, abs=0.03)
+    assert found.ttft_s_per_uncached_token == pytest.approx(1e-4, rel=0.01)
+    assert found.tpot_s == pytest.approx(0.02, rel=0.01)
+
+
+def test_the_time_that_prompts_take_to_get_there_is_the_ways_and_not_the_engines() -> None:
+    attempts, bytes_per_s = Week().observed().attempts["own"], 50_000.0
+    late = []
+    for one in attempts:
+        assert one.ended is not None
+        upload_s = one.started.prompt_bytes / bytes_per_s
+        ttft_s = None if one.ttft_s is None else one.ttft_s + upload_s
+        ended = replace(one.ended, ttft_s=ttft_s, e2e_s=one.ended.e2e_s + upload_s)
+        late.append(msgspec.structs.replace(one, sent_s=one.sent_s - upload_s, ttft_s=ttft_s, ended=ended))
+    here, there = inferred.inferred(attempts, 256, 0.0), inferred.inferred(late, 256, 0.0, bytes_per_s)
+    assert here is not None
+    assert there is not None
+    assert there.request_s == pytest.approx(here.request_s, abs=1e-4)
+    assert there.step.takes_s(500, 0.0, 4, 2_000) == pytest.approx(here.step.takes_s(500, 0.0, 4, 2_000), rel=0.01)
+
+
+def test_who_decides_in_the_routers_place_knows_what_was_known() -> None:
+    week, told = Week(count=50), list[bytes]()
+    learned = known(week.lines)
+    made = msgspec.structs.replace(week.twin(), state=learned.state)
+
+    def otherwise(endpoints: tuple[Endpoint, ...], policy: Policy, state: State) -> Binder:
+        decider = Binder(OursOnly(), endpoints, policy, state)
+        told.append(bytes(decider.snapshot()))
+        return decider
+
+    assert {one.endpoint for one in played(made, core.policy(), decider=otherwise)} == {"own"}
+    assert told == [bytes(learned.snapshot())]
+    assert told != [bytes(Router(made.endpoints, core.policy()).snapshot())]
 
 
 def test_what_went_away_goes_away_at_the_same_times() -> None:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
@@ -14,9 +16,11 @@ from tests.sim.days import LONG_S, Listed, Stage, Way
 from tests.sim.make import profile
 from tidegate.core.model import Ended, Ending, Held, Released, Request, Started, replace
 from tidegate.core.replay import replay
+from tidegate.sim.api import Api, ApiProfile
+from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
-from tidegate.sim.place import Local
+from tidegate.sim.place import Local, Remote
 from tidegate.sim.world import World
 
 seeds = st.integers(0, 10_000)
@@ -127,6 +131,30 @@ def test_news_comes_back_as_late_as_the_way_is_long() -> None:
     (far,), (close,) = alone.outcomes, here.outcomes
     assert far.ttft_s == pytest.approx((close.ttft_s or 0.0) + 0.5)
     assert far.e2e_s == pytest.approx(close.e2e_s + 0.5)
+
+
+def test_what_fails_before_anything_came_is_free_and_what_was_given_is_not() -> None:
+    def paid(made: Callable[[World], Remote | Local]) -> list[tuple[str, float]]:
+        world = World((core.endpoint("cloud", local=False),), core.policy())
+        job = Job(request=core.request("r"), prompt_tokens=20, output_tokens=50)
+        world.run({"cloud": made(world)}, Listed([job]), probe_s=5.0, until_s=LONG_S)
+        return [(o.outcome, o.usd) for o in world.outcomes]
+
+    def vendor(world: World, **changes: float) -> Remote:
+        api = Api(ApiProfile(ttft_s=0.2, tpot_s=0.01, **changes), Chance(0), "cloud")  # type: ignore[arg-type]
+        return Remote("cloud", api, world.loop, world, Way(0.02))
+
+    def crashing(world: World, at_s: float) -> Local:
+        place = Local("cloud", Engine(profile()), world.loop, world, Way(0.02))
+        world.loop.at(at_s, place.crash, 100.0)
+        return place
+
+    assert paid(partial(vendor, errors=1.0)) == [("failed", 0.0)]
+    assert paid(partial(crashing, at_s=0.015)) == [("failed", 0.0)]
+    ((how, usd),) = paid(partial(crashing, at_s=0.3))
+    assert how == "failed_mid_stream"
+    assert usd > 0.0
+    assert paid(vendor) == [("ok", core.REMOTE_PRICE.usd(20, 50, 0))]
 
 
 def digest(seed: int) -> str:

@@ -10,9 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import inf
 
+import msgspec
+
 from tidegate.core.model import Endpoint, Policy, Record, Request, replace
+from tidegate.core.ruled import barred_by
+from tidegate.core.rules import may_go_to
 from tidegate.sim.binder import Binder, Rule
 from tidegate.sim.clairvoyant import search
+from tidegate.sim.decider import AtOnce
 from tidegate.sim.job import Job
 from tidegate.sim.needs import Piece, Pool
 from tidegate.sim.observed import ObservedError
@@ -95,20 +100,26 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         raise ObservedError("there is nothing to choose: it takes an engine of ours, and somewhere else to go")
     tried = list(_rules(jobs))
     changed = list(_changes(policy))
-    done, total = 0, len(tried) + len(changed) + PLAYS_MAX + 5
+    remotes = [endpoint for endpoint in twin.endpoints if not endpoint.owned]
+    done, total = 0, len(tried) + len(changed) + len(remotes) + PLAYS_MAX + 5
 
-    def play(made: Policy, **how: object) -> list[Outcome]:
+    def play(made: Policy, world: Twin = twin, jobs: Sequence[Job] = jobs, **how: object) -> list[Outcome]:
         nonlocal done
-        outcomes = played(twin, made, jobs=jobs, **how)  # type: ignore[arg-type]
+        outcomes = played(world, made, jobs=jobs, **how)  # type: ignore[arg-type]
         done += 1
         if progress is not None:
             progress(min(1.0, done / total))
         return outcomes
 
-    away = play(policy, decider=partial(Binder, RemoteOnly()))
-    pieces = _pieces(twin, jobs, away)
+    # What each remote makes of whom it may serve, where nothing is in its way.
+    there = [
+        play(policy, _unlimited(twin, one.name), _may(jobs, one), decider=partial(AtOnce, {}, usual=one.name))
+        for one in remotes
+    ]
+    pieces = _pieces(twin, jobs, [one for outcomes in there for one in outcomes if one.outcome == "ok"])
     score = _Score(pieces)
     ours = play(policy)
+    away = play(policy, decider=partial(Binder, RemoteOnly()))
     rules = [score.row(_REMOTE, away, ours)]
     kinds = {_REMOTE: _REMOTE}
     for kind, name, rule in tried:
@@ -246,20 +257,43 @@ def _best_of_each(rules: Sequence[Row], kinds: Mapping[str, str]) -> tuple[Row, 
     return tuple(sorted(best.values(), key=lambda one: -one.value_per_1k))
 
 
-def _pieces(twin: Twin, jobs: Sequence[Job], away: Sequence[Outcome]) -> dict[str, Piece]:
-    """What is known of each request by somebody who knows everything."""
-    outcomes = {one.request.id: one for one in away}
+def _may(jobs: Sequence[Job], endpoint: Endpoint) -> list[Job]:
+    """Those whose data may go there, and whose model is."""
+    return [
+        job
+        for job in jobs
+        if job.request.model in endpoint.models
+        and may_go_to(job.request, endpoint)
+        and not barred_by(job.request.rulings, endpoint.name)
+    ]
+
+
+def _unlimited(twin: Twin, name: str) -> Twin:
+    """The same, where a remote takes as many as come: whom its limit turns away is for who decides to say."""
+    stand = twin.stands[name]
+    if stand.api is None:
+        return twin
+    free = msgspec.structs.replace(stand, api=replace(stand.api, requests_per_minute=None))
+    return msgspec.structs.replace(twin, stands={**twin.stands, name: free})
+
+
+def _pieces(twin: Twin, jobs: Sequence[Job], there: Sequence[Outcome]) -> dict[str, Piece]:
+    """What is known of each request by somebody who knows everything; `there` is what came of it at each remote that
+    served it."""
+    outcomes: dict[str, list[Outcome]] = {}
+    for one in there:
+        outcomes.setdefault(one.request.id, []).append(one)
     keeps = any(stand.engine is not None and stand.engine.keeps_prefixes for stand in twin.stands.values())
     seen: set[int] = set()
     remote = [endpoint for endpoint in twin.endpoints if not endpoint.owned]
     found = {}
     for job in jobs:
-        request, outcome = job.request, outcomes[job.request.id]
+        request, served = job.request, outcomes.get(job.request.id, [])
         known = 0
         while keeps and known < len(job.blocks) and job.blocks[known] in seen:
             known += 1
         seen.update(job.blocks)
-        served = outcome.outcome == "ok"
+        kept = [one for one in served if one.kept]
         tokens = job.prompt_tokens + job.target
         found[request.id] = Piece(
             id=request.id,
@@ -270,8 +304,8 @@ def _pieces(twin: Twin, jobs: Sequence[Job], away: Sequence[Outcome]) -> dict[st
             first_by_s=_limit_s(request),
             token_by_s=inf if request.slo.tpot_s is None else request.slo.tpot_s,
             worth_usd=request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0,
-            remote_usd=outcome.usd if served else _usd(remote, job),
-            remote_kept=outcome.kept,
+            remote_usd=min((one.usd for one in kept or served), default=_usd(remote, job)),
+            remote_kept=bool(kept),
         )
     return found
 
@@ -283,8 +317,8 @@ def _limit_s(request: Request) -> float:
 
 
 def _usd(remote: Sequence[Endpoint], job: Job) -> float:
-    allowed = [one for one in remote if job.request.model in one.models]
-    return min((one.price.usd(job.prompt_tokens, job.target) for one in allowed), default=0.0)
+    """Its least price; nothing where none may serve it."""
+    return min((one.price.usd(job.prompt_tokens, job.target) for one in remote if _may([job], one)), default=0.0)
 
 
 def _pools(twin: Twin, own: set[str]) -> dict[str, Pool]:

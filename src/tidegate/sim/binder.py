@@ -29,6 +29,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.refusal import refuse
 from tidegate.core.router import Router
+from tidegate.core.state import State
 from tidegate.core.value import attainment
 from tidegate.core.why import Why
 from tidegate.sim.decider import Follower
@@ -117,8 +118,8 @@ class Rule(Protocol):
 class Binder(Follower):
     """Decides by a rule, once."""
 
-    def __init__(self, rule: Rule, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        super().__init__(endpoints, policy)
+    def __init__(self, rule: Rule, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
+        super().__init__(endpoints, policy, state)
         self._rule = rule
         self._lengths = LengthModel(self._router.state.lengths)
         self._waiting: dict[str, Waiting] = {}

@@ -69,7 +69,7 @@ def crowd(scenario: Scenario) -> Crowd:
     chance = Chance(world.seed)
     sources: dict[str, _Source] = {}
     for index, table in enumerate(scenario.traffic):
-        name = table.name or f"traffic-{index}"
+        name = table.called(index)
         ends_s = world.duration_s if table.ends_s is None else min(table.ends_s, world.duration_s)
         sources[name] = _Source(
             _traffic(table, name, index, scenario, chance),

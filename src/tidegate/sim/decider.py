@@ -10,6 +10,7 @@ from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, 
 from tidegate.core.plan import TIMEOUT_S_STATIC
 from tidegate.core.reserve import Reservation
 from tidegate.core.router import Router
+from tidegate.core.state import State
 from tidegate.core.why import Why
 
 
@@ -57,8 +58,9 @@ class Decider(Protocol):
 class Follower:
     """Decides otherwise, and leaves everything else to a router: what is known, and what is forbidden."""
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        self._router, self._policy = Router(endpoints, policy), policy
+    def __init__(self, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
+        """`state` is what is known at first: nothing, unless it is given."""
+        self._router, self._policy = Router(endpoints, policy, state), policy
 
     @property
     def held(self) -> int:
@@ -108,9 +110,15 @@ class AtOnce(Follower):
     """Sends each request `where` it goes, by id, or where all others go, as soon as it comes."""
 
     def __init__(
-        self, where: Mapping[str, str], endpoints: tuple[Endpoint, ...], policy: Policy, *, usual: str = ""
+        self,
+        where: Mapping[str, str],
+        endpoints: tuple[Endpoint, ...],
+        policy: Policy,
+        state: State | None = None,
+        *,
+        usual: str = "",
     ) -> None:
-        super().__init__(endpoints, policy)
+        super().__init__(endpoints, policy, state)
         self._where, self._usual = where, usual
 
     def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is

@@ -174,7 +174,9 @@ class Engine:
         profile = self.profile
         assert not job.blocks or job.block_tokens % BLOCK_TOKENS == 0, "a prompt's blocks are whole blocks of memory"
         target = job.target
-        full = profile.queue_max is not None and len(self._waiting) >= profile.queue_max
+        # For whom there is a slot, it begins with the next iteration, unless there is no memory.
+        free = 0 if self._blocked else max(0, profile.slots - self.running)
+        full = profile.queue_max is not None and len(self._waiting) >= profile.queue_max + free
         if full or blocks_for(job.prompt_tokens + target) > self.kv.capacity:
             return None
         sequence = Sequence(job, target)
@@ -211,12 +213,13 @@ class Engine:
         return lost
 
     def freeze(self, now_s: float, until_s: float) -> None:
-        """Nothing moves for a while; what is under way is late by so much."""
+        """Nothing moves for a while; what is under way is late by as much of that as it did not stand still anyway."""
+        late_s = max(0.0, until_s - max(now_s, self._back_s))
         self._back_s = max(self._back_s, until_s)
         self._cut(now_s)
         self._least = self._steps
-        self._from_s += until_s - now_s
-        self._until_s += until_s - now_s
+        self._from_s += late_s
+        self._until_s += late_s
 
     def slow(self, factor: float, now_s: float) -> None:
         """Every iteration from the next one on takes `factor` times what the profile says."""

@@ -9,7 +9,7 @@ and ended.
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from math import ceil
+from math import ceil, inf
 from statistics import median
 
 import msgspec
@@ -40,7 +40,8 @@ class Inferred(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Seen(msgspec.Struct, frozen=True):
-    """One attempt: when it was sent, showed content and ended; tokens that were computed, in its context, and made."""
+    """One attempt: when the last of it was sent, when it showed content and ended; tokens that were computed, in its
+    context, and made."""
 
     sent_s: float
     first_s: float
@@ -52,9 +53,12 @@ class _Seen(msgspec.Struct, frozen=True):
     whole: bool
 
 
-def inferred(attempts: Sequence[Attempted], batch_tokens: int, rtt_s: float) -> Inferred | None:
-    """What explains their times best, None where there are too few of them."""
-    seen = [one for attempt in attempts if (one := _seen(attempt)) is not None]
+def inferred(
+    attempts: Sequence[Attempted], batch_tokens: int, rtt_s: float, upload_bytes_per_s: float = inf
+) -> Inferred | None:
+    """What explains their times best, None where there are too few of them. The way there takes `rtt_s` to and fro, and
+    prompts as long as their bytes do."""
+    seen = [one for attempt in attempts if (one := _seen(attempt, upload_bytes_per_s)) is not None]
     if len(seen) < ROWS_MIN // 2:
         return None
     rows = _rows(seen, batch_tokens, rtt_s)
@@ -97,7 +101,7 @@ def _off(found: Sequence[float], seconds: float, counts: tuple[float, ...]) -> f
     return abs(sum(x * constant for x, constant in zip(_rays(counts, seconds), found, strict=True)) - 1.0)
 
 
-def _seen(attempt: Attempted) -> _Seen | None:
+def _seen(attempt: Attempted, upload_bytes_per_s: float) -> _Seen | None:
     started, ended = attempt.started, attempt.ended
     if ended is None or attempt.ttft_s is None or started.completions != 1:
         return None
@@ -105,7 +109,7 @@ def _seen(attempt: Attempted) -> _Seen | None:
     cached, made = min(ended.cached_tokens or 0, tokens), ended.output_tokens or 0
     computed = tokens - cached
     return _Seen(
-        attempt.sent_s,
+        attempt.sent_s + started.prompt_bytes / upload_bytes_per_s,
         attempt.sent_s + attempt.ttft_s,
         attempt.sent_s + max(ended.e2e_s, attempt.ttft_s),
         computed,

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
 from tidegate.core.model import (
     Decision,
     Ended,
@@ -86,9 +87,10 @@ class Observed(msgspec.Struct):
     down: list[Down] = []
     # Hands on the wheel, which nobody can foresee: how often.
     overridden: int = 0
-    # Requests that are in none of this: those that ask for several answers, those that came under another
-    # configuration, and those before the last `REQUESTS_MAX`.
+    # Requests that are in none of this: those that ask for several answers, those that failed by their own fault, those
+    # that came under another configuration, and those before the last `REQUESTS_MAX`.
     several: int = 0
+    client_errors: int = 0
     before: int = 0
 
 
@@ -122,6 +124,8 @@ class _Open(msgspec.Struct):
     said: int = 0
     under_way: int = 0
     refused: bool = False
+    # Whatever ended did so because of what was asked.
+    at_fault: bool = True
     # When it was decided last, and, where it was held, when it was let go unsent.
     decided_s: float = 0.0
     released_s: float | None = None
@@ -250,10 +254,11 @@ class _Reading:
         endpoint = next((one for one in found.endpoints if one.name == fact.endpoint), None)
         if endpoint is not None:
             known.usd += attempt_usd(endpoint, known.request, attempt.started, fact) + endpoint.running_usd(fact.e2e_s)
-        if attempt.started.target and fact.ending is Ending.OK:
+        if attempt.started.target and _served(fact):
             # What it computed is decoded elsewhere.
             return
-        if known.ended is None or known.ended.ending is not Ending.OK:
+        known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
+        if known.ended is None or not _served(known.ended):
             known.ended, known.ended_s = fact, now_s
         if fact.ending is Ending.OK and not known.under_way:
             self._settle(fact.request_id)
@@ -287,8 +292,11 @@ class _Reading:
         if request.completions > 1:
             found.several += 1
             return
+        if ended is not None and known.at_fault:
+            found.client_errors += 1
+            return
         over_s = known.ended_s if ended is not None else max(known.ended_s, known.decided_s, known.released_s or 0.0)
-        ok = ended is not None and ended.ending is Ending.OK
+        ok = ended is not None and _served(ended)
         seen = known.said + (0 if ended is None else ended.output_tokens or 0)
         ttft_s = None if known.first_s is None else known.first_s - request.arrived_s
         outcome = Outcome(
@@ -325,6 +333,11 @@ def _state(segment: Segment) -> State:
         ) from None
 
 
+def _served(ended: Ended) -> bool:
+    """Whether that was an answer: of a request that is at fault itself, an endpoint is well all the same."""
+    return ended.ending is Ending.OK and ended.cause != CLIENT_ERROR
+
+
 def _named(known: _Open) -> str | None:
     """What came of it; None where nobody knows, because the journal or a process ended before it did."""
     ended, decision = known.ended, known.decision
@@ -338,7 +351,7 @@ def _named(known: _Open) -> str | None:
             return None if known.released_s is None else LEFT
         # Every step was passed over: for a budget, or because no dialect says it.
         return "failed" if not known.attempts else None
-    if ended.ending is Ending.OK:
+    if _served(ended):
         return "ok"
     if ended.ending is Ending.CANCELLED:
         return LEFT

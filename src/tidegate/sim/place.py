@@ -183,6 +183,7 @@ class Local(_Away):
         self._tells_residency = tells_residency
         self._tells_memory = tells_memory
         self.down = False
+        self._back_s = -inf
         self._attempts: dict[Sequence, Attempt] = {}
         self._planned_s = inf
 
@@ -230,7 +231,8 @@ class Local(_Away):
             self._loop.at(job.request.arrived_s, self._other, job, jobs)
 
     def crash(self, back_s: float) -> None:
-        """The engine dies, and is back then."""
+        """The engine dies, and is back then, or when it would have been anyway where that is later."""
+        self._back_s = back_s = max(self._back_s, back_s)
         self._advance()
         lost, self._attempts = self._attempts, {}
         for sequence, attempt in lost.items():
@@ -254,7 +256,7 @@ class Local(_Away):
         self._plan()
 
     def _up(self) -> None:
-        self.down = False
+        self.down = self._loop.now_s < self._back_s
 
     def _other(self, job: Job, jobs: Iterator[Job]) -> None:
         self.share(jobs)

@@ -7,6 +7,7 @@ import msgspec
 from tidegate.core import plan, rules
 from tidegate.core.model import Decision, Endpoint, Policy, Request, Run, Wait
 from tidegate.core.ruled import barred_by
+from tidegate.core.state import State
 from tidegate.core.why import Why
 from tidegate.sim.decider import Follower
 
@@ -30,8 +31,8 @@ class Planned(Follower):
     before. Where an attempt fails, the others are tried, the remote ones last.
     """
 
-    def __init__(self, made: Plan, endpoints: tuple[Endpoint, ...], policy: Policy) -> None:
-        super().__init__(endpoints, policy)
+    def __init__(self, made: Plan, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
+        super().__init__(endpoints, policy, state)
         self._plan = made
         self._remote = sorted(e.name for e in endpoints if e.name not in made.running)
 

@@ -5,7 +5,7 @@ more than that. The difference of two policies is told per thousand requests, wi
 another day.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from math import sqrt
 
 from tidegate.core.classify import base_of
@@ -34,7 +34,8 @@ class Interval(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served.
 
-    Promises `kept` are those of which that is known; None where it is of none.
+    Promises `kept` are those of which that is known; None where it is of none. Beside what came, times are of those
+    whose first content was seen then, so that they are times of the same requests.
     """
 
     requests: int
@@ -68,15 +69,18 @@ class Affected(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers, and those
-    `before_it`, under another configuration; operators have taken a hand `overridden` times."""
+    """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers,
+    `client_errors`, which failed by their own fault, and those `before_it`, under another configuration; operators have
+    taken a hand `overridden` times. So many were `budgeted`, by what was left when they came."""
 
     start_s: float
     end_s: float
     left: int
     several: int
+    client_errors: int
     before_it: int
     overridden: int
+    budgeted: int
     backtest: Backtest
     real: Figures
     before: Figures
@@ -94,7 +98,9 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     real = [one.outcome for one in observed.asked if one.request.id not in left]
     ours = [one for one in before if one.request.id not in left]
     theirs = [one for one in after if one.request.id not in left]
-    figures = [figures_of(outcomes, away) for outcomes in (real, ours, theirs)]
+    seen = {one.request.id for one in real if one.outcome == "ok" and one.ttft_s is not None}
+    # Where nobody saw any, there is nothing to be compared with.
+    figures = [figures_of(outcomes, away, seen or None) for outcomes in (real, ours, theirs)]
     # Of whom nobody can say whether what he was promised was kept, the twin's word counts for nothing.
     known = {one.request.id for one in real if one.judged is not None}
     backtest = _backtest(figures[0], figures[1], _kept([one for one in ours if one.request.id in known]))
@@ -110,8 +116,10 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         end_s=observed.end_s,
         left=len(left),
         several=observed.several,
+        client_errors=observed.client_errors,
         before_it=observed.before,
         overridden=observed.overridden,
+        budgeted=sum(one.request.budget_usd is not None or bool(one.request.budgets) for one in observed.asked),
         backtest=backtest,
         real=figures[0],
         before=figures[1],
@@ -123,11 +131,12 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     )
 
 
-def figures_of(outcomes: Sequence[Outcome], away: set[str]) -> Figures:
-    """Of some requests; `away` are the endpoints that are not ours."""
+def figures_of(outcomes: Sequence[Outcome], away: set[str], timed: Container[str] | None = None) -> Figures:
+    """Of some requests; `away` are the endpoints that are not ours. Times are of those whose ids are `timed`, of all
+    where that is None."""
     count = max(1, len(outcomes))
     served = [one for one in outcomes if one.outcome == "ok"]
-    times = percentiles(one.ttft_s for one in served)
+    times = percentiles(one.ttft_s for one in served if timed is None or one.request.id in timed)
     return Figures(
         requests=len(outcomes),
         kept=_kept(outcomes),

@@ -60,15 +60,19 @@ def robust_text(one: Robust | None) -> str:
     """The estimate by what was tried, or why there is none."""
     if one is None:
         return "Nothing was explored (`policy.explore_share`), so that what was tried says nothing of what was not."
+    untried = ""
+    if one.untried:
+        untried = f" {one.untried} are in no figure, with which it would do what was certain not to be tried."
     if one.more_usd_per_1k is None:
         return (
             f"By what was explored there is no estimate: of {one.requests} requests {one.otherwise} would go "
             f"elsewhere, and what was tried of that counts as {one.effective:.0f}; it takes {EFFECTIVE_MIN:.0f}."
+            f"{untried}"
         )
     return (
         f"By what was explored, without a simulation, it is worth ${one.more_usd_per_1k:+.3g} of a thousand requests "
         f"more (${one.low:+.3g} to ${one.high:+.3g}): {one.otherwise} of {one.requests} would go elsewhere, and what "
-        f"was tried of that counts as {one.effective:.0f} requests."
+        f"was tried of that counts as {one.effective:.0f} requests.{untried}"
     )
 
 
@@ -79,6 +83,8 @@ def notes(found: Preview) -> list[str]:
         said.append(f"{found.left} requests are in no figure, whose clients went away before they were served.")
     if found.several:
         said.append(f"{found.several} requests are in no figure and not played, which asked for several answers.")
+    if found.client_errors:
+        said.append(f"{found.client_errors} requests are in no figure and not played, which failed by their own fault.")
     if found.before_it:
         said.append(
             f"{found.before_it} requests before {iso(found.start_s)} are left out: they came under another "
@@ -86,6 +92,11 @@ def notes(found: Preview) -> list[str]:
         )
     if found.overridden:
         said.append(f"Operators took a hand {found.overridden} times, which is not played.")
+    if found.budgeted:
+        said.append(
+            f"{found.budgeted} requests had a budget. No spending is played: what is left of it is as it was at each "
+            "moment, and not as this policy would have left it."
+        )
     return said
 
 

@@ -10,7 +10,7 @@ from math import sqrt
 
 import msgspec
 
-from tidegate.core.model import Decision, Line, Record, Request, Run, Segment, Wait, replace
+from tidegate.core.model import Decision, Line, Record, Request, Run, Segment, replace
 from tidegate.core.replay import Replay
 from tidegate.core.router import Router
 from tidegate.core.state import State
@@ -28,11 +28,13 @@ class Robust(Record, frozen=True, kw_only=True, omit_defaults=False):
     """By how many dollars of a thousand requests the other policy is worth more than what was done, of `requests`.
 
     It decides otherwise for `otherwise` of them; what was tried of that counts as much as `effective` requests that
-    were sent there for sure. Where that is too few there are no figures.
+    were sent there for sure. Where that is too few there are no figures. In none are those that are `untried`: it would
+    do with them what was certain not to be done, so that nothing could correct what is predicted of it.
     """
 
     requests: int
     otherwise: int
+    untried: int
     effective: float
     more_usd_per_1k: float | None = None
     low: float | None = None
@@ -40,13 +42,21 @@ class Robust(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class _Choice(msgspec.Struct, frozen=True):
-    """One decision: what was predicted of where it went and of where it would go, in dollars, and how likely it was."""
+    """One decision: what was predicted of where it went and of where it would go, in dollars, and how likely it was.
+
+    `same`: the other policy would do that, too. `otherwise`: it would send it elsewhere than it goes as a rule.
+    """
 
     there_usd: float
     here_usd: float
     same: bool
     propensity: float
     otherwise: bool
+
+    @property
+    def untried(self) -> bool:
+        """Whether it was certain that what the other policy would do is not done."""
+        return not self.same and self.propensity >= 1.0
 
 
 def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome]) -> Robust:
@@ -55,6 +65,8 @@ def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome])
     choices = _choices(lines, changed, came.__contains__)
     values = []
     for request_id, choice in choices.items():
+        if choice.untried:
+            continue
         outcome = came[request_id]
         real_usd = (worth_usd(outcome) if outcome.kept else 0.0) - outcome.usd
         correction = (real_usd - choice.here_usd) / choice.propensity if choice.same else 0.0
@@ -62,7 +74,7 @@ def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome])
     tried = [1.0 / one.propensity for one in choices.values() if one.otherwise and one.same]
     otherwise = sum(one.otherwise for one in choices.values())
     effective = sum(tried) ** 2 / sum(weight * weight for weight in tried) if tried else 0.0
-    found = Robust(requests=len(values), otherwise=otherwise, effective=effective)
+    found = Robust(requests=len(choices), otherwise=otherwise, untried=len(choices) - len(values), effective=effective)
     if effective < EFFECTIVE_MIN:
         return found
     mean = sum(values) / len(values)
@@ -98,13 +110,17 @@ def _choices(lines: Iterable[Line], changed: Changed, wanted: Callable[[str], bo
         if there is None:
             continue
         usd = {one.endpoint: one.value_usd for one in core.router.candidates(request, line.at_s)}
-        here_usd, there_usd = usd.get(first.endpoint), usd.get(there)
+        here_usd, there_usd = usd.get(first.endpoint), usd.get(there.endpoint)
         if here_usd is not None and there_usd is not None:
-            # Who has one attempt does not explore.
-            greedy = core.router.decide(replace(request, failover=False), line.at_s)
-            usual = greedy.plan[0].endpoint if greedy.plan else first.endpoint
+            usual = first.endpoint
+            if fact.propensity < 1.0:
+                # Who has one attempt does not explore.
+                greedy = core.router.decide(replace(request, failover=False), line.at_s)
+                usual = greedy.plan[0].endpoint if greedy.plan else usual
+            # An answer beside which another one starts is not what it is alone.
+            same = (there.endpoint, there.cutover_s) == (first.endpoint, first.cutover_s)
             found[fact.request_id] = _Choice(
-                there_usd, here_usd, there == first.endpoint, max(fact.propensity, 1e-6), there != usual
+                there_usd, here_usd, same, max(fact.propensity, 1e-6), there.endpoint != usual
             )
     return found
 
@@ -124,9 +140,9 @@ class _Other:
         elif not isinstance(fact, Request | Decision) and self._router is not None:
             self._router.observe(fact, line.at_s)
 
-    def first(self, request: Request, now_s: float) -> str | None:
-        """Where it would send this first; None where it would not send it now."""
+    def first(self, request: Request, now_s: float) -> Run | None:
+        """How it would run this first; None where it would not run it now."""
         assert self._router is not None
         decision = self._router.decide(self._changed(request), now_s)
         step = decision.plan[0] if decision.plan else None
-        return None if step is None or isinstance(step, Wait) else step.endpoint
+        return step if isinstance(step, Run) else None

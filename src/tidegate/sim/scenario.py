@@ -87,14 +87,13 @@ def parse(
 ) -> Scenario:
     """The scenario in `text`, which is or would be the content of the file at `path`. As `load` otherwise."""
     file, tables = Path(path), document(text, path)
-    tables = _configured(tables, file.parent) | tables
-    if policy is not None:
-        tables |= policy_tables(policy)
-        path = f"{path} with {policy}"
-    problems = Problems(path)
-    unknown(tables, (*TABLES, *OWN), problems)
+    problems = Problems(path if policy is None else f"{path} with {policy}")
     stated = _world(tables, problems)
     world = stated if stated is not None else WorldTable()
+    tables = _configured(tables, file.parent, world) | tables
+    if policy is not None:
+        tables |= policy_tables(policy)
+    unknown(tables, (*TABLES, *OWN), problems)
     config = checked(_configuration(tables, world), file, problems, None)
     read_in = _Reading(tables, file.parent, world, config, problems)
     stands = read_in.places()
@@ -127,18 +126,18 @@ def parse(
     )
 
 
-def _configured(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The tables of the configuration that a scenario names."""
-    world = tables.get("world")
-    named = world.get("config") if isinstance(world, dict) else None
+def _configured(tables: dict[str, Any], folder: Path, world: WorldTable) -> dict[str, Any]:
+    """The tables of the configuration that a scenario names, which has to be sound in its world."""
+    raw = tables.get("world")
+    named = raw.get("config") if isinstance(raw, dict) else None
     if not isinstance(named, str) or not named:
         # What is no text is told with everything else that is wrong.
         return {}
     path = os.fspath(folder / named)
     found, problems = document(read(path), path), Problems(path)
-    unknown(found, ("gateway", "switchback", *TABLES), problems)
+    unknown(found, ("gateway", "switchback", "trace", *TABLES), problems)
     # What is wrong with it is told of it, and not of the scenario.
-    if checked({key: value for key, value in found.items() if key in TABLES}, folder / named, problems, None) is None:
+    if checked(_configuration(found, world), folder / named, problems, None) is None:
         raise ConfigError(problems.found)
     return {key: value for key, value in found.items() if key in TABLES}
 
@@ -239,7 +238,7 @@ class _Reading:
                 folder=self._folder,
                 problems=self._problems,
             )
-        names = [table.name for table in made if table.name]
+        names = [table.called(index) for index, table in enumerate(made)]
         for name in sorted({name for name in names if names.count(name) > 1}):
             self._problems.add("traffic", f"two are called `{name[:64]}`", "give each a name of its own")
         return tuple(made)

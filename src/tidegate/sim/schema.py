@@ -30,7 +30,8 @@ class WorldTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Text,
         Meta(
             description="A configuration, relative to this file, whose tables count where the scenario has none of "
-            "that name: so that what is tested is what is served. Its `[gateway]` and `[switchback]` play no part."
+            "that name: so that what is tested is what is served. Its `[gateway]`, `[switchback]` and `[trace]` play "
+            "no part."
         ),
     ] = ""
     seed: Annotated[
@@ -178,6 +179,10 @@ class TrafficTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
     requests_max: Annotated[
         Annotated[int, Meta(ge=1, le=10_000_000)] | None, Meta(description="How many requests at most. No such bound.")
     ] = None
+
+    def called(self, index: int) -> str:
+        """Its name, or else that of its place among the others."""
+        return self.name or f"traffic-{index}"
 
 
 class FaultKind(StrEnum):

@@ -15,6 +15,7 @@ import msgspec
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.leastsquares import non_negative
 from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
+from tidegate.core.network import NetworkModel
 from tidegate.core.prior import crowd
 from tidegate.core.revive import revived
 from tidegate.core.router import Router
@@ -40,8 +41,13 @@ from tidegate.sim.world import World
 
 # Fewer answers say less of an API than what is believed of it.
 ANSWERS_MIN = 20
+# What a limit says, as worlds and gateways write it; and how one refuses that could serve nobody, which is an error.
+_LIMITED = frozenset({"rate_limited", "status_429"})
+_OVERLOADED = frozenset({"status_503", "status_529"})
 PROBE_S, PROBES_MAX = 5.0, 20_000
 MINUTE_S = 60.0
+# An answer takes this share of its time at least, however slow the way to it is believed to be.
+SHARE_LEAST = 0.05
 # For how long an API is taken to remember a prompt after its last use; how many of them it meets again is measured.
 CACHED_FOR_S = 300.0
 # How long a request may take in all: as long as a gateway lets it by default.
@@ -106,15 +112,15 @@ def played(
     seed: int = 0,
     changed: Callable[[Request], Request] | None = None,
     jobs: Sequence[Job] | None = None,
-    decider: Callable[[tuple[Endpoint, ...], Policy], Decider] | None = None,
+    decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None = None,
     probe_s: float | None = None,
     journal: Callable[[Line], None] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """What its requests come to under this policy; `changed` says what another one makes of each of them.
 
-    The router decides, which knows what was known, unless another `decider` is made. `progress` is given the share of
-    the time that has passed.
+    The router decides, unless another `decider` is made; both know what was known. `progress` is given the share of the
+    time that has passed.
     """
     asked = twin.jobs if jobs is None else jobs
     if probe_s is None:
@@ -123,7 +129,7 @@ def played(
     if changed is not None:
         asked = [msgspec.structs.replace(job, request=changed(job.request)) for job in asked]
     state = msgspec.json.decode(msgspec.json.encode(twin.state), type=State)
-    router = Router(twin.endpoints, policy, state) if decider is None else decider(twin.endpoints, policy)
+    router = (Router if decider is None else decider)(twin.endpoints, policy, state)
     world = World(
         twin.endpoints, policy, start_s=twin.start_s, request_timeout_s=TIMEOUT_S, router=router, journal=journal
     )
@@ -249,7 +255,7 @@ def stand(
     engine, request_s = _engine(model, now_s)
     if engine.keeps_prefixes and _forgets(attempts, prefixes):
         engine = replace(engine, keeps_prefixes=False)
-    seen = inferred(attempts, engine.batch_tokens, network.rtt_s)
+    seen = inferred(attempts, engine.batch_tokens, network.rtt_s, network.upload_bytes_per_s)
     if seen is not None:
         engine, request_s = replace(engine, step=seen.step), seen.request_s
     return Stand(link=replace(link, rtt_s=link.rtt_s + request_s), engine=engine)
@@ -285,21 +291,24 @@ def _engine(model: EndpointModel, now_s: float) -> tuple[EngineProfile, float]:
 
 def _api(model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> ApiProfile:
     """Times of those that it answered, drawn anew, and how many it did not."""
-    rtt_s, prior = model.network.rtt_s, model.prior
+    network, prior = model.network, model.prior
     answered = [one for one in attempts if one.ttft_s is not None and one.ended is not None]
-    failed = sum(one.ended is not None and one.ended.ending is Ending.FAILED and one.ttft_s is None for one in attempts)
-    errors = failed / len(attempts) if len(attempts) >= ANSWERS_MIN else 0.0
+    # Who comes beyond a limit is turned away before anything can fail.
+    let_in = [one for one in attempts if not _is_limited(one)]
+    errors = sum(_failed(one) for one in let_in) / len(let_in) if len(let_in) >= ANSWERS_MIN else 0.0
+    per_minute = _per_minute(attempts)
     if len(answered) < ANSWERS_MIN:
         whole = [one for one in attempts if one.ttft_s is None and one.ended is not None and one.ended.output_tokens]
         if len(whole) >= ANSWERS_MIN:
-            return _unseen(whole, rtt_s, min(errors, 1.0), _per_minute(attempts))
+            return _unseen(whole, network, errors, per_minute)
         return ApiProfile(
             ttft_s=prior.overhead_s,
             ttft_s_per_uncached_token=prior.prefill_s_per_token,
             tpot_s=prior.decode_s_per_token,
-            errors=min(errors, 1.0),
+            errors=errors,
+            requests_per_minute=per_minute,
         )
-    firsts = [(_uncached(one), max((one.ttft_s or 0.0) - rtt_s, 1e-3)) for one in answered]
+    firsts = [(_uncached(one), _there_s(one.ttft_s or 0.0, one, network)) for one in answered]
     slope = _slope(firsts)
     rest = [max(seconds - slope * tokens, 1e-3) for tokens, seconds in firsts]
     ttft_s = median(rest)
@@ -311,25 +320,30 @@ def _api(model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[
         ttft_spread=Redrawn(factors=tuple(s / (ttft_s + slope * tokens) for tokens, s in firsts)),
         tpot_s=tpot_s,
         tpot_spread=Redrawn(factors=tuple(s / tpot_s for s in per_token)),
-        errors=min(errors, 1.0),
-        requests_per_minute=_per_minute(attempts),
+        errors=errors,
+        requests_per_minute=per_minute,
         cache=_cache(answered, prefixes),
     )
 
 
-def _unseen(attempts: Sequence[Attempted], rtt_s: float, errors: float, per_minute: float | None) -> ApiProfile:
+def _unseen(
+    attempts: Sequence[Attempted], network: NetworkModel, errors: float, per_minute: float | None
+) -> ApiProfile:
     """Of answers whose first content nobody saw: a time, and what each token of prompt and answer adds to it."""
-    ends = [(one, one.ended) for one in attempts if one.ended is not None]
-    seen = [(_uncached(one), ended.output_tokens or 1, ended.e2e_s) for one, ended in ends]
+    seen = [
+        (_uncached(one), ended.output_tokens or 1, _there_s(ended.e2e_s, one, network))
+        for one in attempts
+        if (ended := one.ended) is not None
+    ]
     # Each answer counts alike: of a long one a second more says less.
     rows = [(1.0 / s, tokens / s, made / s) for tokens, made, s in seen]
     base_s, slope, tpot_s = non_negative(rows, [1.0] * len(rows))
-    ttft_s = max(base_s - rtt_s, 1e-3)
+    ttft_s = max(base_s, 1e-3)
     firsts = [ttft_s + slope * tokens for tokens, _, _ in seen]
-    factors = tuple(s / (rtt_s + f + tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
+    factors = tuple(s / (f + tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
     tpot_s = max(tpot_s, 1e-6)
     # What both are drawn by scatters apart; so the rest of an answer has all that whole ones scatter by.
-    rest = tuple(max(s - rtt_s - f, 0.05 * s) / (tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
+    rest = tuple(max(s - f, SHARE_LEAST * s) / (tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
     return ApiProfile(
         ttft_s=ttft_s,
         ttft_s_per_uncached_token=slope,
@@ -341,21 +355,33 @@ def _unseen(attempts: Sequence[Attempted], rtt_s: float, errors: float, per_minu
     )
 
 
+def _there_s(seconds: float, one: Attempted, network: NetworkModel) -> float:
+    """What is left of a time without the way there and back, which its twin has besides."""
+    return max(seconds - network.seconds(one.started.prompt_bytes), SHARE_LEAST * seconds, 1e-3)
+
+
+def _is_limited(one: Attempted) -> bool:
+    """Whether it came beyond a limit."""
+    return one.ended is not None and one.ended.ending is Ending.REFUSED and one.ended.cause in _LIMITED
+
+
+def _failed(one: Attempted) -> bool:
+    """Whether it came to nothing by the endpoint's fault, before any content."""
+    ended = one.ended
+    if ended is None or one.ttft_s is not None:
+        return False
+    return ended.ending is Ending.FAILED or (ended.ending is Ending.REFUSED and ended.cause in _OVERLOADED)
+
+
 def _per_minute(attempts: Sequence[Attempted]) -> float | None:
-    """How many a minute are let in while some are turned away; None where none is."""
+    """How many a minute are let in while some are turned away, in the median of these; None where none is."""
     let_in = sorted(one.sent_s for one in attempts if one.ended is not None and one.ended.ending is not Ending.REFUSED)
-    refused = [
-        one.sent_s
-        for one in attempts
-        if one.ended is not None and one.ended.ending is Ending.REFUSED and one.ended.cause == "rate_limited"
-    ]
-    if not refused:
+    limited = [one.sent_s for one in attempts if _is_limited(one)]
+    if not limited:
         return None
-    first_s, last_s = min(refused), max(refused)
-    if last_s - first_s < MINUTE_S:
-        return max(1.0, float(bisect_right(let_in, first_s) - bisect_right(let_in, first_s - MINUTE_S)))
-    count = bisect_right(let_in, last_s) - bisect_right(let_in, first_s)
-    return max(1.0, count * MINUTE_S / (last_s - first_s))
+    # Of the minute before each: what passes between two rushes says nothing of the limit.
+    counts = [bisect_right(let_in, at_s) - bisect_right(let_in, at_s - MINUTE_S) for at_s in limited]
+    return max(1.0, float(median(counts)))
 
 
 def _cache(answered: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> CacheProfile | None:

@@ -50,8 +50,6 @@ from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Attempt, Failure, Local, Place
 from tidegate.sim.purse import Purse
 
-# Where a bill comes, it comes for what was begun; a request that was refused or never arrived is free.
-_UNBILLED = frozenset({"refused", "overloaded", "rate_limited", "status_503"})
 _ENDINGS = {"ok": Ending.OK, "refused": Ending.REFUSED, "timed_out": Ending.TIMED_OUT}
 """How a request ended, by its outcome; else it failed."""
 
@@ -527,7 +525,8 @@ class World:
         known = ending is Ending.OK
         endpoint = self.endpoints[name]
         usd = 0.0
-        if cause not in _UNBILLED:
+        # Where a bill comes, it comes for what was begun; what was refused, or failed before anything came, is free.
+        if ending is not Ending.REFUSED and not (ending is Ending.FAILED and attempt.first_s is None):
             billed = job.prompt_tokens if known or attempt.first_s is not None else job.request.prompt_tokens
             usd = endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
         self._purse.settle(job.request, endpoint, usd, self.loop.now_s)
