@@ -104,6 +104,6 @@ def test_the_window_is_that_of_the_endpoints_model() -> None:
     assert models({"id": "claude"}) == Signals(up=True)
 
 
-@pytest.mark.parametrize("status", [401, 500, 529])
+@pytest.mark.parametrize("status", [401, 403, 500, 529])
 def test_a_bad_key_or_a_failing_vendor_is_down(status: int) -> None:
     assert models(status=status) == Signals(up=False)

@@ -235,12 +235,20 @@ def test_no_error_body_breaks_a_dialect(dialect: Dialect, status: int, body: byt
     assert len(failure.message) <= MESSAGE_CHARS_MAX + 40
 
 
+@pytest.mark.parametrize("kind", ["llamacpp", "vllm", "sglang", "ollama"])
+def test_an_engine_below_a_path_that_looks_like_a_version_is_asked_below_it(kind: str) -> None:
+    dialect = KINDS[kind]("/models/v3", "m")
+    asked = parse(b'{"model":"m","messages":[{"role":"user","content":"a"}]}', Capability.CHAT)
+    assert dialect.outgoing(asked, "m", ()).target.startswith(b"/models/v3/v1/")
+
+
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 def test_a_key_that_may_not_list_models_may_be_good_for_answers(kind: str) -> None:
     dialect = KINDS[kind]("", "m")
     missing = b'{"error":{"message":"You have insufficient permissions. Missing scopes: api.model.read."}}'
-    for status, body, up in ((403, b"", True), (401, missing, True), (401, b'{"error":{"message":"bad key"}}', False)):
-        assert dialect.signals([ProbeAnswer(status=status, body=body)]).up is up
+    for status in (401, 403):
+        for body, up in ((missing, True), (b'{"error":{"message":"bad key"}}', False), (b"", False)):
+            assert dialect.signals([ProbeAnswer(status=status, body=body)]).up is up
 
 
 answers = st.none() | st.builds(

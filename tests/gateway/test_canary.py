@@ -306,6 +306,15 @@ async def test_a_new_price_makes_no_other_model_of_one_that_drifted(tmp_path: Pa
         assert drifted(home, "cloud")
 
 
+async def test_a_canary_of_another_model_begins_anew(tmp_path: Path) -> None:
+    async with house(tmp_path, clock=Later(), laptop=local(AS_IT_WAS, model="", serves=["m", "other"])) as home:
+        await turn(home)
+        assert canary(home)._reference is not None
+        edit(home, 'serves = ["m", "other"]', 'serves = ["other", "m"]')
+        await home.gateway.put_in_force(load(file(home), {"VENDOR_KEY": KEY}), by_hand=False)
+        assert canary(home)._reference is None
+
+
 async def test_a_paid_reading_is_in_the_ledger_to_the_token(tmp_path: Path) -> None:
     async with house(tmp_path, clock=Later(), budget={"usd_per_day": 100}, cloud=vendor()) as home:
         assert (await turn(home, name="cloud")).status.skipped is None

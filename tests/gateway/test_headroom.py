@@ -63,3 +63,20 @@ async def test_another_account_has_limits_of_its_own(tmp_path: Path) -> None:
         key.write_text("sk-another")
         await reload(home)
         assert (await home.ask()).status == 200
+
+
+async def test_what_another_account_is_told_later_is_not_held_against_the_new_one(tmp_path: Path) -> None:
+    key = tmp_path / "vendor.key"
+    key.write_text("sk-one")
+    key.chmod(0o600)
+    busy = Script(status=429, first_s=0.3, headers=((b"retry-after", b"3600"),))
+    async with house(tmp_path, cheap=remote(busy)) as home:
+        edit(home, 'api_key_env = "VENDOR_KEY"', f'api_key_file = "{key}"')
+        await reload(home)
+        asking = asyncio.create_task(home.ask())
+        await eventually(lambda: len(home.engines["cheap"].seen) == 1)
+        key.write_text("sk-another")
+        await reload(home)
+        assert (await asking).status == 429
+        home.engines["cheap"].script = Script()
+        assert (await home.ask()).status == 200

@@ -301,6 +301,7 @@ def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_an
     async def main() -> None:
         async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(2_000_000)
             writer.write(b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n")
             await asyncio.Event().wait()
 
@@ -311,5 +312,18 @@ def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_an
             for _ in range(2):
                 assert (await ask(to, bytes(20_000_000))).status == 413
             assert to.statistics().connects == 2
+
+    run(main())
+
+
+def test_a_connection_on_which_a_large_request_has_gone_is_used_again(run: Run) -> None:
+    async def main() -> None:
+        async with (
+            serving(echo, tls=server_tls("engine.test")) as server,
+            pool(server.port, tls=client_tls(), server_name="engine.test") as to,
+        ):
+            for _ in range(3):
+                assert len((await ask(to, bytes(8_000_000))).body) == 8_000_000
+            assert to.statistics().connects == 1
 
     run(main())

@@ -8,8 +8,7 @@ import pytest
 import trustme
 
 from tests.http.conftest import Run
-from tests.http.harness import GET, HOST, client, eventually, read_response, serving, talk
-from tidegate.http.server import Exchange
+from tests.http.harness import GET, HOST, SetClock, client, eventually, read_response, serving, talk
 
 AUTHORITY = trustme.CA()
 
@@ -136,21 +135,66 @@ def test_requests_are_answered_one_after_the_other_on_one_connection(run: Run) -
     run(main())
 
 
-def test_what_of_a_large_answer_is_still_to_go_is_known(run: Run) -> None:
-    def handler(exchange: Exchange) -> None:
-        exchange.respond(200, [], bytes(20_000_000))
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, closes: bool) -> None:
+    body_bytes, step_bytes = 40_000_000, 4_000_000
+    head = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" if closes else GET
 
     async def main() -> None:
-        async with serving(handler, tls=server_tls()) as server:
+        clock = SetClock()
+        async with serving(
+            lambda exchange: exchange.respond(200, [], bytes(body_bytes)),
+            tls=server_tls(),
+            clock=clock,
+            write_stall_s=10.0,
+            idle_timeout_s=20.0,
+        ) as server:
             reader, writer = await asyncio.open_connection(
                 HOST, server.port, ssl=client_tls(), server_hostname="localhost"
             )
-            writer.write(GET)
+            writer.write(head)
             await reader.readuntil(b"\r\n\r\n")
-            (connection,) = server.connections
-            assert connection.transport.get_write_buffer_size() > 1_000_000
-            assert len(await reader.readexactly(20_000_000)) == 20_000_000
-            await eventually(lambda: not connection.transport.get_write_buffer_size())
+            for _ in range(body_bytes // step_bytes):
+                assert len(await reader.readexactly(step_bytes)) == step_bytes
+                clock.at_s += 6.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
             writer.transport.abort()
+
+    run(main())
+
+
+def test_a_client_that_takes_nothing_is_cut_off(run: Run) -> None:
+    async def main() -> None:
+        clock = SetClock()
+        async with serving(
+            lambda exchange: exchange.respond(200, [], bytes(40_000_000)),
+            tls=server_tls(),
+            clock=clock,
+            write_stall_s=10.0,
+        ) as server:
+            reader, writer = await asyncio.open_connection(
+                HOST, server.port, ssl=client_tls(), server_hostname="localhost"
+            )
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            for _ in range(10):
+                clock.at_s += 6.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
+            await eventually(lambda: server.statistics().open == 0)
+            writer.transport.abort()
+
+    run(main())
+
+
+def test_who_is_refused_for_want_of_room_is_gone_soon_whatever_it_does(run: Run) -> None:
+    async def main() -> None:
+        async with serving(tls=server_tls(), connections_max=1, linger_s=0.05) as server, client(server.port) as one:
+            await Hand(*one).shake()
+            async with client(server.port) as (reader, writer):
+                hand = Hand(reader, writer)
+                await hand.shake()
+                # It says nothing more, and does not answer the end of TLS: the connection below is ended all the same.
+                with suppress(ConnectionResetError):
+                    await reader.read()
 
     run(main())

@@ -98,7 +98,8 @@ class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             description="Time without use after which its engine unloads the model, or a fleet scales to zero. 300 for "
             "`ollama`, being its own default; others keep it, as most do. Of a fleet any request starts the engine, so "
-            "where it is written for another kind than `llamacpp` and `ollama`, probes rest while nothing is in flight."
+            "where it is written for another kind than `llamacpp` and `ollama`, probes rest while it is up and nothing "
+            "is in flight."
         ),
     ] = None
 

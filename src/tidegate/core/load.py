@@ -19,7 +19,7 @@ FINENESS = 10.0
 # Of what ended last, so much is remembered for a report that was measured before. Beyond, it is a little too low.
 GONE_MAX = 16
 # What others add may be so many times what was predicted. A queue for a place in a batch costs a part of an answer for
-# each before, and not only a prompt; a report that has nothing to do with what happens adds nothing.
+# each before, and not only a prompt; a report that has nothing to do with what happens adds next to nothing.
 GAINS = (0.0, *(2.0**power for power in range(-6, 6)))
 _ONE = GAINS.index(1.0)
 # No logarithm counts for more.

@@ -71,7 +71,7 @@ class Anthropic:
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. Listing models is free, and tells whether the key is good."""
-        return (ProbeRequest(target=self._base + b"/v1/models?limit=1000", essential=True),)
+        return (ProbeRequest(target=self._base + b"/v1/models?limit=1000", essential=True, lists=True),)
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. `max_input_tokens` is the window, where a model tells it."""

@@ -66,8 +66,9 @@ class Ollama:
 
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`. `model` without a tag is its latest, as everywhere in Ollama."""
-        self._openai = OpenAI(base_path, model)
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        # Whatever a path ends in, these add `/v1` to it.
+        self._openai = OpenAI(f"{self._base.decode()}/v1", model)
         self._model = None if model is None else _tagged(model)
         self.failure = self._openai.failure
         self.headers = self._openai.headers

@@ -1,5 +1,6 @@
 """Any server that speaks the OpenAI protocol: LM Studio, a gateway, the cloud, and vLLM or SGLang seen from outside."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -21,6 +22,8 @@ _PATHS = {
     Capability.COMPLETION: b"/completions",
     EMBEDDING: b"/embeddings",
 }
+# How a key is told that it is good for something else: OpenAI's lacks a scope, Anthropic's a permission.
+_LACKS = re.compile(rb"scope|permission", re.IGNORECASE)
 # The bound of what is generated: every engine knows the older name.
 _OLDER, _NEWER = "max_tokens", "max_completion_tokens"
 
@@ -108,7 +111,7 @@ class OpenAI:
 
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. Listing models is free everywhere, and tells whether the key is good."""
-        return (ProbeRequest(target=self._base + b"/models", essential=True),)
+        return (ProbeRequest(target=self._base + b"/models", essential=True, lists=True),)
 
     def signals(self, answers: Sequence[ProbeAnswer | None]) -> Signals:
         """See `Dialect`. A window is told by vLLM alone (`max_model_len`)."""
@@ -131,12 +134,12 @@ class OpenAI:
 def is_down(models: ProbeAnswer | None) -> bool:
     """Whether who was asked for its models cannot serve: it is failing, or the key opens nothing.
 
-    A server without a list is up all the same. So is one that does not let this key see it: a key may be good for
-    answers alone, which OpenAI says with a 401, too, that names the scope that is missing.
+    A server without a list is up all the same. So is one that does not let this key see it, and says so: a key may be
+    good for answers alone.
     """
     if models is None or models.status >= 500:
         return True
-    return models.status == 401 and b"scope" not in models.body
+    return models.status in (401, 403) and not _LACKS.search(models.body)
 
 
 class OpenAIOwn(OpenAI):

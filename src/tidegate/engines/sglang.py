@@ -56,8 +56,9 @@ class SGLang:
 
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`."""
-        self._openai = OpenAI(base_path, model)
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        # Whatever a path ends in, these add `/v1` to it.
+        self._openai = OpenAI(f"{self._base.decode()}/v1", model)
         self.failure = self._openai.failure
         self.headers = self._openai.headers
         self.translator = self._openai.translator
@@ -69,7 +70,7 @@ class SGLang:
     def probes(self) -> tuple[ProbeRequest, ...]:
         """See `Dialect`. Not `/health`: where nothing runs, it makes a token to find out."""
         return (
-            ProbeRequest(target=self._base + b"/v1/models", essential=True),
+            ProbeRequest(target=self._base + b"/v1/models", essential=True, lists=True),
             ProbeRequest(target=self._base + b"/get_server_info"),
             ProbeRequest(target=self._base + b"/metrics"),
         )

@@ -44,9 +44,10 @@ class VLLM:
 
     def __init__(self, base_path: str, model: str | None) -> None:
         """See `OpenAI`."""
-        self._openai = OpenAI(base_path, model)
-        self._model = model
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
+        # Whatever a path ends in, these add `/v1` to it.
+        self._openai = OpenAI(f"{self._base.decode()}/v1", model)
+        self._model = model
         self.failure = self._openai.failure
         self.headers = self._openai.headers
         self.translator = self._openai.translator

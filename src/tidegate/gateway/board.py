@@ -16,6 +16,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +39,8 @@ START_S: Final = 60.0
 STOP_S: Final = 1.0  # what it has can be made anew
 # So many wait until it is there; who asks beyond them asks again.
 WAITING_MAX: Final = 32
-# A decision is explained in two processes one after the other, at most; a stream says something every 15 s.
-ANSWER_S, SILENCE_S = 90.0, 45.0
+# A decision is explained in two processes one after the other, at most.
+ANSWER_S = 90.0
 # What of a browser's request matters to it.
 _ASKED: Final[tuple[bytes, ...]] = (b"accept-encoding", b"content-type", b"if-none-match", DASHBOARD)
 # Where one hop of a connection ends; the rest of what it says goes on as it is.
@@ -106,7 +107,8 @@ class Board:
             exchange.body,
             relayed,
             first_byte_timeout_s=ANSWER_S,
-            idle_timeout_s=SILENCE_S,
+            # It is on this machine, and ends with its connections; a clock that is put forward ends none of them.
+            idle_timeout_s=inf,
         )
         self._relayed.add(relayed)
         exchange.on_left = relayed.left

@@ -1,8 +1,8 @@
 """Notices that an endpoint's model is no longer what it was: another quantisation, template or model behind one name.
 
 Rarely, while nobody else is there, it asks a fixed few things and compares how likely the answers' tokens are with the
-first time. The first reading is trusted; it lives as long as the configuration. What drifted is told to the core, which
-then takes the endpoint for one of the same family. A canary is no client: it holds no slot and teaches nothing.
+first time. The first reading is trusted, for as long as the same model is meant. What drifted is told to the core,
+which then takes the endpoint for one of the same family. A canary is no client: it holds no slot and teaches nothing.
 """
 
 import asyncio
@@ -77,7 +77,9 @@ class Canary:
     def succeed(self, other: "Canary") -> None:
         """Go on where that one of the same model is: what it was at first is told from what it is now."""
         self._reference, self._suspected = other._reference, other._suspected
-        self._due_s, self.status = other._due_s, other.status
+        self._due_s = min(other._due_s, self._due_s + self._every_s)
+        if self._never() is None:
+            self.status = other.status
 
     async def run(self) -> None:
         """Take readings until cancelled, or not at all where there can be none."""

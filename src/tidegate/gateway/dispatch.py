@@ -203,9 +203,10 @@ class Dispatch:
             )
 
     def leads_to(self, upstream: Upstream) -> bool:
-        """Whether what is told of the way there is still of its endpoint: by a reload that name may lead elsewhere."""
+        """Whether what is told there is still of its endpoint: by a reload its name may lead elsewhere, or be opened
+        by another key."""
         known = self.upstreams.get(upstream.endpoint.name)
-        return known is not None and known.pool is upstream.pool
+        return known is not None and known.pool is upstream.pool and known.headers == upstream.headers
 
     def forbids(self, request: Request, endpoint: str, now_s: float) -> Why | None:
         """What excludes an endpoint now that an earlier decision picked; a model that cannot say allows nothing."""

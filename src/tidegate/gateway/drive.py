@@ -254,7 +254,8 @@ class Drive:
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
-        self._ended(attempt, failure.ending, now_s, failure.cause, failure.retry_after_s)
+        waits_s = failure.retry_after_s if self._dispatch.leads_to(attempt.upstream) else None
+        self._ended(attempt, failure.ending, now_s, failure.cause, waits_s)
         self._remember(failure)
         if attempt.target:
             self._handed_over(attempt.endpoint, "", now_s)

@@ -68,7 +68,7 @@ class Fleet:
                     or endpoint.name in anew
                 ):
                     before, known = known, self._member(endpoint, settings, known)
-                    if before is not None and endpoint.name not in anew and before.settings.reaches(settings):
+                    if before is not None and endpoint.name not in anew and _same_model(before, known):
                         known.canary.succeed(before.canary)
                 members[endpoint.name] = known
             new = [member for member in members.values() if not member.tasks]
@@ -171,6 +171,14 @@ class Fleet:
                 await asyncio.sleep(RETIRE_S)
         finally:
             await pool.close()
+
+
+def _same_model(before: Member, after: Member) -> bool:
+    """Whether a canary asks the same model of both, as far as anybody has said."""
+    one, other = before.upstream, after.upstream
+    named = (one.model or one.endpoint.models[0]) == (other.model or other.endpoint.models[0])
+    declared = one.endpoint.fingerprint == other.endpoint.fingerprint
+    return before.settings.reaches(after.settings) and named and declared
 
 
 def _alike(before: build.Upstream, after: build.Upstream) -> bool:

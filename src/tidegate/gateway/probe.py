@@ -229,6 +229,6 @@ class Prober:
             )
         except TransportError as error:
             # Who answers is there: a list that is too long, or too long on its way, is no outage.
-            if not status or error.cause not in _TOO_MUCH:
+            if not (status and probe.lists and error.cause in _TOO_MUCH):
                 return None, None
         return ProbeAnswer(status=status, body=body), headed_s - sent_s if warm else None

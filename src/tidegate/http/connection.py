@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 from tidegate.http.exchange import Exchange
 from tidegate.http.head import fields, status_line
 from tidegate.http.reader import Awaits, Reader
+from tidegate.http.upload import acknowledged_bytes
 
 if TYPE_CHECKING:
     from tidegate.http.server import Server
@@ -37,6 +38,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_held_bytes",
         "_limits",
+        "_over_tls",
         "_reader",
         "_reading_paused",
         "_server",
@@ -59,6 +61,7 @@ class Connection(asyncio.Protocol):
         self._held_bytes = 0
         self._reading_paused = False
         self._write_paused = False
+        self._over_tls = False
         self._delivering = False  # what is written is all that is still to be done
         self._stall_s = 0.0
         self._stalled_bytes = 0
@@ -82,6 +85,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, or refuse if there are too many connections."""
         self.transport = cast("asyncio.Transport", transport)
+        self._over_tls = transport.get_extra_info("sslcontext") is not None
         peer = transport.get_extra_info("peername")
         self.peer = str(peer[0]) if peer else ""
         self.transport.set_write_buffer_limits(high=self._limits.write_high_water)
@@ -91,6 +95,8 @@ class Connection(asyncio.Protocol):
         elif not self._server.admit(self):
             self._refuse(503, "too many connections")
             self.transport.close()
+            # Nobody looks after it, and over TLS its end is waited for.
+            asyncio.get_running_loop().call_later(self._limits.linger_s, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """Parse, or keep for later while an exchange runs."""
@@ -193,7 +199,7 @@ class Connection(asyncio.Protocol):
     def check(self, now_s: float) -> None:
         """Enforce the time-outs."""
         if self._write_paused or self._delivering:
-            pending = self.transport.get_write_buffer_size()
+            pending = self._untaken_bytes()
             if pending < self._stalled_bytes:
                 self._stall_s = now_s
             elif now_s - self._stall_s >= self._limits.write_stall_s:
@@ -355,7 +361,16 @@ class Connection(asyncio.Protocol):
 
     def _watch_writing(self) -> None:
         self._stall_s = self._server.coarse_s
-        self._stalled_bytes = self.transport.get_write_buffer_size()
+        self._stalled_bytes = self._untaken_bytes()
+
+    def _untaken_bytes(self) -> int:
+        """What becomes less as what is written is taken: the bytes that wait here. TLS hands on at once what it is
+        given, and says that it holds nothing: of that it is what was acknowledged, counted down."""
+        if self._over_tls:
+            done = acknowledged_bytes(self.transport, closing=True)
+            if done is not None:
+                return -done
+        return self.transport.get_write_buffer_size()
 
     def _stop(self, patience_s: float) -> None:
         self._forget_waiting()

@@ -7,11 +7,11 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
 from tidegate.http.head import Headers, fields, status_line
-from tidegate.http.sending import send
 
 if TYPE_CHECKING:
     from tidegate.http.connection import Connection
 
+_COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
 # Nearly all chunks are of some hundred bytes, and to write their size takes longer than to look it up.
 _SMALL: Final = 1024
 _CHUNK_HEADS: Final = [b"%x\r\n" % size for size in range(_SMALL)]
@@ -174,8 +174,10 @@ class Exchange:
             head = b"%bcontent-length: %d\r\n%b" % (head, len(body), self._persistence())
             if self.method == "HEAD":
                 self._transport.write(head)
+            elif len(body) <= _COPY_BYTES_MAX:
+                self._transport.write(head + body)
             else:
-                send(self._transport, head, body)
+                self._transport.writelines((head, body))
         self._finish()
 
     def start(self, status: int, headers: Headers, lines: bytes = b"", first: bytes = b"") -> None:

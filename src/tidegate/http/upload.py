@@ -31,12 +31,14 @@ Told = Callable[[int, float, bool], None]
 """What is told: bytes, the seconds they took without the round trip, and whether it was at most so long."""
 
 
-def acknowledged_bytes(transport: asyncio.BaseTransport) -> int | None:
-    """What the other side has acknowledged of all that was ever sent on this connection; None where nobody knows."""
-    if sys.platform != "linux" or transport.is_closing():
+def acknowledged_bytes(transport: asyncio.BaseTransport, *, closing: bool = False) -> int | None:
+    """What the other side has acknowledged of all that was ever sent on this connection; None where nobody knows, and
+    unless `closing` is of interest where it is being closed."""
+    peer = None if transport.is_closing() and not closing else transport.get_extra_info("socket")
+    if sys.platform != "linux" or peer is None:
         return None
     try:
-        told = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+        told = peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     except OSError:
         return None
     if len(told) < _INFO_BYTES:
