@@ -594,6 +594,15 @@ def test_what_one_tier_alone_would_cost_is_the_lowest_list_price_that_may_ever_s
     assert router.alone_usd(make.request(model="other"), 1000, 100, local=True, now_s=1.0) is None
 
 
+def test_of_several_completions_each_has_to_fit_the_window_of_one_tier_alone() -> None:
+    router = make.router(make.endpoint("cloud", local=False, context_tokens=1050))
+    three = make.request(completions=3)
+    found = router.alone_usd(three, 1000, 150, local=False, now_s=1.0)
+    assert found is not None
+    assert found[1] == pytest.approx(1000 * 1e-6 + 150 * 4e-6), "all that was made is paid"
+    assert router.alone_usd(three, 1000, 151, local=False, now_s=1.0) is None
+
+
 def test_running_an_engine_costs_what_a_request_is_predicted_to_take_there_with_the_tokens_that_it_had() -> None:
     router = make.router(make.endpoint(usd_per_s=0.002), make.endpoint("cloud", local=False))
     short, long = (router.alone_usd(make.request(), 200, tokens, local=True, now_s=0.0) for tokens in (100, 200))

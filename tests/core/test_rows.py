@@ -173,6 +173,18 @@ def test_what_an_endpoint_has_turned_out_to_be_says_what_it_may_serve(state: byt
     assert compared_usd(head, picky, learned) == pytest.approx(200 * 1e-6 + 5 * 4e-6)
 
 
+def test_the_cheapest_is_what_an_answer_is_compared_with_wherever_it_stands() -> None:
+    for endpoints in ((LAPTOP, CHEAP, CLOUD), (LAPTOP, CLOUD, CHEAP)):
+        assert compared_usd(header(endpoints=endpoints), R) == pytest.approx(200 * 1e-9)
+
+
+def test_of_several_completions_each_has_to_fit_a_window_and_all_are_paid() -> None:
+    # Five tokens of three completions: one of them has two.
+    for context_tokens, usd in ((202, 200 * 1e-6 + 5 * 4e-6), (201, None)):
+        head = header(endpoints=(LAPTOP, replace(CLOUD, context_tokens=context_tokens)))
+        assert compared_usd(head, replace(R, completions=3)) == (None if usd is None else pytest.approx(usd))
+
+
 def test_a_failure_that_is_made_good_elsewhere_is_one_row_with_both_attempts() -> None:
     (row,) = told(
         (100.0, R),

@@ -256,6 +256,33 @@ def test_a_journal_that_was_copied_is_shown_as_it_was_at_its_last_line_whenever_
             assert seen.follower.last_s == last_s
 
 
+@pytest.mark.parametrize("day", ["20260104", "20260106"])
+def test_a_gateway_that_is_there_is_shown_also_where_one_that_is_not_had_a_clock_that_was_ahead(
+    journal: Path, day: str
+) -> None:
+    path, rest = parted(journal, 0.5)
+    with path.open("ab") as file:
+        file.writelines(rest)
+    half = segments(journal)[0]
+    live = half.with_name(half.name.replace("20260105", day))
+    begun = half.read_bytes()
+    last_s = max(line.at_s for line in read(half))
+    with indexed(journal) as seen:
+        assert seen.follower.last_s == max(line.at_s for line in read(path)) > last_s
+        with written(live):
+            live.write_bytes(begun)
+            seen.catch_up()
+            assert (seen.follower.last_s, seen.follower.under_way > 0) == (last_s, True)
+    (journal / "index.sqlite").unlink()
+    with written(live):
+        for _ in range(2):
+            with indexed(journal) as seen:
+                assert (seen.follower.last_s, seen.follower.under_way > 0) == (last_s, True)
+                known = seen.follower.known()
+                assert known is not None
+                assert known.at_s == last_s
+
+
 def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: Path) -> None:
     newest = by_time(folded(journal))[0]
     path, rest = cut(journal, 0.5)
@@ -387,6 +414,7 @@ def test_what_was_under_way_when_its_process_ended_is_unknown_and_counted_once(j
         with indexed(journal) as seen:
             totals = seen.figures.totals(Window.back(rows[-1].arrived_s + 900.0, ALL_MINUTES))
             assert (totals.requests, totals.unknown) == (len(rows), sum(row.outcome == "unknown" for row in rows))
+            assert seen.follower.under_way == 0
 
 
 def test_what_the_journal_has_no_more_the_index_has_no_more(journal: Path) -> None:

@@ -1,7 +1,7 @@
 """The router: `decide` reads, `observe` writes."""
 
 from collections.abc import Collection, Iterable
-from math import inf
+from math import ceil, inf
 
 import msgspec
 
@@ -347,7 +347,9 @@ class Router:
         Nothing is cached, nobody is full or down, and nothing fails. Running an engine costs what a request like this
         is predicted to take there as it is now.
         """
-        model = self._known.eligible.cheapest_ever(request, prompt_tokens + output_tokens, local=local)
+        # Each of several completions stands in a window of its own.
+        tokens = prompt_tokens + ceil(output_tokens / request.completions)
+        model = self._known.eligible.cheapest_ever(request, tokens, local=local)
         if model is None:
             return None
         usd = model.cost.usd(prompt_tokens, output_tokens, 0.0)

@@ -1,6 +1,7 @@
 """Facts folded into one row a request: what it came to, for tables and indexes; line by line, in bounded memory."""
 
 from enum import StrEnum
+from math import ceil
 
 import msgspec
 
@@ -387,13 +388,14 @@ class Rows:
 
     def _remote_usd(self, request: Request, prompt_tokens: int, output_tokens: int) -> float | None:
         """What these tokens cost at the cheapest remote endpoint that may ever serve it."""
-        tokens = prompt_tokens + output_tokens
-        found = [
-            model.endpoint.price.usd(prompt_tokens, output_tokens)
-            for model in self._serving.get(request.model, ())
-            if excluded_ever(request, model, tokens) is None
-        ]
-        return min(found, default=None)
+        # Each of several completions stands in a window of its own.
+        tokens = prompt_tokens + ceil(output_tokens / request.completions)
+        least_usd: float | None = None
+        for model in self._serving.get(request.model, ()):
+            usd = model.endpoint.price.usd(prompt_tokens, output_tokens)
+            if (least_usd is None or usd < least_usd) and excluded_ever(request, model, tokens) is None:
+                least_usd = usd
+        return least_usd
 
 
 def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:

@@ -74,6 +74,8 @@ class _Tail:
         self.segment: Segment | None = None
         self.minute = self.at_s = 0.0
         self.broken = False
+        # Whether its process has ended.
+        self.over = False
         self.file: BinaryIO | None = None
         # What is still to be read before that, for the fold alone.
         self.before: list[_File] = []
@@ -155,7 +157,7 @@ class Follower:
         found = [(file, status) for file in self._files if (status := self._status(file)) is not None]
         ends = {file.run: (file, status) for file, status in found}
         # The one whose router is asked. When files were written says nothing of a journal that was copied.
-        newest = max((file for file, _ in ends.values()), key=self._last_line, default=None)
+        newest = max((file for file, _ in ends.values()), key=self._newness, default=None)
         total = read = 0
         more = False
         for file, status in found:
@@ -183,16 +185,17 @@ class Follower:
                 continue
             if read_bytes >= size and file is not newest and file.run not in self._tails and not left:
                 continue
-            more = self._go_on(file, last=last, left=left)
+            more = self._go_on(file, last=last, left=left, over=over)
             if not more:
                 self._told[name] = size
                 read += max(0, size - read_bytes)
         self.share = read / total if total else 1.0
         return more
 
-    def _last_line(self, end: _File) -> tuple[float, str]:
-        """Orders the last segments of runs by how far their lines go."""
-        return self._index.last_s(end.name), end.name
+    def _newness(self, end: _File) -> tuple[bool, float, str]:
+        """Orders the last segments of runs as runs are ordered that have been read."""
+        _, over = self._index.read_bytes(end.name)
+        return not over, self._index.last_s(end.name), end.name
 
     def _list(self) -> None:
         """Look which segments there are."""
@@ -223,11 +226,12 @@ class Follower:
                 self._index.forget(name)
                 self._told.pop(name, None)
 
-    def _go_on(self, segment: _File, *, last: bool, left: bool) -> bool:
-        """Read on in a segment, the `last` of its run, which nobody writes any more where it is `left` and is not known
-        to be over; whether anything was read."""
+    def _go_on(self, segment: _File, *, last: bool, left: bool, over: bool) -> bool:
+        """Read on in a segment, the `last` of its run, which nobody writes any more where it is `left`, or known to be
+        `over`; whether anything was read."""
         with self._lock:
             path, tail = segment.path, self._tail(segment)
+            tail.over = last and (left or over)
             if tail.before:
                 self._recall(tail)
                 return True
@@ -235,17 +239,20 @@ class Follower:
             if not tail.broken and (file := _opened(tail, path)) is not None:
                 for line in self._lines(tail, file):
                     self._take(tail, line, rows, prices)
-                if self._newest is None or tail.at_s >= self._newest.at_s:
-                    self._newest, self.last_s = tail, tail.at_s
             ended = left and tail.offset == before
-            if ended and last and tail.offset >= tail.indexed:
-                # Its process has ended: what is not over by now will never be.
-                rows += tail.rows.rest()
+            if tail.over and tail.offset == before:
+                # What is not over by now will never be. Where the segment was known to be, the index has that already.
+                rest = tail.rows.rest()
+                if ended and tail.offset >= tail.indexed:
+                    rows += rest
             if tail.offset > tail.indexed or ended:
                 read_bytes = max(tail.offset, tail.indexed)
                 self._index.add(tail.name, read_bytes, rows, prices, over=ended, last_s=tail.at_s)
                 tail.indexed = max(tail.offset, tail.indexed)
-            self.under_way = 0 if self._newest is None else self._newest.rows.open
+            known = [one for one in self._tails.values() if one.segment is not None]
+            self._newest = max(known, key=_newness, default=self._newest)
+            if self._newest is not None:
+                self.last_s, self.under_way = self._newest.at_s, self._newest.rows.open
             self.changes += tail.offset > before or bool(rows)
             return tail.offset > before
 
@@ -341,6 +348,11 @@ class Follower:
             return
         count, _ = self._samples.get(kind, (0, None))
         self._samples[kind] = count + 1, request
+
+
+def _newness(tail: _Tail) -> tuple[bool, float, str]:
+    """Orders runs by how far their lines go, those that go on behind all that are over: clocks are put back."""
+    return not tail.over, tail.at_s, tail.name
 
 
 def _going_on(path: Path) -> set[str]:
