@@ -63,8 +63,11 @@ def test_what_cannot_be_told_is_status_two_and_says_why(
     assert "no such file or folder" in capsys.readouterr().err
     assert main(["backtest", str(written(tmp_path / "few", Week(count=50).lines))]) == 2
     assert "too few" in capsys.readouterr().err
-    assert main(["backtest", str(journal), "--publish", str(tmp_path / "none" / "a.prom")]) == 2
-    assert "--publish" in capsys.readouterr().err
+    link = tmp_path / "a.prom"
+    link.symlink_to(tmp_path / "none" / "a.prom")
+    for nowhere in (link, link.readlink()):
+        assert main(["backtest", str(journal), "--publish", str(nowhere)]) == 2
+        assert f"{nowhere} cannot be written" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["backtest", str(journal), "--ratio", "0"])
     assert "no number above 0" in capsys.readouterr().err

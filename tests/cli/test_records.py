@@ -14,6 +14,7 @@ import duckdb
 import msgspec
 import pytest
 
+from tests.gateway.test_disk import may_mount
 from tests.sim.days import Stage
 from tests.telemetry import make
 from tests.telemetry.test_journal import written
@@ -213,6 +214,35 @@ def test_an_export_into_a_pipe_goes_through_it(
         os.close(end)
 
 
+def test_an_export_leaves_its_file_as_private_as_it_was(journal: Path, tmp_path: Path) -> None:
+    file = tmp_path / "requests.csv"
+    file.touch(mode=0o600)
+    assert main(["journal", "export", str(journal), "--csv", str(file)]) == 0
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.stat().st_size > 0
+
+
+@pytest.mark.parametrize("folder_is_ours", [True, False])
+def test_an_export_goes_into_a_file_that_is_mounted(
+    journal: Path, rows: list[Row], tmp_path: Path, *, folder_is_ours: bool
+) -> None:
+    """As containers mount one; no other may be made beside it where its folder is mounted to be read alone."""
+    if not may_mount(tmp_path):
+        pytest.skip("mount namespaces are not to be had here")
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    file = folder / "requests.csv"
+    folder.mkdir()
+    source.touch()
+    file.touch()
+    mounts = [f"mount --bind {source} {file}"]
+    if not folder_is_ours:
+        mounts = [f"mount --bind {folder} {folder}", f"mount -o remount,bind,ro {folder}", *mounts]
+    export = f"{sys.executable} -m tidegate.cli.main journal export {journal} --csv {file}"
+    subprocess.run(["unshare", "-rm", "sh", "-c", " && ".join([*mounts, export])], check=True)
+    assert len(source.read_text().splitlines()) == 1 + len(rows)
+    assert list(folder.iterdir()) == [file]
+
+
 def test_without_the_extra_it_says_what_to_install(
     journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +298,60 @@ def test_the_newest_requests_are_found_however_many_reloads_ago_they_came(
     reloaded(journal, stage, 9)
     ended = [row.id for row in rows if row.outcome != "unknown"]
     assert [line.split()[1] for line in said(capsys, "tail", "-n", "3", journal)[1:]] == ended[-3:]
+
+
+def of_another_format(journal: Path, stage: Stage, at_s: float) -> Path:
+    """A segment that only other software reads, of a run that began then."""
+    path = journal / str(SegmentName.first(at_s))
+    begun = head(stage, follows=False)
+    assert isinstance(begun.fact, Segment)
+    path.write_bytes(msgspec.json.encode(replace(begun, fact=replace(begun.fact, version=JOURNAL_VERSION - 1))) + b"\n")
+    return path
+
+
+def test_after_an_upgrade_the_newest_requests_are_those_since(
+    stage: Stage, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = of_another_format(tmp_path, stage, 0.0)
+    (tmp_path / str(SegmentName.first(60.0))).write_bytes(msgspec.json.Encoder().encode_lines(stage.lines))
+    ended = [row.id for row in rows if row.outcome != "unknown"]
+    for count, told in ((3, ""), (10_000, f"tidegate journal: what is older is not shown: {old}:1: journal format")):
+        assert main(["journal", "tail", "-n", str(count), str(tmp_path)]) == 0
+        printed = capsys.readouterr()
+        assert [line.split()[1] for line in printed.out.splitlines()[1:]] == ended[-count:]
+        assert printed.err.startswith(told) if told else not printed.err
+
+
+def test_requests_since_an_upgrade_are_found_however_many_restarts_ago_they_came(
+    stage: Stage, rows: list[Row], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        of_another_format(tmp_path, stage, float(number))
+    (tmp_path / str(SegmentName.first(60.0))).write_bytes(msgspec.json.Encoder().encode_lines(stage.lines))
+    again = msgspec.json.Encoder().encode_lines([head(stage, follows=False)])
+    for number in range(2):
+        (tmp_path / str(SegmentName.first(70.0 + number))).write_bytes(again)
+    ended = [row.id for row in rows if row.outcome != "unknown"]
+    assert [line.split()[1] for line in said(capsys, "tail", "-n", "10000", tmp_path)[1:]] == ended
+
+
+@pytest.mark.parametrize("harm", ["damaged", "unopened"])
+def test_an_older_segment_that_cannot_be_read_hides_no_newer_request(
+    journal: Path, stage: Stage, harm: str, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    name = SegmentName.first(-60.0)
+    before = journal / f"{name}.zst"
+    if harm == "damaged":
+        assert pack(segment)
+        (packed,) = journal.iterdir()
+        before.write_bytes(packed.read_bytes()[:-9])
+    else:
+        before.symlink_to(before)
+    assert main(["journal", "tail", "-n", "10000", str(journal)]) == 0
+    told = capsys.readouterr()
+    assert [line.split()[1] for line in told.out.splitlines()[1:]] == [r.id for r in rows if r.outcome != "unknown"]
+    assert str(before) in told.err
 
 
 def test_nobody_looks_for_them_in_all_of_a_large_journal(

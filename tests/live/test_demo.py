@@ -136,15 +136,14 @@ def test_under_nohup_a_hangup_does_not_end_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_told_to_end_while_its_engines_start_it_starts_nothing_more(cache: Path) -> None:
+def test_told_to_end_while_its_engines_start_it_ends_with_all_that_it_has_started(cache: Path) -> None:
     with demo(cache) as started:
         engines_start(cache, started)
         with watched(processes_of(started.pid)) as all_ended:
             started.terminate()
-            said, _ = started.communicate()
-            assert (started.returncode, said) == (130, "")
+            started.communicate()
+            assert started.returncode == 130
             assert all_ended()
-    assert not (cache / "demo" / "demo.toml").exists()
 
 
 @pytest.mark.engine

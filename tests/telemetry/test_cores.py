@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -67,17 +68,20 @@ def test_what_comes_of_work_comes_in_its_order() -> None:
 def test_a_process_that_is_killed_is_told_of_and_nobody_waits_for_its_work() -> None:
     with pytest.raises(LostError):
         list(on_cores(told, ["ends", "works for ever"], 2))
+    assert active_children() == []
 
 
 def test_what_fails_is_raised_and_ends_the_rest() -> None:
     with pytest.raises(ValueError, match="fails"):
         list(on_cores(told, ["fails", "works for ever"], 2))
+    assert active_children() == []
 
 
 def test_whoever_goes_on_asking_no_more_ends_the_rest() -> None:
     found = on_cores(told, ["done", "works for ever"], 2)
     assert next(found) == "done"
     del found
+    assert active_children() == []
 
 
 def test_a_process_ends_with_its_work_where_nobody_is_there_to_give_it_more(tmp_path: Path) -> None:

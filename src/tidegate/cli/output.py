@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
@@ -42,7 +43,7 @@ def check_writable(verb: str, file: Path | None, option: str) -> None:
     if os.access(file, os.F_OK):
         can = os.access(file, os.W_OK) and not file.is_dir()
     else:
-        can = os.access(file.parent, os.W_OK | os.X_OK)
+        can = _may_have_others_beside(file)
     if not can:
         raise refuse(verb, option, f"{file} cannot be written", "name a file in a folder that is there, and yours")
 
@@ -57,19 +58,30 @@ def write(verb: str, file: Path, option: str, content: bytes) -> None:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Where to write what takes the place of this file once it is whole; until then, and where that fails, the one
-    before stays as it is. A pipe or a device is written to itself. Raises OSError."""
-    if file.exists() and not file.is_file():
+    """Where to write what takes the place of this file, with its mode, once it is whole; until then, and where that
+    fails, the one before stays as it is. A pipe, a device, and a file in a folder where there may be no other, are
+    written to themselves. Raises OSError."""
+    if file.exists() and not (file.is_file() and _may_have_others_beside(file)):
         yield file
         return
     file = file.resolve()
     beside = file.with_name(f"{file.name}.new")
     try:
+        if file.exists():
+            beside.touch()
+            shutil.copymode(file, beside)
         yield beside
-        beside.replace(file)
-    except BaseException:
+        try:
+            beside.replace(file)
+        except OSError:
+            # One that is mounted, or is somebody else's in a folder like /tmp, may be written to, but not replaced.
+            shutil.copyfile(beside, file)
+    finally:
         beside.unlink(missing_ok=True)
-        raise
+
+
+def _may_have_others_beside(file: Path) -> bool:
+    return os.access(file.resolve().parent, os.W_OK | os.X_OK)
 
 
 def segment(verb: str, folder: Path, start_s: float) -> Path:

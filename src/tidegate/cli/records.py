@@ -171,14 +171,27 @@ def _tail(options: argparse.Namespace) -> int:
 
 
 def _newest(following: Following, options: argparse.Namespace) -> tuple[list[Line | Row], Told]:
-    """So many of what is wanted as there are to be at first, oldest first, and what tells more of it."""
+    """So many of what is wanted as there are to be at first, oldest first, and what tells more of it.
+
+    An older segment that cannot be read ends the search. Raises `JournalError` where that is one of the newest.
+    """
+    unread: JournalError | None = None
     while True:
         told = _told(options)
-        # Runs come one after the other, also where they overlap: the newest are so by time. All lines are read, also
-        # where none of them is to be shown.
-        found = nlargest(max(options.n, 1), enumerate(told(following)), key=_when)
+        try:
+            # Runs come one after the other, also where they overlap: the newest are so by time. All lines are read,
+            # also where none of them is to be shown.
+            found = nlargest(max(options.n, 1), enumerate(told(following)), key=_when)
+        except JournalError as error:
+            if not following.nearer():
+                raise
+            unread = error
+            continue
         if len(found) >= options.n or not following.further():
-            return [one for _, (_, one) in reversed(found[: options.n])], told
+            break
+    if unread is not None and len(found) < options.n:
+        print(f"tidegate journal: what is older is not shown: {unread}", file=sys.stderr)
+    return [one for _, (_, one) in reversed(found[: options.n])], told
 
 
 def _when(numbered: tuple[int, tuple[float, Line | Row]]) -> tuple[float, int]:

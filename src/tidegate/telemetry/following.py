@@ -13,8 +13,8 @@ from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, ch
 from tidegate.telemetry.requests import run_of
 from tidegate.telemetry.segments import PACKED, is_written
 
-# So many of the last segments are read before what is appended, of each run that goes on: in these its requests under
-# way began.
+# So many of the last segments are read before what is appended, of the newest run and of each that goes on: in these
+# its requests under way began.
 BACK = 2
 # Nobody goes further back once so many lines are read: some seconds.
 LINES_MAX = 200_000
@@ -38,34 +38,44 @@ class Following:
         self._folder = folder
         self._open: dict[str, _Opened] = {}
         self._decoder = msgspec.json.Decoder(Line)
-        self._begin(BACK)
+        self._begin(0)
 
     def _begin(self, back: int) -> None:
-        """With so many of the last segments, whosever they are."""
+        """With so many last segments, whosever they are, and the last of the newest run and of each that goes on."""
         paths = segments_of(self._folder) or []
         by_run: dict[tuple[str, int] | None, list[Path]] = {}
         for path in paths:
             by_run.setdefault(run_of(path), []).append(path)
-        newest = set(paths[-back:])
+        newest = set(paths[max(len(paths) - back, 0) :])
         for ours in by_run.values():
-            if is_written(ours[-1]):
+            if ours[-1] == paths[-1] or is_written(ours[-1]):
                 newest.update(ours[-BACK:])
         self._done = {_name(path) for path in paths if path not in newest}
-        self._back, self._lines, self._left_out = back, 0, bool(self._done)
+        self._back, self._lines, self._after, self._left_out = back, 0, 0, bool(self._done)
 
     def further(self) -> bool:
         """Begin again with twice as many segments; False where there are no more, or enough was read."""
         if not self._left_out or self._lines >= LINES_MAX:
             return False
         self.close()
-        self._begin(2 * self._back)
+        self._begin(2 * max(self._back, BACK))
+        return True
+
+    def nearer(self) -> bool:
+        """Begin again after the segment that could not be read, and go no further; False where it is one of those that
+        are read in any case."""
+        if self._after >= self._back:
+            return False
+        self.close()
+        self._begin(self._after)
+        self._left_out = False
         return True
 
     def lines(self) -> Iterator[tuple[tuple[str, int] | None, Line]]:
         """What there is by now that was not given yet, with its run. Raises `JournalError`."""
         paths = segments_of(self._folder) or []
         self._done &= {_name(path) for path in paths}
-        for path in paths:
+        for self._after, path in zip(reversed(range(len(paths))), paths, strict=True):
             name = _name(path)
             if name in self._done:
                 continue
@@ -77,6 +87,8 @@ class Following:
                 except FileNotFoundError:
                     self._done.add(name)
                     continue
+                except OSError as error:
+                    raise JournalError(f"{path}: {error.strerror}") from None
             opened, run = self._open[name], run_of(path)
             try:
                 for line in self._new(path, opened):
