@@ -264,6 +264,19 @@ def test_a_hedge_that_is_beaten_ends_with_the_answer_and_costs_what_it_cost() ->
     assert row.paid_usd == pytest.approx(200 * 1e-6 + 200 * 1e-6 + 11 * 4e-6)
 
 
+def test_a_hedge_beside_a_request_that_is_wrong_is_no_client_that_left() -> None:
+    (row,) = told(
+        (100.0, R),
+        (100.0, decided("cloud", "rack")),
+        (100.0, make.started(R, "cloud")),
+        (101.0, make.started(R, "rack", hedge=True)),
+        (101.5, ended("cloud", cause="client_error")),
+        (101.5, ended("rack", Ending.CANCELLED)),
+        (109.0, LATER),
+    )
+    assert (row.outcome, row.kept, row.hedged) == (Came.CLIENT_ERROR, None, True)
+
+
 def test_an_answer_without_content_waits_for_the_end_of_those_beside_it() -> None:
     (row,) = told(
         (100.0, R),

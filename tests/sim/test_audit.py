@@ -85,6 +85,39 @@ def test_whom_a_limit_lets_in_is_for_who_decides_and_binds_no_bound() -> None:
     assert audit(limited, policy).bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
 
 
+def test_what_an_engine_elsewhere_can_take_is_for_who_decides_and_binds_no_bound() -> None:
+    # Whoever goes there with all others is late; with few he is not.
+    week = Week(count=60, rate=60.0, engine=profile(slots=1))
+    made, policy = week.twin(), week.observed().policy
+    busy = Stand(link=made.stands["api"].link, engine=profile(slots=1))
+    idle = Stand(link=made.stands["api"].link, engine=profile(slots=64))
+    found, free = (
+        audit(msgspec.structs.replace(made, stands={**made.stands, "api": one}), policy) for one in (busy, idle)
+    )
+    assert found.policy.value_per_1k <= found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+    assert found.bound_per_1k == pytest.approx(free.bound_per_1k)
+
+
+def test_prompts_that_wait_for_others_on_their_way_bind_no_bound() -> None:
+    week = Week(count=15, rate=60.0, engine=profile(slots=1))
+    made, policy = week.twin(), week.observed().policy
+    stand = made.stands["api"]
+    slow = msgspec.structs.replace(stand, link=replace(stand.link, upload_bytes_per_s=4_000.0))
+    narrow = msgspec.structs.replace(made, stands={**made.stands, "api": slow})
+    assert audit(narrow, policy).bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
+
+
+def test_what_no_rule_ever_lets_go_there_makes_no_bound_wider() -> None:
+    week = Week(count=15, rate=60.0, engine=profile(slots=1))
+    made, policy = week.twin(), week.observed().policy
+    cheap = replace(API, name="cheap", price=Price(), context_tokens=5)
+    stands = {**made.stands, "cheap": made.stands["api"]}
+    both = msgspec.structs.replace(made, endpoints=(*made.endpoints, cheap), stands=stands)
+    found = audit(both, policy)
+    assert found.bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
+    assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
 @pytest.mark.parametrize("keeps", ["own", "api"])
 def test_where_there_is_one_endpoint_there_is_nothing_to_choose(keeps: str) -> None:
     made = Week(count=8).twin()

@@ -29,6 +29,7 @@ from tidegate.sim import observed
 from tidegate.sim.observed import LEFT, Observed, ObservedError, known, observe
 
 CLOUD = core.endpoint("cloud", local=False)
+RACK = core.endpoint("rack", local=False)
 
 
 def header(*, at_s: float = 0.0, follows: bool = False) -> Line:
@@ -174,6 +175,36 @@ def test_what_failed_by_its_own_fault_is_counted_and_in_nothing(ending: Ending, 
         (0.0, core.started(request, "cloud")),
         (0.1, Ended(request_id="r", endpoint="cloud", ending=ending, e2e_s=0.1, cause=cause)),
     )
+    assert (found.asked, found.client_errors) == ([], 1)
+
+
+def test_who_is_refused_after_a_prompt_that_was_too_long_was_refused() -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    found = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (0.1, Ended(request_id="r", endpoint="cloud", ending=Ending.REFUSED, e2e_s=0.1, cause=CONTEXT_EXCEEDED)),
+        (0.1, Decision(request_id="r", plan=(), why=Why.CONTEXT_TOO_LONG)),
+    )
+    (one,) = found.asked
+    assert (one.outcome.outcome, found.client_errors) == ("refused", 0)
+
+
+def test_a_hedge_beside_a_request_that_is_wrong_is_no_client_that_left() -> None:
+    router, request = core.router(CLOUD, RACK), core.request("r")
+    lines = [
+        Line(at_s=at_s, fact=fact)
+        for at_s, fact in (
+            (0.0, request),
+            (0.0, router.decide(request, 0.0)),
+            (0.0, core.started(request, "cloud")),
+            (0.1, core.started(request, "rack", hedge=True)),
+            (0.2, Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=0.2, cause=CLIENT_ERROR)),
+            (0.2, Ended(request_id="r", endpoint="rack", ending=Ending.CANCELLED, e2e_s=0.1)),
+        )
+    ]
+    found = observe([header(), *lines])
     assert (found.asked, found.client_errors) == ([], 1)
 
 

@@ -85,6 +85,13 @@ def test_an_answer_beside_which_another_one_starts_is_not_what_it_is_alone() -> 
     found = to_dear(lines)
     assert found.otherwise > 0.9 * found.requests
     assert (found.effective, found.more_usd_per_1k) == (0.0, None)
+    # Nothing corrects what is predicted of them alone: whether another one starts is not up to chance.
+    there = [line for line in lines if isinstance(line.fact, Decision) and _first(line.fact) == "dear"]
+    assert found.untried == len(there) > 0
+
+
+def _first(decision: Decision) -> str:
+    return decision.plan[0].endpoint
 
 
 def _beside(line: Line) -> Line:

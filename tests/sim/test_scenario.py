@@ -245,6 +245,15 @@ def test_what_is_served_is_a_scenarios_configuration_as_it_is_in_its_world(tmp_p
     assert (problem.file, problem.path) == (str(tmp_path / "served.toml"), "policy.hold_s_max")
 
 
+def test_a_world_that_is_wrong_is_no_fault_of_what_is_served(tmp_path: Path) -> None:
+    (tmp_path / "served.toml").write_text("[gateway]\nrequest_timeout_s = 1800\n[policy]\nhold_s_max = 900\n" + HEAD)
+    world = "[world]\nconfig = 'served.toml'\nrequest_timeout_s = 1800\nduration = 5\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(world + OWN + FAR + TRAFFIC, str(tmp_path / "scenario.toml"))
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.path) == (str(tmp_path / "scenario.toml"), "world.duration")
+
+
 def test_a_policy_takes_the_place_of_the_scenarios_own(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[policy]\nattempts_max = 1\n[class.interactive]\nworth_usd = 0.5\n")

@@ -15,7 +15,7 @@ from tidegate.core.step import StepTime
 from tidegate.sim import inferred
 from tidegate.sim.api import ApiProfile, CacheProfile
 from tidegate.sim.binder import Binder
-from tidegate.sim.observed import Attempted, ObservedError, known, observe
+from tidegate.sim.observed import Attempted, Down, ObservedError, known, observe
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.practice import OursOnly
 from tidegate.sim.preview import figures_of
@@ -132,6 +132,34 @@ def test_who_is_turned_away_for_lack_of_servers_met_an_error_and_not_a_limit() -
     # Of those who come beyond a limit nobody knows whether they would have failed.
     limited = [attempt(10.0 * number + 6.0, ending=Ending.REFUSED, cause="status_429") for number in range(50)]
     assert api_of(attempts + limited).errors == pytest.approx(0.2)
+
+
+def test_who_met_nobody_while_an_api_was_away_met_no_error() -> None:
+    attempts = [attempt(10.0 * number) for number in range(80)]
+    failed = {"ending": Ending.FAILED, "cause": "connect_refused"}
+    attempts += [attempt(at_s, e2e_s=0.1, **failed) for at_s in (95.0, 300.0, 301.0, 302.0)]
+    # Sent before it went away, and cut off by that.
+    attempts.append(attempt(298.0, e2e_s=3.0, **failed))
+    down = [Down(endpoint="api", at_s=at_s, for_s=3.0) for at_s in (20.0, 299.5, 600.0)]
+    attempts.sort(key=lambda one: one.sent_s)
+    found = stand(core.router(API).endpoint("api"), attempts, {}, 0.0, down).api
+    assert found is not None
+    # Those of 20, 300 and 600 seconds came while it was away, and nobody counts what became of them.
+    assert found.errors == pytest.approx(1.0 / 78.0)
+
+
+def test_a_twin_is_away_and_fails_no_more_often_for_it() -> None:
+    seen = Week(count=60).observed()
+    lost = [
+        attempt(1_001.0 + 0.01 * number, ending=Ending.FAILED, cause="connect_refused", e2e_s=0.1)
+        for number in range(60)
+    ]
+    seen.attempts["api"] = [*lost, *seen.attempts.get("api", [])]
+    seen.down.append(Down(endpoint="api", at_s=1_000.5, for_s=2.0))
+    made = twin(seen, core.router(*seen.endpoints))
+    api = made.stands["api"].api
+    assert api is not None
+    assert (api.errors, [fault.endpoint for fault in made.faults]) == (0.0, ["api"])
 
 
 @pytest.mark.parametrize("streamed", [True, False])

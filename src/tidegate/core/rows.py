@@ -154,6 +154,8 @@ class _Open(msgspec.Struct):
     # How the last attempt ended, if one did, and whether the request itself was at fault in all that failed.
     ending: Ending | None = None
     at_fault: bool = True
+    # Whether anybody has said that it is wrong: who is cancelled after that was given up, and no client left.
+    wrong: bool = False
     answered: bool = False
     refused: bool = False
     kept: bool | None = None
@@ -314,7 +316,8 @@ class Rows:
             return False
         if served:
             known.answered, known.winner, known.told = True, sent, fact
-        else:
+        elif fact.ending is not Ending.CANCELLED or not known.wrong:
+            known.wrong = known.wrong or fact.cause == CLIENT_ERROR
             known.ending = Ending.CANCELLED if fact.ending is Ending.CANCELLED else Ending.FAILED
             known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
             if fact.ttft_s is not None and not sent.started.target and not known.answered:

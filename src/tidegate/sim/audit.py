@@ -12,9 +12,11 @@ from math import inf
 
 import msgspec
 
-from tidegate.core.model import Endpoint, Policy, Record, Request, replace
-from tidegate.core.ruled import barred_by
-from tidegate.core.rules import may_go_to
+from tidegate.core.estimator import EndpointModel
+from tidegate.core.model import Policy, Record, Request, replace
+from tidegate.core.router import Router
+from tidegate.core.rules import excluded_ever, tokens_needed_least
+from tidegate.core.state import State
 from tidegate.sim.binder import Binder, Rule
 from tidegate.sim.clairvoyant import search
 from tidegate.sim.decider import AtOnce
@@ -42,6 +44,8 @@ REQUESTS_MAX = 2_000
 PLAYS_MAX = 12
 # Reports of load that are as good as fresh.
 FRESH_S = 0.5
+# A way on which nobody waits for the prompts of others.
+WIDE_BYTES_PER_S = 1e12
 _POLICY, _REMOTE = "as it was", "everything away"
 
 
@@ -100,8 +104,10 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         raise ObservedError("there is nothing to choose: it takes an engine of ours, and somewhere else to go")
     tried = list(_rules(jobs))
     changed = list(_changes(policy))
-    remotes = [endpoint for endpoint in twin.endpoints if not endpoint.owned]
-    done, total = 0, len(tried) + len(changed) + len(remotes) + PLAYS_MAX + 5
+    router = Router(twin.endpoints, policy, msgspec.json.decode(msgspec.json.encode(twin.state), type=State))
+    remotes = [router.endpoint(endpoint.name) for endpoint in twin.endpoints if not endpoint.owned]
+    vendors = [one for one in remotes if twin.stands[one.name].api is not None]
+    done, total = 0, len(tried) + len(changed) + len(vendors) + PLAYS_MAX + 5
 
     def play(made: Policy, world: Twin = twin, jobs: Sequence[Job] = jobs, **how: object) -> list[Outcome]:
         nonlocal done
@@ -111,12 +117,17 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
             progress(min(1.0, done / total))
         return outcomes
 
-    # What each remote makes of whom it may serve, where nothing is in its way.
+    # What each vendor makes of whom it may serve, where nothing is in its way.
     there = [
-        play(policy, _unlimited(twin, one.name), _may(jobs, one), decider=partial(AtOnce, {}, usual=one.name))
-        for one in remotes
+        play(
+            policy,
+            _unlimited(twin, one.name),
+            [job for job in jobs if _may(job, one)],
+            decider=partial(AtOnce, {}, usual=one.name),
+        )
+        for one in vendors
     ]
-    pieces = _pieces(twin, jobs, [one for outcomes in there for one in outcomes if one.outcome == "ok"])
+    pieces = _pieces(twin, jobs, remotes, [one for outcomes in there for one in outcomes if one.outcome == "ok"])
     score = _Score(pieces)
     ours = play(policy)
     away = play(policy, decider=partial(Binder, RemoteOnly()))
@@ -257,35 +268,34 @@ def _best_of_each(rules: Sequence[Row], kinds: Mapping[str, str]) -> tuple[Row, 
     return tuple(sorted(best.values(), key=lambda one: -one.value_per_1k))
 
 
-def _may(jobs: Sequence[Job], endpoint: Endpoint) -> list[Job]:
-    """Those whose data may go there, and whose model is."""
-    return [
-        job
-        for job in jobs
-        if job.request.model in endpoint.models
-        and may_go_to(job.request, endpoint)
-        and not barred_by(job.request.rulings, endpoint.name)
-    ]
+def _may(job: Job, remote: EndpointModel) -> bool:
+    """Whether its model is there, and no rule ever forbids it."""
+    request = job.request
+    served = request.model in remote.endpoint.models
+    return served and excluded_ever(request, remote, tokens_needed_least(request)) is None
 
 
 def _unlimited(twin: Twin, name: str) -> Twin:
-    """The same, where a remote takes as many as come: whom its limit turns away is for who decides to say."""
+    """The same, where a vendor takes as many as come, and so does the way there: whom its limit turns away, and whose
+    prompts wait for others, is for who decides to say."""
     stand = twin.stands[name]
-    if stand.api is None:
-        return twin
-    free = msgspec.structs.replace(stand, api=replace(stand.api, requests_per_minute=None))
+    assert stand.api is not None
+    link = replace(stand.link, upload_bytes_per_s=WIDE_BYTES_PER_S)
+    free = msgspec.structs.replace(stand, link=link, api=replace(stand.api, requests_per_minute=None))
     return msgspec.structs.replace(twin, stands={**twin.stands, name: free})
 
 
-def _pieces(twin: Twin, jobs: Sequence[Job], there: Sequence[Outcome]) -> dict[str, Piece]:
-    """What is known of each request by somebody who knows everything; `there` is what came of it at each remote that
-    served it."""
+def _pieces(
+    twin: Twin, jobs: Sequence[Job], remotes: Sequence[EndpointModel], there: Sequence[Outcome]
+) -> dict[str, Piece]:
+    """What is known of each request by somebody who knows everything; `there` is what came of it at each vendor that
+    served it. How many an engine elsewhere serves in time is for who decides to say: to the bound it serves each."""
     outcomes: dict[str, list[Outcome]] = {}
     for one in there:
         outcomes.setdefault(one.request.id, []).append(one)
     keeps = any(stand.engine is not None and stand.engine.keeps_prefixes for stand in twin.stands.values())
     seen: set[int] = set()
-    remote = [endpoint for endpoint in twin.endpoints if not endpoint.owned]
+    engines = [one for one in remotes if twin.stands[one.name].api is None]
     found = {}
     for job in jobs:
         request, served = job.request, outcomes.get(job.request.id, [])
@@ -293,7 +303,9 @@ def _pieces(twin: Twin, jobs: Sequence[Job], there: Sequence[Outcome]) -> dict[s
         while keeps and known < len(job.blocks) and job.blocks[known] in seen:
             known += 1
         seen.update(job.blocks)
-        kept = [one for one in served if one.kept]
+        cached_tokens = min(known * job.block_tokens, job.prompt_tokens)
+        kept_usd = [one.usd for one in served if one.kept] + _usd(engines, job, cached_tokens)
+        served_usd = [one.usd for one in served] or _usd(remotes, job)
         tokens = job.prompt_tokens + job.target
         found[request.id] = Piece(
             id=request.id,
@@ -304,8 +316,9 @@ def _pieces(twin: Twin, jobs: Sequence[Job], there: Sequence[Outcome]) -> dict[s
             first_by_s=_limit_s(request),
             token_by_s=inf if request.slo.tpot_s is None else request.slo.tpot_s,
             worth_usd=request.worth_usd + request.worth_usd_per_1k_tokens * tokens / 1000.0,
-            remote_usd=min((one.usd for one in kept or served), default=_usd(remote, job)),
-            remote_kept=bool(kept),
+            # Nothing where none may serve it.
+            remote_usd=min(kept_usd or served_usd, default=0.0),
+            remote_kept=bool(kept_usd),
         )
     return found
 
@@ -316,9 +329,9 @@ def _limit_s(request: Request) -> float:
     return min(limits, default=inf)
 
 
-def _usd(remote: Sequence[Endpoint], job: Job) -> float:
-    """Its least price; nothing where none may serve it."""
-    return min((one.price.usd(job.prompt_tokens, job.target) for one in remote if _may([job], one)), default=0.0)
+def _usd(remotes: Sequence[EndpointModel], job: Job, cached_tokens: int = 0) -> list[float]:
+    """Its price at each of them that may serve it."""
+    return [one.endpoint.price.usd(job.prompt_tokens, job.target, cached_tokens) for one in remotes if _may(job, one)]
 
 
 def _pools(twin: Twin, own: set[str]) -> dict[str, Pool]:

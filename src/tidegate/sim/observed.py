@@ -257,6 +257,9 @@ class _Reading:
         if attempt.started.target and _served(fact):
             # What it computed is decoded elsewhere.
             return
+        if fact.ending is Ending.CANCELLED and known.ended is not None and known.ended.cause == CLIENT_ERROR:
+            # Given up beside one who said that the request is wrong: nobody left.
+            return
         known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
         if known.ended is None or not _served(known.ended):
             known.ended, known.ended_s = fact, now_s
@@ -292,7 +295,7 @@ class _Reading:
         if request.completions > 1:
             found.several += 1
             return
-        if ended is not None and known.at_fault:
+        if ended is not None and known.at_fault and not known.refused:
             found.client_errors += 1
             return
         over_s = known.ended_s if ended is not None else max(known.ended_s, known.decided_s, known.released_s or 0.0)

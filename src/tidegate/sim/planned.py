@@ -6,7 +6,6 @@ import msgspec
 
 from tidegate.core import plan, rules
 from tidegate.core.model import Decision, Endpoint, Policy, Request, Run, Wait
-from tidegate.core.ruled import barred_by
 from tidegate.core.state import State
 from tidegate.core.why import Why
 from tidegate.sim.decider import Follower
@@ -68,8 +67,9 @@ class Planned(Follower):
         return here[:room]
 
     def _allows(self, request: Request, name: str) -> bool:
-        endpoint = self._router.endpoint(name).endpoint
-        return rules.may_go_to(request, endpoint) and not barred_by(request.rulings, name)
+        model = self._router.endpoint(name)
+        served = request.model in model.endpoint.models
+        return served and rules.excluded_ever(request, model, rules.tokens_needed_least(request)) is None
 
     def _run(self, request: Request, names: list[str]) -> Decision:
         names = names[: self._policy.attempts_max if request.failover else 1]

@@ -29,7 +29,8 @@ class Robust(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     It decides otherwise for `otherwise` of them; what was tried of that counts as much as `effective` requests that
     were sent there for sure. Where that is too few there are no figures. In none are those that are `untried`: it would
-    do with them what was certain not to be done, so that nothing could correct what is predicted of it.
+    do with them what was certain not to be done, or what chance never tries, another attempt beside the first or none,
+    so that nothing could correct what is predicted of it.
     """
 
     requests: int
@@ -44,19 +45,16 @@ class Robust(Record, frozen=True, kw_only=True, omit_defaults=False):
 class _Choice(msgspec.Struct, frozen=True):
     """One decision: what was predicted of where it went and of where it would go, in dollars, and how likely it was.
 
-    `same`: the other policy would do that, too. `otherwise`: it would send it elsewhere than it goes as a rule.
+    `same`: the other policy would do that, too. `untried`: chance could not have done what it would do. `otherwise`: it
+    would send it elsewhere than it goes as a rule.
     """
 
     there_usd: float
     here_usd: float
     same: bool
+    untried: bool
     propensity: float
     otherwise: bool
-
-    @property
-    def untried(self) -> bool:
-        """Whether it was certain that what the other policy would do is not done."""
-        return not self.same and self.propensity >= 1.0
 
 
 def robust(lines: Iterable[Line], changed: Changed, outcomes: Iterable[Outcome]) -> Robust:
@@ -119,8 +117,10 @@ def _choices(lines: Iterable[Line], changed: Changed, wanted: Callable[[str], bo
                 usual = greedy.plan[0].endpoint if greedy.plan else usual
             # An answer beside which another one starts is not what it is alone.
             same = (there.endpoint, there.cutover_s) == (first.endpoint, first.cutover_s)
+            # What is tried by chance is another endpoint, never the same with or without one beside it.
+            untried = not same and (fact.propensity >= 1.0 or there.endpoint == first.endpoint)
             found[fact.request_id] = _Choice(
-                there_usd, here_usd, same, max(fact.propensity, 1e-6), there.endpoint != usual
+                there_usd, here_usd, same, untried, max(fact.propensity, 1e-6), there.endpoint != usual
             )
     return found
 

@@ -90,7 +90,7 @@ def parse(
     problems = Problems(path if policy is None else f"{path} with {policy}")
     stated = _world(tables, problems)
     world = stated if stated is not None else WorldTable()
-    tables = _configured(tables, file.parent, world) | tables
+    tables = _configured(tables, file.parent, stated, problems) | tables
     if policy is not None:
         tables |= policy_tables(policy)
     unknown(tables, (*TABLES, *OWN), problems)
@@ -126,19 +126,22 @@ def parse(
     )
 
 
-def _configured(tables: dict[str, Any], folder: Path, world: WorldTable) -> dict[str, Any]:
+def _configured(tables: dict[str, Any], folder: Path, world: WorldTable | None, problems: Problems) -> dict[str, Any]:
     """The tables of the configuration that a scenario names, which has to be sound in its world."""
     raw = tables.get("world")
     named = raw.get("config") if isinstance(raw, dict) else None
     if not isinstance(named, str) or not named:
         # What is no text is told with everything else that is wrong.
         return {}
-    path = os.fspath(folder / named)
-    found, problems = document(read(path), path), Problems(path)
-    unknown(found, ("gateway", "switchback", "trace", *TABLES), problems)
-    # What is wrong with it is told of it, and not of the scenario.
-    if checked(_configuration(found, world), folder / named, problems, None) is None:
+    if world is None:
+        # Nobody knows whether it is sound in a world that is not.
         raise ConfigError(problems.found)
+    path = os.fspath(folder / named)
+    found, wrong = document(read(path), path), Problems(path)
+    unknown(found, ("gateway", "switchback", "trace", *TABLES), wrong)
+    # What is wrong with it is told of it, and not of the scenario.
+    if checked(_configuration(found, world), folder / named, wrong, None) is None:
+        raise ConfigError(wrong.found)
     return {key: value for key, value in found.items() if key in TABLES}
 
 

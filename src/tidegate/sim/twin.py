@@ -31,7 +31,7 @@ from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.inferred import inferred
 from tidegate.sim.job import Job
 from tidegate.sim.network import Link, LinkProfile
-from tidegate.sim.observed import LEFT, Attempted, Observed, ObservedError
+from tidegate.sim.observed import LEFT, Attempted, Down, Observed, ObservedError
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.prefixes import Prefixes
@@ -178,7 +178,13 @@ def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed |
         raise ObservedError("nobody asked for anything in this journal")
     prefixes = {one.request.id: one.request.prefix for one in observed.asked}
     stands = {
-        e.name: stand(router.endpoint(e.name), observed.attempts.get(e.name, ()), prefixes, observed.end_s)
+        e.name: stand(
+            router.endpoint(e.name),
+            observed.attempts.get(e.name, ()),
+            prefixes,
+            observed.end_s,
+            [one for one in observed.down if one.endpoint == e.name],
+        )
         for e in observed.endpoints
     }
     kept = {endpoint.name for endpoint in observed.endpoints}
@@ -240,10 +246,14 @@ def _faults(observed: Observed, stands: dict[str, Stand]) -> tuple[FaultTable, .
 
 
 def stand(
-    model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]], now_s: float
+    model: EndpointModel,
+    attempts: Sequence[Attempted],
+    prefixes: Mapping[str, tuple[int, ...]],
+    now_s: float,
+    down: Sequence[Down] = (),
 ) -> Stand:
     """What stands behind an endpoint, by these attempts, with the digests of their prompts by request, and where they
-    are few by what is learned of it, or was declared."""
+    are few by what is learned of it, or was declared. `down` is when it was away, in order."""
     network = model.network
     link = LinkProfile(
         rtt_s=network.rtt_s,
@@ -251,7 +261,7 @@ def stand(
         download_bytes_per_s=DOWNLOAD_BYTES_PER_S,
     )
     if not model.endpoint.shares_compute:
-        return Stand(link=link, api=_api(model, attempts, prefixes))
+        return Stand(link=link, api=_api(model, attempts, prefixes, down))
     engine, request_s = _engine(model, now_s)
     if engine.keeps_prefixes and _forgets(attempts, prefixes):
         engine = replace(engine, keeps_prefixes=False)
@@ -289,12 +299,14 @@ def _engine(model: EndpointModel, now_s: float) -> tuple[EngineProfile, float]:
     return profile, max(0.0, parts.overhead_s * first[0] - step.base_s)
 
 
-def _api(model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> ApiProfile:
+def _api(
+    model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]], down: Sequence[Down]
+) -> ApiProfile:
     """Times of those that it answered, drawn anew, and how many it did not."""
     network, prior = model.network, model.prior
     answered = [one for one in attempts if one.ttft_s is not None and one.ended is not None]
-    # Who comes beyond a limit is turned away before anything can fail.
-    let_in = [one for one in attempts if not _is_limited(one)]
+    # Who comes beyond a limit is turned away before anything can fail, and what is away is so in its twin, too.
+    let_in = [one for one in attempts if not _is_limited(one) and not _met_nobody(one, down)]
     errors = sum(_failed(one) for one in let_in) / len(let_in) if len(let_in) >= ANSWERS_MIN else 0.0
     per_minute = _per_minute(attempts)
     if len(answered) < ANSWERS_MIN:
@@ -363,6 +375,16 @@ def _there_s(seconds: float, one: Attempted, network: NetworkModel) -> float:
 def _is_limited(one: Attempted) -> bool:
     """Whether it came beyond a limit."""
     return one.ended is not None and one.ended.ending is Ending.REFUSED and one.ended.cause in _LIMITED
+
+
+def _met_nobody(one: Attempted, down: Sequence[Down]) -> bool:
+    """Whether it was sent, or ended, while the endpoint was away."""
+    return _is_within(one.sent_s, down) or (one.ended is not None and _is_within(one.sent_s + one.ended.e2e_s, down))
+
+
+def _is_within(at_s: float, down: Sequence[Down]) -> bool:
+    before = bisect_right(down, at_s, key=lambda one: one.at_s)
+    return before > 0 and at_s <= down[before - 1].at_s + down[before - 1].for_s
 
 
 def _failed(one: Attempted) -> bool:
