@@ -124,4 +124,5 @@ def test_before_an_engine_that_forgets_nothing_as_much_is_expected_as_is_shared(
     traffic = recorded(trace, "mooncake", ask(), Chance(1), speed=0.5)
     outcomes = run(traffic, Watching, engines=1, kv_tokens=10**9)
     assert cached_share(outcomes) == pytest.approx(0.3551625, rel=0.01)
-    assert Watching.expected / Watching.prompts == pytest.approx(0.3551625, rel=0.05)
+    # What others have left there is found out on the way, and a tenth or so of it was there before that.
+    assert 0.85 < Watching.expected / Watching.prompts / 0.3551625 < 1.0
