@@ -112,7 +112,7 @@ class Promises:
     # A bound at the median or below it would call a coin's toss a promise.
     DEVIATIONS_SHARE_MIN = 0.2
 
-    __slots__ = ("_deviations", "_least", "_quantile", "kinds")
+    __slots__ = ("_bounds", "_deviations", "_least", "_quantile", "_touched", "kinds")
 
     def __init__(self, kinds: int, quantile: float, tracked: list[Tracked] | None = None) -> None:
         """What is promised is this `quantile`; `tracked` restores a snapshot: all, then by kind."""
@@ -121,6 +121,11 @@ class Promises:
         self._least = self.DEVIATIONS_SHARE_MIN * self._deviations
         self.kinds = tracked if tracked is not None else unjudged(kinds)
         assert len(self.kinds) == kinds + 1, "a snapshot has the kinds of its promises"
+        # Between these all of them, and one kind, can show what is added up.
+        down, up = self._least - self._deviations, self.DEVIATIONS_MAX - self._deviations
+        self._bounds = (down / self.STEP, up / self.STEP), (down / self.KIND_STEP, up / self.KIND_STEP)
+        # Those that were added to in this moment, or may have been before a snapshot.
+        self._touched = list(range(len(self.kinds)))
 
     def stretch(self, kind: int) -> float:
         """How many times as wide as a normal value's the spread of this kind is, as far as promises show it."""
@@ -133,18 +138,21 @@ class Promises:
         """A moment is over: nothing is added up beyond what can show, or it would take as long to come back. Whether
         anything was."""
         settled = False
-        for index, tracked in enumerate(self.kinds):
-            step = self.KIND_STEP if index else self.STEP
-            least, most = (self._least - self._deviations) / step, (self.DEVIATIONS_MAX - self._deviations) / step
+        for index in self._touched:
+            tracked = self.kinds[index]
+            least, most = self._bounds[1 if index else 0]
             excess = min(max(tracked.excess, least), most)
             if excess != tracked.excess:
                 tracked.excess, settled = excess, True
+        self._touched.clear()
         return settled
 
     def learn(self, kind: int, missed: bool) -> None:
         """Take in whether the actual value exceeded the bound that was promised."""
         excess = missed - (1.0 - self._quantile)
-        for tracked in (self.kinds[0], self.kinds[1 + kind]):
+        for index in (0, 1 + kind):
+            tracked = self.kinds[index]
+            self._touched.append(index)
             tracked.judged += 1.0
             tracked.excess += excess
             if missed:
