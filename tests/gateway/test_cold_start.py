@@ -134,7 +134,7 @@ async def test_what_scales_to_zero_and_was_asleep_at_first_is_looked_for_until_i
 async def test_a_list_of_models_that_is_too_long_or_too_slow_is_no_outage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
-    monkeypatch.setattr("tidegate.gateway.probe.PROBE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tidegate.gateway.probe.PROBE_TIMEOUT_S", 0.5)
 
     async def lists(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
