@@ -295,7 +295,7 @@ def test_what_has_come_over_tls_is_not_lost_where_the_upstream_closes_while_nobo
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_anew_elsewhere(
+def test_an_upstream_that_answers_before_it_has_read_a_large_request_is_asked_next_on_a_new_connection(
     run: Run, tls: bool
 ) -> None:
     async def main() -> None:

@@ -193,18 +193,14 @@ def test_who_is_refused_after_a_prompt_that_was_too_long_was_refused() -> None:
 
 def test_a_hedge_beside_a_request_that_is_wrong_is_no_client_that_left() -> None:
     router, request = core.router(CLOUD, RACK), core.request("r")
-    lines = [
-        Line(at_s=at_s, fact=fact)
-        for at_s, fact in (
-            (0.0, request),
-            (0.0, router.decide(request, 0.0)),
-            (0.0, core.started(request, "cloud")),
-            (0.1, core.started(request, "rack", hedge=True)),
-            (0.2, Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=0.2, cause=CLIENT_ERROR)),
-            (0.2, Ended(request_id="r", endpoint="rack", ending=Ending.CANCELLED, e2e_s=0.1)),
-        )
-    ]
-    found = observe([header(), *lines])
+    found = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (0.1, core.started(request, "rack", hedge=True)),
+        (0.2, Ended(request_id="r", endpoint="cloud", ending=Ending.OK, e2e_s=0.2, cause=CLIENT_ERROR)),
+        (0.2, Ended(request_id="r", endpoint="rack", ending=Ending.CANCELLED, e2e_s=0.1)),
+    )
     assert (found.asked, found.client_errors) == ([], 1)
 
 

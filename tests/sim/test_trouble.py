@@ -134,14 +134,18 @@ def test_two_that_overlap_end_with_the_later_one() -> None:
     assert {o.endpoint for o in within(outcomes, start_s, 40.25, 70)} == {"far"}
 
 
+def found_down(lines: list[Line], start_s: float) -> list[int]:
+    """When probes found `own` down, in seconds."""
+    probes = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Probed)]
+    return [round(at_s) for at_s, probe in probes if probe.endpoint == "own" and not probe.up]
+
+
 def test_a_crash_within_another_one_brings_nothing_back_sooner() -> None:
     outcomes, lines, start_s = asked(
         "o",
         'kind = "crash"\nendpoint = "own"\n[[fault]]\nkind = "crash"\nendpoint = "own"\nat_s = 45\nfor_s = 5',
     )
-    probes = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Probed)]
-    down = [round(at_s) for at_s, probe in probes if probe.endpoint == "own" and not probe.up]
-    assert down == list(range(41, 61))
+    assert found_down(lines, start_s) == list(range(41, 61))
     assert all(o.outcome != "ok" for o in within(outcomes, start_s, 41, 59))
     assert all(o.outcome == "ok" for o in within(outcomes, start_s, 62, 100))
 
@@ -151,6 +155,4 @@ def test_crashes_that_overlap_end_with_the_later_one() -> None:
         "o",
         'kind = "crash"\nendpoint = "own"\n[[fault]]\nkind = "crash"\nendpoint = "own"\nat_s = 50\nfor_s = 20.25',
     )
-    probes = [(line.at_s - start_s, line.fact) for line in lines if isinstance(line.fact, Probed)]
-    down = [round(at_s) for at_s, probe in probes if probe.endpoint == "own" and not probe.up]
-    assert down == list(range(41, 71))
+    assert found_down(lines, start_s) == list(range(41, 71))

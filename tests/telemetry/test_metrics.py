@@ -106,7 +106,7 @@ def used() -> Metrics:
     metrics.held_for(0.5)
     metrics.loop_lag(0.001)
     metrics.canary_read("laptop", "near", 0.01)
-    metrics.errand_spent("cloud", 0.001)
+    metrics.spent_besides("cloud", 0.001)
     metrics.warmed("laptop", "served")
     metrics.crashed()
     metrics.reloaded("applied")

@@ -58,8 +58,7 @@ class Sent(Untracked):
     def had(self, factors: list[float], parts: list[float]) -> "Sent":
         """What would have been predicted of these parts, told by today's factors: by how many times what was sent they
         are, since the difference of what was predicted with two kinds of factors may be anything."""
-        times = max(sum_of(factors, parts), RAW_S_MIN) / max(sum_of(factors, self.parts), RAW_S_MIN)
-        raw_s = min(max(self.raw_s * times, RAW_S_MIN), RAW_S_MAX)
+        raw_s = min(max(self.raw_s * _times(factors, parts, self.parts), RAW_S_MIN), RAW_S_MAX)
         median_s = raw_s * self.median_s / self.raw_s
         return Sent(parts, raw_s, median_s, self.mean_ratio, self.sigma, self.trust, self.row, self.column)
 
@@ -220,9 +219,7 @@ class Latency:
 
     def _ratio(self, sent: Sent, parts: list[float]) -> float:
         """How many times what was sent these parts are."""
-        if parts is sent.parts:
-            return 1.0
-        return max(sum_of(self.factors, parts), RAW_S_MIN) / max(sum_of(self.factors, sent.parts), RAW_S_MIN)
+        return 1.0 if parts is sent.parts else _times(self.factors, parts, sent.parts)
 
     def holds_since(self, sent_s: float, now_s: float) -> bool:
         """Whether nothing has changed since then: else what was predicted was predicted of something else."""
@@ -276,6 +273,11 @@ class Latency:
 def _scale_s(sent: Sent, took_s: float) -> float:
     """What its parts are told by, in what is learned of them."""
     return max(sent.raw_s, took_s / RATIO_MAX)
+
+
+def _times(factors: list[float], parts: list[float], before: list[float]) -> float:
+    """How many times as long as those before these parts take."""
+    return max(sum_of(factors, parts), RAW_S_MIN) / max(sum_of(factors, before), RAW_S_MIN)
 
 
 def sum_of(factors: list[float], parts: list[float]) -> float:

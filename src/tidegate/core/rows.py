@@ -6,7 +6,8 @@ from math import ceil
 import msgspec
 
 from tidegate.core.base import TO
-from tidegate.core.estimator import EndpointModel, fresh
+from tidegate.core.begun import begun
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST, UNBILLED
 from tidegate.core.model import (
     Capability,
@@ -15,7 +16,6 @@ from tidegate.core.model import (
     Ended,
     Ending,
     Endpoint,
-    Fingerprint,
     FirstToken,
     Held,
     Judged,
@@ -33,7 +33,6 @@ from tidegate.core.model import (
 )
 from tidegate.core.promise import was_kept
 from tidegate.core.rules import excluded_ever
-from tidegate.core.state import EndpointState, MemoryState
 from tidegate.core.why import Why
 
 # Requests that are not over: each has a connection to the gateway, and no process has so many. The oldest is let go.
@@ -221,9 +220,9 @@ class Rows:
 
     def _segment(self, segment: Segment) -> list[Row]:
         self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
-        begun = _begun(segment)
+        begins = begun(segment)
         self._remote = {
-            endpoint.name: EndpointModel(endpoint, segment.policy.quantile, begun.state_of(endpoint.name))
+            endpoint.name: EndpointModel(endpoint, segment.policy.quantile, begins.state_of(endpoint.name))
             for endpoint in segment.endpoints
             if not endpoint.local
         }
@@ -234,7 +233,7 @@ class Rows:
         if segment.follows or not self._open:
             return []
         # Whatever is not under way there has ended with its process.
-        going_on = begun.under_way
+        going_on = begins.under_way
         return [self._over(request_id) for request_id in list(self._open) if request_id not in going_on]
 
     def _asked(self, request: Request, now_s: float) -> list[Row]:
@@ -426,58 +425,6 @@ def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: E
         ended.cache_write_tokens or 0,
         ended.reasoning_tokens or 0,
     )
-
-
-class _Places(msgspec.Struct):
-    """As much of an endpoint's state as tells what is under way there, and what may ever be."""
-
-    class Handover(msgspec.Struct):
-        under_way: dict[str, msgspec.Raw] = {}
-
-    reservations: dict[str, msgspec.Raw] = {}
-    handovers: dict[str, Handover] = {}
-    context_tokens: int | None = None
-    capabilities: tuple[Capability, ...] | None = None
-    fingerprint: Fingerprint | None = None
-    trusted: Fingerprint | None = None
-    drifted: bool = False
-    memory: MemoryState = msgspec.field(default_factory=MemoryState)
-
-
-class _Begun(msgspec.Struct):
-    """As much of what a segment begins with."""
-
-    endpoints: dict[str, _Places] = {}
-    held: dict[str, msgspec.Raw] = {}
-
-    @property
-    def under_way(self) -> set[str]:
-        """The requests that are."""
-        found = set(self.held)
-        for places in self.endpoints.values():
-            found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
-        return found
-
-    def state_of(self, endpoint: str) -> EndpointState:
-        """What it is known to be, and nothing that it is doing."""
-        state, known = fresh(), self.endpoints.get(endpoint, _Places())
-        state.context_tokens, state.capabilities = known.context_tokens, known.capabilities
-        state.fingerprint, state.trusted, state.drifted = known.fingerprint, known.trusted, known.drifted
-        state.memory = known.memory
-        return state
-
-
-def under_way(segment: Segment) -> set[str]:
-    """The requests that are under way when it begins; none where its state cannot be read."""
-    return _begun(segment).under_way
-
-
-def _begun(segment: Segment) -> _Begun:
-    """Nothing where it cannot be read."""
-    try:
-        return msgspec.json.decode(segment.state, type=_Begun)
-    except msgspec.MsgspecError:
-        return _Begun()
 
 
 def _unhold(known: _Open, now_s: float) -> None:

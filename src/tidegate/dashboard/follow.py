@@ -15,9 +15,10 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from tidegate.core.begun import begun
 from tidegate.core.classify import base_of
 from tidegate.core.model import JOURNAL_VERSION, Decision, Endpoint, Line, Request, Segment
-from tidegate.core.rows import Row, Rows, under_way
+from tidegate.core.rows import Row, Rows
 from tidegate.dashboard.index import LOCAL, MINUTE_S, REMOTE, Index, Place, Price
 from tidegate.dashboard.prices import Budget, Prices
 from tidegate.dashboard.replayed import Replayed
@@ -359,7 +360,7 @@ def _going_on(path: Path) -> set[str]:
     """The requests that are under way when a segment begins; none where that cannot be read."""
     with suppress(JournalError):
         for line in read_if_there(path):
-            return under_way(line.fact) if isinstance(line.fact, Segment) else set()
+            return begun(line.fact).under_way if isinstance(line.fact, Segment) else set()
     return set()
 
 

@@ -187,7 +187,7 @@ class Account:
         if handover is not None:
             usd = fact.kv_bytes * handover.usd_per_byte
             self.spent_usd += usd
-            self._dispatch.metrics.handover_spent(fact.endpoint, usd)
+            self._dispatch.metrics.spent_besides(fact.endpoint, usd)
         self._dispatch.tell(fact, now_s)
         self._dispatch.metrics.shipped(fact, seconds)
 

@@ -82,7 +82,7 @@ class Errands:
             raise
         finally:
             spending.settle(lease_id, usd, clock.now_s(), endpoint.name)
-            self._dispatch.metrics.errand_spent(endpoint.name, usd)
+            self._dispatch.metrics.spent_besides(endpoint.name, usd)
         return reply
 
     async def _unrecorded(self) -> Failure | None:

@@ -761,12 +761,8 @@ class Metrics:
         """A load for nobody in particular came to this."""
         self._counters["warm_ups"].add((endpoint, outcome))
 
-    def errand_spent(self, endpoint: str, usd: float) -> None:
-        """A question of the gateway's own cost this much."""
-        self._of_endpoint(endpoint).cost_usd += usd
-
-    def handover_spent(self, endpoint: str, usd: float) -> None:
-        """Carrying a KV cache away from there cost this much."""
+    def spent_besides(self, endpoint: str, usd: float) -> None:
+        """What is no attempt's cost this much: a question of the gateway's own, a KV cache carried away from there."""
         self._of_endpoint(endpoint).cost_usd += usd
 
     def crashed(self) -> None:

@@ -1,0 +1,54 @@
+"""What a journal's segment begins with, as far as whoever folds its facts has to know it."""
+
+import msgspec
+
+from tidegate.core.estimator import fresh
+from tidegate.core.model import Capability, Fingerprint, Segment
+from tidegate.core.state import EndpointState, MemoryState
+
+
+class _Places(msgspec.Struct):
+    """As much of an endpoint's state as tells what is under way there, and what may ever be."""
+
+    class Handover(msgspec.Struct):
+        under_way: dict[str, msgspec.Raw] = {}
+
+    reservations: dict[str, msgspec.Raw] = {}
+    handovers: dict[str, Handover] = {}
+    context_tokens: int | None = None
+    capabilities: tuple[Capability, ...] | None = None
+    fingerprint: Fingerprint | None = None
+    trusted: Fingerprint | None = None
+    drifted: bool = False
+    memory: MemoryState = msgspec.field(default_factory=MemoryState)
+
+
+class Begun(msgspec.Struct):
+    """As much of what a segment begins with."""
+
+    endpoints: dict[str, _Places] = {}
+    held: dict[str, msgspec.Raw] = {}
+
+    @property
+    def under_way(self) -> set[str]:
+        """The requests that are."""
+        found = set(self.held)
+        for places in self.endpoints.values():
+            found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
+        return found
+
+    def state_of(self, endpoint: str) -> EndpointState:
+        """What it is known to be, and nothing that it is doing."""
+        state, known = fresh(), self.endpoints.get(endpoint, _Places())
+        state.context_tokens, state.capabilities = known.context_tokens, known.capabilities
+        state.fingerprint, state.trusted, state.drifted = known.fingerprint, known.trusted, known.drifted
+        state.memory = known.memory
+        return state
+
+
+def begun(segment: Segment) -> Begun:
+    """What it begins with; nothing where that cannot be read."""
+    try:
+        return msgspec.json.decode(segment.state, type=Begun)
+    except msgspec.MsgspecError:
+        return Begun()
