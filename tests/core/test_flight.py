@@ -193,6 +193,13 @@ def test_a_trickle_is_given_up_where_more_is_demanded() -> None:
     assert relaying(A).timer(61.0, tokens=2) == [Timer(at_s=121.0)]
 
 
+def test_an_answer_that_has_come_to_its_end_is_not_given_up_and_silent_from_then_on() -> None:
+    flight = relaying(Run(endpoint="a", timeout_s=10.0, token_s_max=0.5))
+    assert not flight.is_silent(61.0, tokens=30)
+    assert flight.timer(61.0, tokens=30, finished=True) == [Timer(at_s=121.0)]
+    assert flight.is_silent(121.0, tokens=30)
+
+
 def test_nobody_is_given_up_for_a_client_that_does_not_read() -> None:
     flight = relaying(A)
     assert flight.timer(61.0, tokens=None) == [Timer(at_s=121.0)]

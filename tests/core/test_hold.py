@@ -14,13 +14,13 @@ from tidegate.core.model import Slo
 from tidegate.core.value import value_usd
 
 
-def base(first_s: float = 1.0, occupies_s: float = 10.0, cost_usd: float = 0.0) -> Base:
-    """Known almost exactly: `first_s` to first content, `occupies_s` in a slot."""
+def base(first_s: float = 1.0, occupies_s: float = 10.0, cost_usd: float = 0.0, queue_s: float = 0.0) -> Base:
+    """Known almost exactly: `first_s` to first content, with a queue of `queue_s`, and `occupies_s` in a slot."""
     return Base(
         network_s=0.0,
-        queue_s=0.0,
-        prefill_s=first_s,
-        prefill_s_mean=first_s,
+        queue_s=queue_s,
+        prefill_s=first_s - queue_s,
+        prefill_s_mean=first_s - queue_s,
         first_s=first_s,
         sigma=0.01,
         deviations=0.0,
@@ -215,6 +215,15 @@ def test_each_of_several_engines_is_used_by_when_it_shows_content() -> None:
     both = item(request, 0.01, {"a": slow, "b": quick}, [])
     assert schedule([both], {"a": Pool([0.0]), "b": Pool([0.0])}, {}, lambda r: [], 0.0)["r"].endpoint == "b"
     assert schedule([both], {"a": Pool([0.0]), "b": Pool([30.0])}, {}, lambda r: [], 0.0)["r"].endpoint == "a"
+
+
+def test_what_others_have_waiting_makes_an_engine_no_sooner_than_now() -> None:
+    request = make.request("r", slo=Slo(ttft_s=2.0))
+    both = item(request, 0.01, {"a": base(first_s=9.3, queue_s=9.0), "b": base(first_s=0.3)}, [])
+    place = schedule([both], {"a": Pool([0.0]), "b": Pool([0.0])}, {}, lambda r: [], 0.0)["r"]
+    assert (place.endpoint, place.as_if_s) == ("b", 0.0)
+    alone = item(request, 0.01, {"a": base(first_s=9.3, queue_s=9.0)}, [(0.005, "cloud")])
+    assert schedule([alone], {"a": Pool([0.0])}, {"cloud": 1}, lambda r: [], 0.0)["r"].away
 
 
 def prompts(name: str, ttft_s: float, prompt_s: float, away_usd: float | None = 0.001) -> Item:

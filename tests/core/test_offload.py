@@ -34,6 +34,26 @@ def test_where_hardly_anybody_asks_a_second_is_worth_nothing_to_others() -> None
     assert path.busy < 0.1
 
 
+def test_after_a_night_who_comes_is_believed_within_minutes() -> None:
+    path = learned(per_s=2.0, link_bytes_per_s=1e9)
+    begins_s = path.at_s + 8 * 3600.0
+    asked_per_s = []
+    for number in range(1, 601):
+        path.arrived(3_000.0, work(3_000.0), begins_s + number / 2.0)
+        if number in (120, 600):
+            advice = path.advice()
+            assert advice is not None
+            asked_per_s.append(advice.asked_per_s)
+    assert asked_per_s == pytest.approx([1.0, 2.0], rel=0.05)
+
+
+def test_who_comes_in_the_first_minute_is_believed() -> None:
+    path = learned(per_s=2.0, link_bytes_per_s=1e9, requests=40)
+    advice = path.advice()
+    assert advice is not None
+    assert advice.asked_per_s == pytest.approx(2.0, rel=0.1)
+
+
 def test_the_length_that_is_sent_follows_the_link() -> None:
     path = learned(per_s=2.0, link_bytes_per_s=1e9)
     before, now_s = shortest_sent(path), path.at_s

@@ -5,6 +5,7 @@ import pytest
 from tests import make
 from tidegate.core.model import Decision, Ending, Endpoint, FirstToken, Held, Released
 from tidegate.core.router import Router
+from tidegate.core.shares import had_s
 from tidegate.core.why import Why
 
 ANSWER_S = 2.0
@@ -78,3 +79,30 @@ def test_once_the_engine_is_free_it_is_sent_there(ending: Ending) -> None:
     (busy,) = router.endpoint("laptop").state.reservations
     router.observe(make.ended(busy, "laptop", ending=ending), now_s + 1.0)
     assert next_one(router, now_s + 1.0).plan
+
+
+def test_what_was_given_up_soon_leaves_the_engine_time_for_who_can_only_be_late() -> None:
+    """Every other second somebody comes whose answer would take as long, and leaves before it has begun."""
+    router, now_s = make.router(make.endpoint("laptop", concurrency=1)), 0.0
+    while now_s < 600.0:
+        left = make.request(arrived_s=now_s)
+        router.observe(make.started(left, "laptop"), now_s)
+        router.observe(make.ended(left.id, "laptop", ending=Ending.CANCELLED, e2e_s=0.1), now_s + 0.1)
+        now_s += ANSWER_S
+    router.observe(make.started(make.request(arrived_s=now_s), "laptop"), now_s)
+    router.observe(Held(request=make.request("late", arrived_s=now_s - 20.0)), now_s)
+    assert next_one(router, now_s).why is Why.WAITS_FOR_SLOT
+
+
+@pytest.mark.parametrize("ending", [Ending.OK, Ending.CANCELLED])
+def test_what_was_late_has_had_no_more_of_an_engine_than_everything_has(ending: Ending) -> None:
+    router, now_s = make.router(make.endpoint("laptop", concurrency=1)), 100.0
+    state = router.endpoint("laptop").state
+    for took_s in (0.1, 30.0):
+        late = make.request(arrived_s=now_s - 20.0)
+        router.observe(Held(request=late), now_s)
+        router.observe(make.started(late, "laptop"), now_s)
+        now_s += took_s
+        router.observe(make.ended(late.id, "laptop", ending=ending, e2e_s=took_s), now_s)
+        assert had_s(state.given_rest, now_s) == had_s(state.given, now_s)
+        assert had_s(state.given, now_s) == pytest.approx(took_s, abs=1.0)

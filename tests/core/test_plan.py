@@ -2,12 +2,13 @@
 
 from math import exp
 
+import msgspec
 import pytest
 
 from tests import make
 from tidegate.core import plan
 from tidegate.core.length import Length
-from tidegate.core.model import Request, Slo
+from tidegate.core.model import Capability, Request, Slo
 from tidegate.core.plan import Option, to_ms
 from tidegate.core.value import attainment, value_usd, worth_usd
 from tidegate.core.why import Why
@@ -52,6 +53,33 @@ def test_the_time_out_of_an_endpoint_that_keeps_missing_its_bound_stays_within_r
     slow = option("a", request, first_s=5.0)
     slow.base.deviations, slow.base.sigma = 8.0, 1.0
     assert plan.steps(request, [slow], 0.0, 0.0, 0.0)[0].timeout_s == 80.0
+
+
+def test_an_answer_that_comes_in_one_piece_has_the_time_of_the_whole() -> None:
+    whole = make.request(ttft_s=3.0, worth_usd=1.0, stream=False)
+    first, second = plan.steps(whole, [option(n, whole, first_s=1.0) for n in "ab"], 1.0, 0.0, 0.0)
+    base = option("a", whole, first_s=1.0).base
+    assert first.timeout_s == second.timeout_s >= plan.TIMEOUT_FACTOR * base.e2e_s_high - 0.001
+    # Its first content, which nobody sees, may be in time all the same.
+    assert first.cutover_s is None
+    patient = msgspec.structs.replace(whole, slo=Slo(ttft_s=4.0 * base.e2e_s_high))
+    first, _ = plan.steps(patient, [option(n, patient, first_s=1.0) for n in "ab"], 1.0, 0.0, 0.0)
+    assert first.cutover_s is not None
+    assert first.cutover_s >= base.e2e_s_high
+    seen = msgspec.structs.replace(whole, stream=True)
+    first, _ = plan.steps(seen, [option(n, seen, first_s=1.0) for n in "ab"], 1.0, 0.0, 0.0)
+    assert first.timeout_s == plan.TIMEOUT_S_MIN
+    assert first.cutover_s is not None
+
+
+@pytest.mark.parametrize(
+    ("streams", "needs", "shown"),
+    [(True, (), True), (False, (Capability.EMBEDDING,), True), (False, (Capability.TOOLS,), False)],
+)
+def test_whether_first_content_is_seen_depends_on_how_the_engine_is_asked(
+    streams: bool, needs: tuple[Capability, ...], shown: bool
+) -> None:
+    assert plan.shows(make.request(stream=False, needs=needs), make.endpoint("a", streams=streams)) is shown
 
 
 @pytest.mark.parametrize(

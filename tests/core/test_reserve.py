@@ -8,7 +8,7 @@ from tidegate.core import prefills
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.inflight import begins_s, ends_s
 from tidegate.core.length import LengthModel
-from tidegate.core.model import Ended, Ending, Prior, Probed, replace
+from tidegate.core.model import Ended, Ending, Prior, Probed, Uploaded, replace
 from tidegate.core.slots import free_s
 
 LENGTHS = LengthModel()
@@ -17,13 +17,21 @@ PROMPT_TOKENS = 2048
 PRIOR = Prior(overhead_s=0.5, prefill_s_per_token=0.5 / PROMPT_TOKENS, decode_s_per_token=0.01, sigma=0.0)
 
 
-def model(concurrency: int = 4, *, shares_compute: bool = True, owned: bool = True) -> EndpointModel:
-    endpoint = make.endpoint("e", concurrency=concurrency, prior=PRIOR, shares_compute=shares_compute, owned=owned)
+def model(
+    concurrency: int = 4,
+    *,
+    shares_compute: bool = True,
+    owned: bool = True,
+    rtt_s: float = 0.0,
+    batch_tokens: int | None = None,
+) -> EndpointModel:
+    prior = replace(PRIOR, rtt_s=rtt_s, batch_tokens=batch_tokens)
+    endpoint = make.endpoint("e", concurrency=concurrency, prior=prior, shares_compute=shares_compute, owned=owned)
     return EndpointModel(endpoint, 0.9)
 
 
-def send(engine: EndpointModel, name: str, now_s: float, *, stream: bool = True) -> None:
-    request = make.request(name, prompt_tokens=PROMPT_TOKENS, prompt_bytes=0, stream=stream)
+def send(engine: EndpointModel, name: str, now_s: float, *, stream: bool = True, prompt_bytes: int = 0) -> None:
+    request = make.request(name, prompt_tokens=PROMPT_TOKENS, prompt_bytes=prompt_bytes, stream=stream)
     engine.started(make.started(request, "e"), engine.base(request, LENGTHS.at("chat", 100), now_s), now_s)
 
 
@@ -46,6 +54,31 @@ def test_prefills_are_worked_on_one_after_the_other() -> None:
         send(engine, f"r{index}", 0.0)
     assert left_s(engine, 0.0) == 3.0
     assert left_s(engine, 0.5) == 2.5
+
+
+def test_an_engine_that_reads_by_slot_may_have_a_new_prompt_before_those_that_it_has_or_after_them() -> None:
+    engine = model(batch_tokens=PROMPT_TOKENS // 5)
+    send(engine, "a", 0.0)
+    behind = engine.base(make.request(prompt_tokens=PROMPT_TOKENS), LENGTHS.at("chat", 100), 0.0)
+    # A tenth of a second is the step under way; of the rest, half in the mean, and as much either way.
+    assert behind.queue_s == pytest.approx(0.1 + 0.45, abs=0.001)
+    assert behind.sigma * behind.first_s == pytest.approx(0.45, rel=0.01)
+    # Among many it is nearer to the middle.
+    for index in range(8):
+        send(engine, f"more {index}", 0.0)
+    many = engine.base(make.request(prompt_tokens=PROMPT_TOKENS), LENGTHS.at("chat", 100), 0.0)
+    assert many.sigma * many.first_s < 0.32 * prefills.left_s(engine.state.prefills, 0.0)
+
+
+def test_of_prompts_that_are_read_while_a_slot_is_waited_for_only_the_rest_delays() -> None:
+    engine = model(1, batch_tokens=PROMPT_TOKENS // 5)
+    send(engine, "a", 0.0)
+    free_at_s = engine.slots_free_s(0.0)[0]
+    assert free_at_s > prefills.left_s(engine.state.prefills, 0.0)
+    assert queue_s(engine, 0.0) == 0.0
+    line = prefills.Prefills(since_s=0.0, head_s=20.0, behind_s=0.0, count=1)
+    assert prefills.by_slot_s(line, 1.0, 5.0, 0.0) == (8.0, 7.0)
+    assert prefills.by_slot_s(line, 1.0, 25.0, 0.0) == (0.0, 0.0)
 
 
 def test_the_next_prefill_begins_when_the_one_before_it_is_done_not_when_it_was_sent() -> None:
@@ -87,6 +120,55 @@ def test_an_overdue_prefill_is_never_taken_for_done() -> None:
     assert left_s(engine, 10.0) == 2.0
     send(engine, "b", 10.0)
     assert left_s(engine, 10.0) == 3.0
+
+
+@pytest.mark.parametrize("seconds", [0.05, 10.0])
+def test_a_prompt_is_begun_when_it_has_got_there_sooner_or_later_than_was_believed(seconds: float) -> None:
+    engine = model(rtt_s=0.1)
+    send(engine, "a", 0.0, prompt_bytes=1_000_000)
+    engine.uploaded(Uploaded(request_id="a", endpoint="e", upload_bytes=1_000_000, seconds=seconds), seconds)
+    there_s = seconds + engine.network.rtt_s
+    assert left_s(engine, there_s) == 1.0
+    assert left_s(engine, there_s + 0.6) == 0.4
+    assert engine.prompts_done_s(there_s) == pytest.approx(there_s + 1.0)
+
+
+def test_a_prompt_that_came_while_another_was_computed_is_not_begun_before_that_is_done() -> None:
+    engine = model(rtt_s=0.1)
+    send(engine, "a", 0.0)
+    send(engine, "b", 0.0)
+    engine.first("a", 5.0)
+    engine.probed(Probed(endpoint="e", up=True, rtt_s=0.2), 5.5)
+    engine.probed(Probed(endpoint="e", up=True, rtt_s=0.2), 5.6)
+    assert engine.network.rtt_s == pytest.approx(0.2)
+    assert left_s(engine, 5.6) == 0.4
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 10.0])
+def test_what_has_come_and_what_is_computed_in_one_moment_is_told_in_any_order(seconds: float) -> None:
+    found = []
+    for order in ("ab", "ba"):
+        engine = model(rtt_s=0.1)
+        send(engine, "a", 0.0)
+        send(engine, "b", 0.0, prompt_bytes=200_000_000)
+        for name in order:
+            if name == "a":
+                engine.first("a", seconds)
+            else:
+                there = Uploaded(request_id="b", endpoint="e", upload_bytes=200_000_000, seconds=seconds)
+                engine.uploaded(there, seconds)
+        found.append(left_s(engine, seconds + 0.5))
+    assert found[0] == found[1] == pytest.approx(0.6, abs=0.01)
+
+
+def test_a_prompt_is_begun_as_much_later_as_the_round_trip_turns_out_to_be_longer() -> None:
+    engine = model(rtt_s=0.1)
+    send(engine, "a", 0.0)
+    assert left_s(engine, 0.6) == 0.5
+    engine.probed(Probed(endpoint="e", up=True, rtt_s=0.4), 0.2)
+    engine.probed(Probed(endpoint="e", up=True, rtt_s=0.4), 0.3)
+    assert engine.network.rtt_s == pytest.approx(0.4)
+    assert left_s(engine, 0.6) == 0.8
 
 
 def test_a_cancelled_prefill_leaves_the_queue() -> None:

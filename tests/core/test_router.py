@@ -411,7 +411,7 @@ def test_who_comes_behind_more_than_are_looked_at_waits_a_fourth_of_that_where_t
             fill(router, engine.name, 1)
         hold(router, *(make.request(slo=Slo()) for _ in range(4 * SCHEDULED_MAX)))
         work = item(
-            one := make.request(slo=Slo()),
+            one := make.request("the_last", slo=Slo()),  # of one time the name decides
             1.0,
             {e.name: router.endpoint(e.name).base(one, router._known.lengths.of(one), 0.0) for e in engines},
             [],
@@ -611,6 +611,15 @@ def test_running_an_engine_costs_what_a_request_is_predicted_to_take_there_with_
     # By the prior, a token takes 20 ms, and one of two slots has half of the engine.
     assert long[1] - short[1] == pytest.approx(100 * 0.02 * 0.001, rel=0.5)
     assert 0.0 < short[1] < long[1]
+
+
+def test_several_completions_are_decoded_side_by_side_and_run_an_engine_for_as_long_as_each() -> None:
+    router = make.router(make.endpoint(usd_per_s=0.002), make.endpoint("cloud", local=False))
+    one = router.alone_usd(make.request(), 200, 100, local=True, now_s=0.0)
+    assert one is not None
+    four = router.alone_usd(make.request(completions=4), 200, 400, local=True, now_s=0.0)
+    assert four is not None
+    assert four[1] == pytest.approx(one[1])
 
 
 def test_what_was_predicted_of_the_last_decision_is_told_until_a_fact_is() -> None:

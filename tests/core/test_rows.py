@@ -368,6 +368,18 @@ def test_an_answer_that_does_not_say_what_it_took_is_booked_as_the_most_that_it_
     assert row.paid_usd == pytest.approx(200 * 1e-6 + 100 * 4e-6)
 
 
+def test_a_stream_that_does_not_say_what_it_took_is_booked_as_what_has_come() -> None:
+    silent = ended("cloud", ttft_s=0.5)
+    assert attempt_usd(CLOUD, R, make.started(R, "cloud"), silent) == pytest.approx(200 * 1e-6)
+
+
+def test_a_window_that_is_full_in_mid_answer_is_paid_for_what_has_come_and_before_it_nothing() -> None:
+    full = ended("cloud", Ending.REFUSED, cause="context_exceeded")
+    assert attempt_usd(CLOUD, R, make.started(R, "cloud"), full) == 0.0
+    later = ended("cloud", Ending.REFUSED, cause="context_exceeded", ttft_s=0.5, output_tokens=30)
+    assert attempt_usd(CLOUD, R, make.started(R, "cloud"), later) == pytest.approx(200 * 1e-6 + 30 * 4e-6)
+
+
 @pytest.mark.parametrize(
     ("ending", "cause", "billed"),
     [

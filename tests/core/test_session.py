@@ -11,6 +11,7 @@ from tidegate.core.model import (
     Decision,
     Ended,
     Ending,
+    Endpoint,
     Fingerprint,
     FirstToken,
     Likeness,
@@ -19,6 +20,7 @@ from tidegate.core.model import (
     Run,
     replace,
 )
+from tidegate.core.revive import reconfigured
 from tidegate.core.router import Router
 from tidegate.core.session import PIN_S, PINS_MAX
 from tidegate.core.state import State
@@ -161,6 +163,58 @@ def test_when_nobody_has_its_model_any_more_it_begins_anew() -> None:
     probe(router, "a", Fingerprint(weights="hf:o/c"))
     assert router.sessions == 0
     assert steps(router.decide(talk(), 1.0)) == {"a", "b"}
+
+
+def reloaded(router: Router, *after: Endpoint, stay: set[str]) -> Router:
+    """Goes on with these endpoints, of which those in `stay` are the engines that they were."""
+    state = msgspec.json.decode(router.snapshot(), type=State)
+    were = tuple(make.endpoint(name) for name in state.endpoints)
+    policy = make.policy()
+    return Router(after, policy, reconfigured(state, after, policy, policy, stay, (), were=were))
+
+
+def test_when_a_reload_leads_its_endpoint_elsewhere_it_goes_on_with_who_has_its_model() -> None:
+    router = make.router(*(make.endpoint(name) for name in "abc"))
+    for name, told in (("a", A), ("b", A), ("c", B)):
+        probe(router, name, told)
+    serve(router, "a")
+    after = reloaded(router, *(make.endpoint(name) for name in "abc"), stay={"b", "c"})
+    probe(after, "a", B)
+    assert steps(after.decide(talk(), 1.0)) == {"b"}
+    probe(after, "a", A)
+    assert steps(after.decide(talk(), 1.0)) == {"a", "b"}
+
+
+def test_when_a_reload_takes_its_endpoint_out_it_goes_on_with_who_has_its_model() -> None:
+    router = make.router(*(make.endpoint(name) for name in "abc"))
+    for name, told in (("a", A), ("b", A), ("c", B)):
+        probe(router, name, told)
+    serve(router, "a")
+    serve(router, "c", talk("other"))
+    after = reloaded(router, make.endpoint("b"), make.endpoint("c"), stay={"b", "c"})
+    assert steps(after.decide(talk(), 1.0)) == {"b"}
+    assert steps(after.decide(talk("other"), 1.0)) == {"c"}
+
+
+def test_a_model_that_is_declared_alone_is_found_again_after_a_reload() -> None:
+    a, b, c = (make.endpoint(name, fingerprint=told) for name, told in (("a", A), ("b", A), ("c", B)))
+    router = make.router(a, b, c)
+    serve(router, "a")
+    state = msgspec.json.decode(router.snapshot(), type=State)
+    policy = make.policy()
+    after = Router((b, c), policy, reconfigured(state, (b, c), policy, policy, {"b", "c"}, (), were=(a, b, c)))
+    assert steps(after.decide(talk(), 1.0)) == {"b"}
+
+
+def test_when_a_reload_leads_its_endpoint_elsewhere_and_nobody_has_its_model_it_begins_anew() -> None:
+    router = make.router(make.endpoint("a"), make.endpoint("b"))
+    probe(router, "a", A)
+    probe(router, "b", B)
+    serve(router, "a")
+    after = reloaded(router, make.endpoint("a"), make.endpoint("b"), stay={"b"})
+    probe(after, "a", B)
+    assert after.sessions == 0
+    assert steps(after.decide(talk(), 1.0)) == {"a", "b"}
 
 
 def test_an_endpoint_that_is_gone_or_serves_the_name_no_more_binds_nobody() -> None:

@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from tests import make
 from tests.properties.storm import Storm
+from tidegate.core.inflight import begins_s
 from tidegate.core.model import Ended, Ending, Endpoint, FirstToken, Overrides, Probed, Run, Warmed, Warming, replace
+from tidegate.core.prefills import left_s
+from tidegate.core.reserve import Reservation
 from tidegate.core.revive import revived
 from tidegate.core.router import Router
 from tidegate.core.state import State, WarmUp
@@ -103,6 +106,49 @@ def test_who_comes_during_a_load_teaches_nothing_of_how_long_loads_take() -> Non
     cold = played.router.endpoint("laptop").cold
     assert cold.load_s_mean(played.now_s) > 20.0
     assert cold.state.loads.count == pytest.approx(1.0, abs=0.1)
+
+
+def waiting(*, came_s: float, prompt_tokens: int = 4_000) -> tuple[Played, Reservation]:
+    """A request that came so long after a load for nobody in particular had begun; its prompt takes four seconds."""
+    played = Played(make.router(laptop(concurrency=1)))
+    played.told(resident=False)
+    played.begins()
+    played.now_s += came_s
+    request = make.request("waits", arrived_s=played.now_s, prompt_tokens=prompt_tokens, ttft_s=300.0)
+    played.router.observe(make.started(request, "laptop"), played.now_s)
+    return played, played.router.endpoint("laptop").state.reservations["waits"]
+
+
+@pytest.mark.parametrize("took_s", [8.0, 45.0])
+def test_when_the_model_is_there_those_that_wait_are_expected_to_wait_no_longer(took_s: float) -> None:
+    played, waits = waiting(came_s=5.0)
+    model = played.router.endpoint("laptop")
+    assert begins_s(waits, 5.0) > 30.0
+    played.ends(took_s - played.now_s)
+    assert begins_s(waits, took_s) <= took_s + 5.0
+    assert model.slots_free_s(took_s)[0] < took_s + 10.0
+    assert left_s(model.state.prefills, took_s) == pytest.approx(waits.prefill_s)
+    assert left_s(model.state.prefills, took_s + 3.0) == pytest.approx(waits.prefill_s - 3.0)
+
+
+def test_one_that_came_during_a_load_in_vain_is_put_right_once_somebody_is_served() -> None:
+    played, waits = waiting(came_s=5.0)
+    played.ends(1.0, served=False)
+    assert begins_s(waits, played.now_s) > 30.0
+    other = make.request("other", arrived_s=played.now_s)
+    played.router.observe(make.started(other, "laptop"), played.now_s)
+    played.now_s += 2.0
+    played.router.observe(FirstToken(request_id="other", endpoint="laptop", ttft_s=2.0), played.now_s)
+    assert begins_s(waits, played.now_s) < played.now_s + 5.0
+
+
+def test_who_is_given_up_after_the_load_that_it_waited_for_says_nothing_of_an_engine_that_is_away() -> None:
+    played, waits = waiting(came_s=5.0)
+    played.ends(120.0)
+    played.now_s += waits.ttft_s_high
+    left = make.ended("waits", "laptop", ending=Ending.CANCELLED, e2e_s=played.now_s - 5.0)
+    played.router.observe(left, played.now_s)
+    assert played.router.endpoint("laptop").state.breaker.strikes == 0.0
 
 
 def test_a_load_that_failed_is_followed_by_a_rest_that_doubles() -> None:

@@ -68,7 +68,7 @@ class Operated(Storm):
         same = {n for n, e in after.items() if before.get(n) == e or (n == name and e.price != one.price)}
         moved = {n for n, e in after.items() if n in before and e.site == before[n].site} - same
         policy = replace(self.policy, quantile=draw.choice((0.8, 0.9)), held_max=draw.choice((2, 6)))
-        state = reconfigured(self.state(), endpoints, policy, self.policy, same, moved)
+        state = reconfigured(self.state(), endpoints, policy, self.policy, same, moved, were=self.endpoints)
         self.endpoints, self.policy, self.router = endpoints, policy, Router(endpoints, policy, state)
         self.reloads += 1
         self.cut()

@@ -227,6 +227,7 @@ def endpoint(name: str, table: EndpointTable, config: Config, now_s: float) -> E
             # It saves a slot, and knows of nothing less.
             whole=table.engine is EngineKind.LLAMACPP,
         ),
+        streams=usual.streams,
     )
 
 

@@ -11,7 +11,8 @@ from tidegate.core.prior import CachePrior
 class Defaults(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What holds for one kind of engine at one kind of site, with the reasons.
 
-    `context_tokens` is what is assumed until the engine was asked, or None where it has to be written down.
+    `context_tokens` is what is assumed until the engine was asked, or None where it has to be written down. What its
+    dialect always `streams` is put together for clients that do not stream.
     """
 
     context_tokens: int | None
@@ -20,6 +21,7 @@ class Defaults(Record, frozen=True, kw_only=True, omit_defaults=False):
     capabilities: tuple[Capability, ...]
     prior: Prior
     reasons: str
+    streams: bool = False
 
 
 LAN: dict[str, Any] = {"rtt_s": 0.0005, "upload_bytes_per_s": 125e6}  # a switch or loopback; gigabit
@@ -55,6 +57,7 @@ _LLAMACPP = Defaults(
     "sigma. One slot, since each further one takes its share of the context. The context is assumed until the engine "
     "was asked: half the smallest it is usually started with. It keeps the last prompt of "
     "each slot, and newer versions some more.",
+    streams=True,
 )
 
 _LOCAL_OPENAI = Defaults(

@@ -257,8 +257,8 @@ class Decider:
             return self._wait(request, own[0].name, inf, now_s)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._known.models, now_s)
-        names = ranked[: self._attempts_max(request)]
-        steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
+        endpoints = [self._known.models[name].endpoint for name in ranked[: self._attempts_max(request)]]
+        steps = tuple(Run(endpoint=one.name, timeout_s=plan.static_timeout_s(request, one)) for one in endpoints)
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
 
     def _attempts_max(self, request: Request) -> int:

@@ -15,7 +15,7 @@ from tidegate.core.counts import Turns
 from tidegate.core.edges import place_of
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.health import Health
-from tidegate.core.inflight import begins_s, ends_s, loaded
+from tidegate.core.inflight import begins_s, ends_s, loaded, looked_at_s
 from tidegate.core.latency import PARTS, TRUST_MIN, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
 from tidegate.core.likeness import Doubts
@@ -73,7 +73,7 @@ def fresh() -> EndpointState:
 
 class EndpointModel:
     """Predicts for one endpoint, and passes on what attempts and probes tell to who learns from it. `base` reads;
-    `started`, `first`, `ended`, `probed` and `checked` write.
+    `started`, `uploaded`, `first`, `ended`, `probed`, `warmed` and `checked` write.
 
     `likeness` is how alike it is now to what each name promises; a name that is not in it is `identical`.
     """
@@ -243,9 +243,9 @@ class EndpointModel:
         tpot_s = tpot.median_s
         if tpot_s < TPOT_S_MIN:
             tpot_s = TPOT_S_MIN
-        queue_s = 0.0
+        queue_s, unsure_s = 0.0, 0.0
         if not self._prompts.is_empty:
-            queue_s = self._queue_s(uncached, in_flight > load, now_s)
+            queue_s, unsure_s = self._queue_s(in_flight > load, now_s)
         factors = timing.ttft.factors
         # As many prompts come while this one is computed as have come of late, and may join its batch.
         meanwhile_s = prompts * factors[1] * uncached * parts.token_s
@@ -257,6 +257,9 @@ class EndpointModel:
             # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
             ttft = min(ttft, timing.ttft.predict(first, whole, 0, now_s), key=_median_s)
             ttft.row = row
+        if unsure_s:
+            unsure_s *= factors[3] / ttft.raw_s
+            ttft.sigma = sqrt(ttft.sigma * ttft.sigma + unsure_s * unsure_s)
         stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
         queued_s, ttft_s = 0.0, ttft.median_s
         if queue_s or waits:
@@ -336,17 +339,13 @@ class EndpointModel:
         ttft.trust *= 1.0 - factors[6] * ttft.parts[6] / ttft.raw_s
         return stretch
 
-    def _queue_s(self, tokens: float, filled_beyond: bool, now_s: float) -> float:
-        """How long other prompts are computed before one of so many uncached tokens."""
+    def _queue_s(self, filled_beyond: bool, now_s: float) -> tuple[float, float]:
+        """How long other prompts are computed before a new one, and the standard deviation of that."""
         parts, factors, line = self.timing.parts, self.timing.ttft.factors, self._prompts.at(now_s)
-        if parts.step_s is None:
-            queue_s = prefills.left_s(line, now_s)
-        else:
-            own_s = factors[0] * parts.overhead_s + tokens * factors[1] * parts.token_s
-            queue_s = prefills.beside_s(line, own_s, factors[1] * parts.step_s, now_s)
-        if filled_beyond:
-            queue_s = max(0.0, queue_s - (self.slots_free_s(now_s)[0] - now_s))
-        return queue_s
+        waits_s = self.slots_free_s(now_s)[0] - now_s if filled_beyond else 0.0
+        if parts.step_s is not None:
+            return prefills.by_slot_s(line, factors[1] * parts.step_s, waits_s, now_s)
+        return max(0.0, prefills.left_s(line, now_s) - waits_s), 0.0
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `places` is expected to be free, soonest first."""
@@ -458,8 +457,7 @@ class EndpointModel:
         network_s = self.network.rtt_s + fact.seconds
         if fact.at_most:
             network_s = min(network_s, sent.network_s)
-        sent.first_s_mean += network_s - sent.network_s
-        sent.network_s = network_s
+        self._arrives(sent, network_s)
         self._slots = None
 
     def _learn_rate(self, fact: Uploaded, sent: Reservation, now_s: float) -> None:
@@ -606,9 +604,15 @@ class EndpointModel:
             if sent.first_s is None or abs(sent.first_s - sent.started_s - first_s) < abs(
                 sent.first_s - sent.started_s - ttft_s
             ):
-                sent.network_s += longer_s
-                sent.first_s_mean += longer_s
+                self._arrives(sent, sent.network_s + longer_s)
         self._slots = None
+
+    def _arrives(self, sent: Reservation, network_s: float) -> None:
+        """It takes so long to get there and for its first content to come back, and not as long as was believed."""
+        expected_s = looked_at_s(sent)
+        sent.first_s_mean += network_s - sent.network_s
+        sent.network_s = network_s
+        self._prompts.begins(sent, looked_at_s(sent), expected_s)
 
     def _learn_times(self, sent: Reservation, fact: Ended, now_s: float, *, unexplained: bool) -> None:
         """How long it took, or that nothing came for so long, `unexplained` by a load or an engine that is down."""
@@ -715,12 +719,28 @@ class EndpointModel:
         self.state.drifted = fact.drifted
         self._judge()
 
+    def warmed(self, took_s: float | None, now_s: float) -> None:
+        """A load for nobody in particular is over: the model was there after `took_s`, None where it could not be
+        loaded."""
+        if took_s is not None:
+            self._loaded(now_s)
+            self.state.heard_s = max(self.state.heard_s, now_s)
+            self._slots = None
+        self.cold.end_warm_up(took_s, now_s)
+
     def _used(self, now_s: float) -> None:
-        """The model is there: what waited for a load waits no more."""
-        if self.cold.state.loading is not None:
-            for reservation in self.state.reservations.values():
-                loaded(reservation, now_s)
+        """The model is there."""
+        self._loaded(now_s)
         self.cold.used(now_s)
+
+    def _loaded(self, now_s: float) -> None:
+        """What waited for a load waits no more."""
+        for sent in self.state.reservations.values():
+            if sent.load_s_mean:
+                waited, expected_s = sent.load_s > 0.0, looked_at_s(sent)
+                loaded(sent, now_s)
+                if waited:
+                    self._prompts.begins(sent, max(looked_at_s(sent), now_s), expected_s)
 
     def _learn_load(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
         if sent.teaches and sent.cold is not None:

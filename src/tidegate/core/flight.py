@@ -234,6 +234,7 @@ class Flight:
         *,
         may_hedge: bool = True,
         tokens: int | None = None,
+        finished: bool = False,
         may_resume: bool = False,
         fetching: str = "",
     ) -> list[Action]:
@@ -241,10 +242,11 @@ class Flight:
 
         `may_hedge`: whether another attempt may start beside those under way; one that may not is left out for good.
         `tokens`: how many have come so far of the answer that goes on; None where it is not the engine's fault that
-        there are no more. `may_resume`: see `failed`, and so for the attempt at `fetching`.
+        there are no more. `finished`: it has come to its end, and is not given up any more; see `is_silent`.
+        `may_resume`: see `failed`, and so for the attempt at `fetching`.
         """
         if self.state is State.RELAYING:
-            return self._look(now_s, tokens, may_resume=may_resume)
+            return self._look(now_s, tokens, finished=finished, may_resume=may_resume)
         if self.state is not State.CALLING:
             return []
         actions: list[Action] = []
@@ -279,7 +281,7 @@ class Flight:
         """Whether an attempt there is under way, at more than the prompt."""
         return isinstance(self._open.get(endpoint), Run)
 
-    def _look(self, now_s: float, tokens: int | None, *, may_resume: bool) -> list[Action]:
+    def _look(self, now_s: float, tokens: int | None, *, finished: bool, may_resume: bool) -> list[Action]:
         """Whether the answer that goes on brings enough to be waited for."""
         if now_s < self._watched_s + self._stall_s:
             return self._watch()
@@ -288,7 +290,8 @@ class Flight:
             assert isinstance(step, Run), "nothing is relayed of a prompt"
             came, token_s_max = tokens - self.tokens, step.token_s_max
             self.tokens = tokens
-            if came <= 0 or (token_s_max is not None and came * token_s_max < now_s - self._watched_s):
+            slow = came <= 0 or (token_s_max is not None and came * token_s_max < now_s - self._watched_s)
+            if slow and not finished:
                 silence = Silence.TOO_SLOW if came > 0 else Silence.STALLED
                 return self._let_go(silence, now_s, may_resume=may_resume)
         self._watched_s = now_s

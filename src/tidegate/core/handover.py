@@ -19,7 +19,7 @@ from tidegate.core.model import Capability, Ended, Ending, Handover, Policy, Req
 from tidegate.core.network import NetworkModel
 from tidegate.core.rules import attempts_max
 from tidegate.core.sending import prefill_of
-from tidegate.core.state import HandoverState, UnderWay
+from tidegate.core.state import HandoverState, KvSize, UnderWay
 from tidegate.core.why import Why
 
 # The one token that comes with a prompt, and that nobody gets.
@@ -31,21 +31,26 @@ _CAME_TO_NOTHING: Final = frozenset({Ending.FAILED, Ending.TIMED_OUT})
 # Spread of log(true / declared) of a link's rate. That of an endpoint's upload is mostly a default, and this never is:
 # somebody looked it up. Of a gigabit couriers make use to 0.99, of four to 0.8.
 LINK_SIGMA: Final = 0.25
+# How large KV caches were beside what is declared counts half as much after so long: an engine may be started anew with
+# another type of KV.
+HALF_LIFE_S: Final = 3600.0
 # What is sent between two engines is text; what stands for images there, nobody has tried.
 _NEVER: Final = frozenset({Capability.EMBEDDING, Capability.VISION, Capability.AUDIO})
 
 
 class HandoverModel:
     """One handover, from its `source` to its `target`, as it is `declared`. `base` reads, and `started`, `computed`,
-    `shipped` and `used` write.
+    `shipped` and `used` write. Those `inbound` are all that have the same target, this one among them.
     """
 
-    __slots__ = ("declared", "name", "network", "source", "state", "target")
+    __slots__ = ("declared", "inbound", "name", "network", "source", "state", "target")
 
     def __init__(self, source: EndpointModel, target: EndpointModel, handover: Handover, state: HandoverState) -> None:
         self.name = source.name + TO + target.name
         self.source, self.target, self.state = source, target, state
         self.declared = handover
+        self.inbound: list[HandoverModel] = [self]
+        _measure_by(state, KvSize(handover.kv_bytes_fixed, handover.kv_bytes_per_token, handover.whole))
         self.network = NetworkModel(0.0, handover.bytes_per_s, state.network, LINK_SIGMA)
 
     def excluded(self, request: Request, now_s: float) -> Why | None:
@@ -63,10 +68,9 @@ class HandoverModel:
         first = self.source.base(prefill_of(request), _ONE, now_s)
         rest = self.target.base(replace(request, shipped=self.name), length, now_s)
         kv_bytes = self.kv_bytes(request, now_s)
-        under_way = self._under_way(now_s)
         ready_s = now_s + first.first_s
-        begins_s, arrives_s, variance_s2 = self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)
-        slot_s = max(arrives_s, self._slot_s(under_way, now_s))
+        begins_s, arrives_s, variance_s2 = self._carried(kv_bytes, ready_s, first.prefill_s, now_s)
+        slot_s = self._slot_s(arrives_s, now_s)
         # Prompts that keep the target busy now are computed further by then.
         queue_s = max(0.0, rest.queue_s - (slot_s - now_s))
         rest_s = rest.first_s - rest.queue_s + queue_s
@@ -112,10 +116,8 @@ class HandoverModel:
         before it, and then until it has a slot."""
         first = self.source.base(prefill_of(request), _ONE, now_s)
         ready_s = now_s + first.first_s
-        kv_bytes, under_way = self.kv_bytes(request, now_s), self._under_way(now_s)
-        arrives_s = self._carried(kv_bytes, under_way, ready_s, first.prefill_s, now_s)[1]
-        slot_s = max(arrives_s, self._slot_s(under_way, now_s))
-        return first.first_s, arrives_s - ready_s, slot_s - arrives_s
+        arrives_s = self._carried(self.kv_bytes(request, now_s), ready_s, first.prefill_s, now_s)[1]
+        return first.first_s, arrives_s - ready_s, self._slot_s(arrives_s, now_s) - arrives_s
 
     def _under_way(self, now_s: float) -> list[tuple[float, UnderWay]]:
         """When each of those under way is expected to be there, in the order in which they are sent."""
@@ -128,11 +130,9 @@ class HandoverModel:
             found.append((at_s, one))
         return found
 
-    def _carried(
-        self, kv_bytes: float, under_way: list[tuple[float, UnderWay]], ready_s: float, prefill_s: float, now_s: float
-    ) -> tuple[float, float, float]:
+    def _carried(self, kv_bytes: float, ready_s: float, prefill_s: float, now_s: float) -> tuple[float, float, float]:
         """When the link begins with what is computed at `ready_s`, when it is there, and the variance of that."""
-        before_s = [at_s for at_s, one in under_way if one.ready_s <= ready_s]
+        before_s = [at_s for at_s, one in self._under_way(now_s) if one.ready_s <= ready_s]
         begins_s = max(ready_s, before_s[-1] if before_s else now_s)
         layers, rate = self.declared.layers, self.network.upload_bytes_per_s
         if layers > 1:
@@ -141,15 +141,18 @@ class HandoverModel:
         took_s, variance_s2 = self.network.moments(kv_bytes, now_s)
         return begins_s, begins_s + took_s + self.source.network.rtt_s / 2.0, variance_s2
 
-    def _slot_s(self, under_way: list[tuple[float, UnderWay]], now_s: float) -> float:
-        """When the target has a slot, with those before it in theirs, and has not got prompts enough to read first."""
-        begins_s = max(now_s, self.target.prompts_done_s(now_s) - self.target.ahead_s)
+    def _slot_s(self, arrives_s: float, now_s: float) -> float:
+        """When what is there at `arrives_s` has a slot of the target, with those that are there before it in theirs,
+        and the target has not got prompts enough to read first."""
+        begins_s = max(arrives_s, self.target.prompts_done_s(now_s) - self.target.ahead_s)
         slots_s = self.target.slots_free_s(now_s).copy()
         if not slots_s:
             return begins_s
         heapify(slots_s)
-        for at_s, one in under_way:
-            heapreplace(slots_s, max(at_s, slots_s[0]) + one.occupies_s)
+        under_way = [(at_s, one.occupies_s) for model in self.inbound for at_s, one in model._under_way(now_s)]
+        for at_s, occupies_s in sorted(under_way):
+            if at_s <= arrives_s:
+                heapreplace(slots_s, max(at_s, slots_s[0]) + occupies_s)
         return max(begins_s, slots_s[0])
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -181,7 +184,7 @@ class HandoverModel:
         """Its KV cache has come, or did not."""
         state = self.state
         one = state.under_way.pop(fact.request_id, None)
-        state.free_s = now_s
+        _fade(state, now_s)
         # Whether what has come is of use, the answer tells; until then it makes no failure good but that of a trial,
         # and of that only for as long as the answer is under way.
         if not fact.ok:
@@ -191,7 +194,7 @@ class HandoverModel:
             state.breaker.first(fact.request_id)
         if fact.ok and fact.kv_bytes > 0:
             self.network.learn_upload(fact.left_bytes, fact.seconds, now_s)
-            if one is not None:
+            if one is not None and one.declared_bytes:
                 state.sent_bytes += fact.kv_bytes
                 state.declared_bytes += one.declared_bytes
 
@@ -226,6 +229,8 @@ class Handovers:
                 source.state.handovers[target.name] = state
                 model = HandoverModel(source, target, handover, state)
                 self.models[model.name] = model
+        for model in self.models.values():
+            model.inbound = [one for one in self.models.values() if one.target is model.target]
         self.ends = frozenset([end.name for one in self.models.values() for end in (one.source, one.target)])
 
     def now(self, request: Request, models: Iterable[EndpointModel], now_s: float) -> list[HandoverModel]:
@@ -256,6 +261,7 @@ def revived(state: HandoverState, now_s: float) -> HandoverState:
         free_s=min(state.free_s, now_s),
         sent_bytes=state.sent_bytes,
         declared_bytes=state.declared_bytes,
+        size=state.size,
     )
 
 
@@ -270,13 +276,37 @@ def fault(states: Mapping[str, HandoverState]) -> str:
 
 
 def combined(one: HandoverState, other: HandoverState) -> HandoverState:
-    """What two have learned, as if one had seen it all; what is under way is each one's own, and so is its breaker."""
+    """What two have learned of one handover, as if one had seen it all, as of the later of the two; what is under way
+    is each one's own, and so is its breaker."""
+    free_s = max(one.free_s, other.free_s)
+    one, other = replace(one), replace(other)
+    for each in (one, other):
+        _fade(each, free_s)
     return HandoverState(
         breaker=Breaker(),
         network=network.combined(one.network, other.network),
+        free_s=free_s,
         sent_bytes=one.sent_bytes + other.sent_bytes,
         declared_bytes=one.declared_bytes + other.declared_bytes,
+        size=one.size,
     )
+
+
+def _measure_by(state: HandoverState, size: KvSize) -> None:
+    """From now on KV caches are declared to be of this size. How they were beside another one says nothing of it."""
+    if state.size not in (None, size):
+        state.sent_bytes = state.declared_bytes = 0.0
+        for one in state.under_way.values():
+            one.declared_bytes = 0.0
+    state.size = size
+
+
+def _fade(state: HandoverState, now_s: float) -> None:
+    """One more is over now: what was sent before counts less."""
+    kept = 0.5 ** (max(0.0, now_s - state.free_s) / HALF_LIFE_S)
+    state.sent_bytes *= kept
+    state.declared_bytes *= kept
+    state.free_s = now_s
 
 
 def _ready_s(one: UnderWay) -> float:

@@ -498,6 +498,12 @@ class _Lane:
             shows_s += share * (done_s - start_s)
         return start_s, shows_s, free_tokens, place
 
+    def as_if_s(self, fit: Fit, start: Start) -> float:
+        """When it would have to be sent, to a queue as it is now, to show content then. Never before now: of what waits
+        there of others, no more is gone by then than has had the time."""
+        sent_s = start[1] - fit.queue_s
+        return sent_s if sent_s > self._now_s else self._now_s
+
     def take(self, fit: Fit, start: Start, headroom: bool) -> Place:
         """It starts there so."""
         start_s, shows_s, free_tokens, place = start
@@ -509,7 +515,7 @@ class _Lane:
         if start_s <= self._now_s or not leaves:
             # Whoever takes the slot that is left does not wait for prompts that come later.
             self._done_s = (start_s if start_s > self._done_s else self._done_s) + fit.prompt_s
-        as_if_s = shows_s - fit.queue_s
+        as_if_s = self.as_if_s(fit, start)
         end_s = as_if_s + fit.occupies_s
         if leaves:
             # The slot that is free first stays free.
@@ -533,18 +539,14 @@ def _take(item: Item, lanes: dict[str, _Lane], headroom: bool) -> Place:
     best, best_s, best_usd, best_start = "", inf, -inf, (inf, inf, 0.0, 0)
     for name, fit in item.own.items():
         start = lanes[name].look(fit, headroom)
-        shown_s, usd = start[1] - fit.queue_s + fit.first_s, 0.0
+        as_if_s = lanes[name].as_if_s(fit, start)
+        shown_s, usd = as_if_s + fit.first_s, 0.0
         if item.ruled:
-            usd = _worth_usd(item, fit, start)
+            usd = value_usd(item.request, fit.base, item.worth_usd, as_if_s - item.request.arrived_s)
         # Most that wait may go to one place only.
         if not best or usd > best_usd or (usd == best_usd and (shown_s, name) < (best_s, best)):
             best, best_s, best_usd, best_start = name, shown_s, usd, start
     return lanes[best].take(item.own[best], best_start, headroom)
-
-
-def _worth_usd(item: Item, fit: Fit, start: Start) -> float:
-    spent_s = start[1] - fit.queue_s - item.request.arrived_s
-    return value_usd(item.request, fit.base, item.worth_usd, spent_s)
 
 
 def _in_time(item: Item, place: Place) -> bool:

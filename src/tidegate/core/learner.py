@@ -167,18 +167,23 @@ class Learner:
 
     def _given(self, fact: Started, model: EndpointModel, held: Request | None, base: Base, now_s: float) -> None:
         """One of ours was given work: as much as is expected, which its tenant has had from now on."""
-        engine_s = model.state.reservations[fact.request_id].engine_s
-        self._known.shares.add(fact.key, fact.klass, engine_s, now_s)
-        give(model.state.given, engine_s, now_s)
+        sent = model.state.reservations[fact.request_id]
         if held is not None:
             latest_s = latest_start_s(held, base)
-            if latest_s == inf or latest_s < now_s:
-                give(model.state.given_rest, engine_s, now_s)
+            sent.rest = latest_s == inf or latest_s < now_s
+        self._give(model, sent, sent.engine_s, now_s)
 
     def _taken(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
         """An attempt is over: what it took takes the place of what was expected."""
         expected_s = left(sent.engine_s, now_s - sent.started_s)
-        self._known.shares.add(sent.key, sent.klass, model.engine_s(sent, fact.e2e_s) - expected_s, now_s)
+        self._give(model, sent, model.engine_s(sent, fact.e2e_s) - expected_s, now_s)
+
+    def _give(self, model: EndpointModel, sent: Reservation, seconds: float, now_s: float) -> None:
+        """So many seconds of an engine of ours go to an attempt; or so many less than was expected."""
+        self._known.shares.add(sent.key, sent.klass, seconds, now_s)
+        give(model.state.given, seconds, now_s)
+        if sent.rest:
+            give(model.state.given_rest, seconds, now_s)
 
     def _races(self, fact: Started, model: EndpointModel, base: Base, now_s: float) -> None:
         """A second attempt has begun. Beside one that is paid, what it costs may be lost, and what that one costs."""

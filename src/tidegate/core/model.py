@@ -81,7 +81,7 @@ class Request(Record, frozen=True, kw_only=True, tag="request"):
     itself. No line has that: it is learned, and put in where a decision is made. Its client has tried before, `retry`
     times. Where an answer broke off and its rest is asked for, the client has `said_tokens` of it, which stand at the
     end of the prompt. Its prompt was computed elsewhere and its KV cache has come by the handover `shipped`; empty
-    where it has not. Without `stream` its answer comes in one piece, and nobody sees it begin.
+    where it has not. Without `stream` its client gets the answer in one piece.
     """
 
     id: str
@@ -181,7 +181,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     `demands` by name what a model has to be to be identical. `machine` is the hardware, where it was declared. Its
     model may be loaded for nobody in particular where it `warms_up`; to keep it loaded costs `kept_usd_per_s`, None
     where it is not kept. The endpoints `beside` it are others of the same engine, which may have one of them at a time.
-    By its `handovers` it computes prompts for others.
+    By its `handovers` it computes prompts for others. What it `streams`, whatever its client asked for, is seen to
+    begin.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     kept_usd_per_s: float | None = None
     beside: tuple[str, ...] = ()
     handovers: tuple[Handover, ...] = ()
+    streams: bool = False
 
     def handover_to(self, target: str) -> Handover | None:
         """By which it computes prompts for this one; None where it does not."""
@@ -355,7 +357,8 @@ class Started(Record, frozen=True, kw_only=True, tag="started"):
     `prefix` is the beginning of the prompt in short, a tenth of what the request has of it. `promised_tpot_s` is the
     limit of its SLO on the time per token, and `urgent` that the one on its first content leaves it no time to wait.
     With a `target` it computes the prompt alone, whose KV cache is then sent there. `shipped` is as in the request,
-    where this is the endpoint to which that has come.
+    where this is the endpoint to which that has come. Without `stream` its answer comes in one piece, and nobody sees
+    it begin.
     """
 
     request_id: str

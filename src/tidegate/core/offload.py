@@ -12,7 +12,7 @@ changed. What a second of anyone's is worth to others follows how busy the pools
 from bisect import insort
 from collections.abc import Sequence
 from functools import partial
-from math import inf
+from math import inf, log
 from typing import Final
 
 import msgspec
@@ -28,6 +28,10 @@ from tidegate.core.throughput import Bin, Bound, Curve, Model, Pools, Prices, co
 LENGTHS_HALF_LIFE_S: Final = 600.0
 # The same for how many come a second.
 LOAD_HALF_LIFE_S: Final = 60.0
+# All seconds that ever were, faded by that, come to so many.
+LOAD_S: Final = LOAD_HALF_LIFE_S / log(2.0)
+# A path begins as if nobody had come for a second: those of the first moment are not infinitely many.
+BEGINS_S: Final = 1.0
 # The slow loop, where nothing has changed.
 SOLVE_S: Final = 60.0
 # A link that differs by less is the same one, and prices stay: hysteresis.
@@ -147,7 +151,8 @@ class Path(msgspec.Struct, kw_only=True):
             self._solve(now_s)
         faded = float(0.5 ** (seconds / LOAD_HALF_LIFE_S))
         self.recent *= faded
-        self.recent_s = self.recent_s * faded + seconds
+        # The seconds fade like those who came in them: a night in which nobody did is no more than what is left of it.
+        self.recent_s = self.recent_s * faded + LOAD_S * (1.0 - faded)
         self.at_s = now_s
 
     def _solve(self, now_s: float) -> None:
@@ -264,7 +269,7 @@ def fresh(pools: Pools, now_s: float) -> Path:
         remote_s=[0.0] * BINS,
         kv_bytes=[0.0] * BINS,
         recent=0.0,
-        recent_s=LOAD_HALF_LIFE_S,
+        recent_s=BEGINS_S,
         link=Network(),
         link_bytes_per_s=pools.link_bytes_per_s,
         solved_bytes_per_s=pools.link_bytes_per_s,

@@ -76,7 +76,7 @@ class Parts:
         self.crowd_s = self.decode_s * (prior.batch_slowdown or SLOWDOWN)
         self.fading = prior.batch_fading
         self.context_s = prior.decode_s_per_context_token or self.decode_s / CONTEXT_TOKENS
-        # Where prompts advance side by side: what one step of one of them takes.
+        # Where prompts are read by slot, and not as they came: what one step of one of them takes.
         self.step_s = None if prior.batch_tokens is None else prior.batch_tokens * prior.prefill_s_per_token
         attends, crowds = float(prior.prefill_s_per_token2 > 0.0), float(prior.batch_slowdown > 0.0)
         contexts, chunks = float(prior.decode_s_per_context_token > 0.0), float(chunked)

@@ -8,7 +8,7 @@ from tidegate.core.estimator import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.hedge import starts_s
 from tidegate.core.length import Length
-from tidegate.core.model import Prefill, Request, Run
+from tidegate.core.model import Capability, Endpoint, Prefill, Request, Run
 from tidegate.core.value import attainment, net_usd
 from tidegate.core.why import Why
 
@@ -20,8 +20,10 @@ TIMEOUT_FACTOR = 4.0
 # fills up makes them a few times slower, and a broken engine much more. Nobody is sent away for less than two a second.
 TOKEN_FACTOR = 10.0
 TOKEN_S_LEAST = 0.5
-# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN.
+# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN; for a whole one, as
+# long as OpenAI's own client does.
 TIMEOUT_S_STATIC = TIMEOUT_FACTOR * TIMEOUT_S_MIN
+TIMEOUT_S_STATIC_WHOLE = 600.0
 # The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far. Where
 # the model may have to be loaded, what that takes counts: giving up then only begins the next load.
 TIMEOUT_MEDIANS_MAX = 16.0
@@ -115,6 +117,11 @@ def by_value(option: Option) -> tuple[float, float, str]:
     return -option.value_usd, option.base.first_s, option.name
 
 
+def shows(request: Request, endpoint: Endpoint) -> bool:
+    """Whether first content is seen there when it comes, and not with the rest of the answer."""
+    return request.stream or endpoint.streams or Capability.EMBEDDING in request.needs
+
+
 def steps(
     request: Request, ranked: list[Option], worth_usd: float, spent_s: float, hedge_price: float
 ) -> tuple[Run | Prefill, ...]:
@@ -125,20 +132,20 @@ def steps(
     highs_s = [option.base.first_s_high for option in ranked]
     for index, option in enumerate(ranked):
         cutover_s = None
+        shown = option.target != "" or shows(request, option.model.endpoint)
+        # Of an answer that comes in one piece nobody knows before whether its first content is late.
+        overdue_s = highs_s[index] if shown else _whole_s_high(option.base)
         if index + 1 < len(ranked) and request.slo.ttft_s is not None:
             if option.base.paid_usd > 0.0 and ranked[index + 1].base.paid_usd > 0.0:
-                cutover_s = _hedge_s(request, option, ranked[index + 1], worth_usd, spent_s, hedge_price)
+                if shown:
+                    cutover_s = _hedge_s(request, option, ranked[index + 1], worth_usd, spent_s, hedge_price)
             else:
                 # As late as the next one could still be in time, and never before this one is overdue.
                 latest_s = request.slo.ttft_s - spent_s - highs_s[index + 1]
-                if latest_s >= highs_s[index]:
+                if latest_s >= overdue_s:
                     cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
             spent_s += cutover_s or 0.0
-        timeout_s = min(TIMEOUT_FACTOR * highs_s[index], TIMEOUT_MEDIANS_MAX * option.base.cold_s)
-        if option.base.outcomes:
-            # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
-            timeout_s *= max(1.0, option.base.outcomes[0][0] / option.base.warm_s)
-        timeout_s = to_ms(max(TIMEOUT_S_MIN, timeout_s))
+        timeout_s = _timeout_s(option.base, overdue_s, shown=shown)
         name = option.model.name
         if option.target:
             plan.append(Prefill(endpoint=name, target=option.target, timeout_s=timeout_s, cutover_s=cutover_s))
@@ -152,6 +159,26 @@ def steps(
             )
         )
     return tuple(plan)
+
+
+def _whole_s_high(base: Base) -> float:
+    """The upper quantile of the time to all of an answer, with a load where there may be one."""
+    return base.first_s_high + max(0.0, base.e2e_s_high - base.warm_s_high)
+
+
+def _timeout_s(base: Base, overdue_s: float, *, shown: bool) -> float:
+    """For how long nothing may be seen: of its first content, or of all of it where that is all that is `shown`."""
+    median_s = base.cold_s if shown else base.cold_s + base.decode_s
+    timeout_s = min(TIMEOUT_FACTOR * overdue_s, TIMEOUT_MEDIANS_MAX * median_s)
+    if base.outcomes:
+        # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
+        timeout_s *= max(1.0, base.outcomes[0][0] / base.warm_s)
+    return to_ms(max(TIMEOUT_S_MIN, timeout_s))
+
+
+def static_timeout_s(request: Request, endpoint: Endpoint) -> float:
+    """The same where nothing is predicted."""
+    return TIMEOUT_S_STATIC if shows(request, endpoint) else TIMEOUT_S_STATIC_WHOLE
 
 
 def _token_s_max(base: Base) -> float:

@@ -1,6 +1,7 @@
 """The prompts that an engine of ours computes, and how long they hold up the next one."""
 
 from collections.abc import Collection, Iterable
+from math import sqrt
 
 import msgspec
 
@@ -24,7 +25,7 @@ class Prefills(msgspec.Struct):
 
 class PromptLine:
     """Of what is in flight, whose prompts an engine is at, oldest first: few, where many stream. Nobody's, where
-    requests share no compute. `at` reads; `add`, `pass_unseen`, `done` and `line_up` write.
+    requests share no compute. `at` reads; `add`, `begins`, `pass_unseen`, `done` and `line_up` write.
     """
 
     __slots__ = ("_prefills", "_reservations", "_shares_compute", "_waiting")
@@ -62,6 +63,13 @@ class PromptLine:
         if self._shares_compute:
             self._waiting[request_id] = reservation
             add(self._prefills, reservation)
+
+    def begins(self, reservation: Reservation, at_s: float, expected_s: float) -> None:
+        """The engine can begin with this one then, which was expected otherwise."""
+        line = self._prefills
+        if reservation is self._oldest():
+            # With one that had come while another was computed, it began when that was done.
+            line.since_s = at_s if line.since_s <= expected_s else max(line.since_s, at_s)
 
     def pass_unseen(self, now_s: float) -> None:
         """What should have been computed by now, and nobody sees, is."""
@@ -160,10 +168,16 @@ def left_s(prefills: Prefills, now_s: float) -> float:
     return head_s + prefills.behind_s
 
 
-def beside_s(prefills: Prefills, prefill_s: float, step_s: float, now_s: float) -> float:
-    """How long they delay a new prompt that takes `prefill_s` where all advance side by side, in steps of `step_s`.
+def by_slot_s(prefills: Prefills, step_s: float, waits_s: float, now_s: float) -> tuple[float, float]:
+    """How long they delay a new prompt, which `waits_s` for a slot before, and the standard deviation of that, at an
+    engine that reads the prompts in its slots by their numbers, each in steps of `step_s` until it is done.
 
-    It waits for the step under way, and then each of them gets as much as the new one until that is done, and no
-    more than it needs.
+    Those in lower slots come before it, and of the others only the step under way. Which slots they have we are not
+    told: each is as likely to come before as after it.
     """
-    return min(left_s(prefills, now_s), step_s + prefills.count * prefill_s)
+    left = max(0.0, left_s(prefills, now_s) - waits_s)
+    if not left:
+        return 0.0, 0.0
+    sure_s = min(left, step_s)
+    unsure_s, count = left - sure_s, prefills.count
+    return sure_s + unsure_s / 2.0, unsure_s * sqrt((count + 2) / (12 * count))

@@ -22,8 +22,8 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     Prefill of `m` uncached tokens takes `overhead_s + m * prefill_s_per_token + m**2 / 2 * prefill_s_per_token2`:
     attention grows with the square. One more running sequence adds `batch_slowdown` of the time per output token, and
     each further one `batch_fading` of what the one before it added: in a model of experts, many sequences share what is
-    read. Each token in the contexts of all of them adds `decode_s_per_context_token`. An engine that lets prompts
-    advance side by side looks at new ones after each `batch_tokens` (llama.cpp); None is one prompt after the other.
+    read. Each token in the contexts of all of them adds `decode_s_per_context_token`. An engine that reads the
+    prompts in its slots by their numbers (llama.cpp) looks at new ones after each `batch_tokens`; None is as they came.
     `sigma` is the standard deviation of log(actual / predicted) that this prior deserves. `cache` is what it keeps.
 
     A model that is not loaded takes `load_s` to be, None is as the size of its weights has it. Where nobody uses it for

@@ -34,9 +34,11 @@ from tidegate.core.health import RETRY_AFTER_S_MAX
 from tidegate.core.latency import PARTS, SILENCES_MAX
 from tidegate.core.learned import Learned
 from tidegate.core.length import COUNTS_BYTES_MAX, OUTPUT_ROWS, TURNS_MAX, bytes_of
+from tidegate.core.likeness import in_force
 from tidegate.core.model import Endpoint, Policy, replace
 from tidegate.core.prefills import Prefills
 from tidegate.core.prompts import Prompts
+from tidegate.core.session import rehomed
 from tidegate.core.state import ColdState, EndpointState, State, WarmUp
 from tidegate.core.timing import COLUMNS, ROWS
 
@@ -100,6 +102,7 @@ def reconfigured(
     moved: Container[str],
     vouched: Container[str] = (),
     rekeyed: Container[str] = (),
+    were: Iterable[Endpoint] = (),
 ) -> State:
     """The state of a process that goes on with other settings; `state` itself is used up.
 
@@ -107,7 +110,8 @@ def reconfigured(
     with another size or prior: the way there is what it was, and what is in flight there still takes its place, and
     teaches nothing of the engine, being predicted from where they began before. The others are new, and down until a
     probe has reached them. Operators have `vouched` that some are what they should be, whatever they were before.
-    What those in `rekeyed` have refused was refused to another account.
+    What those in `rekeyed` have refused was refused to another account. Of the endpoints that `were` there, those that
+    are not the same engines any more leave their conversations to who has their model.
     """
     found: dict[str, EndpointState] = {}
     for endpoint in endpoints:
@@ -150,7 +154,9 @@ def reconfigured(
                 limit=new.limit,
                 breaker=new.breaker,
             )
-    return replace(state, endpoints=found)
+    known_as = {e.name: in_force(e, state.endpoints[e.name].fingerprint) for e in were}
+    stay = [name for name in known_as if name in same or name in moved]
+    return replace(state, endpoints=found, sessions=rehomed(state.sessions, known_as, stay))
 
 
 def aged(state: State, age_s: float) -> State:

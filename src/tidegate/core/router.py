@@ -347,15 +347,15 @@ class Router:
         Nothing is cached, nobody is full or down, and nothing fails. Running an engine costs what a request like this
         is predicted to take there as it is now.
         """
-        # Each of several completions stands in a window of its own.
-        tokens = prompt_tokens + ceil(output_tokens / request.completions)
-        model = self._known.eligible.cheapest_ever(request, tokens, local=local)
+        # Each of several completions stands in a window of its own, and they are decoded side by side.
+        each = output_tokens / request.completions
+        model = self._known.eligible.cheapest_ever(request, prompt_tokens + ceil(each), local=local)
         if model is None:
             return None
         usd = model.cost.usd(prompt_tokens, output_tokens, 0.0)
         if model.cost.usd_per_s:
             base = model.base(request, self._known.lengths.of(request), now_s)
-            decode_s = base.decode_s_mean * output_tokens / base.output_tokens
+            decode_s = base.decode_s_mean * each / base.output_tokens
             usd += model.cost.usd_per_s * (base.queue_s + base.prefill_s_mean + base.load_s_mean + decode_s)
         return model.name, usd
 

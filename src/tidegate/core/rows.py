@@ -403,17 +403,19 @@ class Rows:
 def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
     """What is paid to others for an attempt, by the usage that was told with its end.
 
-    Whoever has begun to work bills the prompt, whoever leaves. What was refused, never arrived, or failed before
+    Whoever has begun to work bills the prompt, whoever leaves. What never arrived, or was refused or failed before
     anything came, is free; of a connection that was lost without content, nobody has told whether an answer had begun.
-    A whole answer that does not say what it took is booked as the most that it can be.
+    An answer in one piece, of which no first content is told, is booked as the most that it can be where it does not
+    say what it took; a stream as what has come.
     """
     if ended.cause in UNBILLED:
         return 0.0
-    nothing_came = ended.ending is Ending.FAILED and ended.ttft_s is None and ended.cause not in ANSWERED
-    if ended.prompt_tokens is None and (ended.ending is Ending.REFUSED or nothing_came):
+    unbegun = ended.ending is Ending.REFUSED or (ended.ending is Ending.FAILED and ended.cause not in ANSWERED)
+    if ended.prompt_tokens is None and ended.ttft_s is None and unbegun:
         return 0.0
     prompt_tokens = started.prompt_tokens if ended.prompt_tokens is None else ended.prompt_tokens
-    if ended.ending is Ending.OK and ended.output_tokens is None and Capability.EMBEDDING not in request.needs:
+    unknown = ended.output_tokens is None and ended.ttft_s is None
+    if unknown and ended.ending is Ending.OK and Capability.EMBEDDING not in request.needs:
         most = endpoint.context_tokens if endpoint.output_tokens_max is None else endpoint.output_tokens_max
         if started.output_tokens_max is not None:
             most = min(most, started.output_tokens_max)

@@ -12,8 +12,11 @@ def prefill_of(request: Request) -> Request:
     return replace(request, output_tokens_max=1, completions=1, session="", stream=True)
 
 
-def started(request: Request, endpoint: str, *, hedge: bool = False, target: str = "") -> Started:
-    """It goes there. `hedge`: another attempt is still under way; for a `target` its prompt is computed alone."""
+def started(
+    request: Request, endpoint: str, *, hedge: bool = False, target: str = "", streamed: bool = False
+) -> Started:
+    """It goes there. `hedge`: another attempt is still under way; for a `target` its prompt is computed alone. We may
+    have it `streamed` although its client gets it whole."""
     if target:
         request = prefill_of(request)
     return Started(
@@ -35,5 +38,5 @@ def started(request: Request, endpoint: str, *, hedge: bool = False, target: str
         said_tokens=request.said_tokens,
         target=target,
         shipped=request.shipped if has_come(request.shipped, endpoint) else "",
-        stream=request.stream,
+        stream=request.stream or streamed,
     )

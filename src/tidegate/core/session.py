@@ -1,6 +1,6 @@
 """Conversations stay where they began: with the endpoint that served one last, or with one of the same model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 
 from tidegate.core.estimator import EndpointModel
@@ -59,10 +59,26 @@ class Sessions:
 
     def became(self, model: EndpointModel, before: Fingerprint, models: Mapping[str, EndpointModel]) -> None:
         """This endpoint serves another model than `before`: its conversations go on with who still has that one."""
-        heir = next((m.name for m in models.values() if one_model(before, m.fingerprint)), None)
-        for session, pin in list(self._pins.items()):
-            if pin.endpoint == model.name:
-                if heir is None:
-                    del self._pins[session]
-                else:
-                    self._pins[session] = Pin(heir, pin.used_s)
+        _hand_on(self._pins, model.name, before, {m.name: m.fingerprint for m in models.values()})
+
+
+def rehomed(pins: Mapping[str, Pin], models: Mapping[str, Fingerprint], stay: Collection[str]) -> dict[str, Pin]:
+    """The pins after a reload: conversations of endpoints that do not `stay` go on with one that does, and has their
+    model. `models` are what was known before the reload, by endpoint."""
+    found = dict(pins)
+    heirs = {name: one for name, one in models.items() if name in stay}
+    for name, before in models.items():
+        if name not in stay:
+            _hand_on(found, name, before, heirs)
+    return found
+
+
+def _hand_on(pins: dict[str, Pin], endpoint: str, model: Fingerprint, heirs: Mapping[str, Fingerprint]) -> None:
+    """What is pinned to this endpoint, for its `model`, goes on with who has that one, or begins anew."""
+    heir = next((name for name, one in heirs.items() if one_model(model, one)), None)
+    for session, pin in list(pins.items()):
+        if pin.endpoint == endpoint:
+            if heir is None:
+                del pins[session]
+            else:
+                pins[session] = Pin(heir, pin.used_s)

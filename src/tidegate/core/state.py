@@ -165,7 +165,7 @@ class UnderWay(msgspec.Struct, gc=False):
     """A prompt that is being computed for another endpoint, or is on its way there.
 
     It is expected to be computed at `ready_s`, or was then where it is `computed`; then `kv_bytes` are sent, of which
-    `declared_bytes` were declared, and it will have a slot there for `occupies_s`.
+    `declared_bytes` were declared (0 where something else is by now), and it will have a slot there for `occupies_s`.
     """
 
     ready_s: float
@@ -175,10 +175,19 @@ class UnderWay(msgspec.Struct, gc=False):
     computed: bool = False
 
 
+class KvSize(NamedTuple):
+    """What is declared of the size of KV caches; see `core.model.Handover`."""
+
+    kv_bytes_fixed: float
+    kv_bytes_per_token: float
+    whole: bool
+
+
 class HandoverState(msgspec.Struct, kw_only=True):
     """What is learned and tracked of one handover: what is under way, by request, and when the last one was over.
 
-    KV caches had `sent_bytes` where `declared_bytes` were declared.
+    KV caches had `sent_bytes` where `declared_bytes` were declared, by this `size`: both are sums that had faded so far
+    at `free_s`. None is where that was not kept yet.
     """
 
     breaker: Breaker
@@ -187,6 +196,7 @@ class HandoverState(msgspec.Struct, kw_only=True):
     free_s: float = 0.0
     sent_bytes: float = 0.0
     declared_bytes: float = 0.0
+    size: KvSize | None = None
 
 
 class EndpointState(msgspec.Struct, kw_only=True):

@@ -86,7 +86,7 @@ class WarmUps:
 
     def over(self, model: EndpointModel, fact: Warmed, now_s: float) -> None:
         """It is there, or could not be loaded, and then the next one is not begun at once."""
-        model.cold.end_warm_up(fact.took_s if fact.served else None, now_s)
+        model.warmed(fact.took_s if fact.served else None, now_s)
         warm_up = model.state.cold.warm_up
         if fact.served:
             warm_up.failed = 0

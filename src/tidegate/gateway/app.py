@@ -258,7 +258,15 @@ class Gateway:
         moved = {e.name for e in both if before.upstreams[e.name].reaches(after.upstreams[e.name])} - same
         rekeyed = {e.name for e in both if before.upstreams[e.name].key != after.upstreams[e.name].key}
         state = reconfigured(
-            self.router.state, after.endpoints, after.policy, before.policy, same, moved, vouched, rekeyed
+            self.router.state,
+            after.endpoints,
+            after.policy,
+            before.policy,
+            same,
+            moved,
+            vouched,
+            rekeyed,
+            before.endpoints,
         )
         self._built = after
         self.router = Router(after.endpoints, after.policy, state)
