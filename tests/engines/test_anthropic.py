@@ -73,6 +73,15 @@ def test_a_completion_is_not_carried_and_another_endpoint_may_serve_it() -> None
     assert (failure.final, failure.ending, failure.status) == (False, Ending.REFUSED, 400)
 
 
+def test_an_image_that_the_vendor_does_not_take_may_be_served_by_another_endpoint() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}
+    with pytest.raises(BadRequest) as caught:
+        outgoing(chat(messages=[{"role": "user", "content": [image]}]))
+    failure = uncarried(caught.value)
+    assert (failure.final, failure.ending, failure.status) == (False, Ending.REFUSED, 400)
+    assert "JPEG" in failure.message
+
+
 def test_overload_is_a_refusal() -> None:
     said = CLAUDE.failure(529, {b"retry-after": b"3"}, error("overloaded_error", "Overloaded"), 0.0)
     assert (said.ending, said.status, said.message, said.retry_after_s) == (Ending.REFUSED, 503, "Overloaded", 3.0)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from tests.engines.conftest import Speaking
 from tests.engines.speakers import LONG, TRANSLATED, Called, begun, chat, completion
+from tidegate.config.defaults import defaults
+from tidegate.config.endpoint import EngineKind
 from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending
@@ -153,6 +155,12 @@ def test_a_request_goes_to_the_path_of_its_kind_with_the_headers_it_was_given(
     assert b'"odd":1e3' in made.body
     assert made.streamed or not stream
     assert (b'"stream":true' in made.body) is (b'"include_usage":true' in made.body) is made.streamed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_core_knows_who_is_seen_to_begin_though_its_client_does_not_stream(kind: str) -> None:
+    asked = parse(b'{"model":"m","messages":[{"role":"user","content":"a"}]}', Capability.CHAT)
+    assert DIALECTS[kind].outgoing(asked, "m", ()).streamed is defaults(EngineKind(kind), local=True).streams
 
 
 ENDINGS = {

@@ -9,7 +9,7 @@ import pytest
 
 from tests.gateway.harness import CHAT, COMPLETIONS, KEY, chat, completion, house, local, remote
 from tests.http.harness import read_request, upstream
-from tidegate.core.model import Ended, Started
+from tidegate.core.model import Ended, Request, Started
 from tidegate.engines.fake import Script
 
 WORDS = "w1 w2 w3 w4 "
@@ -173,6 +173,17 @@ async def test_two_choices_are_two_choices(tmp_path: Path) -> None:
         await home.ask(chat(n=2))
         started = [line.fact for line in home.journal() if isinstance(line.fact, Started)]
     assert [fact.completions for fact in started] == [2]
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
+async def test_whether_we_see_an_answer_begin_is_told_and_not_what_its_client_asked_for(
+    tmp_path: Path, engine: str
+) -> None:
+    async with house(tmp_path, laptop=local(engine=engine)) as home:
+        await home.ask(chat())
+        facts = [line.fact for line in home.journal()]
+    streamed = engine == "llamacpp"  # which we ask for a stream whatever its client has asked for
+    assert [fact.stream for fact in facts if isinstance(fact, Request | Started)] == [False, streamed]
 
 
 async def test_an_empty_answer_is_an_answer(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import House, chat, house, local, remote
-from tests.http.harness import eventually
+from tests.http.harness import Script as Steps
+from tests.http.harness import eventually, read_request, upstream
 from tests.make import endpoint
-from tidegate.core.model import Capability, Decision, Drawn, Request
+from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Request
 from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.spending import upper_usd
 from tidegate.wire.anthropic.request import parse as parse_messages
+from tidegate.wire.embeddings import parse as embeddings
 from tidegate.wire.openai import parse
 
 # A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
@@ -140,6 +142,84 @@ async def test_a_stream_that_does_not_say_what_it_took_costs_what_has_come_howev
         assert held == 0.0
 
 
+async def test_a_stream_without_a_word_that_does_not_say_what_it_took_costs_its_prompt(tmp_path: Path) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(Script(tokens=0, usage=False))) as home:
+        assert (await home.ask(chat(stream=True, max_tokens=1000))).status == 200
+        usd, held = spent(home)
+        assert 0.0 < usd < 1000 * 4e-3
+        assert held == 0.0
+
+
+FULL = {"error": {"message": "maximum context length is 8192 tokens", "code": "context_length_exceeded"}}
+
+
+@pytest.mark.parametrize("words", [0, 30])
+async def test_a_window_that_is_full_in_mid_answer_is_paid_for_what_has_come_and_before_it_nothing(
+    tmp_path: Path, words: int
+) -> None:
+    chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "w "}}]}
+    answer = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in (*[chunk] * words, FULL))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(Script(answer=answer))) as home:
+        await home.ask(chat(stream=True, max_tokens=1000))
+        await home.quiet()
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        assert (ended.ending, ended.cause) == (Ending.REFUSED, "context_exceeded")
+        usd, held = spent(home)
+        assert (usd > words * 4e-3) if words else (usd == 0.0)
+        assert held == 0.0
+
+
+def beginning(status: bytes, *, hangs_up: bool) -> Steps:
+    """A vendor who begins to say why not, and then hangs up or says no more; its limit tells that it has begun."""
+    lines = (
+        b"HTTP/1.1 %b" % status,
+        b"retry-after: 77",
+        b"x-ratelimit-remaining-requests: 0",
+        b"x-ratelimit-limit-requests: 9",
+        b"x-ratelimit-reset-requests: 60s",
+        b"content-length: 99",
+    )
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (await read_request(reader)).startswith(b"GET "):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        writer.write(b"\r\n".join((*lines, b"", b"{")))
+        if not hangs_up:
+            await reader.read()
+
+    return script
+
+
+async def left_unread(home: House) -> Ended:
+    """The end of an attempt whose client leaves as soon as its answer has begun."""
+    async with home.asking(chat(max_tokens=10)):
+        allowances = home.gateway.router.endpoint("cloud").state.allowances
+        await eventually(lambda: allowances.requests is not None)
+    await home.quiet()
+    (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+    return ended
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_refusal_that_is_not_told_to_its_end_costs_nothing_and_is_heeded(
+    tmp_path: Path, hangs_up: bool
+) -> None:
+    async with upstream(beginning(b"429 Too Many Requests", hangs_up=hangs_up)) as there:
+        place = vendor(url=f"http://127.0.0.1:{there.port}", engine="openai")
+        async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+            ended = await left_unread(home)
+            assert (ended.ending, ended.cause, ended.retry_after_s) == (Ending.REFUSED, "status_429", 77.0)
+            assert spent(home) == (0.0, 0.0)
+
+
+async def test_nor_does_finding_fault_with_a_request_that_is_not_told_to_its_end(tmp_path: Path) -> None:
+    async with upstream(beginning(b"400 Bad Request", hangs_up=False)) as there:
+        place = vendor(url=f"http://127.0.0.1:{there.port}", engine="openai")
+        async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+            assert (await left_unread(home)).ending is Ending.CANCELLED
+            assert spent(home) == (0.0, 0.0)
+
+
 async def test_who_counts_what_was_cached_beside_the_prompt_is_paid_for_both_and_nobody_is_paid_back(
     tmp_path: Path,
 ) -> None:
@@ -185,6 +265,20 @@ def test_what_is_held_back_covers_whatever_may_be_generated() -> None:
     # Servers that know the older name of the bound alone go by that.
     both = most_usd(max_tokens=1_000, max_completion_tokens=1)
     assert both >= most_usd(max_completion_tokens=1) + 999 * 4e-3
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+def test_what_is_held_back_covers_several_prompts_that_fill_their_windows_together(tokens: bool) -> None:
+    one = [1] * 30_000 if tokens else "x" * 30_000
+    window = CLOUD.context_tokens
+    assert window < 3 * 30_000
+    embedded = embeddings(json.dumps({"model": "m", "input": [one] * 3}).encode())
+    assert upper_usd(CLOUD, embedded, embedded.prompt_bytes, 0) >= 3 * 30_000 * 1e-3
+    assert most_usd(Capability.COMPLETION, prompt=[one] * 3, max_tokens=1) >= 3 * 30_000 * 1e-3
+    # And a window each is the most, however many bytes stand for it.
+    assert most_usd(Capability.COMPLETION, prompt=["x" * 90_000] * 2, max_tokens=1) <= 2 * (window * 1e-3 + 4e-3)
+    alone = embeddings(json.dumps({"model": "m", "input": [1] * 30_000}).encode())
+    assert upper_usd(CLOUD, alone, alone.prompt_bytes, 0) <= window * 1e-3
 
 
 def test_what_is_held_back_covers_whatever_is_read_beside_the_prompt() -> None:

@@ -335,3 +335,13 @@ async def test_a_hedge_that_loses_is_cancelled_and_paid_for(tmp_path: Path) -> N
     assert line["hedged"] is True
     # The vendor bills the prompt once it works on it, whoever leaves.
     assert float(answer.header("x-tidegate-cost-usd")) > 0
+
+
+async def test_an_answer_in_one_piece_may_take_as_long_as_it_takes_to_make(tmp_path: Path) -> None:
+    # Of a promise that is long over nothing is seen before its end; the endpoint is at work, and no other is asked.
+    script = Script(tokens=40, token_s=0.02)
+    slow = local(script, prior={"decode_tokens_per_s": 50})
+    async with house(tmp_path, laptop=slow, cloud=remote()) as home:
+        answer = await home.ask(chat(max_tokens=2000), x_tidegate_slo_ttft_ms="150")
+        assert not home.engines["cloud"].seen
+    assert (answer.status, answer.endpoint, answer.header("x-tidegate-attempts")) == (200, "laptop", "1")

@@ -98,6 +98,16 @@ async def test_where_the_one_is_gone_the_other_computes_the_prompt(tmp_path: Pat
         assert breaker(home).strikes == 0.0, "that is not the handover's fault"
 
 
+SLOW_S = 0.2
+
+
+class Slow(Recorded):
+    """One that takes its time."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        asyncio.get_running_loop().call_later(0.0 if exchange.method == "GET" else SLOW_S, super().__call__, exchange)
+
+
 class Busy(Recorded):
     """One that keeps whoever comes first waiting until it may `go_on`."""
 
@@ -119,7 +129,7 @@ class Busy(Recorded):
 async def test_what_could_not_be_handed_over_waits_for_its_slot_and_is_not_computed_again_and_again(
     tmp_path: Path,
 ) -> None:
-    rack, laptop = Recorded(kept=b"{"), Busy()
+    rack, laptop = Slow(kept=b"{"), Busy()
     async with pair(tmp_path, rack, laptop, places=1) as home:
         short = asyncio.ensure_future(home.ask(chat("Say hi")))
         await eventually(lambda: len(laptop.asked) == 1)
@@ -130,6 +140,8 @@ async def test_what_could_not_be_handed_over_waits_for_its_slot_and_is_not_compu
         assert [one.status for one in await asyncio.gather(short, long)] == [200, 200]
         assert [one.endpoint for one in (await short, await long)] == ["laptop", "laptop"]
         assert len(rack.asked) == 1
+        line = next(one for one in home.log() if one["held_s"])
+    assert line["held_s"] <= line["e2e_s"] - SLOW_S, "the time in which its prompt was computed is no waiting"
 
 
 class Breaking(Recorded):

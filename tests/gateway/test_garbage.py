@@ -60,14 +60,18 @@ def held_bytes(drive: Drive) -> int:
     return total
 
 
-@pytest.mark.parametrize("place", [local, remote], ids=["free", "paid"])
+@pytest.mark.parametrize(
+    ("place", "resume", "fields"),
+    [(local, False, {}), (remote, False, {}), (local, True, {"response_format": {"type": "json_object"}})],
+    ids=["free", "paid", "never resumed"],
+)
 async def test_while_an_answer_streams_nothing_of_what_was_asked_is_kept(
-    tmp_path: Path, place: Callable[..., Any]
+    tmp_path: Path, place: Callable[..., Any], resume: bool, fields: dict[str, Any]
 ) -> None:
     # It is still under way when it is looked at.
     slow = Script(tokens=100, token_s=1.0)
-    async with house(tmp_path, only=place(slow, context_tokens=1_000_000)) as home:
-        asked = msgspec.json.encode(chat("word " * 400_000, stream=True))
+    async with house(tmp_path, only=place(slow, context_tokens=1_000_000), policy={"resume": resume}) as home:
+        asked = msgspec.json.encode(chat("word " * 400_000, stream=True, **fields))
         async with client(home.port) as (reader, writer):
             writer.write(wire("POST", "/v1/chat/completions", asked))
             await reader.readuntil(b'"content"')

@@ -62,6 +62,24 @@ async def test_a_held_request_starts_when_the_slot_is_free_and_says_that_the_wai
     assert max(int(a.header("x-tidegate-overhead-us")) for a in (one, two)) < 100_000
 
 
+async def test_what_was_tried_before_is_no_part_of_the_time_that_a_request_is_held(tmp_path: Path) -> None:
+    tried_s = 0.3
+    fails = local(Script(first_s=tried_s, fault=Fault.CUT, fault_after=0))
+    async with house(tmp_path, laptop=fails, cloud=remote(Script(fault=Fault.SILENT), concurrency=1)) as home:
+        cloud = home.engines["cloud"]
+        await home.change("PUT", "/api/endpoints/laptop/drain")
+        async with home.asking():
+            await eventually(lambda: cloud.in_flight == 1)
+            cloud.script = BRIEF
+            await home.change("DELETE", "/api/endpoints/laptop/drain")
+            waits = asyncio.create_task(home.ask())
+            await eventually(lambda: home.gateway.router.held == 1)
+        assert (await waits).endpoint == "cloud"
+        line = next(one for one in home.log() if one["outcome"] == "ok")
+    # The last one served it.
+    assert 0.0 < line["held_s"] <= line["e2e_s"] - (line["attempts"] - 1) * tried_s
+
+
 async def test_a_full_hold_queue_refuses_with_a_time_to_come_back(tmp_path: Path) -> None:
     place = local(Script(fault=Fault.SILENT), concurrency=1)
     async with house(tmp_path, laptop=place, policy={"held_max": 1}) as home, AsyncExitStack() as clients:

@@ -1,7 +1,7 @@
 """Another configuration for a gateway that runs: nothing under way is touched, and a bad one changes nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from tests.gateway.harness import SURE, House, _value, chat, house, local, remote
+from tests.gateway.test_fingerprint import llama
 from tests.http.harness import eventually
 from tidegate.config.config import Config
 from tidegate.core.correction import level_of
@@ -482,6 +483,31 @@ async def test_the_prices_of_a_new_day_hold_from_midnight_without_a_reload(tmp_p
         clock.ahead_s = 86_400.0
         await home.gateway.reloader.look_at_the_day()
         assert price() == pytest.approx(3e-6)
+
+
+def led_elsewhere(home: House, name: str, url: str) -> None:
+    edit(home, home.engines[name].url, url)
+
+
+def replaced(home: House, name: str, url: str) -> None:
+    edit(home, f"[endpoint.{name}]", "[endpoint.new]")
+    led_elsewhere(home, name, url)
+
+
+@pytest.mark.parametrize("change", [led_elsewhere, replaced])
+async def test_a_conversation_whose_endpoint_leads_elsewhere_or_is_gone_stays_with_its_model(
+    tmp_path: Path, change: Callable[[House, str, str], None]
+) -> None:
+    async with (
+        FakeEngine(Script(), context_tokens=8192, weights="/models/b.gguf") as other,
+        house(tmp_path, one=llama(), two=llama()) as home,
+    ):
+        began = (await home.ask(x_tidegate_session="diary")).endpoint
+        change(home, began, other.url)
+        await reload(home)
+        goes_on = await home.ask(x_tidegate_session="diary")
+        assert {began, goes_on.endpoint} == {"one", "two"}
+        assert goes_on.header("x-tidegate-why") == "only_continuing"
 
 
 async def test_a_reload_vouches_for_a_model_that_changed_and_a_new_day_does_not(tmp_path: Path) -> None:

@@ -22,6 +22,12 @@ WEIGHTS = "/models/one.gguf"
 TOKENS = 8
 WORDS = "".join(f"w{number} " for number in range(1, TOKENS + 1))
 RESUMES: Any = {"policy": {"resume": True}}
+# The same, where a request may live for a second.
+SECOND: dict[str, Any] = {
+    "gateway": {"request_timeout_s": 1},
+    "policy": {"resume": True, "hold_s_max": 0.5},
+    "classes": {"interactive": {"slo": {"ttft_ms": 900}}, "batch": {"slo": {"e2e_ms": 900}}},
+}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
@@ -80,12 +86,14 @@ async def test_a_completion_is_resumed_from_its_prompt_and_what_was_said(tmp_pat
 async def test_it_is_one_stream_of_one_name_with_the_usage_of_one_answer(tmp_path: Path) -> None:
     async with house(tmp_path, laptop=engine(cut()), rack=dearer(), **RESUMES) as home:
         answer = await streamed(home, chat(stream_options={"include_usage": True}))
+        (line,) = home.log()
     *chunks, usage, _ = answer.events
     assert {(chunk["id"], chunk["model"]) for chunk in answer.events[:-1]} == {("fake-1", "own")}
     assert [c["choices"][0]["delta"].get("role") for c in chunks] == ["assistant"] + [None] * (len(chunks) - 1)
     assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
     assert usage["usage"]["completion_tokens"] == TOKENS
     assert usage["usage"]["total_tokens"] == usage["usage"]["prompt_tokens"] + TOKENS
+    assert (line["prompt_tokens"], line["output_tokens"]) == (usage["usage"]["prompt_tokens"], TOKENS)
 
 
 async def test_the_same_engine_is_asked_where_nobody_else_is_known_to_have_its_model(tmp_path: Path) -> None:
@@ -154,6 +162,16 @@ async def test_what_cannot_be_resumed_says_why(tmp_path: Path, fields: dict[str,
     assert why in answer.events[-1]["error"]["message"]
     assert "[DONE]" not in answer.events
     assert b'tidegate_broken_off_total{outcome="refused"} 1' in metrics
+
+
+async def test_what_takes_too_long_was_not_refused_its_rest(tmp_path: Path) -> None:
+    slow = engine(Script(tokens=2, token_s=60.0))
+    async with house(tmp_path, laptop=slow, **SECOND) as home:
+        answer = await streamed(home, chat(response_format={"type": "json_object"}))
+        metrics = (await home.get("/metrics", admin=True)).body
+    assert answer.events[-1]["error"]["code"] == "request_timeout"
+    assert "rest" not in answer.events[-1]["error"]["message"]
+    assert b'tidegate_broken_off_total{outcome="failed"} 1' in metrics
 
 
 async def test_a_call_of_a_tool_that_has_begun_is_not_begun_again(tmp_path: Path) -> None:
@@ -277,6 +295,8 @@ async def test_a_rest_that_nobody_gives_ends_with_why_it_broke_off(tmp_path: Pat
     assert b'"code":"upstream_error"' in body
     assert b"[DONE]" not in body
     assert (line["outcome"], line["status"]) == ("failed_mid_stream", 200)
+    came = next(one.fact for one in home.journal() if isinstance(one.fact, Request))
+    assert line["prompt_tokens"] == came.prompt_tokens
 
 
 async def test_a_rest_that_an_engine_finds_fault_with_ends_in_the_stream(tmp_path: Path) -> None:

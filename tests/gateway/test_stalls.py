@@ -79,15 +79,37 @@ def saying(*choices: dict[str, Any], then: Callable[[Exchange], None]) -> Callab
     return handler
 
 
+def words(text: str) -> dict[str, Any]:
+    return {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}
+
+
+ENDED = {"index": 0, "delta": {}, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize("pieces", [["w1 w2"], ["w1 ", "w2"]], ids=["one", "two"])
 @pytest.mark.parametrize(("engine", "stream"), [("openai", True), ("llamacpp", False)])
 async def test_who_falls_silent_after_the_end_of_an_answer_has_given_it(
-    tmp_path: Path, engine: str, stream: bool
+    tmp_path: Path, engine: str, stream: bool, pieces: list[str]
 ) -> None:
-    words = {"index": 0, "delta": {"role": "assistant", "content": "w1 w2"}, "finish_reason": None}
-    ended = {"index": 0, "delta": {}, "finish_reason": "stop"}
-    async with serving(saying(words, ended, then=lambda _: None)) as server:
+    async with serving(saying(*map(words, pieces), ENDED, then=lambda _: None)) as server:
         laptop = local(url=f"http://{HOST}:{server.port}", engine=engine)
         async with house(tmp_path, laptop=laptop, cloud=remote(), **IMPATIENT) as home:
+            answer = await home.ask(chat(stream=stream))
+            (line,) = home.log()
+    assert (answer.status, answer.text, answer.endpoint) == (200, "w1 w2", "laptop")
+    assert not stream or answer.events[-1] == "[DONE]"
+    assert (line["outcome"], line["attempts"]) == ("ok", 1)
+
+
+@pytest.mark.parametrize("last", [b'{"usage":"n/a"}', b'{"error":{"message":"boom"}}'], ids=["unreadable", "error"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_goes_wrong_behind_the_end_of_an_answer_does_not_undo_it(
+    tmp_path: Path, stream: bool, last: bytes
+) -> None:
+    engine = saying(words("w1 w2"), ENDED, then=lambda exchange: exchange.end(b"data: %b\n\n" % last))
+    async with serving(engine) as server:
+        laptop = local(url=f"http://{HOST}:{server.port}", engine="llamacpp")
+        async with house(tmp_path, laptop=laptop, cloud=remote()) as home:
             answer = await home.ask(chat(stream=stream))
             (line,) = home.log()
     assert (answer.status, answer.text, answer.endpoint) == (200, "w1 w2", "laptop")

@@ -1,5 +1,6 @@
 """Streams as engines send them, and ways to cut them up."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,25 @@ def facts(reader: Reader) -> tuple[object, ...]:
         reader.timings,
         failure,
     )
+
+
+@st.composite
+def flowing(draw: st.DrawFn) -> list[bytes]:
+    """Frames of one text, and what may stand beside it: most differ in their text alone."""
+    parts = ["a", "a" * 40, " ", "word", "é", '"', "\\", "\n", "\x7f", '{"content":"a"}', '"content":"', '"}]']
+    texts = st.lists(st.sampled_from(parts), max_size=2).map("".join)
+    notes: list[object] = [{"content": "a"}, {"content": "a" * 40}, '{"content":"a"}']
+    beside = st.sampled_from([{}] * 6 + [{"usage": USAGE}] + [{"note": note} for note in notes])
+    finishes, steady = st.sampled_from([None] * 6 + ["stop"]), draw(beside)
+    keys = st.sampled_from(["content", "content", "reasoning_content", "reasoning", "text"])
+    spaced, key = draw(st.booleans()), draw(keys)
+    more: list[dict[str, object]] = [{"reasoning_content": "hm" * 9}, {"tool_calls": ["call" * 9]}]
+    others = st.sampled_from([{}] * 6 + more)
+    frames = [chunk(content="a")]
+    for piece in draw(st.lists(texts, min_size=2, max_size=12)):
+        text = draw(st.sampled_from([piece] * 6 + [[{"type": "text", "text": piece}]]))
+        delta = {"text": text, **draw(others)} if key == "text" else {"delta": {key: text, **draw(others)}}
+        choice = {"index": 0, **delta, "finish_reason": draw(finishes)}
+        told = {**HEAD, **steady, **draw(beside), "choices": [choice]}
+        frames.append(b"data: %b\n\n" % json.dumps(told).encode() if spaced else frame(told))
+    return [*frames, *draw(st.sampled_from([[], [STOP, DONE], [b"data: {oops}\n\n"]]))]

@@ -212,6 +212,18 @@ def test_no_chunk_whatever_raises(deltas: list[dict[str, Any]], extra: object) -
         msgspec.json.decode(reader.result())
 
 
+def test_halves_of_a_surrogate_pair_are_replaced_where_chunks_are_put_together() -> None:
+    piece = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+    answer = aggregated(ROLE + piece % rb"a\ud83d" + piece % rb"\ude00b" + piece % rb"\ud83d\ude00" + STOP + DONE)
+    assert answer["choices"][0]["message"]["content"] == "a\ufffd\ufffdb😀"
+
+
+def test_images_are_put_together_beside_the_text() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    answer = aggregated(ROLE + chunk(content="Here:") + chunk(content="", images=[image]) + STOP + DONE)
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Here:", "images": [image]}
+
+
 def test_a_long_answer_takes_time_in_proportion() -> None:
     piece = chunk(content="word ")
     answer = aggregated(ROLE + piece * 20_000 + STOP + DONE)

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
 from tests.wire.hub import texts
+from tidegate.wire.chunks import EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX
 from tidegate.wire.embeddings import parse
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import estimated_tokens
 from tidegate.wire.openai import EMBEDDING, Call, upstream_body
+from tidegate.wire.sse import Cause
 from tidegate.wire.tokens import TokenRatio
 from tidegate.wire.translate import Translated, reader
 from tidegate.wire.whole import WholeReader
@@ -109,6 +111,29 @@ def test_an_answer_passes_as_it_came_and_tells_its_usage() -> None:
     assert json.loads(made.result()) == body
     assert made.usage is not None
     assert made.usage.prompt_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_max"),
+    [("hi", 1000), (["hi"] * 3, 1500), ([[1, 2]] * 3, 1500), ([1, 2, 3], 1000), (["hi"] * 90, 2000)],
+)
+def test_the_more_is_to_be_embedded_the_more_may_come(
+    given: Any, bytes_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bounds = {"ANSWER_BYTES_MAX": 1000, "EMBEDDING_BYTES_MAX": 500, "EMBEDDINGS_BYTES_MAX": 2000}
+    for name, bound in bounds.items():
+        monkeypatch.setattr(f"tidegate.wire.whole.{name}", bound)
+    made = reader(asked(input=given), streamed=False, now_s=lambda: 0.0)
+    made.feed(b" " * bytes_max)
+    assert made.failure is None
+    made.feed(b" ")
+    assert made.failure is not None
+    assert made.failure.cause is Cause.TOO_LARGE
+
+
+def test_as_many_of_the_largest_as_a_vendor_takes_are_within_the_bound() -> None:
+    assert 2048 * 4096 * len("-0.012345678901234567,") < EMBEDDINGS_BYTES_MAX
+    assert asked(input=["hi"] * 2048).inputs * EMBEDDING_BYTES_MAX == EMBEDDINGS_BYTES_MAX
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"data":[]}', b'{"choices":[{"message":{"content":"a"}}]}', b"<html>"])

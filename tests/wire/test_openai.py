@@ -98,6 +98,23 @@ def test_images_and_sound_need_eyes_and_ears_and_are_no_text() -> None:
     assert len(call.prompt) > 20_000
 
 
+@pytest.mark.parametrize("size", [1_000, 30_000])
+@pytest.mark.parametrize(
+    ("kind", "need"),
+    [
+        ("image_url", Capability.VISION),
+        ("video_url", Capability.VISION),
+        ("audio_url", Capability.AUDIO),
+        ("input_audio", Capability.AUDIO),
+    ],
+)
+def test_what_is_seen_or_heard_is_no_text_whatever_its_name(kind: str, need: Capability, size: int) -> None:
+    part = {"type": kind, kind: {"url": "data:;base64," + "A" * size}}
+    call = chat(messages=[{"role": "user", "content": [part]}])
+    assert (call.needs, call.media) == ((CHAT, need), 1)
+    assert call.text_bytes < 200
+
+
 def test_the_word_image_in_a_text_needs_no_eyes() -> None:
     content = json.dumps([{"type": "image_url", "image_url": {}}])
     assert chat(messages=[{"role": "user", "content": content}]).needs == (CHAT,)

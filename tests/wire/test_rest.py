@@ -179,6 +179,14 @@ def test_a_beginning_with_something_unreadable_in_it_gives_no_name() -> None:
     assert event["id"] == "b"
 
 
+def test_half_a_surrogate_pair_is_replaced_and_ends_nothing() -> None:
+    joined = Seam(rb'{"id":"a","x":"\ud83d"}', Said(), tokens=1)
+    out = joined.feed(frame({"content": "\ud83d"}))
+    assert joined.failure is None
+    (event,) = events(out)
+    assert (event["id"], text(out)) == ("a", "\ufffd")
+
+
 def test_what_cannot_be_read_ends_it() -> None:
     joined = seam()
     assert joined.feed(b"data: [1]\n\n") == b""
@@ -209,6 +217,7 @@ def test_what_passes_to_the_client_is_what_was_gathered(words: list[str], size: 
         ({"reasoning": "hm"}, "reasoning"),
         ({"refusal": "no"}, "text alone"),
         ({"audio": {"data": "x"}}, "text alone"),
+        ({"images": [{"type": "image_url"}]}, "text alone"),
         ({"content": [{"type": "text"}]}, "text alone"),
     ],
 )

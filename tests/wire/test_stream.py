@@ -18,6 +18,7 @@ from tests.wire.streams import (
     chunk,
     cuts,
     facts,
+    flowing,
     frame,
     recorded,
     relayed,
@@ -25,7 +26,7 @@ from tests.wire.streams import (
 from tidegate.wire.chunks import Chunk, Usage
 from tidegate.wire.reading import letters
 from tidegate.wire.sse import FRAME_BYTES_MAX, Cause
-from tidegate.wire.stream import HELD_BYTES_MAX, StreamReader
+from tidegate.wire.stream import HELD_FRAMES_MAX, StreamReader
 
 
 def reader(*, include_usage: bool = True, completions: int = 1) -> StreamReader:
@@ -51,28 +52,6 @@ def test_byte_by_byte_is_the_same(name: str) -> None:
     assert facts(cut) == facts(whole)
 
 
-@st.composite
-def flowing(draw: st.DrawFn) -> list[bytes]:
-    """Frames of one text, and what may stand beside it: most differ in their text alone."""
-    parts = ["a", "a" * 40, " ", "word", "é", '"', "\\", "\n", "\x7f", '{"content":"a"}', '"content":"', '"}]']
-    texts = st.lists(st.sampled_from(parts), max_size=2).map("".join)
-    notes: list[object] = [{"content": "a"}, {"content": "a" * 40}, '{"content":"a"}']
-    beside = st.sampled_from([{}] * 6 + [{"usage": streams.USAGE}] + [{"note": note} for note in notes])
-    finishes, steady = st.sampled_from([None] * 6 + ["stop"]), draw(beside)
-    keys = st.sampled_from(["content", "content", "reasoning_content", "reasoning", "text"])
-    spaced, key = draw(st.booleans()), draw(keys)
-    more: list[dict[str, object]] = [{"reasoning_content": "hm" * 9}, {"tool_calls": ["call" * 9]}]
-    others = st.sampled_from([{}] * 6 + more)
-    frames = [chunk(content="a")]
-    for piece in draw(st.lists(texts, min_size=2, max_size=12)):
-        text = draw(st.sampled_from([piece] * 6 + [[{"type": "text", "text": piece}]]))
-        delta = {"text": text, **draw(others)} if key == "text" else {"delta": {key: text, **draw(others)}}
-        choice = {"index": 0, **delta, "finish_reason": draw(finishes)}
-        told = {**streams.HEAD, **steady, **draw(beside), "choices": [choice]}
-        frames.append(b"data: %b\n\n" % json.dumps(told).encode() if spaced else frame(told))
-    return [*frames, *draw(st.sampled_from([[], [STOP, DONE], [b"data: {oops}\n\n"]]))]
-
-
 @given(flowing())
 def test_what_is_known_by_its_shape_is_taken_as_what_is_decoded(frames: list[bytes]) -> None:
     known, decoded = reader(), reader()
@@ -94,8 +73,8 @@ def test_frames_of_any_text_are_known_by_their_shape(key: str, spaced: bool) -> 
     for text in ("one", "two", "three"):
         choice = {"index": 0, key: text} if key == "text" else {"index": 0, "delta": {key: text}}
         known.feed(b"data: %b\n\n" % json.dumps({"choices": [choice]}, separators=separators).encode())
-    assert known._shape is not None
-    assert known._repeats(known._shape[0] + b"four" + known._shape[1])
+    assert known.repeat is not None
+    assert known.repeat.text_bytes(known.repeat.before + b"four" + known.repeat.behind) == 4
 
 
 DOUBLE = b'data: {"choices":[{"index":0,%b}]}\n\n'
@@ -171,6 +150,7 @@ def test_what_comes_before_content_is_held_back_and_released_with_it() -> None:
         {"reasoning": "a"},
         {"refusal": "a"},
         {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": ""}}]},
+        {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]},
     ],
 )
 def test_anything_that_a_user_waits_for_is_content(delta: dict[str, Any]) -> None:
@@ -271,6 +251,19 @@ def test_an_error_event_is_a_failure_with_the_endpoints_words(event: bytes, told
     assert not read.done
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [ERROR, b"data: {oops}\n\n", b"data: %b" % (b"x" * (FRAME_BYTES_MAX + 1))],
+    ids=["an error", "no JSON", "a frame beyond any bound"],
+)
+def test_what_cannot_be_read_behind_the_end_of_an_answer_is_the_end_of_its_stream(behind: bytes) -> None:
+    read = reader()
+    begun = ROLE + chunk(content="a") + STOP
+    assert read.feed(begun + behind) == begun
+    assert (read.done, read.done_frame, read.failure) == (True, DONE, None)
+    assert read.feed(USAGE_FRAME) == b""
+
+
 @pytest.mark.parametrize("error", [None, False, "", {}, []])
 def test_a_falsy_error_is_none(error: object) -> None:
     read = reader()
@@ -301,10 +294,73 @@ def test_a_large_frame_within_the_bound_passes() -> None:
 
 def test_keep_alives_without_end_are_a_failure_before_they_fill_the_memory() -> None:
     read = reader()
-    for _ in range(HELD_BYTES_MAX // len(PING) + 1):
+    for _ in range(HELD_FRAMES_MAX + 1):
+        assert read.failure is None
         assert read.feed(PING) == b""
     assert read.failure is not None
     assert read.failure.cause is Cause.TOO_LARGE
+
+
+def test_frames_that_are_held_back_have_together_no_more_than_one_may_have() -> None:
+    read = reader()
+    large = frame({**streams.HEAD, "choices": [], "note": "x" * (FRAME_BYTES_MAX // 2)})
+    assert read.feed(large) == b""
+    assert read.failure is None
+    assert read.feed(large) == b""
+    assert read.failure is not None
+    assert read.failure.cause is Cause.TOO_LARGE
+
+
+def test_a_first_chunk_that_tells_all_tokens_of_a_long_prompt_is_held_back_like_any_other() -> None:
+    choices = [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]
+    first = frame({**streams.HEAD, "choices": choices, "prompt_token_ids": [100_000] * 200_000})
+    read = reader()
+    assert read.feed(first) == b""
+    assert relayed(read, [chunk(content="a") + STOP]) == first + chunk(content="a") + STOP
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0KGgo" * 200_000}}
+
+
+def test_an_image_that_streams_passes_and_is_content() -> None:
+    read, image = reader(), chunk(content="", images=[IMAGE])
+    pieces = [ROLE, *[image[at : at + 65_536] for at in range(0, len(image), 65_536)], STOP + DONE]
+    assert relayed(read, pieces) == ROLE + image + STOP
+    assert read.failure is None
+    assert (read.content, read.output_chunks) == (True, 1)
+
+
+def test_a_text_with_an_image_beside_it_is_not_known_by_its_shape() -> None:
+    read = reader()
+    for piece in (ROLE, *[chunk(content=word, images=[{"image_url": {"url": "https://a/b"}}]) for word in ("a", "b")]):
+        read.feed(piece)
+    assert read.repeat is None
+
+
+HALF = b'data: {"choices":[{"index":0,"delta":{"%b":"%b"},"finish_reason":null}]}\n\n'
+
+
+@pytest.mark.parametrize("key", [b"content", b"reasoning_content"])
+@pytest.mark.parametrize("halves", [[rb"\ud83d", rb"\ude00"], [rb"hi \udcaf"], [rb"\\\uD83D!"]])
+def test_half_a_surrogate_pair_passes_as_it_came(key: bytes, halves: list[bytes]) -> None:
+    read, stream = reader(), [ROLE, *[HALF % (key, half) for half in halves], STOP + DONE]
+    assert relayed(read, stream) + read.done_frame == b"".join(stream)
+    assert read.failure is None
+    assert read.output_chunks == len(halves)
+
+
+def test_half_a_surrogate_pair_makes_nothing_readable_that_is_not() -> None:
+    read = reader()
+    assert read.feed(ROLE + HALF.replace(b"}]}", b"}]") % (b"content", rb"\ud83d")) == b""
+    assert read.failure is not None
+    assert read.failure.cause is Cause.MALFORMED
+
+
+def test_an_error_is_told_in_the_endpoints_words_also_with_half_a_surrogate_pair() -> None:
+    read = reader()
+    read.feed(rb'data: {"error":{"message":"boom \ud83d"}}' + b"\n\n")
+    assert read.failure is not None
+    assert "boom" in read.failure.message
 
 
 @pytest.mark.parametrize(

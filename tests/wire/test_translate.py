@@ -115,6 +115,14 @@ def test_both_sides_may_speak_another_dialect(stream: bool) -> None:
     assert b"Hel" in (out if stream else made.result())
 
 
+def test_an_engine_that_leaves_out_its_last_word_has_told_its_usage() -> None:
+    made = reader(call(stream=True), streamed=True, engine=EventStream(0), now_s=now_s)
+    read(made, events(PLAIN).partition(b"event: message_stop")[0])
+    assert made.done
+    assert made.usage is not None
+    assert (made.usage.prompt_tokens, made.usage.output_tokens) == (9, 2)
+
+
 def test_an_answer_that_is_cut_is_a_failure_and_has_no_ending() -> None:
     made = reader(call(stream=True), streamed=True, engine=EventStream(0), client=Messages(), now_s=now_s)
     read(made, events(PLAIN).partition(b"event: message_delta")[0])

@@ -31,6 +31,11 @@ def test_a_text_completion_is_an_answer_too() -> None:
     assert read(body).content
 
 
+def test_half_a_surrogate_pair_passes_as_it_came() -> None:
+    body = rb'{"choices":[{"index":0,"message":{"content":"a\ud83d"}}]}'
+    assert read(body).result() == body
+
+
 def test_an_answer_without_content_is_an_answer() -> None:
     body = msgspec.json.encode({**HEAD, "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]})
     assert read(body).done

@@ -15,6 +15,7 @@ from tidegate.core.model import (
     Request,
     Shipped,
     Uploaded,
+    replace,
 )
 from tidegate.core.promise import judged, was_kept
 from tidegate.core.reserve import Reservation
@@ -29,6 +30,7 @@ from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.event import WideEvent
 from tidegate.telemetry.metrics import TIERS
 from tidegate.telemetry.trace import Attempted, Trace, error_of
+from tidegate.wire.chunks import Usage
 from tidegate.wire.openai import EMBEDDING, Call
 
 _IDENTICAL = Likeness.IDENTICAL
@@ -140,8 +142,9 @@ class Account:
         return endpoint in self._leases
 
     def held(self, now_s: float) -> None:
-        """It waits for a slot, since it arrived, or since its answer broke off."""
-        self._held_since_s = now_s if self._held_s or self._first_s is not None else self._request.arrived_s
+        """It waits for a slot: since it arrived, unless it has waited before, or anything was sent."""
+        before = self._held_s > 0.0 or self._overhead_s is not None
+        self._held_since_s = now_s if before else self._request.arrived_s
         self._dispatch.tell(Held(request=self._asked), now_s)
 
     def unheld(self, now_s: float, *, released: bool) -> None:
@@ -152,11 +155,14 @@ class Account:
         if released:
             self._dispatch.tell(Released(request_id=self._request.id), now_s)
 
-    def started(self, upstream: Upstream, now_s: float, *, hedge: bool, target: str = "") -> None:
-        """An attempt begins: from here on the endpoint's capacity is reserved. See `core.sending` for `target`."""
+    def started(
+        self, upstream: Upstream, now_s: float, *, hedge: bool, target: str = "", streamed: bool = False
+    ) -> None:
+        """An attempt begins: from here on the endpoint's capacity is reserved. See `core.sending` for the others."""
         request, endpoint = self._asked, upstream.endpoint.name
         self._upstreams[endpoint] = upstream
-        self._dispatch.tell(started(request, endpoint, hedge=hedge, target=target), now_s)
+        fact = started(request, endpoint, hedge=hedge, target=target, streamed=streamed)
+        self._dispatch.tell(fact, now_s)
         self._hedged = self._hedged or hedge
         if self._overhead_s is None:
             # Our own share: until the first attempt is sent, without the time held.
@@ -290,13 +296,12 @@ class Account:
         if not attempt.sent:
             return 0.0
         endpoint = self._upstreams[attempt.endpoint].endpoint
-        if fact.prompt_tokens is None and (
-            fact.ending is Ending.REFUSED or (attempt.status != 200 and fact.ending is Ending.FAILED)
-        ):
+        if fact.prompt_tokens is None and _is_unbegun(attempt, fact.ending):
             return 0.0
         if fact.cause in UNBILLED:
             return 0.0
-        if fact.output_tokens is None and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
+        unknown = fact.output_tokens is None and not attempt.streamed
+        if unknown and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.
             call = self._as_sent(self._upstreams[attempt.endpoint])
             return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
@@ -350,6 +355,8 @@ class Account:
         request, said_tokens = self._request, self._asked.said_tokens
         ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
+        if usage is not None and said_tokens:
+            usage = _of_whole(usage, said_tokens)
         output_tokens = None if attempt is None else _output_tokens(attempt)
         ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
         if output_tokens is not None:
@@ -390,7 +397,7 @@ class Account:
             code=code,
             cause=self.cause,
             resumed=said_tokens > 0,
-            prompt_tokens=usage.prompt_tokens if usage else self._asked.prompt_tokens,
+            prompt_tokens=usage.prompt_tokens if usage else request.prompt_tokens,
             output_tokens=usage.output_tokens if usage else None,
             ttft_s=ttft_s,
             predicted_ttft_s=self._predicted_ttft_s,
@@ -414,6 +421,24 @@ class Account:
         if found is None:
             return self.spent_usd
         return self._answer_usd if found[0] == served else found[1]
+
+
+def _of_whole(usage: Usage, said_tokens: int) -> Usage:
+    """The usage of an answer whose last part was told: to who gave that, the others were a part of the prompt."""
+    prompt, output = usage.prompt_tokens, usage.output_tokens
+    return replace(
+        usage,
+        prompt_tokens=None if prompt is None else max(prompt - said_tokens, 0),
+        output_tokens=None if output is None else output + said_tokens,
+    )
+
+
+def _is_unbegun(attempt: Attempt, ending: Ending) -> bool:
+    """Whether nobody has begun to work on it: it was refused before anything came, its head was no answer's, whatever
+    became of the body, or its connection was lost before there was a head."""
+    if ending is Ending.REFUSED:
+        return not attempt.reader.tokens_seen
+    return attempt.status != 200 and (attempt.status > 0 or ending is Ending.FAILED)
 
 
 def _made_tokens(attempt: Attempt, fact: Ended) -> int:

@@ -8,8 +8,11 @@ from tidegate.engines.base import Failure, Outgoing, overflow
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Call, Cause, TransportError
+from tidegate.http.exchange import Exchange
+from tidegate.http.flow import Flow
 from tidegate.wire import sse
 from tidegate.wire.headroom import read_headroom
+from tidegate.wire.repeat import Repeat
 from tidegate.wire.sse import BadStream
 from tidegate.wire.stream import Reader, StreamReader
 
@@ -40,8 +43,8 @@ class Listener(Protocol):
         """A vendor has said what is left of its limits."""
 
     def content(self, attempt: "Attempt", first: bytes) -> None:
-        """First content has come, or the end without any: pass `first` on, and set `relay`, to which what passes goes
-        from now on."""
+        """First content has come, or the end without any: pass `first` on, and say who has what passes from now on,
+        by `pass_to` or in `relay`."""
 
     def completed(self, attempt: "Attempt", rest: bytes) -> None:
         """The answer is complete; `rest` is what of it was not passed on yet."""
@@ -59,13 +62,14 @@ class Attempt:
 
     __slots__ = (
         "_call",
-        "_content_type",
+        "_client",
         "_error",
         "_headers",
         "_listener",
         "_now_s",
         "_over",
         "_paused",
+        "_repeat",
         "_was_paused",
         "endpoint",
         "fetches",
@@ -105,8 +109,10 @@ class Attempt:
         self.first_s: float | None = None
         self.status = 0
         self.streamed = outgoing.streamed
-        # Where what passes goes; nothing passes before content, upon which the listener sets it.
+        # Where what passes goes; nothing passes before content, upon which the listener says where.
         self.relay: Callable[[bytes], None] = _nowhere
+        self._client: Exchange | None = None
+        self._repeat: Repeat | None = None  # what the connection passes without asking
         self._listener = listener
         self._now_s = now_s
         self._call: Call | None = None
@@ -119,6 +125,10 @@ class Attempt:
     def carry(self, call: Call) -> None:
         """Remember the call that carries this attempt."""
         self._call = call
+
+    def pass_to(self, client: Exchange) -> None:
+        """What passes is for this client."""
+        self._client, self.relay = client, client.write
 
     def refuse(self, failure: Failure) -> None:
         """It may not be sent after all."""
@@ -134,6 +144,15 @@ class Attempt:
     def fetching(self) -> bool:
         """Whether nothing has come of it yet, for which the KV cache that it is to fetch may be the reason."""
         return self.fetches and self.first_s is None
+
+    @property
+    def refused(self) -> Failure | None:
+        """What a head other than 200 tells, with as much of the body as has come; None where there is no such head, or
+        where the rest of the body might blame somebody else than the request."""
+        if self._error is None:
+            return None
+        failure = self._failure(self._error)
+        return None if failure.final else failure
 
     @property
     def over(self) -> bool:
@@ -200,6 +219,8 @@ class Attempt:
         if self.first_s is not None and isinstance(reader, StreamReader):
             # A stream that flows: of a class that is known, nothing has to be looked up.
             out = reader.feed(data)
+            if reader.repeat is not self._repeat:
+                self._let_pass(reader.repeat)
             if out and reader.failure is None and not reader.done:
                 self.relay(out)
                 return
@@ -221,14 +242,19 @@ class Attempt:
         elif out:
             self.relay(out)
 
+    def _let_pass(self, repeat: Repeat | None) -> None:
+        """From now on the connection passes what is `repeat` again by itself."""
+        self._repeat = repeat
+        if self._call is not None and self._client is not None:
+            self._call.let(None if repeat is None else Flow(repeat, self._client))
+
     def on_end(self) -> None:
         """See `http.Receiver`."""
         if self._over:
             return
         if self._error is not None:
-            failure = self.upstream.dialect.failure(self.status, self._headers, bytes(self._error), self._now_s())
             self._over = True
-            self._listener.failed(self, failure)
+            self._listener.failed(self, self._failure(self._error))
             return
         self._end()
 
@@ -241,6 +267,9 @@ class Attempt:
             self._end()
             return
         self._over = True
+        if (refused := self.refused) is not None:
+            self._listener.failed(self, refused)
+            return
         ending, status, what = _TRANSPORT[error.cause]
         failure = Failure(
             ending=ending,
@@ -256,6 +285,9 @@ class Attempt:
         if self._call is not None:
             self._call.cancel()
         self._end()
+
+    def _failure(self, body: bytearray) -> Failure:
+        return self.upstream.dialect.failure(self.status, self._headers, bytes(body), self._now_s())
 
     def _end(self) -> None:
         out = self.reader.end()

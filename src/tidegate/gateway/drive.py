@@ -17,7 +17,7 @@ from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import BROKEN, EXPIRED, NEVER_HERE, NOT_SHIPPED, SILENCES, forbidden, last_word
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
-from tidegate.gateway.resumption import Resumption
+from tidegate.gateway.resumption import Resumption, never
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
@@ -54,6 +54,7 @@ class Drive:
         "_timeout_s",
         "_told",
         "_uncarried",
+        "_unresumable",
         "request",
     )
 
@@ -95,7 +96,9 @@ class Drive:
         # Whose content the client was given last.
         self._relayed: Attempt | None = None
         resumes = call.stream and dispatch.resumes
-        self._resumption = Resumption(dispatch, call, request) if resumes else None
+        # Why its rest will never be asked for, where that is known from the beginning: then nothing is kept for it.
+        self._unresumable = never(call, request) if resumes else ""
+        self._resumption = Resumption(dispatch, call, request) if resumes and not self._unresumable else None
         # Where its prompt was computed for another endpoint.
         self._shipping: Shipping | None = None
         # Or what its engine has told, for the one that is to fetch the KV cache: it may have the prompt in it.
@@ -162,12 +165,18 @@ class Drive:
         fetching = next((name for name, attempt in self._attempts.items() if attempt.fetching), "")
         relayed = self._attempts.get(flight.winner)
         tokens = None if relayed is None else relayed.look()
-        if relayed is not None and relayed.reader.finished and flight.is_silent(now_s, tokens):
+        finished = relayed is not None and relayed.reader.finished
+        if relayed is not None and finished and flight.is_silent(now_s, tokens):
             relayed.conclude()
             return
-        may_hedge = self._dispatch.router.may_hedge(flight.open)
-        may_resume = self._may_resume(relayed)
-        actions = flight.timer(now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume, fetching=fetching)
+        actions = flight.timer(
+            now_s,
+            may_hedge=self._dispatch.router.may_hedge(flight.open),
+            tokens=tokens,
+            finished=finished,
+            may_resume=self._may_resume(relayed),
+            fetching=fetching,
+        )
         self._act(actions, now_s)
 
     def expire(self, now_s: float) -> None:
@@ -254,8 +263,7 @@ class Drive:
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
-        waits_s = failure.retry_after_s if self._dispatch.leads_to(attempt.upstream) else None
-        self._ended(attempt, failure.ending, now_s, failure.cause, waits_s)
+        self._ended_by(attempt, failure, now_s)
         self._remember(failure)
         if attempt.target:
             self._handed_over(attempt.endpoint, "", now_s)
@@ -469,7 +477,7 @@ class Drive:
                 begin()
         finally:
             # What is told of it can be told while it is on its way.
-            self._account.started(upstream, now_s, hedge=action.hedge, target=target)
+            self._account.started(upstream, now_s, hedge=action.hedge, target=target, streamed=outgoing.streamed)
 
     def _begin(
         self,
@@ -532,7 +540,8 @@ class Drive:
         # An answer without content is over when it may pass.
         if attempt is not None:
             exchange.on_pause, exchange.on_resume = attempt.pause, attempt.resume
-            attempt.relay, self._relayed = exchange.write, attempt
+            attempt.pass_to(exchange)
+            self._relayed = attempt
             if isinstance(attempt.reader, Translated):
                 self._stream = attempt.reader
         if broken is None:
@@ -607,13 +616,20 @@ class Drive:
             return fact.target
         attempt = self._attempts[endpoint]
         attempt.cancel()
-        self._ended(attempt, ending, now_s, cause)
+        if (refused := attempt.refused) is None:
+            self._ended(attempt, ending, now_s, cause)
+        else:
+            self._ended_by(attempt, refused, now_s)
         return attempt.target
 
     def _shipping_from(self, endpoint: str) -> Shipping | None:
         """What sends the KV cache that was computed there; None where nothing is under way."""
         shipping = self._shipping
         return shipping if shipping is not None and shipping.is_under_way(endpoint) else None
+
+    def _ended_by(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
+        waits_s = failure.retry_after_s if self._dispatch.leads_to(attempt.upstream) else None
+        self._ended(attempt, failure.ending, now_s, failure.cause, waits_s)
 
     def _ended(
         self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
@@ -661,10 +677,12 @@ class Drive:
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return
         exchange, message = self._exchange, reply.message
-        if self._resumption is not None:
-            fault = self._resumption.fault
-            self._dispatch.metrics.broke_off("refused" if fault else "failed")
-            message += f" Its rest was not asked for: {fault}." if fault else ""
+        fault = self._unresumable if self._resumption is None else self._resumption.fault
+        if fault or self._resumption is not None:
+            # Whose time is up, or who met a fault of ours, would get no rest in any case.
+            refused = fault and failure is not EXPIRED and failure is not BROKEN
+            self._dispatch.metrics.broke_off("refused" if refused else "failed")
+            message += f" Its rest was not asked for: {fault}." if refused else ""
         if self._stream is None:
             event = error_event(message, reply.kind, reply.param, reply.code)
         else:

@@ -18,8 +18,13 @@ _NOBODY = "nobody is known to have the same model, and to go on with a text"
 _BROKEN = "it cannot be told in the client's dialect"
 
 
+def never(call: Call, request: Request) -> str:
+    """Why the rest of its answer is not asked for, whatever comes of it; empty where it may be."""
+    return unresumable(call) if request.failover else "one attempt only was asked for"
+
+
 class Resumption:
-    """The answer so far, by all attempts that gave a part of it.
+    """The answer so far, by all attempts that gave a part of it, to a request whose rest may be asked for: see `never`.
 
     fault    why its rest cannot be asked for; empty where it can
     call     what is asked for now, and `request` the same for the core
@@ -31,7 +36,6 @@ class Resumption:
         "_came",
         "_dispatch",
         "_head",
-        "_never",
         "_parts",
         "_stream",
         "_text",
@@ -50,7 +54,7 @@ class Resumption:
         self._head = b""
         self._text = ""
         self._stream: ClientStream | None = None
-        self.fault = self._never = unresumable(call) if request.failover else "one attempt only was asked for"
+        self.fault = ""
         self.call, self.request = call, request
         self.tokens = 0
         self.broken: Attempt | None = None
@@ -75,7 +79,7 @@ class Resumption:
 
     def may(self, attempt: Attempt) -> bool:
         """Whether somebody could be asked for the rest of what this attempt has not given; else `fault` says why."""
-        self.fault = self._never or self._fault(attempt)
+        self.fault = self._fault(attempt)
         return not self.fault
 
     def _fault(self, attempt: Attempt) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 from msgspec import Raw
 
-from tidegate.core.model import Drawn, Ending, Endpoint
+from tidegate.core.model import Capability, Drawn, Ending, Endpoint
 from tidegate.engines.base import Failure
 from tidegate.state.cap import Cap
 from tidegate.state.ledger import LEASE_USD_MAX, Ledger
@@ -155,9 +155,9 @@ def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int, window: int) ->
     """The most that `call` can cost at `endpoint`, whose window is believed to be `window`, with a prompt of so many
     bytes.
 
-    No tokenizer makes more tokens than there are bytes, and nothing is generated beyond the window or the bound. What
-    stands beside the prompt is read as well, as schemas are, and so is what an engine of the client's dialect alone is
-    sent.
+    No tokenizer makes more tokens than there are bytes, no prompt is longer than the window, and nothing is generated
+    beyond that or the bound. What stands beside the prompt is read as well, as schemas are, and so is what an engine of
+    the client's dialect alone is sent.
     """
     window = max(window, endpoint.context_tokens)
     read_bytes = max(prompt_bytes, _bytes_of(call.fields), _bytes_of(_as_it_came(call)))
@@ -172,7 +172,10 @@ def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int, window: int) ->
         told = call.fields.get("max_tokens")
         older = None if told is None else msgspec.json.decode(told, type=int | None)
         output_tokens = min(output_tokens, max(call.output_tokens_max, older or 0))
-    return endpoint.price.upper_usd(min(prompt_tokens, window), output_tokens * max(call.completions, call.generated))
+    # Each of several prompts has a window of its own; choices of a chat have theirs after one prompt.
+    prompts = 1 if call.kind is Capability.CHAT else max(call.inputs, call.completions)
+    prompt_tokens = min(prompt_tokens, window * prompts)
+    return endpoint.price.upper_usd(prompt_tokens, output_tokens * max(call.completions, call.generated))
 
 
 def _as_it_came(call: Call) -> Mapping[str, Raw]:

@@ -11,12 +11,22 @@ LOOK_S = 5.0
 # What network time adjusts by and by is less.
 OFF_S = 1.0
 
+AHEAD = (
+    "the system's clock is ahead; days of budgets, prices and keys go by the time before, until there is a moment in "
+    "which nothing is under way"
+)
+BACK = (
+    "the system's clock was put back; days of budgets, prices and the journal go by the time before, until it is there "
+    "again or the gateway is restarted"
+)
+
 
 class Timekeeper:
     """Puts the clock forward where the system's is ahead, at a moment in which nothing is being timed.
 
     What is under way has been timed by one clock from its beginning to its end, so that a sleep makes nothing look
-    slow. One that was put back is told, and not followed: time never runs backwards here.
+    slow. Until such a moment comes, it is told. One that was put back is told, and not followed: time never runs
+    backwards here.
     """
 
     def __init__(self, clock: Clock, log: Log, is_quiet: Callable[[], bool]) -> None:
@@ -40,11 +50,6 @@ class Timekeeper:
             self._log.event("warning", "clock put forward: the machine slept, or its clock was set", by_s=behind_s)
         elif abs(behind_s) <= OFF_S:
             self._told_s = 0.0
-        elif behind_s < -OFF_S and abs(behind_s - self._told_s) > OFF_S:
+        elif abs(behind_s - self._told_s) > OFF_S:
             self._told_s = behind_s
-            self._log.event(
-                "warning",
-                "the system's clock was put back; days of budgets, prices and the journal go by the time before, until "
-                "it is there again or the gateway is restarted",
-                by_s=-behind_s,
-            )
+            self._log.event("warning", AHEAD if behind_s > 0.0 else BACK, by_s=abs(behind_s))

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Protocol
 
 from tidegate.http.errors import TransportError
+from tidegate.http.flow import Flow
 from tidegate.http.upload import Upload
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ class Call:
         """Read on."""
         if self.link is not None:
             self.link.resume()
+
+    def let(self, flow: Flow | None) -> None:
+        """Let `flow` have the chunks that it passes from now on; the receiver gets what is none of them."""
+        if self.link is not None:
+            self.link.flow = flow
 
     def uploaded(self) -> None:
         """For the link: no more of the request is to be timed."""

@@ -204,6 +204,13 @@ class Exchange:
         if framed:
             self._transport.write(framed)
 
+    def pass_on(self, chunk: bytes) -> bool:
+        """Send a piece that is framed as a chunk already; False where this answer is not sent in chunks, or not now."""
+        if self._phase is not _CHUNKED:
+            return False
+        self._transport.write(chunk)
+        return True
+
     def end(self, last: bytes = b"") -> None:
         """End a streamed response cleanly, with a `last` piece of its body where one is left."""
         if self._phase is _LEFT:

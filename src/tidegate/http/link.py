@@ -8,6 +8,7 @@ import httptools
 
 from tidegate.http.call import Call, Receiver
 from tidegate.http.errors import Cause, TransportError
+from tidegate.http.flow import CHUNK_BYTES_MAX, Flow
 from tidegate.http.upload import acknowledged_bytes
 
 if TYPE_CHECKING:
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
 
 _REPEATS_MAX = 200  # vendors send about 40 fields in all
 _BODILESS = (204, 304)
-# A chunk of a stream is one token, or a few: its size as servers write it. What is larger, or written otherwise (with
-# zeros, with extensions), is the parser's.
-_CHUNK_BYTES_MAX: Final = 1535
-_SIZES: Final = {spelt % size: size for size in range(1, _CHUNK_BYTES_MAX + 1) for spelt in (b"%x", b"%X")}
-_SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % _CHUNK_BYTES_MAX)
+_SIZES: Final = {spelt % size: size for size in range(1, CHUNK_BYTES_MAX + 1) for spelt in (b"%x", b"%X")}
+_SIZE_LINE_BYTES_MAX: Final = len(b"%x\r\n" % CHUNK_BYTES_MAX)
 _CR, _LF = ord("\r"), ord("\n")
 _COPY_BYTES_MAX = 16 * 1024  # below it one joined write is cheaper than a vector of two
 # TLS says that it holds nothing as soon as it has handed all of it on, whoever has taken that. What a connection takes
@@ -46,7 +44,8 @@ class Link(asyncio.Protocol):
     """Parses responses and hands them to the receiver of the call that it carries.
 
     Of a body that comes in small chunks, the parser is shown the first and whatever is none: between two chunks it
-    stands as it stood before them, so that whole ones need not go through it.
+    stands as it stood before them, so that whole ones need not go through it. Nor does the receiver see those that its
+    `flow` passes.
     """
 
     __slots__ = (
@@ -74,6 +73,7 @@ class Link(asyncio.Protocol):
         "_surplus",
         "_unsure_bytes",
         "_until_close",
+        "flow",
         "idle_since_s",
         "lost",
         "reused",
@@ -107,6 +107,7 @@ class Link(asyncio.Protocol):
         self._keep_alive = False
         self._skipping = False  # an interim response
         self._until_close = False
+        self.flow: Flow | None = None
         self._surplus = False  # more came than was asked for, or less than is needed to go on
         self._fault: tuple[Cause, str] | None = None
         self._heard = False  # a head or a piece of the body came since the last sweep
@@ -137,12 +138,12 @@ class Link(asyncio.Protocol):
 
     def drop(self) -> None:
         """Close at once; nobody is told."""
-        self._call = self._receiver = None
+        self._call = self._receiver = self.flow = None
         self.transport.abort()
 
     def fail(self, cause: Cause, message: str) -> None:
         """Give the connection up and tell the receiver why."""
-        call, self._call, self._receiver = self._call, None, None
+        call, self._call, self._receiver, self.flow = self._call, None, None, None
         if call is not None and call.upload is not None:
             call.uploaded()
         self.transport.abort()
@@ -202,7 +203,11 @@ class Link(asyncio.Protocol):
             self.transport.abort()
             return
         if self._flows:
-            data = self._flow(data, receiver)
+            flow = self.flow
+            if flow is not None and not self._rest and flow.passes(data):
+                self._heard = True
+                return
+            data = self._chunks(data, receiver)
             if not data:
                 return
         self._parse(data, call, receiver, parser)
@@ -344,7 +349,7 @@ class Link(asyncio.Protocol):
 
     # ------------------------------------------------------------------ inside
 
-    def _flow(self, data: bytes, receiver: Receiver) -> bytes:
+    def _chunks(self, data: bytes, receiver: Receiver) -> bytes:
         """Hand over the chunks that are whole now, and keep one that is not; what the parser has to see is returned."""
         if self._rest:
             data = self._rest + data
@@ -417,7 +422,7 @@ class Link(asyncio.Protocol):
         asyncio.get_running_loop().call_exception_handler(context)
 
     def _finish(self, call: Call, receiver: Receiver) -> None:
-        self._call = self._receiver = call.link = call.receiver = None
+        self._call = self._receiver = self.flow = call.link = call.receiver = None
         if self._paused:
             self.resume()
         # An upstream that answers before it has read the request may never read the rest of it.

@@ -326,7 +326,7 @@ TABLE: tuple[Spec, ...] = (
         type="counter",
         labels=("outcome",),
         help="Streams that broke off after content, where their rest may be asked for: `resumed`, `refused` (its rest "
-        "cannot be asked for), `failed` (it could, and nobody gave it).",
+        "cannot be asked for), `failed` (nobody gave it, or the request's time was up).",
     ),
     Spec(
         name="warm_ups",

@@ -14,6 +14,8 @@ class Part(msgspec.Struct, gc=False):
 
     type: str = ""
     image_url: Raw | UnsetType = UNSET
+    video_url: Raw | UnsetType = UNSET  # vLLM's and NIM's, as is the next
+    audio_url: Raw | UnsetType = UNSET
     input_audio: Raw | UnsetType = UNSET
     file: Raw | UnsetType = UNSET
 

@@ -26,7 +26,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     `text_bytes` is about how much text the two hold, escapes and media left out; `messages` and `media` count the
     parts of it that tokens are not made of. `prompt_tokens` is exact where the client sent tokens. `knobs` is our
     own object in the body, and no longer in `fields`. `completions` are the choices that an answer has, and `generated`
-    those that are made for them, of which the best are told.
+    those that are made for them, of which the best are told. `inputs` are the texts that are to be embedded.
     """
 
     kind: Capability
@@ -36,6 +36,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens_max: int | None
     completions: int
     generated: int = 1
+    inputs: int = 1
     needs: tuple[Capability, ...]
     prompt: memoryview
     tools: memoryview

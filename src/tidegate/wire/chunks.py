@@ -6,6 +6,9 @@ from tidegate.core.model import Record
 
 # What an answer given whole may have: as much as a request may bring, for it is held in memory until it is complete.
 ANSWER_BYTES_MAX = 32 * 1024 * 1024
+# Embeddings have more, each up to so much: some have 4,096 numbers, written in up to 25 letters. And all together.
+EMBEDDING_BYTES_MAX = 128 * 1024
+EMBEDDINGS_BYTES_MAX = 256 * 1024 * 1024
 
 
 class Usage(Record, frozen=True, kw_only=True):
@@ -40,6 +43,7 @@ class Delta(msgspec.Struct, gc=False):
     refusal: object = None
     function_call: object = None
     audio: object = None
+    images: object = None  # OpenRouter's
 
 
 class Choice(msgspec.Struct, gc=False):

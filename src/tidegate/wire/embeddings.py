@@ -41,6 +41,7 @@ def parse(body: bytes) -> Call:
         # There is no output: a bound of none is exact, where no bound would be taken for a usual answer.
         output_tokens_max=0,
         completions=1,
+        inputs=_inputs(asked.input),
         needs=(EMBEDDING,),
         prompt=prompt,
         tools=NO_BYTES,
@@ -51,6 +52,10 @@ def parse(body: bytes) -> Call:
         knobs=fields.pop(KNOBS_FIELD, None),
         fields=fields,
     )
+
+
+def _inputs(given: str | list[str | int | list[int]]) -> int:
+    return 1 if isinstance(given, str) or isinstance(given[0], int) else len(given)
 
 
 def _tokens(given: str | list[str | int | list[int]]) -> int | None:

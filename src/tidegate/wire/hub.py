@@ -16,6 +16,7 @@ from tidegate.core.model import Capability
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call, Native, parse
 from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
+from tidegate.wire.surrogates import replace_lone_surrogates
 
 # Calls of one answer that are kept apart; models make a handful.
 CALLS_MAX = 1024
@@ -176,7 +177,10 @@ _answer = msgspec.json.Decoder(Answer).decode
 def read_answer(data: bytes) -> Answer:
     """A chunk or a whole answer. Raises `BadStream` where a field that counts is not what OpenAI's would be."""
     try:
-        return _answer(data)
+        try:
+            return _answer(data)
+        except UNREADABLE:
+            return _answer(replace_lone_surrogates(data))
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, _UNCARRIED) from None
 
@@ -245,9 +249,10 @@ def arguments_of(call: ToolCall, finish: str | None) -> Raw | None:
     None where the answer came to its bound in the midst of them, as `finish` says. Raises `BadStream` where the model
     wrote something else: handing it on as text would hide that.
     """
-    said = (call.function.arguments if call.function else None) or ""
-    if not said.strip():
+    told = (call.function.arguments if call.function else None) or ""
+    if not told.strip():
         return Raw(b"{}")
+    said = replace_lone_surrogates(told.encode())
     try:
         msgspec.json.decode(said, type=dict[str, Raw])
     except UNREADABLE:
@@ -255,7 +260,7 @@ def arguments_of(call: ToolCall, finish: str | None) -> Raw | None:
             return None
         raise BadStream(Cause.NO_FORM, "called a tool with arguments that are no JSON object") from None
     # A dialect that is told line by line has each answer in one.
-    return Raw(msgspec.json.format(said.encode(), indent=-1))
+    return Raw(msgspec.json.format(said, indent=-1))
 
 
 def encode(value: object) -> bytes:

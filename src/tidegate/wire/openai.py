@@ -1,5 +1,7 @@
 """OpenAI's protocol from the client's side: what a request asks for, and how it is passed on."""
 
+from typing import Final
+
 import msgspec
 from msgspec import UNSET, Raw
 
@@ -95,6 +97,9 @@ def parse(body: bytes, kind: Capability) -> Call:
 
 NO_BYTES = memoryview(b"")
 _QUOTE = ord('"')
+# A video is a row of images to those who see.
+_SEEN: Final = ("image_url", "video_url")
+_HEARD: Final = ("input_audio", "audio_url")
 
 
 class _Content:
@@ -125,10 +130,11 @@ class _Content:
                     self._read_part(part)
 
     def _read_part(self, part: Part) -> None:
-        self.images += part.image_url is not UNSET or part.type == "image_url"
-        self.sounds += part.input_audio is not UNSET or part.type == "input_audio"
+        image, video, audio, sound = part.image_url, part.video_url, part.audio_url, part.input_audio
+        self.images += image is not UNSET or video is not UNSET or part.type in _SEEN
+        self.sounds += audio is not UNSET or sound is not UNSET or part.type in _HEARD
         self.files += part.file is not UNSET
-        for media in (part.image_url, part.input_audio, part.file):
+        for media in (image, video, audio, sound, part.file):
             if media is not UNSET:
                 view = memoryview(media)
                 self.media_bytes += whole_bytes(view) if self._is_outline else len(view)

@@ -7,6 +7,7 @@ import msgspec
 from tidegate.wire.chunks import Choice, Chunk, Usage
 from tidegate.wire.errors import UNREADABLE, ErrorInfo, find_error
 from tidegate.wire.sse import BadStream, Cause
+from tidegate.wire.surrogates import replace_lone_surrogates
 
 # The arguments of a tool are a text in a function in a call in a list; a hostile answer nests until the stack is full.
 _LETTERS_DEPTH: Final = 4
@@ -39,7 +40,7 @@ def only_text(chunk: Chunk) -> str:
         return ""
     delta, told = choice.delta, [choice.text]
     if delta is not None:
-        if delta.tool_calls or delta.refusal or delta.function_call or delta.audio:
+        if delta.tool_calls or delta.refusal or delta.function_call or delta.audio or delta.images:
             return ""
         told += (delta.content, delta.reasoning_content, delta.reasoning)
     texts = [one for one in told if one]
@@ -88,6 +89,7 @@ def _has_content(choice: Choice) -> bool:
         or delta.refusal
         or delta.function_call
         or delta.audio
+        or delta.images
     )
 
 
@@ -130,7 +132,11 @@ def quick_chunk(data: bytes) -> Chunk | None:
 def read_chunk(data: bytes) -> Chunk:
     """Decode one chunk. Raises `BadStream` for what is no chunk, and for an error event."""
     try:
-        chunk = _decode(data)
+        try:
+            chunk = _decode(data)
+        except UNREADABLE:
+            data = replace_lone_surrogates(data)
+            chunk = _decode(data)
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, "sent a chunk that cannot be read") from None
     if chunk.failed or (not chunk.choices and chunk.told is None):

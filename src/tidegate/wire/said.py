@@ -40,7 +40,7 @@ class Said:
                 self._stop("a call of a tool had begun")
             elif delta is not None and (delta.reasoning_content or delta.reasoning):
                 self._stop("it has reasoning in it")
-            elif delta is not None and (delta.refusal or delta.audio):
+            elif delta is not None and (delta.refusal or delta.audio or delta.images):
                 self._stop("it is not text alone")
             elif isinstance(told, str):
                 if told and not self.head:

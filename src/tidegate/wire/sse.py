@@ -2,11 +2,13 @@
 
 import re
 from enum import StrEnum
+from typing import Final
 
 from tidegate.wire.errors import ErrorInfo
 
-# A chunk is a few hundred bytes; a tool call in one piece or a second of audio reaches some hundred KiB.
-FRAME_BYTES_MAX = 1024 * 1024
+# A chunk is a few hundred bytes; a tool call in one piece or a second of audio reaches some hundred KiB, an image some
+# MiB. Whoever reads a stream may hold so much at a time for each that is open: half of what an answer given whole has.
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 
 DONE = b"[DONE]"
 DONE_FRAME = b"data: [DONE]\n\n"

@@ -4,24 +4,15 @@ from typing import Final, Protocol
 
 from tidegate.wire.chunks import Choice, Timings, Usage
 from tidegate.wire.reading import brings_content, letters, only_text, read_chunk, usage_of
+from tidegate.wire.repeat import Repeat, Tally, repeat_of
 from tidegate.wire.said import Said
-from tidegate.wire.sse import DONE, DONE_FRAME, BadStream, Cause, Frames, data_of
+from tidegate.wire.sse import DONE, DONE_FRAME, FRAME_BYTES_MAX, BadStream, Cause, Frames, data_of
 
-# Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours.
-HELD_BYTES_MAX = 256 * 1024
+# Before content come a role, a filter result and keep-alives: at one a second, ten thousand are three hours. They are
+# counted, for a chunk that tells all tokens of the prompt is long; all of them together are as long as one may be.
+HELD_FRAMES_MAX: Final = 10_000
 # Of English prose; other languages have fewer to a token, and so are never taken for slower than they are by much.
 LETTERS_PER_TOKEN = 4
-# What stands in a frame as it is meant: letters of which each is a byte, none with a meaning of its own in JSON. By how
-# often English has them: each letter of a text is looked for from the first of these on.
-_FIRST = b" etaoinshrdlu"
-_PLAIN: Final = _FIRST + bytes(sorted(set(range(0x20, 0x7F)) - set(_FIRST + b'"\\')))
-# A text is a token, or a few. Of a longer one, and of a longer frame, to decode it tells as soon.
-_TEXT_BYTES_MAX: Final = 512
-_FRAME_BYTES_MAX: Final = 4096
-# As a number: whether bytes are in bytes is first asked of a number, whose exception is made and thrown away.
-_BACKSLASH: Final = ord("\\")
-_TEXTS: Final = (b"content", b"reasoning_content", b"reasoning", b"text")
-_KEYS: Final = [b'"%b":%b' % (key, space) for key in _TEXTS for space in (b"", b" ")]
 
 
 class Reader(Protocol):
@@ -72,7 +63,7 @@ class StreamReader:
     Until content comes they are held back, so that another endpoint can still take over unseen. A completion that
     ends without content is let go when it ends. The final chunk of usage, which we ask of every endpoint, goes to
     clients that asked for it. `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be
-    read, or tells of an error, is `failure` and does not pass.
+    read, or tells of an error, is `failure` and does not pass; behind the end of an answer it is the end of its stream.
 
     `completions` is how many choices were asked for: without a `[DONE]`, the end of fewer is no end. What passes is
     gathered in `said`, where somebody wants it.
@@ -85,17 +76,16 @@ class StreamReader:
         "_held",
         "_held_bytes",
         "_include_usage",
-        "_letters",
         "_open",
+        "_repeat",
         "_running",
         "_said",
-        "_shape",
+        "_tally",
         "content",
         "done",
         "done_frame",
         "failure",
         "finished",
-        "output_chunks",
         "timings",
         "usage",
     )
@@ -110,16 +100,14 @@ class StreamReader:
         self._open = False  # what comes passes: nothing is held back any more
         self._running: set[int | None] = set()
         self._ended: set[int | None] = set()
-        # What stands before and behind the text of the last frame that told it, as in nearly all that follow. Never
-        # where `_said` is: that takes chunks.
-        self._shape: tuple[bytes, bytes] | None = None
+        self._tally = Tally()
+        # Of the last frame that told it. Never where `_said` is: that takes chunks.
+        self._repeat: Repeat | None = None
         self.content = False
         self.finished = False
         self.done = False
         self.done_frame = b""
         self.usage: Usage | None = None
-        self.output_chunks = 0
-        self._letters = 0
         self.timings: Timings | None = None
         self.failure: BadStream | None = None
 
@@ -127,7 +115,9 @@ class StreamReader:
         """See `Reader`."""
         if self._open and not self._over():
             # A stream that flows, without the lists of the general case; mostly it is one more piece of one text.
-            if self._repeats(data):
+            repeat = self._repeat
+            if repeat is not None and self._frames.between and (text_bytes := repeat.text_bytes(data)):
+                repeat.count(text_bytes)
                 return data
             if self._frames.is_one(data):
                 return data if self._take(data) else b""
@@ -154,7 +144,7 @@ class StreamReader:
             if self.done:
                 return passing
         if self._frames.oversized:
-            self.failure = BadStream(Cause.TOO_LARGE, "sent a chunk beyond any bound")
+            self._broke(BadStream(Cause.TOO_LARGE, "sent a chunk beyond any bound"))
         return passing
 
     def end(self) -> bytes:
@@ -183,33 +173,23 @@ class StreamReader:
         self.failure = self.failure or failure
 
     @property
+    def output_chunks(self) -> int:
+        """See `Reader`."""
+        return self._tally.chunks
+
+    @property
     def tokens_seen(self) -> int:
         """See `Reader`. One a chunk, or by its letters where a chunk brings several."""
-        return max(self.output_chunks, self._letters // LETTERS_PER_TOKEN)
+        return max(self._tally.chunks, self._tally.letters // LETTERS_PER_TOKEN)
+
+    @property
+    def repeat(self) -> Repeat | None:
+        """What the next frame may pass by, unseen but for its count; None where it has to be read."""
+        return self._repeat if self._open and self._frames.between and not self._over() else None
 
     def _over(self) -> bool:
         """Whether nothing more is taken in."""
         return self.done or self.failure is not None
-
-    def _repeats(self, data: bytes) -> bool:
-        """Count what came, and be done with it, where it is that of `_shape` but for its text. False for all else.
-
-        With a text of letters that end neither it nor a line, it is one frame as that was, and tells as much.
-        """
-        shape = self._shape
-        if shape is None:
-            return False
-        before, behind = shape
-        if not (data.startswith(before) and data.endswith(behind)):
-            return False
-        count = len(data) - len(before) - len(behind)
-        if not 0 < count <= _TEXT_BYTES_MAX or not self._frames.between:
-            return False
-        if data[len(before) : len(before) + count].strip(_PLAIN):
-            return False
-        self.output_chunks += 1
-        self._letters += count
-        return True
 
     def _take(self, frame: bytes) -> bool:
         """Learn what a frame tells; whether it is for the client."""
@@ -222,18 +202,17 @@ class StreamReader:
         try:
             chunk = read_chunk(data)
         except BadStream as failure:
-            # Its traceback would tie the reader to itself until the next garbage collection.
-            self.failure = failure.with_traceback(None)
+            self._broke(failure)
             return False
         choices = chunk.choices
         if brings_content(chunk):
             self.content = True
-            self.output_chunks += 1
-            self._letters += letters(chunk)
+            self._tally.chunks += 1
+            self._tally.letters += letters(chunk)
             if self._said is not None:
                 self._said.take(data, chunk)
             elif choices and choices[0].index in self._running and (text := only_text(chunk)):
-                self._shape = _shape(frame, text) or self._shape
+                self._repeat = repeat_of(frame, text, self._tally) or self._repeat
         if chunk.timings is not None:
             self.timings = chunk.timings
         for choice in choices or ():
@@ -246,7 +225,7 @@ class StreamReader:
 
     def _count_ending(self, choice: Choice) -> None:
         """Note that a choice began or ended."""
-        self._shape = None
+        self._repeat = None
         if choice.finish_reason:
             self._ended.add(choice.index)
             self._running.discard(choice.index)
@@ -263,6 +242,14 @@ class StreamReader:
         else:
             self.failure = BadStream(Cause.TRUNCATED, "ended its answer before it began")
 
+    def _broke(self, failure: BadStream) -> None:
+        """Nothing more can be read: behind the end of an answer only its usage is missing."""
+        if self.finished:
+            self._close(DONE_FRAME)
+        else:
+            # Its traceback would tie the reader to itself until the next garbage collection.
+            self.failure = failure.with_traceback(None)
+
     def _close(self, done_frame: bytes) -> None:
         self.done = True
         self.done_frame = done_frame
@@ -270,24 +257,6 @@ class StreamReader:
     def _hold(self, frame: bytes) -> None:
         self._held.append(frame)
         self._held_bytes += len(frame)
-        if self._held_bytes > HELD_BYTES_MAX and not (self.content or self.finished):
+        too_much = len(self._held) > HELD_FRAMES_MAX or self._held_bytes > FRAME_BYTES_MAX
+        if too_much and not (self.content or self.finished):
             self.failure = BadStream(Cause.TOO_LARGE, "sent more than any bound before its first content")
-
-
-def _shape(frame: bytes, text: str) -> tuple[bytes, bytes] | None:
-    """What stands before and behind the text of a frame, where that can be told for sure.
-
-    Where nothing is escaped, quotes in what a frame carries stand around keys and texts alone. Then a key stands only
-    where it is one, and a text that stands nowhere else in the frame is that of its own key, however often and in
-    whatever spelling that comes.
-    """
-    plain = text.encode("utf-8", "surrogatepass")
-    quoted = b'"%b"' % plain
-    if len(frame) > _FRAME_BYTES_MAX or _BACKSLASH in frame or plain.strip(_PLAIN) or frame.count(quoted) != 1:
-        return None
-    for key in _KEYS:
-        start = frame.find(key + quoted)
-        if start >= 0:
-            start += len(key) + 1
-            return frame[:start], frame[start + len(plain) :]
-    return None

@@ -222,7 +222,7 @@ def reader(
     """
     inner: StreamReader | Aggregator | WholeReader
     if not streamed:
-        inner = WholeReader(call.kind)
+        inner = WholeReader(call.kind, inputs=call.inputs)
     elif call.stream:
         # Other dialects always tell the usage.
         usage = call.include_usage or client is not None

@@ -1,7 +1,7 @@
 """An answer that an endpoint gives whole, for a client that does not stream."""
 
 from tidegate.core.model import Capability
-from tidegate.wire.chunks import ANSWER_BYTES_MAX, Chunk, Timings, Usage
+from tidegate.wire.chunks import ANSWER_BYTES_MAX, EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX, Chunk, Timings, Usage
 from tidegate.wire.openai import EMBEDDING
 from tidegate.wire.reading import brings_content, read_chunk, usage_of
 from tidegate.wire.sse import BadStream, Cause
@@ -13,12 +13,25 @@ class WholeReader:
     When its first word was made cannot be seen: `content` comes with the end.
     """
 
-    __slots__ = ("_body", "_kind", "content", "done", "failure", "finished", "output_chunks", "timings", "usage")
+    __slots__ = (
+        "_body",
+        "_bytes_max",
+        "_kind",
+        "content",
+        "done",
+        "failure",
+        "finished",
+        "output_chunks",
+        "timings",
+        "usage",
+    )
 
     done_frame = b""
 
-    def __init__(self, kind: Capability = Capability.CHAT) -> None:
+    def __init__(self, kind: Capability = Capability.CHAT, *, inputs: int = 1) -> None:
+        """`inputs`: how many are to be embedded."""
         self._kind = kind
+        self._bytes_max = max(ANSWER_BYTES_MAX, min(inputs * EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX))
         self._body = bytearray()
         self.content = False
         self.finished = False
@@ -32,7 +45,7 @@ class WholeReader:
         """See `Reader`."""
         if self.failure is None and not self.done:
             self._body += data
-            if len(self._body) > ANSWER_BYTES_MAX:
+            if len(self._body) > self._bytes_max:
                 self._body.clear()
                 self.failure = BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
         return b""

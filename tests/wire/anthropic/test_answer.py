@@ -176,6 +176,75 @@ def test_a_call_without_arguments_has_empty_ones_and_no_empty_text() -> None:
     assert calls == [{"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{}"}]
 
 
+def message_events(*blocks: dict[str, Any], stop: bool = True) -> list[bytes]:
+    """What an engine sends that gives each block at once."""
+    usage = {"input_tokens": 9, "output_tokens": 1}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "1", "type": "message", "usage": usage}}
+    ]
+    for at, block in enumerate(blocks):
+        events += [
+            {"type": "content_block_start", "index": at, "content_block": block},
+            {"type": "content_block_stop", "index": at},
+        ]
+    events.append({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 812}})
+    return [frame(event) for event in (*events, *([{"type": "message_stop"}] if stop else []))]
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments"), [({"path": "/a"}, '{"path":"/a"}'), ({}, "{}"), (None, "{}"), ("", "{}")]
+)
+def test_arguments_that_a_call_begins_with_are_kept_where_no_others_come(given: Any, arguments: str) -> None:
+    block = {"type": "tool_use", "id": "c", "name": "f", "input": given}
+    (call,) = json.loads(gathered(inward(*message_events(block))))["choices"][0]["message"]["tool_calls"]
+    assert call["function"] == {"name": "f", "arguments": arguments}
+    translate = WholeMessage(0)
+    translate.feed(json.dumps({"type": "message", "content": [block]}, separators=(",", ":")).encode())
+    assert json.loads(translate.end())["choices"][0]["message"]["tool_calls"] == [call]
+
+
+def test_pieces_of_arguments_take_the_place_of_those_that_a_call_began_with() -> None:
+    start, begin, *rest = message_events({"type": "tool_use", "id": "c", "name": "f", "input": {"path": "/a"}})
+    delta = {"type": "input_json_delta", "partial_json": '{"path":"/b"}'}
+    piece = frame({"type": "content_block_delta", "index": 0, "delta": delta})
+    answer = json.loads(gathered(inward(start, begin, piece, *rest)))
+    assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"path":"/b"}'
+
+
+def test_an_answer_that_lacks_but_its_last_word_tells_what_it_has_told_of_its_usage() -> None:
+    events = message_events({"type": "text", "text": "Hi"}, stop=False)
+    for stream in (b"".join(events), b"".join(events).rstrip()):
+        answer = json.loads(gathered(inward(stream)))
+        assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (9, 812)
+    assert b"[DONE]" not in inward(*events)
+    assert b'"usage"' not in inward(*events[:-1])
+
+
+def test_a_filter_result_before_all_else_is_not_where_a_message_has_its_name_from() -> None:
+    first = frame({"id": "", "choices": [], "created": 0, "model": "", "object": "", "prompt_filter_results": [{}]})
+    events = events_of(outward(first, chunk(role="assistant"), chunk(content="Hi"), chunk(finish="stop"), DONE))
+    assert (events[0]["message"]["id"], events[0]["message"]["model"]) == ("msg_chatcmpl-1", HEAD["model"])
+    assert [event["type"] for event in events_of(outward(first))] == ["message_start", "message_delta", "message_stop"]
+
+
+def test_half_a_surrogate_pair_is_replaced_on_either_way() -> None:
+    half = rb'data: {"choices":[{"delta":{"content":"a\ud83d"},"finish_reason":"stop"}]}' + b"\n\n"
+    (block,) = message_of(events_of(outward(half)))["content"]
+    assert block["text"] == "a\ufffd"
+    events = b"".join(message_events({"type": "text", "text": "aHALF"})).replace(b"HALF", rb"\ud83d")
+    back = gathered(inward(events))
+    assert json.loads(back)["choices"][0]["message"]["content"] == "a\ufffd"
+    translate = WholeMessage(0)
+    translate.feed(rb'{"type":"message","content":[{"type":"text","text":"a\ud83d"}]}')
+    assert json.loads(translate.end())["choices"][0]["message"]["content"] == "a\ufffd"
+
+
+def test_half_a_surrogate_pair_in_arguments_is_no_reason_for_them_to_have_no_form() -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": r'{"a":"\ud83d"}'}}
+    made = json.loads(whole(json.dumps({"choices": [{"message": {"tool_calls": [call]}}]}).encode()))
+    assert made["content"][0]["input"] == {"a": "\ufffd"}
+
+
 def test_thinking_text_and_calls_are_blocks_that_follow_each_other() -> None:
     call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
     out = outward(chunk(reasoning="hm"), chunk(content="a"), chunk(tool_calls=[call]), chunk(finish="stop"))
@@ -325,6 +394,14 @@ def test_an_engines_error_event_is_a_failure_in_its_own_words() -> None:
     translate.feed(b"event: error\n" + frame(overloaded))
     assert translate.failure is not None
     assert (translate.failure.cause, translate.failure.message) == (Cause.ERROR_EVENT, "reported an error: Overloaded")
+
+
+def test_an_engines_error_is_told_in_its_words_also_with_half_a_surrogate_pair() -> None:
+    translate = EventStream(0)
+    translate.feed(rb'data: {"type":"error","error":{"type":"api_error","message":"boom \ud83d"}}' + b"\n\n")
+    assert translate.failure is not None
+    assert translate.failure.cause is Cause.ERROR_EVENT
+    assert "boom" in translate.failure.message
 
 
 def test_an_event_beyond_any_bound_is_a_failure() -> None:

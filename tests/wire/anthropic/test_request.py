@@ -277,6 +277,26 @@ def test_an_empty_call_has_no_arguments() -> None:
     assert made["messages"][1]["content"] == [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]
 
 
+def test_a_jpeg_goes_on_by_the_name_that_the_vendor_knows() -> None:
+    made = outward(user_says(image_part("data:image/jpg;base64,/9j/")))
+    source = {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}
+    assert made["messages"][0]["content"] == [{"type": "image", "source": source}]
+
+
+@pytest.mark.parametrize("parameters", [{}, {"properties": {}}, {"type": "object", "properties": {}}, None])
+def test_a_schema_of_parameters_has_its_type(parameters: Any) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    assert outward({"messages": HI, "tools": [tool]})["tools"] == [
+        {"name": "f", "input_schema": {"type": "object", **(parameters or {})}}
+    ]
+
+
+def test_half_a_surrogate_pair_in_arguments_is_replaced() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": r'{"a":"\ud83d"}'}}
+    made = outward({"messages": [*HI, {"role": "assistant", "content": None, "tool_calls": [call]}]})
+    assert made["messages"][1]["content"][0]["input"] == {"a": "\ufffd"}
+
+
 def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None:
     data = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 400}]}).encode()
     tokens = estimated_tokens(parse(data, counting=True), TokenRatio())
@@ -336,6 +356,9 @@ def test_a_refusal_never_quotes_what_was_sent() -> None:
         ({"messages": [{"role": "system", "content": "a"}]}, "messages"),
         (user_says({"type": "file", "file": {}}), "messages"),
         (user_says(image_part("data:,a")), "messages"),
+        (user_says(image_part("data:image/svg+xml;base64,AAAA")), "messages"),
+        (user_says(image_part("data:image/bmp;base64,AAAA")), "messages"),
+        (user_says({"type": "video_url", "video_url": {"url": "https://a/b"}}), "messages"),
         ({"messages": [{"role": "assistant", "tool_calls": [BROKEN]}]}, "messages"),
     ],
 )  # fmt: skip

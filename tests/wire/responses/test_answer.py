@@ -189,6 +189,19 @@ def test_the_answer_repeats_what_was_asked_and_stores_nothing() -> None:
     assert made["created_at"] == NOW_S
 
 
+def test_a_filter_result_before_all_else_is_not_where_a_response_has_its_name_from() -> None:
+    first = frame({"id": "", "choices": [], "created": 0, "model": "", "object": "", "prompt_filter_results": [{}]})
+    events = events_of(outward(first, chunk(content="Hi"), chunk(finish="stop"), DONE))
+    assert {event["response"]["id"] for event in events if "response" in event} == {"resp_chatcmpl-1"}
+    assert events[-1]["type"] == "response.completed"
+
+
+def test_usage_is_told_also_where_its_chunk_has_no_name() -> None:
+    usage = frame({"id": "", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}})
+    for stream in ([chunk(content="Hi"), usage], [usage, chunk(content="Hi")]):
+        assert events_of(outward(*stream))[-1]["response"]["usage"]["output_tokens"] == 2
+
+
 def test_keep_alives_pass() -> None:
     assert outward(PING, chunk(content="a")).startswith(PING)
 

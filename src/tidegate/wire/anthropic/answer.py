@@ -183,7 +183,8 @@ class MessageStream:
         self._emit("message_start", message={**_head(answer, []), **reason, "usage": usage_of(NO_COUNTS)})
 
     def _take(self, answer: Answer) -> None:
-        if self._name is None:
+        # Azure's first chunk tells what a filter has found, and has no name yet.
+        if self._name is None and (answer.id or answer.choices):
             self._begin(answer)
         if answer.usage is not None:
             self._counts = answer.usage

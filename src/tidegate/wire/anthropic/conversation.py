@@ -20,8 +20,11 @@ from tidegate.wire.anthropic.hub_shapes import (
     TextPart,
 )
 from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.surrogates import replace_lone_surrogates
 
 _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,")
+_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_MISNAMED = {"image/jpg": "image/jpeg"}
 _System = HubSystem | HubDeveloper
 
 
@@ -98,7 +101,13 @@ def _block(part: TextPart | ImagePart | RefusalPart, path: str) -> dict[str, Any
     url = part.image_url.url
     data = _DATA_URL.match(url)
     if data is not None:
-        return {"type": "image", "source": {"type": "base64", "media_type": data[1], "data": url[data.end() :]}}
+        media_type = _MISNAMED.get(data[1], data[1])
+        if media_type not in _MEDIA_TYPES:
+            raise BadRequest(
+                f"`{path}.image_url.url`: this endpoint takes images as JPEG, PNG, GIF and WebP alone.",
+                param="messages",
+            )
+        return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": url[data.end() :]}}
     if url.startswith("data:"):
         raise BadRequest(
             f"`{path}.image_url.url`: a data URL must be of an image in base64: `data:image/...;base64,...`.",
@@ -131,11 +140,11 @@ def _thought(text: str | None, signature: str | None, data: str | None) -> dict[
 
 
 def _use(call: HubCall, path: str) -> dict[str, Any]:
-    arguments = call.function.arguments.strip() or "{}"
+    arguments = replace_lone_surrogates(call.function.arguments.strip().encode()) or b"{}"
     try:
         msgspec.json.decode(arguments, type=dict[str, Raw])
     except UNREADABLE:
         raise BadRequest(
             f"`{path}.function.arguments`: is not a JSON object, which this endpoint wants.", param="messages"
         ) from None
-    return {"type": "tool_use", "id": call.id, "name": call.function.name, "input": Raw(arguments.encode())}
+    return {"type": "tool_use", "id": call.id, "name": call.function.name, "input": Raw(arguments)}

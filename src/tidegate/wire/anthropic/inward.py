@@ -8,6 +8,7 @@ from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.hub import encode
 from tidegate.wire.sse import DONE_FRAME, BadStream, Cause, Frames, data_of
+from tidegate.wire.surrogates import replace_lone_surrogates
 
 _REASONS = {
     "end_turn": "stop",
@@ -126,7 +127,7 @@ class EventStream:
     """See `Translate`. `created_s` is when the request was sent: this dialect's answers have no date."""
 
     __slots__ = (
-        "_call", "_counted", "_created_s", "_ended", "_frames", "_head", "_out", "_sequence", "_wordless", "failure"
+        "_call", "_counted", "_created_s", "_ended", "_frames", "_given", "_head", "_out", "_stopped", "failure"
     )  # fmt: skip
 
     def __init__(self, created_s: int) -> None:
@@ -135,9 +136,9 @@ class EventStream:
         self._created_s = created_s
         self._head: dict[str, Any] | None = None
         self._call = -1
-        self._wordless = False  # nothing of the last call's arguments has come
+        self._given = ""  # the arguments that the last call began with, until a piece of them comes
+        self._stopped = False  # the reason was told
         self._ended = False
-        self._sequence: str | None = None
         self._out: list[bytes] = []
         self.failure: BadStream | None = None
 
@@ -157,10 +158,14 @@ class EventStream:
         return self._flushed()
 
     def end(self) -> bytes:
-        """See `Translate`. What has not ended by itself is cut, and is left so for the reader to find."""
+        """See `Translate`. What has not ended by itself is cut, and is left so for the reader to find. Where the reason
+        to stop has come, only the last word is missing, and the usage is told."""
+        out = b""
         if not self._ended and self.failure is None and self._frames.pending.strip():
-            return self.feed(b"\n\n")
-        return self._flushed()
+            out = self.feed(b"\n\n")
+        if self._stopped and not self._ended and self.failure is None:
+            self._tell()
+        return out + self._flushed()
 
     def _flushed(self) -> bytes:
         out = b"".join(self._out)
@@ -173,7 +178,12 @@ class EventStream:
             self._out.append(frame)
             return
         try:
-            self._take(_event(data), data)
+            try:
+                event = _event(data)
+            except UNREADABLE:
+                data = replace_lone_surrogates(data)
+                event = _event(data)
+            self._take(event, data)
         except BadStream as failure:
             self.failure = failure.with_traceback(None)
         except UNREADABLE:
@@ -189,17 +199,19 @@ class EventStream:
                 self._start(event.content_block)
             case "content_block_delta" if event.delta is not None:
                 self._add(event.delta)
-            case "content_block_stop" if self._wordless:
-                # A call without arguments: an empty text is no JSON.
-                call = {"index": self._call, "function": {"arguments": "{}"}}
-                self._wordless = False
+            case "content_block_stop" if self._given:
+                call = {"index": self._call, "function": {"arguments": self._given}}
+                self._given = ""
                 self._chunk({"tool_calls": [call]})
             case "message_delta":
                 self._counted.add(event.usage)
                 if event.delta is not None and event.delta.stop_reason is not None:
+                    self._stopped = True
                     self._chunk({}, _reason(event.delta.stop_reason), event.delta.stop_sequence)
             case "message_stop":
-                self._stop()
+                self._tell()
+                self._ended = True
+                self._out.append(DONE_FRAME)
             case "error":
                 error = find_error(msgspec.json.decode(data))
                 said = "an error" if error is None else f"an error: {error.message}"
@@ -220,7 +232,7 @@ class EventStream:
                 self._chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": block.data}]})
             case "tool_use":
                 self._call += 1
-                self._wordless = True
+                self._given = _arguments(block)
                 function = {"name": block.name, "arguments": ""}
                 call = {"index": self._call, "id": block.id, "type": "function", "function": function}
                 self._chunk({"tool_calls": [call]})
@@ -238,7 +250,7 @@ class EventStream:
             case "signature_delta":
                 self._chunk({"reasoning_details": [{"type": "reasoning.text", "signature": delta.signature}]})
             case "input_json_delta" if delta.partial_json:
-                self._wordless = False
+                self._given = ""
                 call = {"index": max(0, self._call), "function": {"arguments": delta.partial_json}}
                 self._chunk({"tool_calls": [call]})
             case _:
@@ -250,10 +262,8 @@ class EventStream:
             choice["stop_reason"] = sequence
         self._send({"choices": [choice]})
 
-    def _stop(self) -> None:
-        self._ended = True
+    def _tell(self) -> None:
         self._send({"choices": [], "usage": self._counted.told()})
-        self._out.append(DONE_FRAME)
 
     def _send(self, fields: dict[str, Any]) -> None:
         if self._head is None:
@@ -296,7 +306,11 @@ class WholeMessage:
 def whole(body: bytes, created_s: int) -> bytes:
     """A whole answer as the hub's. Raises `BadStream` for what is no message."""
     try:
-        message = _message(body)
+        try:
+            message = _message(body)
+        except UNREADABLE:
+            body = replace_lone_surrogates(body)
+            message = _message(body)
         if message.type != "message":
             error = find_error(msgspec.json.decode(body))
             if error is not None:
@@ -318,6 +332,12 @@ def _head(message: _Message, created_s: int, kind: str) -> dict[str, Any]:
     return {"id": message.id, "object": kind, "created": created_s, "model": message.model}
 
 
+def _arguments(block: _Block) -> str:
+    """What a tool is called with, as JSON. None are an empty object: an empty text is no JSON."""
+    given = bytes(block.input).decode()
+    return given if given.startswith("{") else "{}"
+
+
 def _said(blocks: list[_Block]) -> dict[str, Any]:
     said: dict[str, Any] = {"role": "assistant"}
     texts: list[str] = []
@@ -334,7 +354,7 @@ def _said(blocks: list[_Block]) -> dict[str, Any]:
             case "redacted_thinking":
                 details.append({"type": "reasoning.encrypted", "data": block.data})
             case "tool_use":
-                function = {"name": block.name, "arguments": bytes(block.input).decode()}
+                function = {"name": block.name, "arguments": _arguments(block)}
                 calls.append({"id": block.id, "type": "function", "function": function})
             case _:
                 raise BadStream(Cause.MALFORMED, "answered with a block that cannot be carried")

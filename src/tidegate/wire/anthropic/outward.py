@@ -67,6 +67,7 @@ OUTWARD: tuple[Field, ...] = (
     refused("prediction", "there is none"),
     refused("moderation", "a vendor's own"),
     refused("web_search_options", "tools that a vendor runs are not served here"),
+    refused("messages[].content[].image_url, data of other types", "JPEG, PNG, GIF and WebP are taken"),
     refused("messages[].content[], input_audio and file", "there are no such blocks"),
     refused("any other field", "it would be dropped"),
 )
@@ -191,7 +192,8 @@ def _tool(function: _Function) -> dict[str, Any]:
     tool: dict[str, Any] = {"name": function.name}
     if function.description is not UNSET and function.description is not None:
         tool["description"] = function.description
-    tool["input_schema"] = {"type": "object"} if function.parameters is None else function.parameters
+    # This dialect wants a schema's type, which others do without.
+    tool["input_schema"] = {"type": "object", **(function.parameters or {})}
     if function.strict is not None:
         tool["strict"] = function.strict
     return tool

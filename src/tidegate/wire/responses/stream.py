@@ -123,9 +123,12 @@ class ResponseStream:
         self._bytes += size
         if self._bytes > ANSWER_BYTES_MAX:
             raise BadStream(Cause.TOO_LARGE, "sent an answer beyond any bound")
-        self._begun(answer)
         if answer.usage is not None:
             self._counts = answer.usage
+        # Azure's first chunk tells what a filter has found, and has no name yet.
+        if not (answer.id or answer.choices):
+            return
+        self._begun(answer)
         choice = answer.first
         if choice is None:
             return
