@@ -122,6 +122,9 @@ NEVER: dict[str, Callable[[], Decision]] = {
         make.endpoint("a", concurrency=1), slow("b"), worth_usd=0.1
     ),
     "nothing may be lost on one that is paid": lambda: decided(vendor("a"), slow("b"), worth_usd=0.1, hedges_usd=0.0),
+    "nobody would see in time that the best has to save it": lambda: decided(
+        vendor("a"), slow("b"), worth_usd=0.1, stream=False
+    ),
     "nobody explores": lambda: decided(vendor("a"), vendor("b"), share=0.0),
 }
 

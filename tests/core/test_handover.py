@@ -480,6 +480,10 @@ def test_two_add_up_in_either_order() -> None:
     ship(other, long(), 1.0, 2.0, kv_bytes=160_000_000)
     a, b = handover(one).state, handover(other).state
     assert combined(a, b) == combined(b, a)
+    # One of them is of before sizes were written down.
+    a.size = None
+    assert combined(a, b) == combined(b, a)
+    assert combined(a, b).size == b.size
     assert combined(a, b).sent_bytes == pytest.approx(a.sent_bytes + b.sent_bytes, rel=1e-3), "as of the later"
 
 

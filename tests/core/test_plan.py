@@ -59,7 +59,8 @@ def test_an_answer_that_comes_in_one_piece_has_the_time_of_the_whole() -> None:
     whole = make.request(ttft_s=3.0, worth_usd=1.0, stream=False)
     first, second = plan.steps(whole, [option(n, whole, first_s=1.0) for n in "ab"], 1.0, 0.0, 0.0)
     base = option("a", whole, first_s=1.0).base
-    assert first.timeout_s == second.timeout_s >= plan.TIMEOUT_FACTOR * base.e2e_s_high - 0.001
+    assert first.timeout_s == second.timeout_s
+    assert first.timeout_s > plan.TIMEOUT_FACTOR * (base.first_s_high + LENGTH.high_tokens * base.tpot_s)
     # Its first content, which nobody sees, may be in time all the same.
     assert first.cutover_s is None
     patient = msgspec.structs.replace(whole, slo=Slo(ttft_s=4.0 * base.e2e_s_high))
@@ -70,6 +71,22 @@ def test_an_answer_that_comes_in_one_piece_has_the_time_of_the_whole() -> None:
     first, _ = plan.steps(seen, [option(n, seen, first_s=1.0) for n in "ab"], 1.0, 0.0, 0.0)
     assert first.timeout_s == plan.TIMEOUT_S_MIN
     assert first.cutover_s is not None
+
+
+def test_a_long_answer_in_one_piece_is_waited_for_also_where_most_are_short() -> None:
+    request = make.request(stream=False)
+    skewed = Length(200.0, 2000.0, 20.0, 1.6)
+    model = make.router(make.endpoint("a")).endpoint("a")
+    base = model.base(request, skewed, 0.0)
+    one = Option(model, base, 0.0, 1.0, "a")
+    assert plan.steps(request, [one], 1.0, 0.0, 0.0)[0].timeout_s > base.first_s + 2000.0 * base.tpot_s
+
+
+def test_without_predictions_whole_answers_have_the_time_of_a_client_together() -> None:
+    router = make.router(make.endpoint("a"), make.endpoint("b", streams=True))
+    models = [router.endpoint(name) for name in "ab"]
+    for stream, times_s in ((True, [40.0, 40.0]), (False, [300.0, 40.0])):
+        assert [one.timeout_s for one in plan.static_steps(make.request(stream=stream), models)] == times_s
 
 
 @pytest.mark.parametrize(

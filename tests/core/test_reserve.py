@@ -1,5 +1,7 @@
 """Work in flight: how long an engine is busy with it, and when its slots are free."""
 
+from math import inf
+
 import msgspec
 import pytest
 
@@ -57,7 +59,7 @@ def test_prefills_are_worked_on_one_after_the_other() -> None:
 
 
 def test_an_engine_that_reads_by_slot_may_have_a_new_prompt_before_those_that_it_has_or_after_them() -> None:
-    engine = model(batch_tokens=PROMPT_TOKENS // 5)
+    engine = model(batch_tokens=PROMPT_TOKENS // 5, owned=False)
     send(engine, "a", 0.0)
     behind = engine.base(make.request(prompt_tokens=PROMPT_TOKENS), LENGTHS.at("chat", 100), 0.0)
     # A tenth of a second is the step under way; of the rest, half in the mean, and as much either way.
@@ -77,8 +79,35 @@ def test_of_prompts_that_are_read_while_a_slot_is_waited_for_only_the_rest_delay
     assert free_at_s > prefills.left_s(engine.state.prefills, 0.0)
     assert queue_s(engine, 0.0) == 0.0
     line = prefills.Prefills(since_s=0.0, head_s=20.0, behind_s=0.0, count=1)
-    assert prefills.by_slot_s(line, 1.0, 5.0, 0.0) == (8.0, 7.0)
-    assert prefills.by_slot_s(line, 1.0, 25.0, 0.0) == (0.0, 0.0)
+    assert prefills.by_slot_s(line, 1.0, 5.0, inf, 0.0) == (8.0, 7.0)
+    assert prefills.by_slot_s(line, 1.0, 25.0, inf, 0.0) == (0.0, 0.0)
+
+
+def test_what_is_not_sent_before_little_is_left_comes_after_the_rest_for_sure() -> None:
+    line = prefills.Prefills(since_s=0.0, head_s=20.0, behind_s=0.0, count=1)
+    assert prefills.by_slot_s(line, 1.0, 0.0, 2.0, 0.0) == (19.0, 1.0)
+    assert prefills.by_slot_s(line, 1.0, 0.0, 0.1, 0.0) == pytest.approx((19.95, 0.05))
+    assert prefills.by_slot_s(line, 1.0, 0.0, 8.0, 12.0) == prefills.by_slot_s(line, 1.0, 0.0, inf, 12.0)
+
+
+def test_who_is_computed_before_one_that_came_first_has_had_its_time() -> None:
+    engine = model(batch_tokens=PROMPT_TOKENS // 5)
+    send(engine, "a", 0.0)
+    send(engine, "b", 0.2)
+    engine.first("b", 1.2)
+    assert left_s(engine, 1.2) == pytest.approx(0.8, abs=0.01)
+    # As they came, the first one has been computed all the while.
+    engine = model()
+    send(engine, "a", 0.0)
+    send(engine, "b", 0.2)
+    engine.first("b", 1.2)
+    assert left_s(engine, 1.2) < 0.3
+    # Whoever is given up had nothing computed for it.
+    engine = model(batch_tokens=PROMPT_TOKENS // 5)
+    send(engine, "a", 0.0)
+    send(engine, "b", 0.2)
+    end(engine, "b", 0.4)
+    assert left_s(engine, 0.4) == pytest.approx(0.6, abs=0.01)
 
 
 def test_the_next_prefill_begins_when_the_one_before_it_is_done_not_when_it_was_sent() -> None:

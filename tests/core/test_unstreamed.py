@@ -103,3 +103,21 @@ def test_an_answer_in_one_piece_is_not_taken_for_first_content_that_was_late() -
     engine.model.started(make.started(request, "laptop"), base, engine.now_s)
     engine.model.ended(make.ended(request.id, "laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), engine.now_s + 60.0)
     assert (engine.model.doubts_network, engine.model.telling_bytes < before) == (True, True)
+
+
+@pytest.mark.parametrize(("times", "silent"), [(0.9, False), (20.0, True)])
+def test_who_gives_up_within_the_time_of_the_whole_says_nothing_of_first_content(times: float, silent: bool) -> None:
+    engine = Engine(1.0)
+    engine.answer(30)
+    model, usual = engine.model, engine.predicted(400)
+    waits_s = times * (usual[0] + LENGTH.high_tokens * usual[1])
+    for _ in range(5):
+        request = make.request(prompt_tokens=400, prompt_bytes=1600, stream=False)
+        model.started(make.started(request, "laptop"), model.base(request, LENGTH, engine.now_s), engine.now_s)
+        engine.now_s += waits_s
+        told = make.ended(request.id, "laptop", ending=Ending.CANCELLED, e2e_s=waits_s)
+        model.ended(told, engine.now_s)
+    assert (model.state.breaker.strikes > 0.0) is silent
+    if not silent:
+        assert engine.predicted(400) == pytest.approx(usual, rel=0.02)
+        assert not model.doubts_network

@@ -8,7 +8,7 @@ from tidegate.core.estimator import EndpointModel
 from tidegate.core.hold import item
 from tidegate.core.known import Decided, Known
 from tidegate.core.length import Length
-from tidegate.core.model import Decision, Request, Run, Step, Wait, replace
+from tidegate.core.model import Decision, Request, Step, Wait, replace
 from tidegate.core.plan import Option
 from tidegate.core.promise import is_urgent
 from tidegate.core.refusal import refuse
@@ -257,8 +257,7 @@ class Decider:
             return self._wait(request, own[0].name, inf, now_s)
         if not ranked:
             return refuse(request, reasons | dict.fromkeys((m.name for m in own), Why.BUSY), self._known.models, now_s)
-        endpoints = [self._known.models[name].endpoint for name in ranked[: self._attempts_max(request)]]
-        steps = tuple(Run(endpoint=one.name, timeout_s=plan.static_timeout_s(request, one)) for one in endpoints)
+        steps = plan.static_steps(request, [self._known.models[n] for n in ranked[: self._attempts_max(request)]])
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
 
     def _attempts_max(self, request: Request) -> int:

@@ -1,6 +1,6 @@
 """One endpoint: what a request would take and cost there now, and what is under way there."""
 
-from math import exp, sqrt
+from math import exp, inf, sqrt
 from typing import Final
 
 from tidegate.core import identity, likeness, prefills
@@ -43,7 +43,7 @@ from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
 from tidegate.core.prefills import Prefills, PromptLine
 from tidegate.core.prefix import Prefixes
 from tidegate.core.prompts import Given
-from tidegate.core.reserve import Reservation, unpredicted
+from tidegate.core.reserve import Reservation, missed_s, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.sampling import stands_for
 from tidegate.core.slots import free_s
@@ -90,6 +90,7 @@ class EndpointModel:
         "_shares_compute",
         "_slots",
         "_surprises",
+        "_waits_for_load",
         "capabilities",
         "cold",
         "cost",
@@ -124,7 +125,13 @@ class EndpointModel:
         self._quantile = quantile
         self._shares_compute = endpoint.shares_compute
         self._reservations, self._pace = state.reservations, state.pace
-        self._prompts = PromptLine(state.prefills, state.reservations, shares_compute=endpoint.shares_compute)
+        self._prompts = PromptLine(
+            state.prefills,
+            state.reservations,
+            shares_compute=endpoint.shares_compute,
+            by_slot=endpoint.prior.batch_tokens is not None,
+        )
+        self._waits_for_load = any(r.load_s_mean > 0.0 for r in state.reservations.values())
         # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
         self.fingerprint: Fingerprint
         self.doubts: dict[str, Doubts]
@@ -344,7 +351,9 @@ class EndpointModel:
         parts, factors, line = self.timing.parts, self.timing.ttft.factors, self._prompts.at(now_s)
         waits_s = self.slots_free_s(now_s)[0] - now_s if filled_beyond else 0.0
         if parts.step_s is not None:
-            return prefills.by_slot_s(line, factors[1] * parts.step_s, waits_s, now_s)
+            # Elsewhere nothing is held, and all of it is sent at once.
+            ahead_s = self.ahead_s if self.owned else inf
+            return prefills.by_slot_s(line, factors[1] * parts.step_s, waits_s, ahead_s, now_s)
         return max(0.0, prefills.left_s(line, now_s) - waits_s), 0.0
 
     def slots_free_s(self, now_s: float) -> list[float]:
@@ -439,6 +448,7 @@ class EndpointModel:
         if self.owned:
             reservation.engine_s = self.engine_s(reservation, base.occupies_s)
         state.reservations[fact.request_id] = reservation
+        self._waits_for_load = self._waits_for_load or reservation.load_s_mean > 0.0
         self.memory.started(reservation)
         self._context_tokens += reservation.prompt_tokens
         self._prompts.add(fact.request_id, reservation)
@@ -458,6 +468,7 @@ class EndpointModel:
         if fact.at_most:
             network_s = min(network_s, sent.network_s)
         self._arrives(sent, network_s)
+        self.memory.answers()
         self._slots = None
 
     def _learn_rate(self, fact: Uploaded, sent: Reservation, now_s: float) -> None:
@@ -488,7 +499,7 @@ class EndpointModel:
             surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
             self._surprises = self._surprises + surprise if surprise else 0
             self._late = ttft_s > reservation.ttft_s_high
-            self._prompts.done(request_id, now_s)
+            self._prompts.done(request_id, now_s, computed=True)
             self._slots = None
             if (given := reservation.given) is not None:
                 self.prefixes.put(given, now_s)
@@ -508,7 +519,7 @@ class EndpointModel:
         if not state.reservations:
             self._line.clear(now_s)
         # Of an answer in one piece nobody knows when it began.
-        waited_s = fact.ttft_s if fact.ending is Ending.OK else fact.e2e_s
+        waited_s = fact.ttft_s if fact.ending is Ending.OK else missed_s(reservation, fact.e2e_s)
         if reservation.first_s is None and waited_s is not None:
             self._surprises += _surprise(reservation, max(waited_s, reservation.network_s))
             self._late = self._late or waited_s > reservation.ttft_s_high
@@ -518,7 +529,7 @@ class EndpointModel:
         if reservation.first_s is not None or fact.ending is Ending.OK:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
-        self._prompts.done(fact.request_id, now_s)
+        self._prompts.done(fact.request_id, now_s, computed=fact.ending is Ending.OK)
         self._slots = None
         hot = self.cold.was_hot(reservation.cold)
         was_limited = self.health.is_limited
@@ -540,7 +551,7 @@ class EndpointModel:
             # never measured there is no before: it may as well be slower than was believed, and would be given up for
             # ever. Where somebody else answered meanwhile, little was waited for, and a load is as good a reason.
             away = silent and (fact.ending is Ending.CANCELLED or reservation.ttft.trust > TRUST_MIN)
-            loads = not (silent and hot) and self._loads(reservation, fact.e2e_s, now_s)
+            loads = not (silent and hot) and self._loads(reservation, missed_s(reservation, fact.e2e_s), now_s)
             unexplained = not (loads or away)
         if reservation.sampled:
             self._learn_times(reservation, fact, now_s, unexplained=unexplained)
@@ -605,6 +616,7 @@ class EndpointModel:
                 sent.first_s - sent.started_s - ttft_s
             ):
                 self._arrives(sent, sent.network_s + longer_s)
+        self.memory.answers()
         self._slots = None
 
     def _arrives(self, sent: Reservation, network_s: float) -> None:
@@ -621,7 +633,7 @@ class EndpointModel:
             if fact.ending is Ending.OK and not fact.cause:
                 self.timing.learn_whole(sent, fact, now_s)
             elif unexplained:
-                self.timing.learn_silence(sent, fact.e2e_s, now_s)
+                self.timing.learn_silence(sent, missed_s(sent, fact.e2e_s), now_s)
         elif self._may_be_the_network(sent, fact.ttft_s):
             late.append(Late(sent, fact))
             if len(late) > LATE_MAX:
@@ -725,6 +737,7 @@ class EndpointModel:
         if took_s is not None:
             self._loaded(now_s)
             self.state.heard_s = max(self.state.heard_s, now_s)
+            self.memory.answers()
             self._slots = None
         self.cold.end_warm_up(took_s, now_s)
 
@@ -735,6 +748,9 @@ class EndpointModel:
 
     def _loaded(self, now_s: float) -> None:
         """What waited for a load waits no more."""
+        if not self._waits_for_load:
+            return
+        self._waits_for_load = False
         for sent in self.state.reservations.values():
             if sent.load_s_mean:
                 waited, expected_s = sent.load_s > 0.0, looked_at_s(sent)

@@ -108,6 +108,8 @@ def trials(request: Request, options: list[Option], worth_usd: float, now_s: flo
             continue
         if rescue is None or (option.model.cost.is_paid and hedges_usd <= option.base.paid_usd):
             continue
+        if not plan.shows(request, option.model.endpoint):
+            continue  # nobody knows in time that the best has to start
         if _is_saved(request, rescue, best, option, least, worth_usd, spent_s):
             found.append(Trial(option, plan.to_ms(rescue.cutover_s)))
     found.sort(key=_name)

@@ -332,7 +332,8 @@ class _Crowd:
         while (there := self._there(told)) < count:
             # Of no conversation, whose place it would move.
             one = replace(self._request, id=f"{self._request.id} {there}", session="")
-            told.router.observe(started(one, self._endpoint), now_s)
+            streamed = told.router.endpoint(self._endpoint).endpoint.streams_to(one)
+            told.router.observe(started(one, self._endpoint, streamed=streamed), now_s)
         while self._there(told) > count:
             reservations = told.router.endpoint(self._endpoint).state.reservations
             latest = max(reservations, key=lambda one: (reservations[one].started_s, one))

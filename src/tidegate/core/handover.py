@@ -288,7 +288,7 @@ def combined(one: HandoverState, other: HandoverState) -> HandoverState:
         free_s=free_s,
         sent_bytes=one.sent_bytes + other.sent_bytes,
         declared_bytes=one.declared_bytes + other.declared_bytes,
-        size=one.size,
+        size=one.size or other.size,
     )
 
 

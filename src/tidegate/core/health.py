@@ -6,7 +6,7 @@ from tidegate.core import failures
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Ended, Ending, Started
-from tidegate.core.reserve import Reservation
+from tidegate.core.reserve import Reservation, missed_s
 from tidegate.core.state import EndpointState
 
 # The cause an engine's dialect gives where the prompt did not fit after all: no fault of the endpoint.
@@ -142,7 +142,7 @@ class Health:
         """
         if sent.first_s is not None or fact.ending not in (Ending.CANCELLED, Ending.TIMED_OUT) or sent.load_s_mean:
             return False
-        return self._state.heard_s < sent.started_s and now_s - sent.started_s > sent.ttft_s_high
+        return self._state.heard_s < sent.started_s and missed_s(sent, now_s - sent.started_s) > sent.ttft_s_high
 
 
 def _whole_s(sent: Reservation, output_tokens: int) -> float:

@@ -493,7 +493,7 @@ class _Lane:
         shows_s = start_s
         if done_s > start_s:
             # Were it the next, other prompts would delay it for its `queue_s`: all that is left of them, or less where
-            # some are computed beside it.
+            # some may come after it.
             share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.queue_s / self._queue_s)
             shows_s += share * (done_s - start_s)
         return start_s, shows_s, free_tokens, place

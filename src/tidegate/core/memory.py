@@ -199,7 +199,7 @@ class Memory:
         self._digest()
 
     def answers(self) -> None:
-        """One of ours has begun to."""
+        """One of ours has begun to, or when is expected otherwise."""
         self._spare = None
 
     def ended(self, reservation: Reservation, now_s: float) -> None:

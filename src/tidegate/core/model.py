@@ -181,8 +181,8 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     `demands` by name what a model has to be to be identical. `machine` is the hardware, where it was declared. Its
     model may be loaded for nobody in particular where it `warms_up`; to keep it loaded costs `kept_usd_per_s`, None
     where it is not kept. The endpoints `beside` it are others of the same engine, which may have one of them at a time.
-    By its `handovers` it computes prompts for others. What it `streams`, whatever its client asked for, is seen to
-    begin.
+    By its `handovers` it computes prompts for others. Where it `streams` whatever a client asks for, an answer is seen
+    to begin; embeddings are given whole everywhere.
     """
 
     name: str
@@ -214,6 +214,10 @@ class Endpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
             if one.target == target:
                 return one
         return None
+
+    def streams_to(self, request: Request) -> bool:
+        """Whether the answer to this is streamed to us, whatever its client gets."""
+        return request.stream or (self.streams and Capability.EMBEDDING not in request.needs)
 
     def running_usd(self, in_use_s: float) -> float:
         """What it costs that a request has one of the engine's places for so long."""

@@ -20,8 +20,8 @@ TIMEOUT_FACTOR = 4.0
 # fills up makes them a few times slower, and a broken engine much more. Nobody is sent away for less than two a second.
 TOKEN_FACTOR = 10.0
 TOKEN_S_LEAST = 0.5
-# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN; for a whole one, as
-# long as OpenAI's own client does.
+# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN; for whole ones, all of
+# its attempts together as long as OpenAI's own client does.
 TIMEOUT_S_STATIC = TIMEOUT_FACTOR * TIMEOUT_S_MIN
 TIMEOUT_S_STATIC_WHOLE = 600.0
 # The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far. Where
@@ -119,7 +119,7 @@ def by_value(option: Option) -> tuple[float, float, str]:
 
 def shows(request: Request, endpoint: Endpoint) -> bool:
     """Whether first content is seen there when it comes, and not with the rest of the answer."""
-    return request.stream or endpoint.streams or Capability.EMBEDDING in request.needs
+    return endpoint.streams_to(request) or Capability.EMBEDDING in request.needs
 
 
 def steps(
@@ -145,7 +145,7 @@ def steps(
                 if latest_s >= overdue_s:
                     cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
             spent_s += cutover_s or 0.0
-        timeout_s = _timeout_s(option.base, overdue_s, shown=shown)
+        timeout_s = _timeout_s(option.base, highs_s[index], shown=shown)
         name = option.model.name
         if option.target:
             plan.append(Prefill(endpoint=name, target=option.target, timeout_s=timeout_s, cutover_s=cutover_s))
@@ -166,19 +166,27 @@ def _whole_s_high(base: Base) -> float:
     return base.first_s_high + max(0.0, base.e2e_s_high - base.warm_s_high)
 
 
-def _timeout_s(base: Base, overdue_s: float, *, shown: bool) -> float:
-    """For how long nothing may be seen: of its first content, or of all of it where that is all that is `shown`."""
-    median_s = base.cold_s if shown else base.cold_s + base.decode_s
-    timeout_s = min(TIMEOUT_FACTOR * overdue_s, TIMEOUT_MEDIANS_MAX * median_s)
+def _timeout_s(base: Base, first_s_high: float, *, shown: bool) -> float:
+    """For how long nothing may be seen: of first content where that is `shown`, else of all of it."""
+    timeout_s = min(TIMEOUT_FACTOR * first_s_high, TIMEOUT_MEDIANS_MAX * base.cold_s)
     if base.outcomes:
         # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
         timeout_s *= max(1.0, base.outcomes[0][0] / base.warm_s)
+    if not shown:
+        # Of the whole, the median tells little: one answer in twenty may be a hundred times as long.
+        timeout_s += TIMEOUT_FACTOR * base.length.high_tokens * base.tpot_s * exp(base.deviations * base.tpot_sigma)
     return to_ms(max(TIMEOUT_S_MIN, timeout_s))
 
 
-def static_timeout_s(request: Request, endpoint: Endpoint) -> float:
-    """The same where nothing is predicted."""
-    return TIMEOUT_S_STATIC if shows(request, endpoint) else TIMEOUT_S_STATIC_WHOLE
+def static_steps(request: Request, endpoints: list[EndpointModel]) -> tuple[Run, ...]:
+    """One attempt at each, in this order, where nothing is predicted."""
+    whole_s = TIMEOUT_S_STATIC_WHOLE / len(endpoints)
+    return tuple(
+        [
+            Run(endpoint=one.name, timeout_s=TIMEOUT_S_STATIC if shows(request, one.endpoint) else whole_s)
+            for one in endpoints
+        ]
+    )
 
 
 def _token_s_max(base: Base) -> float:

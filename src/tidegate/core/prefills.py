@@ -10,7 +10,8 @@ from tidegate.core.reserve import Reservation
 
 
 class Prefills(msgspec.Struct):
-    """The prompts an engine was given and has not begun to answer, worked on one after the other, oldest first.
+    """The prompts an engine was given and has not begun to answer, worked on one after the other, oldest first (but
+    where it reads by slot).
 
     `head_s` is what the oldest takes, from `since_s` on, when the engine turned to it; `behind_s` what the rest takes.
     `count` is how many they are. Where an answer comes in one piece nobody sees it begin: its prompt counts for as long
@@ -28,12 +29,15 @@ class PromptLine:
     requests share no compute. `at` reads; `add`, `begins`, `pass_unseen`, `done` and `line_up` write.
     """
 
-    __slots__ = ("_prefills", "_reservations", "_shares_compute", "_waiting")
+    __slots__ = ("_by_slot", "_prefills", "_reservations", "_shares_compute", "_waiting")
 
-    def __init__(self, prefills: Prefills, reservations: dict[str, Reservation], *, shares_compute: bool) -> None:
-        """`reservations` are all that is in flight, by the id of its request: somebody else's."""
+    def __init__(
+        self, prefills: Prefills, reservations: dict[str, Reservation], *, shares_compute: bool, by_slot: bool
+    ) -> None:
+        """`reservations` are all that is in flight, by the id of its request: somebody else's. `by_slot`: it is not the
+        oldest that the engine is at, but the one in the lowest slot."""
         self._prefills, self._reservations = prefills, reservations
-        self._shares_compute = shares_compute
+        self._shares_compute, self._by_slot = shares_compute, by_slot
         self._waiting: dict[str, Reservation] = {}
         self.line_up()
 
@@ -81,12 +85,15 @@ class PromptLine:
             for name in list(self._waiting)[:count]:
                 self._waiting.pop(name).computed = True
 
-    def done(self, request_id: str, now_s: float) -> None:
-        """This one's is computed, or not wanted any more."""
+    def done(self, request_id: str, now_s: float, *, computed: bool) -> None:
+        """This one's is `computed`, or not wanted any more."""
         if self._shares_compute:
-            oldest = self._oldest()
+            oldest, line = self._oldest(), self._prefills
             left = self._waiting.pop(request_id, None)
-            settle(self._prefills, self._waiting.values(), now_s, head_done=left is not None and left is oldest)
+            settle(line, self._waiting.values(), now_s, head_done=left is not None and left is oldest)
+            if self._by_slot and computed and left is not None and left is not oldest:
+                # Meanwhile the engine was at this one, and not at the oldest.
+                line.since_s = min(now_s, line.since_s + left.prefill_s)
 
     def _oldest(self) -> Reservation | None:
         for reservation in self._waiting.values():
@@ -168,16 +175,17 @@ def left_s(prefills: Prefills, now_s: float) -> float:
     return head_s + prefills.behind_s
 
 
-def by_slot_s(prefills: Prefills, step_s: float, waits_s: float, now_s: float) -> tuple[float, float]:
+def by_slot_s(prefills: Prefills, step_s: float, waits_s: float, ahead_s: float, now_s: float) -> tuple[float, float]:
     """How long they delay a new prompt, which `waits_s` for a slot before, and the standard deviation of that, at an
     engine that reads the prompts in its slots by their numbers, each in steps of `step_s` until it is done.
 
     Those in lower slots come before it, and of the others only the step under way. Which slots they have we are not
-    told: each is as likely to come before as after it.
+    told: each is as likely to come before as after it. Where it is not sent before what is left of them is `ahead_s`,
+    the rest comes before it for sure.
     """
     left = max(0.0, left_s(prefills, now_s) - waits_s)
     if not left:
         return 0.0, 0.0
-    sure_s = min(left, step_s)
-    unsure_s, count = left - sure_s, prefills.count
+    sure_s = max(min(left, step_s), left - ahead_s)
+    unsure_s, count = left - sure_s, max(1, prefills.count)
     return sure_s + unsure_s / 2.0, unsure_s * sqrt((count + 2) / (12 * count))

@@ -142,6 +142,8 @@ def reconfigured(
                 up=known.up,
                 not_before_s=known.not_before_s,
                 handovers=known.handovers,
+                given=known.given,
+                given_rest=known.given_rest,
             )
         else:
             found[name] = replace(fresh(), up=False)

@@ -122,7 +122,7 @@ class Router:
                 and (self._known.waiting.requests or not self._decider.begins(model, request, length, now_s))
             ):
                 alone = item(request, worth, {model.name: base}, [])
-                wait_s = max(0.0, self._known.waiting.place(alone, now_s).as_if_s - now_s)
+                wait_s = self._known.waiting.place(alone, now_s).as_if_s - now_s
             parts = contributions_usd(request, base, worth, now_s + wait_s - request.arrived_s)
             spare = model.memory.spare(now_s)
             found.append(

@@ -406,7 +406,8 @@ def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: E
     Whoever has begun to work bills the prompt, whoever leaves. What never arrived, or was refused or failed before
     anything came, is free; of a connection that was lost without content, nobody has told whether an answer had begun.
     An answer in one piece, of which no first content is told, is booked as the most that it can be where it does not
-    say what it took; a stream as what has come.
+    say what it took; a stream as what has come. An answer that finds fault with the request is free; where it stalled,
+    or was left, before its end, nothing told here says that it did, and the prompt is booked, though not in the ledger.
     """
     if ended.cause in UNBILLED:
         return 0.0

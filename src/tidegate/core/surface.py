@@ -67,10 +67,11 @@ def surface(
     asked = _anybody(copy.router, request, now_s)
     # Of no conversation, and nothing of its prompt is known: it is one of many.
     one = replace(request, id="surface", arrived_s=now_s, session="", prefix=(), retry=0, said_tokens=0, shipped="")
+    streamed = router.endpoint(endpoint).endpoint.streams_to(one)
     found, there = [], 0
     for count in crowds:
         for number in range(there, count):
-            asked.observe(started(replace(one, id=f"surface {number}"), endpoint), now_s)
+            asked.observe(started(replace(one, id=f"surface {number}"), endpoint, streamed=streamed), now_s)
         there = max(there, count)
         found.append([_cell(copy, asked, _long(one, tokens), now_s) for tokens in prompts])
     return found

@@ -84,16 +84,17 @@ def _warm_up() -> Scene:
 def handing_over() -> Scene:
     """A prompt that home is too busy for, and whose output is dear elsewhere; it needs couriers.
 
-    Nobody knows how quick this machine is, so what is promised follows what is predicted: a tenth less than home would
-    take, behind what it is busy with. Where it goes is decided as for any other request. What occupies home is not much
-    longer: it has been read when the KV cache comes.
+    Nobody knows how quick this machine is, so what is promised follows what is predicted: a quarter more than home
+    takes in the mean, which may read it before what it is busy with, or after. So home misses it one time in four, and
+    elsewhere there is time enough for a KV cache to be sent. Where it goes is decided as for any other request. What
+    occupies home is not much longer: it has been read when the KV cache comes.
     """
     away = Ask(
-        title="a promise that home would miss",
+        title="a promise that home may miss",
         # What is asked for last makes for an answer of some length.
         prompt=f"{document(9, 850)}\n\nWrite a short story that uses some of these words.",
         max_tokens=256,
-        share_of_home=0.9,
+        share_of_home=1.25,
         headers=((b"x-tidegate-slo-tpot-ms", b"5000"),),
     )
     busy = Ask(title="occupies the local engine", prompt=_list(8, 1000), headers=(*_LOCAL, _PATIENT))

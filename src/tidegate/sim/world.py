@@ -495,7 +495,8 @@ class World:
         attempt = drive.attempts[name] = Attempt(job, name, now_s, hedge=action.hedge, timed=timed, target=target)
         self.in_flight[name] += 1
         drive.sent[name] = None
-        self._tell(started(request, name, hedge=action.hedge, target=target))
+        streamed = self.router.endpoint(name).endpoint.streams_to(request)
+        self._tell(started(request, name, hedge=action.hedge, target=target, streamed=streamed))
         sent = self.router.reserved(name, request.id)
         if sent is not None:
             attempt.predicted_s, attempt.predicted_s_high = sent.ttft_s, sent.ttft_s_high
