@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from tests.http.harness import error_body
 from tests.http.test_segments import STREAM, Wire, about, segments
-from tests.wire.streams import DONE, ROLE, STOP, chunk, facts, flowing
+from tests.wire.streams import DONE, PING, ROLE, STOP, chunk, facts, flowing
 from tidegate.clock import Clock
 from tidegate.core.model import Endpoint, Headroom
 from tidegate.engines.base import Failure, Outgoing
 from tidegate.engines.openai import OpenAI
-from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.attempt import SURPLUS_BYTES_MAX, Attempt
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
 from tidegate.http.connection import Connection
@@ -228,5 +228,32 @@ def test_a_stream_that_flows_is_not_silent() -> None:
         assert way.link.flow is not None
         way.link.check(18.0 + IDLE_TIMEOUT_S)
         assert way.client.said == "idle_timeout"
+
+    on(main)
+
+
+def test_of_chunks_that_all_differ_none_is_waited_for() -> None:
+    def main() -> None:
+        others = [text.replace(b"chatcmpl-1", b"chatcmpl-%d" % at) for at, text in enumerate(TEXTS)]
+        way = Way().feed(HEAD, framed(ROLE))
+        for other in others:
+            assert way.feed(framed(other)).link.flow is None
+        assert way.feed(framed(others[-1])).link.flow is not None
+
+    on(main)
+
+
+def test_what_goes_on_behind_the_end_is_let_go_and_a_little_is_not() -> None:
+    def main() -> None:
+        ended = [ROLE, *TEXTS[:2], STOP, DONE]
+        way = Way().feed(HEAD, *map(framed, [*ended, DONE, PING]), b"0\r\n\r\n")
+        assert (way.client.said, way.pool.statistics().idle) == ("completed", 1)
+        way = Way().feed(HEAD, *map(framed, ended))
+        behind = framed(chunk(content="a" * 1000))
+        for _ in range(SURPLUS_BYTES_MAX // 1000 + 1):
+            way.feed(behind)
+        assert way.client.said == "completed"
+        assert way.link.transport.is_closing()
+        assert way.pool.statistics().open == 0
 
     on(main)

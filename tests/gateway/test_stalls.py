@@ -1,5 +1,6 @@
 """An answer that has begun goes on, or ends in so many words: silence and a trickle are no answer."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 import pytest
 
 from tests.gateway.harness import chat, house, local, remote
-from tests.http.harness import HOST, eventually, serving
+from tests.gateway.test_budget import beginning
+from tests.gateway.test_canary import Later
+from tests.http.harness import HOST, eventually, serving, upstream
+from tidegate.core.plan import TIMEOUT_S_MIN
 from tidegate.engines.fake import Script
 from tidegate.http.server import Exchange
 
@@ -128,3 +132,19 @@ async def test_what_is_cut_off_at_its_end_and_cannot_be_told_in_a_dialect_is_a_f
             answer = await home.ask(asked, path="/v1/messages")
     assert answer.status == 502
     assert json.loads(answer.body)["type"] == "error"
+
+
+async def test_a_refusal_that_stalls_is_told_as_one(tmp_path: Path) -> None:
+    clock = Later()
+    async with upstream(beginning(b"429 Too Many Requests", hangs_up=False)) as there:
+        cloud = remote(url=f"http://{HOST}:{there.port}", engine="openai")
+        async with house(tmp_path, clock=clock, cloud=cloud) as home:
+            asked = asyncio.create_task(home.ask(chat(stream=True)))
+            allowances = home.gateway.router.endpoint("cloud").state.allowances
+            await eventually(lambda: allowances.requests is not None)
+            clock.ahead_s += TIMEOUT_S_MIN + 0.5
+            answer = await asked
+            (line,) = home.log()
+    assert (answer.status, answer.error["code"]) == (429, "rate_limit_exceeded")
+    assert answer.header("retry-after") == "77"
+    assert line["cause"] == "status_429"

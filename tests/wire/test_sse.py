@@ -1,3 +1,5 @@
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,6 +57,9 @@ def test_a_frame_ends_with_its_blank_line(stream: bytes, frames: list[bytes], pe
         (b"event: ping\n\n", None),
         (b"\n\n", None),
         (b"data\n\n", b""),
+        (b"data\r\n\r\n", None),
+        (b"error: {}\n\n", b"{}"),
+        (b"data: {}", b"{}"),
         (b"data:\n\n", b""),
         (b"database: {}\n\n", None),
     ],
@@ -76,3 +81,14 @@ def test_a_large_frame_in_small_pieces_takes_time_in_proportion() -> None:
     for _ in range(FRAME_BYTES_MAX // 100 - 1):
         assert frames.feed(b"x" * 100) == []
     assert len(frames.feed(b"\n\n")) == 1
+
+
+def test_a_frame_of_very_many_lines_takes_memory_for_those_alone_that_carry_something() -> None:
+    frame = b"xy\n" * 500_000 + b"data: {}\n" + b"xy\n" * 500_000 + b"\n"
+    tracemalloc.start()
+    try:
+        assert data_of(frame) == b"{}"
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < len(frame)

@@ -2,12 +2,15 @@
 
 import json
 import re
+import tracemalloc
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.wire.surrogates import replace_lone_surrogates
+from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.surrogates import decoded, replace_lone_surrogates
 
 PIECES = [
     r"\ud83d",
@@ -35,6 +38,44 @@ def test_each_half_alone_is_replaced_and_all_else_stands_where_it_stood(text: st
     assert replace_lone_surrogates(found) == found
 
 
-def test_a_row_of_backslashes_takes_time_in_proportion() -> None:
+@pytest.mark.parametrize("piece", [b"\\", b"\\\\n", b'\\"', b"\\u00e9"])
+def test_a_long_row_of_escapes_takes_time_and_memory_in_proportion(piece: bytes) -> None:
+    data = rb"\ud83d" + piece * (2_000_000 // len(piece))
+    tracemalloc.start()
+    try:
+        found = replace_lone_surrogates(data)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == rb"\ufffd" + data[6:]
+    assert peak_bytes < 4 * len(data)
+
+
+def test_what_has_none_is_handed_back_uncopied() -> None:
     data = b"\\" * 2_000_000
-    assert replace_lone_surrogates(data) == data
+    assert replace_lone_surrogates(data) is data
+
+
+class Decoder:
+    """Decodes JSON, and knows how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def decode(self, data: bytes) -> object:
+        self.calls += 1
+        return msgspec.json.decode(data)
+
+
+def test_what_cannot_be_read_for_a_half_alone_is_read_without_it() -> None:
+    decoder = Decoder()
+    assert decoded(decoder.decode, rb'["a\ud83d"]') == ["a\ufffd"]
+    assert decoder.calls == 2
+
+
+@pytest.mark.parametrize("data", [b"[", b'["a"', rb'["\ud83d\ude00"', rb'["\\ud83d"'])
+def test_what_cannot_be_read_for_another_reason_is_not_read_twice(data: bytes) -> None:
+    decoder = Decoder()
+    with pytest.raises(UNREADABLE):
+        decoded(decoder.decode, data)
+    assert decoder.calls == 1

@@ -20,6 +20,7 @@ def test_an_answer_passes_untouched_and_tells_its_usage() -> None:
     body = recorded("chat")
     reader = read(body)
     assert reader.result() == body
+    assert reader.result() is reader.result()
     assert reader.content
     assert reader.done
     assert reader.usage == Usage(prompt_tokens=32, output_tokens=8, cached_tokens=24)

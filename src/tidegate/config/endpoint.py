@@ -67,7 +67,8 @@ class PriorTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1, le=1_000_000)] | None,  # beyond any context window
         Meta(
             description="Prompt tokens that llama.cpp computes before it looks at new requests (its `--batch-size`). "
-            "2048 for llama.cpp, being its own default. It reads prompts by the numbers of their slots, others as they came."
+            "2048 for llama.cpp, being its own default. It reads prompts by the numbers of their slots; others "
+            "read them as they came."
         ),
     ] = None
     overhead_ms: Annotated[

@@ -18,6 +18,9 @@ from tidegate.wire.stream import Reader, StreamReader
 
 # An error body is read for its message alone.
 ERROR_BYTES_MAX = 64 * 1024
+# Behind the end of an answer, reading on keeps the connection for the next request. Whoever then never stops would keep
+# it from all.
+SURPLUS_BYTES_MAX = 64 * 1024
 
 _TRANSPORT: dict[Cause, tuple[Ending, int, str]] = {
     Cause.REFUSED: (Ending.FAILED, 502, "could not be reached"),
@@ -70,6 +73,7 @@ class Attempt:
         "_over",
         "_paused",
         "_repeat",
+        "_surplus_bytes",
         "_was_paused",
         "endpoint",
         "fetches",
@@ -119,6 +123,7 @@ class Attempt:
         self._error: bytearray | None = None
         self._headers: dict[bytes, bytes] = {}
         self._over = False
+        self._surplus_bytes = 0  # what has come behind the end
         # Whether the client keeps it from reading, now and since somebody looked last.
         self._paused = self._was_paused = False
 
@@ -211,6 +216,9 @@ class Attempt:
     def on_data(self, data: bytes) -> None:
         """See `http.Receiver`."""
         if self._over:
+            self._surplus_bytes += len(data)
+            if self._surplus_bytes > SURPLUS_BYTES_MAX:
+                self.cancel()
             return
         if self._error is not None:
             self._error += data[: ERROR_BYTES_MAX - len(self._error)]

@@ -314,10 +314,7 @@ class Drive:
                     if action.gave_up is None:
                         self._cancel(action.endpoint, now_s, Ending.CANCELLED)
                     else:
-                        failure = SILENCES[action.gave_up]
-                        self._remember(failure)
-                        if self._cancel(action.endpoint, now_s, failure.ending, failure.cause):
-                            self._handed_over(action.endpoint, "", now_s)
+                        self._give_up(action.endpoint, SILENCES[action.gave_up], now_s)
                 case fly.Hold():
                     self._hold(now_s)
                 case fly.Resume():
@@ -621,6 +618,14 @@ class Drive:
         else:
             self._ended_by(attempt, refused, now_s)
         return attempt.target
+
+    def _give_up(self, endpoint: str, silence: Failure, now_s: float) -> None:
+        """It was silent for too long: that is why, unless it had begun to say why not."""
+        attempt = self._attempts.get(endpoint)
+        refused = None if attempt is None else attempt.refused
+        self._remember(refused or silence)
+        if self._cancel(endpoint, now_s, silence.ending, silence.cause):
+            self._handed_over(endpoint, "", now_s)
 
     def _shipping_from(self, endpoint: str) -> Shipping | None:
         """What sends the KV cache that was computed there; None where nothing is under way."""

@@ -31,6 +31,7 @@ class Flow:
         line = _LINES[size] if size < len(_LINES) else b""
         if not line:
             return False
+        # As `Repeat.text_bytes` has it, which would have to be called, for each chunk, with a copy of the frame.
         repeat, behind = self._repeat, self._behind
         at = len(line)
         begin = at + len(repeat.before)

@@ -326,7 +326,7 @@ TABLE: tuple[Spec, ...] = (
         type="counter",
         labels=("outcome",),
         help="Streams that broke off after content, where their rest may be asked for: `resumed`, `refused` (its rest "
-        "cannot be asked for), `failed` (nobody gave it, or the request's time was up).",
+        "cannot be asked for), `failed` (nobody gave it, the request's time was up, or the fault is the gateway's).",
     ),
     Spec(
         name="warm_ups",

@@ -10,7 +10,7 @@ from tidegate.wire.chunks import ANSWER_BYTES_MAX, Timings, Usage
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.sse import BadStream, Cause, data_of
 from tidegate.wire.stream import StreamReader
-from tidegate.wire.surrogates import replace_lone_surrogates
+from tidegate.wire.surrogates import decoded
 
 _OBJECTS = {Capability.CHAT: "chat.completion", Capability.COMPLETION: "text_completion"}
 # Only streams have these: padding against traffic analysis, and the pieces that are put together here.
@@ -119,10 +119,7 @@ class Aggregator:
                     return
 
     def _merge(self, data: bytes) -> None:
-        try:
-            fields = _fields(data)
-        except UNREADABLE:
-            fields = _fields(replace_lone_surrogates(data))
+        fields = decoded(_fields, data)
         for name, value in fields.items():
             if name not in _STREAM_ONLY and (value != _NULL or name not in self._fields):
                 self._fields[name] = value

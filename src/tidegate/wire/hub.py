@@ -16,7 +16,7 @@ from tidegate.core.model import Capability
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call, Native, parse
 from tidegate.wire.sse import DONE, BadStream, Cause, Frames, data_of
-from tidegate.wire.surrogates import replace_lone_surrogates
+from tidegate.wire.surrogates import decoded, replace_lone_surrogates
 
 # Calls of one answer that are kept apart; models make a handful.
 CALLS_MAX = 1024
@@ -177,10 +177,7 @@ _answer = msgspec.json.Decoder(Answer).decode
 def read_answer(data: bytes) -> Answer:
     """A chunk or a whole answer. Raises `BadStream` where a field that counts is not what OpenAI's would be."""
     try:
-        try:
-            return _answer(data)
-        except UNREADABLE:
-            return _answer(replace_lone_surrogates(data))
+        return decoded(_answer, data)
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, _UNCARRIED) from None
 
@@ -201,11 +198,6 @@ class Chunks:
             if inside != DONE:
                 found.append(inside or None)
         return found
-
-    @property
-    def oversized(self) -> bool:
-        """See `Frames`."""
-        return self._frames.oversized
 
 
 class Slots:

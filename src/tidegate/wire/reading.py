@@ -7,7 +7,7 @@ import msgspec
 from tidegate.wire.chunks import Choice, Chunk, Usage
 from tidegate.wire.errors import UNREADABLE, ErrorInfo, find_error
 from tidegate.wire.sse import BadStream, Cause
-from tidegate.wire.surrogates import replace_lone_surrogates
+from tidegate.wire.surrogates import decoded
 
 # The arguments of a tool are a text in a function in a call in a list; a hostile answer nests until the stack is full.
 _LETTERS_DEPTH: Final = 4
@@ -132,11 +132,7 @@ def quick_chunk(data: bytes) -> Chunk | None:
 def read_chunk(data: bytes) -> Chunk:
     """Decode one chunk. Raises `BadStream` for what is no chunk, and for an error event."""
     try:
-        try:
-            chunk = _decode(data)
-        except UNREADABLE:
-            data = replace_lone_surrogates(data)
-            chunk = _decode(data)
+        chunk = decoded(_decode, data)
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, "sent a chunk that cannot be read") from None
     if chunk.failed or (not chunk.choices and chunk.told is None):
@@ -149,6 +145,6 @@ def read_chunk(data: bytes) -> Chunk:
 def _error_in(data: bytes) -> ErrorInfo | None:
     """The error that a chunk without choices may be: vLLM's has no key `error`."""
     try:
-        return find_error(msgspec.json.decode(data))
+        return find_error(decoded(msgspec.json.decode, data))
     except UNREADABLE:
         return ErrorInfo(message="the endpoint gave no message")

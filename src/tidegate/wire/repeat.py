@@ -30,21 +30,23 @@ class Repeat:
     """What stands `before` and `behind` the text of a frame.
 
     With a text of letters that end neither it nor a line, what has the same around it is one frame as that was, and
-    tells as much: `count` is told of it.
+    tells as much: `count` is told of it. `again`: whether it ever was.
     """
 
-    __slots__ = ("_tally", "before", "behind")
+    __slots__ = ("_tally", "again", "before", "behind")
 
     def __init__(self, before: bytes, behind: bytes, tally: Tally) -> None:
         self.before = before
         self.behind = behind
         self._tally = tally
+        self.again = False
 
     def count(self, text_bytes: int) -> None:
         """One more has come, with a text of so many letters."""
         tally = self._tally
         tally.chunks += 1
         tally.letters += text_bytes
+        self.again = True
 
     def text_bytes(self, frame: bytes) -> int:
         """How long the text of a frame is that is this one again; 0 for all else."""

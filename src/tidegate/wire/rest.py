@@ -12,7 +12,7 @@ from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.reading import quick_chunk
 from tidegate.wire.said import Said
 from tidegate.wire.sse import BadStream, Cause, Frames, data_of
-from tidegate.wire.surrogates import replace_lone_surrogates
+from tidegate.wire.surrogates import decoded
 
 TRUE, FALSE = Raw(b"true"), Raw(b"false")
 # Fields that give the answer a form, whose rest would begin with the form's beginning. vLLM's, SGLang's, llama.cpp's.
@@ -130,7 +130,7 @@ class Seam:
     def __init__(self, head: bytes, said: Said, *, tokens: int, again: str = "", full: bool = False) -> None:
         self._said = said
         try:
-            named = _object(replace_lone_surrogates(head))
+            named = decoded(_object, head)
         except UNREADABLE:  # in a field that nobody has looked at
             named = {}
         self._named: dict[str, Any] = {
@@ -155,11 +155,7 @@ class Seam:
         if not data:
             return frame
         try:
-            try:
-                chunk = _object(data)
-            except UNREADABLE:
-                chunk = _object(replace_lone_surrogates(data))
-            joined = self._renamed(chunk)
+            joined = self._renamed(decoded(_object, data))
         except UNREADABLE:
             self.failure = BadStream(Cause.MALFORMED, "sent a chunk that cannot be read")
             return b""

@@ -184,8 +184,11 @@ class StreamReader:
 
     @property
     def repeat(self) -> Repeat | None:
-        """What the next frame may pass by, unseen but for its count; None where it has to be read."""
-        return self._repeat if self._open and self._frames.between and not self._over() else None
+        """What the next frame may pass by, unseen but for its count; None where it has to be read, as until one
+        has come again."""
+        repeat = self._repeat
+        flows = repeat is not None and repeat.again and self._open and self._frames.between and not self._over()
+        return repeat if flows else None
 
     def _over(self) -> bool:
         """Whether nothing more is taken in."""

@@ -17,6 +17,7 @@ class WholeReader:
         "_body",
         "_bytes_max",
         "_kind",
+        "_result",
         "content",
         "done",
         "failure",
@@ -33,6 +34,7 @@ class WholeReader:
         self._kind = kind
         self._bytes_max = max(ANSWER_BYTES_MAX, min(inputs * EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX))
         self._body = bytearray()
+        self._result = b""
         self.content = False
         self.finished = False
         self.done = False
@@ -54,7 +56,9 @@ class WholeReader:
         """See `Reader`."""
         if self.failure is None and not self.done:
             try:
-                self._learn(read_chunk(bytes(self._body)))
+                # To read it takes bytes: they are what is kept, and not a second copy.
+                self._result, self._body = bytes(self._body), bytearray()
+                self._learn(read_chunk(self._result))
             except BadStream as failure:
                 # Its traceback would tie the reader to itself until the next garbage collection.
                 self.failure = failure.with_traceback(None)
@@ -72,7 +76,7 @@ class WholeReader:
     def result(self) -> bytes:
         """The answer as it came."""
         assert self.done, "the answer is not complete"
-        return bytes(self._body)
+        return self._result
 
     def _learn(self, answer: Chunk) -> None:
         embedded = self._kind is EMBEDDING

@@ -220,6 +220,44 @@ def test_an_answer_that_lacks_but_its_last_word_tells_what_it_has_told_of_its_us
     assert b'"usage"' not in inward(*events[:-1])
 
 
+ERROR_EVENT = b"event: error\n" + frame(
+    {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [ERROR_EVENT, b"event: message_stop\ndata: {oops}\n\n", b"data: %b" % (b"x" * (FRAME_BYTES_MAX + 1))],
+    ids=["an error", "no JSON", "an event beyond any bound"],
+)
+def test_what_goes_wrong_behind_the_reason_to_stop_is_the_end_of_the_stream(behind: bytes) -> None:
+    events = b"".join(message_events({"type": "text", "text": "Hi"}, stop=False))
+    translate = EventStream(HEAD["created"])
+    out = translate.feed(events + behind)
+    assert translate.failure is None
+    assert out.endswith(DONE)
+    assert json.loads(gathered(out))["usage"]["completion_tokens"] == 812
+    assert translate.feed(ERROR_EVENT) + translate.end() == b""
+    assert translate.failure is None
+
+
+def test_a_stream_may_be_cut_within_its_last_event() -> None:
+    *events, last = message_events({"type": "text", "text": "Hi"})
+    last = b"event: message_stop\n" + last
+    for size in range(len(last)):
+        translate = EventStream(HEAD["created"])
+        out = translate.feed(b"".join(events) + last[:size]) + translate.end()
+        assert translate.failure is None
+        assert json.loads(gathered(out))["usage"]["completion_tokens"] == 812
+
+
+def test_a_reason_to_stop_before_the_message_began_is_a_failure() -> None:
+    translate = EventStream(0)
+    translate.feed(frame({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}))
+    assert translate.failure is not None
+    assert translate.failure.cause is Cause.MALFORMED
+
+
 def test_a_filter_result_before_all_else_is_not_where_a_message_has_its_name_from() -> None:
     first = frame({"id": "", "choices": [], "created": 0, "model": "", "object": "", "prompt_filter_results": [{}]})
     events = events_of(outward(first, chunk(role="assistant"), chunk(content="Hi"), chunk(finish="stop"), DONE))

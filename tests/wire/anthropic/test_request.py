@@ -277,9 +277,12 @@ def test_an_empty_call_has_no_arguments() -> None:
     assert made["messages"][1]["content"] == [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]
 
 
-def test_a_jpeg_goes_on_by_the_name_that_the_vendor_knows() -> None:
-    made = outward(user_says(image_part("data:image/jpg;base64,/9j/")))
-    source = {"type": "base64", "media_type": "image/jpeg", "data": "/9j/"}
+@pytest.mark.parametrize(
+    ("told", "known"), [("image/jpg", "image/jpeg"), ("image/PNG", "image/png"), ("IMAGE/JPG", "image/jpeg")]
+)
+def test_an_image_goes_on_by_the_name_that_the_vendor_knows(told: str, known: str) -> None:
+    made = outward(user_says(image_part(f"data:{told};base64,/9j/")))
+    source = {"type": "base64", "media_type": known, "data": "/9j/"}
     assert made["messages"][0]["content"] == [{"type": "image", "source": source}]
 
 

@@ -22,7 +22,7 @@ from tidegate.wire.anthropic.hub_shapes import (
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.surrogates import replace_lone_surrogates
 
-_DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,")
+_DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,", re.IGNORECASE)
 _MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _MISNAMED = {"image/jpg": "image/jpeg"}
 _System = HubSystem | HubDeveloper
@@ -101,7 +101,8 @@ def _block(part: TextPart | ImagePart | RefusalPart, path: str) -> dict[str, Any
     url = part.image_url.url
     data = _DATA_URL.match(url)
     if data is not None:
-        media_type = _MISNAMED.get(data[1], data[1])
+        told = data[1].lower()
+        media_type = _MISNAMED.get(told, told)
         if media_type not in _MEDIA_TYPES:
             raise BadRequest(
                 f"`{path}.image_url.url`: this endpoint takes images as JPEG, PNG, GIF and WebP alone.",

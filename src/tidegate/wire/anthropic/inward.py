@@ -8,7 +8,7 @@ from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.hub import encode
 from tidegate.wire.sse import DONE_FRAME, BadStream, Cause, Frames, data_of
-from tidegate.wire.surrogates import replace_lone_surrogates
+from tidegate.wire.surrogates import decoded
 
 _REASONS = {
     "end_turn": "stop",
@@ -153,15 +153,15 @@ class EventStream:
             if self.failure is not None or self._ended:
                 break
             self._read(frame)
-        if self._frames.oversized and self.failure is None:
-            self.failure = BadStream(Cause.TOO_LARGE, "sent an event beyond any bound")
+        if self._frames.oversized and self.failure is None and not self._ended:
+            self._broke(BadStream(Cause.TOO_LARGE, "sent an event beyond any bound"))
         return self._flushed()
 
     def end(self) -> bytes:
         """See `Translate`. What has not ended by itself is cut, and is left so for the reader to find. Where the reason
         to stop has come, only the last word is missing, and the usage is told."""
         out = b""
-        if not self._ended and self.failure is None and self._frames.pending.strip():
+        if not self._stopped and self.failure is None and self._frames.pending.strip():
             out = self.feed(b"\n\n")
         if self._stopped and not self._ended and self.failure is None:
             self._tell()
@@ -178,16 +178,23 @@ class EventStream:
             self._out.append(frame)
             return
         try:
-            try:
-                event = _event(data)
-            except UNREADABLE:
-                data = replace_lone_surrogates(data)
-                event = _event(data)
-            self._take(event, data)
+            self._take(decoded(_event, data), data)
         except BadStream as failure:
-            self.failure = failure.with_traceback(None)
+            self._broke(failure)
         except UNREADABLE:
-            self.failure = BadStream(Cause.MALFORMED, _MALFORMED)
+            self._broke(BadStream(Cause.MALFORMED, _MALFORMED))
+
+    def _broke(self, failure: BadStream) -> None:
+        """Nothing more can be read: behind the reason to stop only the last word is missing."""
+        if self._stopped:
+            self._close()
+        else:
+            self.failure = failure.with_traceback(None)
+
+    def _close(self) -> None:
+        self._tell()
+        self._ended = True
+        self._out.append(DONE_FRAME)
 
     def _take(self, event: _Event, data: bytes) -> None:
         match event.type:
@@ -206,14 +213,12 @@ class EventStream:
             case "message_delta":
                 self._counted.add(event.usage)
                 if event.delta is not None and event.delta.stop_reason is not None:
-                    self._stopped = True
                     self._chunk({}, _reason(event.delta.stop_reason), event.delta.stop_sequence)
+                    self._stopped = True
             case "message_stop":
-                self._tell()
-                self._ended = True
-                self._out.append(DONE_FRAME)
+                self._close()
             case "error":
-                error = find_error(msgspec.json.decode(data))
+                error = find_error(decoded(msgspec.json.decode, data))
                 said = "an error" if error is None else f"an error: {error.message}"
                 raise BadStream(Cause.ERROR_EVENT, f"reported {said}", error)
             case "ping":
@@ -306,13 +311,9 @@ class WholeMessage:
 def whole(body: bytes, created_s: int) -> bytes:
     """A whole answer as the hub's. Raises `BadStream` for what is no message."""
     try:
-        try:
-            message = _message(body)
-        except UNREADABLE:
-            body = replace_lone_surrogates(body)
-            message = _message(body)
+        message = decoded(_message, body)
         if message.type != "message":
-            error = find_error(msgspec.json.decode(body))
+            error = find_error(decoded(msgspec.json.decode, body))
             if error is not None:
                 raise BadStream(Cause.ERROR_EVENT, f"reported an error: {error.message}", error)
             raise BadStream(Cause.MALFORMED, "answered without a message")
