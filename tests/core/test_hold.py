@@ -257,6 +257,15 @@ def test_prompts_that_are_gone_by_then_delay_nobody() -> None:
     assert (place.start_s, place.as_if_s) == (20.0, 16.0)
 
 
+def test_of_prompts_that_may_come_after_it_those_that_it_is_not_sent_before_are_over_then() -> None:
+    # Of a hundred seconds of prompts ten are left when it is sent; which of those come before it is not known.
+    waits = prompts("waits", 900.0, 0.0)
+    waits.own["own"].queue_s = 90.0 + 6.25
+    pool = Pool([0.0] * 8, prompts_done_s=100.0, ahead_s=10.0)
+    place = schedule([waits], {"own": pool}, {}, lambda r: [], 0.0)["waits"]
+    assert (place.start_s, place.as_if_s) == (90.0, 0.0)
+
+
 def test_of_two_that_could_make_way_it_is_the_one_that_takes_more_of_the_engine() -> None:
     quick, long = prompts("quick", 3.0, 0.1), prompts("long", 4.0, 6.0)
     late = prompts("late", 7.5, 1.0, away_usd=None)

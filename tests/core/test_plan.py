@@ -82,10 +82,22 @@ def test_a_long_answer_in_one_piece_is_waited_for_also_where_most_are_short() ->
     assert plan.steps(request, [one], 1.0, 0.0, 0.0)[0].timeout_s > base.first_s + 2000.0 * base.tpot_s
 
 
+def test_what_may_take_for_ever_leaves_another_one_time_to_answer() -> None:
+    request = make.request(stream=False)
+    long = Length(4000.0, 20_000.0, 3000.0, 1.0)
+    options = []
+    for name in "ab":
+        model = make.router(make.endpoint(name)).endpoint(name)
+        options.append(Option(model, model.base(request, long, 0.0), 0.0, 1.0, name))
+    first, last = plan.steps(request, options, 1.0, 0.0, 0.0)
+    assert first.timeout_s == max(plan.WHOLE_S / 2, plan.to_ms(plan._whole_s_high(options[0].base)))
+    assert last.timeout_s > first.timeout_s
+
+
 def test_without_predictions_whole_answers_have_the_time_of_a_client_together() -> None:
     router = make.router(make.endpoint("a"), make.endpoint("b", streams=True))
     models = [router.endpoint(name) for name in "ab"]
-    for stream, times_s in ((True, [40.0, 40.0]), (False, [300.0, 40.0])):
+    for stream, times_s in ((True, [40.0, 40.0]), (False, [560.0, 40.0])):
         assert [one.timeout_s for one in plan.static_steps(make.request(stream=stream), models)] == times_s
 
 

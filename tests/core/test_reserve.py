@@ -85,8 +85,8 @@ def test_of_prompts_that_are_read_while_a_slot_is_waited_for_only_the_rest_delay
 
 def test_what_is_not_sent_before_little_is_left_comes_after_the_rest_for_sure() -> None:
     line = prefills.Prefills(since_s=0.0, head_s=20.0, behind_s=0.0, count=1)
-    assert prefills.by_slot_s(line, 1.0, 0.0, 2.0, 0.0) == (19.0, 1.0)
-    assert prefills.by_slot_s(line, 1.0, 0.0, 0.1, 0.0) == pytest.approx((19.95, 0.05))
+    assert prefills.by_slot_s(line, 1.0, 0.0, 2.0, 0.0) == (19.5, 0.5)
+    assert prefills.by_slot_s(line, 1.0, 0.0, 0.1, 0.0) == (20.0, 0.0)
     assert prefills.by_slot_s(line, 1.0, 0.0, 8.0, 12.0) == prefills.by_slot_s(line, 1.0, 0.0, inf, 12.0)
 
 
@@ -96,6 +96,13 @@ def test_who_is_computed_before_one_that_came_first_has_had_its_time() -> None:
     send(engine, "b", 0.2)
     engine.first("b", 1.2)
     assert left_s(engine, 1.2) == pytest.approx(0.8, abs=0.01)
+    # One that has not got there yet was computed by nobody.
+    engine = model(batch_tokens=PROMPT_TOKENS // 5, rtt_s=4.0)
+    send(engine, "a", 0.0)
+    send(engine, "b", 0.0)
+    there_s = engine.state.prefills.since_s
+    engine.first("b", 0.5)
+    assert there_s == engine.state.prefills.since_s > 0.5
     # As they came, the first one has been computed all the while.
     engine = model()
     send(engine, "a", 0.0)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.http.harness import error_body
+from tests.http.harness import SetClock, error_body
 from tests.http.test_segments import STREAM, Wire, about, segments
 from tests.wire.streams import DONE, PING, ROLE, STOP, chunk, facts, flowing
 from tidegate.clock import Clock
 from tidegate.core.model import Endpoint, Headroom
 from tidegate.engines.base import Failure, Outgoing
 from tidegate.engines.openai import OpenAI
-from tidegate.gateway.attempt import SURPLUS_BYTES_MAX, Attempt
+from tidegate.gateway.attempt import SURPLUS_BYTES_MAX, SURPLUS_S_MAX, Attempt
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Origin, Pool
 from tidegate.http.connection import Connection
@@ -69,7 +69,15 @@ class Client:
 class Way:
     """A client, an attempt whose answer it has, and the connection by which that comes."""
 
-    def __init__(self, *, flow: bool = True, version: bytes = b"1.1", include_usage: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        flow: bool = True,
+        version: bytes = b"1.1",
+        include_usage: bool = True,
+        clock: SetClock | None = None,
+    ) -> None:
+        self.clock = clock or SetClock()
         pool = Pool(Origin("x", 80), clock=Clock())
         self.link = Link(pool)
         self.link.connection_made(cast("asyncio.Transport", Wire()))
@@ -79,7 +87,7 @@ class Way:
         self.reader = StreamReader(include_usage=include_usage)
         dialect, outgoing = OpenAI("", None), Outgoing(target=b"/", headers=(), body=b"{}", streamed=True)
         upstream = Upstream(ENDPOINT, dialect, pool, "m", ())
-        self.attempt = Attempt(upstream, outgoing, self.reader, self.client, Clock().now_s, hedge=False)
+        self.attempt = Attempt(upstream, outgoing, self.reader, self.client, self.clock.now_s, hedge=False)
         self.attempt.carry(
             pool.send(b"POST", b"/", (), b"{}", self.attempt, first_byte_timeout_s=5.0, idle_timeout_s=IDLE_TIMEOUT_S)
         )
@@ -255,5 +263,11 @@ def test_what_goes_on_behind_the_end_is_let_go_and_a_little_is_not() -> None:
         assert way.client.said == "completed"
         assert way.link.transport.is_closing()
         assert way.pool.statistics().open == 0
+        # Nor drop by drop.
+        way = Way(clock=SetClock()).feed(HEAD, *map(framed, ended), framed(PING))
+        way.clock.at_s += SURPLUS_S_MAX - 1.0
+        assert way.feed(framed(PING)).pool.statistics().open == 1
+        way.clock.at_s += 2.0
+        assert way.feed(framed(PING)).pool.statistics().open == 0
 
     on(main)

@@ -329,10 +329,10 @@ class _Crowd:
         if told is None or not min(len(known), count) <= self._there(told) <= max(len(known), count):
             # Who has come does not go again as if he had never been there.
             told = self._told = Copy(self._copy.router)
+        streamed = self._copy.router.endpoint(self._endpoint).endpoint.streams_to(self._request)
         while (there := self._there(told)) < count:
             # Of no conversation, whose place it would move.
             one = replace(self._request, id=f"{self._request.id} {there}", session="")
-            streamed = told.router.endpoint(self._endpoint).endpoint.streams_to(one)
             told.router.observe(started(one, self._endpoint, streamed=streamed), now_s)
         while self._there(told) > count:
             reservations = told.router.endpoint(self._endpoint).state.reservations

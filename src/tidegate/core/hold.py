@@ -494,7 +494,10 @@ class _Lane:
         if done_s > start_s:
             # Were it the next, other prompts would delay it for its `queue_s`: all that is left of them, or less where
             # some may come after it.
-            share = 1.0 if self._queue_s <= 0.0 else min(1.0, fit.queue_s / self._queue_s)
+            # What it is not sent before is over by then.
+            over_s = max(0.0, self._queue_s - self._ahead_s)
+            left_s = self._queue_s - over_s
+            share = 1.0 if left_s <= 0.0 else min(1.0, max(0.0, fit.queue_s - over_s) / left_s)
             shows_s += share * (done_s - start_s)
         return start_s, shows_s, free_tokens, place
 

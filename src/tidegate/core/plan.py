@@ -20,10 +20,11 @@ TIMEOUT_FACTOR = 4.0
 # fills up makes them a few times slower, and a broken engine much more. Nobody is sent away for less than two a second.
 TOKEN_FACTOR = 10.0
 TOKEN_S_LEAST = 0.5
-# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN; for whole ones, all of
-# its attempts together as long as OpenAI's own client does.
+# The static rule predicts nothing, so it waits as it would for a first answer in TIMEOUT_S_MIN.
 TIMEOUT_S_STATIC = TIMEOUT_FACTOR * TIMEOUT_S_MIN
-TIMEOUT_S_STATIC_WHOLE = 600.0
+# So long OpenAI's own client waits for an answer in one piece. All attempts share it: of one that takes longer than its
+# share nobody knows whether it is made at all, and another one may have it in time.
+WHOLE_S = 600.0
 # The upper quantile of an endpoint that has missed again and again is far out; its time-out follows only so far. Where
 # the model may have to be loaded, what that takes counts: giving up then only begins the next load.
 TIMEOUT_MEDIANS_MAX = 16.0
@@ -146,6 +147,8 @@ def steps(
                     cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
             spent_s += cutover_s or 0.0
         timeout_s = _timeout_s(option.base, highs_s[index], shown=shown)
+        if not shown and index + 1 < len(ranked):
+            timeout_s = min(timeout_s, to_ms(max(overdue_s, WHOLE_S / len(ranked))))
         name = option.model.name
         if option.target:
             plan.append(Prefill(endpoint=name, target=option.target, timeout_s=timeout_s, cutover_s=cutover_s))
@@ -180,13 +183,11 @@ def _timeout_s(base: Base, first_s_high: float, *, shown: bool) -> float:
 
 def static_steps(request: Request, endpoints: list[EndpointModel]) -> tuple[Run, ...]:
     """One attempt at each, in this order, where nothing is predicted."""
-    whole_s = TIMEOUT_S_STATIC_WHOLE / len(endpoints)
-    return tuple(
-        [
-            Run(endpoint=one.name, timeout_s=TIMEOUT_S_STATIC if shows(request, one.endpoint) else whole_s)
-            for one in endpoints
-        ]
-    )
+    shown = [shows(request, one.endpoint) for one in endpoints]
+    rest_s = WHOLE_S - TIMEOUT_S_STATIC * shown.count(True)
+    whole_s = to_ms(rest_s / max(1, shown.count(False)))
+    pairs = zip(endpoints, shown, strict=True)
+    return tuple([Run(endpoint=one.name, timeout_s=TIMEOUT_S_STATIC if seen else whole_s) for one, seen in pairs])
 
 
 def _token_s_max(base: Base) -> float:

@@ -93,7 +93,7 @@ class PromptLine:
             settle(line, self._waiting.values(), now_s, head_done=left is not None and left is oldest)
             if self._by_slot and computed and left is not None and left is not oldest:
                 # Meanwhile the engine was at this one, and not at the oldest.
-                line.since_s = min(now_s, line.since_s + left.prefill_s)
+                line.since_s = max(line.since_s, min(now_s, line.since_s + left.prefill_s))
 
     def _oldest(self) -> Reservation | None:
         for reservation in self._waiting.values():
@@ -186,6 +186,7 @@ def by_slot_s(prefills: Prefills, step_s: float, waits_s: float, ahead_s: float,
     left = max(0.0, left_s(prefills, now_s) - waits_s)
     if not left:
         return 0.0, 0.0
-    sure_s = max(min(left, step_s), left - ahead_s)
+    beyond_s = max(0.0, left - ahead_s)
+    sure_s = beyond_s + min(left - beyond_s, step_s)
     unsure_s, count = left - sure_s, max(1, prefills.count)
     return sure_s + unsure_s / 2.0, unsure_s * sqrt((count + 2) / (12 * count))

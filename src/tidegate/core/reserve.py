@@ -117,7 +117,7 @@ def missed_s(sent: Reservation, waited_s: float) -> float:
 
 def unpredicted(fact: Started, now_s: float) -> Reservation:
     """An attempt of which nothing could be predicted: it takes its place, and teaches nothing."""
-    first_s, nothing = FIRST_S_UNKNOWN, [0.0] * PARTS
+    first_s, token_s, nothing = FIRST_S_UNKNOWN, DECODE_S_UNKNOWN / OUTPUT_TOKENS_UNKNOWN, [0.0] * PARTS
     return Reservation(
         started_s=now_s,
         klass=fact.klass,
@@ -131,7 +131,7 @@ def unpredicted(fact: Started, now_s: float) -> Reservation:
         e2e_s_high=first_s + DECODE_S_UNKNOWN,
         output_row=0,
         ttft=Sent(nothing, first_s, first_s, 1.0, 1.0, 0.0, 0, 0),
-        tpot=Sent(nothing, first_s, first_s, 1.0, 1.0, 0.0, 0, 0),
+        tpot=Sent(nothing, token_s, token_s, 1.0, 1.0, 0.0, 0, 0),
         prefill_s=first_s,
         first_s_mean=first_s,
         decode_s_mean=DECODE_S_UNKNOWN,

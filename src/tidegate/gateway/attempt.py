@@ -19,8 +19,9 @@ from tidegate.wire.stream import Reader, StreamReader
 # An error body is read for its message alone.
 ERROR_BYTES_MAX = 64 * 1024
 # Behind the end of an answer, reading on keeps the connection for the next request. Whoever then never stops would keep
-# it from all.
+# it from all, be it drop by drop.
 SURPLUS_BYTES_MAX = 64 * 1024
+SURPLUS_S_MAX = 10.0
 
 _TRANSPORT: dict[Cause, tuple[Ending, int, str]] = {
     Cause.REFUSED: (Ending.FAILED, 502, "could not be reached"),
@@ -74,6 +75,7 @@ class Attempt:
         "_paused",
         "_repeat",
         "_surplus_bytes",
+        "_surplus_since_s",
         "_was_paused",
         "endpoint",
         "fetches",
@@ -123,7 +125,8 @@ class Attempt:
         self._error: bytearray | None = None
         self._headers: dict[bytes, bytes] = {}
         self._over = False
-        self._surplus_bytes = 0  # what has come behind the end
+        self._surplus_bytes = 0  # what has come behind the end, and since when
+        self._surplus_since_s = 0.0
         # Whether the client keeps it from reading, now and since somebody looked last.
         self._paused = self._was_paused = False
 
@@ -216,9 +219,7 @@ class Attempt:
     def on_data(self, data: bytes) -> None:
         """See `http.Receiver`."""
         if self._over:
-            self._surplus_bytes += len(data)
-            if self._surplus_bytes > SURPLUS_BYTES_MAX:
-                self.cancel()
+            self._pass_over(data)
             return
         if self._error is not None:
             self._error += data[: ERROR_BYTES_MAX - len(self._error)]
@@ -249,6 +250,15 @@ class Attempt:
             self._complete(out)
         elif out:
             self.relay(out)
+
+    def _pass_over(self, data: bytes) -> None:
+        """This has come behind the end."""
+        now_s = self._now_s()
+        if not self._surplus_bytes:
+            self._surplus_since_s = now_s
+        self._surplus_bytes += len(data)
+        if self._surplus_bytes > SURPLUS_BYTES_MAX or now_s - self._surplus_since_s > SURPLUS_S_MAX:
+            self.cancel()
 
     def _let_pass(self, repeat: Repeat | None) -> None:
         """From now on the connection passes what is `repeat` again by itself."""

@@ -161,7 +161,7 @@ class EventStream:
         """See `Translate`. What has not ended by itself is cut, and is left so for the reader to find. Where the reason
         to stop has come, only the last word is missing, and the usage is told."""
         out = b""
-        if not self._stopped and self.failure is None and self._frames.pending.strip():
+        if not self._ended and self.failure is None and self._frames.pending.strip():
             out = self.feed(b"\n\n")
         if self._stopped and not self._ended and self.failure is None:
             self._tell()
