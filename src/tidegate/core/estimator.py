@@ -519,7 +519,8 @@ class EndpointModel:
         if not state.reservations:
             self._line.clear(now_s)
         # Of an answer in one piece nobody knows when it began.
-        waited_s = fact.ttft_s if fact.ending is Ending.OK else missed_s(reservation, fact.e2e_s)
+        without_s = missed_s(reservation, fact.e2e_s)
+        waited_s = fact.ttft_s if fact.ending is Ending.OK else without_s
         if reservation.first_s is None and waited_s is not None:
             self._surprises += _surprise(reservation, max(waited_s, reservation.network_s))
             self._late = self._late or waited_s > reservation.ttft_s_high
@@ -551,7 +552,7 @@ class EndpointModel:
             # never measured there is no before: it may as well be slower than was believed, and would be given up for
             # ever. Where somebody else answered meanwhile, little was waited for, and a load is as good a reason.
             away = silent and (fact.ending is Ending.CANCELLED or reservation.ttft.trust > TRUST_MIN)
-            loads = not (silent and hot) and self._loads(reservation, missed_s(reservation, fact.e2e_s), now_s)
+            loads = not (silent and hot) and self._loads(reservation, without_s, now_s)
             unexplained = not (loads or away)
         if reservation.sampled:
             self._learn_times(reservation, fact, now_s, unexplained=unexplained)

@@ -181,12 +181,12 @@ def _timeout_s(base: Base, first_s_high: float, *, shown: bool) -> float:
     return to_ms(max(TIMEOUT_S_MIN, timeout_s))
 
 
-def static_steps(request: Request, endpoints: list[EndpointModel]) -> tuple[Run, ...]:
+def static_steps(request: Request, models: list[EndpointModel]) -> tuple[Run, ...]:
     """One attempt at each, in this order, where nothing is predicted."""
-    shown = [shows(request, one.endpoint) for one in endpoints]
+    shown = [shows(request, one.endpoint) for one in models]
     rest_s = WHOLE_S - TIMEOUT_S_STATIC * shown.count(True)
     whole_s = to_ms(rest_s / max(1, shown.count(False)))
-    pairs = zip(endpoints, shown, strict=True)
+    pairs = zip(models, shown, strict=True)
     return tuple([Run(endpoint=one.name, timeout_s=TIMEOUT_S_STATIC if seen else whole_s) for one, seen in pairs])
 
 

@@ -219,7 +219,7 @@ class Attempt:
     def on_data(self, data: bytes) -> None:
         """See `http.Receiver`."""
         if self._over:
-            self._pass_over(data)
+            self._count_surplus(data)
             return
         if self._error is not None:
             self._error += data[: ERROR_BYTES_MAX - len(self._error)]
@@ -251,8 +251,8 @@ class Attempt:
         elif out:
             self.relay(out)
 
-    def _pass_over(self, data: bytes) -> None:
-        """This has come behind the end."""
+    def _count_surplus(self, data: bytes) -> None:
+        """This has come behind the end: of that, little is read."""
         now_s = self._now_s()
         if not self._surplus_bytes:
             self._surplus_since_s = now_s
