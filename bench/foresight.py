@@ -40,7 +40,7 @@ def foresight(sent: Sequence[Sent], engine_profile: EngineProfile, slowdown: flo
 
     All takes `slowdown` times as long as the profile says.
     """
-    engine = Engine(engine_profile, sent[0].at_s)
+    engine = Engine(engine_profile, sent[0].at_s, reads_by_slot=True)
     engine.slow(slowdown, sent[0].at_s)
     told: list[Told] = []
     lasts: list[Times] = []

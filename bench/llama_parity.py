@@ -114,7 +114,7 @@ def simulated(profile: Profile, run: Run, slowdown: float) -> Figures:
     Every prompt begins with the same three tokens of the template. llama.cpp keeps prefixes token by token, the
     simulated engine in blocks of sixteen, which no two of these prompts have in common.
     """
-    engine, told, jobs = Engine(profile.engine), [], []
+    engine, told, jobs = Engine(profile.engine, reads_by_slot=True), [], []
     engine.slow(slowdown, 0.0)
     for number, one in sorted(enumerate(run.answers), key=lambda pair: pair[1].sent_s):
         at_s = one.sent_s - run.began_s

@@ -71,9 +71,13 @@ def test_the_clients_bound_cuts_the_answer() -> None:
 class Storm:
     """Random work for one engine. With `cuts` every leap is cut at random times, which must change nothing."""
 
-    def __init__(self, seed: int, *, cuts: bool = False, kv_tokens: int = 4_096, **changes: object) -> None:
+    def __init__(
+        self, seed: int, *, cuts: bool = False, by_slot: bool = False, kv_tokens: int = 4_096, **changes: object
+    ) -> None:
         draw = Random(seed)
-        self.engine = Engine(profile(kv_tokens=kv_tokens, slots=draw.choice((1, 3, 8)), **changes))
+        self.engine = Engine(
+            profile(kv_tokens=kv_tokens, slots=draw.choice((1, 3, 8)), **changes), reads_by_slot=by_slot
+        )
         self.told: list[Told] = []
         self.accepted: list[Job] = []
         self.cancelled: set[str] = set()
@@ -122,14 +126,17 @@ class Storm:
         assert self.engine.running <= self.engine.profile.slots
         assert sum(kv._phases) == kv._growing == self.engine._decoding
         before, engine = self.generated[-1], self.engine
+        batch = [*engine._prefilling, *engine._completed, *(end[2] for end in engine._ends)]
+        in_use = [one.slot for one in batch]
+        assert sorted([*in_use, *engine._free_slots]) == list(range(engine.profile.slots))
         there = {name: engine.generated(sequence, self._at_s) for name, sequence in engine._sequences.items()}
         assert all(before.get(name, 0) <= count <= engine._sequences[name].target for name, count in there.items())
         self.generated.append(there)
 
 
-@given(seeds)
-def test_every_request_is_told_of_once_in_order_unless_its_client_left(seed: int) -> None:
-    storm = Storm(seed)
+@given(seeds, st.booleans())
+def test_every_request_is_told_of_once_in_order_unless_its_client_left(seed: int, by_slot: bool) -> None:
+    storm = Storm(seed, by_slot=by_slot)
     assert [t.at_s for t in storm.told] == sorted(t.at_s for t in storm.told)
     for kind in Kind:
         ids = [t.sequence.job.request.id for t in storm.told if t.kind is kind]
@@ -147,9 +154,10 @@ def test_when_all_is_done_nothing_is_used_and_only_prefixes_are_kept(seed: int) 
 
 
 @pytest.mark.parametrize("step", [STEP, IN_STEP])
-@given(seed=seeds)
-def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int) -> None:
-    leaping, stepping = Storm(seed, step=step), Storm(seed, cuts=True, step=step)
+@given(seed=seeds, by_slot=st.booleans())
+def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int, by_slot: bool) -> None:
+    leaping = Storm(seed, by_slot=by_slot, step=step)
+    stepping = Storm(seed, cuts=True, by_slot=by_slot, step=step)
     whole, cut = leaping.told, stepping.told
     assert [(t.kind, t.sequence.job.request.id) for t in whole] == [(t.kind, t.sequence.job.request.id) for t in cut]
     assert [t.at_s for t in whole] == pytest.approx([t.at_s for t in cut], rel=1e-9)
@@ -157,9 +165,9 @@ def test_leaps_tell_what_single_iterations_would(step: StepTime, seed: int) -> N
     assert leaping.generated[:60] == stepping.generated[:60]
 
 
-@given(seeds)
-def test_with_little_memory_all_is_done_all_the_same(seed: int) -> None:
-    storm = Storm(seed, kv_tokens=1_600)
+@given(seeds, st.booleans())
+def test_with_little_memory_all_is_done_all_the_same(seed: int, by_slot: bool) -> None:
+    storm = Storm(seed, by_slot=by_slot, kv_tokens=1_600)
     done = {t.sequence.job.request.id for t in storm.told if t.kind is Kind.DONE}
     assert {j.request.id for j in storm.accepted} - storm.cancelled <= done
 
@@ -183,6 +191,19 @@ def test_a_prompt_that_begins_like_an_earlier_one_is_computed_from_where_they_di
     engine.submit(job("c", prompt_tokens=256, blocks=(1, 2, 3, 4)), 200.0)
     cached = {t.sequence.job.request.id: t.sequence.cached_tokens for t in drained(engine)}
     assert cached == {"b": 128, "c": 192}  # of a prompt that is known whole, the last block is computed again
+
+
+@pytest.mark.parametrize("by_slot", [False, True])
+def test_of_prompts_in_slots_the_oldest_is_computed_first_or_that_in_the_lowest_slot(by_slot: bool) -> None:
+    engine = Engine(profile(slots=2, batch_tokens=256), reads_by_slot=by_slot)
+    engine.submit(job("short", prompt_tokens=10, output_tokens=1), 0.0)
+    engine.submit(job("long", prompt_tokens=4_000, output_tokens=1), 0.0)
+    told: list[Told] = []
+    while not told:
+        told = engine.advance(engine.next_s)
+    engine.submit(job("late", prompt_tokens=1_000, output_tokens=1), told[0].at_s + 0.1)
+    order = [one.sequence.job.request.id for one in told + drained(engine) if one.kind is Kind.FIRST]
+    assert order == (["short", "late", "long"] if by_slot else ["short", "long", "late"])
 
 
 def test_what_is_used_least_lately_is_forgotten_first_and_the_end_of_a_prefix_before_its_beginning() -> None:

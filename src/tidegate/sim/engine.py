@@ -1,8 +1,9 @@
 """One engine with continuous batching, iteration by iteration: what vLLM, SGLang and llama.cpp have in common.
 
-In each iteration all sequences that decode get one token, and what is left of the iteration's tokens goes to prompts,
-the oldest first (chunked prefill). Iterations between two changes of the batch differ only in length, which grows with
-the context; they are taken in one leap, whose times are those of the single ones.
+In each iteration all sequences that decode get one token, and what is left of the iteration's tokens goes to prompts
+(chunked prefill), the oldest first, or that in the lowest slot (llama.cpp). Iterations between two changes of the batch
+differ only in length, which grows with the context; they are taken in one leap, whose times are those of the single
+ones.
 """
 
 from collections import deque
@@ -69,6 +70,7 @@ class Sequence:
         "phase",
         "private",
         "shared",
+        "slot",
         "started_s",
         "target",
         "waits",
@@ -83,6 +85,7 @@ class Sequence:
         self.waits = True
         self.decodes = False
         self.gone = False  # and with it its client
+        self.slot = -1  # while it does not wait
         # Its memory: blocks that it has to itself, and the prompt's own blocks that others may use too.
         self.private = 0
         self.shared: list[int] = []
@@ -103,8 +106,10 @@ class Told(msgspec.Struct, gc=False):
 class Engine:
     """Tell it what happens when it does, and `advance` it when `next_s` has come; nothing happens by itself."""
 
-    def __init__(self, profile: EngineProfile, now_s: float = 0.0) -> None:
+    def __init__(self, profile: EngineProfile, now_s: float = 0.0, *, reads_by_slot: bool = False) -> None:
+        """`reads_by_slot`: prompts are computed by the numbers of their slots, whoever came first, as in llama.cpp."""
         self.profile = profile
+        self._reads_by_slot = reads_by_slot
         self.kv = KvCache(profile.kv_tokens // BLOCK_TOKENS, keeps=profile.keeps_prefixes)
         self.iterations = self.preemptions = 0
         self.busy_s = 0.0
@@ -113,6 +118,7 @@ class Engine:
         self._waiting: deque[Sequence] = deque()
         self._blocked = False  # the first that waits does not fit, and nothing has been released since
         self._prefilling: list[Sequence] = []
+        self._free_slots = deque(range(profile.slots))  # that which has been free for longest first
         # Those that decode, by the step after which they are done, then in the order of their start.
         self._ends: list[tuple[int, int, Sequence]] = []
         self._decoding = self._context = 0
@@ -205,6 +211,7 @@ class Engine:
         lost = list(self._sequences.values())
         self._sequences, self._waiting, self._leaving = {}, deque(), False
         self._prefilling, self._completed, self._ends = [], [], []
+        self._free_slots = deque(range(self.profile.slots))
         self._decoding = self._context = self._steps = 0
         self._blocked = self._loading = False
         self.kv.clear()
@@ -271,8 +278,12 @@ class Engine:
         """Give what is left of the iteration to prompts: how many tokens, and pairs of a token and one before it."""
         budget = left = max(0, self.profile.batch_tokens - self._decoding)
         pairs = 0.0
-        queue, self._prefilling = self._prefilling, []
         slots = self.profile.slots - self._decoding
+        if self._reads_by_slot:
+            # It gives its slots away before it computes anything.
+            self._prefilling = sorted(self._batched(self._prefilling, slots, now_s), key=lambda one: one.slot)
+            slots = 0
+        queue, self._prefilling = self._prefilling, []
         for sequence in self._batched(queue, slots, now_s):
             took = min(left, sequence.need - sequence.computed)
             pairs += took * (sequence.computed + took / 2)
@@ -380,6 +391,7 @@ class Engine:
             # What has come from elsewhere is there once, and gone when it is preempted.
             sequence.computed = max(sequence.computed, job.computed_tokens)
         sequence.waits = False
+        sequence.slot = self._free_slots.popleft()
         if sequence.started_s is None:
             sequence.started_s, sequence.cached_tokens = now_s, sequence.computed
         return True
@@ -410,6 +422,7 @@ class Engine:
             self._waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        self._free_slots.append(sequence.slot)
         self.kv.leave(sequence.shared)
         self.kv.give(sequence.private)
         sequence.shared, sequence.private = [], 0

@@ -34,8 +34,8 @@ class Stands(Record, frozen=True, kw_only=True):
     """What stands there, an engine or an API, and the way to it, None where it is here.
 
     `tells_residency`: the engine is of a kind that tells whether its model is loaded; `tells_memory`: of one that tells
-    how much memory for contexts it has, and how much of it is in use. Its `carriers` take
-    KV caches to those who decode.
+    how much memory for contexts it has, and how much of it is in use; `reads_by_slot`: of one that computes prompts by
+    the numbers of their slots. Its `carriers` take KV caches to those who decode.
     """
 
     engine: EngineProfile | None = None
@@ -43,6 +43,7 @@ class Stands(Record, frozen=True, kw_only=True):
     link: LinkProfile | None = None
     tells_residency: bool = False
     tells_memory: bool = False
+    reads_by_slot: bool = False
     carriers: tuple[tuple[str, CarrierProfile], ...] = ()
 
 

@@ -29,6 +29,7 @@ OWN = ("world", "traffic", "fault", "bounds")
 """The tables that a configuration does not have."""
 TELL_RESIDENCY = frozenset({EngineKind.LLAMACPP, EngineKind.OLLAMA})
 TELL_MEMORY = frozenset({EngineKind.VLLM, EngineKind.SGLANG})
+READ_BY_SLOT = frozenset({EngineKind.LLAMACPP})
 """The kinds of engines whose probes tell whether a model is loaded, and that load it by themselves."""
 MANY_MAX = 128  # of [[traffic]], for which identities of blocks are kept apart; more [[fault]] than that are a script
 
@@ -197,6 +198,7 @@ class _Reading:
                         there,
                         tells_residency=self._is_of(TELL_RESIDENCY, name),
                         tells_memory=self._is_of(TELL_MEMORY, name),
+                        reads_by_slot=self._is_of(READ_BY_SLOT, name),
                     )
         return made
 

@@ -97,7 +97,7 @@ def _places(scenario: Scenario, world: World) -> dict[str, Local | Remote]:
     for name, stands in scenario.stands.items():
         link = None if stands.link is None else Link(stands.link, chance, name)
         if stands.engine is not None:
-            engine = Engine(stands.engine, scenario.start_s)
+            engine = Engine(stands.engine, scenario.start_s, reads_by_slot=stands.reads_by_slot)
             places[name] = Local(
                 name,
                 engine,

@@ -67,10 +67,11 @@ class Redrawn(Spread, frozen=True, kw_only=True):
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands behind one endpoint, and the way there: an engine, or an API."""
+    """What stands behind one endpoint, and the way there: an engine, or an API. `reads_by_slot`: see `Engine`."""
 
     link: LinkProfile
     engine: EngineProfile | None = None
+    reads_by_slot: bool = False
     api: ApiProfile | None = None
 
 
@@ -157,7 +158,8 @@ def placed(stands: Mapping[str, Stand], world: World, chance: Chance) -> dict[st
     for name, one in stands.items():
         link = Link(one.link, chance, name)
         if one.engine is not None:
-            places[name] = Local(name, Engine(one.engine, world.loop.now_s), world.loop, world, link)
+            engine = Engine(one.engine, world.loop.now_s, reads_by_slot=one.reads_by_slot)
+            places[name] = Local(name, engine, world.loop, world, link)
         else:
             assert one.api is not None
             places[name] = Remote(name, Api(one.api, chance, name), world.loop, world, link)
@@ -268,7 +270,8 @@ def stand(
     seen = inferred(attempts, engine.batch_tokens, network.rtt_s, network.upload_bytes_per_s)
     if seen is not None:
         engine, request_s = replace(engine, step=seen.step), seen.request_s
-    return Stand(link=replace(link, rtt_s=link.rtt_s + request_s), engine=engine)
+    by_slot = model.prior.batch_tokens is not None
+    return Stand(link=replace(link, rtt_s=link.rtt_s + request_s), engine=engine, reads_by_slot=by_slot)
 
 
 def _engine(model: EndpointModel, now_s: float) -> tuple[EngineProfile, float]:
