@@ -5,9 +5,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from tests.sim.week import Week
-from tidegate.cli.audit import recommended_text
+from tidegate.cli.audit import recommended_text, show
 from tidegate.cli.main import main
 from tidegate.sim.audit import Audit
 from tidegate.telemetry.segments import SegmentName
@@ -37,6 +38,9 @@ def test_an_audit_says_what_is_missing_of_what_and_what_to_change(
     assert ("Recommended" in said) == (found.recommended is not None)
     better = msgspec.structs.replace(found, recommended=found.changes[0].name)
     assert found.changes[0].name in recommended_text(better)
+    assert "handed over" not in said
+    show(Console(width=200), msgspec.structs.replace(found, handed=True))
+    assert "handed over. Neither the bound" in capsys.readouterr().out
     assert "No other setting" in recommended_text(msgspec.structs.replace(found, recommended=None))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway import neighbours
+from tests.telemetry.test_journal import files_end_at
 from tidegate.cli.discover import report
 from tidegate.cli.main import main
 from tidegate.clock import Clock
@@ -153,6 +154,15 @@ def test_no_file_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert main(["discover", "--engine", str(there.url), "--write", "mine.toml"]) == 2
     assert (tmp_path / "mine.toml").read_text() == "mine"
     assert "already" in capsys.readouterr().err
+
+
+def test_of_a_file_that_the_disk_has_no_room_for_nothing_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with standing(neighbours.LLAMACPP) as there, files_end_at(10):
+        assert main(["discover", "--engine", str(there.url), "--write", "mine.toml"]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("verb", ["serve", "discover"])

@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -61,6 +62,31 @@ def test_what_is_in_brackets_is_part_of_what_clients_call_things() -> None:
     said = text.getvalue()
     assert said.startswith("[/r] at ")
     assert ", n[awq], about" in said
+
+
+def test_what_clients_call_things_moves_no_cursor() -> None:
+    router = make.router(make.endpoint())
+    request = make.request("\x1b[2Jr", model="m\x1b]0;a title\x07")
+    text = io.StringIO()
+    print_explained(Console(file=text, width=160), explained(router, request, router.decide(request, 0.0), 0.0))
+    said = text.getvalue()
+    assert said.startswith("[2Jr at ")
+    assert said.replace("\n", "").isprintable()
+
+
+def test_a_difference_is_told_by_an_id_that_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    router = make.router(make.endpoint())
+    request = make.request("\x1b[2Jr")
+    segment = Segment(
+        version=JOURNAL_VERSION, software="t", policy=router.policy, endpoints=router.endpoints, state=router.snapshot()
+    )
+    refused = replace(router.decide(request, 0.0), plan=())
+    lines = [Line(at_s=0.0, fact=fact) for fact in (segment, request, refused)]
+    (tmp_path / "journal.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    assert main(["replay", str(tmp_path / "journal.jsonl"), "--jobs", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "  [2Jr at " in said
+    assert "\x1b" not in said
 
 
 def test_a_load_that_is_to_be_expected_is_told_with_its_chance_and_what_it_takes() -> None:

@@ -77,6 +77,33 @@ def test_requests_are_printed_one_a_line(journal: Path, rows: list[Row], capsys:
     assert found == rows
 
 
+def test_what_an_id_has_in_it_moves_no_cursor(
+    journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    segment.write_bytes(segment.read_bytes().replace(b'"r17"', b'"r17\\u001b[2J"'))
+    _, *lines = said(capsys, "show", journal)
+    assert [line.split()[1] for line in lines] == [row.id.replace("r17", "r17[2J") for row in rows]
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize(("verb", "status"), [(("journal", "ls"), 0), (("test", "--json"), 1)])
+def test_whoever_reads_the_output_may_leave_and_the_status_is_what_it_would_have_been(
+    journal: Path, tmp_path: Path, verb: tuple[str, ...], status: int
+) -> None:
+    what = journal if status == 0 else tmp_path / "no scenario"
+    command = [sys.executable, "-m", "tidegate.cli.main", *verb, str(what)]
+    # As it is by default: what is printed waits for more of it, here until the end.
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (status, b"")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "field"),
     [

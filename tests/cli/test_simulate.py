@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.telemetry.test_journal import files_end_at
 from tidegate.cli.main import main
 
 LAPTOP = "scenarios/laptop-and-cloud.toml"
@@ -185,6 +186,17 @@ def test_a_journal_folder_that_cannot_be_is_said_so(tmp_path: Path, capsys: pyte
     (tmp_path / "file").write_text("")
     assert run(LAPTOP, "--journal", tmp_path / "file" / "below") == 2
     assert "name a folder" in capsys.readouterr().err
+
+
+def test_a_journal_that_the_disk_has_no_room_for_is_exit_status_2_and_no_broken_bound(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_end_at(1000):
+        assert run(LAPTOP, "--journal", tmp_path / "journal") == 2
+    said = capsys.readouterr().err
+    assert "--journal" in said
+    assert "disk that has room" in said
+    assert list((tmp_path / "journal").iterdir()) == []
 
 
 @pytest.mark.parametrize("option", ["--json", "--html"])

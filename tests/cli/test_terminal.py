@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
+from tests.config.test_malformed import GOOD
 from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import eventually, serving
 from tidegate.cli.live import ANSWER_BYTES_MAX, Address, UnreachableError, address, look, median
 from tidegate.cli.main import main
+from tidegate.config.door import Tls
+from tidegate.config.problem import ConfigError
 from tidegate.http.server import Exchange
 from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX
 
@@ -110,14 +114,72 @@ async def test_the_secret_comes_from_the_configuration_or_the_environment(
         monkeypatch.delenv("TIDEGATE_ADMIN_KEY", raising=False)
         assert await status(home.admin_port) == 2
         assert "asks for its secret" in capsys.readouterr().err
-        monkeypatch.setenv("TIDEGATE_ADMIN_KEY", SECRET)
+        # Whoever reads it from a file has the end of its line, too.
+        monkeypatch.setenv("TIDEGATE_ADMIN_KEY", SECRET + "\n")
         assert await status(home.admin_port) == 0
-        monkeypatch.setenv("VENDOR_KEY", "k")
         file = tmp_path / "tidegate.toml"
         file.write_text(file.read_text().replace('admin = "127.0.0.1:0"', f'admin = "127.0.0.1:{home.admin_port}"'))
         assert (await asyncio.to_thread(look, address(None, file))).well
         with pytest.raises(UnreachableError, match="asks for its secret"):
             await asyncio.to_thread(look, at(home))
+
+
+def test_a_secret_that_can_be_none_is_refused_and_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEGATE_ADMIN_KEY", f"{SECRET}\n{SECRET}")
+    assert main(["status", "--admin", "127.0.0.1:9"]) == 2
+    said = "".join(capsys.readouterr())
+    assert "TIDEGATE_ADMIN_KEY" in said
+    assert SECRET not in said
+    with pytest.raises(UnreachableError, match="cannot be asked") as raised:
+        Address("http://127.0.0.1:9", f"{SECRET}\n").ask("GET", "/")
+    assert SECRET not in str(raised.value)
+
+
+async def test_a_monitor_needs_no_secret_but_the_admins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VENDOR_KEY", raising=False)
+    file = tmp_path / "tidegate.toml"
+    file.write_text("[gateway]\nadmin_key = { env = 'ADMIN' }\n" + GOOD + "api_key_env = 'VENDOR_KEY'\n")
+    monkeypatch.setenv("ADMIN", SECRET)
+    assert address(None, file).url == "http://127.0.0.1:8401"
+    monkeypatch.delenv("ADMIN")
+    with pytest.raises(ConfigError, match=r"gateway\.admin_key\.env") as raised:
+        address(None, file)
+    assert len(raised.value.problems) == 1
+
+
+async def test_the_gateways_own_certificate_is_trusted_and_none_that_its_signer_has_signed_besides(
+    tmp_path: Path,
+) -> None:
+    signer = trustme.CA().create_child_ca()
+    made = {name: signer.issue_cert("gateway.example") for name in ("own", "other")}
+    for name, one in made.items():
+        (tmp_path / f"{name}.pem").write_bytes(b"".join(pem.bytes() for pem in one.cert_chain_pems))
+        one.private_key_pem.write_to_path(str(tmp_path / f"{name}.key"))
+    file = tmp_path / "tidegate.toml"
+
+    async def asked(name: str) -> bytes:
+        shown = Tls(cert=tmp_path / f"{name}.pem", key=tmp_path / f"{name}.key").context()
+        async with serving(lambda exchange: exchange.respond(200, [], b"it is me"), tls=shown) as server:
+            tls = "tls = { cert = 'own.pem', key = 'own.key' }"
+            file.write_text(f"[gateway]\nadmin = '127.0.0.1:{server.port}'\n{tls}\n{GOOD}")
+            return await asyncio.to_thread(address(None, file).ask, "GET", "/")
+
+    assert made["own"].cert_chain_pems[1:], "who has signed it is in its file"
+    assert await asked("own") == b"it is me"
+    with pytest.raises(UnreachableError, match="certificate verify failed"):
+        await asked("other")
+
+
+def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(f"[gateway]\ntls = {{ cert = 'own.pem', key = 'own.key' }}\n{GOOD}")
+    for content in (None, b"", b"\xff-----BEGIN CERTIFICATE-----\xff"):
+        if content is not None:
+            (tmp_path / "own.pem").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"gateway\.tls\.cert"):
+            address(None, file)
 
 
 def test_an_address_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

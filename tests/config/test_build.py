@@ -306,12 +306,18 @@ def test_whatever_is_given_as_url_is_taken_apart_or_refused(text: str) -> None:
         ("vllm", False, True),
         ("gpu.internal", False, True),
         ("vllm.models.svc.cluster.local", False, True),
+        ("vllm.models.svc", False, True),
+        ("gpu-1", False, True),
         ("8.8.8.8", False, False),
         ("::ffff:8.8.8.8", False, False),
         ("2001:4860:4860::8888", False, False),
         ("api.example.com", False, False),
         ("localhost.example.com", False, False),
         ("internal.example.com.", False, False),
+        ("llm.svc.example.com", False, False),
+        ("134744072", False, False),
+        ("134744072.", False, False),
+        ("0X8080808", False, False),
     ],
 )
 def test_a_host_is_judged_by_where_it_leads(host: str, loopback: bool, private: bool) -> None:

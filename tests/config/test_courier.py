@@ -44,6 +44,9 @@ def test_a_good_file_is_read_and_its_paths_start_at_its_folder(house: House, tmp
     ('{ file = "tickets.key" }', "{ }", "courier.secret"),
     ("tickets.key", "ca.pem", "courier.secret.file"),
     ('cert = "a.pem"', 'cert = "missing.pem"', "courier.tls"),
+    ('cert = "a.pem"', 'cert = "a\\u0000.pem"', "courier.tls"),
+    ('cert = "a.pem"', f'cert = "{"a" * 300}.pem"', "courier.tls"),
+    ("folder = \"", 'folder = "a\\u0000', "courier.folder"),
     ('key = "a.key"', 'key = "b.key"', "courier.tls"),
     ('ca = "ca.pem"', 'ca = "tickets.key"', "courier.tls"),
 ])  # fmt: skip

@@ -95,7 +95,8 @@ def test_an_engine_elsewhere_in_the_network_stands_at_a_site_of_its_own() -> Non
     assert (one.site, one.local, one.name) == ("network", True, "vllm-gpu-box.lan-8000")
 
 
-NAMES = (
+VENDOR_NAMES = [name for vendor in VENDORS for model, _ in vendor.models for name in (model, f"{vendor.name}/{model}")]
+NAMES = st.sampled_from(VENDOR_NAMES) | (
     st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=256).map(str.strip).filter(bool)
 )
 MODELS = st.builds(
@@ -193,6 +194,16 @@ def test_a_vendors_model_with_the_name_of_one_here_is_served_under_another() -> 
     serving = [one for one in made.endpoints if groq.models[0].name in one.models]
     assert [one.local for one in serving] == [True]
     assert remote_name(groq.models[0], groq, served_names([here])) == f"groq/{groq.models[0].name}"
+
+
+def test_that_other_name_is_no_name_of_one_here_either() -> None:
+    (groq,) = remotes({"GROQ_API_KEY": SECRET}, NOW_S)
+    name = groq.models[0].name
+    here = engine(model(name), model(f"groq/{name}"), model(f"groq/groq/{name}"))
+    made = built(here, keys={"GROQ_API_KEY": SECRET}, usd_per_day=1.0)
+    away = {name for one in made.endpoints if not one.local for name in one.models}
+    assert not away & served_names([here])
+    assert f"groq/groq/groq/{name}" in away
 
 
 @pytest.mark.parametrize("value", ["", "   "])

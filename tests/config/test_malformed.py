@@ -196,6 +196,12 @@ MALFORMED = [
     (OPENAI + "price = 'list'\n", "endpoint.theirs.price", "no name of its own", 'model = "..."'),
     (OPENAI + "model = 'gpt-4o-minx'\nprice = 'list'\n", "endpoint.theirs.price", "does not have", "`gpt-4o-mini`"),
     (OPENAI + "price = { model = 'no-such' }\n", "endpoint.theirs.price.model", "`openai` does not have", "vendor"),
+    (
+        OPENAI + "model = 'gpt-audio'\ncapabilities = ['chat', 'audio']\nprice = 'list'\n",
+        "endpoint.theirs.price",
+        "for tokens of audio",
+        "write usd_per_1m_input_tokens and usd_per_1m_output_tokens as they are for audio",
+    ),
     (OPENAI + "price = { provider = 'opnai' }\n", "endpoint.theirs.price.provider", "no such provider", "`openai`"),
     (
         OPENAI + "price = { provider = 'perplexity', model = 'sonar' }\n",
@@ -310,6 +316,8 @@ MALFORMED = [
         "not the name of a file",
         "key",
     ),
+    ('[budget]\nledger = "a\\u0000b"\n' + GOOD, "budget.ledger", "not the name of a file", "a path"),
+    ('[switchback]\nfile = "a\\u0000.json"\n' + GOOD, "switchback.file", "not the name of a file", "a path"),
     (GOOD + "api_key_file = 'sk-verysecret'\n", "endpoint.mine.api_key_file", "No such file", "never stands here"),
     (GOOD + f"api_key_file = 'sk-verysecret{'x' * 300}'\n", "endpoint.mine.api_key_file", "too long", "create it"),
     ("[gateway]\nadmin_key = { file = 'sk-verysecret' }\n" + GOOD, "gateway.admin_key.file", "No such file", "create"),

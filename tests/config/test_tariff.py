@@ -106,6 +106,21 @@ def test_numbers_make_up_for_what_the_list_lacks(tmp_path: Path) -> None:
     assert price(tmp_path, text) == Price(usd_per_input_token=1 / 1e6, usd_per_output_token=2 / 1e6)
 
 
+@pytest.mark.parametrize(
+    ("more", "rates"),
+    [
+        ("capabilities = ['chat']\n", (2.5, 10)),
+        ("capabilities = ['chat', 'audio']\n", (32, 64)),
+    ],
+)
+def test_who_sends_no_audio_needs_no_price_for_it_and_who_does_writes_it(
+    tmp_path: Path, more: str, rates: tuple[float, float]
+) -> None:
+    written = ", usd_per_1m_input_tokens = 32, usd_per_1m_output_tokens = 64" if "audio" in more else ""
+    found = endpoint(tmp_path, more + f"price = {{ model = 'gpt-audio'{written} }}\n").price
+    assert (found.usd_per_input_token, found.usd_per_output_token) == (rates[0] / 1e6, rates[1] / 1e6)
+
+
 def test_the_list_knows_what_was_charged_on_another_day(tmp_path: Path) -> None:
     config = loaded(tmp_path, 'price = { model = "o3" }\n')
     before, after = (

@@ -1,8 +1,9 @@
 """An index that is brought up to a journal in this thread, and a dashboard that is asked over real sockets."""
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def indexed(folder: Path, file: Path | None = None) -> Iterator[Indexed]:
     finally:
         made.follower.close()
         made.db.close()
+
+
+def damage(file: Path, table: str) -> None:
+    """Overwrite the page of an index at which this table of it, or index, begins."""
+    with closing(sqlite3.connect(file)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (size,) = db.execute("PRAGMA page_size").fetchone()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with file.open("r+b") as raw:
+        raw.seek((page - 1) * size)
+        raw.write(b"\xff" * size)
 
 
 def folded(folder: Path) -> list[Row]:

@@ -2,19 +2,25 @@
 
 import asyncio
 import gzip
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.dashboard.harness import ALL_MINUTES, events, folded, shown
+from tests.dashboard.harness import ALL_MINUTES, damage, events, folded, indexed, shown
 from tests.gateway.harness import wire
 from tests.http.harness import client
+from tests.telemetry.test_journal import files_end_at
 from tidegate.cli.main import main
 from tidegate.core.why import WHY_TEXT
 from tidegate.dashboard import follow
 from tidegate.dashboard.app import WAITING_MAX
 from tidegate.dashboard.live import STREAMS_MAX
-from tidegate.telemetry.segments import segments
+from tidegate.dashboard.parent import Parent
+from tidegate.dashboard.store import FILE
+from tidegate.telemetry.segments import SegmentName, segments
+from tidegate.wire.board import TOKEN, Begun
 
 STYLE = "body { color: black }\n" * 200
 
@@ -65,6 +71,35 @@ async def test_the_break_even_is_that_of_the_requests_that_came(journal: Path) -
         assert (batch["class"], batch["e2e_s"]) == ("batch", 300.0)
         for query in ("class=nobody", "endpoint=nowhere"):
             assert (await page.get(f"/api/dashboard/surface?{query}")).status == 404
+
+
+async def test_the_break_even_is_that_of_requests_that_are_served(journal: Path) -> None:
+    path = segments(journal)[0]
+    asked = next(line for line in path.read_bytes().splitlines(keepends=True) if b'"type":"request"' in line)
+    gone = asked.replace(b'"assistant"', b'"gone"')
+    with path.open("ab") as file:
+        file.writelines(gone.replace(b'"people-', b'"%d-people-' % number) for number in range(200))
+    async with shown(journal) as page:
+        found = await page.ask("surface")
+        assert (found["model"], found["models"]) == ("assistant", ["assistant"])
+        assert (await page.get("/api/dashboard/surface?model=gone")).status == 404
+
+
+async def test_what_can_be_no_id_is_not_looked_for(journal: Path) -> None:
+    async with shown(journal) as page:
+        for path in ("people-19%00", "people-19%00x", "%0a", "%1b"):
+            answer = await page.get(f"/api/decisions/{path}")
+            assert (answer.status, answer.error["message"]) == (404, "This is no id of a decision.")
+
+
+@pytest.mark.lengthy
+async def test_a_decision_that_could_not_be_looked_for_is_not_said_to_be_none(tmp_path: Path) -> None:
+    segment = tmp_path / str(SegmentName.first(0.0))
+    segment.write_bytes(b'{"at_s":1.0,"fact":{"type":"segment","version":99}}\n')
+    async with shown(tmp_path) as page:
+        answer = await page.get("/api/decisions/people-19")
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        assert "journal format 99" in answer.error["message"]
 
 
 @pytest.mark.lengthy
@@ -204,11 +239,61 @@ async def test_there_are_so_many_streams_and_no_more(journal: Path) -> None:
 
 async def test_too_many_questions_at_once_are_told_to_come_again(journal: Path) -> None:
     async with shown(journal) as page:
-        count = WAITING_MAX + 30
-        answers = await asyncio.gather(*(page.get("/api/dashboard/series?minutes=44640") for _ in range(count)))
-    statuses = [answer.status for answer in answers]
-    assert set(statuses) <= {200, 503}
-    assert statuses.count(200) >= 1
+        go_on = threading.Event()
+        page.dashboard._asker.submit(go_on.wait)
+        try:
+            asked = [asyncio.ensure_future(page.get("/api/dashboard/values")) for _ in range(WAITING_MAX + 1)]
+            (refused,), waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            assert (refused.result().status, refused.result().header("retry-after")) == (503, "1")
+        finally:
+            go_on.set()
+        assert {answer.status for answer in await asyncio.gather(*waiting)} == {200}
+
+
+KNOWN = {TOKEN.decode().replace("-", "_"): "known"}
+
+
+class Beside(Parent):
+    """The gateway that it stands beside."""
+
+    def __init__(self) -> None:
+        self.begun = Begun(token="known", journal="", config="")
+
+
+async def test_beside_a_gateway_windows_end_now_also_after_a_sleep_and_where_the_clock_was_put_back(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with shown(journal, parent=Beside()) as page:
+        began_s = time.time()
+        # A machine that sleeps: the system's time goes on, and what is timed by does not.
+        monkeypatch.setattr(time, "time", lambda: began_s + 8 * 3600.0)
+        summary = (await page.get("/api/dashboard/summary", **KNOWN)).json
+        assert summary["now_s"] > began_s + 7 * 3600.0
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    async with shown(journal, parent=Beside()) as page:
+        summary = (await page.get("/api/dashboard/summary", **KNOWN)).json
+        assert summary["now_s"] == page.dashboard._store.follower.last_s
+        assert summary["window"]["requests"] > 0
+
+
+async def test_what_is_damaged_is_answered_by_the_next_dashboard(journal: Path) -> None:
+    with indexed(journal, journal / FILE):
+        pass
+    damage(journal / FILE, "by_id")
+    told = asyncio.Event()
+    async with shown(journal, on_damage=told.set) as page:
+        answer = await page.get("/api/dashboard/requests?q=people-1")
+        assert (answer.status, answer.header("retry-after")) == (503, "1")
+        assert told.is_set()
+        assert page.dashboard.damaged
+    async with shown(journal) as page:
+        assert (await page.ask("requests", q="people-1", limit=1))["rows"]
+
+
+def test_a_dashboard_that_can_have_no_index_anywhere_says_so(journal: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with files_end_at(1024):
+        assert main(["dashboard", "--journal", str(journal), "--listen", "127.0.0.1:0"]) == 1
+    assert "there can be no index" in capfd.readouterr().err
 
 
 def test_a_dashboard_that_others_could_reach_is_not_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

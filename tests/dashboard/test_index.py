@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.dashboard.harness import ALL_MINUTES, Indexed, folded, indexed
+from tests.dashboard.harness import ALL_MINUTES, Indexed, damage, folded, indexed
 from tidegate.core.model import Decision, Line, Request, Segment, replace
 from tidegate.core.replay import Replay
 from tidegate.core.rows import Row
@@ -430,6 +430,39 @@ def test_what_the_journal_has_no_more_the_index_has_no_more(journal: Path) -> No
         assert len(ids(seen.figures, Wanted())) == len(folded(journal))
 
 
+def test_names_that_the_journal_has_no_more_are_offered_no_more_until_they_come_again(journal: Path) -> None:
+    path = segments(journal)[0]
+    whole = path.read_bytes()
+    other = journal / path.name.replace("20260105", "20260106")
+    other.write_bytes(whole.replace(b"assistant", b"translator").replace(b"laptop", b"desktop"))
+    with indexed(journal) as seen:
+        assert seen.figures.values().models == ("assistant", "translator")
+        path.unlink()
+        seen.catch_up()
+        values = seen.figures.values()
+        assert values.models == ("translator",)
+        assert [one.name for one in values.endpoints] == ["cloud", "desktop"]
+        again = journal / path.name.replace("20260105", "20260107")
+        again.write_bytes(whole)
+        seen.catch_up()
+        values = seen.figures.values()
+        assert values.models == ("assistant", "translator")
+        assert [one.name for one in values.endpoints] == ["cloud", "desktop", "laptop"]
+        assert len(ids(seen.figures, Wanted(model="assistant"))) == len(folded(again))
+
+
+def test_an_endpoint_that_has_served_nothing_is_told_of_as_long_as_it_is_configured(journal: Path) -> None:
+    path = segments(journal)[0]
+    head, _, _ = path.read_bytes().partition(b"\n")
+    other = journal / path.name.replace("20260105", "20260106")
+    other.write_bytes(head.replace(b"laptop", b"desktop") + b"\n")
+    with indexed(journal) as seen:
+        path.unlink()
+        seen.catch_up()
+        assert seen.figures.extent().rows == 0
+        assert [one.name for one in seen.figures.values().endpoints] == ["cloud", "desktop"]
+
+
 def test_a_segment_that_is_over_is_read_once_and_packed_or_not_it_is_the_same(
     journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -468,6 +501,16 @@ def test_packed_segments_are_read_as_others_are(journal: Path, monkeypatch: pyte
 def test_a_file_that_is_no_index_is_made_anew(journal: Path, tmp_path: Path) -> None:
     file = tmp_path / "index.sqlite"
     file.write_bytes(b"this is no database, and larger than its header would be" * 100)
+    with indexed(journal, file) as seen:
+        assert seen.figures.extent().rows == 125
+
+
+@pytest.mark.parametrize("table", ["segment", "request"])
+def test_an_index_that_cannot_be_read_where_it_begins_is_made_anew(journal: Path, tmp_path: Path, table: str) -> None:
+    file = tmp_path / "index.sqlite"
+    with indexed(journal, file):
+        pass
+    damage(file, table)
     with indexed(journal, file) as seen:
         assert seen.figures.extent().rows == 125
 

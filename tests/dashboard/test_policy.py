@@ -1,9 +1,15 @@
 """Policies on pages: read, checked, previewed, put in force through the gateway, and taken back."""
 
 import asyncio
+import errno
 import json
+import os
+import shutil
+import stat
 import tomllib
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,7 @@ import pytest
 from tests.dashboard.harness import Shown, shown
 from tests.gateway.harness import KEY, Answer, House, house, wire
 from tests.sim.week import Week
+from tests.telemetry.test_journal import files_end_at
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.parent import Parent
 from tidegate.dashboard.policy import POLICY, Policies, policy_of, revision
@@ -24,6 +31,8 @@ ALONE = (
     "[site.home]\nlocal = true\n[endpoint.a]\nsite = 'home'\nengine = 'fake'\nserves = ['m']\n"
     "url = 'http://127.0.0.1:1'\ncontext_tokens = 2048\n"
 )
+CHANGED = ALONE + "[policy]\nheld_max = 10\n"
+OTHER = "[policy]\nheld_max = 10\n" + ALONE
 SCENARIO = Path(__file__).parents[2] / "examples" / "laptop.toml"
 OURS = {DASHBOARD.decode().replace("-", "_"): "1", "content_type": "application/json"}
 
@@ -105,6 +114,10 @@ class Gateway(Parent):
         return self.said
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 REFUSED = b'{"applied":false,"problems":["no room for the ledger"]}'
 
 
@@ -129,7 +142,7 @@ async def test_what_changed_nothing_leaves_the_way_back_as_it_was(tmp_path: Path
     for text in (first, second):  # and forth again
         assert (await policies.roll_back(revision(file.read_text()), "me", shown=True)).applied
         assert file.read_text() == text
-    assert sorted(path.name for path in file.parent.iterdir()) == ["tidegate.toml", "tidegate.toml.before"]
+    assert names(tmp_path) == ["tidegate.toml", "tidegate.toml.before"]
 
 
 async def test_what_was_refused_is_put_back_even_where_nothing_can_be_written(tmp_path: Path) -> None:
@@ -138,6 +151,115 @@ async def test_what_was_refused_is_put_back_even_where_nothing_can_be_written(tm
     policies = Policies(file, Gateway(REFUSED, (tmp_path / "tidegate.toml.new").mkdir))
     found = await policies.apply(ALONE + "[policy]\nheld_max = 10\n", revision(ALONE), "me", shown=True)
     assert (found.applied, found.revision, file.read_text()) == (False, revision(ALONE), ALONE)
+
+
+@pytest.mark.parametrize("said", [b'{"applied":true}', REFUSED], ids=["applied", "refused"])
+async def test_who_may_read_the_file_may_read_it_after_a_change(tmp_path: Path, said: bytes) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(ALONE)
+    file.chmod(0o664)
+    mask = os.umask(0o077)
+    try:
+        await Policies(file, Gateway(said)).apply(CHANGED, revision(ALONE), "me", shown=True)
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o664
+
+
+@pytest.mark.parametrize("said", [b'{"applied":true}', REFUSED], ids=["applied", "refused"])
+async def test_a_file_that_is_mounted_alone_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    file, replace = tmp_path / "tidegate.toml", os.replace
+
+    def replacing(source: Path, target: Path) -> None:
+        if target == file:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        replace(source, target)
+
+    file.write_text(ALONE)
+    monkeypatch.setattr(os, "replace", replacing)
+    found = await Policies(file, Gateway(said)).apply(CHANGED, revision(ALONE), "me", shown=True)
+    if said == REFUSED:
+        assert (found.applied, file.read_text(), names(tmp_path)) == (False, ALONE, ["tidegate.toml"])
+    else:
+        assert (found.applied, file.read_text()) == (True, CHANGED)
+        assert names(tmp_path) == ["tidegate.toml", "tidegate.toml.before"]
+
+
+async def test_a_file_that_is_mounted_alone_where_the_disk_has_no_room_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, replace = tmp_path / "tidegate.toml", os.replace
+    with ExitStack() as full:
+
+        def replacing(source: Path, target: Path) -> None:
+            if target == file:
+                full.enter_context(files_end_at(len(ALONE)))
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            replace(source, target)
+
+        file.write_text(ALONE)
+        monkeypatch.setattr(os, "replace", replacing)
+        with pytest.raises(BadRequest, match="cannot be written: File too large"):
+            await Policies(file, Gateway()).apply(OTHER, revision(ALONE), "me", shown=True)
+    assert (names(tmp_path), file.read_text()) == (["tidegate.toml"], ALONE)
+
+
+async def test_a_change_that_cannot_be_written_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(source: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    file = tmp_path / "tidegate.toml"
+    file.write_text(ALONE)
+    monkeypatch.setattr(os, "replace", refusing)
+    with pytest.raises(BadRequest, match="Read-only"):
+        await Policies(file, Gateway()).apply(CHANGED, revision(ALONE), "me", shown=True)
+    assert (names(tmp_path), file.read_text()) == (["tidegate.toml"], ALONE)
+
+
+async def test_a_death_in_the_midst_of_a_change_leaves_a_way_back(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    file, then = tmp_path / "here" / "tidegate.toml", tmp_path / "then"
+    file.write_text(ALONE)
+    midst = Gateway(before=partial(shutil.copytree, file.parent, then))
+    await Policies(file, midst).apply(CHANGED, revision(ALONE), "me", shown=True)
+    left = then / "tidegate.toml"
+    assert left.read_text() == CHANGED
+    policies = Policies(left, Gateway())
+    good = policies.told().last_good
+    assert good is not None
+    assert good.revision == revision(ALONE)
+    assert (await policies.roll_back(revision(CHANGED), "me", shown=True)).applied
+    assert left.read_text() == ALONE
+
+
+def test_a_death_before_a_change_leaves_the_way_back_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(CHANGED)
+    (tmp_path / "tidegate.toml.before").write_text(ALONE)
+    (tmp_path / "tidegate.toml.kept").write_text(CHANGED)
+    good = Policies(file, Gateway()).told().last_good
+    assert good is not None
+    assert good.revision == revision(ALONE)
+    assert names(tmp_path) == ["tidegate.toml", "tidegate.toml.before"]
+
+
+async def test_what_is_changed_is_where_a_link_leads_by_then(tmp_path: Path) -> None:
+    link, one, other = (tmp_path / name for name in ("tidegate.toml", "one.toml", "other.toml"))
+    one.write_text(ALONE)
+    other.write_text(CHANGED)
+    link.symlink_to(one)
+    policies = Policies(link, Gateway())
+    assert policies.told().text == ALONE
+    link.unlink()
+    link.symlink_to(other)
+    assert (policies.told().text, policies.told().file) == (CHANGED, str(other))
+    text = CHANGED.replace("10", "20")
+    assert (await policies.apply(text, revision(CHANGED), "me", shown=True)).applied
+    assert (link.is_symlink(), one.read_text(), other.read_text()) == (True, ALONE, text)
 
 
 async def test_who_has_shown_no_secret_changes_policies_and_not_where_keys_are_sent(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The thread that keeps the index: whatever befalls it, pages are not answered from what stands still."""
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dashboard.harness import ALL_MINUTES, folded
+from tests.dashboard.harness import ALL_MINUTES, damage, folded, indexed
 from tests.dashboard.test_index import by_time, cut, ids
 from tests.http.harness import eventually
 from tidegate.dashboard import follow, store
@@ -18,9 +19,11 @@ from tidegate.telemetry.segments import PACKED, segments
 
 
 @contextmanager
-def begun(folder: Path, on_problem: Callable[[str], None]) -> Iterator[tuple[Store, Figures]]:
+def begun(
+    folder: Path, on_problem: Callable[[str], None], on_damage: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Store, Figures]]:
     """One whose thread is not started yet, and who reads it."""
-    made = Store(folder, on_problem)
+    made = Store(folder, on_problem, on_damage)
     try:
         with closing(made.reader()) as reader:
             yield made, Figures(reader)
@@ -88,3 +91,45 @@ async def test_what_nobody_thought_of_is_told_and_does_not_end_it(journal: Path)
         await eventually(lambda: bool(said))
         (journal / other).write_bytes(whole)
         await eventually(lambda: figures.extent().rows == count + len(folded(journal / other)))
+
+
+def test_where_no_index_can_be_beside_the_journal_it_is_elsewhere(journal: Path) -> None:
+    (journal / store.FILE / "in the way").mkdir(parents=True)
+    with begun(journal, print) as (made, figures):
+        while made.follower.step():
+            pass
+        assert made.file.parent != journal
+        assert figures.extent().rows == len(folded(journal))
+
+
+def test_an_index_that_cannot_be_used_for_a_while_is_told_of_and_is_there_afterwards(journal: Path) -> None:
+    with indexed(journal, journal / store.FILE):
+        pass
+    said, beside = list[str](), journal / f"{store.FILE}-shm"
+    beside.symlink_to(journal / "none" / "at all")  # SQLite can make no file there, as on a full disk
+    with begun(journal, said.append) as (made, figures):
+        assert (made.file.parent == journal, figures.extent().rows) == (False, 0)
+    (problem,) = said
+    assert f"{journal / store.FILE} cannot be used" in problem
+    beside.unlink()
+    with begun(journal, said.append) as (made, figures):
+        assert (made.file.parent == journal, figures.extent().rows) == (True, len(folded(journal)))
+    assert said == [problem]
+
+
+async def test_an_index_that_turns_out_to_be_damaged_is_read_no_more_and_made_anew_by_the_next(journal: Path) -> None:
+    path, rest = cut(journal, 0.5)
+    with indexed(journal, journal / store.FILE):
+        pass
+    damage(journal / store.FILE, "by_time")
+    with path.open("ab") as file:
+        file.write(rest)
+    said, found = list[str](), threading.Event()
+    with begun(journal, said.append, found.set) as (made, _):
+        made.start()
+        await eventually(found.is_set)
+        made.discard()
+    assert (said, (journal / store.FILE).exists()) == ([], False)
+    with begun(journal, said.append) as (made, figures):
+        made.start()
+        await eventually(lambda: figures.extent().rows == len(folded(journal)))

@@ -1,6 +1,7 @@
 """Segments that are finished are packed: in an eighth of the room there are the same lines, whatever happens."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import stat
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -293,6 +295,58 @@ def test_what_is_packed_counts_as_what_it_takes_on_the_disk(tmp_path: Path) -> N
     sizes = [(tmp_path / f"{name}.zst").stat().st_size for name in names]
     assert prune(tmp_path, sum(sizes)) == []
     assert prune(tmp_path, sum(sizes) - 1) == [tmp_path / f"{names[0]}.zst"]
+
+
+def named(pid: int, counter: int) -> str:
+    return str(SegmentName("20260104T150000000Z", pid, counter))
+
+
+def test_over_a_network_segments_are_packed_and_removed_as_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = fcntl.flock
+
+    def emulated(file: BinaryIO | int, operation: int) -> None:
+        """As over NFS: who wants a file for himself has to have it open for writing."""
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        locked(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", emulated)
+    assert pack(left(tmp_path, WHOLE))
+    (packed,) = tmp_path.iterdir()
+    with left(tmp_path, WHOLE, named(7, 0)).open("ab") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        assert prune(tmp_path, 0) == [packed]
+
+
+@pytest.fixture
+def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system has no locks."""
+
+    def refusing(file: BinaryIO | int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+
+
+@pytest.mark.usefixtures("lockless")
+def test_without_locks_all_but_the_last_segment_of_a_run_are_removed_and_none_is_packed(tmp_path: Path) -> None:
+    files = [left(tmp_path, WHOLE, named(pid, counter)) for pid, counter in ((7, 0), (7, 1), (7, 2), (8, 0))]
+    assert not any(pack(file) for file in files)
+    assert sorted(prune(tmp_path, 0)) == files[:2]
+    assert sorted(tmp_path.iterdir()) == files[2:]
+
+
+@pytest.mark.usefixtures("lockless")
+@pytest.mark.parametrize(("silent_s", "removed"), [(20 * 3600, [1]), (28 * 3600, [0])])
+def test_without_locks_a_run_that_was_silent_for_a_day_makes_room_for_one_that_goes_on(
+    tmp_path: Path, silent_s: int, removed: list[int]
+) -> None:
+    files = [left(tmp_path, WHOLE, named(pid, counter)) for pid, counter in ((7, 0), (8, 0), (8, 1))]
+    now_s = tmp_path.stat().st_mtime
+    os.utime(files[0], (now_s - silent_s, now_s - silent_s))
+    assert prune(tmp_path, 2 * len(WHOLE)) == [files[number] for number in removed]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

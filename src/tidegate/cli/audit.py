@@ -20,6 +20,11 @@ from tidegate.telemetry.reading import files
 
 SHOWN = 5
 """Rules and changes, the best of them."""
+HANDED = (
+    "Prompts may be computed elsewhere here and handed over. Neither the bound nor the schedule knows of that: whoever "
+    "does it may exceed the bound"
+)
+"""A limit of what nobody exceeds."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,6 +64,8 @@ def show(console: Console, found: Audit) -> None:
     console.print()
     console.print(gap_text(found), soft_wrap=True, markup=False)
     console.print(recommended_text(found), soft_wrap=True, markup=False)
+    if found.handed:
+        console.print(HANDED, soft_wrap=True, markup=False)
 
 
 def gap_text(found: Audit) -> str:

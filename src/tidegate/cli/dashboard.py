@@ -4,7 +4,10 @@ import argparse
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
+import tempfile
+from collections.abc import Coroutine
 from pathlib import Path
 
 import msgspec
@@ -20,12 +23,15 @@ LOW = 5
 """The path of requests comes first."""
 
 
+class DamagedError(Exception):
+    """The index cannot be used any more."""
+
+
 def run(options: argparse.Namespace) -> int:
     """Show it until SIGTERM or SIGINT; 1 where that is not possible, 2 where it was asked wrongly."""
     if options.beside:
         os.nice(LOW)
-        uvloop.run(_beside())
-        return 0
+        return _ran(_beside())
     try:
         address = parse_address(options.listen)
     except ValueError as error:
@@ -41,10 +47,26 @@ def run(options: argparse.Namespace) -> int:
     if not options.journal.is_dir():
         print(f"tidegate dashboard: {options.journal}: there is no such folder; see gateway.journal", file=sys.stderr)
         return 1
+    return _ran(_alone(options, address))
+
+
+def _ran(dashboard: Coroutine[None, None, None]) -> int:
+    """The status that it ends with, once it does."""
     try:
-        uvloop.run(_alone(options, address))
+        uvloop.run(dashboard)
     except OSError as error:
         print(f"tidegate dashboard: cannot start: {error}", file=sys.stderr)
+        return 1
+    except sqlite3.Error as error:
+        place = tempfile.gettempdir()
+        print(
+            f"tidegate dashboard: cannot start: there can be no index, neither beside the journal nor in {place} "
+            f"(see TMPDIR): {error}",
+            file=sys.stderr,
+        )
+        return 1
+    except DamagedError as error:
+        print(f"tidegate dashboard: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -52,14 +74,15 @@ def run(options: argparse.Namespace) -> int:
 async def _alone(options: argparse.Namespace, address: Address) -> None:
     clock = Clock()
     log = Log.to(None, clock)
-    dashboard = Dashboard(options.journal, clock, log, config=options.config)
+    stop = asyncio.Event()
+    dashboard = Dashboard(options.journal, clock, log, config=options.config, on_damage=stop.set)
     await dashboard.start(address.host, address.port)
     shown = f"http://{Address(address.host, dashboard.port)}/"
     if options.json:
         print(msgspec.json.encode({"url": shown, "port": dashboard.port}).decode(), flush=True)
     else:
         print(f"tidegate dashboard: {shown}", file=sys.stderr, flush=True)
-    await _until(dashboard, log, asyncio.Event())
+    await _until(dashboard, log, stop)
 
 
 async def _beside() -> None:
@@ -69,7 +92,7 @@ async def _beside() -> None:
     parent = await Parent.meet()
     journal = Path(parent.begun.journal) if parent.begun.journal else None
     config = Path(parent.begun.config) if parent.begun.config else None
-    dashboard = Dashboard(journal, clock, log, parent=parent, config=config)
+    dashboard = Dashboard(journal, clock, log, parent=parent, config=config, on_damage=parent.gone.set)
     await dashboard.start("127.0.0.1", 0)
     parent.ready(dashboard.port)
     await _until(dashboard, log, parent.gone)
@@ -84,3 +107,5 @@ async def _until(dashboard: Dashboard, log: Log, stop: asyncio.Event) -> None:
     finally:
         await dashboard.stop()
         log.close()
+    if dashboard.damaged:
+        raise DamagedError("its index was damaged, and is removed; started again, it makes it anew")

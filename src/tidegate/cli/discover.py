@@ -277,7 +277,13 @@ def _text(found: Report) -> str:
 def _write(path: Path, text: str) -> None:
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                # A part of it would be found by `tidegate serve`, and read.
+                path.unlink()
+                raise
     except FileExistsError:
         raise _refusal(str(path), "there is a file already", "name another, or remove it") from None
     except OSError as error:

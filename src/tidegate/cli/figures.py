@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tidegate import clock
-from tidegate.cli.output import print_table
+from tidegate.cli.output import print_table, printable
 from tidegate.sim import sheet
 from tidegate.sim.report import Report
 from tidegate.sim.sheet import Sheet
@@ -37,5 +37,5 @@ def print_sheet(console: Console, one: Sheet) -> None:
         column.justify = "right"
     for row in one.rows:
         # What comes from outside is no mark-up, and moves no cursor.
-        made.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))
     print_table(console, made)

@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from tidegate import __version__, clock
-from tidegate.cli.output import print_table
+from tidegate.cli.output import print_table, printable
 from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
@@ -83,7 +83,8 @@ def replay(options: argparse.Namespace) -> int:
     counted = f"{report.decisions} decisions over {report.observations} observations, {report.segments} segments"
     print(f"{counted}: {said}")
     if difference is not None:
-        print(f"  {difference.recorded.request_id} at {clock.iso(difference.at_s)}: its {', '.join(difference.parts)}")
+        called = printable(difference.recorded.request_id)
+        print(f"  {called} at {clock.iso(difference.at_s)}: its {', '.join(difference.parts)}")
         print(f"  recorded {_plan_text(difference.recorded)} ({difference.recorded.why.value})")
         print(f"  replayed {_plan_text(difference.replayed)} ({difference.replayed.why.value})")
         print(f"  {cause_text(difference, report.parted_s, f'tidegate {__version__}')}")
@@ -114,9 +115,10 @@ def _parted_text(parted_s: float) -> str:
 def print_explained(console: Console, one: Explained) -> None:
     """One decision for people: where, why, and each candidate with what makes up its value."""
     request, decision = one.request, one.decision
-    # What clients and other gateways' logs call things is no mark-up.
+    # What clients and other gateways' logs call things is no mark-up, and moves no cursor.
+    called, model = escape(printable(request.id)), escape(printable(request.model))
     console.print(
-        f"[bold]{escape(request.id)}[/] at {clock.iso(one.at_s)}: {request.klass}, {escape(request.model)}, about "
+        f"[bold]{called}[/] at {clock.iso(one.at_s)}: {request.klass}, {model}, about "
         f"{request.prompt_tokens} prompt tokens",
         soft_wrap=True,
     )

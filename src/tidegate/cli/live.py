@@ -9,10 +9,11 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from tidegate.clock import Clock
-from tidegate.config.build import build
-from tidegate.config.load import load
-from tidegate.config.problem import ConfigError, Problem
+from tidegate.config import door, secret
+from tidegate.config.address import parse_address
+from tidegate.config.load import load_unreached
+from tidegate.config.problem import ConfigError, Problem, Problems
+from tidegate.config.secret import SecretError
 from tidegate.core.model import Record
 from tidegate.wire.prometheus import Labels, samples
 
@@ -51,8 +52,11 @@ class Address:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             body = answer.read(ANSWER_BYTES_MAX + 1)
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException) as error:
             raise UnreachableError(f"{self.url} does not answer: {error}") from None
+        except ValueError:  # its text may repeat the secret
+            said = "no request can have such a host, or such a secret"
+            raise UnreachableError(f"{self.url} cannot be asked: {said}") from None
         finally:
             connection.close()
         if len(body) > ANSWER_BYTES_MAX:
@@ -77,22 +81,53 @@ def address(admin: str | None, config: Path) -> Address:
         url = admin if "://" in admin else f"http://{admin}"
         try:
             if urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname and urlsplit(url).port != 0:
-                return Address(url, os.environ.get(KEY_ENV, ""))
+                return Address(url, _given_secret())
         except ValueError:
             pass
-        message, remedy = f"`{admin}` is no address", "give it as 127.0.0.1:8401, or https://HOST:PORT"
-        raise ConfigError([Problem(file="tidegate", path="--admin", message=message, remedy=remedy)])
-    settings = build(load(config), Clock().now_s()).gateway
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.admin.host, settings.admin.host)  # noqa: S104 - to ask, not to listen
+        raise _refusal("--admin", f"`{admin}` is no address", "give it as 127.0.0.1:8401, or https://HOST:PORT")
+    # Of its secrets only this one is needed: a monitor has no vendor's key.
+    found, problems = load_unreached(config), Problems(str(config))
+    gateway, folder = found.gateway, found.file.parent
+    key = None if gateway.admin_key is None else door.admin_key(gateway.admin_key, folder, problems, os.environ)
+    context = None if gateway.tls is None else _trusting(door.tls(gateway.tls, folder).cert, problems)
+    if problems.found:
+        raise ConfigError(problems.found)
+    at = parse_address(gateway.admin)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(at.host, at.host)  # noqa: S104 - to ask, not to listen
     host = f"[{host}]" if ":" in host else host
-    secret = "" if settings.admin_key is None else settings.admin_key.reveal()
-    if settings.tls is None:
-        return Address(f"http://{host}:{settings.admin.port}", secret)
-    # Its certificate is in a file here, whatever name it is for and whoever has signed it.
-    context = ssl.create_default_context(cafile=str(settings.tls.cert))
+    scheme = "http" if context is None else "https"
+    return Address(f"{scheme}://{host}:{at.port}", "" if key is None else key.reveal(), context)
+
+
+def _given_secret() -> str:
+    """What the environment has for an address that is given; nothing is none. Raises ConfigError."""
+    if not os.environ.get(KEY_ENV):
+        return ""
+    try:
+        return secret.from_variable(KEY_ENV, os.environ).reveal()
+    except SecretError as error:
+        raise _refusal(KEY_ENV, error.message, error.remedy) from None
+
+
+def _trusting(cert: Path, problems: Problems) -> ssl.SSLContext | None:
+    """Trusts the gateway's own certificate, whatever name it is for and whoever has signed it. Others follow it in its
+    file, who have signed more than this one, and are not trusted. None where there is none, which is noted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return Address(f"https://{host}:{settings.admin.port}", secret, context)
+    try:
+        _, header, rest = cert.read_text("ascii", errors="ignore").partition(ssl.PEM_HEADER)
+        body, footer, _ = rest.partition(ssl.PEM_FOOTER)
+        context.load_verify_locations(cadata=header + body + footer)
+    except (OSError, ValueError):  # an SSLError is an OSError
+        remedy = "name the file of the certificate in PEM, readable by this user"
+        problems.add("gateway.tls.cert", f"{cert} has no certificate that can be read", remedy)
+        return None
+    return context
+
+
+def _refusal(path: str, message: str, remedy: str) -> ConfigError:
+    return ConfigError([Problem(file="tidegate", path=path, message=message, remedy=remedy)])
 
 
 class Others(msgspec.Struct):

@@ -1,6 +1,7 @@
 """`tidegate`, one command, and its verbs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,8 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0 where it succeeded, 2 where it was asked wrongly."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
+    status = 0
     try:
-        return run(options)
+        status = run(options)
+        print(end="", flush=True)  # where nobody reads it, that is noticed here, and not at the exit
+        return status
     except ConfigError as error:
         if options.json:
             _print_json({"problems": error.problems})
@@ -48,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        sys.stderr.close()
-        return 0
+        # Whoever read our output has seen enough; at the exit Python would try once more to write what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,6 +30,11 @@ def refuse(verb: str, option: str, message: str, remedy: str) -> ConfigError:
     return ConfigError([Problem(file=f"tidegate {verb}", path=option, message=message, remedy=remedy)])
 
 
+def printable(text: str) -> str:
+    """What others call things, as a terminal may be given it: nothing in it moves a cursor, or is an order."""
+    return "".join(filter(str.isprintable, text))
+
+
 def print_table(console: Console, table: Table) -> None:
     """A table as wide as it is: nothing of it is cut off, and a terminal that is narrower wraps its lines."""
     table.width = console.measure(table, options=console.options.update(max_width=WIDTH_MAX)).maximum
@@ -97,17 +102,25 @@ def segment(verb: str, folder: Path, start_s: float) -> Path:
 
 @contextmanager
 def lines_into(segment: Path | None) -> Iterator[Callable[[Line], None] | None]:
-    """What writes a line into this segment; nothing without one."""
+    """What writes a line into this segment; nothing without one. Raises ConfigError where it cannot be written, and
+    then the segment is there no more."""
     if segment is None:
         yield None
         return
     encode = msgspec.json.Encoder().encode
-    with segment.open("wb", buffering=BUFFER_BYTES) as file:
-        assert isinstance(file, BufferedWriter)
-        # A gateway that has its journal in the same folder neither packs nor removes what is being written.
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield lambda line: _line(file, encode(line))
+    try:
+        with segment.open("wb", buffering=BUFFER_BYTES) as file:
+            assert isinstance(file, BufferedWriter)
+            # A gateway that has its journal in the same folder neither packs nor removes what is being written.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield lambda line: _line(file, encode(line))
+    except OSError as error:
+        if segment.is_file():  # and no device
+            with suppress(OSError):
+                segment.unlink()
+        message, remedy = f"{segment}: {error.strerror}", "name a folder on a disk that has room"
+        raise ConfigError([Problem(file="tidegate", path="--journal", message=message, remedy=remedy)]) from None
 
 
 def _line(file: BufferedWriter, encoded: bytes) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate import clock
 from tidegate.cli.export import write_csv, write_parquet
-from tidegate.cli.output import replacing
+from tidegate.cli.output import printable, replacing
 from tidegate.core.classify import base_of
 from tidegate.core.model import Fact, Line, Record, Segment
 from tidegate.core.rows import Came, Row, Rows
@@ -293,9 +293,9 @@ def _print_row(row: Row, *, as_json: bool) -> None:
         return
     tokens = f"{row.prompt_tokens}>{'-' if row.output_tokens is None else row.output_tokens}"
     print(
-        f"{clock.iso(row.arrived_s)[:23]}  {row.id:16}  {row.klass:18}  {tokens:>13}  {row.endpoint or '-':14}  "
-        f"{row.outcome.value:12}  {_seconds(row.ttft_s):>7}  {_seconds(row.e2e_s):>7}  {row.usd:9.6f}  "
-        f"{'-' if row.why is None else row.why.value}"
+        f"{clock.iso(row.arrived_s)[:23]}  {printable(row.id):16}  {row.klass:18}  {tokens:>13}  "
+        f"{row.endpoint or '-':14}  {row.outcome.value:12}  {_seconds(row.ttft_s):>7}  {_seconds(row.e2e_s):>7}  "
+        f"{row.usd:9.6f}  {'-' if row.why is None else row.why.value}"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.cli.output import Bar, lines_into
+from tidegate.config.problem import ConfigError
 from tidegate.core.model import Endpoint, Policy
 from tidegate.core.state import State
 from tidegate.sim.changed import Changed
@@ -29,7 +30,8 @@ class Play(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def side_by_side(world: Twin, plays: Sequence[Play]) -> list[list[Outcome]]:
-    """What it comes to under each, in their order. Raises `ObservedError` where one of them came to nothing."""
+    """What it comes to under each, in their order. Raises `ObservedError` where one of them came to nothing, and
+    ConfigError where its journal cannot be written."""
     context = get_context("spawn")
     bars: dict[Connection, Bar] = {}
     done: dict[Connection, list[Outcome]] = {}
@@ -51,6 +53,8 @@ def side_by_side(world: Twin, plays: Sequence[Play]) -> list[list[Outcome]]:
                     found = pipe.recv()
                 except EOFError:
                     raise ObservedError("a simulation ended before its end; is there memory enough?") from None
+                if isinstance(found, ConfigError):
+                    raise found
                 if isinstance(found, float):
                     bars[pipe](found)
                 else:
@@ -69,6 +73,10 @@ def _play(
     decider: Callable[[tuple[Endpoint, ...], Policy, State], Decider] | None,
     segment: Path | None,
 ) -> None:
-    with lines_into(segment) as write:
-        found = played(world, policy, changed=changed, decider=decider, journal=write, progress=pipe.send)
+    found: list[Outcome] | ConfigError
+    try:
+        with lines_into(segment) as write:
+            found = played(world, policy, changed=changed, decider=decider, journal=write, progress=pipe.send)
+    except ConfigError as error:
+        found = error
     pipe.send(found)

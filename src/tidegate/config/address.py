@@ -8,6 +8,8 @@ import msgspec
 
 # Names that only resolve inside a network: a bare host name, and the suffixes kept for that use.
 _PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
+# An address of IPv4 as one number, which may be anybody's.
+_NUMBER = re.compile(r"^(?:0x[0-9a-f]*|[0-9]+)$")
 _HOST = re.compile(r"^[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$")
 _PATH = re.compile(r"^(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*$")
 # A version at the end: the protocol's own, a vendor's, as in `/api/paas/v4`, or one before Google's name of the
@@ -109,7 +111,7 @@ def is_private(host: str) -> bool:
     if ip is not None:
         return not ip.is_global
     name = host.lower().rstrip(".")
-    return "." not in name or name.endswith(_PRIVATE_SUFFIXES) or ".svc." in name
+    return name.endswith(_PRIVATE_SUFFIXES) or ("." not in name and not _NUMBER.match(name))
 
 
 def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -57,11 +57,8 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         _policy(draft.policy, draft.gateway, problems)
     if draft.budget is not None:
         _budget(draft.budget, problems)
-    if draft.switchback is not None and draft.switchback.washout_s >= draft.switchback.block_s:
-        most = f"write less than {draft.switchback.block_s:g} seconds, or make blocks longer"
-        problems.add("switchback.washout_s", "nothing is left of a block", most)
-    if draft.switchback is not None and not draft.switchback.file.endswith(".json"):
-        problems.add("switchback.file", "it is written over, and might be another's", "name a file that ends in .json")
+    if draft.switchback is not None:
+        _switchback(draft.switchback, problems)
     secrets: dict[str, Secret] = {}
     for name, endpoint in draft.endpoints.items():
         path = join("endpoint", name)
@@ -114,8 +111,7 @@ def check_candidate(draft: Draft, candidate: Config, problems: Problems) -> None
 
 def _gateway(gateway: GatewayTable, problems: Problems) -> None:
     for key, path in (("journal", gateway.journal), ("state", gateway.state), ("log", gateway.log)):
-        if path and "\0" in path:
-            problems.add(f"gateway.{key}", "this is not the name of a file", "write a path")
+        _file(f"gateway.{key}", path, problems)
     if gateway.state and gateway.state == gateway.journal:
         problems.add("gateway.state", "this is the journal's folder", "name a file beside it, as in learned.sqlite")
     if gateway.journal_total_mib < 2 * gateway.journal_segment_mib:
@@ -135,7 +131,13 @@ def _policy(policy: PolicyTable, gateway: GatewayTable | None, problems: Problem
         )
 
 
+def _file(path: str, file: str | None, problems: Problems) -> None:
+    if file and "\0" in file:
+        problems.add(path, "this is not the name of a file", "write a path")
+
+
 def _budget(budget: BudgetTable, problems: Problems) -> None:
+    _file("budget.ledger", budget.ledger, problems)
     day, month = budget.usd_per_day, budget.usd_per_month
     if day is not None and month is not None and month < day:
         problems.add(
@@ -143,6 +145,15 @@ def _budget(budget: BudgetTable, problems: Problems) -> None:
             "it is less than one day's, which could never be spent",
             "raise it, or lower the day's",
         )
+
+
+def _switchback(switchback: SwitchbackTable, problems: Problems) -> None:
+    if switchback.washout_s >= switchback.block_s:
+        most = f"write less than {switchback.block_s:g} seconds, or make blocks longer"
+        problems.add("switchback.washout_s", "nothing is left of a block", most)
+    _file("switchback.file", switchback.file, problems)
+    if not switchback.file.endswith(".json"):
+        problems.add("switchback.file", "it is written over, and might be another's", "name a file that ends in .json")
 
 
 def _class(path: str, klass: ClassTable, draft: Draft, problems: Problems) -> None:

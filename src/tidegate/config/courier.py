@@ -171,6 +171,8 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
         found = mutual.ticket_secret("courier.secret", courier.secret, base, problems, named)
     if courier is not None:
         mutual.check("courier.tls", mutual.files(courier.tls, base), problems)
+        if "\0" in courier.folder:
+            problems.add("courier.folder", "this is not the name of a folder", "write a path")
     if problems.found:
         raise ConfigError(problems.found)
     assert courier is not None

@@ -72,6 +72,14 @@ def tables(config: Config) -> dict[str, Any]:
     return found | {"rule": {table.pop("name"): table for table in found["rule"]}}
 
 
+def taken_over(config: Config) -> dict[str, Any]:
+    """The same without what waits for a restart: of a running gateway it may be another than in its file."""
+    found = tables(config)
+    for table, names in _AT_RESTART.items():
+        found[table] = {name: value for name, value in found[table].items() if name not in names}
+    return found
+
+
 def diff(before: Config, after: Config) -> tuple[Change, ...]:
     """Every setting that differs, in the order of their paths."""
     kept = {join(table, name) for table, names in _AT_RESTART.items() for name in names} | {"gateway.tls"}

@@ -99,7 +99,10 @@ def remote_name(model: Offered, remote: Remote, local_names: Collection[str]) ->
 
     What is asked of an engine here must not go away because a vendor uses the same name.
     """
-    return f"{remote.vendor.name}/{model.name}" if model.name in local_names else model.name
+    name = model.name
+    while name in local_names:
+        name = f"{remote.vendor.name}/{name}"
+    return name
 
 
 def served_names(engines: Iterable[FoundEngine]) -> set[str]:

@@ -68,12 +68,12 @@ def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Ma
             f'write admin_key = {{ file = "admin.key" }}, or listen on 127.0.0.1:{admin.port or 8401}',
         )
     file = folder / gateway.keys
-    if gateway.keys and (reason := _unreadable(file)) is not None:
+    if gateway.keys and (reason := unreadable(file)) is not None:
         remedy = f"`tidegate keys create NAME --file {file}` makes it, for this user to read"
         problems.add("gateway.keys", f"{file} cannot be read: {reason}", remedy)
     if gateway.tls is not None:
         _tls(tls(gateway.tls, folder), problems)
-    return None if gateway.admin_key is None else _admin_key(gateway.admin_key, folder, problems, variables)
+    return None if gateway.admin_key is None else admin_key(gateway.admin_key, folder, problems, variables)
 
 
 def addresses(gateway: GatewayTable, problems: Problems) -> tuple[Address | None, Address | None]:
@@ -95,7 +95,8 @@ def _same(one: Address, other: Address) -> bool:
     return one.port == other.port != 0 and len(hosts) == 1
 
 
-def _admin_key(table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
+def admin_key(table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:
+    """The secret of the admin address; None where that is wrong, which is noted."""
     if bool(table.env) == bool(table.file):
         problems.add(
             "gateway.admin_key", "it names both or neither", 'write { env = "VARIABLE" } or { file = "admin.key" }'
@@ -118,7 +119,7 @@ def _tls(files: Tls, problems: Problems) -> None:
         ("gateway.tls.cert", files.cert, "name the file of the certificate in PEM, readable by this user"),
         ("gateway.tls.key", files.key, "name the file of its private key in PEM, readable by this user"),
     ):
-        if (reason := _unreadable(file)) is not None:
+        if (reason := unreadable(file)) is not None:
             problems.add(path, f"{file} cannot be read: {reason}", remedy)
             readable = False
     if not readable:
@@ -143,7 +144,7 @@ def _reason(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _unreadable(file: Path) -> str | None:
+def unreadable(file: Path) -> str | None:
     """Why it cannot be read, None where it can."""
     try:
         if not file.is_file():

@@ -24,6 +24,13 @@ _RATES = {
 }
 """The list's name of each rate."""
 
+_AUDIO = {
+    "usd_per_input_token": "input_audio_mtok",
+    "usd_per_cached_token": "cache_audio_read_mtok",
+    "usd_per_output_token": "output_audio_mtok",
+}
+"""The list's name of what each of them is where the token is of audio, which the core does not tell apart."""
+
 
 class NotListedError(Exception):
     """The list does not have it. `key` is the setting that leads nowhere, empty where that is `price` itself."""
@@ -48,6 +55,14 @@ class Listed:
     def lacking(self) -> set[str]:
         """The rates that the list does not have throughout, by the core's names."""
         return {rate for rate, key in _RATES.items() if any(getattr(one, key) is None for one in self.prices)}
+
+    def other_for_audio(self) -> list[str]:
+        """The rates that are others for tokens of audio, by the core's names."""
+        return [
+            rate
+            for rate, key in _AUDIO.items()
+            if any(getattr(one, key, None) not in (None, getattr(one, _RATES[rate])) for one in self.prices)
+        ]
 
     def price(self, at_s: float) -> Price:
         """What is charged on the UTC day of `at_s`; the highest of that day, where it changes within it.

@@ -1,6 +1,5 @@
 """Mutual TLS among gateways and couriers: each shows a certificate of one authority, and checks the other's."""
 
-import os
 import ssl
 import stat
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tidegate.config import secret
+from tidegate.config.door import unreadable
 from tidegate.config.problem import Problems
 from tidegate.config.schema import MutualTlsTable, SecretTable
 from tidegate.config.secret import Secret, SecretError
@@ -67,7 +67,7 @@ def ticket_secret(
 def check(path: str, files: MutualTls, problems: Problems) -> None:
     """Note what is wrong with the files."""
     for file in (files.cert, files.key, files.ca):
-        if not os.access(file, os.R_OK) or not file.is_file():
+        if unreadable(file) is not None:
             problems.add(path, f"{file} is no file that this user can read", "name a file in PEM")
             return
     if files.key.stat().st_mode & stat.S_IROTH:

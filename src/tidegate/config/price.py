@@ -71,6 +71,11 @@ class PriceTable(RatesTable, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     the package genai-prices has it; nothing is fetched. `price = "free"` is for what costs nothing. With `provider` or
     `model` the price list is used too, and numbers beside them overrule it. A change that is known beforehand is a
     list of such tables, the first without `from`; a price that changes within the day is taken at its highest.
+
+    Tokens of audio are not told apart. Where the list has prices of their own for them, an endpoint with the capability
+    `audio` needs numbers, as they are for audio. What is written to a cache costs what five minutes there do: under a
+    budget a request for longer (`"ttl": "1h"`) is refused with `unpriced_option`, and without one it is booked at that
+    price, which is too low.
     """
 
     provider: Annotated[

@@ -9,7 +9,7 @@ from tidegate.config.listed import NotListedError
 from tidegate.config.price import PriceTable, PriceWord, RatesTable, RunningCostTable
 from tidegate.config.problem import Problems
 from tidegate.config.schema import SiteTable
-from tidegate.core.model import Price, Tier, replace
+from tidegate.core.model import Capability, Price, Tier, replace
 
 PRICE_REMEDY = (
     "write price = { usd_per_1m_input_tokens = ..., usd_per_1m_output_tokens = ... } from the vendor's price list, "
@@ -113,17 +113,30 @@ def _price(path: str, endpoint: EndpointTable, table: PriceTable, problems: Prob
     missing, remedy = _NEEDED, PRICE_REMEDY
     if _looked_up(endpoint, table):
         try:
-            missing = missing & _find(endpoint, table).lacking()
+            found = _find(endpoint, table)
         except NotListedError as error:
             where = f"{path}.{error.key}" if error.key and getattr(table, error.key) else path
             problems.add(where, error.message, error.remedy)
             return
-        remedy = listed.REMEDY
+        missing, remedy = missing & found.lacking(), listed.REMEDY
+        if Capability.AUDIO in (endpoint.capabilities or ()):
+            _audio(path, table, found, problems)
     _amounts(path, table, missing, remedy, problems)
     for index, tier in enumerate(table.tiers):
         _amounts(f"{path}.tiers[{index}]", tier, _NEEDED, listed.REMEDY, problems)
         if index and tier.above_tokens <= table.tiers[index - 1].above_tokens:
             problems.add(f"{path}.tiers[{index}].above_tokens", "it is not above the one before", "put them in order")
+
+
+def _audio(path: str, table: PriceTable, found: listed.Listed, problems: Problems) -> None:
+    """Tokens of audio are not told apart: unknown is never cheaper."""
+    unwritten = [name for rate in found.other_for_audio() if getattr(table, name := _WRITTEN[rate]) is None]
+    if unwritten:
+        problems.add(
+            path,
+            "the list has prices of their own for tokens of audio, which are not told apart here",
+            f"write {' and '.join(unwritten)} as they are for audio, or leave `audio` out of the capabilities",
+        )
 
 
 def _amounts(path: str, table: RatesTable, missing: frozenset[str], remedy: str, problems: Problems) -> None:

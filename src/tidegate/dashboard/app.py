@@ -14,6 +14,7 @@ from tidegate.clock import Clock
 from tidegate.dashboard.changed import Limit, changes
 from tidegate.dashboard.explained import Explainer
 from tidegate.dashboard.figures import Figures, Row
+from tidegate.dashboard.index import is_damage
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.live import Live
 from tidegate.dashboard.pages import FOLDER, SAFE, Pages
@@ -57,36 +58,35 @@ class Dashboard:
         parent: Parent | None = None,
         config: Path | None = None,
         pages: Path = FOLDER,
+        on_damage: Callable[[], None] = lambda: None,
     ) -> None:
         """With a `parent` it stands beside a gateway and answers that alone; without, this machine.
 
         Where there is no `journal`, all that it would tell is empty. Policies are those of the file `config`; None is
-        one that is not known.
+        one that is not known. `on_damage` is called where the index turns out to be damaged: it is removed, and the
+        next dashboard makes it anew.
         """
         self._clock = clock
         self._log = log
         self._parent = parent
+        self._on_damage = on_damage
         self._token = None if parent is None else parent.begun.token.encode()
-        self._store = Store(journal, lambda problem: self._log.event("error", problem))
+        self._store = Store(journal, lambda problem: self._log.event("error", problem), self._damage_found)
         self._reader = self._store.reader()
         follower = self._store.follower
         mode = JOURNAL if parent is None else GATEWAY
-
-        def now_s() -> float:
-            """Yesterday's journal is seen as it was then."""
-            return clock.now_s() if parent is not None or follower.last_s is None else follower.last_s
-
         self._figures = Figures(self._reader)
-        self._queries = Queries(self._figures, follower, now_s, mode, journal=journal is not None)
+        self._queries = Queries(self._figures, follower, self._seen_s, mode, journal=journal is not None)
         self._pages = Pages(pages)
         self._surfaces = Surfaces(follower, clock.now_s)
         # Of its own: what takes a second keeps nothing waiting that takes none.
         self._surveyor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-surface")
         self._asker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tidegate-query")
         self._waiting = 0
+        self.damaged = False
         self._explainer = Explainer(self._store.folder, self._found)
         self._policies = Policies(config, parent)
-        self._previewer, self._auditor = Worker(clock.now_s), Worker(clock.now_s)
+        self._previewer, self._auditor = Worker(self._now_s), Worker(self._now_s)
         self._journal = None if journal is None else str(journal)
         self._tasks: set[asyncio.Task[bytes]] = set()
         self._live = Live(self._ask, self._queries.tick, lambda: follower.changes, clock.now_s)
@@ -106,6 +106,7 @@ class Dashboard:
 
     async def start(self, host: str, port: int) -> None:
         """Listen, and begin to read. OSError for an address that cannot be had."""
+        self._loop = asyncio.get_running_loop()
         await self._server.start(host, port)
         self._store.start()
         self._live.start()
@@ -122,6 +123,18 @@ class Dashboard:
             asker.shutdown(wait=True, cancel_futures=True)
         await asyncio.get_running_loop().run_in_executor(None, self._store.close)
         self._reader.close()
+
+    def _now_s(self) -> float:
+        """The system's time where that is ahead: while a machine sleeps, the clock that times answers stands still."""
+        return self._clock.now_s() + max(0.0, self._clock.behind_s())
+
+    def _seen_s(self) -> float:
+        """Where windows end. Yesterday's journal is seen as it was then; a gateway's is ahead of this clock where the
+        system's was put back after the gateway had started."""
+        last_s = self._store.follower.last_s
+        if last_s is None:
+            return self._now_s()
+        return last_s if self._parent is None else max(last_s, self._now_s())
 
     def _handle(self, exchange: Exchange) -> None:
         try:
@@ -240,6 +253,9 @@ class Dashboard:
             exchange.respond(422, _JSON, error.body)
         elif isinstance(error, BadRequest):
             exchange.respond(error.status, (*_JSON, *error.headers), _error(error.status, error.message))
+        elif is_damage(error):
+            text = "The index was damaged, and is made anew; ask again in a second."
+            exchange.respond(503, (*_JSON, _RETRY), _error(503, text))
         else:
             # Its text may tell what is in the journal: the kind has to be enough.
             self._log.event("error", "a question failed", error=type(error).__name__)
@@ -259,8 +275,19 @@ class Dashboard:
         future.add_done_callback(self._asked)
         return future
 
-    def _asked(self, _: object) -> None:
+    def _asked(self, done: "asyncio.Future[_T]") -> None:
         self._waiting -= 1
+        if not done.cancelled() and is_damage(done.exception()):
+            self._discard()
+
+    def _damage_found(self) -> None:
+        """By the thread that reads the journal."""
+        self._loop.call_soon_threadsafe(self._discard)
+
+    def _discard(self) -> None:
+        self.damaged = True
+        self._store.discard()
+        self._on_damage()
 
     def _crashed(self, error: Exception) -> None:
         self._log.event("error", "handler failed", error=type(error).__name__)

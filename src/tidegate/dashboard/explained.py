@@ -37,8 +37,13 @@ class Explainer:
 
     async def explain(self, request_id: str) -> bytes:
         """As JSON. Raises BadRequest."""
-        # What begins with a dash would be an option.
-        if not request_id or len(request_id) > ID_CHARS_MAX or request_id.startswith("-"):
+        # What begins with a dash would be an option, and a NUL would end it.
+        if (
+            not request_id
+            or len(request_id) > ID_CHARS_MAX
+            or request_id.startswith("-")
+            or not request_id.isprintable()
+        ):
             raise BadRequest("This is no id of a decision.", status=404)
         if self._busy:
             text = "Another decision is being explained; try again in a second."
@@ -50,7 +55,10 @@ class Explainer:
         finally:
             self._busy = False
         if row is None and said.result is None:
-            raise BadRequest("The journal has no decision of this id.", status=404)
+            if f"no decision {request_id} in " in said.problem:
+                raise BadRequest("The journal has no decision of this id.", status=404)
+            text = f"Whether the journal has this decision could not be told: {said.problem}."
+            raise BadRequest(text, status=503, headers=(_RETRY,))
         found = Explained(row, said.result, {why.value: text for why, text in WHY_TEXT.items()}, said.problem)
         return msgspec.json.encode(found)
 

@@ -33,6 +33,9 @@ RUNS_MAX: Final = 8
 # How many segments are read before the one that it goes on in, at most. Of the usual size, so many hold what eighty
 # requests a second come to in the ten minutes that each of them lives, and take four seconds.
 BEFORE_MAX: Final = 4
+# To look which names are left takes two seconds of a core for a million requests. It is done when segments are gone for
+# the first time, and every so many times.
+NAMES_EVERY: Final = 16
 SAMPLES_MAX: Final = 64  # classes and models are configured, and few
 BUDGETS_MAX: Final = 64  # those of all first, by name; keys may have hundreds
 
@@ -115,6 +118,8 @@ class Follower:
         self._last: dict[Run, _File] = {}
         # Of those that are not written any more, for others follow them.
         self._ended: dict[str, os.stat_result] = {}
+        # How often the journal had lost segments.
+        self._forgot = 0
         self._decoder = msgspec.json.Decoder(Line)
         self._lock = threading.Lock()
 
@@ -222,10 +227,22 @@ class Follower:
         return None
 
     def _forget(self, names: set[str]) -> None:
-        for name in self._index.segments():
-            if name not in names:
-                self._index.forget(name)
-                self._told.pop(name, None)
+        gone = [name for name in self._index.segments() if name not in names]
+        for name in gone:
+            self._index.forget(name)
+            self._told.pop(name, None)
+        if gone:
+            if self._forgot % NAMES_EVERY == 0:
+                self._index.forget_names()
+                self._place(names)
+            self._forgot += 1
+
+    def _place(self, names: set[str]) -> None:
+        """The endpoints of those runs that are there: one that nothing was sent to is told of all the same."""
+        for tail in self._tails.values():
+            if tail.segment is not None and tail.name in names:
+                for endpoint in tail.segment.endpoints:
+                    self._index.place(_place(endpoint))
 
     def _go_on(self, segment: _File, *, last: bool, left: bool, over: bool) -> bool:
         """Read on in a segment, the `last` of its run, which nobody writes any more where it is `left`, or known to be

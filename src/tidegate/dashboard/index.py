@@ -78,6 +78,7 @@ _Parts = tuple[float, ...]
 _NUMBER: Final = {came: number for number, came in enumerate(OUTCOMES)}
 _CAME: Final = {came: tuple(int(came is outcome) for outcome in OUTCOMES) for came in OUTCOMES}
 _COLUMNS: Final = 32
+_NAMED: Final = "klass, model, key, endpoint, why"  # columns that hold numbers of names
 _UNREAD: Final = (0, False, 0.0)
 LOCAL, REMOTE = "local", "remote"
 TIERS: Final = (None, LOCAL, REMOTE)
@@ -103,13 +104,26 @@ class Place(Record, frozen=True, kw_only=True):
 
 def connect(file: Path) -> sqlite3.Connection:
     """A connection to an index, made anew where there is none that this software reads. sqlite3.Error or OSError where
-    there can be none."""
+    there can be none just now; what is there stays then."""
     try:
         return _opened(file)
-    except sqlite3.DatabaseError:
-        for each in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
-            each.unlink(missing_ok=True)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        remove(file)
         return _opened(file)
+
+
+def remove(file: Path) -> None:
+    """Remove an index, so that the next one is made anew. OSError where that cannot be."""
+    for each in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
+        each.unlink(missing_ok=True)
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether a file is no index any more, as after a power cut: nothing waits for the disk. SQLite tells all else by
+    classes of their own: a disk that is full, a lock, a mistake of ours."""
+    return type(error) is sqlite3.DatabaseError
 
 
 def _opened(file: Path) -> sqlite3.Connection:
@@ -126,6 +140,7 @@ def _opened(file: Path) -> sqlite3.Connection:
         # It can be made anew: nothing waits for the disk.
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -65536")
+        Index(db)  # what it begins with may be damaged
     except BaseException:
         db.close()
         raise
@@ -245,6 +260,23 @@ class Index:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+    def forget_names(self) -> None:
+        """Those that no request has any more, and the places of endpoints among them."""
+        db = self._db
+        used = {id for row in db.execute(f"SELECT DISTINCT {_NAMED} FROM request") for id in row}  # noqa: S608
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            unused = [(id,) for (id,) in db.execute("SELECT id FROM word").fetchall() if id not in used]
+            db.executemany("DELETE FROM word WHERE id = ?", unused)
+            db.execute("DELETE FROM place WHERE name NOT IN (SELECT text FROM word WHERE kind = 'endpoint')")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._words = Words(db)
+        self._places.clear()
 
     def _entry(self, n: int, segment: int, row: Row) -> tuple[object, ...]:
         number = self._words.number

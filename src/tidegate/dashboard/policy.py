@@ -26,7 +26,7 @@ is sent its key: that may be any user of this machine only where the file's owne
 _HEADER = re.compile(r"\s*\[{1,2}\s*([A-Za-z0-9_-]+)")
 _BEFORE: Final = ".before"
 _KEPT, _NEW = ".kept", ".new"
-"""While a change is under way: the file as it was, and as it is to be."""
+"""While a change is under way: the file as it was, and what is being written. The former is whole wherever it is."""
 
 
 class Good(Record, frozen=True, kw_only=True):
@@ -71,22 +71,24 @@ class _Outcome(msgspec.Struct):
 
 
 class Policies:
-    """The one configuration, in `file`; None where none is known."""
+    """The one configuration, in `file` or where that leads just now; None where none is known."""
 
     def __init__(self, file: Path | None, parent: Parent | None) -> None:
-        self._file = None if file is None else file.resolve()
+        self._file = file
         self._parent = parent
         self._lock = asyncio.Lock()
+        if file is not None and parent is not None:
+            _settle(file.resolve())
 
     def told(self) -> Told:
         """As it is. Raises BadRequest."""
-        file = self._file
-        if file is None or not file.is_file():
+        if self._file is None or not self._file.is_file():
             return Told(file=None, text="", revision="", applies=False, last_good=None)
-        text, good = self._text(), None
+        file = self._known
+        text, good = _text(file), None
         with suppress(OSError):
-            before = self._before.read_text()
-            good = Good(at_s=self._before.stat().st_mtime, revision=revision(before))
+            before = _beside(file, _BEFORE)
+            good = Good(at_s=before.stat().st_mtime, revision=revision(before.read_text()))
         applies = self._parent is not None
         return Told(file=str(file), text=text, revision=revision(text), applies=applies, last_good=good)
 
@@ -112,7 +114,7 @@ class Policies:
     async def roll_back(self, seen: str, who: str, *, shown: bool) -> Applied:
         """Put in force again what was before the last change. Raises BadRequest."""
         try:
-            text = (await asyncio.to_thread(self._before.read_text))[:FILE_BYTES_MAX]
+            text = (await asyncio.to_thread(_beside(self._known, _BEFORE).read_text))[:FILE_BYTES_MAX]
         except OSError:
             raise BadRequest("There is nothing to roll back to: nothing was changed from here.", status=409) from None
         return await self._change(text, seen, who, "policy rolled back", shown=shown)
@@ -124,7 +126,8 @@ class Policies:
         if self._lock.locked():
             raise BadRequest("A change is under way; look again when it is done.", status=409)
         async with self._lock:
-            before = await asyncio.to_thread(self._text)
+            file = self._known
+            before = await asyncio.to_thread(_text, file)
             if revision(before) != seen:
                 raise BadRequest("The file has been changed meanwhile; look at it again.", status=409)
             checked = await asyncio.to_thread(self.check, text)
@@ -138,17 +141,19 @@ class Policies:
                 )
             try:
                 # What was there is written down first: to put it back, or to keep it, takes no room on the disk.
-                kept = await asyncio.to_thread(self._written, _KEPT, before)
-                (await asyncio.to_thread(self._written, _NEW, text)).replace(self._known)
+                kept = (await asyncio.to_thread(_written, file, before)).replace(_beside(file, _KEPT))
+                _put(await asyncio.to_thread(_written, file, text), file)
                 outcome = await self._outcome(parent, who, what)
                 if outcome.problems:
-                    kept.replace(self._known)
+                    _put(kept, file)
                 elif outcome.applied and text != before:
-                    kept.replace(self._before)
+                    kept.replace(_beside(file, _BEFORE))
                 else:
                     kept.unlink()
             except OSError as error:
-                raise BadRequest(f"{self._known} cannot be written: {error.strerror}.", status=409) from None
+                raise BadRequest(f"{file} cannot be written: {error.strerror}.", status=409) from None
+            finally:
+                _settle(file)
             now = revision(before if outcome.problems else text)
             return Applied(applied=outcome.applied, changes=outcome.changes, problems=outcome.problems, revision=now)
 
@@ -163,29 +168,69 @@ class Policies:
     def _known(self) -> Path:
         if self._file is None:
             raise BadRequest("No configuration is known here; --config names one.", status=404)
-        return self._file
+        # The gateway follows links anew at each reload, too.
+        return self._file.resolve()
 
-    @property
-    def _before(self) -> Path:
-        return self._known.with_name(self._known.name + _BEFORE)
 
-    def _text(self) -> str:
+def _beside(file: Path, ending: str) -> Path:
+    return file.with_name(file.name + ending)
+
+
+def _text(file: Path) -> str:
+    try:
+        return read(str(file))
+    except ConfigError as error:
+        raise BadRequest(error.problems[0].message, status=409) from None
+
+
+def _written(file: Path, text: str) -> Path:
+    """A file beside this one, to take its place, with its mode; and its owner, where that may be given away."""
+    new, status = _beside(file, _NEW), file.stat()
+    new.unlink(missing_ok=True)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        with suppress(OSError):
+            os.fchown(fd, status.st_uid, status.st_gid)
+        os.fchmod(fd, status.st_mode & 0o777)
+        os.fsync(fd)
+    return new
+
+
+def _put(new: Path, file: Path) -> None:
+    """In the place of this file; over what is in it, where it is mounted alone and cannot be replaced."""
+    try:
+        new.replace(file)
+    except OSError:
+        before = file.read_bytes()
         try:
-            return read(str(self._known))
-        except ConfigError as error:
-            raise BadRequest(error.problems[0].message, status=409) from None
+            _write_over(file, new.read_bytes())
+        except OSError:
+            _write_over(file, before)
+            raise
+        new.unlink()
 
-    def _written(self, ending: str, text: str) -> Path:
-        """A file beside the configuration, to take the place of one; readable by whom the configuration is readable."""
-        new = self._known.with_name(self._known.name + ending)
-        mode = self._known.stat().st_mode & 0o777
-        new.unlink(missing_ok=True)
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(fd, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        return new
+
+def _write_over(file: Path, content: bytes) -> None:
+    """In place of what is in it, whose room on the disk is not let go before: there may be none to be had."""
+    with file.open("r+b") as out:
+        out.write(content)
+        out.flush()
+        out.truncate()
+        os.fsync(out.fileno())
+
+
+def _settle(file: Path) -> None:
+    """What a change has left that failed, or that a death has cut short: the file as it was is the way back, unless it
+    is that still."""
+    with suppress(OSError):
+        kept = _beside(file, _KEPT)
+        if kept.read_bytes() != file.read_bytes():
+            kept.replace(_beside(file, _BEFORE))
+        kept.unlink(missing_ok=True)
+    with suppress(OSError):
+        _beside(file, _NEW).unlink(missing_ok=True)
 
 
 def revision(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from tidegate.dashboard.follow import Follower
-from tidegate.dashboard.index import Index, connect
+from tidegate.dashboard.index import Index, connect, is_damage, remove
 
 FILE: Final = "dashboard.sqlite"
 # How often it looks for more: twice for each time at which pages are told.
@@ -29,14 +29,16 @@ class Store:
     as does whoever may not write there. Without a journal there is nothing in it.
     """
 
-    def __init__(self, folder: Path | None, on_problem: Callable[[str], None]) -> None:
-        """`on_problem` is told, from that thread, why nothing more is read, once until it is again."""
+    def __init__(self, folder: Path | None, on_problem: Callable[[str], None], on_damage: Callable[[], None]) -> None:
+        """`on_problem` is told why the index is not beside the journal where that cannot be; and, from that thread, why
+        nothing more is read, once until it is again. `on_damage` is called from there where the index is damaged, and
+        then nothing more is read. sqlite3.Error or OSError where there can be no index."""
         self._on_problem = on_problem
-        self._lock: int | None = None
+        self._on_damage = on_damage
+        self._lock = None if folder is None else _locked(folder / f"{FILE}.lock")
         self._own: tempfile.TemporaryDirectory[str] | None = None
-        self.file = self._place(folder)
+        self._db = self._connected(folder)
         self.folder = self.file.parent if folder is None else folder
-        self._db = connect(self.file)
         self.follower = Follower(self.folder, Index(self._db))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidegate-index", daemon=True)
@@ -64,13 +66,29 @@ class Store:
         db.execute("PRAGMA cache_size = -65536")
         return db
 
-    def _place(self, folder: Path | None) -> Path:
-        lock = None if folder is None else _locked(folder / f"{FILE}.lock")
-        if folder is not None and lock is not None:
-            self._lock = lock
-            return folder / FILE
+    def discard(self) -> None:
+        """It is damaged: read no more, and leave nothing of it to who makes the next one."""
+        self._stop.set()
+        with suppress(OSError):
+            remove(self.file)
+
+    def _connected(self, folder: Path | None) -> sqlite3.Connection:
+        if folder is not None and self._lock is not None:
+            self.file = folder / FILE
+            try:
+                return connect(self.file)
+            except (OSError, sqlite3.Error) as error:  # the disk may be full
+                self._on_problem(
+                    f"{self.file} cannot be used, and until the next start the index is in a temporary folder: "
+                    f"{type(error).__name__}: {error}"
+                )
         self._own = tempfile.TemporaryDirectory(prefix="tidegate-dashboard-")
-        return Path(self._own.name) / FILE
+        self.file = Path(self._own.name) / FILE
+        try:
+            return connect(self.file)
+        except (OSError, sqlite3.Error):
+            self._own.cleanup()
+            raise
 
     def _run(self) -> None:
         failing_s = 0.0
@@ -78,6 +96,9 @@ class Store:
             try:
                 more = self.follower.step()
             except Exception as error:  # whatever it is, pages would be answered from what stands still
+                if is_damage(error):
+                    self._on_damage()
+                    return
                 if not failing_s:
                     self._on_problem(f"the journal is not read on until this is over: {type(error).__name__}: {error}")
                 failing_s = min(max(2.0 * failing_s, AGAIN_S), AGAIN_S_MAX)

@@ -77,7 +77,7 @@ _NOTHING: Final = Surface(
     in_flight=(),
     cells=(),
 )
-"""Of a journal without requests."""
+"""Of a journal without requests that are served any more."""
 
 
 class Surfaces:
@@ -106,12 +106,15 @@ class Surfaces:
 
 
 def _surface(known: Known, asked: Asked) -> Surface:
-    request = _sample(known.samples, asked)
     router = router_of(known)
+    samples = [one for one in known.samples if router.serving(one.model)]
+    if not samples:
+        return _NOTHING
+    request = _sample(samples, asked)
     serving = sorted(router.serving(request.model), key=lambda one: (not one.owned, one.name))
     names = [one.name for one in serving]
-    if not names or (asked.endpoint and asked.endpoint not in names):
-        raise BadRequest(f"`{request.model}` is served by {', '.join(names) or 'no endpoint'}.", status=404)
+    if asked.endpoint and asked.endpoint not in names:
+        raise BadRequest(f"`{request.model}` is served by {', '.join(names)}.", status=404)
     endpoint = router.endpoint(asked.endpoint or names[0])
     prompts, crowds = lengths(router, request.model), counts(endpoint.endpoint.concurrency)
     cells = surface(router, request, endpoint.name, prompts, crowds, known.at_s)
@@ -120,8 +123,8 @@ def _surface(known: Known, asked: Asked) -> Surface:
         klass=base_of(request.klass),
         model=request.model,
         endpoint=endpoint.name,
-        classes=tuple(sorted({base_of(one.klass) for one in known.samples})),
-        models=tuple(sorted({one.model for one in known.samples})),
+        classes=tuple(sorted({base_of(one.klass) for one in samples})),
+        models=tuple(sorted({one.model for one in samples})),
         endpoints=tuple(names),
         output_tokens_max=request.output_tokens_max,
         ttft_s=request.slo.ttft_s,
@@ -142,7 +145,7 @@ def _sample(samples: Sequence[Request], asked: Asked) -> Request:
     for one in samples:
         if klass in ("", base_of(one.klass)) and asked.model in ("", one.model):
             return one
-    raise BadRequest("No such requests were journalled of late.", status=404)
+    raise BadRequest("No such requests were journalled of late that an endpoint serves.", status=404)
 
 
 def _sure(cells: Sequence[Sequence[Cell]], row: int, column: int) -> float:

@@ -60,11 +60,13 @@ def is_there(path: Path) -> bool:
 def pack(path: Path, goes_on: Callable[[], bool] = lambda: True) -> bool:
     """Put a packed segment in the place of this one; False, and nothing is changed, where that may not be, or fails.
 
-    It may not while somebody writes it, or packs or removes it. `goes_on` is asked after each piece.
+    It may not while somebody writes it, or packs or removes it, nor where the file system has no locks to tell that.
+    `goes_on` is asked after each piece.
     """
     packed, part = _packed(path), path.with_name(path.name + PACKED + PART)
     try:
-        with path.open("rb") as file:
+        # For writing, though it is only read: over NFS, nothing else can be locked like that.
+        with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(file.fileno())
             if not status.st_nlink or not status.st_size:

@@ -14,6 +14,7 @@ from tidegate.core.model import Record
 _NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl(\.zst)?$")
 PACKED = ".zst"  # behind the name of a segment that is packed
 PART = ".part"  # and behind that, while it is not whole
+LEFT_NS = 86_400 * 10**9  # probes are an hour apart at most: what was silent for a day is written by nobody
 CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
 
 
@@ -115,31 +116,39 @@ def _files(folder: Path) -> list[tuple[SegmentName, Path]]:
 
 
 def prune(folder: Path, total_bytes: int) -> list[Path]:
-    """Remove the segments written to longest ago until the rest fit; those being written stay. What was removed."""
-    aged: list[tuple[int, SegmentName, Path, int]] = []
-    for name, path in _files(folder):
+    """Remove the segments written to longest ago until the rest fit; those being written stay. What was removed.
+
+    It is asked when a segment has been begun in the folder.
+    """
+    files, aged = _files(folder), list[tuple[int, SegmentName, Path, int]]()
+    last = {name.run: name for name, _ in files}
+    for name, path in files:
         with suppress(FileNotFoundError):  # another process prunes too
             status = path.stat()
             aged.append((status.st_mtime_ns, name, path, status.st_size))
     excess = sum(size for _, _, _, size in aged) - total_bytes
+    left_ns = folder.stat().st_mtime_ns - LEFT_NS  # the folder's time is now, by the clock of who keeps the files
     removed: list[Path] = []
-    for _, _, path, size in sorted(aged):
+    for written_ns, name, path, size in sorted(aged):
         if excess <= 0:
             break
-        if _remove(path):
+        if _remove(path, left=written_ns < left_ns or name != last[name.run]):
             removed.append(path)
             excess -= size
     return removed
 
 
-def _remove(path: Path) -> bool:
-    """Remove a segment unless somebody writes it."""
-    with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+def _remove(path: Path, *, left: bool) -> bool:
+    """Remove a segment unless somebody writes it; `left`: its process has gone on to another, or is silent."""
+    # Opened for writing, though nothing is written: over NFS, nothing else can be locked like that.
+    with suppress(OSError), path.open("r+b") as file:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
-        finally:
-            os.close(fd)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # there are no locks: nobody can say whether the last one of a run is written
+            if not left:
+                return False
+        path.unlink()
         return True
     return False
