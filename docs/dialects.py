@@ -21,7 +21,10 @@ four fates, and a field that is not listed is refused.
 """
 _HUB = """## OpenAI chat completions, completions and embeddings
 
-Unknown fields pass untouched to engines that speak the same dialect, which are all but `anthropic`.
+Unknown fields pass untouched to engines that speak the same dialect, which are all but `anthropic`. Under a budget some
+are not sent to who asks for money (`unpriced_option`), since no bound is known of what they cost: `service_tier` and
+`web_search_options`, OpenRouter's `models`, `preset`, `route`, `provider` and `plugins`, xAI's `search_parameters`,
+and a `cache_control` with a `ttl` beyond five minutes.
 
 | address | |
 | --- | --- |

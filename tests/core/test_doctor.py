@@ -12,7 +12,7 @@ from tests.properties.storm import Storm
 from tidegate.core.diagnosis import ALARMS, WORDS, Accuracy, Diagnosis, Drift, Health, Promise, Symptom, Total, findings
 from tidegate.core.diagnosis import Bucket as Worst
 from tidegate.core.doctor import ATTEMPTS_MIN, Doctor
-from tidegate.core.model import Ended, Ending, Line, replace
+from tidegate.core.model import Ended, Ending, Line, Started, replace
 from tidegate.core.replay import ReplayError
 
 
@@ -116,6 +116,19 @@ def test_who_left_before_any_content_judges_a_promise_only_if_it_was_broken_by_t
     assert health.taught == 299
     assert health.promise is not None
     assert health.promise.attempts == judged
+
+
+def test_who_leaves_an_answer_in_one_piece_judges_no_promise(steady: list[Line]) -> None:
+    """Those who stay do not either: when such an answer begins, nobody sees."""
+    last = max(index for index, line in enumerate(steady) if isinstance(line.fact, Ended))
+    left = replace(steady[last].fact, ending=Ending.CANCELLED, ttft_s=None, output_tokens=None, e2e_s=1e3)
+    told = [
+        replace(line, fact=replace(line.fact, stream=False)) if isinstance(line.fact, Started) else line
+        for line in steady[:last]
+    ]
+    (health,) = diagnosed([*told, replace(steady[last], fact=left)]).endpoints
+    assert health.promise is not None
+    assert health.promise.attempts == 299
 
 
 @pytest.mark.lengthy

@@ -113,7 +113,28 @@ def test_active_parameters_in_a_files_name_make_it_a_model_of_experts() -> None:
     assert 0 < found.expert_parameters < found.parameters
 
 
-@given(st.text(max_size=64).map("gguf:{}".format) | st.text(max_size=64), st.text(max_size=16), st.integers(0, 10**15))
+@pytest.mark.parametrize(
+    "name", ["mymodel-a0b3f9.gguf", "mymodel-a1b2c3d.gguf", "mymodel-a0b.gguf", "mymodel-a2bit.gguf"]
+)
+def test_what_only_looks_like_active_parameters_in_a_files_name_makes_no_model_of_experts(name: str) -> None:
+    assert told(Fingerprint(weights=f"gguf:{name}:8000000000:4000000000")) == replace(nominal(4e9), weight_bytes=2.0)
+
+
+# Of models that nobody knows, with or without active parameters in their names.
+COUNTED = st.builds(
+    "gguf:m-a{}b{}:{}:{}".format,
+    st.sampled_from(["", "0", "0.000", "0.001", "0.5", "22", "9999", "12345"]),
+    st.sampled_from(["", "3f9.gguf", "it.gguf", ".gguf", "-Q4_K_M.gguf"]),
+    st.integers(0, 10**15),
+    st.integers(0, 10**15),
+)
+
+
+@given(
+    COUNTED | st.text(max_size=64).map("gguf:{}".format) | st.text(max_size=64),
+    st.text(max_size=16),
+    st.integers(0, 10**15),
+)
 def test_no_fingerprint_is_too_odd_to_be_read(weights: str, quantisation: str, parameters: int) -> None:
     found = told(Fingerprint(weights=weights, quantisation=quantisation, parameters=parameters))
     assert found is None or found.weight_bytes > 0

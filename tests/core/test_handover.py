@@ -247,6 +247,18 @@ def test_what_forbids_an_endpoint_forbids_its_handovers(changes: dict[str, objec
     assert [c.excluded for c in router.prefills(long(**changes), 0.0)] == [why]
 
 
+def test_a_cost_limit_counts_the_prompt_what_is_sent_and_the_answer_together() -> None:
+    router = pair()
+    (one,) = router.prefills(long(), 0.0)
+    assert one.excluded is None
+    free = handover(router)
+    sent_usd = free.kv_bytes(long(), 0.0) * 1e-9
+    dear = pair(usd_per_byte=1e-9)
+    asked = long(cost_usd_max=free.source.endpoint.price.upper_usd(long().prompt_tokens, 1) + 0.9 * sent_usd)
+    assert [c.excluded for c in router.prefills(asked, 0.0)] == [None]
+    assert [c.excluded for c in dear.prefills(asked, 0.0)] == [Why.OVER_MAX_COST]
+
+
 @pytest.mark.parametrize("changes", [{"failover": False}, {"retry": 2}], ids=["asked_so", "last_try"])
 def test_who_may_be_tried_once_is_not_handed_over(changes: dict[str, object]) -> None:
     router = pair()

@@ -4,9 +4,21 @@ import msgspec
 import pytest
 
 from tests import make
+from tests.core.test_fallback import spoil
 from tests.properties.storm import Storm
 from tidegate.core.hindsight import Compared, Hindsight
-from tidegate.core.model import JOURNAL_VERSION, Ended, Ending, Endpoint, Fact, Line, Price, Segment, Started
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Ended,
+    Ending,
+    Endpoint,
+    Fact,
+    Line,
+    ModelFailed,
+    Price,
+    Segment,
+    Started,
+)
 from tidegate.core.router import Router
 
 
@@ -102,6 +114,24 @@ def test_an_endpoint_that_was_taken_out_is_not_compared() -> None:
     journal.router = Router(journal.endpoints, make.policy())
     journal.cut()
     assert compared([*journal.lines, Line(at_s=9.0, fact=ended("r"))]) == []
+
+
+def test_an_attempt_at_which_the_model_failed_is_not_compared_and_the_journal_is_read_on() -> None:
+    journal = Journal(make.endpoint("laptop"), make.endpoint("desk"))
+    journal.tell(make.started(make.request("taught"), "laptop"), ended("taught"))
+    spoil(journal.router, "laptop")
+    journal.cut()
+    failed = ModelFailed(during="started", error="IndexError at regression.py:1")
+    lost, other = make.request("lost"), make.request("other")
+    told = (
+        make.started(lost, "laptop"),
+        failed,
+        ended("lost"),
+        make.started(other, "desk"),
+        make.ended("other", "desk"),
+    )
+    lines = [*journal.lines, *(Line(at_s=9.0, fact=fact) for fact in told)]
+    assert [one.ended.request_id for one in compared(lines)] == ["taught", "other"]
 
 
 def test_what_was_measured_is_told_where_it_is_a_sample() -> None:

@@ -52,6 +52,20 @@ def test_an_answer_without_a_second_token_is_predicted_to_keep_any_time_between_
     assert kept(make.request(slo=ALL, completions=completions), ttft_s=1.0, e2e_s=5.0, output_tokens=most * completions)
 
 
+def test_embeddings_have_no_time_between_tokens() -> None:
+    request = make.request(slo=ALL, output_tokens_max=0, stream=False)
+    assert kept(request, ttft_s=1.0, e2e_s=1.0, output_tokens=None) is True
+    assert kept(request, ttft_s=3.0, e2e_s=3.0, output_tokens=None) is False
+
+
+def test_who_leaves_before_an_answer_in_one_piece_tells_of_its_end_alone() -> None:
+    request = make.request(slo=ALL, stream=False)
+    assert kept(request, ttft_s=None, e2e_s=5.0, output_tokens=None, whole=False) is None
+    assert kept(request, ttft_s=None, e2e_s=12.0, output_tokens=None, whole=False) is False
+    streamed = make.request(slo=ALL)
+    assert kept(streamed, ttft_s=None, e2e_s=5.0, output_tokens=None, whole=False) is False
+
+
 def test_the_tokens_of_several_answers_come_side_by_side() -> None:
     request = make.request(slo=Slo(tpot_s=0.1), completions=4)
     assert kept(request, ttft_s=1.0, e2e_s=2.0, output_tokens=80) is True
@@ -75,6 +89,10 @@ def test_who_is_refused_for_now_fails_or_is_given_up_was_promised_too_much() -> 
     assert fate(Ending.TIMED_OUT) is False
     assert fate(Ending.OK, ttft_s=1.0) is True
     assert fate(Ending.OK, ttft_s=3.0, e2e_s=4.0) is False
+
+
+def test_what_misses_nothing_that_anybody_can_see_counts_as_kept_for_worth() -> None:
+    assert fate(Ending.OK, ttft_s=None, e2e_s=9.0) is True
 
 
 def test_who_could_not_be_served_at_any_price_says_nothing() -> None:

@@ -5,9 +5,12 @@ import pytest
 
 from tests import make
 from tests.core.patients import played
+from tests.core.test_fallback import spoil
 from tidegate.core.hindsight import Compared, Hindsight
-from tidegate.core.model import Ended, Fingerprint, Line, Probed, Segment, replace
+from tidegate.core.model import Ended, Fingerprint, Line, ModelFailed, Probed, Segment, replace
 from tidegate.core.reference import ATTEMPTS
+from tidegate.core.router import Router
+from tidegate.core.state import State
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,21 @@ def test_of_another_model_nothing_is_believed(lines: list[Line]) -> None:
     found = known(compared(after(after(lines, 60, told("hf:o/a")), 130, told("hf:o/b"))))
     assert not any(found[135 : 130 + ATTEMPTS - 5])
     assert all(found[130 + ATTEMPTS + 10 :])
+
+
+def test_what_was_believed_while_the_model_failed_is_forgotten_when_it_works_again(lines: list[Line]) -> None:
+    broken = header(lines, 100)
+    assert isinstance(broken.fact, Segment)
+    router = Router(broken.fact.endpoints, broken.fact.policy, msgspec.json.decode(broken.fact.state, type=State))
+    spoil(router, "laptop")
+    broken = replace(broken, fact=replace(broken.fact, state=router.snapshot()))
+    failing = after(after(lines, 250, header(lines, 250)), 100, broken)
+    begins, mended = (index for index, line in enumerate(failing) if index and isinstance(line.fact, Segment))
+    told: list[Line] = []
+    for index, line in enumerate(failing):
+        told.append(line)
+        if begins <= index < mended:
+            told.append(replace(line, fact=ModelFailed(during="test", error="IndexError")))
+    found = [one.believed is not None for one in compared(told) if int(one.ended.request_id[1:]) >= 250]
+    assert not any(found[5 : ATTEMPTS - 5])
+    assert all(found[ATTEMPTS + 10 :])

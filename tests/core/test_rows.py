@@ -209,6 +209,8 @@ def test_a_failure_that_is_made_good_elsewhere_is_one_row_with_both_attempts() -
         ((), ended("cloud", Ending.OK, cause="client_error"), Came.CLIENT_ERROR, None),
         ((), ended("cloud", Ending.REFUSED, cause="context_exceeded"), Came.CLIENT_ERROR, None),
         ((), ended("cloud", Ending.TIMED_OUT, cause="no_content"), Came.FAILED, False),
+        ((), ended("cloud", Ending.CANCELLED, cause="ledger"), Came.FAILED, False),
+        ((first("cloud"),), ended("cloud", Ending.CANCELLED, cause="internal"), Came.FAILED_MID_STREAM, False),
     ],
 )
 def test_what_ends_badly_is_over_once_nobody_goes_on_with_it(
@@ -235,7 +237,18 @@ def test_who_is_told_to_come_back_was_not_served() -> None:
     assert row.kept is False
 
 
-def test_time_in_the_hold_queue_is_told_and_who_leaves_it_has_left() -> None:
+def test_an_embedding_is_seen_when_it_is_there() -> None:
+    asked = replace(R, needs=(Capability.EMBEDDING,), stream=False)
+    (row,) = told(
+        (100.0, asked),
+        (100.0, decided("cloud")),
+        (101.0, make.started(asked, "cloud")),
+        (103.0, ended("cloud", e2e_s=2.0, ttft_s=2.0)),
+    )
+    assert (row.ttft_s, row.tpot_s, row.kept) == (3.0, None, False)
+
+
+def test_time_in_the_hold_queue_is_told_and_who_leaves_it_has_left_unless_the_gateway_gave_it_up() -> None:
     waits = Decision(request_id="r", plan=(Wait(endpoint="laptop", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
     served = told(
         (100.0, R),
@@ -246,8 +259,10 @@ def test_time_in_the_hold_queue_is_told_and_who_leaves_it_has_left() -> None:
         (104.0, ended("laptop", output_tokens=3)),
     )
     assert [(row.held_s, row.outcome) for row in served] == [(3.0, Came.OK)]
-    left = told((100.0, R), (100.0, waits), (100.0, Held(request=R)), (104.0, Released(request_id="r")), (109.0, LATER))
-    assert [(row.held_s, row.outcome, row.e2e_s, row.kept) for row in left] == [(4.0, Came.CLIENT_LEFT, 4.0, False)]
+    for cause, came in (("", Came.CLIENT_LEFT), ("request_timeout", Came.FAILED)):
+        gone = Released(request_id="r", cause=cause)
+        left = told((100.0, R), (100.0, waits), (100.0, Held(request=R)), (104.0, gone), (109.0, LATER))
+        assert [(row.held_s, row.outcome, row.e2e_s, row.kept) for row in left] == [(4.0, came, 4.0, False)]
 
 
 def test_a_hedge_that_is_beaten_ends_with_the_answer_and_costs_what_it_cost() -> None:
@@ -343,6 +358,22 @@ def test_a_cache_that_does_not_come_is_a_handover_without_a_time() -> None:
         (103.0, ended("cloud", output_tokens=3)),
     )
     assert (row.handover, row.handover_s, row.endpoint, row.outcome) == ("rack>laptop", None, "cloud", Came.OK)
+
+
+@pytest.mark.parametrize(("cause", "came"), [("", Came.CLIENT_LEFT), ("internal", Came.FAILED)])
+def test_a_cache_that_nobody_waits_for_any_more_is_given_up_by_a_client_or_by_the_gateway(
+    cause: str, came: Came
+) -> None:
+    gone = Shipped(request_id="r", endpoint="rack", target="laptop", ok=False, given_up=True, cause=cause)
+    (row,) = told(
+        (100.0, R),
+        (100.0, decided("rack")),
+        (100.0, make.started(R, "rack", target="laptop")),
+        (101.0, ended("rack", output_tokens=1)),
+        (102.0, gone),
+        (109.0, LATER),
+    )
+    assert row.outcome == came
 
 
 def test_what_was_judged_is_not_judged_again() -> None:

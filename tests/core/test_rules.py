@@ -104,6 +104,20 @@ def test_a_cost_limit_counts_all_the_output_that_is_allowed() -> None:
     assert decide(router, make.request(output_tokens_max=100, completions=2, cost_usd_max=0.001)).plan == ()
 
 
+def test_a_cost_limit_counts_all_that_has_a_place_where_no_most_is_asked_for() -> None:
+    cloud = make.endpoint("cloud", local=False, context_tokens=1_000, price=Price(usd_per_output_token=1e-5))
+    router = make.router(cloud)
+    assert decide(router, make.request(prompt_tokens=400, output_tokens_max=None, cost_usd_max=0.0061)).plan
+    beyond = make.request(prompt_tokens=400, output_tokens_max=None, cost_usd_max=0.0059)
+    assert decide(router, beyond).why is Why.OVER_MAX_COST
+    brief = make.router(
+        make.endpoint(
+            "cloud", local=False, context_tokens=1_000, output_tokens_max=100, price=Price(usd_per_output_token=1e-5)
+        )
+    )
+    assert decide(brief, make.request(prompt_tokens=400, output_tokens_max=None, cost_usd_max=0.0011)).plan
+
+
 def test_an_endpoint_that_a_probe_could_not_reach_is_left_alone_until_one_does() -> None:
     router = make.router(make.endpoint("laptop"))
     router.observe(Probed(endpoint="laptop", up=False), 0.0)

@@ -1,5 +1,6 @@
 """Answers that come in one piece: nobody saw their first content, and how fast their engine is shows all the same."""
 
+from math import inf
 from random import Random
 
 import pytest
@@ -21,6 +22,9 @@ class Engine:
         self.real = scaled(LOCAL_PRIOR, factor)
         self.first = first
         self.now_s = 0.0
+        # From one answer to the next; after how long the model has to be loaded again, and what that takes.
+        self.idle_s, self.unload_after_s, self.load_s = 1.0, inf, 0.0
+        self._used_s = 0.0
         self._draw = Random(7)
 
     def times(self, prompt_tokens: int) -> tuple[float, float]:
@@ -47,10 +51,11 @@ class Engine:
             self.model.started(make.started(request, "laptop"), base, self.now_s)
             first_s, token_s = self.times(tokens)
             took_s = (first_s + (output - 1) * token_s) * self._draw.lognormvariate(0.0, 0.1)
+            took_s += self.load_s if self.now_s - self._used_s > self.unload_after_s else 0.0
             self.now_s += took_s
             told = make.ended(request.id, "laptop", ending=ending, e2e_s=took_s, output_tokens=output, cause=cause)
             self.model.ended(told, self.now_s)
-            self.now_s += 1.0
+            self._used_s, self.now_s = self.now_s, self.now_s + self.idle_s
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
@@ -67,6 +72,30 @@ def test_what_prompts_take_is_told_from_what_tokens_take_by_answers_of_other_len
     engine.answer(150)
     assert engine.whole() == pytest.approx(1.0, abs=0.2)
     assert engine.predicted(400) == pytest.approx(engine.times(400), rel=0.45)
+
+
+def test_a_load_before_an_answer_in_one_piece_is_a_load_and_no_slow_engine() -> None:
+    engine = Engine(1.0)
+    engine.answer(60)
+    before = engine.predicted(400)
+    engine.unload_after_s, engine.load_s = 600.0, 30.0
+    for _ in range(12):
+        engine.now_s += 900.0
+        cold = engine.model.cold.at(engine.now_s, 0)
+        engine.answer(4)
+    assert engine.predicted(400) == pytest.approx(before, rel=0.15)
+    assert cold.share > 0.5
+    assert cold.load_s == pytest.approx(30.0, rel=0.3)
+    assert engine.model.cold.at(engine.now_s, 0).share < 0.05
+
+
+@pytest.mark.parametrize("idle_s", [20.0, 200.0, 2000.0])
+def test_a_slow_engine_that_is_seldom_asked_is_slow_and_loads_nothing(idle_s: float) -> None:
+    engine = Engine(5.0)
+    engine.idle_s = idle_s
+    engine.answer(60)
+    assert engine.whole() == pytest.approx(1.0, abs=0.25)
+    assert engine.model.cold.at(engine.now_s, 0).share < 0.1
 
 
 def test_it_is_learned_anew_when_the_engine_has_become_slower() -> None:

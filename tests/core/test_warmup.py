@@ -46,6 +46,13 @@ class Played:
             self.router.observe(make.ended(request.id, "cloud", ttft_s=0.5, output_tokens=20), self.now_s)
         return step.endpoint
 
+    def serves(self, endpoint: str, model: str) -> None:
+        """One request is served there in half a second."""
+        request = make.request(arrived_s=self.now_s, model=model)
+        self.router.observe(make.started(request, endpoint), self.now_s)
+        self.now_s += 0.5
+        self.router.observe(make.ended(request.id, endpoint, ttft_s=0.5, output_tokens=10), self.now_s)
+
     @property
     def due(self) -> list[str]:
         return self.router.warm_ups(self.now_s)
@@ -186,6 +193,24 @@ def test_a_model_that_is_in_use_is_not_swapped_out_for_one_that_is_missed() -> N
     played.told(resident=False)
     assert played.asks() == "cloud"
     assert played.due == ["laptop"]
+
+
+def test_a_model_that_is_in_use_is_not_swapped_out_for_one_that_is_to_stay_loaded() -> None:
+    mine = laptop("laptop", beside=("other",), kept_usd_per_s=0.0)
+    other = laptop("other", models=("n",), beside=("laptop",), warms_up=False)
+    played = Played(make.router(mine, other))
+    played.serves("laptop", "m")
+    played.now_s += 49.0
+    assert played.due == ["laptop"]
+    used = make.request(model="n", arrived_s=played.now_s)
+    played.router.observe(make.started(used, "other"), played.now_s)
+    assert played.due == []
+    played.now_s += 0.5
+    played.router.observe(make.ended(used.id, "other", ttft_s=0.3, output_tokens=10), played.now_s)
+    assert played.due == []
+    # Nor where its user pauses for longer than a load takes.
+    played.now_s += 8.0
+    assert played.due == []
 
 
 @pytest.mark.parametrize("hindrance", ["down", "drained", "static", "breaker", "off"])

@@ -34,9 +34,19 @@ class Endless:
                 self._writing = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
         return self._writing is not None
 
-    def end(self) -> None:
+    def is_left(self) -> bool:
+        """Whether nobody reads it any more, as a little more of it comes."""
         assert self._writing is not None
-        os.close(self._writing)
+        try:
+            os.write(self._writing, b"more")
+        except BrokenPipeError:
+            return True
+        return False
+
+    def end(self) -> None:
+        if self._writing is not None:
+            os.close(self._writing)
+        self._writing = None
 
 
 @contextmanager
@@ -45,6 +55,7 @@ def endless(path: Path) -> Iterator[Endless]:
     try:
         yield file
     finally:
+        file.end()
         # Whoever begins to read it where it should not is not waited for.
         os.close(os.open(path, os.O_RDWR))
 
@@ -92,6 +103,17 @@ async def test_a_file_that_could_not_be_read_is_tried_again(tmp_path: Path) -> N
     path.rmdir()
     path.write_bytes(b"weights")
     assert await weights.of(str(path)) == sha256(b"weights").hexdigest()
+
+
+async def test_who_ends_does_not_wait_until_a_large_file_is_read_to_its_end(tmp_path: Path) -> None:
+    weights = Weights("")
+    with endless(tmp_path / "model.gguf") as file:
+        await ask_and_leave(weights, file.path, file)
+        hashing = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in hashing:
+            task.cancel()  # as the end of a loop does
+        await asyncio.gather(*hashing, return_exceptions=True)
+        await eventually(file.is_left)
 
 
 async def test_a_courier_learns_the_digest_of_a_large_file_for_which_nobody_waits(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Keys before the real gateway: who is let in, what each may do, how often, and that no secret leaves a trace."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -153,10 +154,37 @@ async def test_without_a_file_what_runs_on_this_machine_is_served(tmp_path: Path
         assert (await home.ask(origin=origin)).status == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/api/tags", "/v1/chat/completions"])
+async def test_without_a_file_no_page_reads_by_a_name_of_its_own_that_it_made_to_mean_us(
+    tmp_path: Path, path: str
+) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.send(b"GET %b HTTP/1.1\r\nhost: evil.example:8400\r\n\r\n" % path.encode())
+    assert answer.status == 403
+    assert b"gateway.keys" in answer.body
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1:8400", "[::1]:8400", "192.168.1.7", "203.0.113.7:80", "localhost:8400", "LOCALHOST"),
+        *("gateway", "mac.local:8400", "host.docker.internal:8400", socket.gethostname(), ""),
+    ],
+)
+async def test_without_a_file_whoever_asks_by_an_address_or_a_name_that_is_nobody_elses_is_served(
+    tmp_path: Path, host: str
+) -> None:
+    async with house(tmp_path) as home:
+        answer = await home.send(b"GET /v1/models HTTP/1.1\r\nhost: %b\r\n\r\n" % host.encode())
+    assert answer.status == 200
+
+
 async def test_a_page_of_anybody_is_served_with_a_key(tmp_path: Path) -> None:
     secret = create(tmp_path)
     async with guarded(tmp_path) as home:
         assert (await home.ask(origin="https://chat.example", authorization=f"Bearer {secret}")).status == 200
+        head = f"GET /v1/models HTTP/1.1\r\nhost: gateway.example\r\nauthorization: Bearer {secret}\r\n\r\n"
+        assert (await home.send(head.encode())).status == 200
 
 
 async def test_a_key_opens_until_it_expires(tmp_path: Path) -> None:
@@ -243,6 +271,18 @@ async def test_a_model_that_is_not_for_this_key_does_not_exist_for_it(tmp_path: 
         assert (one.body, one.headers.keys()) == (other.body, other.headers.keys())
 
 
+@pytest.mark.parametrize("extra", [{"models": ["m", "other"]}, {"preset": "large"}])
+async def test_a_key_for_some_models_has_no_vendor_answer_with_others(tmp_path: Path, extra: dict[str, Any]) -> None:
+    limited, free = create(tmp_path, models=("m",)), create(tmp_path, "bob")
+    async with guarded(tmp_path, cloud=remote()) as home:
+        refused = await home.ask(chat(**extra), authorization=f"Bearer {limited}")
+        assert (refused.status, refused.error["code"]) == (403, "option_not_allowed")
+        assert refused.error["param"] == next(iter(extra))
+        assert home.engines["cloud"].seen == []
+        assert (await home.ask(chat(models=None), authorization=f"Bearer {limited}")).status == 200
+        assert (await home.ask(chat(**extra), authorization=f"Bearer {free}")).status == 200
+
+
 @pytest.mark.parametrize("asked", [None, "anywhere", "away", "away,local"])
 async def test_a_request_cannot_widen_where_its_keys_data_may_go(tmp_path: Path, asked: str | None) -> None:
     secret = create(tmp_path, residency=("local",))
@@ -281,6 +321,17 @@ async def test_requests_beyond_the_limit_are_told_when_to_come_back(tmp_path: Pa
         assert (await home.ask(**key)).status == 429
         clock.at_s += 1.0
         assert (await home.ask(**key)).status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/api/show"])
+async def test_what_is_asked_without_inference_counts_too_where_it_has_a_body_to_read(
+    tmp_path: Path, path: str
+) -> None:
+    async with one_key(tmp_path, SetClock(), requests_per_minute=1) as (home, key):
+        assert (await home.ask(chat(), path=path, **key)).status == 200
+        refused = await home.ask(b"{", path=path, **key)
+        assert refused.status == 429
+        assert refused.header("retry-after") == "60"
 
 
 async def test_every_answer_of_a_limited_key_tells_where_it_stands(tmp_path: Path) -> None:

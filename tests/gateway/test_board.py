@@ -234,6 +234,22 @@ async def test_a_browser_logs_in_and_out(tmp_path: Path) -> None:
         assert (await asked(home, "GET", "/api/state", None, cookie)).status == 401
 
 
+async def test_gateways_on_several_ports_of_a_host_leave_each_others_operators_logged_in() -> None:
+    browser: dict[bytes, bytes] = {}
+    one, other = (Sessions(SetClock(), list[str]().append) for _ in range(2))
+    hosts = {b"localhost:8401": one, b"localhost:9401": other}
+    for host, known in hosts.items():
+        _, given = sessions.cookie(known.begin(), {b"host": host}, secure=False)
+        name, _, value = given.partition(b";")[0].partition(b"=")
+        browser[name] = value
+    jar = b"; ".join(b"%b=%b" % pair for pair in browser.items())
+    for host, known in hosts.items():
+        assert known.name({b"host": host, b"cookie": jar}) is not None
+    one.end({b"host": b"localhost:8401", b"cookie": jar})
+    assert one.name({b"host": b"localhost:8401", b"cookie": jar}) is None
+    assert other.name({b"host": b"localhost:9401", b"cookie": jar}) is not None
+
+
 async def test_who_guesses_is_slowed_down_and_the_secret_still_opens(tmp_path: Path) -> None:
     async with house(tmp_path, gateway=guarded(tmp_path)) as home:
         seen = [
@@ -310,7 +326,8 @@ async def test_a_session_that_is_old_enough_ends_whether_it_asks_or_not(
     monkeypatch.setattr(sessions, "LOOK_S", 3600.0 if asks else 0.01)
     clock, ended = SetClock(), list[str]()
     known = Sessions(clock, ended.append)
-    headers = {b"cookie": b"%b=%b" % (sessions.COOKIE, known.begin().encode())}
+    _, given = sessions.cookie(known.begin(), {}, secure=False)
+    headers = {b"cookie": given.partition(b";")[0]}
     clock.at_s += sessions.AGE_S - 1.0
     name = known.name(headers)
     assert (name is None, ended) == (False, [])

@@ -118,6 +118,83 @@ async def test_a_stream_that_broke_costs_what_had_come(tmp_path: Path, fault: Fa
         assert held == 0.0
 
 
+def unconfirmed(home: House) -> float:
+    """Dollars of today that may have been billed, and nobody told."""
+    ledger = home.gateway.spending.ledger
+    assert ledger is not None
+    return ledger.status(home.gateway.clock.now_s()).caps[0].unconfirmed_usd
+
+
+async def leave(home: House, nth: int) -> None:
+    """A client leaves when the vendor has its request, the so many-th."""
+    async with home.asking(chat(max_tokens=1000)):
+        await eventually(lambda: sent(home) == nth)
+    await home.quiet()
+
+
+async def test_a_client_that_leaves_before_its_whole_answer_comes_does_not_pass_the_cap_however_often(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 10}, cloud=vendor(Script(fault=Fault.SILENT))) as home:
+        for nth in (1, 2):
+            await leave(home, nth)
+            usd, held = spent(home)
+            # The prompt is booked, and what may have been made of the answer counts besides.
+            assert 0.0 < usd < nth * 0.1
+            assert held == 0.0
+            assert unconfirmed(home) >= nth * 1000 * 4e-3
+        assert (await home.ask(chat(max_tokens=1000))).error["code"] == "insufficient_quota"
+        assert sent(home) == 2
+
+
+@pytest.mark.parametrize("fault", [Fault.SILENT, Fault.CUT, Fault.UNFINISHED, Fault.MALFORMED, Fault.ERROR_EVENT])
+async def test_of_a_whole_answer_that_never_came_nobody_tells_what_was_made(tmp_path: Path, fault: Fault) -> None:
+    brief: dict[str, Any] = {
+        "gateway": {"request_timeout_s": 1},
+        "policy": {"hold_s_max": 0.5},
+        "classes": {"interactive": {"slo": {"ttft_ms": 900}}, "batch": {"slo": {"e2e_ms": 900}}},
+    }
+    place = vendor(Script(tokens=10, fault=fault, fault_after=3))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place, **brief) as home:
+        assert (await home.ask(chat(max_tokens=1000))).status in (502, 504)
+        usd, held = spent(home)
+        assert 0.0 < usd < 0.1
+        assert held == 0.0
+        assert unconfirmed(home) >= 1000 * 4e-3
+
+
+async def test_nor_where_the_connection_was_lost_before_a_head(tmp_path: Path) -> None:
+    async def drops(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while (await read_request(reader)).startswith(b"GET "):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    async with upstream(drops) as there:
+        place = vendor(url=f"http://127.0.0.1:{there.port}", engine="openai")
+        async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+            assert (await home.ask(chat(max_tokens=1000))).status == 502
+            assert spent(home) == (0.0, 0.0)
+            assert unconfirmed(home) >= 1000 * 4e-3
+
+
+@pytest.mark.parametrize(("limit", "asked"), [("0.05", 1), ("1", 2)])
+async def test_a_limit_of_a_request_counts_what_its_other_attempts_have_cost(
+    tmp_path: Path, limit: str, asked: int
+) -> None:
+    cut = vendor(Script(tokens=10, fault=Fault.CUT, fault_after=3))
+    async with house(tmp_path, cloud=cut, other=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10, stream=False), x_tidegate_max_cost_usd=limit)
+        assert sent(home) + sent(home, "other") == asked
+    assert answer.status == (200 if asked == 2 else 502)
+
+
+@pytest.mark.parametrize("script", [Script(), Script(status=500, error=b"{}"), Script(status=422, error=b"{}")])
+async def test_what_is_told_to_its_end_leaves_nothing_unconfirmed(tmp_path: Path, script: Script) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(script)) as home:
+        for stream in (False, True):
+            await home.ask(chat(max_tokens=1000, stream=stream))
+        assert unconfirmed(home) == 0.0
+
+
 async def test_a_client_that_leaves_pays_for_what_it_caused(tmp_path: Path) -> None:
     place = vendor(Script(tokens=1000, token_s=0.01))
     async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
@@ -316,7 +393,52 @@ async def test_nor_where_it_is_asked_for_in_another_dialect(tmp_path: Path, extr
         assert (await home.ask(asked | extra, path="/v1/messages")).status == 200, "nobody is sent it"
 
 
-@pytest.mark.parametrize("extra", [{"service_tier": "priority"}, {"web_search_options": {}}])
+@pytest.mark.parametrize("ttl", ["1h", "2h", 3600])
+async def test_nor_is_a_longer_stay_in_the_cache_than_the_usual_whose_price_alone_is_known(
+    tmp_path: Path, ttl: object
+) -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    long, usual = (
+        asked | {"system": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"} | told}]}
+        for told in ({"ttl": ttl}, {"ttl": "5m"})
+    )
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(engine="anthropic")) as home:
+        answer = await home.ask(long, path="/v1/messages")
+        assert (answer.status, sent(home)) == (400, 0)
+        assert "`cache_control.ttl`" in answer.json["error"]["message"]
+        assert (await home.ask(usual, path="/v1/messages")).status == 200
+    (tmp_path / "other").mkdir()
+    async with house(tmp_path / "other", cloud=vendor(engine="anthropic")) as home:
+        assert (await home.ask(long, path="/v1/messages")).status == 200, "no budget has to hold it"
+
+
+async def test_nor_where_a_chat_asks_for_it_of_who_sells_the_same_models(tmp_path: Path) -> None:
+    usual, long = (
+        [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"ttl": ttl}}]}]
+        for ttl in ("5m", "1h")
+    )
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor()) as home:
+        answer = await home.ask(chat(max_tokens=10, messages=long))
+        assert (answer.status, answer.error["code"]) == (400, "unpriced_option")
+        assert answer.error["param"] == "cache_control.ttl"
+        assert sent(home) == 0
+        assert (await home.ask(chat(max_tokens=10, messages=usual))).status == 200
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"service_tier": "priority"},
+        {"web_search_options": {}},
+        {"search_parameters": {"mode": "on"}},
+        {"plugins": [{"id": "web"}]},
+        {"models": ["some/dearest-model"]},
+        {"route": "fallback"},
+        {"preset": "dear"},
+        {"provider": {"order": ["dearest"]}},
+    ],
+    ids=lambda extra: next(iter(extra)),
+)
 async def test_what_is_billed_beside_the_tokens_is_not_bought_on_a_budget(
     tmp_path: Path, extra: dict[str, Any]
 ) -> None:
@@ -325,7 +447,7 @@ async def test_what_is_billed_beside_the_tokens_is_not_bought_on_a_budget(
         assert answer.error["code"] == "unpriced_option"
         assert answer.error["param"] == next(iter(extra))
         assert sent(home) == 0
-        assert (await home.ask(chat(max_tokens=10, service_tier="auto"))).status == 200
+        assert (await home.ask(chat(max_tokens=10, service_tier="auto", plugins=[], models=None))).status == 200
 
 
 async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:

@@ -140,6 +140,18 @@ async def test_an_engine_that_was_down_is_read_as_soon_as_it_is_back(tmp_path: P
         assert sent(home) == 2 * len(PROMPTS)
 
 
+async def test_an_engine_that_came_back_between_two_looks_is_read_all_the_same(tmp_path: Path) -> None:
+    async with house(tmp_path, **two()) as home:
+        await turn(home)
+        await probe(home, up=False)
+        await probe(home, up=True)
+        await turn(home)
+        assert sent(home) == 2 * len(PROMPTS)
+        await probe(home, up=True)
+        await turn(home)
+        assert sent(home) == 2 * len(PROMPTS)
+
+
 async def probe(home: House, *, up: bool) -> None:
     """What a probe would tell."""
     home.gateway.dispatch.probed(Probed(endpoint="laptop", up=up))

@@ -8,6 +8,7 @@ import pytest
 from openai.types import CreateEmbeddingResponse
 
 from tests.gateway.harness import house, local, remote
+from tidegate.core.model import Ended
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -26,6 +27,17 @@ async def test_embeddings_go_where_they_can_be_made_and_cost_their_prompt(tmp_pa
     assert (line["prompt_tokens"], line["output_tokens"]) == (found.usage.prompt_tokens, None)
     assert line["cost_usd"] == pytest.approx(found.usage.prompt_tokens / 1e6)
     assert float(answer.header("x-tidegate-cost-usd")) == pytest.approx(line["cost_usd"], abs=1e-8)
+
+
+async def test_the_end_of_embeddings_is_their_first_content(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote(capabilities=["embedding"])) as home:
+        await home.ask({"model": "m", "input": "Say hi"}, path=EMBEDDINGS)
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        (line,) = home.log()
+        taught = home.gateway.router.endpoint("cloud").state.ttft
+    assert ended.ttft_s == ended.e2e_s
+    assert line["ttft_s"] == line["e2e_s"] > 0.0
+    assert taught is not None
 
 
 @pytest.mark.parametrize("bound", ["x", 1.5, -1, None])

@@ -10,7 +10,9 @@ import pytest
 from tests.gateway.harness import chat, house, local, remote
 from tests.http.harness import Script as Steps
 from tests.http.harness import always, answering, eventually, read_request, upstream
+from tidegate.core.model import Ended, Ending
 from tidegate.engines.fake import FAKED, Fault, Script
+from tidegate.engines.words import Words, event
 
 WORDS = "w1 w2 w3 w4 "
 OVERFLOW = json.loads(Path("tests/engines/cassettes/llamacpp/overflow.json").read_text())["response"]["body"].encode()
@@ -181,6 +183,7 @@ SAMPLING = b'{"error":{"message":"Unsupported value: temperature","code":"unsupp
 TEMPLATE = (
     b'{"error":{"code":500,"message":"Jinja Exception: Conversation roles must alternate","type":"server_error"}}'
 )
+FIELD = b'{"error":{"message":"Unrecognized request argument supplied: top_k","code":null}}'
 
 
 @pytest.mark.parametrize(
@@ -188,10 +191,11 @@ TEMPLATE = (
     [
         (Script(status=400, error=CREDIT), "open"),
         (Script(status=400, error=SAMPLING), "closed"),
+        (Script(status=400, error=FIELD), "closed"),
         (Script(status=413, error=b"<html>Request Entity Too Large</html>"), "closed"),
         (Script(status=500, error=TEMPLATE), "closed"),
     ],
-    ids=["account", "parameter", "size", "template"],
+    ids=["account", "parameter", "field", "size", "template"],
 )
 async def test_what_one_endpoint_does_not_take_another_one_may_and_its_breaker_knows_the_difference(
     tmp_path: Path, script: Script, breaker: str
@@ -311,6 +315,29 @@ async def test_a_stream_that_falls_silent_ends_with_the_time_a_request_may_take(
         await eventually(lambda: home.engines["laptop"].left == 1)
     assert answer.events[-1]["error"]["code"] == "request_timeout"
     assert "[DONE]" not in answer.events
+
+
+SAID = Words(model="own", chat=True, body_bytes=40)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize(
+    "trouble",
+    [event({"error": {"message": "out of memory"}}), b'data: {"choices": [{"delta"\n\n'],
+    ids=["error", "torn"],
+)
+async def test_a_failure_that_comes_with_first_content_is_made_good_elsewhere_unseen(
+    tmp_path: Path, trouble: bytes, path: str
+) -> None:
+    fails = Script(answer=SAID.role() + SAID.token(7) + trouble)
+    async with house(tmp_path, laptop=local(fails), cloud=remote()) as home:
+        answer = await home.ask(chat(stream=True, max_tokens=9), path=path)
+        first, _ = (line.fact for line in home.journal() if isinstance(line.fact, Ended))
+    assert (answer.status, answer.endpoint) == (200, "cloud")
+    assert b"w7" not in answer.body
+    assert answer.body.count(b"w1 ") == 1
+    assert b"error" not in answer.body
+    assert (first.endpoint, first.ending, first.ttft_s, first.output_tokens) == ("laptop", Ending.FAILED, None, 1)
 
 
 def three(*scripts: Script) -> dict[str, Any]:

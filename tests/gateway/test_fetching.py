@@ -196,6 +196,24 @@ async def test_a_client_that_leaves_is_worked_for_by_neither(tmp_path: Path, sil
         assert facts(home, Ended)[-1].ending is Ending.CANCELLED
 
 
+async def test_a_prompt_that_is_computed_for_another_holds_back_one_token_and_left_keeps_nothing_held(
+    tmp_path: Path,
+) -> None:
+    rack = Recorded(kept="")
+    # A thousandth of a dollar for each token of the output, of which there may be thousands.
+    async with pair(tmp_path, rack, Recorded(), budget={"usd_per_day": 100}) as home:
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        async with home.asking(chat(TEXT)):
+            await eventually(lambda: len(rack.asked) == 1)
+            (day,) = ledger.status(home.gateway.clock.now_s()).caps
+            assert 0.001 < day.reserved_usd < 0.002
+        await home.quiet()
+        (day,) = ledger.status(home.gateway.clock.now_s()).caps
+        assert 0.0 < day.spent_usd < 0.001
+        assert (day.reserved_usd, day.unconfirmed_usd) == (0.0, 0.0)
+
+
 async def test_no_client_has_an_engine_fetch_anything(tmp_path: Path) -> None:
     rack, laptop = Recorded(), Recorded()
     theirs = KEPT | {"remote_host": "192.0.2.66"}

@@ -4,12 +4,14 @@ import asyncio
 import json
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.gateway.harness import chat, house, local, remote
+from tests.gateway.test_reload import edit, reload
 from tests.http.harness import eventually
-from tidegate.core.model import Held
+from tidegate.core.model import Held, Released
 from tidegate.engines.fake import Fault, Script
 
 BRIEF = Script(first_s=0.02, tokens=2)
@@ -100,6 +102,23 @@ async def test_a_request_that_was_held_for_too_long_is_refused(tmp_path: Path) -
         await eventually(lambda: home.engines["laptop"].in_flight == 1)
         answer = await home.ask()
     assert (answer.status, answer.error["code"]) == (429, "all_endpoints_busy")
+
+
+@pytest.mark.lengthy
+async def test_who_was_held_for_all_the_time_that_he_had_has_not_left(tmp_path: Path) -> None:
+    place = local(Script(fault=Fault.SILENT), concurrency=1)
+    settings: dict[str, Any] = {
+        "gateway": {"request_timeout_s": 601},
+        "policy": {"hold_s_max": 0.99, "recheck_ms": 10_000},
+        "classes": {name: {"slo": {"ttft_ms": 900}} for name in ("interactive", "batch")},
+    }
+    async with house(tmp_path, laptop=place, **settings) as home, home.asking():
+        await eventually(lambda: home.engines["laptop"].in_flight == 1)
+        edit(home, "request_timeout_s = 601", "request_timeout_s = 1")
+        await reload(home)
+        answer = await home.ask()
+        (gone,) = [line.fact for line in home.journal() if isinstance(line.fact, Released)]
+    assert (answer.status, answer.error["code"], gone.cause) == (504, "request_timeout", "request_timeout")
 
 
 async def test_what_is_held_goes_on_when_the_attempt_before_it_fails(tmp_path: Path) -> None:

@@ -82,3 +82,11 @@ async def test_a_request_cannot_widen_what_its_class_allows(tmp_path: Path) -> N
         for residency in ("anywhere", "away", "away,local"):
             await home.ask(x_tidegate_class="medical", x_tidegate_residency=residency)
         assert home.engines["cloud"].seen == []
+
+
+async def test_a_refusal_for_length_names_no_window_that_the_request_may_not_use(tmp_path: Path) -> None:
+    small, large = local(context_tokens=2048), remote(context_tokens=131_072)
+    async with house(tmp_path, laptop=small, cloud=large) as home:
+        answer = await home.ask(chat("word " * 3000), x_tidegate_residency="local")
+    assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
+    assert "the largest context window it may use holds 2048:" in answer.error["message"]

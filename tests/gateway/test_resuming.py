@@ -16,7 +16,7 @@ from tidegate.core.model import Decision, Ended, Request, Run, Started
 from tidegate.core.resume import RULE
 from tidegate.engines.fake import Script
 from tidegate.engines.faults import Fault
-from tidegate.engines.words import Words
+from tidegate.engines.words import Words, event
 
 WEIGHTS = "/models/one.gguf"
 TOKENS = 8
@@ -335,6 +335,20 @@ async def test_clients_of_other_dialects_get_one_answer_too(tmp_path: Path, path
         whole = await home.ask(ask, path=path)
     assert _shape(broken.body) == _shape(whole.body)
     assert broken.body.count(b"w4 ") == whole.body.count(b"w4 ")
+
+
+async def test_a_rest_that_fails_with_its_first_words_is_completed_behind_them(tmp_path: Path) -> None:
+    said = Words(model="own", chat=True, body_bytes=40)
+    fails = Script(answer=said.role() + said.token(4) + event({"error": {"message": "out of memory"}}))
+    price = {"usd_per_1m_input_tokens": 9, "usd_per_1m_output_tokens": 9}
+    places: Any = {"laptop": engine(cut()), "rack": dearer(fails), "tower": engine(price=price)}
+    async with house(tmp_path, **places, **RESUMES) as home:
+        answer = await streamed(home, {"model": MODEL, "input": "Say hi"}, path="/v1/responses")
+        (asked,) = seen(home, "tower")
+    assert asked["messages"][-1] == {"role": "assistant", "content": "w1 w2 w3 w4 "}
+    events = [json.loads(line[6:]) for line in answer.body.splitlines() if line.startswith(b"data: {")]
+    assert "".join(one["delta"] for one in events if one["type"] == "response.output_text.delta") == WORDS
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == WORDS
 
 
 def _shape(body: bytes) -> list[str]:

@@ -1,7 +1,10 @@
 """Two policies by turns in a gateway that serves: blocks are counted, harm is stopped, and nothing else notices."""
 
 import asyncio
+import errno
+import fcntl
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,7 +25,7 @@ from tidegate.engines.fake import Script
 from tidegate.gateway import switchback as module
 from tidegate.gateway.app import Gateway
 from tidegate.gateway.switchback import Switchback, Wanted
-from tidegate.gateway.trial import Block, read
+from tidegate.gateway.trial import Block, read, settings_of
 from tidegate.telemetry.log import Log
 
 QUICK, SLOW = Script(tokens=2), Script(tokens=2, first_s=0.4)
@@ -88,7 +91,12 @@ def is_over(found: Told) -> bool:
 
 
 async def ask_until(
-    home: House, over: Callable[[Told], bool], clients: int = 8, statuses: tuple[int, ...] = (200,)
+    home: House,
+    over: Callable[[Told], bool],
+    clients: int = 8,
+    statuses: tuple[int, ...] = (200,),
+    *,
+    stream: bool = False,
 ) -> Told:
     """So many clients ask, one request after the other, until that is so."""
     found = await told(home)
@@ -96,7 +104,7 @@ async def ask_until(
     async def client() -> None:
         nonlocal found
         while not over(found):
-            assert (await home.ask(chat())).status in statuses
+            assert (await home.ask(chat(stream=stream))).status in statuses
             found = await told(home)
 
     await asyncio.gather(*(client() for _ in range(clients)))
@@ -164,7 +172,7 @@ async def test_a_reload_that_takes_the_trial_out_leaves_the_settings_of_the_file
 @pytest.mark.slow
 async def test_a_candidate_that_keeps_next_to_nothing_is_stopped_within_its_block(tmp_path: Path) -> None:
     async with trying(tmp_path, ALL_TO_SLOW, block_s=2.0, washout_s=0.0) as home:
-        found = await ask_until(home, is_over, clients=80, statuses=(200, 429, 503))
+        found = await ask_until(home, is_over, clients=80, statuses=(200, 429, 503), stream=True)
         assert (found["standing"]["verdict"], found["arm"]) == ("collapsed", "as_is")
         assert found["standing"]["pairs"] <= 1
         assert (await home.ask(chat())).endpoint == "quick"
@@ -200,6 +208,15 @@ async def test_hands_on_the_wheel_say_nothing_of_a_policy(tmp_path: Path) -> Non
         assert (await home.change("DELETE", "/api/static")).status == 200
 
 
+def test_a_setting_that_waits_for_a_restart_makes_no_other_trial(tmp_path: Path) -> None:
+    (tmp_path / "candidate.toml").write_text(LOOSER)
+    file, digests = tmp_path / "tidegate.toml", []
+    for gateway in ("", "log = 'other.log'\n", "request_timeout_s = 599\n"):
+        file.write_text(f"[gateway]\n{gateway}{CONFIG}")
+        digests.append(settings_of(load_unreached(file)))
+    assert digests[0] == digests[1] != digests[2]
+
+
 @pytest.mark.parametrize("content", ["{", "[policy]\n", '{"version": 99, "settings": "a", "seed": 1}'])
 async def test_a_file_that_is_no_trials_is_left_alone(tmp_path: Path, content: str) -> None:
     (tmp_path / "switchback.json").write_text(content)
@@ -220,6 +237,23 @@ async def test_two_gateways_do_not_try_with_one_file(tmp_path: Path) -> None:
         assert (await told(one))["problem"] == ""
         assert "another gateway" in (await told(other))["problem"]
         assert other.gateway.router.policy.seed == 0
+
+
+def unlocked(_file: int, _operation: int) -> None:
+    """As over a network whose server knows no locks."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+async def test_where_files_cannot_be_locked_no_other_gateway_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path, classes=CLASSES) as home:
+        with monkeypatch.context() as patched:
+            patched.setattr(fcntl, "flock", unlocked)
+            await begin(home, ALIKE, block_s=600.0)
+        problem = (await told(home))["problem"]
+    assert "switchback.json.lock cannot be locked: No locks available" in problem
+    assert "another gateway" not in problem
 
 
 async def test_a_reload_that_is_under_way_is_not_undone_by_a_turn_that_waited_for_it(tmp_path: Path) -> None:

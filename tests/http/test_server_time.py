@@ -1,12 +1,13 @@
 """Time-outs, limits on connections, and the end of a server."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from tests.http.conftest import Run
 from tests.http.harness import GET, HOST, SetClock, client, eventually, read_response, serving, talk
-from tidegate.http.server import Exchange
+from tidegate.http.server import Exchange, Limits
 
 
 async def accepted(port: int, raw: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -116,12 +117,14 @@ def test_a_client_that_does_not_read_the_last_of_it_is_cut_off_too(run: Run) -> 
     run(main())
 
 
-@pytest.mark.parametrize("closes", [True, False], ids=["closes", "more_is_written_later"])
-def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, closes: bool) -> None:
+@pytest.mark.parametrize("case", ["closes", "more_is_written_later", "waits_to_be_taken"])
+def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, case: str) -> None:
     body_bytes, step_bytes = 40_000_000, 4_000_000
+    # Beyond this its engine would be stopped, and the answer not be over.
+    high_water = 2 * body_bytes if case == "waits_to_be_taken" else Limits().write_high_water
 
     def handler(exchange: Exchange) -> None:
-        if closes:
+        if case != "more_is_written_later":
             exchange.respond(200, [], bytes(body_bytes))
             return
         exchange.start(200, [])
@@ -131,8 +134,9 @@ def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, closes: bool) -> No
 
     async def main() -> None:
         clock = SetClock()
-        async with serving(handler, clock=clock, write_stall_s=10.0) as server, client(server.port) as (reader, writer):
-            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" if closes else GET)
+        limits: dict[str, Any] = {"write_stall_s": 10.0, "idle_timeout_s": 20.0, "write_high_water": high_water}
+        async with serving(handler, clock=clock, **limits) as server, client(server.port) as (reader, writer):
+            writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n" if case == "closes" else GET)
             for _ in range(body_bytes // step_bytes):
                 assert len(await reader.readexactly(step_bytes)) == step_bytes
                 clock.at_s += 6.0

@@ -47,6 +47,10 @@ class Hand:
                 self._writer.write(self._out.read())
                 return
 
+    def write(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._writer.write(self._out.read())
+
     def hello(self) -> bytes:
         """The first message of a handshake, as bytes."""
         with pytest.raises(ssl.SSLWantReadError):
@@ -159,6 +163,29 @@ def test_a_client_that_reads_slowly_gets_all_of_it(run: Run, closes: bool) -> No
                 clock.at_s += 6.0
                 await eventually(lambda: server.coarse_s >= clock.at_s)
             writer.transport.abort()
+
+    run(main())
+
+
+def test_a_client_that_ends_its_side_while_its_answer_is_on_its_way_gets_all_of_it(run: Run) -> None:
+    body_bytes, step_bytes = 40_000_000, 4_000_000
+
+    async def main() -> None:
+        clock = SetClock()
+        handler = lambda exchange: exchange.respond(200, [], bytes(body_bytes))  # noqa: E731
+        async with (
+            serving(handler, tls=server_tls(), clock=clock) as server,
+            client(server.port) as (reader, writer),
+        ):
+            hand = Hand(reader, writer)
+            await hand.shake()
+            hand.write(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            await reader.readexactly(step_bytes)
+            writer.write_eof()
+            for _ in range(body_bytes // step_bytes - 1):
+                await reader.readexactly(step_bytes)
+                clock.at_s += 6.0
+                await eventually(lambda: server.coarse_s >= clock.at_s)
 
     run(main())
 

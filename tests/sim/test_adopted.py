@@ -237,6 +237,17 @@ def test_classes_and_rules_are_those_of_the_configuration(config: Config) -> Non
     assert [(ruling.rule, ruling.to) for ruling in request.rulings] == [("long", ("mini",))]
 
 
+@pytest.mark.parametrize(
+    ("said", "ttft_s", "streamed"), [(None, 0.5, True), (None, None, False), (True, None, True), (False, None, False)]
+)
+@pytest.mark.parametrize("fields", [{}, {"messages": [{"role": "user", "content": "hello"}]}], ids=["unread", "read"])
+def test_an_answer_that_was_seen_to_begin_was_streamed(
+    config: Config, said: bool | None, ttft_s: float | None, streamed: bool, fields: dict[str, object]
+) -> None:
+    (request,) = facts(adopt([served(0, stream=said, ttft_s=ttft_s, fields=fields)], config), Request)
+    assert request.stream == streamed
+
+
 def test_what_was_meant_for_another_gateway_is_passed_over(config: Config) -> None:
     headers = {"x-tidegate-class": "no such class"}
     (request,) = facts(adopt([served(0, headers=headers)], config), Request)

@@ -170,6 +170,13 @@ def test_a_full_house_refuses_until_somebody_has_left() -> None:
     assert small.answer(job("4"), NOW_S).status == 429
 
 
+def test_errors_are_told_after_the_times_that_they_took() -> None:
+    poor = api(errors=1.0, error_times_s=(2.0, 9.0), refusal_s=0.1)
+    told = {poor.answer(job(f"r{number}"), NOW_S).ttft_s for number in range(40)}
+    assert told == {2.0, 9.0}
+    assert api(errors=1.0, refusal_s=0.1).answer(job(), NOW_S).ttft_s == 0.1
+
+
 def test_errors_come_at_their_rate_and_take_no_place() -> None:
     poor = api(errors=0.25, error_status=529, concurrency=1)
     met = []

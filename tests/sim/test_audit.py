@@ -1,17 +1,21 @@
 """An audit is within its bound, takes the gap apart without a rest, and recommends what is better."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 
 from tests import make as core
 from tests.sim.make import job, profile
 from tests.sim.week import API, Week
-from tidegate.core.model import Policy, Price, replace
+from tidegate.core.model import Handover, Line, Policy, Price, Probed, Ruling, replace
 from tidegate.sim import audit as audited
 from tidegate.sim.api import ApiProfile
-from tidegate.sim.audit import Audit, audit, busiest
+from tidegate.sim.audit import LEAD_S, Audit, audit, busiest, stretch
 from tidegate.sim.observed import ObservedError
-from tidegate.sim.twin import Stand, Twin
+from tidegate.sim.schema import FaultKind, FaultTable
+from tidegate.sim.twin import PROBE_S, Stand, Twin
+from tidegate.sim.twin import played as play
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +120,106 @@ def test_what_no_rule_ever_lets_go_there_makes_no_bound_wider() -> None:
     found = audit(both, policy)
     assert found.bound_per_1k == pytest.approx(audit(made, policy).bound_per_1k)
     assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
+def asked(made: Twin, **changes: object) -> Twin:
+    jobs = [msgspec.structs.replace(job, request=replace(job.request, **changes)) for job in made.jobs]
+    return msgspec.structs.replace(made, jobs=tuple(jobs))
+
+
+def declared(made: Twin, name: str, **changes: object) -> Twin:
+    endpoints = [replace(one, **changes) if one.name == name else one for one in made.endpoints]
+    return msgspec.structs.replace(made, endpoints=tuple(endpoints))
+
+
+def broken(endpoint: str, at_s: float, for_s: float) -> FaultTable:
+    return FaultTable(kind=FaultKind.CRASH, endpoint=endpoint, at_s=at_s, for_s=for_s)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Audit:
+    made = Week(count=15).twin()
+    return audit(msgspec.structs.replace(made, faults=(broken("own", 0.0, 1e6),)), core.policy())
+
+
+@pytest.mark.parametrize("kept_from", ["rule", "site", "model", "window", "bound"])
+def test_what_an_engine_of_ours_may_not_serve_is_bounded_as_if_that_were_away(kept_from: str, alone: Audit) -> None:
+    made = Week(count=15).twin()
+    barred = {
+        "rule": lambda: asked(made, rulings=(Ruling(rule="long", to=("api",)),)),
+        "site": lambda: asked(made, residency=("api",)),
+        "model": lambda: asked(declared(made, "api", models=("m", "large")), model="large"),
+        "window": lambda: declared(made, "own", context_tokens=5),
+        # Whoever is told how long answers are would send it there.
+        "bound": lambda: asked(declared(made, "own", context_tokens=8_192), output_tokens_max=30_000),
+    }[kept_from]()
+    found = audit(barred, core.policy())
+    assert found.bound_per_1k == pytest.approx(alone.bound_per_1k)
+    assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
+def test_of_two_engines_with_other_models_each_serves_its_own() -> None:
+    week = Week(count=15)
+    made, policy = week.twin(), core.policy()
+    own, api = made.endpoints
+    # As quick, and nobody asks for what it serves.
+    idle = replace(own, name="idle", models=("other",))
+    both = msgspec.structs.replace(made, endpoints=(own, idle, api), stands={**made.stands, "idle": made.stands["own"]})
+    gone = (broken("own", 0.0, 1e6),)
+    found, single = (audit(msgspec.structs.replace(one, faults=gone), policy) for one in (both, made))
+    assert found.bound_per_1k == pytest.approx(single.bound_per_1k)
+    assert found.reached.value_per_1k <= found.bound_per_1k + 1e-6
+
+
+def test_where_prompts_may_be_computed_elsewhere_it_is_said_that_no_bound_knows_of_it(played: Audit) -> None:
+    handover = Handover(target="own", kv_bytes_per_token=1e5, bytes_per_s=1e9)
+    made = declared(Week(count=8).twin(), "api", handovers=(handover,))
+    assert audit(made, core.policy()).handed
+    assert not played.handed
+
+
+def test_in_a_stretch_of_a_long_journal_engines_are_probed_as_often_as_a_gateway_does() -> None:
+    made, lines = Week(count=200).twin(), list[Line]()
+    month = msgspec.structs.replace(made, end_s=made.end_s + 30 * 86_400.0)
+    play(stretch(month), core.policy(), journal=lines.append)
+    times = [one.at_s for one in lines if isinstance(one.fact, Probed) and one.fact.endpoint == "own"]
+    assert len(times) > (made.end_s - made.start_s) / PROBE_S
+    assert all(later_s - at_s <= PROBE_S + 1e-9 for at_s, later_s in pairwise(times))
+
+
+def test_a_stretch_has_what_befalls_it_and_begins_before_it_with_what_was_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audited, "REQUESTS_MAX", 3)
+    made = Week(count=8).twin()
+    start_s = made.start_s
+    times = (0.0, 500.0, 1_000.0, 1_001.0, 1_002.0, 2_000.0)
+    jobs = tuple(job(f"r{at_s:g}", arrived_s=start_s + at_s) for at_s in times)
+    faults = (
+        *(broken("own", 100.0, 50.0), broken("own", 900.0, 100.5)),
+        *(broken("own", 1_001.0, 7.0), broken("own", 1_003.0 + made.timeout_s, 7.0)),
+    )
+    cut = stretch(msgspec.structs.replace(made, jobs=jobs, faults=faults, end_s=start_s + 3_000.0))
+    assert cut.jobs == jobs[2:5]
+    assert (cut.start_s, cut.end_s) == (start_s + 1_000.0 - LEAD_S, start_s + 1_002.0)
+    assert [(one.at_s, one.for_s) for one in cut.faults] == [(0.0, 60.5), (61.0, 7.0)]
+    assert cut.state == made.state
+    # Before the first of all there is nothing to know.
+    assert stretch(msgspec.structs.replace(made, jobs=jobs[:2])).start_s == start_s
+
+
+def test_answers_in_one_piece_are_judged_as_if_they_were_streamed(played: Audit) -> None:
+    week = Week(count=30)
+    found = audit(asked(week.twin(), stream=False), week.observed().policy)
+    assert (found.policy.kept, found.bound_per_1k) == (played.policy.kept, played.bound_per_1k)
+    assert played.policy.kept > 0.0
+
+
+def test_where_every_client_went_away_there_is_nothing_to_judge() -> None:
+    made = Week(count=8).twin()
+    left = frozenset(job.request.id for job in made.jobs)
+    with pytest.raises(ObservedError, match="every client went away"):
+        audit(msgspec.structs.replace(made, left=left), core.policy())
 
 
 @pytest.mark.parametrize("keeps", ["own", "api"])

@@ -62,6 +62,21 @@ def test_rules_are_asked_of_each_request_again(tmp_path: Path) -> None:
     assert (ruling.rule, ruling.to) == ("long", ("cloud",))
 
 
+@pytest.mark.parametrize("name", ["interactive", "batch", "nightly"])
+def test_a_rule_may_ask_for_any_class_that_there_is_also_where_the_file_has_none(tmp_path: Path, name: str) -> None:
+    one = core.request("one", klass=f"{name}/short")
+    night = core.request("night", klass="nightly/short")
+    found = of(tmp_path, f'[[rule]]\nname = "away"\nwhen = \'class == "{name}"\'\nto = ["cloud"]\n', [night, *USUAL])
+    assert [ruling.rule for ruling in found(one).rulings] == ["away"]
+
+
+def test_a_rule_may_ask_who_had_his_answer_streamed(tmp_path: Path) -> None:
+    found = of(tmp_path, '[[rule]]\nname = "whole"\nwhen = "not stream"\nto = ["cloud"]\n')
+    whole = core.request("whole", stream=False)
+    assert found(core.request("streamed")).rulings == ()
+    assert [ruling.rule for ruling in found(whole).rulings] == ["whole"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -71,7 +86,6 @@ def test_rules_are_asked_of_each_request_again(tmp_path: Path) -> None:
             "which requests named none",
         ),
         ('[[rule]]\nname = "a"\nwhen = "prompt_tokens > 1"\nto = ["nowhere"]\n', "no endpoint or site `nowhere`"),
-        ('[[rule]]\nname = "a"\nwhen = "not stream"\nto = ["cloud"]\n', "does not say"),
         ("[endpoint.desk]\n", "endpoint"),
         ("[class.interactive]\nworth_usd = -1\n", "worth_usd"),
     ],

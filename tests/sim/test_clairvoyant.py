@@ -5,8 +5,10 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.sim.small import Small
+from tidegate.core.model import replace
 from tidegate.sim.clairvoyant import Found, search, value_usd
 from tidegate.sim.needs import Pool
 from tidegate.sim.oracle import bound
@@ -69,6 +71,36 @@ def test_no_plan_exceeds_the_bound(seed: int) -> None:
         outcomes = small.play(lambda endpoints, policy, plan=plan: Planned(plan, endpoints, policy))  # type: ignore[misc]
         assert len(outcomes) == len(small.jobs)
         assert small.value_usd(outcomes) <= most_usd + 1e-9
+
+
+@worlds
+@given(seeds)
+def test_no_plan_serves_anything_where_it_may_not_be(seed: int) -> None:
+    small, plans = Small(seed, engines=2), list[Plan]()
+    pieces = [replace(one, pools=((), (0,), (1,))[number % 3]) for number, one in enumerate(small.pieces)]
+    pools = {f"own{number}": pool for number, pool in enumerate(small.pools)}
+
+    def play(plan: Plan) -> list[Outcome]:
+        plans.append(plan)
+        return small.play(lambda endpoints, policy: Planned(plan, endpoints, policy))
+
+    search(pieces, pools, play, local=bound(pieces, small.pools).local, plays_max=PLAYS, seed=seed)
+    allowed = {one.id: {f"own{number}" for number in one.pools or ()} for one in pieces}
+    assert all(name in allowed[id] for plan in plans for id, name in plan.places.items())
+    assert any(plan.places for plan in plans)
+
+
+def test_what_is_planned_where_a_rule_keeps_it_from_goes_away() -> None:
+    small = Small(1, engines=1)
+    small.per_minute = None
+    small.jobs = [structs.replace(job, request=replace(job.request, residency=("away",))) for job in small.jobs]
+    plan = Plan(
+        places={piece.id: "own0" for piece in small.pieces},
+        starts_by_s={piece.id: piece.arrived_s for piece in small.pieces},
+        running={"own0": 4},
+    )
+    outcomes = small.play(lambda endpoints, policy: Planned(plan, endpoints, policy))
+    assert {(one.outcome, one.endpoint) for one in outcomes} == {("ok", "away")}
 
 
 def test_the_same_seed_finds_the_same_plan() -> None:

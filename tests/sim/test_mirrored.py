@@ -15,6 +15,7 @@ from tidegate.core.model import (
     Segment,
     Slo,
     Started,
+    replace,
 )
 from tidegate.core.replay import replay
 from tidegate.core.router import Router
@@ -87,6 +88,16 @@ def test_nothing_is_compared_where_nobody_said_where_all_goes() -> None:
     mirror.take(request(0, 0.0))
     found = mirror.told()
     assert (found.theirs, found.saved_usd_per_1k, found.missed, found.gained) == (None, None, None, None)
+
+
+def test_where_all_goes_now_may_be_where_it_may_not_go_here() -> None:
+    mirror = mirrored(now="cloud")
+    assert went(mirror.take(replace(request(0, 0.0), residency=("local",)))) == "own"
+    assert went(mirror.take(request(1, 1.0))) == "own"
+    mirror.pass_until(START_S + 900.0)
+    theirs = mirror.told().theirs
+    assert theirs is not None
+    assert (theirs.requests, theirs.served, theirs.away) == (2, 1.0, 1.0)
 
 
 def test_its_journal_is_a_gateways_and_comes_out_again() -> None:

@@ -10,6 +10,7 @@ from tests.sim.days import Stage
 from tidegate.core.health import CLIENT_ERROR, CONTEXT_EXCEEDED
 from tidegate.core.model import (
     JOURNAL_VERSION,
+    Capability,
     Decision,
     Ended,
     Ending,
@@ -19,7 +20,10 @@ from tidegate.core.model import (
     Overrides,
     Probed,
     Released,
+    Run,
     Segment,
+    Shipped,
+    Slo,
     Wait,
     replace,
 )
@@ -93,6 +97,36 @@ def test_a_client_that_went_away_left_and_one_that_was_refused_was_refused() -> 
     assert (away.outcome.outcome, away.outcome.usd) == ("refused", 0.0)
 
 
+@pytest.mark.parametrize("cause", ["ledger", "internal", "no_form"])
+def test_what_came_to_nothing_in_the_gateway_itself_has_failed_and_its_client_has_not_left(cause: str) -> None:
+    router, request = core.router(CLOUD), core.request("r")
+    (one,) = of(
+        (0.0, request),
+        (0.0, router.decide(request, 0.0)),
+        (0.0, core.started(request, "cloud")),
+        (2.0, Ended(request_id="r", endpoint="cloud", ending=Ending.CANCELLED, e2e_s=2.0, cause=cause)),
+    ).asked
+    assert one.outcome.outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("needs", "output_tokens", "whole"),
+    [((), 7, True), ((), None, False), ((Capability.EMBEDDING,), None, True)],
+    ids=["told", "not told", "embedding"],
+)
+def test_of_an_answer_that_does_not_say_what_it_took_nobody_knows_how_long_it_was(
+    needs: tuple[Capability, ...], output_tokens: int | None, whole: bool
+) -> None:
+    request = core.request("r", needs=needs, stream=False)
+    (one,) = of(
+        (0.0, request),
+        (0.0, Decision(request_id="r", plan=(Run(endpoint="cloud", timeout_s=9.0),), why=Why.CHEAPEST_ON_TIME)),
+        (0.0, core.started(request, "cloud")),
+        (2.0, core.ended("r", "cloud", e2e_s=2.0, output_tokens=output_tokens)),
+    ).asked
+    assert (one.outcome.outcome, one.whole) == ("ok", whole)
+
+
 def test_an_answer_whose_rest_was_asked_for_is_one() -> None:
     router, request = core.router(CLOUD), core.request("r")
     rest = replace(request, said_tokens=5, prompt_tokens=205)
@@ -127,7 +161,10 @@ def test_what_was_away_and_hands_on_the_wheel_are_told() -> None:
     assert found.overridden == 2
 
 
-def test_who_leaves_while_he_waits_has_left_and_what_no_step_would_take_has_failed() -> None:
+@pytest.mark.parametrize(("cause", "came"), [("", LEFT), ("request_timeout", "failed")])
+def test_who_leaves_while_he_waits_has_left_and_who_was_given_up_or_no_step_would_take_has_failed(
+    cause: str, came: str
+) -> None:
     router, request = core.router(CLOUD), core.request("r")
     waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
     other = replace(request, id="s", arrived_s=5.0)
@@ -135,14 +172,14 @@ def test_who_leaves_while_he_waits_has_left_and_what_no_step_would_take_has_fail
         (0.0, request),
         (0.0, waits),
         (0.0, Held(request=request)),
-        (4.0, Released(request_id="r")),
+        (4.0, Released(request_id="r", cause=cause)),
         # Held back, or said in no dialect: every step is passed over, and nothing is sent.
         (5.0, other),
         (5.0, router.decide(other, 5.0)),
         (6.0, Probed(endpoint="cloud", up=True)),
     )
     left, failed = found.asked
-    assert (left.outcome.outcome, left.outcome.e2e_s, left.seen) == (LEFT, 4.0, 0)
+    assert (left.outcome.outcome, left.outcome.e2e_s, left.seen) == (came, 4.0, 0)
     assert (failed.outcome.outcome, failed.outcome.e2e_s, failed.outcome.usd) == ("failed", 0.0, 0.0)
 
 
@@ -243,6 +280,99 @@ def test_of_a_long_journal_the_last_requests_are_kept(monkeypatch: pytest.Monkey
     found = observe(Stage(5, count=60).lines)
     assert 20 <= len(found.asked) < 40
     assert found.before == 60 - len(found.asked)
+
+
+def story(number: int, *, ok: bool) -> list[Line]:
+    """One request that came at the second of its `number`, and what came of it a tenth later."""
+    at_s, request = float(number), core.request(f"r{number}", arrived_s=float(number))
+    decision = Decision(request_id=request.id, plan=(Run(endpoint="cloud", timeout_s=9.0),), why=Why.CHEAPEST_ON_TIME)
+    ending = Ending.OK if ok else Ending.FAILED
+    end = core.ended(request.id, "cloud", ending=ending, e2e_s=0.1, output_tokens=3 if ok else None)
+    lines = [Line(at_s=at_s, fact=fact) for fact in (request, decision, core.started(request, "cloud"))]
+    return [*lines, Line(at_s=at_s + 0.1, fact=end)]
+
+
+def test_of_a_long_journal_nothing_is_left_that_was_before_the_last_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observed, "REQUESTS_MAX", 10)
+    lines = [header()]
+    for number in range(3, 63):
+        if number == 40:
+            learned = core.router(CLOUD)
+            learned.observe(Probed(endpoint="cloud", up=False), 40.0)
+            head = header(at_s=40.0, follows=True)
+            assert isinstance(head.fact, Segment)
+            lines.append(Line(at_s=40.0, fact=replace(head.fact, state=learned.snapshot())))
+        lines += story(number, ok=number % 2 == 0)
+    lines[1:1] = [Line(at_s=1.0, fact=Probed(endpoint="cloud", up=up)) for up in (False, True)]
+    found = observe(lines)
+    numbers = [int(one.request.arrived_s) for one in found.asked]
+    # Those that failed are let go as those that were served are.
+    assert numbers == list(range(numbers[0], 63))
+    assert 10 <= len(numbers) < 20
+    assert (found.start_s, found.before) == (float(numbers[0]), numbers[0] - 3)
+    assert all(one.sent_s >= found.start_s for one in found.attempts["cloud"])
+    assert found.down == []
+    # What was known then is told by the last header before that.
+    assert not found.state.endpoints["cloud"].up
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_over_with_its_process_is_told_of_however_long_the_journal_is(
+    monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    monkeypatch.setattr(observed, "REQUESTS_MAX", 10)
+    slow = [story(number, ok=False) for number in (1, 2)]
+    lines = [header(), *(line for one in slow for line in one[:-1])]
+    for number in range(3, 22):
+        lines += story(number, ok=True)
+    lines += [Line(at_s=22.0, fact=one[-1].fact) for one in slow]
+    after = [header(at_s=22.0), *story(23, ok=True), *story(24, ok=True)] if restarted else []
+    found = observe(lines + after)
+    assert len(found.asked) >= 10
+    assert len(found.asked) + found.before == 21 + len(after) // 4
+
+
+def test_an_embedding_is_seen_when_it_is_there() -> None:
+    request = core.request("r", needs=(Capability.EMBEDDING,), stream=False, slo=Slo(ttft_s=2.0))
+    found = of(
+        (0.0, request),
+        (1.0, Decision(request_id="r", plan=(Run(endpoint="cloud", timeout_s=9.0),), why=Why.CHEAPEST_ON_TIME)),
+        (1.0, core.started(request, "cloud")),
+        (4.0, core.ended("r", "cloud", e2e_s=3.0, ttft_s=3.0)),
+    )
+    (one,), (attempt,) = found.asked, found.attempts["cloud"]
+    assert (one.outcome.ttft_s, one.outcome.judged, attempt.ttft_s) == (4.0, False, 3.0)
+
+
+def test_a_failure_is_over_when_nobody_goes_on_with_it() -> None:
+    lines = [header(), *story(0, ok=False)]
+    again = core.started(core.request("r0"), "cloud")
+    end = core.ended("r0", "cloud", e2e_s=0.4, output_tokens=3)
+    (saved,) = observe([*lines, Line(at_s=0.1, fact=again), Line(at_s=5.0, fact=end)]).asked
+    assert (saved.outcome.outcome, saved.outcome.attempts) == ("ok", 2)
+    # So much later, it is another attempt at what is over.
+    late = [Line(at_s=2.0, fact=Probed(endpoint="cloud", up=True)), Line(at_s=2.0, fact=again)]
+    (lost,) = observe([*lines, *late, Line(at_s=5.0, fact=end)]).asked
+    assert (lost.outcome.outcome, lost.outcome.attempts) == ("failed", 1)
+
+
+def test_what_waits_or_is_on_its_way_is_not_over_however_long_that_takes() -> None:
+    router, request = core.router(CLOUD, RACK), core.request("r")
+    waits = Decision(request_id="r", plan=(Wait(endpoint="cloud", until_s=9.0),), why=Why.WAITS_FOR_SLOT)
+    (one,) = of(
+        (0.0, request),
+        (0.0, waits),
+        (0.0, Held(request=request)),
+        (5.0, Probed(endpoint="cloud", up=True)),
+        (5.0, router.decide(request, 5.0)),
+        (5.0, core.started(request, "rack", target="cloud")),
+        (6.0, core.ended("r", "rack", output_tokens=1)),
+        (9.0, Probed(endpoint="cloud", up=True)),
+        (9.0, Shipped(request_id="r", endpoint="rack", target="cloud")),
+        (9.0, core.started(request, "cloud")),
+        (10.0, core.ended("r", "cloud", output_tokens=3)),
+    ).asked
+    assert (one.outcome.outcome, one.outcome.attempts, one.outcome.e2e_s) == ("ok", 2, 10.0)
 
 
 def test_a_state_of_other_software_is_refused_with_its_name() -> None:

@@ -1,5 +1,6 @@
 """The bound: nobody exceeds it, whoever decides."""
 
+from math import inf
 from random import Random
 
 import pytest
@@ -97,6 +98,16 @@ def test_without_an_engine_it_is_what_the_remote_leaves() -> None:
 )
 def test_what_cannot_be_in_time_here_is_not(late: Piece) -> None:
     assert bound([replace(late, remote_kept=False)], [Pool(profile=profile(), slots=8)]).usd == 0.0
+
+
+def test_what_may_not_go_to_an_engine_is_not_served_there() -> None:
+    pools = [Pool(profile=profile(), slots=8)] * 2
+    assert bound([piece(remote_kept=False, pools=())], pools).usd == 0.0
+    found = bound([piece("a", remote_kept=False, pools=(1,)), piece("b", pools=(0,))], pools)
+    assert found.usd == pytest.approx(4.0)
+    assert found.local == {"a": pytest.approx((0.0, 1.0)), "b": pytest.approx((1.0, 0.0))}
+    # What is promised nothing needs nothing, and still has to be there.
+    assert bound([piece(remote_kept=False, pools=(), first_by_s=inf)], pools).usd == 0.0
 
 
 def test_an_engine_that_is_down_or_slow_does_less() -> None:

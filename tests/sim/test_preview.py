@@ -18,7 +18,7 @@ COUNT = 200
 
 
 def outcome(
-    number: int, *, usd: float = 0.001, endpoint: str = "cloud", ttft_s: float = 0.5, how: str = "ok"
+    number: int, *, usd: float = 0.001, endpoint: str = "cloud", ttft_s: float | None = 0.5, how: str = "ok"
 ) -> Outcome:
     request = core.request(
         f"r{number}", arrived_s=float(number), klass="chat/short", slo=Slo(ttft_s=1.0), key=f"k{number % 2}"
@@ -89,6 +89,16 @@ def test_a_twin_that_is_wrong_makes_the_interval_wider() -> None:
     assert wrong.saved_usd_per_1k.low < right.saved_usd_per_1k.low
 
 
+def test_a_promise_of_which_nobody_can_say_is_neither_won_nor_lost() -> None:
+    unseen = [outcome(number, ttft_s=None) for number in range(COUNT)]
+    assert unseen[0].judged is None
+    for found in (of(ALL, ALL, unseen), of(ALL, unseen, ALL)):
+        assert found.kept_more.figure == 0.0
+        assert {one.kept for one in found.affected} == {0.0}
+    late = [outcome(number, ttft_s=1.5) for number in range(COUNT)]
+    assert of(ALL, ALL, late).kept_more.figure == -1.0
+
+
 def test_who_left_is_in_no_figure() -> None:
     left = [replace(one, outcome=LEFT) if one.request.id == "r0" else one for one in ALL]
     found = of(left, ALL, ALL)
@@ -121,6 +131,14 @@ def test_what_is_not_played_is_told() -> None:
     assert "3 requests are in no figure and not played, which failed by their own fault" in said[0]
     assert f"{COUNT} requests had a budget. No spending is played" in said[1]
     assert notes(of(ALL, ALL, ALL)) == []
+
+
+def test_what_is_one_engine_and_played_as_several_is_told() -> None:
+    seen = observed(ALL)
+    small, large = core.endpoint("small", beside=("large",)), core.endpoint("large", beside=("small",))
+    seen.endpoints = (small, large, *seen.endpoints)
+    (said,) = notes(preview(seen, ALL, ALL))
+    assert "small, large, several are one engine" in said
 
 
 def test_what_cost_nothing_and_costs_something_in_the_twin_is_wholly_off() -> None:

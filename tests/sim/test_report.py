@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +95,21 @@ def test_an_endpoint_and_a_timeline_that_fit_on_a_hand(tmp_path: Path) -> None:
     assert [b.usd for b in found.timeline] == pytest.approx([1.0, 0.5, 0.0, 0.0])
     assert [b.in_flight["own"] for b in found.timeline] == pytest.approx([1 / 60, 0.5 / 60, 0.0, 0.0])
     assert [b.held for b in found.timeline] == pytest.approx([0.5 / 60, 0.0, 0.0, 0.0])
+
+
+def test_what_loads_cost_is_in_the_dollars_of_all_and_bounds_are_on_these(tmp_path: Path) -> None:
+    tiny(tmp_path, TINY + "[bounds]\nusd_per_hour_max = 30\n")
+    scenario = load(tmp_path / "tiny.toml")
+    played = play(scenario)
+    own_usd = played.usd["own"] + 0.5
+    found = report(scenario, "own", msgspec.structs.replace(played, usd={"own": own_usd}, warm_ups_usd=0.5))
+    whole, of_class = found.groups
+    assert (whole.usd, of_class.usd) == pytest.approx((2.0, 1.5))
+    assert whole.usd == pytest.approx(sum(one.usd for one in found.endpoints))
+    # 27 of those for the requests alone.
+    (mark,) = found.bounds
+    assert mark.figure == pytest.approx(36.0)
+    assert not mark.holds
 
 
 def test_a_bound_holds_or_is_broken_and_what_there_is_none_of_holds_nothing(tmp_path: Path) -> None:

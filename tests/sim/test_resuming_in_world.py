@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests import make as core
-from tests.sim.days import LONG_S, Listed
+from tests.sim.days import LONG_S, Listed, Way
 from tests.sim.make import profile
 from tidegate.core.model import Ended, Ending, Fingerprint, Line, Request, Started
 from tidegate.core.replay import replay
@@ -31,7 +31,7 @@ class Broken:
         rack = core.endpoint("rack", fingerprint=Fingerprint(weights=other))
         self.lines: list[Line] = []
         self.world = world = World((desk, rack), core.policy(stall_s=STALL_S, **settings), journal=self.lines.append)
-        places = {name: Local(name, Engine(profile()), world.loop, world) for name in ("desk", "rack")}
+        places = {name: Local(name, Engine(profile()), world.loop, world, Way(0.0)) for name in ("desk", "rack")}
         request = core.request("r", output_tokens_max=800)
         world.loop.at(at_s, lambda: befalls(places["desk"], world.loop.now_s))
         job = Job(request=request, prompt_tokens=200, output_tokens=TOKENS)
@@ -52,6 +52,10 @@ def crashes(desk: Local, now_s: float) -> None:
 
 def freezes(desk: Local, now_s: float) -> None:
     desk.freeze(now_s + 60.0)
+
+
+def is_cut_off(desk: Local, now_s: float) -> None:
+    desk.cut()
 
 
 def test_a_long_answer_is_not_given_up_while_its_tokens_come() -> None:
@@ -81,6 +85,16 @@ def test_the_rest_is_asked_of_who_has_the_same_model(befalls: Callable[[Local, f
     assert (rest.rulings[-1].rule, rest.rulings[-1].to) == (RULE, ("rack",))
     assert [one.said_tokens for one in day.facts(Started)] == [0, rest.said_tokens]
     assert replay(day.lines).difference is None
+
+
+def test_what_was_made_while_nothing_could_come_is_asked_for_again() -> None:
+    day = Broken(is_cut_off, resume=True)
+    _, came = Broken(crashes, resume=True).facts(Request)
+    _, rest = day.facts(Request)
+    broken, _ = day.facts(Ended)
+    assert (day.outcome.outcome, day.outcome.output_tokens, rest.said_tokens) == ("ok", TOKENS, came.said_tokens)
+    assert broken.output_tokens is not None
+    assert broken.output_tokens > rest.said_tokens, "it was made all the same, and is paid"
 
 
 @pytest.mark.parametrize("settings", [{"resume": False}, {"resume": True, "other": "another"}])

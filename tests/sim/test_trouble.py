@@ -36,9 +36,10 @@ price = "free"
 """
 
 
-def asked(model: str, fault: str) -> tuple[list[Outcome], list[Line], float]:
-    """Twenty short requests a second, while something goes wrong from 40.25 s, between two probes, to 60.25 s."""
-    traffic = f'[[traffic]]\nname = "t"\nmodel = "{model}"\nrate_per_s = 20\nprompt_tokens = 50\noutput_tokens = 10\n'
+def asked(model: str, fault: str, rate_per_s: int = 20) -> tuple[list[Outcome], list[Line], float]:
+    """Short requests, twenty a second, while something goes wrong from 40.25 s, between two probes, to 60.25 s."""
+    traffic = f'[[traffic]]\nname = "t"\nmodel = "{model}"\nrate_per_s = {rate_per_s}\n'
+    traffic += "prompt_tokens = 50\noutput_tokens = 10\n"
     scenario = parse(f"{TEXT}{traffic}[[fault]]\nat_s = 40.25\nfor_s = 20\n{fault}\n", "trouble.toml")
     lines: list[Line] = []
     played = play(scenario, journal=lines.append)
@@ -73,6 +74,12 @@ def test_what_is_frozen_is_late() -> None:
     assert under_way
     assert all(o.outcome != "ok" or o.e2e_s > 15.0 for o in under_way)
     assert median_s(within(outcomes, start_s, 75, 100)) < 0.5
+
+
+def test_what_is_frozen_answers_no_probe_and_is_down_after_two() -> None:
+    _, lines, start_s = asked("o", 'kind = "freeze"\nendpoint = "own"', rate_per_s=1)
+    # Eleven seconds are as long as two lost probes take.
+    assert found_down(lines, start_s) == list(range(52, 61))
 
 
 @pytest.mark.lengthy

@@ -1,5 +1,7 @@
 """A twin of a simulated installation: its engines are what they are, and what it plays is what came."""
 
+from functools import partial
+from math import inf
 from pathlib import Path
 
 import msgspec
@@ -7,21 +9,25 @@ import pytest
 
 from tests import make as core
 from tests.sim.make import STEP, profile
-from tests.sim.week import API, USUAL, Week
-from tidegate.core.model import Ending, Endpoint, Policy, replace
+from tests.sim.week import API, OWN, USUAL, Week
+from tidegate.core.model import Decision, Ending, Endpoint, Line, Policy, Request, Run, replace
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.core.step import StepTime
+from tidegate.core.why import Why
 from tidegate.sim import inferred
 from tidegate.sim.api import ApiProfile, CacheProfile
 from tidegate.sim.binder import Binder
+from tidegate.sim.job import Job
 from tidegate.sim.observed import Attempted, Down, ObservedError, known, observe
 from tidegate.sim.place import Local, Remote
-from tidegate.sim.practice import OursOnly
+from tidegate.sim.practice import OursOnly, RemoteOnly
 from tidegate.sim.preview import figures_of
 from tidegate.sim.schema import FaultKind
-from tidegate.sim.twin import played, stand, twin
+from tidegate.sim.twin import TIMEOUT_S, Redrawn, played, stand, twin
 from tidegate.sim.world import World
+
+ENDPOINTS = (OWN, API)
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,66 @@ def test_a_twin_is_away_and_fails_no_more_often_for_it() -> None:
     assert (api.errors, [fault.endpoint for fault in made.faults]) == (0.0, ["api"])
 
 
+def test_errors_take_as_long_as_they_took() -> None:
+    attempts = [attempt(10.0 * number) for number in range(80)]
+    attempts += [
+        attempt(10.0 * number + 5.0, ending=Ending.FAILED, cause="status_500", e2e_s=9.0) for number in range(20)
+    ]
+    found = api_of(attempts)
+    network = core.router(API).endpoint("api").network
+    assert found.errors == pytest.approx(0.2)
+    assert set(found.error_times_s) == {9.0 - network.seconds(800)}
+
+
+GIVEN_UP = {"ending": Ending.TIMED_OUT, "cause": "no_content"}
+BEATEN = {"ending": Ending.CANCELLED, "cause": ""}
+
+
+@pytest.mark.parametrize("how", [GIVEN_UP, BEATEN], ids=["given up", "beaten by a hedge"])
+@pytest.mark.parametrize("streamed", [True, False])
+def test_what_outlasted_every_answer_in_silence_never_comes(how: dict[str, object], streamed: bool) -> None:
+    attempts = [attempt(10.0 * number) for number in range(97)]
+    if not streamed:
+        for one in attempts:
+            assert one.ended is not None
+            one.ttft_s, one.ended = None, replace(one.ended, ttft_s=None)
+    attempts += [attempt(10.0 * number + 5.0, e2e_s=40.0, **how) for number in range(3)]
+    spread = api_of(attempts).ttft_spread
+    assert isinstance(spread, Redrawn)
+    assert len(spread.factors) == 100
+    assert spread.factors.count(inf) == 3
+
+
+def test_what_was_given_up_sooner_than_others_answered_would_have_answered_as_late_as_they_did() -> None:
+    attempts = []
+    for number in range(100):
+        one = attempt(10.0 * number)
+        assert one.ended is not None
+        one.ttft_s = 0.5 if number % 2 else 2.0
+        one.ended = replace(one.ended, ttft_s=one.ttft_s)
+        attempts.append(one)
+    attempts += [attempt(10.0 * number + 5.0, e2e_s=1.0, **BEATEN) for number in range(20)]
+    api = api_of(attempts)
+    assert isinstance(api.ttft_spread, Redrawn)
+    late = sum(factor * api.ttft_s > 1.0 for factor in api.ttft_spread.factors)
+    assert (late, len(api.ttft_spread.factors)) == (70, 120)
+    # What failed in the gateway, or was turned away, has waited for nothing.
+    others = [attempt(5.0, e2e_s=40.0, ending=Ending.CANCELLED, cause="internal")]
+    others += [attempt(5.0, e2e_s=40.0, ending=Ending.REFUSED, cause="status_429")]
+    assert api_of([*attempts, *others]).ttft_spread == api.ttft_spread
+
+
+def test_what_never_comes_in_a_twin_is_given_up_there() -> None:
+    made = Week(count=60).twin()
+    api = made.stands["api"].api
+    assert api is not None
+    hangs = msgspec.structs.replace(made.stands["api"], api=replace(api, ttft_spread=Redrawn(factors=(1.0, inf))))
+    made = msgspec.structs.replace(made, stands={**made.stands, "api": hangs})
+    found = played(made, core.policy(), decider=partial(Binder, RemoteOnly()))
+    assert {one.outcome for one in found} > {"ok"}
+    assert all(one.ttft_s is None for one in found if one.outcome != "ok")
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 def test_the_time_that_prompts_take_to_get_there_is_the_ways_and_not_the_apis(streamed: bool) -> None:
     network = core.router(API).endpoint("api").network
@@ -229,6 +295,89 @@ def test_what_went_away_goes_away_at_the_same_times() -> None:
     assert (fault.kind, fault.endpoint) == (FaultKind.CRASH, "own")
     assert 20.0 <= fault.at_s <= 26.0
     assert fault.at_s + fault.for_s == pytest.approx(50.0, abs=6.0)
+
+
+def test_what_writes_to_caches_and_what_reasons_is_billed_as_it_was() -> None:
+    attempts = [attempt(10.0 * number) for number in range(40)]
+    for one in attempts:
+        assert one.ended is not None
+        one.ended = replace(one.ended, cached_tokens=100, cache_write_tokens=75, reasoning_tokens=25)
+    found = stand(core.router(API).endpoint("api"), attempts, {}, 0.0)
+    assert (found.written, found.reasoned) == pytest.approx((0.75, 0.25))
+    # What is billed of a token of each direction follows, while who decides sees prices as they are declared.
+    made = Week(count=60).twin()
+    price = replace(API.price, usd_per_cache_write_token=3e-6, usd_per_reasoning_token=2e-5)
+    dear = tuple(replace(one, price=price) if one.name == "api" else one for one in made.endpoints)
+    priced = msgspec.structs.replace(made, endpoints=dear)
+    writes = replace(made.stands["api"], written=0.75, reasoned=0.25)
+    writing = msgspec.structs.replace(priced, stands={**made.stands, "api": writes})
+    away = partial(Binder, RemoteOnly())
+    plain, kinds = (played(one, core.policy(), decider=away) for one in (priced, writing))
+    for usual, more in zip(plain, kinds, strict=True):
+        more_usd = usual.prompt_tokens * 0.75 * 2e-6 + usual.output_tokens * 0.25 * 1.6e-5
+        assert more.usd - usual.usd == pytest.approx(more_usd)
+
+
+def test_a_prompt_is_known_by_its_tools_and_by_all_of_it_in_blocks_of_its_own_size() -> None:
+    # Forty KiB of tools and forty of conversation, of four bytes and a half a token.
+    request = core.request(
+        "r", prefix=tuple(range(7, 47)), prompt_bytes=81 * 1024, preamble_bytes=40 * 1024, prompt_tokens=18_432
+    )
+    (job,) = jobs_of(request)
+    assert len(job.blocks) == len(set(job.blocks)) == 80
+    assert job.blocks[40:] == request.prefix
+    assert job.block_tokens == 224
+    # Who has the same tools and goes on otherwise is another prompt, as far as digests tell.
+    (other,) = jobs_of(replace(request, prefix=(8, *request.prefix[1:])))
+    assert not set(other.blocks[:40]) & set(job.blocks[:40])
+    # Who has all of the digests in common has what comes after them in common, as far as the shorter goes.
+    longer, shorter = (
+        jobs_of(core.request("r", prefix=tuple(range(256)), prompt_bytes=kib * 1024, prompt_tokens=256 * kib))[0]
+        for kib in (500, 400)
+    )
+    assert (len(longer.blocks), len(shorter.blocks)) == (500, 400)
+    assert longer.blocks[:400] == shorter.blocks
+
+
+def jobs_of(request: Request) -> tuple[Job, ...]:
+    return twin(observe([*Week(count=1).lines[:1], *asked(request)]), core.router(*ENDPOINTS)).jobs
+
+
+def test_what_took_longer_than_a_gateway_waits_by_default_is_waited_for() -> None:
+    made = Week(count=30).twin()
+    slow = msgspec.structs.replace(made.stands["api"], api=ApiProfile(ttft_s=0.1, tpot_s=10.0))
+    made = msgspec.structs.replace(
+        made,
+        jobs=tuple(msgspec.structs.replace(job, output_tokens=70) for job in made.jobs),
+        stands={**made.stands, "api": slow},
+    )
+    lines: list[Line] = list(Week(count=1).lines[:1])
+    (request,) = (core.request("r", arrived_s=1_000.0),)
+    lines += asked(request, e2e_s=900.0)
+    assert twin(observe(lines), core.router(*ENDPOINTS)).timeout_s == 900.0
+    assert made.timeout_s == TIMEOUT_S
+    policy, away = core.policy(stall_s=1e6), partial(Binder, RemoteOnly())
+    assert {one.outcome for one in played(made, policy, decider=away)} == {"timed_out"}
+    patient = msgspec.structs.replace(made, timeout_s=900.0)
+    assert {one.outcome for one in played(patient, policy, decider=away)} == {"ok"}
+
+
+def test_an_answer_that_does_not_say_what_it_took_is_as_long_as_others() -> None:
+    lines: list[Line] = list(Week(count=1).lines[:1])
+    for number in range(5):
+        lines += asked(core.request(f"r{number}", arrived_s=1_000.0 + number), output_tokens=80)
+    lines += asked(core.request("s", arrived_s=1_010.0, stream=False), output_tokens=None)
+    assert {job.output_tokens for job in twin(observe(lines), core.router(*ENDPOINTS)).jobs} == {80}
+
+
+def asked(request: Request, *, e2e_s: float = 1.0, output_tokens: int | None = 10) -> list[Line]:
+    """A request that the API has answered."""
+    step = Run(endpoint="api", timeout_s=9.0)
+    decision = Decision(request_id=request.id, plan=(step,), why=Why.CHEAPEST_ON_TIME)
+    end = core.ended(request.id, "api", e2e_s=e2e_s, prompt_tokens=request.prompt_tokens, output_tokens=output_tokens)
+    begin_s = request.arrived_s
+    lines = [Line(at_s=begin_s, fact=fact) for fact in (request, decision, core.started(request, "api"))]
+    return [*lines, Line(at_s=begin_s + e2e_s, fact=end)]
 
 
 def test_of_few_attempts_what_was_learned_is_taken() -> None:

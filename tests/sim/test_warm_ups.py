@@ -178,4 +178,7 @@ def test_a_vendor_that_charges_is_warmed_up_where_operators_say_so() -> None:
         world.run(places, Bouts(3, limit_s=4.0), probe_s=5.0, until_s=1e9)
         assert sum(one.kept for one in world.outcomes) >= 115
         counts.append(sum(one.endpoint == "cloud" for one in world.outcomes))
+        spent_usd = sum(one.usd for one in world.outcomes) + world.warm_ups_usd
+        assert spent_usd == pytest.approx(sum(world.usd.values()))
+        assert (world.warm_ups_usd > 0.0) == warms_up
     assert counts[0] < 10 < 60 < counts[1]

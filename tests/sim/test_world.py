@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 
 from tests import make as core
 from tests.sim.days import LONG_S, Listed, Stage, Way
-from tests.sim.make import profile
-from tidegate.core.model import Ended, Ending, Held, Released, Request, Started, replace
+from tests.sim.make import job, profile
+from tidegate.config.cap import Cap, Period
+from tidegate.core.model import Decision, Ended, Ending, Endpoint, Held, Line, Released, Request, Run, Started, replace
 from tidegate.core.replay import replay
+from tidegate.core.why import Why
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
+from tidegate.sim.decider import AtOnce, Follower
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
 from tidegate.sim.place import Local, Remote
+from tidegate.sim.purse import Purse
 from tidegate.sim.world import World
 
 seeds = st.integers(0, 10_000)
@@ -157,10 +161,67 @@ def test_what_fails_before_anything_came_is_free_and_what_was_given_is_not() -> 
     assert paid(vendor) == [("ok", core.REMOTE_PRICE.usd(20, 50, 0))]
 
 
+def test_who_is_sent_where_others_sent_him_may_break_our_rules_and_waits_as_long_as_he_may() -> None:
+    endpoints = (core.endpoint("cloud", local=False),)
+    router = AtOnce({}, endpoints, core.policy(), usual="cloud")
+    world = World(endpoints, core.policy(), router=router, request_timeout_s=5_000.0)
+    place = Local("cloud", Engine(profile(slots=1)), world.loop, world)
+    jobs = [job(f"r{number}", output_tokens=60_000, residency=("local",)) for number in range(2)]
+    world.run({"cloud": place}, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+    first, second = world.outcomes
+    assert (first.outcome, second.outcome) == ("ok", "ok")
+    assert second.ttft_s is not None
+    assert second.ttft_s > 600.0
+
+
+class Steps(Follower):
+    """Decides the same of everybody."""
+
+    def __init__(self, endpoints: tuple[Endpoint, ...], plan: tuple[Run, ...]) -> None:
+        super().__init__(endpoints, core.policy())
+        self._plan = plan
+
+    def decide(self, request: Request, now_s: float) -> Decision:
+        return Decision(request_id=request.id, plan=self._plan, why=Why.STATIC_RULE)
+
+    def due(self, now_s: float) -> list[Request]:
+        return []
+
+
+def test_after_a_step_that_a_budget_forbids_the_next_one_has_its_own_time_out() -> None:
+    endpoints = (core.endpoint("dear", local=False), core.endpoint("own"))
+    plan = (Run(endpoint="dear", timeout_s=40.0), Run(endpoint="own", timeout_s=10.0))
+    world = World(
+        endpoints,
+        core.policy(),
+        router=Steps(endpoints, plan),
+        purse=Purse([Cap(usd=1e-9, period=Period.DAY)]),
+    )
+    places = {name: Local(name, Engine(profile()), world.loop, world) for name in ("dear", "own")}
+    world.loop.at(0.0, places["own"].freeze, 100.0)
+    job = Job(request=core.request("r", arrived_s=1.0), prompt_tokens=20, output_tokens=3)
+    world.run(places, Listed([job]), probe_s=5.0, until_s=LONG_S)
+    (outcome,) = world.outcomes
+    assert (outcome.outcome, outcome.sent) == ("failed", ("own",))
+    assert outcome.e2e_s == pytest.approx(10.0)
+
+
 def digest(seed: int) -> str:
     """Of the journal of a stage with trouble."""
     lines = Stage(seed, trouble=True, turns=1).lines
     return blake2b(b"\n".join(map(msgspec.json.encode, lines)), digest_size=16).hexdigest()
+
+
+def test_who_may_wait_no_longer_is_let_go_for_that_and_has_not_left() -> None:
+    lines: list[Line] = []
+    endpoints = (core.endpoint("own", concurrency=1),)
+    world = World(endpoints, core.policy(), request_timeout_s=5.0, journal=lines.append)
+    place = Local("own", Engine(profile(slots=1)), world.loop, world)
+    jobs = [job(f"r{number}", output_tokens=10_000) for number in range(2)]
+    world.run({"own": place}, Listed(jobs), probe_s=5.0, until_s=LONG_S)
+    assert [one.outcome for one in world.outcomes] == ["timed_out", "timed_out"]
+    (gone,) = [line.fact for line in lines if isinstance(line.fact, Released)]
+    assert (gone.request_id, gone.cause) == ("r1", "request_timeout")
 
 
 def test_the_same_seed_writes_the_same_journal_in_every_process() -> None:

@@ -11,13 +11,15 @@ NUSD = 1_000_000_000
 
 @dataclass
 class Entry:
-    """One lease that was ever made, in nano-dollars. `orphan`: its process is gone."""
+    """One lease that was ever made, in nano-dollars. `orphan`: its process is gone. `rest`: of its bound, what may have
+    been billed beyond what was settled."""
 
     key: str
     upper: int
     made_s: float
     state: str = "reserved"
     spent: int = 0
+    rest: int = 0
     endpoint: str = ""
     orphan: bool = False
 
@@ -45,11 +47,12 @@ class Reference:
         self.entries[name] = Entry(key, upper, now_s)
         return True
 
-    def settle(self, name: str, spent: int, now_s: float, endpoint: str) -> None:
+    def settle(self, name: str, spent: int, now_s: float, endpoint: str, *, whole: bool = True) -> None:
         self.expire(now_s)
         entry = self.entries.get(name)
         if entry is not None and entry.state in ("reserved", "unconfirmed"):
             entry.state, entry.spent, entry.endpoint = "spent", spent, endpoint
+            entry.rest = 0 if whole else max(0, entry.upper - spent)
 
     def release(self, name: str) -> None:
         entry = self.entries.get(name)
@@ -77,7 +80,7 @@ class Reference:
             e for e in self.entries.values() if cap.key in (None, e.key) and window_of(cap.period, e.made_s) == window
         ]
         held = {state: sum(e.upper for e in found if e.state == state) for state in ("unconfirmed", "reserved")}
-        return sum(e.spent for e in found), held["unconfirmed"], held["reserved"]
+        return sum(e.spent for e in found), held["unconfirmed"] + sum(e.rest for e in found), held["reserved"]
 
     def held(self, cap: Cap, now_s: float) -> int:
         return sum(self.amounts(cap, now_s))
@@ -92,8 +95,9 @@ class Reference:
         return {name for name, e in self.entries.items() if e.state in ("reserved", "unconfirmed")}
 
     def stored(self) -> dict[str, bool]:
-        """Leases that are on the disk, and whether they have expired."""
-        return {
+        """Leases that are on the disk, and whether they have expired. Of a key and a day, all rests are one."""
+        rests = {f"unconfirmed {day_number(e.made_s)} {e.key}": True for e in self.durable.values() if e.rest}
+        return rests | {
             name: e.state == "unconfirmed" for name, e in self.durable.items() if e.state in ("reserved", "unconfirmed")
         }
 

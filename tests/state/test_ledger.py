@@ -238,6 +238,25 @@ def test_a_lease_of_this_process_holds_however_long_it_takes(tmp_path: Path) -> 
     ledger.close()
 
 
+def test_the_rest_of_what_may_not_be_the_whole_bill_is_never_spent_again_and_takes_one_row_a_day(
+    tmp_path: Path,
+) -> None:
+    ledger = opened(tmp_path, DAY_CAP)
+    for name in ("a", "b", "c"):
+        ledger.reserve(name, "ann", 0.3, NOON_S)
+        ledger.commit()
+        ledger.settle(name, 0.1, NOON_S, "cloud", whole=False)
+    ledger.commit()
+    assert list(open_leases(tmp_path / "ledger").values()) == [True]
+    for _ in range(2):
+        status = only(ledger)
+        assert (status.spent_usd, status.unconfirmed_usd, status.reserved_usd) == (0.3, 0.6, 0.0)
+        assert ledger.reserve("more", "ann", 0.2, NOON_S) is not None
+        ledger = killed(ledger, tmp_path, DAY_CAP)
+    assert ledger.headroom_usd("ann", NOON_S + DAY_S) == 1.0
+    ledger.close()
+
+
 def test_a_reservation_that_was_not_committed_is_not_there_after_a_crash(tmp_path: Path) -> None:
     ledger = opened(tmp_path, DAY_CAP)
     ledger.reserve("a", "ann", 0.8, NOON_S)

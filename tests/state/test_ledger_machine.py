@@ -81,13 +81,19 @@ class LedgerMachine(RuleBasedStateMachine):
         if opened := sorted(self.reference.open_now()):
             assert self.ledger.reserve(data.draw(st.sampled_from(opened)), "eve", upper / NUSD, self.now_s) is None
 
-    @rule(data=st.data(), share=st.integers(0, 100), overrun=st.just(0) | amounts, endpoint=st.sampled_from("xy"))
-    def settle(self, data: st.DataObject, share: int, overrun: int, endpoint: str) -> None:
+    @rule(
+        data=st.data(),
+        share=st.integers(0, 100),
+        overrun=st.just(0) | amounts,
+        endpoint=st.sampled_from("xy"),
+        whole=st.booleans(),
+    )
+    def settle(self, data: st.DataObject, share: int, overrun: int, endpoint: str, whole: bool) -> None:
         name = self._name(data)
         entry = self.reference.entries.get(name)
         spent = (entry.upper * share // 100 if entry else 0) + overrun
-        self.reference.settle(name, spent, self.now_s, endpoint)
-        self.ledger.settle(name, spent / NUSD, self.now_s, endpoint)
+        self.reference.settle(name, spent, self.now_s, endpoint, whole=whole)
+        self.ledger.settle(name, spent / NUSD, self.now_s, endpoint, whole=whole)
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:

@@ -103,6 +103,27 @@ def test_another_complaint_is_not_about_length(body: bytes) -> None:
     assert not read_error(400, body).context_exceeded
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"Unrecognized request argument supplied: top_k","code":null}}',
+        b'{"error":{"message":"Unknown parameter: \'top_k\'.","param":"top_k","code":"unknown_parameter"}}',
+        b'{"error":{"message":"Not here.","param":"top_k","code":"unknown_parameter"}}',
+        b'[{"error":{"code":400,"message":"Invalid JSON payload. Unknown name \\"top_k\\": Cannot find field."}}]',
+        b'{"error":{"message":"property \'top_k\' is unsupported","type":"invalid_request_error"}}',
+        b'{"type":"error","error":{"type":"invalid_request_error","message":"top_k: Extra inputs are not permitted"}}',
+        b'{"detail":[{"type":"extra_forbidden","loc":["body","top_k"],"msg":"Extra inputs are not permitted"}]}',
+    ],
+)
+def test_a_field_that_only_this_endpoint_does_not_know_is_recognised(body: bytes) -> None:
+    assert read_error(400, body).unfit
+
+
+@pytest.mark.parametrize("body", [recorded("bad_request"), recorded("not_found"), b'{"detail":"bad temperature"}'])
+def test_a_value_that_nobody_takes_is_no_unknown_field(body: bytes) -> None:
+    assert not read_error(400, body).unfit
+
+
 @given(st.binary(max_size=300), st.sampled_from([b"", b"text/html", b"application/json"]))
 def test_whatever_an_endpoint_answers_becomes_one_bounded_line(body: bytes, content_type: bytes) -> None:
     said = read_error(500, body, content_type).message

@@ -382,6 +382,17 @@ def test_what_usage_does_not_say_is_unknown(usage: object, read_as: Usage) -> No
     assert read.usage == read_as
 
 
+@pytest.mark.parametrize(("total", "output_tokens"), [(962, 763), (729, 530), (None, 530), ("many", 530)])
+def test_reasoning_is_part_of_the_output_unless_the_total_tells_that_it_stands_beside(
+    total: object, output_tokens: int
+) -> None:
+    details = {"reasoning_tokens": 233}
+    usage = {"prompt_tokens": 199, "completion_tokens": 530, "completion_tokens_details": details}
+    read = reader()
+    read.feed(frame({**streams.HEAD, "choices": [], "usage": {**usage, "total_tokens": total}}))
+    assert read.usage == Usage(prompt_tokens=199, output_tokens=output_tokens, reasoning_tokens=233)
+
+
 def test_usage_that_is_missing_is_unknown() -> None:
     read = reader()
     relayed(read, [streams.ALL["no done"]])

@@ -123,7 +123,7 @@ class _Patient:
             self.taught += 1
             self.ttft.add(one, one.ttft_s, predicted.ttft_s, None if believed is None else believed.ttft_s)
             self._judge(one.quantile, held=one.ttft_s <= predicted.ttft_s_high)
-        elif ended.ending in (Ending.CANCELLED, Ending.TIMED_OUT) and ended.e2e_s > predicted.ttft_s_high:
+        elif one.left_s is not None and one.left_s > predicted.ttft_s_high:
             # Nobody waited for its first content: it would have come too late in any case.
             self._judge(one.quantile, held=False)
         if one.tpot_s is not None:

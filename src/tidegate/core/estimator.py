@@ -60,6 +60,8 @@ AHEAD_TOKENS: Final = 2000.0
 # And at least as much as takes it so long: that a prompt is done is known when the loop of events comes to it, some
 # hundredths of a second later where many stream, and until then an engine that is quicker would idle.
 AHEAD_S_MIN: Final = 0.05
+# A load that takes more than so many deviations of what an answer's tokens take is told from them.
+UNSEEN_DEVIATIONS: Final = 4.0
 
 
 def fresh() -> EndpointState:
@@ -521,16 +523,18 @@ class EndpointModel:
         # Of an answer in one piece nobody knows when it began.
         without_s = missed_s(reservation, fact.e2e_s)
         waited_s = fact.ttft_s if fact.ending is Ending.OK else without_s
+        # What a client's own mistake is answered with takes no model.
+        served = fact.ending is Ending.OK and not fact.cause
         if reservation.first_s is None and waited_s is not None:
             self._surprises += _surprise(reservation, max(waited_s, reservation.network_s))
             self._late = self._late or waited_s > reservation.ttft_s_high
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
         self.memory.ended(reservation, now_s)
-        if reservation.first_s is not None or fact.ending is Ending.OK:
+        if reservation.first_s is not None or served:
             self._used(now_s)
         self.cold.ended(in_flight - 1, now_s)
-        self._prompts.done(fact.request_id, now_s, computed=fact.ending is Ending.OK)
+        self._prompts.done(fact.request_id, now_s, computed=served)
         self._slots = None
         hot = self.cold.was_hot(reservation.cold)
         was_limited = self.health.is_limited
@@ -541,11 +545,11 @@ class EndpointModel:
             self._learn_cached(reservation, reservation.given, fact, now_s)
         if not reservation.teaches:
             return reservation
+        if reservation.first_s is None and served:
+            self._learn_load_unseen(reservation, fact, now_s)
         if reservation.sampled:
             self.timing.judge(reservation, fact, now_s)
         self._learn_batch(reservation, fact, now_s)
-        if fact.ttft_s is not None and reservation.first_s is None:
-            self._learn_load(reservation, fact.ttft_s, now_s)
         unexplained = False
         if fact.ttft_s is None and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
             # Who is there again is as quick as before, so that it was away says nothing of times. But of one that was
@@ -762,6 +766,19 @@ class EndpointModel:
     def _learn_load(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
         if sent.teaches and sent.cold is not None:
             sent.was_cold = self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
+
+    def _learn_load_unseen(self, sent: Reservation, fact: Ended, now_s: float) -> None:
+        """Of an answer that nobody saw begin: what it took beyond its tokens. Where these were hardly measured and no
+        load is expected, or where they scatter by as much as one takes, nobody can tell one from the other."""
+        if sent.cold is None:
+            return
+        if fact.ttft_s is not None:
+            self._learn_load(sent, fact.ttft_s, now_s)
+        elif fact.output_tokens is not None and (sent.tpot.trust > TRUST_MIN or sent.load_s):
+            warm = sent.cold.predicted
+            rest_s = max(0.0, fact.output_tokens / sent.completions - 1.0) * sent.tpot.median_s
+            if UNSEEN_DEVIATIONS * sent.tpot.sigma * rest_s < warm.load_s:
+                self._learn_load(sent, max(fact.e2e_s - rest_s, warm.warm_s), now_s)
 
     def _loads(self, sent: Reservation, waited_s: float, now_s: float) -> bool:
         """Whether a load explains that nothing has come for so long; it learns from that in any case."""

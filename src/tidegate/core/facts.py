@@ -175,7 +175,7 @@ _VOCABULARY = 32_000
 PARAMETERS_MIN = 1e6
 WEIGHT_BYTES_MIN, WEIGHT_BYTES_MAX = 0.1, 8.0
 _COUNTED = re.compile(r"gguf:(.*):(\d{1,15}):(\d{1,15})")
-_ACTIVE = re.compile(r"-a(\d{1,4}(?:\.\d{1,3})?)b")
+_ACTIVE = re.compile(r"-a(\d{1,4}(?:\.\d{1,3})?)b(?![0-9a-z])")
 
 
 def known(name: str) -> Model | None:
@@ -204,8 +204,7 @@ def told(fingerprint: Fingerprint, assumed: Model | None = None) -> Model | None
         name, size_bytes, parameters = counted[1], int(counted[2]), int(counted[3])
     model = known(name) if place in ("gguf", "hf", "dir") else assumed
     if parameters >= PARAMETERS_MIN and (model is None or not 0.8 < parameters / model.parameters < 1.25):
-        active = _ACTIVE.search(name.lower())
-        model = nominal(parameters, min(float(active[1]) * 1e9, parameters) if active else parameters)
+        model = nominal(parameters, min(_active(name) or parameters, parameters))
     if model is None:
         return None
     weight_bytes = size_bytes / parameters if parameters else 0.0
@@ -216,7 +215,7 @@ def told(fingerprint: Fingerprint, assumed: Model | None = None) -> Model | None
 
 
 def nominal(parameters: float, active_parameters: float | None = None) -> Model:
-    """A model of so many parameters, at least `PARAMETERS_MIN`, of which nothing else is known."""
+    """A model of so many parameters, both at least `PARAMETERS_MIN`, of which nothing else is known."""
     active = parameters if active_parameters is None else active_parameters
     # The rest, attention and head among it, is then about half of what a token needs.
     experts = round(2.0 * parameters / active) if active < 0.9 * parameters else 0
@@ -234,6 +233,13 @@ def nominal(parameters: float, active_parameters: float | None = None) -> Model:
         experts=experts,
         experts_per_token=1 if experts else 0,
     )
+
+
+def _active(name: str) -> float | None:
+    """The active parameters that a name tells, as in `30B-A3B`; None where it tells none that a model can have."""
+    found = _ACTIVE.search(name.lower())
+    parameters = 0.0 if found is None else float(found[1]) * 1e9
+    return parameters if parameters >= PARAMETERS_MIN else None
 
 
 def _bits(quantisation: str) -> float | None:

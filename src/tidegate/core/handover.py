@@ -17,7 +17,7 @@ from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Capability, Ended, Ending, Handover, Policy, Request, Shipped, Started, replace
 from tidegate.core.network import NetworkModel
-from tidegate.core.rules import attempts_max
+from tidegate.core.rules import attempts_max, cost_usd_bound
 from tidegate.core.sending import prefill_of
 from tidegate.core.state import HandoverState, KvSize, UnderWay
 from tidegate.core.why import Why
@@ -59,6 +59,11 @@ class HandoverModel:
             return Why.LACKS_CAPABILITY
         if not self.source.is_one_with(self.target):
             return Why.KV_UNLIKE
+        if request.cost_usd_max is not None:
+            sent_usd = self.kv_bytes(request, now_s) * self.declared.usd_per_byte
+            asked_usd = cost_usd_bound(prefill_of(request), self.source) + cost_usd_bound(request, self.target)
+            if asked_usd + sent_usd > request.cost_usd_max:
+                return Why.OVER_MAX_COST
         known = self.state.breaker
         return Why.BREAKER_OPEN if known.openings and known.blocks(now_s) else None
 

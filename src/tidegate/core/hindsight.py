@@ -29,7 +29,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt that is over. `quantile` is what `ttft_s_high` was held to.
 
     `believed` is what would have been predicted by what was learned some hundred attempts before, None where nothing
-    was. One that was predicted from another prior `teaches` nothing.
+    was. One that was predicted from another prior `teaches` nothing. Without `stream` its answer comes in one piece.
     """
 
     endpoint: Endpoint
@@ -41,12 +41,22 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     believed: Prediction | None
     ended: Ended
     completions: int
+    stream: bool
     teaches: bool
 
     @property
     def ttft_s(self) -> float | None:
         """Measured, where it is a sample: content came."""
         return self.ended.ttft_s
+
+    @property
+    def left_s(self) -> float | None:
+        """After what time it was given up for want of content; None where it was not, and of an answer in one piece,
+        which nobody sees begin."""
+        ended = self.ended
+        if not self.stream or ended.ttft_s is not None or ended.ending not in (Ending.CANCELLED, Ending.TIMED_OUT):
+            return None
+        return ended.e2e_s
 
     @property
     def tpot_s(self) -> float | None:
@@ -78,7 +88,7 @@ class Hindsight:
 
     `otherwise` is how many decisions came out otherwise than they are in the journal. Predictions are those of this
     software; where there are none of these, they are what was believed then. An attempt that was sent before the
-    journal begins, or that ended with its process, is not compared.
+    journal begins, or that ended with its process, is not compared, and neither is one at which the model failed.
     """
 
     def __init__(self) -> None:
@@ -125,6 +135,7 @@ class Hindsight:
             believed=believed,
             ended=fact,
             completions=started.completions,
+            stream=started.stream,
             teaches=reservation is not None and reservation.teaches,
         )
 
@@ -140,12 +151,18 @@ class Hindsight:
 
 
 def predicted(router: Router | None, fact: Started, now_s: float) -> Prediction | None:
-    """What is predicted of an attempt that is sent now, before the router is told; None where it knows no such place.
+    """What is predicted of an attempt that is sent now, before the router is told; None where it knows no such place,
+    and where the model fails: the router will fail at the fact itself, and replay knows whether it may.
 
     The only place that knows by which names an estimate is kept.
     """
-    base = None if router is None else router.predicted(fact, now_s)
-    if router is None or base is None:
+    if router is None:
+        return None
+    try:
+        base = router.predicted(fact, now_s)
+    except Exception:
+        return None
+    if base is None:
         return None
     return Prediction(
         load=len(router.endpoint(fact.endpoint).state.reservations),

@@ -350,9 +350,11 @@ class Held(Record, frozen=True, kw_only=True, tag="held"):
 
 
 class Released(Record, frozen=True, kw_only=True, tag="released"):
-    """A held request left the queue unsent: its client left, or it was refused."""
+    """A held request left the queue unsent: its client left, or it was refused, or it came to nothing here for this
+    `cause`."""
 
     request_id: str
+    cause: str = ""
 
 
 class Started(Record, frozen=True, kw_only=True, tag="started"):

@@ -33,8 +33,10 @@ def kept(
     `output_tokens` where they are not known. Not `whole`: its client left before the end.
     """
     slo = request.slo
-    # Who has left has seen nothing for as long, at least.
-    seen_s = e2e_s if ttft_s is None and not whole else ttft_s
+    # Who has left a stream has seen nothing for as long, at least; of an answer in one piece nobody can see anything.
+    seen_s = e2e_s if ttft_s is None and not whole and request.stream else ttft_s
+    # An answer of one token, or of none, has no time between tokens.
+    tpot_s = None if request.output_tokens_max is not None and request.output_tokens_max <= 1 else slo.tpot_s
     if slo.ttft_s is not None and seen_s is not None and seen_s > slo.ttft_s:
         return False
     if slo.e2e_s is not None and e2e_s > slo.e2e_s:
@@ -43,13 +45,13 @@ def kept(
         return None
     if ttft_s is None:
         # Its first content came at some time before the end.
-        return True if slo.tpot_s is None and (slo.ttft_s is None or e2e_s <= slo.ttft_s) else None
-    if slo.tpot_s is None:
+        return True if tpot_s is None and (slo.ttft_s is None or e2e_s <= slo.ttft_s) else None
+    if tpot_s is None:
         return True
     if output_tokens is None:
         return None
     after_first = output_tokens / request.completions - 1.0
-    return after_first < 1.0 or (e2e_s - ttft_s) / after_first <= slo.tpot_s
+    return after_first < 1.0 or (e2e_s - ttft_s) / after_first <= tpot_s
 
 
 def was_kept(
@@ -80,8 +82,14 @@ def judged(
     e2e_s: float,
     output_tokens: int | None,
 ) -> Judged | None:
-    """What is told of a request that is over, after its last `decision`; None where its class has no target."""
+    """What is told of a request that is over, after its last `decision`; None where its class has no target.
+
+    An answer of which nobody can say and that missed nothing anybody could see counts as kept: were it passed over,
+    answers in one piece would tell of misses alone, and the worth of their class would rise whatever became of them.
+    """
     if request.attainment is None:
         return None
     found = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+    if found is None and ending is Ending.OK:
+        found = True
     return Judged(request_id=request.id, klass=request.klass, attainment=request.attainment, kept=found)

@@ -65,18 +65,26 @@ class Reference:
         return self.router is not None and self.router.endpoint(name).fingerprint == told
 
     def feed(self, line: Line, real: Router) -> None:
-        """One more line, which is no segment."""
+        """One more line, which is no segment. Where the model fails at it, what was believed is forgotten."""
         fact, router = line.fact, self.router
         if router is None or not isinstance(fact, Started | FirstToken | Ended | Probed):
             return
+        try:
+            self._take_in(fact, router, line.at_s, real)
+        except Exception:
+            # The real one fails at it, too, or did when these beliefs were taken from it.
+            if fact.endpoint in self._kept:
+                self._kept[fact.endpoint] = _Kept()
+
+    def _take_in(self, fact: Started | FirstToken | Ended | Probed, router: Router, now_s: float, real: Router) -> None:
         if isinstance(fact, Probed) and fact.endpoint in self._kept:
             before = router.endpoint(fact.endpoint).fingerprint
-            router.observe(fact, line.at_s)
+            router.observe(fact, now_s)
             if router.endpoint(fact.endpoint).fingerprint != before:
                 # Another model: what was believed of it is what was believed of the other one.
                 self._kept[fact.endpoint] = _Kept()
             return
-        router.observe(fact, line.at_s)
+        router.observe(fact, now_s)
         if isinstance(fact, Started):
             known = router.state.endpoints.get(fact.endpoint)
             if known is not None:

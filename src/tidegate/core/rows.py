@@ -137,7 +137,7 @@ class _Open(msgspec.Struct):
     hedged: bool = False
     held_since_s: float | None = None
     held_s: float = 0.0
-    released: bool = False
+    released: Released | None = None
     # By endpoint: attempts, and since when a KV cache is on its way from there.
     under_way: dict[str, _Sent] = {}
     shipping: dict[str, float] = {}
@@ -274,7 +274,7 @@ class Rows:
                 known.held_since_s = now_s
             case Released():
                 _unhold(known, now_s)
-                known.released = True
+                known.released = fact
             case Shipped():
                 self._shipped(known, fact, now_s)
             case Judged():
@@ -315,9 +315,12 @@ class Rows:
             return False
         if served:
             known.answered, known.winner, known.told = True, sent, fact
+            if known.first_s is None and fact.ttft_s is not None:
+                # An embedding: all there is, is its first content.
+                known.first_s = sent.sent_s + fact.ttft_s
         elif fact.ending is not Ending.CANCELLED or not known.wrong:
             known.wrong = known.wrong or fact.cause == CLIENT_ERROR
-            known.ending = Ending.CANCELLED if fact.ending is Ending.CANCELLED else Ending.FAILED
+            known.ending = Ending.CANCELLED if is_left(fact) else Ending.FAILED
             known.at_fault = known.at_fault and fact.cause in (CLIENT_ERROR, *OF_THE_REQUEST)
             if fact.ttft_s is not None and not sent.started.target and not known.answered:
                 known.told = fact
@@ -334,7 +337,7 @@ class Rows:
         if fact.ok:
             known.handover_s = now_s - computed_s
         else:
-            known.ending = Ending.CANCELLED if fact.given_up else Ending.FAILED
+            known.ending = Ending.CANCELLED if fact.given_up and not fact.cause else Ending.FAILED
             known.at_fault = False
 
     def _over(self, request_id: str) -> Row:
@@ -400,6 +403,11 @@ class Rows:
         return least_usd
 
 
+def is_left(ended: Ended) -> bool:
+    """Whether nobody waited for it any more. With a cause it is the gateway that came to nothing."""
+    return ended.ending is Ending.CANCELLED and not ended.cause
+
+
 def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
     """What is paid to others for an attempt, by the usage that was told with its end.
 
@@ -448,8 +456,10 @@ def _came(known: _Open) -> Came:
         if known.decision is None:
             return Came.UNKNOWN
         if isinstance(known.decision.plan[0], Wait):
-            # Let go while it waited: its client is gone.
-            return Came.CLIENT_LEFT if known.released else Came.UNKNOWN
+            if known.released is None:
+                return Came.UNKNOWN
+            # Let go while it waited: where nothing of ours is the cause, its client is gone.
+            return Came.FAILED if known.released.cause else Came.CLIENT_LEFT
         # Every step was passed over: for a budget, or because no dialect says it.
         return Came.FAILED
     if known.at_fault:

@@ -51,6 +51,17 @@ def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float
     return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
 
 
+def cost_usd_bound(request: Request, model: EndpointModel) -> float:
+    """What a request that has a limit can cost there at most, in dollars: the same with all the output that there is
+    room for, where none is asked to be the most."""
+    endpoint, output_tokens = model.endpoint, request.output_tokens_max
+    if output_tokens is None:
+        output_tokens = max(0, model.context_tokens - request.prompt_tokens)
+        if endpoint.output_tokens_max is not None:
+            output_tokens = min(output_tokens, endpoint.output_tokens_max)
+    return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
+
+
 def excluded_ever(request: Request, model: EndpointModel, needed: int) -> Why | None:
     """The first rule that forbids this endpoint for a request of so many tokens, whenever it comes and whatever it may
     cost; None where none does."""
@@ -89,7 +100,7 @@ def excluded(
     never = excluded_ever(request, model, needed)
     if never is not None:
         return never
-    if request.cost_usd_max is not None and cost_usd_most(request, endpoint, length) > request.cost_usd_max:
+    if request.cost_usd_max is not None and cost_usd_bound(request, model) > request.cost_usd_max:
         return Why.OVER_MAX_COST
     if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:
         return Why.OVER_BUDGET

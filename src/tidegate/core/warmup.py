@@ -109,13 +109,22 @@ class WarmUps:
         missed_usd = state.cold.warm_up.missed_usd
         # Whether it is away may be as uncertain as you like: to ask for one token tells.
         if not missed_usd or not cold.share or missed_usd < cold.share * load_usd(model, cold.load_s_mean):
-            return cold.share <= AWAY and self._would_go(model, now_s)
+            if cold.share > AWAY or not self._would_go(model, now_s):
+                return False
+            # Where nobody told that it is there, it may have gone for whoever was used since: that is kept no more.
+            told = model.cold.resident()
+            late_s = model.cold.load_s_mean(now_s) if told else model.cold.idle_s(now_s)
+            return self._is_free(model, late_s, now_s)
+        return self._is_free(model, cold.load_s, now_s)
+
+    def _is_free(self, model: EndpointModel, of_late_s: float, now_s: float) -> bool:
+        """Whether nobody uses another model of its engine, or did so of late."""
         beside = [self._all[name] for name in model.endpoint.beside if name in self._all]
-        return not any(self._is_used(other, cold.load_s, now_s) for other in beside)
+        return not any(self._is_used(other, of_late_s, now_s) for other in beside)
 
     @staticmethod
     def _is_used(model: EndpointModel, of_late_s: float, now_s: float) -> bool:
-        """Whether somebody is served there, or was within as long as a load takes."""
+        """Whether somebody is served there, or was within the last `of_late_s`."""
         state = model.state
         used_s = state.cold.used_s
         return bool(state.reservations) or (used_s is not None and now_s - used_s < of_late_s)

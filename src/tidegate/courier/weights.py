@@ -3,10 +3,13 @@
 import asyncio
 import hashlib
 from pathlib import Path
+from threading import Event
 
 from tidegate.courier.refusal import RefusalError
 from tidegate.wire.courier import Why
 
+# Hashed in a millisecond: so soon a thread ends whose digest nobody waits for any more.
+_PIECE_BYTES = 1024 * 1024
 _Seen = tuple[str, int, int]
 
 
@@ -39,9 +42,12 @@ class Weights:
         return self._known[seen]
 
     async def _hash(self, seen: _Seen) -> None:
+        left = Event()
         try:
-            self._known = {seen: await asyncio.to_thread(_digest, seen[0])}
+            self._known = {seen: await asyncio.to_thread(_digest, seen[0], left)}
         finally:
+            # A process that is to end waits for its threads, and a large file takes minutes.
+            left.set()
             self._hashing = None
 
 
@@ -50,6 +56,10 @@ def _seen(path: str) -> _Seen:
     return path, found.st_size, found.st_mtime_ns
 
 
-def _digest(path: str) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: str, left: Event) -> str:
+    """Of the whole file, unless everybody has `left`, who then does not care."""
+    found = hashlib.sha256()
+    with Path(path).open("rb", buffering=0) as file:
+        while not left.is_set() and (piece := file.read(_PIECE_BYTES)):
+            found.update(piece)
+    return found.hexdigest()

@@ -1,6 +1,6 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
-from msgspec import structs
+from msgspec import Raw, structs
 
 from tidegate.core.flight import Flight
 from tidegate.core.health import UNBILLED
@@ -19,11 +19,13 @@ from tidegate.core.model import (
 )
 from tidegate.core.promise import judged, was_kept
 from tidegate.core.reserve import Reservation
-from tidegate.core.sending import started
+from tidegate.core.rules import cost_usd_bound
+from tidegate.core.sending import prefill_of, started
 from tidegate.engines.base import Failure
 from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.failures import OVER_MAX_COST
 from tidegate.gateway.reply import Headers, own_lines
 from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
@@ -41,6 +43,7 @@ _ENDINGS = {
     "client_left": Ending.CANCELLED,
     "client_error": Ending.CANCELLED,
 }
+_ONE_TOKEN = {"max_tokens": Raw(b"1")}
 
 
 class Account:
@@ -57,6 +60,7 @@ class Account:
         "_held_s",
         "_held_since_s",
         "_leases",
+        "_most_usd",
         "_overhead_s",
         "_predicted_ttft_s",
         "_received_s",
@@ -87,6 +91,8 @@ class Account:
         self._hedged = False
         # What is held back for an attempt, by its endpoint; an endpoint may be tried again under another plan.
         self._leases: dict[str, str] = {}
+        # What those may cost at most that are under way, of a request that has a limit.
+        self._most_usd: dict[str, float] = {}
         # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
         self._upstreams: dict[str, Upstream] = {}
         self._overhead_s: float | None = None
@@ -98,22 +104,34 @@ class Account:
         self._used_tokens = 0
         self.trace: Trace | None = None
 
-    def may_spend(self, upstream: Upstream, attempt: int, now_s: float) -> Failure | None:
-        """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's."""
+    def may_spend(self, upstream: Upstream, attempt: int, now_s: float, target: str = "") -> Failure | None:
+        """Hold back what an attempt may cost; the reason if it may not be made. `attempt` counts the request's; for a
+        `target` it computes the prompt alone."""
         if not upstream.asks_money:
             return None
+        most_usd, limit_usd = 0.0, self._request.cost_usd_max
+        if limit_usd is not None:
+            asked = prefill_of(self._asked) if target else self._asked
+            most_usd = cost_usd_bound(asked, self._dispatch.router.endpoint(upstream.endpoint.name))
+            if self.spent_usd + sum(self._most_usd.values()) + most_usd > limit_usd:
+                return OVER_MAX_COST
         lease_id = f"{self._asked.id}/{attempt}"
         asked, spending = self._asked, self._dispatch.spending
-        endpoint, call = upstream.endpoint, self._as_sent(upstream)
+        endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
         window = self._dispatch.window(endpoint.name)
         refused = spending.hold(lease_id, asked.key, endpoint, call, asked.prompt_bytes, window, now_s)
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
+            self._most_usd[upstream.endpoint.name] = most_usd
         return refused
 
-    def _as_sent(self, upstream: Upstream) -> Call:
-        """What it is sent: as it came only where it speaks the client's own dialect."""
+    def _as_sent(self, upstream: Upstream, target: str) -> Call:
+        """What it is sent: for one token where it computes the prompt for a `target`, and as it came only where it
+        speaks the client's own dialect."""
         native = self._call.native
+        if target:
+            fields = self._call.fields | _ONE_TOKEN
+            return structs.replace(self._call, fields=fields, output_tokens_max=1, native=None)
         if native is None or native.dialect == upstream.dialect.name:
             return self._call
         return structs.replace(self._call, native=None)
@@ -147,13 +165,13 @@ class Account:
         self._held_since_s = now_s if before else self._request.arrived_s
         self._dispatch.tell(Held(request=self._asked), now_s)
 
-    def unheld(self, now_s: float, *, released: bool) -> None:
-        """It waits no more. `released`: and will not be sent."""
+    def unheld(self, now_s: float, *, released: bool, cause: str = "") -> None:
+        """It waits no more. `released`: and will not be sent; the `cause` is why it came to nothing here, if it did."""
         held_s = now_s - self._held_since_s
         self._held_s += held_s
         self._dispatch.metrics.held_for(held_s)
         if released:
-            self._dispatch.tell(Released(request_id=self._request.id), now_s)
+            self._dispatch.tell(Released(request_id=self._request.id, cause=cause), now_s)
 
     def started(
         self, upstream: Upstream, now_s: float, *, hedge: bool, target: str = "", streamed: bool = False
@@ -231,8 +249,10 @@ class Account:
             self._used_tokens = max(self._used_tokens, prompt_tokens + _made_tokens(attempt, fact))
         billed_usd = self._billed_usd(attempt, fact)
         lease_id = self._leases.pop(attempt.endpoint, None)
+        self._most_usd.pop(attempt.endpoint, None)
         if lease_id is not None:
-            self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint)
+            whole = _is_whole_bill(attempt, fact)
+            self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole)
         usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
         if ending is Ending.OK:
@@ -288,7 +308,7 @@ class Account:
         )
 
     def _billed_usd(self, attempt: Attempt, fact: Ended) -> float:
-        """What the attempt is billed: its usage, or what is known of it where it was cut short.
+        """What the attempt is billed at least: its usage, or what is known of it where it was cut short.
 
         A provider bills the prompt once it has begun to work, whoever leaves; a request that it refused, or that
         never reached it, is free.
@@ -303,7 +323,7 @@ class Account:
         unknown = fact.output_tokens is None and not attempt.streamed
         if unknown and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
             # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.
-            call = self._as_sent(self._upstreams[attempt.endpoint])
+            call = self._as_sent(self._upstreams[attempt.endpoint], attempt.target)
             return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
@@ -353,7 +373,8 @@ class Account:
     ) -> None:
         """The request has ended: count it, and write its one line."""
         request, said_tokens = self._request, self._asked.said_tokens
-        ttft_s = None if self._first_s is None else self._first_s - request.arrived_s
+        first_s = attempt.first_s if self._first_s is None and attempt is not None else self._first_s
+        ttft_s = None if first_s is None else first_s - request.arrived_s
         usage = attempt.reader.usage if attempt is not None else None
         if usage is not None and said_tokens:
             usage = _of_whole(usage, said_tokens)
@@ -439,6 +460,17 @@ def _is_unbegun(attempt: Attempt, ending: Ending) -> bool:
     if ending is Ending.REFUSED:
         return not attempt.reader.tokens_seen
     return attempt.status != 200 and (attempt.status > 0 or ending is Ending.FAILED)
+
+
+def _is_whole_bill(attempt: Attempt, fact: Ended) -> bool:
+    """Whether more than what is known of it cannot have been billed. How much was made of an answer in one piece that
+    never came, nobody tells; a stream has come as far as it was made, a prompt that is computed for another is all
+    there is, and a head that is no answer's costs nothing."""
+    if attempt.streamed or attempt.target or not attempt.sent or fact.output_tokens is not None:
+        return True
+    if fact.ending in (Ending.OK, Ending.REFUSED) or fact.cause in UNBILLED:
+        return True
+    return attempt.status not in (0, 200)
 
 
 def _made_tokens(attempt: Attempt, fact: Ended) -> int:

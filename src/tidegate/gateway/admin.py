@@ -141,7 +141,7 @@ class Admin:
         refuse_forged(exchange.headers)
         if exchange.path == "/logout":
             self._sessions.end(exchange.headers)
-            exchange.respond(204, (cookie("", secure=self._secure), NO_STORE), b"")
+            exchange.respond(204, (cookie("", exchange.headers, secure=self._secure), NO_STORE), b"")
             return
         if self._digest is None or self._board is None:
             raise BadRequest("Nobody has to log in here: there is no gateway.admin_key, or no dashboard.", status=404)
@@ -157,7 +157,8 @@ class Admin:
             self._dispatch.log.event("warning", "somebody failed to log in", peer=exchange.peer)
             raise BadRequest("This is not the secret of gateway.admin_key.", status=401)
         self._dispatch.log.event("info", "logged in", peer=exchange.peer)
-        exchange.respond(204, (cookie(self._sessions.begin(), secure=self._secure), NO_STORE), b"")
+        given = cookie(self._sessions.begin(), exchange.headers, secure=self._secure)
+        exchange.respond(204, (given, NO_STORE), b"")
 
     def _left(self, session: str) -> None:
         """A session has ended, and with it what is told to it."""

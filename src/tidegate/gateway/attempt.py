@@ -74,6 +74,7 @@ class Attempt:
         "_over",
         "_paused",
         "_repeat",
+        "_resumes",
         "_surplus_bytes",
         "_surplus_since_s",
         "_was_paused",
@@ -103,9 +104,10 @@ class Attempt:
         slot: Slot | None = None,
         target: str = "",
         fetches: bool = False,
+        resumes: bool = False,
     ) -> None:
         """It was told its `slot`, where one is told; with a `target` it computes the prompt alone. It `fetches` the KV
-        cache of that from where it was told to."""
+        cache of that from where it was told to. It `resumes` an answer whose beginning its client has."""
         self.upstream = upstream
         self.endpoint = upstream.endpoint.name
         self.hedge = hedge
@@ -117,6 +119,7 @@ class Attempt:
         self.streamed = outgoing.streamed
         # Where what passes goes; nothing passes before content, upon which the listener says where.
         self.relay: Callable[[bytes], None] = _nowhere
+        self._resumes = resumes
         self._client: Exchange | None = None
         self._repeat: Repeat | None = None  # what the connection passes without asking
         self._listener = listener
@@ -235,8 +238,9 @@ class Attempt:
                 return
         else:
             out = reader.feed(data)
-        # An end without a word is let go too: what tells of it has nowhere to pass before.
-        if self.first_s is None and (reader.content or reader.finished):
+        # An end without a word is let go too: what tells of it has nowhere to pass before. What has failed in the same
+        # breath is not, and is made good unseen; but a rest is: what translates the whole answer has taken it in.
+        if self.first_s is None and (reader.content or reader.finished) and (reader.failure is None or self._resumes):
             self.first_s = self._now_s()
             self._listener.content(self, out)
             if self._over:

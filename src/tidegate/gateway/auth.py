@@ -12,6 +12,7 @@ from tidegate.gateway.reply import no_model
 from tidegate.http.origin import refuse_pages
 from tidegate.state.keys import KeyFile, KeysError, Known, digest
 from tidegate.telemetry.log import Log
+from tidegate.wire.call import Call
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.intake import ClassTable
 
@@ -20,6 +21,9 @@ WATCH_S = 1.0
 # What is longer is no key of ours, and not worth a digest.
 PRESENTED_BYTES_MAX = 256
 CHALLENGE = (b"www-authenticate", b"Bearer")
+# By these a vendor who has many models (OpenRouter) is told to answer with another than `model`. OpenAI's dialect alone
+# passes them on.
+_OTHER_MODELS = ("models", "preset")
 
 _EVERYBODY = Profile(id="", name="everybody", created_s=0.0)
 
@@ -55,6 +59,19 @@ class Grant:
         """Raise for a model that is not for this key, in the words for one that does not exist."""
         if not self.may_ask(model, group):
             raise no_model()
+
+    def check_fields(self, call: Call) -> None:
+        """Raise for a field that lets a vendor answer with a model that is not for this key."""
+        if self.profile.models is None:
+            return
+        for name in _OTHER_MODELS:
+            if bytes(call.fields.get(name, b"null")) != b"null":
+                raise BadRequest(
+                    f"`{name}` may be answered by another model than those that this key may ask for; leave it out.",
+                    status=403,
+                    param=name,
+                    code="option_not_allowed",
+                )
 
     def admit(self, now_s: float) -> None:
         """Count one request, or raise that there were too many."""

@@ -81,6 +81,10 @@ class Canary:
         if self._never() is None:
             self.status = other.status
 
+    def returned(self) -> None:
+        """Its engine was down and is back, perhaps as another: a reading is due."""
+        self._due_s = min(self._due_s, self._clock.now_s())
+
     async def run(self) -> None:
         """Take readings until cancelled, or not at all where there can be none."""
         while self._never() is None:
@@ -92,7 +96,7 @@ class Canary:
         now_s = self._clock.now_s()
         why = self._never() or self._hindrance(now_s)
         if why is Skip.DOWN:
-            self._due_s = min(self._due_s, now_s)
+            self._due_s = min(self._due_s, now_s)  # what is down is shown as such
         if now_s < self._due_s:
             return
         try:

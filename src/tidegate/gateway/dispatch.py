@@ -114,6 +114,8 @@ class Dispatch:
         self.guests: dict[str, Callable[[], None]] = {}
         # By endpoint, who looks at the way there when it is in doubt.
         self.lookers: dict[str, Callable[[], None]] = {}
+        # By endpoint, who is told that it was down and is back.
+        self.returns: dict[str, Callable[[], None]] = {}
         # Who counts what becomes of requests, where two settings are tried by turns.
         self.switchback: Switchback | None = None
         # Who tells of requests as traces, where that is asked for.
@@ -290,9 +292,13 @@ class Dispatch:
 
     def probed(self, fact: Probed) -> None:
         """Tell the router what a probe saw, and let held work go where it opened a way."""
-        before = self.router.endpoint(fact.endpoint).state.fingerprint
+        state = self.router.endpoint(fact.endpoint).state
+        before, was_up = state.fingerprint, state.up
         self.tell(fact, self.clock.now_s())
         self._recognition.probed(self.router, fact.endpoint, before)
+        # Now: between two looks of who waits for that, it may go and come back.
+        if fact.up and not was_up and (returned := self.returns.get(fact.endpoint)) is not None:
+            returned()
         if self.router.doubts_network(fact.endpoint):
             self._look(fact.endpoint)
         if self._held:

@@ -9,7 +9,7 @@ from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
-from tidegate.core.ruled import barred_by
+from tidegate.core.why import Why
 from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt
@@ -26,7 +26,7 @@ from tidegate.telemetry.trace import OPERATIONS, Arrival
 from tidegate.wire import alone
 from tidegate.wire.aggregate import Aggregator
 from tidegate.wire.errors import BadRequest, error_event
-from tidegate.wire.openai import Call
+from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
 
@@ -242,6 +242,9 @@ class Drive:
         if attempt.target:
             self._ship(attempt, now_s)
             return
+        if call.kind is EMBEDDING:
+            # All there is, is its first content.
+            attempt.first_s = now_s
         self._ended(attempt, Ending.OK, now_s)
         actions = self._flight.completed(attempt.endpoint)
         for action in actions:
@@ -346,11 +349,11 @@ class Drive:
             self._dispatch.hold(self)
             self._account.held(now_s)
 
-    def _unhold(self, now_s: float, *, released: bool) -> None:
+    def _unhold(self, now_s: float, *, released: bool, cause: str = "") -> None:
         if self._held:
             self._held = False
             self._dispatch.unhold(self)
-            self._account.unheld(now_s, released=released)
+            self._account.unheld(now_s, released=released, cause=cause)
 
     def _handed_over(self, source: str, target: str, now_s: float) -> None:
         """The KV cache of its prompt is at `target`, or where that is empty, cannot be had: whatever is decided from
@@ -438,7 +441,7 @@ class Drive:
             _leave(slot)
             self._pass_over(action, uncarried(refusal), now_s)
             return
-        refused = self._account.may_spend(upstream, self._flight.attempts, now_s)
+        refused = self._account.may_spend(upstream, self._flight.attempts, now_s, target)
         if refused is not None:
             _leave(slot)
             self._pass_over(action, refused, now_s)
@@ -461,6 +464,7 @@ class Drive:
             slot=slot,
             target=target,
             fetches=told is not None,
+            resumes=resumption is not None and resumption.broken is not None,
         )
         self._attempts[action.endpoint] = attempt
         # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
@@ -651,7 +655,7 @@ class Drive:
 
     def _abandon(self, now_s: float, ending: Ending, cause: str = "") -> None:
         """End whatever is under way."""
-        self._unhold(now_s, released=True)
+        self._unhold(now_s, released=True, cause=cause)
         for action in self._flight.left():
             assert isinstance(action, fly.Cancel)
             # The flight is not told of the attempt whose failure ends it.
@@ -663,14 +667,18 @@ class Drive:
             # Nobody takes the rest of an answer; what its client is told is why it broke off.
             self._fail(committed=True, now_s=now_s)
             return
-        router = self._dispatch.router
-        windows = tuple(
-            router.endpoint(name).context_tokens
-            for name, upstream in self._dispatch.upstreams.items()
-            if self.request.model in upstream.endpoint.models and not barred_by(self.request.rulings, name)
-        )
+        windows = self._too_small(now_s) if decision.why is Why.CONTEXT_TOO_LONG else ()
         reply = refusal(self.request, decision, windows)
         self._answer_error(reply, now_s, outcome="refused", code=reply.code)
+
+    def _too_small(self, now_s: float) -> tuple[int, ...]:
+        """The context windows of endpoints that might take the request if it were shorter."""
+        dispatch = self._dispatch
+        return tuple(
+            dispatch.router.endpoint(name).context_tokens
+            for name in dispatch.upstreams
+            if dispatch.forbids(self.request, name, now_s) is Why.CONTEXT_TOO_LONG
+        )
 
     def _fail(self, *, committed: bool, now_s: float) -> None:
         failure = self._failure

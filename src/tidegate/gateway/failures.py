@@ -42,8 +42,16 @@ NOT_SHIPPED = Failure(
     message="its prompt was computed elsewhere, and did not come",
     code="upstream_error",
 )
+OVER_MAX_COST = Failure(
+    ending=Ending.REFUSED,
+    cause="max_cost",
+    status=400,
+    message="With what was spent on other attempts, it could cost more there than x-tidegate-max-cost-usd allows.",
+    kind="invalid_request_error",
+    code="max_cost_exceeded",
+)
 # One endpoint will never serve it; that is no last word where another one only failed, and may yet.
-NEVER_HERE = frozenset({*OF_THE_REQUEST, UNCARRIED})
+NEVER_HERE = frozenset({*OF_THE_REQUEST, UNCARRIED, OVER_MAX_COST.cause})
 
 
 def forbidden(why: Why) -> Failure:

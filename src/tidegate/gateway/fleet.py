@@ -94,6 +94,7 @@ class Fleet:
         self._members = members
         self._dispatch.lookers = {name: member.prober.doubt for name, member in members.items()}
         self._dispatch.warmers = {name: member.warmer.begin for name, member in members.items()}
+        self._dispatch.returns = {name: member.canary.returned for name, member in members.items()}
         seen = []
         for member in members.values():
             if member.seen is not None:

@@ -81,6 +81,7 @@ class Handler:
             self._list(exchange, short, grant)
         elif path in COUNTS:
             _only(exchange, "POST")
+            grant.admit(exchange.received_s)
             call = request.parse(exchange.body, exchange.headers, counting=True)
             # How many bytes make a token is the model's own: one that is not served has no answer.
             group = self.catalogue.known(call.model).name
@@ -91,6 +92,7 @@ class Handler:
             self._answer(exchange, models.tags(self.catalogue.facts(name) for name in self._names(grant)), grant)
         elif path == "/api/show":
             _only(exchange, "POST")
+            grant.admit(exchange.received_s)
             name = models.shown(exchange.body)
             grant.check(name, self._canonical(name))
             self._answer(exchange, models.show(self.catalogue.facts(name)), grant)
@@ -133,6 +135,7 @@ class Handler:
             weight=grant.profile.weight,
         )
         grant.check(call.model, asked.model)
+        grant.check_fields(call)
         echoed = client_request_id(exchange.headers) or request_id
         if knobs.dry_run is not DryRun.NO:
             self._dry_run(exchange, asked, echoed, grant, flips=knobs.dry_run is DryRun.FLIPS)

@@ -82,12 +82,13 @@ _REMEDIES: dict[Why, str] = {
     Why.RULED_OUT: "ask for another model or class, or have operators change the rule",
     Why.OVER_BUDGET: "lower max_tokens, wait until the budget is renewed, or add an endpoint that costs nothing",
     Why.SESSION_ELSEWHERE: "let it go on with another model by x-tidegate-session-moves: true, or name a new session",
-    Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd or lower max_tokens",
+    Why.OVER_MAX_COST: "raise x-tidegate-max-cost-usd, or set or lower max_tokens",
 }
 
 
 def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> ErrorReply:
-    """The error for a decision with an empty plan. `windows` are the context windows of the model's endpoints."""
+    """The error for a decision with an empty plan. `windows` are the context windows that are too small for it,
+    where that is why."""
     why = decision.why
     status, kind, code = _REFUSALS[why]
     param = None

@@ -17,7 +17,7 @@ LOOK_S: Final = 10.0
 SESSIONS_MAX: Final = 64
 # A secret of 20 characters is not guessed at this rate, and a person who mistypes does not notice it.
 FAILURES_PER_MINUTE: Final = 10
-COOKIE: Final = b"tidegate"
+_COOKIE = b"tidegate"
 _SECRET_CHARS = 43  # of 32 bytes in base 64
 
 
@@ -85,18 +85,25 @@ class Sessions:
         self._on_end(name)
 
 
-def cookie(secret: str, *, secure: bool) -> tuple[bytes, bytes]:
-    """The header that gives a browser its session, or takes it where it is empty."""
+def cookie(secret: str, headers: Mapping[bytes, bytes], *, secure: bool) -> tuple[bytes, bytes]:
+    """The header that gives a browser its session, or takes it where it is empty; `headers` are its request's."""
     age_s = int(AGE_S) if secret else 0
-    value = b"%b=%b; Path=/; HttpOnly; SameSite=Strict; Max-Age=%d" % (COOKIE, secret.encode(), age_s)
+    value = b"%b=%b; Path=/; HttpOnly; SameSite=Strict; Max-Age=%d" % (_cookie_name(headers), secret.encode(), age_s)
     return b"set-cookie", value + (b"; Secure" if secure else b"")
+
+
+def _cookie_name(headers: Mapping[bytes, bytes]) -> bytes:
+    """Has the port in it that a browser asks: to browsers cookies are a host's, and another port another gateway's."""
+    port = headers.get(b"host", b"").rpartition(b":")[2]
+    return _COOKIE + b"-" + port if port.isdigit() else _COOKIE
 
 
 def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
     """By what a session is known."""
+    wanted = _cookie_name(headers)
     # Fields that are repeated are joined by commas, and cookies by semicolons.
     for pair in headers.get(b"cookie", b"").replace(b",", b";").split(b";"):
         name, _, value = pair.strip().partition(b"=")
-        if name == COOKIE and len(value) == _SECRET_CHARS:
+        if name == wanted and len(value) == _SECRET_CHARS:
             return digest(value)
     return None

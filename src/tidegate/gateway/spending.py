@@ -16,17 +16,25 @@ from tidegate.state.cap import Cap
 from tidegate.state.ledger import LEASE_USD_MAX, Ledger
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.tick import Tick, run
+from tidegate.wire.anthropic.request import keeps_long
 from tidegate.wire.openai import EMBEDDING, Call
 
 # What a chat template puts around a message at most: names of roles, tools and markers.
 TEMPLATE_TOKENS_MAX = 64
 # What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
 SETTLE_S = 1.0
-# Extras that are billed beside the tokens, at prices that nobody lists; the values that ask for none.
+# Extras that are billed beside the tokens, at prices that nobody lists, add to the prompt where nobody here sees it, or
+# have it answered by another model, or at another's price, than is known; the values that ask for none.
 _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
     "service_tier": (b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'),
     "speed": (b"null", b'"standard"'),
     "web_search_options": (b"null",),
+    "search_parameters": (b"null",),
+    "plugins": (b"null", b"[]"),
+    "models": (b"null", b"[]"),
+    "route": (b"null",),
+    "preset": (b"null",),
+    "provider": (b"null",),
 }
 
 
@@ -89,6 +97,8 @@ class Spending:
                     value = fields.get(field)
                     if value is not None and bytes(value) not in harmless:
                         return _extra(field)
+                if keeps_long(fields):
+                    return _extra("cache_control.ttl")
         most_usd = upper_usd(endpoint, call, prompt_bytes, window)
         if most_usd > LEASE_USD_MAX:
             return _beyond(most_usd)
@@ -105,13 +115,14 @@ class Spending:
         self._waiting.append(act)
         self._tick.soon()
 
-    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str) -> None:
-        """The attempt is over and has cost this much, nothing where it was not billed."""
+    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True) -> None:
+        """The attempt is over and has cost this much, nothing where it was not billed. Where that may not be the
+        `whole` bill, the rest of what was held back counts against the caps all the same."""
         if self.ledger is None:
             return
-        if usd > 0.0:
+        if usd > 0.0 or not whole:
             # Who tells of more tokens than that has mixed something up; the books take the most that they can.
-            self.ledger.settle(lease_id, min(usd, LEASE_USD_MAX), now_s, endpoint)
+            self.ledger.settle(lease_id, min(usd, LEASE_USD_MAX), now_s, endpoint, whole=whole)
         else:
             self.ledger.release(lease_id)
         if self._settling is None:
@@ -220,7 +231,7 @@ def _extra(field: str) -> Failure:
         ending=Ending.REFUSED,
         cause="unpriced",
         status=400,
-        message=f"`{field}` is billed beside the tokens at no listed price, so no budget can hold it; leave it out",
+        message=f"`{field}` is billed at a price that is not known here, so no budget can hold it; leave it out",
         kind="invalid_request_error",
         code="unpriced_option",
         param=field,

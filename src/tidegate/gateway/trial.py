@@ -10,7 +10,7 @@ import msgspec
 
 from tidegate.config.build import request_class
 from tidegate.config.config import Config
-from tidegate.config.diff import tables
+from tidegate.config.diff import taken_over
 from tidegate.core.classify import base_of
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.promise import kept
@@ -135,9 +135,12 @@ class Lock:
             raise FileError(f"{beside} cannot be made: {error.strerror}; name a file that can be written") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(fd)
-            raise FileError(f"another gateway tries with {file}; give each a file of its own") from None
+            reason = f"{beside} cannot be locked: {error.strerror}; name a file on a local disk"
+            if isinstance(error, BlockingIOError):
+                reason = f"another gateway tries with {file}; give each a file of its own"
+            raise FileError(reason) from None
         self._held = (file, fd)
 
     def release(self) -> None:
@@ -150,7 +153,7 @@ class Lock:
 def settings_of(config: Config) -> str:
     """A digest of what is tried, and with what: pairs of other settings say nothing."""
     candidate = config.candidate
-    told = [tables(config), None if candidate is None else tables(candidate)]
+    told = [taken_over(config), None if candidate is None else taken_over(candidate)]
     return blake2b(msgspec.json.encode(told), digest_size=8).hexdigest()
 
 

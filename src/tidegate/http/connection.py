@@ -209,10 +209,10 @@ class Connection(asyncio.Protocol):
             self._stalled_bytes = pending
         if now_s < self._deadline_s:
             return
-        if self._timed is None or self._exchange is not None or self.transport.get_write_buffer_size():
-            self.transport.abort()
-        elif self._timed is _REQUEST:
+        if self._timed is _REQUEST and self._exchange is None:
             self._close()
+        elif self._timed is None or self._exchange is not None or self.transport.get_write_buffer_size():
+            self.transport.abort()
         else:
             self._refuse(408, "the request took too long to arrive")
 
@@ -357,7 +357,8 @@ class Connection(asyncio.Protocol):
         self._stop(inf)
         self._delivering = True
         self._watch_writing()
-        self.transport.close()
+        if not self.transport.is_closing():  # one of asyncio's over TLS that is closed twice tells nothing any more
+            self.transport.close()
 
     def _watch_writing(self) -> None:
         self._stall_s = self._server.coarse_s

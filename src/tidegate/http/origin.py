@@ -1,9 +1,12 @@
 """Who a request comes from: a person with a tool, or a page in a browser that its owner has not made."""
 
+import socket
 from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from tidegate.config.address import is_loopback
+from tidegate.config.address import is_loopback, is_private
 from tidegate.wire.board import DASHBOARD
 from tidegate.wire.errors import BadRequest
 
@@ -40,8 +43,15 @@ def refuse_pages(headers: Mapping[bytes, bytes]) -> None:
     """Raise for what a page from elsewhere asks, where no key guards what costs money.
 
     It could not read the answer, but a browser lets it ask all the same, as long as it says that it sends plain text.
+    What it reads by a name of its own, that it made to mean this machine, comes without an origin.
     """
     origin = headers.get(b"origin", b"").lower()
+    if not origin and not _is_nobody_elses(headers.get(b"host", b"")):
+        raise BadRequest(
+            "Without gateway.keys, this is for whoever asks by an address, by this machine's own name, or by one that "
+            "means nothing outside its network, as localhost does.",
+            status=403,
+        )
     if origin == b"null" or (origin.startswith((b"http:", b"https:")) and not is_loopback(_host(origin))):
         raise BadRequest(
             "Without gateway.keys, this is not for pages in browsers that are not of this machine.", status=403
@@ -57,6 +67,20 @@ def is_own(headers: Mapping[bytes, bytes]) -> bool:
     if origin is None:
         return not embedded
     return origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower())
+
+
+@lru_cache(maxsize=16)
+def _is_nobody_elses(host: bytes) -> bool:
+    """Whether nobody else can have made this name mean us: an address, our own name, or one that only a network of
+    ours resolves."""
+    name = _host(b"//" + host)
+    if is_private(name) or name == socket.gethostname().lower():
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _host(url: bytes) -> str:

@@ -28,7 +28,7 @@ from tidegate.core.model import (
     Segment,
     replace,
 )
-from tidegate.core.plan import TIMEOUT_S_STATIC
+from tidegate.core.plan import WHOLE_S
 from tidegate.core.router import Router
 from tidegate.core.sending import started
 from tidegate.core.why import Why
@@ -190,6 +190,9 @@ class _Reading:
             if told is None:
                 return None
             call = _unread(record, model)
+        # Whoever saw it begin had it streamed, also where the log does not say so.
+        stream = record.ttft_s is not None if record.stream is None else record.stream
+        call = msgspec.structs.replace(call, stream=stream)
         headers = {name.encode(): text.encode() for name, text in record.headers.items()}
         try:
             request = self._taken_in(call, headers, record)
@@ -242,7 +245,7 @@ def _unread(record: Served, model: str) -> Call:
     return Call(
         kind=record.kind,
         model=model,
-        stream=bool(record.stream),
+        stream=False,
         include_usage=False,
         output_tokens_max=bound if isinstance(bound, int) and bound > 0 else None,
         completions=several if isinstance(several, int) and several > 0 else 1,
@@ -307,7 +310,7 @@ def _lines(kept: list[_Kept], endpoints: tuple[Endpoint, ...], policy: Policy) -
     lines = [Line(at_s=begin_s, fact=header)]
     for one in kept:
         request, served, at_s = one.request, one.served, one.request.arrived_s
-        step = Run(endpoint=one.endpoint, timeout_s=TIMEOUT_S_STATIC)
+        step = Run(endpoint=one.endpoint, timeout_s=WHOLE_S)
         lines.append(Line(at_s=at_s, fact=request))
         lines.append(Line(at_s=at_s, fact=Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)))
         lines.append(Line(at_s=at_s, fact=started(request, one.endpoint)))

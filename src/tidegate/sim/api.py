@@ -67,7 +67,8 @@ class ApiProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbid_
     Limits are token buckets, which hold a minute's worth: tokens are those of prompts as they come, and those of output
     once it has ended. `retry_after_s` is what a full house says, which cannot know; a bucket says how long it needs.
     A model that nobody used for `idle_s` takes `cold_start_s` to come back; without `idle_s` it is always there.
-    The share `errors` of requests fails, with `error_status`. Whoever is not served is told after `refusal_s`.
+    The share `errors` of requests fails, with `error_status`, after one of `error_times_s` where there are any. Whoever
+    else is not served is told after `refusal_s`.
     """
 
     ttft_s: _Seconds
@@ -86,6 +87,7 @@ class ApiProfile(Record, frozen=True, kw_only=True, omit_defaults=False, forbid_
     cold_start_s: _Seconds = 0.0
     errors: _Share = 0.0
     error_status: Annotated[int, Meta(ge=500, le=599)] = 500
+    error_times_s: tuple[_Seconds, ...] = ()
     refusal_s: _Seconds = 0.0
 
     def __post_init__(self) -> None:
@@ -146,7 +148,8 @@ class Api:
         # By request and attempt: neither other requests nor the time at which it comes change what it draws.
         draw = self._chance.at("api", self._name, job.request.id, attempt)
         if draw.random() < profile.errors:
-            return Answer(status=profile.error_status, ttft_s=profile.refusal_s)
+            times_s = profile.error_times_s or (profile.refusal_s,)
+            return Answer(status=profile.error_status, ttft_s=draw.choice(times_s))
         if self._tokens is not None:
             self._tokens.take(job.prompt_tokens, now_s)
         cached_tokens = self._cached_tokens(job, draw.random(), now_s)

@@ -44,6 +44,8 @@ REQUESTS_MAX = 2_000
 PLAYS_MAX = 12
 # Reports of load that are as good as fresh.
 FRESH_S = 0.5
+# So long before the first of the stretch its world begins: for probes to tell what is up.
+LEAD_S = 60.0
 # A way on which nobody waits for the prompts of others.
 WIDE_BYTES_PER_S = 1e12
 _POLICY, _REMOTE = "as it was", "everything away"
@@ -76,7 +78,8 @@ class Audit(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     `rules` are the best of each kind, the best first, and `changes` what other settings would bring, the best first.
     `reached` is the best that was played, by somebody who knows everything or by anybody, and no policy exceeds the
-    bound. `recommended` is the change that is better beyond chance; None where none is.
+    bound, except where prompts may be computed elsewhere and `handed` over: of that the bound does not know.
+    `recommended` is the change that is better beyond chance; None where none is.
     """
 
     start_s: float
@@ -86,6 +89,7 @@ class Audit(Record, frozen=True, kw_only=True, omit_defaults=False):
     rules: tuple[Row, ...]
     reached: Row
     bound_per_1k: float
+    handed: bool
     gap: Gap
     changes: tuple[Row, ...]
     recommended: str | None
@@ -98,13 +102,15 @@ class Audit(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None = None) -> Audit:
     """Play all of it. Raises `ObservedError` where there is nothing to choose between."""
-    jobs = busiest([job for job in twin.jobs if job.request.id not in twin.left])
     own = {e.name for e in twin.endpoints if e.owned and twin.stands[e.name].engine is not None}
     if not own or len(own) == len(twin.endpoints):
         raise ObservedError("there is nothing to choose: it takes an engine of ours, and somewhere else to go")
+    twin = stretch(twin)
+    jobs = twin.jobs
     tried = list(_rules(jobs))
     changed = list(_changes(policy))
     router = Router(twin.endpoints, policy, msgspec.json.decode(msgspec.json.encode(twin.state), type=State))
+    mine = [router.endpoint(name) for name in sorted(own)]
     remotes = [router.endpoint(endpoint.name) for endpoint in twin.endpoints if not endpoint.owned]
     vendors = [one for one in remotes if twin.stands[one.name].api is not None]
     done, total = 0, len(tried) + len(changed) + len(vendors) + PLAYS_MAX + 5
@@ -122,12 +128,12 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         play(
             policy,
             _unlimited(twin, one.name),
-            [job for job in jobs if _may(job, one)],
+            [job for job in jobs if _may(job.request, one)],
             decider=partial(AtOnce, {}, usual=one.name),
         )
         for one in vendors
     ]
-    pieces = _pieces(twin, jobs, remotes, [one for outcomes in there for one in outcomes if one.outcome == "ok"])
+    pieces = _pieces(twin, mine, remotes, [one for outcomes in there for one in outcomes if one.outcome == "ok"])
     score = _Score(pieces)
     ours = play(policy)
     away = play(policy, decider=partial(Binder, RemoteOnly()))
@@ -147,7 +153,7 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
     )
     planned = score.row("a schedule", play(policy, decider=partial(Planned, best.plan)), ours)
     fresh = score.row("fresh reports", play(policy, probe_s=FRESH_S), ours)
-    told = score.row("told lengths", play(policy, probe_s=FRESH_S, changed=_Told(jobs)), ours)
+    told = score.row("told lengths", play(policy, probe_s=FRESH_S, changed=_Told(jobs, [*mine, *remotes])), ours)
     row = score.row(_POLICY, ours, ours)
     changes = [score.row(name, play(made), ours) for name, made in changed]
     changes.sort(key=lambda one: -one.value_per_1k)
@@ -162,6 +168,7 @@ def audit(twin: Twin, policy: Policy, progress: Callable[[float], None] | None =
         rules=_best_of_each(rules, kinds),
         reached=reached,
         bound_per_1k=bound_per_1k,
+        handed=any(endpoint.handovers for endpoint in twin.endpoints),
         gap=Gap(
             staleness=fresh.value_per_1k - row.value_per_1k,
             prediction=told.value_per_1k - fresh.value_per_1k,
@@ -183,6 +190,27 @@ def busiest(jobs: Sequence[Job]) -> list[Job]:
     ]
     start = min(spans)[1]
     return list(jobs[start : start + REQUESTS_MAX])
+
+
+def stretch(twin: Twin) -> Twin:
+    """The same world for its busiest requests alone: of weeks, engines would be probed more rarely than they are.
+
+    Who decides knows what was known when the journal began. Clients who went away are left out, and all others have
+    their answers streamed: in one piece nobody could tell which promises were kept, which is what is judged. Raises
+    `ObservedError` where nobody else is left.
+    """
+    jobs = busiest([job for job in twin.jobs if job.request.id not in twin.left])
+    if not jobs:
+        raise ObservedError("there is nothing to judge: every client went away")
+    jobs = [msgspec.structs.replace(job, request=replace(job.request, stream=True)) for job in jobs]
+    start_s, end_s = max(twin.start_s, jobs[0].request.arrived_s - LEAD_S), jobs[-1].request.arrived_s
+    later_s, over_s = start_s - twin.start_s, end_s - start_s + twin.timeout_s
+    faults = []
+    for fault in twin.faults:
+        at_s, mended_s = max(0.0, fault.at_s - later_s), fault.at_s + fault.for_s - later_s
+        if mended_s > 0.0 and at_s < over_s:
+            faults.append(replace(fault, at_s=at_s, for_s=min(fault.for_s, mended_s)))
+    return msgspec.structs.replace(twin, jobs=tuple(jobs), faults=tuple(faults), start_s=start_s, end_s=end_s)
 
 
 class _Score:
@@ -211,13 +239,20 @@ class _Score:
 
 
 class _Told:
-    """Says of each request how long its answer is, as its bound."""
+    """Says of each request how long its answer is, as its bound.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._targets = {job.request.id: job.target for job in jobs}
+    But not where a rule would let it go where it may not as it was sent: what is found is held against one bound.
+    """
+
+    def __init__(self, jobs: Sequence[Job], models: Sequence[EndpointModel]) -> None:
+        self._told: dict[str, Request] = {}
+        for job in jobs:
+            told = replace(job.request, output_tokens_max=job.target)
+            if not any(_may(told, one) and not _may(job.request, one) for one in models):
+                self._told[told.id] = told
 
     def __call__(self, request: Request) -> Request:
-        return replace(request, output_tokens_max=self._targets[request.id])
+        return self._told.get(request.id, request)
 
 
 def _rules(jobs: Sequence[Job]) -> Iterator[tuple[str, str, Rule]]:
@@ -268,11 +303,10 @@ def _best_of_each(rules: Sequence[Row], kinds: Mapping[str, str]) -> tuple[Row, 
     return tuple(sorted(best.values(), key=lambda one: -one.value_per_1k))
 
 
-def _may(job: Job, remote: EndpointModel) -> bool:
+def _may(request: Request, model: EndpointModel) -> bool:
     """Whether its model is there, and no rule ever forbids it."""
-    request = job.request
-    served = request.model in remote.endpoint.models
-    return served and excluded_ever(request, remote, tokens_needed_least(request)) is None
+    served = request.model in model.endpoint.models
+    return served and excluded_ever(request, model, tokens_needed_least(request)) is None
 
 
 def _unlimited(twin: Twin, name: str) -> Twin:
@@ -286,10 +320,11 @@ def _unlimited(twin: Twin, name: str) -> Twin:
 
 
 def _pieces(
-    twin: Twin, jobs: Sequence[Job], remotes: Sequence[EndpointModel], there: Sequence[Outcome]
+    twin: Twin, mine: Sequence[EndpointModel], remotes: Sequence[EndpointModel], there: Sequence[Outcome]
 ) -> dict[str, Piece]:
     """What is known of each request by somebody who knows everything; `there` is what came of it at each vendor that
-    served it. How many an engine elsewhere serves in time is for who decides to say: to the bound it serves each."""
+    served it. `mine` are our engines, in the order of their numbers. How many an engine elsewhere serves in time is for
+    who decides to say: to the bound it serves each."""
     outcomes: dict[str, list[Outcome]] = {}
     for one in there:
         outcomes.setdefault(one.request.id, []).append(one)
@@ -297,7 +332,7 @@ def _pieces(
     seen: set[int] = set()
     engines = [one for one in remotes if twin.stands[one.name].api is None]
     found = {}
-    for job in jobs:
+    for job in twin.jobs:
         request, served = job.request, outcomes.get(job.request.id, [])
         known = 0
         while keeps and known < len(job.blocks) and job.blocks[known] in seen:
@@ -319,6 +354,7 @@ def _pieces(
             # Nothing where none may serve it.
             remote_usd=min(kept_usd or served_usd, default=0.0),
             remote_kept=bool(kept_usd),
+            pools=tuple(number for number, one in enumerate(mine) if _may(request, one)),
         )
     return found
 
@@ -331,7 +367,8 @@ def _limit_s(request: Request) -> float:
 
 def _usd(remotes: Sequence[EndpointModel], job: Job, cached_tokens: int = 0) -> list[float]:
     """Its price at each of them that may serve it."""
-    return [one.endpoint.price.usd(job.prompt_tokens, job.target, cached_tokens) for one in remotes if _may(job, one)]
+    prices = [one.endpoint.price for one in remotes if _may(job.request, one)]
+    return [price.usd(job.prompt_tokens, job.target, cached_tokens) for price in prices]
 
 
 def _pools(twin: Twin, own: set[str]) -> dict[str, Pool]:

@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate.core.model import Record, replace
 from tidegate.core.router import Router
-from tidegate.sim.observed import LEFT, Down, Observed, ObservedError
+from tidegate.sim.observed import LEFT, Down, Observed, ObservedError, since
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.preview import Interval, blocks_of, interval
 from tidegate.sim.twin import Twin, twin
@@ -78,7 +78,7 @@ def parts(observed: Observed, at_s: float) -> tuple[Observed, Observed]:
     after = msgspec.structs.replace(
         observed,
         asked=[one for one in observed.asked if one.request.arrived_s >= at_s],
-        down=[_since(one, at_s) for one in observed.down if one.at_s + one.for_s > at_s],
+        down=[since(one, at_s) for one in observed.down if one.at_s + one.for_s > at_s],
         start_s=at_s,
     )
     return before, after
@@ -86,12 +86,6 @@ def parts(observed: Observed, at_s: float) -> tuple[Observed, Observed]:
 
 def _until(one: Down, at_s: float) -> Down:
     return replace(one, for_s=min(one.for_s, at_s - one.at_s))
-
-
-def _since(one: Down, at_s: float) -> Down:
-    """What was away at that time still is."""
-    begins_s = max(one.at_s, at_s)
-    return replace(one, at_s=begins_s, for_s=one.at_s + one.for_s - begins_s)
 
 
 def world(before: Observed, after: Observed, router: Router) -> Twin:

@@ -22,7 +22,6 @@ from tidegate.core.model import (
     Policy,
     Released,
     Request,
-    Run,
     Started,
     Wait,
     replace,
@@ -216,7 +215,7 @@ class Binder(Follower):
 
     def _go(self, request: Request, models: list[EndpointModel], patience_left_s: float | None) -> Decision:
         attempts = self._policy.attempts_max if request.failover else 1
-        steps = [Run(endpoint=model.name, timeout_s=plan.TIMEOUT_S_STATIC) for model in models[:attempts]]
+        steps = list(plan.static_steps(request, models[:attempts]))
         if patience_left_s is not None:
             steps[0] = replace(steps[0], timeout_s=plan.to_ms(patience_left_s))
         return Decision(request_id=request.id, plan=tuple(steps), why=Why.STATIC_RULE)

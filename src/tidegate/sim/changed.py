@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from tidegate.config.convert import convert, listed
 from tidegate.config.load import policy_tables
 from tidegate.config.problem import ConfigError, Problems, join
 from tidegate.config.rule import RULES_MAX, RuleTable
-from tidegate.config.schema import PolicyTable
+from tidegate.config.schema import CLASSES, PolicyTable
 from tidegate.core.classify import base_of
-from tidegate.core.condition import All, Comparison, Condition, Not, Some
 from tidegate.core.model import Endpoint, Policy, Request, RequestClass, replace
 from tidegate.core.ruled import features, rulings
 from tidegate.core.ruling import Rule
@@ -54,7 +53,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
                 completions=request.completions,
                 needs=request.needs,
                 session=bool(request.session),
-                stream=True,
+                stream=request.stream,
                 key=request.key,
             )
             request = replace(request, rulings=rulings(self.rules, observed | {"class": name}))
@@ -70,26 +69,28 @@ def changed(file: Path, policy: Policy, endpoints: Iterable[Endpoint], requests:
     known = classes.read(tables, problems) if "class" in tables else {}
     # A class that is not written down stays as it was.
     written = {name: table for name, table in known.items() if name in tables["class"]}
-    ruled = _rules(tables, {one.name: one for one in endpoints}, known, problems)
+    came = list(requests)
+    there = {*CLASSES, *known, *(base_of(one.klass) for one in came)}
+    ruled = _rules(tables, {one.name: one for one in endpoints}, there, problems)
     if problems.found:
         raise ConfigError(problems.found)
     return Changed(
         policy=policy if settings is None else build.policy(settings),
         classes={name: build.request_class(name, table) for name, table in written.items()},
-        usual=_usual(requests) if written else {},
+        usual=_usual(came) if written else {},
         rules=ruled,
     )
 
 
 def _rules(
-    tables: Mapping[str, Any], endpoints: Mapping[str, Endpoint], written: Mapping[str, object], problems: Problems
+    tables: Mapping[str, Any], endpoints: Mapping[str, Endpoint], there: Collection[str], problems: Problems
 ) -> tuple[Rule, ...] | None:
     if "rule" not in tables:
         return None
     found = [table for _, table in listed(dict(tables), "rule", RuleTable, RULES_MAX, problems)]
     rule.check(
         found,
-        classes=written,
+        classes=there,
         sites={one.site for one in endpoints.values()},
         written=endpoints,
         endpoints=endpoints,
@@ -103,26 +104,7 @@ def _rules(
                 "it gives a class, and a journal does not say which requests named none",
                 "leave it out of the preview",
             )
-    made = () if problems.found else rule.rules(found, endpoints)
-    for table, one in zip(found, made, strict=False):
-        if "stream" in asked_of(one.when):
-            problems.add(
-                join("rule", table.name) + ".when",
-                "it asks whether an answer is streamed, which a journal does not say",
-                "leave it out of the preview",
-            )
-    return None if problems.found else made
-
-
-def asked_of(condition: Condition) -> set[str]:
-    """The features that a condition asks for."""
-    match condition:
-        case Comparison():
-            return {condition.feature}
-        case Not():
-            return asked_of(condition.of)
-        case All() | Some():
-            return {name for one in condition.of for name in asked_of(one)}
+    return None if problems.found else rule.rules(found, endpoints)
 
 
 def _usual(requests: Iterable[Request]) -> _Usual:

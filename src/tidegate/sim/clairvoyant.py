@@ -56,8 +56,8 @@ def search(
 ) -> Found:
     """The best plan of those that were played, at most so many.
 
-    `pools` are by the names of their endpoints; `local` are the shares that a bound has of each request on them, in the
-    same order. Played are first: everything away, everything here, and the bound's plan.
+    `pools` are by the names of their endpoints, and numbered in their order; `local` are the shares that a bound has of
+    each request on them, in the same order. Played are first: everything away, everything here, and the bound's plan.
     """
     assert plays_max >= 3, "the simple plans come first"
     return _Search(pieces, pools, play, local, seed).run(plays_max)
@@ -93,7 +93,10 @@ class _Search:
         self._pieces = sorted(pieces, key=lambda piece: (piece.arrived_s, piece.id))
         self._pools, self._play, self._local = pools, play, local
         self._random = Random(seed)
-        self._needs = {name: _needs(self._pieces, pool) for name, pool in pools.items()}
+        self._needs = {
+            name: _needs([piece for piece in self._pieces if piece.may_go_to(number)], pool)
+            for number, (name, pool) in enumerate(pools.items())
+        }
         self._seconds = {
             name: {id: _seconds(one, pools[name]) for id, one in needs.items()} for name, needs in self._needs.items()
         }
@@ -139,7 +142,7 @@ class _Search:
         return _Day(places, running, outcomes, usd)
 
     def _quickest(self, piece: Piece) -> str | None:
-        """The pool of which it takes least; None where it fits none."""
+        """The pool of which it takes least; None where none may serve it, or it fits none."""
         fits = [(seconds[piece.id], name) for name, seconds in self._seconds.items() if piece.id in seconds]
         return min(fits)[1] if fits else None
 

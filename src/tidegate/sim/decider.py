@@ -1,13 +1,13 @@
 """What a simulated world needs of whoever decides in it, and what all share who decide in the router's place."""
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Protocol
 
 import msgspec
 
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Run, Started, replace
-from tidegate.core.plan import TIMEOUT_S_STATIC
 from tidegate.core.reserve import Reservation
 from tidegate.core.router import Router
 from tidegate.core.state import State
@@ -107,7 +107,10 @@ class Follower:
 
 
 class AtOnce(Follower):
-    """Sends each request `where` it goes, by id, or where all others go, as soon as it comes."""
+    """Sends each request `where` it goes, by id, or where all others go, as soon as it comes.
+
+    That is a fact, whatever the rules say that the policy has; and its answer is waited for as long as the world lets a
+    request take."""
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class AtOnce(Follower):
 
     def decide(self, request: Request, now_s: float) -> Decision:  # noqa: ARG002 - whenever that is
         """There."""
-        step = Run(endpoint=self._where.get(request.id, self._usual), timeout_s=TIMEOUT_S_STATIC)
+        step = Run(endpoint=self._where.get(request.id, self._usual), timeout_s=inf)
         return Decision(request_id=request.id, plan=(step,), why=Why.STATIC_RULE)
 
     def due(self, now_s: float) -> list[Request]:  # noqa: ARG002 - nothing is held

@@ -130,7 +130,10 @@ class CacheTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class ApiTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A fleet behind an API. What is left out is as in the preset, or else there is none of it."""
+    """A fleet behind an API. What is left out is as in the preset, or else there is none of it.
+
+    It tells of no tokens that are written to its cache, nor of reasoning: prices of their own are not charged for them.
+    """
 
     preset: Annotated[str, Meta(max_length=64, description="An API by name, to begin with.")] = ""
     ttft_s: Annotated[
@@ -165,6 +168,10 @@ class ApiTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     errors: Annotated[Share | None, Meta(description="Share of requests that fail.")] = None
     error_status: Annotated[
         Annotated[int, Meta(ge=500, le=599)] | None, Meta(description="With which status they do.")
+    ] = None
+    error_times_s: Annotated[
+        Annotated[tuple[Seconds, ...], Meta(max_length=1024)] | None,
+        Meta(description="Times after which they do, each as likely. `refusal_s`, if left out."),
     ] = None
     refusal_s: Annotated[Seconds | None, Meta(description="Time until a request that is not served hears of it.")] = (
         None

@@ -16,13 +16,12 @@ from tidegate.core.model import Decision, Endpoint, Line, Policy, Record, Reques
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.sim.api import Spread
-from tidegate.sim.ask import DIGEST_TOKENS
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job
 from tidegate.sim.outcome import Outcome
-from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, interval
-from tidegate.sim.twin import TIMEOUT_S, Asks, Stand, placed, stand
+from tidegate.sim.preview import Figures, Interval, blocks_of, figures_of, gained, interval
+from tidegate.sim.twin import TIMEOUT_S, Asks, Stand, placed, prompt_blocks, stand
 from tidegate.sim.world import World
 
 PROBE_S = 5.0
@@ -87,12 +86,13 @@ class Mirrored:
         self._count += 1
         self._asked, self._decided = request.id, None
         tokens = self._output_tokens(request)
+        blocks, block_tokens = prompt_blocks(request, request.prompt_tokens)
         job = Job(
             request=request,
             prompt_tokens=request.prompt_tokens,
             output_tokens=tokens,
-            blocks=request.prefix,
-            block_tokens=DIGEST_TOKENS,
+            blocks=blocks,
+            block_tokens=block_tokens,
         )
         for world in self._worlds():
             world.arrive(job)
@@ -113,15 +113,15 @@ class Mirrored:
         """What it has come to."""
         ours, theirs = list(self._over), list(self._their_over)
         saved: Interval | None = None
-        missed = gained = None
+        missed = won = None
         if self._theirs is not None:
             other = {one.request.id: one for one in ours}
             pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
             pairs.sort(key=lambda pair: pair[0].request.arrived_s)
             blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
             saved = interval([1000.0 * (a.usd - b.usd) for a, b in pairs], blocks)
-            missed = sum(a.kept and not b.kept for a, b in pairs)
-            gained = sum(b.kept and not a.kept for a, b in pairs)
+            missed = sum(gained(a, b) < 0 for a, b in pairs)
+            won = sum(gained(a, b) > 0 for a, b in pairs)
         return Mirror(
             requests=self._count,
             by_endpoint=dict(self._by_endpoint.most_common()),
@@ -130,7 +130,7 @@ class Mirrored:
             theirs=None if self._theirs is None else figures_of(theirs, self._away),
             saved_usd_per_1k=saved,
             missed=missed,
-            gained=gained,
+            gained=won,
         )
 
     def _worlds(self) -> tuple[World, ...]:

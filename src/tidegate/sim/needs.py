@@ -23,7 +23,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     order of arrival, of `context_tokens` in all. Its promise is kept where its first content is there `first_by_s`
     after its arrival, and each further token of its output takes `token_by_s` on average at most; infinite is no
     promise. That is worth `worth_usd`. The remote costs `remote_usd`, the least that it may come to; there the promise
-    can be kept, or not.
+    can be kept, or not. Of our engines those in `pools` may serve it, by their number; None is all of them.
     """
 
     id: str
@@ -36,6 +36,11 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     worth_usd: float
     remote_usd: float
     remote_kept: bool = True
+    pools: tuple[int, ...] | None = None
+
+    def may_go_to(self, number: int) -> bool:
+        """Whether the pool of this number may serve it."""
+        return self.pools is None or number in self.pools
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):

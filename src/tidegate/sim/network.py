@@ -1,6 +1,7 @@
 """The way to an endpoint: round trips, a rate that its users share, and how both change.
 
-An outage is for the world to make: `down`. What was sent before it arrives as was said.
+An outage is for the world to make: `down`. What was sent before it arrives as was said, and what is to come back while
+it lasts has to wait for its end.
 """
 
 import math

@@ -1,16 +1,19 @@
 """What a journal tells of an installation: who asked for what and when, what came of it, and how endpoints behaved."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
 from tidegate.core.model import (
+    Capability,
     Decision,
     Ended,
     Ending,
     Endpoint,
     FirstToken,
+    Held,
     Line,
     Overrides,
     Policy,
@@ -25,7 +28,7 @@ from tidegate.core.model import (
 )
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.core.router import Router
-from tidegate.core.rows import attempt_usd
+from tidegate.core.rows import SETTLED_S, attempt_usd, is_left
 from tidegate.core.state import State
 from tidegate.sim.outcome import Outcome
 
@@ -56,7 +59,8 @@ class Attempted(msgspec.Struct, kw_only=True):
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """One request: as it came, how many tokens it had in truth (None where nobody told), and what came of it.
 
-    Of its answer `seen` tokens came; where it was `whole`, that is all of it.
+    Of its answer `seen` tokens came; where it was `whole`, that is all of it, which of an answer that does not say what
+    it took nobody knows.
     """
 
     request: Request
@@ -75,7 +79,7 @@ class Down(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Observed(msgspec.Struct):
-    """All of it. `state` is what was known at the beginning."""
+    """All of it. `state` is what was known at the beginning, or in the last header before it."""
 
     endpoints: tuple[Endpoint, ...]
     policy: Policy
@@ -123,21 +127,39 @@ class _Open(msgspec.Struct):
     decision: Decision | None = None
     said: int = 0
     under_way: int = 0
+    held: bool = False
+    # KV caches that are on their way to who decodes.
+    shipping: int = 0
     refused: bool = False
     # Whatever ended did so because of what was asked.
     at_fault: bool = True
-    # When it was decided last, and, where it was held, when it was let go unsent.
+    # When it was decided last, and, where it was held, when it was let go unsent, and for which cause of ours.
     decided_s: float = 0.0
     released_s: float | None = None
+    released_for: str = ""
     # The last attempt that ended, and when.
     ended: Ended | None = None
     ended_s: float = 0.0
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing is under way for it."""
+        return not (self.under_way or self.shipping or self.held)
+
+
+class _Header(NamedTuple):
+    at_s: float
+    segment: Segment
 
 
 class _Reading:
     def __init__(self) -> None:
         self._found: Observed | None = None
+        # The headers of this configuration, from the last one before the beginning on.
+        self._headers: list[_Header] = []
         self._open: dict[str, _Open] = {}
+        # Those for which nothing is under way, by when that was told, the longest ago first.
+        self._still: dict[str, float] = {}
         self._attempts: dict[tuple[str, str], Attempted] = {}
         self._in_flight: dict[str, dict[str, int]] = {}
         self._down_s: dict[str, float] = {}
@@ -153,29 +175,23 @@ class _Reading:
         found.end_s = max(found.end_s, now_s)
         match fact:
             case Request():
-                known = self._open.get(fact.id)
-                if known is None:
-                    self._open[fact.id] = _Open(fact)
-                else:
-                    known.said = fact.said_tokens
-            case Decision():
-                self._decided(fact, now_s)
-            case Started():
-                self._started(fact, now_s)
-            case FirstToken():
-                self._first(fact, now_s)
-            case Ended():
-                self._ended(fact, now_s)
-            case Shipped():
-                self._shipped(fact)
-            case Released():
-                known = self._open.get(fact.request_id)
-                if known is not None:
-                    known.released_s = now_s
+                self._asked(fact)
+                self._told(fact.id, now_s)
+            case Held():
+                self._held(fact.request.id)
+                self._told(fact.request.id, now_s)
+            case Decision() | Started() | FirstToken() | Ended() | Shipped() | Released():
+                self._happened(fact, now_s)
+                self._told(fact.request_id, now_s)
             case Probed():
                 self._probed(fact, now_s)
             case Overrides():
                 found.overridden += 1
+        while self._still:
+            request_id = next(iter(self._still))
+            if self._still[request_id] + SETTLED_S >= now_s:
+                break
+            self._settle(request_id)
 
     def over(self) -> Observed:
         """The journal has ended."""
@@ -196,15 +212,57 @@ class _Reading:
             state = _state(segment)
             before = 0 if found is None else found.before + len(found.asked) + len(self._open)
             self._found = Observed(segment.endpoints, segment.policy, state, now_s, now_s, before=before)
-            self._open, self._attempts, self._in_flight, self._down_s = {}, {}, {}, {}
+            self._headers = [_Header(now_s, segment)]
+            self._open, self._still, self._attempts, self._in_flight, self._down_s = {}, {}, {}, {}, {}
             return
         found.end_s = max(found.end_s, now_s)
+        self._headers.append(_Header(now_s, segment))
         if not segment.follows:
             # Whatever was under way ended with its process.
             state = _state(segment)
             going_on = {name for e in state.endpoints.values() for name in e.reservations} | state.held.keys()
             for request_id in [name for name in self._open if name not in going_on]:
                 self._settle(request_id)
+
+    def _happened(self, fact: Decision | Started | FirstToken | Ended | Shipped | Released, now_s: float) -> None:
+        """To a request that has come."""
+        match fact:
+            case Decision():
+                self._decided(fact, now_s)
+            case Started():
+                self._started(fact, now_s)
+            case FirstToken():
+                self._first(fact, now_s)
+            case Ended():
+                self._ended(fact, now_s)
+            case Shipped():
+                self._shipped(fact)
+            case Released():
+                self._released(fact, now_s)
+
+    def _told(self, request_id: str, now_s: float) -> None:
+        """Something was told of it: nothing is under way for it since now, or something is."""
+        self._still.pop(request_id, None)
+        known = self._open.get(request_id)
+        if known is not None and known.stands_still:
+            self._still[request_id] = now_s
+
+    def _asked(self, request: Request) -> None:
+        known = self._open.get(request.id)
+        if known is None:
+            self._open[request.id] = _Open(request)
+        else:
+            known.said = request.said_tokens
+
+    def _held(self, request_id: str) -> None:
+        known = self._open.get(request_id)
+        if known is not None:
+            known.held = True
+
+    def _released(self, fact: Released, now_s: float) -> None:
+        known = self._open.get(fact.request_id)
+        if known is not None:
+            known.held, known.released_s, known.released_for = False, now_s, fact.cause
 
     def _decided(self, decision: Decision, now_s: float) -> None:
         known = self._open.get(decision.request_id)
@@ -226,6 +284,7 @@ class _Reading:
         if known is not None:
             known.attempts += 1
             known.under_way += 1
+            known.held = False
 
     def _first(self, fact: FirstToken, now_s: float) -> None:
         attempt = self._attempts.get((fact.request_id, fact.endpoint))
@@ -256,7 +315,12 @@ class _Reading:
             known.usd += attempt_usd(endpoint, known.request, attempt.started, fact) + endpoint.running_usd(fact.e2e_s)
         if attempt.started.target and _served(fact):
             # What it computed is decoded elsewhere.
+            known.shipping += 1
             return
+        if _served(fact) and fact.ttft_s is not None and attempt.ttft_s is None:
+            # An embedding: all there is, is its first content.
+            attempt.ttft_s = fact.ttft_s
+            known.first_s = attempt.sent_s + fact.ttft_s if known.first_s is None else known.first_s
         if fact.ending is Ending.CANCELLED and known.ended is not None and known.ended.cause == CLIENT_ERROR:
             # Given up beside one who said that the request is wrong: nobody left.
             return
@@ -270,6 +334,7 @@ class _Reading:
         found, known = self._found, self._open.get(fact.request_id)
         assert found is not None
         if known is not None:
+            known.shipping = max(0, known.shipping - 1)
             source = next((one for one in found.endpoints if one.name == fact.endpoint), None)
             handover = None if source is None else source.handover_to(fact.target)
             known.usd += 0.0 if handover is None else fact.kv_bytes * handover.usd_per_byte
@@ -285,7 +350,11 @@ class _Reading:
 
     def _settle(self, request_id: str) -> None:
         """It is over, as far as the journal says."""
-        known, found = self._open.pop(request_id), self._found
+        known, found = self._open.pop(request_id, None), self._found
+        if known is None:
+            # Whoever was settled before it has shown that it is too old.
+            return
+        self._still.pop(request_id, None)
         assert found is not None
         request, decision = known.request, known.decision
         ended = known.ended
@@ -319,12 +388,34 @@ class _Reading:
             usd=known.usd,
         )
         told = ended.prompt_tokens if ok and ended is not None and not known.said else None
-        found.asked.append(Asked(request=request, outcome=outcome, prompt_tokens=told, seen=seen, whole=ok))
+        whole = ok and ended is not None and _says_length(request, ended)
+        found.asked.append(Asked(request=request, outcome=outcome, prompt_tokens=told, seen=seen, whole=whole))
         if len(found.asked) >= 2 * REQUESTS_MAX:
-            found.before += len(found.asked) - REQUESTS_MAX
-            del found.asked[:-REQUESTS_MAX]
-            for attempts in found.attempts.values():
-                del attempts[:-REQUESTS_MAX]
+            self._trim(found)
+
+    def _trim(self, found: Observed) -> None:
+        """It begins with the last requests: nothing that was before them counts."""
+        start_s = sorted(one.request.arrived_s for one in found.asked)[-REQUESTS_MAX]
+        asked = [one for one in found.asked if one.request.arrived_s >= start_s]
+        older = [name for name, one in self._open.items() if one.request.arrived_s < start_s]
+        found.before += len(found.asked) - len(asked) + len(older)
+        for request_id in older:
+            del self._open[request_id]
+            self._still.pop(request_id, None)
+        while len(self._headers) > 1 and self._headers[1].at_s <= start_s:
+            del self._headers[0]
+        found.asked, found.start_s, found.state = asked, start_s, _state(self._headers[0].segment)
+        found.attempts = {
+            name: [one for one in attempts if one.sent_s >= start_s] for name, attempts in found.attempts.items()
+        }
+        found.down = [since(one, start_s) for one in found.down if one.at_s + one.for_s > start_s]
+        self._down_s = {name: max(at_s, start_s) for name, at_s in self._down_s.items()}
+
+
+def since(down: Down, at_s: float) -> Down:
+    """What is left of it at that time."""
+    begins_s = max(down.at_s, at_s)
+    return replace(down, at_s=begins_s, for_s=down.at_s + down.for_s - begins_s)
 
 
 def _state(segment: Segment) -> State:
@@ -341,6 +432,11 @@ def _served(ended: Ended) -> bool:
     return ended.ending is Ending.OK and ended.cause != CLIENT_ERROR
 
 
+def _says_length(request: Request, ended: Ended) -> bool:
+    """Whether all of an answer's length is known; an embedding has none."""
+    return ended.output_tokens is not None or Capability.EMBEDDING in request.needs
+
+
 def _named(known: _Open) -> str | None:
     """What came of it; None where nobody knows, because the journal or a process ended before it did."""
     ended, decision = known.ended, known.decision
@@ -350,12 +446,12 @@ def _named(known: _Open) -> str | None:
         if decision is None or not decision.plan:
             return None
         if isinstance(decision.plan[0], Wait):
-            # Let go while it waited: its client is gone.
-            return None if known.released_s is None else LEFT
+            # Let go while it waited: where nothing of ours is the cause, its client is gone.
+            return None if known.released_s is None else "failed" if known.released_for else LEFT
         # Every step was passed over: for a budget, or because no dialect says it.
         return "failed" if not known.attempts else None
     if _served(ended):
         return "ok"
-    if ended.ending is Ending.CANCELLED:
+    if is_left(ended):
         return LEFT
     return "failed" if ended.ttft_s is None else "failed_mid_stream"

@@ -23,6 +23,7 @@ class Owned:
     def __init__(self, pool: Pool, number: int, pieces: list[Piece]) -> None:
         self.number = number
         self._pool, profile = pool, pool.profile
+        pieces = [piece for piece in pieces if piece.may_go_to(number)]
         self._lines = lines(profile)
         self._tight = is_tight(pool, pieces)
         longest_s = profile.step.takes_s(

@@ -1,5 +1,6 @@
 """What stands behind an endpoint in a simulated world, and the way there."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Protocol
@@ -17,6 +18,7 @@ class Attempt:
 
     __slots__ = (
         "cached_tokens",
+        "came_tokens",
         "endpoint",
         "first_s",
         "hedge",
@@ -25,25 +27,40 @@ class Attempt:
         "over",
         "predicted_s",
         "predicted_s_high",
+        "seen_s",
         "sent_s",
+        "streamed",
         "target",
         "timed",
     )
 
     def __init__(
-        self, job: Job, endpoint: str, sent_s: float, *, hedge: bool, timed: bool = False, target: str = ""
+        self,
+        job: Job,
+        endpoint: str,
+        sent_s: float,
+        *,
+        hedge: bool,
+        timed: bool = False,
+        target: str = "",
+        streamed: bool = True,
     ) -> None:
-        """`timed`: how long its bytes take to get there is told. With a `target` the prompt alone is computed."""
+        """`timed`: how long its bytes take to get there is told. With a `target` the prompt alone is computed. What is
+        not `streamed` comes in one piece."""
         self.job = job
         self.endpoint = endpoint
         self.sent_s = sent_s
         self.hedge = hedge
         self.timed = timed
         self.target = target
+        self.streamed = streamed
         self.first_s: float | None = None
+        # When its first content was seen: of an answer that comes in one piece, never.
+        self.seen_s: float | None = None
         self.predicted_s: float | None = None
         self.predicted_s_high: float | None = None
-        self.cached_tokens = self.output_tokens = 0
+        # Of the output that was made, where it broke off, so much has come back.
+        self.cached_tokens = self.output_tokens = self.came_tokens = 0
         self.over = False
 
 
@@ -61,6 +78,10 @@ class Failure:
 REFUSED = Failure(Ending.FAILED, "refused")
 RESET = Failure(Ending.FAILED, "reset")
 FULL = Failure(Ending.REFUSED, "overloaded", 1.0)
+
+# Who stands still answers no probe. One that is lost is bad luck, and after the second it is down: for each of them a
+# gateway waits five seconds in vain, and a second in between (`gateway.probe`).
+SILENT_S = 11.0
 
 
 class Listener(Protocol):
@@ -116,7 +137,7 @@ class Place(Protocol):
         """How long so many bytes take now; None where there is no way, or nobody is reached."""
 
 
-class _Away:
+class _Away(ABC):
     """Something at the end of a way, or right here; the news of it goes back that way."""
 
     def __init__(self, name: str, loop: Loop, listener: Listener, way: Way | None) -> None:
@@ -124,6 +145,40 @@ class _Away:
         self._name = name
         self._loop = loop
         self._listener = listener
+        # While the way is down: the news that has to wait, and how many tokens had come back of each answer before.
+        self._delayed: list[tuple[Callable[..., None], tuple[object, ...]]] = []
+        self._came: dict[Attempt, int] = {}
+
+    def cut(self) -> None:
+        """The way is down from now on; a connection that is open stays so, and nothing comes by it."""
+        assert self.way is not None, "what is right here is always reached"
+        if not self.way.down:
+            self._came = {attempt: self._generated(attempt) for attempt in self._under_way()}
+            self.way.down = True
+
+    def mend(self) -> None:
+        """It is up again, and all that would have come back meanwhile does so now, in its order."""
+        assert self.way is not None, "what is right here is always reached"
+        self.way.down = False
+        delayed, self._delayed = self._delayed, []
+        for tell, news in delayed:
+            self._back(tell, *news)
+
+    def generated(self, attempt: Attempt) -> int:
+        """See `Place`."""
+        return self._came.get(attempt, 0) if self._is_cut_off else self._generated(attempt)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self.way is not None and self.way.down
+
+    @abstractmethod
+    def _under_way(self) -> list[Attempt]:
+        """Those that have arrived, and are not over."""
+
+    @abstractmethod
+    def _generated(self, attempt: Attempt) -> int:
+        """How many tokens of its answer there are."""
 
     def _go(self, attempt: Attempt, arrive: Callable[[Attempt], None]) -> None:
         """The request goes there; where the way is down, nobody is reached."""
@@ -150,13 +205,16 @@ class _Away:
 
     def _back(self, tell: Callable[..., None], *news: object) -> None:
         loop, way = self._loop, self.way
-        loop.at(loop.now_s if way is None else way.answered(loop.now_s), tell, *news)
+        if self._is_cut_off:
+            self._delayed.append((tell, news))
+        else:
+            loop.at(loop.now_s if way is None else way.answered(loop.now_s), tell, *news)
 
     def _seen(
         self, *, up: bool, running: int | None = None, queued: int | None = None, resident: bool | None = None
     ) -> Probed:
         way = self.way
-        if not up or (way is not None and way.down):
+        if not up or self._is_cut_off:
             return Probed(endpoint=self._name, up=False)
         rtt_s = 0.0 if way is None else way.rtt_s(self._loop.now_s)
         return Probed(endpoint=self._name, up=True, rtt_s=rtt_s, running=running, queued=queued, resident=resident)
@@ -183,7 +241,7 @@ class Local(_Away):
         self._tells_residency = tells_residency
         self._tells_memory = tells_memory
         self.down = False
-        self._back_s = -inf
+        self._back_s = self._frozen_s = self._frozen_until_s = -inf
         self._attempts: dict[Sequence, Attempt] = {}
         self._planned_s = inf
 
@@ -202,16 +260,20 @@ class Local(_Away):
                 self._plan()
                 return
 
-    def generated(self, attempt: Attempt) -> int:
-        """See `Place`."""
+    def _under_way(self) -> list[Attempt]:
+        return list(self._attempts.values())
+
+    def _generated(self, attempt: Attempt) -> int:
         self._advance()
-        under_way = (sequence for sequence, known in self._attempts.items() if known is attempt)
-        return next((self.engine.generated(sequence, self._loop.now_s) for sequence in under_way), 0)
+        under_way = next((sequence for sequence, known in self._attempts.items() if known is attempt), None)
+        return attempt.output_tokens if under_way is None else self.engine.generated(under_way, self._loop.now_s)
 
     def probe(self) -> Probed:
-        """See `Place`."""
-        engine = self.engine
-        resident = engine.resident(self._loop.now_s) if self._tells_residency else None
+        """See `Place`. It answers none while it stands still."""
+        engine, now_s = self.engine, self._loop.now_s
+        if now_s < self._frozen_until_s and not self.down and not self._is_cut_off:
+            return Probed(endpoint=self._name, up=now_s < self._frozen_s + SILENT_S)
+        resident = engine.resident(now_s) if self._tells_residency else None
         seen = self._seen(up=not self.down, running=engine.running, queued=engine.queued, resident=resident)
         if not self._tells_memory or not seen.up:
             return seen
@@ -238,7 +300,7 @@ class Local(_Away):
         for sequence, attempt in lost.items():
             attempt.output_tokens = self.engine.generated(sequence, self._loop.now_s)
         self.engine.fail(self._loop.now_s, back_s)
-        self.down = True
+        self.down, self._frozen_until_s = True, -inf
         for attempt in lost.values():
             self._back(self._listener.failed, attempt, RESET)
         self._loop.at(back_s, self._up)
@@ -246,7 +308,11 @@ class Local(_Away):
     def freeze(self, until_s: float) -> None:
         """Nothing moves in the engine until then."""
         self._advance()
-        self.engine.freeze(self._loop.now_s, until_s)
+        now_s = self._loop.now_s
+        if now_s >= self._frozen_until_s:
+            self._frozen_s = now_s
+        self._frozen_until_s = max(self._frozen_until_s, until_s)
+        self.engine.freeze(now_s, until_s)
         self._plan()
 
     def slow(self, factor: float) -> None:
@@ -327,10 +393,12 @@ class Remote(_Away):
         attempt.output_tokens = self._made(attempt, tpot_s)
         self.api.ended(attempt.job, self._loop.now_s)
 
-    def generated(self, attempt: Attempt) -> int:
-        """See `Place`."""
+    def _under_way(self) -> list[Attempt]:
+        return list(self._attempts)
+
+    def _generated(self, attempt: Attempt) -> int:
         tpot_s = self._attempts.get(attempt)
-        return 0 if tpot_s is None else self._made(attempt, tpot_s)
+        return attempt.output_tokens if tpot_s is None else self._made(attempt, tpot_s)
 
     def _made(self, attempt: Attempt, tpot_s: float) -> int:
         if attempt.first_s is None:

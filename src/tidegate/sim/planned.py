@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import msgspec
 
 from tidegate.core import plan, rules
-from tidegate.core.model import Decision, Endpoint, Policy, Request, Run, Wait
+from tidegate.core.model import Decision, Endpoint, Policy, Request, Wait
 from tidegate.core.state import State
 from tidegate.core.why import Why
 from tidegate.sim.decider import Follower
@@ -27,7 +27,8 @@ class Planned(Follower):
     """Decides by a plan.
 
     What is served here waits until a slot is free: who has to start first is first, and who is late lets all others go
-    before. Where an attempt fails, the others are tried, the remote ones last.
+    before. Where an attempt fails, the others are tried, the remote ones last. Whom a rule ever keeps from its place is
+    sent away.
     """
 
     def __init__(self, made: Plan, endpoints: tuple[Endpoint, ...], policy: Policy, state: State | None = None) -> None:
@@ -39,7 +40,7 @@ class Planned(Follower):
         """What the plan says. Changes nothing."""
         name = self._plan.places.get(request.id)
         away = [remote for remote in self._remote if self._allows(request, remote)]
-        if name is None:
+        if name is None or not self._allows(request, name):
             return self._run(request, away)
         if self._router.forbids(request, name, now_s) is Why.DOWN:
             return self._run(request, away or [name])
@@ -73,5 +74,5 @@ class Planned(Follower):
 
     def _run(self, request: Request, names: list[str]) -> Decision:
         names = names[: self._policy.attempts_max if request.failover else 1]
-        steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names)
+        steps = plan.static_steps(request, [self._router.endpoint(name) for name in names])
         return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)

@@ -71,7 +71,8 @@ class Affected(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers,
     `client_errors`, which failed by their own fault, and those `before_it`, under another configuration; operators have
-    taken a hand `overridden` times. So many were `budgeted`, by what was left when they came."""
+    taken a hand `overridden` times. So many were `budgeted`, by what was left when they came. Endpoints that stand
+    `beside` others of the same engine are played as if each had one of its own."""
 
     start_s: float
     end_s: float
@@ -81,6 +82,7 @@ class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     before_it: int
     overridden: int
     budgeted: int
+    beside: tuple[str, ...]
     backtest: Backtest
     real: Figures
     before: Figures
@@ -109,7 +111,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     saved = [1000.0 * (a.usd - b.usd) for a, b in pairs]
     off_usd = figures[1].usd_per_1k - figures[0].usd_per_1k
     usd = interval(saved, blocks, off_usd, least=_dear_usd([a for a, _ in pairs]))
-    more = [float(b.kept) - float(a.kept) for a, b in pairs]
+    more = [float(gained(a, b)) for a, b in pairs]
     gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
     return Preview(
         start_s=observed.start_s,
@@ -120,6 +122,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         before_it=observed.before,
         overridden=observed.overridden,
         budgeted=sum(one.request.budget_usd is not None or bool(one.request.budgets) for one in observed.asked),
+        beside=tuple(endpoint.name for endpoint in observed.endpoints if endpoint.beside),
         backtest=backtest,
         real=figures[0],
         before=figures[1],
@@ -171,6 +174,14 @@ def _pairs(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Out
     """The same request under both, in the order of arrivals; one that has no end under both is left out."""
     other = {one.request.id: one for one in theirs}
     return [(one, other[one.request.id]) for one in ours if one.request.id in other]
+
+
+def gained(before: Outcome, after: Outcome) -> int:
+    """1 where only the second of these keeps the promise of a request, -1 where only the first does; 0 where both do or
+    neither, or where of one of them nobody can say."""
+    if before.judged is None or after.judged is None:
+        return 0
+    return after.judged - before.judged
 
 
 def blocks_of(times: Sequence[float]) -> list[int]:
@@ -241,6 +252,6 @@ def _one(kind: str, name: str, pairs: Sequence[tuple[Outcome, Outcome]]) -> Affe
         name=name,
         requests=count,
         moved=sum(a.endpoint != b.endpoint for a, b in pairs) / count,
-        kept=sum(b.kept - a.kept for a, b in pairs) / count,
+        kept=sum(gained(a, b) for a, b in pairs) / count,
         usd_per_1k=1000.0 * sum(b.usd - a.usd for a, b in pairs) / count,
     )

@@ -97,6 +97,11 @@ def notes(found: Preview) -> list[str]:
             f"{found.budgeted} requests had a budget. No spending is played: what is left of it is as it was at each "
             "moment, and not as this policy would have left it."
         )
+    if found.beside:
+        said.append(
+            f"Of the endpoints {', '.join(found.beside)}, several are one engine. Each is played as if it had one of "
+            "its own: none waits for another, and no model is unloaded for another one."
+        )
     return said
 
 

@@ -128,10 +128,11 @@ _FIGURES = """\
 share of all that were asked, refusals and failures included; goodput is how many of them there are each second, and
 their output tokens. A percentile is the least value that so many per cent do not exceed; times are those of requests
 that were served, from their arrival. Dollars are what is paid to others, of every attempt, and what running one's own
-engines costs while they are in use. In the table of endpoints, `flying` is the mean number of attempts under way,
-`slots` its share of the `concurrency`, `busy` the share of the time for which the engine computed, `prefix` the share
-of prompt tokens that came from its cache, and `off` the factor by which predicted and actual time to first content
-differ. Rates are over the scenario's duration, or until the last request is over where that is later.
+engines costs while they are in use; those of loads for nobody in particular are in the figures of all, and of no class.
+In the table of endpoints, `flying` is the mean number of attempts under way, `slots` its share of the `concurrency`,
+`busy` the share of the time for which the engine computed, `prefix` the share of prompt tokens that came from its
+cache, and `off` the factor by which predicted and actual time to first content differ. Rates are over the scenario's
+duration, or until the last request is over where that is later.
 """
 
 

@@ -57,8 +57,9 @@ class Group(Record, frozen=True, kw_only=True, omit_defaults=False):
     """The requests of one class, or all of them.
 
     `kept` are those whose whole promise was kept; `attainment` is their share, and goodput what there is of them each
-    second. Of `away_share` the data was sent to a site that is not local, by whatever attempt. Times are of those that
-    were served, but `held_s`, which is of those that were held.
+    second. Of `away_share` the data was sent to a site that is not local, by whatever attempt. The dollars of all have
+    those in them that loads for nobody in particular cost. Times are of those that were served, but `held_s`, which is
+    of those that were held.
     """
 
     name: str
@@ -169,7 +170,7 @@ def report(scenario: Scenario, policy: str, played: Played) -> Report:
         named.setdefault(klass(outcome), []).append(outcome)
     away = frozenset(endpoint.name for endpoint in scenario.endpoints if not endpoint.local)
     groups = (
-        group(ALL, outcomes, elapsed_s, away),
+        group(ALL, outcomes, elapsed_s, away, besides_usd=played.warm_ups_usd),
         *(group(name, named[name], elapsed_s, away) for name in sorted(named)),
     )
     return Report(
@@ -193,8 +194,16 @@ def klass(outcome: Outcome) -> str:
     return outcome.request.klass.partition("/")[0]
 
 
-def group(name: str, outcomes: Sequence[Outcome], elapsed_s: float, away: frozenset[str] = frozenset()) -> Group:
-    """The figures of some requests, over so many seconds; `away` are the endpoints that are not local."""
+def group(
+    name: str,
+    outcomes: Sequence[Outcome],
+    elapsed_s: float,
+    away: frozenset[str] = frozenset(),
+    *,
+    besides_usd: float = 0.0,
+) -> Group:
+    """The figures of some requests, over so many seconds; `away` are the endpoints that are not local. So many dollars
+    `besides_usd` were spent for none of them in particular."""
     requests = len(outcomes)
     served = [o for o in outcomes if o.outcome == "ok"]
     kept = [o for o in outcomes if o.kept]
@@ -202,7 +211,7 @@ def group(name: str, outcomes: Sequence[Outcome], elapsed_s: float, away: frozen
     timed_out = sum(o.outcome == "timed_out" for o in outcomes)
     failed = requests - len(served) - refused - timed_out
     held_s = [o.held_s for o in outcomes if o.held_s > 0.0]
-    usd = sum(o.usd for o in outcomes)
+    usd = sum(o.usd for o in outcomes) + besides_usd
     prompt_tokens = sum(o.prompt_tokens for o in served)
     return Group(
         name=name,

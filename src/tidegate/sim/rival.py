@@ -4,7 +4,7 @@ from tidegate.core import plan, rules
 from tidegate.core.baseline import Baseline, Options
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
-from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Run, Started, Wait
+from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Started, Wait
 from tidegate.core.refusal import refuse
 from tidegate.core.why import Why
 from tidegate.sim.decider import Follower
@@ -30,7 +30,7 @@ class Rival(Follower):
         names = self._rule(self._options(request, models), self._sent)
         if names:
             attempts = self._policy.attempts_max if request.failover else 1
-            steps = tuple(Run(endpoint=name, timeout_s=plan.TIMEOUT_S_STATIC) for name in names[:attempts])
+            steps = plan.static_steps(request, [self._router.endpoint(name) for name in names[:attempts]])
             return Decision(request_id=request.id, plan=steps, why=Why.STATIC_RULE)
         full = [model.name for model in models if model.room <= 0 and self._would(model)]
         full += [name for name, why in reasons.items() if why is Why.BUSY and self._would(self._router.endpoint(name))]

@@ -201,9 +201,9 @@ class FaultKind(StrEnum):
 
 FAULT_TEXT = {
     FaultKind.CRASH: "an engine dies with what it has, and is back after `for_s`",
-    FaultKind.FREEZE: "an engine stands still for `for_s`; connections stay",
+    FaultKind.FREEZE: "an engine stands still for `for_s`; connections stay, and no probe is answered",
     FaultKind.SLOW: "an engine or an API takes `factor` times as long for `for_s`",
-    FaultKind.OUTAGE: "the way to an endpoint is down for `for_s`; it needs a `link`",
+    FaultKind.OUTAGE: "the way to an endpoint, its `link`, is down for `for_s`; what would have come comes then",
     FaultKind.UNAVAILABLE: "an API answers 503 for `for_s`",
     FaultKind.RATE_LIMIT: "an API serves `requests_per_minute` for `for_s`, and refuses others with 429",
     FaultKind.DRAIN: "operators drain an endpoint for `for_s`",

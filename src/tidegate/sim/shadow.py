@@ -12,7 +12,7 @@ from tidegate.core.model import Record
 from tidegate.sim.adopted import Adopted
 from tidegate.sim.observed import Observed
 from tidegate.sim.outcome import Outcome
-from tidegate.sim.preview import Preview, preview
+from tidegate.sim.preview import Preview, gained, preview
 
 # Requests that are told of one by one.
 MISSED_MAX = 10
@@ -63,7 +63,7 @@ def shadow(adopted: Adopted, observed: Observed, theirs: Sequence[Outcome], ours
     """From what the log says, and what the same requests come to as they were sent, and as Tidegate sends them."""
     other = {one.request.id: one for one in ours}
     pairs = [(one, other[one.request.id]) for one in theirs if one.request.id in other]
-    missed = [(a, b) for a, b in pairs if a.kept and not b.kept]
+    missed = [(a, b) for a, b in pairs if gained(a, b) < 0]
     names = adopted.strangers.most_common(MISSED_MAX)
     return Shadow(
         preview=preview(observed, theirs, ours),
@@ -73,7 +73,7 @@ def shadow(adopted: Adopted, observed: Observed, theirs: Sequence[Outcome], ours
         billed=sum(one.request.id in adopted.billed for one in observed.asked),
         unseen=adopted.unseen,
         missed=len(missed),
-        gained=sum(b.kept and not a.kept for a, b in pairs),
+        gained=sum(gained(a, b) > 0 for a, b in pairs),
         some_missed=tuple(
             Missed(id=a.request.id, went=a.endpoint, would_go=b.endpoint, why=str(b.why))
             for a, b in missed[:MISSED_MAX]

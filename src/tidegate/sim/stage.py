@@ -28,7 +28,8 @@ PROGRESS_PARTS = 100
 class Played(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a scenario. `ends_s` is when the last request was over, and the duration of the scenario at least.
 
-    By endpoint: `busy_s` for which an engine computed, and `usd` that its attempts cost.
+    By endpoint: `busy_s` for which an engine computed, and `usd` that its attempts and loads cost. Of all these dollars
+    `warm_ups_usd` were spent on loads for nobody in particular, and are in no outcome.
     """
 
     outcomes: list[Outcome]
@@ -36,6 +37,7 @@ class Played(msgspec.Struct, frozen=True, kw_only=True):
     ends_s: float
     busy_s: dict[str, float]
     usd: dict[str, float]
+    warm_ups_usd: float
     endpoints: tuple[Endpoint, ...]
 
 
@@ -87,6 +89,7 @@ def play(
         ends_s=max(ends_s, scenario.start_s + world_table.duration_s),
         busy_s={name: place.engine.busy_s for name, place in places.items() if isinstance(place, Local)},
         usd=world.usd,
+        warm_ups_usd=world.warm_ups_usd,
         endpoints=scenario.endpoints,
     )
 

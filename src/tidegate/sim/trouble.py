@@ -53,9 +53,11 @@ class Trouble:
             case FaultKind.OUTAGE if fault.to:
                 self._carriers[fault.endpoint + TO + fault.to].link.down = latest is not None
             case FaultKind.OUTAGE:
-                assert place is not None
-                assert place.way is not None, "the scenario is checked"
-                place.way.down = latest is not None
+                assert place is not None, "the scenario is checked"
+                if latest is None:
+                    place.mend()
+                else:
+                    place.cut()
             case FaultKind.SLOW:
                 factor = 1.0 if latest is None or latest.factor is None else latest.factor
                 if isinstance(place, Local):

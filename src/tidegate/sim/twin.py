@@ -7,29 +7,35 @@ came, with the tokens that they had. What went away goes away at the same times.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import inf
 from random import Random
 from statistics import median
+from typing import TypeVar
 
 import msgspec
 
+from tidegate.core.cached import Prompt
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.leastsquares import non_negative
 from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
 from tidegate.core.network import NetworkModel
+from tidegate.core.price import Rates
 from tidegate.core.prior import crowd
+from tidegate.core.prompts import DIGESTS_MAX
 from tidegate.core.revive import revived
 from tidegate.core.router import Router
+from tidegate.core.rows import is_left
 from tidegate.core.state import State
 from tidegate.core.step import StepTime
 from tidegate.core.timing import TPOT_TOKENS_MIN
 from tidegate.sim.api import Api, ApiProfile, CacheProfile, Spread
-from tidegate.sim.ask import DIGEST_TOKENS
 from tidegate.sim.carrier import Carrier, CarrierProfile, as_measured
 from tidegate.sim.chance import Chance
 from tidegate.sim.decider import Decider
 from tidegate.sim.engine import Engine, EngineProfile
 from tidegate.sim.inferred import inferred
 from tidegate.sim.job import Job
+from tidegate.sim.kv import BLOCK_TOKENS
 from tidegate.sim.network import Link, LinkProfile
 from tidegate.sim.observed import LEFT, Attempted, Down, Observed, ObservedError
 from tidegate.sim.outcome import Outcome
@@ -50,14 +56,18 @@ MINUTE_S = 60.0
 SHARE_LEAST = 0.05
 # For how long an API is taken to remember a prompt after its last use; how many of them it meets again is measured.
 CACHED_FOR_S = 300.0
-# How long a request may take in all: as long as a gateway lets it by default.
+# How long a request may take in all, where none took longer: as long as a gateway lets it by default.
 TIMEOUT_S = 600.0
 # Nobody measures how fast answers come back; they are small.
 DOWNLOAD_BYTES_PER_S = 1e8
+# Digests have 32 bits.
+_DIGESTS = 2**32
+
+_R = TypeVar("_R", bound=Rates)
 
 
 class Redrawn(Spread, frozen=True, kw_only=True):
-    """A spread that is what was seen: one of these `factors`, each as likely."""
+    """A spread that is what was seen: one of these `factors`, each as likely. What never comes has an infinite one."""
 
     factors: tuple[float, ...]
 
@@ -67,17 +77,23 @@ class Redrawn(Spread, frozen=True, kw_only=True):
 
 
 class Stand(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands behind one endpoint, and the way there: an engine, or an API. `reads_by_slot`: see `Engine`."""
+    """What stands behind one endpoint, and the way there: an engine, or an API. `reads_by_slot`: see `Engine`.
+
+    Of the tokens of prompts that are not read from a cache the share `written` is kept there, and of those that are
+    made the share `reasoned` is reasoning: both may have prices of their own.
+    """
 
     link: LinkProfile
     engine: EngineProfile | None = None
     reads_by_slot: bool = False
     api: ApiProfile | None = None
+    written: float = 0.0
+    reasoned: float = 0.0
 
 
 class Twin(msgspec.Struct, frozen=True, kw_only=True):
     """The world of a journal. `faults` count from `start_s`, `left` are requests whose clients went away. `carriers`
-    take KV caches, by handover.
+    take KV caches, by handover. A request may take `timeout_s` in all.
     """
 
     endpoints: tuple[Endpoint, ...]
@@ -89,6 +105,7 @@ class Twin(msgspec.Struct, frozen=True, kw_only=True):
     end_s: float
     left: frozenset[str]
     carriers: dict[str, CarrierProfile] = {}
+    timeout_s: float = TIMEOUT_S
 
 
 class Asks:
@@ -131,8 +148,10 @@ def played(
         asked = [msgspec.structs.replace(job, request=changed(job.request)) for job in asked]
     state = msgspec.json.decode(msgspec.json.encode(twin.state), type=State)
     router = (Router if decider is None else decider)(twin.endpoints, policy, state)
+    # Who decides knows prices as they are declared; what is billed is known only then.
+    billed = [_billed(endpoint, twin.stands[endpoint.name]) for endpoint in twin.endpoints]
     world = World(
-        twin.endpoints, policy, start_s=twin.start_s, request_timeout_s=TIMEOUT_S, router=router, journal=journal
+        billed, policy, start_s=twin.start_s, request_timeout_s=twin.timeout_s, router=router, journal=journal
     )
     places = placed(twin.stands, world, Chance(seed))
     trouble = Trouble(world, places)
@@ -147,7 +166,7 @@ def played(
         name: Carrier(profile, Link(profile.link, Chance(seed), name), world.loop)
         for name, profile in twin.carriers.items()
     }
-    until_s = max(end_s, twin.end_s) + 2.0 * TIMEOUT_S
+    until_s = max(end_s, twin.end_s) + 2.0 * twin.timeout_s
     world.run(places, Asks(asked), probe_s=probe_s, until_s=until_s, carriers=carriers)
     return sorted(world.outcomes, key=lambda one: (one.request.arrived_s, one.request.id))
 
@@ -178,12 +197,13 @@ def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed |
     asked = observed if later is None else later
     if not asked.asked:
         raise ObservedError("nobody asked for anything in this journal")
-    prefixes = {one.request.id: one.request.prefix for one in observed.asked}
+    jobs = _jobs(observed, seed)
+    prompts = {job.request.id: job for job in jobs}
     stands = {
         e.name: stand(
             router.endpoint(e.name),
             observed.attempts.get(e.name, ()),
-            prefixes,
+            prompts,
             observed.end_s,
             [one for one in observed.down if one.endpoint == e.name],
         )
@@ -194,12 +214,14 @@ def twin(observed: Observed, router: Router, *, seed: int = 0, later: Observed |
         endpoints=observed.endpoints,
         stands=stands,
         carriers={one.name: as_measured(one) for one in router.handovers},
-        jobs=_jobs(asked, seed),
+        jobs=jobs if later is None else _jobs(later, seed),
         faults=_faults(asked, stands),
         state=revived(observed.state if later is None else router.state, kept, asked.start_s),
         start_s=asked.start_s,
         end_s=asked.end_s,
         left=frozenset(one.request.id for one in asked.asked if one.outcome.outcome == LEFT),
+        # A gateway that waits for longer than by default may have had one that took longer.
+        timeout_s=max(TIMEOUT_S, max(one.outcome.e2e_s for one in asked.asked)),
     )
 
 
@@ -222,16 +244,38 @@ def _jobs(observed: Observed, seed: int) -> tuple[Job, ...]:
             known = lengths.get(request.klass) or lengths.get("", [])
             longer = [length for length in known if length >= one.seen]
             output_tokens = chance.at("length", request.id).choice(longer) if longer else max(one.seen, 1)
+        blocks, block_tokens = prompt_blocks(request, tokens)
         jobs.append(
             Job(
                 request=request,
                 prompt_tokens=tokens,
                 output_tokens=max(output_tokens, 1),
-                blocks=request.prefix,
-                block_tokens=DIGEST_TOKENS,
+                blocks=blocks,
+                block_tokens=block_tokens,
             )
         )
     return tuple(jobs)
+
+
+def prompt_blocks(request: Request, tokens: int) -> tuple[tuple[int, ...], int]:
+    """The blocks of a prompt of so many tokens, and the tokens of each.
+
+    What stands before those that have digests is common to whoever has the first one, and what comes after them to
+    whoever has all of them: its blocks are known by these.
+    """
+    digests = request.prefix
+    prompt = Prompt(digests, tokens, request.prompt_bytes, request.preamble_bytes)
+    block_tokens = BLOCK_TOKENS * max(1, round(prompt.per_block / BLOCK_TOKENS))
+    before = round(prompt.before)
+    after = int(prompt.whole) - len(digests) if len(digests) >= DIGESTS_MAX else 0
+    if before or after:
+        first, last = digests[0], digests[-1]
+        digests = (
+            *(first + _DIGESTS * place for place in range(1, before + 1)),
+            *digests,
+            *(last + _DIGESTS * place for place in range(1, after + 1)),
+        )
+    return digests, block_tokens
 
 
 def _faults(observed: Observed, stands: dict[str, Stand]) -> tuple[FaultTable, ...]:
@@ -250,28 +294,71 @@ def _faults(observed: Observed, stands: dict[str, Stand]) -> tuple[FaultTable, .
 def stand(
     model: EndpointModel,
     attempts: Sequence[Attempted],
-    prefixes: Mapping[str, tuple[int, ...]],
+    prompts: Mapping[str, Job],
     now_s: float,
     down: Sequence[Down] = (),
 ) -> Stand:
-    """What stands behind an endpoint, by these attempts, with the digests of their prompts by request, and where they
-    are few by what is learned of it, or was declared. `down` is when it was away, in order."""
+    """What stands behind an endpoint, by these attempts, with their prompts by request, and where they are few by what
+    is learned of it, or was declared. `down` is when it was away, in order."""
     network = model.network
     link = LinkProfile(
         rtt_s=network.rtt_s,
         upload_bytes_per_s=network.upload_bytes_per_s,
         download_bytes_per_s=DOWNLOAD_BYTES_PER_S,
     )
+    written, reasoned = _kinds(attempts)
     if not model.endpoint.shares_compute:
-        return Stand(link=link, api=_api(model, attempts, prefixes, down))
+        return Stand(link=link, api=_api(model, attempts, prompts, down), written=written, reasoned=reasoned)
     engine, request_s = _engine(model, now_s)
-    if engine.keeps_prefixes and _forgets(attempts, prefixes):
+    if engine.keeps_prefixes and _forgets(attempts, prompts):
         engine = replace(engine, keeps_prefixes=False)
     seen = inferred(attempts, engine.batch_tokens, network.rtt_s, network.upload_bytes_per_s)
     if seen is not None:
         engine, request_s = replace(engine, step=seen.step), seen.request_s
     by_slot = model.prior.batch_tokens is not None
-    return Stand(link=replace(link, rtt_s=link.rtt_s + request_s), engine=engine, reads_by_slot=by_slot)
+    return Stand(
+        link=replace(link, rtt_s=link.rtt_s + request_s),
+        engine=engine,
+        reads_by_slot=by_slot,
+        written=written,
+        reasoned=reasoned,
+    )
+
+
+def _kinds(attempts: Sequence[Attempted]) -> tuple[float, float]:
+    """The share of the tokens not read from a cache that was kept there, and that of those made that was reasoning."""
+    told = [one.ended for one in attempts if one.ended is not None and one.ended.prompt_tokens is not None]
+    computed = sum((one.prompt_tokens or 0) - (one.cached_tokens or 0) for one in told)
+    made = sum(one.output_tokens or 0 for one in told)
+    written = sum(one.cache_write_tokens or 0 for one in told) / computed if computed > 0 else 0.0
+    reasoned = sum(one.reasoning_tokens or 0 for one in told) / made if made else 0.0
+    return min(written, 1.0), min(reasoned, 1.0)
+
+
+def _billed(endpoint: Endpoint, stand: Stand) -> Endpoint:
+    """The endpoint at what its tokens cost, where no simulated usage says of which kind they are."""
+    if not (stand.written or stand.reasoned):
+        return endpoint
+    price = _mixed(endpoint.price, stand)
+    return replace(endpoint, price=replace(price, tiers=tuple(_mixed(tier, stand) for tier in price.tiers)))
+
+
+def _mixed(rates: _R, stand: Stand) -> _R:
+    """With all kinds of a direction at one price, but what is read from the cache."""
+    input_usd, output_usd = rates.usd_per_input_token, rates.usd_per_output_token
+    return replace(
+        rates,
+        usd_per_input_token=_between(input_usd, rates.usd_per_cache_write_token, stand.written),
+        usd_per_cached_token=input_usd if rates.usd_per_cached_token is None else rates.usd_per_cached_token,
+        usd_per_cache_write_token=None,
+        usd_per_output_token=_between(output_usd, rates.usd_per_reasoning_token, stand.reasoned),
+        usd_per_reasoning_token=None,
+    )
+
+
+def _between(usd: float, own_usd: float | None, share: float) -> float:
+    """What a token costs in the mean, where this share has a price of its own."""
+    return usd if own_usd is None else usd + share * (own_usd - usd)
 
 
 def _engine(model: EndpointModel, now_s: float) -> tuple[EngineProfile, float]:
@@ -303,46 +390,49 @@ def _engine(model: EndpointModel, now_s: float) -> tuple[EngineProfile, float]:
 
 
 def _api(
-    model: EndpointModel, attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]], down: Sequence[Down]
+    model: EndpointModel, attempts: Sequence[Attempted], prompts: Mapping[str, Job], down: Sequence[Down]
 ) -> ApiProfile:
-    """Times of those that it answered, drawn anew, and how many it did not."""
+    """Times of those that it answered, drawn anew, how many it did not, and how many waited for nothing."""
     network, prior = model.network, model.prior
     answered = [one for one in attempts if one.ttft_s is not None and one.ended is not None]
     # Who comes beyond a limit is turned away before anything can fail, and what is away is so in its twin, too.
     let_in = [one for one in attempts if not _is_limited(one) and not _met_nobody(one, down)]
-    errors = sum(_failed(one) for one in let_in) / len(let_in) if len(let_in) >= ANSWERS_MIN else 0.0
-    per_minute = _per_minute(attempts)
+    failed = [one for one in let_in if _failed(one)] if len(let_in) >= ANSWERS_MIN else []
+    silent = [one for one in let_in if _is_silent(one)]
+    troubled = ApiProfile(
+        ttft_s=prior.overhead_s,
+        ttft_s_per_uncached_token=prior.prefill_s_per_token,
+        tpot_s=prior.decode_s_per_token,
+        errors=len(failed) / len(let_in) if failed else 0.0,
+        error_times_s=tuple(_there_s(_took_s(one), one, network) for one in failed),
+        requests_per_minute=_per_minute(attempts),
+    )
     if len(answered) < ANSWERS_MIN:
         whole = [one for one in attempts if one.ttft_s is None and one.ended is not None and one.ended.output_tokens]
-        if len(whole) >= ANSWERS_MIN:
-            return _unseen(whole, network, errors, per_minute)
-        return ApiProfile(
-            ttft_s=prior.overhead_s,
-            ttft_s_per_uncached_token=prior.prefill_s_per_token,
-            tpot_s=prior.decode_s_per_token,
-            errors=errors,
-            requests_per_minute=per_minute,
-        )
+        return _unseen(troubled, whole, silent, network) if len(whole) >= ANSWERS_MIN else troubled
     firsts = [(_uncached(one), _there_s(one.ttft_s or 0.0, one, network)) for one in answered]
     slope = _slope(firsts)
     rest = [max(seconds - slope * tokens, 1e-3) for tokens, seconds in firsts]
     ttft_s = median(rest)
+    factors = [s / (ttft_s + slope * tokens) for tokens, s in firsts]
+    outlasted = [
+        _there_s(_took_s(one), one, network) / (ttft_s + slope * _uncached(one)) for one in silent if one.started.stream
+    ]
     per_token = [s for one in answered if (s := _per_token_s(one)) is not None] or [prior.decode_s_per_token]
     tpot_s = median(per_token)
-    return ApiProfile(
+    return replace(
+        troubled,
         ttft_s=ttft_s,
         ttft_s_per_uncached_token=slope,
-        ttft_spread=Redrawn(factors=tuple(s / (ttft_s + slope * tokens) for tokens, s in firsts)),
+        ttft_spread=Redrawn(factors=_with_silent(factors, outlasted)),
         tpot_s=tpot_s,
         tpot_spread=Redrawn(factors=tuple(s / tpot_s for s in per_token)),
-        errors=errors,
-        requests_per_minute=per_minute,
-        cache=_cache(answered, prefixes),
+        cache=_cache(answered, prompts),
     )
 
 
 def _unseen(
-    attempts: Sequence[Attempted], network: NetworkModel, errors: float, per_minute: float | None
+    troubled: ApiProfile, attempts: Sequence[Attempted], silent: Sequence[Attempted], network: NetworkModel
 ) -> ApiProfile:
     """Of answers whose first content nobody saw: a time, and what each token of prompt and answer adds to it."""
     seen = [
@@ -355,24 +445,44 @@ def _unseen(
     base_s, slope, tpot_s = non_negative(rows, [1.0] * len(rows))
     ttft_s = max(base_s, 1e-3)
     firsts = [ttft_s + slope * tokens for tokens, _, _ in seen]
-    factors = tuple(s / (f + tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
+    factors = [s / (f + tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True)]
+    # How long an answer would have been that did not come, nobody knows.
+    usual_s = tpot_s * median(made for _, made, _ in seen)
+    outlasted = [_there_s(_took_s(one), one, network) / (ttft_s + slope * _uncached(one) + usual_s) for one in silent]
     tpot_s = max(tpot_s, 1e-6)
     # What both are drawn by scatters apart; so the rest of an answer has all that whole ones scatter by.
     rest = tuple(max(s - f, SHARE_LEAST * s) / (tpot_s * made) for f, (_, made, s) in zip(firsts, seen, strict=True))
-    return ApiProfile(
+    return replace(
+        troubled,
         ttft_s=ttft_s,
         ttft_s_per_uncached_token=slope,
-        ttft_spread=Redrawn(factors=factors),
+        ttft_spread=Redrawn(factors=_with_silent(factors, outlasted)),
         tpot_s=tpot_s,
         tpot_spread=Redrawn(factors=rest),
-        errors=errors,
-        requests_per_minute=per_minute,
     )
+
+
+def _with_silent(factors: Sequence[float], outlasted: Sequence[float]) -> tuple[float, ...]:
+    """As many, each as likely, as came and as did not, of which is known what they `outlasted` in silence: those would
+    have taken as long as one that took longer (Kaplan and Meier). What has outlasted all that came never comes."""
+    if not outlasted:
+        return tuple(factors)
+    ordered = sorted([(factor, False) for factor in factors] + [(factor, True) for factor in outlasted])
+    found, left = list[float](), 1.0
+    for index, (factor, silent) in enumerate(ordered):
+        if not silent:
+            left *= 1.0 - 1.0 / (len(ordered) - index)
+            found += [factor] * (round(len(ordered) * (1.0 - left)) - len(found))
+    return (*found, *[inf] * (len(ordered) - len(found)))
 
 
 def _there_s(seconds: float, one: Attempted, network: NetworkModel) -> float:
     """What is left of a time without the way there and back, which its twin has besides."""
     return max(seconds - network.seconds(one.started.prompt_bytes), SHARE_LEAST * seconds, 1e-3)
+
+
+def _took_s(one: Attempted) -> float:
+    return 0.0 if one.ended is None else one.ended.e2e_s
 
 
 def _is_limited(one: Attempted) -> bool:
@@ -398,6 +508,12 @@ def _failed(one: Attempted) -> bool:
     return ended.ending is Ending.FAILED or (ended.ending is Ending.REFUSED and ended.cause in _OVERLOADED)
 
 
+def _is_silent(one: Attempted) -> bool:
+    """Whether it was given up before any content, by whoever waited for it or for another one that came first."""
+    ended = one.ended
+    return one.ttft_s is None and ended is not None and (ended.ending is Ending.TIMED_OUT or is_left(ended))
+
+
 def _per_minute(attempts: Sequence[Attempted]) -> float | None:
     """How many a minute are let in while some are turned away, in the median of these; None where none is."""
     let_in = sorted(one.sent_s for one in attempts if one.ended is not None and one.ended.ending is not Ending.REFUSED)
@@ -409,30 +525,34 @@ def _per_minute(attempts: Sequence[Attempted]) -> float | None:
     return max(1.0, float(median(counts)))
 
 
-def _cache(answered: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> CacheProfile | None:
+def _cache(answered: Sequence[Attempted], prompts: Mapping[str, Job]) -> CacheProfile | None:
     """What is remembered of prompts that begin alike: as much of what could be as was told, None where nothing was."""
-    told = [(one, one.ended.cached_tokens) for one in answered if one.ended is not None]
+    told = [
+        (one.sent_s, job, one.ended.cached_tokens)
+        for one in answered
+        if one.ended is not None and (job := prompts.get(one.started.request_id)) is not None
+    ]
     seen, could, cached = Prefixes(CACHED_FOR_S), 0, 0
-    for one, tokens in sorted(told, key=lambda pair: pair[0].sent_s):
-        blocks = prefixes.get(one.started.request_id, ())
+    for sent_s, job, tokens in sorted(told, key=lambda one: one[0]):
         if tokens is not None:
-            could += DIGEST_TOKENS * seen.seen(blocks, one.sent_s)
+            could += min(job.block_tokens * seen.seen(job.blocks, sent_s), job.prompt_tokens - 1)
             cached += tokens
-        seen.keep(blocks, one.sent_s)
+        seen.keep(job.blocks, sent_s)
     if not cached:
         return None
     met = min(1.0, cached / max(could, cached))
-    return CacheProfile(ttl_s=CACHED_FOR_S, block_tokens=DIGEST_TOKENS, tokens_min=0, met=met)
+    return CacheProfile(ttl_s=CACHED_FOR_S, block_tokens=BLOCK_TOKENS, tokens_min=0, met=met)
 
 
-def _forgets(attempts: Sequence[Attempted], prefixes: Mapping[str, tuple[int, ...]]) -> bool:
+def _forgets(attempts: Sequence[Attempted], prompts: Mapping[str, Job]) -> bool:
     """Whether it told that nothing was cached of prompts that begin like earlier ones."""
     told = [one for one in attempts if one.ended is not None and one.ended.cached_tokens is not None]
     begun, again = set[int](), 0
     for one in told:
-        blocks = prefixes.get(one.started.request_id, ())
-        again += bool(blocks and blocks[0] in begun)
-        begun.update(blocks[:1])
+        job = prompts.get(one.started.request_id)
+        first = () if job is None else job.blocks[:1]
+        again += bool(begun.intersection(first))
+        begun.update(first)
     return again >= ANSWERS_MIN and not any(one.ended is not None and one.ended.cached_tokens for one in told)
 
 

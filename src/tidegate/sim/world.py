@@ -4,6 +4,7 @@ It does what a gateway does, in the same order, and tells the router the same fa
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import inf
 
 import msgspec
 
@@ -12,6 +13,7 @@ from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import (
     JOURNAL_VERSION,
+    Capability,
     Decision,
     Ended,
     Ending,
@@ -43,7 +45,7 @@ from tidegate.core.rules import may_go_to
 from tidegate.core.sending import prefill_of, started
 from tidegate.core.warmup import WARM_UP_TOKENS, within_s
 from tidegate.sim.carrier import Carrier, Shipment, declared
-from tidegate.sim.decider import Decider
+from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job, Traffic
 from tidegate.sim.loop import Loop
 from tidegate.sim.outcome import Outcome
@@ -66,6 +68,7 @@ class _Drive:
         "held_s",
         "held_since_s",
         "job",
+        "passed_over",
         "relayed",
         "sent",
         "shipments",
@@ -75,7 +78,7 @@ class _Drive:
 
     def __init__(self, job: Job, stall_s: float) -> None:
         self.job = self.came = job
-        self.flight = Flight(stall_s=stall_s)
+        self.flight = Flight(buffered=not job.request.stream, stall_s=stall_s)
         self.attempts: dict[str, Attempt] = {}
         # Where any attempt went, in the order of the first there.
         self.sent: dict[str, None] = {}
@@ -88,6 +91,8 @@ class _Drive:
         self.held_since_s: float | None = None
         self.held_s = 0.0
         self.timer = 0
+        # Steps for which nothing was sent.
+        self.passed_over = 0
         self.usd = 0.0
 
 
@@ -113,6 +118,10 @@ class World:
         self.outcomes: list[Outcome] = []
         self.in_flight = dict.fromkeys(self.endpoints, 0)
         self.usd = dict.fromkeys(self.endpoints, 0.0)
+        # What is in this and was spent for no request.
+        self.warm_ups_usd = 0.0
+        # What others have decided may break our rules.
+        self._obeys = not isinstance(router, AtOnce)
         self._policy = policy
         self._purse = purse if purse is not None else Purse()
         self._journal = journal
@@ -122,6 +131,9 @@ class World:
         # When each place was probed last, and which are to be before their turn.
         self._looked_s: dict[str, float] = {}
         self._looking: set[str] = set()
+        # Those that were not found the last time, and how often they are looked for.
+        self._away: set[str] = set()
+        self._away_look_s = LOOK_S
         # Loads for nobody in particular, and when each is given up.
         self._warming: dict[Attempt, float] = {}
         self._warmed = 0
@@ -166,6 +178,8 @@ class World:
         assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
         self._places, self._traffic = places, traffic
         self._carriers = {**declared(self.endpoints.values(), self.loop), **(carriers or {})}
+        # As a gateway does, which probes every five seconds; where a long run is probed more rarely, in proportion.
+        self._away_look_s = max(LOOK_S, probe_s / 5.0)
         for name in places:
             self._look(name)
         self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
@@ -201,6 +215,10 @@ class World:
         if attempt.over or attempt in self._warming:
             return
         now_s = attempt.first_s = self.loop.now_s
+        if not attempt.streamed:
+            # Nobody sees it before the end.
+            return
+        attempt.seen_s = now_s
         request_id = attempt.job.request.id
         drive = self._drives[request_id]
         self._tell(FirstToken(request_id=request_id, endpoint=attempt.endpoint, ttft_s=now_s - attempt.sent_s))
@@ -216,6 +234,9 @@ class World:
         if attempt.over or self._is_warm_up(attempt, served=True):
             return
         drive = self._drives[attempt.job.request.id]
+        if Capability.EMBEDDING in attempt.job.request.needs:
+            # All there is, is its first content.
+            attempt.seen_s = drive.first_s = self.loop.now_s
         self._ended(drive, attempt, Ending.OK)
         if attempt.target:
             self._ship(drive, attempt)
@@ -232,6 +253,7 @@ class World:
             return
         drive = self._drives[attempt.job.request.id]
         may_resume = self._may_resume(drive, attempt)
+        attempt.came_tokens = attempt.output_tokens
         self._ended(drive, attempt, failure.ending, failure.cause, failure.retry_after_s)
         self._act(drive, drive.flight.failed(attempt.endpoint, self.loop.now_s, may_resume=may_resume))
 
@@ -268,28 +290,49 @@ class World:
             self.loop.at(self.loop.now_s + every_s, self._probe, every_s)
 
     def _look(self, endpoint: str) -> None:
+        self._seen(endpoint, self._places[endpoint].probe())
+
+    def _seen(self, endpoint: str, seen: Probed) -> None:
         self._looked_s[endpoint] = self.loop.now_s
-        self._tell(self._places[endpoint].probe())
+        if seen.up:
+            self._away.discard(endpoint)
+        else:
+            self._away.add(endpoint)
+        self._tell(seen)
         self._look_at_rate(endpoint)
         self._look_again(endpoint)
 
     def _look_again(self, endpoint: str) -> None:
-        """Before its turn, where the network is in doubt."""
+        """Before its turn, where the network is in doubt, or nobody was there."""
         # Where only the next probes are left to come, nobody asks any more.
-        if self.router.endpoint(endpoint).doubts_network:
+        if endpoint in self._away or self.router.endpoint(endpoint).doubts_network:
             self._look_soon(endpoint)
 
     def _look_soon(self, endpoint: str) -> None:
         # Where nothing is left to come but looks, nobody looks any more.
         if endpoint not in self._looking and self.loop.waiting > 1 + len(self._looking):
             self._looking.add(endpoint)
-            self.loop.at(self._looked_s[endpoint] + LOOK_S, self._settle, endpoint)
+            after_s = self._away_look_s if endpoint in self._away else LOOK_S
+            self.loop.at(self._looked_s[endpoint] + after_s, self._settle, endpoint)
 
     def _settle(self, endpoint: str) -> None:
         self._looking.discard(endpoint)
+        if endpoint in self._away:
+            self._look_for(endpoint)
+            return
         model = self.router.endpoint(endpoint)
         if model.doubts_network or model.network.doubts_rate(self.loop.now_s):
             self._look(endpoint)
+
+    def _look_for(self, endpoint: str) -> None:
+        """Between probes; that it is still away is told no more often than it is of others."""
+        seen = self._places[endpoint].probe()
+        if seen.up:
+            self._seen(endpoint, seen)
+            self._check_soon()
+        else:
+            self._looked_s[endpoint] = self.loop.now_s
+            self._look_soon(endpoint)
 
     def _look_at_rate(self, endpoint: str) -> None:
         """By bytes that serve nothing, where it may be better than it was found to be."""
@@ -359,7 +402,9 @@ class World:
         del self._warming[attempt]
         endpoint, took_s = self.endpoints[attempt.endpoint], self.loop.now_s - attempt.sent_s
         usd = endpoint.price.usd(WARM_UP_TOKENS, 1, 0) if served else 0.0
-        self.usd[endpoint.name] += usd + endpoint.running_usd(took_s)
+        usd += endpoint.running_usd(took_s)
+        self.usd[endpoint.name] += usd
+        self.warm_ups_usd += usd
         self._tell(Warmed(endpoint=endpoint.name, took_s=took_s, served=served))
         return True
 
@@ -376,6 +421,7 @@ class World:
             self._over(drive, "refused" if drive.relayed is None else "failed_mid_stream")
 
     def _act(self, drive: _Drive, actions: Iterable[fly.Action]) -> None:
+        passed_over = drive.passed_over
         for action in actions:
             match action:
                 case fly.Call():
@@ -385,8 +431,10 @@ class World:
                 case fly.Decide():
                     self._arrived(drive, action)
                 case fly.Timer():
-                    drive.timer += 1
-                    self.loop.at(action.at_s, self._timer, drive, drive.timer)
+                    # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
+                    if passed_over == drive.passed_over and action.at_s < inf:
+                        drive.timer += 1
+                        self.loop.at(action.at_s, self._timer, drive, drive.timer)
                 case fly.Cancel():
                     if action.gave_up is None:
                         self._cancel(drive, action.endpoint, Ending.CANCELLED)
@@ -397,7 +445,9 @@ class World:
                 case fly.GiveUp():
                     self._over(drive, "failed_mid_stream" if action.committed else "failed")
                 case fly.Relay():
-                    drive.relayed = drive.attempts.get(action.endpoint)
+                    # Of an answer in one piece its client has nothing before the end.
+                    if drive.came.request.stream:
+                        drive.relayed = drive.attempts.get(action.endpoint)
                 case fly.Resume():
                     self._resume(drive)
                 case fly.Finish():
@@ -422,7 +472,7 @@ class World:
         came, broken = drive.came, drive.relayed
         assert broken is not None, "nothing breaks off that was not relayed"
         # What has come back had content in it.
-        said = drive.job.request.said_tokens + max(broken.output_tokens, 1)
+        said = drive.job.request.said_tokens + max(broken.came_tokens, 1)
         request = rest_of(
             came.request,
             said_tokens=said,
@@ -478,10 +528,12 @@ class World:
     def _send(self, drive: _Drive, action: fly.Call | fly.Compute) -> None:
         now_s, request, name = self.loop.now_s, drive.job.request, action.endpoint
         target = action.target if isinstance(action, fly.Compute) else ""
-        assert may_go_to(request, self.endpoints[name]), "data stays where it must"
-        assert not barred_by(request.rulings, name), "operators' rules are kept"
+        if self._obeys:
+            assert may_go_to(request, self.endpoints[name]), "data stays where it must"
+            assert not barred_by(request.rulings, name), "operators' rules are kept"
         if not self._purse.hold(request, self.endpoints[name], now_s):
             # Decided when there was more left; the next step may be one that costs less.
+            drive.passed_over += 1
             self._unhold(drive, released=True)
             self._act(drive, drive.flight.failed(name, now_s))
             return
@@ -492,11 +544,14 @@ class World:
             job = msgspec.structs.replace(job, request=prefill_of(request))
         elif has_come(request.shipped, name):
             job = msgspec.structs.replace(job, computed_tokens=job.prompt_tokens - 1)
-        attempt = drive.attempts[name] = Attempt(job, name, now_s, hedge=action.hedge, timed=timed, target=target)
+        streamed = self.router.endpoint(name).endpoint.streams_to(request)
+        fact = started(request, name, hedge=action.hedge, target=target, streamed=streamed)
+        attempt = drive.attempts[name] = Attempt(
+            job, name, now_s, hedge=action.hedge, timed=timed, target=target, streamed=fact.stream
+        )
         self.in_flight[name] += 1
         drive.sent[name] = None
-        streamed = self.router.endpoint(name).endpoint.streams_to(request)
-        self._tell(started(request, name, hedge=action.hedge, target=target, streamed=streamed))
+        self._tell(fact)
         sent = self.router.reserved(name, request.id)
         if sent is not None:
             attempt.predicted_s, attempt.predicted_s_high = sent.ttft_s, sent.ttft_s_high
@@ -512,8 +567,9 @@ class World:
             fact = Shipped(request_id=request_id, endpoint=endpoint, target=target, ok=False, given_up=given_up)
             self._tell(replace(fact, cause=cause))
             return
-        attempt = drive.attempts[endpoint]
-        self._places[endpoint].cancel(attempt)
+        attempt, place = drive.attempts[endpoint], self._places[endpoint]
+        attempt.came_tokens = place.generated(attempt)
+        place.cancel(attempt)
         self._ended(drive, attempt, ending, cause)
 
     def _ended(
@@ -526,10 +582,12 @@ class World:
         known = ending is Ending.OK
         endpoint = self.endpoints[name]
         usd = 0.0
+        seen = known or attempt.seen_s is not None
         # Where a bill comes, it comes for what was begun; what was refused, or failed before anything came, is free.
-        if ending is not Ending.REFUSED and not (ending is Ending.FAILED and attempt.first_s is None):
-            billed = job.prompt_tokens if known or attempt.first_s is not None else job.request.prompt_tokens
-            usd = endpoint.price.usd(billed, attempt.output_tokens, attempt.cached_tokens)
+        if ending is not Ending.REFUSED and (seen or ending is not Ending.FAILED):
+            billed = job.prompt_tokens if seen else job.request.prompt_tokens
+            # Of an answer in one piece that never came, nobody tells how much of it was made.
+            usd = endpoint.price.usd(billed, attempt.output_tokens if seen else 0, attempt.cached_tokens)
         self._purse.settle(job.request, endpoint, usd, self.loop.now_s)
         usd += endpoint.running_usd(e2e_s)
         drive.usd += usd
@@ -541,10 +599,10 @@ class World:
                 endpoint=name,
                 ending=ending,
                 e2e_s=e2e_s,
-                ttft_s=None if attempt.first_s is None else attempt.first_s - attempt.sent_s,
+                ttft_s=None if attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
                 prompt_tokens=job.prompt_tokens if known else None,
                 cached_tokens=attempt.cached_tokens if known else None,
-                output_tokens=attempt.output_tokens if known or attempt.first_s is not None else None,
+                output_tokens=attempt.output_tokens if seen else None,
                 retry_after_s=retry_after_s,
                 cause=cause,
                 predicted_ttft_s=attempt.predicted_s,
@@ -555,7 +613,7 @@ class World:
         self._balanced(name)
 
     def _abandon(self, drive: _Drive, ending: Ending, cause: str) -> None:
-        self._unhold(drive, released=True)
+        self._unhold(drive, released=True, cause=cause)
         for action in drive.flight.left():
             assert isinstance(action, fly.Cancel), "whatever is under way is cancelled"
             self._cancel(drive, action.endpoint, ending, cause)
@@ -591,7 +649,7 @@ class World:
                 ttft_s=ttft_s,
                 e2e_s=now_s - request.arrived_s,
                 predicted_s=None if attempt is None else attempt.predicted_s,
-                measured_s=None if attempt is None or attempt.first_s is None else attempt.first_s - attempt.sent_s,
+                measured_s=None if attempt is None or attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
                 prompt_tokens=job.prompt_tokens,
                 cached_tokens=0 if attempt is None else attempt.cached_tokens,
                 output_tokens=output_tokens,
@@ -616,14 +674,14 @@ class World:
                 self._recheck += 1
                 self.loop.at(self.loop.now_s + self._policy.recheck_s, self._check, self._recheck)
 
-    def _unhold(self, drive: _Drive, *, released: bool) -> None:
+    def _unhold(self, drive: _Drive, *, released: bool, cause: str = "") -> None:
         if drive.held_since_s is None:
             return
         drive.held_s += self.loop.now_s - drive.held_since_s
         drive.held_since_s = None
         del self._held[drive.job.request.id]
         if released:
-            self._tell(Released(request_id=drive.job.request.id))
+            self._tell(Released(request_id=drive.job.request.id, cause=cause))
 
     def _check_soon(self) -> None:
         if self._held and not self._check_pending:

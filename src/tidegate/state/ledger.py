@@ -3,6 +3,7 @@
 Each lease takes one way through it:
 
     reserved --settle--> spent          the bill is known
+    reserved --settle in part--> spent, and the rest of the bound unconfirmed
     reserved --release--> nothing       never sent, or never billed
     reserved --its process died, and its time ran out--> unconfirmed
     unconfirmed --settle--> spent, unconfirmed --release--> nothing
@@ -97,8 +98,10 @@ class Ledger:
         self._leases[lease_id] = self._staged[lease_id] = self._books.lease(row, stored=known)
         return None
 
-    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str) -> None:
+    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True) -> None:
         """What the request did cost. Counted in the windows of its reservation, also where it exceeds the bound.
+
+        Where that may not be the `whole` bill, what is left of the bound stays unconfirmed, for good.
 
         Of a lease that is not known, because it was settled or released before, nothing is changed.
         """
@@ -109,6 +112,8 @@ class Ledger:
             return
         row, nusd = lease.row, round(usd * NUSD)
         lease.spend(nusd)
+        if not whole and nusd < row.nusd:
+            self._unconfirm(row, row.nusd - nusd)
         overrun = int(nusd > row.nusd)
         self._overruns += overrun
         staged = self._staged_spent.setdefault((row.day, row.key, endpoint), [0, 0, 0])
@@ -217,6 +222,17 @@ class Ledger:
             if lease.row.id in self._leases:
                 lease.expire()
                 self._staged[lease.row.id] = lease
+
+    def _unconfirm(self, row: LeaseRow, nusd: int) -> None:
+        """So much of what this lease held may have been billed besides. Nobody will ever tell, so one lease stands for
+        all of it that a key has on a day: what is kept does not grow with how often it happens."""
+        name = f"unconfirmed {row.day} {row.key}"
+        before = self._close(name)
+        stored = before is not None and before.stored
+        if before is not None:
+            nusd += before.row.nusd
+        rest = self._books.lease(LeaseRow(name, row.key, nusd, row.day, row.made_s, True), stored=stored)
+        self._leases[name] = self._staged[name] = rest
 
     def _close(self, lease_id: str) -> Lease | None:
         lease = self._leases.pop(lease_id, None)

@@ -74,6 +74,7 @@ class Told(msgspec.Struct, gc=False):
 
     prompt_tokens: object = None
     completion_tokens: object = None
+    total_tokens: object = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: OutputDetails | None = None
     prompt_cache_hit_tokens: object = None  # DeepSeek

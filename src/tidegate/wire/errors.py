@@ -130,10 +130,18 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# What a model does not take that others do: OpenAI's codes; and how llama.cpp says that its chat template has no place
-# for a message, which it takes for a fault of its own.
-UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "model_not_found"})
-_UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate", re.IGNORECASE)
+# What a model does not take that others do: OpenAI's codes; how OpenAI, Google, Groq and Anthropic say that they do not
+# know a field; and how llama.cpp says that its chat template has no place for a message, which it takes for a fault of
+# its own.
+UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"})
+_UNFIT = re.compile(
+    r"unrecognized request argument"
+    r"|unknown (?:parameter|name)\b"
+    r"|property '[^']*' is unsupported"
+    r"|extra inputs are not permitted"
+    r"|jinja exception|raise_exception|roles must alternate",
+    re.IGNORECASE,
+)
 # Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI.
 _ACCOUNT_CODES = frozenset(
     {"invalid_api_key", "insufficient_quota", "billing_not_active", "billing_hard_limit_reached", "account_deactivated"}

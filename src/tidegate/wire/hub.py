@@ -83,13 +83,14 @@ class _OutputDetails(msgspec.Struct, gc=False):
 
 class Counts(msgspec.Struct, gc=False):
     """An answer's usage. Cached and written tokens are part of the prompt's, reasoning part of the output's; as in
-    `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that.
+    `reading.usage_of`, who tells of a part that is more than the whole has counted it beside that, and so has xAI.
 
     Some engines count in floats, and a bad count is no reason to lose an answer.
     """
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
+    total_tokens: float | None = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     # DeepSeek's, and Moonshot's.
@@ -104,7 +105,10 @@ class Counts(msgspec.Struct, gc=False):
     @property
     def output(self) -> int:
         """Output tokens; 0 where the engine did not say."""
-        return _with_parts(_whole(self.completion_tokens), self.reasoning)
+        made, thought = _whole(self.completion_tokens), self.reasoning
+        if _whole(self.total_tokens) == _whole(self.prompt_tokens) + made + thought:
+            return made + thought
+        return _with_parts(made, thought)
 
     @property
     def cached(self) -> int:

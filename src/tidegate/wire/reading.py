@@ -61,12 +61,14 @@ def usage_of(chunk: Chunk) -> Usage | None:
     written = _count(details.cache_write_tokens) if details else None
     thought = _count(output.reasoning_tokens) if output else None
     prompt, made = _count(told.prompt_tokens), _count(told.completion_tokens)
-    # Who tells of a part that is more than the whole has counted it beside that.
+    # Who tells of a part that is more than the whole has counted it beside that; and so has xAI, whose total tells.
+    if made is not None and thought is not None:
+        beside_made = _count(told.total_tokens) == (prompt or 0) + made + thought
+        if beside_made or thought > made:
+            made += thought
     beside = (cached or 0) + (written or 0)
     if prompt is not None and beside > prompt:
         prompt += beside
-    if made is not None and thought is not None and thought > made:
-        made += thought
     return Usage(
         prompt_tokens=prompt,
         output_tokens=made,

@@ -1,6 +1,7 @@
 """Requests of the Messages API, to the hub and back."""
 
 import json
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec import Raw, structs
 
 from tests.wire.hub import (
     asked,
@@ -27,7 +28,7 @@ from tests.wire.hub import (
 from tidegate.core.model import Capability
 from tidegate.wire.anthropic.client import counted
 from tidegate.wire.anthropic.outward import OUTPUT_TOKENS_DEFAULT, OUTWARD, messages_body
-from tidegate.wire.anthropic.request import parse
+from tidegate.wire.anthropic.request import keeps_long, parse
 from tidegate.wire.anthropic.shapes import FIELDS
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
@@ -183,6 +184,53 @@ def test_an_engine_of_the_same_dialect_gets_the_request_as_it_was(sent: dict[str
     made = json.loads(messages_body(parse(json.dumps(sent).encode()), model="theirs", stream=stream))
     del sent["tidegate"]
     assert made == {**sent, "model": "theirs", "stream": stream}
+
+
+def hinted(place: str, control: object) -> dict[str, Raw]:
+    """The fields of a request with such a hint there; at a `function` a chat has it."""
+    block = {"type": "text", "text": "a", "cache_control": control}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [block]}
+    call = {"type": "tool_use", "id": "t", "name": "f", "input": {"cache_control": {"ttl": "1h"}}}
+    said = {"message": [block], "result": [result]}.get(place, [{"type": "text", "text": '"ttl":"1h"'}])
+    fields: dict[str, object] = {
+        "messages": [{"role": "assistant", "content": [call]}, {"role": "user", "content": said}],
+        "system": [block] if place == "system" else "be brief",
+        "tools": [{"name": "f", "input_schema": {}} | ({"cache_control": control} if place == "tool" else {})],
+    }
+    if place == "function":
+        fields["tools"] = [{"type": "function", "function": {"name": "f", "cache_control": control}}]
+    if place == "request":
+        fields["cache_control"] = control
+    return {name: Raw(json.dumps(value).encode()) for name, value in fields.items()}
+
+
+@pytest.mark.parametrize("place", ["message", "result", "system", "tool", "function", "request"])
+def test_wherever_it_is_asked_a_longer_stay_in_the_cache_than_the_usual_is_seen(place: str) -> None:
+    for longer in ({"ttl": "1h"}, {"type": "ephemeral", "ttl": "1h"}, {"ttl": 3600}):
+        assert keeps_long(hinted(place, longer))
+    for usual in (None, {}, {"type": "ephemeral"}, {"ttl": None}, {"ttl": "5m"}):
+        assert not keeps_long(hinted(place, usual))
+
+
+@pytest.mark.parametrize("name", [rb"\u0074tl", rb"t\u0074l", rb"tt\u006c", rb"tt\u006C"])
+def test_it_is_seen_however_it_is_spelled(name: bytes) -> None:
+    assert keeps_long({"cache_control": Raw(b'{"%b":"1h"}' % name)})
+
+
+def test_what_only_looks_like_it_is_not() -> None:
+    assert not keeps_long(hinted("nowhere", None))
+
+
+def test_it_is_seen_however_deep_it_is() -> None:
+    for depth in range(1, 1000, 25):
+        part = b'{"cache_control":{"ttl":"1h"}}'
+        nested = b'{"content":[' * depth + part + b"]}" * depth
+        assert keeps_long({"messages": Raw(b"[%b]" % nested)})
+
+
+@pytest.mark.parametrize("parts", [b'["a"]', b'{"parts":["a"]}', b'[{"content":{"a":1}}]'])
+def test_a_message_of_another_shape_that_says_nothing_of_it_asks_for_no_longer_stay(parts: bytes) -> None:
+    assert not keeps_long({"messages": Raw(b'[{"role":"user","content":%b}]' % parts)})
 
 
 names = st.sampled_from(["model", "messages", "role", "content", "type", "text", "max_tokens", "system", "tools"])
@@ -455,3 +503,41 @@ def test_a_thought_that_nobody_sealed_is_not_sent_to_the_vendor() -> None:
     made = json.loads(messages_body(call, model="theirs", stream=False))
     assert made["messages"] == [*HI, {"role": "assistant", "content": [sealed, said]}, *HI]
     assert fields_of(call)["messages"][1]["reasoning_content"] == "ab", "others take it back"
+
+
+# Those of Kimi K2, those that would be the same without what the vendor does not take, and none.
+FOREIGN_IDS = ["functions.look:0", "functions.look.0", "functions_look:0", "über", ""]
+
+
+def taken_ids(made: dict[str, Any]) -> list[str]:
+    """The ids of the calls, which their results have too and which the vendor takes."""
+    blocks = [block for message in made["messages"] if message["content"] != "hi" for block in message["content"]]
+    calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    assert calls == [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+    assert all(re.fullmatch("[a-zA-Z0-9_-]+", id) for id in calls)
+    return calls
+
+
+def test_a_call_that_another_engine_has_named_has_a_name_that_the_vendor_takes() -> None:
+    ids = ["toolu_01-a", *FOREIGN_IDS]
+    calls = [{"id": id, "type": "function", "function": {"name": "look", "arguments": "{}"}} for id in ids]
+    results = [{"role": "tool", "tool_call_id": id, "content": "4"} for id in ids]
+    said = [*HI, {"role": "assistant", "content": None, "tool_calls": calls}, *results]
+    taken = taken_ids(outward({"messages": said}))
+    assert taken[0] == ids[0]
+    assert len(set(taken)) == len(ids)
+    assert taken_ids(outward({"messages": said})) == taken
+
+    uses = [{"type": "tool_use", "id": id, "name": "look", "input": {"id": id, "far": 1.0}} for id in ids]
+    given = [{"type": "tool_result", "tool_use_id": id, "content": "4", "cache_control": {"ttl": "1h"}} for id in ids]
+    sent = [*HI, {"role": "assistant", "content": uses}, {"role": "user", "content": given}]
+    call = parse(body(messages=sent))
+    assert call.native is not None
+    assert [use["id"] for use in fields_of(call)["messages"][1]["tool_calls"]] == ids, "others know it as it came"
+    read = json.loads(bytes(call.native.fields["messages"]))
+    made = json.loads(messages_body(call, model="theirs", stream=False))
+    assert taken_ids(made) == taken
+    assert made["messages"] == read, "it is renamed once, however often it is sent"
+    for block, id in zip((*uses, *given), 2 * taken, strict=True):
+        block["id" if block["type"] == "tool_use" else "tool_use_id"] = id
+    assert made["messages"] == sent

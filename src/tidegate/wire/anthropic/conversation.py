@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -26,6 +27,17 @@ _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]{1,58});base64,", re.IGNORECASE)
 _MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _MISNAMED = {"image/jpg": "image/jpeg"}
 _System = HubSystem | HubDeveloper
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
+_NOT_IN_CALL_ID = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def call_id(id: str) -> str:
+    """The id of a call as the vendor takes it. One of an engine that puts other characters into it becomes another,
+    the same each time, and no two become one."""
+    if _CALL_ID.fullmatch(id):
+        return id
+    digest = blake2b(id.encode(), digest_size=6).hexdigest()
+    return f"{_NOT_IN_CALL_ID.sub('_', id)}_{digest}"
 
 
 def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
@@ -52,7 +64,7 @@ def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
         message, path = messages[at], f"messages[{at}]"
         if isinstance(message, HubTool):
             content = _content(message.content, path) or ""
-            results.append({"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content})
+            results.append({"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), "content": content})
             continue
         if results and isinstance(message, HubUser) and not isinstance(message.content, str):
             turns.append({"role": "user", "content": results + _blocks(message.content, path)})
@@ -148,4 +160,4 @@ def _use(call: HubCall, path: str) -> dict[str, Any]:
         raise BadRequest(
             f"`{path}.function.arguments`: is not a JSON object, which this endpoint wants.", param="messages"
         ) from None
-    return {"type": "tool_use", "id": call.id, "name": call.function.name, "input": Raw(arguments)}
+    return {"type": "tool_use", "id": call_id(call.id), "name": call.function.name, "input": Raw(arguments)}

@@ -21,7 +21,11 @@ _TEMPERATURE_MAX = 1.0
 
 OUTWARD: tuple[Field, ...] = (
     carried("model", "the endpoint's own name"),
-    carried("messages", "messages of the role tool become tool_result blocks, with what the user says next"),
+    carried(
+        "messages",
+        "messages of the role tool become tool_result blocks, with what the user says next; a call's id has the "
+        "characters that the vendor takes",
+    ),
     carried("max_completion_tokens", f"`max_tokens`, {OUTPUT_TOKENS_DEFAULT} where it is left out"),
     carried("max_tokens", "where there is no max_completion_tokens"),
     carried("stream", ""),

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, structs
 
+from tidegate.wire.anthropic.conversation import call_id
 from tidegate.wire.anthropic.shapes import (
     ACCEPTED,
     FIELDS,
@@ -15,6 +16,8 @@ from tidegate.wire.anthropic.shapes import (
     Base64Source,
     Body,
     ImageBlock,
+    Kept,
+    KeptBody,
     Message,
     TextBlock,
     ThinkingBlock,
@@ -25,7 +28,7 @@ from tidegate.wire.anthropic.shapes import (
     UserBlock,
     UserMessage,
 )
-from tidegate.wire.errors import BadRequest
+from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.hub import call_of, encode
 from tidegate.wire.openai import Call, Native
@@ -34,6 +37,7 @@ from tidegate.wire.shape import known_only, read_body, read_fields
 _KNOWN = top_level(FIELDS, Fate.CARRIED, Fate.NATIVE)
 _REFUSED = top_level(FIELDS, Fate.REFUSED)
 _decoder = msgspec.json.Decoder(Body)
+_kept = msgspec.json.Decoder(KeptBody).decode
 # The name of the schema, which OpenAI wants and Anthropic has not.
 FORMAT_NAME = "answer"
 BETA_HEADER = b"anthropic-beta"
@@ -41,6 +45,10 @@ NO_HEADERS: Mapping[bytes, bytes] = {}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # Choices that want a tool to be called.
 _CALLS = ("any", "tool")
+# How long what is written to the vendor's cache stays there, where nothing dearer is asked for.
+_TTLS = (None, "5m")
+# Where this is asked at all, one of these is in the bytes: the name of it, or one of its letters escaped.
+_TTL_SIGNS = (b'"ttl"', rb"\u006", rb"\u007")
 
 
 def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting: bool = False) -> Call:
@@ -57,8 +65,8 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
     if asked.max_tokens is None and not counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
     fields.pop("tidegate", None)
-    if any(_is_unsealed(block) for message in asked.messages for block in _blocks(message)):
-        fields["messages"] = _sealed(fields["messages"], asked.messages)
+    if any(_is_foreign(block) for message in asked.messages for block in _blocks(message)):
+        fields["messages"] = Raw(encode(_acceptable(asked.messages)))
     # The vendor takes fields that are new only together with the header that names them.
     kept = tuple((name, headers[name]) for name in (BETA_HEADER,) if name in headers)
     return call_of(_chat(asked), Native(dialect=NAME, fields=fields, headers=kept))
@@ -75,19 +83,60 @@ def _is_unsealed(block: object) -> bool:
     return isinstance(block, ThinkingBlock) and not block.signature
 
 
-def _sealed(raw: Raw, messages: Sequence[Message]) -> Raw:
-    """The same without the thoughts of engines that seal none, which the vendor does not take back."""
-    kept: list[dict[str, Raw]] = []
-    for fields, message in zip(msgspec.json.decode(raw, type=list[dict[str, Raw]]), messages, strict=True):
+def _is_foreign(block: object) -> bool:
+    """Whether it is of an engine that seals no thoughts, or puts into the ids of calls what the vendor does not
+    take."""
+    if isinstance(block, ToolUseBlock):
+        return call_id(block.id) != block.id
+    if isinstance(block, ToolResultBlock):
+        return call_id(block.tool_use_id) != block.tool_use_id
+    return _is_unsealed(block)
+
+
+def _acceptable(messages: Sequence[Message]) -> list[Message]:
+    """The same as the vendor takes it back: without such thoughts, and with ids of its own kind."""
+    found: list[Message] = []
+    for message in messages:
         blocks = _blocks(message)
-        if any(_is_unsealed(block) for block in blocks):
-            said = msgspec.json.decode(fields["content"], type=list[Raw])
-            left = [one for one, block in zip(said, blocks, strict=True) if not _is_unsealed(block)]
-            if not left:
-                continue
-            fields["content"] = Raw(encode(left))
-        kept.append(fields)
-    return Raw(encode(kept))
+        kept = [_renamed(block) for block in blocks if not _is_unsealed(block)]
+        if kept:
+            found.append(structs.replace(message, content=kept))
+        elif not blocks:
+            found.append(message)
+    return found
+
+
+def _renamed(block: object) -> object:
+    if isinstance(block, ToolUseBlock):
+        return structs.replace(block, id=call_id(block.id))
+    if isinstance(block, ToolResultBlock):
+        return structs.replace(block, tool_use_id=call_id(block.tool_use_id))
+    return block
+
+
+def keeps_long(fields: Mapping[str, Raw]) -> bool:
+    """Whether a request asks for more than the five minutes in the vendor's cache that it has for the usual price, or
+    for nobody knows what. In a chat, too, who sells the vendor's models takes the vendor's word for it."""
+    if not any(_may_ask_ttl(value) for value in fields.values()):
+        return False
+    try:
+        asked = _kept(encode(fields))
+        system = () if isinstance(asked.system, str) else asked.system or ()
+        return any(_is_long(part) for part in (asked, *(asked.tools or ()), *system, *asked.messages))
+    except UNREADABLE:
+        return True
+
+
+def _may_ask_ttl(value: Raw) -> bool:
+    text = bytes(value)
+    return any(sign in text for sign in _TTL_SIGNS)
+
+
+def _is_long(part: Kept) -> bool:
+    if part.cache_control is not None and part.cache_control.ttl not in _TTLS:
+        return True
+    inner = part.content if isinstance(part.content, list) else ()
+    return any(_is_long(one) for one in inner) or (part.function is not None and _is_long(part.function))
 
 
 def _chat(asked: Body) -> dict[str, Any]:

@@ -166,6 +166,27 @@ class Body(msgspec.Struct, kw_only=True):
     tidegate: dict[str, Any] | None = None
 
 
+class _CacheControl(msgspec.Struct, gc=False):
+    ttl: object = None
+
+
+class Kept(msgspec.Struct, gc=False):
+    """Any message, block or tool, of this dialect or a chat's, as far as it says how long the vendor is to keep what
+    goes before in its cache."""
+
+    cache_control: _CacheControl | None = None
+    content: str | list["Kept"] | None = None
+    function: "Kept | None" = None
+
+
+class KeptBody(Kept, gc=False):
+    """The same of a whole request."""
+
+    system: str | list[Kept] | None = None
+    messages: list[Kept] = []
+    tools: list[Kept] | None = None
+
+
 ACCEPTED = {
     "model": "must be the name of a model, 1 to 256 characters; GET /v1/models lists them",
     "messages": "must be a non-empty array of user, assistant and system messages, whose content is a string or an "
@@ -206,7 +227,10 @@ FIELDS: tuple[Field, ...] = (
     carried("output_config", "effort is `reasoning_effort`, format is `response_format` by the name `answer`"),
     carried("tidegate", "our own settings; never passed on"),
     native("thinking", "whether and how long a model thinks is each engine's own"),
-    native("cache_control", "a hint about price; other engines cache by themselves"),
+    native(
+        "cache_control",
+        "a hint about price; other engines cache by themselves. A `ttl` beyond five minutes is refused under a budget",
+    ),
     native("context_management", "a vendor's own editing of the conversation"),
     native("service_tier", "a vendor's queue"),
     native("speed", "a vendor's queue"),
