@@ -4,7 +4,7 @@ import pytest
 
 from tests import make
 from tidegate.core.model import Decision, Ending, Slo, replace
-from tidegate.core.promise import ends_s, judged, kept
+from tidegate.core.promise import ends_s, judged, kept, was_kept
 from tidegate.core.why import Why
 
 ALL = Slo(ttft_s=2.0, tpot_s=0.1, e2e_s=10.0)
@@ -77,7 +77,8 @@ def fate(
 ) -> bool | None:
     request = make.request(slo=Slo(ttft_s=2.0), attainment=0.9)
     decision = Decision(request_id=request.id, plan=(), why=Why.BUSY, retry_after_s=retry_after_s)
-    told = judged(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=5)
+    held = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=5)
+    told = judged(request, ending, held)
     assert told is not None
     assert (told.request_id, told.klass, told.attainment) == (request.id, request.klass, 0.9)
     return told.kept
@@ -107,9 +108,7 @@ def test_who_leaves_in_time_says_nothing_and_who_leaves_late_was_promised_too_mu
 
 
 def test_nothing_is_told_of_a_class_without_a_target() -> None:
-    request = make.request()
-    decision = Decision(request_id=request.id, plan=(), why=Why.BUSY)
-    assert judged(request, decision, Ending.FAILED, ttft_s=None, e2e_s=1.0, output_tokens=None) is None
+    assert judged(make.request(), Ending.FAILED, kept=False) is None
 
 
 def test_a_promise_ends_with_its_first_limit() -> None:

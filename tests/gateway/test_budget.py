@@ -176,13 +176,13 @@ async def test_nor_where_the_connection_was_lost_before_a_head(tmp_path: Path) -
             assert unconfirmed(home) >= 1000 * 4e-3
 
 
-@pytest.mark.parametrize(("limit", "asked"), [("0.05", 1), ("1", 2)])
-async def test_a_limit_of_a_request_counts_what_its_other_attempts_have_cost(
-    tmp_path: Path, limit: str, asked: int
+@pytest.mark.parametrize(("most", "limit", "asked"), [(10, "0.05", 1), (100, "0.6", 1), (10, "1", 2)])
+async def test_a_limit_of_a_request_counts_what_its_other_attempts_may_have_cost(
+    tmp_path: Path, most: int, limit: str, asked: int
 ) -> None:
     cut = vendor(Script(tokens=10, fault=Fault.CUT, fault_after=3))
     async with house(tmp_path, cloud=cut, other=vendor()) as home:
-        answer = await home.ask(chat(max_tokens=10, stream=False), x_tidegate_max_cost_usd=limit)
+        answer = await home.ask(chat(max_tokens=most, stream=False), x_tidegate_max_cost_usd=limit)
         assert sent(home) + sent(home, "other") == asked
     assert answer.status == (200 if asked == 2 else 502)
 

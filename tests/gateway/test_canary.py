@@ -152,6 +152,16 @@ async def test_an_engine_that_came_back_between_two_looks_is_read_all_the_same(t
         assert sent(home) == 2 * len(PROMPTS)
 
 
+async def test_an_engine_that_may_have_died_of_a_reading_is_not_read_at_once(tmp_path: Path) -> None:
+    async with house(tmp_path, clock=Later(), laptop=local(Script(fault=Fault.CUT))) as home:
+        assert isinstance((await turn(home)).status.skipped, NoAnswer)
+        before = sent(home)
+        await probe(home, up=False)
+        await probe(home, up=True)
+        await turn(home)
+        assert sent(home) == before
+
+
 async def probe(home: House, *, up: bool) -> None:
     """What a probe would tell."""
     home.gateway.dispatch.probed(Probed(endpoint="laptop", up=up))

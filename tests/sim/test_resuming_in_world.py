@@ -93,8 +93,7 @@ def test_what_was_made_while_nothing_could_come_is_asked_for_again() -> None:
     _, rest = day.facts(Request)
     broken, _ = day.facts(Ended)
     assert (day.outcome.outcome, day.outcome.output_tokens, rest.said_tokens) == ("ok", TOKENS, came.said_tokens)
-    assert broken.output_tokens is not None
-    assert broken.output_tokens > rest.said_tokens, "it was made all the same, and is paid"
+    assert broken.output_tokens == rest.said_tokens
 
 
 @pytest.mark.parametrize("settings", [{"resume": False}, {"resume": True, "other": "another"}])

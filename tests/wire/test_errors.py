@@ -119,6 +119,11 @@ def test_a_field_that_only_this_endpoint_does_not_know_is_recognised(body: bytes
     assert read_error(400, body).unfit
 
 
+def test_a_server_that_fails_within_does_not_tell_of_a_field() -> None:
+    body = b'{"error":{"message":"TypeError: Extra inputs are not permitted","type":"server_error"}}'
+    assert (read_error(400, body).unfit, read_error(500, body).unfit) == (True, False)
+
+
 @pytest.mark.parametrize("body", [recorded("bad_request"), recorded("not_found"), b'{"detail":"bad temperature"}'])
 def test_a_value_that_nobody_takes_is_no_unknown_field(body: bytes) -> None:
     assert not read_error(400, body).unfit

@@ -60,6 +60,8 @@ def test_arguments_stand_in_one_line_whatever_lines_a_model_has_written() -> Non
     "usage",
     [
         {"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 9}},
+        {"completion_tokens": 5, "total_tokens": "many", "completion_tokens_details": {"reasoning_tokens": 9}}
+        | {"prompt_tokens": 10},
         {"completion_tokens": 5, "total_tokens": 18, "completion_tokens_details": {"reasoning_tokens": 3}}
         | {"prompt_tokens": 10},
         {"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 30}},

@@ -115,10 +115,13 @@ def lines_into(segment: Path | None) -> Iterator[Callable[[Line], None] | None]:
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield lambda line: _line(file, encode(line))
-    except OSError as error:
+    except BaseException as error:
+        # What breaks off would be read as a journal.
         if segment.is_file():  # and no device
             with suppress(OSError):
                 segment.unlink()
+        if not isinstance(error, OSError):
+            raise
         message, remedy = f"{segment}: {error.strerror}", "name a folder on a disk that has room"
         raise ConfigError([Problem(file="tidegate", path="--journal", message=message, remedy=remedy)]) from None
 

@@ -208,7 +208,7 @@ class HandoverModel:
         if fact.ending is Ending.OK and fact.prompt_tokens and fact.cached_tokens is not None:
             of_use = fact.cached_tokens >= CACHED_LEAST * fact.prompt_tokens
             self.state.breaker.learn(fact.request_id, Ending.OK if of_use else Ending.FAILED, now_s)
-        elif fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None:
+        elif fact.ending in _CAME_TO_NOTHING and fact.ttft_s is None and not fact.output_tokens:
             self.state.breaker.learn(fact.request_id, Ending.FAILED, now_s)
         else:
             # Nobody tells; if it was the trial, that it has come is all that is known of it.

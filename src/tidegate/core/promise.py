@@ -73,23 +73,15 @@ def was_kept(
     return None if ending is Ending.REFUSED and decision.retry_after_s is None else False
 
 
-def judged(
-    request: Request,
-    decision: Decision,
-    ending: Ending,
-    *,
-    ttft_s: float | None,
-    e2e_s: float,
-    output_tokens: int | None,
-) -> Judged | None:
-    """What is told of a request that is over, after its last `decision`; None where its class has no target.
+def judged(request: Request, ending: Ending, kept: bool | None) -> Judged | None:
+    """What is told for the worth of its class, of a request whose promise was `kept`, or not, or nobody can say; None
+    where its class has no target.
 
-    An answer of which nobody can say and that missed nothing anybody could see counts as kept: were it passed over,
-    answers in one piece would tell of misses alone, and the worth of their class would rise whatever became of them.
+    An answer of which nobody can say, and that missed nothing anybody could see, counts as kept there: were it passed
+    over, answers in one piece would tell of misses alone, and worth would rise whatever became of them.
     """
     if request.attainment is None:
         return None
-    found = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
-    if found is None and ending is Ending.OK:
-        found = True
-    return Judged(request_id=request.id, klass=request.klass, attainment=request.attainment, kept=found)
+    if kept is None and ending is Ending.OK:
+        kept = True
+    return Judged(request_id=request.id, klass=request.klass, attainment=request.attainment, kept=kept)

@@ -66,6 +66,7 @@ class Account:
         "_received_s",
         "_request",
         "_request_id",
+        "_unconfirmed_usd",
         "_upstreams",
         "_used_tokens",
         "cause",
@@ -91,8 +92,10 @@ class Account:
         self._hedged = False
         # What is held back for an attempt, by its endpoint; an endpoint may be tried again under another plan.
         self._leases: dict[str, str] = {}
-        # What those may cost at most that are under way, of a request that has a limit.
+        # What those may cost at most that are under way, of a request that has a limit, and what those may have cost
+        # beyond what is known that are over.
         self._most_usd: dict[str, float] = {}
+        self._unconfirmed_usd = 0.0
         # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
         self._upstreams: dict[str, Upstream] = {}
         self._overhead_s: float | None = None
@@ -113,7 +116,7 @@ class Account:
         if limit_usd is not None:
             asked = prefill_of(self._asked) if target else self._asked
             most_usd = cost_usd_bound(asked, self._dispatch.router.endpoint(upstream.endpoint.name))
-            if self.spent_usd + sum(self._most_usd.values()) + most_usd > limit_usd:
+            if self.spent_usd + self._unconfirmed_usd + sum(self._most_usd.values()) + most_usd > limit_usd:
                 return OVER_MAX_COST
         lease_id = f"{self._asked.id}/{attempt}"
         asked, spending = self._asked, self._dispatch.spending
@@ -248,10 +251,11 @@ class Account:
             prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
             self._used_tokens = max(self._used_tokens, prompt_tokens + _made_tokens(attempt, fact))
         billed_usd = self._billed_usd(attempt, fact)
-        lease_id = self._leases.pop(attempt.endpoint, None)
-        self._most_usd.pop(attempt.endpoint, None)
+        lease_id, most_usd = self._leases.pop(attempt.endpoint, None), self._most_usd.pop(attempt.endpoint, 0.0)
         if lease_id is not None:
-            whole = _is_whole_bill(attempt, fact)
+            # Embeddings have no output of which nobody could know.
+            whole = self._call.kind is EMBEDDING or _is_whole_bill(attempt, fact)
+            self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
             self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole)
         usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
@@ -382,12 +386,10 @@ class Account:
         ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
         if output_tokens is not None:
             output_tokens += said_tokens
-        told = judged(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+        kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+        told = judged(request, ending, kept)
         if told is not None:
             self._dispatch.tell(told, now_s)
-            kept = told.kept
-        else:
-            kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
         if self._dispatch.switchback is not None:
             self._dispatch.switchback.over(
                 request, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens, usd=self.spent_usd
@@ -464,8 +466,8 @@ def _is_unbegun(attempt: Attempt, ending: Ending) -> bool:
 
 def _is_whole_bill(attempt: Attempt, fact: Ended) -> bool:
     """Whether more than what is known of it cannot have been billed. How much was made of an answer in one piece that
-    never came, nobody tells; a stream has come as far as it was made, a prompt that is computed for another is all
-    there is, and a head that is no answer's costs nothing."""
+    never came, nobody tells; a stream has come as far as it was made (but for reasoning that a vendor keeps to itself),
+    a prompt that is computed for another is all there is, and a head that is no answer's costs nothing."""
     if attempt.streamed or attempt.target or not attempt.sent or fact.output_tokens is not None:
         return True
     if fact.ending in (Ending.OK, Ending.REFUSED) or fact.cause in UNBILLED:

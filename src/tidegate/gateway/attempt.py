@@ -154,7 +154,7 @@ class Attempt:
     @property
     def fetching(self) -> bool:
         """Whether nothing has come of it yet, for which the KV cache that it is to fetch may be the reason."""
-        return self.fetches and self.first_s is None
+        return self.fetches and self.first_s is None and not self.reader.content
 
     @property
     def refused(self) -> Failure | None:

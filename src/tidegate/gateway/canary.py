@@ -82,8 +82,9 @@ class Canary:
             self.status = other.status
 
     def returned(self) -> None:
-        """Its engine was down and is back, perhaps as another: a reading is due."""
-        self._due_s = min(self._due_s, self._clock.now_s())
+        """Its engine was down and is back, perhaps as another: a reading is due, unless it may have died of one."""
+        if not isinstance(self.status.skipped, Fault):
+            self._due_s = min(self._due_s, self._clock.now_s())
 
     async def run(self) -> None:
         """Take readings until cancelled, or not at all where there can be none."""

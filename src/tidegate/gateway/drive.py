@@ -9,6 +9,7 @@ from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
 from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
+from tidegate.core.rules import excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
 from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
@@ -667,17 +668,17 @@ class Drive:
             # Nobody takes the rest of an answer; what its client is told is why it broke off.
             self._fail(committed=True, now_s=now_s)
             return
-        windows = self._too_small(now_s) if decision.why is Why.CONTEXT_TOO_LONG else ()
+        windows = self._too_small() if decision.why is Why.CONTEXT_TOO_LONG else ()
         reply = refusal(self.request, decision, windows)
         self._answer_error(reply, now_s, outcome="refused", code=reply.code)
 
-    def _too_small(self, now_s: float) -> tuple[int, ...]:
+    def _too_small(self) -> tuple[int, ...]:
         """The context windows of endpoints that might take the request if it were shorter."""
-        dispatch = self._dispatch
+        request, needed = self.request, tokens_needed_least(self.request)
         return tuple(
-            dispatch.router.endpoint(name).context_tokens
-            for name in dispatch.upstreams
-            if dispatch.forbids(self.request, name, now_s) is Why.CONTEXT_TOO_LONG
+            model.context_tokens
+            for model in self._dispatch.router.serving(request.model)
+            if excluded_ever(request, model, needed) is Why.CONTEXT_TOO_LONG
         )
 
     def _fail(self, *, committed: bool, now_s: float) -> None:

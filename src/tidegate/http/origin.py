@@ -49,7 +49,7 @@ def refuse_pages(headers: Mapping[bytes, bytes]) -> None:
     if not origin and not _is_nobody_elses(headers.get(b"host", b"")):
         raise BadRequest(
             "Without gateway.keys, this is for whoever asks by an address, by this machine's own name, or by one that "
-            "means nothing outside its network, as localhost does.",
+            "means nothing outside its network, as localhost does. A proxy before it can ask by 127.0.0.1.",
             status=403,
         )
     if origin == b"null" or (origin.startswith((b"http:", b"https:")) and not is_loopback(_host(origin))):

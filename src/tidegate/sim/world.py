@@ -37,7 +37,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
-from tidegate.core.promise import judged
+from tidegate.core.promise import judged, was_kept
 from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
@@ -587,7 +587,8 @@ class World:
         if ending is not Ending.REFUSED and (seen or ending is not Ending.FAILED):
             billed = job.prompt_tokens if seen else job.request.prompt_tokens
             # Of an answer in one piece that never came, nobody tells how much of it was made.
-            usd = endpoint.price.usd(billed, attempt.output_tokens if seen else 0, attempt.cached_tokens)
+            made, cached = (attempt.output_tokens, attempt.cached_tokens) if seen else (0, 0)
+            usd = endpoint.price.usd(billed, made, cached)
         self._purse.settle(job.request, endpoint, usd, self.loop.now_s)
         usd += endpoint.running_usd(e2e_s)
         drive.usd += usd
@@ -602,7 +603,8 @@ class World:
                 ttft_s=None if attempt.seen_s is None else attempt.seen_s - attempt.sent_s,
                 prompt_tokens=job.prompt_tokens if known else None,
                 cached_tokens=attempt.cached_tokens if known else None,
-                output_tokens=attempt.output_tokens if seen else None,
+                # Of one that was given up, as much as has come.
+                output_tokens=(attempt.output_tokens if known else attempt.came_tokens) if seen else None,
                 retry_after_s=retry_after_s,
                 cause=cause,
                 predicted_ttft_s=attempt.predicted_s,
@@ -627,14 +629,9 @@ class World:
         assert decision is not None, "it was decided"
         del self._drives[request.id]
         ttft_s = None if drive.first_s is None else drive.first_s - request.arrived_s
-        told = judged(
-            request,
-            decision,
-            _ENDINGS.get(outcome, Ending.FAILED),
-            ttft_s=ttft_s,
-            e2e_s=now_s - request.arrived_s,
-            output_tokens=output_tokens,
-        )
+        ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
+        kept = was_kept(request, decision, ending, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens)
+        told = judged(request, ending, kept)
         if told is not None:
             self._tell(told)
         self.outcomes.append(

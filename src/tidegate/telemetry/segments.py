@@ -14,7 +14,9 @@ from tidegate.core.model import Record
 _NAME = re.compile(r"^journal-(\d{8}T\d{9}Z)-(\d+)-(\d+)\.jsonl(\.zst)?$")
 PACKED = ".zst"  # behind the name of a segment that is packed
 PART = ".part"  # and behind that, while it is not whole
-LEFT_NS = 86_400 * 10**9  # probes are an hour apart at most: what was silent for a day is written by nobody
+# Probes are an hour apart at most, but of engines that unload when nobody asks: what was silent for a day is taken to
+# be written by nobody, where no lock can tell.
+LEFT_NS = 86_400 * 10**9
 CREATE_TRIES = 1000  # two journals of one process in one millisecond are a test; a thousand are a mistake
 
 

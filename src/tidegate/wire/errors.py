@@ -6,7 +6,7 @@ from email.utils import mktime_tz, parsedate_tz
 
 import msgspec
 
-from tidegate.core.model import Record
+from tidegate.core.model import Record, replace
 
 # What a client can use of an endpoint's words; the rest is noise, or a web page.
 MESSAGE_CHARS_MAX = 500
@@ -80,7 +80,9 @@ def read_error(status: int, body: bytes, content_type: bytes = b"") -> ErrorInfo
     except UNREADABLE:
         found = None
     if found is not None:
-        return found
+        # A server that fails may say the like of what went wrong within it.
+        unfit = found.unfit or (status < 500 and bool(_UNKNOWN_FIELD.search(found.message)))
+        return replace(found, unfit=unfit)
     said = body.strip()
     if not said:
         return ErrorInfo(message=f"the endpoint answered {status} without a word")
@@ -130,16 +132,16 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# What a model does not take that others do: OpenAI's codes; how OpenAI, Google, Groq and Anthropic say that they do not
-# know a field; and how llama.cpp says that its chat template has no place for a message, which it takes for a fault of
-# its own.
+# What a model does not take that others do: OpenAI's codes, and how llama.cpp says that its chat template has no place
+# for a message, which it takes for a fault of its own.
 UNFIT_CODES = frozenset({"unsupported_parameter", "unsupported_value", "unknown_parameter", "model_not_found"})
-_UNFIT = re.compile(
+_UNFIT = re.compile(r"jinja exception|raise_exception|roles must alternate", re.IGNORECASE)
+# How OpenAI, Google, Groq and Anthropic say that they do not know a field.
+_UNKNOWN_FIELD = re.compile(
     r"unrecognized request argument"
     r"|unknown (?:parameter|name)\b"
     r"|property '[^']*' is unsupported"
-    r"|extra inputs are not permitted"
-    r"|jinja exception|raise_exception|roles must alternate",
+    r"|extra inputs are not permitted",
     re.IGNORECASE,
 )
 # Some vendors take what is wrong with an account for a bad request: Anthropic, Google, OpenAI.

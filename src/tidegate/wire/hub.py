@@ -90,7 +90,7 @@ class Counts(msgspec.Struct, gc=False):
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
-    total_tokens: float | None = None
+    total_tokens: object = None
     prompt_tokens_details: _InputDetails | None = None
     completion_tokens_details: _OutputDetails | None = None
     # DeepSeek's, and Moonshot's.
@@ -106,7 +106,7 @@ class Counts(msgspec.Struct, gc=False):
     def output(self) -> int:
         """Output tokens; 0 where the engine did not say."""
         made, thought = _whole(self.completion_tokens), self.reasoning
-        if _whole(self.total_tokens) == _whole(self.prompt_tokens) + made + thought:
+        if self.total_tokens == _whole(self.prompt_tokens) + made + thought:
             return made + thought
         return _with_parts(made, thought)
 
