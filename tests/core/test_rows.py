@@ -387,6 +387,20 @@ def test_what_was_judged_is_not_judged_again() -> None:
     assert row.kept is False
 
 
+def test_what_counts_as_kept_for_worth_is_not_said_to_be_kept_where_nobody_can_say() -> None:
+    whole = replace(R, stream=False, attainment=0.9, slo=Slo(ttft_s=2.0))
+    (row,) = told(
+        (100.0, whole),
+        (100.0, decided("cloud")),
+        (100.0, make.started(whole, "cloud")),
+        (101.0, make.started(whole, "rack", hedge=True)),
+        (109.0, ended("cloud", output_tokens=9)),
+        (109.0, Judged(request_id="r", klass="chat", attainment=0.9, kept=True)),
+        (109.0, ended("rack", Ending.CANCELLED)),
+    )
+    assert row.kept is None
+
+
 def test_where_nothing_was_promised_nothing_was_kept() -> None:
     plain = replace(R, slo=Slo())
     (row,) = told((100.0, plain), (100.0, make.started(plain, "cloud")), (101.0, ended("cloud", output_tokens=3)))

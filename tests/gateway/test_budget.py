@@ -174,6 +174,12 @@ async def test_nor_where_the_connection_was_lost_before_a_head(tmp_path: Path) -
             assert (await home.ask(chat(max_tokens=1000))).status == 502
             assert spent(home) == (0.0, 0.0)
             assert unconfirmed(home) >= 1000 * 4e-3
+        embeds = vendor(url=f"http://127.0.0.1:{there.port}", engine="openai", capabilities=["embedding"])
+        (tmp_path / "other").mkdir()
+        async with house(tmp_path / "other", budget={"usd_per_day": 100}, cloud=embeds) as home:
+            assert (await home.ask({"model": "m", "input": "Say hi"}, path="/v1/embeddings")).status == 502
+            assert spent(home)[0] == 0.0
+            assert unconfirmed(home) > 0.0
 
 
 @pytest.mark.parametrize(("most", "limit", "asked"), [(10, "0.05", 1), (100, "0.6", 1), (10, "1", 2)])

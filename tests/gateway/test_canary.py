@@ -152,14 +152,19 @@ async def test_an_engine_that_came_back_between_two_looks_is_read_all_the_same(t
         assert sent(home) == 2 * len(PROMPTS)
 
 
-async def test_an_engine_that_may_have_died_of_a_reading_is_not_read_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("looks", [False, True])
+async def test_an_engine_that_may_have_died_of_a_reading_is_not_read_at_once(tmp_path: Path, looks: bool) -> None:
     async with house(tmp_path, clock=Later(), laptop=local(Script(fault=Fault.CUT))) as home:
-        assert isinstance((await turn(home)).status.skipped, NoAnswer)
+        assert (await turn(home)).status.skipped is NoAnswer.BROKEN
         before = sent(home)
         await probe(home, up=False)
+        if looks:
+            await turn(home, 60.0)
         await probe(home, up=True)
-        await turn(home)
+        await turn(home, 60.0)
         assert sent(home) == before
+        await turn(home, RECHECK_S)
+        assert sent(home) > before
 
 
 async def probe(home: House, *, up: bool) -> None:

@@ -1,3 +1,4 @@
+import json
 from email.utils import formatdate
 
 import msgspec
@@ -117,6 +118,11 @@ def test_another_complaint_is_not_about_length(body: bytes) -> None:
 )
 def test_a_field_that_only_this_endpoint_does_not_know_is_recognised(body: bytes) -> None:
     assert read_error(400, body).unfit
+
+
+def test_it_is_recognised_without_json_and_behind_much_else() -> None:
+    assert read_error(400, b"unrecognized request argument: top_k").unfit
+    assert read_error(400, json.dumps({"error": {"message": "value " * 200 + "unknown parameter"}}).encode()).unfit
 
 
 def test_a_server_that_fails_within_does_not_tell_of_a_field() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -41,10 +42,11 @@ def test(options: argparse.Namespace) -> int:
     found = _side_by_side("test", _tested, work, options.jobs)
     if options.junit is not None:
         write("test", options.junit, "--junit", junit(found))
-    if options.json:
-        print(msgspec.json.encode(found).decode())
-    else:
-        show(Console(highlight=False), found)
+    with suppress(BrokenPipeError):  # whoever reads has left, and the status is what it is
+        if options.json:
+            print(msgspec.json.encode(found).decode())
+        else:
+            show(Console(highlight=False), found)
     return 0 if all(one.passed for one in found) else 1
 
 

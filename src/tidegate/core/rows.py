@@ -278,7 +278,8 @@ class Rows:
             case Shipped():
                 self._shipped(known, fact, now_s)
             case Judged():
-                known.kept, known.judged = fact.kept, True
+                # What counts as kept for the worth of a class may be what nobody can say.
+                known.kept, known.judged = fact.kept, fact.kept is not True
                 over = known.stands_still
         self._at(known, now_s)
         return over

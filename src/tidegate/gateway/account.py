@@ -254,7 +254,8 @@ class Account:
         lease_id, most_usd = self._leases.pop(attempt.endpoint, None), self._most_usd.pop(attempt.endpoint, 0.0)
         if lease_id is not None:
             # Embeddings have no output of which nobody could know.
-            whole = self._call.kind is EMBEDDING or _is_whole_bill(attempt, fact)
+            prompt_only = self._call.kind is EMBEDDING and billed_usd > 0.0
+            whole = prompt_only or _is_whole_bill(attempt, fact)
             self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
             self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole)
         usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)

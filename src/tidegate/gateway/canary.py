@@ -68,6 +68,8 @@ class Canary:
         self._errands = Errands(dispatch, upstream, clock, "canary")
         self._calls = calls(upstream.model or upstream.endpoint.models[0])
         self._due_s = clock.now_s()
+        # An engine may have died of a reading: until then it is not read, whatever it comes back as.
+        self._rests_until_s = 0.0
         self._reference: Reading | None = None
         self._suspected = False
         self._deadline: asyncio.Timeout | None = None
@@ -78,13 +80,13 @@ class Canary:
         """Go on where that one of the same model is: what it was at first is told from what it is now."""
         self._reference, self._suspected = other._reference, other._suspected
         self._due_s = min(other._due_s, self._due_s + self._every_s)
+        self._rests_until_s = other._rests_until_s
         if self._never() is None:
             self.status = other.status
 
     def returned(self) -> None:
         """Its engine was down and is back, perhaps as another: a reading is due, unless it may have died of one."""
-        if not isinstance(self.status.skipped, Fault):
-            self._due_s = min(self._due_s, self._clock.now_s())
+        self._hurry(self._clock.now_s())
 
     async def run(self) -> None:
         """Take readings until cancelled, or not at all where there can be none."""
@@ -97,7 +99,7 @@ class Canary:
         now_s = self._clock.now_s()
         why = self._never() or self._hindrance(now_s)
         if why is Skip.DOWN:
-            self._due_s = min(self._due_s, now_s)  # what is down is shown as such
+            self._hurry(now_s)  # what is down is shown as such
         if now_s < self._due_s:
             return
         try:
@@ -107,6 +109,9 @@ class Canary:
             self._compare(reading, self._clock.now_s())
         except _Skipped as skipped:
             self._skip(skipped.why, now_s)
+
+    def _hurry(self, now_s: float) -> None:
+        self._due_s = min(self._due_s, max(now_s, self._rests_until_s))
 
     # --- whether --------------------------------------------------------------------------------------------------
 
@@ -191,5 +196,7 @@ class Canary:
         if isinstance(why, Fault) or (why is Skip.GAVE_WAY and self._upstream.asks_money):
             # What was begun is paid for, also where nothing is learned from it.
             self._due_s = now_s + min(RECHECK_S, self._every_s)
+        if why is Fault.BROKEN:
+            self._rests_until_s = self._due_s
         if isinstance(why, Fault):
             self._dispatch.metrics.canary_read(self._name, why.value, None)

@@ -61,7 +61,7 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     """What an endpoint said went wrong.
 
     `context_exceeded`: the prompt, with its output, is too long for it; `unfit`: it cannot do what is asked, and others
-    may; `of_the_account`: our key there is no good, or was not paid for.
+    may, as where there is an `unknown_field`; `of_the_account`: our key there is no good, or was not paid for.
     """
 
     message: str
@@ -70,19 +70,24 @@ class ErrorInfo(Record, frozen=True, kw_only=True):
     param: str | None = None
     context_exceeded: bool = False
     unfit: bool = False
+    unknown_field: bool = False
     of_the_account: bool = False
 
 
 def read_error(status: int, body: bytes, content_type: bytes = b"") -> ErrorInfo:
     """What an endpoint meant by an answer other than 200. Never raises, never relays markup."""
+    said = _told(status, body, content_type)
+    # A server that fails may say the like of what went wrong within it.
+    return replace(said, unfit=True) if said.unknown_field and status < 500 else said
+
+
+def _told(status: int, body: bytes, content_type: bytes) -> ErrorInfo:
     try:
         found = find_error(msgspec.json.decode(body))
     except UNREADABLE:
         found = None
     if found is not None:
-        # A server that fails may say the like of what went wrong within it.
-        unfit = found.unfit or (status < 500 and bool(_UNKNOWN_FIELD.search(found.message)))
-        return replace(found, unfit=unfit)
+        return found
     said = body.strip()
     if not said:
         return ErrorInfo(message=f"the endpoint answered {status} without a word")
@@ -166,6 +171,7 @@ def _error(message: object, fields: Mapping[str, object] | None = None) -> Error
         param=param,
         context_exceeded=kind in _TOO_LONG_CODES or code in _TOO_LONG_CODES or bool(_TOO_LONG.search(looked_at)),
         unfit=code in UNFIT_CODES or bool(_UNFIT.search(looked_at)),
+        unknown_field=bool(_UNKNOWN_FIELD.search(looked_at)),
         of_the_account=code in _ACCOUNT_CODES or bool(_ACCOUNT.search(looked_at)),
     )
 
