@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from random import Random
+from typing import TypeVar
 
 import msgspec
 
@@ -12,9 +13,11 @@ from tidegate.sim.api import PRESETS, Api
 from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
+from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.world import World
 
+F = TypeVar("F")
 LONG_S = 1e9
 
 
@@ -51,6 +54,21 @@ class Way:
 
     def rtt_s(self, now_s: float) -> float:
         return self._rtt_s
+
+
+class OneAnswer:
+    """A world of one request that is over."""
+
+    world: World
+    lines: list[Line]
+
+    @property
+    def outcome(self) -> Outcome:
+        (outcome,) = self.world.outcomes
+        return outcome
+
+    def facts(self, kind: type[F]) -> list[F]:
+        return [line.fact for line in self.lines if isinstance(line.fact, kind)]
 
 
 class Stage:

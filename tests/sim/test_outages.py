@@ -1,30 +1,26 @@
 """While a way is down nothing comes by it, and what would have come does so as soon as it is up again."""
 
-from typing import TypeVar
-
 import pytest
 
 from tests import make as core
-from tests.sim.days import LONG_S, Listed, Way
+from tests.sim.days import LONG_S, Listed, OneAnswer, Way
 from tests.sim.make import job, profile
 from tidegate.core.model import Ended, Line, Probed
 from tidegate.sim.api import Api, ApiProfile
 from tidegate.sim.chance import Chance
 from tidegate.sim.engine import Engine
-from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local, Remote
 from tidegate.sim.world import World
 
-F = TypeVar("F")
 RTT_S, STALL_S = 0.02, 60.0
 
 
-class Cut:
+class Cut(OneAnswer):
     """One answer from the far end of a way that is down for some time: its tokens take about as long as it says."""
 
     def __init__(self, *downs: tuple[float, float], answer_s: float = 20.0, own: bool = True) -> None:
         tokens = round(answer_s / 0.01)
-        self.lines: list[Line] = []
+        self.lines = []
         endpoint = core.endpoint("far", local=False, context_tokens=100_000)
         self.world = world = World((endpoint,), core.policy(stall_s=STALL_S), journal=self.lines.append)
         place: Local | Remote
@@ -38,14 +34,6 @@ class Cut:
             world.loop.at(to_s, place.mend)
         asked = job("r", prompt_tokens=200, output_tokens=tokens)
         world.run({"far": place}, Listed([asked]), probe_s=5.0, until_s=LONG_S)
-
-    @property
-    def outcome(self) -> Outcome:
-        (outcome,) = self.world.outcomes
-        return outcome
-
-    def facts(self, kind: type[F]) -> list[F]:
-        return [line.fact for line in self.lines if isinstance(line.fact, kind)]
 
 
 @pytest.mark.parametrize("own", [True, False])

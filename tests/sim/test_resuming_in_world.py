@@ -1,27 +1,25 @@
 """An answer that breaks off in a simulated world is completed by who has the same model, token by token."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from tests import make as core
-from tests.sim.days import LONG_S, Listed, Way
+from tests.sim.days import LONG_S, Listed, OneAnswer, Way
 from tests.sim.make import profile
-from tidegate.core.model import Ended, Ending, Fingerprint, Line, Request, Started
+from tidegate.core.model import Ended, Ending, Fingerprint, Request, Started
 from tidegate.core.replay import replay
 from tidegate.core.resume import RULE
 from tidegate.sim.engine import Engine
 from tidegate.sim.job import Job
-from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local
 from tidegate.sim.world import World
 
-F = TypeVar("F")
 TOKENS, STALL_S = 600, 3.0
 
 
-class Broken:
+class Broken(OneAnswer):
     """One answer of the desk's that something befalls in its middle; the other endpoint has this model."""
 
     def __init__(
@@ -29,21 +27,13 @@ class Broken:
     ) -> None:
         desk = core.endpoint("desk", fingerprint=Fingerprint(weights="one"))
         rack = core.endpoint("rack", fingerprint=Fingerprint(weights=other))
-        self.lines: list[Line] = []
+        self.lines = []
         self.world = world = World((desk, rack), core.policy(stall_s=STALL_S, **settings), journal=self.lines.append)
         places = {name: Local(name, Engine(profile()), world.loop, world, Way(0.0)) for name in ("desk", "rack")}
         request = core.request("r", output_tokens_max=800)
         world.loop.at(at_s, lambda: befalls(places["desk"], world.loop.now_s))
         job = Job(request=request, prompt_tokens=200, output_tokens=TOKENS)
         world.run(places, Listed([job]), probe_s=5.0, until_s=LONG_S)
-
-    @property
-    def outcome(self) -> Outcome:
-        (outcome,) = self.world.outcomes
-        return outcome
-
-    def facts(self, kind: type[F]) -> list[F]:
-        return [line.fact for line in self.lines if isinstance(line.fact, kind)]
 
 
 def crashes(desk: Local, now_s: float) -> None:

@@ -1,25 +1,21 @@
 """Answers in one piece, in a simulated world: nobody sees them begin, and what breaks in the middle is asked anew."""
 
-from typing import TypeVar
-
 import pytest
 
 from tests import make as core
-from tests.sim.days import LONG_S, Listed
+from tests.sim.days import LONG_S, Listed, OneAnswer
 from tests.sim.make import job, profile
-from tidegate.core.model import Capability, Ended, Ending, FirstToken, Line, Price, Slo, Started
+from tidegate.core.model import Capability, Ended, Ending, FirstToken, Price, Slo, Started
 from tidegate.core.replay import replay
 from tidegate.core.rows import Rows, attempt_usd
 from tidegate.sim.engine import Engine
-from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Local
 from tidegate.sim.world import World
 
-F = TypeVar("F")
 PRICE = Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6)
 
 
-class Asked:
+class Asked(OneAnswer):
     """One answer, of which the desk is the first to be asked and may crash in its middle."""
 
     def __init__(
@@ -33,7 +29,7 @@ class Asked:
         ttft_s: float = 1.0,
         needs: tuple[Capability, ...] = (),
     ) -> None:
-        self.lines: list[Line] = []
+        self.lines = []
         able = (Capability.CHAT, Capability.EMBEDDING)
         endpoints = [core.endpoint(name, streams=streams, capabilities=able, price=PRICE) for name in ("desk", "rack")]
         self.world = world = World(
@@ -46,14 +42,6 @@ class Asked:
             "r", prompt_tokens=200, output_tokens=output_tokens, stream=stream, slo=Slo(ttft_s=ttft_s), needs=needs
         )
         world.run(places, Listed([asked]), probe_s=5.0, until_s=1_000.0)
-
-    @property
-    def outcome(self) -> Outcome:
-        (outcome,) = self.world.outcomes
-        return outcome
-
-    def facts(self, kind: type[F]) -> list[F]:
-        return [line.fact for line in self.lines if isinstance(line.fact, kind)]
 
 
 def test_nobody_sees_it_begin_nor_can_say_whether_it_began_in_time() -> None:

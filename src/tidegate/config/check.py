@@ -4,45 +4,19 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
-from tidegate.config import groups, handover, hardware, rule, secret, tariff
+from tidegate.config import groups, handovers, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_address, parse_url
-from tidegate.config.build import known_model
 from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
-from tidegate.config.endpoint import EndpointTable, EngineKind
-from tidegate.config.handover import HandoverTable
-from tidegate.config.model import ModelTable
+from tidegate.config.draft import Draft
+from tidegate.config.endpoint import EndpointTable
 from tidegate.config.problem import Problems, join, nearest
-from tidegate.config.rule import RuleTable
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
 from tidegate.config.secret import Secret, SecretError
-from tidegate.config.trace import TraceTable
-from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.model import ANYWHERE, LOCAL
 
 # A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
 CANARY_S_MIN = 60.0
-# Whose engines fetch KV caches from each other by themselves.
-FETCHES = EngineKind.VLLM
-
-
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """The well-formed tables of a file. `written` has all names that stand there, of broken tables too."""
-
-    folder: Path
-    gateway: GatewayTable | None
-    policy: PolicyTable | None
-    budget: BudgetTable | None
-    switchback: SwitchbackTable | None
-    trace: TraceTable | None
-    classes: dict[str, ClassTable]
-    rules: tuple[RuleTable, ...]
-    sites: dict[str, SiteTable]
-    models: dict[str, ModelTable]
-    endpoints: dict[str, EndpointTable]
-    written: dict[str, set[str]]
 
 
 def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None) -> dict[str, Secret]:
@@ -77,7 +51,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         hardware.check(path, endpoint.hardware, endpoint.model_facts, problems)
     for name, klass in draft.classes.items():
         _class(join("class", name), klass, draft, problems)
-    _handovers(draft, problems, reached=variables is not None)
+    handovers.check(draft, problems, reached=variables is not None)
     groups.check(draft.models, draft.endpoints, draft.written["endpoint"], problems)
     _rules(draft, problems)
     if not draft.written["endpoint"]:
@@ -316,87 +290,6 @@ def _warm_up(path: str, endpoint: EndpointTable, site: SiteTable | None, problem
         problems.add(f"{path}.warm_up", "it is done by a chat, which is none of its capabilities", "leave it out")
     if endpoint.keep_loaded_usd_per_hour is not None and not warms_up(endpoint, local):
         problems.add(f"{path}.keep_loaded_usd_per_hour", "its model is not warmed up", "write warm_up = true as well")
-
-
-def _handovers(draft: Draft, problems: Problems, *, reached: bool) -> None:
-    """KV caches go from an endpoint that is not ours to one that is, where somebody is `reached` by couriers or by the
-    engines themselves."""
-    carried = any(endpoint.handover and endpoint.engine is not FETCHES for endpoint in draft.endpoints.values())
-    if reached and carried and draft.gateway is not None and draft.gateway.couriers is None:
-        problems.add("gateway.couriers", "it is missing", "write the secret of tickets, and certificates: `tls`")
-    for name, endpoint in draft.endpoints.items():
-        path = join("endpoint", name, "handover")
-        if endpoint.handover and _is_ours(endpoint, draft):
-            problems.add(path, "its own slots are held for whole requests", "write owned = false as well")
-        for index, table in enumerate(endpoint.handover):
-            place = f"{path}[{index}]"
-            to = draft.endpoints.get(table.to)
-            if table.to not in draft.written["endpoint"]:
-                found = "there is no such endpoint"
-                problems.add(f"{place}.to", found, nearest(table.to, draft.written["endpoint"]))
-            elif to is not None and (table.to == name or not _is_ours(to, draft)):
-                remedy = "name another one, which decodes; write owned = true there"
-                problems.add(f"{place}.to", "no slot is held there", remedy)
-            if sum(other.to == table.to for other in endpoint.handover[: index + 1]) > 1:
-                problems.add(f"{place}.to", "it is written twice", "leave one of them out")
-            if to is not None and reached:
-                needs = _nothing if endpoint.engine is to.engine is FETCHES else _courier
-                needs(name, endpoint, problems)
-                needs(table.to, to, problems)
-            if to is not None:
-                _alike(place, (name, endpoint), (table.to, to), draft, problems)
-            # Only where hardware and model are sound can it be asked what they make.
-            if to is not None and not problems.found and not _is_sized(table, endpoint, to):
-                missing = "the size of a KV cache is not known"
-                remedy = "write it, or hardware and model_facts of either endpoint"
-                problems.add(f"{place}.kv_kib_per_token", missing, remedy)
-
-
-def _courier(name: str, endpoint: EndpointTable, problems: Problems) -> None:
-    """What it takes that a KV cache goes from or to this endpoint."""
-    path = join("endpoint", name)
-    if endpoint.engine is not EngineKind.LLAMACPP:
-        known = "no courier carries KV caches of this engine"
-        remedy = 'hand prompts over between two engines of the kind "llamacpp", or two of "vllm"'
-        problems.add(f"{path}.engine", known, remedy)
-    if endpoint.courier is None:
-        problems.add(f"{path}.courier", "it is missing", 'write courier = { name = "NAME", address = "host:port" }')
-
-
-def _nothing(name: str, endpoint: EndpointTable, problems: Problems) -> None:
-    """What it takes that engines hand KV caches on by themselves: nothing of ours."""
-    if endpoint.courier is not None:
-        told = "engines of this kind fetch KV caches from each other by themselves"
-        problems.add(join("endpoint", name) + ".courier", told, "leave it out")
-
-
-def _alike(
-    place: str,
-    source: tuple[str, EndpointTable],
-    target: tuple[str, EndpointTable],
-    draft: Draft,
-    problems: Problems,
-) -> None:
-    """Of one model alone the KV cache of one is that of the other."""
-    names = [set(groups.names(name, endpoint, draft.models)) for name, endpoint in (source, target)]
-    if names[0].isdisjoint(names[1]):
-        problems.add(f"{place}.to", "the two serve no model in common", "let both serve the same name")
-    wrong = differs(source[1].fingerprint.record(), target[1].fingerprint.record(), OF_THE_MODEL)
-    if wrong:
-        problems.add(
-            f"{place}.to",
-            f"its `fingerprint.{wrong[0]}` says that it is another model",
-            "name an endpoint with the same model, or make the fingerprints agree",
-        )
-
-
-def _is_sized(table: HandoverTable, source: EndpointTable, target: EndpointTable) -> bool:
-    return handover.kv_bytes_per_token(table, known_model(source) or known_model(target)) is not None
-
-
-def _is_ours(endpoint: EndpointTable, draft: Draft) -> bool:
-    site = draft.sites.get(endpoint.site)
-    return endpoint.owned if endpoint.owned is not None else site is not None and site.local
 
 
 def _clip(name: str) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from tidegate.config.address import is_loopback, parse_address
-from tidegate.config.check import FETCHES
 from tidegate.config.config import Config
+from tidegate.config.handovers import FETCHES
 from tidegate.config.problem import join
 from tidegate.config.secret import Secret
 from tidegate.config.trace import TraceTable

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.config import classes, door, mutual, trace
-from tidegate.config.check import Draft, check, check_candidate
+from tidegate.config.check import check, check_candidate
 from tidegate.config.config import Config
 from tidegate.config.convert import convert, listed, named, names, unknown
+from tidegate.config.draft import Draft
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.model import ModelTable
 from tidegate.config.problem import ConfigError, Problem, Problems
