@@ -50,17 +50,20 @@ def test_what_a_name_demands_is_demanded_of_the_endpoints_of_that_name_alone() -
     probe(router, A)
     assert served(router)
     model = router.endpoint("laptop")
-    assert model.doubts == {"n": {Against.DEMANDED: ("weights",)}}
-    assert model.likeness == {"n": Likeness.SAME_FAMILY}
+    assert model.identity.doubts == {"n": {Against.DEMANDED: ("weights",)}}
+    assert model.identity.likeness == {"n": Likeness.SAME_FAMILY}
 
 
 def test_what_is_declared_holds_until_the_engine_itself_says_otherwise() -> None:
     endpoint = make.endpoint("laptop", fingerprint=A, demands={"m": A})
     router = make.router(endpoint)
     assert served(router)
-    assert router.endpoint("laptop").fingerprint == A
+    assert router.endpoint("laptop").identity.fingerprint == A
     probe(router, Fingerprint(weights="gguf:b:1:2"))
-    assert router.endpoint("laptop").doubts["m"] == {Against.DEMANDED: ("weights",), Against.DECLARED: ("weights",)}
+    assert router.endpoint("laptop").identity.doubts["m"] == {
+        Against.DEMANDED: ("weights",),
+        Against.DECLARED: ("weights",),
+    }
     assert not served(router)
 
 
@@ -68,8 +71,8 @@ def test_a_likeness_that_is_configured_stays_as_it_is() -> None:
     router = make.router(make.endpoint("laptop", likeness={"m": Likeness.SUBSTITUTE}))
     probe(router, A)
     probe(router, B)
-    assert router.endpoint("laptop").likeness == {"m": Likeness.SUBSTITUTE}
-    assert router.endpoint("laptop").doubts == {}
+    assert router.endpoint("laptop").identity.likeness == {"m": Likeness.SUBSTITUTE}
+    assert router.endpoint("laptop").identity.doubts == {}
 
 
 def test_what_is_in_flight_stays_reserved_though_the_weights_change() -> None:
@@ -90,7 +93,7 @@ def test_a_snapshot_keeps_the_doubt_and_a_restart_trusts_anew() -> None:
     state = msgspec.json.decode(router.snapshot(), type=State)
     assert not served(Router(endpoints, make.policy(), state))
     after = Router(endpoints, make.policy(), revived(state, {"laptop"}, 0.0))
-    assert after.endpoint("laptop").fingerprint == B
+    assert after.endpoint("laptop").identity.fingerprint == B
     assert served(after)
 
 
@@ -127,7 +130,10 @@ def test_a_journal_from_before_fingerprints_is_still_read() -> None:
             del record[name]
     read = msgspec.json.decode(msgspec.json.encode(old), type=Segment)
     assert read.endpoints == (endpoint,)
-    assert Router(read.endpoints, policy, msgspec.json.decode(read.state, type=State)).endpoint("laptop").doubts == {}
+    assert (
+        Router(read.endpoints, policy, msgspec.json.decode(read.state, type=State)).endpoint("laptop").identity.doubts
+        == {}
+    )
     assert msgspec.json.decode(msgspec.json.encode(endpoint), type=Endpoint) == endpoint
 
 

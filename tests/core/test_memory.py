@@ -5,13 +5,12 @@ import pytest
 
 from tests import make
 from tidegate.core import memory
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.estimator import EndpointModel, fresh
 from tidegate.core.hardware import Accelerator, Link, Machine, Model, Setup
-from tidegate.core.identity import memory_tokens
+from tidegate.core.identity import Identity
 from tidegate.core.length import Length
 from tidegate.core.model import (
     Endpoint,
-    Fingerprint,
     FirstToken,
     Held,
     Probed,
@@ -196,14 +195,18 @@ def card(**changes: object) -> Endpoint:
     return box(machine=replace(Machine(accelerator=CARD, setup=Setup(), model=LLAMA), **changes))
 
 
+def memory_tokens(endpoint: Endpoint) -> int | None:
+    return Identity(endpoint, fresh()).memory_tokens()
+
+
 def test_declared_hardware_has_as_much_as_it_leaves_beside_the_weights() -> None:
-    tokens = memory_tokens(card(), Fingerprint())
+    tokens = memory_tokens(card())
     assert tokens is not None
     # As vLLM 0.19 has it on this card.
     assert tokens == pytest.approx(41_408, rel=0.05)
     router = make.router(card())
     assert free(router, 0.0) == tokens
-    assert memory_tokens(card(setup=Setup(data_parallel=2)), Fingerprint()) == 2 * tokens
+    assert memory_tokens(card(setup=Setup(data_parallel=2))) == 2 * tokens
 
 
 def test_what_the_engine_tells_of_its_memory_counts_before_what_its_hardware_would_leave() -> None:

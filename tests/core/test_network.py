@@ -8,8 +8,9 @@ import pytest
 
 from tests import make
 from tidegate.core.correction import level_of
-from tidegate.core.estimator import LATE_MAX, EndpointModel
+from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import Fingerprint
+from tidegate.core.late import LATE_MAX
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Probed, Uploaded, replace
 from tidegate.core.network import (
@@ -322,9 +323,9 @@ def test_two_promises_in_a_row_that_were_missed_cast_doubt_until_a_probe_has_loo
     for number, (times, doubts) in enumerate([(1.1, False), (0.9, False), (1.1, False), (1.1, True)]):
         sent(model, f"r{number}", 400)
         model.first(f"r{number}", times * model.state.reservations[f"r{number}"].ttft_s_high)
-        assert model.doubts_network == doubts
+        assert model.late.doubts_network == doubts
     model.probed(Probed(endpoint="cloud", up=True, rtt_s=0.05), 1.0)
-    assert not model.doubts_network
+    assert not model.late.doubts_network
 
 
 @pytest.mark.parametrize("ttft_s", [30.0, 0.001])
@@ -332,7 +333,7 @@ def test_what_comes_much_too_late_or_sooner_than_it_can_casts_doubt_alone(ttft_s
     model = cloud()
     sent(model, "r", 400)
     model.first("r", ttft_s)
-    assert model.doubts_network
+    assert model.late.doubts_network
 
 
 def test_what_is_given_up_before_any_content_is_a_surprise_where_it_was_late() -> None:
@@ -341,7 +342,7 @@ def test_what_is_given_up_before_any_content_is_a_surprise_where_it_was_late() -
         sent(model, f"r{number}", 400)
         gone = make.ended(f"r{number}", "cloud", ending=Ending.TIMED_OUT, e2e_s=waited_s)
         model.ended(gone, waited_s)
-        assert model.doubts_network == doubts
+        assert model.late.doubts_network == doubts
 
 
 def test_the_bound_of_a_prediction_is_wider_where_the_network_is_not_known() -> None:

@@ -20,8 +20,9 @@ from tidegate.core.model import (
     Slo,
     Wait,
 )
+from tidegate.core.queue import SCHEDULED_MAX
 from tidegate.core.router import Router
-from tidegate.core.waiting import QUIET_S, SCHEDULED_MAX
+from tidegate.core.waiting import QUIET_S
 from tidegate.core.why import Why
 
 

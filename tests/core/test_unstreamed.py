@@ -126,12 +126,12 @@ def test_what_served_nothing_says_nothing(ending: Ending, cause: str) -> None:
 def test_an_answer_in_one_piece_is_not_taken_for_first_content_that_was_late() -> None:
     engine = Engine(1.0)
     engine.answer(20)
-    assert not engine.model.doubts_network
-    before, request = engine.model.telling_bytes, make.request()
+    assert not engine.model.late.doubts_network
+    before, request = engine.model.late.telling_bytes, make.request()
     base = engine.model.base(request, LENGTH, engine.now_s)
     engine.model.started(make.started(request, "laptop"), base, engine.now_s)
     engine.model.ended(make.ended(request.id, "laptop", ending=Ending.TIMED_OUT, e2e_s=60.0), engine.now_s + 60.0)
-    assert (engine.model.doubts_network, engine.model.telling_bytes < before) == (True, True)
+    assert (engine.model.late.doubts_network, engine.model.late.telling_bytes < before) == (True, True)
 
 
 @pytest.mark.parametrize(("times", "silent"), [(0.9, False), (20.0, True)])
@@ -149,4 +149,4 @@ def test_who_gives_up_within_the_time_of_the_whole_says_nothing_of_first_content
     assert (model.state.breaker.strikes > 0.0) is silent
     if not silent:
         assert engine.predicted(400) == pytest.approx(usual, rel=0.02)
-        assert not model.doubts_network
+        assert not model.late.doubts_network

@@ -517,11 +517,11 @@ async def test_a_reload_vouches_for_a_model_that_changed_and_a_new_day_does_not(
         model, prober = home.gateway.router.endpoint, home.gateway.fleet._members["laptop"].prober
         home.engines["laptop"].weights = "/models/b.gguf"
         await prober.once()
-        assert model("laptop").likeness == {"m": "same_family"}
+        assert model("laptop").identity.likeness == {"m": "same_family"}
         refused = await home.ask()
         assert (refused.status, refused.error["code"]) == (400, "model_not_alike")
         await home.gateway.put_in_force(home.gateway.reloader.config, by_hand=False)
         assert (await home.ask()).status == 400
         assert paths(await reload(home)) == []
-        assert home.gateway.router.endpoint("laptop").likeness == {}
+        assert home.gateway.router.endpoint("laptop").identity.likeness == {}
         assert (await home.ask()).status == 200

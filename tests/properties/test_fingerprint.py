@@ -101,10 +101,10 @@ def test_an_endpoint_is_identical_exactly_while_nothing_contradicts_it(
             "n": {Against.DECLARED: declared, Against.TRUSTED: trusted},
         }
         for name, expected in against.items():
-            found = {a: differs(model.fingerprint, f, OF_THE_MODEL) for a, f in expected.items()}
+            found = {a: differs(model.identity.fingerprint, f, OF_THE_MODEL) for a, f in expected.items()}
             found = {a: fields for a, fields in found.items() if fields}
-            assert model.doubts.get(name, {}) == found
-            likeness = model.likeness.get(name, Likeness.IDENTICAL)
+            assert model.identity.doubts.get(name, {}) == found
+            likeness = model.identity.likeness.get(name, Likeness.IDENTICAL)
             assert likeness is (Likeness.SAME_FAMILY if found else Likeness.IDENTICAL)
 
 

@@ -28,7 +28,7 @@ def test_no_step_of_a_plan_leaves_the_model_of_the_conversation_or_where_its_dat
             model = router.endpoint(step.endpoint)
             assert rules.may_go_to(request, model.endpoint)
             if home is not None:
-                one, other = model.fingerprint, router.endpoint(home).fingerprint
+                one, other = model.identity.fingerprint, router.endpoint(home).identity.fingerprint
                 assert step.endpoint == home or (one.weights and one.weights == other.weights)
 
     Storm(seed, decided).run(120)

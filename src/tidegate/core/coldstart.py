@@ -22,10 +22,12 @@ from tidegate.core.hazard import (
     prior_shares,
     slower_from,
 )
+from tidegate.core.latency import TRUST_MIN
 from tidegate.core.loading import LEAST_S, Loads, remaining, together
 from tidegate.core.mixture import RESPONSIBLE_MIN, Mixture
+from tidegate.core.model import Ended
 from tidegate.core.record import Fixed
-from tidegate.core.reserve import ColdSent
+from tidegate.core.reserve import ColdSent, Reservation
 from tidegate.core.state import ColdState, Loading
 
 # What an engine tells is nearly always so, unless it was found to be wrong.
@@ -39,6 +41,8 @@ TOLD_HALF_LIFE_S: Final = 30.0
 SHARE_MIN: Final = 0.02
 # Above, a cold start explains what was measured better than a slow engine does.
 RESPONSIBLE: Final = 0.5
+# A load that takes more than so many deviations of what an answer's tokens take is told from them.
+UNSEEN_DEVIATIONS: Final = 4.0
 # Less is not told apart: it would only make a logarithm large.
 TTFT_S_MIN: Final = 0.001
 
@@ -236,6 +240,28 @@ class ColdModel:
         if sent is not None and sent.idle_s is not None:
             self.learn(sent, took_s, now_s)
         self.used(now_s)
+
+    def learn_first(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
+        """Take in when its first content came, and tell it whether a load explains that."""
+        if sent.teaches and sent.cold is not None:
+            sent.was_cold = self.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
+
+    def learn_whole(self, sent: Reservation, fact: Ended, now_s: float) -> None:
+        """Of an answer that nobody saw begin: what it took beyond its tokens. Where these were hardly measured and no
+        load is expected, or where they scatter by as much as one takes, nobody can tell one from the other."""
+        if sent.cold is None:
+            return
+        if fact.ttft_s is not None:
+            self.learn_first(sent, fact.ttft_s, now_s)
+        elif fact.output_tokens is not None and (sent.tpot.trust > TRUST_MIN or sent.load_s):
+            warm = sent.cold.predicted
+            rest_s = max(0.0, fact.output_tokens / sent.completions - 1.0) * sent.tpot.median_s
+            if UNSEEN_DEVIATIONS * sent.tpot.sigma * rest_s < warm.load_s:
+                self.learn_first(sent, max(fact.e2e_s - rest_s, warm.warm_s), now_s)
+
+    def explains(self, sent: Reservation, waited_s: float, now_s: float) -> bool:
+        """Whether a load explains that nothing has come for so long; that teaches in any case."""
+        return sent.cold is not None and self.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE
 
     def learn(self, sent: ColdSent, ttft_s: float, now_s: float) -> float:
         """Take in the time to first content of an attempt, and return the responsibility of a cold start for it."""

@@ -3,40 +3,39 @@
 from math import exp, inf, sqrt
 from typing import Final
 
-from tidegate.core import identity, likeness, prefills
+from tidegate.core import prefills
 from tidegate.core.base import Base, asked, has_come
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.cached import NOTHING, Prompt, all_cached
 from tidegate.core.calibration import unjudged
-from tidegate.core.coldstart import RESPONSIBLE, WARM, ColdModel
+from tidegate.core.capacity import Capacity
+from tidegate.core.coldstart import WARM, ColdModel
 from tidegate.core.cost import Cost
 from tidegate.core.counts import Turns
 from tidegate.core.edges import place_of
 from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
 from tidegate.core.health import Health
+from tidegate.core.identity import Identity
 from tidegate.core.inflight import begins_s, ends_s, loaded, looked_at_s
-from tidegate.core.latency import PARTS, TRUST_MIN, Sent, sum_of
+from tidegate.core.late import LateAnswers
+from tidegate.core.latency import TRUST_MIN, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
-from tidegate.core.likeness import Doubts
 from tidegate.core.line import ahead_bytes
 from tidegate.core.load import FINENESS
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
-    Checked,
     Ended,
     Ending,
     Endpoint,
     Fingerprint,
-    Likeness,
-    Prior,
     Probed,
     Request,
     Started,
     Uploaded,
 )
 from tidegate.core.moment import Moment
-from tidegate.core.network import RTT_NOISE_S, UPLOAD_BYTES_MIN, NetworkModel
+from tidegate.core.network import RTT_NOISE_S, NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
 from tidegate.core.pace import Pace, came, means, pass_until
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
@@ -47,21 +46,14 @@ from tidegate.core.reserve import Reservation, missed_s, unpredicted
 from tidegate.core.ruled import break_usd
 from tidegate.core.sampling import stands_for
 from tidegate.core.slots import free_s
-from tidegate.core.state import EndpointState, Late
+from tidegate.core.state import EndpointState
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, SHIPPED_ROW, Timing
 
-# One promise in ten is missed by chance, so that one in a hundred times it is two in a row. One that is missed by as
-# much again is as good as two: whoever asks one by one is answered by an estimator that has learned from the last one.
-SURPRISES: Final = 2
-# So many late answers wait to be understood; what comes beyond is taken for the engine's, oldest first.
-LATE_MAX: Final = 16
 # Prompt tokens that an engine of ours is given beyond what it computes: enough for its next iteration.
 AHEAD_TOKENS: Final = 2000.0
 # And at least as much as takes it so long: that a prompt is done is known when the loop of events comes to it, some
 # hundredths of a second later where many stream, and until then an engine that is quicker would idle.
 AHEAD_S_MIN: Final = 0.05
-# A load that takes more than so many deviations of what an answer's tokens take is told from them.
-UNSEEN_DEVIATIONS: Final = 4.0
 
 
 def fresh() -> EndpointState:
@@ -75,39 +67,32 @@ def fresh() -> EndpointState:
 
 class EndpointModel:
     """Predicts for one endpoint, and passes on what attempts and probes tell to who learns from it. `base` reads;
-    `started`, `uploaded`, `first`, `ended`, `probed`, `warmed` and `checked` write.
-
-    `likeness` is how alike it is now to what each name promises; a name that is not in it is `identical`.
-    """
+    `started`, `uploaded`, `first`, `ended`, `probed` and `warmed` write."""
 
     __slots__ = (
         "_context_tokens",
-        "_late",
         "_line",
-        "_load_max",
         "_pace",
         "_prompts",
         "_quantile",
         "_reservations",
         "_shares_compute",
         "_slots",
-        "_surprises",
         "_waits_for_load",
         "capabilities",
+        "capacity",
         "cold",
         "cost",
-        "doubts",
         "drained",
         "endpoint",
-        "fingerprint",
         "health",
-        "likeness",
+        "identity",
+        "late",
         "memory",
         "name",
         "network",
         "others",
         "owned",
-        "places",
         "prefixes",
         "prior",
         "state",
@@ -134,16 +119,12 @@ class EndpointModel:
             by_slot=endpoint.prior.batch_tokens is not None,
         )
         self._waits_for_load = any(r.load_s_mean > 0.0 for r in state.reservations.values())
-        # What is known of its model, by which names it is not what it should be, and so how alike it is to each.
-        self.fingerprint: Fingerprint
-        self.doubts: dict[str, Doubts]
-        self.likeness: dict[str, Likeness]
-        self._judge()
+        self.identity = Identity(endpoint, state)
         # What is believed of it before anything was measured: as configured, or as its hardware makes of what it tells.
-        self.prior: Prior = identity.prior(endpoint, self.fingerprint)
+        self.prior = self.identity.prior()
         self.timing = Timing(endpoint, self.prior, quantile, state, self.others)
         self._declare_memory()
-        self.cold = ColdModel(identity.load_s(endpoint, self.fingerprint), self.prior.unload_after_s, state.cold)
+        self.cold = ColdModel(self.identity.load_s(), self.prior.unload_after_s, state.cold)
         # Prompt tokens of all that is in flight: their contexts are read for each output token.
         self._context_tokens = sum(r.prompt_tokens for r in state.reservations.values())
         self.network = NetworkModel(endpoint.prior.rtt_s, endpoint.prior.upload_bytes_per_s, state.network)
@@ -151,19 +132,19 @@ class EndpointModel:
         self.cost = Cost(endpoint)
         self.health = Health(endpoint.concurrency, state)
         self.prefixes = Prefixes(endpoint.prior.cache, state.prompts)
-        self._load_max: int | None
-        self._slots: tuple[float, list[float]] | None
-        # As of when that was learned; what time has done since, the next fact tells.
-        self._seat(state.batch.at_s)
-        # Adds up over attempts in a row whose first content came later than promised, or sooner than it can.
-        self._surprises = 0
-        # Whether the last of them was later than promised.
-        self._late = False
+        self.late = LateAnswers(endpoint, self.network, state)
+        self.capacity = Capacity(endpoint, self.memory, self.health, state)
+        self._slots: tuple[float, list[float]] | None = None
 
     @property
     def context_tokens(self) -> int:
         """The window as probed, else as declared."""
         return self.state.context_tokens or self.endpoint.context_tokens
+
+    @property
+    def places(self) -> int:
+        """How many it takes at once."""
+        return self.capacity.places
 
     @property
     def room(self) -> int:
@@ -179,27 +160,17 @@ class EndpointModel:
         """Whether anything is under way, of ours or, as far as it tells, of others."""
         return bool(self._reservations) or (self.others.told and self.others.at(now_s).running > 0.0)
 
-    @property
-    def doubts_network(self) -> bool:
-        """Whether the way there may be another one by now, so that a probe should tell before its turn."""
-        return self.network.unsettled or self._surprises >= SURPRISES
-
-    @property
-    def telling_bytes(self) -> int:
-        """From how many bytes on it is worth timing a request's upload. Where the last first content was late, nearly
-        any: the way may be slow that is thought too fast to be timed with less."""
-        return UPLOAD_BYTES_MIN if self._late else self.network.telling_bytes
-
     def is_one_with(self, other: "EndpointModel") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
-        return self is other or one_model(self.fingerprint, other.fingerprint)
+        return self is other or one_model(self.identity.fingerprint, other.identity.fingerprint)
 
     def moment(self, now_s: float) -> Moment:
         """What every `base` of now begins with."""
         others, foreign, waits = self.others, NOBODY, 0.0
         load = in_flight = len(self._reservations)
-        if self._load_max is not None and load > self._load_max:
-            load = self._load_max
+        load_max = self.capacity.load_max
+        if load_max is not None and load > load_max:
+            load = load_max
         if others.told:
             foreign = others.at(now_s)
             waits = others.waiting * foreign.queued
@@ -439,7 +410,7 @@ class EndpointModel:
                 believed_s=base.network_s + sum_of(self.timing.parts.first_believed, base.ttft.parts),
             ),
             output_tokens_high=int(base.length.high_tokens),
-            promised_tpot_s=self._promised(fact, base, now_s),
+            promised_tpot_s=self.capacity.promised(fact, base, self.timing, now_s),
             said_tokens=fact.said_tokens,
             target=fact.target,
             shipped=fact.shipped,
@@ -497,10 +468,8 @@ class EndpointModel:
             self.health.first(request_id, ttft_s, reservation.ttft_s, len(self.state.reservations), now_s)
             if was_limited or self.health.is_limited:
                 self._seat(now_s)
-            self._learn_load(reservation, ttft_s, now_s)
-            surprise = 0 if reservation.was_cold else _surprise(reservation, ttft_s)
-            self._surprises = self._surprises + surprise if surprise else 0
-            self._late = ttft_s > reservation.ttft_s_high
+            self.cold.learn_first(reservation, ttft_s, now_s)
+            self.late.first(reservation, ttft_s)
             self._prompts.done(request_id, now_s, computed=True)
             self._slots = None
             if (given := reservation.given) is not None:
@@ -526,8 +495,7 @@ class EndpointModel:
         # What a client's own mistake is answered with takes no model.
         served = fact.ending is Ending.OK and not fact.cause
         if reservation.first_s is None and waited_s is not None:
-            self._surprises += _surprise(reservation, max(waited_s, reservation.network_s))
-            self._late = self._late or waited_s > reservation.ttft_s_high
+            self.late.gave_nothing(reservation, waited_s)
         self._context_tokens -= reservation.prompt_tokens
         self.others.ended(reservation, now_s)
         self.memory.ended(reservation, now_s)
@@ -546,17 +514,18 @@ class EndpointModel:
         if not reservation.teaches:
             return reservation
         if reservation.first_s is None and served:
-            self._learn_load_unseen(reservation, fact, now_s)
+            self.cold.learn_whole(reservation, fact, now_s)
         if reservation.sampled:
             self.timing.judge(reservation, fact, now_s)
-        self._learn_batch(reservation, fact, now_s)
+        self.capacity.learn(reservation, fact, now_s)
+        self._slots = None
         unexplained = False
         if fact.ttft_s is None and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
             # Who is there again is as quick as before, so that it was away says nothing of times. But of one that was
             # never measured there is no before: it may as well be slower than was believed, and would be given up for
             # ever. Where somebody else answered meanwhile, little was waited for, and a load is as good a reason.
             away = silent and (fact.ending is Ending.CANCELLED or reservation.ttft.trust > TRUST_MIN)
-            loads = not (silent and hot) and self._loads(reservation, without_s, now_s)
+            loads = not (silent and hot) and self.cold.explains(reservation, without_s, now_s)
             unexplained = not (loads or away)
         if reservation.sampled:
             self._learn_times(reservation, fact, now_s, unexplained=unexplained)
@@ -579,6 +548,7 @@ class EndpointModel:
         self._prompts.line_up()
         self.memory = Memory(self.state.memory, reservations, owned=self.owned)
         self._declare_memory()
+        self.capacity = Capacity(self.endpoint, self.memory, self.health, self.state)
 
     def probed(self, fact: Probed, now_s: float) -> None:
         """Take in what a probe saw."""
@@ -588,7 +558,7 @@ class EndpointModel:
         self._seat(now_s)
         self.state.up = fact.up
         self.cold.told(fact.resident, now_s, loading=fact.loading)
-        self._surprises = 0
+        self.late.probed()
         if self._shares_compute and fact.running is not None:
             measured_s = now_s if fact.measured_s is None else fact.measured_s
             self.others.report(fact.running, fact.queued, self.state.reservations.values(), measured_s, now_s)
@@ -598,10 +568,7 @@ class EndpointModel:
             before_s = self.network.rtt_s
             self.network.learn_rtt(fact.rtt_s, now_s)
             self._rerouted(self.network.rtt_s - before_s)
-            if not self.network.unsettled:
-                late, self.state.late = self.state.late, []
-                for one in late:
-                    self._teach(one, now_s)
+            self.late.settle(self.timing, now_s)
         if fact.context_tokens is not None:
             self.state.context_tokens = fact.context_tokens
         if fact.capabilities is not None:
@@ -633,43 +600,23 @@ class EndpointModel:
 
     def _learn_times(self, sent: Reservation, fact: Ended, now_s: float, *, unexplained: bool) -> None:
         """How long it took, or that nothing came for so long, `unexplained` by a load or an engine that is down."""
-        late = self.state.late
         if fact.ttft_s is None:
             if fact.ending is Ending.OK and not fact.cause:
                 self.timing.learn_whole(sent, fact, now_s)
             elif unexplained:
                 self.timing.learn_silence(sent, missed_s(sent, fact.e2e_s), now_s)
-        elif self._may_be_the_network(sent, fact.ttft_s):
-            late.append(Late(sent, fact))
-            if len(late) > LATE_MAX:
-                self._teach(late.pop(0), now_s)
         else:
-            self.timing.learn(sent, fact, fact.ttft_s, now_s)
-
-    def _may_be_the_network(self, sent: Reservation, ttft_s: float) -> bool:
-        """Whether it was late, and the round trip has not been measured since it was sent: a probe is to tell first.
-
-        An answer of a few words is over before one could have told.
-        """
-        if self.endpoint.local or sent.corrected or sent.was_cold or ttft_s <= sent.warm_s_high:
-            return False
-        return self.network.measured_s < sent.started_s
-
-    def _teach(self, late: Late, now_s: float) -> None:
-        """It is known now how much of its time was the network's."""
-        assert late.ended.ttft_s is not None, "it had content"
-        self.timing.learn(late.sent, late.ended, late.ended.ttft_s, now_s)
+            self.late.learn(self.timing, sent, fact, fact.ttft_s, now_s)
 
     def _recognise(self, told: Fingerprint, now_s: float) -> None:
         """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
-        state, before = self.state, self.fingerprint
-        another = identity.recognise(state, told)
-        self._judge()
+        state, identity, before = self.state, self.identity, self.identity.fingerprint
+        another = identity.recognise(told)
         if another:
             self.cold.forget_loads()
-        if differs(before, self.fingerprint, OF_THE_MODEL):
+        if differs(before, identity.fingerprint, OF_THE_MODEL):
             self.prefixes.forget()
-        prior = identity.prior(self.endpoint, self.fingerprint)
+        prior = identity.prior()
         if prior != self.prior:
             another = True
             for reservation in state.reservations.values():
@@ -683,7 +630,7 @@ class EndpointModel:
             self._seat(now_s)
             self.timing = Timing(self.endpoint, prior, self._quantile, state, self.others)
         self._declare_memory()
-        self.cold.expects(identity.load_s(self.endpoint, self.fingerprint), self.prior.unload_after_s)
+        self.cold.expects(identity.load_s(), self.prior.unload_after_s)
 
     def _remember(self, fact: Probed, now_s: float) -> None:
         """Take in what it tells of its memory."""
@@ -691,50 +638,14 @@ class EndpointModel:
         self._seat(now_s)
 
     def _seat(self, now_s: float) -> None:
-        """How many it takes at once: what is ours gets no more than it has slots, and is quick with, so that the rest
-        waits here; and nobody more than it stands."""
-        slots, places = self.memory.slots, self.endpoint.concurrency
-        if self.owned:
-            # One by one, answers say nothing of a larger batch: only time makes it larger again.
-            self.state.batch.settle(now_s)
-            places = self.state.batch.of(places if slots is None else min(slots, places))
-        self.places = self.health.places(places)
+        """What it takes at once may have changed."""
+        self.capacity.settle(now_s)
         self._slots = None
-        # It takes the next request once a slot is free: that will never see more beside it than this.
-        self._load_max = self.places - 1 if self.owned else None
-
-    def _promised(self, fact: Started, base: Base, now_s: float) -> float | None:
-        """The time per token that it was promised, where its batch is ours to make smaller, and one that is alone there
-        is believed to keep that."""
-        promised_s = fact.promised_tpot_s
-        if promised_s is None or not (self.owned and self._shares_compute):
-            return None
-        alone = [base.tpot.parts[0]] + [0.0] * (PARTS - 1)
-        return promised_s if self.timing.tpot.predict(alone, 0, 0, now_s).median_s <= promised_s else None
-
-    def _learn_batch(self, sent: Reservation, fact: Ended, now_s: float) -> None:
-        """Whether its tokens took longer than was promised, and others were there at which to look for the reason."""
-        promised_s, tpot_s = sent.promised_tpot_s, self.timing.tpot_s(sent, fact)
-        if promised_s is None or tpot_s is None or not sent.tpot.column:
-            return
-        self.state.batch.learn(tpot_s > promised_s, now_s)
-        self._seat(now_s)
 
     def _declare_memory(self) -> None:
         machine = self.endpoint.machine
         sure = machine is not None and machine.model is not None
-        self.memory.declare(identity.memory_tokens(self.endpoint, self.fingerprint), sure=sure)
-
-    def _judge(self) -> None:
-        state = self.state
-        self.fingerprint = likeness.in_force(self.endpoint, state.fingerprint)
-        self.doubts = likeness.doubts(self.endpoint, state.fingerprint, state.trusted)
-        self.likeness = likeness.effective(self.endpoint, self.doubts, drifted=state.drifted)
-
-    def checked(self, fact: Checked) -> None:
-        """Take in what a canary found."""
-        self.state.drifted = fact.drifted
-        self._judge()
+        self.memory.declare(self.identity.memory_tokens(), sure=sure)
 
     def warmed(self, took_s: float | None, now_s: float) -> None:
         """A load for nobody in particular is over: the model was there after `took_s`, None where it could not be
@@ -763,27 +674,6 @@ class EndpointModel:
                 if waited:
                     self._prompts.begins(sent, max(looked_at_s(sent), now_s), expected_s)
 
-    def _learn_load(self, sent: Reservation, ttft_s: float, now_s: float) -> None:
-        if sent.teaches and sent.cold is not None:
-            sent.was_cold = self.cold.learn(sent.cold, ttft_s, now_s) > RESPONSIBLE
-
-    def _learn_load_unseen(self, sent: Reservation, fact: Ended, now_s: float) -> None:
-        """Of an answer that nobody saw begin: what it took beyond its tokens. Where these were hardly measured and no
-        load is expected, or where they scatter by as much as one takes, nobody can tell one from the other."""
-        if sent.cold is None:
-            return
-        if fact.ttft_s is not None:
-            self._learn_load(sent, fact.ttft_s, now_s)
-        elif fact.output_tokens is not None and (sent.tpot.trust > TRUST_MIN or sent.load_s):
-            warm = sent.cold.predicted
-            rest_s = max(0.0, fact.output_tokens / sent.completions - 1.0) * sent.tpot.median_s
-            if UNSEEN_DEVIATIONS * sent.tpot.sigma * rest_s < warm.load_s:
-                self._learn_load(sent, max(fact.e2e_s - rest_s, warm.warm_s), now_s)
-
-    def _loads(self, sent: Reservation, waited_s: float, now_s: float) -> bool:
-        """Whether a load explains that nothing has come for so long; it learns from that in any case."""
-        return sent.cold is not None and self.cold.learn_silence(sent.cold, waited_s, now_s) > RESPONSIBLE
-
     def _learn_cached(self, sent: Reservation, given: Given, fact: Ended, now_s: float) -> None:
         served = fact.ending is Ending.OK and not fact.cause
         if served and not given.computed:
@@ -792,15 +682,6 @@ class EndpointModel:
         # What has come from elsewhere says nothing of what is kept here.
         cached_tokens = fact.cached_tokens if served and not sent.shipped else None
         self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
-
-
-def _surprise(sent: Reservation, ttft_s: float) -> int:
-    """How odd a time to first content is that may be the network's: it cannot be sooner than that lets it."""
-    if ttft_s < sent.network_s:
-        return SURPRISES
-    if ttft_s > sent.ttft_s_high:
-        return SURPRISES if ttft_s > 2.0 * sent.ttft_s_high else 1
-    return 0
 
 
 def _median_s(predicted: Sent) -> float:

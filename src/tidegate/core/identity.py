@@ -1,55 +1,85 @@
 """What an endpoint's model turns out to be: what probes tell of it, and what that makes of the prior."""
 
-from tidegate.core import density, facts
-from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, Fingerprint, differs, filled, later
+from tidegate.core import density, facts, likeness
+from tidegate.core.fingerprint import OF_THE_MODEL, OF_THE_SPEED, differs, filled, later
 from tidegate.core.hardware import kv_tokens, ranks_in_step
+from tidegate.core.likeness import Doubts
 from tidegate.core.loading import LOAD_S, usual_load_s
-from tidegate.core.model import Endpoint
-from tidegate.core.prior import Prior
+from tidegate.core.model import Endpoint, Fingerprint, Likeness, Prior
 from tidegate.core.state import EndpointState
 
 
-def recognise(state: EndpointState, told: Fingerprint) -> bool:
-    """Take in what it says of its model. Whether it is another one, of which nothing is known yet of how fast it is."""
-    before = state.fingerprint
-    after = state.fingerprint = later(before, told)
-    if state.trusted is None:
-        state.trusted = after
-    elif not differs(state.trusted, after, OF_THE_MODEL):
-        # What it could not tell at first is believed when it is told.
-        state.trusted = filled(state.trusted, after)
-    return before is not None and bool(differs(before, after, OF_THE_SPEED))
+class Identity:
+    """What is known of the model: its `fingerprint`, by name any `doubts` of that, and its `likeness` to each.
 
+    A name that is not in the last is `identical`. `recognise` and `checked` write, the rest reads.
+    """
 
-def prior(endpoint: Endpoint, fingerprint: Fingerprint) -> Prior:
-    """A declared model holds, and so does what was made of it; else what the engine tells of its own."""
-    machine = endpoint.machine
-    if machine is None or machine.model is not None:
-        return endpoint.prior
-    told = facts.told(fingerprint, machine.assumed)
-    return endpoint.prior if told is None else density.prior(endpoint.prior, machine, told, endpoint.concurrency)
+    __slots__ = ("_endpoint", "_state", "doubts", "fingerprint", "likeness")
 
+    def __init__(self, endpoint: Endpoint, state: EndpointState) -> None:
+        self._endpoint, self._state = endpoint, state
+        self.fingerprint: Fingerprint
+        self.doubts: dict[str, Doubts]
+        self.likeness: dict[str, Likeness]
+        self._judge()
 
-def load_s(endpoint: Endpoint, fingerprint: Fingerprint) -> float:
-    """What a load of the model is believed to take: as written, or as the size of its weights has it."""
-    if endpoint.prior.load_s is not None:
-        return endpoint.prior.load_s
-    machine = endpoint.machine
-    model = facts.told(fingerprint) if machine is None else density.model_at(machine, fingerprint)
-    return LOAD_S if model is None else usual_load_s(model.parameters * model.weight_bytes)
+    # --- reading ------------------------------------------------------------------------------------------------
 
+    def prior(self) -> Prior:
+        """A declared model holds, and so does what was made of it; else what the engine tells of its own."""
+        endpoint, machine = self._endpoint, self._endpoint.machine
+        if machine is None or machine.model is not None:
+            return endpoint.prior
+        told = facts.told(self.fingerprint, machine.assumed)
+        return endpoint.prior if told is None else density.prior(endpoint.prior, machine, told, endpoint.concurrency)
 
-def memory_tokens(endpoint: Endpoint, fingerprint: Fingerprint) -> int | None:
-    """Tokens of context that its declared hardware has memory for; None where hardware or model are not known, and
-    where the weights alone would not fit: something else than what was declared must be there."""
-    machine = endpoint.machine
-    model = None if machine is None else density.model_at(machine, fingerprint)
-    if machine is None or model is None:
-        return None
-    setup = machine.setup
-    try:
-        tokens = kv_tokens(model, machine.accelerator, setup)
-    except ValueError:
-        return None
-    # Ranks that do not go in step have each as much.
-    return tokens * (setup.data_parallel // ranks_in_step(model, setup))
+    def load_s(self) -> float:
+        """What a load of the model is believed to take: as written, or as the size of its weights has it."""
+        endpoint, machine = self._endpoint, self._endpoint.machine
+        if endpoint.prior.load_s is not None:
+            return endpoint.prior.load_s
+        model = facts.told(self.fingerprint) if machine is None else density.model_at(machine, self.fingerprint)
+        return LOAD_S if model is None else usual_load_s(model.parameters * model.weight_bytes)
+
+    def memory_tokens(self) -> int | None:
+        """Tokens of context that its declared hardware has memory for; None where hardware or model are not known, and
+        where the weights alone would not fit: something else than what was declared must be there."""
+        machine = self._endpoint.machine
+        model = None if machine is None else density.model_at(machine, self.fingerprint)
+        if machine is None or model is None:
+            return None
+        setup = machine.setup
+        try:
+            tokens = kv_tokens(model, machine.accelerator, setup)
+        except ValueError:
+            return None
+        # Ranks that do not go in step have each as much.
+        return tokens * (setup.data_parallel // ranks_in_step(model, setup))
+
+    # --- learning -----------------------------------------------------------------------------------------------
+
+    def recognise(self, told: Fingerprint) -> bool:
+        """Take in what it says of its model. Whether it is another one, of which nothing is known yet of how fast it
+        is."""
+        state = self._state
+        before = state.fingerprint
+        after = state.fingerprint = later(before, told)
+        if state.trusted is None:
+            state.trusted = after
+        elif not differs(state.trusted, after, OF_THE_MODEL):
+            # What it could not tell at first is believed when it is told.
+            state.trusted = filled(state.trusted, after)
+        self._judge()
+        return before is not None and bool(differs(before, after, OF_THE_SPEED))
+
+    def checked(self, *, drifted: bool) -> None:
+        """Take in what a canary found."""
+        self._state.drifted = drifted
+        self._judge()
+
+    def _judge(self) -> None:
+        endpoint, state = self._endpoint, self._state
+        self.fingerprint = likeness.in_force(endpoint, state.fingerprint)
+        self.doubts = likeness.doubts(endpoint, state.fingerprint, state.trusted)
+        self.likeness = likeness.effective(endpoint, self.doubts, drifted=state.drifted)

@@ -118,7 +118,7 @@ class Learner:
                     known.warm_ups.over(model, fact, now_s)
             case Checked():
                 if (model := known.models.get(fact.endpoint)) is not None:
-                    model.checked(fact)
+                    model.identity.checked(drifted=fact.drifted)
             case DecisionOverran():
                 self._fall_back(known.policy.static_s, now_s)
             case ModelFailed():
@@ -208,10 +208,10 @@ class Learner:
             self._known.hedges.lost(lost_usd - sent.hedge_usd, now_s)
 
     def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:
-        before = model.fingerprint
+        before = model.identity.fingerprint
         model.prefixes.settle(now_s)
         model.probed(fact, now_s)
-        if differs(before, model.fingerprint, OF_THE_MODEL):
+        if differs(before, model.identity.fingerprint, OF_THE_MODEL):
             self._known.sessions.became(model, before, self._known.models)
 
     def _ended(self, fact: Ended, now_s: float) -> None:

@@ -45,7 +45,8 @@ class Reference:
         self._kept = {
             name: kept
             for name, kept in self._kept.items()
-            if self._endpoints.get(name) == before[name] and self._serves(name, real.endpoint(name).fingerprint)
+            if self._endpoints.get(name) == before[name]
+            and self._serves(name, real.endpoint(name).identity.fingerprint)
         }
         state = msgspec.json.decode(real.snapshot(), type=State)
         for name in state.endpoints:
@@ -62,7 +63,7 @@ class Reference:
         self.router = Router(tuple(endpoints), policy, state)
 
     def _serves(self, name: str, told: Fingerprint) -> bool:
-        return self.router is not None and self.router.endpoint(name).fingerprint == told
+        return self.router is not None and self.router.endpoint(name).identity.fingerprint == told
 
     def feed(self, line: Line, real: Router) -> None:
         """One more line, which is no segment. Where the model fails at it, what was believed is forgotten."""
@@ -78,9 +79,9 @@ class Reference:
 
     def _take_in(self, fact: Started | FirstToken | Ended | Probed, router: Router, now_s: float, real: Router) -> None:
         if isinstance(fact, Probed) and fact.endpoint in self._kept:
-            before = router.endpoint(fact.endpoint).fingerprint
+            before = router.endpoint(fact.endpoint).identity.fingerprint
             router.observe(fact, now_s)
-            if router.endpoint(fact.endpoint).fingerprint != before:
+            if router.endpoint(fact.endpoint).identity.fingerprint != before:
                 # Another model: what was believed of it is what was believed of the other one.
                 self._kept[fact.endpoint] = _Kept()
             return

@@ -368,7 +368,7 @@ def _running(model: EndpointModel, candidate: Candidate, request: Request, at_s:
     length = Length(output_tokens, output_tokens, output_tokens, sigma=0.0)
     return Running(
         endpoint=model.endpoint,
-        fingerprint=model.fingerprint,
+        fingerprint=model.identity.fingerprint,
         prefill_s=model.base(request, length, at_s).prefill_s,
         load=len(reservations),
         context_tokens=sum(one.prompt_tokens for one in reservations),

@@ -297,17 +297,17 @@ class Router:
     def telling_bytes(self, endpoint: str) -> float:
         """From how many bytes on an upload there is worth being timed; infinity if it is gone."""
         known = self._known.models.get(endpoint)
-        return inf if known is None else known.telling_bytes
+        return inf if known is None else known.late.telling_bytes
 
     def doubts_network(self, endpoint: str) -> bool:
         """Whether a probe should tell before its turn what the way there is like now."""
         known = self._known.models.get(endpoint)
-        return known is not None and known.doubts_network
+        return known is not None and known.late.doubts_network
 
     def likeness(self, endpoint: str, model: str) -> Likeness | None:
         """How alike an endpoint is to what a model's name promises, as far as is known now; None if it is gone."""
         known = self._known.models.get(endpoint)
-        return None if known is None else known.likeness.get(model, Likeness.IDENTICAL)
+        return None if known is None else known.identity.likeness.get(model, Likeness.IDENTICAL)
 
     def predicted(self, fact: Started, now_s: float) -> Base | None:
         """What an attempt is believed to take that is sent now, None where no such endpoint is known."""

@@ -204,7 +204,7 @@ class Rows:
             case Probed() if fact.endpoint in self._remote:
                 self._remote[fact.endpoint].probed(fact, now_s)
             case Checked() if fact.endpoint in self._remote:
-                self._remote[fact.endpoint].checked(fact)
+                self._remote[fact.endpoint].identity.checked(drifted=fact.drifted)
             case Segment():
                 rows += self._segment(fact)
         while self._still:

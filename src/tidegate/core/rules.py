@@ -69,7 +69,7 @@ def excluded_ever(request: Request, model: EndpointModel, needed: int) -> Why | 
     if not may_go_to(request, endpoint):
         return Why.MUST_STAY_LOCAL if request.residency == (LOCAL,) else Why.SITE_NOT_ALLOWED
     least = request.likeness
-    if least is not _SUBSTITUTE and _RANK_OF[model.likeness.get(request.model, _IDENTICAL)] > _RANK_OF[least]:
+    if least is not _SUBSTITUTE and _RANK_OF[model.identity.likeness.get(request.model, _IDENTICAL)] > _RANK_OF[least]:
         return Why.NOT_ALIKE
     for need in request.needs:
         if need not in model.capabilities:

@@ -59,7 +59,7 @@ class Sessions:
 
     def became(self, model: EndpointModel, before: Fingerprint, models: Mapping[str, EndpointModel]) -> None:
         """This endpoint serves another model than `before`: its conversations go on with who still has that one."""
-        _hand_on(self._pins, model.name, before, {m.name: m.fingerprint for m in models.values()})
+        _hand_on(self._pins, model.name, before, {m.name: m.identity.fingerprint for m in models.values()})
 
 
 def rehomed(pins: Mapping[str, Pin], models: Mapping[str, Fingerprint], stay: Collection[str]) -> dict[str, Pin]:

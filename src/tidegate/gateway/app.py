@@ -238,7 +238,7 @@ class Gateway:
     def _doubted(self) -> frozenset[str]:
         """Endpoints whose models are not what they were at first."""
         models = [self.router.endpoint(name) for name in self.dispatch.upstreams]
-        return frozenset(model.name for model in models if model.doubts or model.state.drifted)
+        return frozenset(model.name for model in models if model.identity.doubts or model.state.drifted)
 
     def _renew(self, context: ssl.SSLContext, tls: Tls) -> None:
         """Also where the file says what it said: certificates are renewed in place."""

@@ -77,12 +77,12 @@ class Catalogue:
 def _member(model: EndpointModel, group: str) -> dict[str, Any]:
     told: dict[str, Any] = {
         "name": model.name,
-        "likeness": model.likeness.get(group, Likeness.IDENTICAL),
+        "likeness": model.identity.likeness.get(group, Likeness.IDENTICAL),
         "local": model.endpoint.local,
         "up": model.state.up,
-        "fingerprint": model.fingerprint,
+        "fingerprint": model.identity.fingerprint,
     }
-    if group in model.doubts:
+    if group in model.identity.doubts:
         # Identical by the configuration, and not by what is known of it: against what, and in which fields.
-        told["contradicts"] = model.doubts[group]
+        told["contradicts"] = model.identity.doubts[group]
     return told

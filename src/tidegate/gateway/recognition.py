@@ -29,7 +29,7 @@ class Recognition:
                     self._compare(group, model, other)
 
     def _doubt(self, model: EndpointModel, group: str) -> None:
-        found = model.doubts.get(group, {})
+        found = model.identity.doubts.get(group, {})
         text = "; ".join(f"{against}: {', '.join(fields)}" for against, fields in found.items())
         if not _news(self._doubted, (model.name, group), text):
             return
@@ -40,7 +40,7 @@ class Recognition:
                 endpoint=model.name,
                 model=group,
                 fields=text,
-                likeness=model.likeness[group].value,
+                likeness=model.identity.likeness[group].value,
                 remedy="load the model that was there; if the change is meant, configure what it is now and restart",
             )
         else:
@@ -49,8 +49,8 @@ class Recognition:
     def _compare(self, group: str, model: EndpointModel, other: EndpointModel) -> None:
         """Where nothing is demanded nobody knows which of two is right, and both go on serving."""
         one, two = sorted((model, other), key=lambda m: m.name)
-        alike = group not in one.likeness and group not in two.likeness
-        fields = ", ".join(differs(one.fingerprint, two.fingerprint, OF_THE_MODEL)) if alike else ""
+        alike = group not in one.identity.likeness and group not in two.identity.likeness
+        fields = ", ".join(differs(one.identity.fingerprint, two.identity.fingerprint, OF_THE_MODEL)) if alike else ""
         if _news(self._unequal, (group, one.name, two.name), fields) and fields:
             self._log.event(
                 "warning",

@@ -305,7 +305,7 @@ class World:
     def _look_again(self, endpoint: str) -> None:
         """Before its turn, where the network is in doubt, or nobody was there."""
         # Where only the next probes are left to come, nobody asks any more.
-        if endpoint in self._away or self.router.endpoint(endpoint).doubts_network:
+        if endpoint in self._away or self.router.endpoint(endpoint).late.doubts_network:
             self._look_soon(endpoint)
 
     def _look_soon(self, endpoint: str) -> None:
@@ -321,7 +321,7 @@ class World:
             self._look_for(endpoint)
             return
         model = self.router.endpoint(endpoint)
-        if model.doubts_network or model.network.doubts_rate(self.loop.now_s):
+        if model.late.doubts_network or model.network.doubts_rate(self.loop.now_s):
             self._look(endpoint)
 
     def _look_for(self, endpoint: str) -> None:
@@ -538,7 +538,7 @@ class World:
             self._act(drive, drive.flight.failed(name, now_s))
             return
         self._unhold(drive, released=False)
-        timed = request.prompt_bytes >= self.router.endpoint(name).telling_bytes
+        timed = request.prompt_bytes >= self.router.endpoint(name).late.telling_bytes
         job = drive.job
         if target:
             job = msgspec.structs.replace(job, request=prefill_of(request))
