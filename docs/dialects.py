@@ -16,15 +16,17 @@ _FATES = {
 _INTRODUCTION = """# Dialects
 
 Between all dialects stands OpenAI's chat completion, the hub. A client may speak any of the dialects below, an engine
-any of its own; requests go through the hub, and so do answers. Nothing is dropped in silence: each field has one of
-four fates, and a field that is not listed is refused.
+any of its own; requests go through the hub, and so do answers. Each field of a dialect that is translated has one of
+four fates, and one that is not listed is refused. What of OpenAI's own is changed on the way stands with the
+[wire](wire.md).
 """
 _HUB = """## OpenAI chat completions, completions and embeddings
 
 Unknown fields pass untouched to engines that speak the same dialect, which are all but `anthropic`. Under a budget some
-are not sent to who asks for money (`unpriced_option`), since no bound is known of what they cost: `service_tier` and
-`web_search_options`, OpenRouter's `models`, `preset`, `route`, `provider` and `plugins`, xAI's `search_parameters`,
-and a `cache_control` with a `ttl` beyond five minutes.
+are not sent to who asks for money (`unpriced_option`), since no bound is known of what they cost: `service_tier` (but
+for `auto`, `default`, `flex` and `standard_only`), `speed` (but for `standard`) and `web_search_options`, OpenRouter's
+`models`, `preset`, `route`, `provider` and `plugins`, xAI's `search_parameters`, and a `cache_control` with a `ttl`
+beyond five minutes.
 
 | address | |
 | --- | --- |

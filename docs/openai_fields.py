@@ -36,7 +36,8 @@ _NEEDS: dict[str, str] = {
 _REQUEST_NOTES: dict[str, str] = {
     **CHANGED,
     **{path: f"goes to endpoints with the capability `{need}`" for path, need in _NEEDS.items()},
-    "max_tokens": "a whole number from 1; also what the plan expects at most",
+    "max_tokens": "a whole number from 1; also what the plan expects at most; `max_completion_tokens` at OpenAI's own "
+    "address",
     "max_completion_tokens": "likewise, and goes before `max_tokens`; `ollama` gets it by that name",
     "n": "a whole number from 1 to 128; another is a 400",
     "messages": "at least one; also what the size of the prompt is estimated from",

@@ -99,11 +99,14 @@ until
 
     {ENABLE}
 
-says that it may be, and with which budget, beyond which nothing is sent. Prices are
-those of genai-prices; a model without a known price stays out. Keys are neither shown nor written down, only the
-variables' names. A model of a vendor is served under its own name, or as `VENDOR/NAME` where an engine of yours has
-that: what is asked of your engines stays with them. To let a vendor's model stand in for one of yours, name both
-alike in `serves` in a file.
+says that it may be, and with which budget, beyond which nothing is sent. A request
+without `max_tokens` counts as the most that its model generates, or as a whole window
+where the vendor does not say, until it ends: several at once may be refused under a
+small budget, though little was spent. Prices are those of genai-prices; a model without
+a known price stays out. Keys are neither shown nor written down, only the variables'
+names. A model of a vendor is served under its own name, or as `VENDOR/NAME` where an
+engine of yours has that: what is asked of your engines stays with them. To let a
+vendor's model stand in for one of yours, name both alike in `serves` in a file.
 
 | vendor | variable | models |
 | --- | --- | --- |
@@ -116,7 +119,8 @@ def discovery() -> str:
     return _DISCOVERY.format(
         ports="\n".join(f"| {port} | {name} |" for port, name in PORTS.items()),
         vendors="\n".join(
-            f"| {one.name} | `{one.variable}` | {', '.join(f'`{name}`' for name, _ in one.models)} |" for one in VENDORS
+            f"| {one.name} | `{one.variable}` | {', '.join(f'`{name}`' for name, *_ in one.models)} |"
+            for one in VENDORS
         ),
     )
 

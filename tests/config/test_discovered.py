@@ -95,7 +95,7 @@ def test_an_engine_elsewhere_in_the_network_stands_at_a_site_of_its_own() -> Non
     assert (one.site, one.local, one.name) == ("network", True, "vllm-gpu-box.lan-8000")
 
 
-VENDOR_NAMES = [name for vendor in VENDORS for model, _ in vendor.models for name in (model, f"{vendor.name}/{model}")]
+VENDOR_NAMES = [name for vendor in VENDORS for model, *_ in vendor.models for name in (model, f"{vendor.name}/{model}")]
 NAMES = st.sampled_from(VENDOR_NAMES) | (
     st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=256).map(str.strip).filter(bool)
 )

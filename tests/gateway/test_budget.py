@@ -11,15 +11,21 @@ from tests.gateway.harness import House, chat, house, local, remote
 from tests.http.harness import Script as Steps
 from tests.http.harness import eventually, read_request, upstream
 from tests.make import endpoint
+from tidegate.config.build import build
+from tidegate.config.discovered import toml
+from tidegate.config.load import parse as parse_config
+from tidegate.config.vendors import VENDORS, remotes
 from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Request
 from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
-from tidegate.gateway.spending import upper_usd
+from tidegate.gateway.spending import Spending, upper_usd
+from tidegate.state.ledger import Ledger
 from tidegate.wire.anthropic.request import parse as parse_messages
 from tidegate.wire.embeddings import parse as embeddings
 from tidegate.wire.openai import parse
 
+NOW_S = 1_795_500_000.0  # in November 2026
 # A request of the tests: its prompt as bytes, and ten tokens. What it costs at most at a dollar and four a million.
 PRICE = {"usd_per_1m_input_tokens": 1000, "usd_per_1m_output_tokens": 4000}
 
@@ -377,6 +383,19 @@ def test_what_is_held_back_covers_the_window_that_an_engine_tells() -> None:
     long = "x" * (4 * CLOUD.context_tokens)
     plain = most_usd(Capability.COMPLETION, prompt=long)
     assert most_usd(Capability.COMPLETION, prompt=long, window=2 * CLOUD.context_tokens) == pytest.approx(2 * plain)
+
+
+def test_a_budget_of_five_dollars_takes_a_request_without_a_bound_to_each_vendor_that_was_found(tmp_path: Path) -> None:
+    keys = {vendor.variable: "sk-0123456789" for vendor in VENDORS}
+    made = build(parse_config(toml((), remotes(keys, NOW_S), 5.0), "tidegate.toml", keys), NOW_S)
+    ledger = Ledger.open(tmp_path / "spent.sqlite", made.caps, 60.0)
+    spending = Spending(ledger, capped=True, paced=False, on_problem=pytest.fail)
+    call = parse(json.dumps(chat()).encode(), Capability.CHAT)
+    assert len(made.endpoints) == sum(len(vendor.models) for vendor in VENDORS)
+    for one in made.endpoints:
+        assert spending.hold(one.name, "", one, call, call.prompt_bytes, 0, NOW_S) is None, one.name
+        ledger.release(one.name)
+    spending.close()
 
 
 def test_what_is_held_back_covers_what_its_own_dialect_alone_can_say() -> None:

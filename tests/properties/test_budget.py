@@ -10,7 +10,7 @@ from tests import make
 from tests.properties.storm import Storm
 from tests.properties.test_laws import pairs, requests
 from tidegate.core.budget import DAY_S, PRICE_MAX, Budgets, Spending, fresh, revived
-from tidegate.core.model import Drawn, Endpoint, Request, Run, replace
+from tidegate.core.model import Drawn, Endpoint, Price, Request, Run, Slo, replace
 from tidegate.core.router import Router
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, value_usd
@@ -123,6 +123,21 @@ def test_what_is_left_out_of_the_search_was_not_among_the_best(
         assert isinstance(step, Run)
         firsts.append(step.endpoint)
     assert firsts[0] == firsts[1]
+
+
+@given(st.floats(1e-7, 1e-4), levels)
+def test_of_two_that_ask_the_same_the_quicker_one_is_asked_however_few_attempts_there_are(
+    usd: float, price: float
+) -> None:
+    cloud = make.endpoint("cloud", local=False)
+    cloud = replace(cloud, price=Price(usd_per_output_token=usd), prior=replace(cloud.prior, rtt_s=0.5))
+    quicker = replace(cloud, name="quicker", prior=replace(cloud.prior, rtt_s=0.01))
+    request = make.request(slo=Slo(), budgets=("day",))
+    for attempts in (1, 2):
+        (step, *_) = (
+            Router((cloud, quicker), make.policy(attempts_max=attempts), priced(price)).decide(request, 0.0).plan
+        )
+        assert step.endpoint == "quicker"
 
 
 @given(requests(), levels)

@@ -75,7 +75,7 @@ def add_arguments(verb: argparse.ArgumentParser) -> None:
         type=_number(0.0, USD_PER_1M_MAX),
         nargs=2,
         metavar=("IN", "OUT"),
-        help="dollars for a million tokens of prompts and of answers",
+        help="dollars for a million tokens of prompts and of answers; needed for every address in the internet",
     )
     verb.add_argument(
         "--yes-spend", type=_number(0.0, USD_MAX), metavar="USD", help="spend as much without asking, and never more"
@@ -206,8 +206,8 @@ async def _look(url: Url, model: str | None, clock: Clock) -> Target:
     if vendor is not None:
         if model is None:
             raise CalibrateError("a vendor serves many models", f"name one: --model {vendor.models[0][0]}")
-        window = dict(vendor.models).get(model)
-        facts = Facts(context_tokens=window)
+        windows = {name: context_tokens for name, context_tokens, _ in vendor.models}
+        facts = Facts(context_tokens=windows.get(model))
         return Target(url=url, kind=vendor.engine, software=vendor.name, model=model, facts=facts)
     found = await discover((url,), clock, bound_s=LOOK_S)
     if not found.engines:

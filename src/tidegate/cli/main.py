@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _verb(verbs, "schema", "print the JSON schema of the configuration file, for editors", _schema)
 
-    text = "make, list, revoke and rotate the keys of clients"
+    text = "make, list, show, change, revoke and rotate the keys of clients, and say who changed which"
     keys.declare(verbs.add_parser("keys", help=text, description=text[0].upper() + text[1:] + "."), _verb)
 
     _declare_live(verbs)

@@ -16,7 +16,8 @@ from tidegate.sim.sheet import MISSING, Sheet, number, share
 _SAID = {
     Verdict.GOES_ON: "It is not known yet which is better.",
     Verdict.HARM: "The candidate does harm beyond chance, and was stopped.",
-    Verdict.COLLAPSED: "The candidate kept less than half of the promises, and was stopped at once.",
+    Verdict.COLLAPSED: "The candidate kept less than half as many promises as the policy of the file, in two of its "
+    "blocks in a row, and was stopped.",
     Verdict.BETTER: "The candidate is better beyond chance. Write it into the configuration to keep it.",
     Verdict.UNDECIDED: "All pairs are over, and it is not known which is better.",
 }

@@ -208,10 +208,15 @@ def _remote(remote: Remote, model: Offered, local_names: Collection[str], names:
         f"model = {_text(model.name)}",
         f"serves = [{_text(remote_name(model, remote, local_names))}]",
         f"context_tokens = {model.context_tokens}",
+        *_output(model),
         f'api_key_env = "{vendor.variable}"',
         f'price = {{ provider = "{vendor.provider}" }}',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _output(model: Offered) -> list[str]:
+    return [] if model.output_tokens_max is None else [f"output_tokens_max = {model.output_tokens_max}"]
 
 
 def _commented(table: str) -> str:

@@ -245,8 +245,8 @@ class EndpointTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             ge=2,  # llama.cpp stops noticing clients that left when it is asked more than once a second
             le=3600,  # an hour-old state is none
-            description="Time between two probes. Five seconds notice an outage before many requests do, and cost "
-            "nothing.",
+            description="Time between two probes; one that is down is asked each second, unless it scales to zero. "
+            "Five seconds notice an outage before many requests do, and cost nothing.",
         ),
     ] = 5.0
     canary_s: Annotated[

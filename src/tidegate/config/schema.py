@@ -31,7 +31,8 @@ class SecretTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TlsTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How we prove who we are. TLS 1.2 is the least that is spoken; the files are read at the start."""
+    """How we prove who we are. TLS 1.2 is the least that is spoken; the files are read at the start and at each reload,
+    so that renewed certificates need no restart."""
 
     cert: Annotated[
         Text,
@@ -138,7 +139,8 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         SecretTable | None,
         Meta(
             description="Secret that the admin address asks for, as `Authorization: Bearer`, by everything but "
-            "`/livez` and `/readyz`. None: who reaches loopback can read this file too."
+            "`/livez` and `/readyz`; 20 characters at least, as from `openssl rand -hex 24`. None: who reaches "
+            "loopback can read this file too."
         ),
     ] = None
     tls: Annotated[
@@ -160,7 +162,7 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=1,  # below, the snapshot that starts each segment is a sizeable part of it
             le=1024,  # replay and removal work on whole segments
-            description="Size at which the next segment of the journal begins. 16 MiB hold about 13,000 requests: "
+            description="Size at which the next segment of the journal begins. 16 MiB hold about 9,000 requests: "
             "small enough to send to somebody, large enough that its snapshot weighs nothing.",
         ),
     ] = 16
@@ -170,7 +172,7 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
             ge=2,  # one segment being written and one to look at
             le=1024 * 1024,  # a TiB: beyond, a number has a zero too many
             description="Size of the whole journal; the oldest segments are removed beyond it. 1 GiB is about "
-            "6,000,000 requests, 840,000 where it is not compressed, and fits any disk that holds a model.",
+            "5,000,000 requests, 600,000 where it is not compressed, and fits any disk that holds a model.",
         ),
     ] = 1024
     journal_compress: Annotated[
@@ -287,8 +289,9 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=10,  # below, rechecking takes more time than deciding
             le=10_000,  # a promise of seconds is missed while nobody looks
-            description="A held request is decided again after this time at the latest. Half a second is short "
-            "against a promise of two, and 256 decisions of 0.05 ms each then take 3 % of a core.",
+            description="Held requests are looked at again after this time at the latest. Half a second is short "
+            "against a promise of two; a look schedules 64 requests of each model at most, and decides those whose "
+            "turn has come.",
         ),
     ] = 500.0
     attempts_max: Annotated[
@@ -296,7 +299,9 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=1,
             le=10,  # each attempt multiplies the load exactly when everything is slow
-            description="Attempts for one request, hedges included. One primary, one hedge, one last resort.",
+            description="Attempts of one plan, hedges included. A request that waits for an endpoint that was full, "
+            "or whose answer is resumed, is planned again; after six attempts it waits no more. With 1, nothing is "
+            "tried again after a failure before content. One primary, one hedge, one last resort.",
         ),
     ] = 3
     quantile: Annotated[
@@ -311,10 +316,11 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     decide_budget_ms: Annotated[
         float,
         Meta(
-            ge=0.1,  # a decision between 16 endpoints takes 0.05
+            ge=0.1,  # a decision between 16 endpoints takes 0.01
             le=1000,  # the loop stands still meanwhile
-            description="CPU time one decision may take before the static rule takes over for a while. Decisions "
-            "take 0.05 ms; at 5 something is wrong, and the streams begin to stutter.",
+            description="Time one decision may take, by the clock (what overran is timed again, and the less counts), "
+            "before the static rule takes over for a while. A decision between 16 endpoints takes 0.01 ms, 0.4 with 32 "
+            "requests held; at 5 something is wrong, and the streams begin to stutter.",
         ),
     ] = 5.0
     static_s: Annotated[
@@ -350,8 +356,9 @@ class PolicyTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
             ge=0,
             le=0.1,  # one in ten teaches as much as anything does that changes within minutes
             description="Of requests that have slack, the share that is sent first to another endpoint than the best, "
-            "to learn what that is like. Off, unless somebody wants to judge other policies on the journal: see "
-            "docs/explanation/exploring.md for what it gains and costs.",
+            "to learn what that is like. At 0 nothing is drawn; an engine of ours that was left alone for ten minutes "
+            "is still asked once by a request that has slack (reason `explores`). 0, unless somebody wants to judge "
+            "other policies on the journal: see docs/explanation/exploring.md for what it gains and costs.",
         ),
     ] = 0.0
     hedge_share: Annotated[
@@ -547,8 +554,9 @@ class ClassTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             min_length=1,
             max_length=64,  # sites are counted in a handful
-            description="Where its data may go: `local`, names of sites, or `anywhere`. A hard rule. Anywhere, "
-            "because an endpoint that is configured is meant to be used.",
+            description="Where its data may go: `local`, names of sites, or `anywhere`. A hard rule. `local` and the "
+            "name of a site are two things, also where that site is local: write the same in class, key and request. "
+            "Anywhere, because an endpoint that is configured is meant to be used.",
         ),
     ] = (ANYWHERE,)
     likeness: Annotated[

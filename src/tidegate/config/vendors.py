@@ -6,11 +6,12 @@ from tidegate.config import secret
 from tidegate.config.endpoint import EngineKind
 from tidegate.config.listed import NotListedError, find
 from tidegate.config.secret import SecretError
-from tidegate.core.model import Price, Record
+from tidegate.core.model import Price, Record, replace
 
 
 class Vendor(Record, frozen=True, kw_only=True):
-    """Where a vendor listens, and the models to begin with: their names there, and their windows in tokens.
+    """Where a vendor listens, and the models to begin with: their names there, their windows, and the most that each
+    generates for one answer, both in tokens. None: what its window leaves.
 
     `name` is the vendor's site in a configuration, `provider` its name in genai-prices.
     """
@@ -20,14 +21,18 @@ class Vendor(Record, frozen=True, kw_only=True):
     engine: EngineKind
     url: str
     provider: str
-    models: tuple[tuple[str, int], ...]
+    models: tuple[tuple[str, int, int | None], ...]
 
 
 class Offered(Record, frozen=True, kw_only=True):
-    """A vendor's model, with its price today. Without one, `remark` says why there is none."""
+    """A vendor's model, with its price today. Without one, `remark` says why there is none.
+
+    It generates `output_tokens_max` for one answer at most; None is its window.
+    """
 
     name: str
     context_tokens: int
+    output_tokens_max: int | None = None
     price: Price | None
     remark: str = ""
 
@@ -45,13 +50,14 @@ class Remote(Record, frozen=True, kw_only=True):
         return () if self.remark else tuple(model for model in self.models if model.price is not None)
 
 
-def _openai(name: str, variable: str, url: str, *models: tuple[str, int], provider: str = "") -> Vendor:
+def _openai(name: str, variable: str, url: str, *models: tuple[str, int, int | None], provider: str = "") -> Vendor:
     return Vendor(
         name=name, variable=variable, engine=EngineKind.OPENAI, url=url, provider=provider or name, models=models
     )
 
 
-# Two of each vendor's: a small one first. The windows are the vendors' own numbers, the smaller where two are given.
+# Two of each vendor's: a small one first. The numbers are the vendors' own: of a window the smaller where two are
+# given, of an output the larger that a "K" may mean, since budgets hold back the price of so much.
 VENDORS: tuple[Vendor, ...] = (
     Vendor(
         name="anthropic",
@@ -59,47 +65,51 @@ VENDORS: tuple[Vendor, ...] = (
         engine=EngineKind.ANTHROPIC,
         url="https://api.anthropic.com/v1",
         provider="anthropic",
-        models=(("claude-haiku-4-5", 200_000), ("claude-sonnet-4-6", 200_000)),
+        models=(("claude-haiku-4-5", 200_000, 64_000), ("claude-sonnet-4-6", 200_000, 64_000)),
     ),
-    _openai("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com/v1", ("deepseek-v4-flash", 1_000_000)),
+    _openai("deepseek", "DEEPSEEK_API_KEY", "https://api.deepseek.com/v1", ("deepseek-v4-flash", 1_000_000, 393_216)),
     _openai(
         "google",
         "GEMINI_API_KEY",
         "https://generativelanguage.googleapis.com/v1beta/openai",
-        ("gemini-3.5-flash-lite", 1_000_000),
-        ("gemini-3.5-flash", 1_000_000),
+        ("gemini-3.5-flash-lite", 1_000_000, 65_536),
+        ("gemini-3.5-flash", 1_000_000, 65_536),
     ),
     _openai(
         "groq",
         "GROQ_API_KEY",
         "https://api.groq.com/openai/v1",
-        ("openai/gpt-oss-20b", 131_072),
-        ("openai/gpt-oss-120b", 131_072),
+        ("openai/gpt-oss-20b", 131_072, 65_536),
+        ("openai/gpt-oss-120b", 131_072, 65_536),
     ),
     _openai(
         "mistral",
         "MISTRAL_API_KEY",
         "https://api.mistral.ai/v1",
-        ("mistral-small-latest", 128_000),
-        ("mistral-medium-latest", 128_000),
+        ("mistral-small-latest", 128_000, None),
+        ("mistral-medium-latest", 128_000, None),
     ),
     _openai(
-        "openai", "OPENAI_API_KEY", "https://api.openai.com/v1", ("gpt-4.1-mini", 1_000_000), ("gpt-4.1", 1_000_000)
+        "openai",
+        "OPENAI_API_KEY",
+        "https://api.openai.com/v1",
+        ("gpt-4.1-mini", 1_000_000, 32_768),
+        ("gpt-4.1", 1_000_000, 32_768),
     ),
     _openai(
         "openrouter",
         "OPENROUTER_API_KEY",
         "https://openrouter.ai/api/v1",
-        ("openai/gpt-4.1-mini", 1_000_000),
-        ("anthropic/claude-haiku-4.5", 200_000),
+        ("openai/gpt-4.1-mini", 1_000_000, 32_768),
+        ("anthropic/claude-haiku-4.5", 200_000, 64_000),
     ),
     _openai(
         "together",
         "TOGETHER_API_KEY",
         "https://api.together.xyz/v1",
-        ("meta-llama/Llama-3.3-70B-Instruct-Turbo", 131_072),
+        ("meta-llama/Llama-3.3-70B-Instruct-Turbo", 131_072, None),
     ),
-    _openai("xai", "XAI_API_KEY", "https://api.x.ai/v1", ("grok-4.3", 1_000_000), provider="x-ai"),
+    _openai("xai", "XAI_API_KEY", "https://api.x.ai/v1", ("grok-4.3", 1_000_000, None), provider="x-ai"),
 )
 
 
@@ -109,7 +119,7 @@ def remotes(variables: Mapping[str, str], at_s: float) -> tuple[Remote, ...]:
 
 
 def _remote(vendor: Vendor, variables: Mapping[str, str], at_s: float) -> Remote:
-    models = tuple(_offered(vendor, name, context_tokens, at_s) for name, context_tokens in vendor.models)
+    models = tuple(_offered(vendor, *model, at_s) for model in vendor.models)
     try:
         secret.from_variable(vendor.variable, variables)
     except SecretError as error:
@@ -117,11 +127,12 @@ def _remote(vendor: Vendor, variables: Mapping[str, str], at_s: float) -> Remote
     return Remote(vendor=vendor, models=models)
 
 
-def _offered(vendor: Vendor, name: str, context_tokens: int, at_s: float) -> Offered:
+def _offered(vendor: Vendor, name: str, context_tokens: int, output_tokens_max: int | None, at_s: float) -> Offered:
+    offered = Offered(name=name, context_tokens=context_tokens, output_tokens_max=output_tokens_max, price=None)
     try:
         listed = find(vendor.provider, name, vendor.url)
     except NotListedError as error:
-        return Offered(name=name, context_tokens=context_tokens, price=None, remark=error.message)
+        return replace(offered, remark=error.message)
     if listed.lacking() & {"usd_per_input_token", "usd_per_output_token"}:
-        return Offered(name=name, context_tokens=context_tokens, price=None, remark="half of its price is not known")
-    return Offered(name=name, context_tokens=context_tokens, price=listed.price(at_s))
+        return replace(offered, remark="half of its price is not known")
+    return replace(offered, price=listed.price(at_s))

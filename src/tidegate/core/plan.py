@@ -30,6 +30,8 @@ WHOLE_S = 600.0
 TIMEOUT_MEDIANS_MAX = 16.0
 # What is less likely than this to keep its promise is not expected to.
 EXPECTED = 0.5
+# What is worth the same but for the last digits of a sum is worth the same.
+ROUNDING = 1e-12
 
 
 class Option:
@@ -69,7 +71,7 @@ def weigh(
     prompt = asked(request) if request.prefix else None
     dollar = 1.0 + request.budget_price
     for cost_usd, _, model in cheapest_first(request, models, length):
-        if len(best) == keep and worth - dollar * cost_usd < best[0]:
+        if len(best) == keep and worth - dollar * cost_usd < best[0] - ROUNDING * abs(best[0]):
             break
         base = model.base(request, length, now_s, prompt)
         attained = attainment(request, base, spent_s)

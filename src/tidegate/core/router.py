@@ -182,7 +182,7 @@ class Router:
         return self._known.duals.share(klass, now_s)
 
     def shares(self, now_s: float) -> dict[str, float]:
-        """The share of what our engines did of late that each tenant has had, by key; the rest is another's.
+        """The share of what our engines did of late that each tenant has had, by key: they add up to one.
 
         Empty where they have done nothing.
         """
