@@ -9,9 +9,11 @@ from tests import make
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.load import Gain, Load
-from tidegate.core.model import Ended, Ending, FirstToken, Probed, Request, replace
+from tidegate.core.model import Ended, Ending, FirstToken, Prior, Probed, Request, replace
 from tidegate.core.others import NOBODY, Others
+from tidegate.core.revive import fault
 from tidegate.core.router import Router
+from tidegate.core.state import State
 
 NOW_S = 1_000.0
 LENGTH = LengthModel().at("chat", 100)
@@ -249,3 +251,50 @@ def test_what_adds_nothing_now_is_noticed_when_it_does() -> None:
     for number in range(30):
         gain.learn(0.3, 11.0, 0.3, NOW_S + number)
     assert 0.0 < gain.factor() < 0.02, "nothing, but for what tells whether it still is"
+
+
+def test_an_engine_that_is_met_behind_a_queue_of_small_requests_is_not_taken_for_a_quick_one() -> None:
+    """Each that waits is believed to be a thousand tokens: of 300 that take three seconds together, none is."""
+    prior = Prior(overhead_s=0.1, prefill_s_per_token=1.0 / 2_000.0, decode_s_per_token=0.02, rtt_s=0.0, sigma=0.3)
+    rented = make.endpoint("rented", local=False, shares_compute=True, concurrency=64, prior=prior)
+    router, draw, off = make.router(rented), Random(1), list[float]()
+    for number in range(60):
+        now_s, rush = NOW_S + 10.0 * number, number < 40
+        took_s = (3.0 if rush else 0.6) * draw.lognormvariate(0.0, 0.05)
+        queued = 300 if rush else 0
+        router.observe(Probed(endpoint="rented", up=True, running=8 if rush else 0, queued=queued), now_s)
+        request = make.request(f"r{number}", arrived_s=now_s, prompt_tokens=200, prompt_bytes=800)
+        (found,) = router.candidates(request, now_s)
+        assert found.estimate is not None
+        off.append(found.estimate.ttft_s / took_s)
+        router.observe(make.started(request, "rented"), now_s)
+        router.observe(FirstToken(request_id=request.id, endpoint="rented", ttft_s=took_s), now_s + took_s)
+        told = make.ended(request.id, "rented", ttft_s=took_s, e2e_s=took_s + 1.0, output_tokens=50, prompt_tokens=200)
+        router.observe(told, now_s + took_s + 1.0)
+    assert all(1.0 / 3.0 < one < 3.0 for one in off[40:]), "once they are gone, it is nearly as it was declared"
+    assert all(1.0 / 1.5 < one < 1.5 for one in off[45:])
+
+
+@pytest.mark.parametrize("queued", [1_000, 1_000_000])
+def test_a_queue_beyond_all_reason_is_dear_and_leaves_what_is_learned_whole(queued: int) -> None:
+    prior = Prior(overhead_s=0.1, prefill_s_per_token=0.01, decode_s_per_token=0.02, rtt_s=0.0, sigma=0.3)
+    rented = make.endpoint("rented", local=False, shares_compute=True, usd_per_s=1e-5, prior=prior)
+    router = make.router(rented)
+    least_usd = cost_usd(router, NOW_S)
+    for number in range(30):
+        now_s = NOW_S + 10.0 * number
+        router.observe(Probed(endpoint="rented", up=True, running=8, queued=queued), now_s)
+        assert cost_usd(router, now_s) >= least_usd
+        least_usd = 0.0
+        request = make.request(f"r{number}", arrived_s=now_s)
+        router.observe(make.started(request, "rented"), now_s)
+        router.observe(FirstToken(request_id=request.id, endpoint="rented", ttft_s=0.5), now_s + 0.5)
+        router.observe(make.ended(request.id, "rented", ttft_s=0.5, e2e_s=1.0, output_tokens=50), now_s + 1.0)
+    state = msgspec.json.decode(router.snapshot(), type=State)
+    assert fault(state) == ""
+
+
+def cost_usd(router: Router, now_s: float) -> float:
+    (found,) = router.candidates(make.request(arrived_s=now_s), now_s)
+    assert found.estimate is not None
+    return found.estimate.cost_usd

@@ -136,10 +136,6 @@ class Correction:
         index = row * self._columns + column
         return self._mixed[index] or self._mix(index)
 
-    def level(self, believed: list[float]) -> float:
-        """How many times as long all parts together take as is believed of them."""
-        return level_of(self.cells[0], believed)
-
     def learn(
         self,
         row: int,

@@ -247,7 +247,7 @@ class EndpointModel:
         engine_s = stretch * ttft_s
         if engine_s < ENGINE_S_MIN:
             engine_s = ENGINE_S_MIN
-        prefill_s = engine_s - queued_s
+        prefill_s = max(0.0, engine_s - queued_s)
         network = self.network
         network_s, network_s2 = network.moments(request.prompt_bytes + moment.ahead_bytes, now_s)
         decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
@@ -316,7 +316,7 @@ class EndpointModel:
             stretch = exp(foreign.usual * usual)
         ttft.sigma = sqrt(variance)
         # What others do is no change of the engine.
-        ttft.trust *= 1.0 - factors[6] * ttft.parts[6] / ttft.raw_s
+        ttft.trust *= max(0.0, 1.0 - factors[6] * ttft.parts[6] / ttft.raw_s)
         return stretch
 
     def _queue_s(self, filled_beyond: bool, now_s: float) -> tuple[float, float]:

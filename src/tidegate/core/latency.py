@@ -260,7 +260,7 @@ class Latency:
             self._correction.forget(KEPT, ratio, self._measured)
             self._refer()
         if regression.due(sums):
-            level = self._correction.level(self._believed)
+            level = level_of(self._correction.cells[0], _own(self._believed, sums.factors))
             regression.solve(sums, self._believed, level, self._correction.cells[0].spread, self._measured)
             self._refer()
 
@@ -288,6 +288,12 @@ def sum_of(factors: list[float], parts: list[float]) -> float:
     return seconds
 
 
+def _own(believed: list[float], factors: list[float]) -> list[float]:
+    """What is believed of an engine's own work; of what others' requests add, the last part, what was found: they may
+    be of any size, which says nothing of how fast the engine is."""
+    return [*believed[:-1], factors[-1]]
+
+
 def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:
     return silence.row, silence.column, silence.log_ratio, silence.x
 
@@ -305,6 +311,6 @@ def combined(one: Learned, other: Learned, believed: list[float], measured: Coll
         silences=sorted([*one.silences, *other.silences], key=_by_kind)[:SILENCES_MAX],
     )
     whole = cells[0]
-    level = level_of(whole, believed)
+    level = level_of(whole, _own(believed, sums.factors))
     regression.solve(sums, believed, level, whole.spread, measured)
     return found
