@@ -10,10 +10,10 @@ from typing import Final
 
 from tidegate.core import correction, regression
 from tidegate.core.calibration import Mean, Promises, added, aged, learn_mean, ratio_of, summed
-from tidegate.core.correction import Correction, level_of, log_parts
+from tidegate.core.correction import Correction, Residual, level_of, log_parts
 from tidegate.core.learned import Learned, Silence
 from tidegate.core.record import Untracked
-from tidegate.core.regression import RATIO_MAX
+from tidegate.core.regression import RATIO_MAX, Sums
 from tidegate.core.shift import add_error, change, unmoved
 
 # Of every kind of time; what a prediction is the sum of.
@@ -260,8 +260,7 @@ class Latency:
             self._correction.forget(KEPT, ratio, self._measured)
             self._refer()
         if regression.due(sums):
-            level = level_of(self._correction.cells[0], _own(self._believed, sums.factors))
-            regression.solve(sums, self._believed, level, self._correction.cells[0].spread, self._measured)
+            _solve(sums, self._believed, self._correction.cells[0], self._measured)
             self._refer()
 
     def _refer(self) -> None:
@@ -288,10 +287,13 @@ def sum_of(factors: list[float], parts: list[float]) -> float:
     return seconds
 
 
-def _own(believed: list[float], factors: list[float]) -> list[float]:
-    """What is believed of an engine's own work; of what others' requests add, the last part, what was found: they may
-    be of any size, which says nothing of how fast the engine is."""
-    return [*believed[:-1], factors[-1]]
+def _solve(sums: Sums, believed: list[float], whole: Residual, measured: Collection[int]) -> None:
+    """Find the factors. How much of what is believed of an engine it takes is told by its own work alone: what others'
+    requests add, the last part, may be of any size, and was found before that is asked."""
+    regression.solve(sums, believed, level_of(whole, believed), whole.spread, measured)
+    if whole.x and whole.x[-1] > 0.0:
+        own = [*believed[:-1], sums.factors[-1]]
+        regression.solve(sums, believed, level_of(whole, own), whole.spread, measured)
 
 
 def _by_kind(silence: Silence) -> tuple[int, int, float, tuple[float, ...]]:
@@ -310,7 +312,5 @@ def combined(one: Learned, other: Learned, believed: list[float], measured: Coll
         promises=[added(a, b) for a, b in zip(one.promises, other.promises, strict=True)],
         silences=sorted([*one.silences, *other.silences], key=_by_kind)[:SILENCES_MAX],
     )
-    whole = cells[0]
-    level = level_of(whole, _own(believed, sums.factors))
-    regression.solve(sums, believed, level, whole.spread, measured)
+    _solve(sums, believed, cells[0], measured)
     return found
