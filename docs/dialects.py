@@ -57,7 +57,9 @@ marked `"estimated": true`. Ollama's durations are the engine's own where it tel
 sizes and digests of models are empty.
 
 The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpoint, as the request does;
-no other header is passed on.
+no other header is passed on. The field `thread` is refused with `error.details.error_code`
+`thread_unsupported_request`, at which the tool runner of the vendor's SDK sends the whole conversation without it; its
+`thread()` does where `unsupported_request_behavior` is `"continue_unthreaded"`, and else raises an error.
 
 An engine's Messages answer reaches the hub with `pause_turn` as stop and `model_context_window_exceeded` as length;
 citations are left out, and a block of a tool that the vendor runs is a broken answer.

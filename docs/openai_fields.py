@@ -37,7 +37,7 @@ _REQUEST_NOTES: dict[str, str] = {
     **CHANGED,
     **{path: f"goes to endpoints with the capability `{need}`" for path, need in _NEEDS.items()},
     "max_tokens": "a whole number from 1; also what the plan expects at most; `max_completion_tokens` at OpenAI's own "
-    "address",
+    "addresses, regional ones too, and at Azure, but for Mistral's models there",
     "max_completion_tokens": "likewise, and goes before `max_tokens`; `ollama` gets it by that name",
     "n": "a whole number from 1 to 128; another is a 400",
     "messages": "at least one; also what the size of the prompt is estimated from",
@@ -54,10 +54,10 @@ Every field of a chat completion that the vendor's SDK (openai-python {version})
 becomes of it between a client and an endpoint that both speak this dialect: `openai`, `vllm`, `sglang`, `ollama` and
 `llamacpp`. What an `anthropic` endpoint gets is [another page](dialects.md).
 
-`passes`: it arrives byte for byte as it was sent, unless the row says otherwise. No field is refused, but for values
-out of the bounds that a row gives; what an endpoint must be able to do is a 400 where none can. Fields that the SDK
-does not know pass too. An answer that is gathered from a stream has the fields of the stream's chunks, in the places of
-a whole one. The tests send every row through the gateway.
+`passes`: it arrives byte for byte as it was sent, unless the row says otherwise; half of a surrogate pair, alone, is
+U+FFFD in a request. No field is refused, but for values out of the bounds that a row gives; what an endpoint must be
+able to do is a 400 where none can. Fields that the SDK does not know pass too. An answer that is gathered from a stream
+has the fields of the stream's chunks, in the places of a whole one. The tests send every row through the gateway.
 """
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import duckdb
@@ -20,7 +21,7 @@ from tests.telemetry import make
 from tests.telemetry.test_journal import written
 from tidegate.cli.export import COLUMNS
 from tidegate.cli.main import main
-from tidegate.core.model import JOURNAL_VERSION, Line, Segment, replace
+from tidegate.core.model import JOURNAL_VERSION, Line, Request, Segment, replace
 from tidegate.core.rows import Row, Rows
 from tidegate.telemetry import following as following_module
 from tidegate.telemetry.following import Following
@@ -68,6 +69,32 @@ def test_segments_are_listed_with_their_span_their_size_and_who_wrote_them(
     _, line, total = said(capsys, "ls", journal)
     assert line.split()[0] == listed["name"]
     assert total.startswith(f"1 segments, {len(stage.lines)} lines")
+
+
+def test_a_segment_that_cannot_be_read_is_listed_as_such_beside_the_others(
+    journal: Path, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    head, *lines = segment.read_bytes().splitlines(keepends=True)
+    headless, torn, loop = (journal / str(SegmentName.first(float(at_s))) for at_s in (1, 2, 3))
+    headless.write_bytes(b"".join(lines))
+    torn.write_bytes(head + lines[0] + b"{}\n" + lines[1])
+    loop.symlink_to(loop)
+    assert main(["journal", "ls", str(journal)]) == 1
+    told = capsys.readouterr()
+    _, whole, *broken, total = told.out.splitlines()
+    assert "cannot be read" not in whole
+    assert [line.split(", ")[-1] for line in broken] == [f"cannot be read from line {n} on" for n in (1, 3, 1)]
+    assert total.startswith(f"4 segments, {len(stage.lines) + 2} lines")
+    remedy = "move this segment away, or name the others one by one"
+    for path, place in ((headless, ":1: "), (torn, ":3: ")):
+        (line,) = (line for line in told.err.splitlines() if f"{path}{place}" in line)
+        assert line.endswith(remedy)
+    assert main(["journal", "ls", str(journal), "--json"]) == 1
+    listed = json.loads(capsys.readouterr().out)
+    assert [bool(one["unread"]) for one in listed] == [False, True, True, True]
+    assert main(["journal", "show", str(journal)]) == 2
+    assert remedy in capsys.readouterr().err
 
 
 def test_requests_are_printed_one_a_line(journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +163,24 @@ def test_facts_are_printed_as_they_stand(journal: Path, stage: Stage, capsys: py
     ended = [line for line in stage.lines if line.fact.__struct_config__.tag == "ended"]
     assert found == [line for line in ended if getattr(line.fact, "request_id", "") == "r17"]
     assert len(said(capsys, "show", journal, "--kind", "all")) == len(stage.lines)
+
+
+def test_whatever_letters_a_terminal_has_json_is_utf_8_and_the_rest_is_escaped(
+    journal: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = next(line.fact for line in stage.lines if isinstance(line.fact, Request))
+    (path,) = segments(journal)
+    path.write_bytes(path.read_bytes().replace(b'"model":"%b"' % asked.model.encode(), '"model":"ñope日本"'.encode()))
+    printed = {}
+    for verb in ("explain --journal", "explain --json --journal", "journal show --kind request"):
+        written = BytesIO()
+        monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, "ascii"))
+        assert main([*verb.split(), str(journal)]) == 0
+        printed[verb] = written.getvalue()
+    text, told, facts = printed.values()
+    assert rb"\xf1ope\u65e5\u672c" in text
+    assert "ñope日本" in told.decode()
+    assert {json.loads(line)["fact"]["model"] for line in facts.splitlines()} == {"ñope日本"}
 
 
 def test_what_is_no_journal_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

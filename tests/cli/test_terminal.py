@@ -11,12 +11,16 @@ import trustme
 
 from tests.config.test_malformed import GOOD
 from tests.gateway.harness import House, chat, house, local, remote
+from tests.gateway.test_budget import fill_up
 from tests.http.harness import eventually, serving
 from tidegate.cli.live import ANSWER_BYTES_MAX, Address, UnreachableError, address, look, median
 from tidegate.cli.main import main
+from tidegate.cli.status import row
 from tidegate.config.door import Tls
 from tidegate.config.problem import ConfigError
+from tidegate.core.model import replace
 from tidegate.http.server import Exchange
+from tidegate.telemetry.metrics import RATIOS
 from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -90,7 +94,22 @@ async def test_an_endpoint_that_is_down_makes_it_unwell(tmp_path: Path, capsys: 
     async with house(tmp_path, laptop=local(up=False), cloud=remote()) as home:
         await eventually(lambda: not home.gateway.router.endpoint("laptop").state.up)
         assert await status(home.admin_port) == 1
-        assert "laptop   local  down " in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "laptop   local  down " in said
+        assert said.splitlines()[-1] == "laptop is down: it answered 503"
+
+
+async def test_a_ledger_that_cannot_be_written_makes_it_unwell_and_the_reason_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with house(tmp_path, cloud=remote()) as home:
+        fill_up(home)
+        assert (await home.ask()).error["code"] == "spending_unrecorded"
+        assert await status(home.admin_port) == 1
+        head, why, *_ = capsys.readouterr().out.splitlines()
+        assert head.startswith("ready, nothing can be paid for, ")
+        assert why == home.gateway.spending.problem
+        assert "full" in why
 
 
 async def test_who_is_not_reached_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,6 +141,23 @@ async def test_the_secret_comes_from_the_configuration_or_the_environment(
         assert (await asyncio.to_thread(look, address(None, file))).well
         with pytest.raises(UnreachableError, match="asks for its secret"):
             await asyncio.to_thread(look, at(home))
+
+
+def test_where_nobody_names_a_gateway_it_is_that_of_the_file_here_or_one_that_serves_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert address(None, None).url == "http://127.0.0.1:8401"
+    with pytest.raises(ConfigError, match=r"tidegate\.toml.*no such file"):
+        address(None, Path("tidegate.toml"))
+    (tmp_path / "tidegate.toml").write_text(f"[gateway]\nadmin = '127.0.0.1:9'\n{GOOD}")
+    assert address(None, None).url == "http://127.0.0.1:9"
+
+
+def test_without_a_terminal_there_is_no_top(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--admin", "127.0.0.1:9"]) == 2
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "tidegate top: it needs a terminal; `tidegate status` says it once\n")
 
 
 def test_a_secret_that_can_be_none_is_refused_and_not_shown(
@@ -196,6 +232,14 @@ def test_the_median_of_a_histogram_lies_within_its_bucket(counts: dict[str, int]
     assert median([({b"le": bound.encode()}, float(count)) for bound, count in counts.items()]) == wanted
 
 
+async def test_beyond_the_last_step_of_a_histogram_no_figure_is_made_up(tmp_path: Path) -> None:
+    async with house(tmp_path) as home:
+        one = (await asyncio.to_thread(look, at(home))).endpoints[0]
+    assert row(one)[6] == "-"
+    assert row(replace(one, actual_to_predicted=3.999))[6] == "x4.00"
+    assert row(replace(one, actual_to_predicted=RATIOS[-1]))[6] == ">x4"
+
+
 def shown(app: "App[None]") -> list[str]:
     """The screen as text, line by line."""
     width = app.size.width
@@ -221,6 +265,15 @@ async def test_the_screen_shows_each_endpoint_in_words(tmp_path: Path, size: tup
             assert head.split()[-1] == ("ms" if wide else "usd")
             assert next(line for line in lines if "laptop" in line).split()[:4] == ["laptop", "local", "up", "0/4"]
             assert any("Drain" in line for line in lines)
+
+
+async def test_the_screen_says_why_an_endpoint_is_down(tmp_path: Path) -> None:
+    from tidegate.cli.top import Top
+
+    async with house(tmp_path, laptop=local(up=False), cloud=remote()) as home:
+        app = Top(at(home))
+        async with app.run_test(size=(80, 24)):
+            await eventually(lambda: any("laptop is down: it answered 503" in line for line in shown(app)))
 
 
 async def test_keys_drain_undrain_sort_and_help(tmp_path: Path) -> None:

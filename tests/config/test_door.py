@@ -97,3 +97,46 @@ def test_files_that_do_not_do_are_named_with_a_remedy(
     (tmp_path / "cert.pem").chmod(0o600)
     found = problems_of(tmp_path, f"[gateway]\ntls = {{ cert = '{cert}', key = '{key}' }}\n{GOOD}")
     assert [(problem.path, said in problem.message) for problem in found] == [(path, True)]
+
+
+def leading(folder: Path, listen: str, url: str) -> str:
+    """A gateway that listens there, with an endpoint there."""
+    (folder / "keys.db").touch()
+    ours = f"[gateway]\nlisten = '{listen}'\nadmin = '127.0.0.1:9401'\nkeys = 'keys.db'\n"
+    return ours + GOOD.replace("http://127.0.0.1:8080", url)
+
+
+@pytest.mark.parametrize(
+    ("listen", "url", "setting"),
+    [
+        ("127.0.0.1:8400", "http://127.0.0.1:8400", "gateway.listen"),
+        ("127.0.0.1:8400", "http://localhost:8400/v1", "gateway.listen"),
+        ("127.0.0.1:8400", "http://0.0.0.0:8400", "gateway.listen"),
+        ("0.0.0.0:8400", "http://127.0.0.1:8400", "gateway.listen"),
+        ("[::]:8400", "http://[::1]:8400", "gateway.listen"),
+        (":80", "http://localhost", "gateway.listen"),
+        ("gate.lan:443", "https://Gate.lan", "gateway.listen"),
+        ("127.0.0.1:8400", "http://localhost:9401", "gateway.admin"),
+    ],
+)
+def test_an_endpoint_that_is_the_gateway_itself_is_refused(tmp_path: Path, listen: str, url: str, setting: str) -> None:
+    (problem,) = problems_of(tmp_path, leading(tmp_path, listen, url))
+    assert (problem.path, problem.remedy) == ("endpoint.mine.url", "write where the engine listens")
+    assert setting in problem.message
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("127.0.0.1:8400", "http://127.0.0.1:8080"),
+        ("127.0.0.1:8400", "http://192.168.0.7:8400"),
+        ("0.0.0.0:8400", "http://rack.lan:8400"),
+        ("127.0.0.1:8400", "http://[::1]:8400"),
+        ("127.0.0.1:8400", "http://127.0.0.2:8400"),
+        ("127.0.0.1:0", "http://127.0.0.1:8400"),
+    ],
+)
+def test_an_endpoint_that_listens_elsewhere_may_have_the_same_port(tmp_path: Path, listen: str, url: str) -> None:
+    file = tmp_path / "tidegate.toml"
+    file.write_text(leading(tmp_path, listen, url))
+    assert load(file, {}).endpoints["mine"].url == url

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.config.build import build
-from tidegate.config.load import FILE_BYTES_MAX, load, load_unreached
+from tidegate.config.courier import load as load_courier
+from tidegate.config.load import FILE_BYTES_MAX, load, load_unreached, policy_tables
 from tidegate.config.problem import ConfigError, Problem
+from tidegate.sim.scenario import load as load_scenario
 
 HOME = "[site.home]\nlocal = true\n"
 CLOUD = "[site.cloud]\nlocal = false\n"
@@ -63,6 +65,7 @@ MALFORMED = [
     (GROUP.replace("'identical'", "'same'"), "model.chat.endpoints", '"identical", "same_family"', "by name"),
     (GROUP.replace("identical", "substitute"), "model.chat.likeness", "every request would be refused", "allow less"),
     (GROUP + "likeness = 'alike'\n", "model.chat.likeness", 'not one of "identical"', ""),
+    (GROUP.replace('serves = ["m"]', "") + "likenes = 'identical'\n", "model.chat.likenes", "no such", "`likeness`"),
     (GROUP + "aliases = ['m']\n", "model.chat.aliases", "served by endpoint `mine`", "another name"),
     (GROUP + "aliases = ['chat']\n", "model.chat.aliases", "taken by [model.chat]", "one thing"),
     (GROUP + "aliases = ['a', 'a']\n", "model.chat.aliases", "taken by an alias of model.chat", "one thing"),
@@ -247,6 +250,7 @@ MALFORMED = [
     ("[gateway]\nlisten = ':8400'\nkeys = 'none.db'\n" + GOOD, "gateway.keys", "no such file", "keys create"),
     ("[gateway]\nadmin_key = 'sk-verysecret'\n" + GOOD, "gateway.admin_key", "not a table of", "Secret that the admin"),
     (f"[gateway]\nkeys = '{'n' * 300}'\n" + GOOD, "gateway.keys", "name too long", "keys create NAME"),
+    ("[gateway]\nkeys = '.'\n" + GOOD, "gateway.keys", "no such file", "let this user read it"),
     ("[gateway]\ntls = { cert = 'tidegate.toml', key = '..' }\n" + GOOD, "gateway.tls.key", "no such file", "in PEM"),
     ("[gateway]\nadmin_key = {}\n" + GOOD, "gateway.admin_key", "both or neither", 'env = "VARIABLE"'),
     ("[gateway]\nadmin_key = { env = 'A', file = 'b' }\n" + GOOD, "gateway.admin_key", "both or neither", "file ="),
@@ -424,6 +428,18 @@ def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path) -> None:
         (problem,) = caught.value.problems
         assert problem.file == path
         assert message in problem.message
+
+
+def test_an_example_is_to_be_copied_where_a_gateways_configuration_is_not_there_alone(tmp_path: Path) -> None:
+    remedies = []
+    for read in (load, load_unreached, policy_tables, load_courier, load_scenario):
+        with pytest.raises(ConfigError) as caught:
+            read(tmp_path / "none.toml")
+        (problem,) = caught.value.problems
+        assert problem.message == "there is no such file"
+        remedies.append(problem.remedy)
+    assert ["examples/" in remedy for remedy in remedies] == [True, True, False, False, False]
+    assert "scenarios/" in remedies[-1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

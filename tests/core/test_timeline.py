@@ -75,6 +75,38 @@ def test_what_fails_is_told_so() -> None:
     ]
 
 
+def test_what_nobody_waits_for_any_more_is_cancelled_and_has_not_failed() -> None:
+    found = told(
+        (100.0, R),
+        (100.0, started(R, "slow")),
+        (101.0, started(R, "quick")),
+        (101.5, FirstToken(request_id="r", endpoint="quick", ttft_s=0.5)),
+        (101.5, Ended(request_id="r", endpoint="slow", ending=Ending.CANCELLED, e2e_s=1.5)),
+        (102.0, Ended(request_id="r", endpoint="quick", ending=Ending.CANCELLED, e2e_s=1.0)),
+        (103.0, started(R, "laptop")),
+        (104.0, Ended(request_id="r", endpoint="laptop", ending=Ending.CANCELLED, e2e_s=1.0, cause="internal")),
+    )
+    assert [(stage.what, stage.endpoint, stage.failed, stage.cancelled) for stage in found] == [
+        (What.PREFILL, "quick", False, False),
+        (What.PREFILL, "slow", False, True),
+        (What.DECODE, "quick", False, True),
+        (What.PREFILL, "laptop", True, False),
+    ]
+
+
+def test_a_transfer_that_was_given_up_has_not_failed_and_nothing_after_it_is_as_it_was_expected() -> None:
+    found = told(
+        (100.0, R),
+        (100.0, started(R, "rack", target="laptop")),
+        (101.0, Ended(request_id="r", endpoint="rack", ending=Ending.OK, e2e_s=1.0)),
+        (101.5, Shipped(request_id="r", endpoint="rack", target="laptop", ok=False, given_up=True)),
+        (101.5, started(R, "laptop")),
+        (102.0, Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=0.5)),
+    )
+    assert [(stage.failed, stage.cancelled) for stage in found] == [(False, False), (False, True), (False, False)]
+    assert [stage.predicted_s for stage in beside(found, CHOSEN)] == [1.5, 2.5, None]
+
+
 def test_a_prompt_for_another_that_breaks_off_after_its_first_token_has_failed() -> None:
     found = told(
         (100.0, R),

@@ -27,7 +27,8 @@ class Indexed:
     def __init__(self, folder: Path, file: Path) -> None:
         self.db = connect(file)
         self.index = Index(self.db)
-        self.follower = Follower(folder, self.index)
+        self.problems: list[str] = []
+        self.follower = Follower(folder, self.index, self.problems.append)
         self.figures = Figures(self.db)
 
     def catch_up(self) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.dashboard.harness import ALL_MINUTES, damage, events, folded, indexed, shown
@@ -13,6 +14,8 @@ from tests.gateway.harness import wire
 from tests.http.harness import client
 from tests.telemetry.test_journal import files_end_at
 from tidegate.cli.main import main
+from tidegate.clock import DAY_S
+from tidegate.core.model import Drawn, Line
 from tidegate.core.why import WHY_TEXT
 from tidegate.dashboard import follow
 from tidegate.dashboard.app import WAITING_MAX
@@ -56,6 +59,26 @@ async def test_every_question_is_answered_of_a_journal(journal: Path) -> None:
         one = (await page.ask("requests", q="people-1", limit=1))["rows"][0]
         assert one["id"].startswith("people-1")
         assert one["why_text"] == WHY_TEXT[one["why"]]
+
+
+async def test_of_a_budget_of_all_is_spent_what_was_paid_since_pricing_was_told(journal: Path) -> None:
+    (path,) = segments(journal)
+    head, _, rest = path.read_bytes().partition(b"\n")
+    at_s = msgspec.json.decode(head, type=Line).at_s
+    told = [
+        Drawn(budget=name, usd=5.0, spent_usd=0.001, begins_s=at_s // DAY_S * DAY_S, ends_s=(at_s // DAY_S + 1) * DAY_S)
+        for name in ("day", "day/alice")
+    ]
+    lines = [msgspec.json.encode(Line(at_s=at_s, fact=fact)) for fact in told]
+    path.write_bytes(b"\n".join([head, *lines, rest]))
+    paid_usd = sum(row.paid_usd for row in folded(journal))
+    assert paid_usd > 0.001
+    async with shown(journal) as page:
+        budgets = (await page.ask("summary"))["budgets"]
+    assert {one["name"]: one["spent_usd"] for one in budgets} == {
+        "day": pytest.approx(paid_usd),
+        "day/alice": 0.001,
+    }
 
 
 async def test_the_break_even_is_that_of_the_requests_that_came(journal: Path) -> None:

@@ -529,10 +529,13 @@ def test_what_was_added_in_vain_is_added_with_its_names_later(journal: Path, tmp
         assert {(one.id, one.klass, one.endpoint) for one in found} == {(r.id, r.klass, r.endpoint) for r in rows}
 
 
-def test_a_segment_that_cannot_be_read_is_passed_over(journal: Path) -> None:
+def test_a_segment_that_cannot_be_read_is_passed_over_and_told_once(journal: Path) -> None:
     path = next(journal.glob("journal-*.jsonl"))
     bad = journal / path.name.replace("20260105", "20260104")
     bad.write_bytes(b'{"at_s":1.0,"fact":{"type":"segment","version":99}}\n')
     with indexed(journal) as seen:
         assert seen.figures.extent().rows == 125
+        seen.follower.anew()
+        seen.catch_up()
         assert not seen.follower.step()
+        assert seen.problems == [f"{bad} cannot be read on, and is left out from there; `tidegate journal ls` says why"]

@@ -14,7 +14,7 @@ from tidegate.config.endpoint import EngineKind
 from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
 from tidegate.core.model import Capability, Ending
-from tidegate.engines.base import Dialect, ProbeAnswer, Signals
+from tidegate.engines.base import CONTEXT_TOKENS_MAX, Dialect, ProbeAnswer, Signals
 from tidegate.engines.kinds import KINDS
 from tidegate.wire.errors import MESSAGE_CHARS_MAX
 from tidegate.wire.openai import parse
@@ -271,6 +271,7 @@ answers = st.none() | st.builds(
             b"[" * 5000,
             b'{"data":[{"id":"m","max_model_len":0},{"max_model_len":-1}]}',
             b'{"data":[{"id":"m","max_model_len":1e99}]}',
+            b'{"data":[{"id":"m","max_model_len":1000000000000000019884624838656}]}',
             b'{"default_generation_settings":{"n_ctx":-1}}',
             b'{"default_generation_settings":{"n_ctx":"x"}}',
             b"llamacpp:requests_processing NaN\nllamacpp:requests_deferred +Inf\n",
@@ -287,12 +288,26 @@ answers = st.none() | st.builds(
 )
 
 
+# What transformers call "no limit", what no float holds, and what none can be.
+@pytest.mark.parametrize("told", ["1000000000000000019884624838656", "1" + 320 * "0", "100000001", "0", "-1"])
+@dialects
+def test_a_window_that_none_can_be_is_not_told(dialect: Dialect, told: str) -> None:
+    body = """{"data": [{"id": "m", "max_model_len": N, "max_input_tokens": N}],
+        "models": [{"model": "m", "context_length": N}], "context_length": N, "max_total_num_tokens": N,
+        "default_generation_settings": {"n_ctx": N}}"""
+    signals = dialect.signals([ProbeAnswer(status=200, body=body.replace("N", told).encode())] * len(dialect.probes()))
+    assert signals.up
+    assert signals.context_tokens is None
+    bounded = [ProbeAnswer(status=200, body=body.replace("N", "100000000").encode())] * len(dialect.probes())
+    assert dialect.signals(bounded).context_tokens == 100_000_000
+
+
 @dialects
 @given(data=st.data())
 def test_no_answer_to_a_probe_breaks_a_dialect_or_makes_up_a_window(dialect: Dialect, data: st.DataObject) -> None:
     count = len(dialect.probes())
     signals = dialect.signals(data.draw(st.lists(answers, min_size=count, max_size=count)))
-    assert signals.context_tokens is None or signals.context_tokens > 0
+    assert signals.context_tokens is None or 0 < signals.context_tokens <= CONTEXT_TOKENS_MAX
     assert signals.kv_share is None or 0.0 <= signals.kv_share <= 1.0
     for told in (signals.kv_tokens_max, signals.slots):
         assert told is None or 0 < told <= COUNT_MAX

@@ -309,14 +309,40 @@ def test_requests_go_below_an_address_as_it_is_shown(path: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_openais_own_address_is_told_the_bound_by_its_newer_name_and_all_others_by_the_older(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "path", "model", "takes_newer"),
+    [
+        ("api.openai.com", "", "gpt-5", True),
+        ("eu.api.openai.com", "/v1", None, True),
+        ("ours.openai.azure.com", "/openai/v1", "ours", True),
+        ("ours.openai.azure.us", "/openai/v1", "ours", True),
+        ("ours.openai.azure.cn", "/openai/v1", "ours", True),
+        ("ours.cognitiveservices.azure.com", "/openai/v1", "ours", True),
+        ("ours.services.ai.azure.com", "/openai/v1", "DeepSeek-V3.1", True),
+        ("ours.services.ai.azure.com", "/api/projects/p/openai", None, True),
+        ("ours.services.ai.azure.com", "/openai/v1", "Mistral-Large-3", False),
+        ("ours.services.ai.azure.com", "/openai/v1", "Ministral-3B", False),
+        ("ours.openai.azure.com", "/openai/v1", "Codestral-2501", False),
+        ("ours.services.ai.azure.com", "/models", "ours", False),
+        ("ours.services.ai.azure.com", "/openais", "ours", False),
+        ("ours.openai.azure.com.example.org", "/openai/v1", "ours", False),
+        ("notopenai.azure.com", "/openai/v1", "ours", False),
+        ("not-api.openai.com", "", "gpt-5", False),
+        ("127.0.0.1", "/openai/v1", "gpt-5", False),
+    ],
+)
+def test_where_openais_own_models_are_the_bound_has_its_newer_name_and_elsewhere_its_older(
+    kind: str, host: str, path: str, model: str | None, takes_newer: bool
+) -> None:
     call = parse(json.dumps(chat(max_tokens=5)).encode(), Capability.CHAT)
-    for host in ("api.openai.com", "127.0.0.1"):
-        sent = json.loads(dialect_of(kind, host, "", "m").outgoing(call, "m", ()).body)
-        newer = kind == "openai" and host == "api.openai.com"
-        assert {name for name in sent if name.startswith("max_") or name == "num_predict"} == {
-            "max_completion_tokens" if newer else "max_tokens"
-        }
+    sent = json.loads(dialect_of(kind, host, path, model).outgoing(call, "m", ()).body)
+    newer = kind == "openai" and takes_newer
+    assert {name for name in sent if name.startswith("max_") or name == "num_predict"} == {
+        "max_completion_tokens" if newer else "max_tokens"
+    }
+
+
+def test_a_bound_that_has_both_names_keeps_them() -> None:
     both = parse(json.dumps(chat(max_tokens=5, max_completion_tokens=4)).encode(), Capability.CHAT)
     sent = json.loads(dialect_of("openai", "api.openai.com", "", "m").outgoing(both, "m", ()).body)
     assert (sent["max_tokens"], sent["max_completion_tokens"]) == (5, 4)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import socket
+import subprocess
 import sys
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -146,6 +148,17 @@ def test_a_wrong_option_is_refused_with_what_is_accepted(capsys: pytest.CaptureF
             main(["chaos", *options])
         assert caught.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_who_has_read_enough_of_the_list_is_not_told_of_a_port() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tidegate.cli.main", "chaos", "--port", "0", "--json"]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=30, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.lengthy

@@ -6,8 +6,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tests.gateway.harness import Answer, House, chat, house, local, remote
+from tests.gateway.harness import SURE, Answer, House, chat, house, local, remote
 from tests.http.harness import eventually
+from tidegate.engines.fake import Script
 
 SIZE = "2m"
 
@@ -15,19 +16,24 @@ SIZE = "2m"
 async def filling(folder: Path) -> None:
     """Ours serve whatever the disk does, nothing is paid for that cannot be written down, and then all is as before."""
     budget = {"usd_per_day": 100, "ledger": "ledger"}
-    async with house(folder, budget=budget, gateway={"state_s": 1}, laptop=local(), cloud=remote()) as home:
+    engine = local(Script(first_s=0.05), concurrency=1, prior=SURE | {"overhead_ms": 50})
+    cloud = remote(prior=SURE | {"overhead_ms": 200})
+    async with house(folder, budget=budget, gateway={"state_s": 1}, laptop=engine, cloud=cloud) as home:
         assert (await home.ask()).endpoint == "laptop"
         ballast = folder / "ballast"
         with suppress(OSError), ballast.open("wb", buffering=0) as file:
             while file.write(b"x" * 4096):
                 pass
-        for number in range(20):
-            answer = await home.ask(chat(f"{number}", stream=number % 2 == 0))
-            assert (answer.status, answer.endpoint) == (200, "laptop")
+        # More than it can serve in time: some would go away, if that could be paid for.
+        asked = [home.ask(chat(f"{n}", stream=n % 2 == 0), x_tidegate_slo_ttft_ms="300") for n in range(20)]
+        answers = await asyncio.gather(*asked)
+        assert {(answer.status, answer.endpoint) for answer in answers} == {(200, "laptop")}
         answer = await _paid(home)
         assert answer.error["code"] == "spending_unrecorded"
         assert not home.engines["cloud"].seen
+        assert home.gateway.spending.problem
         ballast.unlink()
+        await eventually(lambda: not home.gateway.spending.problem)
         assert (await _paid(home)).endpoint == "cloud"
         await eventually(lambda: home.gateway.keeper.status().saved_at_s is not None)
     # The house has found that the journal replays, without a line lost.

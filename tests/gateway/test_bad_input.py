@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from tests import make
 from tests.gateway.harness import CHAT, COMPLETIONS, Answer, chat, completion, house, local, remote, wire
-from tidegate.core.model import Started
+from tidegate.core.model import Decision, Started
+from tidegate.core.why import Why
+from tidegate.gateway.reply import refusal
+from tidegate.wire.errors import error_body, read_error
 
 TOOLS = [{"type": "function", "function": {"name": "f"}}]
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
@@ -142,3 +146,34 @@ async def test_a_prompt_that_fits_only_the_largest_window_goes_there(tmp_path: P
     async with house(tmp_path) as home:
         answer = await home.ask(chat("word " * 10_000))
     assert (answer.endpoint, answer.header("x-tidegate-why")) == ("cloud", "only_long_enough")
+
+
+def too_long(why: Why, prompt_tokens: int, output_tokens_max: int | None) -> str:
+    """What a client is told of windows of 8192 and 4096 tokens; a gateway that is the client knows it as such."""
+    request = make.request(prompt_tokens=prompt_tokens, output_tokens_max=output_tokens_max)
+    told = refusal(request, Decision(request_id="r", plan=(), why=why), (8192, 4096))
+    assert told.code == "context_length_exceeded"
+    assert read_error(400, error_body(told.message, told.kind)).context_exceeded
+    return told.message
+
+
+@pytest.mark.parametrize(
+    ("why", "in_openais_dialect"),
+    [
+        (Why.CONTEXT_TOO_LONG, "this model's maximum context length is 8192"),
+        (Why.MEMORY_TOO_SMALL, "exceeds the available context size"),
+    ],
+)
+@pytest.mark.parametrize("output_tokens_max", [None, 0, 5])
+def test_a_prompt_that_is_too_long_is_called_so_in_the_words_that_libraries_look_for(
+    why: Why, in_openais_dialect: str, output_tokens_max: int | None
+) -> None:
+    message = too_long(why, 8192, output_tokens_max)
+    assert "prompt is too long" in message
+    assert in_openais_dialect in message
+
+
+def test_of_a_prompt_that_fits_without_its_output_it_is_not_said_that_it_is_too_long() -> None:
+    message = too_long(Why.CONTEXT_TOO_LONG, 8191, 8000)
+    assert "input length and `max_tokens` exceed context limit: 8191 + 8000 > 8192" in message
+    assert "too long" not in message

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Any
 
 import pytest
 
-from tests.gateway.harness import House, chat, house, local, remote
+from tests.gateway.harness import SURE, House, chat, house, local, remote
 from tests.http.harness import Script as Steps
 from tests.http.harness import eventually, read_request, upstream
 from tests.make import endpoint
@@ -21,6 +24,7 @@ from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.spending import Spending, upper_usd
 from tidegate.state.ledger import Ledger
+from tidegate.state.store import LedgerError
 from tidegate.wire.anthropic.request import parse as parse_messages
 from tidegate.wire.embeddings import parse as embeddings
 from tidegate.wire.openai import parse
@@ -205,6 +209,148 @@ async def test_what_is_told_to_its_end_leaves_nothing_unconfirmed(tmp_path: Path
         for stream in (False, True):
             await home.ask(chat(max_tokens=1000, stream=stream))
         assert unconfirmed(home) == 0.0
+
+
+TEXT = "x" * 600
+
+
+def spoken(usage: dict[str, Any] | None, *, stream: bool, text: str = TEXT) -> bytes:
+    """An answer with this usage."""
+    if not stream:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode()
+    chunks: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": {"content": text}}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": usage},
+    ]
+    return b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+def written(usage: dict[str, Any] | None, *, stream: bool) -> bytes:
+    """The same in the words of the Messages API."""
+    text = {"type": "text", "text": TEXT}
+    if not stream:
+        message = {"type": "message", "id": "1", "content": [text], "stop_reason": "end_turn", "usage": usage}
+        return json.dumps(message).encode()
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"type": "message", "id": "1", "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": text},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+    return b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "answer"),
+    [
+        ("fake", partial(spoken, None)),
+        ("fake", partial(spoken, {"prompt_tokens": 0, "completion_tokens": 0})),
+        ("anthropic", partial(written, None)),
+        ("anthropic", partial(written, {"input_tokens": 9})),
+        ("anthropic", partial(written, {"input_tokens": -9, "output_tokens": -9})),
+        ("anthropic", partial(written, {"input_tokens": 0, "output_tokens": 0})),
+    ],
+)
+async def test_what_an_answer_does_not_say_that_it_took_is_never_zero(
+    tmp_path: Path, engine: str, answer: Callable[..., bytes], stream: bool
+) -> None:
+    place = vendor(Script(answer=answer(stream=stream)), engine=engine)
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        assert (await home.ask(chat(stream=stream, max_tokens=1000))).status == 200
+        usd, held = spent(home)
+        # Of a stream what came, of a whole answer the most that it can be; and the prompt.
+        assert usd > (len(TEXT) / 4 if stream else 1000) * 4e-3
+        assert held == 0.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_without_a_word_takes_no_tokens_where_it_says_so(tmp_path: Path, stream: bool) -> None:
+    counts = {"prompt_tokens": 9, "completion_tokens": 0}
+    place = vendor(Script(answer=spoken(counts, stream=stream, text="")))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        assert (await home.ask(chat(stream=stream, max_tokens=1000))).status == 200
+        assert spent(home)[0] == pytest.approx(9 * 1e-3)
+
+
+async def test_nor_do_embeddings(tmp_path: Path) -> None:
+    body = {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 9, "completion_tokens": 0, "total_tokens": 9}}
+    place = vendor(Script(answer=json.dumps(body).encode()), capabilities=["embedding"])
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        assert (await home.ask({"model": "m", "input": "Say hi"}, path="/v1/embeddings")).status == 200
+        assert spent(home)[0] == pytest.approx(9 * 1e-3)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("absurd", ["prompt_tokens", "completion_tokens"])
+async def test_a_count_that_no_window_holds_is_neither_paid_nor_learned_from_but_told(
+    tmp_path: Path, absurd: str, stream: bool
+) -> None:
+    counts = {"prompt_tokens": 9, "completion_tokens": 150} | {absurd: 10**12}
+    place = vendor(Script(answer=spoken(counts, stream=stream)))
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        answer = await home.ask(chat(stream=stream, max_tokens=1000))
+        assert answer.status == 200
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        assert (ended.prompt_tokens is None) == (absurd == "prompt_tokens")
+        assert (ended.output_tokens or 0) <= 150
+        usd, held = spent(home)
+        # What is known otherwise: the estimate of the prompt, what came of a stream, the most of a whole answer.
+        assert 150 * 4e-3 < usd < 10.0
+        assert held == 0.0
+        ledger = home.gateway.spending.ledger
+        assert ledger is not None
+        assert ledger.status(home.gateway.clock.now_s()).overruns == 1
+
+
+async def test_a_count_is_believed_where_the_window_may_be_larger_than_what_is_assumed_of_it(tmp_path: Path) -> None:
+    place = vendor(Script(answer=spoken({"prompt_tokens": 9, "completion_tokens": 2 * 8192}, stream=False)))
+    place.context_tokens = 8192
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        assert (await home.ask(chat(max_tokens=1000))).status == 200
+        assert spent(home)[0] == pytest.approx(9 * 1e-3 + 2 * 8192 * 4e-3)
+
+
+async def test_what_was_cached_of_a_prompt_of_which_nobody_tells_earns_nothing(tmp_path: Path) -> None:
+    counts = {"completion_tokens": 20, "prompt_tokens_details": {"cached_tokens": 10_000}}
+    cheaper = PRICE | {"usd_per_1m_cached_tokens": 100}
+    place = remote(Script(answer=spoken(counts, stream=False)), price=cheaper)
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        assert (await home.ask(chat(max_tokens=1000))).status == 200
+        assert spent(home)[0] > 20 * 4e-3
+
+
+ENDLESS = Script(tokens=10**9, token_s=0.001)
+
+
+async def test_a_paid_stream_ends_with_an_error_where_it_goes_on_beyond_what_it_was_asked_for_at_most(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(ENDLESS), other=vendor()) as home:
+        order = {"x_tidegate_max_cost_usd": "1"}
+        answer = await home.ask(chat(stream=True, max_tokens=10), **order)
+        assert (answer.status, answer.endpoint) == (200, "cloud")
+        *chunks, last = answer.events
+        assert last["error"]["code"] == "output_too_long"
+        assert len(chunks) > 2 * 10
+        await home.quiet()
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        assert (ended.ending, ended.cause) == (Ending.FAILED, "output_too_long")
+        usd, held = spent(home)
+        assert usd >= (len(chunks) - 1) * 4e-3, "what came is paid"
+        assert held == 0.0
+        assert home.engines["cloud"].left == 1
+        assert sent(home, "other") == 0
+
+
+async def test_and_one_that_is_gathered_is_had_elsewhere(tmp_path: Path) -> None:
+    endless, dearer = remote(ENDLESS, engine="llamacpp"), vendor()
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=endless, other=dearer) as home:
+        answer = await home.ask(chat(max_tokens=10))
+        assert (answer.status, answer.endpoint) == (200, "other")
+        assert home.engines["cloud"].left == 1
 
 
 async def test_a_client_that_leaves_pays_for_what_it_caused(tmp_path: Path) -> None:
@@ -475,23 +621,61 @@ async def test_what_is_billed_beside_the_tokens_is_not_bought_on_a_budget(
         assert (await home.ask(chat(max_tokens=10, service_tier="auto", plugins=[], models=None))).status == 200
 
 
+def fill_up(home: House) -> Connection:
+    """The ledger's file takes no more, until `max_page_count` of its connection is higher."""
+    ledger = home.gateway.spending.ledger
+    assert ledger is not None
+    connection = ledger._store._file.connection
+    connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
+    connection.execute("PRAGMA cache_size = 1")
+    for number in range(200):
+        ledger.reserve(f"filler {number}" * 50, "", 0.001, home.gateway.clock.now_s())
+    return connection
+
+
 async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
     async with house(tmp_path, budget={"usd_per_day": 100}, laptop=local(), cloud=vendor()) as home:
-        ledger = home.gateway.spending.ledger
-        assert ledger is not None
-        pages = ledger._store._file.connection.execute("PRAGMA page_count").fetchone()[0]
-        ledger._store._file.connection.execute(f"PRAGMA max_page_count = {pages}")
-        ledger._store._file.connection.execute("PRAGMA cache_size = 1")
-        for number in range(200):
-            ledger.reserve(f"filler {number}" * 50, "", 0.001, home.gateway.clock.now_s())
+        connection, spending = fill_up(home), home.gateway.spending
         answer = await home.ask(chat(max_tokens=10), x_tidegate_no_fallback="true", x_tidegate_residency="away")
         assert (answer.status, answer.error["code"]) == (503, "spending_unrecorded")
+        # Who comes after that is told the same, and none of it is tried.
+        answer = await home.ask(chat(max_tokens=10), x_tidegate_residency="away")
+        assert (answer.status, answer.error["code"]) == (503, "spending_unrecorded")
+        assert answer.header("x-tidegate-attempts") == "0"
         assert sent(home) == 0
+        state = (await home.get("/api/state", admin=True)).json
+        assert state["spending_problem"] == spending.problem != ""
         # What costs nothing goes on.
         assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="local")).status == 200
         assert len([line for line in home.log("event") if line["level"] == "error"]) == 1
-        ledger._store._file.connection.execute("PRAGMA max_page_count = 100000")
+        connection.execute("PRAGMA max_page_count = 100000")
+        # It is tried again by itself.
+        await eventually(lambda: not spending.problem)
         assert (await home.ask(chat(max_tokens=10), x_tidegate_residency="away")).status == 200
+
+
+async def test_where_nothing_can_be_written_down_who_is_held_is_served_by_ours_and_burns_no_attempts(
+    tmp_path: Path,
+) -> None:
+    slow = Script(first_s=0.05, token_s=0.01, tokens=10)
+    engine = local(slow, concurrency=1, prior=SURE | {"decode_tokens_per_s": 100, "overhead_ms": 50})
+    async with house(tmp_path, policy={"recheck_ms": 20}, laptop=engine, cloud=remote(), other=remote()) as home:
+        fill_up(home)
+        answers = await asyncio.gather(*(home.ask(chat(max_tokens=10), x_tidegate_slo_ttft_ms="300") for _ in range(9)))
+        assert sent(home) == sent(home, "other") == 0
+    assert {(answer.status, answer.endpoint) for answer in answers} == {(200, "laptop")}
+    # The second is that of those who were sent away before it was known.
+    assert {answer.header("x-tidegate-attempts") for answer in answers} <= {"1", "2"}
+
+
+def test_a_ledger_tells_whether_its_file_takes_anything_though_nothing_is_left_to_write(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger", (), 60.0)
+    ledger.touch()
+    ledger._store._file.connection.execute("PRAGMA query_only = 1")
+    ledger.commit()
+    with pytest.raises(LedgerError, match="the disk has room"):
+        ledger.touch()
+    ledger.close()
 
 
 async def test_without_a_budget_it_is_known_all_the_same_what_was_spent(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The audit log, as the gateway writes it."""
 
-import os
 from pathlib import Path
 from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
@@ -13,7 +12,7 @@ from tidegate.wire.changes import FILE
 
 async def test_of_a_change_that_the_disk_takes_in_part_nothing_stays_and_the_next_is_read(tmp_path: Path) -> None:
     clock = Clock()
-    log = Log(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT), clock, owned=True)
+    log = Log.to(tmp_path / "log", clock)
     audit = Changes(tmp_path, clock=clock, log=log)
     audit.add("alice", "first", (), applied=True)
     before = getrlimit(RLIMIT_FSIZE)

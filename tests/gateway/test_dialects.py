@@ -1,5 +1,6 @@
 """Clients of every dialect, through the whole gateway, to engines of every dialect."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ async def test_an_address_is_served_with_v1_and_without(tmp_path: Path, speech: 
     assert speech.said(answer, stream=False).text == WORDS
 
 
+@pytest.mark.parametrize(("engine", "name"), MET)
+async def test_half_a_surrogate_pair_that_a_client_sends_back_reaches_no_engine(
+    tmp_path: Path, name: str, engine: str
+) -> None:
+    speech = SPEECHES[name]
+    async with house(tmp_path, laptop=local(engine=engine)) as home:
+        answer = await home.ask(speech.body("what is a\ud83d?"), path=speech.path)
+        (seen,) = home.engines["laptop"].seen
+    assert speech.said(answer, stream=False).text == WORDS
+    assert "what is a\ufffd?" in json.dumps(json.loads(seen.body), ensure_ascii=False)
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
@@ -98,7 +111,7 @@ async def test_a_bad_body_is_told_its_place(tmp_path: Path, speech: Speech, body
 @speeches
 async def test_a_context_beyond_every_window_is_told_the_largest(tmp_path: Path, speech: Speech, stream: bool) -> None:
     long = speech.body("word " * 40_000, stream=stream)
-    await refused(tmp_path, speech, long, 400, "the largest context window it may use holds 32768: shorten")
+    await refused(tmp_path, speech, long, 400, "maximum context length is 32768 where it may be served: shorten")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,12 @@
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from tidegate.state.ledger import Ledger
 
 CONFIG = """
 [gateway]
@@ -29,6 +32,17 @@ def may_mount(folder: Path) -> bool:
         return False
     command = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", str(folder)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_a_gateway_does_not_start_beside_one_with_the_same_ledger_and_names_the_setting(tmp_path: Path) -> None:
+    config = tmp_path / "tidegate.toml"
+    config.write_text(CONFIG + "[budget]\nusd_per_day = 1\n")
+    with closing(Ledger.open(tmp_path / "ledger.db", (), 1.0)):
+        command = [sys.executable, "-m", "tidegate.cli.main", "serve", "--config", str(config)]
+        done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=30.0)
+    assert done.returncode == 1
+    assert "the ledger is open in another process" in done.stderr
+    assert done.stderr.endswith(f"see [budget] in {config}\n")
 
 
 @pytest.mark.slow

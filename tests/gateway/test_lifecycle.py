@@ -9,6 +9,7 @@ from tests.gateway.harness import CHAT, chat, house, local, remote, wire
 from tests.http.harness import Response, client, eventually, read_response
 from tidegate.core.model import Decision, Request
 from tidegate.engines.fake import Fault, Script
+from tidegate.telemetry import log as log_module
 
 
 async def test_a_stop_finishes_the_stream_under_way_and_takes_no_more(tmp_path: Path) -> None:
@@ -33,6 +34,18 @@ async def test_a_stop_finishes_the_stream_under_way_and_takes_no_more(tmp_path: 
 
 
 async def _nothing() -> None: ...
+
+
+async def test_a_log_that_is_renamed_goes_on_under_its_name_without_a_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "LOOK_S", 0.001)
+    async with house(tmp_path, laptop=local()) as home:
+        file = (tmp_path / "log").rename(tmp_path / "log.1")
+        await eventually((tmp_path / "log").exists)
+        assert (await home.ask()).status == 200
+        assert len(home.log()) == 1
+        assert '"listening"' in file.read_text()
 
 
 async def test_a_stop_gives_up_what_does_not_finish_in_time(tmp_path: Path) -> None:

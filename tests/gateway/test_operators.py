@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -344,6 +344,28 @@ async def test_a_hangup_reloads_and_a_bad_file_then_stops_nothing(tmp_path: Path
             assert process.returncode is None
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
+
+
+async def reader_of(fifo: Path) -> int:
+    """Wait for somebody who reads it: from then on what is written here is all that comes."""
+    while True:
+        with suppress(OSError):  # nobody does yet
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        await asyncio.sleep(0.001)
+
+
+async def test_a_file_that_never_answers_keeps_no_gateway_from_ending(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local()) as home:
+        pass
+    async with running(file(home)) as (process, _):
+        file(home).unlink()
+        os.mkfifo(file(home))
+        process.send_signal(signal.SIGHUP)
+        silent = await reader_of(file(home))
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+        os.close(silent)
+    assert home.log("event")[-1]["event"] == "stopped"
 
 
 async def test_a_hangup_during_the_start_is_a_reload_after_it(tmp_path: Path) -> None:

@@ -1,14 +1,22 @@
 """A fault of the gateway's own ends the request that met it: it is answered, and nobody waits behind it."""
 
 import asyncio
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.gateway.harness import House, chat, house, local
 from tests.http.harness import eventually
+from tidegate.core.model import Ended, Ending
 from tidegate.engines.fake import Script
+from tidegate.gateway.routes import ROUTES, Route
 from tidegate.gateway.upstream import Upstream
+from tidegate.wire.ollama.client import OLLAMA_CHAT
+from tidegate.wire.openai import Call
+from tidegate.wire.sse import BadStream
+from tidegate.wire.translate import ClientStream
 
 
 class Faulty(dict[str, Upstream]):
@@ -26,10 +34,47 @@ class Faulty(dict[str, Upstream]):
 def spoil(home: House) -> list[str]:
     """Let the next attempt meet a fault; the list is what is told of it."""
     home.gateway.dispatch.upstreams = Faulty(home.gateway.dispatch.upstreams)
+    return listen()
+
+
+def listen() -> list[str]:
+    """What is told of faults from now on."""
     told: list[str] = []
     handler = lambda _, context: told.append(f"{context['message']}: {context['exception']}")  # noqa: E731
     asyncio.get_running_loop().set_exception_handler(handler)
     return told
+
+
+class Stumbles:
+    """Translates a stream until its end is told."""
+
+    failure: BadStream | None = None
+
+    def __init__(self, inner: ClientStream) -> None:
+        self._inner = inner
+        self.end, self.error = inner.end, inner.error
+
+    def feed(self, data: bytes) -> bytes:
+        if b'"finish_reason":"stop"' in data:
+            raise RuntimeError("a fault of ours")
+        return self._inner.feed(data)
+
+
+def stumble(inside: bytes) -> bytes:
+    raise RuntimeError("a fault of ours")
+
+
+class Stumbling:
+    """A dialect of clients in which no answer can be put."""
+
+    name, content_type = OLLAMA_CHAT.name, OLLAMA_CHAT.content_type
+    parse, error_body = OLLAMA_CHAT.parse, OLLAMA_CHAT.error_body
+
+    def stream(self, call: Call, now_s: Callable[[], float]) -> ClientStream:
+        return Stumbles(OLLAMA_CHAT.stream(call, now_s))
+
+    def whole(self, call: Call, now_s: Callable[[], float]) -> Callable[[bytes], bytes]:
+        return stumble
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -58,3 +103,27 @@ async def test_those_that_are_held_behind_it_have_their_turn(tmp_path: Path) -> 
         assert sorted(answer.status for answer in answers) == [200, 200, 200, 500]
         assert (home.gateway.dispatch.in_flight, home.gateway.router.held) == (0, 0)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm"])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_cannot_be_put_into_words_is_never_taken_for_complete_nor_its_engine_for_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool, engine: str
+) -> None:
+    monkeypatch.setitem(ROUTES, "/api/chat", Route(parse=OLLAMA_CHAT.parse, client=Stumbling()))
+    async with house(tmp_path, laptop=local(engine=engine), other=local(engine=engine)) as home:
+        told = listen()
+        answer = await home.ask(chat(stream=stream), path="/api/chat")
+        *said, last = answer.body.splitlines()
+        assert "log" in json.loads(last)["error"]
+        assert answer.status == (200 if stream else 500)
+        assert len(said) == (4 if stream else 0)
+        assert not any(json.loads(line)["done"] for line in said)
+        await home.quiet()
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        assert (ended.ending, ended.cause) == (Ending.CANCELLED, "internal")
+        (line,) = home.log()
+    outcome = "failed_mid_stream" if stream else "failed"
+    assert (line["status"], line["outcome"], line["code"]) == (answer.status, outcome, "internal_error")
+    assert len(told) == 1
+    assert told[0].endswith("a fault of ours")

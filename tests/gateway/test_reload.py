@@ -1,6 +1,7 @@
 """Another configuration for a gateway that runs: nothing under way is touched, and a bad one changes nothing."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
@@ -423,6 +424,26 @@ async def test_a_signal_during_a_reload_is_followed_by_another(tmp_path: Path) -
         edit(home, "decide_budget_ms = 999", "decide_budget_ms = 998")
         reloader.soon()
         await eventually(lambda: home.gateway._built.policy.decide_budget_s == 0.998)
+
+
+async def test_a_file_that_never_answers_is_refused_and_the_next_one_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with house(tmp_path) as home:
+        good = file(home).read_text()
+        file(home).unlink()
+        os.mkfifo(file(home))
+        with monkeypatch.context() as hasty:
+            hasty.setattr("tidegate.gateway.reload.READ_S", 0.05)
+            answer = await home.change("POST", "/api/config")
+        assert answer.status == 422
+        (problem,) = answer.json["problems"]
+        assert "did not answer within" in problem["message"]
+        assert "disk" in problem["remedy"]
+        os.close(os.open(file(home), os.O_WRONLY))  # who still reads it has read nothing, and ends
+        file(home).unlink()
+        file(home).write_text(good.replace("decide_budget_ms = 1000", "decide_budget_ms = 999"))
+        assert paths(await reload(home)) == ["policy.decide_budget_ms"]
 
 
 async def test_without_a_file_a_reload_says_what_to_do(tmp_path: Path) -> None:

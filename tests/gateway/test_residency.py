@@ -89,4 +89,4 @@ async def test_a_refusal_for_length_names_no_window_that_the_request_may_not_use
     async with house(tmp_path, laptop=small, cloud=large) as home:
         answer = await home.ask(chat("word " * 3000), x_tidegate_residency="local")
     assert (answer.status, answer.error["code"]) == (400, "context_length_exceeded")
-    assert "the largest context window it may use holds 2048:" in answer.error["message"]
+    assert "maximum context length is 2048 where it may be served:" in answer.error["message"]

@@ -63,6 +63,14 @@ async def test_anthropics_sdk_does_not_repeat_what_was_tried_everywhere_already(
         assert len(home.engines["laptop"].seen) == 1
 
 
+async def test_anthropics_tool_runner_goes_on_without_a_thread(tmp_path: Path) -> None:
+    async with house(tmp_path, laptop=local()) as home, messages(home) as client:
+        runner = client.beta.messages.tool_runner(model="m", messages=HI, max_tokens=9, tools=[])
+        said = [message async for message in runner]
+        assert len(home.engines["laptop"].seen) == 1
+    assert [message.stop_reason for message in said] == ["end_turn"]
+
+
 @pytest.mark.parametrize(("model", "status"), [("none", 404), ("m", 502)])
 @pytest.mark.parametrize("stream", [True, False])
 async def test_ollamas_client_raises_our_message_with_its_status(

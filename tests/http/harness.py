@@ -1,9 +1,11 @@
 """Both ends of a connection, for the tests: real sockets on the loopback, nothing imitated."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
 
 from tidegate.clock import Clock
@@ -184,6 +186,19 @@ def always(reply: bytes) -> Script:
             await writer.drain()
 
     return script
+
+
+@contextmanager
+def descriptors_used_up() -> Iterator[None]:
+    """This process may open nothing more, and keeps what it has."""
+    limits = getrlimit(RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)  # that is free: all below it are taken
+    os.close(lowest)
+    setrlimit(RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        yield
+    finally:
+        setrlimit(RLIMIT_NOFILE, limits)
 
 
 class Recorder:

@@ -1,4 +1,5 @@
 import asyncio
+import ssl
 
 import pytest
 
@@ -417,6 +418,20 @@ def test_fetch_gives_up_in_time_and_closes(run: Run) -> None:
                 await fetch(to, b"GET", b"/", [], b"", 0.05, 100)
             assert caught.value.cause is Cause.IDLE_TIMEOUT
             assert to.statistics().open == 0
+
+    run(main())
+
+
+def test_fetch_tells_apart_that_there_was_no_connection_in_time(run: Run) -> None:
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def main() -> None:
+        async with upstream(silence) as up, pool(up.port, tls=ssl.create_default_context()) as to:
+            with pytest.raises(TransportError) as caught:
+                await fetch(to, b"GET", b"/", [], b"", 0.05, 100)
+            assert caught.value.cause is Cause.CONNECT_TIMEOUT
+            assert not caught.value.sent_bytes
 
     run(main())
 

@@ -16,6 +16,7 @@ from tests.http.harness import (
     always,
     answering,
     ask,
+    descriptors_used_up,
     echo,
     pool,
     post,
@@ -119,6 +120,19 @@ def test_a_name_that_does_not_resolve_is_a_dns_error(run: Run, host: str) -> Non
             receiver = await ask(to)
             assert receiver.error is not None
             assert receiver.error.cause is Cause.DNS
+
+    run(main())
+
+
+@pytest.mark.parametrize("host", [HOST, "localhost"])
+def test_where_we_may_open_nothing_more_that_is_said_and_nothing_of_who_is_called(run: Run, host: str) -> None:
+    async def main() -> None:
+        async with upstream(answering(OK)) as up, pool(up.port, host=host) as to:
+            with descriptors_used_up():
+                receiver = await ask(to)
+            assert receiver.error is not None
+            assert receiver.error.cause is Cause.NO_DESCRIPTOR
+            assert not receiver.error.sent_bytes
 
     run(main())
 

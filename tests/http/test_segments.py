@@ -296,7 +296,7 @@ def test_a_receiver_that_fails_ends_its_call_alone(pieces: tuple[bytes, ...]) ->
             link.data_received(piece)
         link.connection_lost(None)
         assert receiver.error is not None
-        assert receiver.error.cause is Cause.PROTOCOL
+        assert receiver.error.cause is Cause.RECEIVER
         assert said == ["the receiver of an HTTP response failed"]
         await pool.close()
 

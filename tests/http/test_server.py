@@ -33,6 +33,15 @@ def test_a_handler_sees_a_complete_request(run: Run) -> None:
     run(main())
 
 
+def test_a_host_that_cannot_be_looked_up_is_named(run: Run) -> None:
+    async def main() -> None:
+        server = Server(echo, limits=Limits(), clock=Clock(), error_body=error_body)
+        with pytest.raises(OSError, match=r"^fe80::1%nowhere:8400: "):
+            await server.start("fe80::1%nowhere", 8400)
+
+    run(main())
+
+
 def test_a_connection_carries_many_requests(run: Run) -> None:
     async def main() -> None:
         async with serving() as server, client(server.port) as (reader, writer):

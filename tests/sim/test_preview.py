@@ -99,6 +99,18 @@ def test_a_promise_of_which_nobody_can_say_is_neither_won_nor_lost() -> None:
     assert of(ALL, ALL, late).kept_more.figure == -1.0
 
 
+def test_promises_kept_are_compared_of_the_same_requests() -> None:
+    # Under the first policy nobody can judge every other one, and the second keeps those alone.
+    before = [outcome(number, ttft_s=None if number % 2 else 1.5) for number in range(COUNT)]
+    after = [outcome(number, ttft_s=0.5 if number % 2 else 1.5) for number in range(COUNT)]
+    found = of(ALL, before, after)
+    assert (found.before.kept, found.after.kept, found.kept_more.figure) == (0.0, 0.0, 0.0)
+    after = [outcome(number, ttft_s=0.5 if number % 4 else 1.5) for number in range(COUNT)]
+    found = of(ALL, before, after)
+    assert (found.before.kept, found.after.kept, found.kept_more.figure) == (0.0, 0.5, 0.5)
+    assert found.affected[0].kept == 0.5
+
+
 def test_who_left_is_in_no_figure() -> None:
     left = [replace(one, outcome=LEFT) if one.request.id == "r0" else one for one in ALL]
     found = of(left, ALL, ALL)

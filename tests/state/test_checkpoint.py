@@ -317,6 +317,15 @@ def test_a_full_disk_costs_that_snapshot_alone(tmp_path: Path) -> None:
         assert back(file).at_s == NOW_S + 2.0
 
 
+def test_a_file_that_others_removed_is_told_and_not_written_to(tmp_path: Path) -> None:
+    with opened(tmp_path) as file:
+        file.write(made())
+        file.path.unlink()
+        with pytest.raises(CheckpointError, match=f"{file.path}: another program removed .* copy of the learned state"):
+            file.write(made())
+    assert not file.path.exists()
+
+
 def test_a_snapshot_beyond_its_bound_is_refused_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

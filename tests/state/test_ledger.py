@@ -112,6 +112,14 @@ def test_a_bill_above_its_bound_is_written_as_it_is_and_counted(tmp_path: Path) 
     again.close()
 
 
+def test_a_bill_that_nobody_believes_is_counted_as_one_above_its_bound(tmp_path: Path) -> None:
+    ledger = opened(tmp_path, DAY_CAP)
+    ledger.reserve("a", "ann", 0.9, NOON_S)
+    ledger.settle("a", 0.1, NOON_S, "cloud", overran=True)
+    assert (only(ledger).spent_usd, ledger.status(NOON_S).overruns) == (0.1, 1)
+    ledger.close()
+
+
 def test_a_thousand_leases_at_once_never_exceed_the_cap(tmp_path: Path) -> None:
     ledger = opened(tmp_path, DAY_CAP)
     fits = [ledger.reserve(f"r{i}", f"key{i % 7}", 0.001, NOON_S) is None for i in range(1200)]
@@ -386,3 +394,34 @@ def test_books_begun_anew_take_nothing_from_a_log_that_was_left_behind(tmp_path:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"none/ledger\.lock: No such file.*folder exists"):
         Ledger.open(tmp_path / "none" / "ledger", (), LEASE_S)
+
+
+def removed(file: Path) -> None:
+    file.unlink()
+
+
+def replaced(file: Path) -> None:
+    leave(file, file.with_name("copy")).replace(file)
+
+
+@pytest.mark.parametrize("harm", [removed, replaced])
+@pytest.mark.parametrize("name", ["ledger", "ledger.lock"])
+def test_nothing_is_written_to_a_ledger_that_others_have_taken_away_nor_under_a_lock_that_is_gone(
+    tmp_path: Path, harm: Callable[[Path], None], name: str
+) -> None:
+    ledger = opened(tmp_path, DAY_CAP)
+    ledger.reserve("a", "ann", 0.2, NOON_S)
+    ledger.commit()
+    kept = tmp_path / "kept"
+    kept.hardlink_to(tmp_path / name)
+    harm(tmp_path / name)
+    ledger.reserve("b", "ann", 0.3, NOON_S)
+    message = f"{tmp_path / name}: another program removed or replaced .* put back a copy of the ledger"
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=message):
+            ledger.commit()
+    assert only(ledger).reserved_usd == 0.5
+    kept.replace(tmp_path / name)
+    ledger.commit()
+    assert open_leases(tmp_path / "ledger") == {"a": False, "b": False}
+    ledger.close()

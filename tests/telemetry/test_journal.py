@@ -3,12 +3,13 @@
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_a_header_has_in_its_state_all_the_facts_before_it_and_none_after(tmp_pa
 
 def test_every_segment_begins_with_a_header_and_is_for_its_owner_alone(tmp_path: Path) -> None:
     async def run() -> None:
-        journal = make.journal(tmp_path / "a" / "b", segment_bytes=700)
+        journal = make.journal(tmp_path / "a" / "b", segment_bytes=400)
         for number in range(20):
             journal.append(make.fact(number), 1.0)
             await written(journal)
@@ -162,6 +163,19 @@ def test_a_segment_that_is_full_with_its_header_is_followed_where_something_is_w
 
     asyncio.run(run())
     assert make.facts(tmp_path) == [make.fact(number) for number in range(3)]
+
+
+def test_a_header_that_is_longer_than_a_segment_may_be_leaves_room_for_as_much_behind_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        journal = make.journal(tmp_path, segment_bytes=1000, header=lambda: make.segment(b'"%s"' % (b"x" * 5000)))
+        for number in range(20):
+            journal.append(make.fact(number), 1.0)
+            await written(journal)
+        await journal.close()
+
+    asyncio.run(run())
+    assert len(segments(tmp_path)) == 2
+    assert make.facts(tmp_path) == [make.fact(number) for number in range(20)]
 
 
 def test_the_oldest_segments_are_removed_beyond_the_total(tmp_path: Path) -> None:
@@ -308,6 +322,101 @@ def test_lines_beyond_the_bound_are_lost_and_counted_and_the_next_begin_a_segmen
         assert isinstance(header.fact, Segment)
         assert bytes(header.fact.state) == b"100"
         assert line.fact == make.fact(100)
+
+    asyncio.run(run())
+
+
+def removed(segment: Path) -> None:
+    shutil.rmtree(segment.parent)
+
+
+def moved_away(segment: Path) -> None:
+    segment.rename(segment.parent.parent / segment.name)
+
+
+def replaced(segment: Path) -> None:
+    copy = segment.with_name("copy")
+    copy.write_bytes(segment.read_bytes())
+    copy.replace(segment)
+
+
+def cut_off(segment: Path) -> None:
+    os.truncate(segment, 0)
+
+
+@pytest.mark.parametrize("harm", [removed, moved_away, replaced, cut_off])
+def test_a_segment_that_others_take_away_is_told_once_counted_and_followed_by_another(
+    harm: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 0.001)
+
+    async def run() -> None:
+        problems: list[str] = []
+        journal = make.journal(tmp_path / "journal", on_problem=problems.append)
+        journal.append(make.fact(1), 1.0)
+        await written(journal)
+        first = journal.path
+        harm(first)
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        await eventually(lambda: journal.path != first)
+        assert problems == [
+            f"journal: {first} was removed, moved away or cut off by another program; a new segment begins"
+        ]
+        assert journal.statistics().lost == 2
+        journal.append(make.fact(3), 3.0)
+        await written(journal)
+        assert make.facts(journal.path) == [make.fact(3)]
+        assert journal.statistics().lost == 2
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_what_stood_in_segments_before_one_that_is_removed_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 0.001)
+
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        journal.append(make.fact(1), 1.0)
+        journal.turn(lambda: None)
+        second = journal.path
+        second.unlink()
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        await eventually(lambda: journal.path != second)
+        assert make.facts(tmp_path) == [make.fact(1)]
+        assert journal.statistics().lost == 1
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_folder_that_cannot_be_made_again_is_told_and_tried_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 0.001)
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+
+    async def run() -> None:
+        problems: list[str] = []
+        folder = tmp_path / "journal"
+        journal = make.journal(folder, on_problem=problems.append)
+        first = journal.path
+        shutil.rmtree(folder)
+        folder.touch()
+        journal.append(make.fact(1), 1.0)
+        await eventually(lambda: any("no new segment" in problem for problem in problems))
+        folder.unlink()
+        await eventually(lambda: journal.path != first)
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        assert make.facts(folder) == [make.fact(2)]
+        assert len(problems) == 2
+        assert journal.statistics().lost == 1
+        await journal.close()
 
     asyncio.run(run())
 

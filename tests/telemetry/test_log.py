@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests.http.harness import eventually
 from tidegate.clock import Clock
 from tidegate.config.secret import Secret
 from tidegate.telemetry import log as log_module
@@ -82,6 +84,44 @@ def test_a_file_is_continued(tmp_path: Path) -> None:
         log.event("info", "started")
         log.close()
     assert len(parsed((tmp_path / "log").read_bytes())) == 2
+
+
+def renamed(file: Path) -> Path | None:
+    return file.rename(file.with_name("log.1"))
+
+
+def removed(file: Path) -> None:
+    file.unlink()
+
+
+def replaced(file: Path) -> Path | None:
+    old = renamed(file)
+    file.touch()
+    return old
+
+
+@pytest.mark.parametrize("rotate", [renamed, removed, replaced])
+def test_a_file_that_is_rotated_is_followed_by_another_of_its_name(
+    rotate: Callable[[Path], Path | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "LOOK_S", 0.001)
+    file = tmp_path / "log"
+
+    async def run() -> None:
+        log = Log.to(file, Clock())
+        watching = asyncio.create_task(log.watch())
+        log.event("info", "before")
+        old = rotate(file)
+        log.event("info", "between")
+        await eventually(lambda: file.exists() and os.path.samestat(os.fstat(log._fd), file.stat()))
+        log.event("info", "after")
+        watching.cancel()
+        log.close()
+        if old is not None:
+            assert [line["event"] for line in parsed(old.read_bytes())] == ["before", "between"]
+
+    asyncio.run(run())
+    assert [line["event"] for line in parsed(file.read_bytes())] == ["after"]
 
 
 def test_a_secret_is_not_written(tmp_path: Path) -> None:

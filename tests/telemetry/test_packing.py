@@ -259,7 +259,7 @@ def test_the_first_line_is_read_before_the_last_is_unpacked(tmp_path: Path) -> N
 
 def test_a_journal_packs_all_but_the_segment_that_it_writes_and_no_line_is_lost(tmp_path: Path) -> None:
     async def run() -> None:
-        journal = make.journal(tmp_path, segment_bytes=3000, packs=True)
+        journal = make.journal(tmp_path, segment_bytes=1000, packs=True)
         for number in range(60):
             journal.append(make.fact(number), 1.0)
             await written(journal)

@@ -61,7 +61,7 @@ def test_a_file_that_does_not_begin_with_a_segment_is_none(tmp_path: Path, first
 
 
 def test_a_journal_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="no such file or folder"):
+    with pytest.raises(JournalError, match=r"no such file or folder; name it \(--journal, .* relative to its config"):
         list(read(tmp_path / "none"))
     with pytest.raises(JournalError, match="no journal here"):
         list(read(tmp_path))

@@ -44,7 +44,7 @@ def test_every_decision_comes_out_again_whichever_segment_replay_begins_with(tmp
         return replace(segment(), endpoints=endpoints, state=router.snapshot())
 
     async def run() -> None:
-        kept = journal(tmp_path, segment_bytes=30_000, header=header)
+        kept = journal(tmp_path, segment_bytes=10_000, header=header)
 
         def tell(fact: Observation, now_s: float) -> None:
             router.observe(fact, now_s)

@@ -70,9 +70,11 @@ ALL: dict[str, bytes] = {
     "done at once": ROLE + DONE,
     "nothing": b"",
     "reasoning": ROLE + chunk(reasoning_content="hm") + chunk(content="a") + STOP + DONE,
+    "byte order mark": b"\xef\xbb\xbf" + chunk(content="Hel") + chunk(content="lo") + STOP + USAGE_FRAME + DONE,
     "blank lines": b"\n\n\n" + PLAIN.replace(b"\n\n", b"\n\n\n"),
     "not events": b"<html><body>Bad Gateway</body></html>",
     "text": text("a") + text("b", finish="length") + DONE,
+    "null": b"data: null\n\n" + PLAIN,
 }
 
 

@@ -67,6 +67,13 @@ def test_the_sdk_reads_a_text_completion_that_was_put_together() -> None:
     assert completion.choices[0].finish_reason == "length"
 
 
+def test_the_answers_to_several_prompts_of_llama_cpp_are_put_together() -> None:
+    stream = b"data: null\n\n" + streams.text("a", index=1) + streams.text("b")
+    stream += streams.text("c", index=1, finish="length") + streams.text("d", finish="length") + DONE
+    answer = aggregated(stream, Capability.COMPLETION, completions=2)
+    assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [(0, "bd"), (1, "ac")]
+
+
 def message(delta: dict[str, Any]) -> Any:
     return aggregated(ROLE + chunk(**delta) + STOP + DONE)["choices"][0]["message"]
 

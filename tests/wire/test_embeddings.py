@@ -26,6 +26,10 @@ def asked(**fields: Any) -> Call:
     return parse(json.dumps({"model": "m", "input": "hi", **fields}).encode())
 
 
+def test_half_a_surrogate_pair_goes_on_as_the_sign_for_what_cannot_be_read() -> None:
+    assert msgspec.json.decode(upstream_body(asked(input=["a\ud83d"]), model="m", stream=False))["input"] == ["a\ufffd"]
+
+
 def refused(data: bytes) -> BadRequest:
     with pytest.raises(BadRequest) as caught:
         parse(data)

@@ -91,6 +91,7 @@ def test_html_is_known_by_its_content_type_too() -> None:
         b'{"error":{"message":"The input (9000 tokens) is longer than the model\'s context length (8192 tokens)."}}',
         b'{"error":"the input length exceeds the context length"}',
         b'{"error":{"type":"invalid_request_error","message":"prompt is too long: 210000 tokens > 200000 maximum"}}',
+        b'{"error":{"message":"input length and `max_tokens` exceed context limit: 188059 + 20000 > 200000"}}',
         b'{"error":"`inputs` tokens + `max_new_tokens` must be <= 4096"}',
         b'{"error":"`inputs` must have less than 1024 tokens"}',
     ],

@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -258,6 +259,28 @@ def test_options_of_a_stream_go_where_there_is_none() -> None:
     passed = json.loads(upstream_body(call, model="x", stream=False))
     assert passed["stream"] is False
     assert "stream_options" not in passed
+
+
+HALVES = [r"\ud83d", r"\uDE00", r"\ud83d\ud83d", r"\\\ude00", r"\ude00\ud83d"]
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("size", [0, 30_000], ids=["small", "large"])
+def test_half_a_surrogate_pair_in_a_prompt_goes_on_as_the_sign_for_what_cannot_be_read(half: str, size: int) -> None:
+    said, more = json.loads(f'"a {half} b"'), {"\ud83d": ["\ude00", "x" * size]}
+    messages = [{"role": "user", "content": [{"type": "text", "text": said}]}, {"role": "user", "content": "x" * size}]
+    readable = re.sub("[\ud800-\udfff]", "\ufffd", said)
+    passed = msgspec.json.decode(upstream_body(chat(messages=messages, more=more), model="m", stream=True))
+    assert passed["messages"][0]["content"][0]["text"] == readable
+    assert passed["more"] == {"\ufffd": ["\ufffd", "x" * size]}
+    passed = msgspec.json.decode(upstream_body(completion(said), model="m", stream=True))
+    assert passed["prompt"] == readable
+
+
+def test_a_bad_field_beside_half_a_surrogate_pair_is_refused_for_itself() -> None:
+    error = refused(_chat(messages=[{"role": "\ud83d", "content": 7}]))
+    assert (error.param, "`messages[0].content`" in error.message) == ("messages", True)
+    assert "not JSON" in refused(rb'{"model":"m","messages":[{"role":"\ud83d"}').message
 
 
 JSON = st.recursive(

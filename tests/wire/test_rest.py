@@ -45,6 +45,13 @@ def seam(*, tokens: int = 3, again: str = "", full: bool = False) -> Seam:
     return Seam(HEAD, Said(), tokens=tokens, again=again, full=full)
 
 
+def test_the_rest_can_be_asked_for_where_half_a_surrogate_pair_is_in_the_prompt() -> None:
+    chat, completion = call(messages=[{"role": "user", "content": "\ud83d"}]), call(COMPLETION, prompt="\ud83d")
+    assert unresumable(chat) == unresumable(completion) == ""
+    assert json.loads(bytes(rest(chat, "so", 1).prompt))[0]["content"] == "\ufffd"
+    assert json.loads(bytes(rest(completion, "so", 1).prompt)) == "\ufffdso"
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "why"),
     [

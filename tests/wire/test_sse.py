@@ -39,6 +39,26 @@ def test_a_frame_ends_with_its_blank_line(stream: bytes, frames: list[bytes], pe
     assert split([stream]) == (frames, pending)
 
 
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    "stream", [b"data: 1\n\n", b"data: 1\r\n\r\ndata: 2\n\ndata:", b"\xef\xbb", b"\xbf\n\n", b"\n\n", b""]
+)
+@given(data=st.data())
+def test_a_byte_order_mark_before_a_stream_belongs_to_no_frame_however_it_is_cut(
+    data: st.DataObject, stream: bytes
+) -> None:
+    assert split(data.draw(cuts(MARK + stream))) == split([stream])
+    assert split([bytes([byte]) for byte in MARK + stream]) == split([stream])
+
+
+@pytest.mark.parametrize("stream", [MARK + MARK + b"\n\n", MARK + b"data: 1\n\n" + MARK + b"\n\n"])
+def test_behind_the_beginning_a_byte_order_mark_is_what_any_bytes_are(stream: bytes) -> None:
+    found, _ = split([stream])
+    assert b"".join(found) == stream.removeprefix(MARK)
+
+
 @pytest.mark.parametrize(
     ("frame", "data"),
     [
@@ -61,6 +81,7 @@ def test_a_frame_ends_with_its_blank_line(stream: bytes, frames: list[bytes], pe
         (b"error: {}\n\n", b"{}"),
         (b"data: {}", b"{}"),
         (b"data:\n\n", b""),
+        (b"data: null\n\n", b""),
         (b"database: {}\n\n", None),
     ],
 )

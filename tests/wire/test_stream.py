@@ -120,6 +120,23 @@ def test_a_client_that_asked_for_usage_gets_the_very_bytes_of_the_endpoint(name:
     assert relayed(read, [stream]) + read.done_frame == stream
 
 
+@pytest.mark.parametrize("include_usage", [True, False])
+def test_what_stands_behind_a_byte_order_mark_is_as_without_it(include_usage: bool) -> None:
+    marked, plain = reader(include_usage=include_usage), reader(include_usage=include_usage)
+    stream = streams.ALL["byte order mark"]
+    assert relayed(marked, [stream]) == relayed(plain, [stream.removeprefix(b"\xef\xbb\xbf")])
+    assert facts(marked) == facts(plain)
+    assert marked.output_chunks == 2
+
+
+@pytest.mark.parametrize("nothing", [b"data: null\n\n", b"data:null\r\n\r\n", b"data: \n\n"])
+def test_data_that_stands_for_nothing_breaks_no_stream_and_reaches_no_client(nothing: bytes) -> None:
+    read = reader()
+    frames = [ROLE, chunk(content="a"), STOP, DONE]
+    assert relayed(read, [nothing + frame for frame in frames]) + read.done_frame == b"".join(frames)
+    assert (read.done, read.output_chunks) == (True, 1)
+
+
 def test_a_client_that_did_not_ask_for_usage_does_not_get_it() -> None:
     read = reader(include_usage=False)
     assert relayed(read, [PLAIN]) + read.done_frame == PLAIN.replace(USAGE_FRAME, b"")

@@ -8,9 +8,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from tidegate.wire.errors import UNREADABLE
-from tidegate.wire.surrogates import decoded, replace_lone_surrogates
+from tidegate.wire.shape import read_fields
+from tidegate.wire.surrogates import HALVES_MAX, decoded, replace_lone_surrogates
 
 PIECES = [
     r"\ud83d",
@@ -49,6 +51,34 @@ def test_a_long_row_of_escapes_takes_time_and_memory_in_proportion(piece: bytes)
         tracemalloc.stop()
     assert found == rb"\ufffd" + data[6:]
     assert peak_bytes < 4 * len(data)
+
+
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"\uDE00", rb"\ud83da"])
+def test_of_more_halves_than_any_text_has_so_many_are_replaced_and_the_rest_stand(half: bytes) -> None:
+    data = half * 1_000_000
+    tracemalloc.start()
+    try:
+        found = replace_lone_surrogates(data)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == half.replace(half[:6], rb"\ufffd") * HALVES_MAX + half * (1_000_000 - HALVES_MAX)
+    assert peak_bytes < 8 * len(data)
+    with pytest.raises(UNREADABLE):
+        decoded(msgspec.json.decode, b'"%b"' % data)
+
+
+@pytest.mark.parametrize("data", [b'["\\ud83d", \0\0]', b'["\0\0\\ud83d"]'])
+def test_bytes_that_no_json_has_become_nothing_that_it_has(data: bytes) -> None:
+    with pytest.raises(UNREADABLE):
+        decoded(msgspec.json.decode, data)
+
+
+def test_a_request_is_read_on_from_the_body_without_halves() -> None:
+    fields, body = read_fields(rb'{"a":["\ud83d"]}')
+    assert (fields, body) == ({"a": Raw(rb'["\ufffd"]')}, rb'{"a":["\ufffd"]}')
+    sound = rb'{"a":["\ud83d\ude00"]}'
+    assert read_fields(sound)[1] is sound
 
 
 def test_what_has_none_is_handed_back_uncopied() -> None:

@@ -37,6 +37,10 @@ def test_half_a_surrogate_pair_passes_as_it_came() -> None:
     assert read(body).result() == body
 
 
+def test_a_byte_order_mark_before_an_answer_is_dropped() -> None:
+    assert read(b"\xef\xbb\xbf" + recorded("chat")).result() == recorded("chat")
+
+
 def test_an_answer_without_content_is_an_answer() -> None:
     body = msgspec.json.encode({**HEAD, "choices": [{"index": 0, "message": {"role": "assistant", "content": ""}}]})
     assert read(body).done

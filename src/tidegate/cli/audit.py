@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
 from tidegate import clock
 from tidegate.cli.figures import print_sheet
+from tidegate.cli.output import print_json
 from tidegate.core.replay import ReplayError
 from tidegate.sim.audit import Audit, Row, audit
 from tidegate.sim.observed import ObservedError, known, observe
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"tidegate audit: {error}", file=sys.stderr)
         return 1
     if options.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         show(Console(highlight=False), found)
     return 0

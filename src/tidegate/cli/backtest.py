@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from tidegate import clock
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, refuse, replacing
+from tidegate.cli.output import Bar, bars, check_writable, print_json, refuse, replacing
 from tidegate.core.model import Line
 from tidegate.core.replay import ReplayError
 from tidegate.sim.backtest import Backtest, Off, backtest, cut_s, parts, world
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     if options.publish is not None:
         _publish(options.publish, found)
     if options.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         show(Console(highlight=False), found)
     return 1 if found.drifted else 0

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from tidegate.cli.output import check_writable, print_table, write
+from tidegate.cli.output import check_writable, print_json, print_table, write
 from tidegate.clock import Clock, iso
 from tidegate.config import secret
 from tidegate.config.address import Url, is_private, parse_url
@@ -94,7 +94,7 @@ def calibrate(options: argparse.Namespace) -> int:
         print(f"tidegate calibrate: {error}\n    remedy: {error.remedy}", file=sys.stderr)
         return 1
     if options.json:
-        print(msgspec.json.encode(made).decode())
+        print_json(made)
     elif options.out is None:
         print(toml(made), end="")
     if options.out is not None:

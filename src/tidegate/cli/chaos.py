@@ -5,10 +5,10 @@ import asyncio
 import signal
 import sys
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from tidegate.cli.output import print_json
 from tidegate.engines.faults import EXPECTED, Kind
 from tidegate.lab.chaos import Chaos, Row
 
@@ -24,6 +24,8 @@ def chaos(options: argparse.Namespace) -> int:
     """Run it until it is interrupted; 1 where a port cannot be had."""
     try:
         asyncio.run(_run(options))
+    except BrokenPipeError:
+        raise  # whoever reads the list has seen enough, which says nothing of a port
     except OSError as error:
         print(f"tidegate chaos: cannot start: {error}; choose other ports with --port", file=sys.stderr)
         return 1
@@ -37,7 +39,7 @@ async def _run(options: argparse.Namespace) -> None:
     async with Chaos(port=options.port) as provider:
         rows = [row for row in provider.rows() if not options.only or row.fault in options.only]
         if options.json:
-            print(msgspec.json.encode(rows).decode(), flush=True)
+            print_json(rows, flush=True)
         else:
             _print(rows, provider.base_url())
         await stop.wait()

@@ -5,9 +5,9 @@ import asyncio
 import signal
 import sys
 
-import msgspec
 import uvloop
 
+from tidegate.cli.output import print_json
 from tidegate.clock import Clock
 from tidegate.config.courier import CourierConfig, load
 from tidegate.courier.app import Courier
@@ -35,7 +35,7 @@ async def _serve(config: CourierConfig, *, as_json: bool) -> None:
     await courier.start(log)
     try:
         if as_json:
-            print(msgspec.json.encode({"name": config.courier.name, "port": courier.port}).decode(), flush=True)
+            print_json({"name": config.courier.name, "port": courier.port}, flush=True)
         else:
             host, name = config.listen.host, config.courier.name
             print(f"tidegate courier {name}: https://{host}:{courier.port}", file=sys.stderr, flush=True)

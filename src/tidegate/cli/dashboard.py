@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Coroutine
 from pathlib import Path
 
-import msgspec
 import uvloop
 
+from tidegate.cli.output import print_json
 from tidegate.clock import Clock
 from tidegate.config.address import Address, is_loopback, parse_address
 from tidegate.dashboard.app import Dashboard
@@ -79,7 +79,7 @@ async def _alone(options: argparse.Namespace, address: Address) -> None:
     await dashboard.start(address.host, address.port)
     shown = f"http://{Address(address.host, dashboard.port)}/"
     if options.json:
-        print(msgspec.json.encode({"url": shown, "port": dashboard.port}).decode(), flush=True)
+        print_json({"url": shown, "port": dashboard.port}, flush=True)
     else:
         print(f"tidegate dashboard: {shown}", file=sys.stderr, flush=True)
     await _until(dashboard, log, stop)

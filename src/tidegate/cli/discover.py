@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tidegate.cli import serve
+from tidegate.cli.output import print_json
 from tidegate.clock import Clock
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.discovered import ENABLE, NETWORK, FoundEngine, State, remote_name, served_names, toml
@@ -85,7 +86,7 @@ def verb(options: argparse.Namespace) -> int:
     """Print what was found; 2 where there is nothing to serve."""
     report = _look(options, patient=False)
     if options.json:
-        print(msgspec.json.encode(report).decode())
+        print_json(report)
     elif report.models or report.remotes or report.passed:
         _print(report)
     if not report.models:

@@ -3,13 +3,12 @@
 import argparse
 import sys
 
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tidegate import clock
-from tidegate.cli.output import print_table
+from tidegate.cli.output import print_json, print_table
 from tidegate.core.diagnosis import Accuracy, Diagnosis, Finding, Health, Promise, Total
 from tidegate.core.doctor import Doctor
 from tidegate.core.replay import ReplayError
@@ -27,7 +26,7 @@ def doctor(options: argparse.Namespace) -> int:
         return 2
     diagnosis = examined.diagnosis()
     if options.json:
-        print(msgspec.json.encode(diagnosis).decode())
+        print_json(diagnosis)
     else:
         print_diagnosis(Console(highlight=False), diagnosis)
     return 1 if diagnosis.alarm else 0

@@ -5,14 +5,13 @@ import sys
 from collections.abc import Sequence
 from math import ceil, floor, log, log10
 
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from tidegate import __version__, clock
-from tidegate.cli.output import print_table, printable
+from tidegate.cli.output import print_json, print_table, printable
 from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
@@ -57,7 +56,7 @@ def explain(options: argparse.Namespace) -> int:
         print(f"tidegate explain: no {what} in {options.journal}; x-tidegate-decision names one", file=sys.stderr)
         return 1
     if options.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         console = Console(highlight=False)
         for one in found:
@@ -77,7 +76,7 @@ def replay(options: argparse.Namespace) -> int:
         return 1
     difference = report.difference
     if options.json:
-        print(msgspec.json.encode(report).decode())
+        print_json(report)
         return 0 if difference is None else 1
     said = "all came out again" if difference is None else "one came out otherwise"
     counted = f"{report.decisions} decisions over {report.observations} observations, {report.segments} segments"
@@ -186,7 +185,8 @@ def print_stages(console: Console, stages: Sequence[Stage]) -> None:
     for stage in stages:
         where = f" {stage.endpoint}" if stage.endpoint else ""
         to = f" > {stage.target}" if stage.target else ""
-        said = "failed" if stage.failed else f"{stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
+        sent = f"{stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
+        said = "failed" if stage.failed else "cancelled" if stage.cancelled else sent
         predicted = "-" if stage.predicted_s is None else f"{stage.predicted_s:.3f}"
         seconds = [f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", *([predicted] if foreseen else [])]
         table.add_row(f"{stage.what.value}{where}{to}", *seconds, said)

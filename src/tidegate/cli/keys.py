@@ -10,13 +10,13 @@ from contextlib import closing
 from math import inf
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.cli.output import print_table
+from tidegate.cli.output import print_json, print_table
 from tidegate.clock import DAY_S, Clock, iso
+from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import ANYWHERE, Record
 from tidegate.core.profile import (
     BUDGET_USD_MAX,
@@ -146,7 +146,7 @@ def _rotate(options: argparse.Namespace) -> int:
 
 def _told(options: argparse.Namespace, profile: Profile, secret: str) -> int:
     if options.json:
-        _print_json(Made(key=profile, secret=secret))
+        print_json(Made(key=profile, secret=secret))
     else:
         print(f"{profile.id} in {options.file}. This is its secret; it is not shown again:\n\n    {secret}\n")
         print(f"Try it:\n\n    {_TRY.format(secret=secret)}\n")
@@ -158,7 +158,7 @@ def _revoke(options: argparse.Namespace) -> int:
     with closing(_opened(options.file)) as file:
         profile = file.revoke(options.key, Clock().now_s(), _who())
     if options.json:
-        _print_json(profile)
+        print_json(profile)
     else:
         print(f"{profile.id} opens nothing any more; a gateway that runs knows within two seconds.")
     return 0
@@ -168,7 +168,7 @@ def _change(options: argparse.Namespace) -> int:
     with closing(_opened(options.file)) as file:
         profile = file.weigh(options.key, options.weight, Clock().now_s(), _who())
     if options.json:
-        _print_json(profile)
+        print_json(profile)
     else:
         print(f"{profile.id} has weight {profile.weight:g}; a gateway that runs knows within two seconds.")
     return 0
@@ -178,7 +178,7 @@ def _list(options: argparse.Namespace) -> int:
     with closing(KeyFile(options.file)) as file:
         found = [profile for profile in file.profiles() if options.all or profile.revoked_s is None]
     if options.json:
-        _print_json(found)
+        print_json(found)
         return 0
     now_s = Clock().now_s()
     table = Table("key", "created", "state", "may go", "classes", "models", "limits", box=None, header_style="bold")
@@ -192,7 +192,7 @@ def _show(options: argparse.Namespace) -> int:
     with closing(KeyFile(options.file)) as file:
         profile = file.find(options.key)
     if options.json:
-        _print_json(profile)
+        print_json(profile)
         return 0
     may_go, classes, models = _grants(profile)
     rows = {
@@ -216,11 +216,21 @@ def _audit(options: argparse.Namespace) -> int:
     with closing(KeyFile(options.file)) as file:
         rows = file.audit(options.last)
     if options.json:
-        _print_json(rows)
+        print_json(rows)
     else:
         for row in rows:
             print(f"{iso(row.at_s)}  {row.who}  {row.key}  {row.what}")
     return 0
+
+
+def check(file: Path, config: str) -> None:
+    """Read all that a gateway would read of the keys that this configuration names. Raises ConfigError."""
+    try:
+        with closing(KeyFile(file)) as keys:
+            keys.changed()
+    except KeysError as error:
+        message, _, remedy = str(error).partition("; ")
+        raise ConfigError([Problem(file=config, path="gateway.keys", message=message, remedy=remedy)]) from None
 
 
 # --- within -----------------------------------------------------------------------------------------------------------
@@ -326,7 +336,3 @@ def _number(least: float, most: float) -> Callable[[str], float]:
 
 def _weight() -> Callable[[str], float]:
     return _number(WEIGHT_MIN, WEIGHT_MAX)
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.encode(value).decode())

@@ -13,6 +13,7 @@ from tidegate.config import door, secret
 from tidegate.config.address import parse_address
 from tidegate.config.load import load_unreached
 from tidegate.config.problem import ConfigError, Problem, Problems
+from tidegate.config.schema import GatewayTable
 from tidegate.config.secret import SecretError
 from tidegate.core.model import Record
 from tidegate.wire.prometheus import Labels, samples
@@ -20,6 +21,8 @@ from tidegate.wire.prometheus import Labels, samples
 TIMEOUT_S = 5.0  # it answers in milliseconds; whoever waits at a terminal wants to know that it does not
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a state, or metrics, with many thousands of endpoints
 KEY_ENV = "TIDEGATE_ADMIN_KEY"
+CONFIG = Path("tidegate.toml")
+"""The configuration that is read where none is named."""
 
 _TTFT = "tidegate_attempt_ttft_seconds_bucket"
 _RATIO = "tidegate_ttft_actual_to_predicted_bucket"
@@ -72,11 +75,14 @@ class Address:
         self.ask("PUT" if on else "DELETE", f"/api/endpoints/{quote(endpoint, safe='')}/drain")
 
 
-def address(admin: str | None, config: Path) -> Address:
-    """The admin address that is given, or that of a configuration. Raises ConfigError.
+def address(admin: str | None, config: Path | None) -> Address:
+    """The admin address that is given, or that of a configuration; with neither, that of the file that is here, or else
+    of a gateway that serves without one. Raises ConfigError.
 
-    The secret of one that is given is in the environment, as `TIDEGATE_ADMIN_KEY`.
+    The secret of one that no file tells of is in the environment, as `TIDEGATE_ADMIN_KEY`.
     """
+    if admin is None and config is None and not CONFIG.exists():
+        admin = GatewayTable().admin
     if admin is not None:
         url = admin if "://" in admin else f"http://{admin}"
         try:
@@ -86,7 +92,8 @@ def address(admin: str | None, config: Path) -> Address:
             pass
         raise _refusal("--admin", f"`{admin}` is no address", "give it as 127.0.0.1:8401, or https://HOST:PORT")
     # Of its secrets only this one is needed: a monitor has no vendor's key.
-    found, problems = load_unreached(config), Problems(str(config))
+    file = config or CONFIG
+    found, problems = load_unreached(file, "name the gateway's file, or its address by --admin"), Problems(str(file))
     gateway, folder = found.gateway, found.file.parent
     key = None if gateway.admin_key is None else door.admin_key(gateway.admin_key, folder, problems, os.environ)
     context = None if gateway.tls is None else _trusting(door.tls(gateway.tls, folder).cert, problems)
@@ -150,6 +157,7 @@ class _Endpoint(msgspec.Struct):
     contradicts: object = None
     others: Others | None = None
     rtt_s: float | None = None
+    down_because: str | None = None
 
 
 class _Cap(msgspec.Struct):
@@ -175,20 +183,23 @@ class _State(msgspec.Struct):
     static_for_s: float
     endpoints: dict[str, _Endpoint]
     budget: _Budget | None = None
+    spending_problem: str = ""
 
 
 class Shown(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One endpoint. Times and shares are of all attempts since the gateway was started, None where there are none.
 
     `state` is a word: `up`, `down`, `broken` (its breaker is open), `drained`, `drifted` or `unlike` (its model is not
-    what it should be). `queued` are requests of others that wait there. `actual_to_predicted` is the median of measured
-    over predicted time to first content.
+    what it should be). `down_because` is what the last probe met, None while it is up. `queued` are requests of others
+    that wait there. `actual_to_predicted` is the median of measured over predicted time to first content, at most the
+    last bound of its histogram.
     """
 
     name: str
     site: str
     local: bool
     state: str
+    down_because: str | None = None
     pinned: bool
     in_flight: int
     at_once: int
@@ -206,7 +217,8 @@ class Live(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     `offloaded` is the share of answers that came from endpoints that are not local. `usd_today` was paid to others on
     this UTC day, of `usd_per_day` at most; None where no daily budget is set. `usd` is all that attempts cost since the
-    start. `well`: it is ready, and no endpoint is down or broken.
+    start. `spending_problem` is why nothing can be paid for now, empty where it can. `well`: it is ready, nothing keeps
+    it from paying, and no endpoint is down or broken.
     """
 
     at_s: float
@@ -219,6 +231,7 @@ class Live(Record, frozen=True, kw_only=True, omit_defaults=False):
     usd_today: float | None
     usd_per_day: float | None
     usd: float
+    spending_problem: str
     endpoints: tuple[Shown, ...]
 
 
@@ -234,11 +247,12 @@ def look(at: Address) -> Live:
     for one in shown:
         answered[one.local] += one.attempts - one.failed
     total = sum(answered.values())
+    unwell = state.spending_problem or any(one.state in ("down", "broken") for one in shown)
     day = [one for one in (state.budget.caps if state.budget else ()) if one.cap.period == "day" and not one.cap.key]
     return Live(
         at_s=state.at_s,
         ready=state.ready,
-        well=state.ready and not any(one.state in ("down", "broken") for one in shown),
+        well=state.ready and not unwell,
         static=state.static or state.static_for_s > 0.0,
         in_flight=state.in_flight,
         held=state.held,
@@ -246,6 +260,7 @@ def look(at: Address) -> Live:
         usd_today=day[0].spent_usd if day else None,
         usd_per_day=day[0].cap.usd if day else None,
         usd=sum(one.usd for one in shown),
+        spending_problem=state.spending_problem,
         endpoints=shown,
     )
 
@@ -258,6 +273,7 @@ def _shown(name: str, one: _Endpoint, told: dict[str, list[tuple[Labels, float]]
         site=one.site,
         local=one.local,
         state=_word(one),
+        down_because=one.down_because,
         pinned=one.pinned,
         in_flight=one.in_flight,
         at_once=one.at_once,

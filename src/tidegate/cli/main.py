@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ from rich.markup import escape
 
 from tidegate import __version__
 from tidegate.cli import calibrate, discover, doctor, journal, keys, records, serve, status
-from tidegate.cli.live import KEY_ENV
+from tidegate.cli.live import CONFIG, KEY_ENV
+from tidegate.cli.output import print_json
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -20,7 +22,6 @@ from tidegate.core.baseline import BASELINES
 from tidegate.engines.faults import Fault
 from tidegate.telemetry.cores import cores
 
-CONFIG = Path("tidegate.toml")
 COURIER_CONFIG = Path("courier.toml")
 JOURNAL = Path("journal")
 CHAOS_PORT = 8480
@@ -31,6 +32,9 @@ PORT_MAX = 65535 - 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0 where it succeeded, 2 where it was asked wrongly."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What others call things may have letters that a terminal has not; of standard error Python says the same.
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     status = 0
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except ConfigError as error:
         if options.json:
-            _print_json({"problems": error.problems})
+            print_json({"problems": error.problems})
         else:
             console = Console(stderr=True, highlight=False)
             for problem in error.problems:
@@ -193,7 +197,8 @@ def _declare_live(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     top = verbs.add_parser("top", help=text, description=text[0].upper() + text[1:] + ".")
     top.set_defaults(run=_top, json=False)
     for verb in (_verb(verbs, "status", "how a running gateway is, and whether it is well", status.run), top):
-        verb.add_argument("--config", type=Path, default=CONFIG, help="its configuration (default: %(default)s)")
+        whose = f"its configuration (default: {CONFIG}, or else none, as `serve` does without one)"
+        verb.add_argument("--config", type=Path, help=whose)
         verb.add_argument("--admin", metavar="HOST:PORT", help=f"its admin address instead, opened by ${KEY_ENV}")
 
 
@@ -392,8 +397,10 @@ def _seed(text: str) -> int:
 def _check(options: argparse.Namespace) -> int:
     config = load(options.config)
     summary = serve.summary(config)
+    if summary.keys:
+        keys.check(Path(summary.keys), summary.file)
     if options.json:
-        _print_json(summary)
+        print_json(summary)
     else:
         serve.print_summary(summary)
     return 0
@@ -406,14 +413,10 @@ def _schema(_: argparse.Namespace) -> int:
 
 def _version(options: argparse.Namespace) -> int:
     if options.json:
-        _print_json({"version": __version__})
+        print_json({"version": __version__})
     else:
         print(f"tidegate {__version__}")
     return 0
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
 
 
 if __name__ == "__main__":

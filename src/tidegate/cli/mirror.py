@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tidegate import __version__
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import refuse
+from tidegate.cli.output import print_json, refuse
 from tidegate.clock import Clock
 from tidegate.config.address import Address, is_loopback, parse_address
 from tidegate.config.build import Built, build
@@ -149,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"tidegate mirror: cannot start: {error}; see --listen and --journal", file=sys.stderr)
         return 1
     if options.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         show(Console(highlight=False), found)
     return 0

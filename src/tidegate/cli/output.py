@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
@@ -33,6 +34,13 @@ def refuse(verb: str, option: str, message: str, remedy: str) -> ConfigError:
 def printable(text: str) -> str:
     """What others call things, as a terminal may be given it: nothing in it moves a cursor, or is an order."""
     return "".join(filter(str.isprintable, text))
+
+
+def print_json(value: object, *, flush: bool = False) -> None:
+    """A line of JSON, which is UTF-8 whatever letters a terminal has; before it, nothing else may have been printed."""
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
+    if flush:
+        sys.stdout.flush()
 
 
 def print_table(console: Console, table: Table) -> None:

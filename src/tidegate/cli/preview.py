@@ -5,11 +5,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, write
+from tidegate.cli.output import Bar, bars, check_writable, print_json, write
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.core.model import Line, Record
 from tidegate.core.replay import ReplayError
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     if options.html is not None:
         write("preview", options.html, "--html", page(found, estimate, str(options.policy)).encode())
     if options.json:
-        print(msgspec.json.encode(Previewed(preview=found, robust=estimate)).decode())
+        print_json(Previewed(preview=found, robust=estimate))
     else:
         show(Console(highlight=False), found, estimate)
     return 0

@@ -8,18 +8,16 @@ from heapq import nlargest
 from pathlib import Path
 from typing import get_args
 
-import msgspec
-
 from tidegate import clock
 from tidegate.cli.export import write_csv, write_parquet
-from tidegate.cli.output import printable, replacing
+from tidegate.cli.output import print_json, printable, replacing
 from tidegate.core.classify import base_of
 from tidegate.core.model import Fact, Line, Record, Segment
 from tidegate.core.rows import Came, Row, Rows
 from tidegate.core.why import Why
 from tidegate.telemetry.following import Following
 from tidegate.telemetry.packing import is_there
-from tidegate.telemetry.reading import JournalError, files, read, read_if_there, segments_of
+from tidegate.telemetry.reading import JournalError, absent, files, read, read_if_there, segments_of
 from tidegate.telemetry.requests import requests
 from tidegate.telemetry.segments import PACKED, is_written
 
@@ -68,7 +66,10 @@ def _declare_filters(parser: argparse.ArgumentParser) -> None:
 
 
 class Listed(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """One segment: from its first line to its last, and what it takes on the disk. `written`: somebody writes it."""
+    """One segment: from its first line to its last, and what it takes on the disk. `written`: somebody writes it.
+
+    `unread` is why no more `lines` of it can be read; empty where all can.
+    """
 
     name: str
     from_s: float | None
@@ -78,6 +79,7 @@ class Listed(Record, frozen=True, kw_only=True, omit_defaults=False):
     packed: bool
     written: bool
     software: str
+    unread: str
 
 
 def _ls(options: argparse.Namespace) -> int:
@@ -86,25 +88,29 @@ def _ls(options: argparse.Namespace) -> int:
         found = [listed for path in paths if (listed := _listed(path)) is not None]
     except JournalError as error:
         return _refused(error)
+    unread = [one.unread for one in found if one.unread]
     if options.json:
-        print(msgspec.json.encode(found).decode())
-        return 0
+        print_json(found)
+        return 1 if unread else 0
     print(f"{'segment':54}  {'from (UTC)':19}  {'until':19}  {'lines':>8}  {'KiB':>8}  by")
     for one in found:
         print(
             f"{one.name:54}  {_time(one.from_s):19}  {_time(one.until_s):19}  {one.lines:8}  {one.bytes / 1024:8.0f}  "
             f"{one.software}{', being written' if one.written else ''}"
+            f"{f', cannot be read from line {one.lines + 1} on' if one.unread else ''}"
         )
     total_bytes = sum(one.bytes for one in found)
     print(f"{len(found)} segments, {sum(one.lines for one in found)} lines, {total_bytes / (1 << 20):.1f} MiB")
-    return 0
+    for reason in unread:
+        print(f"tidegate journal: {reason}", file=sys.stderr)
+    return 1 if unread else 0
 
 
 def _there(journal: Path) -> list[Path]:
     """Its files. Raises `JournalError` where it has none."""
     paths = files(journal)
     if paths == [journal] and not is_there(journal):
-        raise JournalError(f"{journal}: there is no such file or folder")
+        raise absent(journal, "file or folder")
     return paths
 
 
@@ -112,13 +118,18 @@ def _listed(path: Path) -> Listed | None:
     """None where it was removed meanwhile."""
     first: Line | None = None
     last: Line | None = None
-    count = 0
-    for line in read_if_there(path):
-        first, last, count = first or line, line, count + 1
+    count, unread = 0, ""
+    try:
+        for line in read_if_there(path):
+            first, last, count = first or line, line, count + 1
+    except JournalError as error:
+        unread = str(error)
     try:
         size = path.stat().st_size
     except FileNotFoundError:
         return None
+    except OSError:  # as a link that leads nowhere else than to itself
+        size = 0
     return Listed(
         name=path.name,
         from_s=None if first is None else first.at_s,
@@ -128,6 +139,7 @@ def _listed(path: Path) -> Listed | None:
         packed=path.suffix == PACKED,
         written=is_written(path),
         software=first.fact.software if first is not None and isinstance(first.fact, Segment) else "",
+        unread=unread,
     )
 
 
@@ -137,7 +149,7 @@ def _show(options: argparse.Namespace) -> int:
             wanted = _facts(options)
             for line in read(options.journal):
                 if wanted(line):
-                    _print_json(line)
+                    print_json(line)
             return 0
         wants = _rows(options)
         if not options.json:
@@ -153,7 +165,7 @@ def _show(options: argparse.Namespace) -> int:
 def _tail(options: argparse.Namespace) -> int:
     try:
         if segments_of(options.journal) is None:
-            return _refused(JournalError(f"{options.journal}: there is no such folder"))
+            return _refused(absent(options.journal, "folder"))
         with closing(Following(options.journal)) as following:
             newest, told = _newest(following, options)
             if options.kind is None and not options.json:
@@ -236,7 +248,7 @@ def _export(options: argparse.Namespace) -> int:
         print(f"tidegate journal export: {file}: {error.strerror}", file=sys.stderr)
         return 1
     if options.json:
-        print(msgspec.json.encode({"file": str(file), "rows": count}).decode())
+        print_json({"file": str(file), "rows": count})
     else:
         print(f"{count} requests in {file}")
     return 0
@@ -284,12 +296,12 @@ def _print(one: Line | Row, *, as_json: bool) -> None:
     if isinstance(one, Row):
         _print_row(one, as_json=as_json)
     else:
-        _print_json(one)
+        print_json(one)
 
 
 def _print_row(row: Row, *, as_json: bool) -> None:
     if as_json:
-        _print_json(row)
+        print_json(row)
         return
     tokens = f"{row.prompt_tokens}>{'-' if row.output_tokens is None else row.output_tokens}"
     print(
@@ -297,10 +309,6 @@ def _print_row(row: Row, *, as_json: bool) -> None:
         f"{row.endpoint or '-':14}  {row.outcome.value:12}  {_seconds(row.ttft_s):>7}  {_seconds(row.e2e_s):>7}  "
         f"{row.usd:9.6f}  {'-' if row.why is None else row.why.value}"
     )
-
-
-def _print_json(value: object) -> None:
-    print(msgspec.json.encode(value).decode())
 
 
 def _time(at_s: float | None) -> str:

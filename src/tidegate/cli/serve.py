@@ -1,21 +1,21 @@
 """Running the gateway, and saying what a configuration means."""
 
 import asyncio
+import errno
 import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
 
-import msgspec
 import uvloop
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.cli import heap
+from tidegate.cli import descriptors, heap
 from tidegate.cli.journal import ruling_text
-from tidegate.cli.output import print_table
+from tidegate.cli.output import print_json, print_table
 from tidegate.clock import Clock
 from tidegate.config.build import build
 from tidegate.config.config import Config
@@ -58,10 +58,10 @@ def summary(config: Config) -> Summary:
         file=str(config.file),
         listen=config.gateway.listen,
         admin=config.gateway.admin,
-        keys=config.gateway.keys,
+        keys=str(built.gateway.keys or ""),
         tls=config.gateway.tls is not None,
-        journal=config.gateway.journal,
-        state="" if built.gateway.state is None else str(built.gateway.state),
+        journal=str(built.gateway.journal or ""),
+        state=str(built.gateway.state or ""),
         endpoints=built.endpoints,
         classes=built.classes,
         rules=tuple(
@@ -131,10 +131,14 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
     heap.keep_large_buffers()
     os.environ.setdefault("UV_THREADPOOL_SIZE", _THREADS)
     try:
+        descriptors.raise_limit()
         uvloop.run(_run(Gateway(config, Clock(), source), config, as_json=as_json))
     except (OSError, KeysError, LedgerError) as error:
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
-        remedy = remedy or f"see [gateway] in {config.file}"
+        table = "budget" if isinstance(error, LedgerError) else "gateway"
+        remedy = remedy or f"see [{table}] in {config.file}"
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            remedy = descriptors.REMEDY
         print(f"tidegate serve: cannot start: {error}; {remedy}", file=sys.stderr)
         return 1
     return 0
@@ -169,13 +173,16 @@ async def _run(gateway: Gateway, config: Config, *, as_json: bool) -> None:
     gc.freeze()
     # And seldom at the rest: a request makes no cycles, so that it would find nothing, at a tenth of a request's CPU.
     gc.set_threshold(20_000, 20, 50)
+    told = summary(config)
+    descriptors.check(config, told.endpoints, gateway.log)
     if as_json:
-        print(msgspec.json.encode(summary(config)).decode(), flush=True)
+        print_json(told, flush=True)
     else:
-        print(f"tidegate: {_addresses(summary(config))}", file=sys.stderr, flush=True)
-    giving_back = loop.create_task(heap.gives_back())
+        print(f"tidegate: {_addresses(told)}, journal {told.journal or 'off'}", file=sys.stderr, flush=True)
+    aside = [loop.create_task(job) for job in (heap.gives_back(), descriptors.watches(gateway))]
     try:
         await stop.wait()
     finally:
-        giving_back.cancel()
+        for task in aside:
+            task.cancel()
         await gateway.stop()

@@ -5,11 +5,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, refuse, segment, write
+from tidegate.cli.output import Bar, bars, check_writable, print_json, refuse, segment, write
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.config.config import Config
 from tidegate.config.load import load_unreached
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if options.html is not None:
         write("shadow", options.html, "--html", page(found, str(options.log)).encode())
     if options.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         show(Console(highlight=False), found)
     return 0

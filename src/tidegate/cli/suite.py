@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, refuse, write
+from tidegate.cli.output import Bar, bars, check_writable, print_json, refuse, write
 from tidegate.core.model import Record
 from tidegate.sim.preview import Interval
 from tidegate.sim.preview_page import points
@@ -44,7 +44,7 @@ def test(options: argparse.Namespace) -> int:
         write("test", options.junit, "--junit", junit(found))
     with suppress(BrokenPipeError):  # whoever reads has left, and the status is what it is
         if options.json:
-            print(msgspec.json.encode(found).decode())
+            print_json(found)
         else:
             show(Console(highlight=False), found)
     return 0 if all(one.passed for one in found) else 1
@@ -64,7 +64,7 @@ def diff(options: argparse.Namespace) -> int:
     if options.markdown is not None:
         write("policy diff", options.markdown, "--markdown", markdown(differs, found).encode())
     if options.json:
-        print(msgspec.json.encode(Difference(settings=differs, scenarios=tuple(found))).decode())
+        print_json(Difference(settings=differs, scenarios=tuple(found)))
     else:
         show_diff(Console(highlight=False), differs, found)
     return 1 if any(one.broken for one in found) else 0

@@ -3,10 +3,10 @@
 import argparse
 import sys
 
-import msgspec
 from rich.console import Console
 
 from tidegate.cli.figures import print_sheet
+from tidegate.cli.output import print_json
 from tidegate.config.load import load_unreached
 from tidegate.core.model import replace
 from tidegate.core.switchback import Bounds, Standing, Tally, Verdict, standing
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if kept.verdict is not Verdict.GOES_ON:
         found = replace(found, verdict=kept.verdict)
     if options.json:
-        print(msgspec.json.encode(found).decode())
+        print_json(found)
     else:
         show(Console(highlight=False), found)
     return 1 if found.verdict in (Verdict.HARM, Verdict.COLLAPSED) else 0

@@ -1,6 +1,7 @@
 """`tidegate top`: a running gateway, once a second, with hands on its endpoints."""
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from rich.text import Text
@@ -9,12 +10,14 @@ from textual.binding import Binding
 from textual.widgets import DataTable, Footer, Static
 
 from tidegate.cli.live import Address, Live, Shown, UnreachableError, address, look
-from tidegate.cli.status import headline, row
+from tidegate.cli.status import headline, reasons, row
 
 LOOK_S = 1.0
 # Beyond 80 columns there is room for what is looked at less often.
 WIDE = 100
 GAP = 1
+# More would leave the endpoints no room.
+REASONS_MAX = 3
 COLUMNS = ("endpoint", "side", "state", "in flight", "queued", "ttft s", "of pred.", "failed", "usd")
 MORE = ("site", "rtt ms")
 HELP = """\
@@ -46,7 +49,11 @@ _KEYS: tuple[Callable[[Shown], tuple[object, ...]], ...] = (
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show it until somebody quits."""
+    """Show it until somebody quits; 2 where nobody could."""
+    # It is drawn on standard error, where Textual draws.
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        print("tidegate top: it needs a terminal; `tidegate status` says it once", file=sys.stderr)
+        return 2
     Top(address(options.admin, options.config)).run()
     return 0
 
@@ -159,7 +166,8 @@ class Top(App[None]):
         if live is None:
             return
         by = COLUMNS[self._sorted_by]
-        self.query_one("#said", Static).update(f"{self._at.url}: {headline(live)}; sorted by {by}")
+        said = [f"{self._at.url}: {headline(live)}; sorted by {by}", *reasons(live)[:REASONS_MAX]]
+        self.query_one("#said", Static).update("\n".join(said))
         wide = self.size.width >= WIDE
         columns = COLUMNS + (MORE if wide else ())
         endpoints = sorted(live.endpoints, key=_KEYS[self._sorted_by])

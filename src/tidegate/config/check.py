@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidegate.config import groups, handovers, hardware, rule, secret, tariff
+from tidegate.config import door, groups, handovers, hardware, rule, secret, tariff
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.config import Config
 from tidegate.config.defaults import chats, defaults, warms_up
@@ -39,7 +39,7 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         _site(path, endpoint, draft, problems)
         _model(path, name, endpoint, draft, problems)
         tariff.check(path, endpoint, draft.sites.get(endpoint.site), problems)
-        url = _url(path, endpoint, problems, reached=variables is not None)
+        url = _url(path, endpoint, draft.gateway, problems, reached=variables is not None)
         _courier_place(path, endpoint, problems)
         if variables is not None:
             key = _secret(path, endpoint, draft.folder, problems, variables)
@@ -195,7 +195,9 @@ def _site(path: str, endpoint: EndpointTable, draft: Draft, problems: Problems) 
 
 
 def _model(path: str, name: str, endpoint: EndpointTable, draft: Draft, problems: Problems) -> None:
-    grouped = any(name in group.endpoints for group in draft.models.values())
+    # A model whose table is malformed may be its own.
+    malformed = draft.written["model"] - draft.models.keys()
+    grouped = malformed or any(name in group.endpoints for group in draft.models.values())
     if not endpoint.serves and not endpoint.model and not grouped:
         problems.add(
             f"{path}.serves", "it serves nothing", 'write serves = ["NAME"] with the names that clients ask for'
@@ -213,16 +215,21 @@ def _model(path: str, name: str, endpoint: EndpointTable, draft: Draft, problems
         )
 
 
-def _url(path: str, endpoint: EndpointTable, problems: Problems, *, reached: bool) -> Url | None:
+def _url(
+    path: str, endpoint: EndpointTable, gateway: GatewayTable | None, problems: Problems, *, reached: bool
+) -> Url | None:
     if not endpoint.url:
         if reached:
             problems.add(f"{path}.url", "it is missing", "write where the engine listens, as in http://127.0.0.1:8080")
         return None
     try:
-        return parse_url(endpoint.url)
+        url = parse_url(endpoint.url)
     except ValueError as error:
         problems.add(f"{path}.url", str(error), "write https://host/v1 or http://host:port, and nothing else in it")
         return None
+    if gateway is not None and (setting := door.own(url, gateway)):
+        problems.add(f"{path}.url", f"this gateway itself listens there ({setting})", "write where the engine listens")
+    return url
 
 
 def _courier_place(path: str, endpoint: EndpointTable, problems: Problems) -> None:

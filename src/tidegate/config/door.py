@@ -4,16 +4,25 @@ import os
 import ssl
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from tidegate.config import secret
-from tidegate.config.address import Address, is_loopback, parse_address
+from tidegate.config.address import Address, Url, is_loopback, parse_address
 from tidegate.config.problem import Problems
 from tidegate.config.schema import GatewayTable, SecretTable, TlsTable
 from tidegate.config.secret import Secret, SecretError
 
+# By which addresses this machine reaches what listens at a host that is more than one, or all, of its own. Loopback has
+# many, but the first is most often meant.
+_LOOPBACK = {
+    "localhost": ("127.0.0.1", "::1"),
+    "": ("127.0.0.1", "::1"),
+    "0.0.0.0": ("127.0.0.1",),  # noqa: S104 - to compare with, not to listen
+    "::": ("::1",),
+}
 ADMIN_KEY_CHARS_MIN = 20  # what is shorter was thought up by somebody, and can be guessed by somebody else
 
 
@@ -70,6 +79,8 @@ def check(gateway: GatewayTable, folder: Path, problems: Problems, variables: Ma
     file = folder / gateway.keys
     if gateway.keys and (reason := unreadable(file)) is not None:
         remedy = f"`tidegate keys create NAME --file {file}` makes it, for this user to read"
+        if os.access(file, os.F_OK):
+            remedy = "let this user read it, or name the file that `tidegate keys create` has made"
         problems.add("gateway.keys", f"{file} cannot be read: {reason}", remedy)
     if gateway.tls is not None:
         _tls(tls(gateway.tls, folder), problems)
@@ -89,10 +100,24 @@ def _address(path: str, text: str, problems: Problems) -> Address | None:
         return None
 
 
-def _same(one: Address, other: Address) -> bool:
-    # Port 0 is a free one each time. Loopback has many addresses, but `localhost` is most often the first.
-    hosts = {"127.0.0.1" if host == "localhost" else host for host in (one.host.lower(), other.host.lower())}
-    return one.port == other.port != 0 and len(hosts) == 1
+def own(url: Url, gateway: GatewayTable) -> str:
+    """Which of our two addresses this leads to, as a setting; empty where it leads elsewhere, as far as can be known:
+    by what names other machines reach this one is not."""
+    for setting, text in (("gateway.listen", gateway.listen), ("gateway.admin", gateway.admin)):
+        with suppress(ValueError):  # noted where it stands
+            if _same(url, parse_address(text)):
+                return setting
+    return ""
+
+
+def _same(one: Address | Url, other: Address) -> bool:
+    # Port 0 is a free one each time.
+    return one.port == other.port != 0 and not _hosts(one.host).isdisjoint(_hosts(other.host))
+
+
+def _hosts(host: str) -> frozenset[str]:
+    host = host.lower().rstrip(".")
+    return frozenset(_LOOPBACK.get(host, (host,)))
 
 
 def admin_key(table: SecretTable, folder: Path, problems: Problems, variables: Mapping[str, str]) -> Secret | None:

@@ -24,6 +24,8 @@ FILE_BYTES_MAX = 1024 * 1024  # a thousand endpoints take a quarter of it
 DOTS_MAX = 200
 _WHOLE_BITS_MAX = 4096  # TOML promises 64; Python writes out no number of more than some 14,000
 
+_ABSENT = "name the file, or copy one from examples/"  # what to do where a gateway's is not there
+
 _NAMED = ("class", "site", "model", "endpoint")
 TABLES = ("policy", "budget", "rule", *_NAMED)
 """The tables that say what is decided about, and how; `gateway`, `switchback` and `trace` are the service's."""
@@ -35,14 +37,14 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
     Keys are looked up in `variables`, by default the process's environment.
     """
     shown = os.fspath(path)
-    return parse(read(shown), shown, variables)
+    return parse(read(shown, _ABSENT), shown, variables)
 
 
-def load_unreached(path: str | os.PathLike[str]) -> Config:
+def load_unreached(path: str | os.PathLike[str], absent: str = _ABSENT) -> Config:
     """The same where nobody is going to be reached: no key is looked up, and no address needed, though none may be
-    wrong."""
+    wrong. `absent` says what to do where there is no such file."""
     shown = os.fspath(path)
-    return _parsed(read(shown), shown, None)
+    return _parsed(read(shown, absent), shown, None)
 
 
 def parse(text: str, path: str, variables: Mapping[str, str] | None = None) -> Config:
@@ -151,15 +153,16 @@ def _candidate(
     return config
 
 
-def read(path: str) -> str:
-    """The text of the file at `path`; ConfigError says why there is none."""
+def read(path: str, absent: str = "name the file") -> str:
+    """The text of the file at `path`; ConfigError says why there is none. `absent` is what to do where it is not
+    there."""
     if not path or "\0" in path:
-        raise _refuse(path, "this is not the name of a file", "name the configuration file")
+        raise _refuse(path, "this is not the name of a file", "name the file")
     try:
         with Path(path).open("rb") as file:
             content = file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
-        raise _refuse(path, "there is no such file", "name the file, or copy one from examples/") from None
+        raise _refuse(path, "there is no such file", absent) from None
     except IsADirectoryError:
         raise _refuse(path, "this is a folder", "name a file in it") from None
     except PermissionError:

@@ -162,8 +162,9 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=1,  # below, the snapshot that starts each segment is a sizeable part of it
             le=1024,  # replay and removal work on whole segments
-            description="Size at which the next segment of the journal begins. 16 MiB hold about 9,000 requests: "
-            "small enough to send to somebody, large enough that its snapshot weighs nothing.",
+            description="Size at which the next segment of the journal begins, beside the snapshot that it begins "
+            "with. 16 MiB hold about 9,000 requests: small enough to send to somebody, large enough that its snapshot "
+            "weighs nothing.",
         ),
     ] = 16
     journal_total_mib: Annotated[
@@ -240,8 +241,8 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=1,
             le=100_000,  # 26 MB and a descriptor for each thousand; more needs more processes
-            description="Client connections at once. Half of the usual 20,000 file descriptors: the upstream side "
-            "needs the others.",
+            description="Client connections at once. Each takes a file descriptor, and so does each to an endpoint: "
+            "`serve` takes all that the hard limit (`ulimit -Hn`) leaves it, and the log says where these are too few.",
         ),
     ] = 10_000
     drain_s: Annotated[

@@ -34,7 +34,8 @@ class Stage(Record, frozen=True, kw_only=True):
 
     A prefill is an attempt until its first content, the network and waiting in the engine included, and so is a
     restore, where the KV cache of the prompt had come. `kv_bytes` were transferred. It `failed` where it came to
-    nothing. `predicted_s` is what a handover was expected to take with it.
+    nothing, and was `cancelled` where nobody wanted any more of it: its client had left, or another was quicker.
+    `predicted_s` is what a handover was expected to take with it.
     """
 
     what: What
@@ -44,7 +45,13 @@ class Stage(Record, frozen=True, kw_only=True):
     took_s: float
     kv_bytes: int = 0
     failed: bool = False
+    cancelled: bool = False
     predicted_s: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to its end."""
+        return not (self.failed or self.cancelled)
 
 
 class Timeline:
@@ -84,7 +91,16 @@ class Timeline:
             case Shipped(request_id=self._request_id) if fact.endpoint in self._computed_s:
                 began_s = self._computed_s.pop(fact.endpoint)
                 ends = fact.endpoint, fact.target
-                self._add(What.TRANSFER, ends, began_s, at_s, kv_bytes=fact.kv_bytes, failed=not fact.ok)
+                cancelled = fact.given_up and not fact.cause
+                self._add(
+                    What.TRANSFER,
+                    ends,
+                    began_s,
+                    at_s,
+                    kv_bytes=fact.kv_bytes,
+                    failed=not fact.ok and not cancelled,
+                    cancelled=cancelled,
+                )
             case _:
                 pass
 
@@ -93,10 +109,14 @@ class Timeline:
         target = sent.target
         first_s = self._first_s.pop(fact.endpoint, None)
         served = fact.ending is Ending.OK
+        # With a cause it is the gateway that came to nothing.
+        cancelled = fact.ending is Ending.CANCELLED and not fact.cause
+        failed = not served and not cancelled
         if first_s is None:
-            self._add(_first_of(sent), (fact.endpoint, target), began_s, at_s, failed=not served)
+            ends = fact.endpoint, target
+            self._add(_first_of(sent), ends, began_s, at_s, failed=failed, cancelled=cancelled)
         else:
-            self._add(What.DECODE, (fact.endpoint, ""), first_s, at_s, failed=not served)
+            self._add(What.DECODE, (fact.endpoint, ""), first_s, at_s, failed=failed, cancelled=cancelled)
         if target and served:
             self._computed_s[fact.endpoint] = at_s
 
@@ -106,7 +126,15 @@ class Timeline:
             self._held_s = None
 
     def _add(
-        self, what: What, ends: tuple[str, str], began_s: float, at_s: float, *, kv_bytes: int = 0, failed: bool = False
+        self,
+        what: What,
+        ends: tuple[str, str],
+        began_s: float,
+        at_s: float,
+        *,
+        kv_bytes: int = 0,
+        failed: bool = False,
+        cancelled: bool = False,
     ) -> None:
         zero_s = began_s if self._zero_s is None else self._zero_s
         endpoint, target = ends
@@ -119,12 +147,14 @@ class Timeline:
                 took_s=at_s - began_s,
                 kv_bytes=kv_bytes,
                 failed=failed,
+                cancelled=cancelled,
             )
         )
 
 
 def beside(stages: Iterable[Stage], candidate: Candidate) -> tuple[Stage, ...]:
-    """The same, each with what this handover, when it was decided, was expected to take with it; up to what failed."""
+    """The same, each with what this handover, when it was decided, was expected to take with it; up to what did not
+    come to its end."""
     estimate, computed_s, ship_s, slot_s = candidate.estimate, candidate.computed_s, candidate.ship_s, candidate.slot_s
     if estimate is None or computed_s is None or ship_s is None or slot_s is None:
         return tuple(stages)
@@ -140,7 +170,7 @@ def beside(stages: Iterable[Stage], candidate: Candidate) -> tuple[Stage, ...]:
     for stage in stages:
         handed = handed or stage.target == candidate.target
         found.append(replace(stage, predicted_s=expected_s[stage.what]) if handed else stage)
-        if stage.failed:
+        if not stage.is_whole:
             expected_s = dict.fromkeys(What)
     return tuple(found)
 

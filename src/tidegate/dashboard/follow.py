@@ -8,7 +8,7 @@ after that is added. So is what stands before it, for the fold alone: there its 
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -99,12 +99,15 @@ class _Tail:
 class Follower:
     """Brings an index up to the journal in `folder`, a step at a time: one thread takes steps, any may ask."""
 
-    def __init__(self, folder: Path, index: Index) -> None:
+    def __init__(self, folder: Path, index: Index, on_problem: Callable[[str], None] = lambda _: None) -> None:
+        """`on_problem` is told by a step, once of each segment that cannot be read to its end."""
         self.share = 0.0
         self.under_way = self.changes = 0
         self.last_s: float | None = None
         self._folder = folder
         self._index = index
+        self._on_problem = on_problem
+        self._broken = set[str]()
         self._tails: dict[Run, _Tail] = {}
         self._newest: _Tail | None = None
         self._replayed = Replayed()
@@ -321,7 +324,7 @@ class Follower:
             if not step.endswith(b"\n"):
                 step += file.readline(LINE_BYTES_MAX)
         except (OSError, *DAMAGED):
-            tail.broken = True
+            self._break(tail)
             return
         *lines, rest = step.split(b"\n")
         if rest or not step:  # it is being written, or never was
@@ -331,13 +334,21 @@ class Follower:
             try:
                 line = decode(raw)
             except _UNREADABLE:
-                tail.broken = True
+                self._break(tail)
                 return
             if isinstance(line.fact, Segment) and line.fact.version != JOURNAL_VERSION:
-                tail.broken = True
+                self._break(tail)
                 return
             tail.offset += len(raw) + 1
             yield line
+
+    def _break(self, tail: _Tail) -> None:
+        """What follows in its segment is passed over: without what it told, nothing after it can be understood."""
+        tail.broken = True
+        if tail.name not in self._broken:
+            self._broken.add(tail.name)
+            where = self._folder / tail.name
+            self._on_problem(f"{where} cannot be read on, and is left out from there; `tidegate journal ls` says why")
 
     def _take(self, tail: _Tail, line: Line, rows: list[Row], prices: list[Price]) -> None:
         fact, at_s = line.fact, line.at_s

@@ -27,12 +27,12 @@ from tidegate.core.model import (
 )
 from tidegate.dashboard.index import MINUTE_S, Price
 
-# Those on which all draw are called so; each key may have as many, by a name that has its own in it.
-_OF_ALL: Final = frozenset(Period)
+OF_ALL: Final = frozenset(Period)
+"""Budgets on which all draw are called so; each key may have as many, by a name that has its own in it."""
 
 
 class Budget(Record, frozen=True, kw_only=True):
-    """What of a budget is spent, and what a dollar of it is worth beyond itself."""
+    """What of a budget is spent, as pricing was told last, and what a dollar of it is worth beyond itself."""
 
     name: str
     usd: float
@@ -110,7 +110,7 @@ class Prices:
 
     def budgets(self, limit: int) -> tuple[Budget, ...]:
         """So many of them: those of all first, and then those of keys, by name."""
-        found = sorted(self._names.items(), key=lambda one: (one[0] not in _OF_ALL, one[0]))
+        found = sorted(self._names.items(), key=lambda one: (one[0] not in OF_ALL, one[0]))
         return tuple(
             Budget(
                 name=name,
@@ -126,7 +126,7 @@ class Prices:
     def of_minute(self, at_s: float) -> Iterator[Price]:
         """What they were at the end of the minute that began at `at_s`: of budgets those of all, for keys are many."""
         end_s = at_s + MINUTE_S
-        for name in sorted(name for name in self._names if name in _OF_ALL):
+        for name in sorted(name for name in self._names if name in OF_ALL):
             yield Price(at_s=at_s, what="budget", name=name, value=self._budgets.price(name))
         for name in sorted(self._classes):
             yield Price(at_s=at_s, what="worth", name=name, value=self._duals.share(name, end_s))

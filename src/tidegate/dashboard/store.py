@@ -31,15 +31,16 @@ class Store:
 
     def __init__(self, folder: Path | None, on_problem: Callable[[str], None], on_damage: Callable[[], None]) -> None:
         """`on_problem` is told why the index is not beside the journal where that cannot be; and, from that thread, why
-        nothing more is read, once until it is again. `on_damage` is called from there where the index is damaged, and
-        then nothing more is read. sqlite3.Error or OSError where there can be no index."""
+        nothing more is read, once until it is again, and which segments cannot be. `on_damage` is called from there
+        where the index is damaged, and then nothing more is read. sqlite3.Error or OSError where there can be no index.
+        """
         self._on_problem = on_problem
         self._on_damage = on_damage
         self._lock = None if folder is None else _locked(folder / f"{FILE}.lock")
         self._own: tempfile.TemporaryDirectory[str] | None = None
         self._db = self._connected(folder)
         self.folder = self.file.parent if folder is None else folder
-        self.follower = Follower(self.folder, Index(self._db))
+        self.follower = Follower(self.folder, Index(self._db), on_problem)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidegate-index", daemon=True)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest
 from tidegate.engines.openai import FIXED_HEADERS, OpenAI, is_down
 from tidegate.wire.anthropic.inward import EventStream, WholeMessage
 from tidegate.wire.anthropic.outward import messages_body
@@ -82,5 +82,5 @@ class Anthropic:
             listed = msgspec.json.decode(models.body, type=_Models).data
         except UNREADABLE:
             return Signals(up=True)
-        known = [m.max_input_tokens for m in listed if self._model in (None, m.id)]
-        return Signals(up=True, context_tokens=min((w for w in known if w is not None and w > 0), default=None))
+        known = (m.max_input_tokens for m in listed if self._model in (None, m.id))
+        return Signals(up=True, context_tokens=narrowest(known))

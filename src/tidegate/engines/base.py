@@ -4,7 +4,7 @@ A dialect is one file and one line in kinds.py. It touches no socket: the gatewa
 what comes back.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
@@ -14,6 +14,8 @@ from tidegate.wire.errors import UNFIT_CODES, BadRequest, ErrorInfo
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Continuing
 from tidegate.wire.translate import EngineStream
+
+CONTEXT_TOKENS_MAX = 100_000_000  # as in the configuration
 
 Header = tuple[bytes, bytes]
 
@@ -139,6 +141,14 @@ def recognised(fingerprint: Fingerprint) -> Fingerprint | None:
 def counted(told: float | None) -> int | None:
     """A count that an engine tells, None where it can be none."""
     return int(told) if told is not None and 0 <= told <= COUNT_MAX else None
+
+
+def narrowest(told: Iterable[int | None]) -> int | None:
+    """The smallest of the windows that an engine tells, None where it tells none.
+
+    A number beyond all bounds is none: so some say that they have no limit.
+    """
+    return min((w for w in told if w is not None and 0 < w <= CONTEXT_TOKENS_MAX), default=None)
 
 
 def share(told: float | None) -> float | None:

@@ -1,5 +1,6 @@
 """Every kind of engine, by the name that the configuration uses."""
 
+import re
 from collections.abc import Callable
 
 from tidegate.engines.anthropic import Anthropic
@@ -11,6 +12,9 @@ from tidegate.engines.sglang import SGLang
 from tidegate.engines.vllm import VLLM
 
 _OPENAI = "api.openai.com"
+_AZURE = re.compile(r"\.(?:openai|cognitiveservices|services\.ai)\.azure\.(?:com|us|cn)$")
+# Mistral's models, by the names that Azure gives their deployments unless told another.
+_MISTRALS = ("mistral", "ministral", "codestral")
 # What makes a dialect: from the path of the endpoint's URL, and its own name of the model.
 KINDS: dict[str, Callable[[str, str | None], Dialect]] = {
     "anthropic": Anthropic,
@@ -25,5 +29,14 @@ KINDS: dict[str, Callable[[str, str | None], Dialect]] = {
 
 def dialect_of(kind: str, host: str, path: str, model: str | None) -> Dialect:
     """The dialect of an engine of this kind at an address; `path` and `model` as above."""
-    makes = OpenAIOwn if kind == "openai" and host == _OPENAI else KINDS[kind]
+    makes = OpenAIOwn if kind == "openai" and _takes_newer(host, path, model or "") else KINDS[kind]
     return makes(path, model)
+
+
+def _takes_newer(host: str, path: str, model: str) -> bool:
+    """Whether a bound goes there by its newer name: to OpenAI's address or that of a region, and to Azure below
+    `/openai`, also of a project. Other makers' models are there too, of which Mistral's refuse that name."""
+    if host == _OPENAI or host.endswith(f".{_OPENAI}"):
+        return True
+    at_azure = "openai" in path.split("/") and _AZURE.search(host) is not None
+    return at_azure and not model.lower().startswith(_MISTRALS)

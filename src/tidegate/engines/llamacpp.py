@@ -16,7 +16,7 @@ import msgspec
 from tidegate.core.fingerprint import digest, text
 from tidegate.core.model import Capability, Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, narrowest, recognised
 from tidegate.engines.listed import Meta, origin, status
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE, read_error
@@ -115,8 +115,7 @@ class LlamaCpp:
                 sleep = msgspec.json.decode(props.body, type=_Sleep)
             with suppress(*UNREADABLE):
                 parallel = msgspec.json.decode(props.body, type=_Slots)
-        n_ctx = told.default_generation_settings.n_ctx
-        window = n_ctx if n_ctx is not None and n_ctx > 0 else None
+        window = narrowest((told.default_generation_settings.n_ctx,))
         found = gauges(metrics.body, (_RUNNING, _QUEUED)) if metrics is not None and metrics.status == 200 else {}
         running, queued = found.get(_RUNNING), found.get(_QUEUED)
         slots = counted(parallel.total_slots) or None

@@ -14,7 +14,7 @@ from msgspec import Raw, structs
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, recognised
+from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, recognised
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
@@ -103,7 +103,7 @@ class Ollama:
             return Signals(up=False)
         loaded = (_read(running, _Running) or _Running()).models
         mine = [m for m in loaded or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
-        window = min((m.context_length for m in mine if m.context_length and m.context_length > 0), default=None)
+        window = narrowest(m.context_length for m in mine)
         return Signals(
             up=True,
             context_tokens=window,

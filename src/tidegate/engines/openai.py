@@ -8,7 +8,17 @@ import msgspec
 from tidegate.config.address import api_path
 from tidegate.core.health import CLIENT_ERROR
 from tidegate.core.model import Capability, Ending
-from tidegate.engines.base import Failure, Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, overflow, unfit
+from tidegate.engines.base import (
+    Failure,
+    Header,
+    Outgoing,
+    ProbeAnswer,
+    ProbeRequest,
+    Signals,
+    narrowest,
+    overflow,
+    unfit,
+)
 from tidegate.engines.listed import Models
 from tidegate.wire.errors import UNREADABLE, read_error, retry_after_s
 from tidegate.wire.openai import EMBEDDING, Call, upstream_body
@@ -127,8 +137,7 @@ class OpenAI:
         except UNREADABLE:
             return None
         known = [m for m in listed if self._model in (None, m.id)]
-        windows = [m.max_model_len for m in known if m.max_model_len is not None and m.max_model_len > 0]
-        return min(windows, default=None)
+        return narrowest(m.max_model_len for m in known)
 
 
 def is_down(models: ProbeAnswer | None) -> bool:
@@ -143,7 +152,8 @@ def is_down(models: ProbeAnswer | None) -> bool:
 
 
 class OpenAIOwn(OpenAI):
-    """OpenAI's own address, whose models that think refuse the older name of the bound; the newer one all know."""
+    """Where OpenAI's own models are, of which those that think refuse the older name of the bound; the newer one all
+    know."""
 
     newer_bound = True
 

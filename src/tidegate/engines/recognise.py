@@ -11,7 +11,7 @@ import msgspec
 
 from tidegate.config.discovered import FoundEngine, FoundModel, State
 from tidegate.config.endpoint import EngineKind
-from tidegate.engines.base import Dialect, ProbeAnswer
+from tidegate.engines.base import CONTEXT_TOKENS_MAX, Dialect, ProbeAnswer
 from tidegate.engines.kinds import KINDS
 from tidegate.wire.errors import UNREADABLE
 
@@ -27,7 +27,7 @@ SIGNS = (PROPS, INFO, OLLAMA, VERSION, LM_STUDIO)
 MODELS_MAX = 32  # each is an endpoint with probes of its own; whoever keeps more has a favourite few
 NAME_CHARS_MAX = 256  # as in the configuration
 SLOTS_MAX = 10_000  # as in the configuration
-CONTEXT_TOKENS_MIN, CONTEXT_TOKENS_MAX = 128, 100_000_000  # as in the configuration
+CONTEXT_TOKENS_MIN = 128  # as in the configuration
 
 SOFTWARE = {
     EngineKind.LLAMACPP: "llama.cpp",

@@ -7,7 +7,17 @@ import msgspec
 from tidegate.core.fingerprint import text
 from tidegate.core.model import Fingerprint
 from tidegate.engines import names
-from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, counted, recognised, share
+from tidegate.engines.base import (
+    Header,
+    Outgoing,
+    ProbeAnswer,
+    ProbeRequest,
+    Signals,
+    counted,
+    narrowest,
+    recognised,
+    share,
+)
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
 from tidegate.wire.openai import Call
@@ -86,7 +96,7 @@ class SGLang:
         metered = (_RUNNING, _QUEUED, _CACHE, _PREEMPTIONS)
         found = samples(exposed, metered)
         running, queued, shares, preemptions = (_by_replica(found.get(name, [])) for name in metered)
-        window = min((w for w in windows if w is not None and w > 0), default=None)
+        window = narrowest(windows)
         return Signals(
             up=True,
             context_tokens=window,

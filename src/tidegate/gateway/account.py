@@ -27,7 +27,7 @@ from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import OVER_MAX_COST
 from tidegate.gateway.reply import Headers, own_lines
-from tidegate.gateway.spending import upper_usd
+from tidegate.gateway.spending import output_tokens_most, upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.event import WideEvent
 from tidegate.telemetry.metrics import TIERS
@@ -44,6 +44,12 @@ _ENDINGS = {
     "client_error": Ending.CANCELLED,
 }
 _ONE_TOKEN = {"max_tokens": Raw(b"1")}
+# Windows are told late, or assumed, and a chunk may be less than a token: only what is beyond twice a bound is surely
+# beyond it, and of a small one by some tokens more.
+_SURELY = 2
+_TOKENS_MORE = 16
+# By its letters a line of dashes, or of blanks, has several times the tokens that it has.
+_LETTERS_SURELY = 4
 
 
 class Account:
@@ -60,6 +66,7 @@ class Account:
         "_held_s",
         "_held_since_s",
         "_leases",
+        "_most_tokens",
         "_most_usd",
         "_overhead_s",
         "_predicted_ttft_s",
@@ -95,6 +102,8 @@ class Account:
         # What those may cost at most that are under way, of a request that has a limit, and what those may have cost
         # beyond what is known that are over.
         self._most_usd: dict[str, float] = {}
+        # And the most output that is to come of it, of each that is paid for.
+        self._most_tokens: dict[str, int] = {}
         self._unconfirmed_usd = 0.0
         # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
         self._upstreams: dict[str, Upstream] = {}
@@ -126,6 +135,7 @@ class Account:
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
             self._most_usd[upstream.endpoint.name] = most_usd
+            self._most_tokens[upstream.endpoint.name] = output_tokens_most(endpoint, call, window)
         return refused
 
     def _as_sent(self, upstream: Upstream, target: str) -> Call:
@@ -161,6 +171,39 @@ class Account:
     def pays(self, endpoint: str) -> bool:
         """Whether something is held back for the attempt there."""
         return endpoint in self._leases
+
+    def overran(self, attempt: Attempt) -> bool:
+        """Whether it is paid for, and has surely brought more than it was asked for at most."""
+        most, reader = self._most_tokens.get(attempt.endpoint), attempt.reader
+        if most is None:
+            return False
+        return max(reader.output_chunks, reader.tokens_seen // _LETTERS_SURELY) > _SURELY * most + _TOKENS_MORE
+
+    def told(self, attempt: Attempt) -> Usage | None:
+        """What its engine tells of its tokens, as far as that can be so; None where it tells nothing."""
+        usage = attempt.reader.usage
+        if usage is None:
+            return None
+        most = self._countable(attempt)
+        speaks = attempt.reader.content and self._call.kind is not EMBEDDING
+        prompt = _count(usage.prompt_tokens, most, some=self._asked.prompt_tokens > 0)
+        output = _count(usage.output_tokens, most, some=speaks)
+        if prompt is not None and output is not None:
+            return usage
+        # A part of what is not known tells nothing.
+        return Usage(
+            prompt_tokens=prompt,
+            output_tokens=output,
+            cached_tokens=None if prompt is None else usage.cached_tokens,
+            cache_write_tokens=None if prompt is None else usage.cache_write_tokens,
+            reasoning_tokens=None if output is None else usage.reasoning_tokens,
+        )
+
+    def _countable(self, attempt: Attempt) -> int:
+        """The most tokens that its prompts or its answers can have: each of them has a window."""
+        endpoint, call = self._upstreams[attempt.endpoint].endpoint, self._call
+        window = max(self._dispatch.window(endpoint.name), endpoint.context_tokens)
+        return _SURELY * window * max(call.inputs, call.completions, call.generated)
 
     def held(self, now_s: float) -> None:
         """It waits for a slot: since it arrived, unless it has waited before, or anything was sent."""
@@ -228,7 +271,7 @@ class Account:
         self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
     ) -> None:
         """Tell what an attempt came to, and count what it cost."""
-        usage = attempt.reader.usage
+        usage = self.told(attempt)
         sent = self._dispatch.router.reserved(attempt.endpoint, self._request.id)
         fact = Ended(
             request_id=self._request.id,
@@ -240,7 +283,7 @@ class Account:
             cached_tokens=usage.cached_tokens if usage else None,
             cache_write_tokens=usage.cache_write_tokens if usage else None,
             reasoning_tokens=usage.reasoning_tokens if usage else None,
-            output_tokens=_output_tokens(attempt),
+            output_tokens=_output_tokens(attempt, usage),
             retry_after_s=retry_after_s,
             cause=cause,
             predicted_ttft_s=None if sent is None else sent.ttft_s,
@@ -249,15 +292,17 @@ class Account:
         if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
             # The most of any attempt: what hedging repeats is our affair, not the client's.
             prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
-            self._used_tokens = max(self._used_tokens, prompt_tokens + _made_tokens(attempt, fact))
-        billed_usd = self._billed_usd(attempt, fact)
+            self._used_tokens = max(self._used_tokens, prompt_tokens + _made_tokens(attempt, fact, usage))
+        billed_usd = self._billed_usd(attempt, fact, usage)
         lease_id, most_usd = self._leases.pop(attempt.endpoint, None), self._most_usd.pop(attempt.endpoint, 0.0)
+        self._most_tokens.pop(attempt.endpoint, None)
         if lease_id is not None:
             # Embeddings have no output of which nobody could know.
             prompt_only = self._call.kind is EMBEDDING and billed_usd > 0.0
             whole = prompt_only or _is_whole_bill(attempt, fact)
             self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
-            self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole)
+            absurd = _tells_more(attempt.reader.usage, self._countable(attempt))
+            self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole, absurd=absurd)
         usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
         if ending is Ending.OK:
@@ -312,7 +357,7 @@ class Account:
             )
         )
 
-    def _billed_usd(self, attempt: Attempt, fact: Ended) -> float:
+    def _billed_usd(self, attempt: Attempt, fact: Ended, usage: Usage | None) -> float:
         """What the attempt is billed at least: its usage, or what is known of it where it was cut short.
 
         A provider bills the prompt once it has begun to work, whoever leaves; a request that it refused, or that
@@ -333,7 +378,7 @@ class Account:
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,
-            _made_tokens(attempt, fact),
+            _made_tokens(attempt, fact, usage),
             fact.cached_tokens or 0,
             fact.cache_write_tokens or 0,
             fact.reasoning_tokens or 0,
@@ -380,10 +425,10 @@ class Account:
         request, said_tokens = self._request, self._asked.said_tokens
         first_s = attempt.first_s if self._first_s is None and attempt is not None else self._first_s
         ttft_s = None if first_s is None else first_s - request.arrived_s
-        usage = attempt.reader.usage if attempt is not None else None
+        usage = self.told(attempt) if attempt is not None else None
+        output_tokens = None if attempt is None else _output_tokens(attempt, usage)
         if usage is not None and said_tokens:
             usage = _of_whole(usage, said_tokens)
-        output_tokens = None if attempt is None else _output_tokens(attempt)
         ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
         if output_tokens is not None:
             output_tokens += said_tokens
@@ -447,6 +492,16 @@ class Account:
         return self._answer_usd if found[0] == served else found[1]
 
 
+def _count(told: int | None, most: int, *, some: bool) -> int | None:
+    """A count that can be so: not above the `most`, nor zero where there are `some`."""
+    return None if told is None or told > most or (some and not told) else told
+
+
+def _tells_more(usage: Usage | None, most: int) -> bool:
+    """Whether a count is above the `most`."""
+    return usage is not None and ((usage.prompt_tokens or 0) > most or (usage.output_tokens or 0) > most)
+
+
 def _of_whole(usage: Usage, said_tokens: int) -> Usage:
     """The usage of an answer whose last part was told: to who gave that, the others were a part of the prompt."""
     prompt, output = usage.prompt_tokens, usage.output_tokens
@@ -476,17 +531,16 @@ def _is_whole_bill(attempt: Attempt, fact: Ended) -> bool:
     return attempt.status not in (0, 200)
 
 
-def _made_tokens(attempt: Attempt, fact: Ended) -> int:
+def _made_tokens(attempt: Attempt, fact: Ended, usage: Usage | None) -> int:
     """What is to be paid of its output: what was told, else what has come, of which some vendors put many tokens into
     one chunk."""
-    if attempt.streamed and (attempt.reader.usage is None or attempt.reader.usage.output_tokens is None):
+    if attempt.streamed and (usage is None or usage.output_tokens is None):
         return attempt.reader.tokens_seen
     return fact.output_tokens or 0
 
 
-def _output_tokens(attempt: Attempt) -> int | None:
+def _output_tokens(attempt: Attempt, usage: Usage | None) -> int | None:
     """What was told of its output, else what was counted of it; None where neither is known."""
-    usage = attempt.reader.usage
     if usage is not None and (usage.output_tokens is not None or not attempt.streamed):
         return usage.output_tokens
     # An answer given whole is one chunk, which says nothing of its tokens.

@@ -183,7 +183,7 @@ class Gateway:
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
         self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
-        watchers = (auth, self.reloader, self.timekeeper, self.switchback, self.rehearsal)
+        watchers = (auth, self.reloader, self.timekeeper, self.switchback, self.rehearsal, self.log)
         jobs = [watcher.watch() for watcher in (*watchers, *(() if self.board is None else (self.board,)))]
         self._tasks = [asyncio.create_task(job) for job in jobs]
         if tls is None and not (is_loopback(settings.listen.host) and is_loopback(settings.admin.host)):
@@ -280,8 +280,8 @@ class Gateway:
 
     def _take_over(self, members: dict[str, Member]) -> None:
         self.dispatch.upstreams = {name: member.upstream for name, member in members.items()}
-        for seen in self.fleet.take_over(members):
-            self.dispatch.probed(seen)
+        for seen, outage in self.fleet.take_over(members):
+            self.dispatch.probed(seen, outage)
 
     async def stop(self) -> None:
         """Finish what is under way, for a bounded time, then close everything."""

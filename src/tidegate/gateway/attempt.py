@@ -1,10 +1,12 @@
 """One call to one endpoint: reads its answer, and tells the drive what the flight must know."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
 from tidegate.core.model import Ending, Headroom
 from tidegate.engines.base import Failure, Outgoing, overflow
+from tidegate.gateway.failures import BROKEN, NO_DESCRIPTOR
 from tidegate.gateway.slots import Slot
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Call, Cause, TransportError
@@ -141,9 +143,9 @@ class Attempt:
         """What passes is for this client."""
         self._client, self.relay = client, client.write
 
-    def refuse(self, failure: Failure) -> None:
-        """It may not be sent after all."""
-        self._over = True
+    def give_up(self, failure: Failure) -> None:
+        """End it for this reason, whether or not it was sent."""
+        self.cancel()
         self._listener.failed(self, failure)
 
     @property
@@ -284,6 +286,10 @@ class Attempt:
         """See `http.Receiver`."""
         if self._over:
             return
+        if error.cause is Cause.RECEIVER:
+            # Ours, and told already. However much had come, nobody knows what of it was read.
+            self.give_up(BROKEN)
+            return
         if self.streamed and self.status == 200 and self.reader.finished:
             # It has said all, and why it ended; what is missing is its usage.
             self._end()
@@ -291,6 +297,9 @@ class Attempt:
         self._over = True
         if (refused := self.refused) is not None:
             self._listener.failed(self, refused)
+            return
+        if error.cause is Cause.NO_DESCRIPTOR:
+            self._listener.failed(self, NO_DESCRIPTOR)
             return
         ending, status, what = _TRANSPORT[error.cause]
         failure = Failure(
@@ -312,7 +321,12 @@ class Attempt:
         return self.upstream.dialect.failure(self.status, self._headers, bytes(body), self._now_s())
 
     def _end(self) -> None:
-        out = self.reader.end()
+        try:
+            out = self.reader.end()
+        except Exception as error:
+            report(error)
+            self.give_up(BROKEN)
+            return
         if self.reader.failure is not None:
             if out:
                 self.relay(out)
@@ -335,11 +349,9 @@ class Attempt:
         if stream.error is None or not stream.error.context_exceeded:
             self._fail(stream.cause, stream.message)
             return
-        self.cancel()
-        self._listener.failed(self, overflow(stream.error.message))
+        self.give_up(overflow(stream.error.message))
 
     def _fail(self, cause: str, message: str) -> None:
-        self.cancel()
         failure = Failure(
             # What another client would have taken is no failure of the endpoint's.
             ending=Ending.CANCELLED if cause == sse.Cause.NO_FORM else Ending.FAILED,
@@ -348,4 +360,10 @@ class Attempt:
             message=f"the endpoint {message}",
             code="upstream_error",
         )
-        self._listener.failed(self, failure)
+        self.give_up(failure)
+
+
+def report(error: Exception) -> None:
+    """Have the log say what was wrong with the gateway itself."""
+    context = {"message": "a request is given up for a fault of the gateway", "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -4,6 +4,7 @@ What passes is journalled in the order in which the router saw it, so that repla
 """
 
 import asyncio
+import resource
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from tidegate.core.plan import to_ms
 from tidegate.core.router import Router
 from tidegate.core.why import Why
 from tidegate.gateway.couriers import Couriers
+from tidegate.gateway.failures import NO_DESCRIPTOR
+from tidegate.gateway.outage import UNKNOWN, Outage, Outages
 from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.slots import Slots
 from tidegate.gateway.spending import Spending
@@ -47,6 +50,8 @@ from tidegate.wire.tokens import TokenRatio
 SWEEP_S = 0.05
 # Where not even the static rule could decide: a client may try again, and whatever it was may have passed.
 FAILED_RETRY_S = 1.0
+# So often the log tells that descriptors are used up, while they are.
+DESCRIPTORS_S = 60.0
 # What the way to an endpoint shows by, what is known of its model by, and what may let held work begin. Tuples: a union
 # is made anew each time that it is looked at.
 _ANSWERS: Final = (FirstToken, Ended)
@@ -127,6 +132,7 @@ class Dispatch:
         self._slots: dict[str, Slots] = {}
         self._policy = policy
         self._recognition = Recognition(log)
+        self.outages = Outages(log)
         self._journal = journal
         self._request_timeout_s = request_timeout_s
         # With the time at which it has taken too long: another time-out is for those that come after it.
@@ -138,8 +144,8 @@ class Dispatch:
         self._check_pending = False
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._swept_s = 0.0
-        # Until when the log has told of a failure of the model.
-        self._failure_told_s = 0.0
+        # Until when the log has told of a failure of the model, and that descriptors are used up.
+        self._failure_told_s = self._descriptors_told_s = 0.0
 
     def window(self, endpoint: str) -> int:
         """Tokens of context that its engine tells, where nobody has written them; 0 once a reload has taken it out."""
@@ -279,8 +285,11 @@ class Dispatch:
         if failure is not None and not isinstance(fact, ModelFailed):
             # The next line of the journal says that this one was not taken in whole.
             self._fall_back(str(fact.__struct_config__.tag), failure, now_s)
-        if isinstance(fact, Ended) and (known := self.recent.get(fact.request_id)) is not None:
-            known.endings.append(fact)
+        if isinstance(fact, Ended):
+            if (known := self.recent.get(fact.request_id)) is not None:
+                known.endings.append(fact)
+            if fact.cause == NO_DESCRIPTOR.cause:
+                self.lacks_descriptors(now_s)
         if isinstance(fact, _ANSWERS) and self.router.doubts_network(fact.endpoint):
             self._look(fact.endpoint)
         if self.guests and isinstance(fact, Started) and (give_way := self.guests.get(fact.endpoint)) is not None:
@@ -290,12 +299,22 @@ class Dispatch:
         if self._held and isinstance(fact, _ROOM):
             self._check_soon()
 
-    def probed(self, fact: Probed) -> None:
-        """Tell the router what a probe saw, and let held work go where it opened a way."""
+    def lacks_descriptors(self, now_s: float) -> None:
+        """We may open no more files. One line of the log for a minute of that."""
+        if now_s >= self._descriptors_told_s:
+            self._descriptors_told_s = now_s + DESCRIPTORS_S
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            remedy = "raise the limit (`ulimit -n`; LimitNOFILE of a service), or lower gateway.connections_max"
+            self.log.event("error", "no file descriptor left", limit=limit, remedy=remedy)
+
+    def probed(self, fact: Probed, outage: Outage = UNKNOWN) -> None:
+        """Tell the router what a probe saw, with the `outage` that it met where it found none up, and let held work go
+        where it opened a way."""
         state = self.router.endpoint(fact.endpoint).state
         before, was_up = state.fingerprint, state.up
         self.tell(fact, self.clock.now_s())
         self._recognition.probed(self.router, fact.endpoint, before)
+        self.outages.probed(self.upstreams[fact.endpoint], None if fact.up else outage)
         # Now: between two looks of who waits for that, it may go and come back.
         if fact.up and not was_up and (returned := self.returns.get(fact.endpoint)) is not None:
             returned()

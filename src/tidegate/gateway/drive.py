@@ -1,6 +1,5 @@
 """Drives one request: performs what its flight says, and tells the flight what came of it."""
 
-import asyncio
 from functools import partial
 
 from msgspec import Raw
@@ -13,14 +12,24 @@ from tidegate.core.rules import excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
 from tidegate.engines.base import Failure, Outgoing, uncarried
 from tidegate.gateway.account import Account
-from tidegate.gateway.attempt import Attempt
+from tidegate.gateway.attempt import Attempt, report
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
-from tidegate.gateway.failures import BROKEN, EXPIRED, NEVER_HERE, NOT_SHIPPED, SILENCES, forbidden, last_word
+from tidegate.gateway.failures import (
+    BROKEN,
+    EXPIRED,
+    NEVER_HERE,
+    NOT_SHIPPED,
+    OVERRAN,
+    SILENCES,
+    forbidden,
+    last_word,
+)
 from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, refusal
 from tidegate.gateway.resumption import Resumption, never
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
+from tidegate.gateway.spending import UNRECORDED
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.telemetry.trace import OPERATIONS, Arrival
@@ -30,6 +39,9 @@ from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
+
+# So often it is looked at how long an answer has become that is paid for.
+METER_S = 1.0
 
 
 class Drive:
@@ -42,6 +54,7 @@ class Drive:
         "_client",
         "_decision",
         "_dispatch",
+        "_due_s",
         "_epoch",
         "_exchange",
         "_failure",
@@ -81,6 +94,7 @@ class Drive:
         # What is translated to a client in mid-stream, and has to end in its dialect.
         self._stream: Translated | None = None
         self._flight = Flight(buffered=not call.stream, stall_s=dispatch.stall_s)
+        self._due_s = 0.0  # when the flight is to hear of the time
         self._account = Account(dispatch, call, request, request_id, exchange.received_s, grant)
         if dispatch.tracer is not None:
             came = Arrival(
@@ -137,6 +151,8 @@ class Drive:
 
     def _turn(self, now_s: float) -> None:
         self._epoch = self._dispatch.epoch
+        if self._held:
+            self._look_at_budget(now_s)
         decision = self._decision = self._dispatch.decide(self.request, now_s)
         if self._account.trace is not None:
             self._account.decided(decision, now_s)
@@ -154,6 +170,14 @@ class Drive:
         self._timeout_s = {s.endpoint: s.timeout_s for s in plan if not isinstance(s, Wait)}
         self._act(self._flight.start(plan, now_s), now_s)
 
+    def _look_at_budget(self, now_s: float) -> None:
+        """Whether anything can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
+        budget_usd = self._dispatch.spending.headroom_usd(self.request.key, now_s)
+        if (budget_usd == 0.0) != (self.request.budget_usd == 0.0):
+            self._unhold(now_s, released=True)
+            self.request = replace(self.request, budget_usd=budget_usd)
+            self._account.asks(self.request, now_s)
+
     def timer(self, now_s: float) -> None:
         """See `Timed`."""
         try:
@@ -165,6 +189,12 @@ class Drive:
         flight = self._flight
         fetching = next((name for name, attempt in self._attempts.items() if attempt.fetching), "")
         relayed = self._attempts.get(flight.winner)
+        if relayed is not None and self._account.overran(relayed):
+            relayed.give_up(OVERRAN)
+            return
+        if now_s < self._due_s:
+            self._wake(self._due_s, now_s)
+            return
         tokens = None if relayed is None else relayed.look()
         finished = relayed is not None and relayed.reader.finished
         if relayed is not None and finished and flight.is_silent(now_s, tokens):
@@ -179,6 +209,13 @@ class Drive:
             fetching=fetching,
         )
         self._act(actions, now_s)
+
+    def _wake(self, at_s: float, now_s: float) -> None:
+        """Look at it at this time, and sooner while something comes that is paid for."""
+        self._due_s = at_s
+        if self._flight.state is fly.State.RELAYING and self._account.pays(self._flight.winner):
+            at_s = min(at_s, now_s + METER_S)
+        self._dispatch.set_timer(self, at_s)
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
@@ -236,7 +273,7 @@ class Drive:
             self._broke(error, now_s)
 
     def _completed(self, attempt: Attempt, rest: bytes, now_s: float) -> None:
-        usage = attempt.reader.usage
+        usage = self._account.told(attempt)
         call, whole = self._call, not self.request.said_tokens
         if whole and usage is not None and usage.prompt_tokens and not call.media and call.prompt_tokens is None:
             self._dispatch.ratio(self.request.model).learn(call.text_bytes, call.messages, usage.prompt_tokens)
@@ -263,7 +300,10 @@ class Drive:
             self._broke(error, now_s)
 
     def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        may_resume, fetching = self._may_resume(attempt), attempt.fetching
+        if failure is BROKEN:
+            self._give_in(now_s)
+            return
+        may_resume, fetching = failure is not OVERRAN and self._may_resume(attempt), attempt.fetching
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
@@ -307,7 +347,7 @@ class Drive:
                 case fly.Timer():
                     # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
                     if passed_over == self._passed_over:
-                        self._dispatch.set_timer(self, action.at_s)
+                        self._wake(action.at_s, now_s)
                 case fly.Relay():
                     self._relay(action.endpoint)
                 case fly.Decide():
@@ -364,7 +404,7 @@ class Drive:
 
     def _ship(self, attempt: Attempt, now_s: float) -> None:
         """Its prompt is computed there: have its KV cache sent to who decodes."""
-        source, target, slot, usage = attempt.endpoint, attempt.target, attempt.slot, attempt.reader.usage
+        source, target, slot, usage = attempt.endpoint, attempt.target, attempt.slot, self._account.told(attempt)
         if isinstance(attempt.reader, WholeReader):
             self._hand_on(attempt, attempt.reader.result(), now_s)
             return
@@ -501,7 +541,7 @@ class Drive:
         if attempt.over:
             return
         if failure is not None:
-            attempt.refuse(failure)
+            attempt.give_up(failure)
             return
         timeout_s = self._timeout_s[attempt.endpoint] + 1.0
         dispatch = self._dispatch
@@ -591,15 +631,18 @@ class Drive:
 
     def _broke(self, error: Exception, now_s: float) -> None:
         """The gateway is at fault: that ends this request, and no other one waits behind it."""
-        _report(error)
-        if self._exchange.on_left is None:
-            return  # it is over already
+        report(error)
+        if self._exchange.on_left is not None:  # else it is over already
+            self._give_in(now_s)
+
+    def _give_in(self, now_s: float) -> None:
+        """The same, of a fault that is told already."""
         try:
             self._abandon(now_s, Ending.CANCELLED, BROKEN.cause)
             self._failure = BROKEN
             self._fail(committed=self._exchange.started, now_s=now_s)
         except Exception as again:
-            _report(again)
+            report(again)
             self._dispatch.end(self)
             self._exchange.abort()
 
@@ -668,9 +711,19 @@ class Drive:
             # Nobody takes the rest of an answer; what its client is told is why it broke off.
             self._fail(committed=True, now_s=now_s)
             return
+        if self._dispatch.spending.problem and self._lacks_money(decision, now_s):
+            self._remember(UNRECORDED)
+            self._fail(committed=False, now_s=now_s)
+            return
         windows = self._too_small() if decision.why is Why.CONTEXT_TOO_LONG else ()
         reply = refusal(self.request, decision, windows)
         self._answer_error(reply, now_s, outcome="refused", code=reply.code)
+
+    def _lacks_money(self, decision: Decision, now_s: float) -> bool:
+        """Whether it is refused because nothing can be paid for, whatever else comes closer to serving it."""
+        if decision.why is Why.OVER_BUDGET:
+            return True
+        return bool(self._dispatch.router.decide(replace(self.request, budget_usd=None), now_s).plan)
 
     def _too_small(self) -> tuple[int, ...]:
         """The context windows of endpoints that might take the request if it were shorter."""
@@ -693,8 +746,8 @@ class Drive:
         exchange, message = self._exchange, reply.message
         fault = self._unresumable if self._resumption is None else self._resumption.fault
         if fault or self._resumption is not None:
-            # Whose time is up, or who met a fault of ours, would get no rest in any case.
-            refused = fault and failure is not EXPIRED and failure is not BROKEN
+            # Whose time is up, who met a fault of ours, or has more than it asked for, would get no rest in any case.
+            refused = fault and failure is not EXPIRED and failure is not BROKEN and failure is not OVERRAN
             self._dispatch.metrics.broke_off("refused" if refused else "failed")
             message += f" Its rest was not asked for: {fault}." if refused else ""
         if self._stream is None:
@@ -732,11 +785,6 @@ class Drive:
             attempt=attempt,
             code=code,
         )
-
-
-def _report(error: Exception) -> None:
-    context = {"message": "a request is given up for a fault of the gateway", "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
 
 
 def _leave(slot: Slot | None) -> None:

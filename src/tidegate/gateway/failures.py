@@ -6,6 +6,7 @@ from tidegate.core.model import Ending
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.engines.base import UNCARRIED, Failure
 from tidegate.gateway.reply import ErrorReply
+from tidegate.http.errors import Cause
 
 SILENCES = {
     silence: Failure(
@@ -34,6 +35,20 @@ BROKEN = Failure(
     status=500,
     message="Something went wrong in the gateway; its log says where.",
     code="internal_error",
+)
+NO_DESCRIPTOR = Failure(
+    ending=Ending.CANCELLED,  # no fault of any endpoint's
+    cause=Cause.NO_DESCRIPTOR.value,
+    status=503,
+    message="The gateway may open no more files: its limit of descriptors (`ulimit -n`) leaves it no connection.",
+    code="no_descriptor",
+)
+OVERRAN = Failure(
+    ending=Ending.FAILED,
+    cause="output_too_long",
+    status=502,
+    message="the endpoint went on beyond the output that it was asked for at most",
+    code="output_too_long",
 )
 NOT_SHIPPED = Failure(
     ending=Ending.FAILED,
@@ -68,7 +83,7 @@ def forbidden(why: Why) -> Failure:
 def last_word(failure: Failure, tried: int) -> ErrorReply:
     """What the client is told of the failure that was the last, after so many attempts."""
     message = failure.message
-    if not (failure.final or failure is EXPIRED or failure is BROKEN or failure.cause in NEVER_HERE):
+    if not (failure.final or failure in (EXPIRED, BROKEN, NO_DESCRIPTOR) or failure.cause in NEVER_HERE):
         message = f"No endpoint could complete this ({tried} tried); the last one: {message.rstrip('.')}."
     return ErrorReply(
         status=failure.status,

@@ -12,6 +12,7 @@ from tidegate.core.model import Endpoint, Probed, replace
 from tidegate.engines.kinds import dialect_of
 from tidegate.gateway.canary import Canary
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.outage import Outage
 from tidegate.gateway.probe import Prober
 from tidegate.gateway.upstream import Upstream
 from tidegate.gateway.warmer import Warmer
@@ -79,8 +80,9 @@ class Fleet:
             raise
         return members
 
-    def take_over(self, members: dict[str, Member]) -> list[Probed]:
-        """Put them in force: what their first probes saw. What is in nobody's hands any more is retired."""
+    def take_over(self, members: dict[str, Member]) -> list[tuple[Probed, Outage]]:
+        """Put them in force: what their first probes saw, and met where one is down. What is in nobody's hands any more
+        is retired."""
         staying = {id(member) for member in members.values()}
         for member in [m for m in self._members.values() if id(m) not in staying]:
             for task in member.tasks:
@@ -98,7 +100,7 @@ class Fleet:
         seen = []
         for member in members.values():
             if member.seen is not None:
-                seen.append(member.seen)
+                seen.append((member.seen, member.prober.outage))
                 member.seen = None
                 runs = (member.prober.run(), member.canary.run())
                 member.tasks = tuple(asyncio.create_task(run) for run in runs)

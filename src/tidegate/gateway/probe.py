@@ -7,6 +7,7 @@ from tidegate.core.model import Capability, Probed, Uploaded, replace
 from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.engines.base import Header, ProbeAnswer, ProbeRequest, Signals
 from tidegate.gateway.dispatch import Dispatch
+from tidegate.gateway.outage import UNKNOWN, Outage, lost, unfit
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.client import Cause, TransportError, fetch
 
@@ -52,6 +53,8 @@ class Prober:
         # An endpoint is up once it has said so: the first probe may not be lost.
         self._up = False
         self._failures = 1
+        # What the last look met that found it down.
+        self.outage = UNKNOWN
 
     async def run(self) -> None:
         """Probe until cancelled. The first time is one interval from now: `once` comes before."""
@@ -100,7 +103,7 @@ class Prober:
         seen = await self.look()
         if seen.up and seen.rtt_s is None and not self._failures:
             seen = replace(seen, rtt_s=await self._rtt_s())
-        self._dispatch.probed(seen)
+        self._dispatch.probed(seen, self.outage)
         if seen.up:
             await self._measure_rate()
 
@@ -144,6 +147,7 @@ class Prober:
         answers: list[ProbeAnswer | None] = []
         begun_s = self._clock.now_s()
         rtts_s: list[float] = []
+        outage: Outage | None = None
         for probe in probes:
             if probe.wakes and self._signals(answers).resident is False:
                 answers.append(None)
@@ -151,14 +155,25 @@ class Prober:
             answer, took_s = await self._timed(probe)
             if took_s is not None:
                 rtts_s.append(took_s)
-            answers.append(answer)
-            if answer is None and probe.essential:
+            if not isinstance(answer, Outage):
+                answers.append(answer)
+                continue
+            answers.append(None)
+            if probe.essential:
+                outage = answer
                 break
         signals = self._signals(answers)
-        # One lost probe is bad luck; traffic itself finds out sooner, through the breaker. An engine that tells why it
-        # cannot serve is believed at once.
-        self._failures = 0 if signals.up else self._failures + 1
-        self._up = signals.up or (self._up and self._failures < 2 and signals.resident is None)
+        if not signals.up:
+            # What is essential is asked first.
+            self.outage = outage or unfit(answers[0], signals)
+        if outage is not None and outage.ours:
+            # Of the endpoint nothing else is known than before.
+            self._dispatch.lacks_descriptors(begun_s)
+        else:
+            # One lost probe is bad luck; traffic itself finds out sooner, through the breaker. An engine that tells why
+            # it cannot serve is believed at once.
+            self._failures = 0 if signals.up else self._failures + 1
+            self._up = signals.up or (self._up and self._failures < 2 and signals.resident is None)
         return Probed(
             endpoint=self._upstream.endpoint.name,
             up=self._up,
@@ -199,15 +214,15 @@ class Prober:
         for _ in range(2):
             answer, took_s = await self._timed(probe, headers)
             # Who does not answer the first question is not asked another.
-            if answer is None or took_s is not None:
+            if isinstance(answer, Outage) or took_s is not None:
                 return took_s
         return None
 
     async def _timed(
         self, probe: ProbeRequest, headers: tuple[Header, ...] = ()
-    ) -> tuple[ProbeAnswer | None, float | None]:
-        """What it answers, and how long that took to begin; None where a connection had to be made first, which costs
-        round trips of its own."""
+    ) -> tuple[ProbeAnswer | Outage, float | None]:
+        """What it answers, or why there is no answer, and how long that took to begin; None where a connection had to
+        be made first, which costs round trips of its own."""
         warm = self._upstream.pool.statistics().idle > 0
         headed_s = sent_s = self._looked_s = self._clock.now_s()
         status, body = 0, b""
@@ -230,5 +245,5 @@ class Prober:
         except TransportError as error:
             # Who answers is there: a list that is too long, or too long on its way, is no outage.
             if not (status and probe.lists and error.cause in _TOO_MUCH):
-                return None, None
+                return lost(error), None
         return ProbeAnswer(status=status, body=body), headed_s - sent_s if warm else None

@@ -5,6 +5,8 @@ Whatever is wrong with it, the gateway goes on with the last one that was good.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from threading import Thread
 from typing import Protocol
 
 from tidegate.clock import Clock, day_number
@@ -20,6 +22,8 @@ from tidegate.wire.changes import Setting
 
 # Prices change at midnight; a machine that slept through it looks at its clock again after this.
 WATCH_S = 30.0
+# A disk that sleeps takes some of that, and what hangs never answers.
+READ_S = 30.0
 # A log line names so many settings or problems; /api/config has all of them.
 TOLD_MAX = 10
 
@@ -175,18 +179,22 @@ class Reloader:
 
     async def _read(self) -> Config:
         if self._source is None:
-            raise ConfigError(
-                [
-                    Problem(
-                        file=str(self.config.file),
-                        path="",
-                        message="this gateway runs without a file, so there is nothing to read again",
-                        remedy="write what was found into one (`tidegate discover --write FILE`) and serve that",
-                    )
-                ]
+            raise self._unread(
+                "this gateway runs without a file, so there is nothing to read again",
+                "write what was found into one (`tidegate discover --write FILE`) and serve that",
             )
-        # In a thread: a slow disk does not stop the streams.
-        return await asyncio.to_thread(self._source)
+        # In a thread: a slow disk does not stop the streams. And in one that the process does not wait for at its end.
+        content = Future[Config]()
+        Thread(target=_read, args=(self._source, content), name="configuration", daemon=True).start()
+        try:
+            async with asyncio.timeout(READ_S):
+                return await asyncio.wrap_future(content)
+        except TimeoutError:
+            message = f"it, or a file that it names, did not answer within {READ_S:g} s"
+            raise self._unread(message, "see to its disk, and reload again") from None
+
+    def _unread(self, message: str, remedy: str) -> ConfigError:
+        return ConfigError([Problem(file=str(self.config.file), path="", message=message, remedy=remedy)])
 
     def _tell(self, outcome: Outcome) -> None:
         if outcome.problems:
@@ -209,3 +217,11 @@ class Reloader:
             settings=len(changed),
             waiting_for_restart=", ".join(waiting),
         )
+
+
+def _read(source: Callable[[], Config], content: Future[Config]) -> None:
+    content.set_running_or_notify_cancel()  # from here on nobody takes it back, however late it comes
+    try:
+        content.set_result(source())
+    except Exception as error:
+        content.set_exception(error)

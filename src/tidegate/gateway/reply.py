@@ -76,7 +76,6 @@ _REMEDIES: dict[Why, str] = {
     Why.MUST_STAY_LOCAL: "allow another site with x-tidegate-residency, or add a local endpoint that serves this model",
     Why.SITE_NOT_ALLOWED: "allow another site with x-tidegate-residency, or add an endpoint at an allowed site",
     Why.NOT_ALIKE: "accept less with x-tidegate-likeness: same_family or substitute, or add an endpoint with the model",
-    Why.CONTEXT_TOO_LONG: "shorten the prompt or lower max_tokens",
     Why.MEMORY_TOO_SMALL: "shorten the prompt, or add an endpoint with more memory",
     Why.LACKS_CAPABILITY: "leave out what no endpoint can do, or add an endpoint that can",
     Why.RULED_OUT: "ask for another model or class, or have operators change the rule",
@@ -96,11 +95,7 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
         message = f"The model `{request.model}` is not served here; GET /v1/models lists what is."
         param = "model"
     elif why is Why.CONTEXT_TOO_LONG:
-        output = "" if request.output_tokens_max is None else f" and {request.output_tokens_max} of output"
-        message = (
-            f"This request needs about {request.prompt_tokens} tokens of prompt{output}; the largest context window "
-            f"it may use holds {max(windows, default=0)}: {_REMEDIES[why]}."
-        )
+        message = _too_long(request, max(windows, default=0))
         param = "messages"
     elif why is Why.SESSION_ELSEWHERE:
         message = f"No endpoint can take this now: {WHY_TEXT[why]}{_back(decision)}; {_REMEDIES[why]}."
@@ -118,6 +113,23 @@ def refusal(request: Request, decision: Decision, windows: tuple[int, ...]) -> E
         code=code,
         retry_after_s=decision.retry_after_s,
         should_retry=False if (decision.retry_after_s or 0.0) > SDK_RETRY_AFTER_S_MAX else None,
+    )
+
+
+def _too_long(request: Request, window: int) -> str:
+    """That the largest window is too small, in vendors' words, by which libraries know it: Anthropic's and OpenAI's.
+
+    Who reads that the prompt is too long shortens the conversation: it is not said where only `max_tokens` is.
+    """
+    prompt, limit = request.prompt_tokens, request.output_tokens_max
+    if limit and prompt < window:
+        return (
+            f"The input length and `max_tokens` exceed context limit: {prompt} + {limit} > {window}: "
+            "lower max_tokens or shorten the prompt."
+        )
+    return (
+        f"The prompt is too long: about {prompt} tokens, and this model's maximum context length is {window} "
+        "where it may be served: shorten the prompt."
     )
 
 

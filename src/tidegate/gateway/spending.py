@@ -22,6 +22,7 @@ from tidegate.wire.openai import EMBEDDING, Call
 # What a chat template puts around a message at most: names of roles, tools and markers.
 TEMPLATE_TOKENS_MAX = 64
 # What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
+# What could not be written is tried again as late.
 SETTLE_S = 1.0
 # Extras that are billed beside the tokens, at prices that nobody lists, add to the prompt where nobody here sees it, or
 # have it answered by another model, or at another's price, than is known; the values that ask for none.
@@ -47,9 +48,10 @@ class Spending:
         `on_problem` is told once what is wrong with the file, until it is right.
         """
         self.ledger = ledger
+        # Why nothing can be paid for: what the last write has met, nothing where it went well.
+        self.problem = ""
         self._capped, self._paced = capped, paced and capped
         self._on_problem = on_problem
-        self._reported = ""
         self._tick = Tick(self._flush)
         self._waiting: list[Callable[[Failure | None], None]] = []
         self._settling: asyncio.TimerHandle | None = None
@@ -67,6 +69,8 @@ class Spending:
 
     def headroom_usd(self, key: str, now_s: float) -> float | None:
         """The most that one more request of this key may cost; None where there is no limit."""
+        if self.problem:
+            return 0.0
         if self.ledger is None or not self._capped:
             return None
         return self.ledger.headroom_usd(key, now_s)
@@ -91,6 +95,8 @@ class Spending:
         """
         if self.ledger is None:
             return None
+        if self.problem:
+            return UNRECORDED
         if self._capped:
             for fields in (call.fields, _as_it_came(call)):
                 for field, harmless in _EXTRAS.items():
@@ -115,18 +121,20 @@ class Spending:
         self._waiting.append(act)
         self._tick.soon()
 
-    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True) -> None:
+    def settle(
+        self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True, absurd: bool = False
+    ) -> None:
         """The attempt is over and has cost this much, nothing where it was not billed. Where that may not be the
-        `whole` bill, the rest of what was held back counts against the caps all the same."""
+        `whole` bill, the rest of what was held back counts against the caps all the same. An `absurd` usage was told,
+        which is not in the bill, and is counted as one above its bound."""
         if self.ledger is None:
             return
-        if usd > 0.0 or not whole:
+        if usd > 0.0 or not whole or absurd:
             # Who tells of more tokens than that has mixed something up; the books take the most that they can.
-            self.ledger.settle(lease_id, min(usd, LEASE_USD_MAX), now_s, endpoint, whole=whole)
+            self.ledger.settle(lease_id, min(usd, LEASE_USD_MAX), now_s, endpoint, whole=whole, overran=absurd)
         else:
             self.ledger.release(lease_id)
-        if self._settling is None:
-            self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
+        self._settle_soon()
 
     def close(self) -> None:
         """Write what is left."""
@@ -139,26 +147,34 @@ class Spending:
                 self._on_problem(str(error))
 
     def _flush(self) -> None:
-        failure = None if self._commit() else _UNRECORDED
+        failure = None if self._commit() else UNRECORDED
         waiting, self._waiting = self._waiting, []
         for act in waiting:
             run(partial(act, failure))
+
+    def _settle_soon(self) -> None:
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
 
     def _settle(self) -> None:
         self._settling = None
         self._commit()
 
     def _commit(self) -> bool:
-        """Write down what was held and settled so far. What cannot be written goes with the next time."""
+        """Write down what was held and settled so far. What cannot be written goes with the next time, which comes by
+        itself: nothing is held back until then."""
         assert self.ledger is not None, "without a ledger there is nothing to write"
         try:
             self.ledger.commit()
+            if self.problem:
+                self.ledger.touch()
         except LedgerError as error:
-            if str(error) != self._reported:
-                self._reported = str(error)
-                self._on_problem(self._reported)
+            if not self.problem:
+                self._on_problem(str(error))
+            self.problem = str(error)
+            self._settle_soon()
             return False
-        self._reported = ""
+        self.problem = ""
         return True
 
 
@@ -175,18 +191,24 @@ def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int, window: int) ->
     prompt_tokens = read_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
     if call.media:
         prompt_tokens = window
-    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+    # Each of several prompts has a window of its own; choices of a chat have theirs after one prompt.
+    prompts = 1 if call.kind is Capability.CHAT else max(call.inputs, call.completions)
+    prompt_tokens = min(prompt_tokens, window * prompts)
+    return endpoint.price.upper_usd(prompt_tokens, output_tokens_most(endpoint, call, window))
+
+
+def output_tokens_most(endpoint: Endpoint, call: Call, window: int) -> int:
+    """The most that `call` may have generated at `endpoint`, in all its completions; see `upper_usd`."""
     if call.kind is EMBEDDING:
-        output_tokens = 0
-    elif call.output_tokens_max is not None:
+        return 0
+    window = max(window, endpoint.context_tokens)
+    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+    if call.output_tokens_max is not None:
         # Not every server knows the newer name of the bound.
         told = call.fields.get("max_tokens")
         older = None if told is None else msgspec.json.decode(told, type=int | None)
         output_tokens = min(output_tokens, max(call.output_tokens_max, older or 0))
-    # Each of several prompts has a window of its own; choices of a chat have theirs after one prompt.
-    prompts = 1 if call.kind is Capability.CHAT else max(call.inputs, call.completions)
-    prompt_tokens = min(prompt_tokens, window * prompts)
-    return endpoint.price.upper_usd(prompt_tokens, output_tokens * max(call.completions, call.generated))
+    return output_tokens * max(call.completions, call.generated)
 
 
 def _as_it_came(call: Call) -> Mapping[str, Raw]:
@@ -238,7 +260,7 @@ def _extra(field: str) -> Failure:
     )
 
 
-_UNRECORDED = Failure(
+UNRECORDED = Failure(
     ending=Ending.CANCELLED,  # no fault of the endpoint's
     cause="ledger",
     status=503,

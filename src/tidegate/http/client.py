@@ -4,6 +4,7 @@ A request on an open connection costs no task and no timer; only a new connectio
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections import deque
@@ -18,6 +19,7 @@ from tidegate.http.head import Headers, fields, request_line
 from tidegate.http.link import Link
 from tidegate.http.upload import Told, Upload
 
+_SPENT: Final = frozenset({errno.EMFILE, errno.ENFILE})
 # A connection that was closed while a request was on its way tells within a round trip; with the time of a busy loop.
 STALE_S: Final = 0.5
 
@@ -44,6 +46,11 @@ class Origin:
             host = b"[%b]" % host
         usual = self.port == (80 if self.tls is None else 443)
         return host if usual else b"%b:%d" % (host, self.port)
+
+    @property
+    def url(self) -> str:
+        """For people: where that is, and how it is spoken to."""
+        return f"{'http' if self.tls is None else 'https'}://{self.authority.decode()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,14 +298,27 @@ def _cause_of(error: Exception) -> Cause:
     match error:
         case ssl.SSLError():
             return Cause.TLS
-        case socket.gaierror() | UnicodeError():
-            return Cause.DNS
         case TimeoutError():
             return Cause.CONNECT_TIMEOUT
         case ConnectionResetError() | ConnectionAbortedError():
             return Cause.RESET
+        case ConnectionRefusedError():
+            return Cause.REFUSED
+        case OSError() if error.errno in _SPENT or not _has_descriptor():
+            return Cause.NO_DESCRIPTOR
+        case socket.gaierror() | UnicodeError():
+            return Cause.DNS
         case _:
             return Cause.REFUSED
+
+
+def _has_descriptor() -> bool:
+    """Whether a socket can be had: a resolver that gets none tells anything but that."""
+    try:
+        socket.socket().close()
+    except OSError:
+        return False
+    return True
 
 
 class _Fetch:
@@ -347,7 +367,7 @@ async def fetch(
     """Send a request and collect its response: for probes, not for traffic.
 
     `on_head` is called with the status when its head is here. Raises `TransportError`; its cause is `idle_timeout` if
-    the whole takes longer than `timeout_s`.
+    the whole takes longer than `timeout_s`, and `connect_timeout` if no connection has carried it by then.
     """
     receiver = _Fetch(body_bytes_max, on_head)
     call = pool.send(method, target, headers, body, receiver, first_byte_timeout_s=timeout_s, idle_timeout_s=timeout_s)
@@ -355,6 +375,8 @@ async def fetch(
         async with asyncio.timeout(timeout_s):
             return await receiver.answer
     except TimeoutError:
+        if not call.sent:
+            raise TransportError(Cause.CONNECT_TIMEOUT, "no connection in time") from None
         raise TransportError(Cause.IDLE_TIMEOUT, "the response took too long", sent_bytes=True) from None
     finally:
         call.cancel()

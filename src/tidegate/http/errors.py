@@ -16,6 +16,8 @@ class Cause(StrEnum):
     PROTOCOL = "protocol"  # what came is not HTTP/1.1
     TOO_LARGE = "too_large"  # the head (or for `fetch`, the body) is beyond its bound
     POOL_FULL = "pool_full"  # too many calls already wait here
+    RECEIVER = "receiver"  # what came was good, and whoever was given it failed
+    NO_DESCRIPTOR = "no_descriptor"  # we have none left for a connection: nothing is said of who is called
 
 
 class TransportError(Exception):

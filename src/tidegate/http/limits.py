@@ -19,7 +19,7 @@ class Limits:
     idle_timeout_s: float = 75.0  # keep-alive: longer than the 60 s of common load balancers, so that they close first
     write_stall_s: float = 60.0  # a reader that takes nothing for a minute keeps an engine busy for nobody
     linger_s: float = 2.0  # after a refusal, time for the client to stop sending and read why
-    connections_max: int = 10_000  # half of a usual 20,000 file descriptors; the upstream side needs the others
+    connections_max: int = 10_000  # 260 MB, and a file descriptor each; the upstream side needs as many again
     write_high_water: int = 256 * 1024  # a minute of tokens; beyond it the upstream is paused
     pipelined_bytes_max: int = 64 * 1024  # read ahead of the running exchange; beyond it reading stops
     pipelined_max: int = 32  # requests in one segment; the client repeats the others on a new connection

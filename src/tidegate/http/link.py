@@ -417,7 +417,7 @@ class Link(asyncio.Protocol):
 
     def _culpable(self, error: Exception) -> None:
         """End the call since its receiver has failed."""
-        self.fail(Cause.PROTOCOL, f"the receiver failed: {error!r}")
+        self.fail(Cause.RECEIVER, f"the receiver failed: {error!r}")
         context = {"message": "the receiver of an HTTP response failed", "exception": error}
         asyncio.get_running_loop().call_exception_handler(context)
 

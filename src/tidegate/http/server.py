@@ -4,6 +4,7 @@ Everything is driven by protocol callbacks: no task per request, and one timer f
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -78,16 +79,19 @@ class Server:
 
     async def start(self, host: str, port: int, ssl: ssl.SSLContext | None = None) -> None:
         """Listen. Raises `OSError` if the address cannot be had."""
-        self._listener = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self),
-            host,
-            port,
-            ssl=ssl,
-            backlog=_BACKLOG,
-            ssl_handshake_timeout=None if ssl is None else self.limits.head_timeout_s,
-            # Who takes nothing is cut off by us: what is being delivered may take as long as it moves.
-            ssl_shutdown_timeout=None if ssl is None else _SHUTDOWN_S_MAX,
-        )
+        try:
+            self._listener = await asyncio.get_running_loop().create_server(
+                lambda: Connection(self),
+                host,
+                port,
+                ssl=ssl,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=None if ssl is None else self.limits.head_timeout_s,
+                # Who takes nothing is cut off by us: what is being delivered may take as long as it moves.
+                ssl_shutdown_timeout=None if ssl is None else _SHUTDOWN_S_MAX,
+            )
+        except socket.gaierror as error:  # alone of all, it does not say which address it means
+            raise OSError(f"{host}:{port}: {error.strerror}") from None
         self._sweep()
 
     async def close(self, grace_s: float, idle_s: float = 0.0) -> None:

@@ -137,8 +137,8 @@ def _stage(stage: Stage) -> str:
     where = f" {stage.endpoint}{to}" if stage.endpoint else ""
     predicted = "" if stage.predicted_s is None else f", predicted {_seconds(stage.predicted_s)}"
     size = f"; {stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
-    failed = "; it failed" if stage.failed else ""
-    return f"{stage.what.value}{where}: {_seconds(stage.took_s)}{predicted}{size}{failed}"
+    ended = "; it failed" if stage.failed else "; it was cancelled" if stage.cancelled else ""
+    return f"{stage.what.value}{where}: {_seconds(stage.took_s)}{predicted}{size}{ended}"
 
 
 def _seconds(value: float | None) -> str:

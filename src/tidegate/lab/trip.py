@@ -43,7 +43,7 @@ class Trip(Record, frozen=True, kw_only=True, omit_defaults=False):
     @property
     def handed_over(self) -> bool:
         """Whether its prompt came from where it was prefilled, and nothing failed on the way."""
-        return bool(self.stages) and not any(stage.failed for stage in self.stages)
+        return bool(self.stages) and all(stage.is_whole for stage in self.stages)
 
     @property
     def error(self) -> float | None:

@@ -9,7 +9,7 @@ from collections.abc import Container, Sequence
 from math import sqrt
 
 from tidegate.core.classify import base_of
-from tidegate.core.model import Record
+from tidegate.core.model import Record, replace
 from tidegate.sim.observed import LEFT, Observed
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.report import percentiles
@@ -34,8 +34,9 @@ class Interval(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served.
 
-    Promises `kept` are those of which that is known; None where it is of none. Beside what came, times are of those
-    whose first content was seen then, so that they are times of the same requests.
+    Promises `kept` are those of which that is known, of two policies those of which it is known under both; None where
+    it is of none. Beside what came, times are of those whose first content was seen then, so that they are times of the
+    same requests.
     """
 
     requests: int
@@ -107,11 +108,12 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     known = {one.request.id for one in real if one.judged is not None}
     backtest = _backtest(figures[0], figures[1], _kept([one for one in ours if one.request.id in known]))
     pairs = _pairs(ours, theirs)
+    both = _judged(pairs)
     blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
     saved = [1000.0 * (a.usd - b.usd) for a, b in pairs]
     off_usd = figures[1].usd_per_1k - figures[0].usd_per_1k
     usd = interval(saved, blocks, off_usd, least=_dear_usd([a for a, _ in pairs]))
-    more = [float(gained(a, b)) for a, b in pairs]
+    gains, judged_blocks = [float(gained(a, b)) for a, b in both], blocks_of([a.request.arrived_s for a, _ in both])
     gone = [float(b.endpoint in away) - float(a.endpoint in away) for a, b in pairs]
     return Preview(
         start_s=observed.start_s,
@@ -125,10 +127,10 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         beside=tuple(endpoint.name for endpoint in observed.endpoints if endpoint.beside),
         backtest=backtest,
         real=figures[0],
-        before=figures[1],
-        after=figures[2],
+        before=replace(figures[1], kept=_kept([one for one, _ in both])),
+        after=replace(figures[2], kept=_kept([one for _, one in both])),
         saved_usd_per_1k=usd,
-        kept_more=interval(more, blocks, backtest.kept or 0.0, least=1.0),
+        kept_more=interval(gains, judged_blocks, backtest.kept or 0.0, least=1.0),
         away_more=interval(gone, blocks, backtest.away, least=1.0),
         affected=_affected(pairs),
     )
@@ -174,6 +176,12 @@ def _pairs(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> list[tuple[Out
     """The same request under both, in the order of arrivals; one that has no end under both is left out."""
     other = {one.request.id: one for one in theirs}
     return [(one, other[one.request.id]) for one in ours if one.request.id in other]
+
+
+def _judged(pairs: Sequence[tuple[Outcome, Outcome]]) -> list[tuple[Outcome, Outcome]]:
+    """Those of which it is known under both whether their promises were kept: one policy may promise what nobody sees
+    of an answer in one piece, and the other not."""
+    return [(a, b) for a, b in pairs if a.judged is not None and b.judged is not None]
 
 
 def gained(before: Outcome, after: Outcome) -> int:
@@ -246,12 +254,12 @@ def _affected(pairs: Sequence[tuple[Outcome, Outcome]]) -> tuple[Affected, ...]:
 
 
 def _one(kind: str, name: str, pairs: Sequence[tuple[Outcome, Outcome]]) -> Affected:
-    count = len(pairs)
+    count, both = len(pairs), _judged(pairs)
     return Affected(
         kind=kind,
         name=name,
         requests=count,
         moved=sum(a.endpoint != b.endpoint for a, b in pairs) / count,
-        kept=sum(gained(a, b) for a, b in pairs) / count,
+        kept=sum(gained(a, b) for a, b in both) / max(1, len(both)),
         usd_per_1k=1000.0 * sum(b.usd - a.usd for a, b in pairs) / count,
     )

@@ -31,6 +31,7 @@ TELL_RESIDENCY = frozenset({EngineKind.LLAMACPP, EngineKind.OLLAMA})
 TELL_MEMORY = frozenset({EngineKind.VLLM, EngineKind.SGLANG})
 READ_BY_SLOT = frozenset({EngineKind.LLAMACPP})
 """The kinds of engines whose probes tell whether a model is loaded, and that load it by themselves."""
+_ABSENT = "name the file, or one of those in scenarios/"
 MANY_MAX = 128  # of [[traffic]], for which identities of blocks are kept apart; more [[fault]] than that are a script
 
 
@@ -75,7 +76,7 @@ def load(
     `seed` is the world's.
     """
     shown = os.fspath(path)
-    return parse(read(shown), shown, policy=policy, trace=trace, seed=seed)
+    return parse(read(shown, _ABSENT), shown, policy=policy, trace=trace, seed=seed)
 
 
 def parse(

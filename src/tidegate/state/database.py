@@ -29,7 +29,8 @@ class Database:
 
     Write-ahead log with `synchronous = NORMAL`: what was committed survives the death of the process. A power cut may
     lose what was committed since the kernel last wrote the log out, half a minute by its defaults, and never breaks
-    the file. Any thread may use it, one at a time.
+    the file. Once others have removed or replaced the file, nothing more is written. Any thread may use it, one at a
+    time.
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
@@ -44,12 +45,13 @@ class Database:
                 self.connection = opened.enter_context(closing(connection))
                 self._check()
                 self.connection.execute("PRAGMA synchronous = NORMAL")
+                self._status = path.stat()
             self._opened = opened.pop_all()
 
     def _check(self) -> None:
         path, kind = self.path, self._kind
         if self._pragma("application_id") != kind.application_id:
-            raise kind.error(f"{path}: this is no {kind.noun}, or its beginning is lost; {_remedy(path, kind)}")
+            raise kind.error(f"{path}: this is no {kind.noun}, or its beginning is lost; {_remedy(kind)}")
         if (found := self._pragma("user_version")) != kind.format:
             raise kind.error(
                 f"{path}: the {kind.noun} has format {found}, and this version of Tidegate reads {kind.format}; "
@@ -57,7 +59,7 @@ class Database:
             )
         fault = str(self._pragma("quick_check(1)")).splitlines()[-1]
         if fault != "ok":
-            raise kind.error(f"{path}: the {kind.noun} is damaged ({fault}); {_remedy(path, kind)}")
+            raise kind.error(f"{path}: the {kind.noun} is damaged ({fault}); {_remedy(kind)}")
 
     def _pragma(self, name: str) -> object:
         return self.connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -68,13 +70,14 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise self._kind.error(f"{self.path}: {error}; {_remedy(self.path, self._kind)}") from None
+            raise self._kind.error(f"{self.path}: {error}; {_remedy(self._kind)}") from None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """All that is written within, or nothing of it where this raises."""
         db = self.connection
         with self.explained():
+            self._check_place()
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
@@ -83,6 +86,16 @@ class Database:
                 if db.in_transaction:  # SQLite takes some errors back by itself
                     db.execute("ROLLBACK")
                 raise
+
+    def _check_place(self) -> None:
+        """What is written to a file that was removed is lost, and a lock on one keeps nobody off."""
+        for path, status in ((self.path, self._status), (self._lock.path, self._lock.status)):
+            if not _leads_to(path, status):
+                noun = self._kind.noun
+                raise self._kind.error(
+                    f"{path}: another program removed or replaced this file while the {noun} was open; stop the "
+                    f"gateway, put back a copy of the {noun} if it is gone, and start the gateway again"
+                )
 
     def close(self) -> None:
         """Let go of the file."""
@@ -96,11 +109,11 @@ class Lock:
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
-        file = path.with_name(path.name + ".lock")
+        self.path = path.with_name(path.name + ".lock")
         try:
-            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise kind.error(f"{file}: {error.strerror}; see that its folder exists and can be written") from None
+            raise kind.error(f"{self.path}: {error.strerror}; see that its folder exists and can be written") from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -110,6 +123,7 @@ class Lock:
             if isinstance(error, BlockingIOError):
                 reason = f"the {noun} is open in another process; stop that, or give each gateway a {noun} of its own"
             raise kind.error(f"{path}: {reason}") from None
+        self.status = os.fstat(self._descriptor)
 
     def close(self) -> None:
         """Let go of it."""
@@ -137,9 +151,17 @@ def _create(path: Path, kind: Kind) -> None:
         os.close(folder)
 
 
+def _leads_to(path: Path, status: os.stat_result) -> bool:
+    """Whether this is still the name of the file that had this status."""
+    try:
+        return os.path.samestat(path.stat(), status)
+    except FileNotFoundError:
+        return False
+
+
 def _away(kind: Kind) -> str:
     return f"move it away with all that is named after it, to {kind.afresh}"
 
 
-def _remedy(path: Path, kind: Kind) -> str:
-    return f"see that {path.parent} can be written and the disk has room, put back a copy of the file, or {_away(kind)}"
+def _remedy(kind: Kind) -> str:
+    return f"see that its folder can be written and the disk has room, put back a copy of the file, or {_away(kind)}"

@@ -292,8 +292,8 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise KeysError(
-            f"{path}: {error}; see that this user can read it, or to change it write it and {path.parent}, that the "
-            "disk has room, or put back a copy of it"
+            f"{path}: {error}; see that this user can read it, or to change it write it and its folder, that the disk "
+            "has room, or put back a copy of it"
         ) from None
     except msgspec.MsgspecError as error:
         raise KeysError(f"{path}: a key's profile is damaged ({error}); {_REMEDY}") from None

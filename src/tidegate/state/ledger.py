@@ -98,10 +98,13 @@ class Ledger:
         self._leases[lease_id] = self._staged[lease_id] = self._books.lease(row, stored=known)
         return None
 
-    def settle(self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True) -> None:
+    def settle(
+        self, lease_id: str, usd: float, now_s: float, endpoint: str, *, whole: bool = True, overran: bool = False
+    ) -> None:
         """What the request did cost. Counted in the windows of its reservation, also where it exceeds the bound.
 
-        Where that may not be the `whole` bill, what is left of the bound stays unconfirmed, for good.
+        Where that may not be the `whole` bill, what is left of the bound stays unconfirmed, for good. It `overran`
+        also where the bill that was told is beyond belief, and `usd` is what is believed.
 
         Of a lease that is not known, because it was settled or released before, nothing is changed.
         """
@@ -114,7 +117,7 @@ class Ledger:
         lease.spend(nusd)
         if not whole and nusd < row.nusd:
             self._unconfirm(row, row.nusd - nusd)
-        overrun = int(nusd > row.nusd)
+        overrun = int(overran or nusd > row.nusd)
         self._overruns += overrun
         staged = self._staged_spent.setdefault((row.day, row.key, endpoint), [0, 0, 0])
         staged[0] += nusd
@@ -137,6 +140,10 @@ class Ledger:
             if lease is not None:
                 lease.stored = True
         self._staged, self._staged_spent, self._prune = {}, {}, False
+
+    def touch(self) -> None:
+        """Write, though nothing changes: LedgerError where the file takes nothing."""
+        self._store.touch()
 
     def close(self) -> None:
         """Commit, and let go of the file. LedgerError if that could not be written; it is let go of all the same."""

@@ -101,6 +101,11 @@ class Store:
                 db.execute("DELETE FROM spent WHERE day < ?", (oldest,))
                 db.execute("DELETE FROM lease WHERE expired AND day < ?", (oldest,))
 
+    def touch(self) -> None:
+        """Write one page, with what is in it. Raises LedgerError."""
+        with self._file.transaction() as db:
+            db.execute(f"PRAGMA user_version = {LEDGER.format}")
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()

@@ -9,7 +9,7 @@ import msgspec
 
 from tidegate.core.model import Line
 from tidegate.telemetry.packing import DAMAGED, open_segment
-from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, check_head, segments_of
+from tidegate.telemetry.reading import LINE_BYTES_MAX, NO_LINE, JournalError, check_head, segments_of, unreadable
 from tidegate.telemetry.requests import run_of
 from tidegate.telemetry.segments import PACKED, is_written
 
@@ -94,7 +94,7 @@ class Following:
                 for line in self._new(path, opened):
                     yield run, line
             except DAMAGED as error:
-                raise JournalError(f"{path}:{opened.lines + 1}: the segment is damaged: {error}") from None
+                raise unreadable(path, opened.lines + 1, f"the segment is damaged: {error}") from None
             # Whoever has made a segment locks it a moment later, and then begins it.
             if over and opened.lines:
                 self._open.pop(name).file.close()
@@ -120,7 +120,7 @@ class Following:
             try:
                 line = self._decoder.decode(raw)
             except NO_LINE as error:
-                raise JournalError(f"{path}:{opened.lines}: {error}") from None
+                raise unreadable(path, opened.lines, error) from None
             yield line
 
 

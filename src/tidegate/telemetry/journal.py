@@ -3,7 +3,7 @@
 Facts are gathered and written at the end of the loop's tick in which the end of an answer waits for them, or a few
 milliseconds later where none does; then the callbacks run that release the final bytes of answers. So a killed process
 loses nothing of an answer whose end a client has seen. Once a second a thread calls fsync, so that a power cut loses at
-most the last second.
+most the last second; and it is looked whether the file is still there, so that a hand that removes it does no more.
 """
 
 import asyncio
@@ -36,7 +36,8 @@ class Journal:
     A segment begins with `header`: configuration and state as all facts appended until then have made them. It is
     called here, and between ticks when a segment is full, never between a fact and its writing. OSError says that the
     folder cannot be used. Later on nothing raises: what the disk does not take is kept and tried again, and beyond a
-    bound it is dropped, counted, and followed by a new segment, so that every segment replays.
+    bound it is dropped, counted, and followed by a new segment, so that every segment replays. So is a segment that
+    others remove, move away or cut off.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Journal:
         "_gap",
         "_header",
         "_header_size",
+        "_kept",
         "_lines",
         "_lost",
         "_name",
@@ -95,6 +97,7 @@ class Journal:
         self._rotation_paused = False
         self._reported = ""
         self._lines = self._lost = self._problems = self._segments = 0
+        self._kept = 0  # lines in the segments before this one
         # Room for the segment that is being written.
         self._worker = Worker(folder, total_bytes - segment_bytes, packs=packs)
         try:
@@ -200,8 +203,8 @@ class Journal:
                 self._trouble(f"{self.path} cannot be written: {error.strerror}")
                 return
             self._later("sync", SYNC_S, self._sync)
-        # One that has nothing but its header is not full, however long that is.
-        if not self._gap and (self._size < self._segment_bytes or self._size == self._header_size):
+        # Its header does not count, however long that is: a journal of headers would have nothing to tell.
+        if not self._gap and self._size - self._header_size < self._segment_bytes:
             self._reported = ""
         elif not self._rotation_paused:
             self._rotate()
@@ -220,6 +223,7 @@ class Journal:
             return
         self._gap = False
         self._reported = ""
+        self._kept = self._lines - self._lost
         self._worker.retire(old_fd)
         self._worker.settle()
 
@@ -240,7 +244,30 @@ class Journal:
         self._segments += 1
         return name, fd, written
 
+    def _stands(self) -> bool:
+        """Whether the segment is where readers find it, and as long as it was written."""
+        try:
+            ours, named = os.fstat(self._fd), self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # the disk says nothing just now: writing and syncing tell of that
+            return True
+        return os.path.samestat(ours, named) and ours.st_size >= self._size
+
+    def _leave(self) -> None:
+        """Begin another segment: nobody finds, or can read, what this one was given."""
+        self._trouble(f"{self.path} was removed, moved away or cut off by another program; a new segment begins")
+        self._take_in()
+        self._backlog.clear()
+        self._lost = self._lines - self._kept
+        self._gap = True
+        if not self._paused:
+            self._rotate()
+
     def _sync(self) -> None:
+        if not self._stands():
+            self._leave()
+            return
         loop = asyncio.get_running_loop()
 
         def failed(error: OSError) -> None:

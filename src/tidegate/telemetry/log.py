@@ -17,17 +17,18 @@ from tidegate.telemetry.tick import Tick
 # A pipe that nobody reads must not stop the gateway: beyond this, lines are dropped and counted.
 BACKLOG_BYTES_MAX = 4 * 1024 * 1024
 RETRY_S = 0.1  # a reader that fell behind is given this long, where no other line comes
+LOOK_S = 1.0  # for so long lines go on into a file that was renamed
 
 
 class Log:
     """Writes lines once per tick of the loop, and never waits for whoever reads them."""
 
-    def __init__(self, fd: int, clock: Clock, *, owned: bool = False) -> None:
-        """`owned`: the descriptor is closed with the log."""
+    def __init__(self, fd: int, clock: Clock, file: Path | None = None) -> None:
+        """`file`: the descriptor is that of this file, and is closed with the log."""
         self._sink = Sink(fd)
         self._fd = fd
         self._clock = clock
-        self._owned = owned
+        self._file = file
         self._encode_lines = msgspec.json.Encoder(enc_hook=str).encode_lines
         self._fresh: list[object] = []  # of this tick, encoded at its end
         self._backlog = bytearray()
@@ -41,8 +42,13 @@ class Log:
         """Append to a file, or write to stderr where none is given. Raises `OSError`."""
         if file is None:
             return cls(sys.stderr.fileno(), clock)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return cls(os.open(file, flags, 0o600), clock, owned=True)
+        return cls(_opened(file), clock, file)
+
+    async def watch(self) -> None:
+        """Look now and then whether the file is still the one of that name, for as long as it runs."""
+        while self._file is not None:
+            await asyncio.sleep(LOOK_S)
+            self._look(self._file)
 
     def request(self, event: WideEvent) -> None:
         """A request has ended."""
@@ -59,8 +65,19 @@ class Log:
         """Write what is left, as far as it is taken."""
         self._flush()
         self._sink.close()
-        if self._owned:
+        if self._file is not None:
             os.close(self._fd)
+
+    def _look(self, file: Path) -> None:
+        """Go on in a new file where the one before was renamed or removed, as it is to rotate logs."""
+        with suppress(OSError):  # no new one can be made: the one before still takes lines, and may be read somewhere
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), file.stat()):
+                    return
+            fd = _opened(file)
+            self._sink.close()
+            os.close(self._fd)
+            self._fd, self._sink = fd, Sink(fd)
 
     def _take_in(self) -> None:
         """Encode the fresh lines, or drop and count them: whoever logs is not to fail because of that."""
@@ -103,6 +120,10 @@ class Log:
     def _retry(self) -> None:
         self._again = False
         self._flush()
+
+
+def _opened(file: Path) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
 
 class Sink:

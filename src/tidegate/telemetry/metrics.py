@@ -372,7 +372,7 @@ TABLE: tuple[Spec, ...] = (
     ),
     Spec(name="handler_errors", type="counter", help="Requests that met a bug of ours."),
     Spec(name="journal_lines", type="counter", help="Lines given to the journal."),
-    Spec(name="journal_lost", type="counter", help="Lines lost because the disk did not take them."),
+    Spec(name="journal_lost", type="counter", help="Lines lost: the disk did not take them, or others removed them."),
     Spec(name="build_info", type="gauge", labels=("version",), help="1; which software this is."),
     Spec(
         name="trace_spans",

@@ -41,6 +41,12 @@ def files(source: Path) -> list[Path]:
     return paths
 
 
+def absent(source: Path, what: str) -> JournalError:
+    """The error for a journal that is not there; `what` is what it could be."""
+    remedy = "name it (--journal, or as the argument): gateway.journal is relative to its configuration"
+    return JournalError(f"{source}: there is no such {what}; {remedy}")
+
+
 def segments_of(folder: Path) -> list[Path] | None:
     """Its segments, in order; None where it is no folder. Raises `JournalError` where nobody may look into it."""
     try:
@@ -69,7 +75,7 @@ def read(source: Path) -> Iterator[Line]:
     """
     for path in files(source):
         if path == source and not is_there(path):
-            raise JournalError(f"{path}: there is no such file or folder")
+            raise absent(path, "file or folder")
         yield from read_if_there(path)
 
 
@@ -81,15 +87,20 @@ def read_from(path: Path | str, file: BinaryIO) -> Iterator[Line]:
         number += 1
         if not raw.endswith(b"\n"):
             if len(raw) == LINE_BYTES_MAX:
-                raise JournalError(f"{path}:{number}: the line is longer than {LINE_BYTES_MAX} bytes")
+                raise unreadable(path, number, f"the line is longer than {LINE_BYTES_MAX} bytes")
             return
         if number == 1:
             check_head(path, raw)
         try:
             line = decoder.decode(raw)
         except NO_LINE as error:
-            raise JournalError(f"{path}:{number}: {error}") from None
+            raise unreadable(path, number, error) from None
         yield line
+
+
+def unreadable(path: Path | str, number: int, reason: object) -> JournalError:
+    """The error for a segment that is damaged in this line. What stands before it has been read, and is good."""
+    return JournalError(f"{path}:{number}: {reason}; move this segment away, or name the others one by one")
 
 
 def check_head(path: Path | str, raw: bytes) -> None:
@@ -97,9 +108,9 @@ def check_head(path: Path | str, raw: bytes) -> None:
     try:
         head = msgspec.json.decode(raw, type=_Head).fact
     except NO_LINE:
-        raise JournalError(f"{path}:1: a segment begins with a segment line") from None
+        raise unreadable(path, 1, "a segment begins with a segment line") from None
     if head.type != "segment":
-        raise JournalError(f"{path}:1: a segment begins with a segment line, this is `{head.type}`")
+        raise unreadable(path, 1, f"a segment begins with a segment line, this is `{head.type}`")
     if head.version != JOURNAL_VERSION:
         raise JournalError(
             f"{path}:1: journal format {head.version}, this is {JOURNAL_VERSION}: "
@@ -112,4 +123,4 @@ def _line(path: Path | str, number: int, file: BinaryIO) -> bytes:
         return file.readline(LINE_BYTES_MAX)
     except DAMAGED as error:
         # What is packed is whole when it gets its name: whoever copied it has lost a part.
-        raise JournalError(f"{path}:{number}: the segment is damaged: {error}") from None
+        raise unreadable(path, number, f"the segment is damaged: {error}") from None

@@ -8,7 +8,7 @@ from tidegate.core.model import replace
 from tidegate.core.replay import Part, ReplayError, parts, undecided
 from tidegate.telemetry.cores import LostError, on_cores
 from tidegate.telemetry.packing import is_there
-from tidegate.telemetry.reading import JournalError, files, read_if_there
+from tidegate.telemetry.reading import absent, files, read_if_there
 from tidegate.telemetry.segments import SegmentName
 
 
@@ -38,7 +38,7 @@ def _replayed(paths: Sequence[Path], index: int) -> list[Part]:
     """One of them. What was asked before it, and is decided in it, stands at the end of the one before."""
     path, before = paths[index], paths[index - 1] if index else None
     if len(paths) == 1 and not is_there(path):
-        raise JournalError(f"{path}: there is no such file or folder")
+        raise absent(path, "file or folder")
     requests = {} if before is None else undecided(read_if_there(before))
     found = list(parts(read_if_there(path), requests))
     if found and (before is None or not _one_run(before, path)):

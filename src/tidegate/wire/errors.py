@@ -129,7 +129,7 @@ _TOO_LONG = re.compile(
     r"exceeds? the available context size"
     r"|maximum context length"
     r"|longer than the model'?s context length"
-    r"|exceeds? (?:the )?(?:maximum )?context (?:length|window|size)"
+    r"|exceeds? (?:the )?(?:maximum )?context (?:length|window|size|limit)"
     r"|prompt is too long"
     r"|`?inputs`? (?:tokens \+ `?max_new_tokens`? )?must (?:be <=|have less than)"
     r"|longer than the maximum model length"

@@ -7,27 +7,36 @@ import msgspec
 from msgspec import Raw
 
 from tidegate.wire.errors import UNREADABLE, BadRequest
+from tidegate.wire.surrogates import replace_lone_surrogates
 
 _T = TypeVar("_T")
 
 _fields = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def read_fields(body: bytes) -> dict[str, Raw]:
-    """The fields of a JSON object, each as it came. Raises `BadRequest`."""
+def read_fields(body: bytes) -> tuple[dict[str, Raw], bytes]:
+    """The fields of a JSON object, each as it came, and the body that they are of. Raises `BadRequest`.
+
+    Both have U+FFFD for half of a surrogate pair: a client that was streamed such a half sends it back with the
+    conversation, and engines would refuse it.
+    """
     if not body.isascii():
         try:
             body.decode()
         except UnicodeDecodeError as error:
             raise BadRequest(f"The body is not UTF-8: byte {error.start} is out of place.") from None
     try:
-        return _fields(body)
+        return _fields(body), body
+    except UNREADABLE:
+        readable = replace_lone_surrogates(body)
+    try:
+        return _fields(readable), readable
     except UNREADABLE as error:
         raise BadRequest(_malformed(error)) from None
 
 
 def read_body(body: bytes, decoder: msgspec.json.Decoder[_T], accepted: Mapping[str, str]) -> _T:
-    """A body that `read_fields` could read, as a type. `accepted` says per field what is. Raises `BadRequest`."""
+    """A body, such as `read_fields` returns, as a type. `accepted` says per field what is. Raises `BadRequest`."""
     try:
         return decoder.decode(body)
     except UNREADABLE as error:

@@ -15,6 +15,7 @@ FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 DONE = b"[DONE]"
 DONE_FRAME = b"data: [DONE]\n\n"
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 # llama.cpp before late 2025 sent `error: {...}` where the others send `data: {"error": {...}}`.
 _DATA_LINE = re.compile(rb"^(?:data|error)(?::([^\n]*))?$", re.MULTILINE)
@@ -43,13 +44,15 @@ class BadStream(Exception):
 class Frames:
     r"""Splits a stream into frames, each with the blank line that ends it.
 
-    Lines end in `\n` or `\r\n`; a lone `\r`, which the standard allows and nobody sends, does not end one.
+    Lines end in `\n` or `\r\n`; a lone `\r`, which the standard allows and nobody sends, does not end one. A byte order
+    mark before the first, as .NET's writers and some proxies put there, is dropped, as the standard has it.
     `oversized` is set once a frame is beyond its bound: what came before it is still returned, nothing after.
     """
 
-    __slots__ = ("_pending", "oversized")
+    __slots__ = ("_begun", "_pending", "oversized")
 
     def __init__(self) -> None:
+        self._begun = False
         self._pending = bytearray()
         self.oversized = False
 
@@ -65,12 +68,21 @@ class Frames:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes."""
+        if not self._begun:
+            data = self._begin(data)
         return [data] if self.is_one(data) else self._split(data)
 
     def is_one(self, data: bytes) -> bool:
         """Whether `data`, next in the stream, is one whole frame of one line, as nearly every read is."""
         size = len(data)
         return data.find(b"\n") == size - 2 and data.endswith(b"\n\n") and size <= FRAME_BYTES_MAX and self.between
+
+    def _begin(self, data: bytes) -> bytes:
+        """The first bytes of the stream without the mark; none while so few have come that they may be part of it."""
+        first = self.pending + data
+        self._begun = len(first) >= len(BYTE_ORDER_MARK) or not BYTE_ORDER_MARK.startswith(first)
+        self._pending = bytearray() if self._begun else bytearray(first)
+        return first.removeprefix(BYTE_ORDER_MARK) if self._begun else b""
 
     def _split(self, data: bytes) -> list[bytes]:
         if self.oversized:
@@ -99,9 +111,11 @@ class Frames:
 
 
 def data_of(frame: bytes) -> bytes | None:
-    """What a frame carries; None for comments and other frames without data."""
+    """What a frame carries; None for comments and other frames without data, empty where it stands for nothing."""
     if frame.startswith(b"data: {") and frame.find(b"\n") == len(frame) - 2:
         return frame[6:-2]
     # Not by splitting it: of a frame of millions of lines, only those that count are to be had.
     found: list[bytes] = _DATA_LINE.findall(frame)
-    return b"\n".join(found).strip() if found else None
+    data = b"\n".join(found).strip() if found else None
+    # llama.cpp begins the answer to several prompts with it.
+    return b"" if data == b"null" else data

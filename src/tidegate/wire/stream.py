@@ -62,8 +62,9 @@ class StreamReader:
 
     Until content comes they are held back, so that another endpoint can still take over unseen. A completion that
     ends without content is let go when it ends. The final chunk of usage, which we ask of every endpoint, goes to
-    clients that asked for it. `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be
-    read, or tells of an error, is `failure` and does not pass; behind the end of an answer it is the end of its stream.
+    clients that asked for it. A byte order mark before the first is dropped, and so is data that is empty or `null`.
+    `[DONE]` is kept in `done_frame`; nothing behind it passes. A frame that cannot be read, or tells of an error, is
+    `failure` and does not pass; behind the end of an answer it is the end of its stream.
 
     `completions` is how many choices were asked for: without a `[DONE]`, the end of fewer is no end. What passes is
     gathered in `said`, where somebody wants it.
@@ -198,7 +199,8 @@ class StreamReader:
         """Learn what a frame tells; whether it is for the client."""
         data = data_of(frame)
         if not data:
-            return True
+            # A comment passes; of data that is empty SDKs would make a chunk that is none.
+            return data is None
         if data == DONE:
             self._end_marked(frame)
             return False

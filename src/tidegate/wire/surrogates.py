@@ -1,5 +1,5 @@
 """Half of a surrogate pair, alone: JSON may have it (RFC 8259, section 8.2), engines whose tokens end within a letter
-send it, and the decoder refuses all that it stands in."""
+send it, their clients send it back, and the decoder refuses all that it stands in."""
 
 import re
 from collections.abc import Callable
@@ -8,11 +8,18 @@ from typing import Final, TypeVar
 from tidegate.wire.errors import UNREADABLE
 
 _T = TypeVar("_T")
-_REPLACEMENT: Final = rb"\ufffd"
-# An escaped backslash, which does not escape what stands behind it; a pair; or half of one, which alone is a group.
-_ESCAPE: Final = re.compile(
-    rb"\\(?:\\|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2}))"
+_REPLACEMENT: Final = rb"\\ufffd"  # as a template, where a backslash is written as two
+# No text has as many, and to replace each takes time and memory: of what has more, which nobody can read, the rest is
+# left as it is. To look for them takes as long as the text is.
+HALVES_MAX: Final = 100_000
+# A first half that no second follows, or a second that follows no first.
+_HALF: Final = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
+_ESCAPED: Final = rb"\\"
+# In place of an escaped backslash, which does not escape what stands behind it. No JSON has such bytes.
+_ASIDE: Final = b"\0\0"
 
 
 def decoded(decode: Callable[[bytes], _T], data: bytes) -> _T:
@@ -27,15 +34,10 @@ def decoded(decode: Callable[[bytes], _T], data: bytes) -> _T:
 
 
 def replace_lone_surrogates(data: bytes) -> bytes:
-    """The same JSON with U+FFFD in place of each; all else stands where it stood.
+    """The same JSON with U+FFFD in place of each, of `HALVES_MAX` at most; all else stands where it stood.
 
     Of a pair whose halves came in two chunks both are replaced: apart, neither is a letter.
     """
-    if rb"\ud" not in data and rb"\uD" not in data:
+    if (rb"\ud" not in data and rb"\uD" not in data) or _ASIDE in data:
         return data
-    # A copy of the same length: to cut a long text into its escapes takes many times its memory.
-    replaced = bytearray(data)
-    for found in _ESCAPE.finditer(data):
-        if found[1] is not None:
-            replaced[found.start() : found.end()] = _REPLACEMENT
-    return bytes(replaced)
+    return _HALF.sub(_REPLACEMENT, data.replace(_ESCAPED, _ASIDE), HALVES_MAX).replace(_ASIDE, _ESCAPED)

@@ -181,7 +181,8 @@ class Translated:
 
     def result(self) -> bytes:
         """The answer in the client's dialect."""
-        if self._result is not None:
+        if self._whole is not None:
+            assert self._result is not None, "the answer is not complete"
             return self._result
         assert not isinstance(self._inner, StreamReader), "a stream is not gathered"
         return self._inner.result()

@@ -4,11 +4,12 @@ from tidegate.core.model import Capability
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, EMBEDDING_BYTES_MAX, EMBEDDINGS_BYTES_MAX, Chunk, Timings, Usage
 from tidegate.wire.openai import EMBEDDING
 from tidegate.wire.reading import brings_content, read_chunk, usage_of
-from tidegate.wire.sse import BadStream, Cause
+from tidegate.wire.sse import BYTE_ORDER_MARK, BadStream, Cause
 
 
 class WholeReader:
-    """See `Reader`. Nothing passes while the answer comes; `result` is all of it, untouched, once `done`.
+    """See `Reader`. Nothing passes while the answer comes; `result` is all of it, untouched but for a byte order mark
+    before it, which is dropped, once `done`.
 
     When its first word was made cannot be seen: `content` comes with the end.
     """
@@ -57,7 +58,7 @@ class WholeReader:
         if self.failure is None and not self.done:
             try:
                 # To read it takes bytes: they are what is kept, and not a second copy.
-                self._result, self._body = bytes(self._body), bytearray()
+                self._result, self._body = bytes(self._body).removeprefix(BYTE_ORDER_MARK), bytearray()
                 self._learn(read_chunk(self._result))
             except BadStream as failure:
                 # Its traceback would tie the reader to itself until the next garbage collection.
@@ -74,7 +75,7 @@ class WholeReader:
         self.failure = self.failure or failure
 
     def result(self) -> bytes:
-        """The answer as it came."""
+        """The answer."""
         assert self.done, "the answer is not complete"
         return self._result
 

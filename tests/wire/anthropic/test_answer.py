@@ -220,6 +220,50 @@ def test_an_answer_that_lacks_but_its_last_word_tells_what_it_has_told_of_its_us
     assert b'"usage"' not in inward(*events[:-1])
 
 
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [
+        (None, None),
+        ({}, None),
+        ({"input_tokens": -5, "output_tokens": -7}, None),
+        ({"cache_read_input_tokens": 3}, None),
+        ({"input_tokens": 9}, {"prompt_tokens": 9}),
+        ({"input_tokens": 0, "cache_read_input_tokens": 9}, {"prompt_tokens": 9}),
+        ({"output_tokens": 0}, {"completion_tokens": 0}),
+        (
+            {"input_tokens": 9, "output_tokens": 2},
+            {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11},
+        ),
+    ],
+)
+def test_of_usage_only_what_is_told_is_known(told: dict[str, int] | None, counts: dict[str, int] | None) -> None:
+    message = {"type": "message", "id": "1", "content": [{"type": "text", "text": "Hi"}], "usage": told}
+    translate = WholeMessage(0)
+    translate.feed(json.dumps(message).encode())
+    start, *events = message_events({"type": "text", "text": "Hi"})
+    start = frame({"type": "message_start", "message": {"id": "1", "type": "message"}})
+    ending = frame({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told})
+    streamed_too = gathered(inward(start, *events[:-2], ending, events[-1]))
+    for answer in (json.loads(translate.end()), json.loads(streamed_too)):
+        usage = answer.get("usage")
+        assert (usage and {name: usage[name] for name in usage if name.endswith("_tokens")}) == counts
+
+
+def test_a_byte_order_mark_before_a_whole_answer_is_dropped() -> None:
+    message = {"type": "message", "id": "1", "content": [{"type": "text", "text": "Hi"}]}
+    translate = WholeMessage(0)
+    translate.feed(b"\xef\xbb\xbf" + json.dumps(message).encode())
+    assert json.loads(translate.end())["choices"][0]["message"]["content"] == "Hi"
+
+
+def test_what_is_told_before_the_first_word_is_no_count_of_the_answer() -> None:
+    start, *events = message_events({"type": "text", "text": "Hi"})
+    silent = [event.replace(b'"output_tokens":812', b"") for event in events]
+    assert silent != events
+    usage = json.loads(gathered(inward(start, *silent)))["usage"]
+    assert (usage["prompt_tokens"], usage.get("completion_tokens")) == (9, None)
+
+
 ERROR_EVENT = b"event: error\n" + frame(
     {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
 )
@@ -477,6 +521,12 @@ def test_an_error_has_the_type_of_its_status(status: int, kind: str) -> None:
     assert json.loads(error_body(status, "no")) == body
     if kind != "request_too_large":
         assert ErrorResponse.model_validate({**body, "request_id": None}).error.type == kind
+
+
+def test_a_code_that_the_vendors_sdks_look_for_stands_in_an_errors_details() -> None:
+    body = json.loads(Messages().error_body(400, "no", "invalid_request_error", "thread", "thread_unsupported_request"))
+    assert body["error"].pop("details") == {"error_code": "thread_unsupported_request"}
+    assert body == json.loads(Messages().error_body(400, "no", "invalid_request_error", "model", "model_not_found"))
 
 
 def test_an_error_in_mid_stream_is_its_last_event() -> None:

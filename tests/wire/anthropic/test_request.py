@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from anthropic.types import message_count_tokens_params, message_create_params
+from anthropic.types import TextBlock, ToolUseBlock, message_count_tokens_params, message_create_params
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw, structs
@@ -37,6 +37,7 @@ from tidegate.wire.tokens import TokenRatio
 
 BROKEN = {"id": "1", "function": {"name": "f", "arguments": "no"}}
 HI = [{"role": "user", "content": "hi"}]
+IMAGE = {"type": "url", "url": "https://example.org/a.png"}
 
 
 def parsed(**fields: Any) -> dict[str, Any]:
@@ -288,6 +289,32 @@ def test_a_sealed_thought_of_the_hub_goes_back_to_its_maker_and_an_open_one_does
     ]
 
 
+def test_what_the_vendors_sdk_dumps_of_an_answer_can_be_sent_back() -> None:
+    answer = [TextBlock(type="text", text="4"), ToolUseBlock(type="tool_use", id="t1", name="f", input={})]
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "4", "toolset_name": None}
+    image = {"type": "image", "source": IMAGE, "transformations": None}
+    messages = [
+        *HI,
+        {"role": "assistant", "content": [block.model_dump() for block in answer]},
+        {"role": "user", "content": [result, image]},
+    ]
+    tools = [{"name": "f", "input_schema": {}, "allowed_callers": ["direct"]}]
+    call = parse(body(messages=messages, tools=tools))
+    assert [message["role"] for message in fields_of(call)["messages"]] == ["user", "assistant", "tool", "user"]
+    made = json.loads(messages_body(call, model="theirs", stream=False))
+    assert (made["messages"], made["tools"]) == (messages, tools)
+
+
+def test_what_openais_sdk_has_parsed_can_be_sent_back() -> None:
+    function = {"name": "f", "arguments": "{}", "parsed_arguments": {"city": "Rome"}}
+    call = {"id": "1", "type": "function", "function": function}
+    said = {"role": "assistant", "content": "{}", "parsed": {"a": 1}, "tool_calls": [call]}
+    assert outward({"messages": [*HI, said]})["messages"][1]["content"] == [
+        {"type": "text", "text": "{}"},
+        {"type": "tool_use", "id": "1", "name": "f", "input": {}},
+    ]
+
+
 def test_needs_are_seen_through_the_translation() -> None:
     image = {"type": "image", "source": {"type": "url", "url": "https://example.org"}}
     tool = {"name": "f", "input_schema": {"type": "object"}}
@@ -375,6 +402,11 @@ def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None
         ),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools", "`tools[0].type`"),
         ({"tool_choice": {"type": "tool"}}, "tool_choice", "`tool_choice.name`: is missing"),
+        (user_says({"type": "image", "source": IMAGE, "transformations": {}}), "messages", "].transformations`"),
+        (user_says({"type": "tool_result", "tool_use_id": "1", "toolset_name": "t"}), "messages", "].toolset_name`"),
+        ({"tools": [{"name": "f", "input_schema": {}, "allowed_callers": ["code_execution_20260120"]}]}, "tools",
+         "`tools[0].allowed_callers[0]`"),
+        ({"thread": {"type": "continue"}}, "thread", "the whole conversation"),
         ({"container": "c"}, "container", "cannot be carried"),
         ({"mcp_servers": []}, "mcp_servers", "cannot be carried"),
         ({"inference_geo": "us"}, "inference_geo", "x-tidegate-residency"),
@@ -388,6 +420,12 @@ def test_what_cannot_be_carried_is_refused_with_its_place(fields: dict[str, Any]
     assert said in error.message
 
 
+def test_a_thread_is_refused_by_the_code_at_which_the_vendors_sdk_goes_on_without_one() -> None:
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+        assert refused(body(thread=thread)).code == "thread_unsupported_request"
+    assert parsed(thread=None) == parsed()
+
+
 def test_a_refusal_never_quotes_what_was_sent() -> None:
     for fields in ({"messages": [{"role": "SECRET", "content": "SECRET"}]}, {"tools": [{"type": "SECRET"}]}):
         assert "SECRET" not in refused(body(**fields)).message
@@ -398,6 +436,8 @@ def test_a_refusal_never_quotes_what_was_sent() -> None:
     [
         ({"n": 2}, "n"),
         ({"logprobs": True}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
         ({"logit_bias": {"1": 1}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -426,7 +466,10 @@ def test_what_says_nothing_is_no_reason_to_refuse() -> None:
         "logprobs": False,
         "presence_penalty": 0,
         "frequency_penalty": 0.0,
-        "functions": None,
+        "top_logprobs": 0,
+        "logit_bias": {},
+        "functions": [],
+        "modalities": ["text"],
         "audio": None,
     }
     assert outward({"messages": HI, **quiet}).keys() == {"model", "max_tokens", "messages", "stream"}

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.responses import response_create_params
+from openai.types.responses import (
+    ParsedResponseFunctionToolCall,
+    ParsedResponseOutputMessage,
+    ParsedResponseOutputText,
+    ResponseFunctionToolCall,
+    ResponseInputImage,
+    response_create_params,
+)
 
 from tests.wire.hub import calling, conversations, fields_of, objects, optional, text_part, texts, tools
 from tidegate.core.model import Capability
@@ -15,6 +22,8 @@ from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.responses.request import parse
 from tidegate.wire.responses.shapes import FIELDS
+
+CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
 
 
 def body(**fields: Any) -> bytes:
@@ -196,6 +205,25 @@ def test_a_refusal_and_what_the_sdk_gave_back_can_be_sent_again() -> None:
     assert parsed(input=[said])["messages"][0]["content"] == [text_part("a"), {"type": "refusal", "refusal": "b"}]
 
 
+def test_what_the_sdk_dumps_of_items_can_be_sent_again() -> None:
+    call = ResponseFunctionToolCall(type="function_call", call_id="1", name="f", arguments="{}")
+    output = {"type": "function_call_output", "call_id": "1", "output": "4", "caller": None, "namespace": None}
+    image = ResponseInputImage(type="input_image", image_url="https://example.org", detail="auto")
+    for by_alias in (True, False):
+        sent = [call.model_dump(by_alias=by_alias), output, {"role": "user", "content": [image.model_dump()]}]
+        assert [message["role"] for message in parsed(input=sent)["messages"]] == ["assistant", "tool", "user"]
+
+
+def test_what_the_sdk_has_parsed_can_be_sent_again() -> None:
+    call = ParsedResponseFunctionToolCall.model_validate({**CALL, "parsed_arguments": {"city": "Rome"}})
+    text = ParsedResponseOutputText(type="output_text", text="{}", annotations=[], parsed={"a": 1})
+    said = ParsedResponseOutputMessage(
+        type="message", id="1", role="assistant", status="completed", content=[text], phase=None
+    )
+    messages = parsed(input=[said.model_dump(), call.model_dump()])["messages"]
+    assert [(message["role"], len(message["tool_calls"])) for message in messages] == [("assistant", 1)]
+
+
 def test_needs_are_seen_through_the_translation() -> None:
     image = {"type": "input_image", "image_url": "https://example.org", "detail": "low"}
     format = {"type": "json_schema", "name": "n", "schema": {}}
@@ -241,6 +269,11 @@ def test_what_needs_a_memory_or_a_vendor_is_refused_only_where_it_is_asked_for()
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input", "`input[0].content[0].type`"),
         ({"input": [{"role": "user", "content": "a", "odd": 1}]}, "input", "`input[0].odd`"),
         ({"input": [{"type": "function_call", "call_id": "1", "name": "f"}]}, "input", "`input[0].arguments`"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "a", "file_id": "f"}]}]}, "input",
+         "`input[0].content[0].file_id`"),
+        ({"input": [{**CALL, "namespace": "n"}]}, "input", "`input[0].namespace`"),
+        ({"input": [{**CALL, "async": True}]}, "input", "`input[0].async`"),
+        ({"input": [{**CALL, "async_": True}]}, "input", "`input[0].async_`"),
         ({"odd": 1}, "odd", "is not a field"),
     ],
 )  # fmt: skip

@@ -26,8 +26,8 @@ class Messages:
         return answer.whole
 
     def error_body(self, status: int, message: str, kind: str, param: str | None, code: str | None) -> bytes:  # noqa: ARG002
-        """See `Client`. The type is the status's; the place is in the message."""
-        return errors.error_body(status, message)
+        """See `Client`. The type is the status's, the place in the message, and the vendor's own code in `details`."""
+        return errors.error_body(status, message, code)
 
 
 def counted(tokens: int) -> bytes:

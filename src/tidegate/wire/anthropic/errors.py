@@ -21,12 +21,15 @@ _BY_CODE = {
     "request_timeout": "timeout_error",
 }
 _KINDS = frozenset(_BY_STATUS.values())
+# A code of the vendor's own: its SDK's tool runner then sends the whole conversation, without `thread`.
+THREAD_UNSUPPORTED = "thread_unsupported_request"
 
 
-def error_body(status: int, message: str) -> bytes:
-    """The body of an answer that is an error; its type is the status's."""
+def error_body(status: int, message: str, code: str | None = None) -> bytes:
+    """The body of an answer that is an error; its type is the status's. Of codes it has the vendor's own."""
     fallback = "invalid_request_error" if status < 500 else "api_error"
-    return _body(_BY_STATUS.get(status, fallback), message)
+    more = {"details": {"error_code": code}} if code == THREAD_UNSUPPORTED else {}
+    return _body(_BY_STATUS.get(status, fallback), message, **more)
 
 
 def error_event(message: str, kind: str, code: str | None) -> bytes:
@@ -35,5 +38,5 @@ def error_event(message: str, kind: str, code: str | None) -> bytes:
     return b"event: error\ndata: %b\n\n" % _body(own, message)
 
 
-def _body(kind: str, message: str) -> bytes:
-    return encode({"type": "error", "error": {"type": kind, "message": message}})
+def _body(kind: str, message: str, **more: object) -> bytes:
+    return encode({"type": "error", "error": {"type": kind, "message": message, **more}})

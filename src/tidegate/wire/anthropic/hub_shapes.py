@@ -7,6 +7,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from tidegate.wire.hub import Detail
 
+_Ignored = Raw | UnsetType
+
 
 class _Part(msgspec.Struct, forbid_unknown_fields=True, tag_field="type", gc=False):
     """Any part."""
@@ -75,6 +77,7 @@ class HubFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     name: str
     arguments: str
+    parsed_arguments: _Ignored = UNSET
 
 
 class HubCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -95,7 +98,8 @@ class HubAssistant(_HubMessage, tag="assistant"):
     reasoning_content: str | None = None
     reasoning: str | None = None
     reasoning_details: list[Detail] | None = None
-    annotations: Raw | UnsetType = UNSET
+    annotations: _Ignored = UNSET
+    parsed: _Ignored = UNSET
     # vLLM says so of each answer, and clients send it back as it came.
     audio: None = None
     function_call: None = None

@@ -7,7 +7,7 @@ import msgspec
 from tidegate.wire.chunks import ANSWER_BYTES_MAX, Usage
 from tidegate.wire.errors import UNREADABLE, find_error
 from tidegate.wire.hub import encode
-from tidegate.wire.sse import DONE_FRAME, BadStream, Cause, Frames, data_of
+from tidegate.wire.sse import BYTE_ORDER_MARK, DONE_FRAME, BadStream, Cause, Frames, data_of
 from tidegate.wire.surrogates import decoded
 
 _REASONS = {
@@ -75,48 +75,62 @@ _message = msgspec.json.Decoder(_Message).decode
 
 
 class _Counted:
-    """Usage as far as it was told: message_start has the prompt's, message_delta what has grown since."""
+    """Usage as far as it was told: message_start has the prompt's, message_delta what has grown since. What was not
+    told is unknown, and not zero."""
 
-    __slots__ = ("_read", "_thought", "_unread", "_written", "output")
+    __slots__ = ("_output", "_read", "_thought", "_unread", "_written")
 
     def __init__(self) -> None:
-        self._unread = self._read = self._written = 0
+        self._unread: int | None = None
+        self._read = self._written = 0
+        self._output: int | None = None
         self._thought: object = None
-        self.output = 0
+
+    def begin(self, usage: _Usage | None) -> None:
+        """What is told before there is an answer: of that, no more than what its first word took."""
+        self.add(usage)
+        self._output = None
 
     def add(self, usage: _Usage | None) -> None:
         if usage is None:
             return
         self._unread = _latest(usage.input_tokens, self._unread)
-        self._read = _latest(usage.cache_read_input_tokens, self._read)
-        self._written = _latest(usage.cache_creation_input_tokens, self._written)
-        self.output = _latest(usage.output_tokens, self.output)
+        self._read = _latest(usage.cache_read_input_tokens, self._read) or 0
+        self._written = _latest(usage.cache_creation_input_tokens, self._written) or 0
+        self._output = _latest(usage.output_tokens, self._output)
         if usage.output_tokens_details is not None:
             self._thought = usage.output_tokens_details.get("thinking_tokens")
 
     @property
     def prompt(self) -> Usage | None:
         """What was told of the prompt; None before that."""
-        prompt = self._unread + self._read + self._written
+        prompt = self._prompt
         if not prompt:
             return None
         return Usage(prompt_tokens=prompt, cached_tokens=self._read, cache_write_tokens=self._written)
 
-    def told(self) -> dict[str, Any]:
-        prompt = self._unread + self._read + self._written
-        usage: dict[str, Any] = {
-            "prompt_tokens": prompt,
-            "completion_tokens": self.output,
-            "total_tokens": prompt + self.output,
-            "prompt_tokens_details": {"cached_tokens": self._read, "cache_write_tokens": self._written},
-        }
-        if isinstance(self._thought, int):
-            usage["completion_tokens_details"] = {"reasoning_tokens": self._thought}
-        return usage
+    @property
+    def _prompt(self) -> int | None:
+        return None if self._unread is None else self._unread + self._read + self._written
+
+    def told(self) -> dict[str, Any] | None:
+        """As the hub has it; None where nothing was told."""
+        prompt, output = self._prompt, self._output
+        usage: dict[str, Any] = {}
+        if prompt is not None:
+            usage["prompt_tokens"] = prompt
+            usage["prompt_tokens_details"] = {"cached_tokens": self._read, "cache_write_tokens": self._written}
+        if output is not None:
+            usage["completion_tokens"] = output
+            if isinstance(self._thought, int):
+                usage["completion_tokens_details"] = {"reasoning_tokens": self._thought}
+        if prompt is not None and output is not None:
+            usage["total_tokens"] = prompt + output
+        return usage or None
 
 
-def _latest(told: int | None, known: int) -> int:
-    return known if told is None else max(0, told)
+def _latest(told: int | None, known: int | None) -> int | None:
+    return known if told is None or told < 0 else told
 
 
 def _reason(stop_reason: str | None) -> str | None:
@@ -199,7 +213,7 @@ class EventStream:
     def _take(self, event: _Event, data: bytes) -> None:
         match event.type:
             case "message_start" if event.message is not None:
-                self._counted.add(event.message.usage)
+                self._counted.begin(event.message.usage)
                 self._head = _head(event.message, self._created_s, "chat.completion.chunk")
                 self._chunk({"role": "assistant", "content": ""})
             case "content_block_start" if event.content_block is not None:
@@ -268,7 +282,9 @@ class EventStream:
         self._send({"choices": [choice]})
 
     def _tell(self) -> None:
-        self._send({"choices": [], "usage": self._counted.told()})
+        usage = self._counted.told()
+        if usage is not None:
+            self._send({"choices": [], "usage": usage})
 
     def _send(self, fields: dict[str, Any]) -> None:
         if self._head is None:
@@ -302,7 +318,7 @@ class WholeMessage:
         if self.failure is not None:
             return b""
         try:
-            return whole(bytes(self._body), self._created_s)
+            return whole(bytes(self._body).removeprefix(BYTE_ORDER_MARK), self._created_s)
         except BadStream as failure:
             self.failure = failure.with_traceback(None)
             return b""
@@ -325,8 +341,9 @@ def whole(body: bytes, created_s: int) -> bytes:
     choice["finish_reason"] = _reason(message.stop_reason) or "stop"
     if message.stop_sequence is not None:
         choice["stop_reason"] = message.stop_sequence
-    head = _head(message, created_s, "chat.completion")
-    return encode({**head, "choices": [choice], "usage": counted.told()})
+    answer = {**_head(message, created_s, "chat.completion"), "choices": [choice]}
+    usage = counted.told()
+    return encode(answer if usage is None else {**answer, "usage": usage})
 
 
 def _head(message: _Message, created_s: int, kind: str) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """A chat completion request becomes a Messages request, for an engine that speaks this dialect."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from tidegate.core.model import Capability
 from tidegate.wire.anthropic.conversation import conversation
@@ -44,6 +44,10 @@ OUTWARD: tuple[Field, ...] = (
     carried("logprobs", "false; true is refused"),
     carried("frequency_penalty", "0; another is refused"),
     carried("presence_penalty", "0; another is refused"),
+    carried("top_logprobs", "0; more is refused"),
+    carried("logit_bias", "an empty one; another is refused, since tokens are not numbered"),
+    carried("functions", "none; any is refused, being the older form of tools"),
+    carried("modalities", "text alone"),
     set_aside("seed", "a wish that no engine has to grant"),
     set_aside("store", "nothing is stored"),
     set_aside("metadata", "of what is stored"),
@@ -57,17 +61,14 @@ OUTWARD: tuple[Field, ...] = (
     set_aside("messages[].content[].image_url.detail", "a hint about price"),
     set_aside("messages[].reasoning_content", "thoughts without a signature are not taken back"),
     set_aside("messages[].annotations", "what an earlier answer had quoted"),
+    set_aside("messages[].parsed", "and parsed_arguments of calls: what an SDK has read in an earlier answer"),
     set_aside(
         "messages[].content, empty or white space", "a block without text is not taken; a user's alone is refused"
     ),
     set_aside("tools[].function.strict, null", "the same as none"),
     set_aside("response_format.json_schema.name", "and description, strict: formats have neither"),
-    refused("top_logprobs", "there are none"),
-    refused("logit_bias", "tokens are not numbered"),
-    refused("functions", "the older form of tools"),
     refused("function_call", "the older form of tool_choice"),
     refused("audio", "there is none"),
-    refused("modalities", "there is text alone"),
     refused("prediction", "there is none"),
     refused("moderation", "a vendor's own"),
     refused("web_search_options", "tools that a vendor runs are not served here"),
@@ -127,6 +128,10 @@ class _Chat(msgspec.Struct, kw_only=True):
     logprobs: bool | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
+    top_logprobs: Literal[0] | None = None
+    logit_bias: Annotated[dict[str, Raw], Meta(max_length=0)] | None = None
+    functions: Annotated[list[Raw], Meta(max_length=0)] | None = None
+    modalities: list[Literal["text"]] | None = None
 
 
 _decoder = msgspec.json.Decoder(_Chat)
@@ -136,6 +141,10 @@ _ACCEPTED = {
     "tools": "is carried to this endpoint where tools are functions",
     "tool_choice": "is carried to this endpoint as auto, none, required, or a function by its name",
     "reasoning_effort": "is carried to this endpoint as none, minimal, low, medium, high, xhigh or max",
+    "top_logprobs": "is carried to this endpoint as 0: it has none",
+    "logit_bias": "is carried to this endpoint as {}: its tokens are not numbered",
+    "functions": "is carried to this endpoint as []: it is the older form of tools",
+    "modalities": 'is carried to this endpoint as ["text"]: it has no other',
 }
 
 

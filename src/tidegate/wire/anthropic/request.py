@@ -7,6 +7,7 @@ import msgspec
 from msgspec import UNSET, Raw, structs
 
 from tidegate.wire.anthropic.conversation import call_id
+from tidegate.wire.anthropic.errors import THREAD_UNSUPPORTED
 from tidegate.wire.anthropic.shapes import (
     ACCEPTED,
     FIELDS,
@@ -45,6 +46,7 @@ NO_HEADERS: Mapping[bytes, bytes] = {}
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # Choices that want a tool to be called.
 _CALLS = ("any", "tool")
+_REFUSED_CODES = {"thread": THREAD_UNSUPPORTED}
 # How long what is written to the vendor's cache stays there, where nothing dearer is asked for.
 _TTLS = (None, "5m")
 # Where this is asked at all, one of these is in the bytes: the name of it, or one of its letters escaped.
@@ -56,10 +58,12 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
 
     Names of headers are in lower case. Raises `BadRequest` and nothing else.
     """
-    fields = read_fields(body)
+    fields, body = read_fields(body)
     for name, why in _REFUSED.items():
         if name in fields and fields[name] != _NULL:
-            raise BadRequest(f"`{name}` cannot be carried: {why}. Leave it out.", param=name)
+            raise BadRequest(
+                f"`{name}` cannot be carried: {why}. Leave it out.", param=name, code=_REFUSED_CODES.get(name)
+            )
     known_only(fields, {**_KNOWN, **_REFUSED}, "Messages")
     asked = read_body(body, _decoder, ACCEPTED)
     if asked.max_tokens is None and not counting:

@@ -42,6 +42,7 @@ class ImageBlock(_Block, tag="image"):
 
     source: Base64Source | UrlSource
     cache_control: _Ignored = UNSET
+    transformations: None = None
 
 
 class ToolUseBlock(_Block, tag="tool_use"):
@@ -52,6 +53,7 @@ class ToolUseBlock(_Block, tag="tool_use"):
     input: dict[str, Raw]
     cache_control: _Ignored = UNSET
     caller: _Ignored = UNSET
+    toolset_name: None = None
 
 
 class ToolResultBlock(_Block, tag="tool_result"):
@@ -61,6 +63,7 @@ class ToolResultBlock(_Block, tag="tool_result"):
     content: str | list[TextBlock | ImageBlock] | UnsetType = UNSET
     is_error: bool | None = None
     cache_control: _Ignored = UNSET
+    toolset_name: None = None
 
 
 class ThinkingBlock(_Block, tag="thinking"):
@@ -113,6 +116,7 @@ class Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     description: str | UnsetType = UNSET
     strict: bool | UnsetType = UNSET
     type: Literal["custom"] | None = None
+    allowed_callers: list[Literal["direct"]] | None = None
     cache_control: _Ignored = UNSET
     eager_input_streaming: _Ignored = UNSET
     input_examples: _Ignored = UNSET
@@ -242,14 +246,18 @@ FIELDS: tuple[Field, ...] = (
     native("messages[].content[].cache_control", "a hint about price"),
     native("messages[].content[].citations", "what an earlier answer had quoted"),
     native("messages[].content[].caller", "who called the tool, where a vendor's tools may"),
+    native("messages[].content[].toolset_name", "null; a name is refused, as are toolsets"),
+    native("messages[].content[].transformations", "of images: null; others are refused, being the vendor's"),
     native("messages[].content[].is_error", "the result's text says what went wrong"),
     native("tools[].cache_control", "a hint about price"),
     native("tools[].eager_input_streaming", "how arguments are cut; it is left to the engine"),
     native("tools[].input_examples", "not part of a function"),
+    native("tools[].allowed_callers", '["direct"]; others are refused, since they are tools that a vendor runs'),
     native("tools[].defer_loading", "the tool is there from the start"),
     set_aside("messages[].content[].text after tool_use", "its place: it goes before the calls of the same message"),
     set_aside("messages[].content[].thinking, several", "their borders: they go on as one text"),
     refused("inference_geo", "where data may go is said with `x-tidegate-residency`, which is kept"),
+    refused("thread", "nothing is stored here; send the whole conversation as `messages`"),
     refused("container", "code that a vendor runs is not served here"),
     refused("mcp_servers", "tools that a vendor runs are not served here"),
     refused("messages[].content[], other types", "documents, search results and what a vendor's tools left behind"),

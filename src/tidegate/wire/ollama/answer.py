@@ -22,6 +22,8 @@ from tidegate.wire.openai import Call
 from tidegate.wire.sse import BadStream, Cause
 
 _NS = 1_000_000_000
+# No answer takes a month; whoever tells of more has mixed something up.
+_TOLD_MS_MAX = 30 * 86_400_000
 _NO_TIMES = Measured()
 
 
@@ -52,8 +54,8 @@ def closing(
     The engine's own times where it tells them; else how long it took until the first word, and from there to the end.
     """
     counts, times = answer.usage or NO_COUNTS, answer.timings or _NO_TIMES
-    prompt_s = (first_s or now_s) - started_s if times.prompt_ms is None else times.prompt_ms / 1000
-    output_s = now_s - (first_s or started_s) if times.predicted_ms is None else times.predicted_ms / 1000
+    prompt_s = _seconds(times.prompt_ms, (first_s or now_s) - started_s)
+    output_s = _seconds(times.predicted_ms, now_s - (first_s or started_s))
     return {
         "done": True,
         "done_reason": "length" if finish == "length" else "stop",
@@ -64,6 +66,11 @@ def closing(
         "eval_count": counts.output,
         "eval_duration": _ns(output_s),
     }
+
+
+def _seconds(told_ms: float | None, measured_s: float) -> float:
+    """How long something took: what was told, if that can be so."""
+    return told_ms / 1000 if told_ms is not None and 0.0 <= told_ms <= _TOLD_MS_MAX else measured_s
 
 
 def _ns(seconds: float) -> int:

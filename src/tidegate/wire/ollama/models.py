@@ -76,7 +76,7 @@ _decoder = msgspec.json.Decoder(_Shown)
 
 def shown(body: bytes) -> str:
     """The model that a body of `POST /api/show` asks about. Raises `BadRequest`."""
-    read_fields(body)
+    _, body = read_fields(body)
     asked = read_body(body, _decoder, {})
     name = asked.model or asked.name
     if not name:

@@ -37,8 +37,7 @@ _IMAGES = {"iVBOR": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp", "Qk
 
 def parse_chat(body: bytes) -> Call:
     """The call that a body of `POST /api/chat` asks for. Raises `BadRequest` and nothing else."""
-    _check(body, CHAT)
-    asked = read_body(body, _chat, ACCEPTED)
+    asked = read_body(_checked(body, CHAT), _chat, ACCEPTED)
     fields = _common(asked)
     fields["messages"] = _Conversation().read(asked.messages)
     if asked.tools:
@@ -48,8 +47,7 @@ def parse_chat(body: bytes) -> Call:
 
 def parse_generate(body: bytes) -> Call:
     """The call that a body of `POST /api/generate` asks for. Raises `BadRequest` and nothing else."""
-    _check(body, GENERATE)
-    asked = read_body(body, _generate, ACCEPTED)
+    asked = read_body(_checked(body, GENERATE), _generate, ACCEPTED)
     if asked.raw:
         raise BadRequest("`raw`: engines have templates of their own here. Leave it out.", param="raw")
     fields = _common(asked)
@@ -59,13 +57,15 @@ def parse_generate(body: bytes) -> Call:
     return call_of(fields)
 
 
-def _check(body: bytes, table: Sequence[Field]) -> None:
-    given = read_fields(body)
+def _checked(body: bytes, table: Sequence[Field]) -> bytes:
+    """The body as it can be read, of fields that are known and can be carried."""
+    given, body = read_fields(body)
     for name, why in top_level(table, Fate.REFUSED).items():
         # An empty one is what clients send that have nothing to say.
         if name in given and given[name] not in (_NULL, Raw(b'""'), Raw(b"[]")):
             raise BadRequest(f"`{name}` cannot be carried: {why}.", param=name)
     known_only(given, top_level(table, *Fate), "Ollama")
+    return body
 
 
 def _common(asked: Common) -> dict[str, Any]:

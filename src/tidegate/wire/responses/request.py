@@ -44,7 +44,7 @@ _ITEMS: dict[str, msgspec.json.Decoder[Any]] = {
 
 def parse(body: bytes) -> Call:
     """The call that a body of `POST /v1/responses` asks for. Raises `BadRequest` and nothing else."""
-    fields = read_fields(body)
+    fields, body = read_fields(body)
     for name, why in _REFUSED.items():
         if name in fields and fields[name] != _NULL:
             raise BadRequest(f"`{name}` cannot be carried: {why}.", param=name)

@@ -29,6 +29,7 @@ class InputImage(_Part, tag="input_image"):
 
     image_url: str
     detail: str | None = None
+    file_id: None = None
     prompt_cache_breakpoint: _Ignored = UNSET
 
 
@@ -38,6 +39,7 @@ class OutputText(_Part, tag="output_text"):
     text: str
     annotations: _Ignored = UNSET
     logprobs: _Ignored = UNSET
+    parsed: _Ignored = UNSET
 
 
 class Refusal(_Part, tag="refusal"):
@@ -88,6 +90,11 @@ class FunctionCallItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     arguments: str
     id: str | None = None
     status: _Status = None
+    caller: None = None
+    namespace: None = None
+    is_async: None = msgspec.field(name="async", default=None)
+    async_: None = None  # the SDK's own name of it, which a plain dump has
+    parsed_arguments: _Ignored = UNSET
 
 
 class FunctionOutputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -99,6 +106,8 @@ class FunctionOutputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     status: _Status = None
     name: str | None = None
+    caller: None = None
+    namespace: None = None
 
 
 class ReasoningItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -234,8 +243,9 @@ FIELDS: tuple[Field, ...] = (
     set_aside("image", "a hint about price"),
     set_aside("reasoning.summary", "and generate_summary, context, mode: thoughts come as the engine shows them"),
     set_aside("input[].id", "and status, phase, the name beside an output: of what a vendor stores"),
+    set_aside("input[].caller", "and namespace, async, an image's file_id, where they are null; else they are refused"),
     set_aside("input[].encrypted_content", "sealed for its maker"),
-    set_aside("input[].content[].annotations", "and logprobs: of an earlier answer"),
+    set_aside("input[].content[].annotations", "and logprobs, parsed, a call's parsed_arguments: of an earlier answer"),
     set_aside("input[].content[].prompt_cache_breakpoint", "a hint about price"),
     set_aside("input[].reasoning, its parts", "their borders: they go on as one text"),
     set_aside("tools[].output_schema", "not part of a function"),

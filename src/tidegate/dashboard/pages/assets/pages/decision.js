@@ -295,7 +295,7 @@ function timelineCard(row, last, tierOf) {
 
 const said = (stage) =>
   [
-    stage.failed ? "came to nothing" : "",
+    stage.failed ? "came to nothing" : stage.cancelled ? "cancelled" : "",
     stage.kv_bytes ? bytes(stage.kv_bytes) : "",
     stage.predicted_s === undefined || stage.predicted_s === null ? "" : `${seconds(stage.predicted_s)} foreseen`,
   ]
