@@ -83,6 +83,7 @@ def trial(number_seed: tuple[int, int]) -> Trial:
         found = preview(observed, played(world, observed.policy), played(world, other.policy, changed=other))
         was = play(load(file, seed=seed + OTHER_WEEK)).outcomes
         would = play(load(file, policy=other_file, seed=seed + OTHER_WEEK)).outcomes
+    assert found.kept_more is not None, "a world sees each answer come"
     return Trial(
         scenario=name,
         policy=called,

@@ -27,10 +27,12 @@ BUDGET = ("--seconds", "4", "--tokens", "600000")
 NEVER = Script(first_s=1000.0)
 
 
-async def started(*words: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: int = PIPE) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tidegate.cli.main", "calibrate", *words, stdin=stdin, stdout=PIPE, stderr=stderr
-    )
+async def started(
+    *words: str, stdin: int = asyncio.subprocess.DEVNULL, stderr: int = PIPE, encoding: str = "utf-8"
+) -> Process:
+    command = (sys.executable, "-m", "tidegate.cli.main", "calibrate", *words)
+    env = os.environ | {"PYTHONIOENCODING": encoding}
+    return await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=PIPE, stderr=stderr, env=env)
 
 
 @pytest.mark.lengthy
@@ -49,13 +51,15 @@ async def test_a_profile_is_written_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.lengthy
-async def test_without_a_file_the_profile_is_printed_as_one(tmp_path: Path) -> None:
-    async with FakeEngine(QUICK) as engine:
-        process = await started(engine.url, *BUDGET)
+async def test_without_a_file_the_profile_is_printed_as_one_whatever_letters_a_terminal_has(tmp_path: Path) -> None:
+    async with FakeEngine(QUICK, model="模型") as engine:
+        process = await started(engine.url, *BUDGET, "--model", "模型", encoding="ascii")
         said, _ = await process.communicate()
     file = tmp_path / "printed.toml"
     file.write_bytes(said)
-    assert isinstance(profile(file), Profile)
+    measured = profile(file).measured
+    assert measured is not None
+    assert measured.model == "模型"
 
 
 @pytest.mark.lengthy

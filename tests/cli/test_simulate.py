@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,15 @@ def test_what_is_printed_as_json_is_what_is_written(tmp_path: Path, capsys: pyte
     capsys.readouterr()
     assert run(LAPTOP, "--json") == 0
     assert json.loads(capsys.readouterr().out) == found
+
+
+def test_json_is_utf_8_whatever_letters_a_terminal_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "día.toml"
+    file.write_text(Path(LAPTOP).read_text())
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, "ascii"))
+    assert run(file, "--json") == 0
+    assert "día" in json.loads(written.getvalue()).values()
 
 
 @pytest.mark.lengthy

@@ -50,14 +50,14 @@ class Played:
     def tell_started(self, request: Request, endpoint: str, *, hedge: bool) -> None:
         self.router.observe(replace(make.started(request, endpoint), hedge=hedge), self.now_s)
 
-    def race(self, *, lost: str = "west") -> float:
+    def race(self, *, lost: str = "west", cause: str = "") -> float:
         """One is hedged, and one of the two is cancelled; by how much less may be lost for that."""
         request, before = make.request(), self.router.hedge_left_usd
         self.tell_started(request, "east", hedge=False)
         self.tell_started(request, "west", hedge=True)
         self.now_s += 1.0
         won = {"east": "west", "west": "east"}[lost]
-        self.router.observe(make.ended(request.id, lost, ending=Ending.CANCELLED), self.now_s)
+        self.router.observe(make.ended(request.id, lost, ending=Ending.CANCELLED, cause=cause), self.now_s)
         self.router.observe(make.ended(request.id, won, output_tokens=100, prompt_tokens=200), self.now_s)
         return before + SHARE * 600e-6 - self.router.hedge_left_usd
 
@@ -94,6 +94,13 @@ def test_whoever_is_beaten_is_lost_the_first_as_well_as_the_second(lost: str) ->
     played = Played(vendors())
     played.answers(20)
     assert played.race(lost=lost) == pytest.approx(200e-6)
+
+
+@pytest.mark.parametrize("cause", ["no_descriptor", "ledger"])
+def test_what_was_never_sent_is_not_lost(cause: str) -> None:
+    played = Played(vendors())
+    played.answers(20)
+    assert played.race(cause=cause) == pytest.approx(0.0)
 
 
 def test_what_a_hedge_may_cost_is_held_back_while_it_is_under_way() -> None:

@@ -37,6 +37,7 @@ from tidegate.core.model import (
 from tidegate.core.rows import ANSWERED, Came, Row, Rows, attempt_usd
 from tidegate.core.ruling import Ruling
 from tidegate.core.why import Why
+from tidegate.gateway.spending import UNRECORDED
 from tidegate.http.errors import Cause as Lost
 from tidegate.wire.sse import Cause
 
@@ -435,6 +436,9 @@ def test_a_window_that_is_full_in_mid_answer_is_paid_for_what_has_come_and_befor
         (Ending.FAILED, "reset", False),
         (Ending.REFUSED, "rate_limited", False),
         (Ending.OK, "client_error", False),
+        (Ending.CANCELLED, "no_descriptor", False),
+        (Ending.CANCELLED, "ledger", False),
+        (Ending.CANCELLED, "output_too_long", True),
     ],
 )
 def test_a_prompt_is_paid_where_somebody_has_begun_to_work_on_it(ending: Ending, cause: str, billed: bool) -> None:
@@ -445,7 +449,7 @@ def test_a_prompt_is_paid_where_somebody_has_begun_to_work_on_it(ending: Ending,
 
 def test_causes_are_called_what_readers_and_connections_call_them() -> None:
     assert {cause.value for cause in Cause} <= ANSWERED
-    assert Lost.CONNECT_TIMEOUT.value in UNBILLED
+    assert {Lost.CONNECT_TIMEOUT.value, Lost.NO_DESCRIPTOR.value, UNRECORDED.cause} <= UNBILLED
 
 
 @pytest.mark.parametrize("seed", range(3))

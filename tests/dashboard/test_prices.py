@@ -17,9 +17,12 @@ from tidegate.core.model import (
     Started,
     replace,
 )
+from tidegate.core.price import Price
 from tidegate.core.replay import Replay
 from tidegate.core.router import Router
 from tidegate.dashboard.prices import Prices
+
+BUDGETS = ("day", "month", "day/alice")
 
 
 def of(router: Router, end_s: float) -> dict[tuple[str, str], float]:
@@ -55,7 +58,9 @@ def test_prices_are_those_of_a_router_that_is_told_all(seed: int) -> None:
             assert (inf if hedge is None else hedge) == replay.router.hedge_price
         shown = prices.budgets(1000)
         assert [one.name for one in shown] == sorted(replay.router.state.budgets)
-        assert all(one.spent_usd == replay.router.state.budgets[one.name].told_spent_usd for one in shown)
+        told_usd = {one.name: replay.router.state.budgets[one.name].told_spent_usd for one in shown}
+        assert all(one.spent_usd == told_usd[one.name] for one in shown if "/" in one.name)
+        assert all(one.spent_usd >= told_usd[one.name] for one in shown)
     assert kinds == {"budget", "worth"}
 
 
@@ -106,3 +111,31 @@ def test_keys_that_spend_nothing_fill_no_minutes_and_the_budgets_of_all_are_told
     prices = begun(router)
     assert [one.name for one in prices.of_minute(0.0) if one.what == "budget"] == ["month"]
     assert [one.name for one in prices.budgets(2)] == ["month", "day/alice"]
+
+
+def test_what_is_paid_since_pricing_was_told_counts_as_spent_of_the_budgets_of_all() -> None:
+    cloud = make.endpoint("cloud", local=False, price=Price(usd_per_input_token=1e-6, usd_per_output_token=2e-6))
+    router = Router((make.endpoint("laptop"), cloud), make.policy())
+    told = {name: Drawn(budget=name, usd=5.0, spent_usd=1.0, begins_s=0.0, ends_s=86_400.0) for name in BUDGETS}
+    router.observe(told["day"], 10.0)
+    prices = begun(router)
+    prices.feed(told["month"], 11.0)
+    prices.feed(told["day/alice"], 11.0)
+
+    def spent_usd() -> dict[str, float]:
+        return {one.name: one.spent_usd for one in prices.budgets(10)}
+
+    def ended(number: int, endpoint: str, ending: Ending, **told: int | str) -> None:
+        request = make.request(f"r{number}")
+        prices.feed(make.started(request, endpoint), 20.0 + number)
+        prices.feed(make.ended(request.id, endpoint, ending=ending, **told), 20.5 + number)
+
+    ended(1, "cloud", Ending.OK, prompt_tokens=100_000, output_tokens=50_000)
+    assert spent_usd() == {"day": pytest.approx(1.2), "month": pytest.approx(1.2), "day/alice": 1.0}
+    ended(2, "laptop", Ending.OK, prompt_tokens=100_000, output_tokens=50_000)
+    ended(3, "cloud", Ending.FAILED, cause="connect_timeout")
+    assert spent_usd()["day"] == pytest.approx(1.2)
+    ended(4, "cloud", Ending.CANCELLED, prompt_tokens=100_000)
+    assert spent_usd()["day"] == pytest.approx(1.3)
+    prices.feed(replace(told["day"], spent_usd=1.25), 30.0)
+    assert spent_usd() == {"day": 1.25, "month": pytest.approx(1.3), "day/alice": 1.0}

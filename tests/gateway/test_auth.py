@@ -1,6 +1,8 @@
 """Keys before the real gateway: who is let in, what each may do, how often, and that no secret leaves a trace."""
 
+import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.gateway.harness import Answer, House, chat, house, local, remote, wire
+from tests.gateway.test_budget import fill_up
 from tests.http.harness import SetClock, eventually
 from tidegate.clock import Clock
 from tidegate.core.model import Request
@@ -233,6 +236,25 @@ async def test_an_unreadable_file_changes_nothing_and_is_told_once(tmp_path: Pat
         ]
 
 
+async def test_a_disk_that_hangs_under_the_file_stops_neither_clients_nor_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "keys.db"
+    async with one_key(tmp_path) as (home, key):
+        await eventually(lambda: not readers())
+        path.unlink()
+        os.mkfifo(path)  # who opens it waits for a writer
+        await eventually(lambda: bool(readers()))
+        assert (await home.ask(**key)).status == 200
+    (hangs,) = readers()
+    assert hangs.daemon, "the process would wait for it"
+    os.close(os.open(path, os.O_WRONLY))
+    hangs.join()
+
+
+def readers() -> list[threading.Thread]:
+    """Those that have the file open, or wait for that."""
+    return [thread for thread in threading.enumerate() if thread.name == "keys"]
+
+
 # --- what it may do ---------------------------------------------------------------------------------------------------
 
 
@@ -386,6 +408,26 @@ async def test_a_request_that_reached_no_engine_gives_its_tokens_back(tmp_path: 
         assert (await home.ask(chat(max_tokens=500), authorization=f"Bearer {secret}")).status == 502
         listed = await home.get_with("/v1/models", secret)
     assert limits(listed, "tokens")[1] == "1000"
+
+
+async def test_a_request_that_could_not_be_sent_gives_its_tokens_back(tmp_path: Path) -> None:
+    secret = create(tmp_path, tokens_per_minute=1000)
+    async with guarded(tmp_path, SetClock(), cloud=remote()) as home:
+        fill_up(home)
+        answer = await home.ask(chat(max_tokens=500), authorization=f"Bearer {secret}")
+        assert answer.error["code"] == "spending_unrecorded"
+        listed = await home.get_with("/v1/models", secret)
+    assert limits(listed, "tokens")[1] == "1000"
+
+
+async def test_an_answer_that_does_not_say_what_it_took_uses_what_was_held_back_for_it(tmp_path: Path) -> None:
+    secret = create(tmp_path, tokens_per_minute=1000)
+    async with guarded(tmp_path, SetClock(), laptop=local(Script(usage=False))) as home:
+        assert (await home.ask(chat(max_tokens=600), authorization=f"Bearer {secret}")).status == 200
+        (line,) = home.log()
+        assert line["prompt_tokens"] > 0
+        listed = await home.get_with("/v1/models", secret)
+    assert limits(listed, "tokens")[1] == str(400 - line["prompt_tokens"])
 
 
 async def test_a_prompt_that_no_minute_has_room_for_is_not_tried_again(tmp_path: Path) -> None:

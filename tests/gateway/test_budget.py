@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.harness import SURE, House, chat, house, local, remote
+from tests.gateway.harness import CHAT, SURE, House, chat, house, local, remote, whole, wire
 from tests.http.harness import Script as Steps
-from tests.http.harness import eventually, read_request, upstream
+from tests.http.harness import client, descriptors_used_up, eventually, read_request, read_response, upstream
+from tests.lab.virtual import run as run_virtual
 from tests.make import endpoint
 from tidegate.config.build import build
 from tidegate.config.discovered import toml
@@ -22,7 +24,8 @@ from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Requ
 from tidegate.core.price import Price
 from tidegate.core.replay import replay
 from tidegate.engines.fake import Fault, Script
-from tidegate.gateway.spending import Spending, upper_usd
+from tidegate.gateway.errand import Errands
+from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
 from tidegate.state.ledger import Ledger
 from tidegate.state.store import LedgerError
 from tidegate.wire.anthropic.request import parse as parse_messages
@@ -302,7 +305,25 @@ async def test_a_count_that_no_window_holds_is_neither_paid_nor_learned_from_but
         assert held == 0.0
         ledger = home.gateway.spending.ledger
         assert ledger is not None
-        assert ledger.status(home.gateway.clock.now_s()).overruns == 1
+        status = ledger.status(home.gateway.clock.now_s())
+        assert status.overruns == 1
+        # What is beyond that may be billed all the same: it counts against the caps.
+        assert usd + status.caps[0].unconfirmed_usd >= 1000 * 4e-3
+
+
+@pytest.mark.parametrize("counts", [(10**12, 4), (9, 10**12), (0, 4), (9, 0)])
+async def test_what_the_gateway_asks_itself_is_billed_as_much_as_was_held_back_where_a_count_cannot_be(
+    tmp_path: Path, counts: tuple[int, int]
+) -> None:
+    told = dict(zip(("prompt_tokens", "completion_tokens"), counts, strict=True))
+    async with house(
+        tmp_path, budget={"usd_per_day": 100}, cloud=vendor(Script(answer=spoken(told, stream=False)))
+    ) as home:
+        dispatch, call = home.gateway.dispatch, parse(json.dumps(chat(max_tokens=10)).encode(), Capability.CHAT)
+        upstream = dispatch.upstreams["cloud"]
+        await Errands(dispatch, upstream, home.gateway.clock, "test").ask(call, 5.0)
+        most = upper_usd(upstream.endpoint, call, call.prompt_bytes, dispatch.window("cloud"))
+        assert spent(home)[0] == pytest.approx(most)
 
 
 async def test_a_count_is_believed_where_the_window_may_be_larger_than_what_is_assumed_of_it(tmp_path: Path) -> None:
@@ -320,9 +341,14 @@ async def test_what_was_cached_of_a_prompt_of_which_nobody_tells_earns_nothing(t
     async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
         assert (await home.ask(chat(max_tokens=1000))).status == 200
         assert spent(home)[0] > 20 * 4e-3
+        (line,) = home.log()
+        assert line["prompt_tokens"] > 0, "it is estimated"
+        # What only one tier would have cost is not told of half an answer.
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert "tidegate_compared_usd_total 0\n" in metrics or "tidegate_compared_usd_total 0.0\n" in metrics
 
 
-ENDLESS = Script(tokens=10**9, token_s=0.001)
+ENDLESS = Script(tokens=5_000, token_s=0.001)
 
 
 async def test_a_paid_stream_ends_with_an_error_where_it_goes_on_beyond_what_it_was_asked_for_at_most(
@@ -334,10 +360,13 @@ async def test_a_paid_stream_ends_with_an_error_where_it_goes_on_beyond_what_it_
         assert (answer.status, answer.endpoint) == (200, "cloud")
         *chunks, last = answer.events
         assert last["error"]["code"] == "output_too_long"
-        assert len(chunks) > 2 * 10
+        assert len(chunks) > 4 * 10 + 64
         await home.quiet()
         (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
-        assert (ended.ending, ended.cause) == (Ending.FAILED, "output_too_long")
+        assert (ended.ending, ended.cause) == (Ending.CANCELLED, "output_too_long")
+        # What one client asks for takes an engine from no other.
+        state = home.gateway.router.endpoint("cloud").state
+        assert (state.breaker.strikes, state.failures.failed, state.failures.broke) == (0.0, 0.0, 0.0)
         usd, held = spent(home)
         assert usd >= (len(chunks) - 1) * 4e-3, "what came is paid"
         assert held == 0.0
@@ -638,9 +667,12 @@ async def test_what_cannot_be_written_down_is_not_spent(tmp_path: Path) -> None:
         connection, spending = fill_up(home), home.gateway.spending
         answer = await home.ask(chat(max_tokens=10), x_tidegate_no_fallback="true", x_tidegate_residency="away")
         assert (answer.status, answer.error["code"]) == (503, "spending_unrecorded")
+        assert answer.error["message"] == UNRECORDED.message
         # Who comes after that is told the same, and none of it is tried.
         answer = await home.ask(chat(max_tokens=10), x_tidegate_residency="away")
         assert (answer.status, answer.error["code"]) == (503, "spending_unrecorded")
+        assert answer.error["message"] == UNRECORDED.message
+        assert [line["outcome"] for line in home.log()] == ["failed", "refused"]
         assert answer.header("x-tidegate-attempts") == "0"
         assert sent(home) == 0
         state = (await home.get("/api/state", admin=True)).json
@@ -665,6 +697,63 @@ async def test_where_nothing_can_be_written_down_who_is_held_is_served_by_ours_a
         assert sent(home) == sent(home, "other") == 0
     assert {(answer.status, answer.endpoint) for answer in answers} == {(200, "laptop")}
     # The second is that of those who were sent away before it was known.
+    assert {answer.header("x-tidegate-attempts") for answer in answers} <= {"1", "2"}
+
+
+def test_what_cannot_be_written_down_is_tried_again_ever_more_seldom_until_that_goes_well(tmp_path: Path) -> None:
+    run_virtual(_tried_again(tmp_path))
+
+
+async def _tried_again(folder: Path) -> None:
+    ledger = Ledger.open(folder / "ledger", (), 60.0)
+    spending = Spending(ledger, capped=False, paced=False, on_problem=lambda _: None)
+    (folder / "ledger").rename(folder / "away")
+    _pay(ledger, spending)
+    await asyncio.sleep(62.0)  # tries after 1, 3, 7, 15, 31 and 61 s, and the next one 30 s later
+    assert spending.problem
+    (folder / "away").rename(folder / "ledger")
+    await asyncio.sleep(5.0)
+    assert spending.problem
+    await asyncio.sleep(25.0)
+    assert not spending.problem
+    # What comes then is written as soon as ever.
+    (folder / "ledger").rename(folder / "away")
+    _pay(ledger, spending)
+    await asyncio.sleep(1.5)
+    assert spending.problem
+    (folder / "away").rename(folder / "ledger")
+    spending.close()
+
+
+def _pay(ledger: Ledger, spending: Spending) -> None:
+    ledger.reserve("a", "", 1.0, NOW_S)
+    spending.settle("a", 0.5, NOW_S, "cloud")
+
+
+async def test_where_there_are_no_descriptors_left_who_is_held_is_served_by_ours_and_burns_no_attempts(
+    tmp_path: Path,
+) -> None:
+    slow = Script(first_s=0.05, token_s=0.01, tokens=10)
+    engine = local(slow, concurrency=1, prior=SURE | {"decode_tokens_per_s": 100, "overhead_ms": 50})
+    taken = remote(Script(fault=Fault.SILENT))
+    async with (
+        house(tmp_path, policy={"recheck_ms": 20}, laptop=engine, cloud=taken) as home,
+        AsyncExitStack() as stack,
+        home.asking(x_tidegate_residency="away"),
+    ):
+        # The connection that is there is taken, so that the next request needs another one.
+        await eventually(lambda: home.engines["cloud"].in_flight == 1)
+        clients = [await stack.enter_async_context(client(home.port)) for _ in range(9)]
+        for reader, writer in clients:
+            writer.write(wire("GET", "/livez"))
+            assert (await read_response(reader)).status == 200
+        with descriptors_used_up():
+            for _, writer in clients:
+                asked = json.dumps(chat(max_tokens=10)).encode()
+                writer.write(wire("POST", CHAT, asked, [("x-tidegate-slo-ttft-ms", "300")]))
+            answers = [whole(await read_response(reader)) for reader, _ in clients]
+        assert sent(home) == 1
+    assert {(answer.status, answer.endpoint) for answer in answers} == {(200, "laptop")}
     assert {answer.header("x-tidegate-attempts") for answer in answers} <= {"1", "2"}
 
 

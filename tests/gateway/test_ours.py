@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import House, chat, house, local
-from tests.http.harness import eventually
+from tests.gateway.harness import House, chat, house, local, remote
+from tests.http.harness import Script as Steps
+from tests.http.harness import eventually, read_request, upstream
 from tidegate.core.model import Ended, Ending
 from tidegate.engines.fake import Script
 from tidegate.gateway.routes import ROUTES, Route
@@ -127,3 +129,61 @@ async def test_an_answer_that_cannot_be_put_into_words_is_never_taken_for_comple
     assert (line["status"], line["outcome"], line["code"]) == (answer.status, outcome, "internal_error")
     assert len(told) == 1
     assert told[0].endswith("a fault of ours")
+
+
+class StumblingOnce:
+    """A dialect of clients in which the first answer cannot be put; `stumbled` is set by it."""
+
+    name, content_type = OLLAMA_CHAT.name, OLLAMA_CHAT.content_type
+    parse, error_body, stream = OLLAMA_CHAT.parse, OLLAMA_CHAT.error_body, OLLAMA_CHAT.stream
+
+    def __init__(self) -> None:
+        self.stumbled = asyncio.Event()
+
+    def whole(self, call: Call, now_s: Callable[[], float]) -> Callable[[bytes], bytes]:
+        return partial(self._put, OLLAMA_CHAT.whole(call, now_s))
+
+    def _put(self, put: Callable[[bytes], bytes], inside: bytes) -> bytes:
+        if not self.stumbled.is_set():
+            self.stumbled.set()
+            return stumble(inside)
+        return put(inside)
+
+
+def answering_after(waited_for: asyncio.Event, asked: asyncio.Event) -> Steps:
+    """An engine that sets `asked` when it is, and answers once it has been `waited_for`."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            body = b"{}"
+            if (await read_request(reader)).startswith(b"POST "):
+                asked.set()
+                await waited_for.wait()
+                choice = {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+                body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 1}}).encode()
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+            writer.write(head + body)
+
+    return script
+
+
+async def test_whoever_is_at_work_beside_it_gives_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, asked = StumblingOnce(), [asyncio.Event(), asyncio.Event()]
+    monkeypatch.setitem(ROUTES, "/api/chat", Route(parse=OLLAMA_CHAT.parse, client=client))
+    async with (
+        upstream(answering_after(asked[1], asked[0])) as first,
+        upstream(answering_after(client.stumbled, asked[1])) as second,
+        house(
+            tmp_path,
+            laptop=local(url=f"http://127.0.0.1:{first.port}", engine="openai"),
+            cloud=remote(url=f"http://127.0.0.1:{second.port}", engine="openai"),
+        ) as home,
+    ):
+        told = listen()
+        answer = await home.ask(chat(stream=False), path="/api/chat", x_tidegate_slo_ttft_ms="150")
+        assert (answer.status, answer.endpoint) == (200, "cloud")
+        assert answer.json["message"]["content"] == "hi"
+        await home.quiet()
+        endings = {fact.endpoint: fact.ending for line in home.journal() if isinstance(fact := line.fact, Ended)}
+        assert endings == {"laptop": Ending.CANCELLED, "cloud": Ending.OK}
+    assert len(told) == 1

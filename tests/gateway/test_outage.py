@@ -11,6 +11,7 @@ import pytest
 
 from tests.gateway.harness import CHAT, KEY, House, Place, chat, house, local, remote, whole, wire
 from tests.http.harness import HOST, client, descriptors_used_up, eventually, pool, read_response, serving
+from tidegate.core.rows import Rows
 from tidegate.engines.base import ProbeAnswer, Signals
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.outage import DETAIL_CHARS_MAX, lost, unfit
@@ -100,6 +101,16 @@ async def test_a_reload_that_makes_an_endpoint_anew_has_it_told_anew(tmp_path: P
         assert [line["endpoint"] for line in told(home, "endpoint down")] == ["cloud", "cloud"]
 
 
+async def test_one_that_a_reload_takes_out_is_down_no_more(tmp_path: Path) -> None:
+    async with trouble("key") as place, house(tmp_path, laptop=local(), cloud=place) as home:
+        assert await because(home, "cloud") is not None
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().partition("[endpoint.cloud]")[0])
+        assert (await home.change("POST", "/api/config")).status == 200
+        assert "cloud" not in home.gateway.dispatch.upstreams
+        assert home.gateway.dispatch.outages.because("cloud") is None
+
+
 @pytest.mark.parametrize("cause", Cause)
 def test_whatever_a_probe_meets_has_short_words_and_a_remedy(cause: Cause) -> None:
     found = lost(TransportError(cause, "x" * 10_000))
@@ -138,11 +149,30 @@ async def test_where_we_may_open_nothing_more_the_client_is_told_so_and_nothing_
                     writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
                     answer = whole(await read_response(reader))
                     assert (answer.status, answer.error["code"]) == (503, "no_descriptor")
-                    assert "`ulimit -n`" in answer.error["message"]
+                    for limit in ("`ulimit -n`", "`fs.file-max`"):
+                        assert limit in answer.error["message"]
             state = home.gateway.router.endpoint("laptop").state
             assert (state.breaker.strikes, state.failures.failed, state.limit.refused) == (0.0, 0.0, 0)
         (line,) = told(home, "no file descriptor left")
         assert line["level"] == "error"
+        assert lost(TransportError(Cause.NO_DESCRIPTOR, "")).remedy in str(line["remedy"])
+
+
+async def test_what_we_could_not_send_is_billed_nowhere(tmp_path: Path) -> None:
+    async with house(tmp_path, cloud=remote(Script(fault=Fault.SILENT))) as home, client(home.port) as (reader, writer):
+        writer.write(wire("GET", "/livez"))
+        assert (await read_response(reader)).status == 200
+        async with home.asking():
+            await eventually(lambda: home.engines["cloud"].in_flight == 1)
+            with descriptors_used_up():
+                writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
+                assert whole(await read_response(reader)).status == 503
+        await home.quiet()
+        rows = Rows()
+        found = [row for line in home.journal() for row in rows.feed(line)] + rows.rest()
+        (refused,) = [line["decision_id"] for line in home.log() if line["code"] == "no_descriptor"]
+        (usd,) = [row.usd for row in found if row.id == refused]
+        assert usd == 0.0
 
 
 async def test_a_probe_that_we_cannot_send_takes_no_engine_down(tmp_path: Path) -> None:

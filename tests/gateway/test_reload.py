@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
@@ -426,6 +427,11 @@ async def test_a_signal_during_a_reload_is_followed_by_another(tmp_path: Path) -
         await eventually(lambda: home.gateway._built.policy.decide_budget_s == 0.998)
 
 
+def readers() -> int:
+    """Threads that read the configuration."""
+    return len([thread for thread in threading.enumerate() if thread.name == "configuration"])
+
+
 async def test_a_file_that_never_answers_is_refused_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,12 +441,18 @@ async def test_a_file_that_never_answers_is_refused_and_the_next_one_is_read(
         os.mkfifo(file(home))
         with monkeypatch.context() as hasty:
             hasty.setattr("tidegate.gateway.reload.READ_S", 0.05)
-            answer = await home.change("POST", "/api/config")
-        assert answer.status == 422
-        (problem,) = answer.json["problems"]
-        assert "did not answer within" in problem["message"]
-        assert "disk" in problem["remedy"]
+            answers = [await home.change("POST", "/api/config")]
+        assert readers() == 1
+        # While it hangs, nobody is sent after it.
+        answers.append(await home.change("POST", "/api/config"))
+        assert readers() == 1
+        for answer in answers:
+            assert answer.status == 422
+            (problem,) = answer.json["problems"]
+            assert "did not answer within" in problem["message"]
+            assert "disk" in problem["remedy"]
         os.close(os.open(file(home), os.O_WRONLY))  # who still reads it has read nothing, and ends
+        await eventually(lambda: not readers())
         file(home).unlink()
         file(home).write_text(good.replace("decide_budget_ms = 1000", "decide_budget_ms = 999"))
         assert paths(await reload(home)) == ["policy.decide_budget_ms"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tests.courier.harness import Pair, pair
-from tests.http.harness import eventually
+from tests.http.harness import descriptors_used_up, eventually
 from tidegate.config.build import build
 from tidegate.config.load import load
 from tidegate.core.model import Shipped
@@ -123,3 +123,15 @@ async def test_where_nothing_can_be_put_into_a_slot_its_request_goes_on_and_leav
         await went_on.wait()
         slot.leave()
         assert slots.take((2,)) is slot
+
+
+async def test_where_we_may_open_nothing_more_that_is_held_against_no_handover(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home, between(home) as couriers:
+        slot, heard = Slots(1).take(()), Heard()
+        assert slot is not None
+        shipping = Shipping(couriers, "r", heard, home.clock.now_s)
+        with descriptors_used_up():
+            shipping.ship("rack", "laptop", slot, tokens=3, size_bytes=1000.0)
+            await eventually(lambda: bool(heard.facts))
+        (fact,) = heard.facts
+        assert (fact.ok, fact.given_up, fact.cause) == (False, True, "peer")

@@ -11,7 +11,7 @@ from tidegate.core.why import Why
 from tidegate.sim.observed import LEFT, Asked, Observed, observe
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.preview import Preview, preview
-from tidegate.sim.preview_page import figures, headline, notes, page, robust_text
+from tidegate.sim.preview_page import affected, changes, figures, headline, notes, page, robust_text
 from tidegate.sim.robust import Robust
 
 COUNT = 200
@@ -56,9 +56,15 @@ def of(real: list[Outcome], before: list[Outcome], after: list[Outcome]) -> Prev
 ALL = [outcome(number) for number in range(COUNT)]
 
 
+def _kept_more(found: Preview) -> float:
+    assert found.kept_more is not None
+    return found.kept_more.figure
+
+
 def test_the_same_twice_is_no_change_and_a_perfect_twin_is_off_by_nothing() -> None:
     found = of(ALL, ALL, ALL)
     assert (found.backtest.usd, found.backtest.kept, found.backtest.away, found.backtest.ttft) == (0.0, 0.0, 0.0, 0.0)
+    assert found.kept_more is not None
     assert (found.saved_usd_per_1k.figure, found.kept_more.figure) == (0.0, 0.0)
     # One promise more or less may always be, and what one request costs.
     assert found.kept_more.low < 0.0 < found.kept_more.high
@@ -93,10 +99,13 @@ def test_a_promise_of_which_nobody_can_say_is_neither_won_nor_lost() -> None:
     unseen = [outcome(number, ttft_s=None) for number in range(COUNT)]
     assert unseen[0].judged is None
     for found in (of(ALL, ALL, unseen), of(ALL, unseen, ALL)):
-        assert found.kept_more.figure == 0.0
-        assert {one.kept for one in found.affected} == {0.0}
+        assert found.kept_more is None
+        assert {one.kept for one in found.affected} == {None}
+        assert changes(found).rows[1] == ("kept", "-", "-", "-")
+        assert {row[3] for row in affected(found).rows} == {"-"}
+        assert "of promises kept (- to -)" in page(found, None, "policy")
     late = [outcome(number, ttft_s=1.5) for number in range(COUNT)]
-    assert of(ALL, ALL, late).kept_more.figure == -1.0
+    assert _kept_more(of(ALL, ALL, late)) == -1.0
 
 
 def test_promises_kept_are_compared_of_the_same_requests() -> None:
@@ -104,10 +113,10 @@ def test_promises_kept_are_compared_of_the_same_requests() -> None:
     before = [outcome(number, ttft_s=None if number % 2 else 1.5) for number in range(COUNT)]
     after = [outcome(number, ttft_s=0.5 if number % 2 else 1.5) for number in range(COUNT)]
     found = of(ALL, before, after)
-    assert (found.before.kept, found.after.kept, found.kept_more.figure) == (0.0, 0.0, 0.0)
+    assert (found.before.kept, found.after.kept, _kept_more(found)) == (0.0, 0.0, 0.0)
     after = [outcome(number, ttft_s=0.5 if number % 4 else 1.5) for number in range(COUNT)]
     found = of(ALL, before, after)
-    assert (found.before.kept, found.after.kept, found.kept_more.figure) == (0.0, 0.5, 0.5)
+    assert (found.before.kept, found.after.kept, _kept_more(found)) == (0.0, 0.5, 0.5)
     assert found.affected[0].kept == 0.5
 
 

@@ -405,18 +405,23 @@ def replaced(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [removed, replaced])
-@pytest.mark.parametrize("name", ["ledger", "ledger.lock"])
-def test_nothing_is_written_to_a_ledger_that_others_have_taken_away_nor_under_a_lock_that_is_gone(
-    tmp_path: Path, harm: Callable[[Path], None], name: str
+@pytest.mark.parametrize("name", ["ledger", "ledger-wal"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_is_written_to_a_ledger_that_others_have_taken_away_or_whose_log_they_have(
+    tmp_path: Path, harm: Callable[[Path], None], name: str, linked: bool
 ) -> None:
-    ledger = opened(tmp_path, DAY_CAP)
+    opened(tmp_path).close()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "ledger")
+    ledger = Ledger.open(link if linked else tmp_path / "ledger", (DAY_CAP,), LEASE_S)
     ledger.reserve("a", "ann", 0.2, NOON_S)
     ledger.commit()
     kept = tmp_path / "kept"
     kept.hardlink_to(tmp_path / name)
     harm(tmp_path / name)
     ledger.reserve("b", "ann", 0.3, NOON_S)
-    message = f"{tmp_path / name}: another program removed or replaced .* put back a copy of the ledger"
+    told = link if linked and name == "ledger" else tmp_path / name
+    message = f"{told}: another program removed or replaced .* move the very files back, .* a copy of the ledger"
     for _ in range(2):
         with pytest.raises(LedgerError, match=message):
             ledger.commit()
@@ -425,3 +430,49 @@ def test_nothing_is_written_to_a_ledger_that_others_have_taken_away_nor_under_a_
     ledger.commit()
     assert open_leases(tmp_path / "ledger") == {"a": False, "b": False}
     ledger.close()
+
+
+@pytest.mark.parametrize("harm", [removed, replaced])
+def test_a_lock_that_others_have_taken_away_is_taken_anew(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    ledger = opened(tmp_path, DAY_CAP)
+    harm(tmp_path / "ledger.lock")
+    ledger.reserve("a", "ann", 0.2, NOON_S)
+    ledger.commit()
+    with pytest.raises(LedgerError, match="the ledger is open in another process"):
+        opened(tmp_path)
+    ledger.close()
+    opened(tmp_path).close()
+
+
+def test_a_lock_that_another_process_took_meanwhile_is_not_taken_nor_is_one_that_it_left_when_it_had_written(
+    tmp_path: Path,
+) -> None:
+    ledger = opened(tmp_path, DAY_CAP)
+    removed(tmp_path / "ledger.lock")
+    other = opened(tmp_path, DAY_CAP)
+    ledger.reserve("a", "ann", 0.2, NOON_S)
+    with pytest.raises(LedgerError, match="the ledger is open in another process"):
+        ledger.commit()
+    other.reserve("b", "ann", 0.3, NOON_S)
+    other.close()
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"ledger\.lock: another program removed or replaced"):
+            ledger.commit()
+    with pytest.raises(LedgerError):
+        ledger.close()
+    assert open_leases(tmp_path / "ledger") == {"b": False}
+
+
+def test_a_copy_without_a_log_of_its_own_gets_one(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "ledger")) as db:
+        db.execute("PRAGMA journal_mode = DELETE")
+    with closing(opened(tmp_path, DAY_CAP)) as ledger:
+        ledger.reserve("a", "ann", 0.2, NOON_S)
+        ledger.commit()
+        assert open_leases(tmp_path / "ledger") == {"a": False}
+
+
+def test_another_program_that_holds_the_file_does_not_hold_us_for_longer_than_a_second(tmp_path: Path) -> None:
+    with closing(opened(tmp_path)) as ledger:
+        assert ledger._store._file.connection.execute("PRAGMA busy_timeout").fetchone() == (1000,)

@@ -1,6 +1,7 @@
 """The journal's promises: written before it is told, in order, within bounds, whatever the disk does."""
 
 import asyncio
+import errno
 import os
 import resource
 import shutil
@@ -416,6 +417,85 @@ def test_a_folder_that_cannot_be_made_again_is_told_and_tried_until_it_can(
         assert make.facts(folder) == [make.fact(2)]
         assert len(problems) == 2
         assert journal.statistics().lost == 1
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_is_removed_while_the_disk_takes_nothing_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+
+    async def run() -> None:
+        problems: list[str] = []
+        journal = make.journal(tmp_path, on_problem=problems.append)
+        first = journal.path
+        with files_end_at(first.stat().st_size + 50):
+            journal.append(make.fact(1), 1.0)
+            await written(journal)
+            assert "cannot be written" in problems[-1]
+            first.unlink()
+            await eventually(lambda: journal.path != first)
+        assert "was removed" in problems[-1]
+        assert journal.statistics().lost == 1
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_segment_that_a_server_of_files_knows_no_more_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "RETRY_S", 0.001)
+    write, status = os.write, os.fstat
+
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        first = journal.path
+        there = first.stat()
+
+        def known(fd: int) -> int:
+            if os.path.samestat(status(fd), there):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return fd
+
+        monkeypatch.setattr(os, "write", lambda fd, data: write(known(fd), data))
+        monkeypatch.setattr(os, "fstat", lambda fd: status(known(fd)))
+        journal.append(make.fact(1), 1.0)
+        await eventually(lambda: journal.path != first)
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        assert make.facts(journal.path) == [make.fact(2)]
+        assert journal.statistics().lost == 1
+        await journal.close()
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_hangs_where_it_is_asked_for_a_segment_keeps_no_answer_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "SYNC_S", 0.001)
+    asking, go_on, look = list[threading.Thread](), threading.Event(), Path.stat
+
+    def hanging(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.suffix == ".jsonl":
+            asking.append(threading.current_thread())
+            go_on.wait(10)
+        return look(path, follow_symlinks=follow_symlinks)
+
+    async def run() -> None:
+        journal = make.journal(tmp_path)
+        monkeypatch.setattr(Path, "stat", hanging)
+        journal.append(make.fact(1), 1.0)
+        await eventually(lambda: bool(asking))
+        journal.append(make.fact(2), 2.0)
+        await written(journal)
+        assert len(journal.path.read_bytes().splitlines()) == 3
+        assert not go_on.is_set()
+        assert threading.main_thread() not in asking
+        go_on.set()
         await journal.close()
 
     asyncio.run(run())

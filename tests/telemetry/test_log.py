@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import socket
+import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,87 @@ def test_a_file_that_is_rotated_is_followed_by_another_of_its_name(
 
     asyncio.run(run())
     assert [line["event"] for line in parsed(file.read_bytes())] == ["after"]
+
+
+def test_a_file_that_is_made_after_one_that_was_rotated_has_its_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "LOOK_S", 0.001)
+    file = tmp_path / "log"
+
+    async def run() -> None:
+        log = Log.to(file, Clock())
+        file.chmod(0o664)
+        watching = asyncio.create_task(log.watch())
+        renamed(file)
+        await eventually(lambda: file.exists() and os.path.samestat(os.fstat(log._fd), file.stat()))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o664
+        renamed(file)
+        file.touch(0o600)
+        await eventually(lambda: os.path.samestat(os.fstat(log._fd), file.stat()))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, "whoever made it has given it a mode"
+        watching.cancel()
+        log.close()
+
+    asyncio.run(run())
+
+
+def test_a_pipe_that_nobody_reads_in_the_place_of_the_file_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "LOOK_S", 0.001)
+    file, opening, tried = tmp_path / "log", os.open, list[object]()
+
+    def seen(path: object, flags: int, mode: int = 0o777) -> int:
+        assert flags & os.O_NONBLOCK, "it would wait for a reader"
+        tried.append(path)
+        return opening(path, flags, mode)  # type: ignore[arg-type]
+
+    async def run() -> None:
+        log = Log.to(file, Clock())
+        old = renamed(file)
+        assert old is not None
+        os.mkfifo(file)
+        monkeypatch.setattr(os, "open", seen)
+        watching = asyncio.create_task(log.watch())
+        await eventually(lambda: tried.count(file) > 1)
+        log.event("info", "between")
+        assert [line["event"] for line in parsed(old.read_bytes())] == ["between"]
+        file.unlink()
+        await eventually(lambda: file.exists() and os.path.samestat(os.fstat(log._fd), file.stat()))
+        watching.cancel()
+        log.close()
+
+    asyncio.run(run())
+
+
+def test_a_disk_that_hangs_where_it_is_asked_for_the_file_does_not_stop_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_module, "LOOK_S", 0.001)
+    file, look = tmp_path / "log", Path.stat
+    asking, go_on = list[threading.Thread](), threading.Event()
+
+    def hanging(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path == file:
+            asking.append(threading.current_thread())
+            go_on.wait(10)
+        return look(path, follow_symlinks=follow_symlinks)
+
+    async def run() -> None:
+        log = Log.to(file, Clock())
+        monkeypatch.setattr(Path, "stat", hanging)
+        watching = asyncio.create_task(log.watch())
+        await eventually(lambda: bool(asking))
+        log.event("info", "meanwhile")
+        assert len(parsed(file.read_bytes())) == 1
+        assert not go_on.is_set()
+        assert threading.main_thread() not in asking
+        watching.cancel()
+        go_on.set()
+        log.close()
+
+    asyncio.run(run())
 
 
 def test_a_secret_is_not_written(tmp_path: Path) -> None:

@@ -96,14 +96,14 @@ def calibrate(options: argparse.Namespace) -> int:
     if options.json:
         print_json(made)
     elif options.out is None:
-        print(toml(made), end="")
+        sys.stdout.buffer.write(toml(made).encode())
     if options.out is not None:
         try:
             write("calibrate", options.out, "--out", toml(made).encode())
         except ConfigError:
             # It has taken minutes, and may have cost money: it is not lost.
             if not options.json:
-                print(toml(made), end="")
+                sys.stdout.buffer.write(toml(made).encode())
             raise
         if not options.json:
             show(Console(highlight=False), made, options.out)

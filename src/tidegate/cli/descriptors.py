@@ -11,13 +11,13 @@ from tidegate.config.config import Config
 from tidegate.core.model import Endpoint
 from tidegate.gateway.app import Gateway
 from tidegate.gateway.fleet import PROBE_CONNECTIONS
+from tidegate.gateway.outage import MORE_FILES
 from tidegate.telemetry.log import Log
 
 # Files, listeners, operators' connections and the pipes of other processes: those that are not counted one by one.
 OTHERS: Final = 200
 LEAST: Final = 64  # with fewer the loop does not even begin, or nobody is served
 LOOK_S: Final = 1.0  # nobody notices for so long that none are left
-REMEDY: Final = "raise the limit (`ulimit -n`; LimitNOFILE of a service)"
 
 
 def raise_limit() -> None:
@@ -36,7 +36,7 @@ def check(config: Config, endpoints: tuple[Endpoint, ...], log: Log) -> None:
     needed = config.gateway.connections_max + pools + OTHERS
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if needed > limit != resource.RLIM_INFINITY:
-        remedy = f"{REMEDY}, or lower gateway.connections_max"
+        remedy = f"{MORE_FILES}, or lower gateway.connections_max"
         log.event("warning", "file descriptors may run out", needed=needed, limit=limit, remedy=remedy)
 
 

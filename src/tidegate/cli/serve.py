@@ -21,6 +21,7 @@ from tidegate.config.build import build
 from tidegate.config.config import Config
 from tidegate.core.model import Endpoint, Record, RequestClass, Ruling
 from tidegate.gateway.app import Gateway
+from tidegate.gateway.outage import MORE_FILES
 from tidegate.state.keys import KeysError
 from tidegate.state.store import LedgerError
 
@@ -137,8 +138,8 @@ def serve(config: Config, *, as_json: bool, source: Callable[[], Config] | None 
         # An address that is taken, a journal's folder or a log that cannot be written: the error names it.
         table = "budget" if isinstance(error, LedgerError) else "gateway"
         remedy = remedy or f"see [{table}] in {config.file}"
-        if isinstance(error, OSError) and error.errno == errno.EMFILE:
-            remedy = descriptors.REMEDY
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            remedy = MORE_FILES
         print(f"tidegate serve: cannot start: {error}; {remedy}", file=sys.stderr)
         return 1
     return 0

@@ -43,7 +43,7 @@ def simulate(options: argparse.Namespace) -> int:
         write("simulate", options.html, "--html", page(found).encode())
     encoded = msgspec.json.format(msgspec.json.encode(found)) + b"\n"
     if options.json == STDOUT:
-        sys.stdout.write(encoded.decode())
+        sys.stdout.buffer.write(encoded)
         return 0 if found.holds else 1
     if options.json is not None:
         write("simulate", options.json, "--json", encoded)

@@ -17,8 +17,8 @@ UNFIT: Final = "unfit"
 OF_THE_REQUEST: Final = (CONTEXT_EXCEEDED, UNFIT)
 # What is said of a request that is at fault itself, wherever it goes.
 CLIENT_ERROR: Final = "client_error"
-# Causes for which nobody sends a bill: it was not accepted, or never arrived.
-UNBILLED: Final = frozenset({CLIENT_ERROR, "connect_timeout"})
+# Causes for which nobody sends a bill: it was not accepted, never arrived, or was never sent.
+UNBILLED: Final = frozenset({CLIENT_ERROR, "connect_timeout", "no_descriptor", "ledger"})
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
 RETRY_AFTER_S_MAX: Final = 3600.0
 # First content that is there within a quarter of a second strains no promise; and when hundreds come at once, the loop

@@ -5,6 +5,7 @@ from math import inf
 from tidegate.core.base import Base
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
+from tidegate.core.health import UNBILLED
 from tidegate.core.hold import latest_start_s
 from tidegate.core.known import Decided, Known
 from tidegate.core.length import beginnings_of
@@ -204,7 +205,7 @@ class Learner:
         if fact.ending is Ending.OK:
             self._known.hedges.paid(usd, now_s)
         if sent.raced:
-            lost_usd = usd if fact.ending is Ending.CANCELLED else 0.0
+            lost_usd = usd if fact.ending is Ending.CANCELLED and fact.cause not in UNBILLED else 0.0
             self._known.hedges.lost(lost_usd - sent.hedge_usd, now_s)
 
     def _probed(self, fact: Probed, model: EndpointModel, now_s: float) -> None:

@@ -407,7 +407,7 @@ class Shipped(Record, frozen=True, kw_only=True, tag="shipped"):
 
     Of its `kv_bytes`, `left_bytes` were left to be sent when the prompt was computed. From the first of these to the
     moment at which all was verified it took `seconds`, without the wait for others. `given_up`: nobody wanted it any
-    more, which is nobody's fault.
+    more, or the gateway had no file descriptor to ask for it, which is no fault of theirs.
     """
 
     request_id: str

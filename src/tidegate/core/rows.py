@@ -409,19 +409,26 @@ def is_left(ended: Ended) -> bool:
     return ended.ending is Ending.CANCELLED and not ended.cause
 
 
-def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
-    """What is paid to others for an attempt, by the usage that was told with its end.
+def is_billed(ended: Ended) -> bool:
+    """Whether anything is to be paid for an attempt.
 
     Whoever has begun to work bills the prompt, whoever leaves. What never arrived, or was refused or failed before
     anything came, is free; of a connection that was lost without content, nobody has told whether an answer had begun.
+    """
+    if ended.cause in UNBILLED:
+        return False
+    unbegun = ended.ending is Ending.REFUSED or (ended.ending is Ending.FAILED and ended.cause not in ANSWERED)
+    return ended.prompt_tokens is not None or ended.ttft_s is not None or not unbegun
+
+
+def attempt_usd(endpoint: Endpoint, request: Request, started: Started, ended: Ended) -> float:
+    """What is paid to others for an attempt, by the usage that was told with its end.
+
     An answer in one piece, of which no first content is told, is booked as the most that it can be where it does not
     say what it took; a stream as what has come. An answer that finds fault with the request is free; where it stalled,
     or was left, before its end, nothing told here says that it did, and the prompt is booked, though not in the ledger.
     """
-    if ended.cause in UNBILLED:
-        return 0.0
-    unbegun = ended.ending is Ending.REFUSED or (ended.ending is Ending.FAILED and ended.cause not in ANSWERED)
-    if ended.prompt_tokens is None and ended.ttft_s is None and unbegun:
+    if not is_billed(ended):
         return 0.0
     prompt_tokens = started.prompt_tokens if ended.prompt_tokens is None else ended.prompt_tokens
     unknown = ended.output_tokens is None and ended.ttft_s is None

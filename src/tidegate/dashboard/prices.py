@@ -11,6 +11,7 @@ from tidegate.config.cap import Period
 from tidegate.core.budget import Budgets, Spending
 from tidegate.core.cost import Cost
 from tidegate.core.dual import Dual, Duals
+from tidegate.core.health import UNBILLED
 from tidegate.core.hedge import Hedges, Hedging
 from tidegate.core.model import (
     Drawn,
@@ -25,6 +26,7 @@ from tidegate.core.model import (
     Segment,
     Started,
 )
+from tidegate.core.rows import is_billed
 from tidegate.dashboard.index import MINUTE_S, Price
 
 OF_ALL: Final = frozenset(Period)
@@ -32,7 +34,8 @@ OF_ALL: Final = frozenset(Period)
 
 
 class Budget(Record, frozen=True, kw_only=True):
-    """What of a budget is spent, as pricing was told last, and what a dollar of it is worth beyond itself."""
+    """What of a budget is spent, and what a dollar of it is worth beyond itself. Of budgets of all that is what pricing
+    was told last and what was paid since; of a key's, of whom attempts do not tell, what pricing was told."""
 
     name: str
     usd: float
@@ -82,8 +85,11 @@ class Prices:
         self._budgets = Budgets(state.budgets)
         self._duals = Duals(state.duals, state.overdue, state.held)
         self._hedges = Hedges(state.hedging, segment.policy.hedge_share)
+        self._endpoints = {endpoint.name: endpoint for endpoint in segment.endpoints}
         costs = {endpoint.name: Cost(endpoint) for endpoint in segment.endpoints}
         self._costs = {name: cost for name, cost in costs.items() if cost.is_paid}
+        # What was paid since pricing was told, by budget of all.
+        self._since_usd = {name: 0.0 for name in state.budgets if name in OF_ALL}
         # By endpoint, and there by request.
         self._paid = {name: state.endpoints.get(name, _Endpoint()).reservations for name in self._costs}
 
@@ -107,6 +113,8 @@ class Prices:
                 self._duals.judged(fact, now_s)
             case Drawn():
                 self._budgets.drawn(fact, now_s)
+                if fact.budget in OF_ALL:
+                    self._since_usd[fact.budget] = 0.0
 
     def budgets(self, limit: int) -> tuple[Budget, ...]:
         """So many of them: those of all first, and then those of keys, by name."""
@@ -115,7 +123,7 @@ class Prices:
             Budget(
                 name=name,
                 usd=one.told_usd,
-                spent_usd=one.told_spent_usd,
+                spent_usd=one.told_spent_usd + self._since_usd.get(name, 0.0),
                 begins_s=one.told_begins_s,
                 ends_s=one.told_ends_s,
                 price=self._budgets.price(name),
@@ -158,7 +166,14 @@ class Prices:
         if fact.ending is Ending.OK:
             self._hedges.paid(usd, now_s)
         if sent.raced:
-            self._hedges.lost((usd if fact.ending is Ending.CANCELLED else 0.0) - sent.hedge_usd, now_s)
+            lost_usd = usd if fact.ending is Ending.CANCELLED and fact.cause not in UNBILLED else 0.0
+            self._hedges.lost(lost_usd - sent.hedge_usd, now_s)
+        if is_billed(fact):
+            written, reasoning = fact.cache_write_tokens or 0, fact.reasoning_tokens or 0
+            price = self._endpoints[fact.endpoint].price
+            paid_usd = price.usd(tokens, fact.output_tokens or 0, fact.cached_tokens or 0, written, reasoning)
+            for name in self._since_usd:
+                self._since_usd[name] += paid_usd
 
     def _others(self, endpoint: str) -> Iterator[str]:
         return (name for name in self._paid if name != endpoint)

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from tidegate.core.model import Record, replace
+from tidegate.core.model import Record
 from tidegate.core.why import WHY_TEXT
 from tidegate.dashboard.endpoints import Endpoints, endpoints
 from tidegate.dashboard.figures import (
@@ -24,7 +24,7 @@ from tidegate.dashboard.figures import (
 )
 from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import MINUTE_S
-from tidegate.dashboard.prices import OF_ALL, Budget
+from tidegate.dashboard.prices import Budget
 from tidegate.wire.errors import BadRequest
 
 NEWEST_MAX: Final = 20
@@ -125,18 +125,8 @@ class Queries:
             today=figures.totals(Window.today(now_s)),
             window=figures.totals(window),
             classes=figures.classes(window),
-            budgets=tuple(self._spent(one) for one in follower.budgets()),
+            budgets=follower.budgets(),
         )
-
-    def _spent(self, one: Budget) -> Budget:
-        """Pricing is told what is spent when a request comes, and not of every dollar: of budgets of all the sums know
-        the rest. What a key has spent is in none."""
-        if one.name not in OF_ALL:
-            return one
-        # A window has the minute in it at which it ends.
-        window = Window(begins_s=one.begins_s, ends_s=one.ends_s - MINUTE_S)
-        paid_usd = self._figures.totals(window).spent_usd
-        return replace(one, spent_usd=max(one.spent_usd, paid_usd))
 
     def tick(self, minutes: int, after: int) -> tuple[bytes, int]:
         """What has changed since row number `after`, and the number to ask with next."""

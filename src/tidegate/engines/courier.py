@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from tidegate.http.client import Pool, TransportError, fetch
+from tidegate.http.client import Cause, Pool, TransportError, fetch
 from tidegate.wire.courier import MESSAGE_BYTES_MAX, Health, Refused, Restore, Restored, Ship, Shipped, Why
 from tidegate.wire.errors import UNREADABLE
 
@@ -17,11 +17,12 @@ _T = TypeVar("_T", Health, Shipped, Restored)
 
 
 class CourierError(Exception):
-    """It was not done. `why` is the courier's reason, `peer` where it did not answer as one."""
+    """It was not done. `why` is the courier's reason, `peer` where it did not answer as one. `ours`: it was not even
+    asked, for want of a file descriptor."""
 
-    def __init__(self, why: Why, message: str) -> None:
+    def __init__(self, why: Why, message: str, *, ours: bool = False) -> None:
         super().__init__(f"{why}: {message}")
-        self.why = why
+        self.why, self.ours = why, ours
 
 
 class CourierClient:
@@ -52,7 +53,8 @@ class CourierClient:
                 self._pool, method, target, _JSON if body else (), body, timeout_s, MESSAGE_BYTES_MAX
             )
         except TransportError as error:
-            raise CourierError(Why.PEER, f"the courier does not answer: {error.cause}") from error
+            ours = error.cause is Cause.NO_DESCRIPTOR
+            raise CourierError(Why.PEER, f"the courier does not answer: {error.cause}", ours=ours) from error
         if status in (200, 204):
             return said
         try:

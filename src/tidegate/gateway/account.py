@@ -1,5 +1,7 @@
 """What one request came to: told as its attempts start and end, and written down when it is over."""
 
+from math import inf
+
 from msgspec import Raw, structs
 
 from tidegate.core.flight import Flight
@@ -26,8 +28,9 @@ from tidegate.gateway.attempt import Attempt
 from tidegate.gateway.auth import Grant
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import OVER_MAX_COST
+from tidegate.gateway.meter import Meter, meter_of
 from tidegate.gateway.reply import Headers, own_lines
-from tidegate.gateway.spending import output_tokens_most, upper_usd
+from tidegate.gateway.spending import upper_usd
 from tidegate.gateway.upstream import Upstream
 from tidegate.telemetry.event import WideEvent
 from tidegate.telemetry.metrics import TIERS
@@ -44,12 +47,8 @@ _ENDINGS = {
     "client_error": Ending.CANCELLED,
 }
 _ONE_TOKEN = {"max_tokens": Raw(b"1")}
-# Windows are told late, or assumed, and a chunk may be less than a token: only what is beyond twice a bound is surely
-# beyond it, and of a small one by some tokens more.
+# Windows are told late, or assumed: only what is beyond twice a window is surely beyond it.
 _SURELY = 2
-_TOKENS_MORE = 16
-# By its letters a line of dashes, or of blanks, has several times the tokens that it has.
-_LETTERS_SURELY = 4
 
 
 class Account:
@@ -66,7 +65,7 @@ class Account:
         "_held_s",
         "_held_since_s",
         "_leases",
-        "_most_tokens",
+        "_meters",
         "_most_usd",
         "_overhead_s",
         "_predicted_ttft_s",
@@ -102,8 +101,8 @@ class Account:
         # What those may cost at most that are under way, of a request that has a limit, and what those may have cost
         # beyond what is known that are over.
         self._most_usd: dict[str, float] = {}
-        # And the most output that is to come of it, of each that is paid for.
-        self._most_tokens: dict[str, int] = {}
+        # And how long its answer may become, of each that is paid for, where anything bounds it.
+        self._meters: dict[str, Meter] = {}
         self._unconfirmed_usd = 0.0
         # As they were when something was sent there: a reload changes neither a price that was agreed to nor a name.
         self._upstreams: dict[str, Upstream] = {}
@@ -135,7 +134,9 @@ class Account:
         if refused is None:
             self._leases[upstream.endpoint.name] = lease_id
             self._most_usd[upstream.endpoint.name] = most_usd
-            self._most_tokens[upstream.endpoint.name] = output_tokens_most(endpoint, call, window)
+            meter = meter_of(endpoint, call, window, assumed=upstream.assumes_window)
+            if meter is not None:
+                self._meters[endpoint.name] = meter
         return refused
 
     def _as_sent(self, upstream: Upstream, target: str) -> Call:
@@ -174,10 +175,15 @@ class Account:
 
     def overran(self, attempt: Attempt) -> bool:
         """Whether it is paid for, and has surely brought more than it was asked for at most."""
-        most, reader = self._most_tokens.get(attempt.endpoint), attempt.reader
-        if most is None:
-            return False
-        return max(reader.output_chunks, reader.tokens_seen // _LETTERS_SURELY) > _SURELY * most + _TOKENS_MORE
+        meter = self._meters.get(attempt.endpoint)
+        return meter is not None and meter.overran(attempt.reader)
+
+    def metered_s(self, attempt: Attempt, now_s: float) -> float:
+        """When to ask that again; never where nothing is paid, or nothing bounds it."""
+        meter = self._meters.get(attempt.endpoint)
+        if meter is None:
+            return inf
+        return now_s + meter.again_s(attempt.reader, 0.0 if attempt.first_s is None else now_s - attempt.first_s)
 
     def told(self, attempt: Attempt) -> Usage | None:
         """What its engine tells of its tokens, as far as that can be so; None where it tells nothing."""
@@ -289,19 +295,24 @@ class Account:
             predicted_ttft_s=None if sent is None else sent.ttft_s,
             predicted_ttft_s_high=None if sent is None else sent.ttft_s_high,
         )
-        if fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens:
+        if attempt.sent and (fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens):
             # The most of any attempt: what hedging repeats is our affair, not the client's.
             prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
-            self._used_tokens = max(self._used_tokens, prompt_tokens + _made_tokens(attempt, fact, usage))
+            made_tokens = _made_tokens(attempt, fact, usage)
+            if self._is_untold(attempt, fact):
+                asked = prefill_of(self._asked) if attempt.target else self._asked
+                made_tokens = (asked.output_tokens_max or 0) * asked.completions
+            self._used_tokens = max(self._used_tokens, prompt_tokens + made_tokens)
         billed_usd = self._billed_usd(attempt, fact, usage)
         lease_id, most_usd = self._leases.pop(attempt.endpoint, None), self._most_usd.pop(attempt.endpoint, 0.0)
-        self._most_tokens.pop(attempt.endpoint, None)
+        self._meters.pop(attempt.endpoint, None)
         if lease_id is not None:
             # Embeddings have no output of which nobody could know.
             prompt_only = self._call.kind is EMBEDDING and billed_usd > 0.0
-            whole = prompt_only or _is_whole_bill(attempt, fact)
-            self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
+            # Where what was told is not believed, the bill may be anything up to what was held back.
             absurd = _tells_more(attempt.reader.usage, self._countable(attempt))
+            whole = not absurd and (prompt_only or _is_whole_bill(attempt, fact))
+            self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
             self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole, absurd=absurd)
         usd = billed_usd + self._upstreams[attempt.endpoint].endpoint.running_usd(fact.e2e_s)
         self.spent_usd += usd
@@ -370,9 +381,8 @@ class Account:
             return 0.0
         if fact.cause in UNBILLED:
             return 0.0
-        unknown = fact.output_tokens is None and not attempt.streamed
-        if unknown and fact.ending is Ending.OK and self._call.kind is not EMBEDDING:
-            # An answer in one piece that does not say what it took. Unknown is never nothing: it is the most it can be.
+        if self._is_untold(attempt, fact):
+            # Unknown is never nothing: it is the most it can be.
             call = self._as_sent(self._upstreams[attempt.endpoint], attempt.target)
             return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
@@ -383,6 +393,11 @@ class Account:
             fact.cache_write_tokens or 0,
             fact.reasoning_tokens or 0,
         )
+
+    def _is_untold(self, attempt: Attempt, fact: Ended) -> bool:
+        """Whether it is an answer in one piece that does not say what it took."""
+        unknown = fact.output_tokens is None and not attempt.streamed
+        return unknown and fact.ending is Ending.OK and self._call.kind is not EMBEDDING
 
     def headers(self, decision: Decision, attempts: int, endpoint: str = "") -> tuple[Headers, bytes]:
         """What the answer says of how it came about: what many say alike, and the lines that are its own.
@@ -429,6 +444,7 @@ class Account:
         output_tokens = None if attempt is None else _output_tokens(attempt, usage)
         if usage is not None and said_tokens:
             usage = _of_whole(usage, said_tokens)
+        prompt_tokens, made_tokens = (None, None) if usage is None else (usage.prompt_tokens, usage.output_tokens)
         ending, e2e_s = _ENDINGS.get(outcome, Ending.FAILED), now_s - request.arrived_s
         if output_tokens is not None:
             output_tokens += said_tokens
@@ -444,8 +460,9 @@ class Account:
         local = None if served is None else served.endpoint.local
         metrics = self._dispatch.metrics
         metrics.request_ended(request, outcome, flight.winner, local, kept, ttft_s, e2e_s, output_tokens)
-        if usage is not None and served is not None and not said_tokens and not self._asked.shipped:
-            self._compare(usage.prompt_tokens or 0, usage.output_tokens or 0, flight.winner, now_s)
+        alone = served is not None and not said_tokens and not self._asked.shipped
+        if alone and prompt_tokens is not None and made_tokens is not None:
+            self._compare(prompt_tokens, made_tokens, flight.winner, now_s)
         self._grant.end(request, self._used_tokens, now_s)
         if request.key:
             metrics.key_ended(request.key, outcome, self._used_tokens, self.spent_usd)
@@ -466,8 +483,8 @@ class Account:
             code=code,
             cause=self.cause,
             resumed=said_tokens > 0,
-            prompt_tokens=usage.prompt_tokens if usage else request.prompt_tokens,
-            output_tokens=usage.output_tokens if usage else None,
+            prompt_tokens=request.prompt_tokens if prompt_tokens is None else prompt_tokens,
+            output_tokens=made_tokens,
             ttft_s=ttft_s,
             predicted_ttft_s=self._predicted_ttft_s,
             e2e_s=e2e_s,

@@ -8,6 +8,7 @@ from tidegate.clock import Clock
 from tidegate.core.bucket import Bucket
 from tidegate.core.model import Request, replace
 from tidegate.core.profile import Profile
+from tidegate.gateway import daemon
 from tidegate.gateway.reply import no_model
 from tidegate.http.origin import refuse_pages
 from tidegate.state.keys import KeyFile, KeysError, Known, digest
@@ -199,7 +200,7 @@ class Auth:
         assert self._file is not None, "there is something to follow"
         try:
             # In a thread: neither a slow disk nor a writer who holds the lock stops the streams.
-            known = await asyncio.to_thread(self._file.changed)
+            known = await asyncio.wrap_future(daemon.begin(self._file.changed, "keys"))
         except KeysError as error:
             if not self._blind:
                 self._log.event("error", "keys cannot be read; those that were known hold", reason=str(error))

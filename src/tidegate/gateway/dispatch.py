@@ -33,7 +33,7 @@ from tidegate.core.router import Router
 from tidegate.core.why import Why
 from tidegate.gateway.couriers import Couriers
 from tidegate.gateway.failures import NO_DESCRIPTOR
-from tidegate.gateway.outage import UNKNOWN, Outage, Outages
+from tidegate.gateway.outage import MORE_FILES, UNKNOWN, Outage, Outages
 from tidegate.gateway.recognition import Recognition
 from tidegate.gateway.slots import Slots
 from tidegate.gateway.spending import Spending
@@ -304,7 +304,7 @@ class Dispatch:
         if now_s >= self._descriptors_told_s:
             self._descriptors_told_s = now_s + DESCRIPTORS_S
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            remedy = "raise the limit (`ulimit -n`; LimitNOFILE of a service), or lower gateway.connections_max"
+            remedy = f"{MORE_FILES}, or lower gateway.connections_max"
             self.log.event("error", "no file descriptor left", limit=limit, remedy=remedy)
 
     def probed(self, fact: Probed, outage: Outage = UNKNOWN) -> None:
@@ -343,6 +343,7 @@ class Dispatch:
         self.router, self.upstreams = router, upstreams
         self.metrics.hold_to(policy.quantile)
         self._policy, self._request_timeout_s = policy, request_timeout_s
+        self.outages.keep(upstreams)
         for model in [m for m in self.ratios if not router.serves(m)]:
             del self.ratios[model]
         self._reconsider()

@@ -19,6 +19,7 @@ from tidegate.gateway.failures import (
     BROKEN,
     EXPIRED,
     NEVER_HERE,
+    NO_DESCRIPTOR,
     NOT_SHIPPED,
     OVERRAN,
     SILENCES,
@@ -39,9 +40,6 @@ from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
-
-# So often it is looked at how long an answer has become that is paid for.
-METER_S = 1.0
 
 
 class Drive:
@@ -120,7 +118,8 @@ class Drive:
         self._told: dict[str, Raw] = {}
         self._held = False
         self._timeout_s: dict[str, float] = {}
-        # Endpoints whose dialect cannot say what is asked: a turn at one of them would come to nothing again.
+        # Endpoints whose dialect cannot say what is asked, or for which there was no descriptor: a turn at one of them
+        # would come to nothing again, and use up an attempt.
         self._uncarried: set[str] = set()
         self._passed_over = 0
         self._epoch = dispatch.epoch
@@ -211,10 +210,11 @@ class Drive:
         self._act(actions, now_s)
 
     def _wake(self, at_s: float, now_s: float) -> None:
-        """Look at it at this time, and sooner while something comes that is paid for."""
+        """Look at it at this time, and sooner where something comes that is paid for."""
         self._due_s = at_s
-        if self._flight.state is fly.State.RELAYING and self._account.pays(self._flight.winner):
-            at_s = min(at_s, now_s + METER_S)
+        relayed = self._attempts.get(self._flight.winner)
+        if relayed is not None:
+            at_s = min(at_s, self._account.metered_s(relayed, now_s))
         self._dispatch.set_timer(self, at_s)
 
     def expire(self, now_s: float) -> None:
@@ -300,10 +300,14 @@ class Drive:
             self._broke(error, now_s)
 
     def _failed(self, attempt: Attempt, failure: Failure, now_s: float) -> None:
-        if failure is BROKEN:
+        if failure is BROKEN and (self._exchange.started or len(self._flight.open) < 2):
+            # Whoever is asked next might be paid for the same.
             self._give_in(now_s)
             return
-        may_resume, fetching = failure is not OVERRAN and self._may_resume(attempt), attempt.fetching
+        if failure is NO_DESCRIPTOR:
+            self._uncarried.add(attempt.endpoint)
+        resumes, fetching = failure is not OVERRAN and failure is not BROKEN, attempt.fetching
+        may_resume = resumes and self._may_resume(attempt)
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
@@ -713,7 +717,7 @@ class Drive:
             return
         if self._dispatch.spending.problem and self._lacks_money(decision, now_s):
             self._remember(UNRECORDED)
-            self._fail(committed=False, now_s=now_s)
+            self._answer_error(last_word(UNRECORDED, 0), now_s, outcome="refused", code=UNRECORDED.code)
             return
         windows = self._too_small() if decision.why is Why.CONTEXT_TOO_LONG else ()
         reply = refusal(self.request, decision, windows)

@@ -93,15 +93,17 @@ class Errands:
 
     def _billed_usd(self, reply: Reply, upper_usd: float) -> float:
         usage = reply.usage
-        if usage is None or usage.prompt_tokens is None or usage.output_tokens is None:
+        if usage is None or not usage.prompt_tokens or not usage.output_tokens:
             return upper_usd
-        return self._upstream.endpoint.price.usd(
+        usd = self._upstream.endpoint.price.usd(
             usage.prompt_tokens,
             usage.output_tokens,
             usage.cached_tokens or 0,
             usage.cache_write_tokens or 0,
             usage.reasoning_tokens or 0,
         )
+        # A count beyond what it was asked for is not believed.
+        return min(usd, upper_usd)
 
 
 async def ask(upstream: Upstream, call: Call, within_s: float, now_s: float) -> Reply:

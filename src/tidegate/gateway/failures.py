@@ -6,6 +6,7 @@ from tidegate.core.model import Ending
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.engines.base import UNCARRIED, Failure
 from tidegate.gateway.reply import ErrorReply
+from tidegate.gateway.spending import UNRECORDED
 from tidegate.http.errors import Cause
 
 SILENCES = {
@@ -40,11 +41,14 @@ NO_DESCRIPTOR = Failure(
     ending=Ending.CANCELLED,  # no fault of any endpoint's
     cause=Cause.NO_DESCRIPTOR.value,
     status=503,
-    message="The gateway may open no more files: its limit of descriptors (`ulimit -n`) leaves it no connection.",
+    message=(
+        "The gateway may open no more files: its limit of descriptors (`ulimit -n`), or the system's (`fs.file-max`), "
+        "leaves it no connection."
+    ),
     code="no_descriptor",
 )
 OVERRAN = Failure(
-    ending=Ending.FAILED,
+    ending=Ending.CANCELLED,  # what one client asks for brings it about, and others are served
     cause="output_too_long",
     status=502,
     message="the endpoint went on beyond the output that it was asked for at most",
@@ -65,6 +69,8 @@ OVER_MAX_COST = Failure(
     kind="invalid_request_error",
     code="max_cost_exceeded",
 )
+# Whoever was tried has nothing to do with it.
+_OURS = (EXPIRED, BROKEN, NO_DESCRIPTOR, UNRECORDED)
 # One endpoint will never serve it; that is no last word where another one only failed, and may yet.
 NEVER_HERE = frozenset({*OF_THE_REQUEST, UNCARRIED, OVER_MAX_COST.cause})
 
@@ -83,7 +89,7 @@ def forbidden(why: Why) -> Failure:
 def last_word(failure: Failure, tried: int) -> ErrorReply:
     """What the client is told of the failure that was the last, after so many attempts."""
     message = failure.message
-    if not (failure.final or failure in (EXPIRED, BROKEN, NO_DESCRIPTOR) or failure.cause in NEVER_HERE):
+    if not (failure.final or failure in _OURS or failure.cause in NEVER_HERE):
         message = f"No endpoint could complete this ({tried} tried); the last one: {message.rstrip('.')}."
     return ErrorReply(
         status=failure.status,

@@ -150,7 +150,14 @@ class Fleet:
                 connect_timeout_s=settings.connect_timeout_s,
             )
         dialect = dialect_of(settings.engine.value, settings.url.host, settings.url.path, settings.model or None)
-        upstream = Upstream(endpoint, dialect, pool, settings.model or None, dialect.headers(_key(settings.key)))
+        upstream = Upstream(
+            endpoint,
+            dialect,
+            pool,
+            settings.model or None,
+            dialect.headers(_key(settings.key)),
+            assumes_window=settings.asks_context,
+        )
         written = None if settings.asks_context else endpoint.context_tokens
         prober = Prober(
             self._dispatch,

@@ -1,5 +1,7 @@
 """Why an endpoint is down, in words for people, and one line of the log when it goes down and when it is back."""
 
+from collections.abc import Collection
+
 from tidegate.core.model import Record
 from tidegate.engines.base import ProbeAnswer, Signals
 from tidegate.gateway.upstream import Upstream
@@ -8,6 +10,8 @@ from tidegate.telemetry.log import Log
 
 # A certificate's fault, or what a system says of a connection, fits in.
 DETAIL_CHARS_MAX = 160
+# What to do where no file can be opened any more. The system as a whole has a limit, too.
+MORE_FILES = "raise the limit (`ulimit -n`; LimitNOFILE of a service), or the system's (`fs.file-max`)"
 
 _LISTENS = "look what listens there: `url` may lead elsewhere, or be http where it is https"
 _HANGS = "look at the engine: it may hang, or have too much to do"
@@ -23,7 +27,7 @@ _LOST: dict[Cause, tuple[str, str]] = {
     Cause.TOO_LARGE: ("it answered with more than is read", _LISTENS),
     Cause.POOL_FULL: ("no connection became free", _HANGS),
     Cause.RECEIVER: ("its answer broke the gateway", "look at our log"),
-    Cause.NO_DESCRIPTOR: ("the gateway has no file descriptor left", "raise its limit (`ulimit -n`)"),
+    Cause.NO_DESCRIPTOR: ("the gateway has no file descriptor left", MORE_FILES),
 }
 # Of these the system or its libraries have more to say.
 _DETAILED = frozenset({Cause.DNS, Cause.REFUSED, Cause.TLS, Cause.PROTOCOL})
@@ -76,6 +80,10 @@ class Outages:
         """Why this endpoint is down, None while it is up."""
         known = self._known.get(name)
         return None if known is None else known[1].because
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all but these endpoints."""
+        self._known = {name: known for name, known in self._known.items() if name in names}
 
     def probed(self, upstream: Upstream, outage: Outage | None) -> None:
         """A probe found it down for that, or None for up."""

@@ -6,7 +6,6 @@ Whatever is wrong with it, the gateway goes on with the last one that was good.
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from threading import Thread
 from typing import Protocol
 
 from tidegate.clock import Clock, day_number
@@ -14,6 +13,7 @@ from tidegate.config.config import Config
 from tidegate.config.diff import Change, diff, without_restart
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import Record
+from tidegate.gateway import daemon
 from tidegate.gateway.changes import Changes
 from tidegate.state.store import LedgerError
 from tidegate.telemetry.log import Log
@@ -79,6 +79,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._asked = self._open = False
         self._task: asyncio.Task[None] | None = None
+        self._reading: Future[Config] | None = None
         self._day = day_number(self.since_s)
 
     @property
@@ -183,15 +184,16 @@ class Reloader:
                 "this gateway runs without a file, so there is nothing to read again",
                 "write what was found into one (`tidegate discover --write FILE`) and serve that",
             )
-        # In a thread: a slow disk does not stop the streams. And in one that the process does not wait for at its end.
-        content = Future[Config]()
-        Thread(target=_read, args=(self._source, content), name="configuration", daemon=True).start()
+        hangs = f"it, or a file that it names, did not answer within {READ_S:g} s", "see to its disk, and reload again"
+        if self._reading is not None and not self._reading.done():
+            raise self._unread(*hangs)  # who hangs there stays: another would only hang beside it
+        # In a thread: a slow disk does not stop the streams.
+        self._reading = daemon.begin(self._source, "configuration")
         try:
             async with asyncio.timeout(READ_S):
-                return await asyncio.wrap_future(content)
+                return await asyncio.wrap_future(self._reading)
         except TimeoutError:
-            message = f"it, or a file that it names, did not answer within {READ_S:g} s"
-            raise self._unread(message, "see to its disk, and reload again") from None
+            raise self._unread(*hangs) from None
 
     def _unread(self, message: str, remedy: str) -> ConfigError:
         return ConfigError([Problem(file=str(self.config.file), path="", message=message, remedy=remedy)])
@@ -217,11 +219,3 @@ class Reloader:
             settings=len(changed),
             waiting_for_restart=", ".join(waiting),
         )
-
-
-def _read(source: Callable[[], Config], content: Future[Config]) -> None:
-    content.set_running_or_notify_cancel()  # from here on nobody takes it back, however late it comes
-    try:
-        content.set_result(source())
-    except Exception as error:
-        content.set_exception(error)

@@ -22,8 +22,10 @@ from tidegate.wire.openai import EMBEDDING, Call
 # What a chat template puts around a message at most: names of roles, tools and markers.
 TEMPLATE_TOKENS_MAX = 64
 # What was spent is written this late, unless with what is held back for another: until then the whole bound counts.
-# What could not be written is tried again as late.
 SETTLE_S = 1.0
+# What could not be written is tried again as late, and then twice as late each time: where another program is in the
+# way, each try holds the streams.
+RETRY_S_MAX = 30.0
 # Extras that are billed beside the tokens, at prices that nobody lists, add to the prompt where nobody here sees it, or
 # have it answered by another model, or at another's price, than is known; the values that ask for none.
 _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
@@ -55,6 +57,7 @@ class Spending:
         self._tick = Tick(self._flush)
         self._waiting: list[Callable[[Failure | None], None]] = []
         self._settling: asyncio.TimerHandle | None = None
+        self._wait_s = SETTLE_S
 
     def open(self, ledger: Ledger) -> None:
         """Something costs money from now on."""
@@ -154,10 +157,11 @@ class Spending:
 
     def _settle_soon(self) -> None:
         if self._settling is None:
-            self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settle)
+            self._settling = asyncio.get_running_loop().call_later(self._wait_s, self._settle)
 
     def _settle(self) -> None:
         self._settling = None
+        self._wait_s = min(2.0 * self._wait_s, RETRY_S_MAX)  # for the next one, unless this goes well
         self._commit()
 
     def _commit(self) -> bool:
@@ -174,7 +178,7 @@ class Spending:
             self.problem = str(error)
             self._settle_soon()
             return False
-        self.problem = ""
+        self.problem, self._wait_s = "", SETTLE_S
         return True
 
 
@@ -203,12 +207,20 @@ def output_tokens_most(endpoint: Endpoint, call: Call, window: int) -> int:
         return 0
     window = max(window, endpoint.context_tokens)
     output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
-    if call.output_tokens_max is not None:
-        # Not every server knows the newer name of the bound.
-        told = call.fields.get("max_tokens")
-        older = None if told is None else msgspec.json.decode(told, type=int | None)
-        output_tokens = min(output_tokens, max(call.output_tokens_max, older or 0))
+    asked = asked_most(call)
+    if asked is not None:
+        output_tokens = min(output_tokens, asked)
     return output_tokens * max(call.completions, call.generated)
+
+
+def asked_most(call: Call) -> int | None:
+    """The most tokens that each of its answers is asked to have; None where the client gives no bound."""
+    if call.output_tokens_max is None:
+        return None
+    # Not every server knows the newer name of the bound.
+    told = call.fields.get("max_tokens")
+    older = None if told is None else msgspec.json.decode(told, type=int | None)
+    return max(call.output_tokens_max, older or 0)
 
 
 def _as_it_came(call: Call) -> Mapping[str, Raw]:

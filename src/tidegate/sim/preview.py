@@ -34,9 +34,9 @@ class Interval(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served.
 
-    Promises `kept` are those of which that is known, of two policies those of which it is known under both; None where
-    it is of none. Beside what came, times are of those whose first content was seen then, so that they are times of the
-    same requests.
+    Promises `kept` are those of which that is known, in a preview those of which it is known under both policies; None
+    where it is of none. Beside what came, times are of those whose first content was seen then, so that they are times
+    of the same requests.
     """
 
     requests: int
@@ -59,13 +59,14 @@ class Backtest(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Affected(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """The requests of one class, or one key: the share that goes elsewhere, and the changes for them."""
+    """The requests of one class, or one key: the share that goes elsewhere, and the changes for them; promises `kept`
+    of those of which that is known under both policies, None where it is of none."""
 
     kind: str
     name: str
     requests: int
     moved: float
-    kept: float
+    kept: float | None
     usd_per_1k: float
 
 
@@ -73,7 +74,8 @@ class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers,
     `client_errors`, which failed by their own fault, and those `before_it`, under another configuration; operators have
     taken a hand `overridden` times. So many were `budgeted`, by what was left when they came. Endpoints that stand
-    `beside` others of the same engine are played as if each had one of its own."""
+    `beside` others of the same engine are played as if each had one of its own. `kept_more` is None where of no request
+    both policies tell whether its promises were kept."""
 
     start_s: float
     end_s: float
@@ -89,7 +91,7 @@ class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     before: Figures
     after: Figures
     saved_usd_per_1k: Interval
-    kept_more: Interval
+    kept_more: Interval | None
     away_more: Interval
     affected: tuple[Affected, ...]
 
@@ -130,7 +132,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         before=replace(figures[1], kept=_kept([one for one, _ in both])),
         after=replace(figures[2], kept=_kept([one for _, one in both])),
         saved_usd_per_1k=usd,
-        kept_more=interval(gains, judged_blocks, backtest.kept or 0.0, least=1.0),
+        kept_more=interval(gains, judged_blocks, backtest.kept or 0.0, least=1.0) if both else None,
         away_more=interval(gone, blocks, backtest.away, least=1.0),
         affected=_affected(pairs),
     )
@@ -260,6 +262,6 @@ def _one(kind: str, name: str, pairs: Sequence[tuple[Outcome, Outcome]]) -> Affe
         name=name,
         requests=count,
         moved=sum(a.endpoint != b.endpoint for a, b in pairs) / count,
-        kept=sum(gained(a, b) for a, b in both) / max(1, len(both)),
+        kept=sum(gained(a, b) for a, b in both) / len(both) if both else None,
         usd_per_1k=1000.0 * sum(b.usd - a.usd for a, b in pairs) / count,
     )

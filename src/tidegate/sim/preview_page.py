@@ -50,7 +50,13 @@ def affected(found: Preview) -> Sheet:
     """Whom it changes."""
     columns = ("", "requests", "go elsewhere", "kept", "$/1k")
     rows = [
-        (f"{one.kind} {one.name}", number(one.requests), share(one.moved), points(one.kept), f"{one.usd_per_1k:+.3g}")
+        (
+            f"{one.kind} {one.name}",
+            number(one.requests),
+            share(one.moved),
+            MISSING if one.kept is None else points(one.kept),
+            f"{one.usd_per_1k:+.3g}",
+        )
         for one in found.affected
     ]
     return Sheet(columns, tuple(rows))
@@ -107,12 +113,12 @@ def notes(found: Preview) -> list[str]:
 
 def page(found: Preview, estimate: Robust | None, policy: str) -> str:
     """All of it."""
-    saved, kept = found.saved_usd_per_1k, found.kept_more
+    saved, (more, low, high) = found.saved_usd_per_1k, _shares(found.kept_more)
     tiles = (
         tile(f"{found.backtest.usd:+.1%}", "off in dollars, on what really came"),
         tile(points(found.backtest.kept), "off in promises kept"),
         tile(f"${saved.figure:+.3g}", f"saved of a thousand requests ({saved.low:+.3g} to {saved.high:+.3g})"),
-        tile(points(kept.figure), f"of promises kept ({points(kept.low)} to {points(kept.high)})"),
+        tile(more, f"of promises kept ({low} to {high})"),
     )
     span = f"{found.real.requests} requests from {iso(found.start_s)} to {iso(found.end_s)}"
     body = "".join(
@@ -150,5 +156,7 @@ def _usd(one: Interval) -> tuple[str, str, str]:
     return f"{one.figure:+.4g}", f"{one.low:+.4g}", f"{one.high:+.4g}"
 
 
-def _shares(one: Interval) -> tuple[str, str, str]:
+def _shares(one: Interval | None) -> tuple[str, str, str]:
+    if one is None:
+        return MISSING, MISSING, MISSING
     return points(one.figure), points(one.low), points(one.high)

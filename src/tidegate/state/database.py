@@ -9,6 +9,9 @@ from pathlib import Path
 
 import msgspec
 
+# Any other program is done within milliseconds; one that stands for so long is stuck, and the loop waits for it.
+BUSY_S = 1.0
+
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """What a file holds. `noun` is what messages call it, `afresh` what becomes of moving it away.
@@ -29,23 +32,27 @@ class Database:
 
     Write-ahead log with `synchronous = NORMAL`: what was committed survives the death of the process. A power cut may
     lose what was committed since the kernel last wrote the log out, half a minute by its defaults, and never breaks
-    the file. Once others have removed or replaced the file, nothing more is written. Any thread may use it, one at a
-    time.
+    the file. Once others have removed or replaced the file or its log, nothing more is written. Any thread may use it,
+    one at a time.
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
         self.path = path
         self._kind = kind
         with ExitStack() as opened:
-            self._lock = opened.enter_context(closing(Lock(path, kind)))
+            self._lock = Lock(path, kind)
+            opened.callback(self._unlock)
             with self.explained():
                 if not path.exists():
                     _create(path, kind)
-                connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+                connection = sqlite3.connect(path, BUSY_S, isolation_level=None, check_same_thread=False)
                 self.connection = opened.enter_context(closing(connection))
                 self._check()
+                self._pragma("journal_mode = WAL")  # of a copy that was made without
                 self.connection.execute("PRAGMA synchronous = NORMAL")
-                self._status = path.stat()
+                self._version = self._pragma("data_version")
+                log = Path(f"{path.resolve()}-wal")  # SQLite puts it beside what a link leads to
+                self._files = [(file, file.stat()) for file in (path, log)]
             self._opened = opened.pop_all()
 
     def _check(self) -> None:
@@ -89,13 +96,31 @@ class Database:
 
     def _check_place(self) -> None:
         """What is written to a file that was removed is lost, and a lock on one keeps nobody off."""
-        for path, status in ((self.path, self._status), (self._lock.path, self._lock.status)):
+        for path, status in self._files:
             if not _leads_to(path, status):
-                noun = self._kind.noun
-                raise self._kind.error(
-                    f"{path}: another program removed or replaced this file while the {noun} was open; stop the "
-                    f"gateway, put back a copy of the {noun} if it is gone, and start the gateway again"
-                )
+                raise self._taken(path)
+        if not _leads_to(self._lock.path, self._lock.status):
+            self._lock_anew()
+
+    def _lock_anew(self) -> None:
+        """Nothing is lost with a lock, unless another process had the file meanwhile."""
+        lock = Lock(self.path, self._kind)
+        if self._pragma("data_version") != self._version:
+            lock.close()
+            raise self._taken(lock.path)
+        self._unlock()
+        self._lock = lock
+
+    def _unlock(self) -> None:
+        self._lock.close()
+
+    def _taken(self, path: Path) -> Exception:
+        noun = self._kind.noun
+        return self._kind.error(
+            f"{path}: another program removed or replaced this file, or a link on the way to it was switched, while "
+            f"the {noun} was open; move the very files back, or stop the gateway, put back a copy of the {noun} if it "
+            "is gone, and start the gateway again"
+        )
 
     def close(self) -> None:
         """Let go of the file."""

@@ -134,9 +134,10 @@ class KeyFile:
         return db
 
     def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
+        """Let go of the file. Where a thread is reading it, or hangs at its disk, that is left to the process's end."""
+        if self._lock.acquire(blocking=False):
             self._db.close()
+            self._lock.release()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

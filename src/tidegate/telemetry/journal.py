@@ -9,6 +9,7 @@ most the last second; and it is looked whether the file is still there, so that 
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from tidegate.core.model import Fact, Line, Segment, replace
 from tidegate.telemetry.reading import JournalError, read, read_from
 from tidegate.telemetry.segments import JournalStatistics, SegmentName, segments
 from tidegate.telemetry.tick import Tick, run
-from tidegate.telemetry.worker import Worker
+from tidegate.telemetry.worker import Open, Worker
 
 __all__ = ["Journal", "JournalError", "read", "read_from", "segments"]
 
@@ -201,6 +202,7 @@ class Journal:
                 self._paused = True
                 self._later("resume", RETRY_S, self._resume)
                 self._trouble(f"{self.path} cannot be written: {error.strerror}")
+                self._worker.look(self._open(), self._gone())
                 return
             self._later("sync", SYNC_S, self._sync)
         # Its header does not count, however long that is: a journal of headers would have nothing to tell.
@@ -244,37 +246,32 @@ class Journal:
         self._segments += 1
         return name, fd, written
 
-    def _stands(self) -> bool:
-        """Whether the segment is where readers find it, and as long as it was written."""
-        try:
-            ours, named = os.fstat(self._fd), self.path.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        except OSError:  # the disk says nothing just now: writing and syncing tell of that
-            return True
-        return os.path.samestat(ours, named) and ours.st_size >= self._size
-
-    def _leave(self) -> None:
-        """Begin another segment: nobody finds, or can read, what this one was given."""
+    def _leave(self, name: SegmentName) -> None:
+        """Begin another segment after the one of this name: nobody finds, or can read, what it was given."""
+        if name != self._name:
+            return
         self._trouble(f"{self.path} was removed, moved away or cut off by another program; a new segment begins")
         self._take_in()
         self._backlog.clear()
         self._lost = self._lines - self._kept
         self._gap = True
-        if not self._paused:
+        if not (self._paused or self._rotation_paused):
             self._rotate()
 
     def _sync(self) -> None:
-        if not self._stands():
-            self._leave()
-            return
-        loop = asyncio.get_running_loop()
-
-        def failed(error: OSError) -> None:
-            loop.call_soon_threadsafe(self._trouble, f"{self.path} cannot be synced: {error.strerror}")
-
-        if not self._worker.sync(self._fd, failed):
+        failed = partial(self._unsynced, asyncio.get_running_loop(), self.path)
+        if not self._worker.sync(self._open(), self._gone(), failed):
             self._later("sync", SYNC_S, self._sync)
+
+    def _unsynced(self, loop: asyncio.AbstractEventLoop, path: Path, error: OSError) -> None:
+        loop.call_soon_threadsafe(self._trouble, f"{path} cannot be synced: {error.strerror}")
+
+    def _open(self) -> Open:
+        return Open(self._fd, self.path, self._size)
+
+    def _gone(self) -> Callable[[], object]:
+        """What says from another thread that this segment is not found any more."""
+        return partial(asyncio.get_running_loop().call_soon_threadsafe, self._leave, self._name)
 
     def _resume(self) -> None:
         self._paused = self._rotation_paused = False

@@ -25,8 +25,7 @@ class Log:
 
     def __init__(self, fd: int, clock: Clock, file: Path | None = None) -> None:
         """`file`: the descriptor is that of this file, and is closed with the log."""
-        self._sink = Sink(fd)
-        self._fd = fd
+        self._fd, self._sink = fd, Sink(fd)
         self._clock = clock
         self._file = file
         self._encode_lines = msgspec.json.Encoder(enc_hook=str).encode_lines
@@ -48,7 +47,7 @@ class Log:
         """Look now and then whether the file is still the one of that name, for as long as it runs."""
         while self._file is not None:
             await asyncio.sleep(LOOK_S)
-            self._look(self._file)
+            await self._look(self._file)
 
     def request(self, event: WideEvent) -> None:
         """A request has ended."""
@@ -68,16 +67,15 @@ class Log:
         if self._file is not None:
             os.close(self._fd)
 
-    def _look(self, file: Path) -> None:
+    async def _look(self, file: Path) -> None:
         """Go on in a new file where the one before was renamed or removed, as it is to rotate logs."""
         with suppress(OSError):  # no new one can be made: the one before still takes lines, and may be read somewhere
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._fd), file.stat()):
-                    return
-            fd = _opened(file)
-            self._sink.close()
-            os.close(self._fd)
-            self._fd, self._sink = fd, Sink(fd)
+            # In a thread: a disk that hangs must not stop the gateway.
+            fd = await asyncio.to_thread(_next, file, self._fd)
+            if fd is not None:
+                self._sink.close()
+                os.close(self._fd)
+                self._fd, self._sink = fd, Sink(fd)
 
     def _take_in(self) -> None:
         """Encode the fresh lines, or drop and count them: whoever logs is not to fail because of that."""
@@ -122,8 +120,25 @@ class Log:
         self._flush()
 
 
-def _opened(file: Path) -> int:
-    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+def _opened(file: Path, flags: int = 0) -> int:
+    return os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+
+
+def _next(file: Path, fd: int) -> int | None:
+    """What has this name now, opened, if it is another file than the open one; with its mode where there is none."""
+    ours = os.fstat(fd)
+    made = False
+    try:
+        if os.path.samestat(ours, file.stat()):
+            return None
+    except FileNotFoundError:
+        made = True
+    # A pipe that nobody reads would keep the thread.
+    opened = _opened(file, os.O_NONBLOCK)
+    if made:
+        with suppress(OSError):  # some file systems have no modes
+            os.fchmod(opened, stat.S_IMODE(ours.st_mode))
+    return opened
 
 
 class Sink:

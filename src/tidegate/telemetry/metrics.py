@@ -159,7 +159,11 @@ TABLE: tuple[Spec, ...] = (
         help="What a dollar of this budget has to gain beyond itself, so that it lasts; 0 where it lasts anyway. "
         "Absent where it is not paced.",
     ),
-    Spec(name="ledger_overruns", type="counter", help="Bills above what was held back for them, in the days kept."),
+    Spec(
+        name="ledger_overruns",
+        type="counter",
+        help="Bills above what was held back for them, and those whose usage is not believed, in the days kept.",
+    ),
     Spec(name="ttft_seconds", type="histogram", labels=("class",), help="Arrival to first content."),
     Spec(
         name="tpot_seconds",

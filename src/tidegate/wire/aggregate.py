@@ -68,6 +68,11 @@ class Aggregator:
         return self._reader.tokens_seen
 
     @property
+    def reasoned(self) -> bool:
+        """See `Reader`."""
+        return self._reader.reasoned
+
+    @property
     def timings(self) -> Timings | None:
         """See `Reader`."""
         return self._reader.timings

@@ -11,6 +11,8 @@ from tidegate.wire.surrogates import decoded
 
 # The arguments of a tool are a text in a function in a call in a list; a hostile answer nests until the stack is full.
 _LETTERS_DEPTH: Final = 4
+# Of a call: some engines tell them with each of its pieces.
+_LABELS: Final = ("id", "type", "name")
 # More is a slip of the engine, and would not fit what sums it up.
 _COUNT_MAX: Final = 1 << 40
 
@@ -19,6 +21,15 @@ def brings_content(chunk: Chunk) -> bool:
     """Whether any choice brings content."""
     for choice in chunk.choices or ():  # noqa: SIM110 - a generator takes three times as long, for each chunk
         if _has_content(choice):
+            return True
+    return False
+
+
+def brings_reasoning(chunk: Chunk) -> bool:
+    """Whether any choice brings a piece of reasoning."""
+    for choice in chunk.choices or ():
+        delta = choice.delta
+        if delta is not None and (delta.reasoning_content or delta.reasoning):
             return True
     return False
 
@@ -109,7 +120,7 @@ def _letters(value: object, depth: int = _LETTERS_DEPTH) -> int:
     if not depth:
         return 0
     if isinstance(value, dict):
-        return sum([_letters(part, depth - 1) for part in value.values()])
+        return sum([_letters(part, depth - 1) for key, part in value.items() if key not in _LABELS])
     return sum([_letters(part, depth - 1) for part in value]) if isinstance(value, list) else 0
 
 

@@ -3,7 +3,7 @@
 from typing import Final, Protocol
 
 from tidegate.wire.chunks import Choice, Timings, Usage
-from tidegate.wire.reading import brings_content, letters, only_text, read_chunk, usage_of
+from tidegate.wire.reading import brings_content, brings_reasoning, letters, only_text, read_chunk, usage_of
 from tidegate.wire.repeat import Repeat, Tally, repeat_of
 from tidegate.wire.said import Said
 from tidegate.wire.sse import DONE, DONE_FRAME, FRAME_BYTES_MAX, BadStream, Cause, Frames, data_of
@@ -25,6 +25,7 @@ class Reader(Protocol):
     usage          the engine's own count, None where it gave none
     output_chunks  how many chunks brought content
     tokens_seen    about how many tokens these were
+    reasoned       whether any of them were reasoning
     timings        llama.cpp's measurements, None elsewhere
     failure        why there is no more to come; what was fed since is dropped
     """
@@ -43,6 +44,8 @@ class Reader(Protocol):
     def output_chunks(self) -> int: ...  # noqa: D102
     @property
     def tokens_seen(self) -> int: ...  # noqa: D102
+    @property
+    def reasoned(self) -> bool: ...  # noqa: D102
     @property
     def timings(self) -> Timings | None: ...  # noqa: D102
     @property
@@ -87,6 +90,7 @@ class StreamReader:
         "done_frame",
         "failure",
         "finished",
+        "reasoned",
         "timings",
         "usage",
     )
@@ -108,6 +112,7 @@ class StreamReader:
         self.finished = False
         self.done = False
         self.done_frame = b""
+        self.reasoned = False
         self.usage: Usage | None = None
         self.timings: Timings | None = None
         self.failure: BadStream | None = None
@@ -214,6 +219,7 @@ class StreamReader:
             self.content = True
             self._tally.chunks += 1
             self._tally.letters += letters(chunk)
+            self.reasoned = self.reasoned or brings_reasoning(chunk)
             if self._said is not None:
                 self._said.take(data, chunk)
             elif choices and choices[0].index in self._running and (text := only_text(chunk)):

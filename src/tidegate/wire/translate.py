@@ -139,6 +139,11 @@ class Translated:
         return self._inner.tokens_seen
 
     @property
+    def reasoned(self) -> bool:
+        """See `Reader`."""
+        return self._inner.reasoned
+
+    @property
     def timings(self) -> Timings | None:
         """See `Reader`."""
         return self._inner.timings

@@ -29,6 +29,7 @@ class WholeReader:
     )
 
     done_frame = b""
+    reasoned = False  # nobody looks into it
 
     def __init__(self, kind: Capability = Capability.CHAT, *, inputs: int = 1) -> None:
         """`inputs`: how many are to be embedded."""

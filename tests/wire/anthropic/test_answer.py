@@ -227,26 +227,29 @@ def test_an_answer_that_lacks_but_its_last_word_tells_what_it_has_told_of_its_us
         ({}, None),
         ({"input_tokens": -5, "output_tokens": -7}, None),
         ({"cache_read_input_tokens": 3}, None),
-        ({"input_tokens": 9}, {"prompt_tokens": 9}),
-        ({"input_tokens": 0, "cache_read_input_tokens": 9}, {"prompt_tokens": 9}),
-        ({"output_tokens": 0}, {"completion_tokens": 0}),
-        (
-            {"input_tokens": 9, "output_tokens": 2},
-            {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11},
-        ),
+        ({"input_tokens": 9}, (9, None)),
+        ({"input_tokens": 0, "cache_read_input_tokens": 9}, (9, None)),
+        ({"output_tokens": 2}, (None, 2)),
+        ({"input_tokens": 9, "output_tokens": 2}, (9, 2)),
     ],
 )
-def test_of_usage_only_what_is_told_is_known(told: dict[str, int] | None, counts: dict[str, int] | None) -> None:
+def test_of_usage_only_what_is_told_is_known_and_clients_get_no_half_of_it(
+    told: dict[str, int] | None, counts: tuple[int | None, int | None] | None
+) -> None:
     message = {"type": "message", "id": "1", "content": [{"type": "text", "text": "Hi"}], "usage": told}
     translate = WholeMessage(0)
     translate.feed(json.dumps(message).encode())
     start, *events = message_events({"type": "text", "text": "Hi"})
     start = frame({"type": "message_start", "message": {"id": "1", "type": "message"}})
     ending = frame({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told})
-    streamed_too = gathered(inward(start, *events[:-2], ending, events[-1]))
-    for answer in (json.loads(translate.end()), json.loads(streamed_too)):
+    stream = EventStream(HEAD["created"])
+    streamed = stream.feed(b"".join((start, *events[:-2], ending, events[-1])))
+    for answer in (json.loads(translate.end()), json.loads(gathered(streamed))):
         usage = answer.get("usage")
-        assert (usage and {name: usage[name] for name in usage if name.endswith("_tokens")}) == counts
+        got = usage and (usage["prompt_tokens"], usage["completion_tokens"])
+        assert got == (None if counts is None or None in counts else counts)
+    for known in (translate.usage, stream.usage):
+        assert (known and (known.prompt_tokens, known.output_tokens)) == counts
 
 
 def test_a_byte_order_mark_before_a_whole_answer_is_dropped() -> None:
@@ -260,8 +263,10 @@ def test_what_is_told_before_the_first_word_is_no_count_of_the_answer() -> None:
     start, *events = message_events({"type": "text", "text": "Hi"})
     silent = [event.replace(b'"output_tokens":812', b"") for event in events]
     assert silent != events
-    usage = json.loads(gathered(inward(start, *silent)))["usage"]
-    assert (usage["prompt_tokens"], usage.get("completion_tokens")) == (9, None)
+    translate = EventStream(HEAD["created"])
+    assert b'"usage"' not in translate.feed(b"".join((start, *silent)))
+    assert translate.usage is not None
+    assert (translate.usage.prompt_tokens, translate.usage.output_tokens) == (9, None)
 
 
 ERROR_EVENT = b"event: error\n" + frame(

@@ -101,32 +101,37 @@ class _Counted:
         if usage.output_tokens_details is not None:
             self._thought = usage.output_tokens_details.get("thinking_tokens")
 
-    @property
-    def prompt(self) -> Usage | None:
-        """What was told of the prompt; None before that."""
-        prompt = self._prompt
-        if not prompt:
+    def known(self, *, whole: bool) -> Usage | None:
+        """What was told; None where that is nothing. Of an answer that is not `whole`, what its prompt took."""
+        prompt, output = self._prompt or None, self._output if whole else None
+        if prompt is None and output is None:
             return None
-        return Usage(prompt_tokens=prompt, cached_tokens=self._read, cache_write_tokens=self._written)
+        return Usage(
+            prompt_tokens=prompt,
+            output_tokens=output,
+            cached_tokens=None if prompt is None else self._read,
+            cache_write_tokens=None if prompt is None else self._written,
+            reasoning_tokens=self._thought if output is not None and isinstance(self._thought, int) else None,
+        )
 
     @property
     def _prompt(self) -> int | None:
         return None if self._unread is None else self._unread + self._read + self._written
 
     def told(self) -> dict[str, Any] | None:
-        """As the hub has it; None where nothing was told."""
+        """As the hub has it; None where a part of it was not told: clients add up what they find there."""
         prompt, output = self._prompt, self._output
-        usage: dict[str, Any] = {}
-        if prompt is not None:
-            usage["prompt_tokens"] = prompt
-            usage["prompt_tokens_details"] = {"cached_tokens": self._read, "cache_write_tokens": self._written}
-        if output is not None:
-            usage["completion_tokens"] = output
-            if isinstance(self._thought, int):
-                usage["completion_tokens_details"] = {"reasoning_tokens": self._thought}
-        if prompt is not None and output is not None:
-            usage["total_tokens"] = prompt + output
-        return usage or None
+        if prompt is None or output is None:
+            return None
+        usage: dict[str, Any] = {
+            "prompt_tokens": prompt,
+            "prompt_tokens_details": {"cached_tokens": self._read, "cache_write_tokens": self._written},
+            "completion_tokens": output,
+            "total_tokens": prompt + output,
+        }
+        if isinstance(self._thought, int):
+            usage["completion_tokens_details"] = {"reasoning_tokens": self._thought}
+        return usage
 
 
 def _latest(told: int | None, known: int | None) -> int | None:
@@ -159,7 +164,7 @@ class EventStream:
     @property
     def usage(self) -> Usage | None:
         """See `EngineStream`. How much has been written is told at the end alone."""
-        return self._counted.prompt
+        return self._counted.known(whole=self._stopped)
 
     def feed(self, data: bytes) -> bytes:
         """See `Translate`."""
@@ -295,14 +300,18 @@ class EventStream:
 class WholeMessage:
     """See `Translate`. Gathers the body, and gives the hub's at the end."""
 
-    __slots__ = ("_body", "_created_s", "failure")
-
-    usage: Usage | None = None  # it stands in the answer, which comes whole or not at all
+    __slots__ = ("_body", "_counted", "_created_s", "failure")
 
     def __init__(self, created_s: int) -> None:
+        self._counted = _Counted()
         self._body = bytearray()
         self._created_s = created_s
         self.failure: BadStream | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """See `EngineStream`. Nothing before the end."""
+        return self._counted.known(whole=True)
 
     def feed(self, data: bytes) -> bytes:
         """See `Translate`."""
@@ -318,14 +327,14 @@ class WholeMessage:
         if self.failure is not None:
             return b""
         try:
-            return whole(bytes(self._body).removeprefix(BYTE_ORDER_MARK), self._created_s)
+            return _whole(bytes(self._body).removeprefix(BYTE_ORDER_MARK), self._created_s, self._counted)
         except BadStream as failure:
             self.failure = failure.with_traceback(None)
             return b""
 
 
-def whole(body: bytes, created_s: int) -> bytes:
-    """A whole answer as the hub's. Raises `BadStream` for what is no message."""
+def _whole(body: bytes, created_s: int, counted: _Counted) -> bytes:
+    """A whole answer as the hub's; what it took is `counted`. Raises `BadStream` for what is no message."""
     try:
         message = decoded(_message, body)
         if message.type != "message":
@@ -335,7 +344,6 @@ def whole(body: bytes, created_s: int) -> bytes:
             raise BadStream(Cause.MALFORMED, "answered without a message")
     except UNREADABLE:
         raise BadStream(Cause.MALFORMED, "answered with what cannot be read") from None
-    counted = _Counted()
     counted.add(message.usage)
     choice: dict[str, Any] = {"index": 0, "message": _said(message.content), "logprobs": None}
     choice["finish_reason"] = _reason(message.stop_reason) or "stop"

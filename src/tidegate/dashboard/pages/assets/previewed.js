@@ -13,7 +13,7 @@ export function previewed(result) {
     { class: "stack" },
     h("dl", { class: "tiles inner" }, [
       tile("Saves, of a thousand requests", usd(preview.saved_usd_per_1k.figure), between(preview.saved_usd_per_1k, usd)),
-      tile("Promises kept", points(preview.kept_more.figure), between(preview.kept_more, points)),
+      preview.kept_more ? tile("Promises kept", points(preview.kept_more.figure), between(preview.kept_more, points)) : tile("Promises kept", "–", "of no request known under both"),
       tile("Sent away", points(preview.away_more.figure), between(preview.away_more, points)),
     ]),
     h("p", { class: "soft small" }, `On the journal from ${moment(preview.start_s)} to ${moment(preview.end_s)}. With the policy that was in force, the simulation is off by ${points(preview.backtest.kept)} of promises kept and ${percent(preview.backtest.usd)} of dollars.`),
@@ -34,6 +34,6 @@ export function previewed(result) {
 
 const tile = (name, big, note) => h("div", { class: "tile" }, h("dt", {}, name), h("dd", { class: "big" }, big), h("dd", { class: "note" }, note));
 const between = (interval, said) => `from ${said(interval.low)} to ${said(interval.high)}`;
-const points = (value) => `${sign(value)}${plain(Math.abs(value) * 100, 2)} points`;
+const points = (value) => value === null ? "–" : `${sign(value)}${plain(Math.abs(value) * 100, 2)} points`;
 const percent = (value) => `${sign(value)}${plain(Math.abs(value) * 100, 2)}%`;
 const sign = (value) => (value > 0 ? "+" : value < 0 ? "\u2212" : "\u00b1");

@@ -1,0 +1,23 @@
+"""Work that a hung disk may keep for ever: in a thread that the process does not wait for at its end."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def begin(work: Callable[[], T], name: str) -> Future[T]:
+    """What comes of `work`, which runs in a thread of this name. It is done when that is, and not before."""
+    future = Future[T]()
+    future.set_running_or_notify_cancel()  # from here on nobody takes it back, however late it comes
+    Thread(target=_run, args=(work, future), name=name, daemon=True).start()
+    return future
+
+
+def _run(work: Callable[[], T], future: Future[T]) -> None:
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
