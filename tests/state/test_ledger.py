@@ -463,6 +463,18 @@ def test_a_lock_that_another_process_took_meanwhile_is_not_taken_nor_is_one_that
     assert open_leases(tmp_path / "ledger") == {"b": False}
 
 
+def test_what_others_wrote_while_it_was_locked_keeps_no_lock_from_being_taken_anew(tmp_path: Path) -> None:
+    with closing(opened(tmp_path, DAY_CAP)) as ledger:
+        with closing(sqlite3.connect(tmp_path / "ledger")) as shell:
+            shell.execute("CREATE TABLE notes (line)")
+        ledger.reserve("a", "ann", 0.2, NOON_S)
+        ledger.commit()
+        removed(tmp_path / "ledger.lock")
+        ledger.reserve("b", "ann", 0.3, NOON_S)
+        ledger.commit()
+        assert open_leases(tmp_path / "ledger") == {"a": False, "b": False}
+
+
 def test_a_copy_without_a_log_of_its_own_gets_one(tmp_path: Path) -> None:
     opened(tmp_path).close()
     with closing(sqlite3.connect(tmp_path / "ledger")) as db:

@@ -201,7 +201,7 @@ class Auth:
         try:
             # In a thread: neither a slow disk nor a writer who holds the lock stops the streams.
             known = await asyncio.wrap_future(daemon.begin(self._file.changed, "keys"))
-        except KeysError as error:
+        except (KeysError, OSError) as error:
             if not self._blind:
                 self._log.event("error", "keys cannot be read; those that were known hold", reason=str(error))
             self._blind = True

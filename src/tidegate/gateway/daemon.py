@@ -1,5 +1,6 @@
 """Work that a hung disk may keep for ever: in a thread that the process does not wait for at its end."""
 
+import errno
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
@@ -9,10 +10,14 @@ T = TypeVar("T")
 
 
 def begin(work: Callable[[], T], name: str) -> Future[T]:
-    """What comes of `work`, which runs in a thread of this name. It is done when that is, and not before."""
+    """What comes of `work`, which runs in a thread of this name. It is done when that is, and not before; with
+    OSError where the system has no thread left."""
     future = Future[T]()
     future.set_running_or_notify_cancel()  # from here on nobody takes it back, however late it comes
-    Thread(target=_run, args=(work, future), name=name, daemon=True).start()
+    try:
+        Thread(target=_run, args=(work, future), name=name, daemon=True).start()
+    except RuntimeError as error:
+        future.set_exception(OSError(errno.EAGAIN, str(error)))
     return future
 
 

@@ -9,9 +9,9 @@ from tidegate.wire.stream import Reader
 
 # So often it is looked at what has more than was asked for.
 METER_S = 1.0
-# A chunk may be less than a token, and engines count otherwise than their clients: only what is beyond four times a
-# bound is surely beyond it, and of a small one by some tokens more.
-_SURELY = 4
+# A chunk may be less than a token, down to a letter, of which a token has nearly five, and engines count otherwise than
+# their clients: only what is beyond six times a bound is surely beyond it, and of a small one by some tokens more.
+_SURELY = 6
 _TOKENS_MORE = 64
 # By its letters a line of dashes, or of blanks, has several times the tokens that it has.
 _LETTERS_SURELY = 4

@@ -156,6 +156,7 @@ class Reloader:
             await self.reload(SIGNAL)
 
     async def _reload(self, *, dry_run: bool) -> Outcome:
+        changes: tuple[Change, ...] = ()
         try:
             wanted = await self._read()
             changes = diff(self.config, wanted)

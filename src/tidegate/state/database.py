@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -50,7 +50,7 @@ class Database:
                 self._check()
                 self._pragma("journal_mode = WAL")  # of a copy that was made without
                 self.connection.execute("PRAGMA synchronous = NORMAL")
-                self._version = self._pragma("data_version")
+                self._note_version()
                 log = Path(f"{path.resolve()}-wal")  # SQLite puts it beside what a link leads to
                 self._files = [(file, file.stat()) for file in (path, log)]
             self._opened = opened.pop_all()
@@ -93,6 +93,8 @@ class Database:
                 if db.in_transaction:  # SQLite takes some errors back by itself
                     db.execute("ROLLBACK")
                 raise
+            finally:
+                self._note_version()
 
     def _check_place(self) -> None:
         """What is written to a file that was removed is lost, and a lock on one keeps nobody off."""
@@ -105,11 +107,19 @@ class Database:
     def _lock_anew(self) -> None:
         """Nothing is lost with a lock, unless another process had the file meanwhile."""
         lock = Lock(self.path, self._kind)
-        if self._pragma("data_version") != self._version:
+        try:
+            if self._pragma("data_version") != self._version:
+                raise self._taken(lock.path)
+        except BaseException:
             lock.close()
-            raise self._taken(lock.path)
+            raise
         self._unlock()
         self._lock = lock
+
+    def _note_version(self) -> None:
+        """It rises where others have written, and at failures of our own: what was seen under our lock is no news."""
+        with suppress(sqlite3.Error):
+            self._version = self._pragma("data_version")
 
     def _unlock(self) -> None:
         self._lock.close()

@@ -69,7 +69,8 @@ class Log:
 
     async def _look(self, file: Path) -> None:
         """Go on in a new file where the one before was renamed or removed, as it is to rotate logs."""
-        with suppress(OSError):  # no new one can be made: the one before still takes lines, and may be read somewhere
+        # No new one can be made, or no thread: the one before still takes lines, and may be read somewhere.
+        with suppress(OSError, RuntimeError):
             # In a thread: a disk that hangs must not stop the gateway.
             fd = await asyncio.to_thread(_next, file, self._fd)
             if fd is not None:
