@@ -135,22 +135,28 @@ def test_an_address_is_told_with_its_scheme_and_a_port_that_is_not_the_usual_one
 # --- our own fault ----------------------------------------------------------------------------------------------------
 
 
+@asynccontextmanager
+async def none_left(home: House, engine: str) -> AsyncIterator[None]:
+    """The connection that is there is taken, so that the next request needs another one, which cannot be had."""
+    async with home.asking():
+        await eventually(lambda: home.engines[engine].in_flight == 1)
+        with descriptors_used_up():
+            yield
+
+
 async def test_where_we_may_open_nothing_more_the_client_is_told_so_and_nothing_is_held_against_the_endpoint(
     tmp_path: Path,
 ) -> None:
     async with house(tmp_path, laptop=local(Script(fault=Fault.SILENT))) as home, client(home.port) as (reader, writer):
-        # The connection that is there is taken, so that the next request needs another one.
         writer.write(wire("GET", "/livez"))
         assert (await read_response(reader)).status == 200
-        async with home.asking():
-            await eventually(lambda: home.engines["laptop"].in_flight == 1)
-            with descriptors_used_up():
-                for _ in range(5):
-                    writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
-                    answer = whole(await read_response(reader))
-                    assert (answer.status, answer.error["code"]) == (503, "no_descriptor")
-                    for limit in ("`ulimit -n`", "`fs.file-max`"):
-                        assert limit in answer.error["message"]
+        async with none_left(home, "laptop"):
+            for _ in range(5):
+                writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
+                answer = whole(await read_response(reader))
+                assert (answer.status, answer.error["code"]) == (503, "no_descriptor")
+                for limit in ("`ulimit -n`", "`fs.file-max`"):
+                    assert limit in answer.error["message"]
             state = home.gateway.router.endpoint("laptop").state
             assert (state.breaker.strikes, state.failures.failed, state.limit.refused) == (0.0, 0.0, 0)
         (line,) = told(home, "no file descriptor left")
@@ -162,11 +168,9 @@ async def test_what_we_could_not_send_is_billed_nowhere(tmp_path: Path) -> None:
     async with house(tmp_path, cloud=remote(Script(fault=Fault.SILENT))) as home, client(home.port) as (reader, writer):
         writer.write(wire("GET", "/livez"))
         assert (await read_response(reader)).status == 200
-        async with home.asking():
-            await eventually(lambda: home.engines["cloud"].in_flight == 1)
-            with descriptors_used_up():
-                writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
-                assert whole(await read_response(reader)).status == 503
+        async with none_left(home, "cloud"):
+            writer.write(wire("POST", CHAT, json.dumps(chat()).encode()))
+            assert whole(await read_response(reader)).status == 503
         await home.quiet()
         rows = Rows()
         found = [row for line in home.journal() for row in rows.feed(line)] + rows.rest()

@@ -88,6 +88,11 @@ def test_a_file_is_continued(tmp_path: Path) -> None:
     assert len(parsed((tmp_path / "log").read_bytes())) == 2
 
 
+def writes_to(log: Log, file: Path) -> bool:
+    """Whether the log goes on in what has this name now."""
+    return file.exists() and os.path.samestat(os.fstat(log._fd), file.stat())
+
+
 def renamed(file: Path) -> Path | None:
     return file.rename(file.with_name("log.1"))
 
@@ -115,7 +120,7 @@ def test_a_file_that_is_rotated_is_followed_by_another_of_its_name(
         log.event("info", "before")
         old = rotate(file)
         log.event("info", "between")
-        await eventually(lambda: file.exists() and os.path.samestat(os.fstat(log._fd), file.stat()))
+        await eventually(lambda: writes_to(log, file))
         log.event("info", "after")
         watching.cancel()
         log.close()
@@ -137,11 +142,11 @@ def test_a_file_that_is_made_after_one_that_was_rotated_has_its_mode(
         file.chmod(0o664)
         watching = asyncio.create_task(log.watch())
         renamed(file)
-        await eventually(lambda: file.exists() and os.path.samestat(os.fstat(log._fd), file.stat()))
+        await eventually(lambda: writes_to(log, file))
         assert stat.S_IMODE(file.stat().st_mode) == 0o664
         renamed(file)
         file.touch(0o600)
-        await eventually(lambda: os.path.samestat(os.fstat(log._fd), file.stat()))
+        await eventually(lambda: writes_to(log, file))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, "whoever made it has given it a mode"
         watching.cancel()
         log.close()
@@ -171,7 +176,7 @@ def test_a_pipe_that_nobody_reads_in_the_place_of_the_file_stops_nothing(
         log.event("info", "between")
         assert [line["event"] for line in parsed(old.read_bytes())] == ["between"]
         file.unlink()
-        await eventually(lambda: file.exists() and os.path.samestat(os.fstat(log._fd), file.stat()))
+        await eventually(lambda: writes_to(log, file))
         watching.cancel()
         log.close()
 

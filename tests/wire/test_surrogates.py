@@ -40,15 +40,19 @@ def test_each_half_alone_is_replaced_and_all_else_stands_where_it_stood(text: st
     assert replace_lone_surrogates(found) == found
 
 
+def replaced(data: bytes) -> tuple[bytes, int]:
+    """What comes of it, and the most memory that it took meanwhile."""
+    tracemalloc.start()
+    try:
+        return replace_lone_surrogates(data), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("piece", [b"\\", b"\\\\n", b'\\"', b"\\u00e9"])
 def test_a_long_row_of_escapes_takes_time_and_memory_in_proportion(piece: bytes) -> None:
     data = rb"\ud83d" + piece * (2_000_000 // len(piece))
-    tracemalloc.start()
-    try:
-        found = replace_lone_surrogates(data)
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    found, peak_bytes = replaced(data)
     assert found == rb"\ufffd" + data[6:]
     assert peak_bytes < 4 * len(data)
 
@@ -56,12 +60,7 @@ def test_a_long_row_of_escapes_takes_time_and_memory_in_proportion(piece: bytes)
 @pytest.mark.parametrize("half", [rb"\ud83d", rb"\uDE00", rb"\ud83da"])
 def test_of_more_halves_than_any_text_has_so_many_are_replaced_and_the_rest_stand(half: bytes) -> None:
     data = half * 1_000_000
-    tracemalloc.start()
-    try:
-        found = replace_lone_surrogates(data)
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    found, peak_bytes = replaced(data)
     assert found == half.replace(half[:6], rb"\ufffd") * HALVES_MAX + half * (1_000_000 - HALVES_MAX)
     assert peak_bytes < 8 * len(data)
     with pytest.raises(UNREADABLE):

@@ -195,22 +195,15 @@ def upper_usd(endpoint: Endpoint, call: Call, prompt_bytes: int, window: int) ->
     prompt_tokens = read_bytes + TEMPLATE_TOKENS_MAX * (call.messages + 1)
     if call.media:
         prompt_tokens = window
+    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
+    if call.kind is EMBEDDING:
+        output_tokens = 0
+    elif (asked := asked_most(call)) is not None:
+        output_tokens = min(output_tokens, asked)
     # Each of several prompts has a window of its own; choices of a chat have theirs after one prompt.
     prompts = 1 if call.kind is Capability.CHAT else max(call.inputs, call.completions)
     prompt_tokens = min(prompt_tokens, window * prompts)
-    return endpoint.price.upper_usd(prompt_tokens, output_tokens_most(endpoint, call, window))
-
-
-def output_tokens_most(endpoint: Endpoint, call: Call, window: int) -> int:
-    """The most that `call` may have generated at `endpoint`, in all its completions; see `upper_usd`."""
-    if call.kind is EMBEDDING:
-        return 0
-    window = max(window, endpoint.context_tokens)
-    output_tokens = window if endpoint.output_tokens_max is None else endpoint.output_tokens_max
-    asked = asked_most(call)
-    if asked is not None:
-        output_tokens = min(output_tokens, asked)
-    return output_tokens * max(call.completions, call.generated)
+    return endpoint.price.upper_usd(prompt_tokens, output_tokens * max(call.completions, call.generated))
 
 
 def asked_most(call: Call) -> int | None:
