@@ -6,7 +6,7 @@ from tests import make
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ending, Endpoint, FirstToken, Uploaded, replace
-from tidegate.core.network import UPLOAD_BYTES_MIN
+from tidegate.core.network import RATE_LOOK_BYTES, UPLOAD_BYTES_MIN
 from tidegate.core.router import Router
 
 QUANTILE = 0.9
@@ -73,6 +73,38 @@ def test_a_link_that_idled_meanwhile_is_no_slower_for_it() -> None:
     assert model.state.network.uploads[-1].value >= BYTES / 0.01
 
 
+def look(model: EndpointModel, seconds: float, now_s: float) -> None:
+    """The rate is looked for by bytes that serve nothing."""
+    fact = Uploaded(request_id="", endpoint="cloud", upload_bytes=RATE_LOOK_BYTES, seconds=seconds)
+    model.uploaded(fact, now_s)
+
+
+def test_what_is_looked_for_behind_a_request_does_not_make_the_link_slow() -> None:
+    model = cloud()
+    send(model, "a")
+    look(model, 1.0, now_s=1.1)
+    arrives(model, "a", 1.0, now_s=1.1)
+    send(model, "b", now_s=2.0)
+    look(model, 0.9, now_s=3.0)
+    assert model.network.upload_bytes_per_s == RATE
+
+
+def test_what_is_looked_for_alone_tells_how_slow_the_link_is() -> None:
+    model = cloud()
+    send(model, "a")
+    arrives(model, "a", 1.0, now_s=1.0)
+    look(model, 1.0, now_s=5.0)
+    look(model, 1.0, now_s=7.0)
+    assert model.network.upload_bytes_per_s == pytest.approx(RATE_LOOK_BYTES)
+
+
+def test_a_link_that_is_quick_again_shows_behind_a_request_as_well() -> None:
+    model = cloud(1e4)
+    send(model, "a")
+    look(model, 0.05, now_s=0.1)
+    assert model.network.upload_bytes_per_s == pytest.approx(RATE_LOOK_BYTES / 0.05)
+
+
 def test_uploads_of_nearly_any_size_are_timed_once_answers_are_late() -> None:
     router = Router((far(1e9),), make.policy())
     usual = router.telling_bytes("cloud")
@@ -88,6 +120,17 @@ def test_uploads_of_nearly_any_size_are_timed_once_answers_are_late() -> None:
 
 def test_nothing_is_timed_on_the_way_to_an_endpoint_that_is_gone() -> None:
     assert Router((make.endpoint("laptop"),), make.policy()).telling_bytes("cloud") == float("inf")
+
+
+def test_over_a_slow_link_a_promise_is_no_wider_than_the_engine_makes_it() -> None:
+    model, near = cloud(), cloud(1e9)
+    request = make.request("a", prompt_bytes=40 * BYTES)
+    for one in (model, near):
+        for number in range(8):
+            one.network.learn_upload(BYTES, BYTES / one.network.upload_bytes_per_s, 0.1 * number)
+    far_base, near_base = (one.base(request, LENGTHS.of(request), 1.0) for one in (model, near))
+    assert far_base.network_s > 30.0 * near_base.first_s
+    assert far_base.first_s_high / far_base.first_s < near_base.first_s_high / near_base.first_s
 
 
 def test_what_was_cancelled_holds_up_nobody_once_nothing_is_under_way() -> None:

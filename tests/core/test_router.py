@@ -19,6 +19,7 @@ from tidegate.core.model import (
     Run,
     Slo,
     Wait,
+    replace,
 )
 from tidegate.core.queue import SCHEDULED_MAX
 from tidegate.core.router import Router
@@ -572,6 +573,24 @@ def test_what_can_only_be_late_is_refused_at_once_where_those_in_time_leave_it_n
 def test_what_can_only_be_late_is_held_while_there_is_time_for_it() -> None:
     router, now_s = saturated(busy_s=10.0)
     assert router.decide(make.request(arrived_s=now_s, ttft_s=0.3), now_s).why is Why.WAITS_FOR_SLOT
+
+
+def test_one_long_prompt_that_is_late_itself_is_no_reason_to_send_the_next_one_away_for_an_hour() -> None:
+    reader = replace(make.LOCAL_PRIOR, prefill_s_per_token=0.046)
+    router = make.router(make.endpoint("laptop", prior=reader))
+    first, second, third = (
+        make.request(name, arrived_s=at_s, prompt_tokens=2_066, prompt_bytes=8_264, ttft_s=2.0)
+        for name, at_s in (("first", 0.0), ("second", 1.0), ("third", 3.5))
+    )
+    assert router.decide(first, 0.0).why is Why.ONLY_ENDPOINT
+    router.observe(make.started(first, "laptop"), 0.0)
+    # Its prompt takes a minute and a half, of which two seconds are left until the next one is taken.
+    assert router.decide(second, 1.0).why is Why.WAITS_FOR_SLOT
+    router.observe(Held(request=second), 1.0)
+    told = router.decide(third, 3.5)
+    assert told.why is Why.TOO_LATE
+    assert told.retry_after_s is not None
+    assert 60.0 < told.retry_after_s < 300.0, "about as long as the one before it takes"
 
 
 def test_what_one_tier_alone_would_cost_is_the_lowest_list_price_that_may_ever_serve_it() -> None:

@@ -241,6 +241,7 @@ def test_what_is_cached_makes_nothing_slower_dearer_or_less_certain_to_be_in_tim
         request = asked(draw)
         warm, cold = (model.base(r, length, now_s) for r in (request, replace(request, prefix=(7,))))
         assert warm.first_s <= cold.first_s * (1 + 1e-9)
+        assert warm.warm_s_high <= cold.warm_s_high * (1 + 1e-9)
         assert warm.cost_usd <= cold.cost_usd * (1 + 1e-9)
 
 

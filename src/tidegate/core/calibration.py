@@ -1,6 +1,6 @@
 """What is remembered of measured against predicted: decayed samples, and calibrated quantiles."""
 
-from math import exp
+from math import exp, log
 from statistics import NormalDist
 from typing import Final
 
@@ -88,6 +88,12 @@ def ratio_of(mean: Mean, variance: float) -> float:
         return usual
     before_s = MEAN_STRENGTH * mean.median_s / mean.weight
     return (mean.took_s + before_s * usual) / (mean.median_s + before_s)
+
+
+def of_sum(sure: float, sigma: float, deviations: float) -> float:
+    """The spread of the logarithm of a sum of which the share `sure` is known and the rest scatters by `sigma`: that
+    which puts the quantile where it is, so many `deviations` above the median."""
+    return log(sure + (1.0 - sure) * exp(deviations * sigma)) / deviations
 
 
 def unjudged(kinds: int) -> list[Tracked]:

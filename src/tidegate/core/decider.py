@@ -189,10 +189,10 @@ class Decider:
             if not fits and not others:
                 return self._refuse_full(request, own, reasons, place.start_s, now_s)
             if not others and not any(why in _FULL for name, why in reasons.items() if name not in own):
-                served_s = self._known.waiting.hopeless_s(own, place.endpoint, request, place.start_s, now_s)
-                if served_s is not None:
+                waits_s = self._known.waiting.hopeless_s(own, place.endpoint, request, place.start_s, now_s)
+                if waits_s is not None:
                     too_late = dict.fromkeys(own, Why.TOO_LATE)
-                    return refuse(request, reasons | too_late, self._known.models, now_s, slot_s=now_s + served_s)
+                    return refuse(request, reasons | too_late, self._known.models, now_s, slot_s=now_s + waits_s)
         elif not fits and not others and not self._known.waiting.expired(request, now_s):
             return self._refuse_full(request, own, reasons, place.start_s, now_s)
         if stays:

@@ -1,6 +1,6 @@
 """One endpoint: what a request would take and cost there now, and what is under way there."""
 
-from math import exp, inf, sqrt
+from math import exp, inf, log, sqrt
 from typing import Final
 
 from tidegate.core import prefills
@@ -8,7 +8,7 @@ from tidegate.core.base import Base, asked, has_come
 from tidegate.core.batch import Batch
 from tidegate.core.breaker import Breaker
 from tidegate.core.cached import NOTHING, Prompt, all_cached
-from tidegate.core.calibration import unjudged
+from tidegate.core.calibration import of_sum, unjudged
 from tidegate.core.capacity import Capacity
 from tidegate.core.coldstart import WARM, ColdModel
 from tidegate.core.cost import Cost
@@ -21,7 +21,7 @@ from tidegate.core.inflight import begins_s, ends_s, loaded, looked_at_s
 from tidegate.core.late import LateAnswers
 from tidegate.core.latency import TRUST_MIN, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
-from tidegate.core.line import ahead_bytes
+from tidegate.core.line import ahead_bytes, is_used_since
 from tidegate.core.load import FINENESS
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
@@ -232,11 +232,12 @@ class EndpointModel:
         first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, meanwhile_s, waits)
         row = SHIPPED_ROW if come else place_of(LENGTH_EDGES, uncached)
         ttft = timing.ttft.predict(first, row, 0, now_s)
-        if cached_tokens and not come and row != (whole := place_of(LENGTH_EDGES, tokens)):
+        if cached_tokens and not come and row != (whole_row := place_of(LENGTH_EDGES, tokens)):
             # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
             # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
-            ttft = min(ttft, timing.ttft.predict(first, whole, 0, now_s), key=_median_s)
+            ttft = min(ttft, timing.ttft.predict(first, whole_row, 0, now_s), key=_median_s)
             ttft.row = row
+        own_sigma = ttft.sigma
         if unsure_s:
             unsure_s *= factors[3] / ttft.raw_s
             ttft.sigma = sqrt(ttft.sigma * ttft.sigma + unsure_s * unsure_s)
@@ -260,6 +261,14 @@ class EndpointModel:
             prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * mean_ratio
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
+        spread = _spread(network_s, network_s2, most_s, sigma, timing.deviations)
+        if cached_tokens and not come:
+            whole = self._uncached(tokens, queue_s, tpot_s, moment, now_s)
+            whole_s = network_s + stretch * whole.median_s
+            whole_sigma = sqrt(whole.sigma * whole.sigma + (sigma * sigma - own_sigma * own_sigma))
+            high = _spread(network_s, network_s2, whole_s, whole_sigma, timing.deviations)
+            # What is cached may be a surprise, and makes nothing slower.
+            spread = min(spread, max(0.0, high + log(whole_s / most_s) / timing.deviations))
         warm_s, cold_share, load_s, load_sigma, load_s_mean = first_s, 0.0, 0.0, 0.0, 0.0
         cold = moment.cold
         if cold is not WARM:
@@ -274,7 +283,7 @@ class EndpointModel:
             prefill_s,
             prefill_s_mean,
             first_s,
-            sqrt(sigma * sigma + network_s2 / (most_s * most_s)),
+            spread,
             timing.deviations,
             tpot_s,
             tpot.sigma,
@@ -300,6 +309,13 @@ class EndpointModel:
             paid_usd,
             moment.failing,
         )
+
+    def _uncached(self, tokens: int, queue_s: float, tpot_s: float, moment: Moment, now_s: float) -> Sent:
+        """What it takes the engine where nothing is cached."""
+        timing, parts = self.timing, self.timing.parts
+        meanwhile_s = moment.prompts * timing.ttft.factors[1] * tokens * parts.token_s
+        first = parts.first(tokens, 0.0, queue_s, moment.load, moment.others_tokens, tpot_s, meanwhile_s, moment.waits)
+        return timing.ttft.predict(first, place_of(LENGTH_EDGES, tokens), 0, now_s)
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
         """Widen what is predicted by what is not known of others; returns by how much they stretch it, as usual."""
@@ -434,7 +450,10 @@ class EndpointModel:
         """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
         sent = self.state.reservations.get(fact.request_id)
         if sent is None:
-            self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
+            # Bytes that serve nothing: beside a request's, only that they were quick says anything of the link.
+            shared = is_used_since(self._line, self.network.upload_bytes_per_s, now_s - fact.seconds)
+            at_most = fact.at_most or shared
+            self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=at_most)
             return
         self._learn_rate(fact, sent, now_s)
         network_s = self.network.rtt_s + fact.seconds
@@ -682,6 +701,13 @@ class EndpointModel:
         # What has come from elsewhere says nothing of what is kept here.
         cached_tokens = fact.cached_tokens if served and not sent.shipped else None
         self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
+
+
+def _spread(network_s: float, network_s2: float, first_s: float, sigma: float, deviations: float) -> float:
+    """That of the logarithm of `first_s`: what the engine makes of it scatters by `sigma`, and the way there does not;
+    how long that is may be another matter, by a variance of `network_s2`."""
+    own = of_sum(network_s / first_s, sigma, deviations)
+    return sqrt(own * own + network_s2 / (first_s * first_s))
 
 
 def _median_s(predicted: Sent) -> float:

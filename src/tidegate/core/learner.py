@@ -78,7 +78,7 @@ class Learner:
                     base = known.predicted(fact, model, decided, turns, now_s)
                     model.started(fact, base, now_s, turns)
                     if model.owned:
-                        self._given(fact, model, held, base, now_s)
+                        self._given(fact, model, held or _asked_now(fact, decided, now_s), base, now_s)
                     if fact.target:
                         self._computes(fact, now_s)
                     if fact.hedge:
@@ -166,11 +166,11 @@ class Learner:
         if decided is not None and decided.at_s == now_s and decided.request.id == fact.request_id:
             warm_ups.missed(fact, decided.request, decided.options, now_s)
 
-    def _given(self, fact: Started, model: EndpointModel, held: Request | None, base: Base, now_s: float) -> None:
+    def _given(self, fact: Started, model: EndpointModel, request: Request | None, base: Base, now_s: float) -> None:
         """One of ours was given work: as much as is expected, which its tenant has had from now on."""
         sent = model.state.reservations[fact.request_id]
-        if held is not None:
-            latest_s = latest_start_s(held, base)
+        if request is not None:
+            latest_s = latest_start_s(request, base)
             sent.rest = latest_s == inf or latest_s < now_s
         self._give(model, sent, sent.engine_s, now_s)
 
@@ -263,3 +263,10 @@ class Learner:
         """The static rule is in force for so long."""
         state = self._known.state
         state.static_until_s = max(state.static_until_s, now_s + for_s)
+
+
+def _asked_now(fact: Started, decided: Decided | None, now_s: float) -> Request | None:
+    """The request that has just been decided, where this is its attempt."""
+    if decided is None or decided.at_s != now_s or decided.request.id != fact.request_id:
+        return None
+    return decided.request

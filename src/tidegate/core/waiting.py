@@ -133,22 +133,23 @@ class Waiting:
     def hopeless_s(
         self, own: Mapping[str, Option], name: str, request: Request, start_s: float, now_s: float
     ) -> float | None:
-        """After how many seconds a request that comes now is served by these engines, of which `name` is the first, if
-        it would be late and that is longer than it may wait: of their seconds, those that are in time leave too few for
-        all that are late. Better it is told so at once.
+        """After how many seconds a request that comes now has its turn at these engines, of which `name` is the first,
+        if it would be late and that is longer than it may wait: of their seconds, those that are in time leave too few
+        for all that are late. Better it is told so at once.
         """
         # Where there are several tenants or classes, a share is kept for all that are late.
         if start_s <= latest_start_s(request, own[name].base) or self._queue.is_shared_with(request):
             return None
-        late = 1 + self._queue.late(request.model, now_s)
-        late_per_s = 0.0
+        late_per_s = all_per_s = 0.0
         for option in own.values():
             model, base = option.model, option.base
             in_time = (had_s(model.state.given, now_s) - had_s(model.state.given_rest, now_s)) / GIVEN_S
             each_s = base.occupies_s / model.places + base.prompt_s
             late_per_s += max(LEFT_LEAST, 1.0 - in_time) / each_s
-        served_s = late / late_per_s
-        return served_s if served_s > self._policy.hold_s_max else None
+            all_per_s += 1.0 / each_s
+        # Until it is served, less what it takes itself.
+        waits_s = (1 + self._queue.late(request.model, now_s)) / late_per_s - 1.0 / all_per_s
+        return waits_s if waits_s > self._policy.hold_s_max else None
 
     def headroom(self, model: EndpointModel, now_s: float) -> bool:
         """Whether what can wait leaves one of its slots to who cannot: such a one came of late."""

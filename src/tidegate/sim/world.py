@@ -344,17 +344,19 @@ class World:
             return
         at_most, seconds = seconds < UPLOAD_S_SURE, max(seconds, UPLOAD_S_LEAST)
         if network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
-            self._tell(
-                Uploaded(
-                    request_id="",
-                    endpoint=endpoint,
-                    upload_bytes=RATE_LOOK_BYTES,
-                    seconds=seconds,
-                    at_most=at_most,
-                )
+            fact = Uploaded(
+                request_id="",
+                endpoint=endpoint,
+                upload_bytes=RATE_LOOK_BYTES,
+                seconds=seconds,
+                at_most=at_most,
             )
-            if network.doubts_rate(self.loop.now_s + LOOK_S):
-                self._look_soon(endpoint)
+            self.loop.at(self.loop.now_s + seconds, self._rate_seen, fact)
+
+    def _rate_seen(self, fact: Uploaded) -> None:
+        self._tell(fact)
+        if self.router.endpoint(fact.endpoint).network.doubts_rate(self.loop.now_s + LOOK_S):
+            self._look_soon(fact.endpoint)
 
     def _expire(self, drive: _Drive) -> None:
         if self._drives.get(drive.job.request.id) is drive:
