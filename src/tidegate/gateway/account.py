@@ -188,8 +188,8 @@ class Account:
     def told(self, attempt: Attempt) -> Usage | None:
         """What its engine tells of its tokens, as far as that can be so; None where it tells nothing."""
         usage = attempt.reader.usage
-        if usage is None:
-            return None
+        if usage is None or self._is_usual(attempt, usage):
+            return usage
         most = self._countable(attempt)
         speaks = attempt.reader.content and self._call.kind is not EMBEDDING
         prompt = _count(usage.prompt_tokens, most, some=self._asked.prompt_tokens > 0)
@@ -204,6 +204,19 @@ class Account:
             cache_write_tokens=None if prompt is None else usage.cache_write_tokens,
             reasoning_tokens=None if output is None else usage.reasoning_tokens,
         )
+
+    def _is_usual(self, attempt: Attempt, usage: Usage) -> bool:
+        """Whether it tells all, and no more than one window: that needs no closer look, and nearly all do."""
+        prompt, output, window = usage.prompt_tokens, usage.output_tokens, attempt.upstream.endpoint.context_tokens
+        return prompt is not None and output is not None and 0 < prompt <= window and 0 < output <= window
+
+    def _tells_more(self, attempt: Attempt) -> bool:
+        """Whether its engine tells of more than there can be."""
+        usage = attempt.reader.usage
+        if usage is None or self._is_usual(attempt, usage):
+            return False
+        most = self._countable(attempt)
+        return (usage.prompt_tokens or 0) > most or (usage.output_tokens or 0) > most
 
     def _countable(self, attempt: Attempt) -> int:
         """The most tokens that its prompts or its answers can have: each of them has a window."""
@@ -310,7 +323,7 @@ class Account:
             # Embeddings have no output of which nobody could know.
             prompt_only = self._call.kind is EMBEDDING and billed_usd > 0.0
             # Where what was told is not believed, the bill may be anything up to what was held back.
-            absurd = _tells_more(attempt.reader.usage, self._countable(attempt))
+            absurd = self._tells_more(attempt)
             whole = not absurd and (prompt_only or _is_whole_bill(attempt, fact))
             self._unconfirmed_usd += 0.0 if whole else max(0.0, most_usd - billed_usd)
             self._dispatch.spending.settle(lease_id, billed_usd, now_s, attempt.endpoint, whole=whole, absurd=absurd)
@@ -512,11 +525,6 @@ class Account:
 def _count(told: int | None, most: int, *, some: bool) -> int | None:
     """A count that can be so: not above the `most`, nor zero where there are `some`."""
     return None if told is None or told > most or (some and not told) else told
-
-
-def _tells_more(usage: Usage | None, most: int) -> bool:
-    """Whether a count is above the `most`."""
-    return usage is not None and ((usage.prompt_tokens or 0) > most or (usage.output_tokens or 0) > most)
 
 
 def _of_whole(usage: Usage, said_tokens: int) -> Usage:

@@ -214,7 +214,9 @@ class Drive:
         self._due_s = at_s
         relayed = self._attempts.get(self._flight.winner)
         if relayed is not None:
-            at_s = min(at_s, self._account.metered_s(relayed, now_s))
+            metered_s = self._account.metered_s(relayed, now_s)
+            if metered_s < at_s:
+                at_s = metered_s
         self._dispatch.set_timer(self, at_s)
 
     def expire(self, now_s: float) -> None:
