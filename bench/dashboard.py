@@ -29,6 +29,7 @@ from tidegate.dashboard.figures import Figures
 from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import Index, connect
 from tidegate.dashboard.queries import Queries
+from tidegate.dashboard.requests import Requests
 from tidegate.dashboard.store import FILE
 from tidegate.dashboard.surface import Asked, Surfaces
 from tidegate.telemetry.segments import SegmentName
@@ -126,7 +127,7 @@ def measure(folder: Path, requests: int) -> dict[str, object]:
     now_s = follower.last_s
     assert now_s is not None
     some = reader.execute("SELECT id FROM request ORDER BY n LIMIT 1 OFFSET 1000").fetchone()[0]
-    queries = Queries(Figures(reader), follower, lambda: now_s, "journal", journal=True)
+    queries = Queries(Figures(reader), Requests(reader), follower, lambda: now_s, "journal", journal=True)
     found: dict[str, object] = {
         "requests": count,
         "journal_bytes": sum(path.stat().st_size for path in journal.glob("journal-*")),

@@ -15,6 +15,7 @@ from tidegate.dashboard.app import Dashboard
 from tidegate.dashboard.figures import Figures
 from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import Index, connect
+from tidegate.dashboard.requests import Requests
 from tidegate.telemetry.log import Log
 from tidegate.telemetry.reading import read
 
@@ -30,6 +31,7 @@ class Indexed:
         self.problems: list[str] = []
         self.follower = Follower(folder, self.index, self.problems.append)
         self.figures = Figures(self.db)
+        self.requests = Requests(self.db)
 
     def catch_up(self) -> None:
         """Until there is nothing more."""

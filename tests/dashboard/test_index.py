@@ -16,8 +16,9 @@ from tidegate.core.model import Decision, Line, Request, Segment, replace
 from tidegate.core.replay import Replay
 from tidegate.core.rows import Row
 from tidegate.dashboard import follow
-from tidegate.dashboard.figures import LIMIT_MAX, Figures, Wanted, Window
+from tidegate.dashboard.figures import Window
 from tidegate.dashboard.index import Index, connect
+from tidegate.dashboard.requests import LIMIT_MAX, Requests, Wanted
 from tidegate.telemetry.packing import pack
 from tidegate.telemetry.reading import read
 from tidegate.telemetry.segments import segments
@@ -28,11 +29,11 @@ def window(seen: Indexed, minutes: int = ALL_MINUTES) -> Window:
     return Window.back(seen.follower.last_s, minutes)
 
 
-def ids(figures: Figures, wanted: Wanted) -> list[str]:
+def ids(requests: Requests, wanted: Wanted) -> list[str]:
     """All that a search finds, page after page."""
     found: list[str] = []
     while True:
-        page = figures.search(wanted)
+        page = requests.search(wanted)
         found += [row.id for row in page.rows]
         if page.next is None:
             return found
@@ -93,7 +94,7 @@ def test_the_points_of_a_series_add_up_to_its_window(journal: Path) -> None:
 def test_a_search_finds_all_that_fits_and_nothing_else_page_by_page(journal: Path) -> None:
     rows = folded(journal)
     with indexed(journal) as seen:
-        find = seen.figures
+        find = seen.requests
         assert ids(find, Wanted(limit=7)) == by_time(rows)
         for wanted, fits in (
             (Wanted(q="people-1"), lambda row: row.id.startswith("people-1")),
@@ -117,7 +118,7 @@ def test_a_search_for_what_cannot_be_says_what_can(journal: Path) -> None:
             (Wanted(before="yesterday"), "the `next` of another page"),
         ):
             with pytest.raises(ValueError, match=said):
-                seen.figures.search(wanted)
+                seen.requests.search(wanted)
 
 
 def test_what_is_told_of_an_endpoint_is_what_came_there(journal: Path) -> None:
@@ -183,7 +184,7 @@ def test_a_journal_that_grows_is_followed_and_nothing_is_counted_twice(
             file.write(rest)
         seen.catch_up()
         assert seen.figures.totals(window(seen)).requests == len(rows)
-        assert ids(seen.figures, Wanted()) == by_time(rows)
+        assert ids(seen.requests, Wanted()) == by_time(rows)
 
 
 def beside(path: Path) -> Path:
@@ -202,13 +203,13 @@ def test_of_gateways_that_share_a_folder_each_is_told_of_as_it_goes_on(
         other = beside(path)
         seen.catch_up()
         for each in (other, path):
-            rows, (_, after) = seen.figures.extent().rows, seen.figures.newest(0, LIMIT_MAX)
+            rows, (_, after) = seen.requests.extent().rows, seen.requests.newest(0, LIMIT_MAX)
             with each.open("ab") as file:
                 file.write(rest)
             seen.catch_up()
-            newest, last = seen.figures.newest(after, LIMIT_MAX)
-            assert len(newest) == seen.figures.extent().rows - rows > 0
-            assert seen.figures.newest(last, LIMIT_MAX) == ((), last)
+            newest, last = seen.requests.newest(after, LIMIT_MAX)
+            assert len(newest) == seen.requests.extent().rows - rows > 0
+            assert seen.requests.newest(last, LIMIT_MAX) == ((), last)
 
 
 @contextmanager
@@ -230,7 +231,7 @@ def test_a_process_that_ends_without_a_word_is_noticed(journal: Path) -> None:
             gateway.close()
             seen.catch_up()
             assert seen.follower.under_way == 0
-            assert seen.figures.extent().rows == len(folded(path))
+            assert seen.requests.extent().rows == len(folded(path))
             assert seen.figures.totals(window(seen)).unknown > 0
 
 
@@ -239,9 +240,9 @@ def test_a_process_that_ended_while_no_dashboard_was_there_is_noticed_beside_one
     path.write_bytes(path.read_bytes().rpartition(b"\n")[0] + b"\n")
     with written(beside(path)):
         with written(path), indexed(journal) as seen:
-            before = seen.figures.extent().rows
+            before = seen.requests.extent().rows
         with indexed(journal) as seen:
-            assert seen.figures.extent().rows == before // 2 + len(folded(path))
+            assert seen.requests.extent().rows == before // 2 + len(folded(path))
 
 
 def test_a_journal_that_was_copied_is_shown_as_it_was_at_its_last_line_whenever_it_is_opened(journal: Path) -> None:
@@ -288,11 +289,11 @@ def test_what_comes_after_all_is_seen_where_file_systems_know_no_locks(journal: 
     path, rest = cut(journal, 0.5)
     with indexed(journal) as seen:
         seen.catch_up()
-        assert newest not in ids(seen.figures, Wanted())
+        assert newest not in ids(seen.requests, Wanted())
         with path.open("ab") as file:
             file.write(rest)
         seen.catch_up()
-        assert newest in ids(seen.figures, Wanted())
+        assert newest in ids(seen.requests, Wanted())
 
 
 def test_gateways_that_share_a_folder_are_followed_where_file_systems_know_no_locks(journal: Path) -> None:
@@ -300,11 +301,11 @@ def test_gateways_that_share_a_folder_are_followed_where_file_systems_know_no_lo
     other = beside(path)
     with indexed(journal) as seen:
         for each in (other, path):
-            rows = seen.figures.extent().rows
+            rows = seen.requests.extent().rows
             with each.open("ab") as file:
                 file.write(rest)
             seen.catch_up()
-            assert seen.figures.extent().rows > rows
+            assert seen.requests.extent().rows > rows
 
 
 def parted(journal: Path, *shares: float) -> tuple[Path, list[bytes]]:
@@ -341,16 +342,16 @@ def test_what_goes_on_from_one_segment_to_another_has_its_row_also_where_the_das
     path, rest = parted(journal, *shares)
     with indexed(journal) as seen:
         assert seen.follower.under_way > 0
-        before = seen.figures.extent().rows
+        before = seen.requests.extent().rows
     if packs:
         assert all(pack(one) for one in segments(journal)[:-1])
     with indexed(journal) as seen:
-        assert seen.figures.extent().rows == before
+        assert seen.requests.extent().rows == before
         with path.open("ab") as file:
             file.writelines(rest)
         seen.catch_up()
-        assert seen.figures.extent().rows == len(rows)
-        assert ids(seen.figures, Wanted()) == by_time(rows)
+        assert seen.requests.extent().rows == len(rows)
+        assert ids(seen.requests, Wanted()) == by_time(rows)
         assert seen.figures.totals(window(seen)).spent_usd == pytest.approx(sum(row.paid_usd for row in rows))
 
 
@@ -364,7 +365,7 @@ def test_a_dashboard_that_comes_back_goes_on_where_it_was(journal: Path, monkeyp
         file.write(rest)
     with indexed(journal) as seen:
         assert seen.figures.totals(window(seen)).requests == len(rows)
-        assert ids(seen.figures, Wanted()) == by_time(rows)
+        assert ids(seen.requests, Wanted()) == by_time(rows)
     with indexed(journal) as seen:
         assert seen.figures.totals(window(seen)).requests == len(rows)
         assert seen.follower.known() is not None
@@ -401,7 +402,7 @@ def test_of_a_journal_that_cannot_be_replayed_nothing_is_known_and_its_rows_are_
     other = replace(segment, fact=replace(segment.fact, state=msgspec.Raw(b'{"endpoints":[]}')))
     path.write_bytes(msgspec.json.encode(other) + b"\n" + lines)
     with indexed(journal) as seen:
-        assert seen.figures.extent().rows == 125
+        assert seen.requests.extent().rows == 125
         assert seen.follower.known() is None
         assert seen.follower.budgets() == ()
 
@@ -422,12 +423,12 @@ def test_what_the_journal_has_no_more_the_index_has_no_more(journal: Path) -> No
     other = journal / path.name.replace("20260105", "20260106")
     shutil.copy(path, other)
     with indexed(journal) as seen:
-        assert seen.figures.extent().rows == 2 * len(folded(path))
+        assert seen.requests.extent().rows == 2 * len(folded(path))
         path.unlink()
         seen.catch_up()
-        assert seen.figures.extent().rows == len(folded(journal))
+        assert seen.requests.extent().rows == len(folded(journal))
         assert seen.figures.totals(window(seen)).requests == len(folded(journal))
-        assert len(ids(seen.figures, Wanted())) == len(folded(journal))
+        assert len(ids(seen.requests, Wanted())) == len(folded(journal))
 
 
 def test_names_that_the_journal_has_no_more_are_offered_no_more_until_they_come_again(journal: Path) -> None:
@@ -436,19 +437,19 @@ def test_names_that_the_journal_has_no_more_are_offered_no_more_until_they_come_
     other = journal / path.name.replace("20260105", "20260106")
     other.write_bytes(whole.replace(b"assistant", b"translator").replace(b"laptop", b"desktop"))
     with indexed(journal) as seen:
-        assert seen.figures.values().models == ("assistant", "translator")
+        assert seen.requests.values().models == ("assistant", "translator")
         path.unlink()
         seen.catch_up()
-        values = seen.figures.values()
+        values = seen.requests.values()
         assert values.models == ("translator",)
         assert [one.name for one in values.endpoints] == ["cloud", "desktop"]
         again = journal / path.name.replace("20260105", "20260107")
         again.write_bytes(whole)
         seen.catch_up()
-        values = seen.figures.values()
+        values = seen.requests.values()
         assert values.models == ("assistant", "translator")
         assert [one.name for one in values.endpoints] == ["cloud", "desktop", "laptop"]
-        assert len(ids(seen.figures, Wanted(model="assistant"))) == len(folded(again))
+        assert len(ids(seen.requests, Wanted(model="assistant"))) == len(folded(again))
 
 
 def test_an_endpoint_that_has_served_nothing_is_told_of_as_long_as_it_is_configured(journal: Path) -> None:
@@ -459,8 +460,8 @@ def test_an_endpoint_that_has_served_nothing_is_told_of_as_long_as_it_is_configu
     with indexed(journal) as seen:
         path.unlink()
         seen.catch_up()
-        assert seen.figures.extent().rows == 0
-        assert [one.name for one in seen.figures.values().endpoints] == ["cloud", "desktop"]
+        assert seen.requests.extent().rows == 0
+        assert [one.name for one in seen.requests.values().endpoints] == ["cloud", "desktop"]
 
 
 def test_a_segment_that_is_over_is_read_once_and_packed_or_not_it_is_the_same(
@@ -473,18 +474,18 @@ def test_a_segment_that_is_over_is_read_once_and_packed_or_not_it_is_the_same(
         second = journal / first.name.replace("-000000.", "-000001.")
         shutil.copy(first, second)  # the gateway goes on there
         seen.catch_up()
-        assert seen.figures.extent().rows == 2 * count
+        assert seen.requests.extent().rows == 2 * count
         tail = next(iter(seen.follower._tails.values()))
         assert pack(first)
         assert [path.suffix for path in segments(journal)] == [".zst", ".jsonl"]
         seen.catch_up()
-        assert (tail.name, seen.figures.extent().rows) == (second.name, 2 * count)
+        assert (tail.name, seen.requests.extent().rows) == (second.name, 2 * count)
     with indexed(journal) as seen:
         tail = next(iter(seen.follower._tails.values()))
-        assert (tail.name, seen.figures.extent().rows) == (second.name, 2 * count)
+        assert (tail.name, seen.requests.extent().rows) == (second.name, 2 * count)
         assert not seen.follower.step()
         assert tail.name == second.name
-        name = seen.figures.segment_of(folded(first)[0].id)
+        name = seen.requests.segment_of(folded(first)[0].id)
         assert name == second.name
 
 
@@ -502,7 +503,7 @@ def test_a_file_that_is_no_index_is_made_anew(journal: Path, tmp_path: Path) -> 
     file = tmp_path / "index.sqlite"
     file.write_bytes(b"this is no database, and larger than its header would be" * 100)
     with indexed(journal, file) as seen:
-        assert seen.figures.extent().rows == 125
+        assert seen.requests.extent().rows == 125
 
 
 @pytest.mark.parametrize("table", ["segment", "request"])
@@ -512,7 +513,7 @@ def test_an_index_that_cannot_be_read_where_it_begins_is_made_anew(journal: Path
         pass
     damage(file, table)
     with indexed(journal, file) as seen:
-        assert seen.figures.extent().rows == 125
+        assert seen.requests.extent().rows == 125
 
 
 def test_what_was_added_in_vain_is_added_with_its_names_later(journal: Path, tmp_path: Path) -> None:
@@ -522,10 +523,10 @@ def test_what_was_added_in_vain_is_added_with_its_names_later(journal: Path, tmp
         db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(sqlite3.OperationalError, match="full"):
             index.add("one", 100, rows, ())
-        assert (index.read_bytes("one"), Figures(db).extent().rows) == ((0, False), 0)
+        assert (index.read_bytes("one"), Requests(db).extent().rows) == ((0, False), 0)
         db.execute(f"PRAGMA max_page_count = {1 << 30}")
         index.add("one", 100, rows, ())
-        found = Figures(db).search(Wanted(limit=LIMIT_MAX)).rows
+        found = Requests(db).search(Wanted(limit=LIMIT_MAX)).rows
         assert {(one.id, one.klass, one.endpoint) for one in found} == {(r.id, r.klass, r.endpoint) for r in rows}
 
 
@@ -534,7 +535,7 @@ def test_a_segment_that_cannot_be_read_is_passed_over_and_told_once(journal: Pat
     bad = journal / path.name.replace("20260105", "20260104")
     bad.write_bytes(b'{"at_s":1.0,"fact":{"type":"segment","version":99}}\n')
     with indexed(journal) as seen:
-        assert seen.figures.extent().rows == 125
+        assert seen.requests.extent().rows == 125
         seen.follower.anew()
         seen.catch_up()
         assert not seen.follower.step()

@@ -12,7 +12,8 @@ from tests.dashboard.harness import ALL_MINUTES, damage, folded, indexed
 from tests.dashboard.test_index import by_time, cut, ids
 from tests.http.harness import eventually
 from tidegate.dashboard import follow, store
-from tidegate.dashboard.figures import Figures, Wanted, Window
+from tidegate.dashboard.figures import Figures, Window
+from tidegate.dashboard.requests import Requests, Wanted
 from tidegate.dashboard.store import Store
 from tidegate.telemetry.packing import pack
 from tidegate.telemetry.segments import PACKED, segments
@@ -21,12 +22,12 @@ from tidegate.telemetry.segments import PACKED, segments
 @contextmanager
 def begun(
     folder: Path, on_problem: Callable[[str], None], on_damage: Callable[[], None] = lambda: None
-) -> Iterator[tuple[Store, Figures]]:
+) -> Iterator[tuple[Store, Requests]]:
     """One whose thread is not started yet, and who reads it."""
     made = Store(folder, on_problem, on_damage)
     try:
         with closing(made.reader()) as reader:
-            yield made, Figures(reader)
+            yield made, Requests(reader)
     finally:
         made.close()
 
@@ -35,8 +36,8 @@ def begun(
 def test_a_folder_has_any_name(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    with begun(folder, print) as (_, figures):
-        assert figures.extent().rows == 0
+    with begun(folder, print) as (_, requests):
+        assert requests.extent().rows == 0
 
 
 @pytest.fixture
@@ -53,23 +54,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_what_the_disk_did_not_take_is_in_the_index_once_it_does_again(journal: Path) -> None:
     rows, said = folded(journal), list[str]()
     path, rest = cut(journal, 0.5)
-    with begun(journal, said.append) as (made, figures):
+    with begun(journal, said.append) as (made, requests):
         db = made._db
         (pages,) = db.execute("PRAGMA page_count").fetchone()
         db.execute(f"PRAGMA max_page_count = {pages}")
         made.start()
         await eventually(lambda: bool(said))
-        there = figures.extent().rows
+        there = requests.extent().rows
         assert there < sum(row.outcome != "unknown" for row in folded(journal))
         db.execute(f"PRAGMA max_page_count = {pages + 16}")  # it goes on for a while, and is full again
-        await eventually(lambda: figures.extent().rows > there)
+        await eventually(lambda: requests.extent().rows > there)
         db.execute(f"PRAGMA max_page_count = {1 << 30}")
         with path.open("ab") as file:
             file.write(rest)
-        await eventually(lambda: figures.extent().rows == len(rows))
-        assert ids(figures, Wanted()) == by_time(rows)
+        await eventually(lambda: requests.extent().rows == len(rows))
+        assert ids(requests, Wanted()) == by_time(rows)
         window = Window.back(rows[-1].arrived_s + 900.0, ALL_MINUTES)
-        assert Counter({one.klass: one.requests for one in figures.classes(window)}) == Counter(
+        assert Counter({one.klass: one.requests for one in Figures(made.reader()).classes(window)}) == Counter(
             row.klass for row in rows
         )
         (problem,) = said
@@ -81,25 +82,25 @@ async def test_what_nobody_thought_of_is_told_and_does_not_end_it(journal: Path)
     said, path = list[str](), segments(journal)[0]
     other, whole = path.name.replace("20260105", "20260106"), path.read_bytes()
     cut(journal, 0.5)
-    with begun(journal, said.append) as (made, figures):
+    with begun(journal, said.append) as (made, requests):
         made.start()
         await eventually(lambda: made.follower.last_s is not None and made.follower.share == 1.0)
-        count = figures.extent().rows
+        count = requests.extent().rows
         assert pack(path)
         packed = path.with_name(path.name + PACKED)
         packed.write_bytes(packed.read_bytes()[:100])  # it can be read on no more
         await eventually(lambda: bool(said))
         (journal / other).write_bytes(whole)
-        await eventually(lambda: figures.extent().rows == count + len(folded(journal / other)))
+        await eventually(lambda: requests.extent().rows == count + len(folded(journal / other)))
 
 
 def test_where_no_index_can_be_beside_the_journal_it_is_elsewhere(journal: Path) -> None:
     (journal / store.FILE / "in the way").mkdir(parents=True)
-    with begun(journal, print) as (made, figures):
+    with begun(journal, print) as (made, requests):
         while made.follower.step():
             pass
         assert made.file.parent != journal
-        assert figures.extent().rows == len(folded(journal))
+        assert requests.extent().rows == len(folded(journal))
 
 
 def test_an_index_that_cannot_be_used_for_a_while_is_told_of_and_is_there_afterwards(journal: Path) -> None:
@@ -107,13 +108,13 @@ def test_an_index_that_cannot_be_used_for_a_while_is_told_of_and_is_there_afterw
         pass
     said, beside = list[str](), journal / f"{store.FILE}-shm"
     beside.symlink_to(journal / "none" / "at all")  # SQLite can make no file there, as on a full disk
-    with begun(journal, said.append) as (made, figures):
-        assert (made.file.parent == journal, figures.extent().rows) == (False, 0)
+    with begun(journal, said.append) as (made, requests):
+        assert (made.file.parent == journal, requests.extent().rows) == (False, 0)
     (problem,) = said
     assert f"{journal / store.FILE} cannot be used" in problem
     beside.unlink()
-    with begun(journal, said.append) as (made, figures):
-        assert (made.file.parent == journal, figures.extent().rows) == (True, len(folded(journal)))
+    with begun(journal, said.append) as (made, requests):
+        assert (made.file.parent == journal, requests.extent().rows) == (True, len(folded(journal)))
     assert said == [problem]
 
 
@@ -130,6 +131,6 @@ async def test_an_index_that_turns_out_to_be_damaged_is_read_no_more_and_made_an
         await eventually(found.is_set)
         made.discard()
     assert (said, (journal / store.FILE).exists()) == ([], False)
-    with begun(journal, said.append) as (made, figures):
+    with begun(journal, said.append) as (made, requests):
         made.start()
-        await eventually(lambda: figures.extent().rows == len(folded(journal)))
+        await eventually(lambda: requests.extent().rows == len(folded(journal)))

@@ -13,7 +13,7 @@ import msgspec
 from tidegate.clock import Clock
 from tidegate.dashboard.changed import Limit, changes
 from tidegate.dashboard.explained import Explainer
-from tidegate.dashboard.figures import Figures, Row
+from tidegate.dashboard.figures import Figures
 from tidegate.dashboard.index import is_damage
 from tidegate.dashboard.job import Worker
 from tidegate.dashboard.live import Live
@@ -21,6 +21,7 @@ from tidegate.dashboard.pages import FOLDER, SAFE, Pages
 from tidegate.dashboard.parent import Parent
 from tidegate.dashboard.policy import Applied, Policies, policy_of
 from tidegate.dashboard.queries import Nothing, Queries, asked
+from tidegate.dashboard.requests import Requests, Row
 from tidegate.dashboard.store import Store
 from tidegate.dashboard.surface import Asked, Surfaces
 from tidegate.http.limits import Limits
@@ -75,8 +76,8 @@ class Dashboard:
         self._reader = self._store.reader()
         follower = self._store.follower
         mode = JOURNAL if parent is None else GATEWAY
-        self._figures = Figures(self._reader)
-        self._queries = Queries(self._figures, follower, self._seen_s, mode, journal=journal is not None)
+        figures, self._requests = Figures(self._reader), Requests(self._reader)
+        self._queries = Queries(figures, self._requests, follower, self._seen_s, mode, journal=journal is not None)
         self._pages = Pages(pages)
         self._surfaces = Surfaces(follower, clock.now_s)
         # Of its own: what takes a second keeps nothing waiting that takes none.
@@ -262,8 +263,8 @@ class Dashboard:
             exchange.respond(500, _JSON, _error(500, "It met a bug of ours; the log has its kind."))
 
     async def _found(self, request_id: str) -> tuple[Row | None, str | None]:
-        figures = self._figures
-        future = self._ask(lambda: (figures.row(request_id), figures.segment_of(request_id)))
+        requests = self._requests
+        future = self._ask(lambda: (requests.row(request_id), requests.segment_of(request_id)))
         return (None, None) if future is None else await future
 
     def _ask(self, ask: Callable[[], _T], asker: ThreadPoolExecutor | None = None) -> "asyncio.Future[_T] | None":

@@ -56,7 +56,7 @@ def endpoints(figures: Figures, window: Window, known: Known | None) -> Endpoint
     """What came at each in a window, beside what is known of it now."""
     router = None if known is None else router_of(known)
     configured = {} if router is None else {one.name: one for one in router.endpoints}
-    places = {one.name: one for one in figures.values().endpoints}
+    places = figures.places()
     places |= {one.name: _place(one) for one in configured.values()}
     found = []
     for place in sorted(places.values(), key=lambda one: (one.name not in configured, one.tier, one.name)):

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from tidegate.core.why import WHY_TEXT
-from tidegate.dashboard.figures import Row
+from tidegate.dashboard.requests import Row
 from tidegate.dashboard.verb import Said, asked
 from tidegate.wire.errors import BadRequest
 

@@ -102,6 +102,12 @@ class Place(Record, frozen=True, kw_only=True):
     tier: str
 
 
+def places_of(db: sqlite3.Connection) -> dict[str, Place]:
+    """Where each endpoint stands, by its name."""
+    found = db.execute("SELECT name, site, tier FROM place")
+    return {name: Place(name=name, site=site, tier=tier) for name, site, tier in found}
+
+
 def connect(file: Path) -> sqlite3.Connection:
     """A connection to an index, made anew where there is none that this software reads. sqlite3.Error or OSError where
     there can be none just now; what is there stays then."""

@@ -9,22 +9,11 @@ import msgspec
 from tidegate.core.model import Record
 from tidegate.core.why import WHY_TEXT
 from tidegate.dashboard.endpoints import Endpoints, endpoints
-from tidegate.dashboard.figures import (
-    MINUTES_MAX,
-    ClassTotals,
-    Figures,
-    Flows,
-    Row,
-    Rows,
-    Series,
-    Totals,
-    Values,
-    Wanted,
-    Window,
-)
+from tidegate.dashboard.figures import MINUTES_MAX, ClassTotals, Figures, Flows, Series, Totals, Window
 from tidegate.dashboard.follow import Follower
 from tidegate.dashboard.index import MINUTE_S
 from tidegate.dashboard.prices import Budget
+from tidegate.dashboard.requests import Requests, Row, Values, Wanted
 from tidegate.wire.errors import BadRequest
 
 NEWEST_MAX: Final = 20
@@ -78,11 +67,19 @@ class Queries:
     """Answers from one thread."""
 
     def __init__(
-        self, figures: Figures, follower: Follower, now_s: Callable[[], float], mode: str, *, journal: bool
+        self,
+        figures: Figures,
+        requests: Requests,
+        follower: Follower,
+        now_s: Callable[[], float],
+        mode: str,
+        *,
+        journal: bool,
     ) -> None:
         """It stands beside what `mode` says; without a `journal` nothing comes."""
         self._journal = journal
         self._figures = figures
+        self._requests = requests
         self._follower = follower
         self._now_s = now_s
         self._mode = mode
@@ -91,7 +88,7 @@ class Queries:
             "flow": (Span, self._flow),
             "series": (Steps, self._series),
             "endpoints": (Span, self._endpoints),
-            "requests": (Wanted, self._requests),
+            "requests": (Wanted, requests.search),
             "values": (Nothing, self._values),
             "reasons": (Nothing, lambda _: WHY_TEXT),
         }
@@ -111,7 +108,7 @@ class Queries:
     def summary(self, span: Span) -> Summary:
         """All of the figures of the first page."""
         figures, follower, now_s = self._figures, self._follower, self._now_s()
-        extent, window = figures.extent(), Window.back(now_s, _minutes(span.minutes))
+        extent, window = self._requests.extent(), Window.back(now_s, _minutes(span.minutes))
         return Summary(
             now_s=now_s,
             mode=self._mode,
@@ -130,7 +127,7 @@ class Queries:
 
     def tick(self, minutes: int, after: int) -> tuple[bytes, int]:
         """What has changed since row number `after`, and the number to ask with next."""
-        newest, last = self._figures.newest(after, NEWEST_MAX)
+        newest, last = self._requests.newest(after, NEWEST_MAX)
         span = Span(minutes)
         return msgspec.json.encode(Tick(summary=self.summary(span), flow=self._flow(span), newest=newest)), last
 
@@ -149,11 +146,8 @@ class Queries:
         window = Window.back(self._now_s(), _minutes(span.minutes))
         return endpoints(self._figures, window, self._follower.known())
 
-    def _requests(self, wanted: Wanted) -> Rows:
-        return self._figures.search(wanted)
-
     def _values(self, _: Nothing) -> Values:
-        return self._figures.values()
+        return self._requests.values()
 
 
 def asked(query: str, kind: type[Any]) -> Any:
