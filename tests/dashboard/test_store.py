@@ -70,9 +70,9 @@ async def test_what_the_disk_did_not_take_is_in_the_index_once_it_does_again(jou
         await eventually(lambda: requests.extent().rows == len(rows))
         assert ids(requests, Wanted()) == by_time(rows)
         window = Window.back(rows[-1].arrived_s + 900.0, ALL_MINUTES)
-        assert Counter({one.klass: one.requests for one in Figures(made.reader()).classes(window)}) == Counter(
-            row.klass for row in rows
-        )
+        with closing(made.reader()) as reader:
+            classes = Figures(reader).classes(window)
+        assert Counter({one.klass: one.requests for one in classes}) == Counter(row.klass for row in rows)
         (problem,) = said
         assert "disk is full" in problem
 
