@@ -15,7 +15,7 @@ from tidegate.engines.faults import EXPECTED, FAULTS, Kind
 from tidegate.engines.recognise import MODELS_MAX
 from tidegate.gateway.discover import BOUND_S, ENGINES_MAX, PATIENCE_S, PORTS
 from tidegate.sim.reference import reference as scenarios
-from tidegate.telemetry.metrics import reference as metrics
+from tidegate.telemetry.families import reference as metrics
 from tidegate.telemetry.trace import reference as traces
 
 FOLDER = Path(__file__).parent / "reference"

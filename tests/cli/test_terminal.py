@@ -20,7 +20,7 @@ from tidegate.config.door import Tls
 from tidegate.config.problem import ConfigError
 from tidegate.core.model import replace
 from tidegate.http.server import Exchange
-from tidegate.telemetry.metrics import RATIOS
+from tidegate.telemetry.counts import RATIOS
 from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX
 
 if TYPE_CHECKING:

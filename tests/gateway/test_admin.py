@@ -13,7 +13,7 @@ from tests.http.harness import eventually
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.explainer import Explainer
 from tidegate.gateway.probe import Prober
-from tidegate.telemetry.metrics import PREFIX, TABLE
+from tidegate.telemetry.families import PREFIX, TABLE
 
 
 async def test_the_gateway_is_ready_while_an_endpoint_is_up(tmp_path: Path) -> None:

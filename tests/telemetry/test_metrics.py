@@ -11,22 +11,18 @@ from tests import make
 from tidegate.core.model import Ended, Ending, Handover, Headroom, Overrides, Probed, Shipped, Slo
 from tidegate.core.reserve import Reservation, unpredicted
 from tidegate.core.why import Why
-from tidegate.telemetry.metrics import (
+from tidegate.telemetry.counts import (
     LABELS_MAX,
     OTHER,
-    PREFIX,
     RATIOS,
     SECONDS,
     SHORT_SECONDS,
-    TABLE,
     Counters,
     Histogram,
     Histograms,
-    HttpCounts,
-    Metrics,
-    MoneyCounts,
-    reference,
 )
+from tidegate.telemetry.families import PREFIX, TABLE, reference
+from tidegate.telemetry.metrics import HttpCounts, Metrics, MoneyCounts
 from tidegate.telemetry.segments import JournalStatistics
 
 PAGE = Path("docs/reference/metrics.md")
@@ -128,7 +124,7 @@ def test_what_was_counted_of_an_endpoint_that_is_gone_is_forgotten_and_the_rest_
 
 
 def test_the_page_is_what_the_table_says() -> None:
-    command = 'python -c "from tidegate.telemetry.metrics import reference; print(reference(), end=str())"'
+    command = 'python -c "from tidegate.telemetry.families import reference; print(reference(), end=str())"'
     assert PAGE.read_text() == reference(), f"run: {command} > {PAGE}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.telemetry.metrics import PREFIX, TABLE, Spec
+from tidegate.telemetry.families import PREFIX, TABLE, Spec
 
 MONITORING = Path("monitoring")
 DASHBOARD, RULES, RULE_TESTS = (MONITORING / name for name in ("grafana-dashboard.json", "rules.yml", "rules_test.yml"))

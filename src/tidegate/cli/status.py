@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tidegate.cli.live import Live, Shown, UnreachableError, address, look
 from tidegate.cli.output import print_json, print_table
-from tidegate.telemetry.metrics import RATIOS
+from tidegate.telemetry.counts import RATIOS
 
 WELL, UNWELL, UNREACHABLE = 0, 1, 2
 _COLOURS = {"up": "green", "down": "bold red", "broken": "bold red", "drained": "yellow"}
