@@ -202,12 +202,10 @@ class EndpointModel:
         if moment is None:
             moment = self.moment(now_s)
         timing, others = self.timing, self.others
-        parts = timing.parts
-        load, in_flight, column, others_tokens = moment.load, moment.in_flight, moment.column, moment.others_tokens
-        foreign, waits, prompts = moment.foreign, moment.waits, moment.prompts
-        tokens = request.prompt_tokens
+        parts, factors = timing.parts, timing.ttft.factors
+        tokens, load = request.prompt_tokens, moment.load
         cached = nothing = NOTHING
-        cached_tokens, cached_tokens_mean, uncached = 0.0, 0.0, float(tokens)
+        cached_tokens, cached_tokens_mean = 0.0, 0.0
         come = request.shipped != "" and has_come(request.shipped, self.name)
         if come:
             cached = all_cached(prompt or asked(request))
@@ -215,36 +213,28 @@ class EndpointModel:
             cached = self.prefixes.cached(prompt or asked(request), now_s)
         if cached is not nothing:
             cached_tokens, cached_tokens_mean = cached.at_least(LIKELY), cached.tokens
-            uncached = tokens - cached_tokens
         output_tokens = length.expected_tokens
         length_row = place_of(OUTPUT_EDGES, output_tokens)
-        token = parts.token(tokens, output_tokens, load, others_tokens, moment.load_mean, prompts, moment.running)
-        tpot = timing.tpot.predict(token, 0, column, now_s)
+        token = parts.token(
+            tokens, output_tokens, load, moment.others_tokens, moment.load_mean, moment.prompts, moment.running
+        )
+        tpot = timing.tpot.predict(token, 0, moment.column, now_s)
         tpot_s = tpot.median_s
         if tpot_s < TPOT_S_MIN:
             tpot_s = TPOT_S_MIN
         queue_s, unsure_s = 0.0, 0.0
         if not self._prompts.is_empty:
-            queue_s, unsure_s = self._queue_s(in_flight > load, now_s)
-        factors = timing.ttft.factors
-        # As many prompts come while this one is computed as have come of late, and may join its batch.
-        meanwhile_s = prompts * factors[1] * uncached * parts.token_s
-        first = parts.first(tokens, cached_tokens, queue_s, load, others_tokens, tpot_s, meanwhile_s, waits)
-        row = SHIPPED_ROW if come else place_of(LENGTH_EDGES, uncached)
-        ttft = timing.ttft.predict(first, row, 0, now_s)
-        if cached_tokens and not come and row != (whole_row := place_of(LENGTH_EDGES, tokens)):
-            # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
-            # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
-            ttft = min(ttft, timing.ttft.predict(first, whole_row, 0, now_s), key=_median_s)
-            ttft.row = row
+            queue_s, unsure_s = self._queue_s(moment.in_flight > load, now_s)
+        ttft = self._ttft(tokens, cached_tokens, queue_s, tpot_s, moment, now_s, come)
         own_sigma = ttft.sigma
         if unsure_s:
             unsure_s *= factors[3] / ttft.raw_s
             ttft.sigma = sqrt(ttft.sigma * ttft.sigma + unsure_s * unsure_s)
-        stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, column, now_s)
+        foreign = moment.foreign
+        stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, moment.column, now_s)
         queued_s, ttft_s = 0.0, ttft.median_s
-        if queue_s or waits:
-            queued_s = (factors[3] * queue_s + factors[6] * first[6]) * stretch * ttft_s / ttft.raw_s
+        if queue_s or moment.waits:
+            queued_s = (factors[3] * queue_s + factors[6] * ttft.parts[6]) * stretch * ttft_s / ttft.raw_s
         engine_s = stretch * ttft_s
         if engine_s < ENGINE_S_MIN:
             engine_s = ENGINE_S_MIN
@@ -263,7 +253,7 @@ class EndpointModel:
         most_s = first_s if first_s > sure_s else sure_s
         spread = _spread(network_s, network_s2, most_s, sigma, timing.deviations)
         if cached_tokens and not come:
-            whole = self._uncached(tokens, queue_s, tpot_s, moment, now_s)
+            whole = self._ttft(tokens, 0.0, queue_s, tpot_s, moment, now_s, come)
             whole_s = network_s + stretch * whole.median_s
             whole_sigma = sqrt(whole.sigma * whole.sigma + (sigma * sigma - own_sigma * own_sigma))
             high = _spread(network_s, network_s2, whole_s, whole_sigma, timing.deviations)
@@ -304,18 +294,38 @@ class EndpointModel:
             load_s,
             load_sigma,
             timing.stretches[length_row] or timing.stretch(length_row),
-            timing.prompt_s(first) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
+            timing.prompt_s(ttft.parts) * stretch * ttft_s / ttft.raw_s if self._shares_compute else 0.0,
             break_usd(request.rulings, self.name) if isinstance(request, Request) and request.rulings else 0.0,
             paid_usd,
             moment.failing,
         )
 
-    def _uncached(self, tokens: int, queue_s: float, tpot_s: float, moment: Moment, now_s: float) -> Sent:
-        """What it takes the engine where nothing is cached."""
+    def _ttft(
+        self,
+        tokens: int,
+        cached_tokens: float,
+        queue_s: float,
+        tpot_s: float,
+        moment: Moment,
+        now_s: float,
+        come: bool,  # compiled, one by its place costs less
+    ) -> Sent:
+        """What a prompt of which so much is cached takes the engine to its first token, behind `queue_s` of others."""
         timing, parts = self.timing, self.timing.parts
-        meanwhile_s = moment.prompts * timing.ttft.factors[1] * tokens * parts.token_s
-        first = parts.first(tokens, 0.0, queue_s, moment.load, moment.others_tokens, tpot_s, meanwhile_s, moment.waits)
-        return timing.ttft.predict(first, place_of(LENGTH_EDGES, tokens), 0, now_s)
+        uncached = tokens - cached_tokens
+        # As many prompts come while this one is computed as have come of late, and may join its batch.
+        meanwhile_s = moment.prompts * timing.ttft.factors[1] * uncached * parts.token_s
+        first = parts.first(
+            tokens, cached_tokens, queue_s, moment.load, moment.others_tokens, tpot_s, meanwhile_s, moment.waits
+        )
+        row = SHIPPED_ROW if come else place_of(LENGTH_EDGES, uncached)
+        ttft = timing.ttft.predict(first, row, 0, now_s)
+        if cached_tokens and not come and row != (whole_row := place_of(LENGTH_EDGES, tokens)):
+            # Whatever corrections say of short prompts: what is cached makes none slower. But what is learned of it is
+            # of short ones: a tenth of a second more or less says nothing of how long all of this prompt would take.
+            ttft = min(ttft, timing.ttft.predict(first, whole_row, 0, now_s), key=_median_s)
+            ttft.row = row
+        return ttft
 
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
         """Widen what is predicted by what is not known of others; returns by how much they stretch it, as usual."""
