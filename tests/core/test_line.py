@@ -6,7 +6,7 @@ from tests import make
 from tidegate.core.estimator import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ending, Endpoint, FirstToken, Uploaded, replace
-from tidegate.core.network import RATE_LOOK_BYTES, UPLOAD_BYTES_MIN
+from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_BYTES_MIN
 from tidegate.core.router import Router
 
 QUANTILE = 0.9
@@ -79,30 +79,49 @@ def look(model: EndpointModel, seconds: float, now_s: float) -> None:
     model.uploaded(fact, now_s)
 
 
-def test_what_is_looked_for_behind_a_request_does_not_make_the_link_slow() -> None:
-    model = cloud()
-    send(model, "a")
-    look(model, 1.0, now_s=1.1)
-    arrives(model, "a", 1.0, now_s=1.1)
-    send(model, "b", now_s=2.0)
-    look(model, 0.9, now_s=3.0)
+def slow() -> EndpointModel:
+    """The way to a cloud that was found to be a tenth as quick as it was declared, and may be quick again."""
+    model = cloud(10.0 * RATE)
+    for number in range(2):
+        model.network.learn_upload(BYTES, BYTES / RATE, 0.1 * number)
     assert model.network.upload_bytes_per_s == RATE
+    return model
 
 
-def test_what_is_looked_for_alone_tells_how_slow_the_link_is() -> None:
-    model = cloud()
-    send(model, "a")
-    arrives(model, "a", 1.0, now_s=1.0)
-    look(model, 1.0, now_s=5.0)
-    look(model, 1.0, now_s=7.0)
-    assert model.network.upload_bytes_per_s == pytest.approx(RATE_LOOK_BYTES)
+def test_a_rate_is_not_looked_for_beside_a_request_of_which_it_will_be_known_how_long_it_took() -> None:
+    model = slow()
+    assert model.doubts_rate(1e3)
+    send(model, "a", now_s=1e3)
+    assert not model.doubts_rate(1e3 + 5.0), "though by now it is believed to be there"
+    arrives(model, "a", 20.0, now_s=1e3 + 20.0)
+    assert model.doubts_rate(1e3 + 20.0 + LOOK_S)
 
 
-def test_a_link_that_is_quick_again_shows_behind_a_request_as_well() -> None:
-    model = cloud(1e4)
-    send(model, "a")
-    look(model, 0.05, now_s=0.1)
-    assert model.network.upload_bytes_per_s == pytest.approx(RATE_LOOK_BYTES / 0.05)
+def test_a_rate_is_looked_for_beside_requests_that_are_too_short_to_tell_it() -> None:
+    model = slow()
+    request = make.request("a", prompt_bytes=400)
+    model.started(make.started(request, "cloud"), model.base(request, LENGTHS.of(request), 1e3), 1e3)
+    assert model.doubts_rate(1e3)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1.0])
+def test_what_is_looked_for_beside_a_request_tells_nothing(seconds: float) -> None:
+    model = slow()
+    send(model, "a", now_s=1e3)
+    look(model, seconds, now_s=1e3 + 0.5)
+    look(model, seconds, now_s=1e3 + 0.6)
+    arrives(model, "a", 1.0, now_s=1e3 + 1.1)
+    look(model, 0.2, now_s=1e3 + 1.2)
+    assert [sample.value for sample in model.state.network.uploads] == pytest.approx([RATE] * 3)
+
+
+@pytest.mark.parametrize("seconds", [0.02, 1.0])
+def test_what_is_looked_for_alone_tells_how_quick_the_link_is(seconds: float) -> None:
+    model = slow()
+    look(model, seconds, now_s=1e3)
+    assert model.network.rate_unsettled
+    look(model, seconds, now_s=1e3 + seconds + LOOK_S)
+    assert model.network.upload_bytes_per_s == pytest.approx(RATE_LOOK_BYTES / seconds)
 
 
 def test_uploads_of_nearly_any_size_are_timed_once_answers_are_late() -> None:

@@ -593,6 +593,25 @@ def test_one_long_prompt_that_is_late_itself_is_no_reason_to_send_the_next_one_a
     assert 60.0 < told.retry_after_s < 300.0, "about as long as the one before it takes"
 
 
+def test_who_is_late_from_the_start_counts_as_late_at_a_second_engine_as_well() -> None:
+    reader = replace(make.LOCAL_PRIOR, prefill_s_per_token=0.046)
+    router = make.router(*(make.endpoint(name, prior=reader, concurrency=1) for name in ("laptop", "rack")))
+    for name in ("first", "second"):
+        request = make.request(name, prompt_tokens=2_066, prompt_bytes=8_264, ttft_s=2.0)
+        router.observe(make.started(request, router.decide(request, 0.0).plan[0].endpoint), 0.0)
+    for name in ("laptop", "rack"):
+        (sent,) = router.endpoint(name).state.reservations.values()
+        assert sent.rest
+
+
+def test_what_is_promised_nothing_and_starts_at_once_takes_nothing_from_the_share_of_who_waits() -> None:
+    router = make.router(make.endpoint("laptop"))
+    request = make.request("batch", slo=Slo())
+    assert router.decide(request, 0.0).why is Why.ONLY_ENDPOINT
+    router.observe(make.started(request, "laptop"), 0.0)
+    assert not router.endpoint("laptop").state.reservations["batch"].rest
+
+
 def test_what_one_tier_alone_would_cost_is_the_lowest_list_price_that_may_ever_serve_it() -> None:
     dear = Price(usd_per_input_token=3e-6, usd_per_output_token=9e-6)
     router = make.router(

@@ -86,6 +86,13 @@ def test_where_the_way_is_down_prompts_are_computed_otherwise() -> None:
     assert not any(one.ok for one in told)
     assert len(told) < 30, "after some, nobody tries any more but now and then"
     assert replay(lines).difference is None
+    # Who has just computed the prompt has it cached, and may well be the best by now.
+    facts = [line.fact for line in lines]
+    for fact in told:
+        since = (one for one in facts[facts.index(fact) :] if getattr(one, "request_id", "") == fact.request_id)
+        again = next(one for one in since if isinstance(one, Decision | Started))
+        assert isinstance(again, Decision), "it is decided anew"
+        assert {step.endpoint for step in again.plan} == {"cluster", "laptop"}
 
 
 @pytest.mark.parametrize("endpoint", ["cluster", "laptop"])

@@ -47,6 +47,7 @@ class Decider:
         worth = worth_usd(request, length)
         for model in own:
             if held or not self.begins(model, request, length, now_s):
+                self.decided = Decided(request, now_s, [])
                 options = plan.weigh(request, models, length, worth, now_s)
                 options += self._handed_over(request, models, length, worth, now_s)
                 return self._bind(request, options, reasons, worth, now_s)

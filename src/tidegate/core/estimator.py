@@ -21,7 +21,7 @@ from tidegate.core.inflight import begins_s, ends_s, loaded, looked_at_s
 from tidegate.core.late import LateAnswers
 from tidegate.core.latency import TRUST_MIN, Sent, sum_of
 from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
-from tidegate.core.line import ahead_bytes, is_used_since
+from tidegate.core.line import ahead_bytes
 from tidegate.core.load import FINENESS
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
@@ -226,12 +226,7 @@ class EndpointModel:
         if not self._prompts.is_empty:
             queue_s, unsure_s = self._queue_s(moment.in_flight > load, now_s)
         ttft = self._ttft(tokens, cached_tokens, queue_s, tpot_s, moment, now_s, come)
-        own_sigma = ttft.sigma
-        if unsure_s:
-            unsure_s *= factors[3] / ttft.raw_s
-            ttft.sigma = sqrt(ttft.sigma * ttft.sigma + unsure_s * unsure_s)
-        foreign = moment.foreign
-        stretch = 1.0 if foreign is NOBODY else self._beside(foreign, ttft, moment.column, now_s)
+        stretch = self._widen(ttft, unsure_s, moment, now_s)
         queued_s, ttft_s = 0.0, ttft.median_s
         if queue_s or moment.waits:
             queued_s = (factors[3] * queue_s + factors[6] * ttft.parts[6]) * stretch * ttft_s / ttft.raw_s
@@ -243,7 +238,7 @@ class EndpointModel:
         network_s, network_s2 = network.moments(request.prompt_bytes + moment.ahead_bytes, now_s)
         decode_s_mean = output_tokens * tpot_s * tpot.mean_ratio
         first_s = sure_s = network_s + engine_s
-        sigma, mean_ratio = ttft.sigma, ttft.mean_ratio
+        mean_ratio = ttft.mean_ratio
         prefill_s_mean = prefill_s * mean_ratio
         outcomes: tuple[tuple[float, float], ...] = ()
         if cached_tokens_mean:
@@ -251,14 +246,13 @@ class EndpointModel:
             prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * mean_ratio
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
-        spread = _spread(network_s, network_s2, most_s, sigma, timing.deviations)
+        spread = _spread(network_s, network_s2, most_s, ttft.sigma, timing.deviations)
         if cached_tokens and not come:
-            whole = self._ttft(tokens, 0.0, queue_s, tpot_s, moment, now_s, come)
-            whole_s = network_s + stretch * whole.median_s
-            whole_sigma = sqrt(whole.sigma * whole.sigma + (sigma * sigma - own_sigma * own_sigma))
-            high = _spread(network_s, network_s2, whole_s, whole_sigma, timing.deviations)
             # What is cached may be a surprise, and makes nothing slower.
-            spread = min(spread, max(0.0, high + log(whole_s / most_s) / timing.deviations))
+            whole = self._ttft(tokens, 0.0, queue_s, tpot_s, moment, now_s, come)
+            whole_s = max(network_s + self._widen(whole, unsure_s, moment, now_s) * whole.median_s, most_s)
+            high = _spread(network_s, network_s2, whole_s, whole.sigma, timing.deviations)
+            spread = min(spread, high + log(whole_s / most_s) / timing.deviations)
         warm_s, cold_share, load_s, load_sigma, load_s_mean = first_s, 0.0, 0.0, 0.0, 0.0
         cold = moment.cold
         if cold is not WARM:
@@ -327,8 +321,16 @@ class EndpointModel:
             ttft.row = row
         return ttft
 
+    def _widen(self, ttft: Sent, unsure_s: float, moment: Moment, now_s: float) -> float:
+        """Widen what is predicted by what is not known of the prompts before it, and of others; returns by how much
+        these stretch it, as usual."""
+        if unsure_s:
+            unsure = unsure_s * self.timing.ttft.factors[3] / ttft.raw_s
+            ttft.sigma = sqrt(ttft.sigma * ttft.sigma + unsure * unsure)
+        foreign = moment.foreign
+        return 1.0 if foreign is NOBODY else self._beside(foreign, ttft, moment.column, now_s)
+
     def _beside(self, foreign: Foreign, ttft: Sent, column: int, now_s: float) -> float:
-        """Widen what is predicted by what is not known of others; returns by how much they stretch it, as usual."""
         factors, variance, stretch = self.timing.ttft.factors, ttft.sigma * ttft.sigma, 1.0
         if foreign.variance:
             one_s = self.others.waiting * factors[6] * self.timing.parts.foreign_s
@@ -354,6 +356,21 @@ class EndpointModel:
             ahead_s = self.ahead_s if self.owned else inf
             return prefills.by_slot_s(line, factors[1] * parts.step_s, waits_s, ahead_s, now_s)
         return max(0.0, prefills.left_s(line, now_s) - waits_s), 0.0
+
+    def doubts_rate(self, now_s: float) -> bool:
+        """Whether to find out, by bytes that serve nothing, whether the way there is quick again: not while a request's
+        are on it, of which it will be known how long they took."""
+        return self.network.doubts_rate(now_s) and not self._is_sending()
+
+    def _is_sending(self) -> bool:
+        telling_bytes, carried_bytes = self.network.telling_bytes, self._line.carried_bytes
+        for sent in self._reservations.values():
+            carried = sent.carried
+            if sent.first_s is not None or carried is None or carried.mark <= carried_bytes:
+                continue
+            if carried.upload_bytes >= telling_bytes:
+                return True
+        return False
 
     def slots_free_s(self, now_s: float) -> list[float]:
         """When each of the `places` is expected to be free, soonest first."""
@@ -460,10 +477,10 @@ class EndpointModel:
         """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
         sent = self.state.reservations.get(fact.request_id)
         if sent is None:
-            # Bytes that serve nothing: beside a request's, only that they were quick says anything of the link.
-            shared = is_used_since(self._line, self.network.upload_bytes_per_s, now_s - fact.seconds)
-            at_most = fact.at_most or shared
-            self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=at_most)
+            # Bytes that serve nothing, and the question without them before: beside a request's bytes, both waited.
+            looked_s = now_s - fact.seconds - 2.0 * self.network.rtt_s
+            if not self._is_sending() and not self.network.timed_since(looked_s):
+                self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
             return
         self._learn_rate(fact, sent, now_s)
         network_s = self.network.rtt_s + fact.seconds

@@ -211,7 +211,8 @@ class Flight:
 
     def failed(self, endpoint: str, now_s: float, *, may_resume: bool = False, fetching: bool = False) -> list[Action]:
         """An attempt ended without its answer. `may_resume`: somebody could be asked for the rest of what has come.
-        `fetching`: it was to fetch the KV cache of its prompt, without which it may well succeed."""
+        `fetching`: it was to fetch the KV cache of its prompt, or to have it sent: without that, whoever does best with
+        the whole may well succeed, also who has just computed the prompt."""
         if endpoint not in self._open:
             return []
         self._close(endpoint)

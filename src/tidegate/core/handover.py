@@ -81,8 +81,8 @@ class HandoverModel:
         rest_s = rest.first_s - rest.queue_s + queue_s
         first_s = slot_s - now_s + rest_s
         waits_s = slot_s - arrives_s
-        spread = (first.first_s * first.sigma) ** 2 + (rest_s * rest.sigma) ** 2 + variance_s2 + waits_s * waits_s
         most_s = max(first.warm_s, first.sure_s)
+        spread = (most_s * first.sigma) ** 2 + (rest_s * rest.sigma) ** 2 + variance_s2 + waits_s * waits_s
         egress_usd = kv_bytes * self.declared.usd_per_byte
         found = rest.copied()
         found.network_s = first.network_s + (arrives_s - begins_s) + rest.network_s

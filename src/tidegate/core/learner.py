@@ -78,7 +78,7 @@ class Learner:
                     base = known.predicted(fact, model, decided, turns, now_s)
                     model.started(fact, base, now_s, turns)
                     if model.owned:
-                        self._given(fact, model, held or _asked_now(fact, decided, now_s), base, now_s)
+                        self._given(fact, model, held, decided, base, now_s)
                     if fact.target:
                         self._computes(fact, now_s)
                     if fact.hedge:
@@ -163,15 +163,26 @@ class Learner:
         """A request goes there; had another model been loaded, it might have gone to that one."""
         warm_ups = self._known.warm_ups
         warm_ups.asked(model, now_s)
-        if decided is not None and decided.at_s == now_s and decided.request.id == fact.request_id:
+        if decided is not None and _is_of(fact, decided, now_s):
             warm_ups.missed(fact, decided.request, decided.options, now_s)
 
-    def _given(self, fact: Started, model: EndpointModel, request: Request | None, base: Base, now_s: float) -> None:
+    def _given(
+        self,
+        fact: Started,
+        model: EndpointModel,
+        held: Request | None,
+        decided: Decided | None,
+        base: Base,
+        now_s: float,
+    ) -> None:
         """One of ours was given work: as much as is expected, which its tenant has had from now on."""
         sent = model.state.reservations[fact.request_id]
-        if request is not None:
-            latest_s = latest_start_s(request, base)
+        if held is not None:
+            latest_s = latest_start_s(held, base)
             sent.rest = latest_s == inf or latest_s < now_s
+        elif decided is not None and _is_of(fact, decided, now_s):
+            # What is promised nothing and did not wait has taken nothing from who waits.
+            sent.rest = latest_start_s(decided.request, base) < now_s
         self._give(model, sent, sent.engine_s, now_s)
 
     def _taken(self, fact: Ended, model: EndpointModel, sent: Reservation, now_s: float) -> None:
@@ -265,8 +276,6 @@ class Learner:
         state.static_until_s = max(state.static_until_s, now_s + for_s)
 
 
-def _asked_now(fact: Started, decided: Decided | None, now_s: float) -> Request | None:
-    """The request that has just been decided, where this is its attempt."""
-    if decided is None or decided.at_s != now_s or decided.request.id != fact.request_id:
-        return None
-    return decided.request
+def _is_of(fact: Started, decided: Decided, now_s: float) -> bool:
+    """Whether this attempt is of the request that has just been decided."""
+    return decided.at_s == now_s and decided.request.id == fact.request_id

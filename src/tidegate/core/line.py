@@ -56,8 +56,3 @@ def ahead_bytes(line: Line, bytes_per_s: float, now_s: float) -> float:
         return 0.0
     left_bytes = left - bytes_per_s * (now_s - line.at_s)
     return left_bytes if left_bytes > 0.0 else 0.0
-
-
-def is_used_since(line: Line, bytes_per_s: float, since_s: float) -> bool:
-    """Whether it may have carried anything of ours at `since_s` or later."""
-    return line.at_s > since_s or ahead_bytes(line, bytes_per_s, since_s) > 0.0

@@ -114,7 +114,8 @@ def level(samples: list[Sample], declared: float, sigma: float, noise: float) ->
 class NetworkModel:
     """Predicts how long a request and the first byte of its answer are under way; learns from what was measured.
 
-    It is `unsettled` while the last round trip is far from those before it: another probe would tell what holds now.
+    It is `unsettled` while the last round trip is far from those before it, or the last rate (`rate_unsettled`):
+    another probe would tell what holds now.
     """
 
     __slots__ = (
@@ -122,13 +123,13 @@ class NetworkModel:
         "_declared_s",
         "_rate_best",
         "_rate_since_s",
-        "_rate_unsettled",
         "_rtt_at_s",
         "_rtt_fading_s2",
         "_rtt_s2",
         "_upload_at_s",
         "_upload_sigma",
         "_upload_variance",
+        "rate_unsettled",
         "rtt_s",
         "state",
         "telling_bytes",
@@ -167,12 +168,16 @@ class NetworkModel:
             variance += drifted(variance, UPLOAD_VARIANCE, age_s)
         return self.rtt_s + upload_s, variance_s2 + upload_s * upload_s * variance
 
+    def timed_since(self, since_s: float) -> bool:
+        """Whether a rate was measured later than that."""
+        return since_s < self._upload_at_s < inf
+
     def doubts_rate(self, now_s: float) -> bool:
         """Whether to find out, by bytes that serve nothing, whether it is as quick again as it was or was declared."""
         best = max(self._rate_best, self._declared_bytes_per_s)
         if self._upload_at_s == inf or best < RATE_DOUBT * self.upload_bytes_per_s:
             return False
-        if self._rate_unsettled:
+        if self.rate_unsettled:
             return now_s - self._upload_at_s >= LOOK_S
         slow_s = self._upload_at_s - self._rate_since_s
         after_s = min(max(RATE_LOOK_SHARE * slow_s, RATE_LOOK_S_MIN), RATE_LOOK_S_MAX)
@@ -231,7 +236,7 @@ class NetworkModel:
         found = self._level(self.state.uploads)
         self.upload_bytes_per_s = found.value
         self._upload_at_s, self._upload_variance = found.at_s, found.variance
-        self._rate_since_s, self._rate_unsettled = found.since_s, found.unsettled
+        self._rate_since_s, self.rate_unsettled = found.since_s, found.unsettled
         self._rate_best = max([sample.value for sample in self.state.uploads], default=0.0)
         # From how many bytes on a transfer is worth being measured.
         telling = int(min(self.upload_bytes_per_s * UPLOAD_S_MIN, UPLOAD_BYTES_ALWAYS))

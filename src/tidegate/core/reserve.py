@@ -50,9 +50,9 @@ class Reservation(msgspec.Struct, kw_only=True):
     less likely than not; `load_s_mean` is what such loads add to `first_s_mean`. `cold` is what it may teach of them,
     and `was_cold` whether one explains its time to first content. Each completion takes memory for `output_tokens_high`
     tokens at most, as far as that is foreseen. Its tokens were promised to take `promised_tpot_s` each at most. It was
-    expected to take `engine_s` of the seconds of an engine of ours, as one of the `rest` where it had waited and was
-    late, or was promised nothing. Where it is `raced` by another attempt, or races one, what is paid for the slower of
-    them is lost; of a hedge `hedge_usd` are held back for that. `carried` is what is on the way there until it is.
+    expected to take `engine_s` of the seconds of an engine of ours, as one of the `rest` where it was late, or had
+    waited and was promised nothing. Where it is `raced` by another attempt, or races one, what the slower of them costs
+    is lost; of a hedge `hedge_usd` are held back for that. `carried` is what is on the way there until it is.
     Where it is for the rest of an answer that broke off, `said_tokens` are what its client has of that. It computes the
     prompt for a `target`, or its own has come by the handover `shipped`. Without `stream` nobody sees its first
     content: its prompt is taken for `computed` when it should be.

@@ -294,6 +294,11 @@ class Router:
         known = self._known.models.get(endpoint)
         return None if known is None else known.network
 
+    def doubts_rate(self, endpoint: str, now_s: float) -> bool:
+        """Whether a probe should find out, by bytes that serve nothing, whether the way there is quick again."""
+        known = self._known.models.get(endpoint)
+        return known is not None and known.doubts_rate(now_s)
+
     def telling_bytes(self, endpoint: str) -> float:
         """From how many bytes on an upload there is worth being timed; infinity if it is gone."""
         known = self._known.models.get(endpoint)

@@ -340,7 +340,7 @@ class Drive:
             self._act(self._flight.shipped(fact.endpoint), now_s)
         else:
             self._remember(NOT_SHIPPED)
-            self._act(self._flight.failed(fact.endpoint, now_s), now_s)
+            self._act(self._flight.failed(fact.endpoint, now_s, fetching=True), now_s)
 
     # --- what the flight says -------------------------------------------------------------------------------------
 
@@ -577,7 +577,7 @@ class Drive:
         self._remember(failure)
         if isinstance(action, fly.Compute):
             self._handed_over(action.endpoint, "", now_s)
-        self._act(self._flight.failed(action.endpoint, now_s), now_s)
+        self._act(self._flight.failed(action.endpoint, now_s, fetching=failure is NOT_SHIPPED), now_s)
 
     def _relay(self, endpoint: str, first: bytes = b"") -> None:
         """Give the client what comes from there, from `first` on, which has come already."""

@@ -109,8 +109,9 @@ class Prober:
 
     async def _measure_rate(self) -> None:
         """By how much longer a question takes that has a head of some kilobytes, where the rate is in doubt."""
-        network = self._dispatch.router.network(self._upstream.endpoint.name)
-        if network is None or not network.doubts_rate(self._clock.now_s()):
+        router, name = self._dispatch.router, self._upstream.endpoint.name
+        network = router.network(name)
+        if network is None or not router.doubts_rate(name, self._clock.now_s()):
             return
         plain_s, padded_s = await self._rtt_s(), await self._rtt_s(_PADDING)
         if plain_s is None or padded_s is None:
@@ -120,13 +121,13 @@ class Prober:
         if network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
             fact = Uploaded(
                 request_id="",
-                endpoint=self._upstream.endpoint.name,
+                endpoint=name,
                 upload_bytes=RATE_LOOK_BYTES,
                 seconds=seconds,
                 at_most=at_most,
             )
             self._dispatch.tell(fact, self._clock.now_s())
-            if network.doubts_rate(self._clock.now_s() + LOOK_S):
+            if network.rate_unsettled:
                 self.doubt()
 
     async def introduce(self) -> Probed:

@@ -131,6 +131,7 @@ class World:
         # When each place was probed last, and which are to be before their turn.
         self._looked_s: dict[str, float] = {}
         self._looking: set[str] = set()
+        self._rate_looks: set[str] = set()
         # Those that were not found the last time, and how often they are looked for.
         self._away: set[str] = set()
         self._away_look_s = LOOK_S
@@ -321,7 +322,7 @@ class World:
             self._look_for(endpoint)
             return
         model = self.router.endpoint(endpoint)
-        if model.late.doubts_network or model.network.doubts_rate(self.loop.now_s):
+        if model.late.doubts_network or model.doubts_rate(self.loop.now_s):
             self._look(endpoint)
 
     def _look_for(self, endpoint: str) -> None:
@@ -336,14 +337,14 @@ class World:
 
     def _look_at_rate(self, endpoint: str) -> None:
         """By bytes that serve nothing, where it may be better than it was found to be."""
-        network = self.router.endpoint(endpoint).network
-        if not network.doubts_rate(self.loop.now_s):
+        model = self.router.endpoint(endpoint)
+        if endpoint in self._rate_looks or not model.doubts_rate(self.loop.now_s):
             return
         seconds = self._places[endpoint].upload_s(RATE_LOOK_BYTES)
         if seconds is None:
             return
         at_most, seconds = seconds < UPLOAD_S_SURE, max(seconds, UPLOAD_S_LEAST)
-        if network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
+        if model.network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
             fact = Uploaded(
                 request_id="",
                 endpoint=endpoint,
@@ -351,11 +352,13 @@ class World:
                 seconds=seconds,
                 at_most=at_most,
             )
+            self._rate_looks.add(endpoint)
             self.loop.at(self.loop.now_s + seconds, self._rate_seen, fact)
 
     def _rate_seen(self, fact: Uploaded) -> None:
+        self._rate_looks.discard(fact.endpoint)
         self._tell(fact)
-        if self.router.endpoint(fact.endpoint).network.doubts_rate(self.loop.now_s + LOOK_S):
+        if self.router.endpoint(fact.endpoint).network.rate_unsettled:
             self._look_soon(fact.endpoint)
 
     def _expire(self, drive: _Drive) -> None:
@@ -507,7 +510,7 @@ class World:
             fact = Shipped(request_id=request_id, endpoint=source, target=target)
             if seconds is None:
                 self._tell(replace(fact, ok=False, cause="unreachable"))
-                self._act(drive, drive.flight.failed(source, self.loop.now_s))
+                self._act(drive, drive.flight.failed(source, self.loop.now_s, fetching=True))
             else:
                 self._tell(replace(fact, kv_bytes=size, left_bytes=left, seconds=seconds))
                 self._act(drive, drive.flight.shipped(source))
