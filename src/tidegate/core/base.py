@@ -21,8 +21,9 @@ class Base:
     quantiles, at `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end
     will teach by, `length` is what is believed of its output. `cached` is what need not be computed of the prompt.
     `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `outcomes` are the
-    times with as much as may be, each with its probability. Reports of others in the same engine have some `trust`, and
-    what waits there counts `gain` times; as far as they say nothing, these `stretch` the first.
+    times with as much as may be, each with its probability; `sigma` is the spread of the longer of the two, and taken
+    for that of the others. Reports of others in the same engine have some `trust`, and what waits there counts `gain`
+    times; as far as they say nothing, these `stretch` the first.
 
     With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median; then nothing is
     cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
