@@ -28,6 +28,7 @@ from tidegate.lab.command import running
 from tidegate.lab.couriers import Couriers as Pair
 from tidegate.lab.llama import Engine, Spec
 from tidegate.lab.wan import Link, Wan
+from tidegate.telemetry.log import Log
 
 SHARE = 0.25  # of a core, for the engine at home
 PRICE = Price(usd_per_input_token=1e-6, usd_per_output_token=4e-6)
@@ -212,7 +213,7 @@ class Rig:
         """Those past the gateway, asked as the one of this folder asks its own."""
         config = self._config(self._past, mbit_per_s, folder / "past.toml")
         built = build(load(config), Clock().now_s())
-        couriers = Couriers(built.gateway.couriers, Clock())
+        couriers = Couriers(built.gateway.couriers, Clock(), Log.to(None, Clock()))
         couriers.configure(built.upstreams)
         try:
             yield couriers

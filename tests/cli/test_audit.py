@@ -5,11 +5,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from tests.sim.week import Week
 from tidegate.cli.audit import recommended_text, show
 from tidegate.cli.main import main
+from tidegate.cli.output import Console
 from tidegate.sim.audit import Audit
 from tidegate.telemetry.segments import SegmentName
 
@@ -47,8 +47,11 @@ def test_an_audit_says_what_is_missing_of_what_and_what_to_change(
 def test_what_is_no_journal_and_what_is_missing_is_said_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["audit", "--journal", str(tmp_path / "none")]) == 1
+    assert main(["audit", "--journal", str(tmp_path / "none")]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
+    (tmp_path / str(SegmentName.first(0.0))).write_bytes(msgspec.json.encode(Week(count=1).lines[0]) + b"\n")
+    assert main(["audit", "--journal", str(tmp_path)]) == 1
+    assert "nobody asked" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     for name in [one for one in sys.modules if one.startswith(NEEDS_SCIPY)]:
         monkeypatch.delitem(sys.modules, name)

@@ -71,3 +71,15 @@ def test_what_cannot_be_told_is_status_two_and_says_why(
     with pytest.raises(SystemExit):
         main(["backtest", str(journal), "--ratio", "0"])
     assert "no number above 0" in capsys.readouterr().err
+
+
+def test_runs_that_were_at_work_at_the_same_time_are_told_of_by_all_who_read_them_one_after_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = written(tmp_path / "journal", Week(count=50).lines)
+    (segment,) = folder.iterdir()
+    (folder / segment.name.replace("-000000", "9-000000")).write_bytes(segment.read_bytes())
+    for verb in ("backtest", "doctor"):
+        assert main([verb, str(folder)]) in (0, 1, 2)
+        told = capsys.readouterr()
+        assert "2 runs overlap in this folder" in told.out + told.err

@@ -10,11 +10,11 @@ from asyncio.subprocess import PIPE, Process
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from tests.http.harness import eventually
 from tidegate.cli.calibrate import show
 from tidegate.cli.main import main
+from tidegate.cli.output import Console
 from tidegate.core.step import StepTime
 from tidegate.engines.fake import FakeEngine, Script
 from tidegate.sim.engine import EngineProfile

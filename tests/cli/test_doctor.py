@@ -78,6 +78,10 @@ def test_what_cannot_be_read_has_status_2_and_says_why(
 ) -> None:
     assert main(["doctor", str(tmp_path)]) == 2
     assert "no journal here" in capsys.readouterr().err
+    assert main(["doctor", str(written(tmp_path / "empty", []))]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "nothing is written in this journal" in err
     without = [line for line in lines[:9] if not isinstance(line.fact, Request)]
     assert main(["doctor", str(written(tmp_path / "journal", without))]) == 2
     assert "not in the journal" in capsys.readouterr().err

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from tests import make
-from tidegate.cli.journal import flip_text, print_explained
+from tidegate.cli.journal import flip_text, print_explained, print_stages
 from tidegate.cli.main import main
+from tidegate.cli.output import Console
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.flips import Axis, Copy, Flip
 from tidegate.core.hardware import Machine
 from tidegate.core.model import JOURNAL_VERSION, Fingerprint, Handover, Line, Prefill, Probed, Segment, Slo, replace
 from tidegate.core.replay import explained, with_flips
+from tidegate.core.timeline import Stage, What
 
 
 def test_each_candidate_is_told_with_its_speed_what_it_saves_and_what_bounds_it() -> None:
@@ -52,6 +53,16 @@ def test_a_prompt_that_could_be_computed_elsewhere_is_told_with_what_is_sent() -
     assert "-> prefill at rack for laptop" in said
     assert any(line.startswith("rack > laptop") for line in said.splitlines())
     assert "its KV cache (about 80 MB) is at laptop 4" in said
+
+
+def test_a_transfer_that_failed_says_why() -> None:
+    failed = Stage(
+        what=What.TRANSFER, endpoint="rack", target="laptop", began_s=1.0, took_s=0.5, failed=True, cause="ticket"
+    )
+    text = io.StringIO()
+    print_stages(Console(file=text, width=120), [failed])
+    assert text.getvalue().splitlines()[1].endswith("failed (ticket) ")
+    assert msgspec.json.decode(msgspec.json.encode(failed))["cause"] == "ticket"
 
 
 def test_what_is_in_brackets_is_part_of_what_clients_call_things() -> None:

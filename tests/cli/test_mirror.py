@@ -67,7 +67,10 @@ def test_copies_are_decided_and_told_of_and_nothing_of_them_is_kept(tmp_path: Pa
 
     async def run() -> str:
         async with running(tmp_path, "--journal", str(journal), "--now", "cloud") as mirror:
-            answers = [await mirror.ask(authorization="Bearer sk-secret", x_request_id=f"r{n}") for n in range(4)]
+            answers = [
+                await mirror.ask(authorization="Bearer sk-secret", x_request_id=f"r{n}", x_tidegate_class="batch")
+                for n in range(4)
+            ]
             assert {answer.status for answer in answers} == {204}
             assert answers[0].headers[b"x-tidegate-endpoint"] == b"laptop"
             assert [answer.headers[b"x-tidegate-decision"] for answer in answers] == [b"m1", b"m2", b"m3", b"m4"]

@@ -48,7 +48,7 @@ def test_a_policy_is_previewed_with_how_far_off_that_is_first(
 def test_what_is_no_journal_and_what_is_no_policy_are_said_so(
     journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["preview", policy(tmp_path), "--journal", str(tmp_path / "none")]) == 1
+    assert main(["preview", policy(tmp_path), "--journal", str(tmp_path / "none")]) == 2
     assert "there is no such file or folder" in capsys.readouterr().err
     assert main(["preview", policy(tmp_path, "[policy]\nheld = 1\n"), "--journal", str(journal)]) == 2
     assert "policy.held" in capsys.readouterr().err
@@ -73,3 +73,21 @@ def test_a_page_that_cannot_be_written_is_said_so(
         main(["preview", policy(tmp_path), "--journal", str(journal), "--html", str(tmp_path / "no" / "p.html")]) == 2
     )
     assert "--html" in capsys.readouterr().err
+
+
+def test_what_a_process_left_that_could_not_start_changes_nothing(
+    journal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (segment,) = journal.iterdir()
+    both = tmp_path / "both"
+    both.mkdir()
+    (both / segment.name).write_bytes(segment.read_bytes())
+    # Its header alone, with other endpoints, and the newest of all.
+    header = segment.read_bytes().split(b"\n", 1)[0].replace(b'"laptop"', b'"another"')
+    (both / "journal-20991231T000000000Z-1-000000.jsonl").write_bytes(header + b"\n")
+    said = []
+    for folder in (journal, both):
+        capsys.readouterr()
+        assert main(["preview", policy(tmp_path), "--journal", str(folder), "--json"]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]

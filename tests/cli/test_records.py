@@ -114,23 +114,6 @@ def test_what_an_id_has_in_it_moves_no_cursor(
     assert all(line.isprintable() for line in lines)
 
 
-@pytest.mark.parametrize(("verb", "status"), [(("journal", "ls"), 0), (("test", "--json"), 1)])
-def test_whoever_reads_the_output_may_leave_and_the_status_is_what_it_would_have_been(
-    journal: Path, tmp_path: Path, verb: tuple[str, ...], status: int
-) -> None:
-    what = journal if status == 0 else tmp_path / "no scenario"
-    command = [sys.executable, "-m", "tidegate.cli.main", *verb, str(what)]
-    # As it is by default: what is printed waits for more of it, here until the end.
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=buffered, check=False)
-    finally:
-        os.close(writing)
-    assert (done.returncode, done.stderr) == (status, b"")
-
-
 @pytest.mark.parametrize(
     ("option", "value", "field"),
     [
@@ -148,6 +131,14 @@ def test_those_that_are_asked_for_are_printed(
     assert wanted
     lines = said(capsys, "show", journal, "--json", option, value)
     assert [msgspec.json.decode(line, type=Row) for line in lines] == wanted
+
+
+@pytest.mark.parametrize("verb", ["show", "tail"])
+def test_facts_have_no_outcome_to_be_asked_for_by(journal: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert main(["journal", verb, str(journal), "--kind", "decision", "--outcome", "ok"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--outcome: requests have one, and facts have none" in err
 
 
 def test_times_bound_them(journal: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,17 @@ def test_a_good_file_is_read_and_its_paths_start_at_its_folder(house: House, tmp
     assert config.tls.ca == tmp_path / "ca.pem"
 
 
+def test_the_engines_key_is_in_a_variable_or_a_file(house: House, tmp_path: Path) -> None:
+    (tmp_path / "engine.key").write_text("k1\n")
+    (tmp_path / "engine.key").chmod(0o600)
+    file = house.configured("a", "http://127.0.0.1:8080", api_key_file="engine.key")
+    named = load(file).engine_key
+    assert named is not None
+    assert named.reveal() == "k1"
+    file.write_text(file.read_text().replace('api_key_file = "engine.key"', 'api_key_env = "ENGINE_KEY"'))
+    assert load(file, {"ENGINE_KEY": "k1"}).engine_key == named
+
+
 @pytest.mark.parametrize(("old", "new", "path"), [
     ('name = "a"', 'name = "A b"', "courier.name"),
     ('name = "a"', "", "courier"),
@@ -46,6 +57,10 @@ def test_a_good_file_is_read_and_its_paths_start_at_its_folder(house: House, tmp
     ('cert = "a.pem"', 'cert = "missing.pem"', "courier.tls"),
     ('cert = "a.pem"', 'cert = "a\\u0000.pem"', "courier.tls"),
     ('cert = "a.pem"', f'cert = "{"a" * 300}.pem"', "courier.tls"),
+    ('arguments = ""', 'api_key = "secret"', "engine.api_key"),
+    ('api_key_file = ""', 'api_key_file = "missing.key"', "engine.api_key_file"),
+    ('api_key_file = ""', 'api_key_env = "NOT_SET"', "engine.api_key_env"),
+    ('api_key_file = ""', 'api_key_file = "a.key"\napi_key_env = "NOT_SET"', "engine.api_key_file"),
     ("folder = \"", 'folder = "a\\u0000', "courier.folder"),
     ('key = "a.key"', 'key = "b.key"', "courier.tls"),
     ('ca = "ca.pem"', 'ca = "tickets.key"', "courier.tls"),

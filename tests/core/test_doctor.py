@@ -67,6 +67,18 @@ def test_an_empty_journal_has_nobody_to_examine() -> None:
         diagnosed(Storm(1).run(20).lines[1:])
 
 
+def test_of_runs_that_overlap_it_is_told_and_the_end_is_that_of_the_last_to_write(steady: list[Line]) -> None:
+    # The second run began a third of the way through the first, and was over before it.
+    third = steady[len(steady) // 3].at_s - steady[0].at_s
+    second = [msgspec.structs.replace(line, at_s=line.at_s + third) for line in steady[: len(steady) // 3]]
+    found = diagnosed([*steady, *second])
+    assert (found.overlapping, found.until_s) == (2, max(line.at_s for line in steady))
+    # A process that could not start has left its header.
+    found = diagnosed([*steady, second[0]])
+    assert (found.overlapping, found.until_s) == (0, max(line.at_s for line in steady))
+    assert diagnosed(steady).overlapping == 0
+
+
 def test_figures_are_those_of_all_attempts(steady: list[Line]) -> None:
     found = diagnosed(steady)
     (health,) = found.endpoints

@@ -66,12 +66,12 @@ def test_what_fails_is_told_so() -> None:
         (101.0, Ended(request_id="r", endpoint="rack", ending=Ending.OK, e2e_s=1.0)),
         (101.5, Shipped(request_id="r", endpoint="rack", target="laptop", ok=False, cause="peer")),
         (101.5, started(R, "laptop")),
-        (102.0, Ended(request_id="r", endpoint="laptop", ending=Ending.FAILED, e2e_s=0.5)),
+        (102.0, Ended(request_id="r", endpoint="laptop", ending=Ending.FAILED, e2e_s=0.5, cause="connect")),
     )
-    assert [(stage.what, stage.failed) for stage in found] == [
-        (What.PREFILL, False),
-        (What.TRANSFER, True),
-        (What.PREFILL, True),
+    assert [(stage.what, stage.failed, stage.cause) for stage in found] == [
+        (What.PREFILL, False, ""),
+        (What.TRANSFER, True, "peer"),
+        (What.PREFILL, True, "connect"),
     ]
 
 

@@ -1,6 +1,7 @@
 """Couriers in this process, with an authority of their own, and what somebody sends who is none."""
 
 import asyncio
+import json
 import secrets
 import ssl
 from collections.abc import AsyncIterator
@@ -41,6 +42,7 @@ unclaimed_s = {unclaimed_s}
 [engine]
 url = "{url}"
 arguments = "{arguments}"
+api_key_file = "{api_key_file}"
 """
 
 
@@ -93,6 +95,7 @@ class House:
             "transfers_max": 4,
             "unclaimed_s": 60,
             "arguments": "",
+            "api_key_file": "",
         } | settings
         file = self.folder / f"{name}.toml"
         file.write_text(CONFIG.format(name=name, url=url, folder=self.saves_of(name), **told))
@@ -149,6 +152,10 @@ class Pair(House):
         health = await self.client("b").health(5.0)
         assert health.fingerprint is not None
         return health.fingerprint
+
+    def events(self) -> list[dict[str, Any]]:
+        """What both have logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
     def files(self) -> list[Path]:
         return [file for name in self.engines for file in self.saves_of(name).iterdir()]

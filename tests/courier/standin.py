@@ -32,6 +32,7 @@ class Standin:
         self.folder = folder
         self.model = model
         self.build = "b1"
+        self.api_key = b""  # where it has one, who does not show it is refused
         self.slots: list[list[int]] = [[], []]
         self.bytes_per_token = 100
         self.alive = True
@@ -51,6 +52,9 @@ class Standin:
         await self._server.close(grace_s=0.0)
 
     def _handle(self, exchange: Exchange) -> None:
+        if self.api_key and exchange.headers.get(b"authorization") != b"Bearer " + self.api_key:
+            exchange.respond(401, [], b"")
+            return
         if exchange.path == "/props":
             generation = {"n_ctx": SLOT_TOKENS}
             props = {"model_path": str(self.model), "build_info": self.build, "total_slots": len(self.slots)}

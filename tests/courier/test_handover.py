@@ -1,7 +1,6 @@
 """From one slot to another, through two couriers, before engines that have slots and nothing else."""
 
 import asyncio
-import json
 import struct
 from pathlib import Path
 
@@ -58,11 +57,7 @@ async def test_nothing_of_a_blob_a_ticket_or_a_name_is_in_the_log_or_the_metrics
         told = await home.client("a").ship(home.order(ticket), 10.0)
         await home.client("b").restore(Restore(name=told.name, slot=0), 10.0)
         said = home.log.read_text()
-        assert [json.loads(line)["event"] for line in said.splitlines()] == [
-            "receive done",
-            "ship done",
-            "restore done",
-        ]
+        assert [event["event"] for event in home.events()] == ["receive done", "ship done", "restore done"]
         for hidden in (told.name, ticket.id, SECRET, "31337"):
             assert hidden not in said
 
@@ -129,6 +124,52 @@ async def test_an_engine_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
         assert (health.fingerprint, health.kv) == (None, None)
         with pytest.raises(CourierError, match="engine"):
             await home.client("b").restore(Restore(name=told.name, slot=0), 10.0)
+
+
+KEY = "the engine's own key"
+
+
+async def test_an_engine_with_a_key_is_shown_it_and_nobody_else_is(tmp_path: Path) -> None:
+    (tmp_path / "engine.key").write_text(KEY)
+    (tmp_path / "engine.key").chmod(0o600)
+    async with pair(tmp_path, api_key_file="engine.key") as home:
+        for engine in home.engines.values():
+            engine.api_key = KEY.encode()
+        told = await shipped(home)
+        await home.client("b").restore(Restore(name=told.name, slot=1), 10.0)
+        assert home.engines["b"].slots[1] == PROMPT
+        assert KEY not in home.log.read_text()
+
+
+async def test_why_nothing_can_be_handed_over_is_told_in_the_log_when_it_changes_and_whenever_asked(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as home:
+        engine, client = home.engines["b"], home.client("b")
+        assert (await client.health(5.0)).reason == ""
+        engine.api_key = KEY.encode()
+        refused = [(await client.health(5.0)).reason for _ in range(3)]
+        assert "401" in refused[0]
+        assert "api_key_env" in refused[0]
+        engine.model = tmp_path / "missing.gguf"
+        engine.api_key = b""
+        unread = (await client.health(5.0)).reason
+        engine.model = home.model
+        assert (await client.health(5.0)).reason == ""
+        told = [(event["event"], event.get("reason")) for event in home.events()]
+        assert told == [
+            ("nothing can be handed over", refused[0]),
+            ("nothing can be handed over", unread),
+            ("the engine answers", None),
+        ]
+
+
+async def test_a_courier_that_starts_beside_an_engine_that_refuses_it_says_so_at_once(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        home.engines["b"].api_key = KEY.encode()
+        await home.couriers["b"].stop()
+        await home.start("b", f"http://{HOST}:{home.engines['b'].port}")
+        await eventually(lambda: "status 401" in home.log.read_text())
 
 
 async def test_a_courier_that_is_gone_or_another_is_no_peer(tmp_path: Path) -> None:
@@ -205,6 +246,30 @@ async def test_after_a_sleep_of_the_machine_tickets_are_good_again(tmp_path: Pat
         servers = [courier._server for courier in home.couriers.values()]
         await eventually(lambda: all(server.coarse_s > gateways_s - 60.0 for server in servers))
         assert (await shipped(home, issued_s=gateways_s, expires_s=gateways_s + 60.0)).tokens == len(PROMPT)
+
+
+async def test_a_clock_that_was_put_back_is_told_once_and_time_does_not_follow(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        before_s = home.clock.now_s()
+        home.clock.slept_s = -3600.0
+        for _ in range(3):
+            home.couriers["a"]._keep_time()
+        assert home.clock.now_s() >= before_s
+        assert [event["by_s"] for event in home.events()] == [pytest.approx(3600.0, abs=1.0)]
+        gateways_s = before_s - 3600.0
+        with pytest.raises(CourierError, match=r"expired 3[56]\d\d s ago"):
+            await shipped(home, issued_s=gateways_s - 10.0, expires_s=gateways_s)
+
+
+async def test_a_folder_that_is_gone_is_said_to_be_and_nothing_is_sent(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home:
+        saves = home.saves_of("b")
+        away = saves.rename(home.saves / "away")
+        with pytest.raises(CourierError, match="the folder cannot be written: No such file") as raised:
+            await shipped(home)
+        assert (raised.value.why, raised.value.sent_bytes) == (Why.FULL, 0)
+        away.rename(saves)
+        assert (await shipped(home)).tokens == len(PROMPT)
 
 
 async def test_what_is_being_saved_when_a_courier_stops_is_not_left_behind(tmp_path: Path) -> None:

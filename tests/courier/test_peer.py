@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from tests.courier.harness import HOST, House, made, pair
+from tests.courier.standin import state
 from tests.http.harness import eventually, serving
 from tidegate.clock import Clock
 from tidegate.config.address import Address
 from tidegate.courier.refusal import RefusalError
-from tidegate.courier.send import send
+from tidegate.courier.send import Sent, send
 from tidegate.engines.courier import CourierClient, CourierError
 from tidegate.http.client import Origin, Pool
 from tidegate.http.server import Exchange
@@ -44,6 +45,10 @@ def answer(status: bytes, body: bytes) -> bytes:
     return b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
 
 
+async def sending(house: House, to: Address) -> str:
+    return await send(memoryview(BLOB), DECLARED, "a ticket", to, "b", house.tls("a").client(), Sent())
+
+
 REFUSAL = answer(b"503 Service Unavailable", b'{"why":"full","message":"no room"}')
 
 
@@ -70,7 +75,7 @@ async def test_a_sender_says_why_it_could_not_send(tmp_path: Path, script: Scrip
     port = server.sockets[0].getsockname()[1]
     async with server:
         with pytest.raises(RefusalError) as raised:
-            await send(memoryview(BLOB), DECLARED, "a ticket", Address(HOST, port), "b", house.tls("a").client())
+            await sending(house, Address(HOST, port))
         await over.wait()
     assert raised.value.why is why
 
@@ -125,15 +130,36 @@ async def test_what_could_not_be_sent_leaves_memory_at_once(tmp_path: Path, scri
             await over.wait()
 
 
+async def test_of_a_blob_that_is_refused_at_its_end_the_gateway_is_told_how_much_was_sent(tmp_path: Path) -> None:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(GO_ON)
+        await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
+        writer.write(REFUSAL)
+        await writer.drain()
+        writer.close()
+
+    async with pair(tmp_path) as home:
+        engine = home.engines["a"]
+        engine.slots[0], engine.bytes_per_token = [5, 6, 7], 1_000_000
+        server = await asyncio.start_server(peer, HOST, 0, ssl=home.tls("b").server())
+        to = f"{HOST}:{server.sockets[0].getsockname()[1]}"
+        order = msgspec.structs.replace(home.order(home.ticket(await home.fingerprint())), to=to)
+        async with server:
+            with pytest.raises(CourierError) as raised:
+                await home.client("a").ship(order, 10.0)
+    assert (raised.value.why, raised.value.sent_bytes) == (Why.FULL, len(state([5, 6, 7], 3_000_000)))
+
+
 async def test_nobody_and_somebody_else_are_no_peer(tmp_path: Path) -> None:
     house = House(tmp_path, tmp_path)
     server = await asyncio.start_server(saying(), HOST, 0, ssl=house.tls("stranger").server())
     to = Address(HOST, server.sockets[0].getsockname()[1])
     async with server:
         with pytest.raises(RefusalError, match="certificate"):
-            await send(memoryview(BLOB), DECLARED, "a ticket", to, "b", house.tls("a").client())
+            await sending(house, to)
     with pytest.raises(RefusalError, match="nobody answers"):
-        await send(memoryview(BLOB), DECLARED, "a ticket", to, "b", house.tls("a").client())
+        await sending(house, to)
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (502, b"<html>"), (200, b"{}")])

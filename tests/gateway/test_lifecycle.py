@@ -1,11 +1,14 @@
 """Starting, stopping, and what is only tried."""
 
 import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
 
-from tests.gateway.harness import CHAT, chat, house, local, remote, wire
+from tests.gateway.harness import CHAT, KEY, chat, house, local, remote, wire
 from tests.http.harness import Response, client, eventually, read_response
 from tidegate.core.model import Decision, Request
 from tidegate.engines.fake import Fault, Script
@@ -78,6 +81,29 @@ async def test_a_gateway_starts_again_where_its_journal_lies(tmp_path: Path) -> 
         async with house(tmp_path) as home:
             assert (await home.ask()).status == 200
     assert len(list((tmp_path / "journal").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("taken", "said"),
+    [("listen", "address already in use"), ("admin", "address already in use"), ("ledger", "open in another process")],
+)
+async def test_a_second_gateway_that_cannot_start_leaves_nothing_in_the_journal_of_the_first(
+    tmp_path: Path, taken: str, said: str
+) -> None:
+    # Without what costs money there is no ledger.
+    async with house(tmp_path, cloud=remote() if taken == "ledger" else local()) as home:
+        ports = {"listen": home.port, "admin": home.admin_port}
+        edited = (tmp_path / "tidegate.toml").read_text()
+        for name in ports.keys() & {taken}:
+            edited = edited.replace(f'{name} = "127.0.0.1:0"', f'{name} = "127.0.0.1:{ports[name]}"')
+        (tmp_path / "edited.toml").write_text(edited)
+        command = (sys.executable, "-m", "tidegate.cli.main", "serve", "--config", str(tmp_path / "edited.toml"))
+        second = await asyncio.create_subprocess_exec(*command, stderr=PIPE, env=os.environ | {"VENDOR_KEY": KEY})
+        async with asyncio.timeout(30.0):
+            _, stderr = await second.communicate()
+        assert second.returncode == 1
+        assert said in stderr.decode()
+        assert len(list((tmp_path / "journal").iterdir())) == 1
 
 
 @pytest.mark.parametrize("how", ["header", "body"])

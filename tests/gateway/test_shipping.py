@@ -1,6 +1,7 @@
 """A request's KV cache on its way into a slot, between the gateway's couriers' client and couriers that are real."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,13 +9,16 @@ from pathlib import Path
 import msgspec
 
 from tests.courier.harness import Pair, pair
-from tests.http.harness import descriptors_used_up, eventually
+from tests.http.harness import HOST, descriptors_used_up, eventually, serving
 from tidegate.config.build import build
 from tidegate.config.load import load
 from tidegate.core.model import Shipped
 from tidegate.gateway.couriers import Couriers
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slots
+from tidegate.http.server import Exchange
+from tidegate.telemetry.log import Log
+from tidegate.wire.courier import Refused, Why
 
 CONFIG = """
 [gateway.couriers]
@@ -53,11 +57,12 @@ class Heard:
 
 
 @asynccontextmanager
-async def between(home: Pair) -> AsyncIterator[Couriers]:
+async def between(home: Pair, here: str = "") -> AsyncIterator[Couriers]:
+    """The gateway's client of both; `here`: the rack's courier is somebody else's, at that address."""
     file = home.folder / "tidegate.toml"
-    file.write_text(CONFIG.format(here=home.to("a"), there=home.to("b")))
+    file.write_text(CONFIG.format(here=here or home.to("a"), there=home.to("b")))
     built = build(load(file), home.clock.now_s())
-    couriers = Couriers(built.gateway.couriers, home.clock)
+    couriers = Couriers(built.gateway.couriers, home.clock, Log.to(home.folder / "gateway.log", home.clock))
     couriers.configure(built.upstreams)
     try:
         yield couriers
@@ -135,3 +140,55 @@ async def test_where_we_may_open_nothing_more_that_is_held_against_no_handover(t
             await eventually(lambda: bool(heard.facts))
         (fact,) = heard.facts
         assert (fact.ok, fact.given_up, fact.cause) == (False, True, "peer")
+
+
+async def sent(home: Pair, couriers: Couriers) -> Shipped:
+    """What became of one that was computed."""
+    slot, heard = Slots(1).take(()), Heard()
+    assert slot is not None
+    Shipping(couriers, "r", heard, home.clock.now_s).ship("rack", "laptop", slot, tokens=3, size_bytes=1000.0)
+    await eventually(lambda: bool(heard.facts))
+    return heard.facts[0]
+
+
+async def test_why_a_handover_fails_is_logged_once_until_it_is_another_reason_or_none(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home, between(home) as couriers:
+        here, there = home.engines["a"], home.engines["b"]
+        here.slots[0] = [1, 2, 3, 4]
+        causes = [(await sent(home, couriers)).cause for _ in range(2)]
+        here.slots[0], there.build = [5, 6, 7], "b2"
+        causes.append((await sent(home, couriers)).cause)
+        there.build = "b1"
+        causes += [(await sent(home, couriers)).cause for _ in range(2)]
+        told = [json.loads(line) for line in (home.folder / "gateway.log").read_text().splitlines()]
+    assert causes == ["changed", "changed", "fingerprint", "", ""]
+    assert [(event["event"], event.get("cause"), event.get("reason")) for event in told] == [
+        ("handover failed", "changed", "the slot holds 4 tokens, not 3"),
+        (
+            "handover failed",
+            "fingerprint",
+            "the other courier refuses: the engine has another model, shape or build than the blob",
+        ),
+        ("handover done again", None, None),
+    ]
+    assert {(event["endpoint"], event["target"]) for event in told} == {("rack", "laptop")}
+
+
+async def test_what_was_sent_of_one_that_did_not_arrive_is_in_the_fact(tmp_path: Path) -> None:
+    def full(exchange: Exchange) -> None:
+        exchange.respond(503, [], msgspec.json.encode(Refused(why=Why.FULL, message="no room", sent_bytes=3 << 20)))
+
+    async with (
+        pair(tmp_path) as home,
+        serving(full, tls=home.tls("a").server()) as rack,
+        between(home, f"{HOST}:{rack.port}") as couriers,
+    ):
+        fact = await sent(home, couriers)
+    assert (fact.ok, fact.cause, fact.kv_bytes) == (False, "full", 3 << 20)
+
+
+async def test_an_engine_that_refuses_its_courier_is_not_said_to_be_silent(tmp_path: Path) -> None:
+    async with pair(tmp_path) as home, between(home) as couriers:
+        home.engines["b"].api_key = b"of its own"
+        assert (await sent(home, couriers)).cause == "engine"
+        assert "b: the engine refuses us for want of its key: status 401" in (home.folder / "gateway.log").read_text()

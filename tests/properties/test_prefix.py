@@ -1,6 +1,7 @@
 """Laws of what is cached: a longer beginning in common, another order, another replica, more time."""
 
 from itertools import accumulate
+from math import exp
 from random import Random
 
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests import make
 from tests.properties.storm import NOW_S, Storm
 from tidegate.core.cached import Prompt, shortened
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.estimator import WIDE, EndpointModel
 from tidegate.core.keeping import JUDGE_S, Keeping, combined, copied, fault, sums_of
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Request, Slo, replace
@@ -241,7 +242,9 @@ def test_what_is_cached_makes_nothing_slower_dearer_or_less_certain_to_be_in_tim
         request = asked(draw)
         warm, cold = (model.base(r, length, now_s) for r in (request, replace(request, prefix=(7,))))
         assert warm.first_s <= cold.first_s * (1 + 1e-9)
-        assert warm.warm_s_high <= cold.warm_s_high * (1 + 1e-9)
+        # Below that nobody looks.
+        narrow_s = max(warm.warm_s, warm.sure_s) * exp(WIDE * warm.deviations)
+        assert warm.warm_s_high <= max(cold.warm_s_high, narrow_s) * (1 + 1e-9)
         assert warm.cost_usd <= cold.cost_usd * (1 + 1e-9)
 
 

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from hypothesis import strategies as st
 from tests.sim.foreign_days import Record
 from tidegate.core.model import Capability
 from tidegate.sim.foreign import BadLog, Served, Unused, read
+
+NOBODY = 65534
 
 # As LiteLLM's own tests have them, with other values.
 PAYLOAD: Record = {
@@ -307,9 +312,38 @@ def test_files_that_are_not_there_and_folders_without_any_are_said_so(tmp_path: 
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadLog, match="the folder is empty"):
         list(read(tmp_path / "empty"))
+    with pytest.raises(BadLog, match="cannot be read"):
+        list(read(tmp_path / ("x" * 300)))
     (tmp_path / "cut.gz").write_bytes(gzip.compress(b"{}\n" * 1000)[:20])
     with pytest.raises(BadLog, match="cut or damaged"):
         list(read(tmp_path / "cut.gz"))
+
+
+@contextmanager
+def whom_files_are_closed_to() -> Iterator[None]:
+    """A superuser may look everywhere, and is somebody else as long as this lasts."""
+    superuser = os.geteuid() == 0
+    if superuser:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if superuser:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("closed", ["log", "log/older"])
+def test_a_folder_that_may_not_be_looked_into_is_said_so_and_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    (tmp_path / "log" / "older").mkdir(parents=True)
+    (tmp_path / "log" / "newer.jsonl").write_text(json.dumps(PAYLOAD))
+    (tmp_path / closed).chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    with whom_files_are_closed_to(), pytest.raises(BadLog, match=f"^{closed}: cannot be read .Permission denied"):
+        list(read(Path("log")))
+    (tmp_path / closed).chmod(0o700)
 
 
 anything: st.SearchStrategy[Any] = st.recursive(

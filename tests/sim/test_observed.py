@@ -70,6 +70,17 @@ def test_outcomes_are_told_as_they_were(trouble: bool) -> None:
             assert told.kept == real.kept
 
 
+def test_a_journal_tells_who_was_refused_for_ever_as_its_world_does() -> None:
+    kinds = set()
+    for seed in (1, 2):
+        stage = Stage(seed, trouble=True)
+        told = {one.request.id: one.outcome for one in observe(stage.lines).asked}
+        refused = [one for one in stage.world.outcomes if one.outcome == "refused"]
+        assert all(told[one.request.id].refused_for_ever == one.refused_for_ever for one in refused)
+        kinds |= {(one.refused_for_ever, one.judged) for one in refused}
+    assert kinds == {(True, None), (False, False)}
+
+
 def test_requests_come_in_the_order_of_their_arrival() -> None:
     asked = observe(Stage(2).lines).asked
     assert all(one.request.arrived_s <= other.request.arrived_s for one, other in pairwise(asked))
@@ -273,6 +284,49 @@ def test_what_came_under_another_configuration_is_left_out() -> None:
     found = observe([*lines, *(Line(at_s=60.0, fact=fact) for fact in later)])
     assert [one.request.id for one in found.asked] == ["s"]
     assert (found.before, found.start_s, found.endpoints[0].concurrency) == (1, 50.0, 3)
+
+
+def other_header(at_s: float) -> Line:
+    first = header(at_s=at_s)
+    assert isinstance(first.fact, Segment)
+    return replace(first, fact=replace(first.fact, endpoints=(replace(CLOUD, concurrency=3),)))
+
+
+def test_a_configuration_under_which_nobody_asked_for_anything_decides_nothing() -> None:
+    asked = [*story(1, ok=True), *story(2, ok=True)]
+    # Whoever left this could not start, or was only probing.
+    left = [other_header(1.5), Line(at_s=1.6, fact=Probed(endpoint="cloud", up=False)), other_header(1.7)]
+    alone, beside = observe([header(), *asked]), observe([header(), *asked, *left])
+    assert beside == alone
+    assert [one.request.id for one in beside.asked] == ["r1", "r2"]
+    # It counts for what came after it all the same.
+    again = observe([header(), *asked, *left, header(at_s=3.0), *story(4, ok=True)])
+    assert [one.request.id for one in again.asked] == ["r1", "r2", "r4"]
+    assert (again.endpoints, again.before) == (alone.endpoints, 0)
+
+
+def test_a_configuration_counts_from_its_header_with_what_was_probed_before_anybody_asked() -> None:
+    probes = [Line(at_s=at_s, fact=Probed(endpoint="cloud", up=up)) for at_s, up in ((51.0, False), (53.0, True))]
+    found = observe([header(), *story(1, ok=True), other_header(50.0), *probes, *story(60, ok=True)])
+    assert ([one.request.id for one in found.asked], found.before, found.start_s) == (["r60"], 1, 50.0)
+    assert [(one.endpoint, one.at_s, one.for_s) for one in found.down] == [("cloud", 51.0, 2.0)]
+
+
+def test_runs_that_took_requests_at_the_same_time_are_told_of() -> None:
+    first = [header(), *story(1, ok=True), *story(50, ok=True)]
+    assert observe([*first, header(at_s=10.0), *story(20, ok=True)]).overlapping == 2
+    assert observe([*first, header(at_s=60.0), *story(70, ok=True)]).overlapping == 0
+
+
+def test_who_was_refused_for_ever_says_nothing_of_promises_and_who_may_come_back_was_let_down() -> None:
+    lines = [header()]
+    for name, retry_after_s in (("never", None), ("later", 5.0)):
+        refusal = Decision(request_id=name, plan=(), why=Why.DOWN, retry_after_s=retry_after_s)
+        lines += [Line(at_s=1.0, fact=fact) for fact in (core.request(name), refusal)]
+    found = {one.request.id: one.outcome for one in observe(lines).asked}
+    assert {one.outcome for one in found.values()} == {"refused"}
+    assert (found["never"].judged, found["later"].judged) == (None, False)
+    assert not found["never"].kept
 
 
 def test_of_a_long_journal_the_last_requests_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,33 @@ def test_a_promise_of_which_nobody_can_say_is_neither_won_nor_lost() -> None:
     assert _kept_more(of(ALL, ALL, late)) == -1.0
 
 
+def test_who_was_refused_for_ever_is_in_no_share_of_promises_and_told() -> None:
+    refused = [
+        replace(outcome(n), outcome="refused", refused_for_ever=True) if n % 4 == 0 else ALL[n] for n in range(COUNT)
+    ]
+    found = of(refused, refused, refused)
+    assert (found.real.kept, found.before.kept, found.after.kept) == (1.0, 1.0, 1.0)
+    assert (found.real.judged, found.real.served, found.backtest.kept) == (150, 0.75, 0.0)
+    (said,) = notes(found)
+    assert f"known of 150 of {COUNT} requests as they came, and of 150 under both" in said
+
+
+@pytest.mark.parametrize("count", [3, 9, 10])
+def test_of_few_requests_no_share_changes_by_more_than_all_and_promises_are_not_told(count: int) -> None:
+    found = of(ALL[:count], ALL[:count], [outcome(number, endpoint="own", ttft_s=1.5) for number in range(count)])
+    assert (found.away_more.figure, found.away_more.low) == (-1.0, -1.0)
+    assert found.away_more.high <= 1.0
+    if count == 10:
+        assert found.kept_more is not None
+        assert (found.kept_more.figure, found.kept_more.low) == (-1.0, -1.0)
+        assert notes(found) == []
+    else:
+        assert (found.kept_more, found.backtest.kept) == (None, None)
+        assert changes(found).rows[1] == ("kept", "-", "-", "-")
+        (said,) = notes(found)
+        assert f"known of {count} requests under both policies: too few" in said
+
+
 def test_promises_kept_are_compared_of_the_same_requests() -> None:
     # Under the first policy nobody can judge every other one, and the second keeps those alone.
     before = [outcome(number, ttft_s=None if number % 2 else 1.5) for number in range(COUNT)]
@@ -152,6 +179,9 @@ def test_what_is_not_played_is_told() -> None:
     assert "3 requests are in no figure and not played, which failed by their own fault" in said[0]
     assert f"{COUNT} requests had a budget. No spending is played" in said[1]
     assert notes(of(ALL, ALL, ALL)) == []
+    seen = observed(ALL)
+    seen.overlapping = 2
+    assert "2 runs overlap in this folder" in notes(preview(seen, ALL, ALL))[0]
 
 
 def test_what_is_one_engine_and_played_as_several_is_told() -> None:

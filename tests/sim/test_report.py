@@ -166,6 +166,7 @@ def outcome(kind: str = "ok", **changes: object) -> Outcome:
         ({"e2e_s": 10.001, "output_tokens": 1000}, False),
         ({"outcome": "failed_mid_stream"}, False),
         ({"outcome": "refused", "ttft_s": None}, False),
+        ({"outcome": "refused", "ttft_s": None, "refused_for_ever": True}, False),
     ],
 )
 def test_a_promise_is_kept_where_each_of_its_axes_is(changes: dict[str, object], kept: bool) -> None:

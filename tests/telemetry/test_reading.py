@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import make as core
 from tests.telemetry import make
 from tidegate.core.model import JOURNAL_VERSION, Line
-from tidegate.telemetry.reading import JournalError, read
+from tidegate.telemetry.reading import JournalError, asked_in, read
 from tidegate.telemetry.segments import SegmentName, segments
 
 HEAD = msgspec.json.encode(Line(at_s=0.0, fact=make.segment())) + b"\n"
@@ -85,6 +86,14 @@ def test_a_segment_removed_while_the_folder_is_read_is_passed_over(tmp_path: Pat
         make.fact(0),
         make.fact(2),
     ]
+
+
+def test_segments_in_which_nobody_asked_for_anything_are_passed_over(tmp_path: Path) -> None:
+    request = msgspec.json.encode(Line(at_s=1.0, fact=core.request())) + b"\n"
+    asked = left(tmp_path, HEAD + FACTS[0] + request)
+    idle = left(tmp_path, HEAD + FACTS[0], NAME.replace("-1-", "-2-"))
+    assert asked_in([asked, idle]) == [asked]
+    assert asked_in([idle]) == [idle]
 
 
 def test_segments_of_runs_that_overlap_do_not_interleave(tmp_path: Path) -> None:

@@ -65,15 +65,17 @@ def test_whatever_is_signed_that_is_no_ticket_is_refused(payload: bytes) -> None
         verify(text, SECRET, 1000.5)
 
 
-@pytest.mark.parametrize(("now_s", "fields"), [
-    (1060.0, {}),
-    (5000.0, {}),
-    (900.0, {}),
-    (1000.5, {"expires_s": 1000.0 + LIFE_S_MAX + 1.0}),
-    (1000.5, {"id": "00" * 16 + "\n"}),
-    (1000.5, {"target": "B.example"}),
-    (1000.5, {"bytes_max": 0}),
+@pytest.mark.parametrize(("now_s", "fields", "said"), [
+    (1060.0, {}, "expired 0 s ago"),
+    (5000.0, {}, "expired 3940 s ago"),
+    (900.0, {}, "issued 100 s ahead of this courier's clock"),
+    (1000.5, {"expires_s": 1000.0 + LIFE_S_MAX + 1.0}, "good for more than 600 s"),
+    (1000.5, {"id": "00" * 16 + "\n"}, "not what this courier takes for one"),
+    (1000.5, {"target": "B.example"}, "not what this courier takes for one"),
+    (1000.5, {"bytes_max": 0}, "not what this courier takes for one"),
 ])  # fmt: skip
-def test_a_ticket_is_good_for_its_time_and_within_its_bounds(now_s: float, fields: dict[str, object]) -> None:
-    with pytest.raises(TicketError):
+def test_a_ticket_is_good_for_its_time_and_within_its_bounds(
+    now_s: float, fields: dict[str, object], said: str
+) -> None:
+    with pytest.raises(TicketError, match=said):
         verify(sign(msgspec.structs.replace(TICKET, **fields), SECRET), SECRET, now_s)

@@ -3,12 +3,12 @@
 import argparse
 import sys
 
-from rich.console import Console
 from rich.progress import Progress
 
 from tidegate import clock
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import print_json
+from tidegate.cli.output import Console, print_json
+from tidegate.core.overlap import overlap_text
 from tidegate.core.replay import ReplayError
 from tidegate.sim.audit import Audit, Row, audit
 from tidegate.sim.observed import ObservedError, known, observe
@@ -16,7 +16,7 @@ from tidegate.sim.preview_page import points
 from tidegate.sim.sheet import Sheet, share
 from tidegate.sim.twin import twin
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import files
+from tidegate.telemetry.reading import asked_in, files
 
 SHOWN = 5
 """Rules and changes, the best of them."""
@@ -28,16 +28,21 @@ HANDED = (
 
 
 def run(options: argparse.Namespace) -> int:
-    """Audit it: 0, or 1 where the journal does not tell enough."""
+    """Audit it: 0, 1 where the journal does not tell enough, 2 where it cannot be read."""
     stderr = Console(stderr=True)
     try:
         paths = files(options.journal)
         observed = observe(read(options.journal))
-        world = twin(observed, known(read(paths[-1])))
+        if observed.overlapping:
+            print(f"tidegate audit: {overlap_text(observed.overlapping)}", file=sys.stderr)
+        world = twin(observed, known(read(asked_in(paths)[-1])))
         with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
             task = bar.add_task("playing", total=1.0)
             found = audit(world, observed.policy, lambda part: bar.update(task, completed=part))
-    except (JournalError, ObservedError, ReplayError) as error:
+    except JournalError as error:
+        print(f"tidegate audit: {error}", file=sys.stderr)
+        return 2
+    except (ObservedError, ReplayError) as error:
         print(f"tidegate audit: {error}", file=sys.stderr)
         return 1
     if options.json:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
-from rich.console import Console
-
 from tidegate import clock
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, print_json, refuse, replacing
+from tidegate.cli.output import Bar, Console, bars, check_writable, print_json, refuse, replacing, while_read
 from tidegate.core.model import Line
+from tidegate.core.overlap import overlap_text
 from tidegate.core.replay import ReplayError
 from tidegate.sim.backtest import Backtest, Off, backtest, cut_s, parts, world
 from tidegate.sim.observed import ObservedError, known, observe
@@ -19,7 +18,7 @@ from tidegate.sim.preview_page import points
 from tidegate.sim.sheet import Sheet, share
 from tidegate.sim.twin import played
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import files, read_if_there
+from tidegate.telemetry.reading import asked_in, files, read_if_there
 
 _SHARES = ("kept", "away")
 # For Prometheus' node exporter, which reads such files (`--collector.textfile.directory`).
@@ -40,10 +39,11 @@ def run(options: argparse.Namespace) -> int:
         return 2
     if options.publish is not None:
         _publish(options.publish, found)
-    if options.json:
-        print_json(found)
-    else:
-        show(Console(highlight=False), found)
+    with while_read():
+        if options.json:
+            print_json(found)
+        else:
+            show(Console(highlight=False), found)
     return 1 if found.drifted else 0
 
 
@@ -74,10 +74,12 @@ def _row(one: Off) -> tuple[str, ...]:
 def _tested(options: argparse.Namespace, reading: Bar, playing: Bar) -> Backtest:
     paths = files(options.journal)
     observed = observe(_lines(paths, reading))
+    if observed.overlapping:
+        print(f"tidegate backtest: {overlap_text(observed.overlapping)}", file=sys.stderr)
     at_s = cut_s(observed)
     before, after = parts(observed, at_s)
     # What was known then, from the segment in which that was: each one begins with what was known.
-    router = known(takewhile(lambda line: line.at_s < at_s, _lines([_segment(paths, at_s)])))
+    router = known(takewhile(lambda line: line.at_s < at_s, _lines([_segment(asked_in(paths), at_s)])))
     twin = world(before, after, router)
     outcomes = played(twin, observed.policy, progress=playing)
     return backtest(before, after, outcomes, ratio=options.ratio, share=options.points / 100.0)

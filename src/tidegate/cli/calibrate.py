@@ -10,13 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from tidegate.cli.output import check_writable, print_json, print_table, write
+from tidegate.cli.output import Console, check_writable, print_json, print_table, write
 from tidegate.clock import Clock, iso
 from tidegate.config import secret
 from tidegate.config.address import Url, is_private, parse_url

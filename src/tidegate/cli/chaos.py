@@ -5,10 +5,9 @@ import asyncio
 import signal
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
-from tidegate.cli.output import print_json
+from tidegate.cli.output import Console, print_json
 from tidegate.engines.faults import EXPECTED, Kind
 from tidegate.lab.chaos import Chaos, Row
 

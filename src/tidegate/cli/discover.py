@@ -9,11 +9,10 @@ from pathlib import Path
 
 import msgspec
 import uvloop
-from rich.console import Console
 from rich.table import Table
 
 from tidegate.cli import serve
-from tidegate.cli.output import print_json
+from tidegate.cli.output import Console, print_json, while_read
 from tidegate.clock import Clock
 from tidegate.config.address import Url, is_private, parse_address, parse_url
 from tidegate.config.discovered import ENABLE, NETWORK, FoundEngine, State, remote_name, served_names, toml
@@ -85,10 +84,11 @@ def refuse_beside(file: Path) -> None:
 def verb(options: argparse.Namespace) -> int:
     """Print what was found; 2 where there is nothing to serve."""
     report = _look(options, patient=False)
-    if options.json:
-        print_json(report)
-    elif report.models or report.remotes or report.passed:
-        _print(report)
+    with while_read():
+        if options.json:
+            print_json(report)
+        elif report.models or report.remotes or report.passed:
+            _print(report)
     if not report.models:
         return _nothing(options, report, quiet=options.json)
     if options.write is not None:

@@ -3,20 +3,21 @@
 import argparse
 import sys
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tidegate import clock
-from tidegate.cli.output import print_json, print_table
+from tidegate.cli.output import Console, print_json, print_table, while_read
 from tidegate.core.diagnosis import Accuracy, Diagnosis, Finding, Health, Promise, Total
 from tidegate.core.doctor import Doctor
+from tidegate.core.overlap import overlap_text
 from tidegate.core.replay import ReplayError
 from tidegate.telemetry.journal import JournalError, read
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Examine a journal: 0 where nothing alarms, 1 where something does, 2 where it cannot be read."""
+    """Examine a journal: 0 where nothing alarms, 1 where something does, 2 where it cannot be read, or nothing
+    is written in it."""
     examined = Doctor()
     try:
         for line in read(options.journal):
@@ -25,10 +26,15 @@ def doctor(options: argparse.Namespace) -> int:
         print(f"tidegate doctor: {error}", file=sys.stderr)
         return 2
     diagnosis = examined.diagnosis()
-    if options.json:
-        print_json(diagnosis)
-    else:
-        print_diagnosis(Console(highlight=False), diagnosis)
+    if diagnosis.from_s is None:
+        remedy = "see that its gateway serves, and that its disk has room"
+        print(f"tidegate doctor: {options.journal}: nothing is written in this journal; {remedy}", file=sys.stderr)
+        return 2
+    with while_read():
+        if options.json:
+            print_json(diagnosis)
+        else:
+            print_diagnosis(Console(highlight=False), diagnosis)
     return 1 if diagnosis.alarm else 0
 
 
@@ -39,6 +45,8 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
             f"{diagnosis.decisions} decisions from {clock.iso(diagnosis.from_s)} to {clock.iso(diagnosis.until_s)}",
             soft_wrap=True,
         )
+    if diagnosis.overlapping:
+        console.print(overlap_text(diagnosis.overlapping), soft_wrap=True)
     if diagnosis.otherwise:
         console.print(
             f"{diagnosis.otherwise} of them come out otherwise now: this journal was written by other software, or has "

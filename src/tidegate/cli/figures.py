@@ -1,12 +1,11 @@
 """A simulated scenario's figures in the terminal."""
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from tidegate import clock
-from tidegate.cli.output import print_table, printable
+from tidegate.cli.output import Console, print_table, printable
 from tidegate.sim import sheet
 from tidegate.sim.report import Report
 from tidegate.sim.sheet import Sheet

@@ -5,17 +5,16 @@ import sys
 from collections.abc import Sequence
 from math import ceil, floor, log, log10
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
 from tidegate import __version__, clock
-from tidegate.cli.output import print_json, print_table, printable
+from tidegate.cli.output import Console, print_json, print_table, printable, while_read
 from tidegate.core.density import Density, Phase
 from tidegate.core.flips import Axis, Flip
 from tidegate.core.model import Candidate, Decision, Prefill, Ruling, Step, Wait
-from tidegate.core.replay import Difference, Explained, ReplayError, summed
+from tidegate.core.replay import Difference, Explained, ReplayError, Report, summed
 from tidegate.core.timeline import Stage
 from tidegate.core.why import WHY_TEXT
 from tidegate.telemetry.explain import find
@@ -74,10 +73,17 @@ def replay(options: argparse.Namespace) -> int:
     except (JournalError, ReplayError) as error:
         print(f"tidegate replay: {error}", file=sys.stderr)
         return 1
+    with while_read():
+        if options.json:
+            print_json(report)
+        else:
+            print_replayed(report)
+    return 0 if report.difference is None else 1
+
+
+def print_replayed(report: Report) -> None:
+    """For people: what came out again, and of what did not, why."""
     difference = report.difference
-    if options.json:
-        print_json(report)
-        return 0 if difference is None else 1
     said = "all came out again" if difference is None else "one came out otherwise"
     counted = f"{report.decisions} decisions over {report.observations} observations, {report.segments} segments"
     print(f"{counted}: {said}")
@@ -91,7 +97,6 @@ def replay(options: argparse.Namespace) -> int:
             print(f"  as recorded: {flip_text(flip)}")
     elif report.parted_s is not None:
         print(f"  {_parted_text(report.parted_s)}; no decision was another one for that")
-    return 0 if difference is None else 1
 
 
 def cause_text(difference: Difference, parted_s: float | None, software: str) -> str:
@@ -186,7 +191,8 @@ def print_stages(console: Console, stages: Sequence[Stage]) -> None:
         where = f" {stage.endpoint}" if stage.endpoint else ""
         to = f" > {stage.target}" if stage.target else ""
         sent = f"{stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
-        said = "failed" if stage.failed else "cancelled" if stage.cancelled else sent
+        failed = f"failed ({stage.cause})" if stage.cause else "failed"
+        said = failed if stage.failed else "cancelled" if stage.cancelled else sent
         predicted = "-" if stage.predicted_s is None else f"{stage.predicted_s:.3f}"
         seconds = [f"{stage.began_s:.3f}", f"{stage.took_s:.3f}", *([predicted] if foreseen else [])]
         table.add_row(f"{stage.what.value}{where}{to}", *seconds, said)

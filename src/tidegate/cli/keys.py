@@ -10,11 +10,10 @@ from contextlib import closing
 from math import inf
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tidegate.cli.output import print_json, print_table
+from tidegate.cli.output import Console, print_json, print_table
 from tidegate.clock import DAY_S, Clock, iso
 from tidegate.config.problem import ConfigError, Problem
 from tidegate.core.model import ANYWHERE, Record

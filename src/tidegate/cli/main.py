@@ -1,20 +1,22 @@
 """`tidegate`, one command, and its verbs."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 
 from tidegate import __version__
 from tidegate.cli import calibrate, discover, doctor, journal, keys, records, serve, status
 from tidegate.cli.live import CONFIG, KEY_ENV
-from tidegate.cli.output import print_json
+from tidegate.cli.output import Console, print_json, while_read
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -28,37 +30,66 @@ CHAOS_PORT = 8480
 MIRROR_PORT = 8402
 DASHBOARD_PORT = 8403
 PORT_MAX = 65535 - 3
+# What systems say where nothing more can be written on a disk.
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit status is 0 where it succeeded, 2 where it was asked wrongly."""
+    """Run one verb; the exit status is 0 where it succeeded, 2 where it was asked wrongly, or what it says cannot be
+    written."""
     if isinstance(sys.stdout, TextIOWrapper):
         # What others call things may have letters that a terminal has not; of standard error Python says the same.
         sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
     status = 0
     try:
-        status = run(options)
-        print(end="", flush=True)  # where nobody reads it, that is noticed here, and not at the exit
-        return status
-    except ConfigError as error:
-        if options.json:
-            print_json({"problems": error.problems})
-        else:
-            console = Console(stderr=True, highlight=False)
-            for problem in error.problems:
-                # Names of tables stand in brackets, which are markup unless it is said that they are not.
-                where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
-                said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
-                console.print(f"{where}: {said}", soft_wrap=True)
-        return 2
+        status = _ran(options)
+        print(end="", flush=True)  # where nobody reads it, or it cannot be written, that is noticed here
     except KeyboardInterrupt:
-        return 130
+        status = 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough; at the exit Python would try once more to write what is left.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return status
+        pass  # whoever read our output has seen enough
+    except OSError as error:
+        # What a verb could not write into a file of its own, it has said itself.
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        status = 2
+        with suppress(OSError):  # it may go to the same disk
+            print(f"tidegate: what it says cannot be written: {error.strerror}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _drop_what_is_left(stream)
+    return status
+
+
+def _ran(options: argparse.Namespace) -> int:
+    """The status of the verb; 2 where the configuration or an option is wrong, which is said."""
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except ConfigError as error:
+        with while_read():
+            if options.json:
+                print_json({"problems": error.problems})
+            else:
+                _print_problems(error)
+        return 2
+
+
+def _print_problems(error: ConfigError) -> None:
+    console = Console(stderr=True, highlight=False)
+    for problem in error.problems:
+        # Names of tables stand in brackets, which are markup unless it is said that they are not.
+        where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
+        said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
+        console.print(f"{where}: {said}", soft_wrap=True)
+
+
+def _drop_what_is_left(stream: TextIO) -> None:
+    """At the exit Python would try once more to write what could not be, and have a status of its own."""
+    try:
+        print(end="", file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

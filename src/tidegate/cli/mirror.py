@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from hashlib import blake2b
 
 import msgspec
-from rich.console import Console
 
 from tidegate import __version__
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import print_json, refuse
+from tidegate.cli.output import Console, print_json, refuse
 from tidegate.clock import Clock
 from tidegate.config.address import Address, is_loopback, parse_address
 from tidegate.config.build import Built, build

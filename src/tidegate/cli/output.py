@@ -10,7 +10,7 @@ from io import BufferedWriter
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
+import rich.console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
@@ -24,6 +24,19 @@ WIDTH_MAX = 100_000  # of a table, in columns
 
 Bar = Callable[[float], None]
 """Moves to a share of the whole."""
+
+
+class Console(rich.console.Console):
+    """One that says when whoever reads has left, and leaves the status to the verb."""
+
+    def on_broken_pipe(self) -> None:
+        """Called where that was noticed. Raises the BrokenPipeError, where rich's own ends the process with 1."""
+        raise
+
+
+def while_read() -> suppress:
+    """For what is printed before a status that tells something: whoever reads may leave, and it is what it is."""
+    return suppress(BrokenPipeError)
 
 
 def refuse(verb: str, option: str, message: str, remedy: str) -> ConfigError:

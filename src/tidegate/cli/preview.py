@@ -5,10 +5,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, print_json, write
+from tidegate.cli.output import Bar, Console, bars, check_writable, print_json, write
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.core.model import Line, Record
 from tidegate.core.replay import ReplayError
@@ -19,7 +17,7 @@ from tidegate.sim.preview_page import affected, changes, figures, headline, note
 from tidegate.sim.robust import Robust, robust
 from tidegate.sim.twin import twin
 from tidegate.telemetry.journal import JournalError, read
-from tidegate.telemetry.reading import files, read_if_there
+from tidegate.telemetry.reading import asked_in, files, read_if_there
 
 
 class Previewed(Record, frozen=True, kw_only=True, omit_defaults=False):
@@ -30,7 +28,8 @@ class Previewed(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Preview it: 0, or 1 where the journal does not tell enough. ConfigError where the policy is wrong."""
+    """Preview it: 0, 1 where the journal does not tell enough, 2 where it cannot be read. ConfigError where the policy
+    is wrong."""
     check_writable("preview", options.html, "--html")
     try:
         paths = files(options.journal)
@@ -39,12 +38,16 @@ def run(options: argparse.Namespace) -> int:
             other = changed(
                 options.policy, observed.policy, observed.endpoints, (one.request for one in observed.asked)
             )
-            world = twin(observed, known(read(paths[-1])))
+            last = asked_in(paths)[-1]
+            world = twin(observed, known(read(last)))
             was = Play(policy=observed.policy, bar=bar("as it was"))
             would = Play(policy=other.policy, bar=bar("as it would be"), changed=other)
             before, after = side_by_side(world, (was, would))
-        estimate = _by_trying(paths[-1], observed, other)
-    except (JournalError, ObservedError, ReplayError) as error:
+        estimate = _by_trying(last, observed, other)
+    except JournalError as error:
+        print(f"tidegate preview: {error}", file=sys.stderr)
+        return 2
+    except (ObservedError, ReplayError) as error:
         print(f"tidegate preview: {error}", file=sys.stderr)
         return 1
     found = preview(observed, before, after)

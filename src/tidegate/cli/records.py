@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from heapq import nlargest
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import get_args
 
 from tidegate import clock
 from tidegate.cli.export import write_csv, write_parquet
-from tidegate.cli.output import print_json, printable, replacing
+from tidegate.cli.output import print_json, printable, refuse, replacing, while_read
 from tidegate.core.classify import base_of
 from tidegate.core.model import Fact, Line, Record, Segment
 from tidegate.core.rows import Came, Row, Rows
@@ -89,9 +89,18 @@ def _ls(options: argparse.Namespace) -> int:
     except JournalError as error:
         return _refused(error)
     unread = [one.unread for one in found if one.unread]
-    if options.json:
-        print_json(found)
-        return 1 if unread else 0
+    with while_read():
+        if options.json:
+            print_json(found)
+        else:
+            _print_listed(found)
+    if not options.json:
+        for reason in unread:
+            print(f"tidegate journal: {reason}", file=sys.stderr)
+    return 1 if unread else 0
+
+
+def _print_listed(found: Sequence[Listed]) -> None:
     print(f"{'segment':54}  {'from (UTC)':19}  {'until':19}  {'lines':>8}  {'KiB':>8}  by")
     for one in found:
         print(
@@ -101,9 +110,6 @@ def _ls(options: argparse.Namespace) -> int:
         )
     total_bytes = sum(one.bytes for one in found)
     print(f"{len(found)} segments, {sum(one.lines for one in found)} lines, {total_bytes / (1 << 20):.1f} MiB")
-    for reason in unread:
-        print(f"tidegate journal: {reason}", file=sys.stderr)
-    return 1 if unread else 0
 
 
 def _there(journal: Path) -> list[Path]:
@@ -272,7 +278,10 @@ def _rows(options: argparse.Namespace) -> Callable[[Row], bool]:
 
 
 def _facts(options: argparse.Namespace) -> Callable[[Line], bool]:
-    """The same of facts, which have no more than an id, a class, an endpoint and a reason, if any."""
+    """The same of facts, which have no more than an id, a class, an endpoint and a reason, if any. Raises ConfigError
+    where an outcome is asked for."""
+    if options.outcome is not None:
+        raise refuse("journal", "--outcome", "requests have one, and facts have none", "leave out --outcome or --kind")
     since_s, until_s = options.since or 0.0, options.until or float("inf")
     kind = None if options.kind == "all" else options.kind
 

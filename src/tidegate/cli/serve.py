@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable
 
 import uvloop
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tidegate.cli import descriptors, heap
 from tidegate.cli.journal import ruling_text
-from tidegate.cli.output import print_json, print_table
+from tidegate.cli.output import Console, print_json, print_table
 from tidegate.clock import Clock
 from tidegate.config.build import build
 from tidegate.config.config import Config

@@ -5,10 +5,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, print_json, refuse, segment, write
+from tidegate.cli.output import Bar, Console, bars, check_writable, print_json, refuse, segment, write
 from tidegate.cli.side_by_side import Play, side_by_side
 from tidegate.config.config import Config
 from tidegate.config.load import load_unreached

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 import msgspec
-from rich.console import Console
 
 from tidegate import __version__
 from tidegate.cli.figures import print_report
-from tidegate.cli.output import Bar, bars, check_writable, lines_into, refuse, segment, write
+from tidegate.cli.output import Bar, Console, bars, check_writable, lines_into, refuse, segment, while_read, write
 from tidegate.config.problem import ConfigError, nearest
 from tidegate.core.baseline import BASELINES
 from tidegate.core.model import Line
@@ -42,12 +41,13 @@ def simulate(options: argparse.Namespace) -> int:
     if options.html is not None:
         write("simulate", options.html, "--html", page(found).encode())
     encoded = msgspec.json.format(msgspec.json.encode(found)) + b"\n"
-    if options.json == STDOUT:
-        sys.stdout.buffer.write(encoded)
-        return 0 if found.holds else 1
-    if options.json is not None:
+    if options.json not in (None, STDOUT):
         write("simulate", options.json, "--json", encoded)
-    print_report(Console(highlight=False), found)
+    with while_read():
+        if options.json == STDOUT:
+            sys.stdout.buffer.write(encoded)
+        else:
+            print_report(Console(highlight=False), found)
     return 0 if found.holds else 1
 
 

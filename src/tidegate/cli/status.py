@@ -3,12 +3,11 @@
 import argparse
 import sys
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tidegate.cli.live import Live, Shown, UnreachableError, address, look
-from tidegate.cli.output import print_json, print_table
+from tidegate.cli.output import Console, print_json, print_table, while_read
 from tidegate.telemetry.counts import RATIOS
 
 WELL, UNWELL, UNREACHABLE = 0, 1, 2
@@ -25,15 +24,17 @@ def run(options: argparse.Namespace) -> int:
     try:
         live = look(at)
     except UnreachableError as error:
-        if options.json:
-            print_json({"unreachable": str(error)})
-        else:
-            print(f"tidegate status: {error}", file=sys.stderr)
+        with while_read():
+            if options.json:
+                print_json({"unreachable": str(error)})
+            else:
+                print(f"tidegate status: {error}", file=sys.stderr)
         return UNREACHABLE
-    if options.json:
-        print_json(live)
-    else:
-        show(Console(highlight=False), live)
+    with while_read():
+        if options.json:
+            print_json(live)
+        else:
+            show(Console(highlight=False), live)
     return WELL if live.well else UNWELL
 
 

@@ -2,17 +2,15 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import msgspec
-from rich.console import Console
 from rich.markup import escape
 
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import Bar, bars, check_writable, print_json, refuse, write
+from tidegate.cli.output import Bar, Console, bars, check_writable, print_json, refuse, while_read, write
 from tidegate.core.model import Record
 from tidegate.sim.preview import Interval
 from tidegate.sim.preview_page import points
@@ -42,7 +40,7 @@ def test(options: argparse.Namespace) -> int:
     found = _side_by_side("test", _tested, work, options.jobs)
     if options.junit is not None:
         write("test", options.junit, "--junit", junit(found))
-    with suppress(BrokenPipeError):  # whoever reads has left, and the status is what it is
+    with while_read():
         if options.json:
             print_json(found)
         else:
@@ -63,10 +61,11 @@ def diff(options: argparse.Namespace) -> int:
         raise refuse("policy diff", "SCENARIO", str(error), "repair the trace, or name its format") from None
     if options.markdown is not None:
         write("policy diff", options.markdown, "--markdown", markdown(differs, found).encode())
-    if options.json:
-        print_json(Difference(settings=differs, scenarios=tuple(found)))
-    else:
-        show_diff(Console(highlight=False), differs, found)
+    with while_read():
+        if options.json:
+            print_json(Difference(settings=differs, scenarios=tuple(found)))
+        else:
+            show_diff(Console(highlight=False), differs, found)
     return 1 if any(one.broken for one in found) else 0
 
 

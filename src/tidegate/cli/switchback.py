@@ -3,10 +3,8 @@
 import argparse
 import sys
 
-from rich.console import Console
-
 from tidegate.cli.figures import print_sheet
-from tidegate.cli.output import print_json
+from tidegate.cli.output import Console, print_json, while_read
 from tidegate.config.load import load_unreached
 from tidegate.core.model import replace
 from tidegate.core.switchback import Bounds, Standing, Tally, Verdict, standing
@@ -42,10 +40,11 @@ def run(options: argparse.Namespace) -> int:
     found = standing(kept.pairs, config.switchback.pairs_max)
     if kept.verdict is not Verdict.GOES_ON:
         found = replace(found, verdict=kept.verdict)
-    if options.json:
-        print_json(found)
-    else:
-        show(Console(highlight=False), found)
+    with while_read():
+        if options.json:
+            print_json(found)
+        else:
+            show(Console(highlight=False), found)
     return 1 if found.verdict in (Verdict.HARM, Verdict.COLLAPSED) else 0
 
 

@@ -12,7 +12,7 @@ from tidegate.config.draft import Draft
 from tidegate.config.endpoint import EndpointTable
 from tidegate.config.problem import Problems, join, nearest
 from tidegate.config.schema import BudgetTable, ClassTable, GatewayTable, PolicyTable, SiteTable, SwitchbackTable
-from tidegate.config.secret import Secret, SecretError
+from tidegate.config.secret import Secret
 from tidegate.core.model import ANYWHERE, LOCAL
 
 # A reading that looks like drift is repeated within a minute; readings are no more frequent than that.
@@ -42,7 +42,8 @@ def check(draft: Draft, problems: Problems, variables: Mapping[str, str] | None)
         url = _url(path, endpoint, draft.gateway, problems, reached=variables is not None)
         _courier_place(path, endpoint, problems)
         if variables is not None:
-            key = _secret(path, endpoint, draft.folder, problems, variables)
+            named = endpoint.api_key_env, endpoint.api_key_file
+            key = secret.api_key(path, *named, draft.folder, problems, variables)
             if key is not None:
                 secrets[name] = key
             _network(path, endpoint, url, draft.folder, problems)
@@ -240,24 +241,6 @@ def _courier_place(path: str, endpoint: EndpointTable, problems: Problems) -> No
         parse_address(endpoint.courier.address)
     except ValueError as error:
         problems.add(f"{path}.courier.address", str(error), "write host:port, as in 192.0.2.7:8490")
-
-
-def _secret(
-    path: str, endpoint: EndpointTable, folder: Path, problems: Problems, variables: Mapping[str, str]
-) -> Secret | None:
-    variable, file = endpoint.api_key_env, endpoint.api_key_file
-    if variable and file:
-        problems.add(f"{path}.api_key_file", "there is `api_key_env` too", "remove one of the two")
-        return None
-    where = "api_key_env" if variable else "api_key_file"
-    try:
-        if variable:
-            return secret.from_variable(variable, variables)
-        if file:
-            return secret.from_file(folder / file)
-    except SecretError as error:
-        problems.add(f"{path}.{where}", error.message, error.remedy)
-    return None
 
 
 def _network(path: str, endpoint: EndpointTable, url: Url | None, folder: Path, problems: Problems) -> None:

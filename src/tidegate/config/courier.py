@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tidegate.config import mutual
+from tidegate.config import mutual, secret
 from tidegate.config.address import Address, Url, parse_address, parse_url
 from tidegate.config.convert import convert, unknown
 from tidegate.config.handover import COURIER_NAME
@@ -110,6 +110,18 @@ class CourierEngineTable(Table, frozen=True, kw_only=True, forbid_unknown_fields
             "engine would be given somebody's prompt.",
         ),
     ]
+    api_key_env: Annotated[
+        str,
+        Meta(
+            max_length=128,
+            description="Environment variable that holds the engine's key, where it was started with `--api-key`. "
+            "Never the key itself, as everywhere.",
+        ),
+    ] = ""
+    api_key_file: Annotated[
+        Text,
+        Meta(description="File that holds it, relative to this one, not readable by everybody. Instead of that."),
+    ] = ""
     kv_type_k: Annotated[
         str,
         Meta(pattern=r"^[a-z0-9_]+$", max_length=16, description=f"`--cache-type-k`, {_KV}"),
@@ -149,6 +161,7 @@ class CourierConfig(msgspec.Struct, frozen=True, kw_only=True):
     engine: CourierEngineTable
     listen: Address
     engine_url: Url
+    engine_key: Secret | None
     folder: Path
     secret: Secret
     tls: MutualTls
@@ -165,9 +178,11 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
     listen = None if courier is None else _listen(courier, problems)
     url = None if engine is None else _url(engine, problems)
     base = Path(shown).parent
-    found = None
+    named = os.environ if variables is None else variables
+    found = key = None
+    if engine is not None:
+        key = secret.api_key("engine", engine.api_key_env, engine.api_key_file, base, problems, named)
     if courier is not None:
-        named = os.environ if variables is None else variables
         found = mutual.ticket_secret("courier.secret", courier.secret, base, problems, named)
     if courier is not None:
         mutual.check("courier.tls", mutual.files(courier.tls, base), problems)
@@ -186,6 +201,7 @@ def load(path: str | os.PathLike[str], variables: Mapping[str, str] | None = Non
         engine=engine,
         listen=listen,
         engine_url=url,
+        engine_key=key,
         folder=base / courier.folder,
         secret=found,
         tls=mutual.files(courier.tls, base),

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from tidegate.config.problem import Problems
+
 SECRET_BYTES_MAX = 16 * 1024  # signed tokens have 2 KiB; more is another file
 # There is no such file. Its name may be the key itself, written here by mistake, and is then not repeated.
 _NO_FILE = (errno.ENOENT, errno.ENAMETOOLONG)
@@ -92,6 +94,25 @@ def from_file(path: Path) -> Secret:
     if len(content) > SECRET_BYTES_MAX:
         raise SecretError(f"{path} is larger than any key", "name a file that holds the key and nothing else")
     return _checked(content.decode("latin-1"), str(path))
+
+
+def api_key(
+    path: str, variable: str, file: str, folder: Path, problems: Problems, variables: Mapping[str, str]
+) -> Secret | None:
+    """What the `api_key_env` or `api_key_file` of the table at `path` holds; None where it names neither, or where that
+    is wrong, which is noted."""
+    if variable and file:
+        problems.add(f"{path}.api_key_file", "there is `api_key_env` too", "remove one of the two")
+        return None
+    where = "api_key_env" if variable else "api_key_file"
+    try:
+        if variable:
+            return from_variable(variable, variables)
+        if file:
+            return from_file(folder / file)
+    except SecretError as error:
+        problems.add(f"{path}.{where}", error.message, error.remedy)
+    return None
 
 
 def _checked(text: str, origin: str) -> Secret:

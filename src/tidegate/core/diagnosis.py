@@ -204,12 +204,14 @@ class Health(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Diagnosis(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """All endpoints. `otherwise` of the `decisions` came out otherwise now: so much predictions may differ, too."""
+    """All endpoints. `otherwise` of the `decisions` came out otherwise now: so much predictions may differ, too. So
+    many runs are `overlapping`: they were at work at the same time, and are read one after the other."""
 
     from_s: float | None
     until_s: float
     decisions: int
     otherwise: int
+    overlapping: int
     alarm: bool
     endpoints: tuple[Health, ...]
 

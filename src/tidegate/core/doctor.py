@@ -7,6 +7,7 @@ from tidegate.core.diagnosis import Accuracy, Bucket, Diagnosis, Drift, Health, 
 from tidegate.core.hindsight import Compared, Hindsight
 from tidegate.core.histogram import Coverage, Histogram, Stretch, log_ratio
 from tidegate.core.model import Decision, Ending, Line
+from tidegate.core.overlap import Overlap
 from tidegate.core.watch import Alarm, Watch
 
 # Prompt tokens, and how many others are in flight: errors are told apart by these.
@@ -174,6 +175,7 @@ class Doctor:
 
     def __init__(self) -> None:
         self._hindsight = Hindsight()
+        self._overlap = Overlap()
         self._patients: dict[str, _Patient] = {}
         self._from_s: float | None = None
         self._until_s = 0.0
@@ -183,7 +185,9 @@ class Doctor:
         """Take in one line. Raises `ReplayError` where it cannot be replayed."""
         compared = self._hindsight.feed(line)
         self._from_s = line.at_s if self._from_s is None else self._from_s
-        self._until_s = line.at_s
+        # Of runs that overlap, the last that is read need not be the last to write.
+        self._until_s = max(self._until_s, line.at_s)
+        self._overlap.feed(line)
         self._decisions += isinstance(line.fact, Decision)
         if compared is None:
             return
@@ -205,6 +209,7 @@ class Doctor:
             until_s=self._until_s,
             decisions=self._decisions,
             otherwise=self._hindsight.otherwise,
+            overlapping=self._overlap.runs,
             alarm=any(finding.alarm for health in told for finding in health.findings),
             endpoints=told,
         )

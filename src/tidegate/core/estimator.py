@@ -54,6 +54,9 @@ AHEAD_TOKENS: Final = 2000.0
 # And at least as much as takes it so long: that a prompt is done is known when the loop of events comes to it, some
 # hundredths of a second later where many stream, and until then an engine that is quicker would idle.
 AHEAD_S_MIN: Final = 0.05
+# What is predicted with a spread wider than that, as where caches surprise, is held against what all of the prompt
+# takes: most are not, and each such look costs as much as the prediction.
+WIDE: Final = 0.5
 
 
 def fresh() -> EndpointState:
@@ -247,7 +250,7 @@ class EndpointModel:
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
         spread = _spread(network_s, network_s2, most_s, ttft.sigma, timing.deviations)
-        if cached_tokens and not come:
+        if spread > WIDE and cached_tokens and not come:
             # What is cached may be a surprise, and makes nothing slower.
             whole = self._ttft(tokens, 0.0, queue_s, tpot_s, moment, now_s, come)
             whole_s = max(network_s + self._widen(whole, unsure_s, moment, now_s) * whole.median_s, most_s)

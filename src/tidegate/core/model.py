@@ -406,8 +406,9 @@ class Shipped(Record, frozen=True, kw_only=True, tag="shipped"):
     """The KV cache of a prompt that `endpoint` has computed is at its `target`, or did not get there for this `cause`.
 
     Of its `kv_bytes`, `left_bytes` were left to be sent when the prompt was computed. From the first of these to the
-    moment at which all was verified it took `seconds`, without the wait for others. `given_up`: nobody wanted it any
-    more, or the gateway had no file descriptor to ask for it, which is no fault of theirs.
+    moment at which all was verified it took `seconds`, without the wait for others. Of what did not get there,
+    `kv_bytes` are those that had been sent, as far as anybody tells. `given_up`: nobody wanted it any more, or the
+    gateway had no file descriptor to ask for it, which is no fault of theirs.
     """
 
     request_id: str

@@ -34,8 +34,8 @@ class Stage(Record, frozen=True, kw_only=True):
 
     A prefill is an attempt until its first content, the network and waiting in the engine included, and so is a
     restore, where the KV cache of the prompt had come. `kv_bytes` were transferred. It `failed` where it came to
-    nothing, and was `cancelled` where nobody wanted any more of it: its client had left, or another was quicker.
-    `predicted_s` is what a handover was expected to take with it.
+    nothing, for this `cause` where one was told, and was `cancelled` where nobody wanted any more of it: its client had
+    left, or another was quicker. `predicted_s` is what a handover was expected to take with it.
     """
 
     what: What
@@ -45,6 +45,7 @@ class Stage(Record, frozen=True, kw_only=True):
     took_s: float
     kv_bytes: int = 0
     failed: bool = False
+    cause: str = ""
     cancelled: bool = False
     predicted_s: float | None = None
 
@@ -99,6 +100,7 @@ class Timeline:
                     at_s,
                     kv_bytes=fact.kv_bytes,
                     failed=not fact.ok and not cancelled,
+                    cause=fact.cause,
                     cancelled=cancelled,
                 )
             case _:
@@ -114,9 +116,10 @@ class Timeline:
         failed = not served and not cancelled
         if first_s is None:
             ends = fact.endpoint, target
-            self._add(_first_of(sent), ends, began_s, at_s, failed=failed, cancelled=cancelled)
+            self._add(_first_of(sent), ends, began_s, at_s, failed=failed, cause=fact.cause, cancelled=cancelled)
         else:
-            self._add(What.DECODE, (fact.endpoint, ""), first_s, at_s, failed=failed, cancelled=cancelled)
+            ends = fact.endpoint, ""
+            self._add(What.DECODE, ends, first_s, at_s, failed=failed, cause=fact.cause, cancelled=cancelled)
         if target and served:
             self._computed_s[fact.endpoint] = at_s
 
@@ -134,6 +137,7 @@ class Timeline:
         *,
         kv_bytes: int = 0,
         failed: bool = False,
+        cause: str = "",
         cancelled: bool = False,
     ) -> None:
         zero_s = began_s if self._zero_s is None else self._zero_s
@@ -147,6 +151,7 @@ class Timeline:
                 took_s=at_s - began_s,
                 kv_bytes=kv_bytes,
                 failed=failed,
+                cause=cause,
                 cancelled=cancelled,
             )
         )

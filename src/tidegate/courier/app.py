@@ -12,7 +12,7 @@ from tidegate.courier.admission import Admission
 from tidegate.courier.counts import Counts
 from tidegate.courier.engine import Engine, Look
 from tidegate.courier.folder import Folder
-from tidegate.courier.refusal import STATUS, RefusalError
+from tidegate.courier.refusal import EXPIRED, STATUS, RefusalError
 from tidegate.courier.source import Source
 from tidegate.courier.target import Target
 from tidegate.http.client import Origin, Pool
@@ -25,6 +25,10 @@ BLOBS = "/v1/blobs"
 SWEEP_S = 1.0  # how much later than it should a blob may be removed
 STOP_S_MAX = 2.0  # for what is under way, and for answers that are being written
 CLOCK_OFF_S = 1.0  # tickets may be from a clock that is ahead by more than that
+BACK = (
+    "the system's clock was put back; tickets are judged by the time before, by which they expire sooner or have "
+    "expired, until it is there again or the courier is restarted"
+)
 _JSON = [(b"content-type", b"application/json")]
 _TEXT = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
 
@@ -51,7 +55,7 @@ class Courier:
         self._clock = clock
         self._folder = Folder(config.folder, courier.space_mib << 20, courier.unclaimed_s)
         self._pool = Pool(Origin(url.host, url.port), clock=clock)
-        self._engine = Engine(self._pool, url.path, config.engine)
+        self._engine = Engine(self._pool, url.path, config.engine, config.engine_key)
         admission = Admission(config.secret.reveal(), courier.transfers_max, clock.now_s())
         self._source = Source(courier.name, self._engine, self._folder, admission, clock, config.tls.client())
         self._target = Target(courier.name, self._engine, self._folder, admission, clock)
@@ -59,6 +63,8 @@ class Courier:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._swept = True  # the last time; once is said that it could not be
+        self._unseen = ""  # why it was not seen what the engine is; empty where it was
+        self._told_s = 0.0  # how far behind the system's clock was found, and told
         self._log: Log
         self._server = Server(
             self._handle,
@@ -129,7 +135,7 @@ class Courier:
             except RefusalError as refusal:
                 self._refuse(exchange, verb, refusal)
             except TimeoutError:
-                self._refuse(exchange, verb, RefusalError(Why.TIMEOUT, "the ticket expired before it was done"))
+                self._refuse(exchange, verb, RefusalError(Why.TIMEOUT, EXPIRED))
             except Exception as error:
                 # Its text may tell what this process holds: the kind has to be enough.
                 self._log.event("error", f"{verb} failed", error=type(error).__name__)
@@ -155,7 +161,7 @@ class Courier:
     def _refuse(self, exchange: Exchange, verb: str, refusal: RefusalError) -> None:
         self._counts.failed(verb, refusal.why)
         self._log.event("warning", f"{verb} refused", why=refusal.why, reason=refusal.message)
-        exchange.respond(STATUS[refusal.why], _JSON, _refused(refusal.why, refusal.message))
+        exchange.respond(STATUS[refusal.why], _JSON, _refused(refusal.why, refusal.message, refusal.sent_bytes))
 
     # ------------------------------------------------------------------ what is asked
 
@@ -191,25 +197,44 @@ class Courier:
             slot_tokens_max=0 if look is None else look.slot_tokens_max,
             space_bytes=self._folder.space_bytes,
             free_bytes=self._folder.free_bytes,
+            reason=self._unseen,
         )
         exchange.respond(200, _JSON, msgspec.json.encode(health))
 
     async def _look(self) -> Look | None:
+        """What the engine is, None where that cannot be seen; why is logged whenever it is another reason."""
+        look: Look | None = None
+        reason = ""
         try:
-            return await self._engine.look()
-        except RefusalError:
-            return None
+            look = await self._engine.look()
+        except RefusalError as refusal:
+            reason = refusal.message
+        if reason != self._unseen:
+            self._unseen = reason
+            if reason:
+                self._log.event("warning", "nothing can be handed over", reason=reason)
+            else:
+                self._log.event("info", "the engine answers")
+        return look
 
     def _only_the_gateway(self, exchange: Exchange) -> None:
         if self._config.courier.gateway not in exchange.peer_names:
             raise RefusalError(Why.FORBIDDEN, "only the gateway may ask for that, by its certificate")
 
     def _keep_time(self) -> None:
-        """After a sleep of the machine tickets are from the future, and none would ever be taken again."""
+        """After a sleep of the machine tickets are from the future, and none would ever be taken again.
+
+        A clock that was put back is told, and not followed: tickets that were used would be good once more.
+        """
         behind_s = self._clock.behind_s()
         if behind_s > CLOCK_OFF_S and not self._tasks and not self._folder.held:
             self._clock.catch_up()
             self._log.event("warning", "clock put forward: the machine slept, or its clock was set", by_s=behind_s)
+        elif behind_s >= -CLOCK_OFF_S:
+            self._told_s = 0.0
+        elif abs(behind_s - self._told_s) > CLOCK_OFF_S:
+            self._told_s = behind_s
+            self._log.event("warning", BACK, by_s=-behind_s)
 
     def _sweep(self) -> None:
         self._sweeping = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
@@ -234,5 +259,5 @@ def _decoded(body: bytes, kind: type[_T]) -> _T:
         raise RefusalError(Why.BAD_REQUEST, f"what is asked cannot be read: {error}") from error
 
 
-def _refused(why: Why, message: str) -> bytes:
-    return msgspec.json.encode(Refused(why=why, message=message))
+def _refused(why: Why, message: str, sent_bytes: int = 0) -> bytes:
+    return msgspec.json.encode(Refused(why=why, message=message, sent_bytes=sent_bytes))

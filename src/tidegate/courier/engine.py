@@ -5,6 +5,7 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.config.courier import CourierEngineTable
+from tidegate.config.secret import Secret
 from tidegate.courier.refusal import RefusalError
 from tidegate.courier.weights import Weights
 from tidegate.http.client import Pool, TransportError, fetch
@@ -58,9 +59,10 @@ _T = TypeVar("_T", Saved, _Restored, _Props)
 class Engine:
     """Asked over HTTP on this machine. Everything raises `RefusalError`, whatever goes wrong."""
 
-    def __init__(self, pool: Pool, base_path: str, declared: CourierEngineTable) -> None:
+    def __init__(self, pool: Pool, base_path: str, declared: CourierEngineTable, key: Secret | None) -> None:
         self._pool = pool
         self._base = base_path.encode()
+        self._key = [] if key is None else [(b"authorization", b"Bearer " + key.reveal().encode())]
         self._declared = declared
         self._weights = Weights(declared.weights_sha256)
 
@@ -94,12 +96,16 @@ class Engine:
         return await self._ask(b"POST", target, msgspec.json.encode({"filename": name}), timeout_s, kind)
 
     async def _ask(self, method: bytes, target: bytes, body: bytes, timeout_s: float, kind: type[_T]) -> _T:
+        headers = [*self._key, *_JSON] if body else self._key
         try:
             status, _, said = await fetch(
-                self._pool, method, self._base + target, _JSON if body else (), body, timeout_s, ANSWER_BYTES_MAX
+                self._pool, method, self._base + target, headers, body, timeout_s, ANSWER_BYTES_MAX
             )
         except TransportError as error:
             raise RefusalError(Why.ENGINE, f"the engine does not answer: {error.cause}") from error
+        if status in (401, 403):
+            reason = f"the engine refuses us for want of its key: status {status}; see engine.api_key_env"
+            raise RefusalError(Why.ENGINE, reason)
         if status != 200:
             raise RefusalError(Why.ENGINE, f"the engine refuses: status {status}")
         try:

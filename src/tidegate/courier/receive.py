@@ -22,11 +22,15 @@ async def receive(exchange: Exchange, path: Path, declared: Declared) -> None:
 
     Its length is: whoever calls has compared what HTTP will deliver.
     """
-    with FileIO(path, "x", opener=_private) as file:
-        taking = _Taking(file, declared)
-        async for pieces in _batches(exchange):
-            await finished(taking.take, pieces)
-        await finished(taking.check, path)
+    try:
+        with FileIO(path, "x", opener=_private) as file:
+            taking = _Taking(file, declared)
+            async for pieces in _batches(exchange):
+                await finished(taking.take, pieces)
+            await finished(taking.check, path)
+    except OSError as error:
+        # It is full, or was removed.
+        raise RefusalError(Why.FULL, f"the folder cannot be written: {error.strerror}") from error
 
 
 def _private(path: str, flags: int) -> int:
@@ -49,11 +53,8 @@ class _Taking:
             self._missing -= len(part)
             self._footer += piece[len(part) :]
             self._digest.update(part)
-            try:
-                while part:
-                    part = part[self._file.write(part) :]
-            except OSError as error:
-                raise RefusalError(Why.FULL, f"the blob cannot be written: {error.strerror}") from error
+            while part:
+                part = part[self._file.write(part) :]
 
     def check(self, path: Path) -> None:
         if not hmac.compare_digest(self._digest.digest(), self._footer):

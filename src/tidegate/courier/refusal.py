@@ -18,11 +18,14 @@ STATUS = {
     Why.TIMEOUT: 504,
 }
 
+EXPIRED = "the ticket expired before it was done"
+
 
 class RefusalError(Exception):
-    """Raised by whoever finds out; the asker is told `why` and the message, and goes on without."""
+    """Raised by whoever finds out; the asker is told `why` and the message, and how much of a blob had been sent."""
 
-    def __init__(self, why: Why, message: str) -> None:
+    def __init__(self, why: Why, message: str, sent_bytes: int = 0) -> None:
         super().__init__(f"{why}: {message}")
         self.why = why
         self.message = message
+        self.sent_bytes = sent_bytes

@@ -21,8 +21,14 @@ from tidegate.wire.errors import UNREADABLE
 PIECE_BYTES = 1 << 20
 
 
+class Sent(msgspec.Struct):
+    """How much of a blob the network has taken, also of one that does not arrive."""
+
+    size_bytes: int = 0
+
+
 async def send(
-    blob: memoryview, declared: Declared, ticket: str, to: Address, server_name: str, tls: ssl.SSLContext
+    blob: memoryview, declared: Declared, ticket: str, to: Address, server_name: str, tls: ssl.SSLContext, sent: Sent
 ) -> str:
     """Send it to the courier of that name at that address; what that one calls it. Raises `RefusalError`."""
     try:
@@ -37,7 +43,7 @@ async def send(
         await _answer(reader, 100)
         answer = asyncio.ensure_future(_answer(reader, 201))
         try:
-            await _stream(blob, writer, answer)
+            await _stream(blob, writer, answer, sent)
             return await answer
         finally:
             answer.cancel()
@@ -49,7 +55,7 @@ async def send(
         writer.transport.abort()  # all is answered, or nothing that is left is wanted
 
 
-async def _stream(blob: memoryview, writer: asyncio.StreamWriter, answer: "asyncio.Future[str]") -> None:
+async def _stream(blob: memoryview, writer: asyncio.StreamWriter, answer: "asyncio.Future[str]", sent: Sent) -> None:
     digest = sha256()
     for start in range(0, len(blob), PIECE_BYTES):
         # No name for a piece: errors that are kept know this frame, and so the blob would stay in memory.
@@ -62,6 +68,7 @@ async def _stream(blob: memoryview, writer: asyncio.StreamWriter, answer: "async
             return  # who closed has said why before, or will not say it
         finally:
             await hashing
+        sent.size_bytes = min(end, len(blob))
         if answer.done():
             return  # it wants no more of it
     writer.write(digest.digest())

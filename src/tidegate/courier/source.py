@@ -11,8 +11,8 @@ from tidegate.config.address import Address, parse_address
 from tidegate.courier.admission import Admission
 from tidegate.courier.engine import Engine, same
 from tidegate.courier.folder import Folder
-from tidegate.courier.refusal import RefusalError
-from tidegate.courier.send import send
+from tidegate.courier.refusal import EXPIRED, RefusalError
+from tidegate.courier.send import Sent, send
 from tidegate.wire.blob import BlobError, Declared, head_bytes, tokens_of
 from tidegate.wire.courier import Ship, Shipped, Why
 from tidegate.wire.ticket import LIFE_S_MAX, Ticket
@@ -32,7 +32,7 @@ class Source:
         self._tls = tls
 
     async def ship(self, asked: Ship) -> Shipped:
-        """Save, send, and remove what was saved. Raises `RefusalError`, and TimeoutError where the ticket expires."""
+        """Save, send, and remove what was saved. Raises `RefusalError`, also where the ticket expires meanwhile."""
         now_s = self._clock.now_s()
         ticket = self._admission.read(asked.ticket, now_s)
         if ticket.source != self._name:
@@ -40,14 +40,19 @@ class Source:
         to = _address(asked.to)
         with self._admission.transfer():
             # What is in the slot may be half as large as the ticket grants, and then fits where that would not.
-            name = self._folder.reserve_for(ticket.bytes_max)
+            name, sent = self._folder.reserve_for(ticket.bytes_max), Sent()
             try:
                 async with timeout(ticket.expires_s - now_s):
-                    return await self._ship(asked, ticket, to, name)
+                    return await self._ship(asked, ticket, to, name, sent)
+            except TimeoutError as error:
+                raise RefusalError(Why.TIMEOUT, EXPIRED, sent.size_bytes) from error
+            except RefusalError as refusal:
+                refusal.sent_bytes = sent.size_bytes
+                raise
             finally:
                 self._folder.release(name)
 
-    async def _ship(self, asked: Ship, ticket: Ticket, to: Address, name: str) -> Shipped:
+    async def _ship(self, asked: Ship, ticket: Ticket, to: Address, name: str, sent: Sent) -> Shipped:
         began_s = self._clock.now_s()
         look = await self._engine.look()
         same(look, ticket.fingerprint)
@@ -69,7 +74,7 @@ class Source:
             declared = Declared(
                 size_bytes=size_bytes, tokens=tokens, tokens_digest=digest, fingerprint=ticket.fingerprint
             )
-            received = await send(blob, declared, asked.ticket, to, ticket.target, self._tls)
+            received = await send(blob, declared, asked.ticket, to, ticket.target, self._tls, sent)
         return Shipped(
             name=received,
             tokens=tokens,

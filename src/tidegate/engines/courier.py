@@ -18,11 +18,11 @@ _T = TypeVar("_T", Health, Shipped, Restored)
 
 class CourierError(Exception):
     """It was not done. `why` is the courier's reason, `peer` where it did not answer as one. `ours`: it was not even
-    asked, for want of a file descriptor."""
+    asked, for want of a file descriptor. `sent_bytes`: so much of a KV cache had been sent by then."""
 
-    def __init__(self, why: Why, message: str, *, ours: bool = False) -> None:
+    def __init__(self, why: Why, message: str, *, ours: bool = False, sent_bytes: int = 0) -> None:
         super().__init__(f"{why}: {message}")
-        self.why, self.ours = why, ours
+        self.why, self.message, self.ours, self.sent_bytes = why, message, ours, sent_bytes
 
 
 class CourierClient:
@@ -54,14 +54,15 @@ class CourierClient:
             )
         except TransportError as error:
             ours = error.cause is Cause.NO_DESCRIPTOR
-            raise CourierError(Why.PEER, f"the courier does not answer: {error.cause}", ours=ours) from error
+            message = f"the courier at {self._pool.origin.url} does not answer: {error.cause}"
+            raise CourierError(Why.PEER, message, ours=ours) from error
         if status in (200, 204):
             return said
         try:
             refused = msgspec.json.decode(said, type=Refused)
         except UNREADABLE as error:
             raise CourierError(Why.PEER, f"what answers there is no courier: status {status}") from error
-        raise CourierError(refused.why, refused.message)
+        raise CourierError(refused.why, refused.message, sent_bytes=refused.sent_bytes)
 
 
 def _read(said: bytes, kind: type[_T]) -> _T:

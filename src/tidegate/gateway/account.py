@@ -271,7 +271,10 @@ class Account:
         self._dispatch.tell(FirstToken(request_id=self._request.id, endpoint=attempt.endpoint, ttft_s=ttft_s), now_s)
 
     def shipped(self, fact: Shipped, seconds: float, now_s: float) -> None:
-        """The KV cache of its prompt has come, or will not, so many seconds after it was computed."""
+        """The KV cache of its prompt has come, or will not, so many seconds after it was computed.
+
+        What of it had been sent is paid for in either case.
+        """
         handover = self._upstreams[fact.endpoint].endpoint.handover_to(fact.target)
         if handover is not None:
             usd = fact.kv_bytes * handover.usd_per_byte

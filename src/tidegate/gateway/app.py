@@ -37,7 +37,7 @@ from tidegate.gateway.switchback import Switchback
 from tidegate.gateway.timekeeper import Timekeeper
 from tidegate.gateway.tracing import Tracing
 from tidegate.http.limits import Limits
-from tidegate.http.server import Server
+from tidegate.http.server import Server, check_free
 from tidegate.state.keys import KeyFile, caps
 from tidegate.state.ledger import Ledger
 from tidegate.telemetry.journal import Journal
@@ -69,17 +69,8 @@ class Gateway:
         self.log = Log.to(settings.log, clock)
         self.keeper = Keeper(built, clock, self.log)
         self.router = Router(built.endpoints, built.policy, self.keeper.restored.state)
-        self.journal = None
-        if settings.journal is not None:
-            self.journal = Journal(
-                settings.journal,
-                segment_bytes=settings.journal_segment_bytes,
-                total_bytes=settings.journal_total_bytes,
-                clock=clock,
-                header=self._segment,
-                packs=settings.journal_packs,
-                on_problem=lambda text: self.log.event("error", text),
-            )
+        # Begun in `start`, when nothing else is in the way of it.
+        self.journal: Journal | None = None
         self.spending = Spending(
             _open_ledger(built),
             capped=bool(built.caps),
@@ -114,9 +105,15 @@ class Gateway:
         self.tracing: Tracing | None = None
 
     async def start(self) -> None:
-        """Listen, having probed every endpoint once."""
+        """Listen, having probed every endpoint once. Raises OSError where an address or the journal's folder cannot be
+        had, KeysError where the file of keys cannot be read."""
         built, settings = self._built, self._built.gateway
         auth = self.auth = self._auth()
+        tls = self._tls = None if settings.tls is None else settings.tls.context()
+        # Whoever has these may be another gateway with the same journal: one that cannot start leaves nothing in it.
+        for address in (settings.listen, settings.admin):
+            await check_free(address.host, address.port)
+        self.journal = self._journal()
         dispatch = self.dispatch = Dispatch(
             clock=self.clock,
             policy=built.policy,
@@ -127,7 +124,7 @@ class Gateway:
             spending=self.spending,
             request_timeout_s=settings.request_timeout_s,
         )
-        dispatch.couriers = Couriers(settings.couriers, self.clock)
+        dispatch.couriers = Couriers(settings.couriers, self.clock, self.log)
         dispatch.couriers.configure(built.upstreams)
         dispatch.switchback, self.switchback.unseen = self.switchback, dispatch.unseen
         if settings.traces is not None:
@@ -179,7 +176,6 @@ class Gateway:
             knows=self._admin.knows,
             on_error=self._crashed,
         )
-        tls = self._tls = None if settings.tls is None else settings.tls.context()
         await self.server.start(settings.listen.host, settings.listen.port, tls)
         await self.admin.start(settings.admin.host, settings.admin.port, tls)
         self.timekeeper = Timekeeper(self.clock, self.log, self._is_quiet)
@@ -317,6 +313,21 @@ class Gateway:
         pools = [upstream.pool.statistics() for upstream in self.dispatch.upstreams.values()]
         asked = not all(pool.open == pool.idle and not pool.waiting for pool in pools)
         return not self.dispatch.in_flight and not asked and self.server.idle and self.admin.idle
+
+    def _journal(self) -> Journal | None:
+        """It begins with what is known. Raises `OSError` where its folder cannot be used."""
+        settings = self._built.gateway
+        if settings.journal is None:
+            return None
+        return Journal(
+            settings.journal,
+            segment_bytes=settings.journal_segment_bytes,
+            total_bytes=settings.journal_total_bytes,
+            clock=self.clock,
+            header=self._segment,
+            packs=settings.journal_packs,
+            on_problem=lambda text: self.log.event("error", text),
+        )
 
     def _auth(self) -> Auth:
         """Raises KeysError where the file of keys cannot be read."""

@@ -11,6 +11,7 @@ from tidegate.clock import Clock
 from tidegate.config import build
 from tidegate.engines.courier import CourierClient, CourierError
 from tidegate.http.client import Origin, Pool
+from tidegate.telemetry.log import Log
 from tidegate.wire import ticket
 from tidegate.wire.courier import Restore, Restored, Ship, Shipped, Why
 from tidegate.wire.ticket import LIFE_S_MAX, Ticket
@@ -41,12 +42,14 @@ class _Beside(msgspec.Struct):
 class Couriers:
     """Those beside the endpoints in force. Of a handover one KV cache is sent at a time, in the order of asking."""
 
-    def __init__(self, settings: build.Couriers | None, clock: Clock) -> None:
+    def __init__(self, settings: build.Couriers | None, clock: Clock, log: Log) -> None:
         """OSError or ValueError where a certificate cannot be read."""
-        self._settings, self._clock = settings, clock
+        self._settings, self._clock, self._log = settings, clock, log
         self._tls = None if settings is None else settings.tls.client()
         self._beside: dict[str, _Beside] = {}
         self._turns: dict[tuple[str, str], asyncio.Lock] = {}
+        # Why the last one came to nothing, by its ends, until one arrives.
+        self._failing: dict[tuple[str, str], Why] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def configure(self, upstreams: Mapping[str, build.Upstream]) -> None:
@@ -66,9 +69,25 @@ class Couriers:
             self._close(gone)
         # Who waits for its turn keeps it, as long as both ends are there.
         self._turns = {ends: turn for ends, turn in self._turns.items() if all(end in self._beside for end in ends)}
+        self._failing = {ends: why for ends, why in self._failing.items() if ends in self._turns}
 
     async def ship(self, source: str, target: str, *, slot: int, tokens: int, size_bytes: float) -> Shipped:
-        """Send what is in a slot, of about so many bytes. CourierError where that does not come to anything."""
+        """Send what is in a slot, of about so many bytes. CourierError where that does not come to anything, which is
+        told where it did, or came to nothing for another reason, the time before."""
+        try:
+            shipped = await self._ship(source, target, slot, tokens, size_bytes)
+        except CourierError as error:
+            if not error.ours and self._failing.get((source, target)) is not error.why:
+                self._failing[source, target] = error.why
+                self._log.event(
+                    "warning", "handover failed", endpoint=source, target=target, cause=error.why, reason=error.message
+                )
+            raise
+        if self._failing.pop((source, target), None) is not None:
+            self._log.event("info", "handover done again", endpoint=source, target=target)
+        return shipped
+
+    async def _ship(self, source: str, target: str, slot: int, tokens: int, size_bytes: float) -> Shipped:
         settings = self._settings
         here, there = self._beside.get(source), self._beside.get(target)
         if settings is None or here is None or there is None:
@@ -126,10 +145,10 @@ class Couriers:
 
     async def _fingerprint(self, there: _Beside, now_s: float) -> str:
         if now_s - there.known_s > KNOWN_S:
-            told = (await there.client.health(HEALTH_TIMEOUT_S)).fingerprint
-            if told is None:
-                raise CourierError(Why.ENGINE, "its engine does not answer")
-            there.fingerprint, there.known_s = told, now_s
+            told = await there.client.health(HEALTH_TIMEOUT_S)
+            if told.fingerprint is None:
+                raise CourierError(Why.ENGINE, f"{there.place.name}: {told.reason or 'its engine does not answer'}")
+            there.fingerprint, there.known_s = told.fingerprint, now_s
         return there.fingerprint
 
     def _reached(self, place: build.CourierPlace) -> _Beside:

@@ -128,7 +128,7 @@ class Dispatch:
         # By endpoint, who loads its model for nobody in particular.
         self.warmers: dict[str, Callable[[], None]] = {}
         # Who sends KV caches between engines, and into which slots of these requests go.
-        self.couriers = Couriers(None, clock)
+        self.couriers = Couriers(None, clock, log)
         self._slots: dict[str, Slots] = {}
         self._policy = policy
         self._recognition = Recognition(log)

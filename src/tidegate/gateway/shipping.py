@@ -84,7 +84,7 @@ class Shipping:
         try:
             told = await self._couriers.ship(source, target, slot=slot, tokens=tokens, size_bytes=size_bytes)
         except CourierError as error:
-            fact = replace(fact, ok=False, given_up=error.ours, cause=error.why.value)
+            fact = replace(fact, kv_bytes=error.sent_bytes, ok=False, given_up=error.ours, cause=error.why.value)
         else:
             self._here[target] = told.name
             fact = replace(

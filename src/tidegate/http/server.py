@@ -14,7 +14,7 @@ from tidegate.http.connection import Connection
 from tidegate.http.exchange import Exchange
 from tidegate.http.limits import Limits
 
-__all__ = ["Exchange", "Limits", "Server", "Statistics"]
+__all__ = ["Exchange", "Limits", "Server", "Statistics", "check_free"]
 
 _BACKLOG = 1024  # a burst of new clients within one turn of the loop
 _SHUTDOWN_S_MAX = 24 * 3600.0
@@ -90,8 +90,8 @@ class Server:
                 # Who takes nothing is cut off by us: what is being delivered may take as long as it moves.
                 ssl_shutdown_timeout=None if ssl is None else _SHUTDOWN_S_MAX,
             )
-        except socket.gaierror as error:  # alone of all, it does not say which address it means
-            raise OSError(f"{host}:{port}: {error.strerror}") from None
+        except socket.gaierror as error:
+            raise _unnamed(host, port, error) from None
         self._sweep()
 
     async def close(self, grace_s: float, idle_s: float = 0.0) -> None:
@@ -171,3 +171,18 @@ class Server:
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._emptied], timeout=grace_s)
+
+
+async def check_free(host: str, port: int) -> None:
+    """Raises `OSError` where a server could not have this address now: another one listens there, say."""
+    loop = asyncio.get_running_loop()
+    try:
+        # It is taken as a server would take it, and let go without listening.
+        (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
+    except socket.gaierror as error:
+        raise _unnamed(host, port, error) from None
+
+
+def _unnamed(host: str, port: int, error: socket.gaierror) -> OSError:
+    """Alone of all errors, that does not say which address it means."""
+    return OSError(f"{host}:{port}: {error.strerror}")

@@ -137,7 +137,7 @@ def _shares(
     return _off(
         figure,
         known,
-        interval([b - a for a, b, _ in known], [at for *_, at in known], least=1.0, another_day=False),
+        interval([b - a for a, b, _ in known], [at for *_, at in known], least=1.0, most=1.0, another_day=False),
         within,
     )
 

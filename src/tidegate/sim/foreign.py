@@ -6,6 +6,7 @@ an answer, a time and a latency in some words; those of docs/explanation/shadowi
 """
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -98,14 +99,29 @@ def read(path: Path) -> Iterator[Served | Unused]:
 
     A file has an object on each line, or one object or array. Raises `BadLog`.
     """
-    if not path.is_dir():
-        yield from _file(path, path.name)
-        return
-    files = sorted(one for one in path.rglob("*") if one.is_file() and not one.name.startswith("."))
+    try:
+        files = _files(path)
+    except OSError as error:
+        remedy = "name one that is there and yours to read"
+        raise BadLog(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from error
     if not files:
         raise BadLog(f"{path}: the folder is empty; name the one that the log is in")
     for file in files:
-        yield from _file(file, file.relative_to(path).as_posix())
+        yield from _file(file, path.name if file == path else file.relative_to(path).as_posix())
+
+
+def _files(path: Path) -> list[Path]:
+    """Those in a folder and in the folders there, but for hidden ones; of a file, itself. Raises OSError."""
+    if not path.is_dir():
+        return [path]
+    # Path.rglob passes over folders that may not be looked into, and a part of a log would be taken for all of it.
+    walked = os.walk(path, onerror=_raise)
+    files = (Path(where, name) for where, _, names in walked for name in names if not name.startswith("."))
+    return sorted(file for file in files if file.is_file())
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _file(path: Path, name: str) -> Iterator[Served | Unused]:

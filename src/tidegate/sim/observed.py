@@ -26,6 +26,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
+from tidegate.core.overlap import Overlap
 from tidegate.core.replay import Replay, ReplayError
 from tidegate.core.router import Router
 from tidegate.core.rows import SETTLED_S, attempt_usd, is_left
@@ -96,6 +97,8 @@ class Observed(msgspec.Struct):
     several: int = 0
     client_errors: int = 0
     before: int = 0
+    # So many runs were at work at the same time, and are read one after the other.
+    overlapping: int = 0
 
 
 def known(lines: Iterable[Line]) -> Router:
@@ -110,11 +113,31 @@ def known(lines: Iterable[Line]) -> Router:
 
 
 def observe(lines: Iterable[Line]) -> Observed:
-    """Read a journal through. Raises `ObservedError` where it does not begin with a segment."""
-    reading = _Reading()
+    """Read a journal through. Raises `ObservedError` where it does not begin with a segment.
+
+    A configuration counts from when somebody asked for something under it: a process that could not start has left no
+    more than a header.
+    """
+    reading, overlap = _Reading(), Overlap()
+    # What comes under another configuration, while nobody has asked for anything there.
+    next_one: _Reading | None = None
     for line in lines:
-        reading.take(line)
-    return reading.over()
+        overlap.feed(line)
+        if isinstance(line.fact, Segment):
+            if reading.fits(line.fact):
+                next_one = None
+            elif next_one is None or not next_one.fits(line.fact):
+                next_one = _Reading()
+        if next_one is None:
+            reading.take(line)
+            continue
+        next_one.take(line)
+        if isinstance(line.fact, Request | Decision):
+            next_one.begin_after(reading)
+            reading, next_one = next_one, None
+    found = reading.over()
+    found.overlapping = overlap.runs
+    return found
 
 
 class _Open(msgspec.Struct):
@@ -205,18 +228,25 @@ class _Reading:
         found.asked.sort(key=lambda one: (one.request.arrived_s, one.request.id))
         return found
 
+    def fits(self, segment: Segment) -> bool:
+        """Whether this one is of the same configuration; the first is of any."""
+        found = self._found
+        return found is None or (found.endpoints, found.policy) == (segment.endpoints, segment.policy)
+
+    def begin_after(self, other: "_Reading") -> None:
+        """What came under another configuration tells nothing of this one, and is counted."""
+        found, before = self._found, other._found
+        assert found is not None, "its header was read"
+        assert before is not None, "only what has a configuration has another one after it"
+        found.before = before.before + len(before.asked) + len(other._open)
+
     def _segment(self, segment: Segment, now_s: float) -> None:
         found = self._found
-        if found is None or (found.endpoints, found.policy) != (segment.endpoints, segment.policy):
-            # What came under another configuration tells nothing of this one.
-            state = _state(segment)
-            before = 0 if found is None else found.before + len(found.asked) + len(self._open)
-            self._found = Observed(segment.endpoints, segment.policy, state, now_s, now_s, before=before)
-            self._headers = [_Header(now_s, segment)]
-            self._open, self._still, self._attempts, self._in_flight, self._down_s = {}, {}, {}, {}, {}
+        self._headers.append(_Header(now_s, segment))
+        if found is None:
+            self._found = Observed(segment.endpoints, segment.policy, _state(segment), now_s, now_s)
             return
         found.end_s = max(found.end_s, now_s)
-        self._headers.append(_Header(now_s, segment))
         if not segment.follows:
             # Whatever was under way ended with its process.
             state = _state(segment)
@@ -386,6 +416,7 @@ class _Reading:
             cached_tokens=0 if ended is None else ended.cached_tokens or 0,
             output_tokens=seen if ok else 0,
             usd=known.usd,
+            refused_for_ever=known.refused and decision.retry_after_s is None,
         )
         told = ended.prompt_tokens if ok and ended is not None and not known.said else None
         whole = ok and ended is not None and _says_length(request, ended)

@@ -11,7 +11,8 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     `why` is the reason of its last decision, `outcome` one of `ok`, `refused`, `failed`, `failed_mid_stream`, and
     `timed_out`. Its data was `sent` to these endpoints, by whatever attempt. `usd` is what all its attempts cost, paid
     to others or in running our own. Of the attempt that served it, `predicted_s` is the time to first content that was
-    predicted when it was sent, and `measured_s` what it was.
+    predicted when it was sent, and `measured_s` what it was. One that was `refused_for_ever` could be served by nobody,
+    at no time.
     """
 
     request: Request
@@ -29,6 +30,7 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
     output_tokens: int
     usd: float
     sent: tuple[str, ...] = ()
+    refused_for_ever: bool = False
 
     @property
     def ended_s(self) -> float:
@@ -49,7 +51,10 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     @property
     def judged(self) -> bool | None:
-        """The same; None where nobody can say, since nobody saw its first content."""
+        """The same; None where nobody can say: nobody saw its first content, or it was refused for ever, which says
+        nothing of promises (as `core.promise.was_kept` has it)."""
+        if self.refused_for_ever:
+            return None
         if self.outcome != "ok":
             return False
         return kept(self.request, ttft_s=self.ttft_s, e2e_s=self.e2e_s, output_tokens=self.output_tokens)

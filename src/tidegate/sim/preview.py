@@ -6,7 +6,7 @@ another day.
 """
 
 from collections.abc import Container, Sequence
-from math import sqrt
+from math import inf, sqrt
 
 from tidegate.core.classify import base_of
 from tidegate.core.model import Record, replace
@@ -19,6 +19,8 @@ _T90 = {1: 6.31, 2: 2.92, 3: 2.35, 4: 2.13, 5: 2.02, 6: 1.94, 8: 1.86, 10: 1.81,
 # Stretches of time that are looked at as one: what happens in one of them goes on in the next, now and then.
 BLOCKS_MAX, BLOCK_REQUESTS = 40, 25
 BLOCKS_MIN = 4
+# Of how many requests it must be known whether their promises were kept; of fewer, chance says more.
+JUDGED_MIN = 10
 # Classes and keys that are told of by name: those with the most requests.
 AFFECTED_MAX = 12
 
@@ -34,12 +36,13 @@ class Interval(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
     """What requests came to: shares of them all, dollars of a thousand, times in seconds of those that were served.
 
-    Promises `kept` are those of which that is known, in a preview those of which it is known under both policies; None
-    where it is of none. Beside what came, times are of those whose first content was seen then, so that they are times
-    of the same requests.
+    Promises `kept` are of the `judged`, those of which that is known, in a preview those of which it is known under
+    both policies; None where it is of none. Beside what came, times are of those whose first content was seen then, so
+    that they are times of the same requests.
     """
 
     requests: int
+    judged: int
     kept: float | None
     served: float
     away: float
@@ -50,7 +53,8 @@ class Figures(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 class Backtest(Record, frozen=True, kw_only=True, omit_defaults=False):
     """How far the twin is from what came: dollars and the median time to first token as shares of the real ones,
-    promises kept and requests sent away in shares of all; None where nobody knows what came."""
+    promises kept and requests sent away in shares of all; None where nobody knows what came, or of fewer requests than
+    `JUDGED_MIN` whether their promises were kept."""
 
     usd: float
     ttft: float | None
@@ -74,8 +78,9 @@ class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     """All of it. In no figure are requests whose clients `left`, those that asked for `several` answers,
     `client_errors`, which failed by their own fault, and those `before_it`, under another configuration; operators have
     taken a hand `overridden` times. So many were `budgeted`, by what was left when they came. Endpoints that stand
-    `beside` others of the same engine are played as if each had one of its own. `kept_more` is None where of no request
-    both policies tell whether its promises were kept."""
+    `beside` others of the same engine are played as if each had one of its own. `kept_more` is None where of fewer
+    requests than `JUDGED_MIN` both policies tell whether their promises were kept. So many runs of the journal were at
+    work at the same time, `overlapping`."""
 
     start_s: float
     end_s: float
@@ -86,6 +91,7 @@ class Preview(Record, frozen=True, kw_only=True, omit_defaults=False):
     overridden: int
     budgeted: int
     beside: tuple[str, ...]
+    overlapping: int
     backtest: Backtest
     real: Figures
     before: Figures
@@ -108,7 +114,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     figures = [figures_of(outcomes, away, seen or None) for outcomes in (real, ours, theirs)]
     # Of whom nobody can say whether what he was promised was kept, the twin's word counts for nothing.
     known = {one.request.id for one in real if one.judged is not None}
-    backtest = _backtest(figures[0], figures[1], _kept([one for one in ours if one.request.id in known]))
+    backtest = _backtest(figures[0], figures[1], _known([one for one in ours if one.request.id in known]))
     pairs = _pairs(ours, theirs)
     both = _judged(pairs)
     blocks = blocks_of([one.request.arrived_s for one, _ in pairs])
@@ -127,13 +133,18 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
         overridden=observed.overridden,
         budgeted=sum(one.request.budget_usd is not None or bool(one.request.budgets) for one in observed.asked),
         beside=tuple(endpoint.name for endpoint in observed.endpoints if endpoint.beside),
+        overlapping=observed.overlapping,
         backtest=backtest,
         real=figures[0],
-        before=replace(figures[1], kept=_kept([one for one, _ in both])),
-        after=replace(figures[2], kept=_kept([one for _, one in both])),
+        before=replace(figures[1], judged=len(both), kept=_kept(_known([one for one, _ in both]))),
+        after=replace(figures[2], judged=len(both), kept=_kept(_known([one for _, one in both]))),
         saved_usd_per_1k=usd,
-        kept_more=interval(gains, judged_blocks, backtest.kept or 0.0, least=1.0) if both else None,
-        away_more=interval(gone, blocks, backtest.away, least=1.0),
+        kept_more=(
+            None
+            if len(both) < JUDGED_MIN
+            else interval(gains, judged_blocks, backtest.kept or 0.0, least=1.0, most=1.0)
+        ),
+        away_more=interval(gone, blocks, backtest.away, least=1.0, most=1.0),
         affected=_affected(pairs),
     )
 
@@ -144,9 +155,11 @@ def figures_of(outcomes: Sequence[Outcome], away: set[str], timed: Container[str
     count = max(1, len(outcomes))
     served = [one for one in outcomes if one.outcome == "ok"]
     times = percentiles(one.ttft_s for one in served if timed is None or one.request.id in timed)
+    known = _known(outcomes)
     return Figures(
         requests=len(outcomes),
-        kept=_kept(outcomes),
+        judged=len(known),
+        kept=_kept(known),
         served=len(served) / count,
         away=sum(one.endpoint in away for one in served) / count,
         usd_per_1k=1000.0 * sum(one.usd for one in outcomes) / count,
@@ -155,15 +168,20 @@ def figures_of(outcomes: Sequence[Outcome], away: set[str], timed: Container[str
     )
 
 
-def _kept(outcomes: Sequence[Outcome]) -> float | None:
-    """The share of promises that were kept, of those of which that is known."""
-    known = [one.judged for one in outcomes if one.judged is not None]
+def _known(outcomes: Sequence[Outcome]) -> list[bool]:
+    """Whether promises were kept, of those of which that is known."""
+    return [one.judged for one in outcomes if one.judged is not None]
+
+
+def _kept(known: Sequence[bool]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _backtest(real: Figures, played: Figures, played_kept: float | None) -> Backtest:
+def _backtest(real: Figures, played: Figures, judged: Sequence[bool]) -> Backtest:
+    """`judged` are promises that were kept when they were played, of those of which it is known what came."""
     usd = played.usd_per_1k / real.usd_per_1k - 1.0 if real.usd_per_1k > 0.0 else float(played.usd_per_1k > 0.0)
     ttft = played.ttft_s_p50 / real.ttft_s_p50 - 1.0 if real.ttft_s_p50 and played.ttft_s_p50 else None
+    played_kept = None if min(real.judged, len(judged)) < JUDGED_MIN else _kept(judged)
     kept = None if real.kept is None or played_kept is None else played_kept - real.kept
     return Backtest(usd=usd, ttft=ttft, kept=kept, away=played.away - real.away)
 
@@ -209,12 +227,13 @@ def interval(
     wrong: float = 0.0,
     *,
     least: float = 0.0,
+    most: float = inf,
     another_day: bool = True,
 ) -> Interval:
     """The mean, and where it lies on another day: as stretches of this one scatter, and as far as the twin is `wrong`.
 
     Another day scatters as this one does, so that both count; without it, where it would lie had this day been longer.
-    One difference of `least` more may always be.
+    One difference of `least` more may always be, and none of more than `most` either way: of shares, that is 1.
     """
     count = len(differences)
     if not count:
@@ -232,7 +251,7 @@ def interval(
     # What is wrong of both policies alike cancels out; what is wrong of one alone is taken for as much as of a share.
     model = wrong * min(1.0, _touched(differences))
     half = _t90(size - 1) * sqrt((2.0 if another_day else 1.0) * variance + model * model)
-    return Interval(figure=mean, low=mean - half, high=mean + half)
+    return Interval(figure=mean, low=max(mean - half, -most), high=min(mean + half, most))
 
 
 def _touched(differences: Sequence[float]) -> float:

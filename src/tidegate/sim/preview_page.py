@@ -3,8 +3,9 @@
 from html import escape
 
 from tidegate.config.moment import iso
+from tidegate.core.overlap import overlap_text
 from tidegate.sim.page import document, section, tile
-from tidegate.sim.preview import Backtest, Figures, Interval, Preview
+from tidegate.sim.preview import JUDGED_MIN, Backtest, Figures, Interval, Preview
 from tidegate.sim.robust import EFFECTIVE_MIN, Robust
 from tidegate.sim.sheet import MISSING, Sheet, number, share
 
@@ -85,6 +86,19 @@ def robust_text(one: Robust | None) -> str:
 def notes(found: Preview) -> list[str]:
     """What is not in the figures."""
     said = []
+    if found.overlapping:
+        said.append(overlap_text(found.overlapping))
+    if min(found.real.judged, found.before.judged) < found.real.requests:
+        said.append(
+            f"Whether promises were kept is known of {found.real.judged} of {found.real.requests} requests as they "
+            f"came, and of {found.before.judged} under both policies: nobody saw the first content of the others, or "
+            "they were refused for ever."
+        )
+    if found.kept_more is None:
+        said.append(
+            f"Whether promises were kept is known of {found.before.judged} requests under both policies: too few to "
+            f"say how that changes; it takes {JUDGED_MIN}."
+        )
     if found.left:
         said.append(f"{found.left} requests are in no figure, whose clients went away before they were served.")
     if found.several:

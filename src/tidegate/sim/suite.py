@@ -123,7 +123,7 @@ def compared(file: Path, seeds: Sequence[int | None], old: Path | None, new: Pat
         old=figures_of(befores, away),
         new=figures_of(afters, away),
         saved_usd_per_1k=interval(saved, blocks),
-        kept_more=interval(kept, blocks, least=1.0),
+        kept_more=interval(kept, blocks, least=1.0, most=1.0),
         broken=_changed(marks, was=True),
         mended=_changed(marks, was=False),
     )

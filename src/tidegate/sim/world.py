@@ -657,6 +657,7 @@ class World:
                 output_tokens=output_tokens,
                 usd=drive.usd,
                 sent=tuple(drive.sent),
+                refused_for_ever=ending is Ending.REFUSED and decision.retry_after_s is None,
             )
         )
         assert self._traffic is not None, "somebody asked"

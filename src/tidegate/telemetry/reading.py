@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from tidegate.core.model import JOURNAL_VERSION, Line
+from tidegate.core.model import JOURNAL_VERSION, Line, Request
 from tidegate.telemetry.packing import DAMAGED, is_there, open_segment
 from tidegate.telemetry.segments import segments
 
@@ -39,6 +39,12 @@ def files(source: Path) -> list[Path]:
     if not paths:
         raise JournalError(f"{source}: no journal here; the configuration's gateway.journal names the folder")
     return paths
+
+
+def asked_in(paths: list[Path]) -> list[Path]:
+    """Those of these segments in which anybody asked for anything, all of them where nobody did. A process that could
+    not start has left no more than a header, and the newest of all. Raises `JournalError` where one cannot be read."""
+    return [path for path in paths if any(isinstance(one.fact, Request) for one in read_if_there(path))] or paths
 
 
 def absent(source: Path, what: str) -> JournalError:

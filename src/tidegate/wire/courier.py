@@ -15,7 +15,7 @@ from typing import Annotated
 
 import msgspec
 
-from tidegate.wire.ticket import TICKET_CHARS_MAX, Bytes, Hex16
+from tidegate.wire.ticket import BYTES_MAX, TICKET_CHARS_MAX, Bytes, Hex16
 
 MESSAGE_BYTES_MAX = 16 * 1024  # a ticket and some numbers
 
@@ -63,7 +63,7 @@ class KvFingerprint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What a courier tells of itself. Without a fingerprint its engine does not answer."""
+    """What a courier tells of itself. Without a fingerprint there is a `reason` why nothing can be handed over."""
 
     name: str
     fingerprint: str | None
@@ -71,6 +71,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     slot_tokens_max: int
     space_bytes: int
     free_bytes: int
+    reason: str = ""
 
 
 class Ship(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,8 +117,10 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     restore_s: float
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
-    """Why not. The message is for people, and has nothing of a prompt or a secret in it."""
+class Refused(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why not. The message is for people, and has nothing of a prompt or a secret in it. `sent_bytes`: so much of a
+    blob had left the source by then, which somebody may have to pay for."""
 
     why: Why
     message: str
+    sent_bytes: Annotated[int, msgspec.Meta(ge=0, le=BYTES_MAX)] = 0

@@ -16,13 +16,14 @@ from tidegate.wire.errors import UNREADABLE
 TICKET_CHARS_MAX = 2048  # two names of hosts, two digests and three numbers take 600
 LIFE_S_MAX = 600.0  # beyond, nobody waits for a prompt any more; and so long is remembered which ones were used
 CLOCKS_APART_S_MAX = 5.0  # machines with NTP are milliseconds apart
+BYTES_MAX = 1 << 40  # a terabyte is beyond any engine's memory
 _DOMAIN = b"tidegate ticket 1\n"  # what else may be signed with the same secret is no ticket
 
 Hex16 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 # As in certificates, but in lower case.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")]
-Bytes = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]  # a terabyte is beyond any engine's memory
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=BYTES_MAX)]
 _Time = Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
 
 
@@ -61,9 +62,11 @@ def verify(text: str, secret: str, now_s: float) -> Ticket:
     except (binascii.Error, *UNREADABLE) as error:
         raise TicketError("the ticket is signed, and not what this courier takes for one") from error
     if now_s >= ticket.expires_s:
-        raise TicketError("the ticket has expired")
-    if ticket.expires_s - ticket.issued_s > LIFE_S_MAX or ticket.issued_s > now_s + CLOCKS_APART_S_MAX:
-        raise TicketError(f"the ticket is good for more than {LIFE_S_MAX:g} s, or from later on")
+        raise TicketError(f"the ticket expired {now_s - ticket.expires_s:.0f} s ago")
+    if ticket.issued_s > now_s + CLOCKS_APART_S_MAX:
+        raise TicketError(f"the ticket was issued {ticket.issued_s - now_s:.0f} s ahead of this courier's clock")
+    if ticket.expires_s - ticket.issued_s > LIFE_S_MAX:
+        raise TicketError(f"the ticket is good for more than {LIFE_S_MAX:g} s")
     return ticket
 
 

@@ -13,7 +13,7 @@ export function previewed(result) {
     { class: "stack" },
     h("dl", { class: "tiles inner" }, [
       tile("Saves, of a thousand requests", usd(preview.saved_usd_per_1k.figure), between(preview.saved_usd_per_1k, usd)),
-      preview.kept_more ? tile("Promises kept", points(preview.kept_more.figure), between(preview.kept_more, points)) : tile("Promises kept", "–", "of no request known under both"),
+      preview.kept_more ? tile("Promises kept", points(preview.kept_more.figure), between(preview.kept_more, points)) : tile("Promises kept", "–", "known of too few requests"),
       tile("Sent away", points(preview.away_more.figure), between(preview.away_more, points)),
     ]),
     h("p", { class: "soft small" }, `On the journal from ${moment(preview.start_s)} to ${moment(preview.end_s)}. With the policy that was in force, the simulation is off by ${points(preview.backtest.kept)} of promises kept and ${percent(preview.backtest.usd)} of dollars.`),
