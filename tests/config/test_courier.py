@@ -42,6 +42,14 @@ def test_the_engines_key_is_in_a_variable_or_a_file(house: House, tmp_path: Path
     assert load(file, {"ENGINE_KEY": "k1"}).engine_key == named
 
 
+def test_the_engines_key_does_not_go_through_the_internet_in_the_clear(house: House, tmp_path: Path) -> None:
+    (tmp_path / "engine.key").write_text("k1\n")
+    (tmp_path / "engine.key").chmod(0o600)
+    with pytest.raises(ConfigError, match="in the clear") as raised:
+        load(house.configured("a", "http://llama.example:8080", api_key_file="engine.key"))
+    assert [one.path for one in raised.value.problems] == ["engine.url"]
+
+
 @pytest.mark.parametrize(("old", "new", "path"), [
     ('name = "a"', 'name = "A b"', "courier.name"),
     ('name = "a"', "", "courier"),

@@ -99,8 +99,13 @@ async def test_a_second_gateway_that_cannot_start_leaves_nothing_in_the_journal_
         (tmp_path / "edited.toml").write_text(edited)
         command = (sys.executable, "-m", "tidegate.cli.main", "serve", "--config", str(tmp_path / "edited.toml"))
         second = await asyncio.create_subprocess_exec(*command, stderr=PIPE, env=os.environ | {"VENDOR_KEY": KEY})
-        async with asyncio.timeout(30.0):
-            _, stderr = await second.communicate()
+        try:
+            async with asyncio.timeout(30.0):
+                _, stderr = await second.communicate()
+        finally:
+            if second.returncode is None:
+                second.kill()
+                await second.wait()
         assert second.returncode == 1
         assert said in stderr.decode()
         assert len(list((tmp_path / "journal").iterdir())) == 1

@@ -299,10 +299,24 @@ def test_a_configuration_under_which_nobody_asked_for_anything_decides_nothing()
     alone, beside = observe([header(), *asked]), observe([header(), *asked, *left])
     assert beside == alone
     assert [one.request.id for one in beside.asked] == ["r1", "r2"]
+    # Nor does what is decided again of who has been held since before it, and what goes on goes on.
+    (request, *rest) = story(2, ok=True)
+    on = [header(), request, other_header(2.0), *rest, header(at_s=9.0), *story(10, ok=True)]
+    assert [(one.request.id, one.outcome.outcome) for one in observe(on).asked] == [("r2", "ok"), ("r10", "ok")]
     # It counts for what came after it all the same.
     again = observe([header(), *asked, *left, header(at_s=3.0), *story(4, ok=True)])
     assert [one.request.id for one in again.asked] == ["r1", "r2", "r4"]
     assert (again.endpoints, again.before) == (alone.endpoints, 0)
+
+
+def test_an_answer_that_broke_off_is_not_refused_for_ever_though_nobody_may_give_the_rest() -> None:
+    request = core.request("r")
+    rest = replace(request, said_tokens=7, prompt_tokens=request.prompt_tokens + 7)
+    broken = Ended(request_id="r", endpoint="cloud", ending=Ending.FAILED, e2e_s=2.0, ttft_s=0.5, output_tokens=7)
+    facts = (request, core.router(CLOUD).decide(request, 0.0), core.started(request, "cloud"), broken, rest)
+    refusal = Decision(request_id="r", plan=(), why=Why.CONTEXT_TOO_LONG)
+    (one,) = observe([header(), *(Line(at_s=0.1, fact=fact) for fact in (*facts, refusal))]).asked
+    assert one.outcome.judged is False
 
 
 def test_a_configuration_counts_from_its_header_with_what_was_probed_before_anybody_asked() -> None:

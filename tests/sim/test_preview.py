@@ -119,6 +119,14 @@ def test_who_was_refused_for_ever_is_in_no_share_of_promises_and_told() -> None:
     assert f"known of 150 of {COUNT} requests as they came, and of 150 under both" in said
 
 
+def test_a_policy_that_refuses_for_ever_whom_others_serve_breaks_their_promises() -> None:
+    fewer = [replace(one, outcome="refused", refused_for_ever=True) for one in ALL[::2]] + ALL[1::2]
+    found = of(ALL, ALL, fewer)
+    assert (found.before.kept, found.after.kept) == (1.0, 0.5)
+    assert _kept_more(found) == -0.5
+    assert of(ALL, fewer, ALL).backtest.kept == -0.5
+
+
 @pytest.mark.parametrize("count", [3, 9, 10])
 def test_of_few_requests_no_share_changes_by_more_than_all_and_promises_are_not_told(count: int) -> None:
     found = of(ALL[:count], ALL[:count], [outcome(number, endpoint="own", ttft_s=1.5) for number in range(count)])

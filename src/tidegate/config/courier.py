@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from tidegate.config import mutual, secret
-from tidegate.config.address import Address, Url, parse_address, parse_url
+from tidegate.config.address import Address, Url, is_private, parse_address, parse_url
 from tidegate.config.convert import convert, unknown
 from tidegate.config.handover import COURIER_NAME
 from tidegate.config.load import document, read
@@ -229,6 +229,12 @@ def _url(engine: CourierEngineTable, problems: Problems) -> Url | None:
             "engine.url",
             "the engine of a courier is on its own machine, where there is nothing to encrypt",
             "write http:// and an address of this machine",
+        )
+    elif (engine.api_key_env or engine.api_key_file) and not is_private(url.host):
+        problems.add(
+            "engine.url",
+            "the API key would travel through the internet in the clear",
+            "write an address of this machine",
         )
     return url
 

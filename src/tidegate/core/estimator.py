@@ -255,7 +255,7 @@ class EndpointModel:
             whole = self._ttft(tokens, 0.0, queue_s, tpot_s, moment, now_s, come)
             whole_s = max(network_s + self._widen(whole, unsure_s, moment, now_s) * whole.median_s, most_s)
             high = _spread(network_s, network_s2, whole_s, whole.sigma, timing.deviations)
-            spread = min(spread, high + log(whole_s / most_s) / timing.deviations)
+            spread = min(spread, max(WIDE, high + log(whole_s / most_s) / timing.deviations))
         warm_s, cold_share, load_s, load_sigma, load_s_mean = first_s, 0.0, 0.0, 0.0, 0.0
         cold = moment.cold
         if cold is not WARM:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -141,7 +142,9 @@ class Folder:
         """Remove everything of ours."""
         self._under_way.clear()
         self._held.clear()
-        self.sweep(0.0)
+        # Should somebody have removed it, there is nothing left to remove.
+        with suppress(FileNotFoundError):
+            self.sweep(0.0)
 
 
 def kind_of(path: Path) -> str:

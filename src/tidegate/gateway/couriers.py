@@ -110,7 +110,8 @@ class Couriers:
                 ticket=ticket.sign(granted, settings.secret.reveal()),
             )
             try:
-                return await here.client.ship(asked, LIFE_S_MAX)
+                # Longer than the ticket is good for: the source tells why it was not sent, and how much was.
+                return await here.client.ship(asked, LIFE_S_MAX + RESTORE_TIMEOUT_S)
             except CourierError as error:
                 if error.why is Why.FINGERPRINT:
                     there.known_s = 0.0

@@ -13,7 +13,7 @@ import msgspec
 from tidegate.core.model import Record, replace
 from tidegate.core.router import Router
 from tidegate.sim.observed import LEFT, Down, Observed, ObservedError, since
-from tidegate.sim.outcome import Outcome
+from tidegate.sim.outcome import Outcome, side_by_side
 from tidegate.sim.preview import Interval, blocks_of, interval
 from tidegate.sim.twin import Twin, twin
 
@@ -99,12 +99,9 @@ def backtest(
     """What came, against what it came to in the twin. Further off than `ratio` of dollars or times, or than `share` of
     all requests, is too far."""
     away = {endpoint.name for endpoint in after.endpoints if not endpoint.local}
-    simulated = {one.request.id: one for one in played}
-    pairs = [
-        (one.outcome, simulated[one.request.id])
-        for one in after.asked
-        if one.outcome.outcome != LEFT and one.request.id in simulated
-    ]
+    real, twins = side_by_side([one.outcome for one in after.asked], played)
+    simulated = {one.request.id: one for one in twins}
+    pairs = [(one, simulated[one.request.id]) for one in real if one.outcome != LEFT and one.request.id in simulated]
     blocks = blocks_of([a.request.arrived_s for a, _ in pairs])
     found = [
         _shares("kept", [(a.judged, b.judged) for a, b in pairs], blocks, share),

@@ -132,7 +132,10 @@ def observe(lines: Iterable[Line]) -> Observed:
             reading.take(line)
             continue
         next_one.take(line)
-        if isinstance(line.fact, Request | Decision):
+        if not isinstance(line.fact, Segment | Probed | Overrides | Request):
+            # It may be of a request that came before, should the configuration be what it was again.
+            reading.take(line)
+        if isinstance(line.fact, Request):
             next_one.begin_after(reading)
             reading, next_one = next_one, None
     found = reading.over()
@@ -416,7 +419,7 @@ class _Reading:
             cached_tokens=0 if ended is None else ended.cached_tokens or 0,
             output_tokens=seen if ok else 0,
             usd=known.usd,
-            refused_for_ever=known.refused and decision.retry_after_s is None,
+            refused_for_ever=known.refused and not known.said and decision.retry_after_s is None,
         )
         told = ended.prompt_tokens if ok and ended is not None and not known.said else None
         whole = ok and ended is not None and _says_length(request, ended)

@@ -1,6 +1,8 @@
 """What became of a request in a simulated world."""
 
-from tidegate.core.model import Record, Request
+from collections.abc import Iterable
+
+from tidegate.core.model import Record, Request, replace
 from tidegate.core.promise import kept
 from tidegate.core.why import Why
 
@@ -58,3 +60,18 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=False):
         if self.outcome != "ok":
             return False
         return kept(self.request, ttft_s=self.ttft_s, e2e_s=self.e2e_s, output_tokens=self.output_tokens)
+
+
+def side_by_side(*policies: Iterable[Outcome]) -> list[list[Outcome]]:
+    """What became of the same requests under several policies: who is not refused for ever by all of them could be
+    served, and is let down where he is refused."""
+    lists = [list(outcomes) for outcomes in policies]
+    ids = [{one.request.id for one in outcomes if one.refused_for_ever} for outcomes in lists]
+    by_all = set.intersection(*ids)
+    return [
+        [
+            replace(one, refused_for_ever=False) if one.refused_for_ever and one.request.id not in by_all else one
+            for one in outcomes
+        ]
+        for outcomes in lists
+    ]

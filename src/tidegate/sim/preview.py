@@ -11,7 +11,7 @@ from math import inf, sqrt
 from tidegate.core.classify import base_of
 from tidegate.core.model import Record, replace
 from tidegate.sim.observed import LEFT, Observed
-from tidegate.sim.outcome import Outcome
+from tidegate.sim.outcome import Outcome, side_by_side
 from tidegate.sim.report import percentiles
 
 # Of nine in ten: quantiles of Student's t, by degrees of freedom; in between, and beyond, that of fewer holds too.
@@ -109,6 +109,7 @@ def preview(observed: Observed, before: Sequence[Outcome], after: Sequence[Outco
     real = [one.outcome for one in observed.asked if one.request.id not in left]
     ours = [one for one in before if one.request.id not in left]
     theirs = [one for one in after if one.request.id not in left]
+    real, ours, theirs = side_by_side(real, ours, theirs)
     seen = {one.request.id for one in real if one.outcome == "ok" and one.ttft_s is not None}
     # Where nobody saw any, there is nothing to be compared with.
     figures = [figures_of(outcomes, away, seen or None) for outcomes in (real, ours, theirs)]

@@ -504,14 +504,14 @@ class World:
 
         def there(size: int, left: int, seconds: float | None) -> None:
             del drive.shipments[source]
-            usd = size * handover.usd_per_byte
-            drive.usd += usd
-            self.usd[source] += usd
             fact = Shipped(request_id=request_id, endpoint=source, target=target)
             if seconds is None:
                 self._tell(replace(fact, ok=False, cause="unreachable"))
                 self._act(drive, drive.flight.failed(source, self.loop.now_s, fetching=True))
             else:
+                usd = size * handover.usd_per_byte
+                drive.usd += usd
+                self.usd[source] += usd
                 self._tell(replace(fact, kv_bytes=size, left_bytes=left, seconds=seconds))
                 self._act(drive, drive.flight.shipped(source))
 

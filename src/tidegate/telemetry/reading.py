@@ -130,3 +130,5 @@ def _line(path: Path | str, number: int, file: BinaryIO) -> bytes:
     except DAMAGED as error:
         # What is packed is whole when it gets its name: whoever copied it has lost a part.
         raise unreadable(path, number, f"the segment is damaged: {error}") from None
+    except OSError as error:
+        raise unreadable(path, number, f"it cannot be read: {error.strerror}") from None
