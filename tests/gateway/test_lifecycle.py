@@ -44,10 +44,11 @@ async def test_a_log_that_is_renamed_goes_on_under_its_name_without_a_signal(
 ) -> None:
     monkeypatch.setattr(log_module, "LOOK_S", 0.001)
     async with house(tmp_path, laptop=local()) as home:
+        await eventually(lambda: '"listening"' in (tmp_path / "log").read_text())
         file = (tmp_path / "log").rename(tmp_path / "log.1")
         await eventually((tmp_path / "log").exists)
         assert (await home.ask()).status == 200
-        assert len(home.log()) == 1
+        await eventually(lambda: len(home.log()) == 1)
         assert '"listening"' in file.read_text()
 
 
