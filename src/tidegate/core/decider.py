@@ -47,6 +47,7 @@ class Decider:
         worth = worth_usd(request, length)
         for model in own:
             if held or not self.begins(model, request, length, now_s):
+                # Whose start it is; the options may be of a wait, and what it takes then is predicted then.
                 self.decided = Decided(request, now_s, [])
                 options = plan.weigh(request, models, length, worth, now_s)
                 options += self._handed_over(request, models, length, worth, now_s)
