@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 
 from tidegate.core.base import Base
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.model import Decision, Drawn, Ended, Ending, FirstToken, Observation, Request, Slo, Started, replace
 from tidegate.core.reserve import Reservation
 from tidegate.core.router import Router

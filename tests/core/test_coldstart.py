@@ -8,7 +8,7 @@ import pytest
 
 from tests import make
 from tidegate.core.coldstart import WARM, ColdModel
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.facts import ACCELERATORS, MODELS
 from tidegate.core.hazard import slower_from
 from tidegate.core.inflight import ends_s

@@ -6,7 +6,7 @@ import pytest
 from tests import make
 from tidegate.core import density
 from tidegate.core.density import Bound
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.facts import ACCELERATORS, MODELS, known
 from tidegate.core.hardware import Machine
 from tidegate.core.length import Length

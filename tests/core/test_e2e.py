@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from tests import make
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import OUTPUT_ROWS, Length
 from tidegate.core.model import Ending, Fingerprint, Probed, Request, Slo
 from tidegate.core.value import attainment

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Ending, FirstToken, Prior, Run, Slo
 from tidegate.core.router import Router

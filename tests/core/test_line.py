@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ending, Endpoint, FirstToken, Uploaded, replace
 from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_BYTES_MIN

@@ -5,7 +5,7 @@ import pytest
 
 from tests import make
 from tidegate.core import memory
-from tidegate.core.estimator import EndpointModel, fresh
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.hardware import Accelerator, Link, Machine, Model, Setup
 from tidegate.core.identity import Identity
 from tidegate.core.length import Length
@@ -21,7 +21,7 @@ from tidegate.core.model import (
     replace,
 )
 from tidegate.core.router import Router
-from tidegate.core.state import State
+from tidegate.core.state import EndpointState, State
 from tidegate.core.why import Why
 
 KV_TOKENS = 10_000
@@ -196,7 +196,7 @@ def card(**changes: object) -> Endpoint:
 
 
 def memory_tokens(endpoint: Endpoint) -> int | None:
-    return Identity(endpoint, fresh()).memory_tokens()
+    return Identity(endpoint, EndpointState()).memory_tokens()
 
 
 def test_declared_hardware_has_as_much_as_it_leaves_beside_the_weights() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests import make
 from tidegate.core.correction import level_of
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fingerprint import Fingerprint
 from tidegate.core.late import LATE_MAX
 from tidegate.core.length import LengthModel

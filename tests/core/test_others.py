@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tests import make
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.load import Gain, Load
 from tidegate.core.model import Ended, Ending, FirstToken, Prior, Probed, Request, replace

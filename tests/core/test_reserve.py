@@ -7,7 +7,7 @@ import pytest
 
 from tests import make
 from tidegate.core import prefills
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.inflight import begins_s, ends_s
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, Prior, Probed, Uploaded, replace

@@ -7,7 +7,7 @@ import pytest
 
 from tests import make
 from tests.make import LOCAL_PRIOR, scaled
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Ending
 

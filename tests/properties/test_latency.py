@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core import regression
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.latency import PARTS, Latency, combined
 from tidegate.core.learned import Learned
 from tidegate.core.length import Length

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests import make
 from tidegate.core.correction import Correction
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.load import LOAD_EDGES
 from tidegate.core.model import Ended, Ending, Endpoint, Request, Started

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests import make
 from tidegate.core import bins
 from tidegate.core.counts import Counts, Lengths
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.inflight import ends_s
 from tidegate.core.length import HALF_LIFE_S, LengthModel, combined
 

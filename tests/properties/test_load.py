@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import make
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.load import Load, Tick, combined
 from tidegate.core.model import Ended, Ending, Endpoint, FirstToken, Observation, Probed

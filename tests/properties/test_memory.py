@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests import make
 from tests.core.test_hold import base
 from tests.properties.storm import Storm
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.hold import Item, Pool, item, schedule
 from tidegate.core.length import Length
 from tidegate.core.memory import Memory, Spare, combined, fault, kv_tokens_needed

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests import make
 from tests.properties.storm import NOW_S, Storm
 from tidegate.core.cached import Prompt, shortened
-from tidegate.core.estimator import WIDE, EndpointModel
+from tidegate.core.endpoint import EndpointModel
+from tidegate.core.estimator import WIDE
 from tidegate.core.keeping import JUDGE_S, Keeping, combined, copied, fault, sums_of
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Ended, Ending, FirstToken, Request, Slo, replace

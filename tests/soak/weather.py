@@ -368,7 +368,7 @@ class Weather:
                 assert there, f"{request_id} is on its way to {handover.name}"
         drives = world._drives
         assert router.held == len(world._held), "the router holds what is held"
-        warming = Counter(attempt.endpoint for attempt in world._warming)
+        warming = Counter(attempt.endpoint for attempt in world._warm_ups.under_way)
         for name in world.endpoints:
             model = router.endpoint(name)
             state = model.state
@@ -404,7 +404,7 @@ class Weather:
                 # Where all of it but its end was said, that end is asked for.
                 assert 0 <= surplus <= rests[one.request.id], "nothing of an answer is lost, and nothing doubled"
         # What is kept loaded for good is used again and again; time may be up meanwhile.
-        assert all(until_s > self.loop.now_s for until_s in world._warming.values()), "no load hangs"
+        assert all(until_s > self.loop.now_s for until_s in world._warm_ups.under_way.values()), "no load hangs"
         self._told()
         assert replay(self.lines).difference is None, "the journal is replayed"
 
@@ -452,7 +452,7 @@ class Weather:
                     pass
         assert not any(begun.values())
         assert not held
-        assert warming == {attempt.endpoint for attempt in self.world._warming}
+        assert warming == {attempt.endpoint for attempt in self.world._warm_ups.under_way}
 
     def _is_rest(self, rest: Request, before: Request) -> None:
         """What is left of a request is the rest of what was asked before, for those that have its model."""

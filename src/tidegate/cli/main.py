@@ -1,14 +1,10 @@
 """`tidegate`, one command, and its verbs."""
 
 import argparse
-import errno
-import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 from rich.markup import escape
@@ -16,7 +12,7 @@ from rich.markup import escape
 from tidegate import __version__
 from tidegate.cli import calibrate, discover, doctor, journal, keys, records, serve, status
 from tidegate.cli.live import CONFIG, KEY_ENV
-from tidegate.cli.output import Console, print_json, while_read
+from tidegate.cli.output import Console, print_json, status_of, while_read
 from tidegate.config.document import json_schema
 from tidegate.config.load import load
 from tidegate.config.problem import ConfigError
@@ -30,8 +26,6 @@ CHAOS_PORT = 8480
 MIRROR_PORT = 8402
 DASHBOARD_PORT = 8403
 PORT_MAX = 65535 - 3
-# What systems say where nothing more can be written on a disk.
-_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,24 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What others call things may have letters that a terminal has not; of standard error Python says the same.
         sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
-    status = 0
-    try:
-        status = _ran(options)
-        print(end="", flush=True)  # where nobody reads it, or it cannot be written, that is noticed here
-    except KeyboardInterrupt:
-        status = 130
-    except BrokenPipeError:
-        pass  # whoever read our output has seen enough
-    except OSError as error:
-        # What a verb could not write into a file of its own, it has said itself.
-        if error.errno not in _UNWRITABLE or error.filename is not None:
-            raise
-        status = 2
-        with suppress(OSError):  # it may go to the same disk
-            print(f"tidegate: what it says cannot be written: {error.strerror}", file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        _drop_what_is_left(stream)
-    return status
+    return status_of(lambda: _ran(options))
 
 
 def _ran(options: argparse.Namespace) -> int:
@@ -82,14 +59,6 @@ def _print_problems(error: ConfigError) -> None:
         where = f"[bold red]{escape(problem.file)}[/]: [bold]{escape(problem.path or 'file')}[/]"
         said = escape(f"{problem.message}\n    remedy: {problem.remedy}")
         console.print(f"{where}: {said}", soft_wrap=True)
-
-
-def _drop_what_is_left(stream: TextIO) -> None:
-    """At the exit Python would try once more to write what could not be, and have a status of its own."""
-    try:
-        print(end="", file=stream, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,7 @@
-"""What verbs write: tables, files, journals, and bars that show how far they have come."""
+"""What verbs write: tables, files, journals, bars that show how far they have come, and what becomes of their
+status where nothing can be written."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -8,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 import rich.console
@@ -21,6 +24,8 @@ from tidegate.telemetry.segments import SegmentName
 
 BUFFER_BYTES = 1 << 20  # a journal of some MB a second is written in few calls
 WIDTH_MAX = 100_000  # of a table, in columns
+# What systems say where nothing more can be written on a disk.
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 Bar = Callable[[float], None]
 """Moves to a share of the whole."""
@@ -32,6 +37,37 @@ class Console(rich.console.Console):
     def on_broken_pipe(self) -> None:
         """Called where that was noticed. Raises the BrokenPipeError, where rich's own ends the process with 1."""
         raise
+
+
+def status_of(run: Callable[[], int]) -> int:
+    """That of a verb which `run`s: its own where it was interrupted by nobody, and all that it said was written or
+    wanted by nobody any more; 2 where it cannot be written."""
+    status = 0
+    try:
+        status = run()
+        print(end="", flush=True)  # where nobody reads it, or it cannot be written, that is noticed here
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        pass  # whoever read our output has seen enough
+    except OSError as error:
+        # What a verb could not write into a file of its own, it has said itself.
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        status = 2
+        with suppress(OSError):  # it may go to the same disk
+            print(f"tidegate: what it says cannot be written: {error.strerror}", file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        _drop_what_is_left(stream)
+    return status
+
+
+def _drop_what_is_left(stream: TextIO) -> None:
+    """At the exit Python would try once more to write what could not be, and have a status of its own."""
+    try:
+        print(end="", file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def while_read() -> suppress:

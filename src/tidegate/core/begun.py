@@ -2,7 +2,6 @@
 
 import msgspec
 
-from tidegate.core.estimator import fresh
 from tidegate.core.model import Capability, Fingerprint, Segment
 from tidegate.core.state import EndpointState, MemoryState
 
@@ -39,7 +38,7 @@ class Begun(msgspec.Struct):
 
     def state_of(self, endpoint: str) -> EndpointState:
         """What it is known to be, and nothing that it is doing."""
-        state, known = fresh(), self.endpoints.get(endpoint, _Places())
+        state, known = EndpointState(), self.endpoints.get(endpoint, _Places())
         state.context_tokens, state.capabilities = known.context_tokens, known.capabilities
         state.fingerprint, state.trusted, state.drifted = known.fingerprint, known.trusted, known.drifted
         state.memory = known.memory

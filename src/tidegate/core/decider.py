@@ -4,7 +4,7 @@ from math import inf
 
 from tidegate.core import explore, memory, plan, rules
 from tidegate.core.baseline import static_order
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.hold import item
 from tidegate.core.known import Decided, Known
 from tidegate.core.length import Length

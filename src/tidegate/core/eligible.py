@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tidegate.core import rules
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Overrides, Request
 from tidegate.core.session import Sessions

@@ -1,50 +1,40 @@
-"""One endpoint: what a request would take and cost there now, and what is under way there."""
+"""One endpoint: what a request would take and cost there now."""
 
 from math import exp, inf, log, sqrt
 from typing import Final
 
 from tidegate.core import prefills
 from tidegate.core.base import Base, asked, has_come
-from tidegate.core.batch import Batch
-from tidegate.core.breaker import Breaker
 from tidegate.core.cached import NOTHING, Prompt, all_cached
-from tidegate.core.calibration import of_sum, unjudged
+from tidegate.core.calibration import of_sum
 from tidegate.core.capacity import Capacity
 from tidegate.core.coldstart import WARM, ColdModel
 from tidegate.core.cost import Cost
-from tidegate.core.counts import Turns
 from tidegate.core.edges import place_of
-from tidegate.core.fingerprint import OF_THE_MODEL, differs, one_model
+from tidegate.core.fingerprint import one_model
 from tidegate.core.health import Health
 from tidegate.core.identity import Identity
-from tidegate.core.inflight import begins_s, ends_s, loaded, looked_at_s
+from tidegate.core.inflight import begins_s, ends_s
 from tidegate.core.late import LateAnswers
-from tidegate.core.latency import TRUST_MIN, Sent, sum_of
-from tidegate.core.length import OUTPUT_EDGES, OUTPUT_ROWS, Length, beginnings_of
+from tidegate.core.latency import Sent
+from tidegate.core.length import OUTPUT_EDGES, Length
 from tidegate.core.line import ahead_bytes
 from tidegate.core.load import FINENESS
 from tidegate.core.memory import Memory
 from tidegate.core.model import (
-    Ended,
-    Ending,
     Endpoint,
-    Fingerprint,
-    Probed,
     Request,
     Started,
-    Uploaded,
 )
 from tidegate.core.moment import Moment
-from tidegate.core.network import RTT_NOISE_S, NetworkModel
+from tidegate.core.network import NetworkModel
 from tidegate.core.others import NOBODY, Foreign, Others
-from tidegate.core.pace import Pace, came, means, pass_until
+from tidegate.core.pace import means
 from tidegate.core.parts import ENGINE_S_MIN, LIKELY, TPOT_S_MIN
-from tidegate.core.prefills import Prefills, PromptLine
+from tidegate.core.prefills import PromptLine
 from tidegate.core.prefix import Prefixes
-from tidegate.core.prompts import Given
-from tidegate.core.reserve import Reservation, missed_s, unpredicted
+from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import break_usd
-from tidegate.core.sampling import stands_for
 from tidegate.core.slots import free_s
 from tidegate.core.state import EndpointState
 from tidegate.core.timing import COLUMN_OF, COLUMNS, LENGTH_EDGES, SHIPPED_ROW, Timing
@@ -59,18 +49,9 @@ AHEAD_S_MIN: Final = 0.05
 WIDE: Final = 0.5
 
 
-def fresh() -> EndpointState:
-    """The state of an endpoint of which nothing is known but what its configuration says, which stands there."""
-    return EndpointState(
-        breaker=Breaker(),
-        prefills=Prefills(),
-        pace=Pace(),
-    )
-
-
-class EndpointModel:
-    """Predicts for one endpoint, and passes on what attempts and probes tell to who learns from it. `base` reads;
-    `started`, `uploaded`, `first`, `ended`, `probed` and `warmed` write."""
+class Estimator:
+    """Predicts for one endpoint, from what its parts have learned and what is under way there; it changes nothing of
+    either. `EndpointModel` does."""
 
     __slots__ = (
         "_context_tokens",
@@ -104,7 +85,7 @@ class EndpointModel:
 
     def __init__(self, endpoint: Endpoint, quantile: float, state: EndpointState | None = None) -> None:
         """`quantile` is what promises are held to."""
-        state = fresh() if state is None else state
+        state = EndpointState() if state is None else state
         self.endpoint = endpoint
         self.name, self.owned = endpoint.name, endpoint.owned
         self.capabilities = frozenset(state.capabilities or endpoint.capabilities)
@@ -139,6 +120,11 @@ class EndpointModel:
         self.capacity = Capacity(endpoint, self.memory, self.health, state)
         self._slots: tuple[float, list[float]] | None = None
 
+    def _declare_memory(self) -> None:
+        machine = self.endpoint.machine
+        sure = machine is not None and machine.model is not None
+        self.memory.declare(self.identity.memory_tokens(), sure=sure)
+
     @property
     def context_tokens(self) -> int:
         """The window as probed, else as declared."""
@@ -163,7 +149,7 @@ class EndpointModel:
         """Whether anything is under way, of ours or, as far as it tells, of others."""
         return bool(self._reservations) or (self.others.told and self.others.at(now_s).running > 0.0)
 
-    def is_one_with(self, other: "EndpointModel") -> bool:
+    def is_one_with(self, other: "Estimator") -> bool:
         """Whether a conversation that the other one served goes on here with the same model."""
         return self is other or one_model(self.identity.fingerprint, other.identity.fingerprint)
 
@@ -405,332 +391,6 @@ class EndpointModel:
         """So many of its seconds an attempt takes that has a slot for so long: its share of that time, and all of its
         prompt, for which the others wait."""
         return occupies_s / self.places + sent.prefill_s
-
-    # --- learning -----------------------------------------------------------------------------------------------
-
-    def started(self, fact: Started, base: Base, now_s: float, turns: Turns | None = None) -> None:
-        """Reserve. `base` is what this model predicts of it now, `turns` what is known of its conversation."""
-        state, in_flight = self.state, len(self.state.reservations)
-        self._prompts.pass_unseen(now_s)
-        self.prefixes.settle(now_s)
-        pass_until(self._pace, in_flight, now_s)
-        warm_s = max(base.warm_s, base.sure_s)
-        output_row = place_of(OUTPUT_EDGES, base.output_tokens)
-        kind = base.ttft.row * OUTPUT_ROWS + output_row
-        reservation = Reservation(
-            started_s=now_s,
-            klass=fact.klass,
-            prompt_tokens=fact.prompt_tokens,
-            output_tokens_max=fact.output_tokens_max,
-            completions=fact.completions,
-            network_s=base.network_s,
-            ttft_s=base.first_s,
-            ttft_s_high=base.first_s_high,
-            warm_s_high=base.warm_s_high,
-            e2e_s_high=base.e2e_s_high,
-            output_row=output_row,
-            ttft=base.ttft,
-            tpot=base.tpot,
-            prefill_s=self.timing.prompt_s(base.ttft.parts),
-            first_s_mean=base.first_s_mean,
-            decode_s_mean=base.decode_s_mean,
-            ahead=base.length.ahead(),
-            model=fact.model,
-            key=fact.key,
-            trust=base.trust,
-            gain=base.gain,
-            stretch=base.stretch,
-            session=fact.session,
-            beginning=next(reversed(beginnings_of(fact)), 0),
-            turns=turns,
-            cached_tokens=base.cached.at_least(LIKELY),
-            given=self.prefixes.given(fact.prefix, fact.prompt_tokens, base.cached, now_s),
-            load_s=base.load_s if base.cold_share > 0.5 else 0.0,
-            load_s_mean=base.load_s_mean,
-            cold=self.cold.started(
-                warm_s,
-                base.sigma,
-                now_s,
-                in_flight,
-                measured=base.ttft.trust > 0.0,
-                believed_s=base.network_s + sum_of(self.timing.parts.first_believed, base.ttft.parts),
-            ),
-            output_tokens_high=int(base.length.high_tokens),
-            promised_tpot_s=self.capacity.promised(fact, base, self.timing, now_s),
-            said_tokens=fact.said_tokens,
-            target=fact.target,
-            shipped=fact.shipped,
-            stream=fact.stream,
-            carried=self._line.sent(fact.prompt_bytes, self.network.upload_bytes_per_s, now_s),
-            sampled=stands_for(state.sampling, kind, fact.request_id, now_s) > 0.0,
-        )
-        if self.owned:
-            reservation.engine_s = self.engine_s(reservation, base.occupies_s)
-        state.reservations[fact.request_id] = reservation
-        self._waits_for_load = self._waits_for_load or reservation.load_s_mean > 0.0
-        self.memory.started(reservation)
-        self._context_tokens += reservation.prompt_tokens
-        self._prompts.add(fact.request_id, reservation)
-        if self._shares_compute:
-            came(self._pace, reservation.prefill_s)
-        self.health.started(fact, now_s)
-        self._slots = None
-
-    def uploaded(self, fact: Uploaded, now_s: float) -> None:
-        """Take in how long a request was on its way: of this one it is known now, and need not be predicted."""
-        sent = self.state.reservations.get(fact.request_id)
-        if sent is None:
-            # Bytes that serve nothing, and the question without them before: beside a request's bytes, both waited.
-            looked_s = now_s - fact.seconds - 2.0 * self.network.rtt_s
-            if not self._is_sending() and not self.network.timed_since(looked_s):
-                self.network.learn_upload(fact.upload_bytes, fact.seconds, now_s, at_most=fact.at_most)
-            return
-        self._learn_rate(fact, sent, now_s)
-        network_s = self.network.rtt_s + fact.seconds
-        if fact.at_most:
-            network_s = min(network_s, sent.network_s)
-        self._arrives(sent, network_s)
-        self.memory.answers()
-        self._slots = None
-
-    def _learn_rate(self, fact: Uploaded, sent: Reservation, now_s: float) -> None:
-        """Of the way there; what was on it before this request took a part of its seconds."""
-        upload_bytes, seconds = fact.upload_bytes, fact.seconds
-        if (carried := sent.carried) is not None:
-            at_s = sent.started_s + seconds
-            # Should it have been idle meanwhile, the request's own seconds tell the more.
-            if not fact.at_most and carried.upload_bytes * seconds > upload_bytes * (at_s - carried.since_s):
-                upload_bytes, seconds = carried.upload_bytes, at_s - carried.since_s
-            self._line.arrived(carried, at_s)
-        self.network.learn_upload(upload_bytes, seconds, now_s, at_most=fact.at_most)
-
-    def first(self, request_id: str, now_s: float) -> Reservation | None:
-        """Its prefill is done. Returns its reservation."""
-        reservation = self.state.reservations.get(request_id)
-        if reservation is not None and reservation.first_s is None:
-            self._prompts.pass_unseen(now_s)
-            reservation.first_s = now_s
-            self.memory.answers()
-            ttft_s = now_s - reservation.started_s
-            self._used(now_s)
-            was_limited = self.health.is_limited
-            self.health.first(request_id, ttft_s, reservation.ttft_s, len(self.state.reservations), now_s)
-            if was_limited or self.health.is_limited:
-                self._seat(now_s)
-            self.cold.learn_first(reservation, ttft_s, now_s)
-            self.late.first(reservation, ttft_s)
-            self._prompts.done(request_id, now_s, computed=True)
-            self._slots = None
-            if (given := reservation.given) is not None:
-                self.prefixes.put(given, now_s)
-            if reservation.sampled:
-                self.timing.first(reservation, ttft_s, now_s, cache_told=self.prefixes.told)
-        return reservation
-
-    def ended(self, fact: Ended, now_s: float) -> Reservation | None:
-        """Release, and learn what this ending teaches. Returns the reservation it releases."""
-        state = self.state
-        self._prompts.pass_unseen(now_s)
-        in_flight = len(state.reservations)
-        reservation = state.reservations.pop(fact.request_id, None)
-        if reservation is None:
-            return None
-        pass_until(self._pace, in_flight, now_s)
-        if not state.reservations:
-            self._line.clear(now_s)
-        # Of an answer in one piece nobody knows when it began.
-        without_s = missed_s(reservation, fact.e2e_s)
-        waited_s = fact.ttft_s if fact.ending is Ending.OK else without_s
-        # What a client's own mistake is answered with takes no model.
-        served = fact.ending is Ending.OK and not fact.cause
-        if reservation.first_s is None and waited_s is not None:
-            self.late.gave_nothing(reservation, waited_s)
-        self._context_tokens -= reservation.prompt_tokens
-        self.others.ended(reservation, now_s)
-        self.memory.ended(reservation, now_s)
-        if reservation.first_s is not None or served:
-            self._used(now_s)
-        self.cold.ended(in_flight - 1, now_s)
-        self._prompts.done(fact.request_id, now_s, computed=served)
-        self._slots = None
-        hot = self.cold.was_hot(reservation.cold)
-        was_limited = self.health.is_limited
-        silent = self.health.ended(fact, reservation, in_flight, now_s, hot=hot)
-        if was_limited or self.health.is_limited or state.batch.less:
-            self._seat(now_s)
-        if reservation.given is not None:
-            self._learn_cached(reservation, reservation.given, fact, now_s)
-        if not reservation.teaches:
-            return reservation
-        if reservation.first_s is None and served:
-            self.cold.learn_whole(reservation, fact, now_s)
-        if reservation.sampled:
-            self.timing.judge(reservation, fact, now_s)
-        self.capacity.learn(reservation, fact, now_s)
-        self._slots = None
-        unexplained = False
-        if fact.ttft_s is None and fact.ending in (Ending.CANCELLED, Ending.TIMED_OUT):
-            # Who is there again is as quick as before, so that it was away says nothing of times. But of one that was
-            # never measured there is no before: it may as well be slower than was believed, and would be given up for
-            # ever. Where somebody else answered meanwhile, little was waited for, and a load is as good a reason.
-            away = silent and (fact.ending is Ending.CANCELLED or reservation.ttft.trust > TRUST_MIN)
-            loads = not (silent and hot) and self.cold.explains(reservation, without_s, now_s)
-            unexplained = not (loads or away)
-        if reservation.sampled:
-            self._learn_times(reservation, fact, now_s, unexplained=unexplained)
-        return reservation
-
-    def keep_books(self, fact: Started | Ended, now_s: float) -> None:
-        """What holds a place here, where the model could not take in that an attempt began or ended: of one that began
-        nothing is predicted, and of one that is over nothing is learned."""
-        reservations, breaker = self.state.reservations, self.state.breaker
-        if isinstance(fact, Started):
-            if fact.request_id not in reservations:
-                reservations[fact.request_id] = unpredicted(fact, now_s)
-            breaker.started(fact.request_id, now_s)
-        else:
-            reservations.pop(fact.request_id, None)
-            if breaker.trial == fact.request_id:
-                breaker.learn(fact.request_id, fact.ending, now_s)
-        self._context_tokens = sum([r.prompt_tokens for r in reservations.values()])
-        self._slots = None
-        self._prompts.line_up()
-        self.memory = Memory(self.state.memory, reservations, owned=self.owned)
-        self._declare_memory()
-        self.capacity = Capacity(self.endpoint, self.memory, self.health, self.state)
-
-    def probed(self, fact: Probed, now_s: float) -> None:
-        """Take in what a probe saw."""
-        if fact.resident is False or (fact.up and not self.state.up):
-            self.prefixes.forget()
-        self.health.probed(up=fact.up, now_s=now_s)
-        self._seat(now_s)
-        self.state.up = fact.up
-        self.cold.told(fact.resident, now_s, loading=fact.loading)
-        self.late.probed()
-        if self._shares_compute and fact.running is not None:
-            measured_s = now_s if fact.measured_s is None else fact.measured_s
-            self.others.report(fact.running, fact.queued, self.state.reservations.values(), measured_s, now_s)
-        if fact.up:
-            self._remember(fact, now_s)
-        if fact.rtt_s is not None:
-            before_s = self.network.rtt_s
-            self.network.learn_rtt(fact.rtt_s, now_s)
-            self._rerouted(self.network.rtt_s - before_s)
-            self.late.settle(self.timing, now_s)
-        if fact.context_tokens is not None:
-            self.state.context_tokens = fact.context_tokens
-        if fact.capabilities is not None:
-            self.state.capabilities = fact.capabilities
-            self.capabilities = frozenset(fact.capabilities)
-        if fact.fingerprint is not None:
-            self._recognise(fact.fingerprint, now_s)
-
-    def _rerouted(self, longer_s: float) -> None:
-        """The round trip is another one: what is under way may have gone there in it already."""
-        if abs(longer_s) < RTT_NOISE_S:
-            return
-        for sent in (*self.state.reservations.values(), *(one.sent for one in self.state.late)):
-            ttft_s, first_s = sent.ttft_s, sent.ttft_s + longer_s
-            # Whose first content has come tells by its time; the engine must not be blamed for what the network did.
-            if sent.first_s is None or abs(sent.first_s - sent.started_s - first_s) < abs(
-                sent.first_s - sent.started_s - ttft_s
-            ):
-                self._arrives(sent, sent.network_s + longer_s)
-        self.memory.answers()
-        self._slots = None
-
-    def _arrives(self, sent: Reservation, network_s: float) -> None:
-        """It takes so long to get there and for its first content to come back, and not as long as was believed."""
-        expected_s = looked_at_s(sent)
-        sent.first_s_mean += network_s - sent.network_s
-        sent.network_s = network_s
-        self._prompts.begins(sent, looked_at_s(sent), expected_s)
-
-    def _learn_times(self, sent: Reservation, fact: Ended, now_s: float, *, unexplained: bool) -> None:
-        """How long it took, or that nothing came for so long, `unexplained` by a load or an engine that is down."""
-        if fact.ttft_s is None:
-            if fact.ending is Ending.OK and not fact.cause:
-                self.timing.learn_whole(sent, fact, now_s)
-            elif unexplained:
-                self.timing.learn_silence(sent, missed_s(sent, fact.e2e_s), now_s)
-        else:
-            self.late.learn(self.timing, sent, fact, fact.ttft_s, now_s)
-
-    def _recognise(self, told: Fingerprint, now_s: float) -> None:
-        """Take in what it says of its model; of another one nothing is known yet of how long it takes."""
-        state, identity, before = self.state, self.identity, self.identity.fingerprint
-        another = identity.recognise(told)
-        if another:
-            self.cold.forget_loads()
-        if differs(before, identity.fingerprint, OF_THE_MODEL):
-            self.prefixes.forget()
-        prior = identity.prior()
-        if prior != self.prior:
-            another = True
-            for reservation in state.reservations.values():
-                reservation.teaches = False
-        if another:
-            state.late = []
-            self.prior = prior
-            state.ttft = state.tpot = None
-            state.e2e = unjudged(OUTPUT_ROWS)
-            state.batch = Batch()
-            self._seat(now_s)
-            self.timing = Timing(self.endpoint, prior, self._quantile, state, self.others)
-        self._declare_memory()
-        self.cold.expects(identity.load_s(), self.prior.unload_after_s)
-
-    def _remember(self, fact: Probed, now_s: float) -> None:
-        """Take in what it tells of its memory."""
-        self.memory.report(fact, now_s)
-        self._seat(now_s)
-
-    def _seat(self, now_s: float) -> None:
-        """What it takes at once may have changed."""
-        self.capacity.settle(now_s)
-        self._slots = None
-
-    def _declare_memory(self) -> None:
-        machine = self.endpoint.machine
-        sure = machine is not None and machine.model is not None
-        self.memory.declare(self.identity.memory_tokens(), sure=sure)
-
-    def warmed(self, took_s: float | None, now_s: float) -> None:
-        """A load for nobody in particular is over: the model was there after `took_s`, None where it could not be
-        loaded."""
-        if took_s is not None:
-            self._loaded(now_s)
-            self.state.heard_s = max(self.state.heard_s, now_s)
-            self.memory.answers()
-            self._slots = None
-        self.cold.end_warm_up(took_s, now_s)
-
-    def _used(self, now_s: float) -> None:
-        """The model is there."""
-        self._loaded(now_s)
-        self.cold.used(now_s)
-
-    def _loaded(self, now_s: float) -> None:
-        """What waited for a load waits no more."""
-        if not self._waits_for_load:
-            return
-        self._waits_for_load = False
-        for sent in self.state.reservations.values():
-            if sent.load_s_mean:
-                waited, expected_s = sent.load_s > 0.0, looked_at_s(sent)
-                loaded(sent, now_s)
-                if waited:
-                    self._prompts.begins(sent, max(looked_at_s(sent), now_s), expected_s)
-
-    def _learn_cached(self, sent: Reservation, given: Given, fact: Ended, now_s: float) -> None:
-        served = fact.ending is Ending.OK and not fact.cause
-        if served and not given.computed:
-            # Its first token was not seen.
-            self.prefixes.put(given, now_s)
-        # What has come from elsewhere says nothing of what is kept here.
-        cached_tokens = fact.cached_tokens if served and not sent.shipped else None
-        self.prefixes.learn(given, fact.output_tokens or 0, fact.prompt_tokens, cached_tokens, now_s)
 
 
 def _spread(network_s: float, network_s2: float, first_s: float, sigma: float, deviations: float) -> float:

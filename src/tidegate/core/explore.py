@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Final
 
 from tidegate.core import plan
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.plan import Option
 from tidegate.core.record import Fixed

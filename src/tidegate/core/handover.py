@@ -13,7 +13,7 @@ from typing import Final
 from tidegate.core import breaker, network
 from tidegate.core.base import TO, Base, asked
 from tidegate.core.breaker import Breaker
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Capability, Ended, Ending, Handover, Policy, Request, Shipped, Started, replace
 from tidegate.core.network import NetworkModel

@@ -5,7 +5,7 @@ from tidegate.core.budget import Budgets
 from tidegate.core.counts import Turns
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import Handovers
 from tidegate.core.hedge import Hedges
 from tidegate.core.length import LengthModel

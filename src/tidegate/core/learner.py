@@ -3,7 +3,7 @@
 from math import inf
 
 from tidegate.core.base import Base
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.health import UNBILLED
 from tidegate.core.hold import latest_start_s

@@ -4,7 +4,7 @@ from heapq import heappush, heappushpop
 from math import ceil, exp
 
 from tidegate.core.base import Base, asked
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.hedge import starts_s
 from tidegate.core.length import Length

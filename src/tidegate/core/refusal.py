@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from tidegate.core import rules
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.model import Decision, Request
 from tidegate.core.why import Why

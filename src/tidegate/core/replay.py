@@ -7,7 +7,7 @@ import msgspec
 
 from tidegate.core import density
 from tidegate.core.density import Density, Running
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.flips import Copy, Flip, first, flips
 from tidegate.core.length import Length
 from tidegate.core.model import (

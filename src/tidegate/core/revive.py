@@ -28,7 +28,6 @@ from tidegate.core import (
 )
 from tidegate.core.calibration import left_after, unjudged
 from tidegate.core.counts import Counts, Lengths, Tracked
-from tidegate.core.estimator import fresh
 from tidegate.core.hazard import Outcomes
 from tidegate.core.health import RETRY_AFTER_S_MAX
 from tidegate.core.latency import PARTS, SILENCES_MAX
@@ -127,7 +126,7 @@ def reconfigured(
                 found[name] = replace(found[name], trusted=known.fingerprint, drifted=False)
         elif known is not None and name in moved:
             found[name] = replace(
-                fresh(),
+                EndpointState(),
                 network=known.network,
                 line=known.line,
                 breaker=known.breaker,
@@ -146,9 +145,9 @@ def reconfigured(
                 given_rest=known.given_rest,
             )
         else:
-            found[name] = replace(fresh(), up=False)
+            found[name] = replace(EndpointState(), up=False)
         if name in rekeyed:
-            new = fresh()
+            new = EndpointState()
             found[name] = replace(
                 found[name],
                 not_before_s=new.not_before_s,

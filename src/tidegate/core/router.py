@@ -8,7 +8,7 @@ import msgspec
 from tidegate.core import memory
 from tidegate.core.base import Base
 from tidegate.core.decider import Decider
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.hold import item
 from tidegate.core.known import Known

@@ -7,7 +7,7 @@ import msgspec
 
 from tidegate.core.base import TO
 from tidegate.core.begun import begun
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST, UNBILLED
 from tidegate.core.model import (
     Capability,

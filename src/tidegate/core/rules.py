@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Final
 
 from tidegate.core import memory
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.headroom import tokens_counted
 from tidegate.core.length import Length
 from tidegate.core.model import ANYWHERE, LOCAL, Endpoint, Likeness, Policy, Request

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from math import inf
 
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fingerprint import one_model
 from tidegate.core.model import Fingerprint, Request
 from tidegate.core.state import Pin

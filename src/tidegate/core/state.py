@@ -210,9 +210,9 @@ class EndpointState(msgspec.Struct, kw_only=True):
     `handovers` stand by the name of their target.
     """
 
-    breaker: Breaker
-    prefills: Prefills
-    pace: Pace
+    breaker: Breaker = msgspec.field(default_factory=Breaker)
+    prefills: Prefills = msgspec.field(default_factory=Prefills)
+    pace: Pace = msgspec.field(default_factory=Pace)
     network: Network = msgspec.field(default_factory=Network)
     line: Line = msgspec.field(default_factory=Line)
     ttft: Learned | None = None

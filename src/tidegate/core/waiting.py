@@ -11,7 +11,7 @@ from tidegate.core.budget import Budgets
 from tidegate.core.cached import Prompt
 from tidegate.core.dual import Duals
 from tidegate.core.eligible import Eligible
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fair import Standing
 from tidegate.core.handover import Handovers
 from tidegate.core.hold import Fit, Item, Place, Pool, fitted, latest_start_s, schedule

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from tidegate.core.coldstart import ColdModel
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import Length
 from tidegate.core.model import Request, Started, Warmed
 from tidegate.core.plan import Option

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.model import Likeness, ModelGroup
 from tidegate.core.router import Router
 from tidegate.gateway.reply import no_model

@@ -1,6 +1,6 @@
 """Tells the log, once, when an endpoint is found to serve another model than before, or than it should."""
 
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.fingerprint import OF_THE_MODEL, differs
 from tidegate.core.model import Fingerprint
 from tidegate.core.router import Router

@@ -12,7 +12,7 @@ from math import inf
 
 import msgspec
 
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.model import Policy, Record, Request, replace
 from tidegate.core.router import Router
 from tidegate.core.rules import excluded_ever, tokens_needed_least

@@ -12,7 +12,7 @@ import msgspec
 
 from tidegate.core import plan
 from tidegate.core.base import Base
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import (
     Decision,

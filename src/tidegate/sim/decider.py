@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.model import Decision, Drawn, Endpoint, Observation, Policy, Request, Run, Started, replace
 from tidegate.core.reserve import Reservation
 from tidegate.core.router import Router

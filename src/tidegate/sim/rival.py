@@ -2,7 +2,7 @@
 
 from tidegate.core import plan, rules
 from tidegate.core.baseline import Baseline, Options
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.length import LengthModel
 from tidegate.core.model import Decision, Endpoint, Observation, Policy, Request, Started, Wait
 from tidegate.core.refusal import refuse

@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from tidegate.core.cached import Prompt
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.leastsquares import non_negative
 from tidegate.core.model import Ending, Endpoint, Line, Policy, Request, replace
 from tidegate.core.network import NetworkModel

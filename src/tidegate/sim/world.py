@@ -27,30 +27,29 @@ from tidegate.core.model import (
     Policy,
     Probed,
     Released,
-    Request,
     Segment,
     Shipped,
     Started,
     Uploaded,
     Warmed,
-    Warming,
     replace,
 )
-from tidegate.core.network import LOOK_S, RATE_LOOK_BYTES, UPLOAD_S_LEAST, UPLOAD_S_SURE
+from tidegate.core.network import UPLOAD_S_LEAST, UPLOAD_S_SURE
 from tidegate.core.promise import judged, was_kept
 from tidegate.core.resume import rest_of
 from tidegate.core.router import Router
 from tidegate.core.ruled import barred_by
 from tidegate.core.rules import may_go_to
 from tidegate.core.sending import prefill_of, started
-from tidegate.core.warmup import WARM_UP_TOKENS, within_s
 from tidegate.sim.carrier import Carrier, Shipment, declared
 from tidegate.sim.decider import AtOnce, Decider
 from tidegate.sim.job import Job, Traffic
+from tidegate.sim.looks import Looks
 from tidegate.sim.loop import Loop
 from tidegate.sim.outcome import Outcome
 from tidegate.sim.place import Attempt, Failure, Local, Place
 from tidegate.sim.purse import Purse
+from tidegate.sim.warmups import WarmUps
 
 _ENDINGS = {"ok": Ending.OK, "refused": Ending.REFUSED, "timed_out": Ending.TIMED_OUT}
 """How a request ended, by its outcome; else it failed."""
@@ -118,8 +117,6 @@ class World:
         self.outcomes: list[Outcome] = []
         self.in_flight = dict.fromkeys(self.endpoints, 0)
         self.usd = dict.fromkeys(self.endpoints, 0.0)
-        # What is in this and was spent for no request.
-        self.warm_ups_usd = 0.0
         # What others have decided may break our rules.
         self._obeys = not isinstance(router, AtOnce)
         self._policy = policy
@@ -128,16 +125,6 @@ class World:
         self._request_timeout_s = request_timeout_s
         self._places: Mapping[str, Place] = {}
         self._carriers: Mapping[str, Carrier] = {}
-        # When each place was probed last, and which are to be before their turn.
-        self._looked_s: dict[str, float] = {}
-        self._looking: set[str] = set()
-        self._rate_looks: set[str] = set()
-        # Those that were not found the last time, and how often they are looked for.
-        self._away: set[str] = set()
-        self._away_look_s = LOOK_S
-        # Loads for nobody in particular, and when each is given up.
-        self._warming: dict[Attempt, float] = {}
-        self._warmed = 0
         self._traffic: Traffic | None = None
         self._drives: dict[str, _Drive] = {}
         self._held: dict[str, _Drive] = {}
@@ -179,15 +166,19 @@ class World:
         assert places.keys() == self.endpoints.keys(), "there is a place behind every endpoint"
         self._places, self._traffic = places, traffic
         self._carriers = {**declared(self.endpoints.values(), self.loop), **(carriers or {})}
-        # As a gateway does, which probes every five seconds; where a long run is probed more rarely, in proportion.
-        self._away_look_s = max(LOOK_S, probe_s / 5.0)
-        for name in places:
-            self._look(name)
+        self._looks = Looks(places, self.loop, self.router, self._tell, self._check_soon, probe_s)
+        self._warm_ups = WarmUps(places, self.endpoints, self.loop, self.router, self._tell, self.usd)
+        self._looks.all()
         self.loop.at(self.loop.now_s + probe_s, self._probe, probe_s)
 
     def arrive(self, job: Job) -> None:
         """One more request, which comes when it says."""
         self.loop.at(job.request.arrived_s, self._begin, job)
+
+    @property
+    def warm_ups_usd(self) -> float:
+        """What is in `usd` and was spent for no request."""
+        return self._warm_ups.spent_usd
 
     def override(self, overrides: Overrides) -> None:
         """Operators have taken a hand."""
@@ -213,7 +204,7 @@ class World:
 
     def first(self, attempt: Attempt) -> None:
         """See `Listener`."""
-        if attempt.over or attempt in self._warming:
+        if attempt.over or attempt in self._warm_ups.under_way:
             return
         now_s = attempt.first_s = self.loop.now_s
         if not attempt.streamed:
@@ -223,7 +214,7 @@ class World:
         request_id = attempt.job.request.id
         drive = self._drives[request_id]
         self._tell(FirstToken(request_id=request_id, endpoint=attempt.endpoint, ttft_s=now_s - attempt.sent_s))
-        self._look_again(attempt.endpoint)
+        self._looks.again(attempt.endpoint)
         if attempt.target:
             return
         if drive.first_s is None:
@@ -232,7 +223,7 @@ class World:
 
     def done(self, attempt: Attempt) -> None:
         """See `Listener`."""
-        if attempt.over or self._is_warm_up(attempt, served=True):
+        if attempt.over or self._warm_ups.ended(attempt, served=True):
             return
         drive = self._drives[attempt.job.request.id]
         if Capability.EMBEDDING in attempt.job.request.needs:
@@ -250,7 +241,7 @@ class World:
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """See `Listener`."""
-        if attempt.over or self._is_warm_up(attempt, served=False):
+        if attempt.over or self._warm_ups.ended(attempt, served=False):
             return
         drive = self._drives[attempt.job.request.id]
         may_resume = self._may_resume(drive, attempt)
@@ -283,83 +274,11 @@ class World:
         self._turn(drive)
 
     def _probe(self, every_s: float) -> None:
-        self._give_up_loads()
-        for name in self._places:
-            self._look(name)
+        self._warm_ups.give_up()
+        self._looks.all()
         self._check_soon()
         if not self.loop.over:
             self.loop.at(self.loop.now_s + every_s, self._probe, every_s)
-
-    def _look(self, endpoint: str) -> None:
-        self._seen(endpoint, self._places[endpoint].probe())
-
-    def _seen(self, endpoint: str, seen: Probed) -> None:
-        self._looked_s[endpoint] = self.loop.now_s
-        if seen.up:
-            self._away.discard(endpoint)
-        else:
-            self._away.add(endpoint)
-        self._tell(seen)
-        self._look_at_rate(endpoint)
-        self._look_again(endpoint)
-
-    def _look_again(self, endpoint: str) -> None:
-        """Before its turn, where the network is in doubt, or nobody was there."""
-        # Where only the next probes are left to come, nobody asks any more.
-        if endpoint in self._away or self.router.endpoint(endpoint).late.doubts_network:
-            self._look_soon(endpoint)
-
-    def _look_soon(self, endpoint: str) -> None:
-        # Where nothing is left to come but looks, nobody looks any more.
-        if endpoint not in self._looking and self.loop.waiting > 1 + len(self._looking):
-            self._looking.add(endpoint)
-            after_s = self._away_look_s if endpoint in self._away else LOOK_S
-            self.loop.at(self._looked_s[endpoint] + after_s, self._settle, endpoint)
-
-    def _settle(self, endpoint: str) -> None:
-        self._looking.discard(endpoint)
-        if endpoint in self._away:
-            self._look_for(endpoint)
-            return
-        model = self.router.endpoint(endpoint)
-        if model.late.doubts_network or model.doubts_rate(self.loop.now_s):
-            self._look(endpoint)
-
-    def _look_for(self, endpoint: str) -> None:
-        """Between probes; that it is still away is told no more often than it is of others."""
-        seen = self._places[endpoint].probe()
-        if seen.up:
-            self._seen(endpoint, seen)
-            self._check_soon()
-        else:
-            self._looked_s[endpoint] = self.loop.now_s
-            self._look_soon(endpoint)
-
-    def _look_at_rate(self, endpoint: str) -> None:
-        """By bytes that serve nothing, where it may be better than it was found to be."""
-        model = self.router.endpoint(endpoint)
-        if endpoint in self._rate_looks or not model.doubts_rate(self.loop.now_s):
-            return
-        seconds = self._places[endpoint].upload_s(RATE_LOOK_BYTES)
-        if seconds is None:
-            return
-        at_most, seconds = seconds < UPLOAD_S_SURE, max(seconds, UPLOAD_S_LEAST)
-        if model.network.is_news(RATE_LOOK_BYTES, seconds, at_most=at_most):
-            fact = Uploaded(
-                request_id="",
-                endpoint=endpoint,
-                upload_bytes=RATE_LOOK_BYTES,
-                seconds=seconds,
-                at_most=at_most,
-            )
-            self._rate_looks.add(endpoint)
-            self.loop.at(self.loop.now_s + seconds, self._rate_seen, fact)
-
-    def _rate_seen(self, fact: Uploaded) -> None:
-        self._rate_looks.discard(fact.endpoint)
-        self._tell(fact)
-        if self.router.endpoint(fact.endpoint).network.rate_unsettled:
-            self._look_soon(fact.endpoint)
 
     def _expire(self, drive: _Drive) -> None:
         if self._drives.get(drive.job.request.id) is drive:
@@ -373,45 +292,6 @@ class World:
             tokens = None if relayed is None else self._places[relayed.endpoint].generated(relayed)
             may_hedge, may_resume = self.router.may_hedge(flight.open), self._may_resume(drive, relayed)
             self._act(drive, flight.timer(self.loop.now_s, may_hedge=may_hedge, tokens=tokens, may_resume=may_resume))
-
-    # --- loads for nobody in particular -----------------------------------------------------------------------------
-
-    def _warm_up(self) -> None:
-        for name in self.router.warm_ups(self.loop.now_s):
-            self._warmed += 1
-            request = Request(
-                id=f"warm-up-{self._warmed}",
-                arrived_s=self.loop.now_s,
-                model=self.endpoints[name].models[0],
-                klass="",
-                prompt_tokens=WARM_UP_TOKENS,
-                prompt_bytes=4 * WARM_UP_TOKENS,
-                output_tokens_max=1,
-            )
-            job = Job(request=request, prompt_tokens=WARM_UP_TOKENS, output_tokens=1)
-            attempt = Attempt(job, name, self.loop.now_s, hedge=False)
-            self._tell(Warming(endpoint=name))
-            self._warming[attempt] = self.loop.now_s + within_s(self.router.endpoint(name).cold, self.loop.now_s)
-            self._places[name].send(attempt)
-
-    def _give_up_loads(self) -> None:
-        for attempt in [one for one, until_s in self._warming.items() if until_s <= self.loop.now_s]:
-            attempt.over = True
-            self._places[attempt.endpoint].cancel(attempt)
-            self._is_warm_up(attempt, served=False)
-
-    def _is_warm_up(self, attempt: Attempt, *, served: bool) -> bool:
-        """Whether that was one, which is over."""
-        if attempt not in self._warming:
-            return False
-        del self._warming[attempt]
-        endpoint, took_s = self.endpoints[attempt.endpoint], self.loop.now_s - attempt.sent_s
-        usd = endpoint.price.usd(WARM_UP_TOKENS, 1, 0) if served else 0.0
-        usd += endpoint.running_usd(took_s)
-        self.usd[endpoint.name] += usd
-        self.warm_ups_usd += usd
-        self._tell(Warmed(endpoint=endpoint.name, took_s=took_s, served=served))
-        return True
 
     # --- a request ------------------------------------------------------------------------------------------------
 
@@ -616,7 +496,7 @@ class World:
                 predicted_ttft_s_high=attempt.predicted_s_high,
             )
         )
-        self._look_again(name)
+        self._looks.again(name)
         self._balanced(name)
 
     def _abandon(self, drive: _Drive, ending: Ending, cause: str) -> None:
@@ -711,7 +591,7 @@ class World:
         self.router.observe(fact, self.loop.now_s)
         self._write(fact)
         if isinstance(fact, Started | Ended | Probed | Warmed):
-            self._warm_up()
+            self._warm_ups.begin()
         if self._held and isinstance(fact, Ended | FirstToken | Warmed):
             self._check_soon()
 

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from tidegate import __version__
-from tidegate.core.estimator import EndpointModel
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.handover import HandoverModel
 from tidegate.core.model import ANYWHERE, LOCAL, Ended, Ending, Overrides, Record, Request, Shipped
 from tidegate.core.reserve import Reservation
