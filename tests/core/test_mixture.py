@@ -11,7 +11,7 @@ from tests import make
 from tidegate.core.base import Base
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
-from tidegate.core.mixture import Mixture, share_below
+from tidegate.core.mixture import Mixture, quantile_s, share_below
 from tidegate.core.model import Request, Slo, replace
 from tidegate.core.value import attainment, estimate, lateness_s, net_usd
 
@@ -84,6 +84,35 @@ def test_a_load_is_responsible_for_what_is_longer_than_it_explains_as_for_what_i
 ) -> None:
     assert mixture.responsibility(mixture.cold_s + more_s) == mixture.responsibility(mixture.cold_s)
     assert mixture.responsibility(mixture.warm_s) == 0.0
+
+
+@given(st.lists(st.tuples(seconds, st.integers(1, 9), sigmas), min_size=1, max_size=6), st.floats(0.1, 4.0))
+def test_a_quantile_of_many_causes_has_their_shares_below_it(
+    drawn: list[tuple[float, int, float]], deviations: float
+) -> None:
+    total = sum(weight for _, weight, _ in drawn)
+    causes = [(median_s, weight / total, sigma) for median_s, weight, sigma in sorted(drawn)]
+    x, found, least = log(quantile_s(causes, deviations)), 0.0, 1.0
+    for median_s, p, sigma in causes:
+        least = min(least, share_below((x - log(median_s)) / sigma))
+        found += p * least
+    assert found == pytest.approx(share_below(deviations), abs=2e-5)
+    assert x <= max(log(median_s) + deviations * sigma for median_s, _, sigma in causes) + 1e-9
+
+
+def test_what_may_be_cached_or_not_has_a_quantile_between_the_two() -> None:
+    """Of ten seconds or a half: how likely it must be to be in time says which."""
+    base = BASE.copied()
+    base.sure_s, base.outcomes, highs_s = 10.0, ((10.0, 0.1, 0.1), (0.45, 0.9, 0.1)), {}
+    for share in (0.5, 0.85, 0.95, 0.99):
+        base.deviations = log(share / (1.0 - share)) / 1.702
+        highs_s[share] = base.warm_s_high
+    assert highs_s[0.5] == pytest.approx(0.453, abs=0.01)
+    assert highs_s[0.85] < 0.6
+    assert highs_s[0.95] == pytest.approx(10.0, rel=0.01)
+    assert 10.0 < highs_s[0.99] < 10.0 * exp(0.1 * log(0.99 / 0.01) / 1.702)
+    assert base.first_s_high == base.warm_s_high
+    assert base.e2e_s_high > base.first_s_high
 
 
 # --- what a decision makes of it ------------------------------------------------------------------------------------

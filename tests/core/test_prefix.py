@@ -8,12 +8,15 @@ import pytest
 from tests import make
 from tidegate.core import base
 from tidegate.core.cached import Cached, Prompt, last_of, shortened, spread
+from tidegate.core.endpoint import EndpointModel
 from tidegate.core.keeping import JUDGE_S
-from tidegate.core.model import Ended, Ending, Fingerprint, FirstToken, Prior, Probed, Request, Run, replace
+from tidegate.core.length import LengthModel
+from tidegate.core.model import Ended, Ending, Fingerprint, FirstToken, Prior, Probed, Request, Run, Slo, replace
 from tidegate.core.prefix import STATE_BYTES_MAX, Prefixes
 from tidegate.core.prior import CachePrior
 from tidegate.core.prompts import GRID, Prompts
 from tidegate.core.router import Router
+from tidegate.core.value import attainment
 
 ALWAYS = CachePrior(share=1.0)
 
@@ -281,6 +284,23 @@ def test_an_attempt_is_not_given_up_before_all_of_its_prompt_could_be_computed()
         timeouts_s.append(step.timeout_s)
     assert timeouts_s[0] >= 100.0
     assert cached(warm, request(talk(1, 41)), 200.0) > 9_000.0
+
+
+def test_how_long_the_way_is_scatters_no_more_for_what_may_have_to_be_computed_after_all() -> None:
+    """Four seconds of upload are known: there is little to doubt but whether the prompt is cached."""
+    prior = replace(make.LOCAL_PRIOR, upload_bytes_per_s=250_000.0, cache=CachePrior(share=0.9))
+    model, length = EndpointModel(make.endpoint("desk", prior=prior), 0.9), LengthModel().at("chat", 100)
+    for at_s in range(5):
+        model.network.learn_upload(1_000_000, 4.0, float(at_s))
+    first = make.request(prompt_tokens=20_000, prompt_bytes=1_000_000, prefix=talk(1, 256), slo=Slo(ttft_s=5.0))
+    second = replace(first, id="second")
+    model.started(make.started(first, "desk"), model.base(first, length, 10.0), 10.0)
+    model.first(first.id, 30.0)
+    model.ended(make.ended(first.id, "desk", ttft_s=20.0, e2e_s=25.0, output_tokens=100, cached_tokens=0), 35.0)
+    base = model.base(second, length, 40.0)
+    assert base.warm_s == pytest.approx(4.05, abs=0.01)
+    assert base.sure_s == pytest.approx(20.28, abs=0.01)
+    assert attainment(second, base, 0.0) == pytest.approx(0.9, abs=0.01)
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

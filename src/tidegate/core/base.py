@@ -7,7 +7,7 @@ from tidegate.core.cached import NOTHING, Cached, Prompt, spread
 from tidegate.core.failing import NEVER, Failing
 from tidegate.core.latency import Sent
 from tidegate.core.length import Length
-from tidegate.core.mixture import Mixture
+from tidegate.core.mixture import Mixture, quantile_s
 from tidegate.core.model import Prefix, Request, Started
 
 # Between the names of two endpoints it makes that of a handover; neither has it.
@@ -20,10 +20,10 @@ class Base:
     `first_s`, `tpot_s` and `decode_s` are medians with the spread of their logarithms: promises are judged at
     quantiles, at `deviations`. What ends in `mean` is for schedules, which add up. `ttft` and `tpot` are what its end
     will teach by, `length` is what is believed of its output. `cached` is what need not be computed of the prompt.
-    `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `outcomes` are the
-    times with as much as may be, each with its probability; `sigma` is the spread of the longer of the two, and taken
-    for that of the others. Reports of others in the same engine have some `trust`, and what waits there counts `gain`
-    times; as far as they say nothing, these `stretch` the first.
+    `first_s` is with what is cached more likely than not, `sure_s` with what is nearly for sure; `sigma` is the spread
+    of the longer of the two. `outcomes` are the times with as much as may be, each with its probability and its spread.
+    Reports of others in the same engine have some `trust`, and what waits there counts `gain` times; as far as they say
+    nothing, these `stretch` the first.
 
     With the chance `cold_share` the model has to be loaded first, which takes `load_s` in the median; then nothing is
     cached. That is in `first_s` where it is likelier than not, and `warm_s` is without; `sure_s`, `outcomes`, `sigma`
@@ -90,7 +90,7 @@ class Base:
         stretch: float = 1.0,
         cached: Cached = NOTHING,
         sure_s: float = 0.0,
-        outcomes: tuple[tuple[float, float], ...] = (),
+        outcomes: tuple[tuple[float, float, float], ...] = (),
         warm_s: float = 0.0,
         cold_share: float = 0.0,
         load_s: float = 0.0,
@@ -176,20 +176,39 @@ class Base:
     def first_s_high(self) -> float:
         """The calibrated upper quantile of the time to first content."""
         if self.cold_share:
-            return self.mixture.quantile_s(self.deviations)
+            warm_share = 1.0 - self.cold_share
+            causes = [(after_s, warm_share * p, sigma) for after_s, p, sigma in self._warm()]
+            mixture = self.mixture
+            causes.append((mixture.cold_s, self.cold_share, mixture.cold_sigma))
+            return quantile_s(causes, self.deviations)
+        if self.outcomes:
+            return self.warm_s_high
         first_s, sure_s = self.first_s, self.sure_s
         return (first_s if first_s > sure_s else sure_s) * exp(self.deviations * self.sigma)
 
     @property
     def warm_s_high(self) -> float:
         """The same of a model that is there."""
+        if self.outcomes:
+            return quantile_s(self._warm(), self.deviations)
         return max(self.warm_s, self.sure_s) * exp(self.deviations * self.sigma)
 
     @property
     def e2e_s_high(self) -> float:
         """The calibrated upper quantile of the time end to end, of a model that is there."""
+        if self.outcomes:
+            decode_s = self.decode_s
+            causes = [(first_s + decode_s, p, self.e2e_sigma(first_s, sigma)) for first_s, p, sigma in self._warm()]
+            return quantile_s(causes, self.deviations)
         first_s = max(self.warm_s, self.sure_s)
         return (first_s + self.decode_s) * exp(self.deviations * self.e2e_sigma(first_s, self.sigma))
+
+    def _warm(self) -> list[tuple[float, float, float]]:
+        """What first content of a model that is there may take, the quickest first, each with its probability and
+        spread."""
+        if self.outcomes:
+            return list(reversed(self.outcomes))
+        return [(max(self.warm_s, self.sure_s), 1.0, self.sigma)]
 
     def e2e_sigma(self, first_s: float, sigma: float) -> float:
         """The spread of the logarithm of the time end to end, where the first content comes after `first_s`, give or

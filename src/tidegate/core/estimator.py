@@ -229,19 +229,29 @@ class Estimator:
         first_s = sure_s = network_s + engine_s
         mean_ratio = ttft.mean_ratio
         prefill_s_mean = prefill_s * mean_ratio
-        outcomes: tuple[tuple[float, float], ...] = ()
+        firsts: tuple[tuple[float, float], ...] = ()
         if cached_tokens_mean:
-            sure_s, mean_s, outcomes = parts.outcomes(cached, cached_tokens, first_s, factors, ttft, stretch)
+            sure_s, mean_s, firsts = parts.outcomes(cached, cached_tokens, first_s, factors, ttft, stretch)
             prefill_s_mean = max(0.0, prefill_s + mean_s - first_s) * mean_ratio
         # Of what is promised: with what is cached for sure.
         most_s = first_s if first_s > sure_s else sure_s
-        spread = _spread(network_s, network_s2, most_s, ttft.sigma, timing.deviations)
+        deviations, high_s = timing.deviations, inf
+        spread = _spread(network_s, network_s2, most_s, ttft.sigma, deviations)
         if spread > WIDE and cached_tokens and not come:
             # What is cached may be a surprise, and makes nothing slower.
             whole = self._ttft(tokens, 0.0, queue_s, tpot_s, moment, now_s, come)
             whole_s = max(network_s + self._widen(whole, unsure_s, moment, now_s) * whole.median_s, most_s)
-            high = _spread(network_s, network_s2, whole_s, whole.sigma, timing.deviations)
-            spread = min(spread, max(WIDE, high + log(whole_s / most_s) / timing.deviations))
+            high_s = whole_s * exp(deviations * _spread(network_s, network_s2, whole_s, whole.sigma, deviations))
+            spread = _spread(network_s, network_s2, most_s, ttft.sigma, deviations, high_s)
+        outcomes: tuple[tuple[float, float, float], ...] = ()
+        if firsts:
+            # The more of it is the way, the less it scatters.
+            outcomes = tuple(
+                [
+                    (after_s, p, _spread(network_s, network_s2, after_s, ttft.sigma, deviations, high_s))
+                    for after_s, p in firsts
+                ]
+            )
         warm_s, cold_share, load_s, load_sigma, load_s_mean = first_s, 0.0, 0.0, 0.0, 0.0
         cold = moment.cold
         if cold is not WARM:
@@ -257,7 +267,7 @@ class Estimator:
             prefill_s_mean,
             first_s,
             spread,
-            timing.deviations,
+            deviations,
             tpot_s,
             tpot.sigma,
             length.median_tokens * tpot_s,
@@ -393,11 +403,15 @@ class Estimator:
         return occupies_s / self.places + sent.prefill_s
 
 
-def _spread(network_s: float, network_s2: float, first_s: float, sigma: float, deviations: float) -> float:
+def _spread(
+    network_s: float, network_s2: float, first_s: float, sigma: float, deviations: float, high_s: float = inf
+) -> float:
     """That of the logarithm of `first_s`: what the engine makes of it scatters by `sigma`, and the way there does not;
-    how long that is may be another matter, by a variance of `network_s2`."""
+    how long that is may be another matter, by a variance of `network_s2`. A wide one has no quantile beyond `high_s`.
+    """
     own = of_sum(network_s / first_s, sigma, deviations)
-    return sqrt(own * own + network_s2 / (first_s * first_s))
+    spread = sqrt(own * own + network_s2 / (first_s * first_s))
+    return spread if spread <= WIDE else min(spread, max(WIDE, log(high_s / first_s) / deviations))
 
 
 def _median_s(predicted: Sent) -> float:

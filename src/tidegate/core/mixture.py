@@ -1,5 +1,6 @@
 """A time to first content that has two causes: the model is where it is needed, or it has to be loaded first."""
 
+from collections.abc import Sequence
 from math import exp, log, pi, sqrt
 from typing import Final
 
@@ -59,34 +60,9 @@ class Mixture(Fixed, frozen=True):
         return sqrt(warm * warm + load * load) / (self.warm_s + self.load_s)
 
     def quantile_s(self, deviations: float) -> float:
-        """The quantile at which a normal value has these `deviations`.
-
-        It lies between those of the two causes, where Newton's method finds it, and bisection where that would leave.
-        """
-        cold_sigma = self.cold_sigma
-        warm_log, cold_log = log(self.warm_s), log(self.cold_s)
-        low = warm_log + deviations * self.warm_sigma
-        high = max(low, cold_log + deviations * cold_sigma)
-        wanted, share = share_below(deviations), self.cold_share
-        x = low + share * (high - low)
-        for _ in range(_ROUNDS_MAX):
-            warm = share_below((x - warm_log) / self.warm_sigma)
-            cold = share_below((x - cold_log) / cold_sigma)
-            slope = (1.0 - share) * warm * (1.0 - warm) / self.warm_sigma
-            if cold < warm:
-                slope += share * cold * (1.0 - cold) / cold_sigma
-            else:
-                cold = warm
-            excess = warm + share * (cold - warm) - wanted
-            if -_CLOSE < excess < _CLOSE:
-                break
-            if excess < 0.0:
-                low = x
-            else:
-                high = x
-            step = excess / (1.702 * slope) if slope > 0.0 else high - low
-            x = x - step if low < x - step < high else (low + high) / 2.0
-        return exp(x)
+        """The quantile at which a normal value has these `deviations`."""
+        warm = (self.warm_s, 1.0 - self.cold_share, self.warm_sigma)
+        return quantile_s((warm, (self.cold_s, self.cold_share, self.cold_sigma)), deviations)
 
     # --- which of the two it was --------------------------------------------------------------------------------
 
@@ -127,6 +103,42 @@ class Mixture(Fixed, frozen=True):
         """By Bayes; where neither explains what was measured, a cold start does."""
         cold, warm = self.cold_share * cold, (1.0 - self.cold_share) * warm
         return cold / (cold + warm) if cold + warm > 0.0 else 1.0
+
+
+def quantile_s(causes: Sequence[tuple[float, float, float]], deviations: float) -> float:
+    """The quantile, at which a normal value has these `deviations`, of a time that has one of several causes.
+
+    They are medians in seconds, each with its probability and the deviation of its logarithm, from the quickest to the
+    slowest; none is quicker than the one before it, whatever their spreads say.
+
+    It lies between those of the causes, where Newton's method finds it, and bisection where that would leave.
+    """
+    low = high = log(causes[0][0]) + deviations * causes[0][2]
+    places = []
+    for median_s, p, sigma in causes:
+        place = log(median_s)
+        places.append((place, p, sigma))
+        if place + deviations * sigma > high:
+            high = place + deviations * sigma
+    wanted = share_below(deviations)
+    x = low + (1.0 - causes[0][1]) * (high - low)
+    for _ in range(_ROUNDS_MAX):
+        excess, slope, least, steep = -wanted, 0.0, 1.0, 0.0
+        for place, p, sigma in places:
+            share = share_below((x - place) / sigma)
+            if share < least:
+                least, steep = share, share * (1.0 - share) / sigma
+            excess += p * least
+            slope += p * steep
+        if -_CLOSE < excess < _CLOSE:
+            break
+        if excess < 0.0:
+            low = x
+        else:
+            high = x
+        step = excess / (1.702 * slope) if slope > 0.0 else high - low
+        x = x - step if low < x - step < high else (low + high) / 2.0
+    return exp(x)
 
 
 def _density(z: float) -> float:
