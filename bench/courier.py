@@ -33,7 +33,7 @@ from tidegate.wire.courier import Restore, Ship
 from tidegate.wire.ticket import sign
 
 NEAR, FAR, LOCAL = "10.77.0.1", "10.77.0.2", "127.0.0.1"
-RATES_GBIT = 1, 4
+RATES_GBIT = 1, 4, 8
 # A bucket that holds what a tick of the kernel lets pass, by Gbit/s.
 BURST_KB = 256
 TOKENS, BYTES_PER_TOKEN = 2_000, 134_218  # 256 MiB

@@ -6,13 +6,13 @@ import secrets
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
 import trustme
+from blake3 import blake3
 
 from tests.courier.standin import Standin, state
 from tidegate.clock import Clock
@@ -188,7 +188,7 @@ class Put:
             size_bytes=len(blob), tokens=tokens, tokens_digest=digest, fingerprint=ticket.fingerprint
         )
         self.blob = blob
-        self.footer = sha256(blob).digest()
+        self.footer = blake3(blob).digest()
         self.content_length = len(blob) + 32
         self.leaves = False
 

@@ -3,10 +3,10 @@
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
 from tests.courier.harness import SECRET, Put, flipped
 from tidegate.wire.courier import Why
@@ -50,12 +50,12 @@ def _footer(put: Put) -> None:
 def _other_tokens(put: Put) -> None:
     """Whole, by its digest; not what was declared."""
     put.blob = flipped(put.blob, 24)
-    put.footer = sha256(put.blob).digest()
+    put.footer = blake3(put.blob).digest()
 
 
 def _other_magic(put: Put) -> None:
     put.blob = flipped(put.blob, 0)
-    put.footer = sha256(put.blob).digest()
+    put.footer = blake3(put.blob).digest()
 
 
 def _fewer_tokens(put: Put) -> None:

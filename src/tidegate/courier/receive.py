@@ -4,9 +4,10 @@ import asyncio
 import hmac
 import os
 from collections.abc import AsyncIterator
-from hashlib import sha256
 from io import FileIO
 from pathlib import Path
+
+from blake3 import blake3
 
 from tidegate.courier.refusal import RefusalError
 from tidegate.courier.thread import finished
@@ -44,7 +45,7 @@ class _Taking:
         self._file = file
         self._declared = declared
         self._missing = declared.size_bytes
-        self._digest = sha256()
+        self._digest = blake3()
         self._footer = b""
 
     def take(self, pieces: list[bytes]) -> None:

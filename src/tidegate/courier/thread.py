@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 
-async def finished(function: Callable[..., None], *arguments: Any) -> None:
+async def finished(function: Callable[..., object], *arguments: Any) -> None:
     """Call it in a thread; returns, also where nobody waits any more, when the thread is done with its arguments.
 
     A file must not be closed under a thread that writes it: its number may be another file's by then.
