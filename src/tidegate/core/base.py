@@ -181,14 +181,20 @@ class Base:
             mixture = self.mixture
             causes.append((mixture.cold_s, self.cold_share, mixture.cold_sigma))
             return quantile_s(causes, self.deviations)
-        if self.outcomes:
-            return self.warm_s_high
+        return self.warm_s_high if self.outcomes else self.first_s_safe
+
+    @property
+    def first_s_safe(self) -> float:
+        """The same where no more is cached than is for sure: whoever waits is late more seldom so than at the quantile,
+        and a promise is worth more than what waiting saves."""
+        if self.cold_share:
+            return self.mixture.quantile_s(self.deviations)
         first_s, sure_s = self.first_s, self.sure_s
         return (first_s if first_s > sure_s else sure_s) * exp(self.deviations * self.sigma)
 
     @property
     def warm_s_high(self) -> float:
-        """The same of a model that is there."""
+        """The quantile for a model that is there."""
         if self.outcomes:
             return quantile_s(self._warm(), self.deviations)
         return max(self.warm_s, self.sure_s) * exp(self.deviations * self.sigma)

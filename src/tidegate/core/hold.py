@@ -144,15 +144,15 @@ def fitted(
 
 
 def latest_start_s(request: Request, base: Base) -> float:
-    """The latest moment at which sending it there still keeps its promise, at the quantile."""
+    """The latest moment at which sending it there still keeps its promise, and safely so."""
     slo = request.slo
     latest_s = float("inf")
     if slo.ttft_s is not None or slo.e2e_s is not None:
-        first_s_high = base.first_s_high
+        first_s_safe = base.first_s_safe
         if slo.ttft_s is not None:
-            latest_s = request.arrived_s + slo.ttft_s - first_s_high
+            latest_s = request.arrived_s + slo.ttft_s - first_s_safe
         if slo.e2e_s is not None:
-            latest_s = min(latest_s, request.arrived_s + slo.e2e_s - first_s_high - base.decode_s)
+            latest_s = min(latest_s, request.arrived_s + slo.e2e_s - first_s_safe - base.decode_s)
     return latest_s
 
 

@@ -132,23 +132,23 @@ def steps(
 
     A dollar that is lost on a hedge has this price beyond itself."""
     plan: list[Run | Prefill] = []
-    highs_s = [option.base.first_s_high for option in ranked]
+    safes_s = [option.base.first_s_safe for option in ranked]
     for index, option in enumerate(ranked):
         cutover_s = None
         shown = option.target != "" or shows(request, option.model.endpoint)
         # Of an answer that comes in one piece nobody knows before whether its first content is late.
-        overdue_s = highs_s[index] if shown else _whole_s_high(option.base)
+        overdue_s = safes_s[index] if shown else _whole_s_safe(option.base)
         if index + 1 < len(ranked) and request.slo.ttft_s is not None:
             if option.base.paid_usd > 0.0 and ranked[index + 1].base.paid_usd > 0.0:
                 if shown:
                     cutover_s = _hedge_s(request, option, ranked[index + 1], worth_usd, spent_s, hedge_price)
             else:
                 # As late as the next one could still be in time, and never before this one is overdue.
-                latest_s = request.slo.ttft_s - spent_s - highs_s[index + 1]
+                latest_s = request.slo.ttft_s - spent_s - safes_s[index + 1]
                 if latest_s >= overdue_s:
                     cutover_s = _cutover_s(request, ranked[index + 1].base, latest_s, worth_usd, spent_s)
             spent_s += cutover_s or 0.0
-        timeout_s = _timeout_s(option.base, highs_s[index], shown=shown)
+        timeout_s = _timeout_s(option.base, safes_s[index], shown=shown)
         if not shown and index + 1 < len(ranked):
             timeout_s = min(timeout_s, to_ms(max(overdue_s, WHOLE_S / len(ranked))))
         name = option.model.name
@@ -166,14 +166,14 @@ def steps(
     return tuple(plan)
 
 
-def _whole_s_high(base: Base) -> float:
-    """The upper quantile of the time to all of an answer, with a load where there may be one."""
-    return base.first_s_high + max(0.0, base.e2e_s_high - base.warm_s_high)
+def _whole_s_safe(base: Base) -> float:
+    """By when all of an answer is there, as safely as `first_s_safe`, with a load where there may be one."""
+    return base.first_s_safe + max(0.0, base.e2e_s_high - base.warm_s_high)
 
 
-def _timeout_s(base: Base, first_s_high: float, *, shown: bool) -> float:
+def _timeout_s(base: Base, first_s_safe: float, *, shown: bool) -> float:
     """For how long nothing may be seen: of first content where that is `shown`, else of all of it."""
-    timeout_s = min(TIMEOUT_FACTOR * first_s_high, TIMEOUT_MEDIANS_MAX * base.cold_s)
+    timeout_s = min(TIMEOUT_FACTOR * first_s_safe, TIMEOUT_MEDIANS_MAX * base.cold_s)
     if base.outcomes:
         # Nothing may be cached after all, and then it is not late before all of its prompt could be computed.
         timeout_s *= max(1.0, base.outcomes[0][0] / base.warm_s)
