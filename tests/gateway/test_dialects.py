@@ -284,12 +284,26 @@ async def test_ollamas_clients_find_the_models_that_are_served(tmp_path: Path) -
         other = await home.ask({"name": "org/other"}, path="/api/show")
         version = await home.get("/api/version")
     listed = ListResponse.model_validate_json(tags.body).models
-    assert [model.model for model in listed] == ["m", "org/other"]
+    assert [model.model for model in listed] == ["m:latest", "org/other:latest"]
     found = [ShowResponse.model_validate_json(answer.body) for answer in (shown, other)]
     windows = [(show.modelinfo or {})["tidegate.context_length"] for show in found]
     assert windows == [32768, 8192]
     assert all({"completion", "tools"} <= set(show.capabilities or ()) for show in found)
     assert set(version.json) == {"version"}
+
+
+@pytest.mark.parametrize("name", ["ollama_chat", "ollama_generate"])
+async def test_ollamas_clients_may_put_the_tag_to_a_name_that_stands_for_none(tmp_path: Path, name: str) -> None:
+    speech = SPEECHES[name]
+    async with house(tmp_path, laptop=local(serves=["m", "n:latest", "n"])) as home:
+        tagged, own = [await home.ask(speech.body(model=f"{m}:latest"), path=speech.path) for m in ("m", "n")]
+        shown = await home.ask({"model": "m:latest"}, path="/api/show")
+        unknown = await home.ask(speech.body(model="none:latest"), path=speech.path)
+        elsewhere = await home.ask(SPEECHES["chat"].body(model="m:latest"), path=SPEECHES["chat"].path)
+        lines = home.log()
+    assert [speech.said(answer, stream=False).text for answer in (tagged, own)] == [WORDS] * 2
+    assert [line["model"] for line in lines][:2] == ["m", "n:latest"]
+    assert (shown.status, unknown.status, elsewhere.status) == (200, 404, 404)
 
 
 @pytest.mark.parametrize(

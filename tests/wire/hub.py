@@ -101,11 +101,14 @@ def conversations(draw: st.DrawFn, said: st.SearchStrategy[str] = texts) -> list
 
 
 def meaning(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same conversation, its texts written one way: a string is one part of text."""
-    return [
-        {**m, "content": [text_part(m["content"])] if isinstance(m.get("content"), str) else m.get("content")}
-        for m in messages
-    ]
+    """The same conversation, its texts written one way: parts of text alone are one string."""
+    return [{**m, "content": one_text(m.get("content"))} for m in messages]
+
+
+def one_text(content: Any) -> Any:
+    if not isinstance(content, list) or any(part["type"] != "text" for part in content):
+        return content
+    return "\n\n".join(part["text"] for part in content)
 
 
 def asked(body: dict[str, Any]) -> Call:

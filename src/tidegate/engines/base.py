@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tidegate.core.health import CONTEXT_EXCEEDED, UNFIT
 from tidegate.core.memory import COUNT_MAX
-from tidegate.core.model import Capability, Ending, Fingerprint, Record
+from tidegate.core.model import Capability, Ending, Fingerprint, Record, replace
 from tidegate.wire.errors import UNFIT_CODES, BadRequest, ErrorInfo
 from tidegate.wire.openai import Call
 from tidegate.wire.rest import Continuing
@@ -72,6 +72,12 @@ def unfit(said: ErrorInfo, status: int = 400, code: str | None = None) -> Failur
         code=code or (said.code if said.code in UNFIT_CODES else None),
         param=said.param,
     )
+
+
+def in_our_form(fault: Failure) -> Failure:
+    """A fault that was found with a request as we put it. Not final: it may be one of the form, which others take."""
+    code = fault.code if fault.code in UNFIT_CODES else None
+    return replace(fault, ending=Ending.REFUSED, cause=UNFIT, code=code, final=False)
 
 
 UNCARRIED = "uncarried"

@@ -21,7 +21,7 @@ EXPECTED = {
     Kind.BEFORE_CONTENT: "served elsewhere, unseen; without an alternative an error, in bounded time",
     Kind.AFTER_CONTENT: "a stream ends with an error, never as if complete; what is not streamed is served elsewhere",
     Kind.HARMLESS: "served as if nothing were wrong, and completely",
-    Kind.FINAL: "told as it stands, and tried nowhere else: the request itself is at fault",
+    Kind.FINAL: "told as it stands, and tried nowhere else, unless it was translated: the request itself is at fault",
 }
 """What a correct caller does, by kind."""
 

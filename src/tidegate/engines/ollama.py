@@ -17,10 +17,10 @@ from tidegate.engines import names
 from tidegate.engines.base import Header, Outgoing, ProbeAnswer, ProbeRequest, Signals, narrowest, recognised
 from tidegate.engines.openai import OpenAI
 from tidegate.wire.errors import UNREADABLE
+from tidegate.wire.ollama.models import tagged
 from tidegate.wire.openai import Call
 
 _T = TypeVar("_T")
-_LATEST = ":latest"
 _NEWER_BOUND = "max_completion_tokens"
 _NULL = Raw(b"null")
 
@@ -69,7 +69,7 @@ class Ollama:
         self._base = base_path.rstrip("/").removesuffix("/v1").encode()
         # Whatever a path ends in, these add `/v1` to it.
         self._openai = OpenAI(f"{self._base.decode()}/v1", model)
-        self._model = None if model is None else _tagged(model)
+        self._model = None if model is None else tagged(model)
         self.failure = self._openai.failure
         self.headers = self._openai.headers
         self.translator = self._openai.translator
@@ -102,7 +102,7 @@ class Ollama:
         if version is None or version.status != 200:
             return Signals(up=False)
         loaded = (_read(running, _Running) or _Running()).models
-        mine = [m for m in loaded or () if self._model in (None, _tagged(m.name), _tagged(m.model))]
+        mine = [m for m in loaded or () if self._model in (None, tagged(m.name), tagged(m.model))]
         window = narrowest(m.context_length for m in mine)
         return Signals(
             up=True,
@@ -114,7 +114,7 @@ class Ollama:
 
     def _fingerprint(self, version: ProbeAnswer, tags: ProbeAnswer | None, window: int | None) -> Fingerprint:
         kept = (_read(tags, _Tags) or _Tags()).models or ()
-        tag = next((m for m in kept if self._model in (_tagged(m.name), _tagged(m.model))), _Tag())
+        tag = next((m for m in kept if self._model in (tagged(m.name), tagged(m.model))), _Tag())
         details = tag.details or _Details()
         return Fingerprint(
             weights=text(f"ollama:{tag.digest}") if tag.digest else "",
@@ -130,7 +130,3 @@ def _read(answer: ProbeAnswer | None, shape: type[_T]) -> _T | None:
         return None if answer is None else msgspec.json.decode(answer.body, type=shape)
     except UNREADABLE:
         return None
-
-
-def _tagged(name: str) -> str:
-    return name if ":" in name.rpartition("/")[2] else name + _LATEST

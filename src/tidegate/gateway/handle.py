@@ -4,6 +4,7 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 import msgspec
+from msgspec import structs
 
 from tidegate.core.model import Fact, Line, Request, Segment
 from tidegate.core.replay import explained
@@ -13,7 +14,7 @@ from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.drive import Drive
 from tidegate.gateway.explainer import BUSY, RETRY, Explainer
 from tidegate.gateway.reply import JSON, ErrorReply, echo
-from tidegate.gateway.routes import COUNTS, ROUTES, Route, client_at
+from tidegate.gateway.routes import COUNTS, OLLAMA, ROUTES, Route, client_at
 from tidegate.http.server import Exchange
 from tidegate.wire.anthropic import request
 from tidegate.wire.anthropic.client import counted
@@ -93,7 +94,7 @@ class Handler:
         elif path == "/api/show":
             _only(exchange, "POST")
             grant.admit(exchange.received_s)
-            name = models.shown(exchange.body)
+            name = self._plain(models.shown(exchange.body))
             grant.check(name, self._canonical(name))
             self._answer(exchange, models.show(self.catalogue.facts(name)), grant)
         elif path == "/api/version":
@@ -117,6 +118,8 @@ class Handler:
                 code="unsupported_encoding",
             )
         call = route.parse(exchange.body, exchange.headers)
+        if exchange.path.startswith(OLLAMA):
+            call = structs.replace(call, model=self._plain(call.model))
         request_id = self._new_id()
         group = self.catalogue.group(call.model)
         asked, knobs = intake(
@@ -186,6 +189,10 @@ class Handler:
     def _names(self, grant: Grant) -> list[str]:
         """What this key may ask for."""
         return [name for name in self.catalogue.names() if grant.may_ask(name, self._canonical(name))]
+
+    def _plain(self, name: str) -> str:
+        """What is meant by the name that one of Ollama's clients has put a tag to, where there is no such name."""
+        return models.untagged(name) if self.catalogue.group(name) is None else name
 
     def _canonical(self, name: str) -> str:
         group = self.catalogue.group(name)

@@ -28,6 +28,9 @@ _VERSIONED = _OPENAI | {path.removeprefix("/v1"): route for path, route in _OTHE
 ROUTES: dict[str, Route] = _OTHERS | _VERSIONED | {"/v1" + path: route for path, route in _VERSIONED.items()}
 """By path. Base addresses are given with `/v1` and without."""
 
+OLLAMA = "/api/"
+"""What the addresses of its clients begin with."""
+
 COUNTS: dict[str, Client] = dict.fromkeys(
     ("/v1/messages/count_tokens", "/messages/count_tokens"), CLIENTS["/v1/messages"]
 )
@@ -39,4 +42,4 @@ def client_at(path: str) -> Client | None:
     route = ROUTES.get(path)
     if route is not None:
         return route.client
-    return OLLAMA_CHAT if path.startswith("/api/") else COUNTS.get(path)
+    return OLLAMA_CHAT if path.startswith(OLLAMA) else COUNTS.get(path)

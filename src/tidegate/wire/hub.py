@@ -259,6 +259,15 @@ def arguments_of(call: ToolCall, finish: str | None) -> Raw | None:
     return Raw(msgspec.json.format(said, indent=-1))
 
 
+def text_or_parts(parts: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Content of these parts: one string where they are text alone, with a blank line between them.
+
+    Several vendors take parts of users alone, or of nobody, and Ollama makes each a message of its own.
+    """
+    texts = [part["text"] for part in parts if part["type"] == "text"]
+    return "\n\n".join(texts) if len(texts) == len(parts) else parts
+
+
 def encode(value: object) -> bytes:
     """JSON, with members in the order in which they were put."""
     return msgspec.json.encode(value)

@@ -1,5 +1,6 @@
 """Requests of the Messages API, to the hub and back."""
 
+import hashlib
 import json
 import re
 from contextlib import suppress
@@ -19,6 +20,7 @@ from tests.wire.hub import (
     image_part,
     meaning,
     objects,
+    one_text,
     optional,
     schemas,
     texts,
@@ -38,14 +40,19 @@ from tidegate.wire.tokens import TokenRatio
 BROKEN = {"id": "1", "function": {"name": "f", "arguments": "no"}}
 HI = [{"role": "user", "content": "hi"}]
 IMAGE = {"type": "url", "url": "https://example.org/a.png"}
+CLOSED = {"additionalProperties": False}
 
 
 def parsed(**fields: Any) -> dict[str, Any]:
     return fields_of(parse(body(**fields)))
 
 
+def user_turn(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"role": "user", "content": list(blocks)}
+
+
 def user_says(*blocks: dict[str, Any]) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": list(blocks)}]}
+    return {"messages": [user_turn(*blocks)]}
 
 
 def body(**fields: Any) -> bytes:
@@ -136,7 +143,7 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
                 metadata=st.builds(lambda user_id: {"user_id": user_id}, texts),
                 output_config=optional(
                     effort=st.sampled_from(["low", "medium", "high", "xhigh", "max"]),
-                    format=schemas.map(lambda schema: {"type": "json_schema", "schema": schema}),
+                    format=schemas.map(lambda schema: {"type": "json_schema", "schema": {**schema, **CLOSED}}),
                 ).filter(bool),
             )
         ),
@@ -144,9 +151,26 @@ def bodies(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def carried(content: Any) -> Any:
+    """The same content, whose texts without an image are one."""
+    if isinstance(content, str):
+        return content
+    said = [block for block in content if block["type"] in ("text", "image")]
+    if all(block["type"] == "text" for block in said) and said:
+        said = [{"type": "text", "text": one_text(said)}]
+        if len(said) == len(content) or not any(block["type"].startswith("tool_") for block in content):
+            return said[0]["text"]
+    results = [{**b, "content": carried(b["content"])} for b in content if b["type"] == "tool_result"]
+    return results + said + [block for block in content if block["type"] == "tool_use"]
+
+
 @given(bodies())
-def test_what_both_dialects_can_say_comes_back_exactly(sent: dict[str, Any]) -> None:
+def test_what_both_dialects_can_say_comes_back(sent: dict[str, Any]) -> None:
     call = structs.replace(parse(json.dumps(sent).encode()), native=None)
+    if "system" in sent:
+        sent["system"] = carried(sent["system"])
+    for message in sent["messages"]:
+        message["content"] = carried(message["content"])
     assert json.loads(messages_body(call, model="m", stream=sent["stream"])) == sent
 
 
@@ -179,8 +203,16 @@ def test_what_the_hub_says_comes_back_from_the_other_dialect(sent: dict[str, Any
 @given(bodies(), st.booleans())
 def test_an_engine_of_the_same_dialect_gets_the_request_as_it_was(sent: dict[str, Any], stream: bool) -> None:
     sent |= {"thinking": {"type": "enabled", "budget_tokens": 2000}, "tidegate": {"class": "batch"}}
+    sent["context_management"] = {"edits": [{"type": "clear_thinking_20251015"}]}
+    sent["output_config"] = {**sent.get("output_config", {}), "task_budget": {"type": "tokens", "total": 20_000}}
     sent["messages"].append(
-        {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"ttl": "1h"}}]}
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "a", "cache_control": {"ttl": "1h"}},
+                {"type": "mid_conv_system", "content": [{"type": "text", "text": "b"}]},
+            ],
+        }
     )
     made = json.loads(messages_body(parse(json.dumps(sent).encode()), model="theirs", stream=stream))
     del sent["tidegate"]
@@ -258,9 +290,50 @@ def test_results_of_tools_are_messages_of_their_own_before_what_the_user_says() 
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "4"}]}
     made = parsed(messages=[{"role": "user", "content": [result, {"type": "text", "text": "and?"}]}])["messages"]
     assert made == [
-        {"role": "tool", "tool_call_id": "t1", "content": [{"type": "text", "text": "4"}]},
-        {"role": "user", "content": [{"type": "text", "text": "and?"}]},
+        {"role": "tool", "tool_call_id": "t1", "content": "4"},
+        {"role": "user", "content": "and?"},
     ]
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "system"])
+def test_blocks_of_text_alone_are_one_string_whoever_says_them(role: str) -> None:
+    one, other = {"type": "text", "text": "a\n"}, {"type": "text", "text": "b"}
+    said = parsed(messages=[*HI, {"role": role, "content": [one]}, {"role": role, "content": [one, other]}])
+    assert [message["content"] for message in said["messages"]] == ["hi", "a\n", "a\n\n\nb"]
+
+
+def test_what_a_tool_gives_is_a_string_unless_it_shows_an_image() -> None:
+    text, image = {"type": "text", "text": "4"}, {"type": "image", "source": IMAGE}
+    told, shown, silent = (
+        parsed(messages=[{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": given}]}])
+        for given in ([text], [text, image], [])
+    )
+    assert told["messages"][0]["content"] == "4"
+    assert [part["type"] for part in shown["messages"][0]["content"]] == ["text", "image_url"]
+    assert silent["messages"][0]["content"] == ""
+
+
+def test_a_system_of_blocks_is_one_text_and_none_where_it_says_nothing() -> None:
+    blocks = [{"type": "text", "text": "be brief"}, {"type": "text", "text": "be kind"}]
+    assert parsed(system=blocks)["messages"] == [{"role": "system", "content": "be brief\n\nbe kind"}, *HI]
+    for empty in ([], "", [{"type": "text", "text": ""}]):
+        assert parsed(system=empty)["messages"] == HI
+
+
+def test_where_the_cache_is_to_end_changes_no_byte_of_the_prompt() -> None:
+    marked = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
+    turns = [*HI, {"role": "assistant", "content": "4"}]
+    last, before = (parse(body(messages=messages)).prompt for messages in ([*turns, *HI], [*HI]))
+    assert parse(body(messages=[*turns, user_turn(marked)])).prompt == last
+    assert parse(body(**user_says(marked))).prompt == before
+
+
+def test_who_has_a_longer_name_than_openai_takes_is_known_by_its_digest() -> None:
+    name = '{"device_id":"%s","session_id":"ü"}' % ("d" * 64)
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    assert parsed(metadata={"user_id": name})["user"] == digest
+    assert len(digest) == 64
+    assert parsed(metadata={"user_id": "u" * 64})["user"] == "u" * 64
 
 
 def test_thinking_goes_on_as_text_and_its_seal_to_its_maker_alone() -> None:
@@ -271,7 +344,7 @@ def test_thinking_goes_on_as_text_and_its_seal_to_its_maker_alone() -> None:
     ]
     sent = body(messages=[*HI, {"role": "assistant", "content": blocks}])
     message = fields_of(parse(sent))["messages"][1]
-    assert message == {"role": "assistant", "content": [{"type": "text", "text": "4"}], "reasoning_content": "hm"}
+    assert message == {"role": "assistant", "content": "4", "reasoning_content": "hm"}
     assert json.loads(messages_body(parse(sent), model="m", stream=False))["messages"][1]["content"] == blocks
 
 
@@ -330,10 +403,52 @@ def test_our_own_settings_are_read_and_not_passed_on() -> None:
     assert "tidegate" not in fields_of(call)
 
 
+SYSTEM = {"role": "system", "content": "be brief"}
+TOLD = {"type": "text", "text": "<system>\nbe brief\n</system>"}
+WORD = {"type": "text", "text": "hi"}
+HELLO = {"role": "assistant", "content": "hello"}
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+GIVEN = {"role": "tool", "tool_call_id": "1", "content": "4"}
+USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}
+RESULT = {"type": "tool_result", "tool_use_id": "1", "content": "4"}
+
+
 def test_instructions_in_mid_conversation_stay_where_they_are() -> None:
-    messages = [*HI, {"role": "system", "content": "be brief"}, *HI]
+    messages = [*HI, SYSTEM, *HI]
     assert parsed(messages=messages)["messages"] == messages
-    assert outward({"messages": messages})["messages"] == messages
+    in_blocks = [WORD, {"type": "mid_conv_system", "content": [{"type": "text", "text": "be brief"}]}]
+    assert parsed(messages=[{"role": "user", "content": in_blocks}, *HI])["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    ("messages", "made"),
+    [
+        ([*HI, SYSTEM], [user_turn(WORD, TOLD)]),
+        ([*HI, SYSTEM, HELLO], [user_turn(WORD, TOLD), HELLO]),
+        ([*HI, HELLO, SYSTEM, *HI], [*HI, HELLO, user_turn(TOLD, WORD)]),
+        ([*HI, HELLO, SYSTEM, SYSTEM], [*HI, HELLO, user_turn(TOLD, TOLD)]),
+        ([*HI, CALLED, GIVEN, SYSTEM, *HI], [*HI, USE, user_turn(RESULT, TOLD, WORD)]),
+        ([*HI, CALLED, SYSTEM, GIVEN, HELLO], [*HI, USE, user_turn(RESULT, TOLD), HELLO]),
+        ([*HI, {"role": "system", "content": " "}, HELLO], [*HI, HELLO]),
+    ],
+)
+def test_instructions_in_mid_conversation_are_marked_words_of_the_user_to_the_vendor(
+    messages: list[dict[str, Any]], made: list[dict[str, Any]]
+) -> None:
+    assert outward({"messages": messages})["messages"] == made
+
+
+@given(conversations(spoken), st.lists(st.integers(1, 8), max_size=3))
+def test_turns_before_an_answer_stay_as_they_are_when_the_conversation_goes_on(
+    messages: list[dict[str, Any]], places: list[int]
+) -> None:
+    for place in places:
+        messages.insert(place, SYSTEM)
+    messages.append(HELLO)
+    before = outward({"messages": messages})["messages"]
+    after = outward({"messages": [*messages, SYSTEM, *HI]})["messages"]
+    assert after == [*before, user_turn(TOLD, WORD)]
 
 
 def test_several_instructions_before_all_else_are_one_system() -> None:
@@ -359,6 +474,62 @@ def test_an_image_goes_on_by_the_name_that_the_vendor_knows(told: str, known: st
     made = outward(user_says(image_part(f"data:{told};base64,/9j/")))
     source = {"type": "base64", "media_type": known, "data": "/9j/"}
     assert made["messages"][0]["content"] == [{"type": "image", "source": source}]
+
+
+NESTED: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "a": {"type": ["object", "null"], "properties": {"b": {"$ref": "#/$defs/c"}}},
+        "d": {"type": "array", "items": {"type": "object", "properties": {}, **CLOSED}},
+        "e": {"anyOf": [{"properties": {"additionalProperties": {"type": "string"}}}, {"type": "null"}]},
+    },
+    "$defs": {"c": {"type": "object", "properties": {"n": {"const": 12345678901234567890123}}}},
+}
+
+
+def formatted(schema: Any) -> Any:
+    format = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    return outward({"messages": HI, "response_format": format})["output_config"]["format"]["schema"]
+
+
+def test_objects_of_a_schema_are_closed_as_the_vendor_wants_them() -> None:
+    made = formatted(NESTED)
+    properties = {
+        "a": {**NESTED["properties"]["a"], **CLOSED},
+        "d": NESTED["properties"]["d"],
+        "e": {"anyOf": [{**NESTED["properties"]["e"]["anyOf"][0], **CLOSED}, {"type": "null"}]},
+    }
+    assert made == {**NESTED, "properties": properties, "$defs": {"c": {**NESTED["$defs"]["c"], **CLOSED}}, **CLOSED}
+
+
+def test_what_is_said_of_an_object_in_several_places_is_left_as_it_is() -> None:
+    part = {"type": "object", "properties": {"a": {"type": "string"}}}
+    for schema in ({"type": "object", "allOf": [part, part]}, {"$ref": "#/$defs/a", "properties": {}}):
+        assert formatted(schema) == schema
+
+
+@pytest.mark.parametrize(
+    "open",
+    [
+        {"type": "object", "properties": {}, "additionalProperties": True},
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object"},
+        {"type": "array", "items": {"type": "object"}},
+    ],
+)
+def test_an_object_of_members_that_have_no_names_is_asked_of_another_endpoint(open: dict[str, Any]) -> None:
+    with pytest.raises(BadRequest) as caught:
+        formatted({"type": "object", "properties": {"a": open}})
+    assert caught.value.param == "response_format"
+    assert "`response_format`" in caught.value.message
+
+
+def test_a_schema_that_is_nested_deeply_breaks_nothing() -> None:
+    schema = b'{"items":' * 900 + b"{}" + b"}" * 900
+    format = Raw(b'{"type":"json_schema","json_schema":{"name":"n","schema":%b}}' % schema)
+    call = asked({"messages": HI})
+    with suppress(BadRequest):
+        messages_body(structs.replace(call, fields={**call.fields, "response_format": format}), model="m", stream=False)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"properties": {}}, {"type": "object", "properties": {}}, None])
@@ -412,6 +583,7 @@ def test_tokens_are_counted_without_a_bound_and_said_to_be_an_estimate() -> None
         ({"inference_geo": "us"}, "inference_geo", "x-tidegate-residency"),
         ({"odd": 1}, "odd", "is not a field"),
         ({"system": 7}, "system", "a string or an array of text blocks"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management", "compact edits"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_carried_is_refused_with_its_place(fields: dict[str, Any], param: str, said: str) -> None:

@@ -274,7 +274,7 @@ FACTS = Facts(
 def test_models_are_listed_without_made_up_sizes() -> None:
     listed = json.loads(tags([FACTS]))
     (model,) = ListResponse.model_validate(listed).models
-    assert (model.model, model.digest, model.size) == ("org/m", "", 0)
+    assert (model.model, model.digest, model.size) == ("org/m:latest", "", 0)
     assert listed["models"][0]["modified_at"] == "1970-01-01T00:00:00.000000Z"
 
 

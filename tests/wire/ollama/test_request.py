@@ -185,6 +185,15 @@ def test_results_find_their_calls_by_name_then_by_order() -> None:
     assert [result["tool_call_id"] for result in results] == ["call_1", "call_0", "call_2"]
 
 
+def test_calls_may_be_numbered_wherever_clients_number_them() -> None:
+    call = {"index": 0, "id": "c1", "function": {"index": 0, "name": "f", "arguments": {"a": 1}}}
+    messages = [*HI, {"role": "assistant", "content": "", "tool_calls": [call]}, {"role": "tool", "content": "4"}]
+    _, said, result = chat(messages=messages)["messages"]
+    function = {"name": "f", "arguments": '{"a":1}'}
+    assert said["tool_calls"] == [{"id": "c1", "type": "function", "function": function}]
+    assert result["tool_call_id"] == "c1"
+
+
 def test_needs_are_seen_through_the_translation() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "", "images": [PNG]}], "format": {"type": "object"}}
     call = parse_chat(json.dumps(body).encode())

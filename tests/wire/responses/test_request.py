@@ -16,13 +16,14 @@ from openai.types.responses import (
     response_create_params,
 )
 
-from tests.wire.hub import calling, conversations, fields_of, objects, optional, text_part, texts, tools
+from tests.wire.hub import calling, conversations, fields_of, meaning, objects, optional, text_part, texts, tools
 from tidegate.core.model import Capability
 from tidegate.wire.errors import BadRequest
 from tidegate.wire.fate import Fate, top_level
 from tidegate.wire.responses.request import parse
 from tidegate.wire.responses.shapes import FIELDS
 
+HI = [{"role": "user", "content": "hi"}]
 CALL = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
 
 
@@ -113,7 +114,7 @@ def test_what_both_dialects_can_say_is_carried_exactly(
     messages: list[dict[str, Any]], chat: dict[str, Any], called: dict[str, Any], parallel: bool
 ) -> None:
     chat |= called | ({"parallel_tool_calls": parallel} if called else {})
-    assert parsed(**as_responses(chat), input=items(messages)) == {"model": "m", "messages": messages, **chat}
+    assert parsed(**as_responses(chat), input=items(messages)) == {"model": "m", "messages": meaning(messages), **chat}
 
 
 def test_of_tools_that_are_not_there_nothing_is_said() -> None:
@@ -163,6 +164,51 @@ def test_a_string_is_what_the_user_says_after_the_instructions() -> None:
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "hi"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("role", "kind"), [("user", "input_text"), ("system", "input_text"), ("assistant", "output_text")]
+)
+def test_parts_of_text_alone_are_one_string_whoever_says_them(role: str, kind: str) -> None:
+    one, other = {"type": kind, "text": "a\n"}, {"type": kind, "text": "b"}
+    said = parsed(input=[{"role": role, "content": [one]}, *HI, {"role": role, "content": [one, other]}])["messages"]
+    assert [message["content"] for message in said] == ["a\n", "hi", "a\n\n\nb"]
+
+
+def test_what_a_tool_gives_is_a_string_unless_it_shows_an_image() -> None:
+    text, image = {"type": "input_text", "text": "4"}, {"type": "input_image", "image_url": "https://example.org"}
+    output = {"type": "function_call_output", "call_id": "1"}
+    sent = [CALL, {**output, "output": [text]}, {**output, "output": [text, image]}]
+    _, told, shown = parsed(input=sent)["messages"]
+    assert told["content"] == "4"
+    assert [part["type"] for part in shown["content"]] == ["text", "image_url"]
+
+
+def test_developers_speak_as_the_system() -> None:
+    sent = [*HI, {"role": "developer", "content": "be brief"}, *HI]
+    assert [message["role"] for message in parsed(input=sent)["messages"]] == ["user", "system", "user"]
+
+
+def test_instructions_before_all_else_are_one_message() -> None:
+    """Templates of some models have no place for a second one."""
+    said = [{"role": "developer", "content": [{"type": "input_text", "text": "be kind"}]}, *HI]
+    assert parsed(instructions="be brief", input=said)["messages"] == [
+        {"role": "system", "content": "be brief\n\nbe kind"},
+        {"role": "user", "content": "hi"},
+    ]
+
+
+def test_empty_instructions_are_none() -> None:
+    said = [{"role": "developer", "content": "be kind"}, *HI]
+    assert parsed(instructions="", input=said)["messages"] == parsed(input=said)["messages"]
+
+
+def test_what_an_agent_notes_of_itself_changes_nothing() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    output = {"type": "function_call_output", "call_id": "1", "output": "4"}
+    sent: list[dict[str, Any]] = [*HI, thought, CALL, output]
+    noted = [{**item, "internal_chat_message_metadata_passthrough": {"turn_id": "t1"}} for item in sent]
+    assert parsed(input=noted, client_metadata={"x-codex-installation-id": "i"}) == parsed(input=sent)
 
 
 def test_a_thought_and_calls_are_one_message_of_the_assistant() -> None:

@@ -41,7 +41,8 @@ def call_id(id: str) -> str:
 
 
 def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
-    """The two fields. Instructions before all else are the system's; those between stay where they are."""
+    """The two fields. Instructions before all else are the system's; those between are marked words of the user, where
+    they are: of the vendor's models some refuse them from the system there, and some pass over them."""
     first = next((at for at, m in enumerate(messages) if not isinstance(m, _System)), len(messages))
     leading = [m.content for m in messages[:first] if isinstance(m, _System)]
     found: dict[str, Any] = {}
@@ -59,32 +60,46 @@ def conversation(messages: Sequence[HubMessage]) -> dict[str, Any]:
 
 def _turns(messages: Sequence[HubMessage], first: int) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
-    results: list[dict[str, Any]] = []  # of the tools, still to be put into a message
+    # Of the user's next turn: what came of tools goes first, and what the system says behind it.
+    results: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
     for at in range(first, len(messages)):
         message, path = messages[at], f"messages[{at}]"
         if isinstance(message, HubTool):
             content = _content(message.content, path) or ""
             results.append({"type": "tool_result", "tool_use_id": call_id(message.tool_call_id), "content": content})
-            continue
-        if results and isinstance(message, HubUser) and not isinstance(message.content, str):
-            turns.append({"role": "user", "content": results + _blocks(message.content, path)})
-            results = []
-            continue
-        turns += _with(results)
-        results = []
-        role = (
-            "assistant" if isinstance(message, HubAssistant) else "user" if isinstance(message, HubUser) else "system"
-        )
-        said = _assistant(message, path) if isinstance(message, HubAssistant) else _content(message.content, path)
-        if said:
-            turns.append({"role": role, "content": said})
-        elif role == "user":
-            raise BadRequest(f"`{path}.content`: this endpoint takes no message without a word.", param="messages")
-    return turns + _with(results)
+        elif isinstance(message, HubUser):
+            before = results + told
+            said = before + _blocks(message.content, path) if before else _content(message.content, path)
+            if not said:
+                raise BadRequest(f"`{path}.content`: this endpoint takes no message without a word.", param="messages")
+            turns.append({"role": "user", "content": said})
+            results, told = [], []
+        elif isinstance(message, HubAssistant):
+            turns += _with(results + told)
+            results, told = [], []
+            said = _assistant(message, path)
+            if said:
+                turns.append({"role": "assistant", "content": said})
+        elif (marked := _marked(message, path)) and turns and turns[-1]["role"] == "user" and not results:
+            last = turns[-1]
+            if isinstance(last["content"], str):
+                last["content"] = _blocks(last["content"], path)
+            last["content"] += marked
+        else:
+            told += marked
+    return turns + _with(results + told)
 
 
-def _with(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": results}] if results else []
+def _with(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": blocks}] if blocks else []
+
+
+def _marked(message: _System, path: str) -> list[dict[str, Any]]:
+    """What the system says, so that the model can tell it from what the user does."""
+    return [
+        {"type": "text", "text": f"<system>\n{block['text']}\n</system>"} for block in _blocks(message.content, path)
+    ]
 
 
 _Parts = Iterable[TextPart | ImagePart | RefusalPart]

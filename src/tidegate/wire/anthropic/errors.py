@@ -17,6 +17,7 @@ _BY_STATUS = {
 _BY_CODE = {
     "upstream_overloaded": "overloaded_error",
     "no_endpoint_available": "overloaded_error",
+    "gateway_stopping": "overloaded_error",
     "upstream_timeout": "timeout_error",
     "request_timeout": "timeout_error",
 }

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from tidegate.core.model import Capability
+from tidegate.wire.anthropic.closed import closed
 from tidegate.wire.anthropic.conversation import conversation
 from tidegate.wire.anthropic.hub_shapes import HubMessage
 from tidegate.wire.anthropic.shapes import NAME
@@ -24,7 +25,8 @@ OUTWARD: tuple[Field, ...] = (
     carried(
         "messages",
         "messages of the role tool become tool_result blocks, with what the user says next; a call's id has the "
-        "characters that the vendor takes",
+        "characters that the vendor takes; what the system says in mid-conversation becomes text of the user's turn "
+        "there, between `<system>` and `</system>`: otherwise some models of the vendor's refuse it, or pass over it",
     ),
     carried("max_completion_tokens", f"`max_tokens`, {OUTPUT_TOKENS_DEFAULT} where it is left out"),
     carried("max_tokens", "where there is no max_completion_tokens"),
@@ -37,7 +39,11 @@ OUTWARD: tuple[Field, ...] = (
     carried("tools", "functions"),
     carried("tool_choice", ""),
     carried("parallel_tool_calls", "`disable_parallel_tool_use`, turned round"),
-    carried("response_format", "json_schema is `output_config.format`; json_object is refused"),
+    carried(
+        "response_format",
+        "json_schema is `output_config.format`, its objects closed by `additionalProperties: false` where they say "
+        "nothing of it; objects whose members have no names are refused, and so is json_object",
+    ),
     carried("reasoning_effort", "`output_config.effort`; minimal is low, none is `thinking` disabled"),
     carried("user", "`metadata.user_id`"),
     carried("n", "1; more is refused"),
@@ -245,5 +251,5 @@ def _config(asked: _Chat) -> dict[str, Any] | None:
     if format is not None and format.type == "json_schema":
         if format.json_schema is None or format.json_schema.schema is UNSET:
             raise BadRequest("`response_format.json_schema.schema`: is missing.", param="response_format")
-        found["format"] = {"type": "json_schema", "schema": format.json_schema.schema}
+        found["format"] = {"type": "json_schema", "schema": closed(format.json_schema.schema)}
     return found or None

@@ -1,6 +1,7 @@
 """A Messages request becomes a chat completion."""
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -12,14 +13,17 @@ from tidegate.wire.anthropic.shapes import (
     ACCEPTED,
     FIELDS,
     NAME,
+    USER_CHARS_MAX,
     AssistantBlock,
     AssistantMessage,
     Base64Source,
     Body,
+    ContextManagement,
     ImageBlock,
     Kept,
     KeptBody,
     Message,
+    MidConvSystemBlock,
     TextBlock,
     ThinkingBlock,
     Tool,
@@ -31,7 +35,7 @@ from tidegate.wire.anthropic.shapes import (
 )
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.fate import Fate, top_level
-from tidegate.wire.hub import call_of, encode
+from tidegate.wire.hub import call_of, encode, text_or_parts
 from tidegate.wire.openai import Call, Native
 from tidegate.wire.shape import known_only, read_body, read_fields
 
@@ -39,6 +43,7 @@ _KNOWN = top_level(FIELDS, Fate.CARRIED, Fate.NATIVE)
 _REFUSED = top_level(FIELDS, Fate.REFUSED)
 _decoder = msgspec.json.Decoder(Body)
 _kept = msgspec.json.Decoder(KeptBody).decode
+_edited = msgspec.json.Decoder(ContextManagement).decode
 # The name of the schema, which OpenAI wants and Anthropic has not.
 FORMAT_NAME = "answer"
 BETA_HEADER = b"anthropic-beta"
@@ -47,6 +52,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # Choices that want a tool to be called.
 _CALLS = ("any", "tool")
 _REFUSED_CODES = {"thread": THREAD_UNSUPPORTED}
+_COMPACT = "compact"
 # How long what is written to the vendor's cache stays there, where nothing dearer is asked for.
 _TTLS = (None, "5m")
 # Where this is asked at all, one of these is in the bytes: the name of it, or one of its letters escaped.
@@ -68,6 +74,12 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
     asked = read_body(body, _decoder, ACCEPTED)
     if asked.max_tokens is None and not counting:
         raise BadRequest(f"`max_tokens`: is missing. `max_tokens` {ACCEPTED['max_tokens']}.", param="max_tokens")
+    if _compacts(fields):
+        raise BadRequest(
+            "`context_management.edits`: the block in which the vendor answers what it made shorter is not carried. "
+            "Leave compact edits out.",
+            param="context_management",
+        )
     fields.pop("tidegate", None)
     if any(_is_foreign(block) for message in asked.messages for block in _blocks(message)):
         fields["messages"] = Raw(encode(_acceptable(asked.messages)))
@@ -77,6 +89,14 @@ def parse(body: bytes, headers: Mapping[bytes, bytes] = NO_HEADERS, *, counting:
 
 
 _NULL = Raw(b"null")
+
+
+def _compacts(fields: Mapping[str, Raw]) -> bool:
+    """Whether the vendor is asked to put something shorter into the place of the conversation."""
+    try:
+        return any(edit.type.startswith(_COMPACT) for edit in _edited(fields.get("context_management", b"{}")).edits)
+    except UNREADABLE:
+        return False
 
 
 def _blocks(message: Message) -> Sequence[object]:
@@ -161,7 +181,7 @@ def _chat(asked: Body) -> dict[str, Any]:
     if asked.tool_choice is not None and (asked.tools or asked.tool_choice.type in _CALLS):
         chat |= _choice(asked.tool_choice)
     if asked.metadata is not None and asked.metadata.user_id is not None:
-        chat["user"] = asked.metadata.user_id
+        chat["user"] = _user_name(asked.metadata.user_id)
     config = asked.output_config
     if config is not None and config.effort is not None:
         chat["reasoning_effort"] = config.effort
@@ -171,10 +191,16 @@ def _chat(asked: Body) -> dict[str, Any]:
     return chat
 
 
+def _user_name(user_id: str) -> str:
+    """The same for the same user, and no longer than OpenAI takes."""
+    return user_id if len(user_id) <= USER_CHARS_MAX else sha256(user_id.encode()).hexdigest()
+
+
 def _messages(asked: Body) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    if asked.system is not None:
-        found.append({"role": "system", "content": _content(asked.system)})
+    system = _content(asked.system or "")
+    if system:
+        found.append({"role": "system", "content": system})
     for at, message in enumerate(asked.messages):
         found += _message(message, f"messages[{at}]")
     return found
@@ -193,11 +219,14 @@ def _message(message: Message, path: str) -> list[dict[str, Any]]:
 
 
 def _user(blocks: Sequence[UserBlock], path: str) -> list[dict[str, Any]]:
-    """The results of tools, each a message of its own, and after them what the user says."""
+    """The results of tools, each a message of its own, after them what the user says, and what the system does."""
     found: list[dict[str, Any]] = []
     rest: list[TextBlock | ImageBlock] = []
+    told: list[dict[str, Any]] = []
     for at, block in enumerate(blocks):
-        if not isinstance(block, ToolResultBlock):
+        if isinstance(block, MidConvSystemBlock):
+            told.append({"role": "system", "content": _content(block.content)})
+        elif not isinstance(block, ToolResultBlock):
             rest.append(block)
         elif rest:
             raise BadRequest(
@@ -207,9 +236,9 @@ def _user(blocks: Sequence[UserBlock], path: str) -> list[dict[str, Any]]:
         else:
             content = "" if block.content is UNSET else _content(block.content)
             found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": content})
-    if rest or not found:
+    if rest or not (found or told):
         found.append({"role": "user", "content": _content(rest)})
-    return found
+    return found + told
 
 
 def _assistant(blocks: Sequence[AssistantBlock]) -> dict[str, Any]:
@@ -233,7 +262,7 @@ def _json(value: object) -> str:
 
 
 def _content(content: str | Sequence[TextBlock | ImageBlock]) -> str | list[dict[str, Any]]:
-    return content if isinstance(content, str) else [_part(block) for block in content]
+    return content if isinstance(content, str) else text_or_parts([_part(block) for block in content])
 
 
 def _part(block: TextBlock | ImageBlock) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from tidegate.wire.fate import Field, carried, native, refused, set_aside
 
 NAME = "anthropic"
+# OpenAI refuses a longer `user`, and others one beyond 128.
+USER_CHARS_MAX = 64
 
 _Ignored = Raw | UnsetType
 
@@ -66,6 +68,13 @@ class ToolResultBlock(_Block, tag="tool_result"):
     toolset_name: None = None
 
 
+class MidConvSystemBlock(_Block, tag="mid_conv_system"):
+    """An instruction in mid-conversation, at the end of what the user said."""
+
+    content: list[TextBlock]
+    cache_control: _Ignored = UNSET
+
+
 class ThinkingBlock(_Block, tag="thinking"):
     """A thought with its seal."""
 
@@ -79,7 +88,7 @@ class RedactedThinkingBlock(_Block, tag="redacted_thinking"):
     data: str
 
 
-UserBlock = TextBlock | ImageBlock | ToolResultBlock
+UserBlock = TextBlock | ImageBlock | ToolResultBlock | MidConvSystemBlock
 AssistantBlock = TextBlock | ToolUseBlock | ThinkingBlock | RedactedThinkingBlock
 
 
@@ -149,6 +158,7 @@ class OutputConfig(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
     format: JsonFormat | None = None
+    task_budget: _Ignored = UNSET
 
 
 class Body(msgspec.Struct, kw_only=True):
@@ -183,6 +193,16 @@ class Kept(msgspec.Struct, gc=False):
     function: "Kept | None" = None
 
 
+class _Edit(msgspec.Struct, gc=False):
+    type: str = ""
+
+
+class ContextManagement(msgspec.Struct, gc=False):
+    """How the vendor is to edit the conversation, as far as it says by which kinds of edits."""
+
+    edits: list[_Edit] = []
+
+
 class KeptBody(Kept, gc=False):
     """The same of a whole request."""
 
@@ -194,8 +214,8 @@ class KeptBody(Kept, gc=False):
 ACCEPTED = {
     "model": "must be the name of a model, 1 to 256 characters; GET /v1/models lists them",
     "messages": "must be a non-empty array of user, assistant and system messages, whose content is a string or an "
-    "array of blocks: text, image (base64 or url) and tool_result from the user; text, thinking, redacted_thinking and "
-    "tool_use from the assistant",
+    "array of blocks: text, image (base64 or url), tool_result and mid_conv_system from the user; text, thinking, "
+    "redacted_thinking and tool_use from the assistant",
     "max_tokens": "must be a whole number from 1",
     "system": "must be a string or an array of text blocks",
     "stop_sequences": "must be an array of strings",
@@ -215,11 +235,12 @@ FIELDS: tuple[Field, ...] = (
     carried("model", "by the names of GET /v1/models"),
     carried(
         "messages",
-        "tool results become messages of the role tool, before what else the message says; an image in one stays "
-        "there, and some engines refuse it",
+        "tool results become messages of the role tool, before what else the message says, and mid_conv_system one of "
+        "the system after it; blocks of text without an image are one string, with a blank line between them; an image "
+        "in a tool result stays there, and some engines refuse it",
     ),
     carried("max_tokens", "required, but for count_tokens"),
-    carried("system", "the first message, its blocks kept apart"),
+    carried("system", "the first message, its blocks one text with a blank line between them; none where it is empty"),
     carried("stop_sequences", "`stop`"),
     carried("stream", ""),
     carried("temperature", ""),
@@ -227,7 +248,7 @@ FIELDS: tuple[Field, ...] = (
     carried("top_k", "under the same name, which vLLM, SGLang and llama.cpp know"),
     carried("tools", "`function` tools"),
     carried("tool_choice", "any is `required`; disable_parallel_tool_use is `parallel_tool_calls`, turned round"),
-    carried("metadata", "user_id is `user`"),
+    carried("metadata", f"user_id is `user`, beyond {USER_CHARS_MAX} characters by its SHA-256: OpenAI takes no more"),
     carried("output_config", "effort is `reasoning_effort`, format is `response_format` by the name `answer`"),
     carried("tidegate", "our own settings; never passed on"),
     native("thinking", "whether and how long a model thinks is each engine's own"),
@@ -235,7 +256,12 @@ FIELDS: tuple[Field, ...] = (
         "cache_control",
         "a hint about price; other engines cache by themselves. A `ttl` beyond five minutes is refused under a budget",
     ),
-    native("context_management", "a vendor's own editing of the conversation"),
+    native(
+        "context_management",
+        "a vendor's own editing of the conversation; compact edits are refused, since the block in which the vendor "
+        "answers what it made shorter is not carried",
+    ),
+    native("output_config.task_budget", "the vendor's own bound on a whole task"),
     native("service_tier", "a vendor's queue"),
     native("speed", "a vendor's queue"),
     native("diagnostics", "of the vendor's cache"),

@@ -27,6 +27,20 @@ _DETAILS: dict[str, Any] = {
 }
 
 
+# What a name without a tag means in Ollama: clients put it there themselves, and look for no other.
+_LATEST = ":latest"
+
+
+def tagged(name: str) -> str:
+    """The name as Ollama has it, with a tag."""
+    return name if ":" in name.rpartition("/")[2] else name + _LATEST
+
+
+def untagged(name: str) -> str:
+    """The name without the tag that Ollama's clients put to names that have none."""
+    return name.removesuffix(_LATEST)
+
+
 class Facts(Record, frozen=True, kw_only=True):
     """What is known of a model that clients may ask for: over all its endpoints, the largest window, any capability."""
 
@@ -37,12 +51,13 @@ class Facts(Record, frozen=True, kw_only=True):
 
 
 def tags(models: Iterable[Facts]) -> bytes:
-    """The models. Sizes and digests are the engines' affair: empty, never made up."""
+    """The models, each with a tag. Sizes and digests are the engines' affair: empty, never made up."""
     return encode({"models": [_listed(facts) for facts in models]})
 
 
 def _listed(facts: Facts) -> dict[str, Any]:
-    named = {"name": facts.name, "model": facts.name, "modified_at": rfc3339(facts.created_s)}
+    name = tagged(facts.name)
+    named = {"name": name, "model": name, "modified_at": rfc3339(facts.created_s)}
     return {**named, "size": 0, "digest": "", "details": _DETAILS}
 
 

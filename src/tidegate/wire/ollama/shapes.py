@@ -25,6 +25,7 @@ class ToolCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     function: Function
     id: str | None = None
     type: str | None = None
+    index: int | None = None
 
 
 class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -98,7 +99,7 @@ ACCEPTED = {
 }
 
 _COMMON: tuple[Field, ...] = (
-    carried("model", "by the names of GET /api/tags"),
+    carried("model", "by the names of GET /api/tags, or those without `:latest`"),
     carried("stream", "true where it is left out"),
     carried("format", "`response_format`: json is json_object, a schema is json_schema by the name `answer`"),
     carried("options", "see below"),

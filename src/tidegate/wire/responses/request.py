@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw
 
 from tidegate.wire.errors import UNREADABLE, BadRequest
 from tidegate.wire.fate import Fate, top_level
-from tidegate.wire.hub import call_of
+from tidegate.wire.hub import call_of, text_or_parts
 from tidegate.wire.openai import Call, Native
 from tidegate.wire.responses.shapes import (
     ACCEPTED,
@@ -117,7 +117,7 @@ def _format(format: Format) -> dict[str, Any] | None:
 
 def _messages(asked: Body) -> list[dict[str, Any]]:
     found = _Conversation()
-    if asked.instructions is not None:
+    if asked.instructions:
         found.messages.append({"role": "system", "content": asked.instructions})
     if isinstance(asked.input, str):
         found.messages.append({"role": "user", "content": asked.input})
@@ -125,7 +125,17 @@ def _messages(asked: Body) -> list[dict[str, Any]]:
         for at, raw in enumerate(asked.input):
             found.add(_read(raw, f"input[{at}]"), f"input[{at}]")
         found.settle()
-    return found.messages
+    return _led(found.messages)
+
+
+def _led(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same, its instructions before all else one message: templates of some models have no place for a second."""
+    texts: list[str] = []
+    for message in messages:
+        if message["role"] != "system" or not isinstance(message["content"], str):
+            break
+        texts.append(message["content"])
+    return [{"role": "system", "content": "\n\n".join(texts)}, *messages[len(texts) :]] if len(texts) > 1 else messages
 
 
 def _read(raw: Raw, path: str) -> _AnyItem:
@@ -156,15 +166,16 @@ class _Conversation:
             calls.append({"id": item.call_id, "type": "function", "function": function})
         elif isinstance(item, FunctionOutputItem):
             self.settle()
-            content = item.output if isinstance(item.output, str) else _parts(item.output, item, path)
+            content = item.output if isinstance(item.output, str) else _content(item.output, item, path)
             self.messages.append({"role": "tool", "tool_call_id": item.call_id, "content": content})
         else:
-            content = item.content if isinstance(item.content, str) else _parts(item.content, item, path)
+            content = item.content if isinstance(item.content, str) else _content(item.content, item, path)
             if item.role == "assistant":
                 self._say({"role": "assistant", "content": content})
             else:
                 self.settle()
-                self.messages.append({"role": item.role, "content": content})
+                # Some vendors know no developers, and all the system.
+                self.messages.append({"role": "user" if item.role == "user" else "system", "content": content})
 
     def settle(self) -> None:
         """A thought that led to nothing is said by itself."""
@@ -184,7 +195,7 @@ class _Conversation:
         return self.messages[-1]
 
 
-def _parts(parts: Sequence[MessagePart], item: _AnyItem, path: str) -> list[dict[str, Any]]:
+def _content(parts: Sequence[MessagePart], item: _AnyItem, path: str) -> str | list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for at, part in enumerate(parts):
         if isinstance(part, InputImage):
@@ -196,4 +207,4 @@ def _parts(parts: Sequence[MessagePart], item: _AnyItem, path: str) -> list[dict
             found.append({"type": "refusal", "refusal": part.refusal})
         else:
             found.append({"type": "text", "text": part.text})
-    return found
+    return text_or_parts(found)

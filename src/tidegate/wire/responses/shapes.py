@@ -79,6 +79,7 @@ class MessageItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     status: _Status = None
     phase: str | None = None
+    internal_chat_message_metadata_passthrough: _Ignored = UNSET
 
 
 class FunctionCallItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -95,6 +96,7 @@ class FunctionCallItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     is_async: None = msgspec.field(name="async", default=None)
     async_: None = None  # the SDK's own name of it, which a plain dump has
     parsed_arguments: _Ignored = UNSET
+    internal_chat_message_metadata_passthrough: _Ignored = UNSET
 
 
 class FunctionOutputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -108,6 +110,7 @@ class FunctionOutputItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: str | None = None
     caller: None = None
     namespace: None = None
+    internal_chat_message_metadata_passthrough: _Ignored = UNSET
 
 
 class ReasoningItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -119,6 +122,7 @@ class ReasoningItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str | None = None
     encrypted_content: str | None = None
     status: _Status = None
+    internal_chat_message_metadata_passthrough: _Ignored = UNSET
 
 
 class Tool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -213,7 +217,8 @@ ACCEPTED = {
 
 FIELDS: tuple[Field, ...] = (
     carried("model", "by the names of GET /v1/models"),
-    carried("input", "a call joins the assistant's message before it, a thought the one behind it"),
+    carried("input", "a call joins the assistant's message before it, a thought the one behind it; text without an "
+            "image is one string; developers speak as the system, and what it says before all else is one message"),
     carried("instructions", "the first message, of the role system"),
     carried("tools", "functions"),
     carried("tool_choice", "auto, none, required, or a function"),
@@ -235,6 +240,7 @@ FIELDS: tuple[Field, ...] = (
             "are refused"),
     set_aside("store", "nothing is stored, and the answer says `store: false`"),
     set_aside("metadata", "of what is stored; the answer repeats it"),
+    set_aside("client_metadata", "what Codex notes of its session and turn"),
     set_aside("stream_options", "obfuscation is a vendor's padding"),
     set_aside("truncation", "a prompt that is too long is refused, never cut"),
     set_aside("max_tool_calls", "of tools that a vendor runs; there are none"),
@@ -243,6 +249,7 @@ FIELDS: tuple[Field, ...] = (
     set_aside("image", "a hint about price"),
     set_aside("reasoning.summary", "and generate_summary, context, mode: thoughts come as the engine shows them"),
     set_aside("input[].id", "and status, phase, the name beside an output: of what a vendor stores"),
+    set_aside("input[].internal_chat_message_metadata_passthrough", "what Codex notes of its turn"),
     set_aside("input[].caller", "and namespace, async, an image's file_id, where they are null; else they are refused"),
     set_aside("input[].encrypted_content", "sealed for its maker"),
     set_aside("input[].content[].annotations", "and logprobs, parsed, a call's parsed_arguments: of an earlier answer"),
