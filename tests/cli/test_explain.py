@@ -55,6 +55,16 @@ def test_a_prompt_that_could_be_computed_elsewhere_is_told_with_what_is_sent() -
     assert "its KV cache (about 80 MB) is at laptop 4" in said
 
 
+@pytest.mark.parametrize(("quantile", "said"), [(0.9, "90 % <"), (0.99, "99 % <"), (0.995, "99.5 % <")])
+def test_a_bound_is_told_with_the_share_that_is_to_be_below_it(quantile: float, said: str) -> None:
+    router = make.router(make.endpoint(), quantile=quantile)
+    request = make.request("r")
+    text = io.StringIO()
+    print_explained(Console(file=text, width=160), explained(router, request, router.decide(request, 0.0), 0.0))
+    head = next(line for line in text.getvalue().splitlines() if line.startswith("candidate"))
+    assert said in head
+
+
 def test_a_transfer_that_failed_says_why() -> None:
     failed = Stage(
         what=What.TRANSFER, endpoint="rack", target="laptop", began_s=1.0, took_s=0.5, failed=True, cause="ticket"

@@ -19,6 +19,7 @@ from tidegate.cli.status import row
 from tidegate.config.door import Tls
 from tidegate.config.problem import ConfigError
 from tidegate.core.model import replace
+from tidegate.engines.fake import Script
 from tidegate.http.server import Exchange
 from tidegate.telemetry.counts import RATIOS
 from tidegate.wire.prometheus import EXPOSITION_BYTES_MAX
@@ -67,6 +68,26 @@ async def test_what_goes_away_counts_as_offloaded_and_is_paid(tmp_path: Path) ->
         assert live.offloaded == 1.0
         assert live.usd > 0.0
         assert (live.usd_today, live.usd_per_day) == (None, None)
+
+
+async def test_dollars_since_the_start_are_no_fewer_when_an_endpoint_is_taken_out(tmp_path: Path) -> None:
+    slow = remote(Script(tokens=40, token_s=0.01))
+    async with house(tmp_path, cloud=slow) as home:
+        await home.ask()
+        await home.quiet()
+        before = await asyncio.to_thread(look, at(home))
+        streaming = asyncio.create_task(home.ask(chat(stream=True)))
+        await eventually(lambda: home.engines["cloud"].made > 42)
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().replace("[endpoint.cloud]", "[endpoint.sky]"))
+        assert (await home.change("POST", "/api/config")).status == 200
+        after = await asyncio.to_thread(look, at(home))
+        assert [one.usd for one in after.endpoints] == [0.0]
+        assert after.usd == before.usd > 0.0
+        # What was under way there is paid all the same.
+        await streaming
+        await home.quiet()
+        assert (await asyncio.to_thread(look, at(home))).usd > before.usd
 
 
 async def test_figures_are_read_of_metrics_however_many_there_are(tmp_path: Path) -> None:

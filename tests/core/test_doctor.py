@@ -23,9 +23,11 @@ def diagnosed(lines: list[Line]) -> Diagnosis:
     return doctor.diagnosis()
 
 
-def journal(seed: int, count: int, *, slow_from: int | None = None, vendor: bool = False) -> list[Line]:
+def journal(
+    seed: int, count: int, *, slow_from: int | None = None, vendor: bool = False, stream: bool = True
+) -> list[Line]:
     lines: list[Line] = []
-    played(seed, count, lines.append, slow_from=slow_from, vendor=vendor)
+    played(seed, count, lines.append, slow_from=slow_from, vendor=vendor, stream=stream)
     return lines
 
 
@@ -54,8 +56,8 @@ def test_too_few_attempts_say_nothing_and_that_is_said(steady: list[Line]) -> No
     ends = [index for index, line in enumerate(steady) if isinstance(line.fact, Ended)]
     found = diagnosed(steady[: ends[ATTEMPTS_MIN - 1]])
     (health,) = found.endpoints
-    known = (health.ttft, health.tpot, health.promise, health.output_tokens, health.cost_usd)
-    assert known == (None,) * 5
+    known = (health.ttft, health.tpot, health.whole, health.promise, health.output_tokens, health.cost_usd)
+    assert known == (None,) * 6
     assert symptoms(found) == {Symptom.TOO_FEW}
     assert not found.alarm
     assert diagnosed(steady[: ends[ATTEMPTS_MIN - 1] + 1]).endpoints[0].ttft is not None
@@ -143,6 +145,35 @@ def test_who_leaves_an_answer_in_one_piece_judges_no_promise(steady: list[Line])
     assert health.promise.attempts == 299
 
 
+def test_answers_in_one_piece_are_judged_by_the_time_of_the_whole() -> None:
+    (health,) = diagnosed(journal(1, 200, vendor=True, stream=False)).endpoints
+    assert (health.attempts, health.taught, health.untold) == (200, 200, 0)
+    assert (health.ttft, health.tpot, health.promise) == (None, None, None)
+    assert health.whole is not None
+    assert health.whole.attempts == 200
+    assert 0.0 < health.whole.error < 0.35
+    assert -0.3 < health.whole.bias < 0.3
+    assert Symptom.TOO_FEW not in {finding.symptom for finding in health.findings}
+
+
+def test_answers_in_one_piece_that_take_longer_are_an_alarm() -> None:
+    lines = journal(5, 260, vendor=True, stream=False, slow_from=200)
+    ends = [index for index, line in enumerate(lines) if isinstance(line.fact, Ended)]
+    assert not diagnosed(lines[: ends[195] + 1]).alarm
+    (slower,) = (f for f in diagnosed(lines).endpoints[0].findings if f.symptom is Symptom.SLOWER)
+    assert slower.means.startswith("E2E has become 1.")
+
+
+def test_answers_in_one_piece_that_do_not_say_how_long_they_are_are_counted_and_nobody_is_told_to_wait() -> None:
+    lines = [
+        replace(line, fact=replace(line.fact, output_tokens=None)) if isinstance(line.fact, Ended) else line
+        for line in journal(1, 60, vendor=True, stream=False)
+    ]
+    found = diagnosed(lines)
+    assert (found.endpoints[0].taught, found.endpoints[0].untold) == (0, 60)
+    assert symptoms(found) == {Symptom.UNTOLD}
+
+
 @pytest.mark.lengthy
 def test_memory_does_not_grow_with_the_journal() -> None:
     """Of 300 requests and of ten times as many: what is counted are the same buckets and steps."""
@@ -185,6 +216,7 @@ SUM = Total(attempts=500, predicted=100.0, measured=100.0, error=0.2)
 
 CASES: dict[Symptom, dict[str, object]] = {
     Symptom.TOO_FEW: {"taught": 3},
+    Symptom.UNTOLD: {"taught": 3, "untold": 100},
     Symptom.SLOWER: {"ttft": replace(GOOD, slower=DRIFT)},
     Symptom.FASTER: {"ttft": replace(GOOD, faster=DRIFT)},
     Symptom.WAS_SLOWER: {"ttft": replace(GOOD, slower=PAST)},

@@ -7,6 +7,7 @@ from tests import make
 from tests.properties.storm import Storm
 from tidegate.core.model import (
     JOURNAL_VERSION,
+    Candidate,
     Decision,
     Held,
     Line,
@@ -17,7 +18,7 @@ from tidegate.core.model import (
     Wait,
     replace,
 )
-from tidegate.core.replay import ReplayError, explain, replay
+from tidegate.core.replay import Replay, ReplayError, explain, explained, replay
 from tidegate.core.state import State
 from tidegate.core.why import Why
 
@@ -155,3 +156,18 @@ def test_explain_tells_each_decision_of_a_request_with_its_candidates() -> None:
     # Who waits is decided many times; what would have made it another is told of the first and the last.
     assert [one.flips is not None for one in found] == [number in (0, len(found) - 1) for number in range(len(found))]
     assert explain(iter(lines), held, len(found)) == found
+
+
+@pytest.mark.parametrize("seed", [0, 7, 14])
+def test_explain_knows_what_a_whole_replay_does(seed: int) -> None:
+    """Most decisions of others are not made again for it."""
+    lines, core, known = Storm(seed).run(200).lines, Replay(), dict[str, list[tuple[Candidate, ...]]]()
+    for line in lines:
+        request = core.requests.get(line.fact.request_id) if isinstance(line.fact, Decision) else None
+        core.feed(line)
+        if request is not None and core.router is not None and isinstance(line.fact, Decision):
+            told = explained(core.router, request, line.fact, line.at_s)
+            known.setdefault(request.id, []).append(told.candidates)
+    assert len(known) > 20
+    for request_id in list(known)[-8:]:
+        assert [one.candidates for one in explain(lines, request_id)] == known[request_id]

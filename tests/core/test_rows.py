@@ -179,6 +179,62 @@ def test_the_cheapest_is_what_an_answer_is_compared_with_wherever_it_stands() ->
         assert compared_usd(header(endpoints=endpoints), R) == pytest.approx(200 * 1e-9)
 
 
+DISCOUNTED = replace(CLOUD, price=replace(CLOUD.price, usd_per_cached_token=1e-7))
+
+
+def cached_usd(*others: Endpoint) -> tuple[float, float | None]:
+    """What an answer cost of whose prompt the cloud had nearly all in its cache, and would have cost all remote."""
+    story = lines(
+        (100.0, R),
+        (100.0, decided("cloud")),
+        (100.0, make.started(R, "cloud")),
+        (101.0, ended("cloud", prompt_tokens=10_000, cached_tokens=9_000, output_tokens=5)),
+    )
+    rows = Rows()
+    (row,) = [row for line in [header(endpoints=(DISCOUNTED, *others)), *story] for row in rows.feed(line)]
+    return row.usd, row.remote_usd
+
+
+def test_what_a_vendor_lets_off_for_its_cache_is_not_saved_by_going_there() -> None:
+    usd, remote_usd = cached_usd()
+    assert usd == pytest.approx(1_000 * 1e-6 + 9_000 * 1e-7 + 5 * 4e-6)
+    assert remote_usd == usd
+    # Nor where another is as dear by its list, or a little less, as where a conversation stays with who has its prefix.
+    assert cached_usd(replace(DISCOUNTED, name="twin")) == (usd, usd)
+    less = replace(DISCOUNTED.price, usd_per_input_token=0.95e-6)
+    assert cached_usd(replace(DISCOUNTED, name="other", price=less)) == (usd, usd)
+    assert cached_usd(LAPTOP, CHEAP)[1] == pytest.approx(10_000 * 1e-9)
+
+
+def test_what_failed_before_the_cheapest_answered_was_lost_and_not_saved() -> None:
+    (row,) = told(
+        (100.0, R),
+        (100.0, decided("rack", "cloud")),
+        (100.0, make.started(R, "rack")),
+        (103.0, ended("rack", Ending.TIMED_OUT, cause="no_content")),
+        (103.0, make.started(R, "cloud")),
+        (104.0, ended("cloud", prompt_tokens=200, cached_tokens=100, output_tokens=11)),
+    )
+    assert row.remote_usd == pytest.approx(200 * 1e-6 + 11 * 4e-6)
+    assert row.usd == pytest.approx(400 * 1e-6 + 11 * 4e-6)
+
+
+def test_an_answer_in_parts_is_compared_with_all_of_its_tokens() -> None:
+    rest = replace(R, said_tokens=5, prompt_tokens=205)
+    (row,) = told(
+        (100.0, R),
+        (100.0, decided("laptop")),
+        (100.0, make.started(R, "laptop")),
+        (101.0, first("laptop")),
+        (102.0, ended("laptop", Ending.FAILED, ttft_s=1.0, output_tokens=5)),
+        (102.0, rest),
+        (102.0, decided("cloud")),
+        (102.0, make.started(rest, "cloud")),
+        (104.0, ended("cloud", ttft_s=1.0, prompt_tokens=205, output_tokens=6)),
+    )
+    assert row.remote_usd == pytest.approx(200 * 1e-6 + 11 * 4e-6)
+
+
 def test_of_several_completions_each_has_to_fit_a_window_and_all_are_paid() -> None:
     # Five tokens of three completions: one of them has two.
     for context_tokens, usd in ((202, 200 * 1e-6 + 5 * 4e-6), (201, None)):
@@ -223,6 +279,8 @@ def test_what_ends_badly_is_over_once_nobody_goes_on_with_it(
     assert before == []
     (row,) = rows.feed(Line(at_s=102.1, fact=LATER))
     assert (row.outcome, row.kept, row.endpoint, row.e2e_s) == (came, kept, "cloud", 1.0)
+    # Only who answered, or began to, has served it.
+    assert row.local is (False if seen else None)
     assert rows.open == 0
 
 
@@ -490,6 +548,32 @@ def test_predictions_are_what_was_believed_when_the_attempt_was_sent() -> None:
             assert row.predicted_ttft_s_high is not None
             told = row.arrived_s + row.predicted_ttft_s, row.arrived_s + row.predicted_ttft_s_high
             assert told == pytest.approx(believed[row.id])
+
+
+def test_a_prediction_counts_from_the_moment_in_which_the_attempt_was_sent() -> None:
+    (row,) = told(
+        (100.0, R),
+        (100.0, Held(request=R)),
+        (110.0, make.started(R, "cloud")),
+        (112.0, first("cloud")),
+        (113.0, ended("cloud", ttft_s=2.0, predicted_ttft_s=1.0, predicted_ttft_s_high=1.5)),
+    )
+    assert (row.sent_s, row.ttft_s, row.predicted_ttft_s, row.predicted_ttft_s_high) == (10.0, 12.0, 11.0, 11.5)
+
+
+def test_nothing_was_predicted_of_a_first_content_that_had_come_before() -> None:
+    rest = replace(R, said_tokens=5, prompt_tokens=205)
+    (row,) = told(
+        (100.0, R),
+        (100.0, make.started(R, "cloud")),
+        (101.0, first("cloud")),
+        (130.0, ended("cloud", Ending.TIMED_OUT, ttft_s=1.0, output_tokens=5, predicted_ttft_s=1.0)),
+        (130.0, rest),
+        (130.0, make.started(rest, "laptop")),
+        (131.0, first("laptop")),
+        (132.0, ended("laptop", ttft_s=1.0, output_tokens=6, predicted_ttft_s=1.0, predicted_ttft_s_high=2.0)),
+    )
+    assert (row.endpoint, row.ttft_s, row.predicted_ttft_s, row.predicted_ttft_s_high) == ("laptop", 1.0, None, None)
 
 
 def test_what_was_not_told_with_the_end_of_an_attempt_is_not_predicted() -> None:

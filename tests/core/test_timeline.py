@@ -123,6 +123,46 @@ def test_a_prompt_for_another_that_breaks_off_after_its_first_token_has_failed()
     assert [stage.predicted_s for stage in beside(found, CHOSEN)] == [1.5, None]
 
 
+def test_an_answer_in_one_piece_is_one_stage_of_which_nothing_was_predicted() -> None:
+    whole = replace(R, stream=False)
+    there = replace(whole, shipped="rack>laptop")
+    found = told(
+        (100.0, whole),
+        (100.0, started(whole, "rack", target="laptop")),
+        (101.0, Ended(request_id="r", endpoint="rack", ending=Ending.OK, e2e_s=1.0)),
+        (103.0, Shipped(request_id="r", endpoint="rack", target="laptop", kv_bytes=50)),
+        (103.0, there),
+        (103.0, started(there, "laptop")),
+        (109.0, Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=6.0, output_tokens=50)),
+    )
+    assert [(stage.what, stage.took_s) for stage in found] == [
+        (What.PREFILL, 1.0),
+        (What.TRANSFER, 2.0),
+        (What.ANSWER, 6.0),
+    ]
+    assert [stage.predicted_s for stage in beside(found, CHOSEN)] == [1.5, 2.5, None]
+
+
+def test_of_an_embedding_all_there_is_is_its_prefill() -> None:
+    whole = replace(R, stream=False)
+    found = told(
+        (100.0, whole),
+        (100.0, started(whole, "laptop")),
+        (101.0, Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=1.0, ttft_s=1.0)),
+    )
+    assert [stage.what for stage in found] == [What.PREFILL]
+
+
+def test_stages_count_from_the_arrival_also_where_the_lines_begin_later() -> None:
+    timeline = Timeline("r")
+    timeline.arrived(100.0)
+    timeline.feed(Line(at_s=110.0, fact=started(R, "laptop")))
+    assert timeline.goes_on
+    timeline.feed(Line(at_s=112.0, fact=Ended(request_id="r", endpoint="laptop", ending=Ending.FAILED, e2e_s=2.0)))
+    assert not timeline.goes_on
+    assert [(stage.began_s, stage.took_s) for stage in timeline.stages] == [(10.0, 2.0)]
+
+
 STAGES = [
     Stage(what=What.HOLD, began_s=0.0, took_s=0.5),
     Stage(what=What.PREFILL, endpoint="rack", target="laptop", began_s=0.5, took_s=1.0),

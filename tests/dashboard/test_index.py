@@ -14,10 +14,10 @@ import pytest
 from tests.dashboard.harness import ALL_MINUTES, Indexed, damage, folded, indexed
 from tidegate.core.model import Decision, Line, Request, Segment, replace
 from tidegate.core.replay import Replay
-from tidegate.core.rows import Row
+from tidegate.core.rows import Came, Row
 from tidegate.dashboard import follow
-from tidegate.dashboard.figures import Window
-from tidegate.dashboard.index import Index, connect
+from tidegate.dashboard.figures import Figures, Window
+from tidegate.dashboard.index import Index, Place, connect
 from tidegate.dashboard.requests import LIMIT_MAX, Requests, Wanted
 from tidegate.telemetry.packing import pack
 from tidegate.telemetry.reading import read
@@ -122,7 +122,7 @@ def test_a_search_for_what_cannot_be_says_what_can(journal: Path) -> None:
 
 
 def test_what_is_told_of_an_endpoint_is_what_came_there(journal: Path) -> None:
-    rows = [row for row in folded(journal) if row.endpoint == "laptop"]
+    rows = [row for row in folded(journal) if row.endpoint == "laptop" and row.local]
     with indexed(journal) as seen:
         measured = seen.figures.measured("laptop", window(seen))
     assert measured.totals.requests == len(rows)
@@ -151,6 +151,84 @@ def test_what_an_endpoint_takes_is_told_of_the_same_requests_that_its_totals_are
                     assert count == measured.totals.requests
                     counts.add(count)
         assert len(counts) > 5
+
+
+def row(number: int, **changes: object) -> Row:
+    """An answer of the laptop that was held for ten seconds and then came as it was predicted."""
+    made = Row(
+        id=f"r{number}",
+        arrived_s=1000.0,
+        klass="chat",
+        model="m",
+        key="",
+        prompt_tokens=100,
+        cached_tokens=None,
+        output_tokens=10,
+        endpoint="laptop",
+        site="home",
+        local=True,
+        why=None,
+        outcome=Came.OK,
+        ttft_s=11.0,
+        tpot_s=None,
+        e2e_s=12.0,
+        sent_s=10.0,
+        predicted_ttft_s=11.0,
+        predicted_ttft_s_high=12.0,
+        slo_ttft_s=None,
+        slo_tpot_s=None,
+        slo_e2e_s=None,
+        kept=None,
+        usd=0.0,
+        paid_usd=0.0,
+        remote_usd=None,
+        attempts=1,
+        hedged=False,
+        held_s=10.0,
+        handover="",
+        handover_s=None,
+    )
+    return replace(made, **changes)
+
+
+@contextmanager
+def holding(file: Path, *rows: Row) -> Iterator[Figures]:
+    """What an index of these rows is asked."""
+    with closing(connect(file)) as db:
+        index = Index(db)
+        index.place(Place(name="laptop", site="home", tier="local"))
+        index.place(Place(name="cloud", site="cloud", tier="remote"))
+        index.add("one", 100, rows, ())
+        yield Figures(db)
+
+
+WINDOW = Window(begins_s=900.0, ends_s=1100.0)
+
+
+def test_how_far_predictions_are_off_is_told_of_what_was_predicted_and_not_of_what_had_passed(tmp_path: Path) -> None:
+    # Held for ten seconds, predicted to take one from there on, and took two.
+    with holding(tmp_path / "index.sqlite", *(row(number, ttft_s=12.0) for number in range(3))) as figures:
+        prediction = figures.measured("laptop", WINDOW).prediction
+    assert prediction is not None
+    assert (prediction.error, prediction.bias, prediction.coverage) == (1.0, 2.0, 1.0)
+    assert set(prediction.pairs) == {(1.0, 2.0)}
+    assert {(pair.predicted_s, pair.actual_s) for pair in prediction.quantiles} == {(1.0, 2.0)}
+
+
+def test_what_nobody_answered_is_served_by_nobody_whoever_was_asked(tmp_path: Path) -> None:
+    failed = row(2, endpoint="cloud", local=None, outcome=Came.FAILED, ttft_s=None, usd=0.5, paid_usd=0.5)
+    refused = row(3, endpoint="", local=None, outcome=Came.REFUSED, ttft_s=None)
+    broke_off = row(4, endpoint="cloud", local=False, outcome=Came.FAILED_MID_STREAM)
+    with holding(tmp_path / "index.sqlite", row(1), failed, refused, broke_off) as figures:
+        totals, flows = figures.totals(WINDOW), figures.flows(WINDOW)
+        cloud = figures.measured("cloud", WINDOW)
+        page = Requests(figures._db).search(Wanted(endpoint="cloud"))
+    assert (totals.local_requests, totals.remote_requests, totals.offload) == (1, 1, 0.5)
+    assert (totals.requests, totals.failed, totals.refused, totals.spent_usd) == (4, 1, 1, 0.5)
+    assert [(flow.endpoint, flow.requests) for flow in flows.flows] == [("cloud", 1), ("laptop", 1)]
+    assert [(one.outcome, one.requests) for one in flows.unserved] == [(Came.FAILED, 1), (Came.REFUSED, 1)]
+    assert (cloud.totals.requests, cloud.e2e_s and cloud.e2e_s.count) == (1, 1)
+    assert {(one.id, one.tier) for one in page.rows} == {("r2", None), ("r4", "remote")}
 
 
 def cut(journal: Path, share: float) -> tuple[Path, bytes]:

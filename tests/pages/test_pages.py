@@ -2,11 +2,31 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from bench.pages import dashboard
 from playwright.sync_api import Browser, expect
 
+from tests import make
 from tests.pages.shown import PATIENT_MS, Looked
+from tidegate.core.model import (
+    JOURNAL_VERSION,
+    Decision,
+    Ending,
+    Fact,
+    Fingerprint,
+    FirstToken,
+    Handover,
+    Line,
+    Prefill,
+    Request,
+    Run,
+    Segment,
+    Shipped,
+    Slo,
+    Step,
+)
+from tidegate.core.why import Why
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -69,6 +89,84 @@ def test_a_handover_is_told_stage_by_stage(browser: Browser, handovers: str) -> 
     expect(page.locator(".stages li > div:first-child")).to_have_text(
         ["promptclusterfor laptop", "KV cache sentclusterto laptop", "KV cache readlaptop", "answerlaptop"]
     )
+
+
+def told(folder: Path) -> Path:
+    """A journal of an answer in one piece, of a prompt whose KV cache did not come, and of one that was lost."""
+    sends = Handover(target="laptop", kv_bytes_per_token=20_000.0, bytes_per_s=20e6)
+    fingerprint = Fingerprint(weights="hf:o/one")
+    endpoints = (
+        make.endpoint("laptop", fingerprint=fingerprint),
+        make.endpoint("rack", local=False, fingerprint=fingerprint, handovers=(sends,)),
+    )
+    router = make.router(*endpoints)
+    whole = make.request("whole", arrived_s=100.0, stream=False, slo=Slo(ttft_s=2.0, tpot_s=0.1))
+    handed = make.request("handed", arrived_s=110.0, prompt_tokens=4_000, prompt_bytes=16_000, slo=Slo())
+    lost = make.request("lost", arrived_s=120.0)
+
+    def decided(request: Request, step: Step) -> Decision:
+        return Decision(request_id=request.id, plan=(step,), why=Why.CHEAPEST_ON_TIME)
+
+    laptop, rack = Run(endpoint="laptop", timeout_s=10.0), Run(endpoint="rack", timeout_s=10.0)
+    facts: list[tuple[float, Fact]] = [
+        (100.0, whole),
+        (100.0, decided(whole, laptop)),
+        (100.0, make.started(whole, "laptop")),
+        (106.0, make.ended("whole", "laptop", e2e_s=6.0, prompt_tokens=200, output_tokens=50)),
+        (110.0, handed),
+        (110.0, decided(handed, Prefill(endpoint="rack", target="laptop", timeout_s=10.0))),
+        (110.0, make.started(handed, "rack", target="laptop")),
+        (111.0, make.ended("handed", "rack", ttft_s=1.0, prompt_tokens=4_000, output_tokens=1)),
+        (112.0, Shipped(request_id="handed", endpoint="rack", target="laptop", ok=False, cause="ticket")),
+        (112.0, handed),
+        (112.0, decided(handed, laptop)),
+        (112.0, make.started(handed, "laptop")),
+        (116.0, FirstToken(request_id="handed", endpoint="laptop", ttft_s=4.0)),
+        (118.0, make.ended("handed", "laptop", e2e_s=6.0, ttft_s=4.0, prompt_tokens=4_000, output_tokens=50)),
+        (120.0, lost),
+        (120.0, decided(lost, rack)),
+        (120.0, make.started(lost, "rack")),
+        (121.0, make.ended("lost", "rack", ending=Ending.TIMED_OUT, cause="no_content", e2e_s=1.0)),
+        (121.0, make.started(lost, "laptop")),
+    ]
+    head = Segment(
+        version=JOURNAL_VERSION, software="test", policy=router.policy, endpoints=endpoints, state=router.snapshot()
+    )
+    lines = [Line(at_s=100.0, fact=head), *(Line(at_s=at_s, fact=fact) for at_s, fact in facts)]
+    (folder / "journal-20261125T000000000Z-1-000000.jsonl").write_bytes(msgspec.json.Encoder().encode_lines(lines))
+    return folder
+
+
+def test_what_nobody_can_tell_of_a_request_is_not_told_and_what_failed_says_why(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with dashboard(told(tmp_path)) as at:
+        looked = Looked(browser)
+        page = looked.at(f"{at}/#/overview")
+        expect(page.locator("dl.tiles")).to_contain_text("of none in this window is it known")
+        page = looked.at(f"{at}/#/requests")
+        row = page.locator("tbody tr")
+        expect(row.filter(has_text="whole").locator("td").last).to_have_text("not known")
+        expect(row.filter(has_text="handed").locator(".where")).to_contain_text("prefill elsewhere was lost")
+        expect(row.filter(has_text="lost with").locator("td").last).to_have_text("lost with its process")
+        page = looked.at(f"{at}/#/requests/whole")
+        facts = page.locator("dl.facts").first
+        expect(facts.locator("div", has_text="First token").locator("dd").last).to_have_text("\u2013")
+        expect(page.locator(".stages li")).to_have_count(1)
+        expect(page.locator(".stages li")).to_contain_text("prompt and answer")
+        page = looked.at(f"{at}/#/requests/handed")
+        story = "Its prompt was computed at rack; to send its KV cache to laptop failed (ticket)."
+        expect(page.locator(".answer")).to_contain_text(story)
+        expect(page.locator(".stages li").nth(1)).to_contain_text("came to nothing (ticket)")
+        page = looked.at(f"{at}/#/requests/lost")
+        expect(page.locator("dl.facts").first).to_contain_text("lost with its process")
+        expect(page.locator("dl.facts").first).to_contain_text("Paid$0.0002")
+        page = looked.at(f"{at}/#/endpoints")
+        card = page.locator("section.card", has=page.get_by_role("heading", name="laptop"))
+        expect(card).to_contain_text("Of nothing that it served in this window a first token was predicted and seen")
+        card = page.locator("section.card", has=page.get_by_role("heading", name="rack"))
+        expect(card).to_contain_text("It served nothing in this window")
+        assert looked.complaints == []
 
 
 def test_requests_are_found_by_id_and_narrowed_by_side_and_the_address_remembers_that(

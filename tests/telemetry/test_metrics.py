@@ -17,6 +17,7 @@ from tidegate.telemetry.counts import (
     RATIOS,
     SECONDS,
     SHORT_SECONDS,
+    TPOT_SECONDS,
     Counters,
     Histogram,
     Histograms,
@@ -206,6 +207,29 @@ def test_an_attempt_without_content_has_no_time_to_it() -> None:
     assert not any("ttft" in name or "tpot" in name for name, _ in scraped(metrics))
 
 
+@pytest.mark.parametrize("tpot_s", [0.008, 0.025, 0.04, 0.12, 0.4, 1.5])
+def test_a_time_per_token_is_told_within_a_factor_of_two(tpot_s: float) -> None:
+    histogram = Histogram(TPOT_SECONDS)
+    histogram.add(tpot_s)
+    above = next(float(bound) for bound, count in histogram.buckets() if count)
+    below = max(bound for bound in TPOT_SECONDS if bound < tpot_s)
+    assert above <= 2.0 * below
+
+
+def test_the_time_per_token_of_attempts_is_that_of_whole_answers_and_of_one_completion_each() -> None:
+    metrics = Metrics()
+    broken = Ended(request_id="r", endpoint="laptop", ending=Ending.TIMED_OUT, e2e_s=30.1, ttft_s=0.1, output_tokens=11)
+    metrics.attempt_ended(broken, usd=0.0, sent=sent(), hedge=False)
+    short = Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=0.9, ttft_s=0.1, output_tokens=2)
+    metrics.attempt_ended(short, usd=0.0, sent=sent(), hedge=False)
+    assert not any("attempt_tpot" in name for name, _ in scraped(metrics))
+    three = unpredicted(make.started(make.request("r", completions=3), "laptop"), 0.0)
+    whole = Ended(request_id="r", endpoint="laptop", ending=Ending.OK, e2e_s=1.1, ttft_s=0.1, output_tokens=33)
+    metrics.attempt_ended(whole, usd=0.0, sent=three, hedge=False)
+    labels = (("endpoint", "laptop"), ("tier", "local"))
+    assert scraped(metrics)[PREFIX + "attempt_tpot_seconds_sum", labels] == pytest.approx(0.1)
+
+
 def test_who_left_before_the_predicted_bound_is_neither_within_nor_beyond() -> None:
     metrics = Metrics()
     ended = Ended(request_id="r", endpoint="laptop", ending=Ending.CANCELLED, e2e_s=0.3)
@@ -232,7 +256,7 @@ def test_what_is_no_number_does_not_spoil_a_histogram() -> None:
 
 
 def test_bounds_rise() -> None:
-    for bounds in (SECONDS, SHORT_SECONDS, RATIOS):
+    for bounds in (SECONDS, SHORT_SECONDS, TPOT_SECONDS, RATIOS):
         assert list(bounds) == sorted(set(bounds))
 
 

@@ -54,7 +54,7 @@ def print_diagnosis(console: Console, diagnosis: Diagnosis) -> None:
             soft_wrap=True,
         )
     table = Table(
-        "endpoint", "taught", "TTFT off", "TPOT off", "promises", "tokens", "cost",
+        "endpoint", "taught", "TTFT off", "TPOT off", "E2E off", "promises", "tokens", "cost",
         box=None, header_style="bold", padding=(0, 2, 0, 0),
     )  # fmt: skip
     for health in diagnosis.endpoints:
@@ -82,6 +82,7 @@ def _row(health: Health) -> list[str]:
         str(health.taught),
         _accuracy(health.ttft),
         _accuracy(health.tpot),
+        _accuracy(health.whole),
         _promise(health.promise),
         _total(health.output_tokens),
         _total(health.cost_usd),

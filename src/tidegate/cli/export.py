@@ -33,12 +33,13 @@ COLUMNS = (
     Column("output_tokens", "output_tokens", "count", "tokens of the output, of what had come of it"),
     Column("endpoint", "endpoint", "text", "who answered, else who was asked last, empty where nobody was"),
     Column("site", "site", "text", "its site"),
-    Column("local", "local", "flag", "whether that is local"),
+    Column("local", "local", "flag", "whether who answered is local; null where nobody did"),
     Column("why", "why", "text", "the reason of its last decision: [reasons](reasons.md)"),
     Column("outcome", "outcome", "text", "what came of it, see below"),
     Column("ttft_s", "ttft_s", "number", "seconds from its arrival to the first content"),
     Column("tpot_s", "tpot_s", "number", "seconds per token after the first, of whole answers"),
     Column("e2e_s", "e2e_s", "number", "seconds from its arrival to its end"),
+    Column("sent_s", "sent_s", "number", "seconds from its arrival to the sending of the attempt at `endpoint`"),
     Column("predicted_ttft_s", "predicted_ttft_s", "number", "`ttft_s` as predicted when the attempt was sent: median"),
     Column("predicted_ttft_s_high", "predicted_ttft_s_high", "number", "the same: the quantile of `policy.quantile`"),
     Column("slo_ttft_s", "slo_ttft_s", "number", "the promise on `ttft_s`"),
@@ -48,13 +49,21 @@ COLUMNS = (
     Column("usd", "usd", "number", "dollars that all of its attempts cost"),
     Column("paid_usd", "paid_usd", "number", "of these, paid to others; the rest is running our own"),
     Column(
-        "remote_usd", "remote_usd", "number", "a whole answer's tokens at the cheapest remote that may ever serve it"
+        "remote_usd",
+        "remote_usd",
+        "number",
+        "a whole answer's tokens by the list of the cheapest remote that may ever serve it; what it cost where it went "
+        "there",
     ),
     Column("attempts", "attempts", "count", "attempts that were sent"),
     Column("hedged", "hedged", "flag", "whether one was started beside another"),
     Column("held_s", "held_s", "number", "seconds that it was held in the gateway"),
-    Column("handover", "handover", "text", "by which its prompt's KV cache came: `source>target`, empty without one"),
-    Column("handover_s", "handover_s", "number", "seconds that took, once the prompt was computed"),
+    Column(
+        "handover", "handover", "text", "by which its prompt's KV cache came, or was to: `source>target`, else empty"
+    ),
+    Column(
+        "handover_s", "handover_s", "number", "seconds that took, once the prompt was computed; null: it did not come"
+    ),
 )
 
 

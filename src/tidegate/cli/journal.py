@@ -142,8 +142,9 @@ def print_explained(console: Console, one: Explained) -> None:
         )
     # What rules and budgets put on endpoints is shown where it is anything.
     usd = [*USD, *(part for part in RARE if any(part in c.contributions_usd for c in one.candidates))]
+    bound = f"{100 * one.quantile:.3g} % <"
     table = Table(
-        "candidate", "value $", *(SHORT.get(part, part) for part in usd), "cached", "ttft s", "90 % <", "load", "kept",
+        "candidate", "value $", *(SHORT.get(part, part) for part in usd), "cached", "ttft s", bound, "load", "kept",
         box=None, header_style="bold", padding=(0, 1, 0, 0),
     )  # fmt: skip
     candidates = sorted((*one.candidates, *one.prefills), key=_rank)

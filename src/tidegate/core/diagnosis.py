@@ -21,6 +21,7 @@ class Symptom(StrEnum):
     """Everything that can be found. Closed: docs and tests enumerate it."""
 
     TOO_FEW = "too_few"
+    UNTOLD = "untold"
     SLOWER = "slower"
     FASTER = "faster"
     WAS_SLOWER = "was_slower"
@@ -40,11 +41,17 @@ class Symptom(StrEnum):
 
 ALARMS = frozenset({Symptom.SLOWER, Symptom.FASTER, Symptom.PROMISES_BROKEN_NOW})
 
-# What it means, and what to do. `figure` is TTFT or TPOT.
+# What it means, and what to do. `figure` is TTFT, TPOT or E2E.
 WORDS: dict[Symptom, tuple[str, str]] = {
     Symptom.TOO_FEW: (
-        "{taught} attempts taught something here, and {least} are the least from which anything can be said",
+        "{taught} attempts taught something here, and {least} streams, or answers in one piece, are the least from "
+        "which anything can be said",
         "wait for more traffic, or give an older journal with it",
+    ),
+    Symptom.UNTOLD: (
+        "{untold} answers came in one piece and did not say how many tokens they have, so that how long they took "
+        "tells nothing",
+        "let clients ask for streams, or have the engine tell what it used (`usage`)",
     ),
     Symptom.SLOWER: (
         "{figure} has become {ratio:.2f} times as long as it was a hundred attempts before, more than chance explains",
@@ -190,13 +197,17 @@ class Finding(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Health(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """One endpoint. `taught` of its attempts taught what to expect; a figure is None where too few say nothing."""
+    """One endpoint. `taught` of its attempts taught what to expect; of `untold` answers in one piece nobody knows how
+    many tokens they have. `whole` is the time of answers in one piece, from end to end and for as many tokens as came.
+    A figure is None where too few say nothing."""
 
     endpoint: str
     attempts: int
     taught: int
+    untold: int = 0
     ttft: Accuracy | None = None
     tpot: Accuracy | None = None
+    whole: Accuracy | None = None
     promise: Promise | None = None
     output_tokens: Total | None = None
     cost_usd: Total | None = None
@@ -219,13 +230,16 @@ class Diagnosis(Record, frozen=True, kw_only=True, omit_defaults=False):
 def findings(health: Health, least: int) -> Health:
     """The same with what there is to find; fewer than `least` attempts say nothing."""
     found: list[Finding] = []
-    for figure, accuracy in (("TTFT", health.ttft), ("TPOT", health.tpot)):
+    figures = ("TTFT", health.ttft), ("TPOT", health.tpot), ("E2E", health.whole)
+    for figure, accuracy in figures:
         if accuracy is not None:
             found += _drifts(figure, accuracy) + _errors(figure, accuracy)
     if health.promise is not None:
         found += _promises(health.promise)
     found += _sums(health)
-    if health.ttft is None and health.tpot is None:
+    if health.untold >= least:
+        found.append(_found(Symptom.UNTOLD, untold=health.untold))
+    elif all(accuracy is None for _, accuracy in figures):
         found.append(_found(Symptom.TOO_FEW, taught=health.taught, least=least))
     return replace(health, findings=tuple(sorted(found, key=lambda one: not one.alarm)))
 

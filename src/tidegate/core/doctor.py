@@ -26,7 +26,7 @@ ENDPOINTS_MAX = 1024
 
 
 class _Figure:
-    """TTFT or TPOT of one endpoint."""
+    """TTFT, TPOT, or E2E of answers in one piece, of one endpoint."""
 
     def __init__(self) -> None:
         self.all = Stretch()
@@ -107,8 +107,8 @@ class _Patient:
     """One endpoint."""
 
     def __init__(self) -> None:
-        self.attempts = self.taught = 0
-        self.ttft, self.tpot = _Figure(), _Figure()
+        self.attempts = self.taught = self.untold = 0
+        self.ttft, self.tpot, self.whole = _Figure(), _Figure(), _Figure()
         self.output_tokens, self.cost_usd = _Sums(), _Sums()
         # Another quantile is another promise: what was kept of the old one says nothing of it.
         self.quantile = 0.0
@@ -127,6 +127,12 @@ class _Patient:
         elif one.left_s is not None and one.left_s > predicted.ttft_s_high:
             # Nobody waited for its first content: it would have come too late in any case.
             self._judge(one.quantile, held=False)
+        elif (tokens := one.whole_tokens) is not None:
+            self.taught += 1
+            believed_s = None if believed is None else believed.whole_s(tokens)
+            self.whole.add(one, ended.e2e_s, predicted.whole_s(tokens), believed_s)
+        elif one.in_one_piece and ended.output_tokens is None:
+            self.untold += 1
         if one.tpot_s is not None:
             self.tpot.add(one, one.tpot_s, predicted.tpot_s, None if believed is None else believed.tpot_s)
         if ended.ending is Ending.OK and ended.output_tokens:
@@ -146,8 +152,10 @@ class _Patient:
             endpoint=endpoint,
             attempts=self.attempts,
             taught=self.taught,
+            untold=self.untold,
             ttft=self.ttft.told(),
             tpot=self.tpot.told(),
+            whole=self.whole.told(),
             promise=self._promise(),
             output_tokens=self.output_tokens.told(),
             cost_usd=self.cost_usd.told(),

@@ -24,6 +24,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     output_tokens: float
     cost_usd: float
 
+    def whole_s(self, tokens: float) -> float:
+        """What an answer of so many tokens takes in one piece."""
+        return self.ttft_s + max(0.0, tokens - 1.0) * self.tpot_s
+
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt that is over. `quantile` is what `ttft_s_high` was held to.
@@ -66,6 +70,18 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         if ended.ending is not Ending.OK or ended.ttft_s is None or tokens < TPOT_TOKENS_MIN:
             return None
         return (ended.e2e_s - ended.ttft_s) / (tokens - 1.0)
+
+    @property
+    def in_one_piece(self) -> bool:
+        """Whether it is a whole answer that nobody saw begin. All that is known of its time is how long it took."""
+        ended = self.ended
+        return not self.stream and ended.ending is Ending.OK and ended.ttft_s is None and not ended.cause
+
+    @property
+    def whole_tokens(self) -> float | None:
+        """How many tokens a completion of an answer in one piece has; None where nobody told, and of all others."""
+        tokens = self.ended.output_tokens
+        return tokens / self.completions if self.in_one_piece and tokens else None
 
     @property
     def cost_usd(self) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tidegate.core.model import Ended, Endpoint, Fingerprint, FirstToken, Line, Policy, Probed, Started
+from tidegate.core.model import Ended, Ending, Endpoint, Fingerprint, FirstToken, Line, Policy, Probed, Started
 from tidegate.core.router import Router
 from tidegate.core.state import EndpointState, State
 
@@ -90,7 +90,7 @@ class Reference:
             known = router.state.endpoints.get(fact.endpoint)
             if known is not None:
                 known.reservations[fact.request_id].teaches = False
-        elif isinstance(fact, Ended) and fact.ttft_s is not None and fact.endpoint in self._kept:
+        elif isinstance(fact, Ended) and _tells(fact) and fact.endpoint in self._kept:
             self._learn(self._kept[fact.endpoint], fact.endpoint, real)
 
     def _learn(self, kept: _Kept, name: str, real: Router) -> None:
@@ -105,6 +105,11 @@ class Reference:
         state = self.router.state
         state.endpoints[name] = _believing(state.endpoints[name], kept.older)
         self.router = Router(tuple(self._endpoints.values()), self._policy, state)
+
+
+def _tells(fact: Ended) -> bool:
+    """Whether an attempt says how long things take: its first content came, or a whole answer with its tokens."""
+    return fact.ttft_s is not None or (fact.ending is Ending.OK and bool(fact.output_tokens))
 
 
 def _believing(now: EndpointState, then: EndpointState) -> EndpointState:

@@ -23,6 +23,7 @@ from tidegate.core.model import (
     Request,
     Segment,
     Started,
+    Wait,
     replace,
 )
 from tidegate.core.revive import unfit
@@ -84,7 +85,8 @@ class Report(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Explained(Record, frozen=True, kw_only=True):
     """One decision with the candidates it chose from, and how dense their computing is; recomputed.
 
-    Keeping the promise was worth `worth_usd`, which is `worth_share` of the most; None where no target moves it.
+    Keeping the promise was worth `worth_usd`, which is `worth_share` of the most; None where no target moves it. Upper
+    bounds of estimates hold with probability `quantile`.
     `flips` are the least that would have made it another one, None where nobody has looked for them. By its `prefills`
     the prompt could have been computed for one of ours. At the last decision of a request stand the `stages` of what
     became of it.
@@ -95,6 +97,7 @@ class Explained(Record, frozen=True, kw_only=True):
     decision: Decision
     candidates: tuple[Candidate, ...]
     worth_usd: float
+    quantile: float
     worth_share: float | None = None
     densities: tuple[Density, ...] = ()
     flips: tuple[Flip, ...] | None = None
@@ -300,20 +303,41 @@ def _digest(state: msgspec.Raw) -> bytes:
     return blake2b(state, digest_size=16).digest()
 
 
-def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None) -> list[Explained]:
+def explain(
+    lines: Iterable[Line],
+    request_id: str,
+    decisions: int | None = None,
+    *,
+    before: Iterable[Line] = (),
+    after: Iterable[Line] = (),
+) -> list[Explained]:
     """Every decision about one request, each with its candidates as they stood then.
 
     The first and the last of them with what would have made it another: who waits is decided many times. There are so
-    many `decisions` about it; None where they are to be counted, for which all lines are kept.
+    many `decisions` about it; None where they are to be counted, for which all lines are kept. What became of it may
+    have begun `before` these lines of its run, and end `after` them: of these so many are read as it takes.
     """
     if decisions is None:
         lines = list(lines)
         decisions = sum(is_about(line, request_id) for line in lines)
     core, found, timeline = Replay(), list[Explained](), Timeline(request_id)
-    for line in lines:
+    for line in before:
         timeline.feed(line)
+        if isinstance(line.fact, Request) and line.fact.id == request_id:
+            core.requests[request_id] = line.fact
+    for line in lines:
         request = core.requests.get(request_id)
+        if request is not None:
+            timeline.arrived(request.arrived_s)
+        timeline.feed(line)
         about = is_about(line, request_id)
+        if isinstance(line.fact, Decision) and not about:
+            # What sent nothing taught nothing, and need not be made again; what was asked for before these lines, and
+            # before those that were read of it, cannot be.
+            if not line.fact.plan:
+                core.requests.pop(line.fact.request_id, None)
+            if not _sends(line.fact) or line.fact.request_id not in core.requests:
+                continue
         decided = core.feed(line)
         decisions -= about
         if request is not None and decided is not None and about:
@@ -321,11 +345,20 @@ def explain(lines: Iterable[Line], request_id: str, decisions: int | None = None
             assert isinstance(line.fact, Decision)
             one = explained(core.router, request, line.fact, line.at_s)
             found.append(with_flips(one, Copy(core.router)) if not found or not decisions else one)
+    for line in after:
+        if not timeline.goes_on:
+            break
+        timeline.feed(line)
     if found:
         handed = [chosen for chosen in map(handover_of, found) if chosen is not None]
         stages = beside(timeline.stages, handed[-1]) if handed else tuple(timeline.stages)
         found[-1] = replace(found[-1], stages=stages)
     return found
+
+
+def _sends(decision: Decision) -> bool:
+    """Whether an attempt began by it at once."""
+    return bool(decision.plan) and not isinstance(decision.plan[0], Wait)
 
 
 def handover_of(one: Explained) -> Candidate | None:
@@ -356,6 +389,7 @@ def explained(router: Router, request: Request, decision: Decision, at_s: float)
         decision=decision,
         candidates=candidates,
         worth_usd=router.worth_usd(request, at_s),
+        quantile=router.policy.quantile,
         worth_share=None if request.attainment is None else router.worth_share(request.klass, at_s),
         densities=density.densities(request, candidates, running),
         prefills=tuple(router.prefills(request, at_s)),

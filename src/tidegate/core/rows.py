@@ -73,15 +73,17 @@ _ENDINGS = {
 class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
     """One request that is over. Times count from its arrival; None is not known, or there was none.
 
-    `endpoint` is who answered, or began to; where nobody did, who was asked last; empty where nobody was. `why` is the
-    reason of the last decision. Tokens are those that the engine told, else what was estimated of the prompt, and with
-    the output what had come of it before it broke off. Of the promise (`slo_...`) was `kept` every axis, None where
-    there was none, or nobody can say. It cost `usd`, of which `paid_usd` are paid to others and the rest is running our
-    own; the same tokens would have cost `remote_usd` at the cheapest remote endpoint that may ever serve it, None where
-    none may, or no whole answer came. It was held here for `held_s`. When the attempt there was sent, first content was
-    predicted `predicted_ttft_s` after the arrival, and `predicted_ttft_s_high` as the quantile that the policy names;
-    None where that was not told. Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which
-    took `handover_s` from the moment at which it was computed, None where it did not come.
+    `endpoint` is who answered, or began to; where nobody did, who was asked last; empty where nobody was. `local` is
+    whether who answered is, None where nobody did. `why` is the reason of the last decision. Tokens are those that the
+    engine told, else what was estimated of the prompt, and with the output what had come of it before it broke off. Of
+    the promise (`slo_...`) was `kept` every axis, None where there was none, or nobody can say. It cost `usd`, of which
+    `paid_usd` are paid to others and the rest is running our own; it would have cost `remote_usd` at the cheapest
+    remote endpoint that may ever serve it: the same tokens by its list, and where that is who gave the answer, what
+    that did cost. None where none may, or no whole answer came. It was held here for `held_s`. When the attempt there
+    was sent, `sent_s` after the arrival, first content was predicted `predicted_ttft_s` after the arrival, and
+    `predicted_ttft_s_high` as the quantile that the policy names; None where that was not told, or content had come
+    before. Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which took `handover_s` from
+    the moment at which it was computed, None where it did not come.
     """
 
     id: str
@@ -100,6 +102,7 @@ class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
     ttft_s: float | None
     tpot_s: float | None
     e2e_s: float
+    sent_s: float | None
     predicted_ttft_s: float | None
     predicted_ttft_s_high: float | None
     slo_ttft_s: float | None
@@ -161,6 +164,8 @@ class _Open(msgspec.Struct):
     judged: bool = False
     usd: float = 0.0
     paid_usd: float = 0.0
+    # Of this, on the attempt that gave the answer.
+    answer_usd: float = 0.0
 
     @property
     def stands_still(self) -> bool:
@@ -305,17 +310,19 @@ class Rows:
         if sent is None:
             return False
         sent.predicted_ttft_s, sent.predicted_ttft_s_high = fact.predicted_ttft_s, fact.predicted_ttft_s_high
+        usd = 0.0
         if sent.endpoint is not None:
             paid_usd = attempt_usd(sent.endpoint, known.request, sent.started, fact)
+            usd = paid_usd + sent.endpoint.running_usd(fact.e2e_s)
             known.paid_usd += paid_usd
-            known.usd += paid_usd + sent.endpoint.running_usd(fact.e2e_s)
+            known.usd += usd
         served = fact.ending is Ending.OK and fact.cause != CLIENT_ERROR
         if served and sent.started.target:
             known.shipping[fact.endpoint] = now_s
             known.handover, known.handover_s = fact.endpoint + TO + sent.started.target, None
             return False
         if served:
-            known.answered, known.winner, known.told = True, sent, fact
+            known.answered, known.winner, known.told, known.answer_usd = True, sent, fact, usd
             if known.first_s is None and fact.ttft_s is not None:
                 # An embedding: all there is, is its first content.
                 known.first_s = sent.sent_s + fact.ttft_s
@@ -370,21 +377,22 @@ class Rows:
             output_tokens=output_tokens,
             endpoint="" if sent is None else sent.started.endpoint,
             site="" if endpoint is None else endpoint.site,
-            local=None if endpoint is None else endpoint.local,
+            local=None if known.winner is None or endpoint is None else endpoint.local,
             why=None if decision is None else decision.why,
             outcome=came,
             ttft_s=ttft_s,
             tpot_s=_tpot_s(request, came, ttft_s, e2e_s, output_tokens),
             e2e_s=e2e_s,
-            predicted_ttft_s=None if sent is None else _after(sent, request, sent.predicted_ttft_s),
-            predicted_ttft_s_high=None if sent is None else _after(sent, request, sent.predicted_ttft_s_high),
+            sent_s=None if sent is None else sent.sent_s - request.arrived_s,
+            predicted_ttft_s=None if sent is None else _predicted(known, sent, sent.predicted_ttft_s),
+            predicted_ttft_s_high=None if sent is None else _predicted(known, sent, sent.predicted_ttft_s_high),
             slo_ttft_s=request.slo.ttft_s,
             slo_tpot_s=request.slo.tpot_s,
             slo_e2e_s=request.slo.e2e_s,
             kept=kept,
             usd=known.usd,
             paid_usd=known.paid_usd,
-            remote_usd=self._remote_usd(request, prompt_tokens, output_tokens or 0) if came is Came.OK else None,
+            remote_usd=self._remote_usd(known, prompt_tokens, output_tokens or 0) if came is Came.OK else None,
             attempts=known.attempts,
             hedged=known.hedged,
             held_s=known.held_s,
@@ -392,13 +400,20 @@ class Rows:
             handover_s=known.handover_s,
         )
 
-    def _remote_usd(self, request: Request, prompt_tokens: int, output_tokens: int) -> float | None:
-        """What these tokens cost at the cheapest remote endpoint that may ever serve it."""
+    def _remote_usd(self, known: _Open, prompt_tokens: int, output_tokens: int) -> float | None:
+        """What the answer costs at the cheapest remote endpoint that may ever serve it."""
+        request = known.request
         # Each of several completions stands in a window of its own.
         tokens = prompt_tokens + ceil(output_tokens / request.completions)
+        winner, cost_usd = known.winner, known.answer_usd
+        # Where a part of it was said before, or its prompt computed elsewhere, its dollars are not those of one answer.
+        whole = winner is not None and not known.said_tokens and not winner.started.shipped
         least_usd: float | None = None
         for model in self._serving.get(request.model, ()):
             usd = model.endpoint.price.usd(prompt_tokens, output_tokens)
+            if whole and winner is not None and winner.started.endpoint == model.name:
+                # It went there: what that did cost is what it costs there, whatever was cached.
+                usd = cost_usd
             if (least_usd is None or usd < least_usd) and excluded_ever(request, model, tokens) is None:
                 least_usd = usd
         return least_usd
@@ -477,9 +492,11 @@ def _came(known: _Open) -> Came:
     return Came.FAILED if known.first_s is None else Came.FAILED_MID_STREAM
 
 
-def _after(sent: _Sent, request: Request, seconds: float | None) -> float | None:
-    """So long after an attempt was sent, from the request's arrival on."""
-    return None if seconds is None else sent.sent_s - request.arrived_s + seconds
+def _predicted(known: _Open, sent: _Sent, seconds: float | None) -> float | None:
+    """So long after an attempt was sent, from the request's arrival on; None where content had come before that."""
+    if seconds is None or (known.first_s is not None and known.first_s < sent.sent_s):
+        return None
+    return sent.sent_s - known.request.arrived_s + seconds
 
 
 def _tpot_s(

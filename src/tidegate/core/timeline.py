@@ -27,13 +27,15 @@ class What(StrEnum):
     TRANSFER = "transfer"
     RESTORE = "restore"
     DECODE = "decode"
+    ANSWER = "answer"
 
 
 class Stage(Record, frozen=True, kw_only=True):
     """From `began_s` on, since the request was read, something took `took_s`, at an endpoint or between two.
 
     A prefill is an attempt until its first content, the network and waiting in the engine included, and so is a
-    restore, where the KV cache of the prompt had come. `kv_bytes` were transferred. It `failed` where it came to
+    restore, where the KV cache of the prompt had come. Of an answer in one piece nobody sees where the one ends and
+    decoding begins: it is all of both. `kv_bytes` were transferred. It `failed` where it came to
     nothing, for this `cause` where one was told, and was `cancelled` where nobody wanted any more of it: its client had
     left, or another was quicker. `predicted_s` is what a handover was expected to take with it.
     """
@@ -56,7 +58,8 @@ class Stage(Record, frozen=True, kw_only=True):
 
 
 class Timeline:
-    """The stages of one request, in the order of their ends. Give it every line."""
+    """The stages of one request, in the order of their ends. Give it every line, from where the request was asked for
+    or, where that is not there any more, from later on: then it has to be told when it arrived."""
 
     def __init__(self, request_id: str) -> None:
         self.stages: list[Stage] = []
@@ -68,12 +71,21 @@ class Timeline:
         self._first_s: dict[str, float] = {}
         self._computed_s: dict[str, float] = {}
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether something is under way for it."""
+        return bool(self._sent or self._computed_s) or self._held_s is not None
+
+    def arrived(self, arrived_s: float) -> None:
+        """Stages count from there."""
+        self._zero_s = arrived_s
+
     def feed(self, line: Line) -> None:
         """Take in one line, whoever it is about."""
         at_s, fact = line.at_s, line.fact
         match fact:
             case Request(id=self._request_id):
-                self._zero_s = at_s if self._zero_s is None else self._zero_s
+                self.arrived(fact.arrived_s)
             case Held() if fact.request.id == self._request_id:
                 self._held_s = at_s
             case Started(request_id=self._request_id):
@@ -116,7 +128,10 @@ class Timeline:
         failed = not served and not cancelled
         if first_s is None:
             ends = fact.endpoint, target
-            self._add(_first_of(sent), ends, began_s, at_s, failed=failed, cause=fact.cause, cancelled=cancelled)
+            # All that there is of an embedding is its first content.
+            seen = sent.stream or fact.ttft_s is not None
+            what = _first_of(sent) if seen else What.ANSWER
+            self._add(what, ends, began_s, at_s, failed=failed, cause=fact.cause, cancelled=cancelled)
         else:
             ends = fact.endpoint, ""
             self._add(What.DECODE, ends, first_s, at_s, failed=failed, cause=fact.cause, cancelled=cancelled)
@@ -169,6 +184,7 @@ def beside(stages: Iterable[Stage], candidate: Candidate) -> tuple[Stage, ...]:
         What.HOLD: slot_s,
         What.RESTORE: estimate.ttft_s - computed_s - ship_s - slot_s,
         What.DECODE: estimate.e2e_s - estimate.ttft_s,
+        What.ANSWER: None,
     }
     found: list[Stage] = []
     handed = False

@@ -116,7 +116,7 @@ class Flow(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Unserved(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """What was sent nowhere, by what came of it."""
+    """What nobody has answered, by what came of it."""
 
     klass: str = msgspec.field(name="class")
     outcome: Came
@@ -181,7 +181,8 @@ class Pair(Record, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Predicted(Record, frozen=True, kw_only=True, omit_defaults=False):
-    """First tokens as they were predicted, beside what came."""
+    """First tokens as they were predicted, beside what came. Times count from the sending of the attempt: what had
+    passed until then is no prediction."""
 
     attempts: int
     error: float
@@ -299,13 +300,13 @@ class Figures:
         return Series(begins_s=first_s, ends_s=window.ends_s, step_s=step_s, points=tuple(points))
 
     def measured(self, endpoint: str, window: Window) -> Measured:
-        """What came of requests at one endpoint."""
+        """What came of requests that one endpoint has answered, or began to."""
         begins_s, *_, ends_s = window.spans
         totals = _totals(window, [one for one in self._by_endpoint(window, endpoint) if one[1][0]])
         found = self._db.execute(
-            "SELECT ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high FROM request INDEXED BY by_endpoint "
+            "SELECT ttft_s, tpot_s, e2e_s, sent_s, predicted_s, predicted_s_high FROM request INDEXED BY by_endpoint "
             "WHERE endpoint = (SELECT id FROM word WHERE kind = 'endpoint' AND text = ?) "
-            "AND ended_s >= ? AND ended_s < ? ORDER BY ended_s DESC LIMIT ?",
+            "AND ended_s >= ? AND ended_s < ? AND tier ORDER BY ended_s DESC LIMIT ?",
             (endpoint, begins_s, ends_s, ATTEMPTS_MAX),
         ).fetchall()
         return Measured(
@@ -313,7 +314,9 @@ class Figures:
             ttft_s=_quantiles([one[0] for one in found if one[0] is not None]),
             tpot_s=_quantiles([one[1] for one in found if one[1] is not None]),
             e2e_s=_quantiles([one[2] for one in found]),
-            prediction=_predicted([(p, a, high) for a, _, _, p, high in found if None not in (a, p, high)]),
+            prediction=_predicted(
+                [(p - sent, a - sent, high - sent) for a, _, _, sent, p, high in found if None not in (a, p, high)]
+            ),
         )
 
     def _by_endpoint(self, window: Window, endpoint: str | None = None) -> list[tuple[str, list[float]]]:

@@ -12,7 +12,7 @@ from typing import Final
 from tidegate.core.model import Record
 from tidegate.core.rows import Came, Row
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 OUTCOMES: Final = tuple(Came)
 MINUTE_S: Final = 60.0
 HOUR_S: Final = 3600.0
@@ -28,7 +28,7 @@ CREATE TABLE request (
   klass INTEGER NOT NULL, model INTEGER NOT NULL, key INTEGER NOT NULL, endpoint INTEGER NOT NULL,
   why INTEGER NOT NULL, outcome INTEGER NOT NULL, kept INTEGER, tier INTEGER NOT NULL,
   prompt_tokens INTEGER NOT NULL, cached_tokens INTEGER, output_tokens INTEGER,
-  ttft_s REAL, tpot_s REAL, e2e_s REAL NOT NULL, predicted_s REAL, predicted_s_high REAL,
+  ttft_s REAL, tpot_s REAL, e2e_s REAL NOT NULL, sent_s REAL, predicted_s REAL, predicted_s_high REAL,
   slo_ttft_s REAL, slo_tpot_s REAL, slo_e2e_s REAL,
   usd REAL NOT NULL, paid_usd REAL NOT NULL, remote_usd REAL,
   attempts INTEGER NOT NULL, hedged INTEGER NOT NULL, held_s REAL NOT NULL, handover TEXT NOT NULL, handover_s REAL);
@@ -77,7 +77,7 @@ _Parts = tuple[float, ...]
 """What one row adds to these, or several."""
 _NUMBER: Final = {came: number for number, came in enumerate(OUTCOMES)}
 _CAME: Final = {came: tuple(int(came is outcome) for outcome in OUTCOMES) for came in OUTCOMES}
-_COLUMNS: Final = 32
+_COLUMNS: Final = 33
 _NAMED: Final = "klass, model, key, endpoint, why"  # columns that hold numbers of names
 _UNREAD: Final = (0, False, 0.0)
 LOCAL, REMOTE = "local", "remote"
@@ -306,6 +306,7 @@ class Index:
             row.ttft_s,
             row.tpot_s,
             row.e2e_s,
+            row.sent_s,
             row.predicted_ttft_s,
             row.predicted_ttft_s_high,
             row.slo_ttft_s,
@@ -322,10 +323,14 @@ class Index:
         )
 
     def _sums(self, segment: int, rows: Sequence[Row]) -> list[tuple[float, ...]]:
-        """The rows of the table: summed here first, since many of one batch are of one minute, and so of one hour."""
+        """The rows of the table: summed here first, since many of one batch are of one minute, and so of one hour.
+
+        What nobody has answered is of no endpoint, whoever was asked.
+        """
         minutes: dict[tuple[float, str, str], list[_Parts]] = {}
         for row in rows:
-            key = ((row.arrived_s + row.e2e_s) // MINUTE_S * MINUTE_S, row.klass, row.endpoint)
+            served = "" if row.local is None else row.endpoint
+            key = ((row.arrived_s + row.e2e_s) // MINUTE_S * MINUTE_S, row.klass, served)
             minutes.setdefault(key, []).append(_parts(row))
         hours: dict[tuple[float, str, str], list[_Parts]] = {}
         for (at_s, klass, endpoint), parts in minutes.items():

@@ -50,6 +50,7 @@ class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
     ttft_s: float | None
     tpot_s: float | None
     e2e_s: float
+    sent_s: float | None
     predicted_ttft_s: float | None
     predicted_ttft_s_high: float | None
     slo: Promised
@@ -111,9 +112,9 @@ class Extent(Record, frozen=True, kw_only=True):
 
 _SELECT = (
     "SELECT n, r.id, at_s, ended_s, k.text, m.text, y.text, e.text, w.text, outcome, kept, r.tier, prompt_tokens, "
-    "cached_tokens, output_tokens, ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high, slo_ttft_s, slo_tpot_s, "
-    "slo_e2e_s, usd, paid_usd, remote_usd, attempts, hedged, held_s, handover, handover_s, place.site FROM request r "
-    "LEFT JOIN word k ON k.id = klass LEFT JOIN word m ON m.id = model LEFT JOIN word y ON y.id = key "
+    "cached_tokens, output_tokens, ttft_s, tpot_s, e2e_s, sent_s, predicted_s, predicted_s_high, slo_ttft_s, "
+    "slo_tpot_s, slo_e2e_s, usd, paid_usd, remote_usd, attempts, hedged, held_s, handover, handover_s, place.site "
+    "FROM request r LEFT JOIN word k ON k.id = klass LEFT JOIN word m ON m.id = model LEFT JOIN word y ON y.id = key "
     "LEFT JOIN word e ON e.id = endpoint LEFT JOIN word w ON w.id = why LEFT JOIN place ON place.name = e.text "
 )
 
@@ -236,8 +237,8 @@ def _number(names: Sequence[str | None], name: str, what: str) -> int:
 
 def _row(found: Sequence[Any]) -> Row:
     (_, id, at_s, ended_s, klass, model, key, endpoint, why, outcome, kept, tier, prompt_tokens, cached_tokens,
-     output_tokens, ttft_s, tpot_s, e2e_s, predicted_s, predicted_s_high, slo_ttft_s, slo_tpot_s, slo_e2e_s, usd,
-     paid_usd, remote_usd, attempts, hedged, held_s, handover, handover_s, site) = found  # fmt: skip
+     output_tokens, ttft_s, tpot_s, e2e_s, sent_s, predicted_s, predicted_s_high, slo_ttft_s, slo_tpot_s, slo_e2e_s,
+     usd, paid_usd, remote_usd, attempts, hedged, held_s, handover, handover_s, site) = found  # fmt: skip
     return Row(
         id=id,
         at_s=at_s,
@@ -257,6 +258,7 @@ def _row(found: Sequence[Any]) -> Row:
         ttft_s=ttft_s,
         tpot_s=tpot_s,
         e2e_s=e2e_s,
+        sent_s=sent_s,
         predicted_ttft_s=predicted_s,
         predicted_ttft_s_high=predicted_s_high,
         slo=Promised(ttft_s=slo_ttft_s, tpot_s=slo_tpot_s, e2e_s=slo_e2e_s),

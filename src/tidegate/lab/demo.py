@@ -293,7 +293,7 @@ async def _play(guide: Guide, pool: Pool, folder: Path, scene: Scene) -> list[Tr
             )
             guide.trip(trip, warm_up=scene.warm_up)
             if ask.share_of_home is not None and trip.endpoint is not None and not trip.handed_over:
-                guide.not_handed_over(trip)
+                guide.not_handed_over(trip, folder)
             found.append(trip)
     return found
 

@@ -1,10 +1,14 @@
 """What the demo tells the person who watches it."""
 
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from tidegate.core.model import Candidate, Price
 from tidegate.core.timeline import Stage
@@ -63,14 +67,15 @@ class Guide:
             f"{trip.output_tokens} out; ${trip.cost_usd:.6f}"
         )
         for stage in trip.stages:
-            self._say(f"      {_stage(stage)}")
+            self._say(f"      {escape(_stage(stage))}")
         for other in trip.others:
             self._say(f"      [dim]{_other(other)}[/]")
 
-    def not_handed_over(self, trip: Trip) -> None:
-        """It was to show a handover, and shows none, or one that failed."""
+    def not_handed_over(self, trip: Trip, folder: Path) -> None:
+        """It was to show a handover, and shows none, or one that failed; the journal in this folder tells of it."""
         said = "the way there failed, and its prompt was computed again" if trip.prefilled else "decided otherwise"
-        self._say(f"      [yellow]no handover this time: {said}; `tidegate explain {trip.id}` says why[/]")
+        self._say(f"      [yellow]no handover this time: {said}; this says why:[/]")
+        self._say(f"      {escape(_command('explain', '--journal', str(folder / 'journal'), trip.id))}")
 
     def _say(self, text: str) -> None:
         # One line is one fact, whatever the width of the terminal or file.
@@ -112,12 +117,22 @@ The gateway keeps serving; Ctrl-C ends it. Try:
   http://{host}:{admin}/ in a browser                      # the dashboard: where each went, and why
   curl http://{host}:{admin}/api/state
   curl -X PUT http://{host}:{link}/link -d '{{"rtt_ms": 400}}'        # move the remote engine further away
-  tidegate explain --journal {folder / "journal"}                  # why the last request went where it went
-  tidegate replay {folder / "journal"}                             # reproduce every decision
+  {_command("explain", "--journal", str(folder / "journal"))}      # why the last request went where it went
+  {_command("replay", str(folder / "journal"))}                    # reproduce every decision
 """,
             soft_wrap=True,
             markup=False,
         )
+
+
+def _command(*words: str) -> str:
+    """How a shell runs this verb of ours: by its name where that is found, else from where we are."""
+    beside = Path(sys.executable).with_name("tidegate")
+    if shutil.which("tidegate") == str(beside):
+        program = ["tidegate"]
+    else:
+        program = [str(beside)] if beside.exists() else [sys.executable, "-m", "tidegate.cli.main"]
+    return shlex.join([*program, *words])
 
 
 def _other(other: Candidate) -> str:
@@ -132,12 +147,13 @@ def _other(other: Candidate) -> str:
 
 
 def _stage(stage: Stage) -> str:
-    """`transfer remote > local: 0.90 s, predicted 0.80 s; 17 MB`."""
+    """`transfer remote > local: 0.90 s, predicted 0.80 s; 17 MB`, or `...; it failed (ticket)`."""
     to = f" > {stage.target}" if stage.target else ""
     where = f" {stage.endpoint}{to}" if stage.endpoint else ""
     predicted = "" if stage.predicted_s is None else f", predicted {_seconds(stage.predicted_s)}"
     size = f"; {stage.kv_bytes / 1e6:.3g} MB" if stage.kv_bytes else ""
-    ended = "; it failed" if stage.failed else "; it was cancelled" if stage.cancelled else ""
+    failed = f"; it failed ({stage.cause})" if stage.cause else "; it failed"
+    ended = failed if stage.failed else "; it was cancelled" if stage.cancelled else ""
     return f"{stage.what.value}{where}: {_seconds(stage.took_s)}{predicted}{size}{ended}"
 
 

@@ -86,6 +86,7 @@ def trips(lines: Iterable[Line]) -> dict[str, Trip]:
                 decision=fact,
                 candidates=candidates,
                 worth_usd=worth_usd,
+                quantile=core.router.policy.quantile,
                 prefills=tuple(core.router.prefills(request, line.at_s)),
             )
             stories.setdefault(fact.request_id, _Story()).explained.append(found)

@@ -1,22 +1,26 @@
 """Decisions found in a journal and explained: replayed up to where they were made."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
-from tidegate.core.model import Decision, Line
+from tidegate.core.model import Decision, Line, Request
 from tidegate.core.replay import Explained, is_about
 from tidegate.core.replay import explain as explain_lines
-from tidegate.telemetry.reading import JournalError, read, read_from, segments_of
+from tidegate.telemetry.reading import JournalError, read, read_from, read_if_there, segments_of
+from tidegate.telemetry.segments import SegmentName
 
 STDIN = Path("-")
+# A request lives for minutes, and as many segments of the usual size hold ten of eighty requests a second.
+AROUND_MAX: Final = 4
 
 
 def find(journal: Path, request_id: str | None) -> list[Explained]:
     """The decisions about a request, by default the last one made, from the newest segment that has any.
 
-    `journal` is a folder, one segment, or `-` for standard input, where `request_id` has to be said. Raises
-    `JournalError` or `ReplayError`.
+    `journal` is a folder, one segment, or `-` for standard input, where `request_id` has to be said. What became of the
+    request is told by the segments around that one, too. Raises `JournalError` or `ReplayError`.
     """
     if journal == STDIN:
         if request_id is None:
@@ -26,9 +30,13 @@ def find(journal: Path, request_id: str | None) -> list[Explained]:
     for file in reversed([journal] if files is None else files):
         wanted = request_id or _last_id(read(file))
         count = sum(is_about(line, wanted) for line in read(file)) if wanted else 0
-        found = explain_lines(read(file), wanted, count) if wanted and count else []
-        if found:
-            return found
+        if wanted and count:
+            earlier, later = _beside(file)
+            before = () if _began_in(read(file), wanted) else _from_where_it_began(earlier, wanted)
+            after = (line for path in later[:AROUND_MAX] for line in _readable(path))
+            found = explain_lines(read(file), wanted, count, before=before, after=after)
+            if found:
+                return found
     return []
 
 
@@ -38,3 +46,47 @@ def _last_id(lines: Iterable[Line]) -> str | None:
         if isinstance(line.fact, Decision):
             last = line.fact.request_id
     return last
+
+
+def _beside(file: Path) -> tuple[list[Path], list[Path]]:
+    """The segments of its run that stand before it and after it, in order, as far as they are there."""
+    name = SegmentName.parse(file.name)
+    earlier, later = list[Path](), list[Path]()
+    try:
+        found = segments_of(file.parent) or ()
+    except JournalError:  # who may read a file may not look into every folder
+        found = ()
+    for path in found:
+        other = SegmentName.parse(path.name)
+        if name is not None and other is not None and other.run == name.run and other != name:
+            (earlier if other < name else later).append(path)
+    return earlier, later
+
+
+def _began_in(lines: Iterable[Line], request_id: str) -> bool:
+    """Whether it arrived in this segment. In a later one it may be asked for again, as where its rest is."""
+    begun_s: float | None = None
+    for line in lines:
+        begun_s = line.at_s if begun_s is None else begun_s
+        if isinstance(line.fact, Request) and line.fact.id == request_id:
+            return line.fact.arrived_s >= begun_s
+    return False
+
+
+def _from_where_it_began(earlier: list[Path], request_id: str) -> Iterator[Line]:
+    """The lines of these segments, from the one in which it arrived on."""
+    at = max(0, len(earlier) - AROUND_MAX)
+    for number in range(len(earlier) - 1, at, -1):
+        if _began_in(_readable(earlier[number]), request_id):
+            at = number
+            break
+    for path in earlier[at:]:
+        yield from _readable(path)
+
+
+def _readable(path: Path) -> Iterator[Line]:
+    """As much of a segment as can be read: it adds to what another one tells."""
+    try:
+        yield from read_if_there(path)
+    except JournalError:
+        return

@@ -51,7 +51,7 @@ TABLE: tuple[Spec, ...] = (
         labels=("why",),
         help="Decisions that send or hold, by reason; of all, the share of `explores` is what explores.",
     ),
-    Spec(name="refusals", type="counter", labels=("why",), help="Decisions that refuse, by reason."),
+    Spec(name="refusals", type="counter", labels=("why",), help="Requests refused, by reason."),
     Spec(
         name="fallbacks",
         type="counter",
@@ -77,7 +77,13 @@ TABLE: tuple[Spec, ...] = (
         name="tokens",
         type="counter",
         labels=("endpoint", "tier", "direction"),
-        help="Tokens reported by endpoints, `input` and `output`.",
+        help="Tokens, `input` and `output`, as endpoints report them; of streams that tell of none, what has come.",
+    ),
+    Spec(
+        name="spent_usd",
+        type="counter",
+        labels=(),
+        help="Dollars spent at all endpoints, also at those that a reload has taken out since.",
     ),
     Spec(
         name="cost_usd",
@@ -150,7 +156,13 @@ TABLE: tuple[Spec, ...] = (
         labels=("endpoint", "tier"),
         help="Sending to first content.",
     ),
-    Spec(name="attempt_tpot_seconds", type="histogram", labels=("endpoint", "tier"), help="Time per output token."),
+    Spec(
+        name="attempt_tpot_seconds",
+        type="histogram",
+        labels=("endpoint", "tier"),
+        help="Time per output token after the first, of whole answers with as many as it takes to tell; of several "
+        "completions, of one of them.",
+    ),
     Spec(
         name="ttft_actual_to_predicted",
         type="histogram",

@@ -15,7 +15,17 @@ from tidegate.core.model import ANYWHERE, LOCAL, Ended, Ending, Overrides, Recor
 from tidegate.core.reserve import Reservation
 from tidegate.core.timing import Timing
 from tidegate.core.why import Why
-from tidegate.telemetry.counts import LABELS_MAX, OTHER, RATIOS, SECONDS, SHORT_SECONDS, Counters, Histogram, Histograms
+from tidegate.telemetry.counts import (
+    LABELS_MAX,
+    OTHER,
+    RATIOS,
+    SECONDS,
+    SHORT_SECONDS,
+    TPOT_SECONDS,
+    Counters,
+    Histogram,
+    Histograms,
+)
 from tidegate.telemetry.families import PREFIX, TABLE, Spec
 from tidegate.telemetry.segments import JournalStatistics
 
@@ -56,7 +66,7 @@ class _OfEndpoint:
         self.cost_usd = self.wasted_usd = 0.0
         # By `AXES`.
         self.within, self.beyond = [0] * len(AXES), [0] * len(AXES)
-        self.ttft, self.tpot = Histogram(SECONDS), Histogram(SHORT_SECONDS)
+        self.ttft, self.tpot = Histogram(SECONDS), Histogram(TPOT_SECONDS)
         self.ttft_ratio, self.tpot_ratio = Histogram(RATIOS), Histogram(RATIOS)
 
     def judge(self, axis: int, *, within: bool) -> None:
@@ -85,7 +95,7 @@ class _OfClass:
     def __init__(self) -> None:
         self.local, self.remote, self.nowhere = _OfTier(), _OfTier(), _OfTier()
         self.answers: dict[str, int] = {}
-        self.ttft, self.tpot, self.e2e = Histogram(SECONDS), Histogram(SHORT_SECONDS), Histogram(SECONDS)
+        self.ttft, self.tpot, self.e2e = Histogram(SECONDS), Histogram(TPOT_SECONDS), Histogram(SECONDS)
 
     @property
     def tiers(self) -> tuple[tuple[str, _OfTier], ...]:
@@ -131,6 +141,7 @@ class Metrics:
         counters = (s.name for s in TABLE if s.type == "counter")
         self._counters: dict[str, Counters] = {name: Counters() for name in counters}
         self._kv_ship = Histograms(SECONDS)
+        self._spent_usd = 0.0  # by all endpoints, also by those that are gone
         self._compared_usd = self._all_local_usd = self._all_remote_usd = 0.0
         self._quantile = self._deviations = 0.0
         self._single = {
@@ -152,10 +163,14 @@ class Metrics:
     def decided(self, why: Why, spent_s: float, *, refused: bool) -> None:
         """A decision was made."""
         if refused:
-            self._counters["refusals"].add((why,))
+            self.refused(why)
         else:
             self._decisions[why] = self._decisions.get(why, 0) + 1
         self._decision_s.add(spent_s)
+
+    def refused(self, why: Why) -> None:
+        """A request is refused, by a decision or since nothing of its plan may be paid for."""
+        self._counters["refusals"].add((why,))
 
     def fell_back(self, cause: str) -> None:
         """The static rule took over by itself."""
@@ -254,6 +269,7 @@ class Metrics:
         """A call to an endpoint is over, of which this was predicted; times count from its sending."""
         endpoint, ending, of = fact.endpoint, fact.ending, self._of_endpoint(fact.endpoint)
         of.cost_usd += usd
+        self._spent_usd += usd
         if ending is _OK:
             of.ok += 1
         else:
@@ -267,8 +283,6 @@ class Metrics:
         ttft_s = fact.ttft_s
         if ttft_s is not None:
             of.ttft.add(ttft_s)
-            if fact.output_tokens is not None and fact.output_tokens > 1:
-                of.tpot.add((fact.e2e_s - ttft_s) / (fact.output_tokens - 1))
         if sent is None:
             return
         if sent.was_cold:
@@ -284,6 +298,7 @@ class Metrics:
         of.judge(_E2E, within=fact.e2e_s <= sent.e2e_s_high)
         tpot_s = Timing.tpot_s(sent, fact)
         if tpot_s is not None:
+            of.tpot.add(tpot_s)
             of.tpot_ratio.add(tpot_s / sent.tpot.median_s)
             of.judge(_TPOT, within=tpot_s <= sent.tpot.high_s(self._deviations))
 
@@ -340,6 +355,7 @@ class Metrics:
     def spent_besides(self, endpoint: str, usd: float) -> None:
         """What is no attempt's cost this much: a question of the gateway's own, a KV cache carried away from there."""
         self._of_endpoint(endpoint).cost_usd += usd
+        self._spent_usd += usd
 
     def crashed(self) -> None:
         """A request met a bug of ours."""
@@ -468,6 +484,7 @@ class Metrics:
         for name in ("handler_errors", "journal_lines", "journal_lost", "ledger_overruns"):
             # From nothing on, so that the first one is seen as more than before.
             counts[name].setdefault((), 0.0)
+        counts["spent_usd"] = {(): self._spent_usd}
         counts["compared_usd"] = {(): self._compared_usd}
         counts["baseline_usd"] = {("all-local",): self._all_local_usd, ("all-remote",): self._all_remote_usd}
         return counts

@@ -9,9 +9,9 @@ const STEPS = [
   [0.75, "kept-2", "k2", "75 to 90%"],
   [0, "kept-1", "k1", "less"],
 ];
-const NOBODY = ["kept-0", "k0", "no promise"];
+const NOBODY = ["kept-0", "k0", "none known"];
 
-/** The token of this attainment, null where nothing was promised. */
+/** The token of this attainment, null where nothing was promised, or of nothing is it known. */
 export function keptToken(attainment) {
   return attainment === null ? NOBODY[0] : STEPS.find(([least]) => attainment >= least)[1];
 }

@@ -5,7 +5,7 @@ import { moment, seconds, usd } from "./format.js";
 import { side } from "./sides.js";
 import { scroll } from "./table.js";
 
-const OUTCOMES = { ok: "ok", refused: "refused", failed: "failed", failed_mid_stream: "broke off", client_left: "client left", client_error: "client's error", unknown: "under way" };
+const OUTCOMES = { ok: "ok", refused: "refused", failed: "failed", failed_mid_stream: "broke off", client_left: "client left", client_error: "client's error", unknown: "lost with its process" };
 // What nobody here is to blame for.
 const MILD = new Set(["client_left", "client_error", "unknown"]);
 
@@ -24,10 +24,15 @@ export function outcome(name) {
   return OUTCOMES[name] ?? name;
 }
 
+/** Whether anything was promised. */
+export function promises(slo) {
+  return Object.values(slo).some((axis) => axis !== null);
+}
+
 /** What came of it, in one mark: how it ended where that is bad, else whether the promise was kept. */
 export function ending(row) {
   if (row.outcome !== "ok") return h("span", { class: MILD.has(row.outcome) ? "tag" : "tag bad" }, outcome(row.outcome));
-  if (row.kept === null) return h("span", { class: "tag" }, "no promise");
+  if (row.kept === null) return h("span", { class: "tag" }, promises(row.slo) ? "not known" : "no promise");
   return h("span", { class: row.kept ? "tag" : "tag bad" }, row.kept ? "kept" : "missed");
 }
 
@@ -64,7 +69,7 @@ export function requestRow(row, nowS) {
       "td",
       { class: "where" },
       row.endpoint === null ? h("span", { class: "soft" }, "nowhere") : side(row.endpoint, row.tier),
-      row.handover ? h("div", { class: "soft small" }, "prefill elsewhere") : null,
+      row.handover ? h("div", { class: "soft small" }, row.handover_s === null ? "prefill elsewhere was lost" : "prefill elsewhere") : null,
     ),
     h("td", { class: "wrap" }, row.why_text ?? row.why),
     h("td", { class: "num wide" }, seconds(row.ttft_s)),

@@ -43,7 +43,7 @@ export function show(main, id, signal) {
 
 function tiers(known, row) {
   const found = new Map(known.endpoints.map((one) => [one.name, one.tier]));
-  if (row?.endpoint) found.set(row.endpoint, row.tier);
+  if (row?.tier) found.set(row.endpoint, row.tier);
   return (endpoint) => found.get(endpoint) ?? null;
 }
 
@@ -88,9 +88,9 @@ function verdict(row, explained, why, tierOf) {
 function sentence(row, decision, went, tier) {
   if (row?.outcome === "refused" || (decision && !decision.plan?.length)) return "It was refused";
   const step = decision?.plan?.[0];
-  if (row?.outcome === "unknown" && step?.type === "wait") return ["It waits for ", side(step.endpoint, tier)];
+  if (row?.outcome === "unknown" && step?.type === "wait") return ["It waited for ", side(step.endpoint, tier), ", and was lost with its process"];
   if (went === null) return "It went nowhere";
-  // Where its prompt was computed elsewhere, it did not stay.
+  // Where its prompt was computed elsewhere, it did not stay, whether the cache came or not.
   if (tier === "local" && row?.handover) return ["It was answered locally, at ", side(went, tier)];
   return [tier === "local" ? "It stayed local, at " : tier === "remote" ? "It went remote, to " : "It went to ", side(went, tier)];
 }
@@ -99,12 +99,25 @@ function story(explained, tierOf) {
   const said = [];
   const held = explained.filter((one) => one.decision.plan?.[0]?.type === "wait");
   if (held.length) said.push(["It was held for a place at ", side(held[0].decision.plan[0].endpoint, tierOf(held[0].decision.plan[0].endpoint)), " before."]);
-  const prefill = explained.map((one) => one.decision.plan?.[0]).find((step) => step?.type === "prefill");
-  if (prefill) said.push(["Its prompt was computed at ", side(prefill.endpoint, tierOf(prefill.endpoint)), ", and the KV cache sent to ", side(prefill.target, tierOf(prefill.target)), ", which was to write the answer."]);
   const last = explained.at(-1);
+  const prefill = explained.map((one) => one.decision.plan?.[0]).find((step) => step?.type === "prefill");
+  if (prefill) said.push(handedOver(prefill, last.stages ?? [], tierOf));
   if (last?.decision.propensity !== undefined && last.decision.propensity < 1) said.push(`It was chosen with a probability of ${plain(last.decision.propensity, 3)}: some requests explore.`);
   for (const ruling of last?.request.rulings ?? []) said.push(`The operators' rule ${ruling.rule} held: ${ruled(ruling)}.`);
   return said.map((one) => h("p", { class: "soft after" }, one));
+}
+
+/** A handover that was decided, as far as it came. */
+function handedOver(step, stages, tierOf) {
+  const computing = stages.findLast((stage) => stage.what === "prefill" && stage.endpoint === step.endpoint && stage.target === step.target);
+  const sending = stages.findLast((stage) => stage.what === "transfer" && stage.endpoint === step.endpoint && stage.target === step.target);
+  const [source, target] = [side(step.endpoint, tierOf(step.endpoint)), side(step.target, tierOf(step.target))];
+  const to = (stage) => (stage.cancelled ? "was cancelled" : stage.cause ? `failed (${stage.cause})` : "failed");
+  if (computing === undefined) return ["Its prompt was to be computed at ", source, ", and the KV cache sent to ", target, "."];
+  if (computing.failed || computing.cancelled) return ["Its prompt was to be computed at ", source, " for ", target, `; that ${to(computing)}.`];
+  if (sending === undefined) return ["Its prompt was computed at ", source, "; its KV cache was to be sent to ", target, "."];
+  if (sending.failed || sending.cancelled) return ["Its prompt was computed at ", source, "; to send its KV cache to ", target, ` ${to(sending)}.`];
+  return ["Its prompt was computed at ", source, ", and the KV cache sent to ", target, ", which was to write the answer."];
 }
 
 function ruled(ruling) {
@@ -130,9 +143,10 @@ function facts(row, request, last) {
     ["Data may go", (request?.residency ?? []).join(", ") || null],
     ["Key", row?.key || null],
   ];
-  if (row && row.outcome !== "unknown") {
+  if (row) {
     found.push(["Outcome", ending(row)]);
-    found.push(["First token", row.ttft_s === null ? outcome(row.outcome) : predicted(row)]);
+    // Of an answer in one piece nobody sees it.
+    found.push(["First token", row.ttft_s !== null ? predicted(row) : row.outcome === "ok" ? "–" : outcome(row.outcome)]);
     found.push(["Per token", seconds(row.tpot_s)], ["Answer", row.output_tokens === null ? "–" : `${count(row.output_tokens)} tokens in ${seconds(row.e2e_s)}`]);
     found.push(["Paid", usd(row.paid_usd)], ["Running it", row.usd - row.paid_usd > 1e-9 ? usd(row.usd - row.paid_usd) : null], ["Saved", row.saved_usd === null ? "–" : `${usd(row.saved_usd)} against all remote`]);
   }
@@ -268,7 +282,7 @@ function candidatesTable(one, all, why) {
 
 // --- what became of it -----------------------------------------------------------------------------------------------
 
-const STAGES = { hold: "held here", prefill: "prompt", transfer: "KV cache sent", restore: "KV cache read", decode: "answer" };
+const STAGES = { hold: "held here", prefill: "prompt", transfer: "KV cache sent", restore: "KV cache read", decode: "answer", answer: "prompt and answer" };
 
 function timelineCard(row, last, tierOf) {
   const stages = last.stages ?? [];
@@ -295,7 +309,7 @@ function timelineCard(row, last, tierOf) {
 
 const said = (stage) =>
   [
-    stage.failed ? "came to nothing" : stage.cancelled ? "cancelled" : "",
+    stage.failed ? `came to nothing${stage.cause ? ` (${stage.cause})` : ""}` : stage.cancelled ? "cancelled" : "",
     stage.kv_bytes ? bytes(stage.kv_bytes) : "",
     stage.predicted_s === undefined || stage.predicted_s === null ? "" : `${seconds(stage.predicted_s)} foreseen`,
   ]

@@ -38,7 +38,7 @@ function endpointCard(one, quantile, signal) {
     h("dl", { class: "facts" }, facts(one, quantile).map(([name, value, note]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, note ? h("div", { class: "soft small" }, note) : null)))),
     drawing
       ? [h("h3", { class: "after" }, "First token: predicted and measured"), drawing.element]
-      : h("p", { class: "soft small after" }, "Nothing was sent there in this window, so that no prediction can be judged."),
+      : h("p", { class: "soft small after" }, one.totals.requests ? "Of nothing that it served in this window a first token was predicted and seen, so that no prediction can be judged." : "It served nothing in this window, so that no prediction can be judged."),
     times(one),
   );
   return { element, draw: () => drawing?.draw() };
@@ -65,7 +65,7 @@ function facts(one, quantile) {
   return [
     ["Served", count(totals.requests), `${short(totals.prompt_tokens + totals.output_tokens)} tokens`],
     ["Under way", one.state === null ? "–" : `${count(one.state.in_flight)} of ${count(one.concurrency)}`, `window ${short(one.context_tokens)}`],
-    ["Promises kept", share(totals.attainment), totals.judged ? `${count(totals.kept)} of ${count(totals.judged)}` : "none made"],
+    ["Promises kept", share(totals.attainment), totals.judged ? `${count(totals.kept)} of ${count(totals.judged)}` : totals.requests ? "of none is it known" : "none made"],
     ["Price", price, one.owned ? "our own" : "per million tokens"],
     ["Prediction is off by", prediction ? share(prediction.error) : "–", prediction ? `in the median of ${count(prediction.attempts)}` : null],
     [`Within ${share(quantile)} bound`, prediction ? share(prediction.coverage) : "–", prediction ? (prediction.coverage < quantile - 0.05 ? "too sure of itself" : prediction.coverage > quantile + 0.08 ? "on the safe side" : "as it should be") : null],

@@ -110,7 +110,7 @@ function tilesOf() {
     const budget = summary.budgets.find((one) => one.name === "day");
     set(spent, usd(today.spent_usd), budget ? `of ${usd(budget.usd)} for the day` : `for ${many(today.remote_requests, "request")}`);
     set(saved, usd(today.saved_usd), `all remote: ${usd(today.remote_usd)}`);
-    set(kept, share(window.attainment), window.judged ? `${count(window.kept)} of ${count(window.judged)} in this window` : "none was made in this window");
+    set(kept, share(window.attainment), window.judged ? `${count(window.kept)} of ${count(window.judged)} in this window` : window.requests ? "of none in this window is it known" : "none was made in this window");
     kept.big.classList.toggle("bad", window.attainment !== null && window.attainment < 0.9);
   };
   return { element, place, draw };
@@ -179,7 +179,7 @@ function flowOption(flows, colour, compact) {
     return found;
   };
   const endpointColour = (tier) => colour(tier === "local" ? "local" : tier === "remote" ? "remote" : "edge");
-  const say = (one) => `${short(one.tokens)} tokens · ${many(one.requests, "request")}\n${usd(one.spent_usd)} spent · ${one.judged ? `${share(one.kept / one.judged)} kept` : "no promise"}`;
+  const say = (one) => `${short(one.tokens)} tokens · ${many(one.requests, "request")}\n${usd(one.spent_usd)} spent · ${one.judged ? `${share(one.kept / one.judged)} kept` : "no promise known"}`;
   const nodes = [
     ...[...sum((one) => one.class)].map(([name, all]) => ({
       name: AS_CLASS + name, shown: name, said: say(all), itemStyle: { color: colour("edge") },
