@@ -19,14 +19,18 @@ Between all dialects stands OpenAI's chat completion, the hub. A client may spea
 any of its own; requests go through the hub, and so do answers. Each field of a dialect that is translated has one of
 four fates, and one that is not listed is refused. What of OpenAI's own is changed on the way stands with the
 [wire](wire.md).
+
+Where an engine finds fault (400, 422) with a request that was translated for it, that may be the form: another endpoint
+is asked, within the attempts that a request has, and where none takes it, the client has the engine's words.
 """
 _HUB = """## OpenAI chat completions, completions and embeddings
 
 Unknown fields pass untouched to engines that speak the same dialect, which are all but `anthropic`. Under a budget some
 are not sent to who asks for money (`unpriced_option`), since no bound is known of what they cost: `service_tier` (but
 for `auto`, `default`, `flex` and `standard_only`), `speed` (but for `standard`) and `web_search_options`, OpenRouter's
-`models`, `preset`, `route`, `provider` and `plugins`, xAI's `search_parameters`, and a `cache_control` with a `ttl`
-beyond five minutes.
+`models`, `preset`, `route`, `provider` and `plugins`, xAI's `search_parameters`, Groq's `compound_custom`, `tools` that
+a vendor runs itself (of a `type` other than `function` and `custom`), `modalities` other than `text` (and `audio`,
+where an endpoint has that among its capabilities), and a `cache_control` with a `ttl` beyond five minutes.
 
 | address | |
 | --- | --- |
@@ -54,7 +58,8 @@ Prompt tokens are known when the answer is complete: Messages has them in `messa
 `message_start`. A whole answer whose tool arguments are no JSON object has no form in Messages and Ollama, and fails
 as a broken answer does; Responses keeps them as text. `POST /v1/messages/count_tokens` gives an estimate from bytes,
 marked `"estimated": true`. Ollama's durations are the engine's own where it tells them, else the gateway's clock;
-sizes and digests of models are empty.
+sizes and digests of models are empty. `GET /api/tags` lists a name without a tag as `NAME:latest`, by which these
+clients look for it; under `/api/` a name with `:latest` that is not known stands for the one without.
 
 The header `anthropic-beta` of a Messages client goes on to an `anthropic` endpoint, as the request does;
 no other header is passed on. The field `thread` is refused with `error.details.error_code`

@@ -13,6 +13,7 @@ from tidegate.config.build import build
 from tidegate.config.config import Config
 from tidegate.config.listed import Listed, find
 from tidegate.config.load import load
+from tidegate.config.problem import ConfigError
 from tidegate.core.model import Endpoint, Price, Tier
 
 DAY_S = 86_400.0
@@ -119,6 +120,16 @@ def test_who_sends_no_audio_needs_no_price_for_it_and_who_does_writes_it(
     written = ", usd_per_1m_input_tokens = 32, usd_per_1m_output_tokens = 64" if "audio" in more else ""
     found = endpoint(tmp_path, more + f"price = {{ model = 'gpt-audio'{written} }}\n").price
     assert (found.usd_per_input_token, found.usd_per_output_token) == (rates[0] / 1e6, rates[1] / 1e6)
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-flash-image", "gemini-omni-1.1-flash"])
+def test_who_makes_images_or_video_has_its_output_priced_as_those_are(tmp_path: Path, model: str) -> None:
+    named = f"provider = 'google', model = '{model}'"
+    with pytest.raises(ConfigError) as found:
+        price(tmp_path, f"{{ {named} }}")
+    (problem,) = found.value.problems
+    assert "usd_per_1m_output_tokens" in problem.remedy
+    assert price(tmp_path, f"{{ {named}, usd_per_1m_output_tokens = 30 }}").usd_per_output_token == 30 / 1e6
 
 
 def test_the_list_knows_what_was_charged_on_another_day(tmp_path: Path) -> None:

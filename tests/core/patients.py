@@ -22,9 +22,18 @@ PRIOR_OFF = 0.6
 class Poisson:
     """Requests in phases of a few minutes, whose rates differ by as much as five; lengths are log-normal."""
 
-    def __init__(self, seed: int, count: int, rates_per_s: tuple[float, float], before: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        rates_per_s: tuple[float, float],
+        before: Callable[[int], None],
+        *,
+        stream: bool = True,
+    ) -> None:
         """`before` is told the number of each request when the one before it comes."""
         self._draw, self._count, self._rates, self._before = Random(seed), count, rates_per_s, before
+        self._stream = stream
 
     def arrivals(self) -> Iterator[Job]:
         draw, at_s, phase_s, rate = self._draw, 1000.0, 0.0, 0.0
@@ -45,6 +54,7 @@ class Poisson:
                 slo=Slo(ttft_s=10.0),
                 worth_usd=0.01,
                 late_usd_per_s=0.001,
+                stream=self._stream,
             )
             yield Job(request=request, prompt_tokens=tokens, output_tokens=max(2, round(draw.lognormvariate(4.3, 0.7))))
 
@@ -65,10 +75,12 @@ def played(
     slow_from: int | None = None,
     factor: float = 1.5,
     vendor: bool = False,
+    stream: bool = True,
 ) -> None:
     """Have so many requests served by one endpoint, and tell the journal's lines as they are written.
 
-    From request `slow_from` on, everything there takes `factor` times as long.
+    From request `slow_from` on, everything there takes `factor` times as long. Without `stream` answers come in one
+    piece.
     """
     endpoint = make.endpoint("vendor", local=False) if vendor else own()
     world = World((endpoint,), make.policy(hold_s_max=600.0), start_s=1000.0, journal=told)
@@ -86,5 +98,5 @@ def played(
         else:
             place.api.slowdown = factor
 
-    traffic = Poisson(seed, count, (0.05, 2.5) if vendor else (0.15, 0.75), before)
+    traffic = Poisson(seed, count, (0.05, 2.5) if vendor else (0.15, 0.75), before, stream=stream)
     world.run({endpoint.name: place}, traffic, probe_s=30.0, until_s=1e9)

@@ -75,7 +75,7 @@ def test_what_is_told_counts_when_its_moment_is_over() -> None:
     assert router.budget_price("day") > 10.0
 
 
-def test_it_is_told_when_it_is_new_or_renewed_and_when_time_or_money_has_passed() -> None:
+def test_it_is_told_when_it_is_new_or_renewed_or_another_and_when_time_or_money_has_passed() -> None:
     router = make.router()
     assert router.is_news(drawn(0.0, 0.0), 0.0)
     router.observe(drawn(0.0, 0.0), 0.0)
@@ -83,6 +83,8 @@ def test_it_is_told_when_it_is_new_or_renewed_and_when_time_or_money_has_passed(
     assert router.is_news(drawn(0.1, 10.0), 10.0)
     assert router.is_news(drawn(0.0, 90.0), 90.0)
     assert router.is_news(drawn(0.0, DAY_S), DAY_S)
+    for usd in (9.0, 11.0):
+        assert router.is_news(drawn(0.0, 10.0, usd), 10.0)
 
 
 def test_with_a_new_window_it_starts_where_it_ended() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import make
-from tidegate.core.model import Capability, Decision, Ended, Ending, Likeness, Price, Probed, Request
+from tidegate.core.model import Capability, Decision, Ended, Ending, Likeness, Price, Probed, Request, replace
 from tidegate.core.router import Router
 from tidegate.core.why import WHY_TEXT, Why
 
@@ -116,6 +116,33 @@ def test_a_cost_limit_counts_all_that_has_a_place_where_no_most_is_asked_for() -
         )
     )
     assert decide(brief, make.request(prompt_tokens=400, output_tokens_max=None, cost_usd_max=0.0011)).plan
+
+
+def test_a_budget_counts_what_may_be_generated_however_short_an_answer_is_expected() -> None:
+    cloud = make.endpoint("cloud", local=False, context_tokens=1_000, price=Price(usd_per_output_token=1e-5))
+    unbounded = make.request(prompt_tokens=400, output_tokens_max=None)
+    assert decide(make.router(cloud), replace(unbounded, budget_usd=0.0061)).plan
+    assert decide(make.router(cloud), replace(unbounded, budget_usd=0.0059)).why is Why.OVER_BUDGET
+
+
+@pytest.mark.parametrize(("limit", "why"), [("budget_usd", Why.OVER_BUDGET), ("cost_usd_max", Why.OVER_MAX_COST)])
+def test_nobody_generates_more_than_an_endpoint_does_whatever_is_asked_for(limit: str, why: Why) -> None:
+    cloud = make.endpoint("cloud", local=False, output_tokens_max=100, price=Price(usd_per_output_token=1e-5))
+    router = make.router(cloud)
+    asked = make.request(output_tokens_max=5_000)
+    assert decide(router, replace(asked, **{limit: 0.0011})).plan
+    assert decide(router, replace(asked, **{limit: 0.0009})).why is why
+
+
+def test_embeddings_have_no_output_that_a_budget_would_have_to_hold() -> None:
+    cloud = make.endpoint(
+        "cloud",
+        local=False,
+        price=Price(usd_per_input_token=1e-6, usd_per_output_token=1.0),
+        capabilities=(Capability.EMBEDDING,),
+    )
+    asked = make.request(needs=(Capability.EMBEDDING,), output_tokens_max=0, budget_usd=0.0011)
+    assert decide(make.router(cloud), asked).plan
 
 
 def test_an_endpoint_that_a_probe_could_not_reach_is_left_alone_until_one_does() -> None:

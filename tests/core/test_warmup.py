@@ -60,15 +60,25 @@ class Played:
     def begins(self, endpoint: str = "laptop") -> None:
         self.router.observe(Warming(endpoint=endpoint), self.now_s)
 
-    def ends(self, took_s: float, *, served: bool = True, endpoint: str = "laptop") -> None:
+    def ends(self, took_s: float, *, served: bool = True, given_up: bool = False, endpoint: str = "laptop") -> None:
         self.now_s += took_s
-        self.router.observe(Warmed(endpoint=endpoint, took_s=took_s, served=served), self.now_s)
+        fact = Warmed(endpoint=endpoint, took_s=took_s, served=served, given_up=given_up)
+        self.router.observe(fact, self.now_s)
 
 
 def test_nobody_is_loaded_who_is_not_missed() -> None:
     played = Played()
     played.told(resident=False)
     assert played.due == []
+
+
+def test_a_load_that_was_given_up_is_held_against_nobody() -> None:
+    played = Played()
+    played.told(resident=False)
+    played.asks()
+    played.begins()
+    played.ends(1.0, served=False, given_up=True)
+    assert played.due == ["laptop"]
 
 
 def test_who_is_missed_is_loaded_once_and_serves_then() -> None:

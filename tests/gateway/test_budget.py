@@ -23,6 +23,7 @@ from tidegate.config.vendors import VENDORS, remotes
 from tidegate.core.model import Capability, Decision, Drawn, Ended, Ending, Request
 from tidegate.core.price import Price
 from tidegate.core.replay import replay
+from tidegate.core.rows import Rows
 from tidegate.engines.fake import Fault, Script
 from tidegate.gateway.errand import Errands
 from tidegate.gateway.spending import UNRECORDED, Spending, upper_usd
@@ -89,6 +90,90 @@ async def test_beyond_the_budget_our_own_engine_serves_and_says_why(tmp_path: Pa
         answer = await home.ask(chat(max_tokens=10))
         assert (answer.status, answer.endpoint) == (200, "laptop")
         assert answer.header("x-tidegate-why") == "only_within_budget"
+
+
+def busy(script: Script | None = None, decode_tokens_per_s: float = 100.0) -> Any:
+    """An engine of ours with one slot, which is late for whoever finds it taken."""
+    script = script or Script(first_s=0.05, token_s=0.01, tokens=10)
+    known = SURE | {"decode_tokens_per_s": decode_tokens_per_s, "overhead_ms": 50}
+    return local(script, concurrency=1, prior=known)
+
+
+@pytest.mark.parametrize(
+    ("usd_per_day", "asked"),
+    [
+        # Less than a window costs, and than a prompt of as many tokens as it has bytes.
+        (0.05, {}),
+        (0.1, {"max_tokens": 10}),
+        (100, {"max_tokens": 10, "service_tier": "priority"}),
+    ],
+    ids=["unbounded", "bytes", "unpriced"],
+)
+async def test_who_is_held_and_may_not_be_paid_for_is_served_by_ours_however_often_its_turn_comes(
+    tmp_path: Path, usd_per_day: float, asked: dict[str, Any]
+) -> None:
+    budget = {"usd_per_day": usd_per_day, "pace": False}
+    async with house(tmp_path, policy={"recheck_ms": 20}, budget=budget, laptop=busy(), cloud=vendor()) as home:
+        answers = await asyncio.gather(*(home.ask(chat(**asked), x_tidegate_slo_ttft_ms="300") for _ in range(9)))
+        assert sent(home) == 0
+    assert [(answer.status, answer.endpoint) for answer in answers] == [(200, "laptop")] * 9
+
+
+@pytest.mark.parametrize("most", [10, 100])
+@pytest.mark.parametrize("how", ["settled", "raised"])
+async def test_who_is_held_is_paid_for_as_soon_as_there_is_money(tmp_path: Path, how: str, most: int) -> None:
+    slow = busy(Script(first_s=0.05, token_s=0.05, tokens=200), decode_tokens_per_s=20.0)
+    quick = remote(Script(tokens=4, first_s=0.3), prior=SURE | {"overhead_ms": 60})
+    # What the second holds back leaves less than either needs, by its bytes, or by its tokens.
+    budget = {"usd_per_day": 0.0483, "pace": False}
+    async with house(tmp_path, budget=budget, laptop=slow, cloud=quick) as home:
+        async with home.asking(chat(max_tokens=200), x_tidegate_residency="local"):
+            await eventually(lambda: home.engines["laptop"].in_flight == 1)
+            home.engines["cloud"].script = (
+                Script(fault=Fault.SILENT) if how == "raised" else home.engines["cloud"].script
+            )
+            async with home.asking(chat(max_tokens=12_000), x_tidegate_residency="away"):
+                await eventually(lambda: home.engines["cloud"].in_flight == 1)
+                asking = asyncio.create_task(home.ask(chat(max_tokens=most), x_tidegate_slo_ttft_ms="3000"))
+                await eventually(lambda: home.gateway.router.held == 1)
+                home.engines["cloud"].script = Script(tokens=4)
+                if how == "raised":
+                    file = tmp_path / "tidegate.toml"
+                    file.write_text(file.read_text().replace("usd_per_day = 0.0483", "usd_per_day = 5"))
+                    assert (await home.change("POST", "/api/config")).status == 200
+                answer = await asking
+                assert home.engines["laptop"].in_flight == 1
+        assert (answer.status, answer.endpoint) == (200, "cloud")
+
+
+async def test_who_may_not_be_paid_for_counts_as_refused(tmp_path: Path) -> None:
+    # By its tokens the first would fit.
+    async with house(tmp_path, budget={"usd_per_day": 0.1}, cloud=vendor()) as home:
+        assert (await home.ask(chat(max_tokens=10))).error["code"] == "insufficient_quota"
+        assert (await home.ask(chat())).error["code"] == "insufficient_quota"
+        assert [line["outcome"] for line in home.log()] == ["refused", "refused"]
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        assert 'tidegate_refusals_total{why="over_budget"} 2.0' in metrics
+
+
+UNPRICED = chat(max_tokens=10, service_tier="priority"), CHAT
+TOO_DEAR = {"model": "m", "prompt": ["a"] * 20_000, "n": 128}, "/v1/completions"
+
+
+@pytest.mark.parametrize(("asked", "budget"), [(UNPRICED, {"usd_per_day": 100}), (TOO_DEAR, {})])
+async def test_what_can_never_be_paid_for_is_no_last_word_where_an_engine_of_ours_may_yet_serve(
+    tmp_path: Path, asked: tuple[dict[str, Any], str], budget: dict[str, Any]
+) -> None:
+    body, path = asked
+    cloud = vendor(context_tokens=131_072)
+    both: dict[str, Any] = {"laptop": local(Script(status=503), context_tokens=131_072), "cloud": cloud}
+    # As it stands it works, once the laptop is less busy: 400 would say never.
+    for name, places, found in (("both", both, (503, "failed")), ("alone", {"cloud": cloud}, (400, "client_error"))):
+        (tmp_path / name).mkdir()
+        async with house(tmp_path / name, budget=budget, **places) as home:
+            answer = await home.ask(body, path=path)
+            (line,) = home.log()
+            assert (answer.status, line["outcome"]) == found
 
 
 async def test_a_crowd_at_once_spends_no_more_than_the_cap(tmp_path: Path) -> None:
@@ -404,6 +489,13 @@ async def test_a_stream_that_does_not_say_what_it_took_costs_what_has_come_howev
         usd, held = spent(home)
         assert usd >= 6 * 100 * 4e-3
         assert held == 0.0
+        rows = Rows()
+        (row,) = [row for line in home.journal() for row in rows.feed(line)] + rows.rest()
+        assert row.usd == pytest.approx(usd)
+        assert row.output_tokens == pytest.approx(600, rel=0.05)
+        metrics = (await home.get("/metrics", admin=True)).body.decode()
+        told = f'tidegate_tokens_total{{direction="output",endpoint="cloud",tier="remote"}} {row.output_tokens}.0'
+        assert told in metrics
 
 
 async def test_a_stream_without_a_word_that_does_not_say_what_it_took_costs_its_prompt(tmp_path: Path) -> None:
@@ -593,6 +685,17 @@ async def test_nor_where_it_is_asked_for_in_another_dialect(tmp_path: Path, extr
         assert (await home.ask(asked | extra, path="/v1/messages")).status == 200, "nobody is sent it"
 
 
+async def test_nor_are_tools_that_its_vendor_runs(tmp_path: Path) -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    own = [{"name": "f", "input_schema": {"type": "object"}}, {"type": "custom", "name": "g", "input_schema": {}}]
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=vendor(engine="anthropic")) as home:
+        answer = await home.ask(asked | {"tools": [*own, search]}, path="/v1/messages")
+        assert (answer.status, sent(home)) == (400, 0)
+        assert "`tools`" in answer.json["error"]["message"]
+        assert (await home.ask(asked | {"tools": own}, path="/v1/messages")).status == 200
+
+
 @pytest.mark.parametrize("ttl", ["1h", "2h", 3600])
 async def test_nor_is_a_longer_stay_in_the_cache_than_the_usual_whose_price_alone_is_known(
     tmp_path: Path, ttl: object
@@ -625,6 +728,9 @@ async def test_nor_where_a_chat_asks_for_it_of_who_sells_the_same_models(tmp_pat
         assert (await home.ask(chat(max_tokens=10, messages=usual))).status == 200
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
+
+
 @pytest.mark.parametrize(
     "extra",
     [
@@ -636,6 +742,11 @@ async def test_nor_where_a_chat_asks_for_it_of_who_sells_the_same_models(tmp_pat
         {"route": "fallback"},
         {"preset": "dear"},
         {"provider": {"order": ["dearest"]}},
+        {"compound_custom": {"tools": {"enabled_tools": ["web_search"]}}},
+        {"tools": [TOOL, {"type": "browser_search"}]},
+        {"tools": [{"type": "openrouter:web_search"}]},
+        {"modalities": ["text", "image"]},
+        {"modalities": ["text", "audio"]},
     ],
     ids=lambda extra: next(iter(extra)),
 )
@@ -647,7 +758,17 @@ async def test_what_is_billed_beside_the_tokens_is_not_bought_on_a_budget(
         assert answer.error["code"] == "unpriced_option"
         assert answer.error["param"] == next(iter(extra))
         assert sent(home) == 0
-        assert (await home.ask(chat(max_tokens=10, service_tier="auto", plugins=[], models=None))).status == 200
+        harmless: dict[str, Any] = {"service_tier": "auto", "plugins": [], "models": None, "modalities": ["text"]}
+        harmless["tools"] = [TOOL, {"type": "custom", "custom": {"name": "f"}}]
+        assert (await home.ask(chat(max_tokens=10, **harmless))).status == 200
+
+
+async def test_words_that_are_spoken_are_bought_of_whose_price_is_that_of_audio(tmp_path: Path) -> None:
+    place = vendor(capabilities=["chat", "audio"])
+    async with house(tmp_path, budget={"usd_per_day": 100}, cloud=place) as home:
+        assert (await home.ask(chat(max_tokens=10, modalities=["text", "audio"]))).status == 200
+        answer = await home.ask(chat(max_tokens=10, modalities=["text", "image"]))
+        assert answer.error["param"] == "modalities"
 
 
 def fill_up(home: House) -> Connection:

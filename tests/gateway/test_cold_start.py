@@ -267,8 +267,32 @@ async def test_a_load_goes_on_when_other_settings_change_and_ends_with_its_own(t
         assert loads(home.journal()) == [None]
         file.write_text(text.replace("connect_timeout_s", "").replace('model = "own"', 'model = "mine"'))
         assert (await home.change("POST", "/api/config")).status == 200
-        await eventually(lambda: loads(home.journal()) == [None, False])
-        assert home.gateway.dispatch.router.endpoint("one").cold.state.warm_up.sent is None
+        # It was nobody's fault, and the engine that is there now may load at once.
+        assert loads(home.journal()) == [None, False]
+        warm_up = home.gateway.dispatch.router.endpoint("one").cold.state.warm_up
+        assert (warm_up.sent, warm_up.failed, warm_up.not_before_s) == (None, 0, 0.0)
+        assert [line for line in home.log("event") if line["event"] == "model not loaded"] == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("probe_s = 3600", "probe_s = 3599"), ("concurrency = 4", "concurrency = 5")]
+)
+async def test_a_load_goes_on_when_its_endpoint_has_other_settings_and_the_same_model(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    place = local(Script(first_s=0.5, tokens=1), engine="llamacpp", prior=LONG)
+    async with house(tmp_path, one=place, two=remote()) as home:
+        await away(home)
+        assert (await home.ask()).endpoint == "two"
+        await eventually(lambda: home.engines["one"].in_flight == 1)
+        file = tmp_path / "tidegate.toml"
+        file.write_text(file.read_text().replace(before, after))
+        assert (await home.change("POST", "/api/config")).status == 200
+        assert loads(home.journal()) == [None]
+        await eventually(lambda: loads(home.journal()) == [None, True])
+        assert len(home.engines["one"].seen) == 1
+        assert home.engines["one"].left == 0
+        assert home.gateway.dispatch.router.endpoint("one").cold.state.warm_up.loading is None
 
 
 @pytest.mark.engine

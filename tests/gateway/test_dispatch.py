@@ -29,6 +29,9 @@ class Broken:
     def expire(self, now_s: float) -> None:
         raise ArithmeticError("expire")
 
+    def stop(self, now_s: float) -> None:
+        raise ArithmeticError("stop")
+
     def turn(self, now_s: float) -> None:
         raise ArithmeticError("turn")
 

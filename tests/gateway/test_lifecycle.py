@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.gateway.dialects import SPEECHES, Speech
 from tests.gateway.harness import CHAT, KEY, chat, house, local, remote, wire
 from tests.http.harness import Response, client, eventually, read_response
-from tidegate.core.model import Decision, Request
+from tidegate.core.model import Decision, Ended, Ending, Request
+from tidegate.core.rows import Came, Rows
 from tidegate.engines.fake import Fault, Script
 from tidegate.telemetry import log as log_module
 
@@ -52,16 +54,66 @@ async def test_a_log_that_is_renamed_goes_on_under_its_name_without_a_signal(
         assert '"listening"' in file.read_text()
 
 
-async def test_a_stop_gives_up_what_does_not_finish_in_time(tmp_path: Path) -> None:
-    async with house(tmp_path, laptop=local(Script(fault=Fault.SILENT)), gateway={"drain_s": 0.1}) as home:
+@pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)
+async def test_a_stop_refuses_what_has_not_begun_in_time_and_says_when_to_come_back(
+    tmp_path: Path, speech: Speech
+) -> None:
+    silent = local(Script(fault=Fault.SILENT), concurrency=1)
+    async with house(tmp_path, laptop=silent, gateway={"drain_s": 0.1}) as home:
         engine = home.engines["laptop"]
-        asking = asyncio.create_task(home.ask())
-        await eventually(lambda: engine.in_flight == 1)
+        asking = [asyncio.create_task(home.ask(speech.body(), path=speech.path)) for _ in range(2)]
+        await eventually(lambda: engine.in_flight == 1 and home.gateway.router.held == 1)
         await home.gateway.stop()
-        await eventually(lambda: engine.left == 1)
-        assert home.log()[0]["outcome"] == "client_left"
         home.gateway.stop = _nothing  # type: ignore[method-assign]
-        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.IncompleteReadError)
+        await eventually(lambda: engine.left == 1)
+        for answer in await asyncio.gather(*asking):
+            assert answer.status == 503
+            assert "going down" in speech.error(answer)
+            assert int(answer.header("retry-after")) > 0
+        lines = home.log()
+        assert [(one["outcome"], one["code"], one["cause"]) for one in lines] == [
+            ("failed", "gateway_stopping", "gateway_stopping")
+        ] * 2
+        (ended,) = [line.fact for line in home.journal() if isinstance(line.fact, Ended)]
+        assert (ended.ending, ended.cause) == (Ending.CANCELLED, "gateway_stopping")
+        rows = Rows()
+        assert {row.outcome for line in home.journal() for row in rows.feed(line)} | {
+            row.outcome for row in rows.rest()
+        } == {Came.FAILED}
+
+
+@pytest.mark.parametrize("speech", SPEECHES.values(), ids=SPEECHES)
+async def test_a_stop_ends_a_stream_that_goes_on_too_long_with_an_error_in_it(tmp_path: Path, speech: Speech) -> None:
+    endless = local(Script(tokens=100_000, token_s=0.02))
+    async with house(tmp_path, laptop=endless, gateway={"drain_s": 0.1}) as home:
+        engine = home.engines["laptop"]
+        asking = asyncio.create_task(home.ask(speech.body(stream=True), path=speech.path))
+        await eventually(lambda: engine.made > 2)
+        await home.gateway.stop()
+        home.gateway.stop = _nothing  # type: ignore[method-assign]
+        await eventually(lambda: engine.left == 1)
+        said = speech.said(await asking, stream=True)
+        assert said.text.startswith("w1 w2 ")
+        assert "going down" in said.error
+        assert not said.complete
+        (line,) = home.log()
+        assert (line["outcome"], line["cause"]) == ("failed_mid_stream", "gateway_stopping")
+        rows = Rows()
+        assert [row.outcome for one in home.journal() for row in rows.feed(one)] + [
+            row.outcome for row in rows.rest()
+        ] == [Came.FAILED_MID_STREAM]
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    endless = local(Script(tokens=100_000, token_s=0.001, pad="x" * 65_536))
+    async with house(tmp_path, laptop=endless, gateway={"drain_s": 0.1}) as home:
+        async with home.asking(chat(stream=True)):
+            await eventually(lambda: home.engines["laptop"].made > 100)
+            begun_s = home.gateway.clock.now_s()
+            await home.gateway.stop()
+            home.gateway.stop = _nothing  # type: ignore[method-assign]
+        assert home.gateway.clock.now_s() - begun_s < 5.0
+        assert home.log()[0]["outcome"] == "failed_mid_stream"
 
 
 async def test_two_gateways_in_one_process_know_nothing_of_each_other(tmp_path: Path) -> None:

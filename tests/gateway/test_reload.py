@@ -19,7 +19,9 @@ from tidegate.config.config import Config
 from tidegate.core.correction import level_of
 from tidegate.core.latency import PARTS
 from tidegate.core.model import Decision, Ended, Line, Segment
+from tidegate.core.rows import Came, Rows
 from tidegate.engines.fake import FakeEngine, Script
+from tidegate.sim.observed import observe
 from tidegate.telemetry.journal import read, segments
 
 SLOW = Script(tokens=40, token_s=0.01)
@@ -98,6 +100,37 @@ async def test_a_stream_from_an_endpoint_that_is_taken_out_goes_on_to_its_end(tm
         assert answer.endpoint == "laptop"
         done = home.log()[-1]
         assert (done["outcome"], done["endpoint"], done["output_tokens"]) == ("ok", "laptop", 40)
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "another address"])
+async def test_what_goes_on_at_an_endpoint_that_is_gone_is_told_with_its_end_and_its_dollars(
+    tmp_path: Path, how: str
+) -> None:
+    async with FakeEngine(Script(), context_tokens=8192) as new, house(tmp_path, cloud=remote(SLOW)) as home:
+        streaming = asyncio.create_task(home.ask(chat(stream=True, max_tokens=50)))
+        await eventually(lambda: home.engines["cloud"].made > 2)
+        if how == "removed":
+            text = file(home).read_text()
+            file(home).write_text(text[: text.index("[endpoint.cloud]")] + endpoint("desk", new.url))
+        elif how == "renamed":
+            edit(home, "[endpoint.cloud]", "[endpoint.sky]")
+        else:
+            edit(home, home.engines["cloud"].url, new.url)
+        await reload(home)
+        # Another reload while it goes on changes nothing of it.
+        edit(home, "decide_budget_ms = 1000", "decide_budget_ms = 999")
+        await reload(home)
+        assert not streaming.done()
+        assert (await streaming).text.endswith("w40 ")
+        told, rows = home.journal(), Rows()
+        (row,) = [row for line in told for row in rows.feed(line)]
+        (seen,) = observe(told).asked
+        assert (row.outcome, row.endpoint, row.output_tokens) == (Came.OK, "cloud", 40)
+        assert row.usd == pytest.approx(home.log()[0]["cost_usd"], abs=1e-9)
+        assert row.usd > 0.0
+        assert (seen.seen, seen.whole) == (40, True)
+        named = [line.fact.going_on for line in told if isinstance(line.fact, Segment)]
+        assert named == [(), (row.id,), (row.id,)]
 
 
 @pytest.mark.lengthy

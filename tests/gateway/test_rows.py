@@ -18,9 +18,9 @@ PLACES: dict[str, dict[str, Any]] = {
     "failed": {"cloud": remote(Script(status=500))},
     "refused_there": {"cloud": remote(Script(status=429))},
     "client_error": {"laptop": local(Script(status=400)), "cloud": remote()},
-    "mid_stream": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2))},
+    "mid_stream": {"cloud": remote(Script(fault=Fault.CUT, fault_after=2, pad="x" * 400))},
     "no_answer": {"cloud": remote(Script(fault=Fault.HTML))},
-    "no_usage": {"cloud": remote(Script(usage=False))},
+    "no_usage": {"cloud": remote(Script(usage=False, pad="x" * 400))},
 }
 
 
@@ -47,10 +47,11 @@ async def test_a_row_agrees_with_the_log(tmp_path: Path, case: str, stream: bool
             assert row.predicted_ttft_s is not None
             assert row.predicted_ttft_s_high is not None
             assert row.predicted_ttft_s_high >= row.predicted_ttft_s
+        assert (row.local is None) == (told["endpoint"] is None)
         if told["outcome"] == "ok":
             assert row.endpoint == told["endpoint"]
-        if case not in ("no_usage", "mid_stream"):
-            # Of usage that nobody told, the log has what its bytes may have cost at most.
+        if stream or case not in ("no_usage", "mid_stream"):
+            # Of an answer in one piece the log knows how many bytes were asked, and whether it had begun.
             assert row.usd == pytest.approx(told["cost_usd"], abs=1e-7)
 
 

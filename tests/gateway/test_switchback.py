@@ -137,7 +137,7 @@ async def test_two_that_are_alike_have_their_turns_and_the_end_is_as_it_was(
     assert "All pairs are over" in capsys.readouterr().out
     assert main(["switchback", "--config", file, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown == found["standing"]
+    assert shown == found["standing"] | {"problem": ""}
     # Of another candidate it says nothing.
     (tmp_path / "candidate.toml").write_text("[policy]\nseed = 18\n")
     assert main(["switchback", "--config", file]) == 1
@@ -276,7 +276,7 @@ async def test_a_reload_that_is_under_way_is_not_undone_by_a_turn_that_waited_fo
 
 
 async def test_a_candidate_that_cannot_be_taken_back_is_taken_back_as_soon_as_it_can(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "RETRY_S", 0.05)
     async with trying(tmp_path, ALIKE, block_s=0.5, washout_s=0.05) as home:
@@ -296,6 +296,16 @@ async def test_a_candidate_that_cannot_be_taken_back_is_taken_back_as_soon_as_it
         assert found["problem"] == "settings could not be put in force: the disk is full"
         await eventually(lambda: home.gateway.router.policy.seed == 0)
         assert refused == 3
+        # Whoever reads the file alone learns that it does not go on, until operators let it begin again.
+        command = ["switchback", "--config", str(tmp_path / "tidegate.toml")]
+        assert main(command) == 1
+        assert "It was stopped: settings could not be put in force: the disk is full." in capsys.readouterr().out
+        assert main([*command, "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["problem"] == found["problem"]
+        assert (await home.change("POST", "/api/config")).status == 200
+        await eventually(lambda: b'"problem": ""' in (tmp_path / "switchback.json").read_bytes())
+        assert main(command) == 0
+        assert "It was stopped" not in capsys.readouterr().out
 
 
 async def test_what_was_learned_in_a_block_of_the_candidates_outlives_a_restart(tmp_path: Path) -> None:
@@ -341,6 +351,22 @@ def test_who_left_after_the_promise_had_passed_has_seen_it_missed(tmp_path: Path
     early = replace(request, arrived_s=-1.0)
     switchback.over(early, Ending.OK, ttft_s=0.1, e2e_s=0.9, output_tokens=2, usd=0.01)
     assert block.tally.requests == 3
+
+
+def test_answers_in_one_piece_of_which_nobody_can_say_count_with_their_dollars(tmp_path: Path) -> None:
+    switchback = tried(tmp_path)
+    trial = switchback._trial
+    assert trial is not None
+    block = Block(Arm.CANDIDATE, 0.0, 100.0)
+    trial.blocks.append(block)
+    request = core.request("r", arrived_s=1.0, klass="interactive/short", slo=Slo(ttft_s=1.0), stream=False)
+    for e2e_s, usd in ((30.0, 0.05), (0.5, 0.0)):
+        switchback.over(request, Ending.OK, ttft_s=None, e2e_s=e2e_s, output_tokens=100, usd=usd)
+    assert (block.tally.requests, block.tally.kept, block.tally.usd) == (2, 2, 0.05)
+    # What can be seen is a miss all the same.
+    late = replace(request, slo=Slo(ttft_s=1.0, e2e_s=20.0))
+    switchback.over(late, Ending.OK, ttft_s=None, e2e_s=30.0, output_tokens=100, usd=0.05)
+    assert (block.tally.requests, block.tally.kept) == (3, 2)
 
 
 async def test_what_ends_after_its_pair_was_settled_changes_nothing(tmp_path: Path) -> None:

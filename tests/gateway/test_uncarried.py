@@ -79,6 +79,58 @@ async def test_a_failure_that_may_pass_is_told_rather_than_what_a_dialect_cannot
     assert answer.status == 503
 
 
+# What an engine says that takes no parts of text, or no such role, or no such field.
+FAULT = b'{"error":{"message":"content must be a string","type":"invalid_request_error","param":null,"code":"SECRET"}}'
+OTHERS = ("messages", "responses", "ollama_chat", "ollama_generate")
+
+
+def at_fault(status: int = 400) -> Script:
+    return Script(status=status, error=FAULT)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(("name", "engine"), [*((name, "openai") for name in OTHERS), ("chat", "anthropic")])
+async def test_whoever_finds_fault_with_a_form_that_we_gave_it_is_no_last_word(
+    tmp_path: Path, name: str, engine: str, status: int
+) -> None:
+    speech = SPEECHES[name]
+    places: dict[str, Any] = {"laptop": local(at_fault(status), engine=engine), "cloud": remote()}
+    async with house(tmp_path, **places) as home:
+        answer = await home.ask(speech.body(), path=speech.path)
+        (line,) = home.log()
+        again = await home.ask(speech.body(), path=speech.path)
+    assert speech.said(answer, stream=False).text == WORDS
+    assert (answer.endpoint, line["attempts"]) == ("cloud", 2)
+    assert again.header("x-tidegate-attempts") == "2", "it is no fault of the endpoint's"
+
+
+@pytest.mark.parametrize(("name", "engine"), [*((name, "openai") for name in OTHERS), ("chat", "anthropic")])
+async def test_where_all_find_fault_with_it_the_client_has_their_words(tmp_path: Path, name: str, engine: str) -> None:
+    speech = SPEECHES[name]
+    places: dict[str, Any] = {
+        "laptop": local(at_fault(), engine=engine),
+        "cloud": remote(at_fault(), engine=engine),
+    }
+    async with house(tmp_path, **places) as home:
+        answer = await home.ask(speech.body(), path=speech.path)
+        assert [len(engine.seen) for engine in home.engines.values()] == [1, 1]
+        (line,) = home.log()
+    assert (answer.status, speech.error(answer)) == (400, "content must be a string")
+    assert (line["outcome"], line["cost_usd"]) == ("client_error", 0.0)
+    assert "SECRET" not in str(line)
+
+
+@pytest.mark.parametrize(("name", "engine"), [("chat", "openai"), ("completions", "openai"), ("messages", "anthropic")])
+async def test_a_fault_with_what_the_client_said_itself_is_the_last_word(
+    tmp_path: Path, name: str, engine: str
+) -> None:
+    speech = SPEECHES[name]
+    async with house(tmp_path, laptop=local(at_fault(), engine=engine), cloud=remote()) as home:
+        answer = await home.ask(speech.body(), path=speech.path)
+        assert home.engines["cloud"].seen == []
+    assert (answer.status, speech.error(answer)) == (400, "content must be a string")
+
+
 @asynccontextmanager
 async def held(tmp_path: Path, *, cloud: bool) -> AsyncIterator[tuple[House, Callable[[str], Awaitable[None]]]]:
     """A house whose laptop, which cannot say it, and whose cloud, which can, have one slot each, and are busy.

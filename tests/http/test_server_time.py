@@ -1,6 +1,7 @@
 """Time-outs, limits on connections, and the end of a server."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -199,6 +200,63 @@ def test_closing_lets_what_has_begun_finish(run: Run) -> None:
             assert response.body == b"done"
             assert response.headers[b"connection"] == b"close"
             await closing
+
+    run(main())
+
+
+def test_what_does_not_finish_in_time_has_a_last_word_and_nothing_comes_after_it(run: Run) -> None:
+    async def main() -> None:
+        begun: list[Exchange] = []
+        async with (
+            serving(begun.append) as server,
+            client(server.port) as (reader, writer),
+            client(server.port) as (half_reader, half_writer),
+        ):
+            # Its connection was to live on, and the next request is here already.
+            writer.write(GET)
+            await eventually(lambda: bool(begun))
+            begun[0].start(200, [], first=b"one")
+            writer.write(GET)
+            half_writer.write(GET[:-2])
+            await eventually(lambda: server.statistics().open == 2)
+            await server.close(0.05, last_word=lambda: begun[0].end(b"no more"))
+            assert (await read_response(reader)).body == b"oneno more"
+            assert await reader.read() == b""
+            with suppress(ConnectionResetError):  # of what it has sent, some may not have been read
+                assert await half_reader.read() == b""
+            assert len(begun) == 1
+
+    run(main())
+
+
+def test_closing_does_not_wait_for_who_takes_no_last_word(run: Run) -> None:
+    async def main() -> None:
+        begun: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        async with serving(begun.set_result) as server, client(server.port) as (_, writer):
+            writer.write(GET)
+            exchange = await begun
+            exchange.start(200, [])
+            exchange.write(b"x" * 16_000_000)
+            async with asyncio.timeout(5.0):
+                await server.close(0.05, last_word=exchange.end)
+            assert server.statistics().open == 0
+
+    run(main())
+
+
+def test_closing_does_not_wait_for_a_connection_whose_answer_has_ended_meanwhile(run: Run) -> None:
+    async def main() -> None:
+        begun: asyncio.Future[Exchange] = asyncio.get_running_loop().create_future()
+        async with serving(begun.set_result) as server, client(server.port) as (reader, writer):
+            writer.write(GET)
+            exchange = await begun
+            exchange.start(200, [])
+            closing = asyncio.ensure_future(server.close(grace_s=30.0))
+            await asyncio.sleep(0)
+            exchange.end(b"done")
+            assert (await read_response(reader)).body == b"done"
+            async with asyncio.timeout(5.0):
+                await closing
 
     run(main())
 

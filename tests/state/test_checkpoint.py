@@ -183,6 +183,25 @@ def test_what_was_set_by_hand_comes_back_from_the_newest_under_any_policy(tmp_pa
     assert restored.state.endpoints
 
 
+def test_what_was_set_by_hand_comes_back_from_software_whose_state_cannot_be_decoded(tmp_path: Path) -> None:
+    by_hand = Overrides(drained=("laptop",), pinned=("rack",), static=True)
+    told = {"overrides": by_hand, "endpoints": {"laptop": {"ttft": "in another form"}}}
+    with opened(tmp_path) as file:
+        file.write(made(NOW_S))
+        file.write(made(NOW_S + 1.0, state=msgspec.Raw(msgspec.json.encode(told))))
+        restored = back(file)
+        # What was learned is that of the snapshot before.
+        assert (restored.at_s, restored.refused) == (NOW_S, "")
+        assert "endpoints" in restored.skipped
+        assert restored.state is not None
+        assert restored.state.overrides == by_hand
+    with opened(tmp_path / "alone") as file:
+        file.write(made(NOW_S, state=msgspec.Raw(msgspec.json.encode(told))))
+        restored = back(file)
+    assert restored.state == State(overrides=by_hand)
+    assert "endpoints" in restored.refused
+
+
 def test_a_seed_as_large_as_may_be_written_is_the_same_policy(tmp_path: Path) -> None:
     large = replace(POLICY, seed=2**63 - 1)
     with opened(tmp_path) as file:

@@ -26,7 +26,8 @@ CONFIG = Path("tidegate.toml")
 
 _TTFT = "tidegate_attempt_ttft_seconds_bucket"
 _RATIO = "tidegate_ttft_actual_to_predicted_bucket"
-_NAMES = (_TTFT, _RATIO, "tidegate_attempts_total", "tidegate_cost_usd_total")
+_SPENT = "tidegate_spent_usd_total"
+_NAMES = (_TTFT, _RATIO, _SPENT, "tidegate_attempts_total", "tidegate_cost_usd_total")
 
 
 class UnreachableError(Exception):
@@ -217,8 +218,8 @@ class Live(Record, frozen=True, kw_only=True, omit_defaults=False):
 
     `offloaded` is the share of answers that came from endpoints that are not local. `usd_today` was paid to others on
     this UTC day, of `usd_per_day` at most; None where no daily budget is set. `usd` is all that attempts cost since the
-    start. `spending_problem` is why nothing can be paid for now, empty where it can. `well`: it is ready, nothing keeps
-    it from paying, and no endpoint is down or broken.
+    start, also at endpoints that are gone. `spending_problem` is why nothing can be paid for now, empty where it can.
+    `well`: it is ready, nothing keeps it from paying, and no endpoint is down or broken.
     """
 
     at_s: float
@@ -259,7 +260,7 @@ def look(at: Address) -> Live:
         offloaded=answered[False] / total if total else None,
         usd_today=day[0].spent_usd if day else None,
         usd_per_day=day[0].cap.usd if day else None,
-        usd=sum(one.usd for one in shown),
+        usd=sum(value for _, value in told.get(_SPENT, [])),
         spending_problem=state.spending_problem,
         endpoints=shown,
     )

@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from msgspec.structs import asdict
+
 from tidegate.cli.figures import print_sheet
 from tidegate.cli.output import Console, print_json, while_read
 from tidegate.config.load import load_unreached
@@ -21,8 +23,15 @@ _SAID = {
 }
 
 
+class Told(Standing, frozen=True, kw_only=True, omit_defaults=False):
+    """What is printed as JSON. `problem` is why the gateway stopped the trial before a verdict; empty where it did
+    not."""
+
+    problem: str
+
+
 def run(options: argparse.Namespace) -> int:
-    """Show what is written down: 0, or 1 where nothing is, or harm was done."""
+    """Show what is written down: 0, or 1 where nothing is, harm was done, or the trial was stopped."""
     config = load_unreached(options.config)
     file = config.file.parent / config.switchback.file
     try:
@@ -42,15 +51,17 @@ def run(options: argparse.Namespace) -> int:
         found = replace(found, verdict=kept.verdict)
     with while_read():
         if options.json:
-            print_json(found)
+            print_json(Told(**asdict(found), problem=kept.problem))
         else:
-            show(Console(highlight=False), found)
-    return 1 if found.verdict in (Verdict.HARM, Verdict.COLLAPSED) else 0
+            show(Console(highlight=False), found, kept.problem)
+    return 1 if kept.problem or found.verdict in (Verdict.HARM, Verdict.COLLAPSED) else 0
 
 
-def show(console: Console, found: Standing) -> None:
-    """For people."""
+def show(console: Console, found: Standing, problem: str = "") -> None:
+    """For people. `problem` is why it does not go on, if so."""
     short = f", and {found.short} with too few requests" if found.short else ""
+    if problem:
+        console.print(f"It was stopped: {problem}.", soft_wrap=True, markup=False, style="bold red")
     console.print(f"[bold]{_SAID[found.verdict]}[/] {found.pairs} pairs of blocks{short}.", soft_wrap=True)
     arms = tuple(_arm(name, one) for name, one in (("as is", found.as_is), ("candidate", found.candidate)))
     print_sheet(console, Sheet(("", "requests", "kept", "$/1k", "value, $/1k"), arms))

@@ -31,6 +31,10 @@ _AUDIO = {
 }
 """The list's name of what each of them is where the token is of audio, which the core does not tell apart."""
 
+_MADE = ("output_image_mtok", "output_video_mtok")
+"""The list's names of what output is where it is made of images or of video, which the core does not tell apart, nor
+whether a request asks for them."""
+
 
 class NotListedError(Exception):
     """The list does not have it. `key` is the setting that leads nowhere, empty where that is `price` itself."""
@@ -58,11 +62,15 @@ class Listed:
 
     def other_for_audio(self) -> list[str]:
         """The rates that are others for tokens of audio, by the core's names."""
-        return [
-            rate
-            for rate, key in _AUDIO.items()
-            if any(getattr(one, key, None) not in (None, getattr(one, _RATES[rate])) for one in self.prices)
-        ]
+        return [rate for rate, key in _AUDIO.items() if self._has_other(key, rate)]
+
+    def makes_others(self) -> bool:
+        """Whether its output is charged otherwise where that is of images or of video."""
+        return any(self._has_other(key, "usd_per_output_token") for key in _MADE)
+
+    def _has_other(self, key: str, rate: str) -> bool:
+        """Whether what is charged for that kind of token is ever another price than the rate."""
+        return any(getattr(one, key, None) not in (None, getattr(one, _RATES[rate])) for one in self.prices)
 
     def price(self, at_s: float) -> Price:
         """What is charged on the UTC day of `at_s`; the highest of that day, where it changes within it.

@@ -73,7 +73,9 @@ class PriceTable(RatesTable, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     list of such tables, the first without `from`; a price that changes within the day is taken at its highest.
 
     Tokens of audio are not told apart. Where the list has prices of their own for them, an endpoint with the capability
-    `audio` needs numbers, as they are for audio. What is written to a cache costs what five minutes there do: under a
+    `audio` needs numbers, as they are for audio; without it, under a budget, a request for audio is refused with
+    `unpriced_option`. Nor are those of images and video that a model makes: where the list has prices of their own for
+    these, the output needs a number. What is written to a cache costs what five minutes there do: under a
     budget a request for longer (`"ttl": "1h"`) is refused with `unpriced_option`, and without one it is booked at that
     price, which is too low.
     """

@@ -250,8 +250,9 @@ class GatewayTable(Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=0,
             le=3600,  # a service manager kills long before
-            description="Time running requests get to finish at shutdown. Service managers kill after 30 s "
-            "(Kubernetes) or 90 s (systemd), containers alone after 10 s.",
+            description="Time running requests get to finish at shutdown; who has not by then is told so within a "
+            "second more. Service managers kill after 30 s (Kubernetes) or 90 s (systemd), containers alone after "
+            "10 s.",
         ),
     ] = 10.0
 

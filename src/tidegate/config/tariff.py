@@ -121,6 +121,12 @@ def _price(path: str, endpoint: EndpointTable, table: PriceTable, problems: Prob
         missing, remedy = missing & found.lacking(), listed.REMEDY
         if Capability.AUDIO in (endpoint.capabilities or ()):
             _audio(path, table, found, problems)
+        if found.makes_others() and table.usd_per_1m_output_tokens is None:
+            problems.add(
+                path,
+                "the list has another price for images or video in its output, which are not told apart here",
+                "write usd_per_1m_output_tokens as it is for those",
+            )
     _amounts(path, table, missing, remedy, problems)
     for index, tier in enumerate(table.tiers):
         _amounts(f"{path}.tiers[{index}]", tier, _NEEDED, listed.REMEDY, problems)

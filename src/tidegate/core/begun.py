@@ -3,7 +3,7 @@
 import msgspec
 
 from tidegate.core.model import Capability, Fingerprint, Segment
-from tidegate.core.state import EndpointState, MemoryState
+from tidegate.core.state import EndpointState, MemoryState, State
 
 
 class _Places(msgspec.Struct):
@@ -27,14 +27,12 @@ class Begun(msgspec.Struct):
 
     endpoints: dict[str, _Places] = {}
     held: dict[str, msgspec.Raw] = {}
+    going_on: tuple[str, ...] = ()
 
     @property
     def under_way(self) -> set[str]:
-        """The requests that are."""
-        found = set(self.held)
-        for places in self.endpoints.values():
-            found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
-        return found
+        """The requests that are, wherever."""
+        return under_way(self).union(self.going_on)
 
     def state_of(self, endpoint: str) -> EndpointState:
         """What it is known to be, and nothing that it is doing."""
@@ -45,9 +43,19 @@ class Begun(msgspec.Struct):
         return state
 
 
+def under_way(state: State | Begun) -> set[str]:
+    """The requests that are held, or under way at an endpoint that is known."""
+    found = set(state.held)
+    for places in state.endpoints.values():
+        found.update(places.reservations, *(one.under_way for one in places.handovers.values()))
+    return found
+
+
 def begun(segment: Segment) -> Begun:
-    """What it begins with; nothing where that cannot be read."""
+    """What it begins with; of its state nothing where that cannot be read."""
     try:
-        return msgspec.json.decode(segment.state, type=Begun)
+        found = msgspec.json.decode(segment.state, type=Begun)
     except msgspec.MsgspecError:
-        return Begun()
+        found = Begun()
+    found.going_on = segment.going_on
+    return found

@@ -164,12 +164,13 @@ class Budgets:
         return replace(request, budget_price=price) if price else request
 
     def is_news(self, fact: Drawn, now_s: float) -> bool:
-        """Whether this should be told: a budget nobody knew, another window, or enough time or money has passed."""
+        """Whether this should be told: a budget nobody knew, another window, more or fewer dollars, or enough time or
+        money has passed."""
         known = self._by_name.get(fact.budget)
         if known is None:
             return True
         return (
-            fact.ends_s != known.told_ends_s
+            (fact.ends_s, fact.usd) != (known.told_ends_s, known.told_usd)
             or now_s - known.told_s >= SLICE * (fact.ends_s - fact.begins_s)
             or fact.spent_usd - known.told_spent_usd >= MOVED * fact.usd
         )

@@ -524,11 +524,13 @@ class Warming(Record, frozen=True, kw_only=True, tag="warming"):
 
 
 class Warmed(Record, frozen=True, kw_only=True, tag="warmed"):
-    """That is over, `took_s` later: its model has `served`, or could not."""
+    """That is over, `took_s` later: its model has `served`, or could not. `given_up`: it was not waited for any more,
+    which says nothing of it."""
 
     endpoint: str
     took_s: float
     served: bool
+    given_up: bool = False
 
 
 class Checked(Record, frozen=True, kw_only=True, tag="checked"):
@@ -616,7 +618,8 @@ class Policy(Record, frozen=True, kw_only=True, omit_defaults=False):
 class Segment(Record, frozen=True, kw_only=True, tag="segment"):
     """First line of every journal segment: all that replay needs. `state` is what `Router.snapshot` made.
 
-    Where it `follows` the segment before, which was full, that is what the lines of that one had come to.
+    Where it `follows` the segment before, which was full, that is what the lines of that one had come to. `going_on`
+    are requests under way of which the state has nothing any more: a reload has taken out the endpoint where they are.
     """
 
     version: int
@@ -625,6 +628,7 @@ class Segment(Record, frozen=True, kw_only=True, tag="segment"):
     endpoints: tuple[Endpoint, ...]
     state: msgspec.Raw
     follows: bool = False
+    going_on: tuple[str, ...] = ()
 
 
 Fact = Segment | Request | Decision | Observation

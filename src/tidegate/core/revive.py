@@ -135,8 +135,8 @@ def reconfigured(
                 failures=known.failures,
                 prefills=known.prefills,
                 reservations={i: replace(r, teaches=False) for i, r in known.reservations.items()},
-                # Seconds and chances: no prior is in them.
-                cold=replace(known.cold, warm_up=WarmUp()),
+                # Seconds and chances: no prior is in them. A load that is under way goes on, too.
+                cold=replace(known.cold, warm_up=WarmUp(loading=known.cold.warm_up.loading)),
                 memory=known.memory,
                 up=known.up,
                 not_before_s=known.not_before_s,

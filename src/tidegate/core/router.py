@@ -31,6 +31,7 @@ from tidegate.core.model import (
 from tidegate.core.network import NetworkModel
 from tidegate.core.reserve import Reservation
 from tidegate.core.ruled import barred_by
+from tidegate.core.rules import cost_usd_bound, excluded_ever, tokens_needed_least
 from tidegate.core.state import State
 from tidegate.core.value import contributions_usd, estimate, worth_usd
 from tidegate.core.why import Why
@@ -235,6 +236,20 @@ class Router:
         """What excludes an endpoint now that an earlier decision picked, None if it may still be used."""
         length = self._decider.length(request, static=self._known.is_static(now_s))
         return self._known.eligible.forbids(request, endpoint, length, now_s)
+
+    def at_stake_usd(self, request: Request, left_usd: float | None) -> float:
+        """The most that the request can cost at an endpoint that may be paid for with what it knows to be left, or with
+        `left_usd`, and not with both; 0 where there is none. None is no limit."""
+        known_usd = inf if request.budget_usd is None else request.budget_usd
+        other_usd = inf if left_usd is None else left_usd
+        most_usd = 0.0
+        if known_usd != other_usd:
+            needed = tokens_needed_least(request)
+            for model in self._known.eligible.serving(request.model):
+                usd = cost_usd_bound(request, model)
+                if (usd > known_usd) is not (usd > other_usd) and excluded_ever(request, model, needed) is None:
+                    most_usd = max(most_usd, usd)
+        return most_usd
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

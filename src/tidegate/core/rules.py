@@ -46,20 +46,25 @@ def may_go_to(request: Request, endpoint: Endpoint) -> bool:
 
 
 def cost_usd_most(request: Request, endpoint: Endpoint, length: Length) -> float:
-    """The most its tokens can cost there: all the output that is allowed, and each token of the dearest kind."""
-    output_tokens = request.output_tokens_max if request.output_tokens_max is not None else length.high_tokens
-    return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
+    """The most its tokens can cost there, where its output is no longer than nearly all are: all that is allowed of it,
+    and each token of the dearest kind."""
+    output_tokens = length.high_tokens if request.output_tokens_max is None else request.output_tokens_max
+    return endpoint.price.upper_usd(request.prompt_tokens, _generated(output_tokens, endpoint) * request.completions)
 
 
 def cost_usd_bound(request: Request, model: EndpointModel) -> float:
-    """What a request that has a limit can cost there at most, in dollars: the same with all the output that there is
-    room for, where none is asked to be the most."""
+    """The most its tokens can cost there, in dollars: the same with all the output that there is room for, where none
+    is asked to be the most."""
     endpoint, output_tokens = model.endpoint, request.output_tokens_max
     if output_tokens is None:
         output_tokens = max(0, model.context_tokens - request.prompt_tokens)
-        if endpoint.output_tokens_max is not None:
-            output_tokens = min(output_tokens, endpoint.output_tokens_max)
-    return endpoint.price.upper_usd(request.prompt_tokens, output_tokens * request.completions)
+    return endpoint.price.upper_usd(request.prompt_tokens, _generated(output_tokens, endpoint) * request.completions)
+
+
+def _generated(output_tokens: float, endpoint: Endpoint) -> float:
+    """Of so many, as many as it generates at most: who asks for more is given no more."""
+    most = endpoint.output_tokens_max
+    return output_tokens if most is None or output_tokens < most else most
 
 
 def excluded_ever(request: Request, model: EndpointModel, needed: int) -> Why | None:
@@ -102,7 +107,7 @@ def excluded(
         return never
     if request.cost_usd_max is not None and cost_usd_bound(request, model) > request.cost_usd_max:
         return Why.OVER_MAX_COST
-    if request.budget_usd is not None and cost_usd_most(request, endpoint, length) > request.budget_usd:
+    if request.budget_usd is not None and cost_usd_bound(request, model) > request.budget_usd:
         return Why.OVER_BUDGET
     if home is not None and not model.is_one_with(home):
         return Why.SESSION_ELSEWHERE

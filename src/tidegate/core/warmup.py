@@ -85,12 +85,12 @@ class WarmUps:
         model.cold.begin_warm_up(warm_s, base.sigma, now_s, len(model.state.reservations))
 
     def over(self, model: EndpointModel, fact: Warmed, now_s: float) -> None:
-        """It is there, or could not be loaded, and then the next one is not begun at once."""
+        """It is there, or was given up, or could not be loaded, and then the next one is not begun at once."""
         model.warmed(fact.took_s if fact.served else None, now_s)
         warm_up = model.state.cold.warm_up
         if fact.served:
             warm_up.failed = 0
-        else:
+        elif not fact.given_up:
             warm_up.failed += 1
             warm_up.not_before_s = now_s + min(REST_S * 2.0 ** (min(warm_up.failed, RESTS_MAX) - 1), REST_S_MAX)
 

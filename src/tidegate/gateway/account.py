@@ -139,6 +139,11 @@ class Account:
                 self._meters[endpoint.name] = meter
         return refused
 
+    def most_usd(self, upstream: Upstream, target: str = "") -> float:
+        """The most that an attempt there can cost: what has to be left of every budget. `target` as above."""
+        endpoint, call = upstream.endpoint, self._as_sent(upstream, target)
+        return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
+
     def _as_sent(self, upstream: Upstream, target: str) -> Call:
         """What it is sent: for one token where it computes the prompt for a `target`, and as it came only where it
         speaks the client's own dialect."""
@@ -314,12 +319,12 @@ class Account:
         if attempt.sent and (fact.ending in (Ending.OK, Ending.CANCELLED) or fact.output_tokens):
             # The most of any attempt: what hedging repeats is our affair, not the client's.
             prompt_tokens = self._asked.prompt_tokens if fact.prompt_tokens is None else fact.prompt_tokens
-            made_tokens = _made_tokens(attempt, fact, usage)
+            made_tokens = fact.output_tokens or 0
             if self._is_untold(attempt, fact):
                 asked = prefill_of(self._asked) if attempt.target else self._asked
                 made_tokens = (asked.output_tokens_max or 0) * asked.completions
             self._used_tokens = max(self._used_tokens, prompt_tokens + made_tokens)
-        billed_usd = self._billed_usd(attempt, fact, usage)
+        billed_usd = self._billed_usd(attempt, fact)
         lease_id, most_usd = self._leases.pop(attempt.endpoint, None), self._most_usd.pop(attempt.endpoint, 0.0)
         self._meters.pop(attempt.endpoint, None)
         if lease_id is not None:
@@ -384,7 +389,7 @@ class Account:
             )
         )
 
-    def _billed_usd(self, attempt: Attempt, fact: Ended, usage: Usage | None) -> float:
+    def _billed_usd(self, attempt: Attempt, fact: Ended) -> float:
         """What the attempt is billed at least: its usage, or what is known of it where it was cut short.
 
         A provider bills the prompt once it has begun to work, whoever leaves; a request that it refused, or that
@@ -399,12 +404,11 @@ class Account:
             return 0.0
         if self._is_untold(attempt, fact):
             # Unknown is never nothing: it is the most it can be.
-            call = self._as_sent(self._upstreams[attempt.endpoint], attempt.target)
-            return upper_usd(endpoint, call, self._asked.prompt_bytes, self._dispatch.window(endpoint.name))
+            return self.most_usd(self._upstreams[attempt.endpoint], attempt.target)
         prompt_tokens = fact.prompt_tokens if fact.prompt_tokens is not None else self._asked.prompt_tokens
         return endpoint.price.usd(
             prompt_tokens,
-            _made_tokens(attempt, fact, usage),
+            fact.output_tokens or 0,
             fact.cached_tokens or 0,
             fact.cache_write_tokens or 0,
             fact.reasoning_tokens or 0,
@@ -518,11 +522,14 @@ class Account:
         self._dispatch.metrics.compared(self.spent_usd, local_usd, remote_usd)
 
     def _alone_usd(self, prompt_tokens: int, output_tokens: int, served: str, now_s: float, *, local: bool) -> float:
-        """What it did cost where nobody of that tier may ever serve it, and what its last attempt did where it went."""
+        """What it did cost where nobody of that tier may ever serve it, and no more than its last attempt did where it
+        went there."""
         found = self._dispatch.alone_usd(self._request, prompt_tokens, output_tokens, local=local, now_s=now_s)
         if found is None:
             return self.spent_usd
-        return self._answer_usd if found[0] == served else found[1]
+        if self._upstreams[served].endpoint.local is not local:
+            return found[1]
+        return self._answer_usd if found[0] == served else min(found[1], self._answer_usd)
 
 
 def _count(told: int | None, most: int, *, some: bool) -> int | None:
@@ -559,17 +566,10 @@ def _is_whole_bill(attempt: Attempt, fact: Ended) -> bool:
     return attempt.status not in (0, 200)
 
 
-def _made_tokens(attempt: Attempt, fact: Ended, usage: Usage | None) -> int:
-    """What is to be paid of its output: what was told, else what has come, of which some vendors put many tokens into
-    one chunk."""
-    if attempt.streamed and (usage is None or usage.output_tokens is None):
-        return attempt.reader.tokens_seen
-    return fact.output_tokens or 0
-
-
 def _output_tokens(attempt: Attempt, usage: Usage | None) -> int | None:
-    """What was told of its output, else what was counted of it; None where neither is known."""
+    """What was told of its output, else about how many tokens have come, of which some vendors put many into one chunk;
+    None where neither is known."""
     if usage is not None and (usage.output_tokens is not None or not attempt.streamed):
         return usage.output_tokens
     # An answer given whole is one chunk, which says nothing of its tokens.
-    return attempt.reader.output_chunks or None if attempt.streamed else None
+    return attempt.reader.tokens_seen or None if attempt.streamed else None

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 
 import msgspec
 
@@ -14,6 +14,7 @@ from tidegate.config.build import Built, build
 from tidegate.config.config import Config
 from tidegate.config.door import Tls
 from tidegate.config.schema import INTERACTIVE
+from tidegate.core.begun import under_way
 from tidegate.core.model import JOURNAL_VERSION, Overrides, Segment
 from tidegate.core.profile import Profile
 from tidegate.core.revive import reconfigured
@@ -92,6 +93,8 @@ class Gateway:
         # The pools belong to a running loop, so the rest is made in `start`.
         self._tasks: list[asyncio.Task[None]] = []
         self._draining = False
+        # Requests that were under way where a reload has taken the endpoint out.
+        self._elsewhere: Set[str] = frozenset()
         self._tls: ssl.SSLContext | None = None
         self._admin: Admin
         self._explainer: Explainer
@@ -209,6 +212,7 @@ class Gateway:
             await self.fleet.discard(members)
             raise
         # From here on nothing waits and nothing fails: no request sees half of it.
+        self.fleet.release(members)
         if ledger is not None:
             self.spending.open(ledger)
         if self.journal is None:
@@ -265,6 +269,7 @@ class Gateway:
             before.endpoints,
         )
         self._built = after
+        self._elsewhere = self.dispatch.live - under_way(state)
         self.router = Router(after.endpoints, after.policy, state)
         self.dispatch.configure(
             self.router,
@@ -280,9 +285,9 @@ class Gateway:
             self.dispatch.probed(seen, outage)
 
     async def stop(self) -> None:
-        """Finish what is under way, for a bounded time, then close everything."""
+        """Finish what is under way, for a bounded time, tell who has to go without, then close everything."""
         self._draining = True
-        await self.server.close(self._built.gateway.drain_s, IDLE_S)
+        await self.server.close(self._built.gateway.drain_s, IDLE_S, self.dispatch.stop)
         await self.reloader.close()
         for task in self._tasks:
             task.cancel()
@@ -355,6 +360,8 @@ class Gateway:
             policy=self._built.policy,
             endpoints=self._built.endpoints,
             state=self.router.snapshot(),
+            # There is no dispatch yet when the first one begins.
+            going_on=tuple(sorted(self._elsewhere & self.dispatch.live)) if self._elsewhere else (),
         )
 
     def _catalogue(self) -> Catalogue:

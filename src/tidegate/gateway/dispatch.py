@@ -7,7 +7,8 @@ import asyncio
 import resource
 import traceback
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from math import inf
 from typing import Final, Protocol
 
 import msgspec
@@ -76,6 +77,9 @@ class Timed(Protocol):
     def expire(self, now_s: float) -> None:
         """It has taken longer than any request may."""
 
+    def stop(self, now_s: float) -> None:
+        """The gateway goes down, and waits no longer. Raises nothing."""
+
     def turn(self, now_s: float) -> None:
         """It is held, and should be decided again."""
 
@@ -141,6 +145,7 @@ class Dispatch:
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
         self._held: dict[str, Timed] = {}
         self._checked_s = 0.0
+        self._enriched_s = 0.0
         self._check_pending = False
         self._sweep_handle: asyncio.TimerHandle | None = None
         self._swept_s = 0.0
@@ -377,6 +382,11 @@ class Dispatch:
     # --- what is under way ----------------------------------------------------------------------------------------
 
     @property
+    def live(self) -> Set[str]:
+        """The ids of requests under way, held ones included."""
+        return self._live.keys()
+
+    @property
     def in_flight(self) -> int:
         """Requests under way, held ones included."""
         return len(self._live)
@@ -431,6 +441,10 @@ class Dispatch:
         self._check_pending = False
         self._checked_s = now_s = self.clock.now_s()
         turns = deque(self._due(now_s))
+        if now_s - self._enriched_s >= SWEEP_S:
+            # To look at all of them with whatever ends would cost more than most of that.
+            self._enriched_s, due = now_s, {request.id for request in turns}
+            turns.extend([request for request in self._enriched(now_s) if request.id not in due])
         while turns:
             drive = self._held.get(turns.popleft().id)
             if drive is not None:
@@ -443,6 +457,24 @@ class Dispatch:
         except Exception as error:
             self._fall_back("due", error, now_s)
             return [drive.request for drive in self._held.values()]
+
+    def _enriched(self, now_s: float) -> list[Request]:
+        """Those for whom more is left than they know of, by which somebody may be paid for them: no more of them than
+        there is money for."""
+        found, left_usd = list[Request](), dict[str, float]()
+        for drive in self._held.values():
+            request = drive.request
+            if request.budget_usd is None:
+                continue
+            if request.key not in left_usd:
+                usd = self.spending.headroom_usd(request.key, now_s)
+                left_usd[request.key] = inf if usd is None else usd
+            if left_usd[request.key] > request.budget_usd:
+                usd = self.router.at_stake_usd(request, left_usd[request.key])
+                if usd > 0.0:
+                    left_usd[request.key] -= usd
+                    found.append(request)
+        return found
 
     def _sweep(self) -> None:
         now_s = self.clock.now_s()
@@ -463,6 +495,12 @@ class Dispatch:
             self._check_held()
         if not self._live:
             self.close()
+
+    def stop(self) -> None:
+        """End what is under way: the gateway goes down, and has waited for it."""
+        now_s = self.clock.now_s()
+        for drive in [d for d, _ in self._live.values()]:
+            drive.stop(now_s)
 
     def close(self) -> None:
         """Stop the timers."""

@@ -7,10 +7,10 @@ from msgspec import Raw
 from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
-from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
+from tidegate.core.model import Decision, Ending, Headroom, Prefill, Request, Run, Shipped, Wait, replace
 from tidegate.core.rules import excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
-from tidegate.engines.base import Failure, Outgoing, uncarried
+from tidegate.engines.base import Failure, Outgoing, in_our_form, uncarried
 from tidegate.gateway.account import Account
 from tidegate.gateway.attempt import Attempt, report
 from tidegate.gateway.auth import Grant
@@ -23,6 +23,7 @@ from tidegate.gateway.failures import (
     NOT_SHIPPED,
     OVERRAN,
     SILENCES,
+    STOPPING,
     forbidden,
     last_word,
 )
@@ -30,7 +31,7 @@ from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, ref
 from tidegate.gateway.resumption import Resumption, never
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
-from tidegate.gateway.spending import UNRECORDED
+from tidegate.gateway.spending import OVER_BUDGET, UNPRICED, UNRECORDED
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.telemetry.trace import OPERATIONS, Arrival
@@ -40,6 +41,9 @@ from tidegate.wire.errors import BadRequest, error_event
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
+
+# Whose time is up, or ours, who met a fault of ours, or has more than it asked for, would get no rest in any case.
+_NEVER_RESUMED = (EXPIRED, STOPPING, BROKEN, OVERRAN)
 
 
 class Drive:
@@ -65,7 +69,9 @@ class Drive:
         "_stream",
         "_timeout_s",
         "_told",
+        "_too_dear",
         "_uncarried",
+        "_unpaid",
         "_unresumable",
         "request",
     )
@@ -118,9 +124,13 @@ class Drive:
         self._told: dict[str, Raw] = {}
         self._held = False
         self._timeout_s: dict[str, float] = {}
-        # Endpoints whose dialect cannot say what is asked, or for which there was no descriptor: a turn at one of them
-        # would come to nothing again, and use up an attempt.
+        # Endpoints whose dialect cannot say what is asked, for which there was no descriptor, or where it has no price
+        # that could be held back: a turn at one of them would come to nothing again, and use up an attempt.
         self._uncarried: set[str] = set()
+        # Those whose price is beyond what it may cost, and those that may not be paid for all of it, or for its prompt
+        # alone, until so many dollars are left.
+        self._too_dear: set[str] = set()
+        self._unpaid: dict[tuple[str, bool], float] = {}
         self._passed_over = 0
         self._epoch = dispatch.epoch
         self._decision: Decision
@@ -160,8 +170,8 @@ class Drive:
             self._refuse(decision, now_s)
             return
         plan = decision.plan
-        if self._uncarried:
-            plan = tuple(step for step in plan if isinstance(step, Wait) or step.endpoint not in self._uncarried)
+        if self._uncarried or self._too_dear or self._unpaid:
+            plan = tuple(step for step in plan if isinstance(step, Wait) or self._may_try(step, now_s))
             if not plan:
                 self._unhold(now_s, released=True)
                 self._fail(committed=self._exchange.started, now_s=now_s)
@@ -169,12 +179,22 @@ class Drive:
         self._timeout_s = {s.endpoint: s.timeout_s for s in plan if not isinstance(s, Wait)}
         self._act(self._flight.start(plan, now_s), now_s)
 
+    def _may_try(self, step: Run | Prefill, now_s: float) -> bool:
+        """Whether a turn there need not come to nothing, as the last one did."""
+        if step.endpoint in self._uncarried or step.endpoint in self._too_dear:
+            return False
+        needed_usd = self._unpaid.get((step.endpoint, isinstance(step, Prefill)))
+        if needed_usd is None:
+            return True
+        left_usd = self._dispatch.spending.headroom_usd(self.request.key, now_s)
+        return left_usd is None or left_usd >= needed_usd
+
     def _look_at_budget(self, now_s: float) -> None:
-        """Whether anything can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
-        budget_usd = self._dispatch.spending.headroom_usd(self.request.key, now_s)
-        if (budget_usd == 0.0) != (self.request.budget_usd == 0.0):
+        """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
+        left_usd = self._dispatch.spending.headroom_usd(self.request.key, now_s)
+        if self._dispatch.router.at_stake_usd(self.request, left_usd):
             self._unhold(now_s, released=True)
-            self.request = replace(self.request, budget_usd=budget_usd)
+            self.request = replace(self.request, budget_usd=left_usd)
             self._account.asks(self.request, now_s)
 
     def timer(self, now_s: float) -> None:
@@ -221,8 +241,19 @@ class Drive:
 
     def expire(self, now_s: float) -> None:
         """See `Timed`."""
-        self._abandon(now_s, Ending.TIMED_OUT, EXPIRED.cause)
-        self._remember(EXPIRED)
+        self._end_for(EXPIRED, now_s)
+
+    def stop(self, now_s: float) -> None:
+        """See `Timed`."""
+        try:
+            self._end_for(STOPPING, now_s)
+        except Exception as error:
+            self._broke(error, now_s)
+
+    def _end_for(self, failure: Failure, now_s: float) -> None:
+        """Nobody may wait for it any longer."""
+        self._abandon(now_s, failure.ending, failure.cause)
+        self._remember(failure)
         self._fail(committed=self._exchange.started, now_s=now_s)
 
     # --- what the attempts tell -----------------------------------------------------------------------------------
@@ -313,6 +344,8 @@ class Drive:
         if failure.final and fetching:
             # Another engine has taken the request: what this one finds fault with is what it was told to fetch.
             failure = replace(failure, ending=Ending.FAILED, final=False)
+        if failure.final and not self._exchange.started and self._is_translated(attempt):
+            failure = in_our_form(failure)
         self._ended_by(attempt, failure, now_s)
         self._remember(failure)
         if attempt.target:
@@ -324,6 +357,12 @@ class Drive:
         else:
             actions = self._flight.failed(attempt.endpoint, now_s, may_resume=may_resume, fetching=fetching)
             self._act(actions, now_s)
+
+    def _is_translated(self, attempt: Attempt) -> bool:
+        """Whether what was sent is not what the client said, but the same in another dialect."""
+        native = self._call.native
+        own = native is not None and native.dialect == attempt.upstream.dialect.name
+        return isinstance(attempt.reader, Translated) and not own
 
     def shipped(self, fact: Shipped, seconds: float) -> None:
         """See `shipping.Listener`."""
@@ -386,6 +425,9 @@ class Drive:
         assert resumption is not None, "nothing is resumed unless it may be"
         assert broken is not None, "nothing breaks off that was not relayed"
         resumption.broke(broken, self._account.spent_usd, now_s)
+        # Less is asked for than what could not be paid.
+        self._too_dear.clear()
+        self._unpaid.clear()
         self.request = resumption.request
         self._account.resumed(resumption.call, resumption.request, now_s)
         self.turn(now_s)
@@ -491,6 +533,11 @@ class Drive:
         refused = self._account.may_spend(upstream, self._flight.attempts, now_s, target)
         if refused is not None:
             _leave(slot)
+            if refused.cause == OVER_BUDGET:
+                self._unpaid[action.endpoint, target != ""] = self._account.most_usd(upstream, target)
+            elif refused.cause in NEVER_HERE and not self._attempts:
+                # Where others are under way, what they may cost may come back to the request's own limit.
+                (self._uncarried if refused.cause == UNPRICED else self._too_dear).add(action.endpoint)
             self._pass_over(action, refused, now_s)
             return
         self._unhold(now_s, released=False)
@@ -746,14 +793,16 @@ class Drive:
         reply = last_word(failure, self._sent)
         if not committed:
             outcome = "client_error" if failure.final or failure.cause in NEVER_HERE else "failed"
+            if failure.cause == OVER_BUDGET:
+                outcome = "refused"
+                self._dispatch.metrics.refused(Why.OVER_BUDGET)
             # A final failure is relayed in the engine's words, and these may quote the prompt.
             self._answer_error(reply, now_s, outcome=outcome, code=None if failure.final else failure.code)
             return
         exchange, message = self._exchange, reply.message
         fault = self._unresumable if self._resumption is None else self._resumption.fault
         if fault or self._resumption is not None:
-            # Whose time is up, who met a fault of ours, or has more than it asked for, would get no rest in any case.
-            refused = fault and failure is not EXPIRED and failure is not BROKEN and failure is not OVERRAN
+            refused = fault and failure not in _NEVER_RESUMED
             self._dispatch.metrics.broke_off("refused" if refused else "failed")
             message += f" Its rest was not asked for: {fault}." if refused else ""
         if self._stream is None:

@@ -6,7 +6,7 @@ from tidegate.core.model import Ending
 from tidegate.core.why import WHY_TEXT, Why
 from tidegate.engines.base import UNCARRIED, Failure
 from tidegate.gateway.reply import ErrorReply
-from tidegate.gateway.spending import UNRECORDED
+from tidegate.gateway.spending import COST_TOO_HIGH, UNPRICED, UNRECORDED
 from tidegate.http.errors import Cause
 
 SILENCES = {
@@ -29,6 +29,15 @@ EXPIRED = Failure(
     status=504,
     message="The request took longer than the gateway allows (gateway.request_timeout_s).",
     code="request_timeout",
+)
+STOPPING = Failure(
+    ending=Ending.CANCELLED,  # no fault of any endpoint's
+    cause="gateway_stopping",
+    status=503,
+    message="The gateway is going down, and this took longer than it waits for then (gateway.drain_s).",
+    code="gateway_stopping",
+    # One that is started again is there within seconds.
+    retry_after_s=5.0,
 )
 BROKEN = Failure(
     ending=Ending.CANCELLED,  # no fault of any endpoint's
@@ -70,9 +79,9 @@ OVER_MAX_COST = Failure(
     code="max_cost_exceeded",
 )
 # Whoever was tried has nothing to do with it.
-_OURS = (EXPIRED, BROKEN, NO_DESCRIPTOR, UNRECORDED)
+_OURS = (EXPIRED, STOPPING, BROKEN, NO_DESCRIPTOR, UNRECORDED)
 # One endpoint will never serve it; that is no last word where another one only failed, and may yet.
-NEVER_HERE = frozenset({*OF_THE_REQUEST, UNCARRIED, OVER_MAX_COST.cause})
+NEVER_HERE = frozenset({*OF_THE_REQUEST, UNCARRIED, OVER_MAX_COST.cause, UNPRICED, COST_TOO_HIGH})
 
 
 def forbidden(why: Why) -> Failure:

@@ -80,6 +80,21 @@ class Fleet:
             raise
         return members
 
+    def release(self, members: dict[str, Member]) -> None:
+        """They will be in force in a moment: loads go on where their models stay, and the others are given up, which is
+        told while it is still known of whom."""
+        for name, member in self._members.items():
+            after = members.get(name)
+            if after is member:
+                continue
+            if after is not None and _same_load(member, after):
+                after.warmer = member.warmer
+                after.warmer.reach_by(after.upstream)
+            else:
+                # What is told there is no reason to begin another one.
+                del self._dispatch.warmers[name]
+                member.warmer.give_up()
+
     def take_over(self, members: dict[str, Member]) -> list[tuple[Probed, Outage]]:
         """Put them in force: what their first probes saw, and met where one is down. What is in nobody's hands any more
         is retired."""
@@ -87,7 +102,6 @@ class Fleet:
         for member in [m for m in self._members.values() if id(m) not in staying]:
             for task in member.tasks:
                 task.cancel()
-            member.warmer.give_up()
         used = {id(member.upstream.pool) for member in members.values()}
         for pool in [m.upstream.pool for m in self._members.values() if id(m.upstream.pool) not in used]:
             task = asyncio.create_task(self._retire(pool))
@@ -115,12 +129,13 @@ class Fleet:
 
     async def close(self) -> None:
         """Close every connection."""
+        # Loads first: one may go on over connections that are to be let go when it is over.
+        self._dispatch.warmers = {}
+        await asyncio.gather(*(member.warmer.close() for member in self._members.values()))
         tasks = [*self._retiring, *(task for member in self._members.values() for task in member.tasks)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._dispatch.warmers = {}
-        await asyncio.gather(*(member.warmer.close() for member in self._members.values()))
         for member in self._members.values():
             await member.upstream.pool.close()
 
@@ -183,12 +198,16 @@ class Fleet:
             await pool.close()
 
 
-def _same_model(before: Member, after: Member) -> bool:
-    """Whether a canary asks the same model of both, as far as anybody has said."""
+def _same_load(before: Member, after: Member) -> bool:
+    """Whether both have the same engine load the same model."""
     one, other = before.upstream, after.upstream
     named = (one.model or one.endpoint.models[0]) == (other.model or other.endpoint.models[0])
-    declared = one.endpoint.fingerprint == other.endpoint.fingerprint
-    return before.settings.reaches(after.settings) and named and declared
+    return before.settings.reaches(after.settings) and named
+
+
+def _same_model(before: Member, after: Member) -> bool:
+    """Whether a canary asks the same model of both, as far as anybody has said."""
+    return _same_load(before, after) and before.upstream.endpoint.fingerprint == after.upstream.endpoint.fingerprint
 
 
 def _alike(before: build.Upstream, after: build.Upstream) -> bool:

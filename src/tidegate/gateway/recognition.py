@@ -41,7 +41,7 @@ class Recognition:
                 model=group,
                 fields=text,
                 likeness=model.identity.likeness[group].value,
-                remedy="load the model that was there; if the change is meant, configure what it is now and restart",
+                remedy="load the model that was there; if the change is meant, configure what it is now and reload",
             )
         else:
             self._log.event("info", "fingerprint agrees again", endpoint=model.name, model=group)

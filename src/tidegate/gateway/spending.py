@@ -38,7 +38,22 @@ _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
     "route": (b"null",),
     "preset": (b"null",),
     "provider": (b"null",),
+    "compound_custom": (b"null",),
 }
+
+
+class _Tool(msgspec.Struct):
+    """What stands in a list of tools. Messages may leave the type of a client's own out."""
+
+    type: str | None = None
+
+
+# Tools that a client runs itself; what its vendor runs is billed beside the tokens, and what it finds is read, too.
+_OWN_TOOLS = (None, "function", "custom")
+_TOOLS = msgspec.json.Decoder(list[_Tool] | None)
+_MODALITIES = msgspec.json.Decoder(list[str] | None)
+# What a request that came to nothing here lacked: money, a price, or a bound below the most that any may cost.
+OVER_BUDGET, UNPRICED, COST_TOO_HIGH = "budget", "unpriced", "cost_too_high"
 
 
 class Spending:
@@ -102,12 +117,9 @@ class Spending:
             return UNRECORDED
         if self._capped:
             for fields in (call.fields, _as_it_came(call)):
-                for field, harmless in _EXTRAS.items():
-                    value = fields.get(field)
-                    if value is not None and bytes(value) not in harmless:
-                        return _extra(field)
-                if keeps_long(fields):
-                    return _extra("cache_control.ttl")
+                field = _unpriced(fields, endpoint)
+                if field:
+                    return _extra(field)
         most_usd = upper_usd(endpoint, call, prompt_bytes, window)
         if most_usd > LEASE_USD_MAX:
             return _beyond(most_usd)
@@ -221,6 +233,40 @@ def _as_it_came(call: Call) -> Mapping[str, Raw]:
     return {} if call.native is None else call.native.fields
 
 
+def _unpriced(fields: Mapping[str, Raw], endpoint: Endpoint) -> str:
+    """The field that asks for what has no known price there; empty where there is none."""
+    for field, harmless in _EXTRAS.items():
+        value = fields.get(field)
+        if value is not None and bytes(value) not in harmless:
+            return field
+    if not _runs_its_own(fields.get("tools")):
+        return "tools"
+    if not _says_what_is_priced(fields.get("modalities"), endpoint):
+        return "modalities"
+    return "cache_control.ttl" if keeps_long(fields) else ""
+
+
+def _runs_its_own(tools: Raw | None) -> bool:
+    """Whether its client runs all of its tools."""
+    if tools is None:
+        return True
+    try:
+        return all(tool.type in _OWN_TOOLS for tool in _TOOLS.decode(tools) or ())
+    except msgspec.DecodeError:
+        return False
+
+
+def _says_what_is_priced(modalities: Raw | None, endpoint: Endpoint) -> bool:
+    """Whether its answer is of text alone, or of audio where prices are those of audio."""
+    if modalities is None:
+        return True
+    priced = ("text", "audio") if Capability.AUDIO in endpoint.capabilities else ("text",)
+    try:
+        return all(one in priced for one in _MODALITIES.decode(modalities) or ())
+    except msgspec.DecodeError:
+        return False
+
+
 def _bytes_of(fields: Mapping[str, Raw]) -> int:
     return sum([len(memoryview(value)) for value in fields.values()])
 
@@ -228,7 +274,7 @@ def _bytes_of(fields: Mapping[str, Raw]) -> int:
 def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:
     return Failure(
         ending=Ending.REFUSED,
-        cause="budget",
+        cause=OVER_BUDGET,
         status=429,
         message=(
             f"the budget of the {period} has {max(0.0, left_usd):.6f} dollars left, less than this may cost at most; "
@@ -242,7 +288,7 @@ def _exhausted(left_usd: float, period: str, resets_s: float) -> Failure:
 def _beyond(most_usd: float) -> Failure:
     return Failure(
         ending=Ending.REFUSED,
-        cause="budget",
+        cause=COST_TOO_HIGH,
         status=400,
         message=(
             f"this may cost up to {most_usd:.0f} dollars, and {LEASE_USD_MAX:.0f} are the most that one request may. "
@@ -256,7 +302,7 @@ def _beyond(most_usd: float) -> Failure:
 def _extra(field: str) -> Failure:
     return Failure(
         ending=Ending.REFUSED,
-        cause="unpriced",
+        cause=UNPRICED,
         status=400,
         message=f"`{field}` is billed at a price that is not known here, so no budget can hold it; leave it out",
         kind="invalid_request_error",

@@ -95,6 +95,9 @@ class Switchback:
             whole = ending is Ending.OK
             asked = trial.measured(request, block.arm)
             held = kept(asked, ttft_s=ttft_s, e2e_s=e2e_s, output_tokens=output_tokens, whole=whole)
+            if held is None and whole:
+                # It missed nothing that anybody could see: were it passed over, answers in one piece would be free.
+                held = True
         if held is not None:
             block.tally.count(kept=held, usd=usd, worth_usd=trial.worth_usd(request, output_tokens or 0))
 
@@ -105,6 +108,11 @@ class Switchback:
             trial = self._trial
             if trial is None or not trial.goes_on:
                 await self._changed.wait()
+                continue
+            if trial.kept.problem:
+                # It was stopped, and begins again: the file is to say so.
+                trial.kept.problem = ""
+                await self._write(trial)
                 continue
             try:
                 await self._pair(trial)
@@ -227,9 +235,11 @@ class Switchback:
         await self._restore(trial)
 
     async def _stop(self, trial: Trial, problem: str) -> None:
-        trial.problem = problem
+        trial.problem = trial.kept.problem = problem
         self._log.event("error", "switchback: stopped", reason=problem)
-        await self._restore(trial)
+        # Side by side: neither waits for a disk that hangs, or for settings that cannot be put in force. Where it
+        # cannot be written down, too, the log has said it.
+        await asyncio.gather(self._save(trial), self._restore(trial), return_exceptions=True)
 
     async def _restore(self, trial: Trial) -> None:
         """The settings as they are, however often that has to be tried; operators may be quicker."""
@@ -254,13 +264,16 @@ class Switchback:
     # --- the file -------------------------------------------------------------------------------------------------
 
     async def _write(self, trial: Trial) -> None:
-        # Before anything else may be counted.
-        content = msgspec.json.format(msgspec.json.encode(trial.kept))
         try:
-            await asyncio.to_thread(write, trial.file, content)
+            await self._save(trial)
         except OSError as error:
             # A verdict that a restart forgets would let the harm begin again.
             await self._stop(trial, f"{trial.file} cannot be written: {error.strerror}")
+
+    async def _save(self, trial: Trial) -> None:
+        # Before anything else may be counted.
+        content = msgspec.json.format(msgspec.json.encode(trial.kept))
+        await asyncio.to_thread(write, trial.file, content)
 
     def _tell(self, trial: Trial, text: str, found: Standing, *, warning: bool = False) -> None:
         value = found.value_usd

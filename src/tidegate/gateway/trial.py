@@ -20,13 +20,17 @@ VERSION = 1
 
 
 class Kept(msgspec.Struct, kw_only=True):
-    """What a file has of a trial: of these settings (by their digest), with pairs in the order that `seed` draws."""
+    """What a file has of a trial: of these settings (by their digest), with pairs in the order that `seed` draws.
+
+    `problem` is why it was stopped before it came to a verdict; empty where it was not.
+    """
 
     version: int
     settings: str
     seed: int
     pairs: list[Pair] = []
     verdict: Verdict = Verdict.GOES_ON
+    problem: str = ""
 
 
 class FileError(Exception):

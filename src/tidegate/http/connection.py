@@ -226,8 +226,15 @@ class Connection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Close now if nothing has begun."""
-        if self._exchange is None and self._reader.awaits is _REQUEST and not self._closing:
+        if self._exchange is None and (self._reader.awaits is _REQUEST or self._reader.last) and not self._closing:
             self._close()
+
+    def conclude(self) -> None:
+        """Take nothing more in: close when what is running has ended, and now where nothing is."""
+        self._reader.last = True
+        self._reader.ready.clear()
+        self._held.clear()
+        self.retire()
 
     # ------------------------------------------------------------------ taking turns
 
@@ -277,6 +284,8 @@ class Connection(asyncio.Protocol):
                 self._close()
             else:
                 self._await(reader.awaits)
+                if self._server.dismissing:
+                    self.retire()
                 break
         self._advancing = False
 

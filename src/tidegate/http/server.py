@@ -18,6 +18,8 @@ __all__ = ["Exchange", "Limits", "Server", "Statistics", "check_free"]
 
 _BACKLOG = 1024  # a burst of new clients within one turn of the loop
 _SHUTDOWN_S_MAX = 24 * 3600.0
+# A last word takes a way to the client, round the world on a bad link; who does not read it takes for ever.
+_LAST_WORD_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class Server:
         self.streams = streams
         self.coarse_s = clock.now_s()  # read once a sweep: deadlines need no better
         self.closing = False
+        self.dismissing = False  # who has nothing under way is let go
         self.connections: set[Connection] = set()
         self.accepted = self.requests = self.refused = self.handler_errors = 0
         self.protocol_errors: dict[int, int] = {}
@@ -94,11 +97,12 @@ class Server:
             raise _unnamed(host, port, error) from None
         self._sweep()
 
-    async def close(self, grace_s: float, idle_s: float = 0.0) -> None:
+    async def close(self, grace_s: float, idle_s: float = 0.0, last_word: Callable[[], None] | None = None) -> None:
         """Accept nothing new, let what has begun finish for up to `grace_s`, then drop the rest.
 
         A connection on which nothing has begun is closed after `idle_s`: its client may be about to ask, and what it
-        asks is answered, with the word that this was the last.
+        asks is answered, with the word that this was the last. `last_word` ends what has not finished in time, and what
+        it writes has a second to go out.
         """
         assert self._listener is not None, "not started"
         self.closing = True
@@ -106,9 +110,15 @@ class Server:
         idle_s = min(idle_s, grace_s)
         if idle_s:
             await self._wait_until_empty(idle_s)
+        self.dismissing = True
         for connection in list(self.connections):
             connection.retire()
         await self._wait_until_empty(grace_s - idle_s)
+        if last_word is not None and self.connections:
+            for connection in list(self.connections):
+                connection.conclude()
+            last_word()
+            await self._wait_until_empty(_LAST_WORD_S)
         for connection in list(self.connections):
             connection.transport.abort()
         await self._wait_until_empty(grace_s=None)

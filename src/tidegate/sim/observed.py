@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tidegate.core.begun import begun
 from tidegate.core.health import CLIENT_ERROR, OF_THE_REQUEST
 from tidegate.core.model import (
     Capability,
@@ -252,8 +253,7 @@ class _Reading:
         found.end_s = max(found.end_s, now_s)
         if not segment.follows:
             # Whatever was under way ended with its process.
-            state = _state(segment)
-            going_on = {name for e in state.endpoints.values() for name in e.reservations} | state.held.keys()
+            going_on = begun(segment).under_way
             for request_id in [name for name in self._open if name not in going_on]:
                 self._settle(request_id)
 

@@ -52,6 +52,12 @@ class Checkpoint(Record, frozen=True, kw_only=True, omit_defaults=False):
     state: msgspec.Raw
 
 
+class _ByHand(msgspec.Struct):
+    """As much of a state as operators have set. It is read alone: no other type in it can keep it back."""
+
+    overrides: Overrides = Overrides()
+
+
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway begins with: `state` is None where nothing was there. Where `refused` says why nothing that was
     learned is taken back, it has what operators had set by hand, and no more.
@@ -146,9 +152,9 @@ def restore(
     for checksum, body in found.read():
         try:
             made = _whole(checksum, body)
-            state = msgspec.json.decode(made.state, type=State)
             if by_hand is None:  # of the newest, also where what was learned does not hold
-                by_hand = state.overrides
+                by_hand = msgspec.json.decode(made.state, type=_ByHand).overrides
+            state = msgspec.json.decode(made.state, type=State)
             _check(made, state, settings(policy))
         except ValueError as error:  # msgspec's errors are ValueErrors too
             skipped.append(str(error))
