@@ -168,7 +168,7 @@ def test_the_ollama_client_chats_generates_and_looks_up_models(live: Running) ->
             assert generated.response
             pieces = [p async for p in await client.generate(model=MODEL, prompt=ASK, options=brief, stream=True)]
             assert pieces[-1].eval_count
-            assert [model.model for model in (await client.list()).models] == [MODEL]
+            assert [model.model for model in (await client.list()).models] == [f"{MODEL}:latest"]
             assert "completion" in ((await client.show(MODEL)).capabilities or ())
             with pytest.raises(ResponseError, match="not served here") as refused:
                 await client.show("none")
