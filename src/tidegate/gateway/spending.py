@@ -40,17 +40,11 @@ _EXTRAS: Mapping[str, tuple[bytes, ...]] = {
     "provider": (b"null",),
     "compound_custom": (b"null",),
 }
-
-
-class _Tool(msgspec.Struct):
-    """What stands in a list of tools. Messages may leave the type of a client's own out."""
-
-    type: str | None = None
-
-
-# Tools that a client runs itself; what its vendor runs is billed beside the tokens, and what it finds is read, too.
-_OWN_TOOLS = (None, "function", "custom")
-_TOOLS = msgspec.json.Decoder(list[_Tool] | None)
+# The types of tools that a client runs itself, or none, which Messages may leave out; what its vendor runs is billed
+# beside the tokens, and what it finds is read, too.
+_OWN_TOOLS = (b"null", b'"function"', b'"custom"')
+_NO_TYPE = Raw(b"null")
+_TOOLS = msgspec.json.Decoder(list[dict[str, Raw]] | None)
 _MODALITIES = msgspec.json.Decoder(list[str] | None)
 # What a request that came to nothing here lacked: money, a price, or a bound below the most that any may cost.
 OVER_BUDGET, UNPRICED, COST_TOO_HIGH = "budget", "unpriced", "cost_too_high"
@@ -251,7 +245,7 @@ def _runs_its_own(tools: Raw | None) -> bool:
     if tools is None:
         return True
     try:
-        return all(tool.type in _OWN_TOOLS for tool in _TOOLS.decode(tools) or ())
+        return all(bytes(tool.get("type", _NO_TYPE)) in _OWN_TOOLS for tool in _TOOLS.decode(tools) or ())
     except msgspec.DecodeError:
         return False
 
