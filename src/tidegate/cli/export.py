@@ -52,8 +52,8 @@ COLUMNS = (
         "remote_usd",
         "remote_usd",
         "number",
-        "a whole answer's tokens by the list of the cheapest remote that may ever serve it; what it cost where it went "
-        "there",
+        "a whole answer at the cheapest remote that may ever serve it: its tokens by the list, or, at the one that "
+        "gave it, what it cost",
     ),
     Column("attempts", "attempts", "count", "attempts that were sent"),
     Column("hedged", "hedged", "flag", "whether one was started beside another"),

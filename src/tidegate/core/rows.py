@@ -78,8 +78,8 @@ class Row(Record, frozen=True, kw_only=True, omit_defaults=False):
     engine told, else what was estimated of the prompt, and with the output what had come of it before it broke off. Of
     the promise (`slo_...`) was `kept` every axis, None where there was none, or nobody can say. It cost `usd`, of which
     `paid_usd` are paid to others and the rest is running our own; it would have cost `remote_usd` at the cheapest
-    remote endpoint that may ever serve it: the same tokens by its list, and where that is who gave the answer, what
-    that did cost. None where none may, or no whole answer came. It was held here for `held_s`. When the attempt there
+    remote endpoint that may ever serve it: the same tokens by its list, and at who gave the answer, what that did
+    cost. None where none may, or no whole answer came. It was held here for `held_s`. When the attempt there
     was sent, `sent_s` after the arrival, first content was predicted `predicted_ttft_s` after the arrival, and
     `predicted_ttft_s_high` as the quantile that the policy names; None where that was not told, or content had come
     before. Its prompt's KV cache came, or was to come, by `handover` (`source>target`), which took `handover_s` from
@@ -405,15 +405,14 @@ class Rows:
         request = known.request
         # Each of several completions stands in a window of its own.
         tokens = prompt_tokens + ceil(output_tokens / request.completions)
-        winner, cost_usd = known.winner, known.answer_usd
+        winner, gave = known.winner, ""
         # Where a part of it was said before, or its prompt computed elsewhere, its dollars are not those of one answer.
-        whole = winner is not None and not known.said_tokens and not winner.started.shipped
+        if winner is not None and not known.said_tokens and not winner.started.shipped:
+            gave = winner.started.endpoint
         least_usd: float | None = None
         for model in self._serving.get(request.model, ()):
-            usd = model.endpoint.price.usd(prompt_tokens, output_tokens)
-            if whole and winner is not None and winner.started.endpoint == model.name:
-                # It went there: what that did cost is what it costs there, whatever was cached.
-                usd = cost_usd
+            # Where it went, it costs what it did cost there, whatever was cached.
+            usd = known.answer_usd if model.name == gave else model.endpoint.price.usd(prompt_tokens, output_tokens)
             if (least_usd is None or usd < least_usd) and excluded_ever(request, model, tokens) is None:
                 least_usd = usd
         return least_usd
