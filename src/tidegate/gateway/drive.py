@@ -7,13 +7,15 @@ from msgspec import Raw
 from tidegate.core import flight as fly
 from tidegate.core.base import TO, has_come
 from tidegate.core.flight import Flight
-from tidegate.core.model import Decision, Ending, Headroom, Prefill, Request, Run, Shipped, Wait, replace
+from tidegate.core.model import Decision, Ending, Headroom, Request, Shipped, Wait, replace
 from tidegate.core.rules import excluded_ever, tokens_needed_least
 from tidegate.core.why import Why
-from tidegate.engines.base import Failure, Outgoing, in_our_form, uncarried
+from tidegate.engines.base import UNCARRIED, Failure, Outgoing, in_our_form
 from tidegate.gateway.account import Account
+from tidegate.gateway.asking import asking
 from tidegate.gateway.attempt import Attempt, report
 from tidegate.gateway.auth import Grant
+from tidegate.gateway.barred import Barred
 from tidegate.gateway.dispatch import Dispatch
 from tidegate.gateway.failures import (
     BROKEN,
@@ -31,13 +33,13 @@ from tidegate.gateway.reply import EVENT_STREAM, JSON, NO_CACHE, ErrorReply, ref
 from tidegate.gateway.resumption import Resumption, never
 from tidegate.gateway.shipping import Shipping
 from tidegate.gateway.slots import Slot
-from tidegate.gateway.spending import OVER_BUDGET, UNPRICED, UNRECORDED
+from tidegate.gateway.spending import OVER_BUDGET, UNRECORDED
 from tidegate.gateway.upstream import Upstream
 from tidegate.http.server import Exchange
 from tidegate.telemetry.trace import OPERATIONS, Arrival
 from tidegate.wire import alone
 from tidegate.wire.aggregate import Aggregator
-from tidegate.wire.errors import BadRequest, error_event
+from tidegate.wire.errors import error_event
 from tidegate.wire.openai import EMBEDDING, Call
 from tidegate.wire.translate import Client, Translated, reader
 from tidegate.wire.whole import WholeReader
@@ -52,6 +54,7 @@ class Drive:
     __slots__ = (
         "_account",
         "_attempts",
+        "_barred",
         "_call",
         "_client",
         "_decision",
@@ -62,16 +65,12 @@ class Drive:
         "_failure",
         "_flight",
         "_held",
-        "_passed_over",
         "_relayed",
         "_resumption",
         "_shipping",
         "_stream",
         "_timeout_s",
         "_told",
-        "_too_dear",
-        "_uncarried",
-        "_unpaid",
         "_unresumable",
         "request",
     )
@@ -124,14 +123,7 @@ class Drive:
         self._told: dict[str, Raw] = {}
         self._held = False
         self._timeout_s: dict[str, float] = {}
-        # Endpoints whose dialect cannot say what is asked, for which there was no descriptor, or where it has no price
-        # that could be held back: a turn at one of them would come to nothing again, and use up an attempt.
-        self._uncarried: set[str] = set()
-        # Those whose price is beyond what it may cost, and those that may not be paid for all of it, or for its prompt
-        # alone, until so many dollars are left.
-        self._too_dear: set[str] = set()
-        self._unpaid: dict[tuple[str, bool], float] = {}
-        self._passed_over = 0
+        self._barred = Barred()
         self._epoch = dispatch.epoch
         self._decision: Decision
 
@@ -170,24 +162,15 @@ class Drive:
             self._refuse(decision, now_s)
             return
         plan = decision.plan
-        if self._uncarried or self._too_dear or self._unpaid:
-            plan = tuple(step for step in plan if isinstance(step, Wait) or self._may_try(step, now_s))
+        if self._barred:
+            left_usd = partial(self._dispatch.spending.headroom_usd, self.request.key, now_s)
+            plan = tuple(step for step in plan if isinstance(step, Wait) or self._barred.lets(step, left_usd))
             if not plan:
                 self._unhold(now_s, released=True)
                 self._fail(committed=self._exchange.started, now_s=now_s)
                 return
         self._timeout_s = {s.endpoint: s.timeout_s for s in plan if not isinstance(s, Wait)}
         self._act(self._flight.start(plan, now_s), now_s)
-
-    def _may_try(self, step: Run | Prefill, now_s: float) -> bool:
-        """Whether a turn there need not come to nothing, as the last one did."""
-        if step.endpoint in self._uncarried or step.endpoint in self._too_dear:
-            return False
-        needed_usd = self._unpaid.get((step.endpoint, isinstance(step, Prefill)))
-        if needed_usd is None:
-            return True
-        left_usd = self._dispatch.spending.headroom_usd(self.request.key, now_s)
-        return left_usd is None or left_usd >= needed_usd
 
     def _look_at_budget(self, now_s: float) -> None:
         """What can be paid for may be otherwise than when it came: then it is held anew, knowing that."""
@@ -338,7 +321,7 @@ class Drive:
             self._give_in(now_s)
             return
         if failure is NO_DESCRIPTOR:
-            self._uncarried.add(attempt.endpoint)
+            self._barred.never(attempt.endpoint)
         resumes, fetching = failure is not OVERRAN and failure is not BROKEN, attempt.fetching
         may_resume = resumes and self._may_resume(attempt)
         if failure.final and fetching:
@@ -384,14 +367,14 @@ class Drive:
     # --- what the flight says -------------------------------------------------------------------------------------
 
     def _act(self, actions: list[fly.Action], now_s: float) -> None:
-        passed_over = self._passed_over
+        passed_over = self._barred.steps
         for action in actions:
             match action:  # what is met most often comes first
                 case fly.Call() | fly.Compute():
                     self._send(action, now_s)
                 case fly.Timer():
                     # Where a step was passed over meanwhile, the flight has gone on, and has set its timer since.
-                    if passed_over == self._passed_over:
+                    if passed_over == self._barred.steps:
                         self._wake(action.at_s, now_s)
                 case fly.Relay():
                     self._relay(action.endpoint)
@@ -425,9 +408,7 @@ class Drive:
         assert resumption is not None, "nothing is resumed unless it may be"
         assert broken is not None, "nothing breaks off that was not relayed"
         resumption.broke(broken, self._account.spent_usd, now_s)
-        # Less is asked for than what could not be paid.
-        self._too_dear.clear()
-        self._unpaid.clear()
+        self._barred.asks_less()
         self.request = resumption.request
         self._account.resumed(resumption.call, resumption.request, now_s)
         self.turn(now_s)
@@ -503,50 +484,29 @@ class Drive:
         target = action.target if isinstance(action, fly.Compute) else ""
         upstream, resumption = dispatch.upstreams[action.endpoint], self._resumption
         call, again = (self._call, "") if resumption is None else resumption.asked(upstream.dialect)
-        fetches = upstream.dialect.fetches
-        come = has_come(self.request.shipped, action.endpoint)
-        slots = None if fetches else dispatch.slots_of(action.endpoint)
-        slot: Slot | None = None
-        waits = False
-        if slots is not None:
-            slot = slots.take(self.request.prefix, keep=bool(target) or come)
-            waits = slot is None and not target
-            if waits:
-                slot = slots.awaited()
-        if target and slot is None and not fetches:
-            self._pass_over(action, NOT_SHIPPED, now_s)
-            return
         # Once the rest of an answer is asked for, the prompt is another.
-        told = self._told.pop(action.endpoint, None) if come else None
-        if fetches:
-            call = alone.kept(call) if target else alone.fetching(call, told)
-        elif slot is not None:
-            call = alone.alone(call, slot.number) if target else alone.in_slot(call, slot.number)
-        try:
-            outgoing = upstream.dialect.outgoing(call, upstream.model or self.request.model, upstream.headers)
-        except BadRequest as refusal:
-            # This engine's dialect cannot say what is asked, and the next one's may.
-            self._uncarried.add(action.endpoint)
-            _leave(slot)
-            self._pass_over(action, uncarried(refusal), now_s)
+        told = self._told.pop(action.endpoint, None) if has_come(self.request.shipped, action.endpoint) else None
+        asked = asking(dispatch, upstream, call, self.request, target, told)
+        if isinstance(asked, Failure):
+            if asked.cause == UNCARRIED:
+                self._barred.never(action.endpoint)
+            self._pass_over(action, asked, now_s)
             return
         refused = self._account.may_spend(upstream, self._flight.attempts, now_s, target)
         if refused is not None:
-            _leave(slot)
-            if refused.cause == OVER_BUDGET:
-                self._unpaid[action.endpoint, target != ""] = self._account.most_usd(upstream, target)
-            elif refused.cause in NEVER_HERE and not self._attempts:
-                # Where others are under way, what they may cost may come back to the request's own limit.
-                (self._uncarried if refused.cause == UNPRICED else self._too_dear).add(action.endpoint)
+            asked.leave()
+            most_usd, beside = self._account.most_usd(upstream, target), bool(self._attempts)
+            self._barred.unpaid(action.endpoint, refused, most_usd, prompt_only=target != "", beside=beside)
             self._pass_over(action, refused, now_s)
             return
+        outgoing = asked.outgoing
         self._unhold(now_s, released=False)
         read = reader if resumption is None or target else resumption.reader(action.endpoint, again)
         attempt = Attempt(
             upstream,
             outgoing,
             read(
-                call,
+                asked.call,
                 streamed=outgoing.streamed,
                 engine=upstream.dialect.translator(streamed=outgoing.streamed, now_s=now_s),
                 client=None if target else self._client,
@@ -555,16 +515,16 @@ class Drive:
             self,
             dispatch.clock.now_s,
             hedge=action.hedge,
-            slot=slot,
+            slot=asked.slot,
             target=target,
-            fetches=told is not None,
+            fetches=asked.fetches,
             resumes=resumption is not None and resumption.broken is not None,
         )
         self._attempts[action.endpoint] = attempt
         # No functions within this one: compiled, they and what they know would be in a ring, and with it the request's
         # body, until the next collection of garbage.
         # Into a slot that somebody else is still in, nothing can be put.
-        begin = partial(self._begin, attempt, outgoing, upstream, None if waits else slot)
+        begin = partial(self._begin, attempt, outgoing, upstream, None if asked.waits else asked.slot)
         try:
             if self._account.pays(action.endpoint):
                 self._dispatch.spending.after_write(begin)
@@ -619,7 +579,7 @@ class Drive:
 
     def _pass_over(self, action: fly.Call | fly.Compute, failure: Failure, now_s: float) -> None:
         """Nothing is sent there; go on with the next step."""
-        self._passed_over += 1
+        self._barred.steps += 1
         self._unhold(now_s, released=True)
         self._remember(failure)
         if isinstance(action, fly.Compute):
@@ -678,7 +638,7 @@ class Drive:
     @property
     def _sent(self) -> int:
         """Attempts for which something was sent."""
-        return self._flight.attempts - self._passed_over
+        return self._flight.attempts - self._barred.steps
 
     # --- endings --------------------------------------------------------------------------------------------------
 
@@ -741,7 +701,8 @@ class Drive:
         self, attempt: Attempt, ending: Ending, now_s: float, cause: str = "", retry_after_s: float | None = None
     ) -> None:
         del self._attempts[attempt.endpoint]
-        _leave(attempt.slot)
+        if attempt.slot is not None:
+            attempt.slot.leave()
         self._account.ended(attempt, ending, now_s, cause, retry_after_s)
 
     def _left(self) -> None:
@@ -840,9 +801,3 @@ class Drive:
             attempt=attempt,
             code=code,
         )
-
-
-def _leave(slot: Slot | None) -> None:
-    """Nobody computes in this slot any more, where one was told."""
-    if slot is not None:
-        slot.leave()
