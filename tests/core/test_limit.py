@@ -8,11 +8,12 @@ import pytest
 
 from tests import make
 from tidegate.core.breaker import OPEN_S_MIN
-from tidegate.core.limit import FALL, STRAIN_LEAST, Limit, combined, fault, revived
+from tidegate.core.limit import FALL, RECENT, STRAIN_LEAST, Limit, combined, fault, revived
 from tidegate.core.model import Ending, FirstToken, Probed, Request, Run
 from tidegate.core.router import Router
 
 FAR = make.endpoint("cloud", local=False)
+QUOTA, OVERLOADED = "status_429", "status_503"
 
 
 @dataclass
@@ -73,7 +74,7 @@ def test_what_is_configured_is_what_it_is_given() -> None:
 def test_a_refusal_tells_how_many_are_too_many_and_less_than_that_is_tried() -> None:
     played = Played()
     played.sends(11)
-    played.ends(Ending.REFUSED)
+    played.ends(Ending.REFUSED, cause=QUOTA)
     assert played.places == int(FALL * 10)
     # Ten are under way there: no more are sent.
     assert not played.is_sent_to()
@@ -87,10 +88,67 @@ def test_of_several_refused_in_one_moment_the_fewest_under_way_count() -> None:
     assert played.places == int(FALL * 8)
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["streamed", "whole"])
+def test_who_refuses_one_in_ten_whatever_is_sent_is_given_as_much_as_before(whole: bool) -> None:
+    played = Played()
+    played.sends(10)
+    for count in range(1, 500):
+        if count % 10 == 0:
+            played.ends(Ending.REFUSED, cause=OVERLOADED)
+        elif whole:
+            played.answers_whole(after_s=0.1)
+        else:
+            played.answers()
+        played.sends(1)
+    assert played.places == FAR.concurrency
+
+
+def test_who_serves_nobody_beyond_so_many_is_given_fewer_whatever_it_calls_that() -> None:
+    played = Played()
+    played.sends(12)
+    for _ in range(2):
+        played.ends(Ending.REFUSED, cause=OVERLOADED)
+    assert played.places == int(FALL * 10)
+
+
+def test_an_overloaded_endpoint_that_bears_less_than_of_late_is_given_fewer_once_most_are_refused() -> None:
+    played = Played()
+    played.sends(30)
+    for _ in range(RECENT):
+        played.answers()
+        played.sends(1)
+    for count in range(RECENT):
+        assert played.places == FAR.concurrency, f"after {count} refusals among {RECENT}"
+        played.ends(Ending.REFUSED, cause=OVERLOADED)
+        played.sends(1)
+        if played.places < FAR.concurrency:
+            break
+    assert RECENT // 2 <= count < RECENT
+    assert played.places <= int(FALL * 30)
+
+
+def test_what_an_overloaded_endpoint_did_in_one_moment_counts_in_any_order() -> None:
+    limits = [Limit(recent=[8, -8, 9]) for _ in range(2)]
+    told: list[Callable[[Limit], None]] = [
+        lambda limit: limit.refuse(9, 1.0),
+        lambda limit: limit.answer(10, 1.0),
+        lambda limit: limit.refuse(8, 1.0),
+        lambda limit: limit.refuse(12, 1.0),
+        lambda limit: limit.refuse(11, 1.0),
+    ]
+    for limit, facts in zip(limits, (told, told[::-1]), strict=True):
+        for tell in facts:
+            tell(limit)
+    assert limits[0].of(64) == limits[1].of(64) < 64
+    for limit in limits:
+        limit.settle(64, 2.0)
+    assert limits[0] == limits[1]
+
+
 def test_answers_let_more_in_until_the_next_refusal() -> None:
     played = Played()
     played.sends(11)
-    played.ends(Ending.REFUSED)
+    played.ends(Ending.REFUSED, cause=QUOTA)
     before = played.places
     for _ in range(40):
         played.answers()
@@ -101,7 +159,7 @@ def test_answers_let_more_in_until_the_next_refusal() -> None:
 def test_an_endpoint_that_is_hardly_used_shows_nothing_of_its_limit() -> None:
     played = Played()
     played.sends(11)
-    played.ends(Ending.REFUSED)
+    played.ends(Ending.REFUSED, cause=QUOTA)
     for _ in range(10):
         played.ends(Ending.CANCELLED)
     before = played.places

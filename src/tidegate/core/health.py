@@ -17,6 +17,8 @@ UNFIT: Final = "unfit"
 OF_THE_REQUEST: Final = (CONTEXT_EXCEEDED, UNFIT)
 # What is said of a request that is at fault itself, wherever it goes.
 CLIENT_ERROR: Final = "client_error"
+# What a gateway and a simulated world say of a refusal that is for a quota of ours, however busy it is.
+QUOTA: Final = frozenset({"status_429", "rate_limited"})
 # Causes for which nobody sends a bill: it was not accepted, never arrived, or was never sent.
 UNBILLED: Final = frozenset({CLIENT_ERROR, "connect_timeout", "no_descriptor", "ledger"})
 # An endpoint that asks for more peace than this is tried again all the same: one request an hour harms nobody.
@@ -46,7 +48,7 @@ class Health:
     def is_limited(self) -> bool:
         """Whether fewer are used than there are, or may be once this moment is over."""
         limit = self._state.limit
-        return limit.most > 0.0 or limit.ramp > 0.0 or limit.refused > 0
+        return limit.most > 0.0 or limit.ramp > 0.0 or limit.refused > 0 or bool(limit.denied)
 
     def failing(self, now_s: float) -> Failing:
         """How many of its attempts fail between others that serve."""
@@ -91,17 +93,17 @@ class Health:
             state.limit.came_back(in_flight - 1, now_s)
         elif ending is Ending.REFUSED:
             state.limit.settle(self._concurrency, now_s)
-            state.limit.refuse(in_flight, now_s)
+            state.limit.refuse(in_flight, now_s, quota=fact.cause in QUOTA)
         elif ending is Ending.OK and sent.first_s is None:
             if fact.ttft_s is not None:
-                self._bears(fact.ttft_s, sent.ttft_s, in_flight - 1, now_s)
+                self._bears(fact.ttft_s, sent.ttft_s, in_flight, now_s)
             elif fact.output_tokens is not None:
                 # All of it in one piece: what strained it is in the whole.
-                self._bears(fact.e2e_s, _whole_s(sent, fact.output_tokens), in_flight - 1, now_s)
+                self._bears(fact.e2e_s, _whole_s(sent, fact.output_tokens), in_flight, now_s)
             else:
                 # Whether it strained nobody can tell, but it was borne.
                 state.limit.settle(self._concurrency, now_s)
-                state.limit.answer(in_flight - 1, now_s)
+                state.limit.answer(in_flight, now_s)
         if fact.retry_after_s is not None:
             state.not_before_s = max(state.not_before_s, now_s + min(fact.retry_after_s, RETRY_AFTER_S_MAX))
         return silent

@@ -3,9 +3,12 @@ come back.
 
 What is configured is what it may be given, and of somebody else's often a guess. A refusal tells that it was one too
 many, so less than that is tried; each answer lets a little more in, and so the limit is found again and again from
-below. Where answers take twice as long as they were predicted to, that is a limit as well. Who comes back after an
-outage has an empty cache and maybe half its machines: it begins with one, and each answer lets one more in, so that it
-doubles by the round.
+below. Who is overloaded by others refuses some whatever we send: where as many were under way and most were served, a
+refusal that does not speak of our quota says nothing of how many are too many.
+
+Where answers take twice as long as they were predicted to, that is a limit as well. Who comes back after an outage has
+an empty cache and maybe half its machines: it begins with one, and each answer lets one more in, so that it doubles by
+the round.
 """
 
 from math import inf, log
@@ -15,6 +18,8 @@ import msgspec
 
 # A refusal takes a tenth of what was under way: the next one is some answers off, and little is left unused.
 FALL: Final = 0.9
+# Of so many answers and refusals of late it is asked whether more of those with as many under way were refused.
+RECENT: Final = 20
 # Twice as long as predicted, in the mean of about so many answers, is no chance.
 STRAIN_MAX: Final = log(2.0)
 STRAIN_RECENT: Final = 10.0
@@ -30,8 +35,11 @@ class Limit(msgspec.Struct):
     configured. It is `away` while a probe has lost it.
 
     `strain` is the mean logarithm of how much longer than predicted `seen` answers took of late. What is told in one
-    moment, `at_s`, counts when that is over: the fewest that were `refused` among, so many `answers` while it was busy,
-    and so many that `came` back.
+    moment, `at_s`, counts when that is over: the fewest that were `refused` among for a quota, so many `answers` while
+    it was busy, and so many that `came` back.
+
+    `served` and `denied` are how many were under way with each answer of that moment, and with each refusal that was
+    not for a quota; `recent` the same of those before, with refusals below zero.
     """
 
     most: float = 0.0
@@ -47,6 +55,9 @@ class Limit(msgspec.Struct):
     strain_sum: float = 0.0
     strain_count: int = 0
     in_flight: int = 0
+    served: list[int] = []
+    denied: list[int] = []
+    recent: list[int] = []
 
     def of(self, places: int) -> int:
         """How many of so many places are used, as far as is known now; at least one."""
@@ -55,19 +66,23 @@ class Limit(msgspec.Struct):
             most = min(most, self.most)
         if self.ramp:
             most = min(most, self.ramp + self.came)
-        if self.refused:
-            most = FALL * min(most, self.refused - 1.0)
+        if self.refused or self.denied:
+            most = self._fallen(most)
         return max(1, int(most + 0.5))
 
-    def refuse(self, in_flight: int, now_s: float) -> None:
-        """One too many, of so many under way."""
+    def refuse(self, in_flight: int, now_s: float, *, quota: bool = False) -> None:
+        """One too many, of so many under way; or only unlucky, where it is not our `quota` that is used up."""
         self.at_s = max(self.at_s, now_s)
-        self.refused = min(self.refused, in_flight) if self.refused else in_flight
+        if quota:
+            self.refused = min(self.refused, in_flight) if self.refused else in_flight
+        else:
+            self.denied.append(in_flight)
 
     def answer(self, in_flight: int, now_s: float) -> None:
         """It has served one, of so many under way."""
         self.at_s = max(self.at_s, now_s)
         self.came += 1
+        self.served.append(in_flight)
         if self.most and 2.0 * in_flight >= self.most:
             self.answers += 1
 
@@ -96,8 +111,9 @@ class Limit(msgspec.Struct):
             self.ramp += self.came
             if self.ramp >= (self.most or places):
                 self.ramp = 0.0
-        if self.refused:
-            self.most = max(1.0, FALL * min(self.most or places, self.refused - 1.0))
+        before = self.most or float(places)
+        if (self.refused or self.denied) and (fallen := self._fallen(before)) < before:
+            self.most = max(1.0, fallen)
         elif self.strain > STRAIN_MAX and self.seen >= STRAIN_LEAST and self.in_flight > 1:
             self.most = max(1.0, FALL * min(self.most or places, self.in_flight))
             self.strain = self.seen = 0.0
@@ -110,12 +126,37 @@ class Limit(msgspec.Struct):
                 self.most = 0.0
         self.refused = self.answers = self.came = self.strain_count = self.in_flight = 0
         self.strain_sum = 0.0
+        if self.served or self.denied:
+            self.recent += sorted([*self.served, *(-one for one in self.denied)])
+            del self.recent[:-RECENT]
+            self.served.clear()
+            self.denied.clear()
         self.at_s = now_s
+
+    def _fallen(self, most: float) -> float:
+        """What is left of a limit after the refusals of this moment."""
+        refused = [self.refused] if self.refused else []
+        refused += [one for one in self.denied if self._is_too_many(one)]
+        return min([most, *(FALL * min(most, one - 1.0) for one in refused)])
+
+    def _is_too_many(self, in_flight: int) -> bool:
+        """Whether of those with at least as many under way more were refused of late than served, and not one alone."""
+        served = [one for one in (*self.recent, *self.served) if one >= in_flight]
+        denied = [one for one in (*(-one for one in self.recent), *self.denied) if one >= in_flight]
+        return len(denied) > max(len(served), 1)
 
 
 def revived(limit: Limit, now_s: float) -> Limit:
     """A copy after a restart."""
-    return msgspec.structs.replace(limit, at_s=min(limit.at_s, now_s), back_s=min(limit.back_s, now_s), away=False)
+    return msgspec.structs.replace(
+        limit,
+        at_s=min(limit.at_s, now_s),
+        back_s=min(limit.back_s, now_s),
+        away=False,
+        served=limit.served.copy(),
+        denied=limit.denied.copy(),
+        recent=limit.recent[-RECENT:],
+    )
 
 
 def combined(one: Limit, other: Limit) -> Limit:
